@@ -1,0 +1,1 @@
+"""Streaming machine learning with continual learning."""

@@ -1,0 +1,116 @@
+"""Everything that `stream_ml` raises, in one tree.
+
+    StreamMLError
+    ├── DeclarationError     a pipeline declaration is wrong (every problem listed)
+    ├── UsageError           a command or setting is wrong
+    ├── BadRecord            a record from outside is wrong; becomes a dead letter, never a crash
+    ├── SnapshotRefused      a model snapshot is not what it claims to be, or cannot run here
+    └── LogError             the log cannot do what it was asked
+        ├── LogFull          no space is left where the log lives
+        ├── LogLocked        another process holds what was asked for
+        └── UnknownTopic     the log has no such topic or partition
+
+A bad record is data; a broken invariant of our own is a crash (a plain `AssertionError`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "BadRecord",
+    "DeclarationError",
+    "LogError",
+    "LogFull",
+    "LogLocked",
+    "Problem",
+    "SnapshotRefused",
+    "StreamMLError",
+    "UnknownTopic",
+    "UsageError",
+]
+
+
+class StreamMLError(Exception):
+    """The root: catch this to catch everything that `stream_ml` raises on purpose.
+
+    `exit_code` is what the command line exits with when the error reaches the top.
+    """
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a declaration: where, what was expected there, what was given."""
+
+    path: str
+    expected: str
+    given: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: expected {self.expected}, given {self.given}"
+
+
+class DeclarationError(StreamMLError):
+    """Raised when a pipeline declaration is loaded and is wrong; lists every problem at once."""
+
+    exit_code = 2
+
+    def __init__(self, subject: str, problems: list[Problem]) -> None:
+        self.subject = subject
+        self.problems = tuple(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        super().__init__("\n  ".join([f"{subject} has {count}:", *map(str, problems)]))
+
+
+class UsageError(StreamMLError):
+    """Raised when a command, flag or setting is wrong; the message says the way out."""
+
+    exit_code = 2
+
+
+class BadRecord(StreamMLError):  # noqa: N818 - it is data about a record, and reads so where raised
+    """Raised when bytes from outside are not the record that their topic holds.
+
+    Attributes:
+        reason: one word for machines, such as `not_json` or `wrong_type`.
+        path: where in the record, as `$.field`.
+    """
+
+    def __init__(self, reason: str, path: str, message: str) -> None:
+        self.reason = reason
+        self.path = path
+        self.message = message
+        super().__init__(f"{reason} at {path}: {message}")
+
+
+class SnapshotRefused(StreamMLError):  # noqa: N818 - as BadRecord
+    """Raised when a model snapshot is forged, altered, of another river, or answers differently.
+
+    Attributes:
+        reason: one word for machines: `unsigned`, `signature`, `river_version`, `feature_set`,
+            `class_not_allowed`, `golden`, `malformed` or `too_large`.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class LogError(StreamMLError):
+    """Raised when the log cannot do what it was asked."""
+
+    exit_code = 3
+
+
+class LogFull(LogError):  # noqa: N818 - names the state of the log
+    """Raised when no space is left where the log lives; nothing of the transaction was written."""
+
+
+class LogLocked(LogError):  # noqa: N818 - names the state of the log
+    """Raised when another process holds what was asked for, after waiting for it."""
+
+
+class UnknownTopic(LogError):  # noqa: N818 - names what is unknown
+    """Raised when a topic or partition is asked for that the log does not have."""

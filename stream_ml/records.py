@@ -1,0 +1,241 @@
+"""The nouns: what travels between the stages, decoded.
+
+Times are UTC milliseconds as integers (`ts`: event time; `append_ms`: when the log took the
+record in). A record's wire form is plain JSON; `topics/*.toml` describes each field, `codec`
+turns bytes into these and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "Alert",
+    "Answer",
+    "Command",
+    "DeadLetter",
+    "Decision",
+    "Evaluation",
+    "Event",
+    "Example",
+    "Label",
+    "LabelValue",
+    "ModelRef",
+    "Output",
+    "Prediction",
+    "Record",
+    "ServingSet",
+    "Shadow",
+    "Source",
+]
+
+# What a model answers: the probability of `True`, a probability per class, a number,
+# or nothing (a model that has seen too little has no answer).
+Answer = float | dict[str, float] | None
+LabelValue = bool | str | float
+
+
+@dataclass(slots=True)
+class Record:
+    """A record as the log holds it. `memo` is its decoded form, where somebody already has it.
+
+    The memo spares decoding what this process has just encoded; it is never more than what
+    decoding `value` would give. `key` and `value` are raw; a `value` of None is a tombstone.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    append_ms: int
+    memo: Any = None
+
+
+@dataclass(slots=True)
+class Output:
+    """A record that a stage wants written. Its partition follows from its key and topic."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    memo: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The place of a record: a partition of its topic and the offset there."""
+
+    partition: int
+    offset: int
+
+
+@dataclass(slots=True)
+class Event:
+    """Something that happened to an entity (`key`) at event time `ts`.
+
+    `fields` holds exactly the declared fields, the key's own among them; an optional field
+    that was absent or null is None.
+    """
+
+    event_id: str
+    ts: int
+    key: str
+    fields: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Label:
+    """The truth about an event, known at `ts` (not the event's time)."""
+
+    event_id: str
+    ts: int
+    label: LabelValue
+    source: str | None = None
+
+
+@dataclass(slots=True)
+class Shadow:
+    """What a model that does not serve said at event time. `model` is `name@version`."""
+
+    model: str
+    prediction: Answer
+
+
+@dataclass(slots=True)
+class Prediction:
+    """A served prediction with all that is needed to make it again.
+
+    `model` is `name@version` of the champion and `example` the offset on `examples` of the
+    newest example inside it (-1: none). Where the champion had no answer, `prediction` is the
+    declared fallback and `fallback` is true. `source` is the event's place on `events`.
+    `shadows` is keyed by slot: a challenger's line, `predecessor` or `first`.
+    """
+
+    event_id: str
+    key: str
+    ts: int
+    source: Source
+    model: str
+    example: int
+    prediction: Answer
+    fallback: bool
+    features: dict[str, float]
+    shadows: dict[str, Shadow]
+
+
+@dataclass(slots=True)
+class Example:
+    """A prediction and the truth about it; `label_source` is the label's place on `labels`."""
+
+    prediction: Prediction
+    label: LabelValue
+    label_ts: int
+    label_source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A snapshot by name, with its canonical digest and its offset on `models`."""
+
+    model: str
+    digest: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSet:
+    """What predicts: applied whole, or not at all.
+
+    `challengers` is keyed by line. `predecessor` is what the champion replaced; `first` is the
+    champion line's first settled snapshot, never updated, kept to show what updating is worth.
+    """
+
+    champion: ModelRef
+    challengers: dict[str, ModelRef] = field(default_factory=dict)
+    predecessor: ModelRef | None = None
+    first: ModelRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One record of the registry: what was decided, by whom, why, on what evidence.
+
+    `kind`: bootstrap, refreshed, refused, replaced, rolled_back, paused or resumed. `number`
+    counts decisions from 0. `ts` is the examples watermark at the decision (-1: before any).
+    `inputs` are the offsets, one past the last record read, per input topic of evaluate.
+    """
+
+    number: int
+    kind: str
+    ts: int
+    actor: str
+    reason: str
+    serving: ServingSet
+    inputs: dict[str, int]
+    evidence: dict[str, Any] | None = None
+    command_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An operator's wish: promote, rollback, pause or resume. `expect` is the present champion."""
+
+    command_id: str
+    kind: str
+    ts: int
+    actor: str
+    reason: str
+    model: str | None = None
+    expect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a model stands: scores from stored predictions, coverage, delay, evidence.
+
+    `model` is a line, `served`, `first` or a baseline; `version` the snapshot that answered last.
+    `scores` maps `cumulative`, `fading` and `windowed` to scores by name. `coverage` is the
+    share of this model's predictions that had an answer; `delay_ms` has p50, p90 and p99.
+    """
+
+    model: str
+    version: str
+    ts: int
+    n: int
+    scores: dict[str, dict[str, float]]
+    coverage: float
+    delay_ms: dict[str, int]
+    evidence: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something a person should know. `kind` names it for machines."""
+
+    kind: str
+    ts: int
+    stage: str
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that was refused: where it lay, who refused it, why, and its bytes.
+
+    `value` is base64 up to 256 KiB; of a longer one only `length` and `sha256` are kept.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    stage: str
+    reason: str
+    path: str
+    message: str
+    key: str | None
+    value: str | None
+    length: int
+    sha256: str

@@ -1,0 +1,131 @@
+"""The types of an event's fields: declared once, checked on every record from outside.
+
+Three things that a careless reader takes for one are kept apart:
+
+- *absent*: the record does not have the field. A required field absent is a bad record; an
+  optional one takes its `default`, or None.
+- *null*: the record says `null`. Allowed for optional fields only, and always None: a default
+  stands in for silence, never for an explicit "nothing".
+- *unknown category*: a string outside an `Enum`. A bad record; an open vocabulary is a `str`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stream_ml.errors import BadRecord
+
+__all__ = ["Enum", "FieldType", "Optional", "field_type"]
+
+Kind = Literal["float", "int", "str", "bool", "enum"]
+
+# Longer strings are data, not categories or identifiers; they would also be logged with each
+# prediction. Kafka's own default limit for a whole record is 1 MiB.
+TEXT_LENGTH_MAX = 4096
+# Past 2**53 a JSON number no longer survives a reader that decodes to doubles (RFC 8259, 6).
+INTEGER_MAX = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class FieldType:
+    """What a field may hold. Users write `float`, `int`, `str`, `bool`, `Enum` or `Optional`."""
+
+    kind: Kind
+    categories: tuple[str, ...] = ()
+    optional: bool = False
+    default: Any = None
+
+    def __str__(self) -> str:
+        text = f"one of {', '.join(self.categories)}" if self.kind == "enum" else self.kind
+        return f"{text} or null" if self.optional else text
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value as features see it.
+
+        Raises:
+            BadRecord: the value is not of this type.
+        """
+        kind = type(value)
+        if self.kind == "float":
+            if kind is float:
+                if math.isfinite(value):
+                    return value
+                raise BadRecord("not_finite", f"$.{name}", "expected a finite number")
+            if kind is int and -INTEGER_MAX <= value <= INTEGER_MAX:
+                return float(value)
+        elif self.kind == "enum":
+            if kind is str:
+                if value in self.categories:
+                    return value
+                raise BadRecord(
+                    "unknown_category", f"$.{name}", f"expected {self}, given {brief(value)}"
+                )
+        elif self.kind == "str":
+            if kind is str and len(value) <= TEXT_LENGTH_MAX:
+                return value
+        elif self.kind == "int":
+            if kind is int and -INTEGER_MAX <= value <= INTEGER_MAX:
+                return value
+        elif kind is bool:
+            return value
+        if value is None and self.optional:
+            return None
+        reason = "null" if value is None else "wrong_type"
+        raise BadRecord(reason, f"$.{name}", f"expected {self}, given {brief(value)}")
+
+
+def brief(value: Any) -> str:
+    """The value as a message shows it: short, whatever came.
+
+    >>> brief("x" * 100)
+    "str 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'"
+    >>> brief(None)
+    'null'
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, dict | list):
+        return f"{type(value).__name__} of {len(value)}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '...' + text[0]}"
+
+
+def Enum(*categories: str) -> FieldType:  # noqa: N802 - reads as a type where it is declared
+    """One of a closed set of strings; anything else makes the record bad.
+
+    >>> str(Enum("red", "green"))
+    'one of red, green'
+    """
+    return FieldType("enum", categories)
+
+
+class Optional:
+    """A field that may be absent or null: `Optional[float]`, or `Optional(float, default=0.0)`.
+
+    >>> str(Optional[float])
+    'float or null'
+    """
+
+    def __new__(cls, type_: Any, default: Any = None) -> FieldType:  # type: ignore[misc]  # reads as a type, makes a FieldType
+        inner = field_type(type_)
+        return FieldType(inner.kind, inner.categories, optional=True, default=default)
+
+    def __class_getitem__(cls, type_: Any) -> FieldType:
+        return cls(type_)
+
+
+def field_type(declared: Any) -> FieldType:
+    """The field type behind what a user wrote.
+
+    Raises:
+        TypeError: it is no field type.
+    """
+    if isinstance(declared, FieldType):
+        return declared
+    kinds: dict[Any, Kind] = {float: "float", int: "int", str: "str", bool: "bool"}
+    try:
+        return FieldType(kinds[declared])
+    except (KeyError, TypeError):
+        raise TypeError(f"{declared!r} is no field type") from None
