@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stream_ml.errors import BadRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Enum", "FieldType", "Optional", "field_type"]
 
@@ -26,6 +29,8 @@ Kind = Literal["float", "int", "str", "bool", "enum"]
 TEXT_LENGTH_MAX = 4096
 # Past 2**53 a JSON number no longer survives a reader that decodes to doubles (RFC 8259, 6).
 INTEGER_MAX = 2**53
+# What a message shows of a value: enough to recognise it, too little to flood a terminal.
+BRIEF_LENGTH_MAX = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,40 +52,57 @@ class FieldType:
         Raises:
             BadRecord: the value is not of this type.
         """
-        kind = type(value)
-        if self.kind == "float":
-            if kind is float:
-                if math.isfinite(value):
-                    return value
-                raise BadRecord("not_finite", f"$.{name}", "expected a finite number")
-            if kind is int and -INTEGER_MAX <= value <= INTEGER_MAX:
-                return float(value)
-        elif self.kind == "enum":
-            if kind is str:
-                if value in self.categories:
-                    return value
-                raise BadRecord(
-                    "unknown_category", f"$.{name}", f"expected {self}, given {brief(value)}"
-                )
-        elif self.kind == "str":
-            if kind is str and len(value) <= TEXT_LENGTH_MAX:
-                return value
-        elif self.kind == "int":
-            if kind is int and -INTEGER_MAX <= value <= INTEGER_MAX:
-                return value
-        elif kind is bool:
-            return value
-        if value is None and self.optional:
-            return None
-        reason = "null" if value is None else "wrong_type"
-        raise BadRecord(reason, f"$.{name}", f"expected {self}, given {brief(value)}")
+        if value is None:
+            if self.optional:
+                return None
+            raise BadRecord("null", f"$.{name}", f"expected {self}, given null")
+        checked = _CHECKS[self.kind](value, self.categories)
+        if checked is None:
+            unknown = self.kind == "enum" and isinstance(value, str)
+            reason = "unknown_category" if unknown else "wrong_type"
+            raise BadRecord(reason, f"$.{name}", f"expected {self}, given {brief(value)}")
+        return checked
+
+
+def _float(value: Any, _: tuple[str, ...]) -> float | None:
+    if type(value) is float:
+        return value if math.isfinite(value) else None
+    if type(value) is int and -INTEGER_MAX <= value <= INTEGER_MAX:
+        return float(value)
+    return None
+
+
+def _int(value: Any, _: tuple[str, ...]) -> int | None:
+    return value if type(value) is int and -INTEGER_MAX <= value <= INTEGER_MAX else None
+
+
+def _str(value: Any, _: tuple[str, ...]) -> str | None:
+    return value if type(value) is str and len(value) <= TEXT_LENGTH_MAX else None
+
+
+def _bool(value: Any, _: tuple[str, ...]) -> bool | None:
+    return value if type(value) is bool else None
+
+
+def _enum(value: Any, categories: tuple[str, ...]) -> str | None:
+    return value if type(value) is str and value in categories else None
+
+
+# Each gives the value as features see it, or None where it is of another type.
+_CHECKS: dict[Kind, Callable[[Any, tuple[str, ...]], Any]] = {
+    "float": _float,
+    "int": _int,
+    "str": _str,
+    "bool": _bool,
+    "enum": _enum,
+}
 
 
 def brief(value: Any) -> str:
     """The value as a message shows it: short, whatever came.
 
     >>> brief("x" * 100)
-    "str 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...'"
+    "str 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
     >>> brief(None)
     'null'
     """
@@ -89,7 +111,9 @@ def brief(value: Any) -> str:
     if isinstance(value, dict | list):
         return f"{type(value).__name__} of {len(value)}"
     text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '...' + text[0]}"
+    if len(text) > BRIEF_LENGTH_MAX:
+        text = text[:BRIEF_LENGTH_MAX] + "..."
+    return f"{type(value).__name__} {text}"
 
 
 def Enum(*categories: str) -> FieldType:  # noqa: N802 - reads as a type where it is declared
@@ -109,6 +133,7 @@ class Optional:
     """
 
     def __new__(cls, type_: Any, default: Any = None) -> FieldType:  # type: ignore[misc]  # reads as a type, makes a FieldType
+        """The field type of `type_` that may be absent (then `default`) or null."""
         inner = field_type(type_)
         return FieldType(inner.kind, inner.categories, optional=True, default=default)
 

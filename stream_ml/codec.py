@@ -1,0 +1,348 @@
+"""Bytes to records and back; the one place where JSON is read and written.
+
+Whatever bytes come, the answer is a record or one `BadRecord` with a reason and a `$.path`;
+never anything else. orjson refuses NaN, infinity, numbers past a double's range, invalid UTF-8
+and nesting beyond 1,024 levels while it parses.
+
+Records that must not be forged (registry, commands) carry `signature`, the last member: the
+HMAC-SHA256 of the object as it reads without it. Signing bytes rather than values needs no
+canonical JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b64encode
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.errors import BadRecord
+from stream_ml.records import (
+    DeadLetter,
+    Decision,
+    Event,
+    Example,
+    Label,
+    ModelRef,
+    Output,
+    Prediction,
+    Record,
+    ServingSet,
+    Shadow,
+    Source,
+)
+from stream_ml.schema import INTEGER_MAX, TEXT_LENGTH_MAX, FieldType, brief
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ml.records import Alert, Evaluation
+
+__all__ = [
+    "EventCodec",
+    "LabelCodec",
+    "dead_letter",
+    "decode_decision",
+    "decode_example",
+    "decode_prediction",
+    "encode",
+    "encode_decision",
+    "encode_example",
+    "encode_prediction",
+    "seal",
+    "unseal",
+]
+
+# A longer id could not be a Kafka key for long, and is held in memory while it may repeat.
+ID_LENGTH_MAX = 512
+# Dead letters keep this much of what was refused; of more, only its length and hash.
+DEAD_LETTER_BYTES_MAX = 256 * 1024
+# An event or label is small; a larger record is a mistake or an attack, refused unparsed.
+RECORD_BYTES_MAX = 1024 * 1024
+_SIGNATURE = b',"signature":"'
+
+
+class EventCodec:
+    """Reads events of one pipeline: which member is the id, the time, the key; which fields.
+
+    Args:
+        schema: the declared fields, the key's own among them.
+        event_id, time, key: the members that hold them.
+    """
+
+    def __init__(
+        self, schema: Mapping[str, FieldType], *, event_id: str, time: str, key: str
+    ) -> None:
+        self.schema = dict(schema)
+        self.event_id = event_id
+        self.time = time
+        self.key = key
+        self._fields = tuple((name, kind, kind.check) for name, kind in self.schema.items())
+
+    def decode(self, value: bytes | None) -> Event:
+        """The event in `value`; members that are not declared are passed over.
+
+        Raises:
+            BadRecord: it holds none.
+        """
+        members = _object(value)
+        event_id = _identifier(members, self.event_id)
+        ts = _time(members, self.time)
+        key = _identifier(members, self.key)
+        fields: dict[str, Any] = {}
+        for name, kind, check in self._fields:
+            if name in members:
+                fields[name] = check(name, members[name])
+            elif kind.optional:
+                fields[name] = kind.default
+            else:
+                raise BadRecord("missing_field", f"$.{name}", f"expected {kind}, given nothing")
+        return Event(event_id, ts, key, fields)
+
+
+class LabelCodec:
+    """Reads labels of one pipeline: members `event_id`, `ts`, `label` and optionally `source`."""
+
+    def __init__(self, kind: FieldType) -> None:
+        self.kind = kind
+
+    def decode(self, value: bytes | None) -> Label:
+        """The label in `value`.
+
+        Raises:
+            BadRecord: it holds none.
+        """
+        members = _object(value)
+        event_id = _identifier(members, "event_id")
+        ts = _time(members, "ts")
+        if "label" not in members:
+            raise BadRecord("missing_field", "$.label", f"expected {self.kind}, given nothing")
+        label = self.kind.check("label", members["label"])
+        source = members.get("source")
+        if source is not None:
+            source = _SOURCE.check("source", source)
+        return Label(event_id, ts, label, source)
+
+
+_SOURCE = FieldType("str", optional=True)
+
+
+def _object(value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        raise BadRecord("tombstone", "$", "expected a JSON object, given no value")
+    if len(value) > RECORD_BYTES_MAX:
+        raise BadRecord(
+            "too_large", "$", f"expected at most {RECORD_BYTES_MAX} bytes, given {len(value)}"
+        )
+    try:
+        members = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise BadRecord("not_json", "$", f"expected a JSON object: {error}") from None
+    if type(members) is not dict:
+        raise BadRecord("not_an_object", "$", f"expected a JSON object, given {brief(members)}")
+    return members
+
+
+def _identifier(members: dict[str, Any], name: str) -> str:
+    value = members.get(name)
+    if type(value) is str and 0 < len(value) <= ID_LENGTH_MAX:
+        return value
+    expected = f"expected a string of 1 to {ID_LENGTH_MAX} characters"
+    if name not in members:
+        raise BadRecord("missing_field", f"$.{name}", f"{expected}, given nothing")
+    raise BadRecord("wrong_type", f"$.{name}", f"{expected}, given {brief(value)}")
+
+
+def _time(members: dict[str, Any], name: str) -> int:
+    value = members.get(name)
+    if type(value) is int and 0 <= value <= INTEGER_MAX:
+        return value
+    expected = "expected UTC milliseconds as a whole number, not negative"
+    if name not in members:
+        raise BadRecord("missing_field", f"$.{name}", f"{expected}, given nothing")
+    raise BadRecord("wrong_type", f"$.{name}", f"{expected}, given {brief(value)}")
+
+
+# --- predictions and examples: hot, so spelled out -------------------------------------------
+
+
+def encode_prediction(prediction: Prediction) -> bytes:
+    """The wire form of a prediction: the dataclass as a JSON object."""
+    p = prediction
+    # orjson writes a dict four times as fast as a dataclass (measured: 1.0 against 3.9 µs).
+    return orjson.dumps(
+        {
+            "event_id": p.event_id,
+            "key": p.key,
+            "ts": p.ts,
+            "source": {"partition": p.source.partition, "offset": p.source.offset},
+            "model": p.model,
+            "example": p.example,
+            "prediction": p.prediction,
+            "fallback": p.fallback,
+            "features": p.features,
+            "shadows": {
+                slot: {"model": shadow.model, "prediction": shadow.prediction}
+                for slot, shadow in p.shadows.items()
+            },
+        }
+    )
+
+
+def encode_example(
+    prediction_value: bytes, label: bool | str | float, label_ts: int, label_source: Source
+) -> bytes:
+    """The wire form of an example: the prediction's own bytes with the label put in at the end."""
+    return b'%s,"label":%s,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}}' % (
+        prediction_value[:-1],
+        orjson.dumps(label),
+        label_ts,
+        label_source.partition,
+        label_source.offset,
+    )
+
+
+def decode_prediction(value: bytes | None) -> Prediction:
+    """The prediction in `value`.
+
+    Raises:
+        BadRecord: it holds none.
+    """
+    return _prediction(_object(value))
+
+
+def decode_example(value: bytes | None) -> Example:
+    """The example in `value`.
+
+    Raises:
+        BadRecord: it holds none.
+    """
+    members = _object(value)
+    prediction = _prediction(members)
+    try:
+        source = members["label_source"]
+        return Example(
+            prediction,
+            members["label"],
+            members["label_ts"],
+            Source(source["partition"], source["offset"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise BadRecord("malformed", "$", f"expected an example: {error!r}") from None
+
+
+def _prediction(members: dict[str, Any]) -> Prediction:
+    try:
+        source = members["source"]
+        return Prediction(
+            members["event_id"],
+            members["key"],
+            members["ts"],
+            Source(source["partition"], source["offset"]),
+            members["model"],
+            members["example"],
+            members["prediction"],
+            members["fallback"],
+            members["features"],
+            {
+                slot: Shadow(shadow["model"], shadow["prediction"])
+                for slot, shadow in members["shadows"].items()
+            },
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRecord("malformed", "$", f"expected a prediction: {error!r}") from None
+
+
+# --- the rest ---------------------------------------------------------------------------------
+
+
+def encode(record: Evaluation | Alert | DeadLetter) -> bytes:
+    """The wire form of a record that is its dataclass as a JSON object."""
+    return orjson.dumps(record)
+
+
+def encode_decision(decision: Decision, key: bytes | None) -> bytes:
+    """The wire form of a decision, signed with `key`."""
+    return seal(orjson.dumps(asdict(decision)), key)
+
+
+def decode_decision(value: bytes | None, key: bytes | None) -> Decision:
+    """The decision in `value`, its signature checked before anything in it is believed.
+
+    Raises:
+        BadRecord: it holds none, or it is not signed with `key`.
+    """
+    members = _object(unseal(value, key))
+    try:
+        serving = members.pop("serving")
+        return Decision(
+            **members,
+            serving=ServingSet(
+                ModelRef(**serving["champion"]),
+                {line: ModelRef(**ref) for line, ref in serving["challengers"].items()},
+                None if serving["predecessor"] is None else ModelRef(**serving["predecessor"]),
+                None if serving["first"] is None else ModelRef(**serving["first"]),
+            ),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRecord("malformed", "$", f"expected a decision: {error!r}") from None
+
+
+def seal(body: bytes, key: bytes | None) -> bytes:
+    """`body`, a JSON object, with its signature as the last member (as it is without a key).
+
+    >>> seal(b'{"a":1}', b"secret")[:22]
+    b'{"a":1,"signature":"aa'
+    """
+    if key is None:
+        return body
+    return body[:-1] + _SIGNATURE + _hmac(body, key) + b'"}'
+
+
+def unseal(value: bytes | None, key: bytes | None) -> bytes:
+    """What `seal` was given.
+
+    Raises:
+        BadRecord: `value` is not signed with `key`. Without a key nothing is checked.
+
+    >>> unseal(seal(b'{"a":1}', b"secret"), b"secret")
+    b'{"a":1}'
+    """
+    if value is None:
+        raise BadRecord("tombstone", "$", "expected a signed JSON object, given no value")
+    at = value.rfind(_SIGNATURE)
+    if key is None:
+        return value if at < 0 else value[:at] + b"}"
+    if at < 0:
+        raise BadRecord("unsigned", "$.signature", "expected a signature, given none")
+    body = value[:at] + b"}"
+    if not hmac.compare_digest(value[at + len(_SIGNATURE) :], _hmac(body, key) + b'"}'):
+        raise BadRecord("signature", "$.signature", "it is not that of this record and our key")
+    return body
+
+
+def _hmac(body: bytes, key: bytes) -> bytes:
+    return hmac.new(key, body, hashlib.sha256).hexdigest().encode()
+
+
+def dead_letter(record: Record, stage: str, error: BadRecord) -> Output:
+    """What is written of a record that `stage` refused."""
+    value = record.value
+    kept = value is not None and len(value) <= DEAD_LETTER_BYTES_MAX
+    letter = DeadLetter(
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        stage=stage,
+        reason=error.reason,
+        path=error.path,
+        message=error.message[:TEXT_LENGTH_MAX],
+        key=None if record.key is None else b64encode(record.key[:ID_LENGTH_MAX]).decode(),
+        value=b64encode(value).decode() if kept and value is not None else None,
+        length=len(value or b""),
+        sha256=hashlib.sha256(value or b"").hexdigest(),
+    )
+    return Output("dead-letters", record.key, encode(letter), letter)
