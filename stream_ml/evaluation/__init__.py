@@ -1,1 +1,1 @@
-"""Placeholder: written with the first module of this room."""
+"""How good the answers were: scores from stored predictions, and what they are held against."""

@@ -1,0 +1,493 @@
+"""Prequential scores: what was answered at event time, against the truth that came later.
+
+Theory of operation. A model is scored on the answers it gave, as they were stored; nobody
+predicts again. Each score comes in three forms, because one number cannot say both how a model
+has done and how it is doing (Gama, Sebastião & Rodrigues 2013, "On evaluating stream learning
+algorithms", Machine Learning 90):
+
+- *cumulative*: over everything since the start; equal to what river's metrics say of the same
+  pairs, wherever they are defined;
+- *fading*: S = l + a S over N = 1 + a N, remembering about 1 / (1 - a) examples. Only means of
+  losses fade; a rank statistic or R² has no such form and is left out;
+- *windowed*: over the last `window` scored pairs, computed exactly from them when asked.
+
+A score that is not defined on what was seen (ROC AUC of one class, R² of equal labels) is left
+out, never given a stand-in that could be taken for a value. All sums stay finite whatever comes,
+so that state is always JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from stream_ml.records import Answer, LabelValue
+
+__all__ = [
+    "Delays",
+    "Scores",
+    "absolute_error",
+    "answered",
+    "bounded",
+    "brier",
+    "log_loss",
+    "loss",
+    "r_squared",
+    "roc_auc",
+]
+
+# The clamp of river's LogLoss and CrossEntropy: one certain mistake costs 34.5, not infinity.
+PROBABILITY_MIN = 1e-15
+PROBABILITY_MAX = 1 - PROBABILITY_MIN
+# Normalising carries a probability a few ulp past its bounds; anything further is no probability.
+PROBABILITY_SLACK = 1e-9
+# Squares of what a diverged regression answers must still add up to a finite number.
+VALUE_MAX = 1e100
+# river's ROCAUC with its default of ten thresholds, moved outwards at the ends as it does.
+THRESHOLDS = [-1e-7, *(i / 9 for i in range(1, 9)), 1 + 1e-7]
+DELAYS_WINDOW = 1_000
+
+Losses = tuple[float, ...]
+
+
+def bounded(value: float) -> float:
+    """The value, or the nearest one whose square can be summed without overflow.
+
+    >>> bounded(-1e300), bounded(2.5)
+    (-1e+100, 2.5)
+    """
+    return max(-VALUE_MAX, min(value, VALUE_MAX))
+
+
+def answered(kind: str, answer: Answer) -> bool:
+    """Whether the answer can be scored: there is one, and it is what this kind of task answers.
+
+    >>> answered("binary", 0.5), answered("binary", None), answered("binary", float("nan"))
+    (True, False, False)
+    """
+    return _MEASURES[kind]("" if kind == "multiclass" else 0.0, answer) is not None
+
+
+def brier(label: LabelValue, answer: float | dict[str, float]) -> float:
+    """The squared error of a probability (Brier 1950, "Verification of forecasts", MWR 78).
+
+    Binary: (p - y)², from 0 to 1. Multiclass: the sum of that over classes, from 0 to 2.
+
+    >>> brier(True, 0.75), brier("a", {"a": 0.5, "b": 0.5})
+    (0.0625, 0.5)
+    """
+    if not isinstance(answer, dict):
+        error = answer - 1.0 if label else answer
+        return error * error
+    squares = [p * p if name != label else (1.0 - p) * (1.0 - p) for name, p in answer.items()]
+    if label not in answer:
+        squares.append(1.0)
+    # Rounded once, so that the order of the classes in a record does not matter.
+    return math.fsum(squares)
+
+
+def log_loss(label: LabelValue, answer: float | dict[str, float]) -> float:
+    """The negative log-likelihood (Good 1952, "Rational decisions", JRSS B 14), clamped as river.
+
+    A class that the answer leaves out has probability 0 and costs the most. (river's
+    CrossEntropy lets it pass at no cost: the two agree on answers that name every class.)
+
+    >>> round(log_loss(True, 0.5), 6), round(log_loss("c", {"a": 1.0}), 1)
+    (0.693147, 34.5)
+    """
+    if isinstance(answer, dict):
+        return -math.log(_clamped(answer.get(str(label), 0.0)))
+    p = _clamped(answer)
+    return -math.log(p if label else 1 - p)
+
+
+def absolute_error(label: float, answer: float) -> float:
+    """The distance from the truth, bounded so that it can be summed.
+
+    >>> absolute_error(3.0, 2.5)
+    0.5
+    """
+    return abs(bounded(answer) - bounded(label))
+
+
+def loss(kind: str, label: Any, answer: Any) -> float:
+    """The loss that models are compared by: Brier, or the absolute error for regression.
+
+    The answer is one that `answered` holds for, of the kind of the task.
+
+    >>> loss("binary", False, 0.5), loss("regression", 1.0, 3.0)
+    (0.25, 2.0)
+    """
+    return absolute_error(label, answer) if kind == "regression" else brier(label, answer)
+
+
+def roc_auc(pairs: Iterable[tuple[bool, float]]) -> float | None:
+    """The chance that a positive outranks a negative, ties half; None where a class is missing.
+
+    Exact, as a rank statistic (Hanley & McNeil 1982, "The meaning and use of the area under a
+    receiver operating characteristic (ROC) curve", Radiology 143).
+
+    >>> roc_auc([(False, 0.1), (False, 0.4), (True, 0.35), (True, 0.8)])
+    0.75
+    """
+    by_class: tuple[list[float], list[float]] = ([], [])
+    for label, answer in pairs:
+        by_class[1 if label else 0].append(answer)
+    negatives, positives = by_class
+    if not negatives or not positives:
+        return None
+    negatives.sort()
+    # Below plus not above: a negative outranked counts twice, a tied one once, in whole numbers.
+    doubled = sum(bisect_left(negatives, p) + bisect_right(negatives, p) for p in positives)
+    return doubled / (2 * len(positives) * len(negatives))
+
+
+def r_squared(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The coefficient of determination; None where the labels do not vary.
+
+    (Wright 1921, "Correlation and causation", J. Agric. Res. 20.)
+
+    >>> r_squared([(1.0, 1.0), (2.0, 2.5), (3.0, 3.0)])
+    0.875
+    """
+    labels = [label for label, _ in pairs]
+    if not labels or min(labels) == max(labels):
+        return None
+    mean = math.fsum(labels) / len(labels)
+    total = math.fsum((label - mean) * (label - mean) for label in labels)
+    residual = math.fsum((label - answer) * (label - answer) for label, answer in pairs)
+    return 1 - residual / total if total else None
+
+
+class Scores:
+    """The scores of one model: cumulative, fading and windowed, with its coverage.
+
+    Binary: `roc_auc`, `log_loss`, `brier`, `accuracy`. Multiclass: the same but `roc_auc`.
+    Regression: `mae`, `rmse`, `r2`. No answer (None, `{}`, or what is no number at all) is counted
+    in `unanswered` and scored nowhere: a model that stays silent must not look bad, or good.
+
+    Conventions are river's: at p = 0.5 the answer is False; of equally likely classes the first
+    that the answer names is meant; the cumulative ROC AUC is the trapezoid over ten thresholds.
+
+    Args:
+        kind: `binary`, `multiclass` or `regression`.
+        classes: the classes of a multiclass task, as declared.
+        fading: a in S = l + a S; .999 remembers about 1,000 examples.
+        window: how many scored pairs the windowed scores look back on.
+
+    Attributes:
+        n: how many answers were scored.
+        unanswered: how many examples had no answer to score.
+
+    >>> scores = Scores("binary")
+    >>> for label, answer in [(True, 0.75), (False, 0.25), (True, None)]:
+    ...     scores.update(label, answer)
+    >>> scores.report()["windowed"]["brier"], scores.n, round(scores.coverage, 2)
+    (0.0625, 2, 0.67)
+    """
+
+    __slots__ = (
+        "_fading",
+        "_losses",
+        "_measure",
+        "_names",
+        "_pairs",
+        "_statistic",
+        "_sums",
+        "_sums_fading",
+        "_weight",
+        "classes",
+        "kind",
+        "n",
+        "unanswered",
+    )
+
+    def __init__(
+        self,
+        kind: str,
+        classes: tuple[str, ...] = (),
+        fading: float = 0.999,
+        window: int = 1_000,
+    ) -> None:
+        if kind not in _MEASURES:
+            raise ValueError(f"kind: expected one of {', '.join(_MEASURES)}, given {kind!r}")
+        self.kind = kind
+        self.classes = classes
+        self.n = 0
+        self.unanswered = 0
+        self._names = _NAMES[kind]
+        self._measure = _MEASURES[kind]
+        self._statistic: _Statistic | None = None
+        if kind != "multiclass":
+            self._statistic = _Ranking() if kind == "binary" else _Fit()
+        self._fading = fading
+        self._sums = [0.0] * len(self._names)
+        self._sums_fading = [0.0] * len(self._names)
+        self._weight = 0.0
+        self._losses: deque[Losses] = deque(maxlen=window)
+        # Kept only where the statistic needs them: a thousand answers over classes are many dicts.
+        self._pairs: deque[tuple[Any, Any]] = deque(maxlen=window)
+
+    @property
+    def coverage(self) -> float:
+        """The share of examples that had an answer; 0 before the first example."""
+        seen = self.n + self.unanswered
+        return self.n / seen if seen else 0.0
+
+    def update(self, label: LabelValue, answer: Answer) -> None:
+        """Score what was answered against the truth."""
+        losses = self._measure(label, answer)
+        if losses is None:
+            self.unanswered += 1
+            return
+        self.n += 1
+        fading, sums, sums_fading = self._fading, self._sums, self._sums_fading
+        self._weight = 1.0 + fading * self._weight
+        for i, value in enumerate(losses):
+            sums[i] += value
+            sums_fading[i] = value + fading * sums_fading[i]
+        self._losses.append(losses)
+        if self._statistic is not None:
+            self._statistic.add(label, answer)
+            self._pairs.append((label, answer))
+
+    def report(self) -> dict[str, dict[str, float]]:
+        """The scores by form and name, every one finite; what is undefined is left out."""
+        if not self.n:
+            return {"cumulative": {}, "fading": {}, "windowed": {}}
+        cumulative = self._named([total / self.n for total in self._sums])
+        fading = self._named([total / self._weight for total in self._sums_fading])
+        columns = zip(*self._losses, strict=True)
+        windowed = self._named([math.fsum(column) / len(self._losses) for column in columns])
+        if self._statistic is not None:
+            name = self._statistic.name
+            _put(cumulative, name, self._statistic.cumulative())
+            _put(windowed, name, self._statistic.windowed(self._pairs))
+        return {"cumulative": cumulative, "fading": fading, "windowed": windowed}
+
+    def _named(self, means: list[float]) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        for name, mean in zip(self._names, means, strict=True):
+            _put(scores, name, math.sqrt(mean) if name == "rmse" else mean)
+        return scores
+
+    def dump(self) -> dict[str, Any]:
+        """The state as plain JSON; the configuration is the constructor's and not in it."""
+        # Losses follow from pairs, so one of the two is enough.
+        recent = self._losses if self._statistic is None else self._pairs
+        return {
+            "n": self.n,
+            "unanswered": self.unanswered,
+            "sums": list(self._sums),
+            "sums_fading": list(self._sums_fading),
+            "weight": self._weight,
+            "statistic": None if self._statistic is None else self._statistic.dump(),
+            "recent": [list(row) for row in recent],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a dump, bit for bit."""
+        self.n = state["n"]
+        self.unanswered = state["unanswered"]
+        self._sums = list(state["sums"])
+        self._sums_fading = list(state["sums_fading"])
+        self._weight = state["weight"]
+        self._losses.clear()
+        self._pairs.clear()
+        if self._statistic is None:
+            self._losses.extend(map(tuple, state["recent"]))
+            return
+        self._statistic.load(state["statistic"])
+        self._pairs.extend((label, answer) for label, answer in state["recent"])
+        measured = (self._measure(label, answer) for label, answer in self._pairs)
+        self._losses.extend(losses for losses in measured if losses is not None)
+
+
+class Delays:
+    """How long labels took to come: quantiles over the last 1,000 delays.
+
+    >>> delays = Delays()
+    >>> for delay_ms in range(1, 101):
+    ...     delays.update(delay_ms)
+    >>> delays.report()
+    {'p50': 50, 'p90': 90, 'p99': 99}
+    """
+
+    __slots__ = ("_recent",)
+
+    def __init__(self, window: int = DELAYS_WINDOW) -> None:
+        self._recent: deque[int] = deque(maxlen=window)
+
+    def update(self, delay_ms: int) -> None:
+        """Take in one label's delay after its prediction."""
+        self._recent.append(delay_ms)
+
+    def report(self) -> dict[str, int]:
+        """p50, p90 and p99 in milliseconds; empty before the first delay.
+
+        By the inverse of the empirical distribution, type 1 of Hyndman & Fan 1996, "Sample
+        quantiles in statistical packages", American Statistician 50: always a delay that was.
+        """
+        ordered = sorted(self._recent)
+        if not ordered:
+            return {}
+        # Whole numbers, so that p90 of ten is the ninth and no rounding error makes it the tenth.
+        return {f"p{q}": ordered[(len(ordered) * q + 99) // 100 - 1] for q in (50, 90, 99)}
+
+    def dump(self) -> list[int]:
+        """The state as plain JSON."""
+        return list(self._recent)
+
+    def load(self, state: list[int]) -> None:
+        """Go on from a dump."""
+        self._recent = deque(state, maxlen=self._recent.maxlen)
+
+
+class _Statistic(Protocol):
+    """A score that is no mean of losses: it looks at the whole sample."""
+
+    name: str
+
+    def add(self, label: Any, answer: Any) -> None: ...
+
+    def cumulative(self) -> float | None: ...
+
+    def windowed(self, pairs: Iterable[tuple[Any, ...]]) -> float | None: ...
+
+    def dump(self) -> list[Any]: ...
+
+    def load(self, state: list[Any]) -> None: ...
+
+
+class _Ranking:
+    """ROC AUC as river's ROCAUC computes it, from counts between thresholds.
+
+    river updates a confusion matrix per threshold; the counts say the same at a tenth of the
+    cost, and are plain numbers to dump.
+    """
+
+    __slots__ = ("_counts",)
+    name = "roc_auc"
+
+    def __init__(self) -> None:
+        # By label, then by how many thresholds the answer exceeds.
+        self._counts = [[0] * (len(THRESHOLDS) + 1) for _ in (False, True)]
+
+    def add(self, label: Any, answer: Any) -> None:
+        self._counts[1 if label else 0][bisect_left(THRESHOLDS, answer)] += 1
+
+    def cumulative(self) -> float | None:
+        (fpr, tpr) = (_shares_above(counts) for counts in self._counts)
+        if fpr is None or tpr is None:
+            return None
+        steps = range(len(THRESHOLDS) - 1)
+        return sum((fpr[i] - fpr[i + 1]) * (tpr[i] + tpr[i + 1]) / 2 for i in steps)
+
+    def windowed(self, pairs: Iterable[tuple[Any, ...]]) -> float | None:
+        return roc_auc((label, answer) for label, answer in pairs)
+
+    def dump(self) -> list[Any]:
+        return [list(counts) for counts in self._counts]
+
+    def load(self, state: list[Any]) -> None:
+        self._counts = [list(counts) for counts in state]
+
+
+class _Fit:
+    """R² as river's R2 computes it: residuals over Welford's sum of squares.
+
+    (Welford 1962, "Note on a method for calculating corrected sums of squares and products",
+    Technometrics 4.)
+    """
+
+    __slots__ = ("_mean", "_n", "_residual", "_total")
+    name = "r2"
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._mean = 0.0
+        self._total = 0.0
+        self._residual = 0.0
+
+    def add(self, label: Any, answer: Any) -> None:
+        label, answer = bounded(label), bounded(answer)
+        self._n += 1
+        before = label - self._mean
+        self._mean += before / self._n
+        self._total += before * (label - self._mean)
+        self._residual += (label - answer) * (label - answer)
+
+    def cumulative(self) -> float | None:
+        return 1 - self._residual / self._total if self._total else None
+
+    def windowed(self, pairs: Iterable[tuple[Any, ...]]) -> float | None:
+        return r_squared([(bounded(label), bounded(answer)) for label, answer in pairs])
+
+    def dump(self) -> list[Any]:
+        return [self._n, self._mean, self._total, self._residual]
+
+    def load(self, state: list[Any]) -> None:
+        self._n, self._mean, self._total, self._residual = state
+
+
+def _shares_above(counts: list[int]) -> list[float] | None:
+    total = sum(counts)
+    if not total:
+        return None
+    above = [sum(counts[i + 1 :]) for i in range(len(THRESHOLDS))]
+    return [count / total for count in above]
+
+
+def _put(scores: dict[str, float], name: str, value: float | None) -> None:
+    if value is not None and math.isfinite(value):
+        scores[name] = value
+
+
+def _clamped(p: float) -> float:
+    if p > PROBABILITY_MAX:
+        return PROBABILITY_MAX
+    return max(p, PROBABILITY_MIN)
+
+
+def _is_probability(value: float) -> bool:
+    # Also false for NaN, which compares with nothing.
+    return -PROBABILITY_SLACK <= value <= 1.0 + PROBABILITY_SLACK
+
+
+def _measure_binary(label: LabelValue, answer: Any) -> Losses | None:
+    if answer is None or not _is_probability(answer):
+        return None
+    # False comes first in river's dict of probabilities, so a tie is False.
+    right = (answer > 0.5) == label  # noqa: PLR2004 - the middle of [0, 1]
+    return log_loss(label, answer), brier(label, answer), float(right)
+
+
+def _measure_multiclass(label: LabelValue, answer: Any) -> Losses | None:
+    if not answer or not all(map(_is_probability, answer.values())):
+        return None
+    right = max(answer, key=answer.get) == label
+    return log_loss(label, answer), brier(label, answer), float(right)
+
+
+def _measure_regression(label: Any, answer: Any) -> Losses | None:
+    if answer is None or not math.isfinite(answer):
+        return None
+    error = absolute_error(label, answer)
+    return error, error * error
+
+
+_MEASURES: dict[str, Callable[[Any, Any], Losses | None]] = {
+    "binary": _measure_binary,
+    "multiclass": _measure_multiclass,
+    "regression": _measure_regression,
+}
+_NAMES = {
+    "binary": ("log_loss", "brier", "accuracy"),
+    "multiclass": ("log_loss", "brier", "accuracy"),
+    "regression": ("mae", "rmse"),
+}
