@@ -216,6 +216,10 @@ class Scores:
     ) -> None:
         if kind not in _MEASURES:
             raise ValueError(f"kind: expected one of {', '.join(_MEASURES)}, given {kind!r}")
+        if window < 1:
+            raise ValueError(f"window: expected at least 1, given {window}")
+        if not 0.0 < fading <= 1.0:
+            raise ValueError(f"fading: expected within (0, 1], given {fading}")
         self.kind = kind
         self.classes = classes
         self.n = 0
