@@ -1,0 +1,1 @@
+"""The shells: everything that touches the world. The core never imports this package."""
