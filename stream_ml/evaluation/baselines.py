@@ -57,7 +57,7 @@ class Baselines:
         "_head",
         "_moments",
         "_moments_max",
-        "_slots",
+        "_places",
         "_totals",
         "_watermark",
         "classes",
@@ -77,7 +77,7 @@ class Baselines:
         self.kind = kind
         self.classes = classes
         self.horizon_ms = horizon_ms
-        self._slots = {name: i for i, name in enumerate(classes, start=1)}
+        self._places = {name: i for i, name in enumerate(classes, start=1)}
         # Less cannot hold the far end of the horizon and, on any grid, both sides of zero.
         self._moments_max = max(4, moments_max)
         self._grain_ms = 1
@@ -105,7 +105,7 @@ class Baselines:
             return {"prior": None}
         if self.kind == "binary":
             return {"prior": totals[1] / totals[0]}
-        return {"prior": {name: totals[i] / totals[0] for name, i in self._slots.items()}}
+        return {"prior": {name: totals[i] / totals[0] for name, i in self._places.items()}}
 
     def learn(self, label: LabelValue, label_ts: int) -> None:
         """Know one more label, from `label_ts` on.
@@ -153,7 +153,7 @@ class Baselines:
             return (n + 1, total + value, value)
         counts = list(totals or (0, *(0 for _ in self.classes)))
         counts[0] += 1
-        counts[self._slots[label]] += 1
+        counts[self._places[label]] += 1
         return tuple(counts)
 
     def _on_grid(self, moment: int) -> int:
@@ -171,8 +171,8 @@ class Baselines:
     def _coarsen(self) -> None:
         """Double the grid until half the moments are enough; the last of a step speaks for it.
 
-        Exact as long as memory allows, and then late by less than a step of about
-        2 * horizon / `moments_max`, evenly over the horizon.
+        Exact as long as memory allows, and then late by less than a step, evenly over the
+        horizon: for two days and 32,768 moments at most 17 s.
         """
         first, *moments = self._moments[self._head :]
         base, *totals = self._totals[self._head :]

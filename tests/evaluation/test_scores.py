@@ -214,6 +214,15 @@ class TestForms:
         assert json.dumps(scores.dump()) == json.dumps(expected.dump())
         assert scores.coverage == expected.coverage
 
+    def test_load_replaces(self, kind: str) -> None:
+        """Loading leaves nothing of what the scores had seen before."""
+        pairs = PAIRS[kind](random.Random(4), 60)
+        expected, scores = scored(kind, pairs[:20]), scored(kind, pairs[20:])
+        scores.load(expected.dump())
+
+        assert scores.report() == expected.report()
+        assert scores.dump() == expected.dump()
+
     def test_dump_is_a_copy(self, kind: str) -> None:
         """A dump taken does not change when scoring goes on, nor after it was loaded."""
         pairs = PAIRS[kind](random.Random(2), 20)
