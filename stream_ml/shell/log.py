@@ -9,7 +9,8 @@ Every log promises:
   partitions there is no order.
 - **One key, one partition.** A record's partition is `topics.partition_of` its key; a record
   without a key goes to partition 0.
-- **Append time.** The log stamps a record when it takes it in; stamps never fall within a partition.
+- **Append time.** The log stamps a record when it takes it in; within a partition stamps never
+  fall.
 - **Durable when reported.** What `append` has returned, and what `commit` has returned from,
   outlives the death of every process, at any instant. (A log may add what it outlives beyond that,
   such as a loss of power.)
@@ -66,6 +67,8 @@ class Log(Protocol):
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
         """Up to `limit` records from `offset` on, in order; none at the end. Does not wait.
+
+        Fewer than `limit` need not mean the end: a log may bound the bytes it reads at once.
 
         Raises:
             UnknownTopic: the log does not have it.

@@ -5,8 +5,8 @@ Theory of operation.
 **One table per partition.** `partitions` has a row for each, with the offset that the next record
 gets; its records are in the table `records_<id>`, by offset. So an append goes to the right end of
 a tree of its own, pages are full, reading is a scan, and what retention removes is a range.
-Measured against one table keyed by (topic, partition, offset) WITHOUT ROWID: appends a third
-faster, 12 times fewer pages where records outgrow a quarter of a page.
+Measured against one table keyed by (topic, partition, offset) WITHOUT ROWID: events are appended
+a third faster, predictions take less than a third of the space in pages of 4,096 bytes.
 
 **Writers take turns, readers never wait.** The file is in WAL mode. A write begins with
 `BEGIN IMMEDIATE` and is short, for everything that can be done before it is; another writer waits
@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from stream_ml.errors import LogError, LogFull, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
+from stream_ml.shell.log import Log, Session
 from stream_ml.topics import Topic, catalogue, partition_of
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ MEMORY = ":memory:"
 FORMAT = 1
 # Says whose file it is, where SQLite keeps such a mark: "SMLg".
 APPLICATION_ID = 0x534D4C67
-# Events fit a page of 4,096 bytes and predictions overflow it; 16,384 makes small commits dear.
+# Predictions outgrow a page of 4,096 bytes; pages of 16,384 make small commits dear.
 PAGE_BYTES = 8192
 # A read stops after so many bytes: a thousand snapshots at once would be 16 GiB.
 READ_BYTES_MAX = 64 * 1024 * 1024
-# Rows removed per partition and call of `expire`, so that publishers never wait long for it.
+# Looked at per partition and call of `expire`, so that publishers never wait long for it.
 EXPIRE_RECORDS_MAX = 10_000
 
 _SCHEMA = """
@@ -86,20 +87,25 @@ CREATE TABLE state (
     key TEXT NOT NULL,
     piece BLOB NOT NULL,
     UNIQUE (owner, key)
-) STRICT;
+) STRICT
 """
-_RECORDS = (
-    "CREATE TABLE records_{id} "
-    "(at INTEGER PRIMARY KEY, key BLOB, value BLOB, append_ms INTEGER NOT NULL) STRICT;"
-)
-_RECORDS_BY_KEY = "CREATE INDEX keys_{id} ON records_{id} (key);"
+
+# Of one partition: its own table stands for "$", see `_sql`.
+_CREATE = "CREATE TABLE $ (at INTEGER PRIMARY KEY, key BLOB, value BLOB, append_ms INTEGER) STRICT"
+_CREATE_KEYS = "CREATE INDEX $_keys ON $ (key)"
+_APPEND = "INSERT INTO $ VALUES (?, ?, ?, ?)"
+_READ = "SELECT at, key, value, append_ms FROM $ WHERE at >= ? ORDER BY at LIMIT ?"
+_FIRST_YOUNG = "SELECT min(at) FROM $ WHERE at >= ? AND at < ? AND append_ms >= ?"
+_TRIM = "DELETE FROM $ WHERE at < ?"
+_CHANGES = "SELECT at, key, value IS NULL FROM $ WHERE at >= ? AND at < ? ORDER BY at LIMIT ?"
+_SUPERSEDE = "DELETE FROM $ WHERE key = ? AND at < ?"
 
 
 class Options(TypedDict, total=False):
     """How a log is opened; each has a default.
 
     Attributes:
-        now_ms: the clock that stamps appends (default: the system's).
+        now_ms: the clock that stamps appends (the system's).
         synchronous: "normal" outlives every death of a process, "full" a loss of power too.
         busy_timeout_ms: how long to wait for another writer before `LogLocked` (10,000).
     """
@@ -109,8 +115,8 @@ class Options(TypedDict, total=False):
     busy_timeout_ms: int
 
 
-class SqliteLog:
-    """A log in one SQLite file, or in memory.
+class SqliteLog(Log):
+    """A log in one SQLite file, or in memory. Got by `create`, `open` or `open_or_create`.
 
     Use it in the thread that opened it; other threads and processes open their own. Close it, or
     use it as a context manager.
@@ -121,23 +127,12 @@ class SqliteLog:
     True
     """
 
-    def __init__(
-        self,
-        connection: sqlite3.Connection,
-        name: str,
-        topics: Mapping[str, Topic],
-        **options: Unpack[Options],
-    ) -> None:
-        """For `create`, `open` and `open_or_create`, which are how one gets a log."""
-        self.name = name
-        self.topics = topics
+    def __init__(self, file: _File, topics: Mapping[str, Topic], options: Options) -> None:
+        self._file = file
+        self._topics = topics
         self._now_ms = options.get("now_ms", _system_ms)
-        self._connection = connection
+        self._layout = _Layout(file, topics)
         self._session: SqliteSession | None = None
-        self._partitions = self._read_partitions()
-        self.partitions: Mapping[str, int] = MappingProxyType(
-            {topic: len(places) for topic, places in self._partitions.items()}
-        )
 
     # --- making and opening ---------------------------------------------------------------
 
@@ -154,27 +149,20 @@ class SqliteLog:
 
         Args:
             path: where no log is yet.
-            topics: what it holds; the catalogue by default.
+            topics: what it holds, and for how long; the catalogue by default.
             partitions: how many the topics that scale have. One process needs one.
             options: see `Options`.
 
         Raises:
             LogError: there is a log already, or something else, or it cannot be made.
         """
-        topics = catalogue() if topics is None else topics
-        name = str(path)
-        connection = _connect(path, "rwc", options)
-        try:
-            with _explained(name):
-                made = _make(connection, name, topics, partitions)
-            if not made:
+        topics = topics or catalogue()
+        with _opening(path, "rwc", options) as file:
+            if not file.make(topics, partitions):
                 raise LogError(
-                    f"{name}: expected no log there yet, given one; open it, or choose another path"
+                    f"{path}: expected no log there yet, given one; open it, or choose another path"
                 )
-            return cls(connection, name, topics, **options)
-        except BaseException:
-            connection.close()
-            raise
+            return cls(file, topics, options)
 
     @classmethod
     def open(
@@ -183,25 +171,19 @@ class SqliteLog:
         topics: Mapping[str, Topic] | None = None,
         **options: Unpack[Options],
     ) -> Self:
-        """Opens the log at `path`; `topics` says how long its records are kept.
+        """Opens the log at `path`.
 
         Raises:
             LogError: there is no log, or it is of another format.
         """
-        name = str(path)
         if not Path(path).exists():
-            raise LogError(f"{name}: expected a log, given no file; make it with `create`")
-        connection = _connect(path, "rw", options)
-        try:
-            with _explained(name):
-                if not _is_log(connection, name):
-                    raise LogError(
-                        f"{name}: expected a log, given an empty file; remove it and make one"
-                    )
-            return cls(connection, name, catalogue() if topics is None else topics, **options)
-        except BaseException:
-            connection.close()
-            raise
+            raise LogError(f"{path}: expected a log, given no file; make one with `create`")
+        with _opening(path, "rw", options) as file:
+            if not file.is_log():
+                raise LogError(
+                    f"{path}: expected a log, given an empty file; make one with `create`"
+                )
+            return cls(file, topics or catalogue(), options)
 
     @classmethod
     def open_or_create(
@@ -212,194 +194,128 @@ class SqliteLog:
         partitions: int = 1,
         **options: Unpack[Options],
     ) -> Self:
-        """Opens the log at `path`, made first if it is not there; any number may do so at once.
+        """Opens the log at `path`, made first if there is none; any number may do so at once.
 
         Raises:
-            LogError: what is there is not a log, or is of another format, or cannot be made.
+            LogError: something else is there, or a log of another format, or it cannot be made.
         """
-        topics = catalogue() if topics is None else topics
-        name = str(path)
-        connection = _connect(path, "rwc", options)
-        try:
-            with _explained(name):
-                _make(connection, name, topics, partitions)
-            return cls(connection, name, topics, **options)
-        except BaseException:
-            connection.close()
-            raise
+        topics = topics or catalogue()
+        with _opening(path, "rwc", options) as file:
+            file.make(topics, partitions)
+            return cls(file, topics, options)
 
     # --- publishing and reading -----------------------------------------------------------
 
+    @property
+    def path(self) -> str:
+        """Where it is; `MEMORY` if nowhere."""
+        return self._file.path
+
+    @property
+    def partitions(self) -> Mapping[str, int]:
+        """How many partitions each topic has, by topic."""
+        return self._layout.counts
+
     def append(self, outputs: Sequence[Output]) -> list[Record]:
         """Appends `outputs` in one transaction; see `log.Log.append`."""
-        places = [self._place(output) for output in outputs]
+        places = [self._layout.place(output) for output in outputs]
         if not places:
             return []
-        with self._transaction():
-            tails = {place.id: self._tail(place) for place in set(places)}
+        file = self._file
+        with file.transaction():
+            tails = {place.id: file.tail(place) for place in set(places)}
             now_ms = self._now_ms()
             records = [
                 tails[place.id].extend(output, now_ms)
                 for place, output in zip(places, outputs, strict=True)
             ]
-            self._write(tails.values())
+            file.write_rows(tails.values())
         return records
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
         """Up to `limit` records from `offset` on; see `log.Log.read`.
 
-        Fewer than `limit` need not mean the end: a read stops after 64 MiB. None means it.
+        It stops after 64 MiB, so fewer than `limit` need not mean the end; none does.
         """
-        place = self._known(topic, partition)
+        place = self._layout.partition(topic, partition)
         records = []
         budget = READ_BYTES_MAX
-        with _explained(self.name):
-            cursor = self._connection.execute(place.select, (offset, limit))
-            for at, key, value, append_ms in cursor:
+        with self._file.query(place.read, (offset, limit)) as rows:
+            for at, key, value, append_ms in rows:
                 records.append(Record(topic, partition, at, key, value, append_ms))
                 if value is not None:
                     budget -= len(value)
                     if budget <= 0:
                         break
-            cursor.close()  # ends the read, which would hold up the checkpoint
         return records
 
     def first_offset(self, topic: str, partition: int) -> int:
         """The offset before which retention has removed everything."""
-        (first,) = self._row(
-            "SELECT first FROM partitions WHERE id = ?", self._known(topic, partition).id
-        )
+        place = self._layout.partition(topic, partition)
+        (first,) = self._file.row("SELECT first FROM partitions WHERE id = ?", place.id)
         return int(first)
 
     def end_offset(self, topic: str, partition: int) -> int:
         """One past the offset of the last record."""
-        (end,) = self._row(
-            "SELECT next FROM partitions WHERE id = ?", self._known(topic, partition).id
-        )
-        return int(end)
+        return self._file.tail(self._layout.partition(topic, partition)).next
 
     def version(self) -> tuple[int, int]:
         """A token that differs if anything was written since; see `log.Log.version`.
 
         The first number counts the commits of others, the second the rows written here.
         """
-        (others,) = self._row("PRAGMA data_version")
-        return others, self._connection.total_changes
+        (others,) = self._file.row("PRAGMA data_version")
+        return others, self._file.rows_written()
 
     def committed(self, group: str) -> dict[Place, int]:
         """Where `group` goes on, by partition."""
-        rows = self._rows("SELECT topic, partition, next FROM positions WHERE reader = ?", group)
-        return {(topic, partition): following for topic, partition, following in rows}
+        sql = "SELECT topic, partition, next FROM positions WHERE reader = ?"
+        return {(topic, partition): at for topic, partition, at in self._file.rows(sql, group)}
 
     def state(self, group: str) -> list[tuple[str, bytes]]:
         """The state pieces of `group`, by key in order."""
-        return self._rows("SELECT key, piece FROM state WHERE owner = ? ORDER BY key", group)
+        return self._file.rows("SELECT key, piece FROM state WHERE owner = ? ORDER BY key", group)
 
-    # --- the worker -----------------------------------------------------------------------
+    # --- the worker, retention, the end ---------------------------------------------------
 
     def session(self) -> SqliteSession:
         """Becomes the worker; see `log.Log.session`."""
-        if self._session is not None:
-            raise LogLocked(f"{self.name}: expected one session at a time; close the other first")
-        lease = None if self.name == MEMORY else _Lease(Path(f"{self.name}.worker"))
+        if self._session is not None and not self._session.closed:
+            raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
+        lease = None if self.path == MEMORY else _Lease(Path(f"{self.path}.worker"))
         try:
-            places = [place for partitions in self._partitions.values() for place in partitions]
-            tails = {place.id: self._tail(place) for place in places}
+            self._session = SqliteSession(self._file, self._layout, self._now_ms, lease)
         except BaseException:
             if lease is not None:
                 lease.release()
             raise
-        self._session = SqliteSession(self, tails, lease)
         return self._session
 
-    # --- retention ------------------------------------------------------------------------
-
     def expire(self, now_ms: int, records_max: int = EXPIRE_RECORDS_MAX) -> int:
-        """Removes what the catalogue says is kept no longer; returns how many records went.
+        """Removes what need be kept no longer; returns how many records went.
 
-        By age since the append, and of compacted topics what a newer record of the same key
-        supersedes, and tombstones. Nothing that a group which reads the topic has yet to consume
-        goes. At most `records_max` records of each partition are looked at, each partition in a
-        short transaction of its own: call again while something goes. The file does not shrink;
-        what was removed makes room for what comes.
+        Of topics with a retention, what was appended longer ago; of compacted topics, what a newer
+        record of the same key supersedes, and tombstones. Nothing goes that a group which reads
+        the topic has yet to consume.
+
+        At most `records_max` records of each partition are looked at, each partition in a short
+        transaction of its own: call again while something goes. The file does not shrink; what was
+        removed makes room for what comes.
         """
         removed = 0
-        for name, places in self._partitions.items():
-            topic = self.topics.get(name)
-            if topic is None:
-                continue
-            for place in places:
-                if place.compact:
-                    removed += self._compact(place, records_max)
-                elif topic.retention_ms is not None:
-                    removed += self._trim(place, now_ms - topic.retention_ms, records_max)
+        for place in self._layout.all():
+            topic = self._topics.get(place.topic)
+            if place.compact:
+                removed += _compact(self._file, place, records_max)
+            elif topic is not None and topic.retention_ms is not None:
+                removed += _trim(self._file, place, now_ms - topic.retention_ms, records_max)
         return removed
-
-    def _trim(self, place: _Partition, before_ms: int, records_max: int) -> int:
-        first, end, _ = self._bounds(place)
-        end = min(end, first + records_max)
-        # Stamps never fall within a partition, so the first young one is where to stop.
-        (young,) = self._row(
-            f"SELECT min(at) FROM records_{place.id} WHERE at >= ? AND at < ? AND append_ms >= ?",  # noqa: S608 - our own number
-            first,
-            end,
-            before_ms,
-        )
-        end = end if young is None else young
-        if end <= first:
-            return 0
-        with self._transaction():
-            sql = f"DELETE FROM records_{place.id} WHERE at < ?"  # noqa: S608 - our own number
-            removed = self._connection.execute(sql, (end,)).rowcount
-            self._connection.execute(
-                "UPDATE partitions SET first = ? WHERE id = ?", (end, place.id)
-            )
-        return removed
-
-    def _compact(self, place: _Partition, records_max: int) -> int:
-        _, end, start = self._bounds(place)
-        if end <= start:
-            return 0
-        table = f"records_{place.id}"
-        rows = self._rows(
-            f"SELECT at, key, value IS NULL FROM {table} WHERE at >= ? AND at < ? ORDER BY at LIMIT ?",  # noqa: S608 - our own number
-            start,
-            end,
-            records_max,
-        )
-        end = rows[-1][0] + 1 if len(rows) == records_max else end
-        superseded = [
-            (key, at if keep else at + 1) for at, key, gone in rows for keep in [not gone]
-        ]
-        with self._transaction():
-            sql = f"DELETE FROM {table} WHERE key = ? AND at < ?"  # noqa: S608 - our own number
-            removed = self._connection.executemany(sql, superseded).rowcount
-            self._connection.execute(
-                "UPDATE partitions SET compacted = ? WHERE id = ?", (end, place.id)
-            )
-        return removed
-
-    def _bounds(self, place: _Partition) -> tuple[int, int, int]:
-        """Where a partition begins, up to where every group has read it, where compaction is."""
-        first, end, compacted = self._row(
-            "SELECT first, next, compacted FROM partitions WHERE id = ?", place.id
-        )
-        # A group that reads the topic but has nothing of this partition has yet to consume it all.
-        rows = self._rows(
-            "SELECT max(CASE WHEN partition = ? THEN next ELSE 0 END) FROM positions "
-            "WHERE topic = ? GROUP BY reader",
-            place.number,
-            place.topic,
-        )
-        return first, min([end, *(consumed for (consumed,) in rows)]), compacted
-
-    # --- closing --------------------------------------------------------------------------
 
     def close(self) -> None:
         """Closes the file, and the session if there is one; what was not committed is gone."""
         if self._session is not None:
             self._session.close()
-        self._connection.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -412,116 +328,19 @@ class SqliteLog:
     ) -> None:
         self.close()
 
-    # --- inside ---------------------------------------------------------------------------
 
-    def _read_partitions(self) -> dict[str, tuple[_Partition, ...]]:
-        found: dict[str, list[_Partition]] = {}
-        for number, topic, partition in self._rows(
-            "SELECT id, topic, number FROM partitions ORDER BY topic, number"
-        ):
-            found.setdefault(topic, []).append(_Partition.of(number, topic, partition, self.topics))
-        return {topic: tuple(places) for topic, places in found.items()}
+class SqliteSession(Session):
+    """The worker's hold on a `SqliteLog`, got by its `session`; see `log.Session`."""
 
-    def _known(self, topic: str, partition: int) -> _Partition:
-        places = self._partitions.get(topic)
-        if places is None:
-            raise UnknownTopic(
-                f"{self.name}: expected one of {', '.join(self._partitions)}, given {topic!r}"
-            )
-        if not 0 <= partition < len(places):
-            raise UnknownTopic(
-                f"{self.name}: expected a partition of {topic} below {len(places)}, given {partition}"
-            )
-        return places[partition]
-
-    def _place(self, output: Output) -> _Partition:
-        """The partition that `output` belongs to, once it is known to be a record of its topic."""
-        key, value = output.key, output.value
-        places = self._partitions.get(output.topic)
-        if places is None:
-            return self._known(output.topic, 0)
-        place = places[0 if key is None else partition_of(key, len(places))]
-        if value is not None and len(value) > place.record_bytes_max:
-            raise LogError(
-                f"{output.topic}: expected a record of at most {place.record_bytes_max} bytes, "
-                f"given {len(value)}"
-            )
-        if key is None and place.compact:
-            raise LogError(f"{output.topic}: expected a key, by which it is compacted, given none")
-        return place
-
-    def _tail(self, place: _Partition) -> _Tail:
-        end, append_ms = self._row("SELECT next, append_ms FROM partitions WHERE id = ?", place.id)
-        return _Tail(place, end, end, append_ms)
-
-    def _write(self, tails: Iterable[_Tail]) -> None:
-        """Writes the rows of `tails`, inside a transaction."""
-        for tail in tails:
-            if not tail.rows:
-                continue
-            moved = self._connection.execute(
-                "UPDATE partitions SET next = ?, append_ms = ? WHERE id = ? AND next = ?",
-                (tail.next, tail.append_ms, tail.place.id, tail.start),
-            )
-            # Not an error of anybody outside: the rule that makes staged offsets right is broken.
-            assert moved.rowcount == 1, (  # noqa: S101 - a broken invariant of our own is a crash
-                f"{self.name}: another writer appended to {tail.place.topic}-{tail.place.number} "
-                f"after offset {tail.start}, which is the worker's alone"
-            )
-            self._connection.executemany(tail.place.insert, tail.rows)
-
-    def _write_positions(self, positions: Mapping[str, Mapping[Place, int]]) -> None:
-        self._connection.executemany(
-            "INSERT INTO positions VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET next = excluded.next",
-            [
-                (group, topic, partition, following)
-                for group, places in positions.items()
-                for (topic, partition), following in places.items()
-            ],
-        )
-
-    def _write_state(self, state: Iterable[tuple[str, str, bytes | None]]) -> None:
-        pieces = {(group, key): piece for group, key, piece in state}
-        self._connection.executemany(
-            "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET piece = excluded.piece",
-            [(*place, piece) for place, piece in pieces.items() if piece is not None],
-        )
-        self._connection.executemany(
-            "DELETE FROM state WHERE owner = ? AND key = ?",
-            [place for place, piece in pieces.items() if piece is None],
-        )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with _explained(self.name):
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                # A full disk may have ended it already.
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    def _rows(self, sql: str, *values: object) -> list[Any]:
-        with _explained(self.name):
-            return self._connection.execute(sql, values).fetchall()
-
-    def _row(self, sql: str, *values: object) -> Any:
-        with _explained(self.name):
-            return self._connection.execute(sql, values).fetchone()
-
-
-class SqliteSession:
-    """The worker's hold on a `SqliteLog`; see `log.Session`."""
-
-    def __init__(self, log: SqliteLog, tails: dict[int, _Tail], lease: _Lease | None) -> None:
-        """For `SqliteLog.session`, which is how one gets a session."""
-        self._log = log
-        self._tails = tails
+    def __init__(
+        self, file: _File, layout: _Layout, now_ms: Callable[[], int], lease: _Lease | None
+    ) -> None:
+        self._file = file
+        self._layout = layout
+        self._now_ms = now_ms
         self._lease = lease
+        self._tails = {place.id: file.tail(place) for place in layout.all()}
+        self.closed = False
 
     @property
     def staged(self) -> int:
@@ -530,9 +349,8 @@ class SqliteSession:
 
     def stage(self, outputs: Sequence[Output]) -> list[Record]:
         """Takes `outputs` into the next commit; see `log.Session.stage`."""
-        log = self._log
-        places = [log._place(output) for output in outputs]
-        now_ms = log._now_ms()
+        places = [self._layout.place(output) for output in outputs]
+        now_ms = self._now_ms()
         tails = self._tails
         return [
             tails[place.id].extend(output, now_ms)
@@ -545,19 +363,26 @@ class SqliteSession:
         state: Iterable[tuple[str, str, bytes | None]] = (),
     ) -> None:
         """Writes what was staged, `positions` and `state` at once; see `log.Session.commit`."""
-        log = self._log
-        with log._transaction():
-            log._write(self._tails.values())
-            log._write_positions(positions or {})
-            log._write_state(state)
+        if self.closed:
+            raise LogError(f"{self._file.path}: expected an open session, given a closed one")
+        following = [
+            (group, topic, self._layout.partition(topic, partition).number, at)
+            for group, places in (positions or {}).items()
+            for (topic, partition), at in places.items()
+        ]
+        # Of a piece given twice the last one counts.
+        pieces = {(group, key): piece for group, key, piece in state}
+        with self._file.transaction():
+            self._file.write_rows(self._tails.values())
+            self._file.write_positions(following)
+            self._file.write_state(pieces)
         for tail in self._tails.values():
-            tail.start = tail.next
-            tail.rows.clear()
+            tail.written()
 
     def close(self) -> None:
         """Gives up the worker's place; what was not committed is gone."""
-        if self._log._session is self:
-            self._log._session = None
+        if not self.closed:
+            self.closed = True
             self._tails = {}
             if self._lease is not None:
                 self._lease.release()
@@ -574,31 +399,77 @@ class SqliteSession:
         self.close()
 
 
+# --- partitions -------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class _Partition:
-    """A partition with what is needed to write and read it."""
+    """A partition, and the table that holds it."""
 
     id: int
     topic: str
     number: int
     compact: bool
     record_bytes_max: int
-    insert: str
-    select: str
+    append: str
+    read: str
 
     @classmethod
-    def of(cls, number: int, topic: str, partition: int, topics: Mapping[str, Topic]) -> Self:
-        described = topics.get(topic)
-        return cls(
-            number,
-            topic,
-            partition,
-            described is not None and described.cleanup == "compact",
-            READ_BYTES_MAX if described is None else described.record_bytes_max,
-            f"INSERT INTO records_{number} VALUES (?, ?, ?, ?)",  # noqa: S608 - our own number
-            f"SELECT at, key, value, append_ms FROM records_{number} "  # noqa: S608 - our own number
-            "WHERE at >= ? ORDER BY at LIMIT ?",
-        )
+    def of(cls, number: int, topic: str, partition: int, described: Topic | None) -> Self:
+        # A topic that the catalogue no longer has is kept as it is, and may be read.
+        compact = described is not None and described.cleanup == "compact"
+        record_bytes_max = READ_BYTES_MAX if described is None else described.record_bytes_max
+        append, read = _sql(_APPEND, number), _sql(_READ, number)
+        return cls(number, topic, partition, compact, record_bytes_max, append, read)
+
+
+def _sql(template: str, number: int) -> str:
+    return template.replace("$", f"records_{number}")
+
+
+class _Layout:
+    """Which partitions the file has, and where a record belongs."""
+
+    def __init__(self, file: _File, topics: Mapping[str, Topic]) -> None:
+        self._path = file.path
+        self._places: dict[str, list[_Partition]] = {}
+        for number, topic, partition in file.rows(
+            "SELECT id, topic, number FROM partitions ORDER BY topic, number"
+        ):
+            place = _Partition.of(number, topic, partition, topics.get(topic))
+            self._places.setdefault(topic, []).append(place)
+        self.counts = MappingProxyType({topic: len(p) for topic, p in self._places.items()})
+
+    def all(self) -> list[_Partition]:
+        return [place for places in self._places.values() for place in places]
+
+    def partition(self, topic: str, partition: int) -> _Partition:
+        places = self._places.get(topic)
+        if places is None:
+            known = ", ".join(self._places)
+            raise UnknownTopic(f"{self._path}: expected one of {known}, given {topic!r}")
+        if not 0 <= partition < len(places):
+            raise UnknownTopic(
+                f"{self._path}: expected a partition of {topic} below {len(places)}, "
+                f"given {partition}"
+            )
+        return places[partition]
+
+    def place(self, output: Output) -> _Partition:
+        """The partition that `output` belongs to, once it is known to be a record of its topic."""
+        topic, key, value = output.topic, output.key, output.value
+        places = self._places.get(topic)
+        if places is None:
+            return self.partition(topic, 0)
+        place = places[0 if key is None else partition_of(key, len(places))]
+        if value is not None and len(value) > place.record_bytes_max:
+            raise LogError(
+                f"{topic}: expected a record of at most {place.record_bytes_max} bytes, "
+                f"given {len(value)}"
+            )
+        if key is None and place.compact:
+            raise LogError(f"{topic}: expected a key, by which it is compacted, given none")
+        return place
 
 
 @dataclass(slots=True)
@@ -615,7 +486,7 @@ class _Tail:
         """The record that `output` becomes; its row waits to be written."""
         at = self.next
         self.next = at + 1
-        if now_ms < self.append_ms:  # clocks are set back at times, logs are not
+        if now_ms < self.append_ms:  # a clock may be set back, a log may not
             now_ms = self.append_ms
         else:
             self.append_ms = now_ms
@@ -623,9 +494,62 @@ class _Tail:
         self.rows.append((at, key, value, now_ms))
         return Record(place.topic, place.number, at, key, value, now_ms, output.memo)
 
+    def written(self) -> None:
+        self.start = self.next
+        self.rows.clear()
+
+
+# --- retention --------------------------------------------------------------------------------
+
+
+def _trim(file: _File, place: _Partition, before_ms: int, records_max: int) -> int:
+    first, end, _ = _bounds(file, place)
+    end = min(end, first + records_max)
+    # Stamps never fall within a partition, so the first young one is where to stop.
+    (young,) = file.row(_sql(_FIRST_YOUNG, place.id), first, end, before_ms)
+    end = end if young is None else young
+    if end <= first:
+        return 0
+    with file.transaction():
+        removed = file.write(_sql(_TRIM, place.id), [(end,)])
+        file.write("UPDATE partitions SET first = ? WHERE id = ?", [(end, place.id)])
+    return removed
+
+
+def _compact(file: _File, place: _Partition, records_max: int) -> int:
+    _, end, start = _bounds(file, place)
+    changes = file.rows(_sql(_CHANGES, place.id), start, end, records_max)
+    if not changes:
+        return 0
+    # What came before under the same key goes; of a tombstone the record itself goes as well.
+    before = [(key, at + 1 if gone else at) for at, key, gone in changes]
+    with file.transaction():
+        removed = file.write(_sql(_SUPERSEDE, place.id), before)
+        done = changes[-1][0] + 1
+        file.write("UPDATE partitions SET compacted = ? WHERE id = ?", [(done, place.id)])
+    return removed
+
+
+def _bounds(file: _File, place: _Partition) -> tuple[int, int, int]:
+    """Where a partition begins, up to where every group has read it, how far it is compacted."""
+    first, end, compacted = file.row(
+        "SELECT first, next, compacted FROM partitions WHERE id = ?", place.id
+    )
+    # A group that reads the topic, but nothing of this partition yet, has all of it before it.
+    consumed = file.rows(
+        "SELECT max(CASE WHEN partition = ? THEN next ELSE 0 END) FROM positions "
+        "WHERE topic = ? GROUP BY reader",
+        place.number,
+        place.topic,
+    )
+    return first, min([end, *(at for (at,) in consumed)]), compacted
+
+
+# --- the worker's place -----------------------------------------------------------------------
+
 
 class _Lease:
-    """The worker's place: a lock on a file, which the operating system frees when we die."""
+    """A lock on a file, which the operating system frees when its holder dies."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -634,14 +558,14 @@ class _Lease:
             raise LogError(f"{path}: expected to open it for writing: {error}") from error
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             holder = os.read(self._handle, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._handle)
             raise LogLocked(
-                f"{path}: another worker (process {holder}) holds the log, and there can be one; "
+                f"{path}: expected to be the only worker, given another one (process {holder}); "
                 "stop it, or work on another log"
-            ) from None
-        # Who holds it is a courtesy to the next one; on a full disk the lock is as good without.
+            ) from error
+        # Who holds it is a courtesy to the next one: on a full disk the lock is good without it.
         with suppress(OSError):
             os.ftruncate(self._handle, 0)
             os.write(self._handle, b"%d\n" % os.getpid())
@@ -657,92 +581,207 @@ def _system_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _connect(path: str | Path, mode: str, options: Options) -> sqlite3.Connection:
-    synchronous = options.get("synchronous", "normal")
-    if synchronous not in ("normal", "full"):
-        raise LogError(f"synchronous: expected 'normal' or 'full', given {synchronous!r}")
-    where = MEMORY if str(path) == MEMORY else f"{Path(path).absolute().as_uri()}?mode={mode}"
-    with _explained(str(path)):
-        connection = sqlite3.connect(
-            where,
-            timeout=options.get("busy_timeout_ms", 10_000) / 1000,
-            isolation_level=None,
-            cached_statements=256,
-            uri=True,
-        )
-        connection.execute(f"PRAGMA synchronous = {synchronous}")
-    return connection
-
-
-def _is_log(connection: sqlite3.Connection, name: str) -> bool:
-    """Whether the file is a log of ours (true) or empty (false).
-
-    Raises:
-        LogError: it is something else, or of another format.
-    """
-    ((application_id,),) = connection.execute("PRAGMA application_id").fetchall()
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    if application_id == APPLICATION_ID and version == FORMAT:
-        return True
-    if application_id == APPLICATION_ID:
-        raise LogError(
-            f"{name}: expected a log of format {FORMAT}, given format {version}; use the release "
-            "that wrote it, or publish into a new log"
-        )
-    if tables or application_id:
-        raise LogError(
-            f"{name}: expected a log, given another program's SQLite file; choose another path"
-        )
-    return False
-
-
-def _make(
-    connection: sqlite3.Connection, name: str, topics: Mapping[str, Topic], partitions: int
-) -> bool:
-    """Makes the file a log in one transaction; false if it is one already."""
-    if partitions < 1:
-        raise LogError(f"{name}: expected at least 1 partition, given {partitions}")
-    if _is_log(connection, name):
-        return False
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    script = [_SCHEMA]
-    number = 0
-    for topic in topics.values():
-        for partition in range(partitions if topic.scales else topic.partitions):
-            number += 1
-            script.append(_RECORDS.format(id=number))
-            if topic.cleanup == "compact":
-                script.append(_RECORDS_BY_KEY.format(id=number))
-            script.append(
-                f"INSERT INTO partitions (id, topic, number) VALUES ({number}, '{topic.name}', {partition});"
-            )
-    connection.execute("BEGIN IMMEDIATE")
+@contextmanager
+def _opening(path: str | Path, mode: str, options: Options) -> Iterator[_File]:
+    """The file at `path`, closed again if what it is opened for fails."""
+    file = _File(path, mode, options)
     try:
-        made = not _is_log(connection, name)
-        if made:
-            for statement in "".join(script).split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-    return made
+        yield file
+    except BaseException:
+        file.close()
+        raise
 
 
-_WAYS_OUT: dict[int, tuple[type[LogError], str]] = {
-    sqlite3.SQLITE_FULL: (
-        LogFull,
-        "no space is left; nothing of the transaction was written. Free some space and try again",
-    ),
-    sqlite3.SQLITE_BUSY: (
-        LogLocked,
-        "another process is writing, and went on for longer than we wait (`busy_timeout_ms`); "
-        "find it with `fuser`, or try again",
-    ),
+class _File:
+    """The SQLite file: what is asked of it, and what its errors mean."""
+
+    def __init__(self, path: str | Path, mode: str, options: Options) -> None:
+        self.path = str(path)
+        synchronous = options.get("synchronous", "normal")
+        if synchronous not in {"normal", "full"}:
+            raise LogError(f"synchronous: expected 'normal' or 'full', given {synchronous!r}")
+        memory = self.path == MEMORY
+        try:
+            self._connection = sqlite3.connect(
+                MEMORY if memory else f"{Path(path).absolute().as_uri()}?mode={mode}",
+                timeout=options.get("busy_timeout_ms", 10_000) / 1000,
+                isolation_level=None,
+                uri=True,
+            )
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+
+    def rows(self, sql: str, *values: object) -> list[Any]:
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+
+    def row(self, sql: str, *values: object) -> Any:
+        try:
+            return self._connection.execute(sql, values).fetchone()
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+
+    @contextmanager
+    def query(self, sql: str, values: tuple[object, ...]) -> Iterator[sqlite3.Cursor]:
+        """Rows one by one; a read that is left early ends, lest it hold up the checkpoint."""
+        try:
+            cursor = self._connection.execute(sql, values)
+            yield cursor
+            cursor.close()
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+
+    def write(self, sql: str, rows: Sequence[tuple[object, ...]]) -> int:
+        """Runs `sql` for each of `rows`, inside a transaction; how many rows that changed."""
+        return self._connection.executemany(sql, rows).rowcount
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything that is written inside, or nothing."""
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # A full disk may have ended it already.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise self._explained(error) from error
+            raise
+
+    def rows_written(self) -> int:
+        return self._connection.total_changes
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # --- records, positions, state --------------------------------------------------------
+
+    def tail(self, place: _Partition) -> _Tail:
+        end, append_ms = self.row("SELECT next, append_ms FROM partitions WHERE id = ?", place.id)
+        return _Tail(place, end, end, append_ms)
+
+    def write_rows(self, tails: Iterable[_Tail]) -> None:
+        for tail in tails:
+            if not tail.rows:
+                continue
+            moved = self.write(
+                "UPDATE partitions SET next = ?, append_ms = ? WHERE id = ? AND next = ?",
+                [(tail.next, tail.append_ms, tail.place.id, tail.start)],
+            )
+            # No fault of anybody outside: the rule that makes staged offsets right is broken.
+            assert moved == 1, (
+                f"{self.path}: another writer appended to {tail.place.topic}-{tail.place.number} "
+                f"after offset {tail.start}, where only the worker may"
+            )
+            self.write(tail.place.append, tail.rows)
+
+    def write_positions(self, positions: list[tuple[str, str, int, int]]) -> None:
+        self.write(
+            "INSERT INTO positions VALUES (?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET next = excluded.next",
+            positions,
+        )
+
+    def write_state(self, pieces: Mapping[tuple[str, str], bytes | None]) -> None:
+        self.write(
+            "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET piece = excluded.piece",
+            [(*place, piece) for place, piece in pieces.items() if piece is not None],
+        )
+        self.write(
+            "DELETE FROM state WHERE owner = ? AND key = ?",
+            [place for place, piece in pieces.items() if piece is None],
+        )
+
+    # --- what it is -----------------------------------------------------------------------
+
+    def is_log(self) -> bool:
+        """Whether it is a log of ours, or else empty.
+
+        Raises:
+            LogError: it is neither, or a log of another format.
+        """
+        (application_id,) = self.row("PRAGMA application_id")
+        (version,) = self.row("PRAGMA user_version")
+        (tables,) = self.row("SELECT count(*) FROM sqlite_master")
+        if application_id != APPLICATION_ID and (application_id or tables):
+            raise LogError(
+                f"{self.path}: expected a log, given another program's SQLite file; "
+                "choose another path"
+            )
+        if application_id == APPLICATION_ID and version != FORMAT:
+            raise LogError(
+                f"{self.path}: expected a log of format {FORMAT}, given format {version}; "
+                "use the release that wrote it, or publish into a new log"
+            )
+        return bool(application_id == APPLICATION_ID)
+
+    def make(self, topics: Mapping[str, Topic], partitions: int) -> bool:
+        """Makes it a log, in one transaction; false if it is one already."""
+        if partitions < 1:
+            raise LogError(f"{self.path}: expected at least 1 partition, given {partitions}")
+        if self.is_log():
+            return False
+        # Both are settled with the first page, before which there can be no transaction.
+        self.row(f"PRAGMA page_size = {PAGE_BYTES}")
+        self.row("PRAGMA journal_mode = WAL")
+        with self.transaction():
+            if self.is_log():
+                return False
+            for statement in _SCHEMA.split(";"):
+                self.row(statement)
+            self._make_partitions(topics, partitions)
+            self.row(f"PRAGMA application_id = {APPLICATION_ID}")
+            self.row(f"PRAGMA user_version = {FORMAT}")
+        return True
+
+    def _make_partitions(self, topics: Mapping[str, Topic], partitions: int) -> None:
+        places = [
+            (topic, partition)
+            for topic in topics.values()
+            for partition in range(partitions if topic.scales else topic.partitions)
+        ]
+        for number, (topic, partition) in enumerate(places):
+            self.row(_sql(_CREATE, number))
+            if topic.cleanup == "compact":
+                self.row(_sql(_CREATE_KEYS, number))
+            self.row(
+                "INSERT INTO partitions (id, topic, number) VALUES (?, ?, ?)",
+                number,
+                topic.name,
+                partition,
+            )
+
+    def _explained(self, error: sqlite3.Error) -> Exception:
+        """What `error` means for the log, and the way out of it."""
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:  # not SQLite's: a mistake in our use of it
+            raise error
+        # The low byte is the kind, the rest of it the detail.
+        kind, message = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF) or _UNKNOWN
+        return kind(f"{self.path}: {message} ({error.sqlite_errorname}: {error})")
+
+
+_FULL = (
+    LogFull,
+    "no space is left, nothing of the transaction was written; free some space and try again",
+)
+_LOCKED = (
+    LogLocked,
+    "another process wrote for longer than we wait (`busy_timeout_ms`); find it with `fuser`",
+)
+_MEANINGS: dict[int, tuple[type[LogError], str]] = {
+    sqlite3.SQLITE_FULL: _FULL,
+    # A quota, or a limit on the size of files, comes as a write that failed.
+    sqlite3.SQLITE_IOERR_WRITE: _FULL,
+    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
     sqlite3.SQLITE_READONLY: (
         LogError,
         "expected to write, given a read-only file or folder; see its owner and mode",
@@ -753,30 +792,11 @@ _WAYS_OUT: dict[int, tuple[type[LogError], str]] = {
     ),
     sqlite3.SQLITE_CORRUPT: (
         LogError,
-        "the file is damaged; restore it from a copy, or see `sqlite3 FILE .recover`",
+        "expected a sound file, given a damaged one; restore a copy, or try `sqlite3 .recover`",
     ),
     sqlite3.SQLITE_CANTOPEN: (
         LogError,
         "expected to open it, could not; see that its folder exists and may be written to",
     ),
 }
-# A quota or a limit on the size of files comes as a failed write, not as a full disk.
-_WAYS_OUT[sqlite3.SQLITE_IOERR_WRITE] = _WAYS_OUT[sqlite3.SQLITE_FULL]
-_WAYS_OUT[sqlite3.SQLITE_IOERR_SHMSIZE] = _WAYS_OUT[sqlite3.SQLITE_FULL]
-_WAYS_OUT[sqlite3.SQLITE_LOCKED] = _WAYS_OUT[sqlite3.SQLITE_BUSY]
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turns what SQLite says into what it means for the log called `name`."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # a mistake in our own use of it
-            raise
-        # The low byte is the kind, the rest of it the detail.
-        kind, message = _WAYS_OUT.get(code) or _WAYS_OUT.get(
-            code & 0xFF, (LogError, "the file cannot be read or written; see the disk")
-        )
-        raise kind(f"{name}: {message} ({error.sqlite_errorname}: {error})") from error
+_UNKNOWN = (LogError, "expected to read and write it, could not; see the disk")
