@@ -1,1 +1,1 @@
-"""Placeholder: written with the first module of this room."""
+"""Models: what lines learn with, their snapshots and checkpoints, and when two are equal."""

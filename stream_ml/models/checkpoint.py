@@ -1,0 +1,81 @@
+"""Checkpoints: live learners, sealed so that only whoever has the key can have written them.
+
+    "SML1" + signature (32 bytes) + river's release + newline + compressed pickle
+
+The signature covers all that follows it, and is checked before any of that is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import SnapshotRefused
+from stream_ml.models.pickles import RIVER_VERSION, compress, decompress, dumps, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["seal", "unseal"]
+
+_MAGIC = b"SML1"
+_UNSIGNED = bytes(32)
+_HEAD = len(_MAGIC) + len(_UNSIGNED)
+
+
+def seal(learners: Mapping[str, Any], key: bytes | None) -> bytes:
+    """Live learners by line, as bytes; unsigned without a key.
+
+    Raises:
+        SnapshotRefused: `class_not_allowed` or `too_large`, as `pickles.dumps`.
+    """
+    rest = RIVER_VERSION.encode() + b"\n" + compress(dumps(dict(learners)))
+    return _MAGIC + (_UNSIGNED if key is None else _sign(rest, key)) + rest
+
+
+def unseal(sealed: bytes, key: bytes | None, *, allow_unsigned: bool = False) -> dict[str, Any]:
+    """The learners that were sealed; they go on as if never stopped.
+
+    Raises:
+        SnapshotRefused: `unsigned`, `signature`, `river_version`, `class_not_allowed`,
+            `too_large` or `malformed`.
+    """
+    if len(sealed) < _HEAD or not sealed.startswith(_MAGIC):
+        raise SnapshotRefused("malformed", "expected a checkpoint, given other bytes")
+    signature, rest = sealed[len(_MAGIC) : _HEAD], sealed[_HEAD:]
+    _check_signature(signature, rest, key, allow_unsigned=allow_unsigned)
+    version, _, payload = rest.partition(b"\n")
+    if version != RIVER_VERSION.encode():
+        raise SnapshotRefused(
+            "river_version",
+            f"checkpoint: expected river {RIVER_VERSION}, given {version[:40]!r}; way out: "
+            "`rebuild`, which learns it again from the examples log",
+        )
+    learners = loads(decompress(payload))
+    if type(learners) is not dict:
+        raise SnapshotRefused("malformed", "expected learners by line")
+    return learners
+
+
+def _check_signature(
+    signature: bytes, rest: bytes, key: bytes | None, *, allow_unsigned: bool
+) -> None:
+    if key is None:
+        if allow_unsigned:
+            return
+        raise SnapshotRefused(
+            "unsigned",
+            "checkpoint: expected a key to check its signature with, given none; way out: set the "
+            "key, or allow unsigned models where nobody else can write to the log",
+        )
+    if signature == _UNSIGNED:
+        raise SnapshotRefused("unsigned", "checkpoint: expected a signature, given none")
+    if not hmac.compare_digest(signature, _sign(rest, key)):
+        raise SnapshotRefused(
+            "signature", "checkpoint: expected a signature by our key, given another"
+        )
+
+
+def _sign(rest: bytes, key: bytes) -> bytes:
+    return hmac.new(key, rest, hashlib.sha256).digest()

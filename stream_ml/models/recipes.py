@@ -1,0 +1,246 @@
+"""What a line learns with, and one way to ask and to teach any of river's estimators.
+
+River's estimators answer in their own tongues: a classifier with a dict keyed by labels, empty
+before it has seen any; a regressor with a number. Here every model gives an `Answer`: the
+probability of `True`, a probability per class, a number, or None where it has no answer.
+
+Asking teaches nothing: no river estimator of 0.26 learns in `predict_*`. Some *prepare*
+themselves on the first features they meet (a scaler enters zeros, an adaptive random forest
+plants its trees); they then stand where the first `learn_one` would have put them.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from river import base, compose
+
+from stream_ml.errors import Problem, SnapshotRefused, StreamMLError
+from stream_ml.models import pickles
+from stream_ml.models.digest import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ml.records import Answer, LabelValue
+
+__all__ = ["BadAnswer", "Recipe", "Task", "TaskKind", "answer", "describe", "learn"]
+
+# A sum of rounded shares may pass 1 by a few of these; more is no rounding.
+_ROUNDING = 1e-12
+
+
+class BadAnswer(StreamMLError):  # noqa: N818 - names what was given, as `BadRecord`
+    """Raised when what a model says is no answer: not finite, no probability, of another type."""
+
+
+TaskKind = Literal["binary", "multiclass", "regression"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be predicted: whether, which of `classes`, or how much."""
+
+    kind: TaskKind
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def binary(cls) -> Task:
+        """Whether something is so; labels are bool."""
+        return cls("binary")
+
+    @classmethod
+    def multiclass(cls, *classes: str) -> Task:
+        """Which of these it is; labels are str."""
+        return cls("multiclass", classes)
+
+    @classmethod
+    def regression(cls) -> Task:
+        """How much it is; labels are float."""
+        return cls("regression")
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.classes)}" if self.classes else self.kind
+
+
+_LABEL_TYPES: dict[str, type] = {"binary": bool, "multiclass": str, "regression": float}
+
+
+def answer(model: Any, task: Task, features: Mapping[str, float]) -> Answer:
+    """What the model says about these features; None where it has no answer yet.
+
+    A classifier that gives no probabilities is taken at its word: what it names has 1.
+
+    Raises:
+        BadAnswer: it says something that is no answer to the task. Whatever else the estimator
+            itself raises comes through.
+    """
+    if task.kind == "regression":
+        number = model.predict_one(features)
+        return None if number is None else _finite(number)
+    try:
+        said = model.predict_proba_one(features)
+    except NotImplementedError:
+        named = model.predict_one(features)
+        said = None if named is None else {named: 1.0}
+    if not said:
+        return None
+    if not isinstance(said, dict):
+        raise BadAnswer(f"expected a probability per label, given {type(said).__name__}")
+    if task.kind == "binary":
+        return _probability(said.get(True, 0.0))
+    return {name: _probability(share) for name, share in said.items()}
+
+
+def learn(model: Any, task: Task, features: Mapping[str, float], label: LabelValue) -> None:
+    """Teach the model one example: `learn_one`, exactly as river alone would be called."""
+    if type(label) is not _LABEL_TYPES[task.kind]:
+        raise AssertionError(f"a label of a {task.kind} task cannot be {label!r}")
+    model.learn_one(features, label)
+
+
+def _probability(share: Any) -> float:
+    value = _finite(share)
+    if 0.0 <= value <= 1.0:
+        return value
+    if -_ROUNDING <= value <= 1.0 + _ROUNDING:
+        return min(max(value, 0.0), 1.0)
+    raise BadAnswer(f"expected a probability, given {value!r}")
+
+
+def _finite(number: Any) -> float:
+    try:
+        value = float(number)  # numpy's scalars too, which JSON does not know
+    except (TypeError, ValueError, OverflowError):
+        raise BadAnswer(f"expected a number, given {type(number).__name__}") from None
+    if not math.isfinite(value):
+        raise BadAnswer(f"expected a finite number, given {value!r}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A line's name and the untrained estimator that each of its learners starts as.
+
+    The estimator is copied: what happens to the one that was given changes nothing here.
+    """
+
+    name: str
+    estimator: Any
+
+    def __post_init__(self) -> None:
+        if isinstance(self.estimator, base.Base):
+            object.__setattr__(self, "estimator", copy.deepcopy(self.estimator))
+
+    def fresh(self) -> Any:
+        """An untrained learner of its own, equal to every other fresh one."""
+        return copy.deepcopy(self.estimator)
+
+    @property
+    def description(self) -> str:
+        """The estimator with all its parameters, as text that is equal for equal recipes."""
+        return describe(self.estimator)
+
+    def check(self, task: Task, path: str) -> list[Problem]:
+        """What is wrong with this recipe for this task; nothing, if the list is empty."""
+        if not isinstance(self.estimator, base.Estimator):
+            return [Problem(path, "an estimator of river", _brief(self.estimator))]
+        return [*_misfits(self.estimator, task, path), *_irreproducible(self.estimator, path)]
+
+
+def _misfits(estimator: Any, task: Task, path: str) -> list[Problem]:
+    wanted = base.Regressor if task.kind == "regression" else base.Classifier
+    if not isinstance(estimator, wanted):
+        kind = "regressor" if task.kind == "regression" else "classifier"
+        return [Problem(path, f"a {kind}, for a {task.kind} label", _brief(estimator))]
+    many = len(task.classes) > 2  # noqa: PLR2004 - river's own meaning of multiclass
+    if many and not getattr(estimator, "_multiclass", False):
+        expected = "a classifier of more than two classes, such as multiclass.OneVsRestClassifier"
+        return [Problem(path, expected, _brief(estimator))]
+    return []
+
+
+def _irreproducible(estimator: Any, path: str) -> list[Problem]:
+    try:
+        pickles.loads(pickles.dumps(estimator))
+    except SnapshotRefused as refused:
+        return [Problem(path, "an estimator that a snapshot can hold", str(refused))]
+    problems = []
+    if digest(estimator) != digest(estimator.clone()):
+        problems.append(Problem(path, "an estimator that has learned nothing", "a trained one"))
+    one, other = estimator.clone(), estimator.clone()
+    if digest(one, generators=True) != digest(other, generators=True):
+        given = f"none for {', '.join(_seedless(estimator))}"
+        problems.append(Problem(path, "a seed, so that a replay gives the same model", given))
+    return problems
+
+
+def _seedless(part: Any) -> list[str]:
+    """Names of the parts that river would seed from the operating system."""
+    if isinstance(part, base.Base):
+        inner = [name for value in vars(part).values() for name in _seedless(value)]
+        own = [type(part).__name__] if getattr(part, "seed", 0) is None else []
+        return sorted({*own, *inner})
+    if isinstance(part, list | tuple | dict):
+        values = part.values() if isinstance(part, dict) else part
+        return sorted({name for value in values for name in _seedless(value)})
+    return []
+
+
+def describe(part: Any) -> str:
+    """An estimator, or a parameter of one, as canonical text.
+
+    >>> from river import naive_bayes, preprocessing
+    >>> describe(preprocessing.StandardScaler() | naive_bayes.GaussianNB())
+    'preprocessing.StandardScaler(with_std=True, window_size=None) | naive_bayes.GaussianNB()'
+    """
+    if isinstance(part, compose.Pipeline):
+        return " | ".join(map(describe, part.steps.values()))
+    if isinstance(part, compose.TransformerUnion):
+        return f"({' + '.join(map(describe, part.transformers.values()))})"
+    if isinstance(part, list | tuple | set | frozenset | dict):
+        return _describe_all(part)
+    if part is None or isinstance(part, bool | int | float | str):
+        return repr(part)
+    if isinstance(part, type) or inspect.isroutine(part):
+        return f"{part.__module__}.{part.__qualname__}"
+    return f"{_class_name(type(part))}({', '.join(_parameters(part))})"
+
+
+def _describe_all(parts: Any) -> str:
+    if isinstance(parts, dict):
+        return f"{{{', '.join(f'{describe(k)}: {describe(v)}' for k, v in parts.items())}}}"
+    described = [describe(part) for part in parts]
+    if isinstance(parts, set | frozenset):
+        return f"{{{', '.join(sorted(described))}}}"
+    return f"[{', '.join(described)}]"
+
+
+def _parameters(part: Any) -> list[str]:
+    """What the part was made with, in the order of its constructor."""
+    given: list[str] = []
+    for name, parameter in inspect.signature(type(part)).parameters.items():
+        value = vars(part).get(name, parameter.empty) if hasattr(part, "__dict__") else None
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            given += map(describe, value if isinstance(value, list | tuple | set) else ())
+        elif value is not parameter.empty:
+            given.append(f"{name}={describe(value)}")
+    return given
+
+
+def _class_name(cls: type) -> str:
+    """`preprocessing.StandardScaler`: the name that river's users write."""
+    first, _, rest = cls.__module__.partition(".")
+    module = rest.split(".")[0] if first == "river" else cls.__module__
+    return f"{module}.{cls.__qualname__}"
+
+
+def _brief(given: Any) -> str:
+    if isinstance(given, base.Estimator):
+        text = describe(given)
+        return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - a line's worth
+    return f"the class {given.__qualname__}" if isinstance(given, type) else repr(given)[:80]
