@@ -53,6 +53,7 @@ __all__ = [
     "encode_example",
     "encode_prediction",
     "seal",
+    "serving_set",
     "unseal",
 ]
 
@@ -277,18 +278,21 @@ def decode_decision(value: bytes | None, key: bytes | None) -> Decision:
     """
     members = _object(unseal(value, key))
     try:
-        serving = members.pop("serving")
-        return Decision(
-            **members,
-            serving=ServingSet(
-                ModelRef(**serving["champion"]),
-                {line: ModelRef(**ref) for line, ref in serving["challengers"].items()},
-                None if serving["predecessor"] is None else ModelRef(**serving["predecessor"]),
-                None if serving["first"] is None else ModelRef(**serving["first"]),
-            ),
-        )
+        serving = serving_set(members.pop("serving"))
+        return Decision(**members, serving=serving)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadRecord("malformed", "$", f"expected a decision: {error!r}") from None
+
+
+def serving_set(members: dict[str, Any]) -> ServingSet:
+    """The serving set that JSON members hold; raises KeyError or TypeError where they do not."""
+    predecessor, first = members["predecessor"], members["first"]
+    return ServingSet(
+        ModelRef(**members["champion"]),
+        {line: ModelRef(**ref) for line, ref in members["challengers"].items()},
+        None if predecessor is None else ModelRef(**predecessor),
+        None if first is None else ModelRef(**first),
+    )
 
 
 def seal(body: bytes, key: bytes | None) -> bytes:

@@ -1,0 +1,330 @@
+"""What a user declares: one `Pipeline`, checked as a whole when it is made.
+
+Every mistake is found at once, each with its path, what was expected and what was given.
+Design: the declaration is data. What follows from it (codecs, feature set, task) is made here,
+once, and shared by every stage.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.codec import EventCodec, LabelCodec
+from stream_ml.errors import BadRecord, DeclarationError, Problem
+from stream_ml.features import FeatureSet, parse_duration
+from stream_ml.models.recipes import Recipe, Task
+from stream_ml.schema import FieldType, field_type
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from stream_ml.features import Feature
+    from stream_ml.records import Event
+
+__all__ = ["Events", "Label", "Pipeline", "Promotion", "When", "when"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+# Names that mean something else wherever a line's name is shown.
+RESERVED_NAMES = frozenset({"served", "predecessor", "first", "prior", "last", "mean"})
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The events: which member is the key, the time and the id, and the declared fields.
+
+    Args:
+        key: the member that names the entity; events of one key stay in order.
+        fields: name to type: `float`, `int`, `str`, `bool`, `Enum(...)`, `Optional[...]`.
+        time: the member that holds the event time, in UTC milliseconds.
+        id: the member that names the event; a second event of the same id is refused.
+        lateness: how much older than the newest event of its partition an event may be.
+        skew: how much later than its arrival an event's (or label's) time may be.
+    """
+
+    key: str
+    fields: Mapping[str, Any]
+    time: str = "ts"
+    id: str = "event_id"
+    lateness: str | int = 0
+    skew: str | int = "5m"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The truth: `bool`, an `Enum` of classes, or `float`.
+
+    Args:
+        type: what a label is.
+        horizon: how long after its event a label may still be joined.
+        fallback: what is served while the champion has no answer: a probability of True, a
+            class, or a number. Default: one half, all classes alike, or 0.
+    """
+
+    type: Any
+    horizon: str | int
+    fallback: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """Which events ask for a prediction: those whose fields have these values."""
+
+    equals: dict[str, tuple[Any, ...]]
+
+
+def when(**equals: Any) -> When:
+    """Events whose fields have these values; a tuple means any of them.
+
+    >>> when(kind="scheduled")
+    When(equals={'kind': ('scheduled',)})
+    """
+    return When({k: v if isinstance(v, tuple) else (v,) for k, v in equals.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """How models are renewed.
+
+    Args:
+        refresh: how often each line publishes a snapshot: event time (`"1d"`) or a number of
+            examples. Before that cadence is reached, at 500, 1,000, 2,000, 4,000 ... examples.
+        first: the champion's snapshot at the first refresh from this many examples on shadows
+            for good, never updated: what the models would be worth without learning on.
+        divergence: a refresh is refused when the live champion's loss since the last one is worse
+            than the served snapshot's by more than this (Brier, or mean absolute error as a
+            share of the served one's).
+    """
+
+    refresh: str | int = "1d"
+    first: int = 500
+    divergence: float = 0.005
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A whole declaration; see README for one that runs.
+
+    Args:
+        name: of the pipeline; on a cluster the prefix of its topics.
+        events: what comes in.
+        features: what models see, in the order in which it is logged.
+        label: the truth, and how late it may be.
+        models: name to river estimator; each name is a *line* that goes on learning.
+        champion: the line that serves first; the others are its challengers.
+        predict: which events ask for a prediction; default all.
+        promotion: how models are renewed.
+        pending_max: how many predictions (and labels) may wait in a partition for their label
+            (prediction); the oldest are dropped, counted and alerted.
+        window_events_max: how many events a window's buffer may hold; the oldest are dropped.
+        keep: how many snapshots of a line that never served are kept.
+
+    Raises:
+        DeclarationError: something in it is wrong; every problem is listed.
+    """
+
+    name: str
+    events: Events
+    features: Sequence[Feature]
+    label: Label
+    models: Mapping[str, Any]
+    champion: str
+    predict: When | None = None
+    promotion: Promotion = field(default_factory=Promotion)
+    pending_max: int = 1_000_000
+    window_events_max: int = 100_000
+    keep: int = 20
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise DeclarationError(f"pipeline {self.name!r}", problems)
+
+    @cached_property
+    def schema(self) -> dict[str, FieldType]:
+        """The declared fields by name."""
+        return {name: field_type(kind) for name, kind in self.events.fields.items()}
+
+    @cached_property
+    def lateness_ms(self) -> int:
+        """How much older than its partition's watermark an event may be."""
+        return parse_duration(self.events.lateness)
+
+    @cached_property
+    def skew_ms(self) -> int:
+        """How much later than its arrival a record's time may be."""
+        return parse_duration(self.events.skew)
+
+    @cached_property
+    def horizon_ms(self) -> int:
+        """How long after its event a label may be joined."""
+        return parse_duration(self.label.horizon)
+
+    @cached_property
+    def refresh_ms(self) -> int | None:
+        """The refresh cadence in event time; None where it is counted in examples."""
+        refresh = self.promotion.refresh
+        return None if isinstance(refresh, int) else parse_duration(refresh)
+
+    @cached_property
+    def task(self) -> Task:
+        """What is predicted."""
+        return _task(field_type(self.label.type))
+
+    @cached_property
+    def fallback(self) -> Any:
+        """What is served while the champion has no answer."""
+        given, task = self.label.fallback, self.task
+        if task.kind == "multiclass":
+            if given is not None:
+                return {name: float(name == given) for name in task.classes}
+            return dict.fromkeys(task.classes, 1 / len(task.classes))
+        if given is not None:
+            return float(given)
+        return 0.5 if task.kind == "binary" else 0.0
+
+    @cached_property
+    def event_codec(self) -> EventCodec:
+        """Reads this pipeline's events."""
+        e = self.events
+        return EventCodec(self.schema, event_id=e.id, time=e.time, key=e.key)
+
+    @cached_property
+    def label_codec(self) -> LabelCodec:
+        """Reads this pipeline's labels."""
+        return LabelCodec(field_type(self.label.type))
+
+    @cached_property
+    def feature_set(self) -> FeatureSet:
+        """The features, ready to be computed."""
+        return FeatureSet(self.features, self.schema, self.lateness_ms, self.window_events_max)
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The lines by name, the champion's first."""
+        names = [self.champion, *(name for name in self.models if name != self.champion)]
+        return {name: Recipe(name, self.models[name]) for name in names}
+
+    def asks(self, event: Event) -> bool:
+        """Whether `event` asks for a prediction."""
+        return all(event.fields[name] in values for name, values in self._asks)
+
+    @cached_property
+    def _asks(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+        return () if self.predict is None else tuple(self.predict.equals.items())
+
+
+def _task(label: FieldType) -> Task:
+    # A label that may be null is no truth, so an optional kind is no task either.
+    kinds = {"bool": "binary", "enum": "multiclass", "float": "regression"}
+    return Task(kinds["" if label.optional else label.kind], label.categories)
+
+
+def _problems(p: Pipeline) -> Iterator[Problem]:
+    if not (isinstance(p.name, str) and _NAME.fullmatch(p.name)):
+        yield Problem("name", "lower-case letters, digits, - and _", repr(p.name))
+    schema: dict[str, FieldType] = {}
+    for name, kind in p.events.fields.items():
+        try:
+            schema[name] = field_type(kind)
+        except TypeError:
+            path = f"events.fields.{name}"
+            yield Problem(path, "float, int, str, bool, Enum or Optional", repr(kind))
+    yield from _event_problems(p.events, schema)
+    yield from _when_problems(p.predict, schema)
+    if len(schema) == len(p.events.fields):
+        yield from FeatureSet.check(p.features, schema)
+    yield from _model_problems(p, *_checked_task(p.label))
+    yield from _promotion_problems(p.promotion)
+    for name in ("pending_max", "window_events_max", "keep"):
+        value = getattr(p, name)
+        if not (type(value) is int and value > 0):
+            yield Problem(name, "a whole number above 0", repr(value))
+
+
+def _event_problems(events: Events, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
+    key = schema.get(events.key)
+    if key is not None and (key.kind not in {"str", "enum"} or key.optional):
+        yield Problem("events.key", "a required field of type str or Enum", f"{events.key}: {key}")
+    for name in ("time", "id"):
+        member = getattr(events, name)
+        if member in schema:
+            yield Problem(f"events.{name}", "a member that is no declared field", repr(member))
+    yield from _duration_problems("events.lateness", events.lateness)
+    yield from _duration_problems("events.skew", events.skew)
+
+
+def _duration_problems(path: str, value: Any) -> Iterator[Problem]:
+    try:
+        parse_duration(value)
+    except (ValueError, TypeError):
+        yield Problem(path, 'a duration such as "10m", or whole milliseconds', repr(value))
+
+
+def _when_problems(condition: When | None, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
+    for name, values in ({} if condition is None else condition.equals).items():
+        kind = schema.get(name)
+        if kind is None:
+            yield Problem(f"predict.{name}", f"a field of {', '.join(schema)}", repr(name))
+            continue
+        for value in values:
+            try:
+                kind.check(name, value)
+            except BadRecord:
+                yield Problem(f"predict.{name}", str(kind), repr(value))
+
+
+def _checked_task(label: Label) -> tuple[Task | None, list[Problem]]:
+    problems = list(_duration_problems("label.horizon", label.horizon))
+    try:
+        kind = field_type(label.type)
+        task = _task(kind)
+    except (TypeError, KeyError):
+        given = getattr(label.type, "__name__", str(label.type))
+        return None, [*problems, Problem("label.type", "bool, Enum or float", given)]
+    fallback = label.fallback
+    if fallback is not None and not _fits(fallback, task):
+        wanted = {
+            "binary": "a probability",
+            "multiclass": f"one of {', '.join(task.classes)}",
+            "regression": "a finite number",
+        }
+        problems.append(Problem("label.fallback", wanted[task.kind], repr(fallback)))
+    return task, problems
+
+
+def _fits(fallback: Any, task: Task) -> bool:
+    if task.kind == "multiclass":
+        return fallback in task.classes
+    number = isinstance(fallback, int | float) and math.isfinite(fallback)
+    return number and (task.kind == "regression" or 0 <= fallback <= 1)
+
+
+def _model_problems(
+    p: Pipeline, task: Task | None, label_problems: list[Problem]
+) -> Iterator[Problem]:
+    yield from label_problems
+    for name, model in p.models.items():
+        path = f"models.{name}"
+        if not _NAME.fullmatch(name) or name in RESERVED_NAMES:
+            wanted = f"lower-case letters, digits, - and _, not {', '.join(sorted(RESERVED_NAMES))}"
+            yield Problem(path, wanted, repr(name))
+        if task is not None:
+            yield from Recipe(name, model).check(task, path)
+    if p.champion not in p.models:
+        yield Problem("champion", f"one of {', '.join(p.models)}", repr(p.champion))
+
+
+def _promotion_problems(promotion: Promotion) -> Iterator[Problem]:
+    if isinstance(promotion.refresh, int):
+        if promotion.refresh < 1:
+            yield Problem("promotion.refresh", "at least 1 example", repr(promotion.refresh))
+    else:
+        yield from _duration_problems("promotion.refresh", promotion.refresh)
+    if promotion.first < 1:
+        yield Problem("promotion.first", "at least 1 example", repr(promotion.first))
+    if not promotion.divergence >= 0:
+        yield Problem("promotion.divergence", "0 or more", repr(promotion.divergence))

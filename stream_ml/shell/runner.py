@@ -1,0 +1,309 @@
+"""Drives the stages on the embedded log, all in one process.
+
+Theory of operation:
+
+1. The next record is picked by a fixed rule: the earliest time; a label before an event at the
+   same time; then the lower partition; within a partition in offset order. So what comes out is a
+   function of what lies in the log, not of when it was read.
+2. Each label runs through join, learn and evaluate to a possible new serving set before the next
+   event is predicted. Events between two labels go through predict as one batch.
+3. A transaction holds what a batch of inputs led to: outputs, positions and state of every stage.
+   Learn and evaluate may stay behind (their state is dear to write); after a crash they fold the
+   same examples again, which the log still holds, and write nothing twice.
+4. An exception in a stage stops the process: a batch is never skipped.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import BadRecord, StreamMLError
+from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.join import Join
+from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn
+from stream_ml.stages.predict import Predict
+from stream_ml.stages.serving import Serving
+from stream_ml.stages.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Output, Record
+    from stream_ml.shell.log import Log
+
+__all__ = ["Runner"]
+
+# Inputs per transaction: large enough that a commit costs little, small enough (under a second
+# of work) that readers of a busy log do not wait long for their predictions.
+BATCH_RECORDS = 5_000
+READ_RECORDS = 2_000
+CHECKPOINT_S = 60.0
+
+
+class _Cursor:
+    """Reads one partition ahead, decoding as it goes; `rank` orders inputs at the same time."""
+
+    __slots__ = ("_log", "_next", "_parse", "_read", "partition", "rank", "task", "topic")
+
+    def __init__(
+        self, log: Log, topic: str, partition: int, task: Task, parse: Callable[[Record], Any]
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.rank = 0 if topic == "labels" else 1
+        self.task = task
+        self._log = log
+        self._parse = parse
+        self._next = task.positions.get((topic, partition), 0)
+        self._read: deque[tuple[int, Record]] = deque()
+
+    def head(self) -> tuple[int, int, int] | None:
+        """The key that the first unread record is picked by; None at the end of the partition."""
+        if not self._read and not self._refill():
+            return None
+        return (self._read[0][0], self.rank, self.partition)
+
+    def pop(self) -> Record:
+        return self._read.popleft()[1]
+
+    def _refill(self) -> bool:
+        records = self._log.read(self.topic, self.partition, self._next, READ_RECORDS)
+        for record in records:
+            parsed = self._parse(record)
+            # A bad record has no time of its own: it is refused as soon as its turn comes.
+            self._read.append((-1 if isinstance(parsed, BadRecord) else parsed.ts, record))
+        if records:
+            self._next = records[-1].offset + 1
+        return bool(records)
+
+
+class Runner:
+    """The worker of a pipeline on the embedded log; a context manager.
+
+    Args:
+        log: where everything is read from and written to.
+        pipeline: the declaration.
+        key: signs and verifies snapshots and the registry; None leaves them unsigned.
+        checkpoint_examples: after how many examples the live learners are written down at the
+            latest.
+        checkpoint_s: after how many seconds they are.
+        step: called between any two steps with the name of the one that was done; for tests.
+
+    Raises:
+        LogLocked: another worker is at work on this log.
+        StreamMLError: the models that should serve cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        pipeline: Pipeline,
+        key: bytes | None,
+        *,
+        checkpoint_examples: int = CHECKPOINT_EXAMPLES,
+        checkpoint_s: float = CHECKPOINT_S,
+        step: Callable[[str], None] | None = None,
+    ) -> None:
+        self._log = log
+        self._checkpoint_s = checkpoint_s
+        self._checkpointed = time.monotonic()
+        self._step = step or (lambda _: None)
+        self.serving = Serving(pipeline, key)
+        events, labels = log.partitions["events"], log.partitions["predictions"]
+        self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
+        self.joins = [Join(pipeline, events) for _ in range(labels)]
+        self.learn = Learn(pipeline, key, checkpoint_examples)
+        self.evaluate = Evaluate(pipeline, key)
+        predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
+        joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]
+        learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)
+        self.tasks = [*predicts, *joins, learn, evaluate]
+        self._routes: dict[tuple[str, int], tuple[Any, ...]] = {
+            ("examples", 0): (learn, evaluate),
+            ("models", 0): (evaluate, self.serving),
+            ("registry", 0): (self.serving,),
+            **{("predictions", p): (task,) for p, task in enumerate(joins)},
+        }
+        self._committed = {task.name: dict(task.positions) for task in self.tasks}
+        self._session = log.session()
+        try:
+            self._restore()
+        except BaseException:
+            self._session.close()
+            raise
+        self._cursors = [
+            _Cursor(log, topic, p, task, stage.parse)
+            for topic, tasks, stages in (
+                ("events", predicts, self.predicts),
+                ("labels", joins, self.joins),
+            )
+            for p, (task, stage) in enumerate(zip(tasks, stages, strict=True))
+        ]
+
+    # --- start ---------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        fresh = []
+        for task in self.tasks:
+            pieces = self._log.state(task.name)
+            task.positions = self._log.committed(task.name)
+            self._committed[task.name] = dict(task.positions)
+            if pieces:
+                task.stage.restore(pieces)
+            else:
+                fresh.append(task)
+        self._load_serving()
+        for (topic, partition), consumers in self._routes.items():
+            for consumer in consumers:
+                if isinstance(consumer, Task):
+                    self._catch_up(consumer, topic, partition)
+        for task in fresh:
+            self._route(task.stage.start())
+        self.commit()
+        if self.serving.lineup() is None:
+            why = "; ".join(self.serving.refusals) or "no serving set is on the registry"
+            raise StreamMLError(f"nothing can serve: {why}")
+
+    def _load_serving(self) -> None:
+        for records in self._scan("registry", 0, 0):
+            self.serving.apply(records)
+        newest = 0
+        for offset in self.serving.missing():
+            self.serving.apply(self._log.read("models", 0, offset, 1))
+            newest = max(newest, offset + 1)
+        for records in self._scan("models", 0, newest):
+            self.serving.apply(records)
+
+    def _catch_up(self, task: Task, topic: str, partition: int) -> None:
+        for records in self._scan(topic, partition, task.positions.get((topic, partition), 0)):
+            self._feed(task, records)
+
+    def _scan(self, topic: str, partition: int, offset: int) -> Iterator[list[Record]]:
+        while records := self._log.read(topic, partition, offset, READ_RECORDS):
+            yield records
+            offset = records[-1].offset + 1
+
+    # --- work ----------------------------------------------------------------------------------
+
+    def run(self, progress: Callable[[int], None] | None = None) -> int:
+        """Work until every input has been read, and return how many records that were.
+
+        Args:
+            progress: called after each transaction with the number of records so far.
+        """
+        done = 0
+        while count := self.poll():
+            done += count
+            if progress is not None:
+                progress(done)
+        return done
+
+    def poll(self, limit: int = BATCH_RECORDS) -> int:
+        """Work on up to `limit` inputs, commit, and return how many there were."""
+        heap = [(head, i) for i, cursor in enumerate(self._cursors) if (head := cursor.head())]
+        heapq.heapify(heap)
+        done = 0
+        batch: list[Record] = []
+        batch_of: _Cursor | None = None
+        while heap and done < limit:
+            cursor = self._cursors[heap[0][1]]
+            if batch_of is not None and (cursor is not batch_of or self._labels_wait()):
+                self._feed(batch_of.task, batch)
+                batch, batch_of = [], None
+            record = cursor.pop()
+            head = cursor.head()
+            if head is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (head, heap[0][1]))
+            done += 1
+            if cursor.topic == "labels":
+                self._feed(cursor.task, [record])
+            else:
+                batch.append(record)
+                batch_of = cursor
+        if batch_of is not None:
+            self._feed(batch_of.task, batch)
+        if done:
+            self.commit()
+        return done
+
+    def _labels_wait(self) -> bool:
+        """Whether a prediction could be joined at once, and so lead to a new serving set."""
+        return any(join.pending["labels"] for join in self.joins)
+
+    def _feed(self, task: Task, records: Sequence[Record]) -> None:
+        outputs = task.apply(records)
+        self._step(task.name)
+        if outputs:
+            self._route(outputs)
+
+    def _route(self, outputs: Sequence[Output]) -> None:
+        queue = deque([outputs])
+        while queue:
+            staged = self._session.stage(queue.popleft())
+            self._step("stage")
+            for place, records in _runs(staged):
+                for consumer in self._routes.get(place, ()):
+                    more = consumer.apply(records)
+                    self._step(place[0])
+                    if more:
+                        queue.append(more)
+
+    def commit(self, *, checkpoint: bool = False) -> None:
+        """Write what was staged, with the positions and state of every task that must be.
+
+        After an error this runner is of no more use: start another on the same log.
+
+        Args:
+            checkpoint: write down the live learners and scores as well, due or not.
+        """
+        now = time.monotonic()
+        if now - self._checkpointed >= self._checkpoint_s:
+            checkpoint = True
+        positions, state = {}, []
+        for task in self.tasks:
+            moved = task.positions != self._committed[task.name]
+            if task.stage.must_checkpoint() or (checkpoint and moved):
+                positions[task.name] = self._committed[task.name] = dict(task.positions)
+                state += [(task.name, name, piece) for name, piece in task.stage.dirty()]
+        self._step("dirty")
+        self._session.commit(positions, state)
+        self._step("commit")
+        if checkpoint:
+            self._checkpointed = now
+
+    def close(self) -> None:
+        """Give up the worker's place; what was not committed is gone."""
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.commit(checkpoint=True)
+        self.close()
+
+
+def _runs(records: Sequence[Record]) -> Iterator[tuple[tuple[str, int], list[Record]]]:
+    """Consecutive records of one topic and partition, together."""
+    run: list[Record] = []
+    for record in records:
+        if run and (run[0].topic != record.topic or run[0].partition != record.partition):
+            yield (run[0].topic, run[0].partition), run
+            run = []
+        run.append(record)
+    if run:
+        yield (run[0].topic, run[0].partition), run

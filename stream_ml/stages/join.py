@@ -1,0 +1,411 @@
+"""Predictions and labels in, examples out: which label belongs to which prediction.
+
+Theory of operation. Whatever order the two topics are read in, the same pairs are joined:
+
+1. The labels watermark W is the newest label time so far in the partition. A label is judged by
+   W *at its own offset*, kept with it while it waits, never by when a prediction turns up.
+2. A label joins the prediction of its id if the label's time is not before the prediction's and
+   W <= prediction time + horizon; of several such labels the first. The others are refused:
+   `label_before_event`, `late` (W past the horizon), `duplicate_label`.
+3. A prediction is dropped (expired) only when W passes its time + horizon: every later label
+   would be late. A waiting label is dropped (`orphan`) only when no prediction at or before its
+   time can come any more: the predictions watermark, the least over the event partitions (each
+   prediction names its source), less the lateness allowed, has passed it.
+4. Joined and expired ids are kept until W passes prediction time + twice the horizon, so that a
+   label can be called a duplicate or late; after that it is an orphan, in either order.
+5. Of two predictions of one id the first counts; the second is refused.
+
+The one exception is memory: beyond `pending_max` the oldest waiting predictions (or labels) are
+dropped, counted and alerted.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from stream_ml.codec import dead_letter, decode_example, decode_prediction, encode, encode_example
+from stream_ml.errors import BadRecord
+from stream_ml.records import Alert, Label, Output, Prediction, Record, Source
+from stream_ml.stages.seen import SeenIds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.stages.task import Piece
+
+__all__ = ["Join"]
+
+# An overflowing join alerts once for so many records dropped, not for each.
+ALERT_EVERY = 10_000
+
+
+class _Waiting(NamedTuple):
+    """A label that waits for its prediction, with the labels watermark at its offset."""
+
+    record: Record
+    label: Label
+    watermark: int
+
+
+class Join:
+    """The join stage on one partition of predictions and labels.
+
+    Args:
+        pipeline: the declaration.
+        event_partitions: of how many partitions of events predictions come.
+    """
+
+    def __init__(self, pipeline: Pipeline, event_partitions: int) -> None:
+        self._pipeline = pipeline
+        self._horizon = pipeline.horizon_ms
+        self._labels_watermark = -1
+        self._sources = [-1] * event_partitions
+        self._predictions: dict[str, tuple[int, bytes]] = {}
+        self._labels: dict[str, list[_Waiting]] = {}
+        self._labels_waiting = 0
+        # By time, for dropping; an id that has been joined meanwhile is passed over.
+        self._prediction_times: list[tuple[int, str]] = []
+        self._label_times: list[tuple[int, int, str]] = []
+        self._joined = SeenIds(2 * self._horizon)
+        self._expired = SeenIds(2 * self._horizon)
+        self._changed: dict[str, None] = {}
+        self._touched = False
+        self.counts = {
+            "joined": 0,
+            "expired": 0,
+            "late": 0,
+            "orphan": 0,
+            "duplicate_label": 0,
+            "label_before_event": 0,
+            "duplicate_prediction": 0,
+            "bad_label": 0,
+            "dropped": 0,
+        }
+
+    def start(self) -> list[Output]:
+        """Nothing: joining begins with the first record."""
+        return []
+
+    def parse(self, record: Record) -> Label | BadRecord:
+        """The label in `record`, or what is wrong with it; kept as the record's memo."""
+        if record.memo is None:
+            try:
+                record.memo = self._pipeline.label_codec.decode(record.value)
+            except BadRecord as error:
+                record.memo = error
+        return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Fold in predictions or labels of one partition."""
+        outputs: list[Output] = []
+        self._touched = True
+        fold = self._prediction if records[0].topic == "predictions" else self._label
+        for record in records:
+            try:
+                fold(record, outputs)
+            except BadRecord as error:
+                self.counts[error.reason if error.reason in self.counts else "bad_label"] += 1
+                outputs.append(dead_letter(record, "join", error))
+        return outputs
+
+    # --- predictions ---------------------------------------------------------------------------
+
+    def _prediction(self, record: Record, outputs: list[Output]) -> None:
+        prediction: Prediction = record.memo or decode_prediction(record.value)
+        assert record.value is not None, "a prediction was decoded from no value"
+        event_id, ts = prediction.event_id, prediction.ts
+        source = prediction.source.partition
+        if not 0 <= source < len(self._sources):
+            raise BadRecord(
+                "malformed",
+                "$.source.partition",
+                f"expected below {len(self._sources)}, given {source}",
+            )
+        if ts > self._sources[source]:
+            self._sources[source] = ts
+            self._drop_orphans(outputs)
+        if event_id in self._predictions or self._closed(event_id) is not None:
+            raise BadRecord(
+                "duplicate_prediction",
+                "$.event_id",
+                f"a prediction for the event {event_id!r} came before; the first counts",
+            )
+        if self._join_waiting(event_id, ts, record.value, outputs):
+            return
+        if self._labels_watermark > ts + self._horizon:
+            self._expire(event_id, ts)
+            return
+        self._predictions[event_id] = (ts, record.value)
+        self._changed[f"p{event_id}"] = None
+        heapq.heappush(self._prediction_times, (ts, event_id))
+        if len(self._predictions) > self._pipeline.pending_max:
+            self._drop_oldest_prediction(outputs)
+
+    def _join_waiting(self, event_id: str, ts: int, value: bytes, outputs: list[Output]) -> bool:
+        waiting = self._labels.pop(event_id, None)
+        if waiting is None:
+            return False
+        self._labels_waiting -= len(waiting)
+        self._changed[f"l{event_id}"] = None
+        joined = False
+        for each in waiting:
+            try:
+                self._judge(each.label, ts, each.watermark, joined=joined)
+            except BadRecord as error:
+                self.counts[error.reason] += 1
+                outputs.append(dead_letter(each.record, "join", error))
+                continue
+            joined = True
+            self._emit(ts, value, each.record, each.label, outputs)
+        return joined
+
+    def _judge(self, label: Label, ts: int, watermark: int, *, joined: bool) -> None:
+        """Raise what is wrong with `label` for a prediction at `ts`, by the watermark it met."""
+        if watermark > ts + 2 * self._horizon:
+            raise _orphan(label)
+        if watermark > ts + self._horizon:
+            raise _late(self._horizon)
+        if joined:
+            raise _duplicate(label)
+        if label.ts < ts:
+            raise BadRecord(
+                "label_before_event",
+                "$.ts",
+                f"expected at least the time of the event it is about, {ts}, given {label.ts}",
+            )
+
+    def _drop_oldest_prediction(self, outputs: list[Output]) -> None:
+        while True:
+            ts, event_id = heapq.heappop(self._prediction_times)
+            if self._predictions.get(event_id, (None,))[0] == ts:
+                break
+        del self._predictions[event_id]
+        self._changed[f"p{event_id}"] = None
+        self._expired.add(event_id, ts)
+        self._overflow("predictions", outputs)
+
+    def _overflow(self, what: str, outputs: list[Output]) -> None:
+        self.counts["dropped"] += 1
+        if self.counts["dropped"] % ALERT_EVERY == 1:
+            alert = Alert(
+                "pending_overflow",
+                self._labels_watermark,
+                "join",
+                f"more than {self._pipeline.pending_max} {what} wait; the oldest are dropped: "
+                "are labels (or predictions) still coming?",
+                {"dropped": self.counts["dropped"]},
+            )
+            outputs.append(Output("alerts", b"pending_overflow", encode(alert), alert))
+
+    # --- labels --------------------------------------------------------------------------------
+
+    def _label(self, record: Record, outputs: list[Output]) -> None:
+        label = self.parse(record)
+        if isinstance(label, BadRecord):
+            raise label
+        skew = self._pipeline.skew_ms
+        if label.ts > record.append_ms + skew:
+            raise BadRecord(
+                "from_the_future",
+                "$.ts",
+                f"expected at most {skew} ms past its arrival at {record.append_ms}, "
+                f"given {label.ts}",
+            )
+        if label.ts > self._labels_watermark:
+            self._labels_watermark = label.ts
+            self._expire_predictions()
+        event_id = label.event_id
+        pending = self._predictions.get(event_id)
+        if pending is not None:
+            ts, value = pending
+            self._judge(label, ts, self._labels_watermark, joined=False)
+            del self._predictions[event_id]
+            self._changed[f"p{event_id}"] = None
+            self._emit(ts, value, record, label, outputs)
+            return
+        closed = self._closed(event_id)
+        if closed is None:
+            self._wait(record, label, outputs)
+            return
+        ts, joined = closed
+        self._judge(label, ts, self._labels_watermark, joined=joined)
+        raise _late(self._horizon)
+
+    def _wait(self, record: Record, label: Label, outputs: list[Output]) -> None:
+        event_id = label.event_id
+        waiting = _Waiting(record, label, self._labels_watermark)
+        self._labels.setdefault(event_id, []).append(waiting)
+        self._labels_waiting += 1
+        self._changed[f"l{event_id}"] = None
+        heapq.heappush(self._label_times, (label.ts, record.offset, event_id))
+        if self._labels_waiting > self._pipeline.pending_max:
+            while not self._drop_oldest_label(outputs):
+                pass
+            self._overflow("labels", outputs)
+        else:
+            self._drop_orphans(outputs)
+
+    def _drop_orphans(self, outputs: list[Output]) -> None:
+        bound = min(self._sources) - self._pipeline.lateness_ms
+        while self._label_times and self._label_times[0][0] < bound:
+            self._drop_oldest_label(outputs)
+
+    def _drop_oldest_label(self, outputs: list[Output]) -> bool:
+        _, offset, event_id = heapq.heappop(self._label_times)
+        waiting = self._labels.get(event_id, [])
+        for number, each in enumerate(waiting):
+            if each.record.offset == offset:
+                del waiting[number]
+                if not waiting:
+                    del self._labels[event_id]
+                self._labels_waiting -= 1
+                self._changed[f"l{event_id}"] = None
+                self.counts["orphan"] += 1
+                outputs.append(dead_letter(each.record, "join", _orphan(each.label)))
+                return True
+        return False
+
+    # --- both ----------------------------------------------------------------------------------
+
+    def _emit(
+        self, ts: int, value: bytes, record: Record, label: Label, outputs: list[Output]
+    ) -> None:
+        self._joined.add(label.event_id, ts)
+        self.counts["joined"] += 1
+        source = Source(record.partition, record.offset)
+        example = encode_example(value, label.label, label.ts, source)
+        # Decoded here, once, for learn and evaluate alike.
+        outputs.append(
+            Output("examples", label.event_id.encode(), example, decode_example(example))
+        )
+
+    def _closed(self, event_id: str) -> tuple[int, bool] | None:
+        """The time of a prediction that waits no more and whether it was joined; None: unknown."""
+        for seen, joined in ((self._joined, True), (self._expired, False)):
+            ts = seen.get(event_id)
+            if ts is not None and self._labels_watermark <= ts + 2 * self._horizon:
+                return ts, joined
+        return None
+
+    def _expire(self, event_id: str, ts: int) -> None:
+        self.counts["expired"] += 1
+        self._expired.add(event_id, ts)
+
+    def _expire_predictions(self) -> None:
+        bound = self._labels_watermark - self._horizon
+        times = self._prediction_times
+        while times and times[0][0] < bound:
+            ts, event_id = heapq.heappop(times)
+            if self._predictions.get(event_id, (None,))[0] == ts:
+                del self._predictions[event_id]
+                self._changed[f"p{event_id}"] = None
+                self._expire(event_id, ts)
+        self._joined.forget_before(bound - self._horizon)
+        self._expired.forget_before(bound - self._horizon)
+
+    @property
+    def pending(self) -> dict[str, int]:
+        """How many predictions and labels wait."""
+        return {"predictions": len(self._predictions), "labels": self._labels_waiting}
+
+    def must_checkpoint(self) -> bool:
+        """After any record: what waits follows from it."""
+        return self._touched
+
+    def dirty(self) -> list[Piece]:
+        """What waits, the closed ids, and the keyless rest, as far as they changed."""
+        self._touched = False
+        keyless: dict[str, Any] = {
+            "labels_watermark": self._labels_watermark,
+            "sources": self._sources,
+            "counts": self.counts,
+        }
+        pieces: list[Piece] = [("", orjson.dumps(keyless))]
+        for name in self._changed:
+            room, event_id = name[0], name[1:]
+            value = None
+            if room == "p" and event_id in self._predictions:
+                value = self._predictions[event_id][1]
+            elif room == "l" and event_id in self._labels:
+                value = _dump_waiting(self._labels[event_id])
+            pieces.append((name, value))
+        self._changed = {}
+        pieces += [(f"j{name}", value) for name, value in self._joined.dirty()]
+        pieces += [(f"e{name}", value) for name, value in self._expired.dirty()]
+        return pieces
+
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Take up a state."""
+        closed: dict[str, list[tuple[str, bytes]]] = {"j": [], "e": []}
+        for name, value in pieces:
+            room, rest = name[:1], name[1:]
+            if room == "p":
+                ts = decode_prediction(value).ts
+                self._predictions[rest] = (ts, value)
+                self._prediction_times.append((ts, rest))
+            elif room == "l":
+                self._labels[rest] = self._load_waiting(value)
+            elif room:
+                closed[room].append((rest, value))
+            else:
+                keyless = orjson.loads(value)
+                self._labels_watermark = keyless["labels_watermark"]
+                self._sources = keyless["sources"]
+                self.counts = keyless["counts"]
+        self._joined.restore(closed["j"])
+        self._expired.restore(closed["e"])
+        self._labels_waiting = sum(map(len, self._labels.values()))
+        self._label_times = [
+            (each.label.ts, each.record.offset, event_id)
+            for event_id, waiting in self._labels.items()
+            for each in waiting
+        ]
+        heapq.heapify(self._prediction_times)
+        heapq.heapify(self._label_times)
+
+    def _load_waiting(self, value: bytes) -> list[_Waiting]:
+        waiting = []
+        for partition, offset, key, text, append_ms, watermark in orjson.loads(value):
+            raw = None if key is None else key.encode("latin-1")
+            record = Record("labels", partition, offset, raw, text.encode(), append_ms)
+            label = self.parse(record)
+            assert isinstance(label, Label), "a waiting label was readable when it came"
+            waiting.append(_Waiting(record, label, watermark))
+        return waiting
+
+
+def _dump_waiting(waiting: list[_Waiting]) -> bytes:
+    return orjson.dumps(
+        [
+            (
+                each.record.partition,
+                each.record.offset,
+                # A key is any bytes; latin-1 maps each byte to one character and back.
+                None if each.record.key is None else each.record.key.decode("latin-1"),
+                (each.record.value or b"").decode(),
+                each.record.append_ms,
+                each.watermark,
+            )
+            for each in waiting
+        ]
+    )
+
+
+def _late(horizon_ms: int) -> BadRecord:
+    return BadRecord(
+        "late", "$.ts", f"the labels watermark is more than {horizon_ms} ms past its event"
+    )
+
+
+def _duplicate(label: Label) -> BadRecord:
+    return BadRecord(
+        "duplicate_label", "$.event_id", f"a label for {label.event_id!r} was joined before"
+    )
+
+
+def _orphan(label: Label) -> BadRecord:
+    return BadRecord("orphan", "$.event_id", f"no prediction has the id {label.event_id!r}")

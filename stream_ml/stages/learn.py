@@ -1,0 +1,277 @@
+"""Examples in, snapshots out: one live learner per line, learning in the order of the log.
+
+Theory of operation:
+
+1. Each example is answered by every live learner before it is learned from (test, then train);
+   that loss is a guard against divergence and no more.
+2. What learns does not predict: a line's learner is seen by the rest of the system only as
+   snapshots, published by all lines at the same instants.
+3. A refresh instant is a function of the examples log: example n (counted, not its offset) is a
+   warm-up step (500, 1,000, 2,000, ... until the cadence is reached), or the watermark first
+   passes a multiple of `refresh` there, or n is a multiple of it where it is a number.
+4. A line whose learner fails (raises, or outgrows the snapshot limit) is quarantined: alerted
+   once, it learns and publishes no more. The others go on.
+5. A snapshot is published only together with a checkpoint of the learners that made it, so that
+   after a crash the same examples give the same weights, and nothing is published twice.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.codec import dead_letter, decode_example, encode
+from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.evaluation.scores import loss
+from stream_ml.models.recipes import BadAnswer, answer, learn
+from stream_ml.models.snapshot import seal, take, unseal
+from stream_ml.records import Alert, Example, Output
+from stream_ml.stages.watermark import ExamplesWatermark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Record
+    from stream_ml.stages.task import Piece
+
+__all__ = ["CHECKPOINT_EXAMPLES", "Learn", "RefreshClock"]
+
+# The learners are written down at least this often (in examples): what a crash costs is
+# learning so many again, what a checkpoint costs is pickling every learner.
+CHECKPOINT_EXAMPLES = 512
+WARM_UP_FIRST = 500
+# A snapshot answers for so many recent examples again when it is loaded.
+GOLDEN_EXAMPLES = 8
+
+
+class RefreshClock:
+    """Tells the refresh instants (rule 3) from example counts and the examples watermark.
+
+    Args:
+        refresh_ms: the cadence in event time, or None where `every` counts examples.
+        every: the cadence in examples, where `refresh_ms` is None.
+
+    >>> clock = RefreshClock(None, every=1_500)
+    >>> [n for n in range(1, 5_000) if clock.strikes(n, watermark=n)]
+    [500, 1000, 1500, 3000, 4500]
+    """
+
+    def __init__(self, refresh_ms: int | None, every: int = 0) -> None:
+        self._refresh_ms = refresh_ms
+        self._every = every
+        self.warm_up: int | None = WARM_UP_FIRST
+        self.warmed_at = -1
+        self.period = -1
+
+    def strikes(self, n: int, watermark: int) -> bool:
+        """Whether example number `n` (from 1), with which the watermark is this, is an instant."""
+        warm = self._warms_up(n, watermark)
+        if self._refresh_ms is None:
+            return warm or n % self._every == 0
+        period = watermark // self._refresh_ms
+        passed = self.period >= 0 and period > self.period
+        self.period = max(self.period, period)
+        return warm or passed
+
+    def _warms_up(self, n: int, watermark: int) -> bool:
+        if self.warmed_at < 0:
+            self.warmed_at = watermark
+        if self.warm_up is None or n < self.warm_up:
+            return False
+        if self._refresh_ms is None:
+            reached = self.warm_up * 2 >= self._every
+            strikes = self.warm_up < self._every
+        else:
+            reached = watermark - self.warmed_at >= self._refresh_ms
+            strikes = True
+        self.warmed_at = watermark
+        self.warm_up = None if reached else self.warm_up * 2
+        return strikes
+
+
+class _Line:
+    """A live learner and its losses since the last refresh."""
+
+    __slots__ = ("learner", "live_loss", "parent", "quarantined", "scored")
+
+    def __init__(self, learner: Any) -> None:
+        self.learner = learner
+        self.parent: str | None = None
+        self.quarantined = False
+        self.live_loss = 0.0
+        self.scored = 0
+
+
+class Learn:
+    """The learn stage: all lines of a pipeline.
+
+    Args:
+        pipeline: the declaration.
+        key: signs snapshots and checkpoints.
+        checkpoint_examples: after how many examples the learners are written down at the latest.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        key: bytes | None,
+        checkpoint_examples: int = CHECKPOINT_EXAMPLES,
+    ) -> None:
+        self._pipeline = pipeline
+        self._key = key
+        self._checkpoint_examples = checkpoint_examples
+        self._lines = {name: _Line(recipe.fresh()) for name, recipe in pipeline.recipes.items()}
+        refresh = pipeline.promotion.refresh
+        self._clock = RefreshClock(pipeline.refresh_ms, refresh if isinstance(refresh, int) else 0)
+        self._n = 0
+        self._watermark = ExamplesWatermark(pipeline.horizon_ms)
+        self._offsets = (-1, -1)
+        self._golden: list[dict[str, float]] = []
+        self._served_loss = 0.0
+        self._served_scored = 0
+        self._epoch_n = 0
+        self._since_checkpoint = 0
+        self._published = False
+
+    def start(self) -> list[Output]:
+        """Publish every line as it is before the first example, for bootstrap.
+
+        Raises:
+            SnapshotRefused: a line cannot be published at all.
+        """
+        outputs = [self._snapshot(name, line) for name, line in self._lines.items()]
+        self._published = True
+        return outputs
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Fold in examples."""
+        outputs: list[Output] = []
+        for record in records:
+            try:
+                example = record.memo or decode_example(record.value)
+            except BadRecord as error:
+                outputs.append(dead_letter(record, "learn", error))
+                continue
+            self._learn(example, record.offset, outputs)
+            if self._clock.strikes(self._n, self._watermark.ms):
+                outputs += self._publish()
+        self._since_checkpoint += len(records)
+        return outputs
+
+    def _learn(self, example: Example, offset: int, outputs: list[Output]) -> None:
+        prediction = example.prediction
+        features, label = prediction.features, example.label
+        task = self._pipeline.task
+        self._n += 1
+        self._epoch_n += 1
+        self._watermark.advance(example.label_source.partition, example.label_ts)
+        self._offsets = (offset if self._offsets[0] < 0 else self._offsets[0], offset)
+        self._golden = [*self._golden[1 - GOLDEN_EXAMPLES :], features]
+        if not prediction.fallback:
+            self._served_loss += loss(task.kind, label, prediction.prediction)
+            self._served_scored += 1
+        for name, line in self._lines.items():
+            if line.quarantined:
+                continue
+            try:
+                with suppress(BadAnswer):
+                    live = answer(line.learner, task, features)
+                    if live is not None:
+                        line.live_loss += loss(task.kind, label, live)
+                        line.scored += 1
+                learn(line.learner, task, features, label)
+            except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything
+                outputs.append(self._quarantine(name, f"learning failed: {error!r}"))
+
+    def _publish(self) -> list[Output]:
+        outputs = []
+        for name, line in self._lines.items():
+            if line.quarantined:
+                continue
+            try:
+                outputs.append(self._snapshot(name, line))
+            except SnapshotRefused as error:
+                outputs.append(self._quarantine(name, str(error)))
+        self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
+        self._published = True
+        return outputs
+
+    def _snapshot(self, name: str, line: _Line) -> Output:
+        recipe = self._pipeline.recipes[name]
+        snapshot = take(
+            line.learner,
+            self._pipeline.task,
+            name=name,
+            version=self._n,
+            recipe=recipe.description,
+            feature_hash=self._pipeline.feature_set.hash,
+            parent=line.parent,
+            examples={"count": self._n, "first": self._offsets[0], "last": self._offsets[1]},
+            epoch={
+                "n": self._epoch_n,
+                "watermark": self._watermark.ms,
+                "live_loss": _mean(line.live_loss, line.scored),
+                "served_loss": _mean(self._served_loss, self._served_scored),
+            },
+            golden_features=self._golden,
+            key=self._key,
+        )
+        line.parent = snapshot.model
+        line.live_loss, line.scored = 0.0, 0
+        return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
+
+    def _quarantine(self, name: str, why: str) -> Output:
+        self._lines[name].quarantined = True
+        alert = Alert(
+            "line_quarantined",
+            self._watermark.ms,
+            "learn",
+            f"the line {name!r} learns no more after example {self._n}: {why}",
+            {"line": name, "examples": self._n},
+        )
+        return Output("alerts", b"line_quarantined", encode(alert), alert)
+
+    def must_checkpoint(self) -> bool:
+        """When snapshots were published (rule 5), or so many examples have been learned."""
+        return self._published or self._since_checkpoint >= self._checkpoint_examples
+
+    def dirty(self) -> list[Piece]:
+        """All learners, sealed, and the figures beside them."""
+        self._published = False
+        self._since_checkpoint = 0
+        keyless = {
+            "n": self._n,
+            "watermark": self._watermark.dump(),
+            "offsets": self._offsets,
+            "golden": self._golden,
+            "served": [self._served_loss, self._served_scored, self._epoch_n],
+            "clock": [self._clock.warm_up, self._clock.warmed_at, self._clock.period],
+            "lines": {
+                name: [line.parent, line.quarantined, line.live_loss, line.scored]
+                for name, line in self._lines.items()
+            },
+        }
+        learners = {name: line.learner for name, line in self._lines.items()}
+        return [("", orjson.dumps(keyless)), ("learners", seal(learners, self._key))]
+
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Take up a state; the learners are unpickled only where their seal is ours."""
+        state = dict(pieces)
+        keyless = orjson.loads(state[""])
+        learners = unseal(state["learners"], self._key)
+        self._n = keyless["n"]
+        self._watermark.load(keyless["watermark"])
+        self._offsets = tuple(keyless["offsets"])
+        self._golden = keyless["golden"]
+        self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
+        self._clock.warm_up, self._clock.warmed_at, self._clock.period = keyless["clock"]
+        for name, line in self._lines.items():
+            line.learner = learners[name]
+            line.parent, line.quarantined, line.live_loss, line.scored = keyless["lines"][name]
+
+
+def _mean(total: float, n: int) -> float | None:
+    return total / n if n else None

@@ -1,0 +1,184 @@
+"""Events in, predictions out: windows per key, and the present lineup's answers.
+
+Theory of operation:
+
+1. An event is judged by the state of its own partition at its own offset: bad, from the future
+   (`ts` past its append time by more than `skew`), too late (older than the watermark, the
+   newest time so far, by more than `lateness`) or a duplicate (its id was seen). Such an event
+   becomes one dead letter and changes no state.
+2. Its features are read before it is put into the windows, so that no event sees itself.
+3. Ids are kept for everything that is not too late, so no duplicate slips through.
+4. The champion and every shadow answer from the same features; predicting changes no model.
+   A shadow that fails has no answer; a champion without one leaves the word to the fallback.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.codec import dead_letter, encode, encode_prediction
+from stream_ml.errors import BadRecord
+from stream_ml.models.recipes import answer
+from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
+from stream_ml.stages.seen import SeenIds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Record
+    from stream_ml.stages.serving import Lineup, Serving
+    from stream_ml.stages.task import Piece
+
+__all__ = ["Predict"]
+
+# Room for the ids of one instant where no lateness is allowed.
+_SPAN_MIN_MS = 1_000
+
+
+class Predict:
+    """The predict stage on one partition of events."""
+
+    def __init__(self, pipeline: Pipeline, serving: Serving) -> None:
+        self._pipeline = pipeline
+        self._serving = serving
+        self._features = pipeline.feature_set.new_state()
+        self._seen = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
+        self._watermark = -1
+        self._touched = False
+        self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0}
+
+    def start(self) -> list[Output]:
+        """Nothing: predicting begins with the first event."""
+        return []
+
+    def parse(self, record: Record) -> Event | BadRecord:
+        """The event in `record`, or what is wrong with it; kept as the record's memo."""
+        if record.memo is None:
+            try:
+                record.memo = self._pipeline.event_codec.decode(record.value)
+            except BadRecord as error:
+                record.memo = error
+        return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Fold in events of one partition."""
+        outputs = []
+        self._touched = True
+        lineup = self._serving.lineup()
+        assert lineup is not None, "predict is fed before the first serving set is loaded"
+        if self._serving.refusals:
+            outputs += self._alerts()
+        for record in records:
+            try:
+                event = self._accept(record)
+                features = None
+                if self._pipeline.asks(event):
+                    features = self._features.features(event)
+                self._features.insert(event)
+            except BadRecord as error:
+                self.counts["refused"] += 1
+                outputs.append(dead_letter(record, "predict", error))
+                continue
+            self._seen.add(event.event_id, event.ts)
+            self.counts["events"] += 1
+            if event.ts > self._watermark:
+                self._watermark = event.ts
+                self._features.advance(event.ts)
+                self._seen.forget_before(event.ts - self._pipeline.lateness_ms)
+            if features is not None:
+                outputs.append(self._predict(record, event, features, lineup))
+        return outputs
+
+    def _accept(self, record: Record) -> Event:
+        event = self.parse(record)
+        if isinstance(event, BadRecord):
+            raise event
+        pipeline = self._pipeline
+        if event.ts > record.append_ms + pipeline.skew_ms:
+            raise BadRecord(
+                "from_the_future",
+                f"$.{pipeline.events.time}",
+                f"expected at most {pipeline.skew_ms} ms past its arrival at "
+                f"{record.append_ms}, given {event.ts}",
+            )
+        if event.ts < self._watermark - pipeline.lateness_ms:
+            raise BadRecord(
+                "too_late",
+                f"$.{pipeline.events.time}",
+                f"expected at most {pipeline.lateness_ms} ms before the partition's watermark "
+                f"{self._watermark}, given {event.ts}",
+            )
+        if self._seen.get(event.event_id) is not None:
+            raise BadRecord(
+                "duplicate",
+                f"$.{pipeline.events.id}",
+                f"an event with the id {event.event_id!r} came before",
+            )
+        return event
+
+    def _predict(
+        self, record: Record, event: Event, features: dict[str, float], lineup: Lineup
+    ) -> Output:
+        champion = lineup.champion
+        served = self._ask(champion.learner, features)
+        self.counts["predictions"] += 1
+        self.counts["no_answer"] += served is None
+        prediction = Prediction(
+            event.event_id,
+            event.key,
+            event.ts,
+            Source(record.partition, record.offset),
+            champion.ref.model,
+            champion.example,
+            self._pipeline.fallback if served is None else served,
+            served is None,
+            features,
+            {
+                slot: Shadow(shadow.ref.model, self._ask(shadow.learner, features))
+                for slot, shadow in lineup.shadows
+            },
+        )
+        return Output(
+            "predictions", event.event_id.encode(), encode_prediction(prediction), prediction
+        )
+
+    def _ask(self, learner: Any, features: dict[str, float]) -> Answer:
+        try:
+            return answer(learner, self._pipeline.task, features)
+        except Exception:  # noqa: BLE001 - a user's estimator may raise anything; no answer counts
+            return None
+
+    def _alerts(self) -> list[Output]:
+        refusals, self._serving.refusals = self._serving.refusals, []
+        alerts = [Alert("serving_set_refused", self._watermark, "predict", r) for r in refusals]
+        return [Output("alerts", b"serving_set_refused", encode(a), a) for a in alerts]
+
+    def must_checkpoint(self) -> bool:
+        """After any event: each leaves its mark on windows and ids."""
+        return self._touched
+
+    def dirty(self) -> list[Piece]:
+        """Windows, ids, and the keyless rest, as far as they changed."""
+        self._touched = False
+        keyless: dict[str, Any] = {"watermark": self._watermark, "counts": self.counts}
+        return [
+            ("", orjson.dumps(keyless)),
+            *((f"w{name}", value) for name, value in self._features.dirty()),
+            *((f"i{name}", value) for name, value in self._seen.dirty()),
+        ]
+
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Take up a state."""
+        rooms: dict[str, list[tuple[str, bytes]]] = {"w": [], "i": []}
+        for name, value in pieces:
+            if name:
+                rooms[name[0]].append((name[1:], value))
+            else:
+                keyless = orjson.loads(value)
+                self._watermark = keyless["watermark"]
+                self.counts = keyless["counts"]
+        self._features.restore(rooms["w"])
+        self._seen.restore(rooms["i"])

@@ -1,0 +1,102 @@
+"""Ids met before, kept as long as a repeat could still come: dedupe with bounded memory.
+
+Ids are held in chunks by event time. A chunk is written once when it is full and once more each
+time it has grown until then, so that a checkpoint costs what is new, not what is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["SeenIds"]
+
+# A full chunk is some 15 kB: small beside a transaction, large beside the cost of a piece.
+CHUNK_IDS_MAX = 512
+# Ids are dropped a bucket at a time; sixteen to a span keep at most 1/16 more than is needed.
+BUCKETS_PER_SPAN = 16
+
+
+class SeenIds:
+    """A set of ids, each with its event time, that forgets what is older than a bound.
+
+    Args:
+        span_ms: how far back from the bound's clock ids matter, in milliseconds.
+
+    >>> seen = SeenIds(span_ms=16_000)
+    >>> seen.add("a", 500)
+    >>> seen.get("a"), seen.get("b")
+    (500, None)
+    >>> seen.forget_before(10_000)
+    >>> seen.get("a") is None
+    True
+    """
+
+    def __init__(self, span_ms: int) -> None:
+        self._width_ms = max(1, span_ms // BUCKETS_PER_SPAN)
+        self._ts: dict[str, int] = {}
+        self._buckets: dict[int, list[list[tuple[str, int]]]] = {}
+        self._dirty: dict[tuple[int, int], None] = {}
+        self._oldest = 0
+
+    def __len__(self) -> int:
+        return len(self._ts)
+
+    def get(self, event_id: str) -> int | None:
+        """The event time under which `event_id` was added, or None."""
+        return self._ts.get(event_id)
+
+    def add(self, event_id: str, ts: int) -> None:
+        """Remember `event_id`; where it was known, under its new time."""
+        self._ts[event_id] = ts
+        bucket = ts // self._width_ms
+        chunks = self._buckets.get(bucket)
+        if chunks is None:
+            chunks = self._buckets[bucket] = [[]]
+            self._oldest = min(self._oldest, bucket) if len(self._buckets) > 1 else bucket
+        if len(chunks[-1]) >= CHUNK_IDS_MAX:
+            chunks.append([])
+        chunks[-1].append((event_id, ts))
+        self._dirty[bucket, len(chunks) - 1] = None
+
+    def forget_before(self, bound_ms: int) -> None:
+        """Drop the buckets that hold nothing at or after `bound_ms`."""
+        if bound_ms < (self._oldest + 1) * self._width_ms:
+            return
+        for bucket in [b for b in self._buckets if (b + 1) * self._width_ms <= bound_ms]:
+            for number, chunk in enumerate(self._buckets.pop(bucket)):
+                self._dirty[bucket, number] = None
+                for event_id, ts in chunk:
+                    if self._ts.get(event_id) == ts:
+                        del self._ts[event_id]
+        self._oldest = min(self._buckets, default=bound_ms // self._width_ms)
+
+    def dirty(self) -> list[tuple[str, bytes | None]]:
+        """What changed since the last call, as pieces of state; None drops a piece."""
+        pieces: list[tuple[str, bytes | None]] = []
+        for bucket, number in self._dirty:
+            chunks = self._buckets.get(bucket, [])
+            value = None
+            if number < len(chunks):
+                value = orjson.dumps(chunks[number])
+            pieces.append((f"{bucket}:{number}", value))
+        self._dirty = {}
+        return pieces
+
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Take up the state that `pieces` hold."""
+        for name, value in sorted(pieces, key=lambda piece: _numbers(piece[0])):
+            bucket, _ = _numbers(name)
+            ids = [(event_id, ts) for event_id, ts in orjson.loads(value)]
+            self._ts.update(ids)
+            self._buckets.setdefault(bucket, []).append(ids)
+        self._oldest = min(self._buckets, default=0)
+
+
+def _numbers(name: str) -> tuple[int, int]:
+    bucket, _, number = name.partition(":")
+    return int(bucket), int(number)

@@ -1,0 +1,135 @@
+"""What predicts now: a fold over `models` and `registry`, shared by the predict tasks.
+
+Theory of operation:
+
+1. The registry names serving sets. A set is applied whole, when every snapshot in it has been
+   read and verified; until then the former one goes on. Of several sets read at once only the
+   newest counts.
+2. A snapshot's bytes are held from when `models` brings them until a set with newer ones has
+   been applied. Learners already loaded are taken over by digest, not loaded again.
+3. A signature is checked before anything is believed, and a snapshot before it is unpickled.
+   Bad records here are passed over: evaluate, which reads the same topics, writes the dead letter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.codec import decode_decision
+from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.models.snapshot import decode, open_snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import ModelRef, Record, ServingSet
+
+__all__ = ["Frozen", "Lineup", "Serving"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A verified snapshot that answers. `example` is the newest example in it (-1: none)."""
+
+    ref: ModelRef
+    learner: Any
+    example: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """A serving set with its learners: who serves, and who shadows, by slot."""
+
+    champion: Frozen
+    shadows: tuple[tuple[str, Frozen], ...]
+
+
+class Serving:
+    """Follows the registry and hands out the present lineup."""
+
+    def __init__(self, pipeline: Pipeline, key: bytes | None) -> None:
+        self._pipeline = pipeline
+        self._key = key
+        self._snapshots: dict[int, bytes] = {}
+        self._wanted: ServingSet | None = None
+        self._lineup: Lineup | None = None
+        self.refusals: list[str] = []
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Fold in records of `models` and `registry`."""
+        for record in records:
+            if record.topic == "models":
+                if record.value is not None:
+                    self._snapshots[record.offset] = record.value
+            else:
+                self._want(record)
+
+    def _want(self, record: Record) -> None:
+        try:
+            decision = record.memo or decode_decision(record.value, self._key)
+        except BadRecord:
+            return
+        self._wanted = decision.serving
+
+    def missing(self) -> list[int]:
+        """The offsets on `models` of the snapshots that the newest set still needs."""
+        if self._wanted is None:
+            return []
+        loaded = self._loaded()
+        return [
+            ref.offset
+            for _, ref in _slots(self._wanted)
+            if ref.offset not in self._snapshots and ref.digest not in loaded
+        ]
+
+    def lineup(self) -> Lineup | None:
+        """The present lineup; None before the first set is loaded (not ready)."""
+        if self._wanted is not None and not self.missing():
+            wanted, self._wanted = self._wanted, None
+            self._load_set(wanted)
+        return self._lineup
+
+    def _load_set(self, wanted: ServingSet) -> None:
+        slots = _slots(wanted)
+        loaded = self._loaded()
+        try:
+            frozen = {slot: loaded.get(ref.digest) or self._load(ref) for slot, ref in slots}
+        except (SnapshotRefused, BadRecord) as refusal:
+            self.refusals.append(f"{wanted.champion.model} does not serve: {refusal}")
+            return
+        # The same learner may stand in two slots under two names; each keeps its own reference.
+        named = {
+            slot: Frozen(ref, frozen[slot].learner, frozen[slot].example) for slot, ref in slots
+        }
+        self._lineup = Lineup(named.pop("champion"), tuple(named.items()))
+        newest = max(ref.offset for _, ref in slots)
+        self._snapshots = {at: value for at, value in self._snapshots.items() if at > newest}
+
+    def _loaded(self) -> dict[str, Frozen]:
+        if self._lineup is None:
+            return {}
+        frozen = [self._lineup.champion, *(shadow for _, shadow in self._lineup.shadows)]
+        return {each.ref.digest: each for each in frozen}
+
+    def _load(self, ref: ModelRef) -> Frozen:
+        snapshot = decode(self._snapshots[ref.offset])
+        if (snapshot.model, snapshot.digest) != (ref.model, ref.digest):
+            raise SnapshotRefused(
+                "digest",
+                f"the registry names {ref.model} {ref.digest} at offset {ref.offset} of models, "
+                f"where {snapshot.model} {snapshot.digest} lies",
+            )
+        p = self._pipeline
+        learner = open_snapshot(snapshot, p.task, self._key, p.feature_set.hash)
+        return Frozen(ref, learner, snapshot.examples["last"])
+
+
+def _slots(serving: ServingSet) -> list[tuple[str, ModelRef]]:
+    slots = [("champion", serving.champion), *serving.challengers.items()]
+    if serving.predecessor is not None:
+        slots.append(("predecessor", serving.predecessor))
+    if serving.first is not None:
+        slots.append(("first", serving.first))
+    return slots

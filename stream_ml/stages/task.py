@@ -1,0 +1,67 @@
+"""The unit of work: a stage and a partition number, with all its inputs.
+
+A stage is a pure fold: it changes only in `apply`, by the records it is given. A task adds the
+one thing that every stage needs to be right under redelivery: positions. A record below the
+position of its partition has been folded in already and is passed over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_ml.records import Output, Record
+
+__all__ = ["Piece", "Positions", "Stage", "Task"]
+
+# A piece of a task's state: a name, and its bytes or None where it is dropped.
+Piece = tuple[str, bytes | None]
+# The next offset to read, per (topic, partition).
+Positions = dict[tuple[str, int], int]
+
+
+class Stage(Protocol):
+    """What every stage is: a fold over records, whose state can be written down and taken up."""
+
+    def start(self) -> list[Output]:
+        """What is written before the first record; called once in the life of a stage's state."""
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Fold `records` in, in order; all are of one topic and partition."""
+
+    def must_checkpoint(self) -> bool:
+        """Whether the next transaction must hold this state: it holds outputs that follow from it.
+
+        Where this is False, the state and its positions may stay behind what was folded: after
+        a crash the same records are folded again, to the same state, and nothing is written twice.
+        """
+
+    def dirty(self) -> list[Piece]:
+        """What changed in the state since the last call (or since `restore`)."""
+
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Take up the state that `pieces` hold; called once, on a fresh stage."""
+
+
+@dataclass(slots=True)
+class Task:
+    """A stage at work on one partition. `name` is what its positions and state are stored under."""
+
+    name: str
+    stage: Stage
+    positions: Positions = field(default_factory=dict)
+
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Fold in what is new of `records`, all of one topic and partition, in offset order."""
+        first = records[0]
+        source = (first.topic, first.partition)
+        position = self.positions.get(source, 0)
+        if first.offset < position:
+            records = [record for record in records if record.offset >= position]
+            if not records:
+                return []
+        self.positions[source] = records[-1].offset + 1
+        return self.stage.apply(records)
