@@ -1,0 +1,432 @@
+"""A pipeline's features as one thing: checked, compiled, asked per event, stored in pieces.
+
+A `FeatureSet` is the declaration, compiled: it never changes. A `FeatureState` is what the
+events of one partition have left behind, and changes only in `insert`, `features` (which moves
+windows on to the present), `advance` and `restore`. For each event, in the order of the log:
+
+    state.advance(watermark_ms)          # the partition's, this event already counted
+    features = state.features(event)     # as of event.ts; only if it asks for a prediction
+    state.insert(event)                  # every event
+
+The state is a function of these calls, nothing else: not of when `dirty` is called, nor of the
+process they are made in. So a replay has to make the same calls; in particular an event that
+asks must ask again, even if nobody wants the answer.
+
+The unit of storage is a *piece*: one series of one key and group. Its name is a JSON list of
+the series' id, the key and the group's values, which no key from outside can imitate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.errors import DeclarationError, Problem
+from stream_ml.features.transforms import Columns, Feature, Scalar
+from stream_ml.features.windows import Buffer, Series, WindowFeature
+from stream_ml.schema import FieldType, brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from stream_ml.features.aggregates import Aggregate
+    from stream_ml.records import Event
+
+__all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
+
+# About 3 MB of memory per buffer, and a changelog record that can still be written in chunks.
+WINDOW_EVENTS_MAX = 100_000
+NO_SLOT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """The series that share a sub-group. `missing` is the answers for an event in no group."""
+
+    by: tuple[str, ...]
+    series: tuple[Series, ...]
+    missing: tuple[float | None, ...]
+    empty: tuple[float | None, ...]
+
+
+class FeatureSet:
+    """What a pipeline computes from its events.
+
+    Args:
+        features: the declared features.
+        schema: the events' fields.
+        lateness_ms: how much older than the watermark an event may be.
+        window_events_max: how many events a series of one key (and group) holds at most.
+
+    Attributes:
+        names: the names of all numbers it may give, in order.
+        hash: SHA-256 of what is computed, under which names: equal for equal declarations.
+        horizon_ms: the longest window; 0 without one.
+
+    Raises:
+        DeclarationError: the declaration is wrong.
+    """
+
+    def __init__(
+        self,
+        features: Sequence[Feature],
+        schema: Mapping[str, FieldType],
+        lateness_ms: int,
+        window_events_max: int = WINDOW_EVENTS_MAX,
+    ) -> None:
+        problems = self.check(features, schema)
+        if problems:
+            raise DeclarationError("features", problems)
+        self.schema = schema
+        self.lateness_ms = lateness_ms
+        self.window_events_max = window_events_max
+        self.names = tuple(name for feature in features for name in feature.columns(schema))
+        described = [[feature.columns(schema), feature.describe()] for feature in features]
+        self.hash = hashlib.sha256(orjson.dumps(described)).hexdigest()
+        windows = [found for feature in features for found in _windows_in(feature)]
+        self.horizon_ms = max((found.duration_ms for found in windows), default=0)
+        self.scopes = self._compile_scopes(windows)
+        self._slots = {
+            _question(found): slot
+            for slot, found in enumerate(
+                found
+                for scope in self.scopes
+                for series in scope.series
+                for found in series.features
+            )
+        }
+        self.steps = tuple(map(self._compile_step, features))
+
+    @staticmethod
+    def check(
+        features: Sequence[Feature], schema: Mapping[str, FieldType], path: str = "features"
+    ) -> list[Problem]:
+        """Every mistake in the declaration; none if it is right."""
+        problems = []
+        taken: dict[str, str] = {}
+        for number, feature in enumerate(features):
+            where = f"{path}[{number}]"
+            if not isinstance(feature, Feature):
+                given = brief(feature)
+                problems.append(Problem(where, "a feature, such as field('amount')", given))
+                continue
+            mistakes = list(feature.mistakes(schema))
+            if feature.label is not None and (type(feature.label) is not str or not feature.label):
+                mistakes.append(("a name that is a text", brief(feature.label)))
+            problems += [Problem(where, expected, given) for expected, given in mistakes]
+            for name in () if mistakes else feature.columns(schema):
+                if name in taken:
+                    given = f"`{name}`, the name of {taken[name]}"
+                    problems.append(Problem(where, "a name of its own (use `.named`)", given))
+                else:
+                    taken[name] = where
+        return problems
+
+    def new_state(self) -> FeatureState:
+        """The state before any event."""
+        return FeatureState(self)
+
+    def slot(self, feature: WindowFeature) -> int:
+        """Where the answer of a window feature is among the answers."""
+        return self._slots[_question(feature)]
+
+    def _compile_scopes(self, windows: list[WindowFeature]) -> tuple[_Scope, ...]:
+        scopes = []
+        for by in dict.fromkeys(found.window.by for found in windows):
+            groups = self._shared([found for found in windows if found.window.by == by])
+            series = tuple(map(self._compile_series, groups))
+            empty = tuple(answer for each in series for answer in each.empty)
+            scopes.append(_Scope(by, series, (None,) * len(empty), empty))
+        return tuple(scopes)
+
+    def _shared(self, windows: list[WindowFeature]) -> list[list[WindowFeature]]:
+        """The window features, put together by the series that can answer them."""
+        groups: dict[bytes, list[WindowFeature]] = {}
+        for found in windows:
+            if found.source is not None:
+                groups.setdefault(orjson.dumps(found.series_description()), []).append(found)
+        for found in windows:
+            if found.source is None:
+                groups.setdefault(self._host(groups, found), []).append(found)
+        return [_without_repetition(group) for group in groups.values()]
+
+    def _host(self, groups: dict[bytes, list[WindowFeature]], counting: WindowFeature) -> bytes:
+        """The series of a feature without a value: one that holds every event anyway, if any."""
+        description = counting.series_description()
+        for name, (first, *_) in groups.items():
+            same = first.series_description()[:2] == description[:2]
+            if same and first.source is not None and first.source.total(self.schema):
+                return name
+        return orjson.dumps(description)
+
+    def _compile_series(self, group: list[WindowFeature]) -> Series:
+        makers: list[Callable[[], Aggregate]] = []
+        windows: list[tuple[int, tuple[int, ...]]] = []
+        readings: list[tuple[Callable[[Any, int], float | None], int]] = []
+        features: list[WindowFeature] = []
+        identity: list[Any] = [group[0].series_description()]
+        for duration_ms in sorted({found.duration_ms for found in group}):
+            asked = [found for found in group if found.duration_ms == duration_ms]
+            hosts = _hosts(asked)
+            windows.append((duration_ms, tuple(range(len(makers), len(makers) + len(hosts)))))
+            for found in asked:
+                member = next(n for n, host in enumerate(hosts) if _answers_for(host, found))
+                readings.append((found.kind.value, len(makers) + member))
+                features.append(found)
+            makers += [partial(host.kind, *host.constructor_arguments()) for host in hosts]
+            identity.append([duration_ms, [host.aggregate_description() for host in hosts]])
+        source = group[0].source
+        fresh = [make() for make in makers]
+        return Series(
+            id=hashlib.sha256(orjson.dumps(identity)).hexdigest()[:12],
+            filters=tuple((name, frozenset(wanted)) for name, wanted in group[0].filters),
+            evaluate=_one if source is None else source.evaluator(self),
+            windows=tuple(windows),
+            makers=tuple(makers),
+            readings=tuple(readings),
+            features=tuple(features),
+            keep_ms=windows[-1][0] + self.lateness_ms,
+            empty=tuple(value(fresh[member], 0) for value, member in readings),
+            unvalued=source is None,
+            window_events_max=self.window_events_max,
+        )
+
+    def _compile_step(self, feature: Feature) -> tuple[str, int, Any]:
+        if isinstance(feature, Columns):
+            return "", NO_SLOT, feature.compile_columns(self.schema)
+        if isinstance(feature, WindowFeature) and feature.fill is None:
+            return feature.name, self.slot(feature), None
+        if isinstance(feature, Scalar):
+            return feature.name, NO_SLOT, feature.evaluator(self)
+        raise AssertionError(feature)
+
+
+def _one(fields: Mapping[str, Any], t: int, answers: Sequence[float | None]) -> float:  # noqa: ARG001 - an `Evaluate`
+    return 1.0
+
+
+def _windows_in(feature: Feature) -> Iterator[WindowFeature]:
+    """The window features in a feature: itself, or what it is made from."""
+    if isinstance(feature, WindowFeature):
+        yield feature
+    elif isinstance(feature, Scalar):
+        for source in feature.inputs:
+            yield from _windows_in(source)
+
+
+def _question(feature: WindowFeature) -> bytes:
+    """What is asked: the same for features that differ in name and `fill` only."""
+    return orjson.dumps(feature.describe()[:-1])
+
+
+def _without_repetition(group: list[WindowFeature]) -> list[WindowFeature]:
+    return list({_question(found): found for found in group}.values())
+
+
+def _hosts(asked: list[WindowFeature]) -> list[WindowFeature]:
+    """The fewest aggregates that answer all that one window is asked."""
+    hosts: list[WindowFeature] = []
+    # A subclass answers for its parents, so the deepest come first.
+    for found in sorted(asked, key=lambda found: -len(found.kind.__mro__)):
+        if not any(_answers_for(host, found) for host in hosts):
+            hosts.append(found)
+    return hosts
+
+
+def _answers_for(host: WindowFeature, found: WindowFeature) -> bool:
+    same_arguments = host.constructor_arguments() == found.constructor_arguments()
+    return issubclass(host.kind, found.kind) and same_arguments
+
+
+class FeatureState:
+    """What the events of one partition have left behind. The header of this module has the rules.
+
+    Attributes:
+        overflowed: how many events `window_events_max` has dropped, in this process.
+    """
+
+    def __init__(self, feature_set: FeatureSet) -> None:
+        self.feature_set = feature_set
+        self.overflowed = 0
+        self._scopes = feature_set.scopes
+        self._steps = feature_set.steps
+        # Per scope, per entity (a key, or a tuple of the key and its group), per series.
+        self._buffers: tuple[dict[Any, list[Buffer | None]], ...] = tuple({} for _ in self._scopes)
+        self._series = {
+            series.id: (number, place)
+            for number, scope in enumerate(self._scopes)
+            for place, series in enumerate(scope.series)
+        }
+        self._buffers_of: dict[str, int] = {}
+        self._changed: list[Buffer] = []
+        # When to look at a buffer again; the number keeps buffers from being compared.
+        self._due: list[tuple[int, int, Buffer]] = []
+        self._numbers = count()
+
+    def __len__(self) -> int:
+        """How many keys it holds anything of."""
+        return len(self._buffers_of)
+
+    def features(self, event: Event) -> dict[str, float]:
+        """The features of an event as of its time; it is not taken in.
+
+        Raises:
+            BadRecord: a user's function raised on it.
+        """
+        fields, t = event.fields, event.ts
+        answers: list[float | None] = []
+        changed = self._changed
+        for scope, entities in zip(self._scopes, self._buffers, strict=True):
+            entity = _entity(event, scope.by)
+            buffers = entities.get(entity)
+            if buffers is None:
+                answers += scope.missing if entity is None else scope.empty
+                continue
+            for place, buffer in enumerate(buffers):
+                if buffer is None:
+                    answers += scope.series[place].empty
+                    continue
+                if not buffer.changed:
+                    buffer.changed = True
+                    changed.append(buffer)
+                buffer.read(t, answers)
+        features: dict[str, float] = {}
+        for name, slot, compute in self._steps:
+            if slot != NO_SLOT:
+                value = answers[slot]
+            elif name:
+                value = compute(fields, t, answers)
+            else:
+                compute(fields, t, features)
+                continue
+            if value is not None:
+                features[name] = value
+        return features
+
+    def insert(self, event: Event) -> None:
+        """Take an event in.
+
+        Raises:
+            BadRecord: a user's function raised on it; nothing was changed.
+        """
+        fields, t = event.fields, event.ts
+        entering = []
+        for number, scope in enumerate(self._scopes):
+            entity = _entity(event, scope.by)
+            if entity is None:
+                continue
+            for place, series in enumerate(scope.series):
+                for name, wanted in series.filters:
+                    if fields[name] not in wanted:
+                        break
+                else:
+                    x = series.evaluate(fields, t, ())
+                    if x is not None:
+                        entering.append((number, entity, place, x))
+        for number, entity, place, x in entering:
+            buffers = self._buffers[number].get(entity)
+            buffer = None if buffers is None else buffers[place]
+            if buffer is None:
+                buffer = Buffer(self._scopes[number].series[place], entity, t)
+                buffer.insert(t, x)
+                self._hold(buffer)
+            else:
+                self.overflowed += buffer.insert(t, x)
+            if not buffer.changed:
+                buffer.changed = True
+                self._changed.append(buffer)
+
+    def advance(self, watermark_ms: int) -> None:
+        """Drop what no event that is not too late can ask for any more."""
+        due = self._due
+        while due and due[0][0] < watermark_ms:
+            _, _, buffer = heapq.heappop(due)
+            if not buffer.live:
+                continue
+            if buffer.keep_until < watermark_ms:
+                self._drop(buffer)
+            else:
+                heapq.heappush(due, (buffer.keep_until, next(self._numbers), buffer))
+
+    def dirty(self) -> list[tuple[str, bytes | None]]:
+        """The pieces that changed since the last call, by name; None for a dropped one."""
+        pieces: dict[str, bytes | None] = {}
+        for buffer in self._changed:
+            buffer.changed = False
+            name = _piece_name(buffer)
+            if buffer.live:
+                pieces[name] = orjson.dumps(buffer.dump())
+            else:
+                # Where the piece has come to life again, the order of changes must not matter.
+                pieces.setdefault(name, None)
+        self._changed = []
+        return sorted(pieces.items())
+
+    def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Take over pieces that `dirty` gave; what they do not name stays as it is.
+
+        Raises:
+            ValueError: a piece belongs to another declaration.
+        """
+        for name, piece in items:
+            series_id, key, *group = orjson.loads(name)
+            if series_id not in self._series:
+                raise ValueError(f"the state's series {series_id} is not in these features")
+            number, place = self._series[series_id]
+            entity = (key, *group) if group else key
+            buffers = self._buffers[number].get(entity)
+            former = None if buffers is None else buffers[place]
+            if former is not None:
+                self._drop(former)
+            self._hold(Buffer.load(self._scopes[number].series[place], entity, orjson.loads(piece)))
+
+    def _hold(self, buffer: Buffer) -> None:
+        number, place = self._series[buffer.series.id]
+        entities = self._buffers[number]
+        if buffer.entity not in entities:
+            entities[buffer.entity] = [None] * len(self._scopes[number].series)
+        entities[buffer.entity][place] = buffer
+        key = _key(buffer)
+        self._buffers_of[key] = self._buffers_of.get(key, 0) + 1
+        heapq.heappush(self._due, (buffer.keep_until, next(self._numbers), buffer))
+
+    def _drop(self, buffer: Buffer) -> None:
+        number, place = self._series[buffer.series.id]
+        buffers = self._buffers[number][buffer.entity]
+        buffers[place] = None
+        if not any(buffers):
+            del self._buffers[number][buffer.entity]
+        key = _key(buffer)
+        self._buffers_of[key] -= 1
+        if not self._buffers_of[key]:
+            del self._buffers_of[key]
+        buffer.live = False
+        if not buffer.changed:
+            buffer.changed = True
+            self._changed.append(buffer)
+
+
+def _entity(event: Event, by: tuple[str, ...]) -> Any:
+    """What the event's windows are kept under; None if it is in no group."""
+    if not by:
+        return event.key
+    fields = event.fields
+    entity = (event.key, *[fields[name] for name in by])
+    return None if None in entity else entity
+
+
+def _key(buffer: Buffer) -> str:
+    entity = buffer.entity
+    return str(entity[0] if isinstance(entity, tuple) else entity)
+
+
+def _piece_name(buffer: Buffer) -> str:
+    entity = buffer.entity
+    group = entity if isinstance(entity, tuple) else (entity,)
+    return orjson.dumps([buffer.series.id, *group]).decode()

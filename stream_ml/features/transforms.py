@@ -1,0 +1,665 @@
+"""What a feature is, and the features made from an event's own fields and from other features.
+
+A `Feature` gives one or more named numbers per event. Declaring one never raises: mistakes are
+found by `FeatureSet.check`, all at once. Missing values are three defined things, which the
+field types keep apart before a feature ever sees them, and one rule follows them here:
+
+    ================  ==========================  =============================================
+    the record has    the event's field is        a feature of it is
+    ================  ==========================  =============================================
+    no such field     its `default`, else None    as for that value
+    null              None                        left out, or its `fill`; `one_hot`: `name=null`
+    unknown category  (`Enum`: a bad record)      `one_hot` of an open `str`: `name=other`
+    an empty window   -                           count, sum, distinct: 0; others: left out,
+                                                  or their `fill`
+    a null `by` field None                        the event is in no group: left out, or `fill`
+    ================  ==========================  =============================================
+
+The rule: whatever takes a missing value is itself missing, unless it has a `fill`; a missing
+feature is left out of the features, never written as zero. What has no finite answer is missing
+too: a ratio over zero, a difference or sum beyond the largest float, a function that gives None,
+NaN or infinity. A null value is not counted by the windows over it. A feature's value is always
+a finite float.
+"""
+
+# ruff: noqa: ARG001, ARG002, ARG005 - what is called alike has one signature, whoever needs it all
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
+from datetime import UTC, datetime, tzinfo
+from typing import Any, ClassVar, Literal, Protocol, Self
+from zoneinfo import ZoneInfo
+
+from stream_ml.errors import BadRecord
+from stream_ml.schema import FieldType, brief
+
+__all__ = [
+    "Evaluate",
+    "Feature",
+    "Mistake",
+    "Plan",
+    "Scalar",
+    "as_scalar",
+    "clip",
+    "difference",
+    "field",
+    "function",
+    "hour_of_day",
+    "log",
+    "one_hot",
+    "ratio",
+    "weekday",
+]
+
+Schema = Mapping[str, FieldType]
+# An event's fields, its time, and the answers of the windows (by slot) -> a value.
+Evaluate = Callable[[Mapping[str, Any], int, Sequence[float | None]], float | None]
+# The same, written into the features under one or more names.
+Emit = Callable[[Mapping[str, Any], int, dict[str, float]], None]
+# What was expected and what was given; the caller knows the path.
+Mistake = tuple[str, str]
+Encode = Literal["number", "cycle", "one_hot"]
+
+NUMERIC_KINDS = ("float", "int", "bool")
+# A feature is logged with every prediction: a longer list of categories is an identifier.
+CATEGORIES_MAX = 1_000
+
+
+class Plan(Protocol):
+    """What a feature is compiled against."""
+
+    schema: Schema
+
+    def slot(self, feature: Any) -> int:
+        """Where the answer of a window feature will be among the answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One or more named numbers per event. `named` gives it a name of your own."""
+
+    label: str | None = dataclass_field(default=None, kw_only=True)
+
+    @property
+    def auto_name(self) -> str:
+        """The readable name it has if you give none."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """Its name among the features; with several columns, what their names begin with."""
+        return self.auto_name if self.label is None else self.label
+
+    def named(self, name: str) -> Self:
+        """The same feature under another name.
+
+        >>> log("amount").named("size").name
+        'size'
+        """
+        return replace(self, label=name)
+
+    def columns(self, schema: Schema) -> tuple[str, ...]:
+        """The names of its numbers."""
+        return (self.name,)
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        """What is wrong with the declaration, given the events' fields."""
+        raise NotImplementedError
+
+    def describe(self) -> list[Any]:
+        """What it computes as JSON values, its name aside: the same for the same feature."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar(Feature):
+    """A feature of one number; other features can be made from it."""
+
+    fill: float | None = dataclass_field(default=None, kw_only=True)
+    # Whether it is a function of the asking event's own fields.
+    own: ClassVar[bool] = True
+
+    @property
+    def inputs(self) -> tuple[Scalar, ...]:
+        """The features it is made from."""
+        return ()
+
+    def total(self, schema: Schema) -> bool:
+        """Whether it has a value for every event."""
+        return self.fill is not None
+
+    def evaluator(self, plan: Plan) -> Evaluate:
+        """The function that computes it."""
+        compute, fill = self.compile(plan), self.fill
+        if fill is None:
+            return compute
+        filling = float(fill)
+
+        def filled(fields: Mapping[str, Any], t: int, answers: Sequence[float | None]) -> float:
+            value = compute(fields, t, answers)
+            return filling if value is None else value
+
+        return filled
+
+    def compile(self, plan: Plan) -> Evaluate:
+        """The function that computes it, `fill` aside."""
+        raise NotImplementedError
+
+    def fill_mistakes(self) -> Iterator[Mistake]:
+        """What is wrong with `fill`."""
+        if self.fill is not None and not is_number(self.fill):
+            yield "a finite number as `fill`", brief(self.fill)
+
+    def is_own(self) -> bool:
+        """Whether the event's own fields are all it needs."""
+        return self.own and all(source.is_own() for source in self.inputs)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number (booleans are not meant)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def as_scalar(source: Any) -> Any:
+    """A field's name stands for the field; anything else is left as it is."""
+    return FieldFeature(source) if isinstance(source, str) else source
+
+
+def source_mistakes(source: Any, schema: Schema) -> Iterator[Mistake]:
+    """What is wrong with something another feature is made from."""
+    if isinstance(source, Scalar):
+        yield from source.mistakes(schema)
+    elif isinstance(source, Feature):
+        yield "a feature of one number", f"`{source.name}`, which has several"
+    else:
+        yield "a field's name or a feature", brief(source)
+
+
+def source_name(source: Any) -> str:
+    """How a source is called in a name: a field by its own."""
+    return source.name if isinstance(source, Feature) else str(source)
+
+
+def source_description(source: Any) -> Any:
+    """What a source computes; a wrong one is described by its text, as it is never hashed."""
+    return source.describe() if isinstance(source, Feature) else str(source)
+
+
+def field_mistakes(name: Any, schema: Schema) -> Iterator[Mistake]:
+    """Whether the events have this field."""
+    if not isinstance(name, str) or name not in schema:
+        yield f"one of the fields {', '.join(schema)}", brief(name)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldFeature(Scalar):
+    """A number that is a field of the event; True is 1 and False 0."""
+
+    field: str
+
+    @property
+    def auto_name(self) -> str:
+        return str(self.field)
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        yield from field_mistakes(self.field, schema)
+        if self.field in schema and schema[self.field].kind not in NUMERIC_KINDS:
+            yield "a field that is a number", f"`{self.field}`, which is {schema[self.field]}"
+        yield from self.fill_mistakes()
+
+    def describe(self) -> list[Any]:
+        return ["field", self.field, self.fill]
+
+    def total(self, schema: Schema) -> bool:
+        return self.fill is not None or not schema[self.field].optional
+
+    def compile(self, plan: Plan) -> Evaluate:
+        name = self.field
+        if plan.schema[name].kind == "float":
+            return lambda fields, t, answers: fields[name]
+
+        def number(
+            fields: Mapping[str, Any],
+            t: int,
+            answers: Sequence[float | None],
+        ) -> float | None:
+            value = fields[name]
+            return None if value is None else float(value)
+
+        return number
+
+
+@dataclass(frozen=True, slots=True)
+class Formula(Scalar):
+    """A number made from other numbers; missing where one of them is, or where it is not finite."""
+
+    word: str
+    sources: tuple[Any, ...]
+    compute: Callable[..., float | None]
+    constants: tuple[Any, ...] = ()
+
+    @property
+    def auto_name(self) -> str:
+        parts = [*map(source_name, self.sources), *map(str, self.constants)]
+        return f"{self.word}({', '.join(parts)})"
+
+    @property
+    def inputs(self) -> tuple[Scalar, ...]:
+        return self.sources
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        for source in self.sources:
+            yield from source_mistakes(source, schema)
+        numbers = all(map(is_number, self.constants))
+        if not numbers or list(self.constants) != sorted(self.constants):
+            yield "two finite numbers, the lower first", ", ".join(map(brief, self.constants))
+        yield from self.fill_mistakes()
+
+    def describe(self) -> list[Any]:
+        return [
+            self.word,
+            [source_description(source) for source in self.sources],
+            list(self.constants),
+            self.fill,
+        ]
+
+    def total(self, schema: Schema) -> bool:
+        # log and clip of a finite number are finite; ratio and difference may have no answer.
+        one = len(self.sources) == 1
+        return self.fill is not None or (one and bool(self.sources[0].total(schema)))
+
+    def compile(self, plan: Plan) -> Evaluate:
+        compute, constants = self.compute, self.constants
+        if len(self.sources) == 1:
+            (only,) = (source.evaluator(plan) for source in self.sources)
+
+            def of_one(
+                fields: Mapping[str, Any], t: int, answers: Sequence[float | None]
+            ) -> float | None:
+                x = only(fields, t, answers)
+                return None if x is None else compute(x, *constants)
+
+            return of_one
+        left, right = (source.evaluator(plan) for source in self.sources)
+
+        def of_two(
+            fields: Mapping[str, Any], t: int, answers: Sequence[float | None]
+        ) -> float | None:
+            a, b = left(fields, t, answers), right(fields, t, answers)
+            return None if a is None or b is None else compute(a, b)
+
+        return of_two
+
+
+def _signed_log(x: float) -> float:
+    return math.copysign(math.log1p(abs(x)), x)
+
+
+def _clipped(x: float, lo: float, hi: float) -> float:
+    return float(min(max(x, lo), hi))
+
+
+def _ratio(a: float, b: float) -> float | None:
+    return finite(a / b) if b else None
+
+
+def _difference(a: float, b: float) -> float | None:
+    return finite(a - b)
+
+
+def finite(value: float) -> float | None:
+    """The value, or None where it is infinite or not a number."""
+    return value if math.isfinite(value) else None
+
+
+def field(name: str, *, fill: float | None = None) -> Scalar:
+    """The event's field as it is: a number, or a bool as 0 and 1.
+
+    Args:
+        name: the field.
+        fill: stands in where the field is None; without it the feature is left out there.
+    """
+    return FieldFeature(name, fill=fill)
+
+
+def log(source: str | Scalar, *, fill: float | None = None) -> Scalar:
+    """The logarithm of the size with the sign kept: sign(x) times ln(1 + |x|), 0 for 0.
+
+    >>> log("amount").name
+    'log(amount)'
+    """
+    return Formula("log", (as_scalar(source),), _signed_log, fill=fill)
+
+
+def clip(source: str | Scalar, lo: float, hi: float, *, fill: float | None = None) -> Scalar:
+    """The number, held within [lo, hi].
+
+    >>> clip("dep_delay", -30, 180).name
+    'clip(dep_delay, -30, 180)'
+    """
+    return Formula("clip", (as_scalar(source),), _clipped, (lo, hi), fill=fill)
+
+
+def ratio(a: str | Scalar, b: str | Scalar, *, fill: float | None = None) -> Scalar:
+    """`a / b`; missing where `b` is zero."""
+    return Formula("ratio", (as_scalar(a), as_scalar(b)), _ratio, fill=fill)
+
+
+def difference(a: str | Scalar, b: str | Scalar, *, fill: float | None = None) -> Scalar:
+    """`a - b`."""
+    return Formula("difference", (as_scalar(a), as_scalar(b)), _difference, fill=fill)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionFeature(Scalar):
+    """A user's own pure function of fields."""
+
+    function: Callable[..., float | None]
+    fields: tuple[str, ...]
+    word: str
+    version: int = 1
+
+    @property
+    def auto_name(self) -> str:
+        return self.word
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        if not callable(self.function):
+            yield "a function", brief(self.function)
+        if not self.word or self.word == "<lambda>":
+            yield "a `name` for a function that has none", brief(self.word)
+        if not self.fields:
+            yield "the fields the function takes", "none"
+        if type(self.version) is not int:
+            yield "an integer `version`", brief(self.version)
+        for name in self.fields:
+            yield from field_mistakes(name, schema)
+        yield from self.fill_mistakes()
+
+    def describe(self) -> list[Any]:
+        # Code cannot be compared; its name and the version its author gives it can.
+        return ["function", self.word, list(self.fields), self.version, self.fill]
+
+    def compile(self, plan: Plan) -> Evaluate:
+        function, names, word = self.function, self.fields, self.word
+
+        def call(
+            fields: Mapping[str, Any],
+            t: int,
+            answers: Sequence[float | None],
+        ) -> float | None:
+            try:
+                value = function(*[fields[name] for name in names])
+                return None if value is None else finite(float(value))
+            except Exception as error:
+                # What a client sends must not stop a worker, whatever the function makes of it.
+                reason = f"{word}({', '.join(names)}) raised {error!r}"
+                raise BadRecord("function_failed", f"$.{names[0]}", reason) from error
+
+        return call
+
+
+def function(
+    fn: Callable[..., float | None],
+    *fields: str,
+    name: str | None = None,
+    version: int = 1,
+    fill: float | None = None,
+) -> Scalar:
+    """Your own function of field values.
+
+    It must be pure: the same values give the same number, always and everywhere. It is given
+    None for a null field, and gives a float, or None where it has no answer. Where it raises,
+    the event is a bad record (`function_failed`) and becomes a dead letter.
+
+    >>> function(len, "merchant", name="merchant length").name
+    'merchant length'
+
+    Args:
+        fn: the function.
+        fields: the fields whose values it takes, in order.
+        name: how the feature is called; by default as the function is.
+        version: raise it when the function's answers change, so that a model that has learned
+            the former ones is not served the new ones.
+        fill: stands in where the function gives None.
+    """
+    word = getattr(fn, "__name__", "") if name is None else name
+    return FunctionFeature(fn, fields, word, version, fill=fill)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns(Feature):
+    """A feature of several numbers."""
+
+    def compile_columns(self, schema: Schema) -> Emit:
+        """The function that writes them into the features."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class OneHot(Columns):
+    """A 0 or 1 per category."""
+
+    field: str
+    categories: tuple[Any, ...] | None = None
+
+    @property
+    def auto_name(self) -> str:
+        return str(self.field)
+
+    def known(self, schema: Schema) -> tuple[Any, ...]:
+        """The categories, in order."""
+        type_ = schema[self.field]
+        if type_.kind == "enum":
+            return type_.categories
+        if type_.kind == "bool":
+            return (False, True)
+        return self.categories or ()
+
+    def columns(self, schema: Schema) -> tuple[str, ...]:
+        type_ = schema[self.field]
+        names = [_category_text(category) for category in self.known(schema)]
+        if type_.kind in ("str", "int"):
+            names.append("other")
+        if type_.optional:
+            names.append("null")
+        return tuple(f"{self.name}={name}" for name in names)
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        yield from field_mistakes(self.field, schema)
+        if self.field not in schema:
+            return
+        type_ = schema[self.field]
+        if type_.kind in ("enum", "bool"):
+            if self.categories is not None:
+                yield f"no `categories`, as `{self.field}` is {type_}", brief(self.categories)
+            return
+        kinds: dict[str, type] = {"str": str, "int": int}
+        if type_.kind not in kinds:
+            yield "a field with categories", f"`{self.field}`, which is {type_}"
+        elif not self.categories:
+            yield f"`categories`, as `{self.field}` is an open {type_}", "none"
+        elif len(self.categories) > CATEGORIES_MAX:
+            yield f"at most {CATEGORIES_MAX} categories", str(len(self.categories))
+        else:
+            for category in self.categories:
+                if type(category) is not kinds[type_.kind]:
+                    yield f"categories that are {type_.kind}", brief(category)
+
+    def describe(self) -> list[Any]:
+        return ["one_hot", self.field, None if self.categories is None else list(self.categories)]
+
+    def compile_columns(self, schema: Schema) -> Emit:
+        source = self.field
+        columns = self.columns(schema)
+        zeros = dict.fromkeys(columns, 0.0)
+        chosen: dict[Any, str] = dict(zip(self.known(schema), columns, strict=False))
+        if schema[source].optional:
+            chosen[None] = columns[-1]
+        # Only an open vocabulary has this column; a closed one never misses.
+        other = f"{self.name}=other"
+
+        def emit(fields: Mapping[str, Any], t: int, out: dict[str, float]) -> None:
+            out.update(zeros)
+            out[chosen.get(fields[source], other)] = 1.0
+
+        return emit
+
+
+def _category_text(category: Any) -> str:
+    return str(category).lower() if isinstance(category, bool) else str(category)
+
+
+def one_hot(field: str, categories: Sequence[Any] | None = None) -> Feature:
+    """A column per category of a field: 1 for the one it has, 0 for all others.
+
+    Zeros are always there: a 1 that is only ever present has no variance, and a scaler makes
+    nothing of it. An `Enum` or `bool` field knows its categories; a `str` or `int` field needs
+    them, and gets a column `field=other` for what is not among them. An optional field has a
+    column `field=null`.
+
+    Args:
+        field: the field.
+        categories: the categories of a `str` or `int` field.
+    """
+    # A lone string is most likely a mistake, and would otherwise be taken letter by letter.
+    listed = (categories,) if isinstance(categories, str) else categories
+    return OneHot(field, None if listed is None else tuple(listed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """A number of the calendar: how it is called, how many there are, how to read it."""
+
+    word: str
+    size: int
+    utc: Callable[[int], int]
+    local: Callable[[datetime], int]
+
+
+HOUR = _Clock("hour_of_day", 24, lambda t: t // 3_600_000 % 24, lambda moment: moment.hour)
+# The epoch was a Thursday; Monday is 0.
+WEEKDAY = _Clock("weekday", 7, lambda t: (t // 86_400_000 + 3) % 7, lambda moment: moment.weekday())
+
+
+def _zone(tz: str) -> tzinfo | None:
+    try:
+        return ZoneInfo(tz)
+    except (ValueError, OSError, TypeError, AttributeError, KeyError):
+        return None
+
+
+def _calendar_mistakes(tz: Any) -> Iterator[Mistake]:
+    if _zone(tz) is None:
+        yield "a time zone such as 'UTC' or 'America/New_York'", brief(tz)
+
+
+def _reader(clock: _Clock, tz: str) -> Callable[[int], int]:
+    if tz == "UTC":
+        return clock.utc
+    zone, local = _zone(tz), clock.local
+
+    def read(t: int) -> int:
+        try:
+            return local(datetime.fromtimestamp(t // 1000, UTC).astimezone(zone))
+        except (OverflowError, ValueError, OSError):
+            raise BadRecord("time_out_of_range", "$.ts", f"no calendar has {t}") from None
+
+    return read
+
+
+def _calendar_name(clock: _Clock, tz: str) -> str:
+    return clock.word if tz == "UTC" else f"{clock.word} {tz}"
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarNumber(Scalar):
+    """A number of the calendar as it is."""
+
+    clock: _Clock
+    tz: str
+
+    @property
+    def auto_name(self) -> str:
+        return _calendar_name(self.clock, self.tz)
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        yield from _calendar_mistakes(self.tz)
+
+    def describe(self) -> list[Any]:
+        return [self.clock.word, self.tz, "number"]
+
+    def total(self, schema: Schema) -> bool:
+        return True
+
+    def compile(self, plan: Plan) -> Evaluate:
+        read = _reader(self.clock, self.tz)
+        return lambda fields, t, answers: float(read(t))
+
+
+@dataclass(frozen=True, slots=True)
+class CalendarColumns(Columns):
+    """A number of the calendar as a point on a circle, or one 0 or 1 for each."""
+
+    clock: _Clock
+    tz: str
+    encode: str
+
+    @property
+    def auto_name(self) -> str:
+        return _calendar_name(self.clock, self.tz)
+
+    def columns(self, schema: Schema) -> tuple[str, ...]:
+        if self.encode == "cycle":
+            return (f"{self.name} sin", f"{self.name} cos")
+        return tuple(f"{self.name}={number}" for number in range(self.clock.size))
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        if self.encode not in ("cycle", "one_hot"):
+            yield "`encode` to be number, cycle or one_hot", brief(self.encode)
+        yield from _calendar_mistakes(self.tz)
+
+    def describe(self) -> list[Any]:
+        return [self.clock.word, self.tz, self.encode]
+
+    def compile_columns(self, schema: Schema) -> Emit:
+        read = _reader(self.clock, self.tz)
+        columns = self.columns(schema)
+        rows = [
+            dict(zip(columns, self._row(number), strict=True)) for number in range(self.clock.size)
+        ]
+
+        def emit(fields: Mapping[str, Any], t: int, out: dict[str, float]) -> None:
+            out.update(rows[read(t)])
+
+        return emit
+
+    def _row(self, number: int) -> list[float]:
+        if self.encode == "cycle":
+            angle = 2 * math.pi * number / self.clock.size
+            return [math.sin(angle), math.cos(angle)]
+        return [float(number == other) for other in range(self.clock.size)]
+
+
+def _calendar(clock: _Clock, tz: str, encode: str) -> Feature:
+    return CalendarNumber(clock, tz) if encode == "number" else CalendarColumns(clock, tz, encode)
+
+
+def hour_of_day(tz: str = "UTC", encode: Encode = "number") -> Feature:
+    """The hour of the event's time, 0 to 23.
+
+    Args:
+        tz: the time zone whose clocks are read.
+        encode: `number`; `cycle` (two columns, the hour as a point on a circle, so that 23 is
+            next to 0); or `one_hot` (24 columns).
+    """
+    return _calendar(HOUR, tz, encode)
+
+
+def weekday(tz: str = "UTC", encode: Encode = "number") -> Feature:
+    """The day of the week of the event's time, Monday 0 to Sunday 6; as `hour_of_day`."""
+    return _calendar(WEEKDAY, tz, encode)

@@ -1,0 +1,569 @@
+"""Sliding windows of event time: how they are declared, and the buffers that answer them.
+
+Theory of operation
+-------------------
+
+A window of length w, asked by an event at t, holds every event of the same key that came before
+it in the log and whose time is in [t - w, t), in integer milliseconds. The asking event and
+others at equal t are out.
+
+A *series* is what windows can share: the same sub-group (`by`), the same filters, the same
+value. A `Buffer` is one series of one key (and group): times and values, sorted by time, ties in
+the order of the log, with a moment `asked` up to which it has moved:
+
+    times     3    5    5    8    9   12   12
+    index     0    1    2    3    4    5    6
+                        ^tail               ^head         asked = 12, w = 7: [5, 12)
+              (start = 0)                                 index 5 and 6 are pending
+
+1. `head` is the first index whose time is not below `asked`. All events from there on are at
+   exactly `asked`: `asked` is never below the newest time. There is one head per buffer.
+2. `tails[k]` is the first index whose time is not below `asked - w_k`. The aggregates of window
+   k hold exactly [tails[k], head).
+3. `asked` only rises: by an insertion, or by a question. Moving adds what was pending and evicts
+   what the tails pass, each event once per window: O(1) per event and aggregate, amortised.
+4. A question or an insertion before `asked` is late. A late insertion goes to its place; an
+   aggregate that may take it in any order does, another is filled anew. A late question leaves
+   the buffer as it was: an aggregate that may go in any order is moved to where the question is
+   and back, for another a fresh one is filled. At worst that is O(events in the window).
+5. Events before `asked - lateness - longest window` are dropped as the buffer moves: no event
+   that is not too late can ask for them. The whole buffer is dropped when the watermark has
+   passed its newest event by as much (`FeatureState.advance`). Over `window_events_max` the
+   oldest event is dropped, and counted.
+6. What is stored are the aggregates' own states, as they are: nothing is computed again when a
+   buffer is restored. Physical details (the room before `start`) are not stored.
+
+A buffer changes in `move`, `insert` and `load`, all here, and in nothing else.
+"""
+
+# ruff: noqa: ARG002, ARG005 - what is called alike has one signature, whoever needs it all
+# ruff: noqa: D102 - an override is documented where it is declared
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any, Self
+
+from stream_ml.features.aggregates import (
+    Aggregate,
+    Count,
+    DecayedMean,
+    Distinct,
+    Last,
+    Max,
+    Mean,
+    Min,
+    SecondsSinceLast,
+    Sum,
+    Variance,
+)
+from stream_ml.features.durations import duration_text, parse_duration
+from stream_ml.features.transforms import (
+    Evaluate,
+    Mistake,
+    Plan,
+    Scalar,
+    Schema,
+    as_scalar,
+    field_mistakes,
+    source_description,
+    source_mistakes,
+    source_name,
+)
+from stream_ml.schema import FieldType, brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["Buffer", "Series", "Window", "WindowFeature", "window"]
+
+# Reclaiming the room of dropped events moves what remains: not worth it for fewer.
+RECLAIM_MIN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window of event time before the asking event; its methods are features.
+
+    Every method takes equality filters on fields by keyword (`kind="departed"`; a tuple means
+    any of these), and `fill`, which stands in where there is no answer. `x` is the name of a
+    field, or an expression on the event's own fields (`clip`, `log`, `function`, ...); events
+    in which it is missing are not in the window.
+    """
+
+    duration: str | int
+    by: tuple[str, ...] = ()
+
+    def count(self, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """How many events; 0 if none."""
+        return self.aggregate(Count, fill=fill, **filters)
+
+    def sum(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """The sum; 0 if there are none."""
+        return self.aggregate(Sum, x, fill=fill, **filters)
+
+    def mean(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """The mean; missing if there are none."""
+        return self.aggregate(Mean, x, fill=fill, **filters)
+
+    def variance(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """The sample variance (n - 1); missing under two events."""
+        return self.aggregate(Variance, x, fill=fill, **filters)
+
+    def min(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """The smallest; missing if there are none."""
+        return self.aggregate(Min, x, fill=fill, **filters)
+
+    def max(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """The largest; missing if there are none."""
+        return self.aggregate(Max, x, fill=fill, **filters)
+
+    def last(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """The newest (in time; among equal times the later in the log); missing if none."""
+        return self.aggregate(Last, x, fill=fill, **filters)
+
+    def time_since_last(self, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """Seconds since the newest event in the window; missing if there are none."""
+        return self.aggregate(SecondsSinceLast, fill=fill, **filters)
+
+    def distinct(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
+        """How many different values, exactly; `x` may be any field; 0 if there are none."""
+        return self.aggregate(Distinct, x, fill=fill, **filters)
+
+    def decayed_mean(
+        self,
+        x: str | Scalar,
+        /,
+        *,
+        half_life: str | int,
+        fill: float | None = None,
+        **filters: Any,
+    ) -> Scalar:
+        """The mean with weights that halve for every `half_life` of age; missing if none."""
+        return self.aggregate(DecayedMean, x, Duration(half_life), fill=fill, **filters)
+
+    def aggregate(
+        self,
+        kind: type[Aggregate],
+        x: str | Scalar | None = None,
+        /,
+        *arguments: Any,
+        fill: float | None = None,
+        **filters: Any,
+    ) -> Scalar:
+        """An aggregate of your own (see `stream_ml.features.aggregates`).
+
+        Args:
+            kind: the class.
+            x: what it looks at; None if it is not `valued`.
+            arguments: what its constructor takes: numbers and strings.
+            fill: stands in where it gives None.
+            filters: as everywhere.
+        """
+        plain = isinstance(x, str) and not getattr(kind, "numeric", True)
+        return WindowFeature(
+            window=self,
+            kind=kind,
+            source=Raw(str(x)) if plain else as_scalar(x),
+            arguments=arguments,
+            filters=tuple((name, _any_of(wanted)) for name, wanted in sorted(filters.items())),
+            fill=fill,
+        )
+
+
+def _any_of(wanted: Any) -> tuple[Any, ...]:
+    return tuple(wanted) if isinstance(wanted, tuple | list) else (wanted,)
+
+
+def window(duration: str | int, by: str | Sequence[str] | None = None) -> Window:
+    """A window of event time before the asking event.
+
+    >>> window("1h").mean("dep_delay").name
+    'mean(dep_delay) 1h'
+    >>> window("1h").count(kind="departed").name
+    'count 1h kind=departed'
+    >>> window("3h", by="carrier").mean("dep_delay", kind=("departed", "landed")).name
+    'mean(dep_delay) 3h by carrier kind=departed|landed'
+
+    Args:
+        duration: its length, such as `"30s"`, `"10m"`, `"1h"`, `"7d"`, or milliseconds.
+        by: a field, or several: only events that have in them what the asking event has.
+    """
+    if by is None:
+        return Window(duration)
+    return Window(duration, tuple(by) if isinstance(by, tuple | list) else (str(by),))
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A duration among the arguments of an aggregate, which gets it in milliseconds."""
+
+    text: str | int
+
+    def __str__(self) -> str:
+        return _duration_text(self.text)
+
+
+def _duration_text(duration: Any) -> str:
+    try:
+        return duration_text(parse_duration(duration))
+    except ValueError:
+        return str(duration)
+
+
+def _duration_mistakes(duration: Any) -> Iterator[Mistake]:
+    try:
+        parse_duration(duration)
+    except ValueError:
+        yield "a duration such as '30s', '10m', '1h', '7d' or milliseconds", brief(duration)
+
+
+@dataclass(frozen=True, slots=True)
+class Raw(Scalar):
+    """A field as it is, of whatever type, for the aggregates that can take it."""
+
+    field: str
+
+    @property
+    def auto_name(self) -> str:
+        return self.field
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        yield from field_mistakes(self.field, schema)
+
+    def describe(self) -> list[Any]:
+        return ["raw", self.field]
+
+    def total(self, schema: Schema) -> bool:
+        return not schema[self.field].optional
+
+    def compile(self, plan: Plan) -> Evaluate:
+        name = self.field
+        return lambda fields, t, answers: fields[name]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowFeature(Scalar):
+    """An aggregate over a window of one series."""
+
+    own = False
+    window: Window
+    kind: Any
+    source: Any
+    arguments: tuple[Any, ...]
+    filters: tuple[tuple[str, tuple[Any, ...]], ...]
+
+    @property
+    def auto_name(self) -> str:
+        inner = [] if self.source is None else [source_name(self.source)]
+        inner += map(str, self.arguments)
+        words = [
+            getattr(self.kind, "name", str(self.kind)) + (f"({', '.join(inner)})" if inner else ""),
+            _duration_text(self.window.duration),
+        ]
+        if self.window.by:
+            words.append(f"by {','.join(map(str, self.window.by))}")
+        words += [f"{name}={'|'.join(map(str, wanted))}" for name, wanted in self.filters]
+        return " ".join(words)
+
+    @property
+    def duration_ms(self) -> int:
+        """How long the window is."""
+        return parse_duration(self.window.duration)
+
+    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        yield from _duration_mistakes(self.window.duration)
+        for argument in self.arguments:
+            if isinstance(argument, Duration):
+                yield from _duration_mistakes(argument.text)
+            elif not isinstance(argument, str | int | float):
+                yield "numbers and strings as the aggregate's arguments", brief(argument)
+        if not (isinstance(self.kind, type) and issubclass(self.kind, Aggregate)):
+            yield "a subclass of Aggregate", brief(self.kind)
+            return
+        yield from self._source_mistakes(schema)
+        for name in self.window.by:
+            yield from field_mistakes(name, schema)
+            if name in schema and schema[name].kind == "float":
+                yield "`by` a field with categories", f"`{name}`, which is {schema[name]}"
+        for name, wanted in self.filters:
+            yield from field_mistakes(name, schema)
+            if name in schema:
+                yield from _filter_mistakes(name, wanted, schema[name])
+        yield from self.fill_mistakes()
+
+    def _source_mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        word = self.kind.name
+        if self.source is None:
+            if self.kind.valued:
+                yield f"what to take the {word} of", "nothing"
+            return
+        if not self.kind.valued:
+            yield f"no value, as {word} looks at none", source_name(self.source)
+            return
+        yield from source_mistakes(self.source, schema)
+        if isinstance(self.source, Scalar) and not self.source.is_own():
+            yield "an expression on the event's own fields", f"`{self.source.name}`"
+
+    def describe(self) -> list[Any]:
+        return [
+            self.aggregate_description(),
+            self.duration_ms,
+            self.series_description(),
+            self.fill,
+        ]
+
+    def aggregate_description(self) -> list[Any]:
+        """Which aggregate it is."""
+        return [self.kind.name, self.kind.version, *self.constructor_arguments()]
+
+    def series_description(self) -> list[Any]:
+        """Which events and values it looks at: equal for the features that share a series."""
+        filters = [[name, sorted(wanted, key=repr)] for name, wanted in self.filters]
+        source = None if self.source is None else source_description(self.source)
+        return [list(self.window.by), filters, source]
+
+    def constructor_arguments(self) -> tuple[Any, ...]:
+        """What the aggregate is made with."""
+        return tuple(
+            parse_duration(argument.text) if isinstance(argument, Duration) else argument
+            for argument in self.arguments
+        )
+
+    def total(self, schema: Schema) -> bool:
+        return self.fill is not None
+
+    def compile(self, plan: Plan) -> Evaluate:
+        slot = plan.slot(self)
+        return lambda fields, t, answers: answers[slot]
+
+
+def _filter_mistakes(name: str, wanted: tuple[Any, ...], type_: FieldType) -> Iterator[Mistake]:
+    if not wanted:
+        yield f"values of `{name}` to look for", "none"
+    kinds = {"str": (str,), "enum": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
+    for value in wanted:
+        if value is None and type_.optional:
+            continue
+        if type(value) not in kinds[type_.kind] or (
+            type_.kind == "enum" and value not in type_.categories
+        ):
+            yield f"`{name}` to be {type_}", brief(value)
+
+
+@dataclass(slots=True)
+class Series:
+    """What is the same for all buffers of one series. Made by `series_of`, then never changed.
+
+    Attributes:
+        id: what it is, as a short text: stored with every buffer.
+        filters: fields and the values of them that are let in.
+        evaluate: an event's value; None leaves the event out.
+        windows: per window its length and which of a buffer's aggregates are its own.
+        makers: makes those aggregates.
+        readings: per answer the aggregate's method and which aggregate to ask.
+        features: the features that are answered, in the order of `readings`.
+        keep_ms: how long before the newest moment an event can matter.
+        empty: the answers where there is no buffer.
+        unvalued: whether the value is always 1.
+    """
+
+    id: str
+    filters: tuple[tuple[str, frozenset[Any]], ...]
+    evaluate: Evaluate
+    windows: tuple[tuple[int, tuple[int, ...]], ...]
+    makers: tuple[Callable[[], Aggregate], ...]
+    readings: tuple[tuple[Callable[[Any, int], float | None], int], ...]
+    features: tuple[WindowFeature, ...]
+    keep_ms: int
+    empty: tuple[float | None, ...]
+    unvalued: bool
+    window_events_max: int
+
+
+class Buffer:
+    """One series of one key and group. The header of this module has the rules.
+
+    Attributes:
+        entity: the key, or a tuple of the key and its group.
+        live: whether it is still held (not dropped).
+        changed: whether it has changed since it was last stored.
+    """
+
+    __slots__ = (
+        "aggregates",
+        "asked",
+        "changed",
+        "entity",
+        "head",
+        "live",
+        "series",
+        "start",
+        "tails",
+        "times",
+        "values",
+    )
+
+    def __init__(self, series: Series, entity: Any, asked: int) -> None:
+        self.series = series
+        self.entity = entity
+        self.asked = asked
+        self.times: list[int] = []
+        self.values: list[Any] = []
+        self.start = 0
+        self.head = 0
+        self.tails = [0] * len(series.windows)
+        self.aggregates = [make() for make in series.makers]
+        self.live = True
+        self.changed = False
+
+    def __len__(self) -> int:
+        return len(self.times) - self.start
+
+    @property
+    def keep_until(self) -> int:
+        """The last watermark at which an event that is not too late can still ask for it."""
+        return self.times[-1] + self.series.keep_ms
+
+    def move(self, t: int) -> None:
+        """Rise to `t`, which is above `asked`."""
+        times, values, aggregates = self.times, self.values, self.aggregates
+        for i in range(self.head, len(times)):
+            time, value = times[i], values[i]
+            for aggregate in aggregates:
+                aggregate.add(time, value)
+        self.asked = t
+        self.head = head = len(times)
+        tails = self.tails
+        for k, (duration_ms, members) in enumerate(self.series.windows):
+            first, tail = t - duration_ms, tails[k]
+            if tail < head and times[tail] < first:
+                while tail < head and times[tail] < first:
+                    for member in members:
+                        aggregates[member].evict(times[tail], values[tail])
+                    tail += 1
+                tails[k] = tail
+        oldest, start = t - self.series.keep_ms, self.start
+        if start < head and times[start] < oldest:
+            self.start = bisect_left(times, oldest, start)
+            if self.start >= RECLAIM_MIN and self.start * 2 >= head:
+                self._reclaim()
+
+    def _reclaim(self) -> None:
+        start = self.start
+        del self.times[:start], self.values[:start]
+        self.start = 0
+        self.head -= start
+        self.tails = [tail - start for tail in self.tails]
+
+    def insert(self, t: int, x: Any) -> int:
+        """Take an event in; gives how many the limit made it drop (0 or 1)."""
+        if t >= self.asked:
+            if t > self.asked:
+                self.move(t)
+            self.times.append(t)
+            self.values.append(x)
+        else:
+            self._insert_late(t, x)
+        if len(self.times) - self.start <= self.series.window_events_max:
+            return 0
+        self._drop_oldest()
+        return 1
+
+    def _insert_late(self, t: int, x: Any) -> None:
+        place = bisect_right(self.times, t, self.start)
+        self.times.insert(place, t)
+        self.values.insert(place, x)
+        self.head += 1
+        for k, (duration_ms, members) in enumerate(self.series.windows):
+            if t < self.asked - duration_ms:
+                self.tails[k] += 1
+                continue
+            for member in members:
+                if self.aggregates[member].any_order:
+                    self.aggregates[member].add(t, x)
+                else:
+                    self.aggregates[member] = self._filled(member, self.tails[k], self.head)
+
+    def _drop_oldest(self) -> None:
+        start = self.start
+        for k, (_, members) in enumerate(self.series.windows):
+            if self.tails[k] == start:
+                if start < self.head:
+                    for member in members:
+                        self.aggregates[member].evict(self.times[start], self.values[start])
+                self.tails[k] += 1
+        self.start = start + 1
+        self.head = max(self.head, self.start)
+        if self.start >= RECLAIM_MIN and self.start * 2 >= len(self.times):
+            self._reclaim()
+
+    def _filled(self, member: int, tail: int, head: int) -> Aggregate:
+        aggregate = self.series.makers[member]()
+        aggregate.fill(self.times[tail:head], self.values[tail:head])
+        return aggregate
+
+    def read(self, t: int, answers: list[float | None]) -> None:
+        """Append the answers for an event at `t`."""
+        if t > self.asked:
+            self.move(t)
+        elif t < self.asked:
+            self._read_late(t, answers)
+            return
+        aggregates = self.aggregates
+        for value, member in self.series.readings:
+            answers.append(value(aggregates[member], t))
+
+    def _read_late(self, t: int, answers: list[float | None]) -> None:
+        """As `read`, for a moment that is past; nothing is changed by it."""
+        present = list(self.aggregates)
+        moved = []
+        head = bisect_left(self.times, t, self.start, self.head)
+        for k, (duration_ms, members) in enumerate(self.series.windows):
+            tail = bisect_left(self.times, t - duration_ms, self.start, head)
+            near = self.head - head + self.tails[k] - tail < head - tail
+            for member in members:
+                if near and present[member].any_order and head >= self.tails[k]:
+                    self._shift(present[member], (tail, self.tails[k]), (head, self.head))
+                    moved.append((present[member], (tail, self.tails[k]), (head, self.head)))
+                else:
+                    present[member] = self._filled(member, tail, head)
+        for value, member in self.series.readings:
+            answers.append(value(present[member], t))
+        for aggregate, older, newer in moved:
+            self._shift(aggregate, newer, older)
+
+    def _shift(self, aggregate: Aggregate, gain: tuple[int, int], lose: tuple[int, int]) -> None:
+        times, values = self.times, self.values
+        for i in range(*gain):
+            aggregate.add(times[i], values[i])
+        for i in range(*lose):
+            aggregate.evict(times[i], values[i])
+
+    def dump(self) -> list[Any]:
+        """All of it as JSON values."""
+        start = self.start
+        times = self.times[start:]
+        return [
+            self.asked,
+            # Differences are a third of the size.
+            [*times[:1], *(later - earlier for earlier, later in pairwise(times))],
+            None if self.series.unvalued else self.values[start:],
+            self.head - start,
+            [tail - start for tail in self.tails],
+            [aggregate.dump() for aggregate in self.aggregates],
+        ]
+
+    @classmethod
+    def load(cls, series: Series, entity: Any, state: list[Any]) -> Self:
+        """The buffer that `dump` described."""
+        asked, differences, values, head, tails, aggregates = state
+        buffer = cls(series, entity, asked)
+        buffer.times = list(accumulate(differences))
+        buffer.values = [1.0] * len(differences) if values is None else values
+        buffer.head = head
+        buffer.tails = tails
+        for aggregate, dumped in zip(buffer.aggregates, aggregates, strict=True):
+            aggregate.load(dumped)
+        return buffer
