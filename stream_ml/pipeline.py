@@ -20,7 +20,7 @@ from stream_ml.models.recipes import Recipe, Task
 from stream_ml.schema import FieldType, field_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stream_ml.features import Feature
     from stream_ml.records import Event
@@ -151,12 +151,12 @@ class Pipeline:
     @cached_property
     def lateness_ms(self) -> int:
         """How much older than its partition's watermark an event may be."""
-        return parse_duration(self.events.lateness)
+        return _duration_or_zero(self.events.lateness)
 
     @cached_property
     def skew_ms(self) -> int:
         """How much later than its arrival a record's time may be."""
-        return parse_duration(self.events.skew)
+        return _duration_or_zero(self.events.skew)
 
     @cached_property
     def horizon_ms(self) -> int:
@@ -253,13 +253,19 @@ def _event_problems(events: Events, schema: Mapping[str, FieldType]) -> Iterator
         member = getattr(events, name)
         if member in schema:
             yield Problem(f"events.{name}", "a member that is no declared field", repr(member))
-    yield from _duration_problems("events.lateness", events.lateness)
-    yield from _duration_problems("events.skew", events.skew)
+    for name in ("lateness", "skew"):
+        yield from _duration_problems(f"events.{name}", getattr(events, name), _duration_or_zero)
 
 
-def _duration_problems(path: str, value: Any) -> Iterator[Problem]:
+def _duration_or_zero(value: str | int) -> int:
+    return 0 if type(value) is int and value == 0 else parse_duration(value)
+
+
+def _duration_problems(
+    path: str, value: Any, parse: Callable[[Any], int] = parse_duration
+) -> Iterator[Problem]:
     try:
-        parse_duration(value)
+        parse(value)
     except (ValueError, TypeError):
         yield Problem(path, 'a duration such as "10m", or whole milliseconds', repr(value))
 

@@ -59,7 +59,7 @@ class Driver:
         *,
         partitions: int = 1,
         seed: int | None = None,
-        key: bytes | None = b"testing",
+        key: bytes = b"testing",
         now_ms: int = 2**42,
     ) -> None:
         self.now_ms = now_ms
@@ -67,7 +67,7 @@ class Driver:
         self._pipeline = pipeline
         self._key = key
         self._random = None if seed is None else random.Random(seed)  # noqa: S311 - not security
-        self._steps_left = 0
+        self._steps_left = -1
         self._runner: Runner | None = None
 
     # --- feeding -------------------------------------------------------------------------------

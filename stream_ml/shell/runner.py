@@ -89,7 +89,7 @@ class Runner:
     Args:
         log: where everything is read from and written to.
         pipeline: the declaration.
-        key: signs and verifies snapshots and the registry; None leaves them unsigned.
+        key: signs and verifies snapshots and the registry.
         checkpoint_examples: after how many examples the live learners are written down at the
             latest.
         checkpoint_s: after how many seconds they are.
@@ -104,7 +104,7 @@ class Runner:
         self,
         log: Log,
         pipeline: Pipeline,
-        key: bytes | None,
+        key: bytes,
         *,
         checkpoint_examples: int = CHECKPOINT_EXAMPLES,
         checkpoint_s: float = CHECKPOINT_S,

@@ -71,7 +71,7 @@ class Evaluate:
         key: signs the registry; snapshots must be signed with it.
     """
 
-    def __init__(self, pipeline: Pipeline, key: bytes | None) -> None:
+    def __init__(self, pipeline: Pipeline, key: bytes) -> None:
         self._pipeline = pipeline
         self._key = key
         task = pipeline.task

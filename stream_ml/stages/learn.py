@@ -117,7 +117,7 @@ class Learn:
     def __init__(
         self,
         pipeline: Pipeline,
-        key: bytes | None,
+        key: bytes,
         checkpoint_examples: int = CHECKPOINT_EXAMPLES,
     ) -> None:
         self._pipeline = pipeline

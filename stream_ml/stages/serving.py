@@ -49,7 +49,7 @@ class Lineup:
 class Serving:
     """Follows the registry and hands out the present lineup."""
 
-    def __init__(self, pipeline: Pipeline, key: bytes | None) -> None:
+    def __init__(self, pipeline: Pipeline, key: bytes) -> None:
         self._pipeline = pipeline
         self._key = key
         self._snapshots: dict[int, bytes] = {}
