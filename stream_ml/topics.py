@@ -142,8 +142,8 @@ def _murmur2(data: bytes) -> int:
 _MISSING = object()
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
-# A retention is written out in milliseconds; less than a minute is a slip of the unit.
-_RETENTION_MS_MIN = 60_000
+# Less than an hour is a slip of the unit: 86400 are the seconds of a day.
+_RETENTION_MS_MIN = 3_600_000
 
 
 def _is_text(value: object) -> bool:

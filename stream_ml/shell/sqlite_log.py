@@ -584,8 +584,12 @@ def _system_ms() -> int:
 @contextmanager
 def _opening(path: str | Path, mode: str, options: Options) -> Iterator[_File]:
     """The file at `path`, closed again if what it is opened for fails."""
-    file = _File(path, mode, options)
+    synchronous = options.get("synchronous", "normal")
+    if synchronous not in {"normal", "full"}:
+        raise LogError(f"synchronous: expected 'normal' or 'full', given {synchronous!r}")
+    file = _File(path, mode, options.get("busy_timeout_ms", 10_000))
     try:
+        file.row(f"PRAGMA synchronous = {synchronous}")
         yield file
     except BaseException:
         file.close()
@@ -595,22 +599,18 @@ def _opening(path: str | Path, mode: str, options: Options) -> Iterator[_File]:
 class _File:
     """The SQLite file: what is asked of it, and what its errors mean."""
 
-    def __init__(self, path: str | Path, mode: str, options: Options) -> None:
+    def __init__(self, path: str | Path, mode: str, busy_timeout_ms: int) -> None:
         self.path = str(path)
-        synchronous = options.get("synchronous", "normal")
-        if synchronous not in {"normal", "full"}:
-            raise LogError(f"synchronous: expected 'normal' or 'full', given {synchronous!r}")
         memory = self.path == MEMORY
         try:
             self._connection = sqlite3.connect(
                 MEMORY if memory else f"{Path(path).absolute().as_uri()}?mode={mode}",
-                timeout=options.get("busy_timeout_ms", 10_000) / 1000,
+                timeout=busy_timeout_ms / 1000,
                 isolation_level=None,
                 uri=True,
             )
         except sqlite3.Error as error:
             raise self._explained(error) from error
-        self._connection.execute(f"PRAGMA synchronous = {synchronous}")
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         try:

@@ -1,0 +1,346 @@
+"""The laws that every log keeps; see `stream_ml.shell.log` for the promises themselves."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stream_ml.errors import LogError, LogLocked, UnknownTopic
+from stream_ml.records import Output, Record
+from stream_ml.topics import catalogue, partition_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_ml.shell.log import Log
+
+KEYS = [b"JFK", b"LGA", b"EWR", b"BOS", b"", "Zürich".encode()]
+
+
+def events(numbers: range) -> list[Output]:
+    """Events under a handful of keys, each with a value of its own."""
+    return [Output("events", KEYS[n % len(KEYS)], b'{"n":%d}' % n) for n in numbers]
+
+
+def predictions(numbers: range) -> list[Output]:
+    """Predictions under a key of their own each."""
+    return [Output("predictions", b"e%d" % n, b'{"n":%d}' % n) for n in numbers]
+
+
+def everything(log: Log, topic: str) -> list[Record]:
+    """All records of `topic`, partition by partition."""
+    return [
+        record
+        for partition in range(log.partitions[topic])
+        for record in log.read(topic, partition, 0, 100_000)
+    ]
+
+
+def ends(log: Log, topic: str) -> list[int]:
+    """The end of each partition of `topic`."""
+    return [log.end_offset(topic, partition) for partition in range(log.partitions[topic])]
+
+
+def by_place(records: list[Record]) -> list[Record]:
+    """`records` in the order of partitions and offsets."""
+    return sorted(records, key=lambda record: (record.partition, record.offset))
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+
+def test_a_new_log_has_every_topic_of_the_catalogue_and_no_records(log: Log) -> None:
+    """A new log has all topics, and each partition begins and ends at 0."""
+    assert set(catalogue()) == set(log.partitions)
+    for topic, partitions in log.partitions.items():
+        assert ends(log, topic) == [0] * partitions
+        assert log.first_offset(topic, 0) == 0
+        assert everything(log, topic) == []
+    assert log.committed("predict") == {}
+    assert log.state("predict") == []
+
+
+@pytest.mark.parametrize(("topic", "partition"), [("evnets", 0), ("events", 4), ("events", -1)])
+def test_an_unknown_topic_or_partition_is_refused(log: Log, topic: str, partition: int) -> None:
+    """Whoever asks for what the log does not have is told so, by name."""
+    asking: list[Callable[[], object]] = [
+        lambda: log.read(topic, partition, 0, 1),
+        lambda: log.first_offset(topic, partition),
+        lambda: log.end_offset(topic, partition),
+    ]
+    for ask in asking:
+        with pytest.raises(UnknownTopic, match=topic):
+            ask()
+    with log.session() as session, pytest.raises(UnknownTopic, match=topic):
+        session.commit({"predict": {(topic, partition): 1}})
+    assert log.committed("predict") == {}
+
+
+def test_nothing_is_taken_of_a_batch_with_an_unknown_topic(log: Log) -> None:
+    """An output for an unknown topic keeps the whole batch out, published or staged."""
+    batch = [*events(range(3)), Output("evnets", b"k", b"{}")]
+    with pytest.raises(UnknownTopic, match="evnets"):
+        log.append(batch)
+    with log.session() as session:
+        with pytest.raises(UnknownTopic, match="evnets"):
+            session.stage([*predictions(range(3)), batch[-1]])
+        assert session.staged == 0
+        session.commit()
+    assert everything(log, "events") == everything(log, "predictions") == []
+
+
+def test_nothing_is_taken_of_a_batch_with_a_record_that_is_too_long(log: Log) -> None:
+    """A record longer than its topic takes keeps the whole batch out, and the error says both."""
+    longest = catalogue()["events"].record_bytes_max
+    batch = [*events(range(3)), Output("events", b"k", b"x" * (longest + 1))]
+    with pytest.raises(LogError, match=rf"events: .* {longest} bytes, given {longest + 1}"):
+        log.append(batch)
+    assert everything(log, "events") == []
+    assert len(log.append([Output("events", b"k", b"x" * longest)])) == 1
+
+
+def test_a_compacted_topic_takes_no_record_without_a_key(log: Log) -> None:
+    """A topic that is compacted by key refuses a record that has none."""
+    with pytest.raises(LogError, match="models: expected a key"):
+        log.append([Output("models", None, b"{}")])
+
+
+# --- appending and reading --------------------------------------------------------------------
+
+
+def test_what_is_appended_is_read_back_in_order(log: Log) -> None:
+    """Reading gives what `append` returned: keys, values, tombstones and places."""
+    batches = [
+        events(range(100)),
+        [Output("events", b"JFK", None), Output("events", None, b"no key")],
+        events(range(100, 130)),
+    ]
+    placed = [record for batch in batches for record in log.append(batch)]
+    outputs = [output for batch in batches for output in batch]
+    assert [(o.topic, o.key, o.value) for o in outputs] == [
+        (r.topic, r.key, r.value) for r in placed
+    ]
+    assert by_place(placed) == everything(log, "events")
+
+
+def test_offsets_grow_from_0_within_a_partition(log: Log) -> None:
+    """Each partition begins at 0, only grows, and ends one past its last record."""
+    for start in range(0, 60, 10):
+        log.append(events(range(start, start + 10)))
+    for partition, end in enumerate(ends(log, "events")):
+        offsets = [record.offset for record in log.read("events", partition, 0, 1000)]
+        assert offsets == sorted(set(offsets))
+        assert offsets[:1] == [0][: len(offsets)]
+        assert end == (offsets[-1] + 1 if offsets else 0)
+
+
+def test_a_key_decides_the_partition(log: Log) -> None:
+    """One key is one partition, the one that Kafka's default partitioner gives it."""
+    placed = log.append(events(range(200)))
+    partitions = log.partitions["events"]
+    assert [partition_of(r.key or b"", partitions) for r in placed] == [r.partition for r in placed]
+    assert len({record.partition for record in placed}) > 1
+    assert {record.partition for record in log.append([Output("events", None, b"{}")])} == {0}
+
+
+def test_an_empty_batch_appends_nothing(log: Log) -> None:
+    """No outputs, no records."""
+    assert log.append([]) == []
+    assert ends(log, "events") == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 50, 1000])
+def test_reading_on_from_the_last_offset_gives_each_record_once(log: Log, limit: int) -> None:
+    """Reads are bounded by their limit, and follow each other without gap or overlap."""
+    placed = log.append([Output("labels", b"same", b"%d" % n) for n in range(50)])
+    partition = placed[0].partition
+    seen: list[Record] = []
+    while batch := log.read("labels", partition, seen[-1].offset + 1 if seen else 0, limit):
+        assert len(batch) <= limit
+        seen += batch
+    assert placed == seen
+
+
+def test_append_times_never_fall(log: Log) -> None:
+    """Within a partition each record's stamp is at least that of the one before."""
+    for n in range(20):
+        log.append([Output("labels", b"same", b"%d" % n)])
+    stamps = [record.append_ms for record in everything(log, "labels")]
+    assert all(earlier <= later for earlier, later in pairwise(stamps))
+    assert stamps[0] > 0
+
+
+def test_the_version_differs_after_every_write(log: Log) -> None:
+    """The token that saves looking for records changes with each append and commit."""
+    versions = [log.version()]
+    log.append(events(range(1)))
+    versions.append(log.version())
+    with log.session() as session:
+        session.stage(predictions(range(1)))
+        session.commit()
+    versions.append(log.version())
+    assert len(set(versions)) == 3
+
+
+# --- the worker's session ---------------------------------------------------------------------
+
+
+def test_staged_records_are_known_at_once_and_seen_after_the_commit(log: Log) -> None:
+    """What `stage` returns is, record for record, what others read once it is committed."""
+    with log.session() as session:
+        memo = object()
+        outputs = predictions(range(30))
+        outputs[0].memo = memo
+        staged = session.stage(outputs)
+        assert staged[0].memo is memo
+        staged += session.stage(predictions(range(30, 60)))
+        assert session.staged == 60
+        assert everything(log, "predictions") == []
+        session.commit()
+        assert session.staged == 0
+        assert len(everything(log, "predictions")) == 60
+        staged += session.stage(predictions(range(60, 90)))
+        session.commit()
+    for record in staged:
+        record.memo = None
+    assert by_place(staged) == everything(log, "predictions")
+
+
+def test_publishers_append_between_commits(log: Log) -> None:
+    """A session holds nobody up: appends go through while outputs are staged."""
+    with log.session() as session:
+        for n in range(10):
+            session.stage(predictions(range(n, n + 1)))
+            log.append(events(range(n, n + 1)))
+        assert sum(ends(log, "events")) == 10
+        session.commit()
+    assert sum(ends(log, "predictions")) == 10
+
+
+def test_a_commit_writes_outputs_positions_and_state_together(log: Log) -> None:
+    """After a commit all three are there; what it did not name stays as it was."""
+    with log.session() as session:
+        session.stage(predictions(range(2)))
+        session.commit(
+            {"predict": {("events", 0): 5, ("events", 1): 7}, "join": {("labels", 0): 1}},
+            [("predict", "b", b"2"), ("predict", "a", b"1"), ("join", "a", b"other")],
+        )
+        session.commit(
+            {"predict": {("events", 1): 8}},
+            [("predict", "a", None), ("predict", "c", b""), ("predict", "b", b"two")],
+        )
+    assert log.committed("predict") == {("events", 0): 5, ("events", 1): 8}
+    assert log.committed("join") == {("labels", 0): 1}
+    assert log.state("predict") == [("b", b"two"), ("c", b"")]
+    assert log.state("join") == [("a", b"other")]
+    assert sum(ends(log, "predictions")) == 2
+
+
+def test_of_a_state_piece_given_twice_the_last_counts(log: Log) -> None:
+    """Within one commit the pieces of one key are taken in their order."""
+    with log.session() as session:
+        session.commit(state=[("g", "k", b"1"), ("g", "k", None), ("g", "l", None)])
+        assert log.state("g") == []
+        session.commit(state=[("g", "k", None), ("g", "k", b"2")])
+    assert log.state("g") == [("k", b"2")]
+
+
+def test_an_abandoned_session_leaves_nothing(log: Log) -> None:
+    """What was staged and not committed is never seen, and its offsets are given again."""
+    with log.session() as session:
+        first = session.stage(predictions(range(5)))
+        session.commit({"predict": {("events", 0): 5}}, [("predict", "k", b"5")])
+    with log.session() as session:
+        abandoned = session.stage(predictions(range(5, 9)))
+    assert by_place(first) == everything(log, "predictions")
+    assert log.committed("predict") == {("events", 0): 5}
+    assert log.state("predict") == [("k", b"5")]
+    with log.session() as session:
+        again = session.stage(predictions(range(5, 9)))
+        places = [(r.partition, r.offset) for r in again]
+        assert [(r.partition, r.offset) for r in abandoned] == places
+
+
+def test_an_error_in_the_worker_commits_nothing(log: Log) -> None:
+    """Leaving the session by an exception is leaving it without a commit."""
+
+    def work() -> None:
+        with log.session() as session:
+            session.stage(predictions(range(3)))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert everything(log, "predictions") == []
+    log.session().close()
+
+
+def test_a_second_session_is_refused_until_the_first_is_closed(log: Log) -> None:
+    """There is one worker at a time."""
+    with log.session(), pytest.raises(LogLocked):
+        log.session()
+    with log.session() as session:
+        session.close()
+        session.close()
+
+
+def test_a_closed_session_commits_nothing(log: Log) -> None:
+    """Once its place is given up a session cannot write."""
+    session = log.session()
+    session.close()
+    with pytest.raises(LogError, match="open session"):
+        session.commit({"predict": {("events", 0): 1}})
+    assert log.committed("predict") == {}
+
+
+def test_a_foreign_append_where_only_the_worker_may_stops_the_commit(log: Log) -> None:
+    """Staged offsets that have been taken by another writer are never written."""
+    with log.session() as session:
+        session.stage(predictions(range(8)))
+        foreign = log.append(predictions(range(1)))
+        with pytest.raises(AssertionError, match="another writer appended to predictions-"):
+            session.commit({"predict": {("events", 0): 1}})
+    assert everything(log, "predictions") == foreign
+    assert log.committed("predict") == {}
+
+
+# --- what lasts -------------------------------------------------------------------------------
+
+
+def test_what_was_committed_survives_closing_and_opening(open_log: Callable[[], Log]) -> None:
+    """Records, ends, positions and state are the same in a log that is opened again."""
+    with closing(open_log()) as log:
+        published = log.append(events(range(40)))
+        session = log.session()
+        committed = session.stage(predictions(range(30)))
+        session.commit({"predict": {("events", 1): 9}}, [("predict", "k", b"piece")])
+        session.stage(predictions(range(30, 60)))
+        before = ends(log, "predictions")
+    with closing(open_log()) as log:
+        assert by_place(published) == everything(log, "events")
+        assert by_place(committed) == everything(log, "predictions")
+        assert before == ends(log, "predictions")
+        assert log.committed("predict") == {("events", 1): 9}
+        assert log.state("predict") == [("k", b"piece")]
+        with log.session() as session:
+            for record in session.stage(predictions(range(30, 60))):
+                assert record.offset >= before[record.partition]
+
+
+def test_one_log_sees_what_another_object_writes(open_log: Callable[[], Log]) -> None:
+    """Two that opened the same log read each other's commits, and notice them."""
+    with closing(open_log()) as worker, closing(open_log()) as publisher:
+        before = worker.version()
+        published = publisher.append(events(range(10)))
+        assert before != worker.version()
+        assert by_place(published) == everything(worker, "events")
+        with worker.session() as session:
+            with pytest.raises(LogLocked):
+                publisher.session()
+            staged = session.stage(predictions(range(10)))
+            session.commit({"predict": {("events", 0): 3}})
+        assert by_place(staged) == everything(publisher, "predictions")
+        assert publisher.committed("predict") == {("events", 0): 3}
