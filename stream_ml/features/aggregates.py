@@ -33,8 +33,8 @@ subclass to these laws.
 Sums here are integers: a value is taken as a multiple of 2**-192 (exact for every double above
 1e-42 in size), and Python's integers are exact however many come and go, in whatever order and
 of whatever magnitude. In Python this costs what a compensated float sum costs, and it leaves
-nothing to drift: an answer is rounded once, and depends on what is in the window, not on how it
-got there.
+nothing to drift: only the answer is rounded, and it depends on what is in the window, not on
+how it got there.
 """
 
 # ruff: noqa: ARG002 - few aggregates look at both `t` and `x`, all have the same signature
@@ -62,6 +62,7 @@ __all__ = [
 
 FRACTION_BITS = 192
 SCALE = 2.0**FRACTION_BITS
+UNIT = 2.0**-FRACTION_BITS
 ONE = 1 << FRACTION_BITS
 ONE_SQUARED = ONE * ONE
 
@@ -189,7 +190,10 @@ class Sum(Count):
             self.total -= exact(x)
 
     def value(self, t: int) -> float | None:
-        return quotient(self.total, ONE)
+        try:
+            return float(self.total) * UNIT
+        except OverflowError:
+            return quotient(self.total, ONE)
 
     def dump(self) -> Any:
         return [self.n, f"{self.total:x}"]
@@ -205,7 +209,13 @@ class Mean(Sum):
     name = "mean"
 
     def value(self, t: int) -> float | None:
-        return self.total / (self.n * ONE) if self.n else None
+        n = self.n
+        if not n:
+            return None
+        try:
+            return float(self.total) * UNIT / n
+        except OverflowError:
+            return quotient(self.total, n * ONE)
 
 
 class Variance(Mean):

@@ -42,7 +42,10 @@ __all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
 
 # About 3 MB of memory per buffer, and a changelog record that can still be written in chunks.
 WINDOW_EVENTS_MAX = 100_000
-NO_SLOT = -1
+
+# One of three, told apart without a call: a scalar's name and what computes it; or what writes
+# several columns; or the names and slots of window features that follow each other.
+_Step = tuple[str, Any, tuple[tuple[str, int], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,10 @@ class FeatureSet:
                 for found in series.features
             )
         }
-        self.steps = tuple(map(self._compile_step, features))
+        self.steps = _joined(map(self._compile_step, features))
+        self.fallible = tuple(
+            series for scope in self.scopes for series in scope.series if series.fallible
+        )
 
     @staticmethod
     def check(
@@ -194,17 +200,29 @@ class FeatureSet:
             keep_ms=windows[-1][0] + self.lateness_ms,
             empty=tuple(value(fresh[member], 0) for value, member in readings),
             unvalued=source is None,
+            fallible=source is not None and source.may_raise(),
             window_events_max=self.window_events_max,
         )
 
-    def _compile_step(self, feature: Feature) -> tuple[str, int, Any]:
+    def _compile_step(self, feature: Feature) -> _Step:
         if isinstance(feature, Columns):
-            return "", NO_SLOT, feature.compile_columns(self.schema)
+            return "", feature.compile_columns(self.schema), ()
         if isinstance(feature, WindowFeature) and feature.fill is None:
-            return feature.name, self.slot(feature), None
+            return "", None, ((feature.name, self.slot(feature)),)
         if isinstance(feature, Scalar):
-            return feature.name, NO_SLOT, feature.evaluator(self)
+            return feature.name, feature.evaluator(self), ()
         raise AssertionError(feature)
+
+
+def _joined(steps: Iterable[_Step]) -> tuple[_Step, ...]:
+    """The same steps, with window features that follow each other in one."""
+    joined: list[_Step] = []
+    for step in steps:
+        if step[2] and joined and joined[-1][2]:
+            joined[-1] = ("", None, joined[-1][2] + step[2])
+        else:
+            joined.append(step)
+    return tuple(joined)
 
 
 def _one(fields: Mapping[str, Any], t: int, answers: Sequence[float | None]) -> float:  # noqa: ARG001 - an `Evaluate`
@@ -256,6 +274,7 @@ class FeatureState:
         self.overflowed = 0
         self._scopes = feature_set.scopes
         self._steps = feature_set.steps
+        self._fallible = feature_set.fallible
         # Per scope, per entity (a key, or a tuple of the key and its group), per series.
         self._buffers: tuple[dict[Any, list[Buffer | None]], ...] = tuple({} for _ in self._scopes)
         self._series = {
@@ -280,10 +299,29 @@ class FeatureState:
             BadRecord: a user's function raised on it.
         """
         fields, t = event.fields, event.ts
+        answers = self._answers(event)
+        features: dict[str, float] = {}
+        for name, compute, asked in self._steps:
+            if asked:
+                for column, slot in asked:
+                    value = answers[slot]
+                    if value is not None:
+                        features[column] = value
+            elif name:
+                value = compute(fields, t, answers)
+                if value is not None:
+                    features[name] = value
+            else:
+                compute(fields, t, features)
+        return features
+
+    def _answers(self, event: Event) -> list[float | None]:
+        """What the windows answer, in the order of slots."""
+        t = event.ts
         answers: list[float | None] = []
         changed = self._changed
         for scope, entities in zip(self._scopes, self._buffers, strict=True):
-            entity = _entity(event, scope.by)
+            entity = _entity(event, scope.by) if scope.by else event.key
             buffers = entities.get(entity)
             if buffers is None:
                 answers += scope.missing if entity is None else scope.empty
@@ -296,18 +334,7 @@ class FeatureState:
                     buffer.changed = True
                     changed.append(buffer)
                 buffer.read(t, answers)
-        features: dict[str, float] = {}
-        for name, slot, compute in self._steps:
-            if slot != NO_SLOT:
-                value = answers[slot]
-            elif name:
-                value = compute(fields, t, answers)
-            else:
-                compute(fields, t, features)
-                continue
-            if value is not None:
-                features[name] = value
-        return features
+        return answers
 
     def insert(self, event: Event) -> None:
         """Take an event in.
@@ -316,31 +343,32 @@ class FeatureState:
             BadRecord: a user's function raised on it; nothing was changed.
         """
         fields, t = event.fields, event.ts
-        entering = []
-        for number, scope in enumerate(self._scopes):
-            entity = _entity(event, scope.by)
+        # A user's function may raise: let it do so before anything is changed.
+        for series in self._fallible:
+            if series.admits(fields):
+                series.evaluate(fields, t, ())
+        for scope, entities in zip(self._scopes, self._buffers, strict=True):
+            entity = _entity(event, scope.by) if scope.by else event.key
             if entity is None:
                 continue
+            buffers = entities.get(entity)
             for place, series in enumerate(scope.series):
-                for name, wanted in series.filters:
-                    if fields[name] not in wanted:
-                        break
+                if series.filters and not series.admits(fields):
+                    continue
+                x = series.evaluate(fields, t, ())
+                if x is None:
+                    continue
+                buffer = None if buffers is None else buffers[place]
+                if buffer is None:
+                    buffer = Buffer(series, entity, t)
+                    buffer.insert(t, x)
+                    self._hold(buffer)
+                    buffers = entities[entity]
                 else:
-                    x = series.evaluate(fields, t, ())
-                    if x is not None:
-                        entering.append((number, entity, place, x))
-        for number, entity, place, x in entering:
-            buffers = self._buffers[number].get(entity)
-            buffer = None if buffers is None else buffers[place]
-            if buffer is None:
-                buffer = Buffer(self._scopes[number].series[place], entity, t)
-                buffer.insert(t, x)
-                self._hold(buffer)
-            else:
-                self.overflowed += buffer.insert(t, x)
-            if not buffer.changed:
-                buffer.changed = True
-                self._changed.append(buffer)
+                    self.overflowed += buffer.insert(t, x)
+                if not buffer.changed:
+                    buffer.changed = True
+                    self._changed.append(buffer)
 
     def advance(self, watermark_ms: int) -> None:
         """Drop what no event that is not too late can ask for any more."""
@@ -414,8 +442,6 @@ class FeatureState:
 
 def _entity(event: Event, by: tuple[str, ...]) -> Any:
     """What the event's windows are kept under; None if it is in no group."""
-    if not by:
-        return event.key
     fields = event.fields
     entity = (event.key, *[fields[name] for name in by])
     return None if None in entity else entity

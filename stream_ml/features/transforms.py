@@ -154,6 +154,10 @@ class Scalar(Feature):
         if self.fill is not None and not is_number(self.fill):
             yield "a finite number as `fill`", brief(self.fill)
 
+    def may_raise(self) -> bool:
+        """Whether a user's function is in it."""
+        return any(source.may_raise() for source in self.inputs)
+
     def is_own(self) -> bool:
         """Whether the event's own fields are all it needs."""
         return self.own and all(source.is_own() for source in self.inputs)
@@ -379,6 +383,9 @@ class FunctionFeature(Scalar):
         for name in self.fields:
             yield from field_mistakes(name, schema)
         yield from self.fill_mistakes()
+
+    def may_raise(self) -> bool:
+        return True
 
     def describe(self) -> list[Any]:
         # Code cannot be compared; its name and the version its author gives it can.
