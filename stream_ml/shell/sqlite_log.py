@@ -63,6 +63,8 @@ PAGE_BYTES = 8192
 READ_BYTES_MAX = 64 * 1024 * 1024
 # Looked at per partition and call of `expire`, so that publishers never wait long for it.
 EXPIRE_RECORDS_MAX = 10_000
+# Making a log takes some milliseconds; whoever makes the same one at once asks again after so long.
+RETRY_S = 0.005
 
 _SCHEMA = """
 CREATE TABLE partitions (
@@ -601,6 +603,7 @@ class _File:
 
     def __init__(self, path: str | Path, mode: str, busy_timeout_ms: int) -> None:
         self.path = str(path)
+        self._busy_timeout_ms = busy_timeout_ms
         memory = self.path == MEMORY
         try:
             self._connection = sqlite3.connect(
@@ -706,9 +709,11 @@ class _File:
         Raises:
             LogError: it is neither, or a log of another format.
         """
+        # Tables first: if another process makes it a log meanwhile, in one transaction, whoever has
+        # seen its tables then sees its marks.
+        (tables,) = self.row("SELECT count(*) FROM sqlite_master")
         (application_id,) = self.row("PRAGMA application_id")
         (version,) = self.row("PRAGMA user_version")
-        (tables,) = self.row("SELECT count(*) FROM sqlite_master")
         if application_id != APPLICATION_ID and (application_id or tables):
             raise LogError(
                 f"{self.path}: expected a log, given another program's SQLite file; "
@@ -729,7 +734,7 @@ class _File:
             return False
         # Both are settled with the first page, before which there can be no transaction.
         self.row(f"PRAGMA page_size = {PAGE_BYTES}")
-        self.row("PRAGMA journal_mode = WAL")
+        self._use_wal()
         with self.transaction():
             if self.is_log():
                 return False
@@ -739,6 +744,19 @@ class _File:
             self.row(f"PRAGMA application_id = {APPLICATION_ID}")
             self.row(f"PRAGMA user_version = {FORMAT}")
         return True
+
+    def _use_wal(self) -> None:
+        # SQLite waits for no lock here, where two who wait could do so for each other.
+        deadline_s = time.monotonic() + self._busy_timeout_ms / 1000
+        while True:
+            try:
+                self.row("PRAGMA journal_mode = WAL")
+            except LogLocked:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(RETRY_S)
+            else:
+                return
 
     def _make_partitions(self, topics: Mapping[str, Topic], partitions: int) -> None:
         places = [

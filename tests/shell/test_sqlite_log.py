@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
+    from multiprocessing.synchronize import Barrier
     from pathlib import Path
 
 # Forked children start in milliseconds, for they import nothing again. No log is open meanwhile:
@@ -214,16 +215,20 @@ def test_two_publishers_and_a_worker_do_not_get_in_each_others_way(path: Path) -
         assert sorted(published[b"a"]) == sorted(published[b"b"]) == list(range(2000))
 
 
-def open_and_say(path: Path, pipe: Connection) -> None:
+def open_and_say(path: Path, gate: Barrier, pipe: Connection) -> None:
     """Opens a log that may not be there, publishes one event."""
+    gate.wait(DEADLINE_S)
     with SqliteLog.open_or_create(path, partitions=3) as log:
         log.append(outputs("labels", range(1)))
         pipe.send(dict(log.partitions))
 
 
-def test_several_processes_may_make_the_log_at_once(path: Path) -> None:
+@pytest.mark.parametrize("attempt", range(10))
+def test_several_processes_may_make_the_log_at_once(path: Path, attempt: int) -> None:
     """Of those that find no log one makes it, and all open the same."""
-    children = [start(open_and_say, path) for _ in range(6)]
+    del attempt  # a race is not lost each time
+    gate = FORK.Barrier(6)
+    children = [start(open_and_say, path, gate) for _ in range(6)]
     partitions = [hear(pipe) for _, pipe in children]
     for process, pipe in children:
         finish(process, pipe)
