@@ -124,7 +124,10 @@ class Evaluate:
             self._score(name, name, label, said)
         self._baselines.learn(label, example.label_ts)
         if self._n % EVALUATE_EVERY == 0:
-            outputs += self._evaluations()
+            outputs += [
+                Output("evaluations", each.model.encode(), encode(each), each)
+                for each in self.report()
+            ]
         if self._waiting:
             self._give_up_on_stale(outputs)
 
@@ -136,22 +139,20 @@ class Evaluate:
         self._versions[name] = version
         scores.update(label, said)
 
-    def _evaluations(self) -> list[Output]:
+    def report(self) -> list[Evaluation]:
+        """How every model stands now, the served one first."""
         delays = self._delays.report()
         return [
-            Output("evaluations", name.encode(), encode(evaluation), evaluation)
+            Evaluation(
+                model=name,
+                version=self._versions[name],
+                ts=self._watermark.ms,
+                n=scores.n,
+                scores=scores.report(),
+                coverage=scores.coverage,
+                delay_ms=delays,
+            )
             for name, scores in self._scores.items()
-            for evaluation in [
-                Evaluation(
-                    model=name,
-                    version=self._versions[name],
-                    ts=self._watermark.ms,
-                    n=scores.n,
-                    scores=scores.report(),
-                    coverage=scores.coverage,
-                    delay_ms=delays,
-                )
-            ]
         ]
 
     # --- snapshots -----------------------------------------------------------------------------
