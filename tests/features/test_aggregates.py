@@ -1,0 +1,204 @@
+"""The laws of an aggregate, crossed with every class there is: a new one is tested by existing."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from features_oracle import HALF_LIFE_MS, aggregate, agrees
+
+from stream_ml.features import aggregates
+from stream_ml.features.aggregates import Aggregate, DecayedMean, Variance, exact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+import numpy as np
+
+ARGUMENTS: dict[str, tuple[Any, ...]] = {"decayed_mean": (HALF_LIFE_MS,)}
+
+
+def classes(parent: type[Aggregate] = Aggregate) -> Iterator[type[Aggregate]]:
+    """Every public aggregate of the package."""
+    for kind in parent.__subclasses__():
+        if kind.__module__ == aggregates.__name__ and not kind.__name__.startswith("_"):
+            yield kind
+        yield from classes(kind)
+
+
+def make(kind: type[Aggregate]) -> Any:
+    """A fresh one."""
+    return kind(*ARGUMENTS.get(kind.name, ()))
+
+
+def random_stream(seed: int, count: int) -> list[tuple[int, float]]:
+    """Times and values in order of time, of mixed magnitudes, with repetitions."""
+    rand = random.Random(seed)
+    t, stream = 0, []
+    for _ in range(count):
+        t += rand.choice((0, 1, 10, 100, 5_000))
+        stream.append((t, rand.choice((1e9, 1.0, 2.0, rand.gauss(0, 1), -1e-7))))
+    return stream
+
+
+every_aggregate = pytest.mark.parametrize("kind", sorted(classes(), key=str), ids=lambda k: k.name)
+every_seed = pytest.mark.parametrize("seed", range(3))
+
+
+def test_every_exported_aggregate_is_in_the_matrix() -> None:
+    """What the module exports is what the laws are checked for."""
+    assert sorted([kind.__name__ for kind in classes()] + ["Aggregate"]) == aggregates.__all__
+
+
+@every_aggregate
+@every_seed
+def test_it_equals_brute_force(kind: type[Aggregate], seed: int) -> None:
+    """At every step of a sliding window the answer is that of the textbook definition."""
+    rand = random.Random(seed)
+    running, inside = make(kind), []
+    for t, x in random_stream(seed, 300):
+        running.add(t, x)
+        inside.append((t, x))
+        while inside and rand.random() < 0.5:
+            running.evict(*inside.pop(0))
+        times = np.array([t for t, _ in inside], dtype=int)
+        values = np.array([x for _, x in inside], dtype=float)
+        size = float(abs(values).max()) if inside else 0.0
+        scale = size * size if kind.name == "variance" else size
+
+        assert agrees(aggregate(kind.name, t, times, values), running.value(t), scale)
+
+
+@every_aggregate
+@every_seed
+def test_it_goes_on_from_its_dump(kind: type[Aggregate], seed: int) -> None:
+    """Stored as JSON and loaded at any moment, it goes on bit for bit."""
+    rand = random.Random(seed)
+    running, inside = make(kind), []
+    resumed = make(kind)
+    for t, x in random_stream(seed, 200):
+        inside.append((t, x))
+        for each in (running, resumed):
+            each.add(t, x)
+        while inside and rand.random() < 0.5:
+            oldest = inside.pop(0)
+            for each in (running, resumed):
+                each.evict(*oldest)
+        dump = orjson.dumps(resumed.dump())
+        resumed = make(kind)
+        resumed.load(orjson.loads(dump))
+
+        assert orjson.dumps(running.dump()) == dump
+        assert running.value(t) == resumed.value(t)
+
+
+@every_aggregate
+def test_it_empties_to_the_initial_value(kind: type[Aggregate]) -> None:
+    """After everything is evicted, state and answer are those of a fresh one."""
+    running, stream = make(kind), random_stream(7, 500)
+    for t, x in stream:
+        running.add(t, x)
+    for t, x in stream:
+        running.evict(t, x)
+
+    assert make(kind).dump() == running.dump()
+    assert make(kind).value(0) == running.value(0)
+
+
+@every_aggregate
+@every_seed
+def test_filling_is_adding(kind: type[Aggregate], seed: int) -> None:
+    """Filled at once it is what it is after adding one by one."""
+    stream = random_stream(seed, 100)
+    added, filled = make(kind), make(kind)
+    for t, x in stream:
+        added.add(t, x)
+    filled.fill([t for t, _ in stream], [x for _, x in stream])
+
+    assert added.dump() == filled.dump()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in classes() if kind.any_order], ids=str)
+@every_seed
+def test_any_order_means_any_order(kind: type[Aggregate], seed: int) -> None:
+    """One that says so has the same state whatever the order of adding and evicting."""
+    stream = random_stream(seed, 60)
+    shuffled = random.Random(seed).sample(stream, len(stream))
+    gone = random.Random(seed + 1).sample(stream, 30)
+    states = []
+    for order in (stream, shuffled):
+        running = make(kind)
+        for t, x in order:
+            running.add(t, x)
+        for t, x in gone if order is stream else reversed(gone):
+            running.evict(t, x)
+        states.append(running.dump())
+
+    assert states[0] == states[1]
+
+
+@every_aggregate
+def test_a_subclass_answers_for_its_parents(kind: type[Aggregate]) -> None:
+    """A parent's question to a subclass has the answer that the parent itself would give."""
+    parents = [each for each in kind.__mro__[1:] if each in set(classes())]
+    stream = random_stream(3, 50)
+    for parent in parents:
+        own, other = make(kind), make(parent)
+        for t, x in stream:
+            own.add(t, x)
+            other.add(t, x)
+
+        assert parent.value(own, 0) == other.value(0)
+
+
+def test_variance_far_from_zero_is_right() -> None:
+    """Around 1e9, after values near 0 have come and gone, the variance is right to the bit."""
+    variance = Variance()
+    for _ in range(1_000):
+        variance.add(0, 0.001)
+    for x in (1e9 - 1, 1e9, 1e9 + 1):
+        variance.add(1, x)
+    for _ in range(1_000):
+        variance.evict(0, 0.001)
+
+    assert variance.value(2) == 1.0
+
+
+def test_a_huge_value_leaves_no_trace() -> None:
+    """A value of 1e308 that came and went leaves the sum of the others as it was."""
+    for kind in (aggregates.Sum, aggregates.Mean, Variance):
+        running, untouched = kind(), kind()
+        for t, x in ((0, 0.1), (1, 0.2), (2, -1e-30)):
+            running.add(t, x)
+            untouched.add(t, x)
+        running.add(3, 1e308)
+        running.add(3, 1e308)
+
+        assert running.value(3) is None or kind is aggregates.Mean
+
+        running.evict(3, 1e308)
+        running.evict(3, 1e308)
+
+        assert untouched.dump() == running.dump()
+
+
+def test_decayed_mean_over_many_half_lives() -> None:
+    """Where the window is thousands of half-lives long, the newest value is all that counts."""
+    decayed, stream = DecayedMean(1), [(t * 1_000, float(t)) for t in range(1_000)]
+    for number, (t, x) in enumerate(stream):
+        decayed.add(t, x)
+        if number >= 10:
+            decayed.evict(*stream[number - 10])
+
+        assert decayed.value(t) == x
+
+
+def test_numbers_are_exact() -> None:
+    """The integer that stands for a double is the double itself."""
+    rand = random.Random(5)
+    for _ in range(1_000):
+        x = rand.gauss(0, 1) * 10.0 ** rand.randrange(-20, 300)
+
+        assert exact(x) / aggregates.ONE == x
