@@ -1,4 +1,4 @@
-"""With delayed labels and a refresh after every example, the loop is river's progressive validation.
+"""With a refresh after every example, the loop is river's progressive validation with delays.
 
 River predicts with the live learner at the question and teaches it at the answer; here a frozen
 snapshot predicts, and is renewed after each example. What is said must be the same to 1e-9.
@@ -35,7 +35,7 @@ START_MS = int(dt.datetime(2024, 1, 1, tzinfo=dt.UTC).timestamp() * 1000)
 ROWS = 300
 
 
-def _constant(rows: int, seed: int) -> list[int]:
+def _constant(rows: int, _: int) -> list[int]:
     return [7] * rows
 
 
@@ -44,7 +44,7 @@ def _per_row(rows: int, seed: int) -> list[int]:
     return [rand.choice([0, 0, 1, 2, 5, 30, 100]) for _ in range(rows)]
 
 
-def _none(rows: int, seed: int) -> list[int]:
+def _none(rows: int, _: int) -> list[int]:
     return [0] * rows
 
 

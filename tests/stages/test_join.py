@@ -1,0 +1,218 @@
+"""Join: the set of examples is a function of the logs, whatever order they are read in."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_ml.codec import encode_prediction
+from stream_ml.records import Prediction, Record, Source
+from stream_ml.stages.join import Join
+from tests.simulation.world import START_MS, pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+HORIZON = pipeline.horizon_ms
+LATENESS = pipeline.lateness_ms
+EVENT_PARTITIONS = 2
+
+
+def _prediction(event_id: str, ts: int, partition: int, offset: int) -> Record:
+    prediction = Prediction(
+        event_id, "k", ts, Source(partition, offset), "m@0", -1, 0.5, False, {"x": 1.0}, {}
+    )
+    return Record("predictions", 0, offset, None, encode_prediction(prediction), START_MS * 2)
+
+
+def _label(event_id: str, ts: int, offset: int) -> Record:
+    value = orjson.dumps({"event_id": event_id, "ts": ts, "label": True})
+    return Record("labels", 0, offset, None, value, START_MS * 2)
+
+
+def _world(rand: random.Random) -> tuple[list[Record], list[Record]]:
+    """Predictions and labels of one join partition, each in its partition's order."""
+    asked = []
+    ts = START_MS
+    for number in range(60):
+        ts += rand.randrange(3_000)
+        asked.append((f"e{number}", ts - rand.choice([0, 0, 0, LATENESS // 2])))
+    predictions = [
+        _prediction(event_id, at, rand.randrange(EVENT_PARTITIONS), offset)
+        for offset, (event_id, at) in enumerate(asked)
+    ]
+    truths = [
+        (at + rand.choice([-5_000, 0, 10, HORIZON // 2, HORIZON, HORIZON + 1, 3 * HORIZON]), e)
+        for e, at in asked
+        for _ in range(rand.choice([0, 1, 1, 2]))
+    ]
+    truths += [(START_MS + rand.randrange(100_000), f"unknown-{i}") for i in range(5)]
+    truths.sort(key=lambda truth: truth[0] + rand.randrange(10_000))
+    labels = [_label(event_id, at, offset) for offset, (at, event_id) in enumerate(truths)]
+    return predictions, labels
+
+
+def _interleaved(
+    rand: random.Random, predictions: list[Record], labels: list[Record]
+) -> Iterator[list[Record]]:
+    """Both topics in random alternation and random batches, each in its own order."""
+    topics = [list(predictions), list(labels)]
+    bias = rand.random()
+    while any(topics):
+        topic = topics[rand.random() < bias] or topics[0] or topics[1]
+        size = rand.choice([1, 1, 3, 20])
+        yield topic[:size]
+        del topic[:size]
+
+
+def _joined(join: Join, batches: Iterator[list[Record]]) -> set[tuple[str, int, int]]:
+    outputs = itertools.chain.from_iterable(map(join.apply, batches))
+    examples = [output.memo for output in outputs if output.topic == "examples"]
+    pairs = [(e.prediction.event_id, e.prediction.ts, e.label_source.offset) for e in examples]
+    assert len(pairs) == len(set(pairs)), "a pair was joined twice"
+    return set(pairs)
+
+
+def _by_definition(predictions: list[Record], labels: list[Record]) -> set[tuple[str, int, int]]:
+    """Rule 2 spelled out over whole logs: the first label in time whose watermark is in time."""
+    asked = {}
+    for record in predictions:
+        members = orjson.loads(record.value or b"")
+        asked[members["event_id"]] = members["ts"]
+    pairs = {}
+    watermark = -1
+    for record in labels:
+        members = orjson.loads(record.value or b"")
+        event_id, at = members["event_id"], members["ts"]
+        watermark = max(watermark, at)
+        if event_id in asked and event_id not in pairs:
+            ts = asked[event_id]
+            if ts <= at and watermark <= ts + HORIZON:
+                pairs[event_id] = (event_id, ts, record.offset)
+    return set(pairs.values())
+
+
+@given(st.integers(0, 2**32))
+def test_any_interleaving_joins_the_pairs_that_the_definition_names(seed: int) -> None:
+    """Labels first, predictions first, or any mixture: the same examples."""
+    rand = random.Random(seed)
+    predictions, labels = _world(rand)
+    expected = _by_definition(predictions, labels)
+
+    for _ in range(4):
+        join = Join(pipeline, EVENT_PARTITIONS)
+        assert expected == _joined(join, _interleaved(rand, predictions, labels))
+        counts = join.counts
+        judged = sum(
+            counts[name]
+            for name in ("joined", "late", "orphan", "duplicate_label", "label_before_event")
+        )
+        assert len(labels) == judged + join.pending["labels"]
+        assert len(predictions) == (
+            counts["joined"] + counts["expired"] + join.pending["predictions"]
+        )
+
+
+def test_a_label_judged_when_its_prediction_turns_up_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check notices a join that judges a label by interleaving instead of by its offset."""
+    judge = Join._judge
+
+    def by_interleaving(self: Join, label: Any, ts: int, _: int, *, joined: bool) -> None:
+        judge(self, label, ts, self._labels_watermark, joined=joined)
+
+    monkeypatch.setattr(Join, "_judge", by_interleaving)
+    rand = random.Random(1)
+    caught = 0
+    for _ in range(50):
+        predictions, labels = _world(rand)
+        join = Join(pipeline, EVENT_PARTITIONS)
+        joined = _joined(join, _interleaved(rand, predictions, labels))
+        caught += joined != _by_definition(predictions, labels)
+    assert caught > 0
+
+
+@given(st.integers(0, 2**32))
+def test_state_written_and_taken_up_goes_on_alike(seed: int) -> None:
+    """A join restored from its pieces at any point emits what the one that went on emits."""
+    rand = random.Random(seed)
+    predictions, labels = _world(rand)
+    batches = list(_interleaved(rand, predictions, labels))
+    expected = Join(pipeline, EVENT_PARTITIONS)
+    join, pieces = Join(pipeline, EVENT_PARTITIONS), dict[str, bytes]()
+
+    for batch in batches:
+        if rand.random() < 0.3:
+            for name, piece in join.dirty():
+                if piece is None:
+                    pieces.pop(name, None)
+                else:
+                    pieces[name] = piece
+            join = Join(pipeline, EVENT_PARTITIONS)
+            join.restore(pieces.items())
+        assert [o.value for o in expected.apply(batch)] == [o.value for o in join.apply(batch)]
+
+    assert expected.counts == join.counts
+    assert expected.pending == join.pending
+
+
+def test_without_labels_the_oldest_predictions_give_way_and_an_alert_is_raised() -> None:
+    """At `pending_max` the oldest waiting prediction is dropped, counted and alerted."""
+    small = pipeline_with_pending_max(10)
+    join = Join(small, 1)
+    predictions = [_prediction(f"e{i}", START_MS + i, 0, i) for i in range(25)]
+
+    outputs = join.apply(predictions)
+
+    assert {"predictions": 10, "labels": 0} == join.pending
+    assert 15 == join.counts["dropped"]
+    assert ["alerts"] == [output.topic for output in outputs]
+    late = join.apply([_label("e3", START_MS + 100, 0)])
+    assert ["dead-letters"] == [output.topic for output in late]
+    kept = join.apply([_label("e20", START_MS + 100, 1)])
+    assert ["examples"] == [output.topic for output in kept]
+
+
+def test_labels_for_nothing_give_way_at_pending_max() -> None:
+    """At `pending_max` the oldest waiting label becomes an orphan; nothing vanishes unsaid."""
+    join = Join(pipeline_with_pending_max(10), 1)
+
+    outputs = join.apply([_label(f"u{i}", START_MS + i, i) for i in range(25)])
+
+    assert {"predictions": 0, "labels": 10} == join.pending
+    assert 15 == join.counts["orphan"]
+    assert Counter({"dead-letters": 15, "alerts": 1}) == Counter(o.topic for o in outputs)
+
+
+def test_each_refused_label_says_why() -> None:
+    """Late, duplicate, before its event and unknown are told apart."""
+    join = Join(pipeline, 1)
+    join.apply([_prediction("a", START_MS, 0, 0), _prediction("b", START_MS + 10, 0, 1)])
+    labels = [
+        _label("b", START_MS, 0),
+        _label("a", START_MS + 5, 1),
+        _label("a", START_MS + 6, 2),
+        _label("nobody", START_MS + 7, 3),
+        _label("b", START_MS + 11 + HORIZON, 4),
+    ]
+
+    outputs = join.apply(labels)
+    outputs += join.apply([_prediction("z", START_MS + 10 * HORIZON, 0, 2)])
+
+    reasons = [output.memo.reason for output in outputs if output.topic == "dead-letters"]
+    assert ["label_before_event", "duplicate_label", "late", "orphan"] == reasons
+
+
+def pipeline_with_pending_max(pending_max: int) -> Any:
+    """The world's pipeline with a small bound."""
+    return replace(pipeline, pending_max=pending_max)
