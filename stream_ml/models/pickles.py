@@ -9,7 +9,7 @@ A pickle is a program. Whoever may write one may call whatever `find_class` hand
    list of plain state classes, in the packages below. What reads files or the network
    (`datasets`, `stream`), runs other code (`compat`, `checks`, `evaluate`) or draws is not.
 3. `getattr`, which river needs to pickle a bound method of its own, is replaced by one that gives
-   four known methods of river objects and nothing else.
+   the methods listed below and nothing else.
 4. A pickle may also *set attributes on a class* it was handed (`BUILD` does). Everything handed
    out is compared with what it was before, put back, and the pickle refused.
 
@@ -373,7 +373,9 @@ def _not_allowed(module: str, name: str) -> SnapshotRefused:
 
 
 def _bound_method(owner: Any, name: str) -> Any:
-    """What `getattr` is to a pickle of ours: a known method of a river object."""
+    """What `getattr` is to a pickle of ours: a known method of a river object or class."""
+    if isinstance(owner, type):  # how protocol 3 spells a dotted name
+        return _resolve(owner.__module__, f"{owner.__qualname__}.{name}")
     for cls in type(owner).__mro__:
         method = vars(cls).get(name)
         if method is not None and (cls.__module__, name) in _METHODS:

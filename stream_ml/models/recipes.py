@@ -17,14 +17,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from river import base, compose
+from river import base, compose, multiclass
 
 from stream_ml.errors import Problem, SnapshotRefused, StreamMLError
 from stream_ml.models import pickles
 from stream_ml.models.digest import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from stream_ml.records import Answer, LabelValue
 
@@ -149,7 +149,8 @@ class Recipe:
         """What is wrong with this recipe for this task; nothing, if the list is empty."""
         if not isinstance(self.estimator, base.Estimator):
             return [Problem(path, "an estimator of river", _brief(self.estimator))]
-        return [*_misfits(self.estimator, task, path), *_irreproducible(self.estimator, path)]
+        # What has the wrong kind is replaced, not seeded.
+        return _misfits(self.estimator, task, path) or _irreproducible(self.estimator, path)
 
 
 def _misfits(estimator: Any, task: Task, path: str) -> list[Problem]:
@@ -170,25 +171,30 @@ def _irreproducible(estimator: Any, path: str) -> list[Problem]:
     except SnapshotRefused as refused:
         return [Problem(path, "an estimator that a snapshot can hold", str(refused))]
     problems = []
+    if any(isinstance(part, multiclass.OneVsOneClassifier) for part in _parts(estimator)):
+        # It pairs labels in the order of a set of str, which differs between processes.
+        expected = "multiclass.OneVsRestClassifier, which learns the same in every process"
+        problems.append(Problem(path, expected, "multiclass.OneVsOneClassifier"))
     if digest(estimator) != digest(estimator.clone()):
         problems.append(Problem(path, "an estimator that has learned nothing", "a trained one"))
     one, other = estimator.clone(), estimator.clone()
     if digest(one, generators=True) != digest(other, generators=True):
-        given = f"none for {', '.join(_seedless(estimator))}"
+        seedless = {type(p).__name__ for p in _parts(estimator) if getattr(p, "seed", 0) is None}
+        given = f"none for {', '.join(sorted(seedless))}"
         problems.append(Problem(path, "a seed, so that a replay gives the same model", given))
     return problems
 
 
-def _seedless(part: Any) -> list[str]:
-    """Names of the parts that river would seed from the operating system."""
-    if isinstance(part, base.Base):
-        inner = [name for value in vars(part).values() for name in _seedless(value)]
-        own = [type(part).__name__] if getattr(part, "seed", 0) is None else []
-        return sorted({*own, *inner})
-    if isinstance(part, list | tuple | dict):
-        values = part.values() if isinstance(part, dict) else part
-        return sorted({name for value in values for name in _seedless(value)})
-    return []
+def _parts(whole: Any) -> Iterator[Any]:
+    """The river objects that an estimator is made of, itself the first."""
+    if isinstance(whole, base.Base):
+        yield whole
+        whole = vars(whole)
+    if isinstance(whole, dict):
+        whole = list(whole.values())
+    if isinstance(whole, list | tuple):
+        for part in whole:
+            yield from _parts(part)
 
 
 def describe(part: Any) -> str:
@@ -226,7 +232,8 @@ def _parameters(part: Any) -> list[str]:
     for name, parameter in inspect.signature(type(part)).parameters.items():
         value = vars(part).get(name, parameter.empty) if hasattr(part, "__dict__") else None
         if parameter.kind is parameter.VAR_POSITIONAL:
-            given += map(describe, value if isinstance(value, list | tuple | set) else ())
+            values = list(map(describe, value)) if isinstance(value, list | tuple | set) else []
+            given += sorted(values) if isinstance(value, set) else values
         elif value is not parameter.empty:
             given.append(f"{name}={describe(value)}")
     return given
@@ -240,7 +247,9 @@ def _class_name(cls: type) -> str:
 
 
 def _brief(given: Any) -> str:
-    if isinstance(given, base.Estimator):
-        text = describe(given)
-        return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - a line's worth
-    return f"the class {given.__qualname__}" if isinstance(given, type) else repr(given)[:80]
+    """What was given, without its parameters."""
+    if isinstance(given, compose.Pipeline):
+        return " | ".join(map(_brief, given.steps.values()))
+    if isinstance(given, base.Base):
+        return _class_name(type(given))
+    return f"the class {_class_name(given)}" if isinstance(given, type) else repr(given)[:80]

@@ -153,6 +153,9 @@ def take(
         SnapshotRefused: `class_not_allowed`, `golden` (an answer is not finite), or `too_large`,
             with the size.
     """
+    for figure, value in (epoch or {}).items():
+        if isinstance(value, float) and not math.isfinite(value):  # orjson would write null
+            raise AssertionError(f"the figure {figure} of {name}@{version} is {value}")
     pickled = dumps(learner)
     copy = loads(pickled)
     identity = digest(copy)  # before it is asked: some models prepare themselves when asked
