@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
 
-# About 3 MB of memory per buffer, and a changelog record that can still be written in chunks.
+# About 8 MB of memory per buffer, and a piece of some 3 MB, which a shell stores in chunks.
 WINDOW_EVENTS_MAX = 100_000
 
 # One of three, told apart without a call: a scalar's name and what computes it; or what writes
@@ -428,7 +428,7 @@ class FeatureState:
         number, place = self._series[buffer.series.id]
         buffers = self._buffers[number][buffer.entity]
         buffers[place] = None
-        if not any(buffers):
+        if all(other is None for other in buffers):
             del self._buffers[number][buffer.entity]
         key = _key(buffer)
         self._buffers_of[key] -= 1

@@ -540,20 +540,24 @@ def one_hot(field: str, categories: Sequence[Any] | None = None) -> Feature:
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """A number of the calendar: how it is called, how many there are, how to read it."""
+    """A number of the calendar: in UTC it is `(t // unit_ms + offset) % size`."""
 
     word: str
+    unit_ms: int
+    offset: int
     size: int
-    utc: Callable[[int], int]
     local: Callable[[datetime], int]
 
 
-HOUR = _Clock("hour_of_day", 24, lambda t: t // 3_600_000 % 24, lambda moment: moment.hour)
+HOUR = _Clock("hour_of_day", 3_600_000, 0, 24, lambda moment: moment.hour)
 # The epoch was a Thursday; Monday is 0.
-WEEKDAY = _Clock("weekday", 7, lambda t: (t // 86_400_000 + 3) % 7, lambda moment: moment.weekday())
+WEEKDAY = _Clock("weekday", 86_400_000, 3, 7, lambda moment: moment.weekday())
 
 
 def _zone(tz: str) -> tzinfo | None:
+    if tz == "UTC":
+        # Needs no time zone database, which not every machine has.
+        return UTC
     try:
         return ZoneInfo(tz)
     except (ValueError, OSError, TypeError, AttributeError, KeyError):
@@ -567,7 +571,8 @@ def _calendar_mistakes(tz: Any) -> Iterator[Mistake]:
 
 def _reader(clock: _Clock, tz: str) -> Callable[[int], int]:
     if tz == "UTC":
-        return clock.utc
+        unit_ms, offset, size = clock.unit_ms, clock.offset, clock.size
+        return lambda t: (t // unit_ms + offset) % size
     zone, local = _zone(tz), clock.local
 
     def read(t: int) -> int:
@@ -604,6 +609,9 @@ class CalendarNumber(Scalar):
         return True
 
     def compile(self, plan: Plan) -> Evaluate:
+        if self.tz == "UTC":
+            unit_ms, offset, size = self.clock.unit_ms, self.clock.offset, self.clock.size
+            return lambda fields, t, answers: float((t // unit_ms + offset) % size)
         read = _reader(self.clock, self.tz)
         return lambda fields, t, answers: float(read(t))
 

@@ -27,9 +27,9 @@ the order of the log, with a moment `asked` up to which it has moved:
    the buffer as it was: an aggregate that may go in any order is moved to where the question is
    and back, for another a fresh one is filled. At worst that is O(events in the window).
 5. Events before `asked - lateness - longest window` are dropped as the buffer moves: no event
-   that is not too late can ask for them. The whole buffer is dropped when the watermark has
-   passed its newest event by as much (`FeatureState.advance`). Over `window_events_max` the
-   oldest event is dropped, and counted.
+   that is not too late can ask for them. The newest stays until the whole buffer is dropped,
+   which is when the watermark has passed it by as much (`FeatureState.advance`). Over
+   `window_events_max` the oldest event is dropped, and counted.
 6. What is stored are the aggregates' own states, as they are: nothing is computed again when a
    buffer is restored. Physical details (the room before `start`) are not stored.
 
@@ -428,9 +428,6 @@ class Buffer:
         self.live = True
         self.changed = False
 
-    def __len__(self) -> int:
-        return len(self.times) - self.start
-
     @property
     def keep_until(self) -> int:
         """The last watermark at which an event that is not too late can still ask for it."""
@@ -456,7 +453,8 @@ class Buffer:
             tails[k] = tail
         oldest, start = t - self.series.keep_ms, self.start
         if start < head and times[start] < oldest:
-            self.start = bisect_left(times, oldest, start)
+            # The newest stays, whatever its age: it tells when the buffer as a whole can go.
+            self.start = min(bisect_left(times, oldest, start), head - 1)
             if self.start >= RECLAIM_MIN and self.start * 2 >= head:
                 self._reclaim()
 

@@ -21,14 +21,14 @@ SCHEMA: dict[str, FieldType] = {
 }
 
 
-def random_events(seed: int, count: int, keys: int = 4) -> list[Event]:
+def random_events(seed: int, count: int, keys: int = 4, jumps: float = 0.001) -> list[Event]:
     """Events with magnitudes from 1e-6 to 1e9, late ones, and many at the same time."""
     rand = random.Random(seed)
     events, now = [], 0
     for number in range(count):
         if rand.random() < 0.6:
             now += rand.randrange(40)
-        if rand.random() < 0.001:
+        if rand.random() < jumps:
             now += 30_000
         late = rand.random() < 0.25
         t = max(0, now - rand.randrange(LATENESS_MS + 1)) if late else now
@@ -68,17 +68,17 @@ class BruteForce:
 def aggregate(name: str, t: int, times: np.ndarray, values: np.ndarray) -> float | None:
     """An aggregate by its textbook definition; None where it is left out."""
     n = len(values)
-    if name == "count":
-        return float(n)
-    if name == "sum":
-        return math.fsum(values)
-    if name == "distinct":
-        return float(len(set(values.tolist())))
-    if n == 0:
+    if name in ("count", "sum", "distinct"):
+        return {
+            "count": lambda: float(n),
+            "sum": lambda: math.fsum(values),
+            "distinct": lambda: float(len(set(values.tolist()))),
+        }[name]()
+    if n < (2 if name == "variance" else 1):
         return None
     if name == "variance":
         mean = math.fsum(values) / n
-        return math.fsum((values - mean) ** 2) / (n - 1) if n > 1 else None
+        return math.fsum((values - mean) ** 2) / (n - 1)
     if name == "decayed_mean":
         weights = 0.5 ** ((t - times) / HALF_LIFE_MS)
         return math.fsum(weights * values) / math.fsum(weights)

@@ -43,7 +43,7 @@ FIELDS: dict[str, Any] = {
     "kind": "y",
     "maybe": None,
     "text": "red",
-}  # fmt: skip - one line reads as the event it is
+}
 # Wednesday, 1 January 2025, 03:30 in UTC; still Tuesday in New York.
 NEW_YEAR_MS = 1_735_702_200_000
 
@@ -233,7 +233,7 @@ def test_equal_declarations_have_equal_hashes() -> None:
         (hour_of_day(encode="words"), "`encode` to be number, cycle or one_hot", "str 'words'"),  # type: ignore[arg-type]  # the mistake
         ("a", "a feature, such as field('amount')", "str 'a'"),
     ],
-)  # fmt: skip - one line per mistake
+)
 def test_every_mistake_says_what_was_expected(feature: Any, expected: str, given: str) -> None:
     """A mistake names its feature's place, what was expected there and what was given."""
     (problem,) = FeatureSet.check([field("a"), feature], SCHEMA)
