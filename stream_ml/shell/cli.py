@@ -1,0 +1,149 @@
+"""The command line `stream-ml`: parses, calls the command, and says what went wrong.
+
+Errors that were foreseen are one message on standard error and an exit code, without a traceback.
+A traceback is a mistake of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Never
+
+from stream_ml import __version__
+from stream_ml.errors import StreamMLError, UsageError
+from stream_ml.shell.commands import backtest, config, demo, models, status, topics
+from stream_ml.shell.commands.command import Example
+from stream_ml.shell.settings import SETTINGS, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_ml.shell.commands.command import Command
+
+__all__ = ["COMMANDS", "EXAMPLES", "main", "parser"]
+
+COMMANDS: tuple[Command, ...] = (
+    demo.COMMAND,
+    backtest.COMMAND,
+    models.COMMAND,
+    status.COMMAND,
+    topics.COMMAND,
+    config.COMMAND,
+)
+
+EXAMPLES = (
+    Example("stream-ml demo", "replay half a year of real flights, and see what learning is worth"),
+    Example(
+        "stream-ml --pipeline stream_ml.examples.cards:cards backtest cards.jsonl",
+        "run a declared pipeline over a file of events and labels",
+    ),
+    Example(
+        "stream-ml --broker sqlite:runs/demo/log.sqlite status --format json",
+        "how the pipeline on that log is getting on, for a machine to read",
+    ),
+)
+
+EXIT_CODES = """\
+exit codes:
+    0  done
+    1  failed
+    2  wrong usage, setting or declaration
+    3  the log refused: not there, locked, full, or not a log
+  130  interrupted
+"""
+INTERRUPTED = 130
+FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: what follows `stream-ml`; by default those of this process.
+
+    Returns:
+        The exit code, see `stream-ml --help`.
+    """
+    try:
+        _run(arguments)
+        sys.stdout.flush()
+    except StreamMLError as error:
+        return _failed(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _failed("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is still buffered goes nowhere, lest the
+        # interpreter complain of it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return _failed(f"{error.filename or 'system'}: {error.strerror or error}", FAILED)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    root = _Parser(
+        prog="stream-ml",
+        description="Streaming machine learning with continual learning.",
+        epilog=_epilog(EXAMPLES) + "\n" + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"stream-ml {__version__}")
+    _add_settings(root)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        described = commands.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            epilog=_epilog(command.examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        _add_settings(described)
+        described.add_argument(
+            "--format", choices=("text", "json"), default="text", help="for people or for machines"
+        )
+        command.add_arguments(described)
+        described.set_defaults(run=command.run)
+    return root
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one message, and the way out."""
+
+    def error(self, message: str) -> Never:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    try:
+        given = parser().parse_args(arguments)
+    except SystemExit:
+        return  # argparse has printed the help or the version
+    options = {name: getattr(given, name, None) for name in SETTINGS}
+    given.run(given, Settings.load(options))
+
+
+def _add_settings(to: argparse.ArgumentParser) -> None:
+    for setting in SETTINGS.values():
+        if setting.option is not None:
+            to.add_argument(
+                setting.option,
+                metavar=setting.expected.partition(",")[0],
+                # Suppressed, so that it may stand before the command or after it.
+                default=argparse.SUPPRESS,
+                help=f"{setting.meaning} (else {setting.variable})",
+            )
+
+
+def _epilog(examples: tuple[Example, ...]) -> str:
+    return "\n".join(["examples:", *map(str, examples), ""])
+
+
+def _failed(message: str, code: int) -> int:
+    sys.stderr.write(f"stream-ml: {message}\n")
+    return code

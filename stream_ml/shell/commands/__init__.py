@@ -1,0 +1,1 @@
+"""The commands of `stream-ml`: one command, one small file. They parse, call and print."""

@@ -1,0 +1,50 @@
+"""What every command is: a name, a help text that shows it at work, its arguments, what it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
+
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["Command", "Example", "no_arguments"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A command line as one types it, and what it does."""
+
+    line: str
+    does: str
+
+    def __str__(self) -> str:
+        return f"  {self.line}\n      {self.does}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command. `run` prints what it found and returns nothing: what goes wrong is raised.
+
+    Attributes:
+        name: what one types after `stream-ml`.
+        help: a phrase for the list of commands.
+        description: what it does, for its own help.
+        examples: ways to use it.
+        add_arguments: puts its own arguments into its parser.
+        run: does it.
+    """
+
+    name: str
+    help: str
+    description: str
+    examples: tuple[Example, ...]
+    add_arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace, Settings], None]
+
+
+def no_arguments(_: ArgumentParser) -> None:
+    """For commands that have none of their own."""

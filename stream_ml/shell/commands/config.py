@@ -1,0 +1,78 @@
+"""`config`: every setting, its value, who set it, and what it means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.shell.commands.command import Command, Example, no_arguments
+from stream_ml.shell.commands.output import NOTHING, aligned, write, write_json
+from stream_ml.shell.settings import DEFAULT, SETTINGS, Setting, Settings, key_file
+from stream_ml.shell.sqlite_log import MEMORY
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+__all__ = ["COMMAND"]
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print the settings as they are for a command called like this one."""
+    shown = [_shown(setting, settings) for setting in SETTINGS.values()]
+    if arguments.format == "json":
+        write_json(shown)
+        return
+    blocks = [
+        f"{each['name']} = {NOTHING if each['value'] is None else each['value']}\n"
+        + "\n".join(
+            f"    {line}"
+            for line in aligned(
+                [
+                    ["from", each["source"]],
+                    ["set by", " or ".join(filter(None, (each["option"], each["variable"])))],
+                    ["takes", each["expected"]],
+                    ["means", each["meaning"]],
+                ]
+            ).splitlines()
+        )
+        for each in shown
+    ]
+    write("\n\n".join(blocks))
+
+
+def _shown(setting: Setting, settings: Settings) -> dict[str, Any]:
+    secret = setting.name == "key"
+    return {
+        "name": setting.name,
+        "value": None if secret else getattr(settings, setting.name),
+        "source": _key_source(settings) if secret else settings.source(setting.name),
+        "option": setting.option,
+        "variable": setting.variable,
+        "expected": setting.expected,
+        "meaning": setting.meaning,
+    }
+
+
+def _key_source(settings: Settings) -> str:
+    source = settings.source("key")
+    if source != DEFAULT:
+        return source
+    if settings.path == MEMORY:
+        return "made for each run, as the log is"
+    file = key_file(settings.path)
+    return f"{file}" if file.exists() else f"{file}, made on first use"
+
+
+COMMAND = Command(
+    name="config",
+    help="every setting, its value and where it came from",
+    description=(
+        "Shows every setting: what it is, who says so, what it takes and means. An option comes\n"
+        "before the environment, the environment before the default."
+    ),
+    examples=(
+        Example("stream-ml config", "what a command run here would use"),
+        Example("stream-ml --broker sqlite:other.sqlite config --format json", "with an option"),
+    ),
+    add_arguments=no_arguments,
+    run=run,
+)

@@ -1,0 +1,172 @@
+"""`models`: what serves, what challenges it, and how that came to be."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.errors import BadRecord
+from stream_ml.models.snapshot import decode
+from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.output import NOTHING, aligned, moment, span, write, write_json
+from stream_ml.shell.commands.reading import existing_log, last_records, read_registry
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator
+
+    from stream_ml.records import Decision, ModelRef, ServingSet
+    from stream_ml.shell.commands.reading import Registry
+    from stream_ml.shell.log import Log
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+DECISIONS = 10
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print the serving set and the last decisions."""
+    with existing_log(settings, "models") as log:
+        key = settings.verifying_key(settings.path)
+        registry = read_registry(log, key, arguments.decisions)
+        shown = _shown(log, registry)
+    shown["notes"] = registry.notes(checked=key is not None)
+    if arguments.format == "json":
+        write_json({"log": settings.path, **shown})
+    else:
+        write("\n\n".join(_blocks(settings.path, shown)))
+
+
+def _shown(log: Log, registry: Registry) -> dict[str, Any]:
+    newest = registry.newest
+    return {
+        "pipeline": registry.pipeline,
+        "since": None if registry.since is None else _decision(registry.since),
+        "models": [] if newest is None else list(_models(log, newest.serving)),
+        "decisions": [_decision(decision) for decision in registry.recent],
+    }
+
+
+def _models(log: Log, serving: ServingSet) -> Iterator[dict[str, Any]]:
+    now_ms = _newest_prediction_ms(log)
+    for role, ref in _roles(serving):
+        examples, taken_ms = _taken(log, ref)
+        age_ms = None
+        if now_ms is not None and taken_ms is not None and taken_ms >= 0:
+            age_ms = max(0, now_ms - taken_ms)
+        yield {
+            "role": role,
+            "model": ref.model,
+            "examples": examples,
+            "taken_ts": taken_ms,
+            "age_ms": age_ms,
+            "digest": ref.digest,
+        }
+
+
+def _roles(serving: ServingSet) -> Iterator[tuple[str, ModelRef]]:
+    yield "champion", serving.champion
+    for ref in serving.challengers.values():
+        yield "challenger", ref
+    if serving.predecessor is not None:
+        yield "predecessor", serving.predecessor
+    if serving.first is not None:
+        yield "first", serving.first
+
+
+def _taken(log: Log, ref: ModelRef) -> tuple[int | None, int | None]:
+    """How many examples are in a snapshot, and the time of events it was taken at."""
+    for record in log.read("models", 0, ref.offset, 1):
+        # What compaction has left in its place is another.
+        if record.offset == ref.offset and record.value is not None:
+            with suppress(BadRecord):
+                snapshot = decode(record.value)
+                return snapshot.examples["count"], snapshot.epoch.get("watermark")
+    return None, None
+
+
+def _newest_prediction_ms(log: Log) -> int | None:
+    times = [orjson.loads(r.value or b"{}").get("ts") for r in last_records(log, "predictions", 1)]
+    return max((ts for ts in times if ts is not None), default=None)
+
+
+def _decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "number": decision.number,
+        "kind": decision.kind,
+        "ts": decision.ts,
+        "actor": decision.actor,
+        "champion": decision.serving.champion.model,
+        "reason": decision.reason,
+    }
+
+
+def _blocks(path: str, shown: dict[str, Any]) -> Iterator[str]:
+    since = shown["since"]
+    if since is None:
+        yield f"{path}: nothing serves yet: no worker has run on this log"
+    else:
+        serves = "from the start" if since["ts"] < 0 else f"since {moment(since['ts'])}"
+        yield (
+            f"pipeline {shown['pipeline']}: {since['champion']} serves {serves} "
+            f"(decision {since['number']}, {since['kind']} by {since['actor']})"
+        )
+        rows = [
+            [
+                each["role"],
+                each["model"],
+                NOTHING if each["examples"] is None else f"{each['examples']:,}",
+                moment(each["taken_ts"]),
+                span(each["age_ms"]),
+            ]
+            for each in shown["models"]
+        ]
+        head = ["role", "model", "examples", "taken at", "age"]
+        yield aligned([head, *rows], right=[2])
+    if shown["decisions"]:
+        rows = [
+            [str(d["number"]), moment(d["ts"]), d["kind"], d["actor"], d["champion"], d["reason"]]
+            for d in shown["decisions"]
+        ]
+        head = ["decision", "at", "kind", "by", "champion", "reason"]
+        yield aligned([head, *rows], right=[0])
+    yield from shown["notes"]
+
+
+def _count(text: str) -> int:
+    with suppress(ValueError):
+        if int(text) >= 0:
+            return int(text)
+    raise ArgumentTypeError(f"expected a whole number from 0, given {text!r}")
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--decisions",
+        type=_count,
+        default=DECISIONS,
+        metavar="N",
+        help=f"how many of the last decisions to show (default {DECISIONS})",
+    )
+
+
+COMMAND = Command(
+    name="models",
+    help="what serves, what challenges it, recent decisions",
+    description=(
+        "Shows the models that answer: the champion, which serves; its challengers, which are\n"
+        "asked as well and scored; its predecessor, and the first one, never updated. Times and\n"
+        "ages are those of events. Only reads, also while a worker runs."
+    ),
+    examples=(
+        Example("stream-ml models", "those on the log that is set"),
+        Example("stream-ml --broker sqlite:runs/demo/log.sqlite models", "those of the demo"),
+        Example("stream-ml models --decisions 100 --format json", "with more history, as JSON"),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -1,0 +1,114 @@
+"""What commands read off a log that a worker may be at work on: without its place, in its way."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.codec import decode_decision
+from stream_ml.errors import BadRecord, LogError
+from stream_ml.shell.replay import read_all
+from stream_ml.shell.sqlite_log import SqliteLog
+
+if TYPE_CHECKING:
+    from stream_ml.records import Decision, Record
+    from stream_ml.shell.log import Log
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["Registry", "existing_log", "is_empty", "last_records", "piece", "read_registry"]
+
+
+def existing_log(settings: Settings, command: str) -> SqliteLog:
+    """The log that is set, which must be there: reading makes none.
+
+    Raises:
+        LogError: it is not.
+    """
+    path = settings.path
+    if not Path(path).exists():
+        raise LogError(
+            f"{command}: expected a log at {path}, given no file; name another with "
+            "--broker sqlite:PATH, or make one with `stream-ml demo`"
+        )
+    return SqliteLog.open(path)
+
+
+def is_empty(log: Log) -> bool:
+    """Whether nothing was ever published or written."""
+    return not any(
+        log.end_offset(topic, p) for topic, count in log.partitions.items() for p in range(count)
+    )
+
+
+@dataclass(slots=True)
+class Registry:
+    """What the registry says, read to its end.
+
+    Attributes:
+        pipeline: whose decisions they are.
+        newest: the last decision; None before the first.
+        since: the decision that made the champion serve.
+        recent: the last ones, oldest first.
+        refused: how many records are not signed with our key, and count for nothing.
+    """
+
+    pipeline: str | None = None
+    newest: Decision | None = None
+    since: Decision | None = None
+    recent: deque[Decision] = field(default_factory=deque)
+    refused: int = 0
+
+    def fold(self, record: Record, key: bytes | None) -> None:
+        """Take in one more record."""
+        try:
+            decision = decode_decision(record.value, key)
+        except BadRecord:
+            self.refused += 1
+            return
+        if self.newest is None or self.newest.serving.champion != decision.serving.champion:
+            self.since = decision
+        self.pipeline = (record.key or b"").decode(errors="replace")
+        self.newest = decision
+        self.recent.append(decision)
+
+    def notes(self, *, checked: bool) -> list[str]:
+        """What a reader should know of the signatures."""
+        notes = []
+        if not checked:
+            notes.append("signatures were not checked: no key is set, and none lies by the log")
+        if self.refused:
+            notes.append(
+                f"{self.refused:,} records of the registry are not signed with our key, and count "
+                "for nothing; set STREAM_ML_KEY to the key that the worker has"
+            )
+        return notes
+
+
+def read_registry(log: Log, key: bytes | None, recent: int) -> Registry:
+    """The registry, with its last `recent` decisions; signatures are checked if there is a key."""
+    registry = Registry(recent=deque(maxlen=recent))
+    for record in read_all(log, "registry"):
+        registry.fold(record, key)
+    return registry
+
+
+def last_records(log: Log, topic: str, count: int) -> list[Record]:
+    """Up to so many of the last records of a topic's each partition."""
+    records = []
+    for partition in range(log.partitions[topic]):
+        end = log.end_offset(topic, partition)
+        start = max(log.first_offset(topic, partition), end - count)
+        records += log.read(topic, partition, start, count)
+    return records
+
+
+def piece(log: Log, task: str) -> dict[str, Any]:
+    """The state of a task that belongs to no key; empty before its first checkpoint."""
+    for name, value in log.state(task):
+        if not name:
+            return dict(orjson.loads(value))
+    return {}

@@ -1,0 +1,194 @@
+"""`status`: how far the stages are, how fresh, how good, and what went wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.shell.commands.command import Command, Example, no_arguments
+from stream_ml.shell.commands.output import aligned, counted, moment, write, write_json
+from stream_ml.shell.commands.reading import (
+    existing_log,
+    is_empty,
+    last_records,
+    piece,
+    read_registry,
+)
+from stream_ml.shell.commands.scores import FORMS, scores_table
+from stream_ml.shell.replay import read_all, tally
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable, Iterator
+
+    from stream_ml.shell.log import Log
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+# What each stage reads; the first of them says how many tasks the stage has.
+INPUTS = {
+    "predict": ("events",),
+    "join": ("predictions", "labels"),
+    "learn": ("examples",),
+    "evaluate": ("examples", "models"),
+}
+# Enough for the newest evaluation of every model: they are written together.
+EVALUATIONS = 200
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print how the pipeline on the log is getting on."""
+    with existing_log(settings, "status") as log:
+        key = settings.verifying_key(settings.path)
+        shown = {"log": settings.path, "empty": is_empty(log), **_shown(log, key)}
+    if arguments.format == "json":
+        write_json(shown)
+    elif shown["empty"]:
+        write(f"{settings.path}: an empty log: nothing was published to it, and no worker has run")
+    else:
+        write("\n\n".join(_blocks(shown)))
+
+
+def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
+    registry = read_registry(log, key, recent=0)
+    since = registry.since
+    predicts = [piece(log, f"predict-{p}") for p in range(log.partitions["events"])]
+    joins = [piece(log, f"join-{p}") for p in range(log.partitions["predictions"])]
+    models = _newest_evaluations(log)
+    return {
+        "pipeline": registry.pipeline,
+        "champion": None if registry.newest is None else registry.newest.serving.champion.model,
+        "since": None if since is None else {"decision": since.number, "ts": since.ts},
+        "stages": list(_stages(log)),
+        "watermarks": {
+            "events": [each.get("watermark", -1) for each in predicts],
+            "labels": [each.get("labels_watermark", -1) for each in joins],
+            "examples": max((each["ts"] for each in models), default=-1),
+        },
+        "events": _sum(each.get("counts", {}) for each in predicts),
+        "labels": _sum(each.get("counts", {}) for each in joins),
+        "models": models,
+        "dead_letters": tally(log, "dead-letters", "reason"),
+        "alerts": list(_alerts(log)),
+        "notes": registry.notes(checked=key is not None),
+    }
+
+
+def _stages(log: Log) -> Iterator[dict[str, Any]]:
+    for stage, topics in INPUTS.items():
+        for number in range(log.partitions[topics[0]]):
+            # Read before the ends: what a worker does meanwhile must not make a lag negative.
+            committed = log.committed(f"{stage}-{number}")
+            for topic in topics:
+                start = log.first_offset(topic, number)
+                position = max(start, committed.get((topic, number), 0))
+                end = log.end_offset(topic, number)
+                yield {
+                    "task": f"{stage}-{number}",
+                    "topic": topic,
+                    "partition": number,
+                    "position": position,
+                    "end": end,
+                    "lag": end - position,
+                }
+
+
+def _newest_evaluations(log: Log) -> list[dict[str, Any]]:
+    newest = {}
+    for record in last_records(log, "evaluations", EVALUATIONS):
+        evaluation = orjson.loads(record.value or b"{}")
+        newest[evaluation["model"]] = evaluation
+    return list(newest.values())
+
+
+def _alerts(log: Log) -> Iterator[dict[str, Any]]:
+    """One per kind: how many, and the last one's words."""
+    counts: Counter[str] = Counter()
+    last: dict[str, dict[str, Any]] = {}
+    for record in read_all(log, "alerts"):
+        alert = orjson.loads(record.value or b"{}")
+        counts[alert["kind"]] += 1
+        last[alert["kind"]] = alert
+    for kind, alert in sorted(last.items()):
+        yield {"kind": kind, "count": counts[kind], "ts": alert["ts"], "message": alert["message"]}
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
+
+
+# --- as text ----------------------------------------------------------------------------------
+
+
+def _blocks(shown: dict[str, Any]) -> Iterator[str]:
+    yield _facts(shown)
+    rows = [
+        [
+            each["task"],
+            f"{each['topic']}-{each['partition']}",
+            *(f"{each[name]:,}" for name in ("position", "end", "lag")),
+        ]
+        for each in shown["stages"]
+    ]
+    yield aligned([["stage", "reads", "position", "end", "lag"], *rows], right=[2, 3, 4])
+    if shown["models"]:
+        for form, name in FORMS.items():
+            yield f"scores {name}\n{scores_table(shown['models'], form)}"
+    else:
+        yield "no scores yet: they are written every 1,000 examples"
+    for alert in shown["alerts"]:
+        times = f", {alert['count']:,} times" if alert["count"] > 1 else ""
+        yield f"alert {alert['kind']}{times}, last at {moment(alert['ts'])}: {alert['message']}"
+    yield from shown["notes"]
+
+
+def _facts(shown: dict[str, Any]) -> str:
+    since, watermarks = shown["since"], shown["watermarks"]
+    serves = "none yet: no worker has run on this log"
+    if since is not None:
+        at = "from the start" if since["ts"] < 0 else f"since {moment(since['ts'])}"
+        serves = f"{shown['champion']}, {at} (decision {since['decision']})"
+    return aligned(
+        [
+            ["log", shown["log"]],
+            ["pipeline", shown["pipeline"] or "not known yet"],
+            ["champion", serves],
+            ["events until", ", ".join(map(moment, watermarks["events"]))],
+            ["labels until", ", ".join(map(moment, watermarks["labels"]))],
+            ["scores until", moment(watermarks["examples"])],
+            ["events", counted(shown["events"])],
+            ["labels", counted(shown["labels"]) + _labelled(shown)],
+            ["dead letters", counted(shown["dead_letters"])],
+        ]
+    )
+
+
+def _labelled(shown: dict[str, Any]) -> str:
+    predictions = shown["events"].get("predictions", 0)
+    if not predictions:
+        return ""
+    return f"; {shown['labels'].get('joined', 0) / predictions:.1%} of predictions have a label"
+
+
+COMMAND = Command(
+    name="status",
+    help="positions, lag, freshness, scores, dead letters, alerts",
+    description=(
+        "Shows how the pipeline on a log is getting on: how far each stage has read and how much\n"
+        "waits (lag), up to when events and labels are known, how the models score, what became\n"
+        "of labels, what was refused and why. Only reads, also while a worker runs."
+    ),
+    examples=(
+        Example("stream-ml status", "of the log that is set"),
+        Example("stream-ml --broker sqlite:runs/demo/log.sqlite status", "of the demo's log"),
+        Example("stream-ml status --format json", "for a monitor to read"),
+    ),
+    add_arguments=no_arguments,
+    run=run,
+)

@@ -1,0 +1,103 @@
+"""Finds the pipeline that `module:name` means, as `uvicorn module:app` finds an application."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import StreamMLError, UsageError
+from stream_ml.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["load_pipeline", "pipeline_of"]
+
+
+def pipeline_of(settings: Settings, command: str) -> Pipeline:
+    """The pipeline that is set.
+
+    Raises:
+        UsageError: none is set, or it is not to be found.
+        DeclarationError: it is wrong.
+    """
+    if settings.pipeline is None:
+        raise UsageError(
+            f"{command}: expected a pipeline, given none; name one with --pipeline module:name or "
+            "STREAM_ML_PIPELINE, such as stream_ml.examples.cards:cards"
+        )
+    return load_pipeline(settings.pipeline)
+
+
+def load_pipeline(spec: str) -> Pipeline:
+    """The pipeline at `module:name`; modules of the working directory are found too.
+
+    Raises:
+        UsageError: there is no such module, it cannot be imported, or has no such pipeline.
+        DeclarationError: the pipeline is declared wrongly.
+
+    >>> load_pipeline("stream_ml.examples.cards:cards").name
+    'cards'
+    """
+    module_name, _, name = spec.partition(":")
+    module = _import(spec, module_name)
+    found: Any = module
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise UsageError(
+                f"pipeline {spec}: expected {name!r} in {_where(module)}, given {_offered(module)}"
+            ) from None
+    if not isinstance(found, Pipeline):
+        raise UsageError(
+            f"pipeline {spec}: expected a stream_ml.Pipeline, given {type(found).__name__}; "
+            f"{_where(module)} has {_offered(module)}"
+        )
+    return found
+
+
+def _import(spec: str, name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except StreamMLError:
+        raise  # a declaration error lists its problems itself
+    except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if name == missing or name.startswith(f"{missing}."):
+            raise UsageError(
+                f"pipeline {spec}: expected a module {name!r}, given none of that name in {here} "
+                "or among the installed ones"
+            ) from None
+        raise UsageError(
+            f"pipeline {spec}: {name} imports {missing!r}, which is not installed here"
+        ) from None
+    except Exception as error:  # importing runs a user's file, which may raise anything
+        raise UsageError(
+            f"pipeline {spec}: importing {name} failed at {_place(error)}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    if isinstance(error, SyntaxError):  # it is about a file that never ran
+        return f"{error.filename}:{error.lineno}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"
+
+
+def _where(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or module.__name__
+
+
+def _offered(module: ModuleType) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]
+    return f"the pipelines {', '.join(sorted(names))}" if names else "no pipeline there"

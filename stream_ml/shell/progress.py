@@ -1,0 +1,116 @@
+"""Progress on anything longer than two seconds: how far, how fast, how long still.
+
+On a terminal one line is written over and over; elsewhere (a log file, CI) a plain line comes
+every five seconds. Work that is done within two seconds says nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self, TextIO
+
+__all__ = ["Progress", "duration"]
+
+QUIET_S = 2.0
+# Often enough to look alive; each drawing costs a system call.
+REDRAW_S = 0.2
+LINE_S = 5.0
+
+
+class Progress:
+    """Shows how one piece of work gets on; called with how much is done, a context manager.
+
+    Args:
+        what: the work in a word, such as `working`.
+        total: how much there is; None where nobody knows.
+        stream: where it is shown; standard error by default.
+        clock: seconds, from any start.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None = None,
+        *,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._what = what
+        self._total = total
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._terminal = self._stream.isatty()
+        self._start = clock()
+        self._due = self._start + (QUIET_S if self._terminal else LINE_S)
+        self._width = 0
+        self.done = 0
+
+    def __call__(self, done: int) -> None:
+        """Note that so many records are done, and show it if it is time to."""
+        self.done = done
+        now = self._clock()
+        if now >= self._due:
+            self._due = now + (REDRAW_S if self._terminal else LINE_S)
+            self._show(self._line(now - self._start))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        seconds = self._clock() - self._start
+        if kind is None and seconds > QUIET_S:
+            self._show(self._summary(seconds))
+        if self._width:
+            # What is written next begins on a line of its own, an error message above all.
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _line(self, seconds: float) -> str:
+        rate = self.done / seconds
+        if self._total is None:
+            return f"{self._what}: {self.done:,} records, {rate:,.0f}/s"
+        share = self.done / self._total if self._total else 1.0
+        rest = self._total - self.done
+        left = f", {duration(rest / rate)} left" if rate and rest > 0 else ""
+        return f"{self._what}: {share:.0%} of {self._total:,} records, {rate:,.0f}/s{left}"
+
+    def _summary(self, seconds: float) -> str:
+        rate = self.done / seconds
+        return f"{self._what}: {self.done:,} records in {duration(seconds)}, {rate:,.0f}/s"
+
+    def _show(self, line: str) -> None:
+        if self._terminal:
+            # Blanks cover what is left of a longer line before.
+            self._stream.write(f"\r{line:<{self._width}}")
+            self._width = len(line)
+        else:
+            self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it, in its two largest units.
+
+    >>> duration(0.4), duration(59.6), duration(61), duration(3_600), duration(187_200)
+    ('0.4 s', '1 min', '1 min 1 s', '1 h', '2 d 4 h')
+    """
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    left = round(seconds)
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        parts.append(f"{count} {unit}" if count else "")
+    largest = next(place for place, part in enumerate(parts) if part)
+    return " ".join(part for part in parts[largest : largest + 2] if part)

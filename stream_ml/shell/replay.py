@@ -1,0 +1,170 @@
+"""Runs a pipeline over records that are all there already, as fast as the machine goes.
+
+Everything is published first and worked on then: the runner picks its inputs by their own times,
+so what comes out is what would have come out live. Records are passed on as they come; they are
+held once, in the log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.codec import decode_decision, decode_example
+from stream_ml.records import Output
+from stream_ml.shell.progress import Progress
+from stream_ml.shell.runner import Runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Decision, Evaluation, Example, Record
+    from stream_ml.shell.log import Log
+
+__all__ = [
+    "Replayed",
+    "decisions",
+    "examples",
+    "output_of",
+    "publish_all",
+    "read_all",
+    "replay",
+    "tally",
+]
+
+# Few enough to be nothing in memory, many enough that a transaction costs little for each.
+CHUNK_RECORDS = 5_000
+READ_RECORDS = 5_000
+# A replay that dies can be run again, so its learners need not be written down in between.
+CHECKPOINT_EXAMPLES = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay did.
+
+    Attributes:
+        published: records by topic.
+        events: how many events were taken, predicted, refused, and had no answer of the champion.
+        joins: how many labels and predictions were joined, and what became of the others.
+        evaluations: how each model stands at the end, the served one first.
+        seconds: how long publishing and working took.
+    """
+
+    published: dict[str, int]
+    events: dict[str, int]
+    joins: dict[str, int]
+    evaluations: list[Evaluation]
+    seconds: dict[str, float]
+
+
+def output_of(pipeline: Pipeline, topic: str, members: Any, value: bytes | None = None) -> Output:
+    """The record to publish, keyed as its topic is.
+
+    Args:
+        pipeline: says which member of an event is its key.
+        topic: `events` or `labels`.
+        members: the record's members; anything else is published without a key, to be refused.
+        value: its bytes, where they are there already.
+    """
+    member = pipeline.events.key if topic == "events" else "event_id"
+    key = members.get(member) if isinstance(members, dict) else None
+    value = orjson.dumps(members) if value is None else value
+    return Output(topic, key.encode() if isinstance(key, str) else None, value)
+
+
+def publish_all(log: Log, outputs: Iterable[Output], progress: Progress) -> dict[str, int]:
+    """Append all of `outputs`, in their order, and return how many that were by topic."""
+    published: Counter[str] = Counter({"events": 0, "labels": 0})
+    rest = iter(outputs)
+    while chunk := list(islice(rest, CHUNK_RECORDS)):
+        log.append(chunk)
+        published.update(output.topic for output in chunk)
+        progress(published.total())
+    return dict(published)
+
+
+def replay(
+    log: Log,
+    pipeline: Pipeline,
+    key: bytes,
+    outputs: Iterable[Output],
+    progress: Callable[[str, int | None], Progress] = Progress,
+) -> Replayed:
+    """Publish `outputs` to `log` and work until all are read.
+
+    Args:
+        log: where nothing has been published yet.
+        pipeline: the declaration.
+        key: signs snapshots and decisions.
+        outputs: events and labels, each in the order of its stream.
+        progress: makes what shows the progress of publishing, then of working.
+
+    Raises:
+        LogLocked: a worker is at work on this log.
+        LogError: the log takes no more.
+    """
+    started = time.perf_counter()
+    with progress("publishing", None) as shown:
+        published = publish_all(log, outputs, shown)
+    worked = time.perf_counter()
+    total = sum(published.values())
+    with Runner(log, pipeline, key, checkpoint_examples=CHECKPOINT_EXAMPLES) as runner:
+        with progress("working", total) as shown:
+            runner.run(shown)
+        events = _sum(predict.counts for predict in runner.predicts)
+        joins = _sum(join.counts for join in runner.joins)
+        waiting = _sum(join.pending for join in runner.joins)
+        evaluations = runner.evaluate.report()
+    ended = time.perf_counter()
+    return Replayed(
+        published,
+        events,
+        {**joins, **{f"waiting_{name}": count for name, count in waiting.items()}},
+        evaluations,
+        {"publish": worked - started, "work": ended - worked},
+    )
+
+
+def read_all(log: Log, topic: str) -> Iterator[Record]:
+    """The records of a topic, partition by partition."""
+    for partition in range(log.partitions[topic]):
+        offset = log.first_offset(topic, partition)
+        while records := log.read(topic, partition, offset, READ_RECORDS):
+            yield from records
+            offset = records[-1].offset + 1
+
+
+def examples(log: Log) -> Iterator[Example]:
+    """The examples, decoded."""
+    return (decode_example(record.value) for record in read_all(log, "examples"))
+
+
+def decisions(log: Log, key: bytes | None) -> Iterator[Decision]:
+    """The decisions on the registry, their signatures checked where there is a key.
+
+    Raises:
+        BadRecord: one is not signed with `key`.
+    """
+    return (decode_decision(record.value, key) for record in read_all(log, "registry"))
+
+
+def tally(log: Log, topic: str, member: str) -> dict[str, int]:
+    """How many records of a topic hold each value of `member`, by value."""
+    counts: Counter[str] = Counter()
+    for record in read_all(log, topic):
+        counts[orjson.loads(record.value or b"{}").get(member)] += 1
+    return dict(sorted(counts.items()))
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
