@@ -71,6 +71,15 @@ def test_sets_count() -> None:
     assert digest({"s": frozenset(words)}) == digest({"s": frozenset(shuffled)})
 
 
+def test_strings_that_are_one_object() -> None:
+    """Which equal strings happen to be one object does not count."""
+    one = b"name".decode()
+    other = b"name".decode()
+    assert one is not other
+
+    assert digest([one, one]) == digest([one, other])
+
+
 def test_cycles() -> None:
     """A part that contains itself has a digest, which tells what it contains."""
     one: dict[str, object] = {"a": 1}

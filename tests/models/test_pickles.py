@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import sys
+import tracemalloc
 import zlib
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +95,7 @@ def named(module: str, name: str) -> bytes:
         ("river.datasets.phishing", "Phishing"),
         ("river.drift.datasets.apple", "Apple"),
         ("river.stream.cache", "Cache"),
+        ("river.active.entropy", "EntropySampler"),
         ("river.compat.river_to_sklearn", "River2SKLClassifier"),
         ("river.naive_bayes.gaussian", "GaussianNB._make_gaussian.__globals__"),
         ("river", "api"),
@@ -108,6 +111,14 @@ def test_names_off_the_list(module: str, name: str) -> None:
 
     assert refused.value.reason == "class_not_allowed"
     assert f"given {module}.{name}" in str(refused.value)
+
+
+def test_modules_off_the_list() -> None:
+    """A module outside the list is not even imported."""
+    with pytest.raises(SnapshotRefused):
+        loads(named("this", "s"))
+
+    assert "this" not in sys.modules
 
 
 def test_a_name_on_the_list() -> None:
@@ -185,12 +196,17 @@ class TestDecompress:
 
     def test_zip_bomb(self) -> None:
         """A payload that holds more than the limit is refused before it is unpacked."""
-        bomb = zlib.compress(bytes(PICKLE_BYTES_MAX + 1), 9)
-        with pytest.raises(SnapshotRefused) as refused:
-            decompress(bomb)
+        bomb = zlib.compress(bytes(3 * PICKLE_BYTES_MAX), 9)
+        tracemalloc.start()
+        try:
+            with pytest.raises(SnapshotRefused) as refused:
+                decompress(bomb)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
 
-        assert len(bomb) < 100_000
         assert refused.value.reason == "too_large"
+        assert peak < 2.5 * PICKLE_BYTES_MAX
 
     @pytest.mark.parametrize(
         "broken", [b"", b"no zlib", compress(b"x")[:-1], compress(b"x") + b"y"]

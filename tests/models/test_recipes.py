@@ -157,7 +157,8 @@ class TestRecipe:
     def test_fresh(self, name: str) -> None:
         """Fresh learners are equal, generators included, and share nothing."""
         task, _ = LEARNERS[name]
-        one, other = recipe(name).fresh(), recipe(name).fresh()
+        declared = recipe(name)
+        one, other = declared.fresh(), declared.fresh()
         before = digest(other, generators=True)
 
         assert digest(one, generators=True) == before
