@@ -17,8 +17,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from stream_ml.errors import UsageError
 from stream_ml.evaluation.baselines import Baselines
@@ -39,9 +40,10 @@ ALL = "all"
 
 HOUR_MS = 3_600_000
 WEEK_MS = 7 * 24 * HOUR_MS
-# Means of fewer pairs say more of luck than of models: they are neither a worst refresh nor a
-# point of the story.
+# Means of fewer pairs say more of luck than of models: they are no point of a curve.
 PAIRS_MIN = 50
+# A snapshot that served for an hour or two is judged by the luck of that hour.
+REFRESH_PAIRS_MIN = 200
 RELIABILITY_BINS = 10
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
@@ -89,7 +91,7 @@ LOSS_NAMES = {"binary": "Brier", "multiclass": "Brier", "regression": "absolute 
 
 @dataclass(frozen=True, slots=True)
 class MonthRow:
-    """A month of event time (UTC), or `all` of it.
+    """A month of event time, or `all` of it.
 
     `n` counts the examples scored. `true_share` is the share of true labels among them (None
     unless binary). `scores` holds score by measure by who answered.
@@ -126,6 +128,7 @@ class Report:
         horizon_ms: how long after its event a label may come, as declared.
         classes: the classes of a multiclass task, as declared.
         positive: the word for a true label, as in "share late".
+        zone: whose months and days are meant.
     """
 
     def __init__(
@@ -138,10 +141,12 @@ class Report:
         horizon_ms: int,
         classes: tuple[str, ...] = (),
         positive: str = "true",
+        zone: str = "UTC",
     ) -> None:
         self.task_kind = task_kind
         self.accounting = dict(accounting or {})
         self.positive = positive
+        self.zone = ZoneInfo(zone)
         self._baselines = Baselines(task_kind, classes, horizon_ms)
         self._times: list[int] = []
         self._labels: list[LabelValue] = []
@@ -193,7 +198,7 @@ class Report:
         if self._months is None:
             groups: dict[str, list[int]] = defaultdict(list)
             for i, ts in enumerate(self._times):
-                groups[f"{_utc(ts):%Y-%m}"].append(i)
+                groups[f"{self._at(ts):%Y-%m}"].append(i)
             rows = [self._row(month, groups[month]) for month in sorted(groups)]
             self._months = [*rows, self._row(ALL, range(len(self._times)))]
         return self._months
@@ -296,6 +301,9 @@ class Report:
         answers.extend([None] * (len(self._times) - len(answers)))
         answers.append(answer if answered(self.task_kind, answer) else None)
 
+    def _at(self, ms: int) -> datetime:
+        return datetime.fromtimestamp(ms / 1000, self.zone)
+
     def _scored(self, *answers: Answer) -> bool:
         return all(answered(self.task_kind, answer) for answer in answers)
 
@@ -344,14 +352,12 @@ class Report:
 
     def _refresh_summary(self) -> dict[str, Any]:
         refreshes = self.refreshes()
-        known = [r for r in refreshes if r.gain is not None and r.n >= PAIRS_MIN]
+        known = [(r.gain, r) for r in refreshes if r.gain is not None and r.n >= REFRESH_PAIRS_MIN]
         summary: dict[str, Any] = {"count": len(refreshes), "scored": len(known)}
         if known:
-            gains = [r.gain for r in known if r.gain is not None]
-            worst = known[gains.index(min(gains))]
-            summary["mean_gain"] = _mean(gains)
-            summary["better"] = sum(gain > 0 for gain in gains)
-            summary["worst"] = asdict(worst)
+            summary["better"] = sum(gain > 0 for gain, _ in known)
+            summary["mean_gain"] = _mean(gain for gain, _ in known)
+            summary["worst"] = asdict(min(known, key=lambda pair: pair[0])[1])
         return summary
 
     def _weekly(self, name: str) -> tuple[list[datetime], list[float]]:
@@ -360,17 +366,25 @@ class Report:
         answers = zip(self._times, self._labels, self._padded(name), strict=True)
         for ts, label, answer in answers:
             if answer is not None:
-                weeks[ts // WEEK_MS].append(self._loss(label, answer))
-        full = sorted(week for week, losses in weeks.items() if len(losses) >= PAIRS_MIN)
-        return [_middle(week) for week in full], [_mean(weeks[week]) for week in full]
+                weeks[self._week(ts)].append(self._loss(label, answer))
+        return self._curve(weeks)
+
+    def _week(self, ts: int) -> int:
+        """The middle of its week, counted from the first example: so the first week is whole."""
+        start = self._times[0]
+        return start + (ts - start) // WEEK_MS * WEEK_MS + WEEK_MS // 2
+
+    def _curve(self, weeks: dict[int, list[float]]) -> tuple[list[datetime], list[float]]:
+        full = sorted(week for week, values in weeks.items() if len(values) >= PAIRS_MIN)
+        return [self._at(week) for week in full], [_mean(weeks[week]) for week in full]
 
     # What follows renders.
 
     def _headline(self) -> str:
-        first, last = _utc(min(self._times)), _utc(max(self._times))
+        first, last = self._at(min(self._times)), self._at(max(self._times))
         total = self.months()[-1]
         return (
-            f"{len(self._times):,} examples, {first:%Y-%m-%d} to {last:%Y-%m-%d}; "
+            f"{len(self._times):,} examples, {first:%Y-%m-%d} to {last:%Y-%m-%d} ({self.zone}); "
             f"{total.n:,} answered by all, and scored here"
         )
 
@@ -391,8 +405,9 @@ class Report:
             return [f"refreshes: {summary['count']}"]
         worst = summary["worst"]
         head = (
-            f"refreshes: {summary['count']}; of {summary['scored']} with at least {PAIRS_MIN} "
-            f"labels, {summary['better']} beat their predecessor while they served"
+            f"refreshes: {summary['count']}; of {summary['scored']} with at least "
+            f"{REFRESH_PAIRS_MIN} labels, {summary['better']} beat their predecessor "
+            "while they served"
         )
         gain = (
             f"  {LOSS_NAMES[self.task_kind]} gained against the predecessor: "
@@ -403,7 +418,7 @@ class Report:
 
     def _decision_lines(self) -> list[str]:
         return [
-            f"{decision.kind} on {_utc(decision.ts):%Y-%m-%d %H:%M} by {decision.actor}: "
+            f"{decision.kind} on {self._at(decision.ts):%Y-%m-%d %H:%M} by {decision.actor}: "
             f"{decision.serving.champion.model} serves ({decision.reason})"
             for decision in self._notable()
         ]
@@ -455,10 +470,10 @@ class Report:
             lines.plot(*self._weekly(name), **style)
         for decision in self._decisions:
             if decision.kind in {"replaced", "rolled_back"}:
-                lines.axvline(_utc(decision.ts), color="#1f77b4", linestyle="--", linewidth=1)
+                lines.axvline(self._at(decision.ts), color="#1f77b4", linestyle="--", linewidth=1)
                 lines.annotate(
                     f" {decision.kind.replace('_', ' ')}: {decision.serving.champion.model}",
-                    (_utc(decision.ts), 1),
+                    (self._at(decision.ts), 1),
                     xycoords=("data", "axes fraction"),
                     va="top",
                     fontsize=8,
@@ -466,30 +481,27 @@ class Report:
                 )
         lines.set_ylabel(f"{LOSS_NAMES[self.task_kind]}, weekly mean (less is better)")
         lines.grid(alpha=0.25)
-        lines.legend(fontsize=9, framealpha=0.9, loc="upper left", ncols=2)
-        # Room for the legend above the curves.
-        low, high = lines.get_ylim()
-        lines.set_ylim(low, high + 0.22 * (high - low))
-        _date_axis(lines)
+        figure.legend(fontsize=9, loc="outside upper center", ncols=3)
+        _date_axis(lines, self.zone)
 
     def _draw_share(self, bars: Any) -> None:
         weeks: dict[int, list[float]] = defaultdict(list)
         for ts, label in zip(self._times, self._labels, strict=True):
-            weeks[ts // WEEK_MS].append(float(bool(label)))
-        full = sorted(week for week, values in weeks.items() if len(values) >= PAIRS_MIN)
-        heights = [_mean(weeks[week]) for week in full]
-        bars.bar([_middle(week) for week in full], heights, width=6.2, color="#bbbbbb")
+            weeks[self._week(ts)].append(float(bool(label)))
+        bars.bar(*self._curve(weeks), width=6.2, color="#bbbbbb")
         bars.set_ylabel(f"share {self.positive}")
 
     def _draw_auc(self, figure: Any) -> None:
         axes = figure.subplots()
         rows = [row for row in self.months() if row.month != ALL]
         for name, style in self._styles().items():
-            values = [row.scores.get(name, {}).get("ROC AUC", math.nan) for row in rows]
-            axes.plot([row.month for row in rows], values, marker="o", markersize=4, **style)
+            # One answer for everybody ranks nobody: near one half, it would only flatten the rest.
+            if name not in self._baseline_names:
+                values = [row.scores.get(name, {}).get("ROC AUC", math.nan) for row in rows]
+                axes.plot([row.month for row in rows], values, marker="o", markersize=4, **style)
         axes.set_ylabel("ROC AUC by month (more is better)")
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=9, framealpha=0.9)
+        figure.legend(fontsize=9, loc="outside upper center", ncols=4)
 
     def _draw_delays(self, figure: Any) -> None:
         axes = figure.subplots()
@@ -540,14 +552,6 @@ class Report:
         return [pairs for pairs in bins if len(pairs) >= PAIRS_MIN]
 
 
-def _utc(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
-
-
-def _middle(week: int) -> datetime:
-    return _utc(week * WEEK_MS + WEEK_MS // 2)
-
-
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
@@ -577,11 +581,11 @@ def _figure_class() -> Any:
     return Figure
 
 
-def _date_axis(axes: Any) -> None:
+def _date_axis(axes: Any, zone: ZoneInfo) -> None:
     from matplotlib import dates  # noqa: PLC0415 - only who draws needs it installed
 
     locator: Any = dates.AutoDateLocator  # typed so, because matplotlib does not say its types
     formatter: Any = dates.ConciseDateFormatter
-    ticks = locator()
+    ticks = locator(tz=zone)
     axes.xaxis.set_major_locator(ticks)
-    axes.xaxis.set_major_formatter(formatter(ticks))
+    axes.xaxis.set_major_formatter(formatter(ticks, tz=zone))

@@ -116,6 +116,14 @@ def test_months_are_those_of_the_event_not_of_the_label() -> None:
     ]
 
 
+def test_months_are_those_of_the_zone() -> None:
+    """Half past midnight in UTC on 1 February is still January in New York."""
+    report = binary([example(FEBRUARY_MS + HOUR_MS // 2, True, 0.5)], zone="America/New_York")
+
+    assert report.months()[0].month == "2013-01"
+    assert "2013-01-31 to 2013-01-31 (America/New_York)" in report.text()
+
+
 def test_only_examples_that_all_answered_are_compared() -> None:
     """What the first model could not answer yet is not held for or against the others."""
     report = binary(
@@ -212,10 +220,10 @@ def test_gain_of_a_refresh_is_measured_while_it_served() -> None:
             example(JANUARY_MS, True, 0.6, model="sgd@1"),
             *[
                 example(JANUARY_MS + i, True, 0.8, model="sgd@2", predecessor=before)
-                for i in range(1, 61)
+                for i in range(1, 211)
             ],
-            example(JANUARY_MS + 61, True, None, model="sgd@2", predecessor=before),
-            example(JANUARY_MS + 62, True, 0.7, model="sgd@3", predecessor=Shadow("sgd@2", 0.8)),
+            example(JANUARY_MS + 211, True, None, model="sgd@2", predecessor=before),
+            example(JANUARY_MS + 212, True, 0.7, model="sgd@3", predecessor=Shadow("sgd@2", 0.8)),
         ],
         decisions=[
             decision(0, "bootstrap", "sgd@0"),
@@ -227,7 +235,7 @@ def test_gain_of_a_refresh_is_measured_while_it_served() -> None:
 
     assert [(r.model, r.predecessor, r.n) for r in report.refreshes()] == [
         ("sgd@1", "sgd@0", 0),
-        ("sgd@2", "sgd@1", 60),
+        ("sgd@2", "sgd@1", 210),
         ("sgd@3", "sgd@2", 1),
     ]
     assert [r.gain for r in report.refreshes()] == [
@@ -238,8 +246,8 @@ def test_gain_of_a_refresh_is_measured_while_it_served() -> None:
     summary = report.as_dict()["refreshes"]
     assert (summary["count"], summary["scored"], summary["better"]) == (3, 1, 1)
     assert summary["mean_gain"] == pytest.approx(0.12)
-    assert "refreshes: 3; of 1 with at least 50 labels, 1 beat their predecessor" in report.text()
-    assert "mean +0.1200, worst +0.1200 (sgd@2, 60 labels)" in report.text()
+    assert "refreshes: 3; of 1 with at least 200 labels, 1 beat their predecessor" in report.text()
+    assert "mean +0.1200, worst +0.1200 (sgd@2, 210 labels)" in report.text()
 
 
 def test_delays_are_exact_quantiles() -> None:
