@@ -28,6 +28,7 @@ __all__ = [
     "ServingSet",
     "Shadow",
     "Source",
+    "line_of",
 ]
 
 # What a model answers: the probability of `True`, a probability per class, a number,
@@ -239,3 +240,12 @@ class DeadLetter:
     value: str | None
     length: int
     sha256: str
+
+
+def line_of(model: str) -> str:
+    """The line of a snapshot's name.
+
+    >>> line_of("logistic@4000")
+    'logistic'
+    """
+    return model.rpartition("@")[0]

@@ -35,6 +35,7 @@ from stream_ml.records import (
     ModelRef,
     Output,
     ServingSet,
+    line_of,
 )
 from stream_ml.stages.watermark import ExamplesWatermark
 
@@ -314,12 +315,3 @@ class Evaluate:
             self._waiting.setdefault(version, {})[name] = _Arrival(ref, arrival["flaw"])
         self._stale = set(rest["stale"])
         self._unserved, self._inputs = rest["unserved"], rest["inputs"]
-
-
-def line_of(model: str) -> str:
-    """The line of a snapshot's name.
-
-    >>> line_of("logistic@4000")
-    'logistic'
-    """
-    return model.rpartition("@")[0]

@@ -2,8 +2,9 @@
 
 Theory of operation:
 
-1. Each example is answered by every live learner before it is learned from (test, then train);
-   that loss is a guard against divergence and no more.
+1. An example is answered by the live learner before it is learned from (test, then train). That
+   loss is a guard against divergence and no more, so only the line that serves is asked each
+   time, the others at every `LIVE_LOSS_EVERY`-th example.
 2. What learns does not predict: a line's learner is seen by the rest of the system only as
    snapshots, published by all lines at the same instants.
 3. A refresh instant is a function of the examples log: example n (counted, not its offset) is a
@@ -27,14 +28,15 @@ from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.recipes import BadAnswer, answer, learn
 from stream_ml.models.snapshot import seal, take, unseal
-from stream_ml.records import Alert, Example, Output
+from stream_ml.records import Alert, Example, Output, line_of
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from stream_ml.models.recipes import Task
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Record
+    from stream_ml.records import LabelValue, Record
     from stream_ml.stages.task import Piece
 
 __all__ = ["CHECKPOINT_EXAMPLES", "Learn", "RefreshClock"]
@@ -43,6 +45,8 @@ __all__ = ["CHECKPOINT_EXAMPLES", "Learn", "RefreshClock"]
 # learning so many again, what a checkpoint costs is pickling every learner.
 CHECKPOINT_EXAMPLES = 512
 WARM_UP_FIRST = 500
+# Asking costs as much as half of learning, and what only informs need not be asked each time.
+LIVE_LOSS_EVERY = 8
 # A snapshot answers for so many recent examples again when it is loaded.
 GOLDEN_EXAMPLES = 8
 
@@ -103,6 +107,14 @@ class _Line:
         self.quarantined = False
         self.live_loss = 0.0
         self.scored = 0
+
+    def score(self, task: Task, features: dict[str, float], label: LabelValue) -> None:
+        """Add what the learner would have lost on an example that it has not learned."""
+        with suppress(BadAnswer):
+            live = answer(self.learner, task, features)
+            if live is not None:
+                self.live_loss += loss(task.kind, label, live)
+                self.scored += 1
 
 
 class Learn:
@@ -173,15 +185,14 @@ class Learn:
         if not prediction.fallback:
             self._served_loss += loss(task.kind, label, prediction.prediction)
             self._served_scored += 1
+        serves = line_of(prediction.model)
+        ask_all = self._n % LIVE_LOSS_EVERY == 0
         for name, line in self._lines.items():
             if line.quarantined:
                 continue
             try:
-                with suppress(BadAnswer):
-                    live = answer(line.learner, task, features)
-                    if live is not None:
-                        line.live_loss += loss(task.kind, label, live)
-                        line.scored += 1
+                if ask_all or name == serves:
+                    line.score(task, features, label)
                 learn(line.learner, task, features, label)
             except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything
                 outputs.append(self._quarantine(name, f"learning failed: {error!r}"))
