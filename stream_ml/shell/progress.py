@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
     from typing import Self, TextIO
 
-__all__ = ["Progress", "duration"]
+__all__ = ["Progress", "duration", "watched"]
+
+T = TypeVar("T")
 
 QUIET_S = 2.0
 # Often enough to look alive; each drawing costs a system call.
 REDRAW_S = 0.2
 LINE_S = 5.0
+WATCHED_RECORDS = 500
 
 
 class Progress:
@@ -97,6 +100,17 @@ class Progress:
         else:
             self._stream.write(f"{line}\n")
         self._stream.flush()
+
+
+def watched(records: Iterable[T], progress: Progress) -> Iterator[T]:
+    """The same records, their progress shown while they are gone through."""
+    done = 0
+    for done, record in enumerate(records, start=1):
+        yield record
+        # A glance at the clock for each would cost more than some of the work.
+        if done % WATCHED_RECORDS == 0:
+            progress(done)
+    progress(done)
 
 
 def duration(seconds: float) -> str:

@@ -218,12 +218,16 @@ def key_file(path: str) -> Path:
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = [setting.variable for setting in SETTINGS.values()]
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "`stream-ml config` lists them all"
-            raise UsageError(f"{name}: expected one of our settings, given a name of none; {hint}")
+    known = {name.upper(): setting.variable for name, setting in SETTINGS.items()}
+    for variable in sorted(environ):
+        name = variable.removeprefix(PREFIX)
+        if name in (variable, *known) or variable.startswith(TEST_PREFIX):
+            continue
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = (
+            f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(known.values())}"
+        )
+        raise UsageError(f"{variable}: no setting has this name; {hint}")
 
 
 def _parsed(setting: Setting, source: str, text: str) -> Any:

@@ -16,7 +16,7 @@ from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import aligned, counted, write, write_json
 from stream_ml.shell.commands.scores import FORMS, scores_table
 from stream_ml.shell.loading import pipeline_of
-from stream_ml.shell.progress import duration
+from stream_ml.shell.progress import Progress, duration, watched
 from stream_ml.shell.replay import decisions, examples, output_of, read_all, replay, tally
 from stream_ml.shell.report import Report
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
@@ -151,13 +151,14 @@ def _write_files(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: 
         written.append(arguments.predictions)
     if arguments.plots is not None:
         task = pipeline.task
-        report = Report(
-            task.kind,
-            examples(log),
-            decisions(log, key),
-            horizon_ms=pipeline.horizon_ms,
-            classes=task.classes,
-        )
+        with Progress("reporting", log.end_offset("examples", 0)) as shown:
+            report = Report(
+                task.kind,
+                watched(examples(log), shown),
+                decisions(log, key),
+                horizon_ms=pipeline.horizon_ms,
+                classes=task.classes,
+            )
         written += report.plots(arguments.plots)
     return [str(path) for path in written]
 

@@ -14,7 +14,7 @@ from stream_ml.shell import flights_data
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import write, write_json
 from stream_ml.shell.loading import load_pipeline
-from stream_ml.shell.progress import duration
+from stream_ml.shell.progress import Progress, duration, watched
 from stream_ml.shell.replay import Replayed, decisions, examples, output_of, replay
 from stream_ml.shell.report import Report
 from stream_ml.shell.sqlite_log import SqliteLog
@@ -96,17 +96,18 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> R
     accounting = {
         **done.published,
         "predictions": done.events["predictions"],
-        **{name: count for name, count in done.joins.items() if count},
+        **{name.replace("_", " "): count for name, count in done.joins.items() if count},
     }
-    return Report(
-        pipeline.task.kind,
-        examples(log),
-        decisions(log, key),
-        accounting,
-        horizon_ms=pipeline.horizon_ms,
-        classes=pipeline.task.classes,
-        positive="late",
-    )
+    with Progress("reporting", done.joins["joined"]) as shown:
+        return Report(
+            pipeline.task.kind,
+            watched(examples(log), shown),
+            decisions(log, key),
+            accounting,
+            horizon_ms=pipeline.horizon_ms,
+            classes=pipeline.task.classes,
+            positive="late",
+        )
 
 
 def _write_report(report: Report, folder: Path) -> list[str]:

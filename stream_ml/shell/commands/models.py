@@ -108,7 +108,7 @@ def _decision(decision: Decision) -> dict[str, Any]:
 def _blocks(path: str, shown: dict[str, Any]) -> Iterator[str]:
     since = shown["since"]
     if since is None:
-        yield f"{path}: nothing serves yet: no worker has run on this log"
+        yield f"{path}: nothing serves yet: the log holds no decision that we can believe"
     else:
         serves = "from the start" if since["ts"] < 0 else f"since {moment(since['ts'])}"
         yield (

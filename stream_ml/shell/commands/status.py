@@ -150,7 +150,7 @@ def _blocks(shown: dict[str, Any]) -> Iterator[str]:
 
 def _facts(shown: dict[str, Any]) -> str:
     since, watermarks = shown["since"], shown["watermarks"]
-    serves = "none yet: no worker has run on this log"
+    serves = "none yet: the log holds no decision that we can believe"
     if since is not None:
         at = "from the start" if since["ts"] < 0 else f"since {moment(since['ts'])}"
         serves = f"{shown['champion']}, {at} (decision {since['decision']})"
