@@ -5,8 +5,11 @@ Theory of operation:
 1. The next record is picked by a fixed rule: the earliest time; a label before an event at the
    same time; then the lower partition; within a partition in offset order. So what comes out is a
    function of what lies in the log, not of when it was read.
-2. Each label runs through join, learn and evaluate to a possible new serving set before the next
-   event is predicted. Events between two labels go through predict as one batch.
+2. What is picked is worked on in rounds of `ROUND_RECORDS`, counted from the start of the log: a
+   round's events are predicted, then its labels joined, then its examples learned from and
+   evaluated. A stage at a time keeps what it works with in the processor's caches (a third faster
+   than a record at a time through all of them). So a new serving set takes effect at the next
+   round. Where `refresh` counts examples, a round is one record, and it takes effect at once.
 3. A transaction holds what a batch of inputs led to: outputs, positions and state of every stage.
    Learn and evaluate may stay behind (their state is dear to write); after a crash they fold the
    same examples again, which the log still holds, and write nothing twice.
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log import Log, Place
 
 __all__ = ["Runner"]
 
@@ -43,13 +46,28 @@ __all__ = ["Runner"]
 # of work) that readers of a busy log do not wait long for their predictions.
 BATCH_RECORDS = 5_000
 READ_RECORDS = 2_000
+ROUND_RECORDS = 64
 CHECKPOINT_S = 60.0
 
 
-class _Cursor:
-    """Reads one partition ahead, decoding as it goes; `rank` orders inputs at the same time."""
+# What the next record is picked by: its time, labels before events, its partition.
+Head = tuple[int, int, int]
 
-    __slots__ = ("_log", "_next", "_parse", "_read", "partition", "rank", "task", "topic")
+
+class _Cursor:
+    """Reads one partition ahead, decoding as it goes; `next` is the offset of the next record."""
+
+    __slots__ = (
+        "_fetched",
+        "_log",
+        "_parse",
+        "_read",
+        "next",
+        "partition",
+        "rank",
+        "task",
+        "topic",
+    )
 
     def __init__(
         self, log: Log, topic: str, partition: int, task: Task, parse: Callable[[Record], Any]
@@ -60,26 +78,28 @@ class _Cursor:
         self.task = task
         self._log = log
         self._parse = parse
-        self._next = task.positions.get((topic, partition), 0)
+        self.next = self._fetched = task.positions.get((topic, partition), 0)
         self._read: deque[tuple[int, Record]] = deque()
 
-    def head(self) -> tuple[int, int, int] | None:
+    def head(self) -> Head | None:
         """The key that the first unread record is picked by; None at the end of the partition."""
         if not self._read and not self._refill():
             return None
         return (self._read[0][0], self.rank, self.partition)
 
     def pop(self) -> Record:
-        return self._read.popleft()[1]
+        record = self._read.popleft()[1]
+        self.next = record.offset + 1
+        return record
 
     def _refill(self) -> bool:
-        records = self._log.read(self.topic, self.partition, self._next, READ_RECORDS)
+        records = self._log.read(self.topic, self.partition, self._fetched, READ_RECORDS)
         for record in records:
             parsed = self._parse(record)
             # A bad record has no time of its own: it is refused as soon as its turn comes.
             self._read.append((-1 if isinstance(parsed, BadRecord) else parsed.ts, record))
         if records:
-            self._next = records[-1].offset + 1
+            self._fetched = records[-1].offset + 1
         return bool(records)
 
 
@@ -124,12 +144,15 @@ class Runner:
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]
         learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)
         self.tasks = [*predicts, *joins, learn, evaluate]
-        self._routes: dict[tuple[str, int], tuple[Any, ...]] = {
+        # Who reads what a stage writes, in the order in which the data flows.
+        self._readers: dict[Place, tuple[Task | Serving, ...]] = {
+            **{("predictions", p): (task,) for p, task in enumerate(joins)},
             ("examples", 0): (learn, evaluate),
             ("models", 0): (evaluate, self.serving),
             ("registry", 0): (self.serving,),
-            **{("predictions", p): (task,) for p, task in enumerate(joins)},
         }
+        self._inbox: dict[Place, list[Record]] = {}
+        self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
         self._committed = {task.name: dict(task.positions) for task in self.tasks}
         self._session = log.session()
         try:
@@ -159,12 +182,13 @@ class Runner:
             else:
                 fresh.append(task)
         self._load_serving()
-        for (topic, partition), consumers in self._routes.items():
-            for consumer in consumers:
-                if isinstance(consumer, Task):
-                    self._catch_up(consumer, topic, partition)
+        for (topic, partition), readers in self._readers.items():
+            for reader in readers:
+                if isinstance(reader, Task):
+                    self._catch_up(reader, topic, partition)
         for task in fresh:
-            self._route(task.stage.start())
+            self._deliver(task.stage.start())
+        self._flow()
         self.commit()
         if self.serving.lineup() is None:
             why = "; ".join(self.serving.refusals) or "no serving set is on the registry"
@@ -182,7 +206,8 @@ class Runner:
 
     def _catch_up(self, task: Task, topic: str, partition: int) -> None:
         for records in self._scan(topic, partition, task.positions.get((topic, partition), 0)):
-            self._feed(task, records)
+            self._work(task, records)
+            self._flow()
 
     def _scan(self, topic: str, partition: int, offset: int) -> Iterator[list[Record]]:
         while records := self._log.read(topic, partition, offset, READ_RECORDS):
@@ -205,56 +230,60 @@ class Runner:
         return done
 
     def poll(self, limit: int = BATCH_RECORDS) -> int:
-        """Work on up to `limit` inputs, commit, and return how many there were."""
-        heap = [(head, i) for i, cursor in enumerate(self._cursors) if (head := cursor.head())]
-        heapq.heapify(heap)
+        """Work on about `limit` inputs in whole rounds, commit, and return how many there were."""
+        heads = [(head, i) for i, cursor in enumerate(self._cursors) if (head := cursor.head())]
+        heapq.heapify(heads)
         done = 0
-        batch: list[Record] = []
-        batch_of: _Cursor | None = None
-        while heap and done < limit:
-            cursor = self._cursors[heap[0][1]]
-            if batch_of is not None and (cursor is not batch_of or self._labels_wait()):
-                self._feed(batch_of.task, batch)
-                batch, batch_of = [], None
-            record = cursor.pop()
-            head = cursor.head()
-            if head is None:
-                heapq.heappop(heap)
-            else:
-                heapq.heapreplace(heap, (head, heap[0][1]))
-            done += 1
-            if cursor.topic == "labels":
-                self._feed(cursor.task, [record])
-            else:
-                batch.append(record)
-                batch_of = cursor
-        if batch_of is not None:
-            self._feed(batch_of.task, batch)
+        while heads and done < limit:
+            picked = self._pick_round(heads)
+            done += sum(map(len, picked.values()))
+            # Events before labels: a label of this round may be about an event of this round.
+            for cursor in sorted(picked, key=lambda cursor: (-cursor.rank, cursor.partition)):
+                self._work(cursor.task, picked[cursor])
+                self._flow()
         if done:
             self.commit()
         return done
 
-    def _labels_wait(self) -> bool:
-        """Whether a prediction could be joined at once, and so lead to a new serving set."""
-        return any(join.pending["labels"] for join in self.joins)
+    def _pick_round(self, heads: list[tuple[Head, int]]) -> dict[_Cursor, list[Record]]:
+        """The records up to the end of the round, by cursor; fewer where the log has no more."""
+        picked: dict[_Cursor, list[Record]] = {}
+        at = sum(cursor.next for cursor in self._cursors)
+        for _ in range(self._round - at % self._round):
+            if not heads:
+                break
+            number = heads[0][1]
+            cursor = self._cursors[number]
+            picked.setdefault(cursor, []).append(cursor.pop())
+            head = cursor.head()
+            if head is None:
+                heapq.heappop(heads)
+            else:
+                heapq.heapreplace(heads, (head, number))
+        return picked
 
-    def _feed(self, task: Task, records: Sequence[Record]) -> None:
-        outputs = task.apply(records)
-        self._step(task.name)
+    def _work(self, consumer: Task | Serving, records: Sequence[Record]) -> None:
+        """Let a stage fold records in, and put what it wrote before those who read it."""
+        outputs = consumer.apply(records)
+        self._step(records[0].topic)
         if outputs:
-            self._route(outputs)
+            self._deliver(outputs)
 
-    def _route(self, outputs: Sequence[Output]) -> None:
-        queue = deque([outputs])
-        while queue:
-            staged = self._session.stage(queue.popleft())
-            self._step("stage")
-            for place, records in _runs(staged):
-                for consumer in self._routes.get(place, ()):
-                    more = consumer.apply(records)
-                    self._step(place[0])
-                    if more:
-                        queue.append(more)
+    def _deliver(self, outputs: Sequence[Output]) -> None:
+        for record in self._session.stage(outputs):
+            place = (record.topic, record.partition)
+            if place in self._readers:
+                self._inbox.setdefault(place, []).append(record)
+        self._step("stage")
+
+    def _flow(self) -> None:
+        """Hand on what stages wrote, in the order in which the data flows, until all is read."""
+        while self._inbox:
+            for place, readers in self._readers.items():
+                records = self._inbox.pop(place, None)
+                if records:
+                    for reader in readers:
+                        self._work(reader, records)
 
     def commit(self, *, checkpoint: bool = False) -> None:
         """Write what was staged, with the positions and state of every task that must be.
@@ -295,15 +324,3 @@ class Runner:
         if kind is None:
             self.commit(checkpoint=True)
         self.close()
-
-
-def _runs(records: Sequence[Record]) -> Iterator[tuple[tuple[str, int], list[Record]]]:
-    """Consecutive records of one topic and partition, together."""
-    run: list[Record] = []
-    for record in records:
-        if run and (run[0].topic != record.topic or run[0].partition != record.partition):
-            yield (run[0].topic, run[0].partition), run
-            run = []
-        run.append(record)
-    if run:
-        yield (run[0].topic, run[0].partition), run

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import ModelRef, Record, ServingSet
+    from stream_ml.records import ModelRef, Output, Record, ServingSet
 
 __all__ = ["Frozen", "Lineup", "Serving"]
 
@@ -57,14 +57,15 @@ class Serving:
         self._lineup: Lineup | None = None
         self.refusals: list[str] = []
 
-    def apply(self, records: Sequence[Record]) -> None:
-        """Fold in records of `models` and `registry`."""
+    def apply(self, records: Sequence[Record]) -> list[Output]:
+        """Fold in records of `models` and `registry`; nothing is written."""
         for record in records:
             if record.topic == "models":
                 if record.value is not None:
                     self._snapshots[record.offset] = record.value
             else:
                 self._want(record)
+        return []
 
     def _want(self, record: Record) -> None:
         try:
