@@ -11,6 +11,7 @@ snapshot; what learns does not predict. Here are the words that a pipeline is de
 """
 
 from stream_ml.features import (
+    Feature,
     clip,
     difference,
     field,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Enum",
     "Events",
+    "Feature",
     "Label",
     "Optional",
     "Pipeline",

@@ -1,0 +1,38 @@
+# Everything a developer or a newcomer runs. `make demo` and `make test` need Python 3.11+ and a
+# network to the package index, and set up the rest in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
+	$(RUN)/stream-ml demo
+
+test: $(VENV)/dev check  ## what CI runs: format, lint, types, tests, examples in the docs
+	$(RUN)/python -m pytest
+
+check: $(VENV)/dev
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+
+bench: $(VENV)/dev  ## the cards work: a bare loop and the whole system, in turns
+	$(RUN)/python -m benchmarks.cards
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]' --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist
