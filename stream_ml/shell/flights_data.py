@@ -45,6 +45,8 @@ MONTHS = 12
 # airports.csv does not have these four (BQN, PSE, SJU: Puerto Rico; STT: Saint Thomas); both
 # islands keep the same clock.
 ZONE_WHERE_UNLISTED = "America/Puerto_Rico"
+# Whose months a report on these flights speaks of.
+ZONE = "America/New_York"
 WEATHER_MEASURES = (
     "temp",
     "dewp",

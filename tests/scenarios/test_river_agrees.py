@@ -7,10 +7,16 @@ snapshot predicts, and is renewed after each example. What is said must be the s
 from __future__ import annotations
 
 import datetime as dt
+import io
 import itertools
 import random
+import sys
+from contextlib import redirect_stdout
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
+import orjson
 import pytest
 from river import (
     datasets,
@@ -24,10 +30,11 @@ from river import (
 )
 
 import stream_ml as sml
-from stream_ml.testing import Driver
+from stream_ml.shell.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 SCALED = preprocessing.StandardScaler
 START = dt.datetime(2024, 1, 1)  # noqa: DTZ001 - river adds naive moments and delays
@@ -89,7 +96,7 @@ SCORED: dict[str, dict[str, Callable[[], Any]]] = {
     ("kind", "model"), [(kind, name) for kind, models in MODELS.items() for name in models]
 )
 def test_answers_and_scores_are_those_of_rivers_progressive_validation(
-    kind: str, model: str, delays: Callable[[int, int], list[int]]
+    kind: str, model: str, delays: Callable[[int, int], list[int]], tmp_path: Path
 ) -> None:
     """Each answer and the scores over all of them are river's, whatever the labels' delay."""
     rows = list(itertools.islice(DATASETS[kind](), ROWS))
@@ -99,7 +106,7 @@ def test_answers_and_scores_are_those_of_rivers_progressive_validation(
     after = delays(ROWS, ROWS)
     make = MODELS[kind][model]
 
-    answers, scores = _ours(kind, data, times, after, make())
+    answers, scores = _ours(kind, data, times, after, make(), tmp_path)
 
     steps = list(_river(SHOWING[kind](), data, times, after, make()))
     expected = [_answer(kind, step["Prediction"]) for step in steps]
@@ -134,8 +141,9 @@ def _river(
 
 
 def _ours(
-    kind: str, data: list[Any], times: list[int], after: list[int], model: Any
+    kind: str, data: list[Any], times: list[int], after: list[int], model: Any, folder: Path
 ) -> tuple[list[Any], dict[str, float]]:
+    """The answers, in the order in which their labels came, and the scores that backtest prints."""
     names = list(data[0][0])
     label: Any = {"binary": bool, "regression": float}.get(kind)
     if label is None:
@@ -149,12 +157,12 @@ def _ours(
         models={"model": model},
         promotion=sml.Promotion(refresh=1, first=10**9),
     )
-    events = [
+    records: list[dict[str, Any]] = [
         {"event_id": f"{row}", "ts": START_MS + 1000 * time, "source": "all", **x}
         for row, ((x, _), time) in enumerate(zip(data, times, strict=True))
     ]
     due = sorted(range(ROWS), key=lambda row: times[row] + after[row])
-    labels = [
+    records += [
         {
             "event_id": f"{row}",
             "ts": START_MS + 1000 * (times[row] + after[row]),
@@ -162,10 +170,23 @@ def _ours(
         }
         for row in due
     ]
-    driver = Driver(pipeline)
-    driver.feed(events, labels)
-    examples = driver.read("examples")
-    scores = driver.runner.evaluate.report()[0].scores["cumulative"]
-    driver.close()
-    assert len(examples) == ROWS
-    return [None if e["fallback"] else e["prediction"] for e in examples], scores
+    summary, predictions = _backtest(pipeline, records, folder)
+    said = {p["event_id"]: None if p["fallback"] else p["prediction"] for p in predictions}
+    return [said[f"{row}"] for row in due], summary["models"][0]["scores"]["cumulative"]
+
+
+def _backtest(
+    pipeline: sml.Pipeline, records: list[dict[str, Any]], folder: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    module = ModuleType("declared_here")
+    module.pipeline = pipeline  # type: ignore[attr-defined]  # made on the spot
+    file, predictions, shown = folder / "in.jsonl", folder / "out.jsonl", io.StringIO()
+    file.write_bytes(b"\n".join(map(orjson.dumps, records)))
+    with patch.dict(sys.modules, declared_here=module), redirect_stdout(shown):
+        options = ["--format", "json", "--predictions", str(predictions)]
+        code = main(["--pipeline", "declared_here:pipeline", "backtest", str(file), *options])
+    assert code == 0
+    return (
+        orjson.loads(shown.getvalue()),
+        [orjson.loads(line) for line in predictions.read_bytes().splitlines()],
+    )
