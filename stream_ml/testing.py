@@ -4,19 +4,20 @@ Everything runs for real: bytes through the codec, every stage, the embedded log
 Only the broker and the waiting are missing.
 
 >>> from stream_ml.examples.cards import cards, transactions
->>> events, labels = transactions(300, seed=1)
->>> quiet, crashed = Driver(cards), Driver(cards, seed=7)
->>> quiet.feed(events, labels)
->>> half = len(events) // 2
->>> crashed.feed(events[:half], labels)
->>> crashed.feed([CRASH, *events[half:]])
->>> quiet.read("predictions") == crashed.read("predictions")
+>>> events, labels = transactions(1_200, seed=1)
+>>> with Driver(cards) as quiet, Driver(cards, seed=7) as crashed:
+...     quiet.feed(events, labels)
+...     crashed.feed([*events[:500], CRASH, *events[500:900], CRASH, *events[900:]], labels)
+...     len(quiet.read("predictions")), len(quiet.read("examples"))
+...     quiet.read("predictions") == crashed.read("predictions")
+(1200, 200)
 True
 """
 
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -27,6 +28,7 @@ from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Self
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
@@ -34,15 +36,17 @@ if TYPE_CHECKING:
 __all__ = ["CRASH", "Crash", "Driver"]
 
 
-class Crash(BaseException):  # noqa: N818 - like the end of a process, no handler for errors stops it
-    """Raised inside the worker where a process would have died."""
+class Crash(BaseException):
+    """Raised inside the worker where a process would have died; no handler for errors stops it."""
 
 
 CRASH: Final = "CRASH"
+# A worker with a seed that has not died after so many steps dies at the marker.
+STEPS_MAX = 200
 
 
 class Driver:
-    """A pipeline at work on a log in memory, with a clock that you set.
+    """A pipeline at work on a log in memory, with a clock that you set; a context manager.
 
     Args:
         pipeline: what to run.
@@ -67,6 +71,7 @@ class Driver:
         self._pipeline = pipeline
         self._key = key
         self._random = None if seed is None else random.Random(seed)  # noqa: S311 - not security
+        self._dies_at: int | None = None
         self._steps_left = -1
         self._runner: Runner | None = None
 
@@ -77,20 +82,24 @@ class Driver:
     ) -> None:
         """Publish labels and events, as JSON objects or bytes, and work until all are read.
 
-        A `CRASH` among the events kills the worker there, after a random number of further steps
-        where there is a seed: what it had not committed is lost, and a new one takes over.
+        All lie in the log first, so what comes out is a function of what is fed. At a `CRASH`
+        among the events the worker dies when it has worked on those before it (with a seed, after
+        a random number of steps if that is sooner): what it had not committed is lost, and a new
+        one takes over.
         """
-        self.publish("labels", labels)
+        dies_at: list[int] = []
         batch: list[dict[str, Any] | bytes] = []
+        before = len(self.records("events"))
         for event in events:
-            if event == CRASH:
-                self.publish("events", batch)
-                batch = []
-                self.crash()
+            if isinstance(event, str):
+                assert event == CRASH, f"no record: {event!r}"
+                dies_at.append(before + len(batch))
             else:
-                assert not isinstance(event, str), f"no record: {event!r}"
                 batch.append(event)
+        self.publish("labels", labels)
         self.publish("events", batch)
+        for count in dies_at:
+            self._die(count)
         self.run()
 
     def publish(self, topic: str, values: Iterable[dict[str, Any] | bytes]) -> list[Record]:
@@ -100,16 +109,12 @@ class Driver:
 
     def run(self) -> None:
         """Work until everything in the log is read."""
-        self._work(steps=None)
+        while self.runner.poll(*self._limit()):
+            self._redeliver()
 
     def crash(self) -> None:
-        """Let the worker die, after some random steps where there is a seed."""
-        steps = 0 if self._random is None else self._random.randrange(200)
-        try:
-            self._work(steps)
-        except Crash:
-            pass
-        self._close()
+        """Let the worker die when it has worked on every event, or sooner where there is a seed."""
+        self._die(len(self.records("events")))
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -132,9 +137,7 @@ class Driver:
             options: dict[str, Any] = {}
             if self._random is not None:
                 options["checkpoint_examples"] = self._random.choice([1, 7, 50, 512])
-            self._runner = Runner(
-                self.log, self._pipeline, self._key, step=self._step, **options
-            )
+            self._runner = Runner(self.log, self._pipeline, self._key, step=self._step, **options)
         return self._runner
 
     def close(self) -> None:
@@ -142,12 +145,23 @@ class Driver:
         self._close()
         self.log.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # --- inside --------------------------------------------------------------------------------
 
-    def _work(self, steps: int | None) -> None:
-        self._steps_left = -1 if steps is None else steps
-        while self.runner.poll(*self._limit()):
-            self._redeliver()
+    def _die(self, events: int) -> None:
+        """Work on so many events, or for some random steps, and die without a commit."""
+        self._dies_at = events
+        self._steps_left = -1 if self._random is None else self._random.randrange(STEPS_MAX)
+        with suppress(Crash):
+            self.run()
+        self._dies_at = None
+        self._steps_left = -1
+        self._close()
 
     def _limit(self) -> Sequence[int]:
         return () if self._random is None else (self._random.choice([1, 2, 10, 100, 5_000]),)
@@ -165,9 +179,19 @@ class Driver:
                 assert not task.apply(again), "a redelivered record was folded in twice"
 
     def _step(self, _: str) -> None:
-        if self._steps_left == 0:
+        if self._steps_left == 0 or self._events_worked_on() == self._dies_at:
             raise Crash
         self._steps_left -= 1
+
+    def _events_worked_on(self) -> int:
+        """By the stage itself, committed or not; -1 where nobody need know."""
+        if self._dies_at is None or self._runner is None:
+            return -1
+        positions = [task.positions for task in self._runner.tasks]
+        worked_on = sum(
+            n for each in positions for (topic, _), n in each.items() if topic == "events"
+        )
+        return min(worked_on, self._dies_at)
 
     def _close(self) -> None:
         if self._runner is not None:
