@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stream_ml.features import Feature
+    from stream_ml.models.recipes import TaskKind
     from stream_ml.records import Event
 
 __all__ = ["Events", "Label", "Pipeline", "Promotion", "When", "when"]
@@ -219,12 +220,16 @@ class Pipeline:
 
 def _task(label: FieldType) -> Task:
     # A label that may be null is no truth, so an optional kind is no task either.
-    kinds = {"bool": "binary", "enum": "multiclass", "float": "regression"}
+    kinds: dict[str, TaskKind] = {"bool": "binary", "enum": "multiclass", "float": "regression"}
     return Task(kinds["" if label.optional else label.kind], label.categories)
 
 
+def _is_name(given: Any) -> bool:
+    return isinstance(given, str) and _NAME.fullmatch(given) is not None
+
+
 def _problems(p: Pipeline) -> Iterator[Problem]:
-    if not (isinstance(p.name, str) and _NAME.fullmatch(p.name)):
+    if not _is_name(p.name):
         yield Problem("name", "lower-case letters, digits, - and _", repr(p.name))
     schema: dict[str, FieldType] = {}
     for name, kind in p.events.fields.items():
@@ -315,7 +320,7 @@ def _model_problems(
     yield from label_problems
     for name, model in p.models.items():
         path = f"models.{name}"
-        if not _NAME.fullmatch(name) or name in RESERVED_NAMES:
+        if not _is_name(name) or name in RESERVED_NAMES:
             wanted = f"lower-case letters, digits, - and _, not {', '.join(sorted(RESERVED_NAMES))}"
             yield Problem(path, wanted, repr(name))
         if task is not None:

@@ -160,12 +160,13 @@ class Runner:
         except BaseException:
             self._session.close()
             raise
+        inputs: tuple[tuple[str, list[Task], Sequence[Predict | Join]], ...] = (
+            ("events", predicts, self.predicts),
+            ("labels", joins, self.joins),
+        )
         self._cursors = [
             _Cursor(log, topic, p, task, stage.parse)
-            for topic, tasks, stages in (
-                ("events", predicts, self.predicts),
-                ("labels", joins, self.joins),
-            )
+            for topic, tasks, stages in inputs
             for p, (task, stage) in enumerate(zip(tasks, stages, strict=True))
         ]
 
