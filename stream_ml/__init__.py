@@ -12,6 +12,7 @@ snapshot; what learns does not predict. Here are the words that a pipeline is de
 
 from stream_ml.features import (
     Feature,
+    Scalar,
     clip,
     difference,
     field,
@@ -36,6 +37,7 @@ __all__ = [
     "Optional",
     "Pipeline",
     "Promotion",
+    "Scalar",
     "clip",
     "difference",
     "field",

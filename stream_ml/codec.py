@@ -4,15 +4,12 @@ Whatever bytes come, the answer is a record or one `BadRecord` with a reason and
 never anything else. orjson refuses NaN, infinity, numbers past a double's range, invalid UTF-8
 and nesting beyond 1,024 levels while it parses.
 
-Records that must not be forged (registry, commands) carry `signature`, the last member: the
-HMAC-SHA256 of the object as it reads without it. Signing bytes rather than values needs no
-canonical JSON.
+Records that must not be forged (registry, commands) are signed: see `signing`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from base64 import b64encode
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -35,6 +32,7 @@ from stream_ml.records import (
     Source,
 )
 from stream_ml.schema import INTEGER_MAX, TEXT_LENGTH_MAX, FieldType, brief
+from stream_ml.signing import seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,9 +50,7 @@ __all__ = [
     "encode_decision",
     "encode_example",
     "encode_prediction",
-    "seal",
     "serving_set",
-    "unseal",
 ]
 
 # A longer id could not be a Kafka key for long, and is held in memory while it may repeat.
@@ -63,7 +59,6 @@ ID_LENGTH_MAX = 512
 DEAD_LETTER_BYTES_MAX = 256 * 1024
 # An event or label is small; a larger record is a mistake or an attack, refused unparsed.
 RECORD_BYTES_MAX = 1024 * 1024
-_SIGNATURE = b',"signature":"'
 
 
 class EventCodec:
@@ -265,13 +260,15 @@ def encode(record: Evaluation | Alert | DeadLetter) -> bytes:
     return orjson.dumps(record)
 
 
-def encode_decision(decision: Decision, key: bytes | None) -> bytes:
+def encode_decision(decision: Decision, key: bytes) -> bytes:
     """The wire form of a decision, signed with `key`."""
     return seal(orjson.dumps(asdict(decision)), key)
 
 
 def decode_decision(value: bytes | None, key: bytes | None) -> Decision:
     """The decision in `value`, its signature checked before anything in it is believed.
+
+    Without a key, for readers who have none, it is not checked.
 
     Raises:
         BadRecord: it holds none, or it is not signed with `key`.
@@ -293,43 +290,6 @@ def serving_set(members: dict[str, Any]) -> ServingSet:
         None if predecessor is None else ModelRef(**predecessor),
         None if first is None else ModelRef(**first),
     )
-
-
-def seal(body: bytes, key: bytes | None) -> bytes:
-    """`body`, a JSON object, with its signature as the last member (as it is without a key).
-
-    >>> seal(b'{"a":1}', b"secret")[:22]
-    b'{"a":1,"signature":"aa'
-    """
-    if key is None:
-        return body
-    return body[:-1] + _SIGNATURE + _hmac(body, key) + b'"}'
-
-
-def unseal(value: bytes | None, key: bytes | None) -> bytes:
-    """What `seal` was given.
-
-    Raises:
-        BadRecord: `value` is not signed with `key`. Without a key nothing is checked.
-
-    >>> unseal(seal(b'{"a":1}', b"secret"), b"secret")
-    b'{"a":1}'
-    """
-    if value is None:
-        raise BadRecord("tombstone", "$", "expected a signed JSON object, given no value")
-    at = value.rfind(_SIGNATURE)
-    if key is None:
-        return value if at < 0 else value[:at] + b"}"
-    if at < 0:
-        raise BadRecord("unsigned", "$.signature", "expected a signature, given none")
-    body = value[:at] + b"}"
-    if not hmac.compare_digest(value[at + len(_SIGNATURE) :], _hmac(body, key) + b'"}'):
-        raise BadRecord("signature", "$.signature", "it is not that of this record and our key")
-    return body
-
-
-def _hmac(body: bytes, key: bytes) -> bytes:
-    return hmac.new(key, body, hashlib.sha256).hexdigest().encode()
 
 
 def dead_letter(record: Record, stage: str, error: BadRecord) -> Output:

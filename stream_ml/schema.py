@@ -125,20 +125,19 @@ def Enum(*categories: str) -> FieldType:  # noqa: N802 - reads as a type where i
     return FieldType("enum", categories)
 
 
-class Optional:
-    """A field that may be absent or null: `Optional[float]`, or `Optional(float, default=0.0)`.
+class _Optional:
+    """What `Optional` is: a type checker takes a class with `[...]` for a generic one."""
 
-    >>> str(Optional[float])
-    'float or null'
-    """
-
-    def __new__(cls, type_: Any, default: Any = None) -> FieldType:  # type: ignore[misc]  # reads as a type, makes a FieldType
-        """The field type of `type_` that may be absent (then `default`) or null."""
+    def __call__(self, type_: Any, default: Any = None) -> FieldType:
         inner = field_type(type_)
         return FieldType(inner.kind, inner.categories, optional=True, default=default)
 
-    def __class_getitem__(cls, type_: Any) -> FieldType:
-        return cls(type_)
+    def __getitem__(self, type_: Any) -> FieldType:
+        return self(type_)
+
+
+# A field that may be absent or null: `Optional[float]`, or `Optional(float, default=0.0)`.
+Optional = _Optional()
 
 
 def field_type(declared: Any) -> FieldType:

@@ -74,9 +74,7 @@ def transactions(
     return events, labels
 
 
-def _events(
-    world: random.Random, count: int, keys: int, start_ms: int
-) -> Iterator[dict[str, Any]]:
+def _events(world: random.Random, count: int, keys: int, start_ms: int) -> Iterator[dict[str, Any]]:
     ts = start_ms
     for number in range(count):
         ts += world.randrange(100)

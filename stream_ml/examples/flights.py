@@ -30,7 +30,7 @@ dep_delay = sml.clip("dep_delay", -15, 180)
 arr_delay = sml.clip("arr_delay", -15, 180)
 
 
-def due(hours: int) -> sml.Feature:
+def due(hours: int) -> sml.Scalar:
     """Flights due in the last hours: announced an hour before, so one window less another."""
     return sml.difference(
         sml.window(f"{hours + 1}h").count(kind="scheduled"),
@@ -38,7 +38,7 @@ def due(hours: int) -> sml.Feature:
     )
 
 
-def backlog(hours: int) -> sml.Feature:
+def backlog(hours: int) -> sml.Scalar:
     """Flights due in the last hours less those that left: delays that no delay shows yet."""
     left = sml.window(f"{hours}h").count(kind="departed")
     return sml.difference(due(hours), left).named(f"backlog {hours}h")

@@ -1,0 +1,85 @@
+"""Who may say what: signatures on records that must not be forged, and operators' keys.
+
+A signed record is a JSON object whose last member is `signature`: the HMAC-SHA256 of the object
+as it reads without it. Signing bytes rather than values needs no canonical JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stream_ml.errors import BadRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ROLES", "Keyring", "Operator", "seal", "unseal"]
+
+_SIGNATURE = b',"signature":"'
+
+# What each role may ask for by command.
+ROLES: dict[str, frozenset[str]] = {
+    "operator": frozenset({"promote", "rollback", "pause", "resume"}),
+    "guard": frozenset({"rollback", "pause"}),
+    "observer": frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A key that signs commands, and the role of whoever holds it."""
+
+    key: bytes = field(repr=False)
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The pipeline's own key, which signs models and decisions, and the operators' by name."""
+
+    own: bytes = field(repr=False)
+    operators: Mapping[str, Operator] = field(default_factory=dict)
+
+    def operator(self, name: str) -> Operator | None:
+        """The operator of this name; `local`, who has the pipeline's own key, may do anything."""
+        if name == "local":
+            return Operator(self.own, "operator")
+        return self.operators.get(name)
+
+
+def seal(body: bytes, key: bytes) -> bytes:
+    """`body`, a JSON object, with its signature as the last member.
+
+    >>> seal(b'{"a":1}', b"secret")[:22]
+    b'{"a":1,"signature":"aa'
+    """
+    return body[:-1] + _SIGNATURE + _hmac(body, key) + b'"}'
+
+
+def unseal(value: bytes | None, key: bytes | None) -> bytes:
+    """What `seal` was given. Without a key, for readers who have none, nothing is checked.
+
+    Raises:
+        BadRecord: `value` is not signed with `key`.
+
+    >>> unseal(seal(b'{"a":1}', b"secret"), b"secret")
+    b'{"a":1}'
+    """
+    if value is None:
+        raise BadRecord("tombstone", "$", "expected a signed JSON object, given no value")
+    at = value.rfind(_SIGNATURE)
+    if key is None:
+        return value if at < 0 else value[:at] + b"}"
+    if at < 0:
+        raise BadRecord("unsigned", "$.signature", "expected a signature, given none")
+    body = value[:at] + b"}"
+    if not hmac.compare_digest(value[at + len(_SIGNATURE) :], _hmac(body, key) + b'"}'):
+        raise BadRecord("signature", "$.signature", "it is not that of this record and our key")
+    return body
+
+
+def _hmac(body: bytes, key: bytes) -> bytes:
+    return hmac.new(key, body, hashlib.sha256).hexdigest().encode()
