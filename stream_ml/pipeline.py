@@ -143,6 +143,8 @@ class Pipeline:
         problems = list(_problems(self))
         if problems:
             raise DeclarationError(f"pipeline {self.name!r}", problems)
+        # Now, not when first asked: the models that were given may be trained meanwhile.
+        _ = self.recipes
 
     @cached_property
     def schema(self) -> dict[str, FieldType]:
@@ -238,8 +240,12 @@ def _problems(p: Pipeline) -> Iterator[Problem]:
         except TypeError:
             path = f"events.fields.{name}"
             yield Problem(path, "float, int, str, bool, Enum or Optional", repr(kind))
+    for name, checked in schema.items():
+        yield from _field_problems(name, checked)
     yield from _event_problems(p.events, schema)
     yield from _when_problems(p.predict, schema)
+    if not p.features:
+        yield Problem("features", "at least one feature", "none")
     if len(schema) == len(p.events.fields):
         yield from FeatureSet.check(p.features, schema)
     yield from _model_problems(p, *_checked_task(p.label))
@@ -250,6 +256,23 @@ def _problems(p: Pipeline) -> Iterator[Problem]:
             yield Problem(name, "a whole number above 0", repr(value))
 
 
+def _field_problems(name: Any, kind: FieldType) -> Iterator[Problem]:
+    path = f"events.fields.{name}"
+    if not (isinstance(name, str) and name):
+        yield Problem(path, "a name", repr(name))
+    if kind.kind == "enum" and not _are_categories(kind.categories):
+        yield Problem(path, "an Enum of different strings", f"Enum{kind.categories!r}")
+    if kind.default is not None:
+        try:
+            kind.check(name, kind.default)
+        except BadRecord:
+            yield Problem(path, f"a default that is {kind}", repr(kind.default))
+
+
+def _are_categories(given: tuple[Any, ...], least: int = 1) -> bool:
+    return len(set(given)) == len(given) >= least and all(isinstance(each, str) for each in given)
+
+
 def _event_problems(events: Events, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
     key = schema.get(events.key)
     if key is not None and (key.kind not in {"str", "enum"} or key.optional):
@@ -258,6 +281,10 @@ def _event_problems(events: Events, schema: Mapping[str, FieldType]) -> Iterator
         member = getattr(events, name)
         if member in schema:
             yield Problem(f"events.{name}", "a member that is no declared field", repr(member))
+    for name in ("key", "id"):  # they are strings, and a time is a number
+        member = getattr(events, name)
+        if member == events.time:
+            yield Problem(f"events.{name}", "another member than the time", repr(member))
     for name in ("lateness", "skew"):
         yield from _duration_problems(f"events.{name}", getattr(events, name), _duration_or_zero)
 
@@ -276,8 +303,13 @@ def _duration_problems(
 
 
 def _when_problems(condition: When | None, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
+    if condition is not None and not isinstance(condition, When):
+        yield Problem("predict", 'a condition such as when(kind="order")', repr(condition))
+        return
     for name, values in ({} if condition is None else condition.equals).items():
         kind = schema.get(name)
+        if not values:
+            yield Problem(f"predict.{name}", "at least one value", "none")
         if kind is None:
             yield Problem(f"predict.{name}", f"a field of {', '.join(schema)}", repr(name))
             continue
@@ -296,6 +328,9 @@ def _checked_task(label: Label) -> tuple[Task | None, list[Problem]]:
     except (TypeError, KeyError):
         given = getattr(label.type, "__name__", str(label.type))
         return None, [*problems, Problem("label.type", "bool, Enum or float", given)]
+    if task.kind == "multiclass" and not _are_categories(task.classes, least=2):
+        given = f"Enum{task.classes!r}"
+        return None, [*problems, Problem("label.type", "an Enum of two different strings", given)]
     fallback = label.fallback
     if fallback is not None and not _fits(fallback, task):
         wanted = {
@@ -325,17 +360,20 @@ def _model_problems(
             yield Problem(path, wanted, repr(name))
         if task is not None:
             yield from Recipe(name, model).check(task, path)
-    if p.champion not in p.models:
+    if not p.models:
+        yield Problem("models", "at least one model", "none")
+    elif p.champion not in list(p.models):
         yield Problem("champion", f"one of {', '.join(p.models)}", repr(p.champion))
 
 
 def _promotion_problems(promotion: Promotion) -> Iterator[Problem]:
-    if isinstance(promotion.refresh, int):
-        if promotion.refresh < 1:
-            yield Problem("promotion.refresh", "at least 1 example", repr(promotion.refresh))
+    refresh, first, divergence = promotion.refresh, promotion.first, promotion.divergence
+    if type(refresh) is int:
+        if refresh < 1:
+            yield Problem("promotion.refresh", "at least 1 example", repr(refresh))
     else:
-        yield from _duration_problems("promotion.refresh", promotion.refresh)
-    if promotion.first < 1:
-        yield Problem("promotion.first", "at least 1 example", repr(promotion.first))
-    if not promotion.divergence >= 0:
-        yield Problem("promotion.divergence", "0 or more", repr(promotion.divergence))
+        yield from _duration_problems("promotion.refresh", refresh)
+    if not (type(first) is int and first >= 1):
+        yield Problem("promotion.first", "at least 1 example", repr(first))
+    if not (type(divergence) in {int, float} and divergence >= 0):
+        yield Problem("promotion.divergence", "0 or more", repr(divergence))
