@@ -1,0 +1,571 @@
+"""Is the challenger better? Evidence that may be looked at after every block, for ever.
+
+Theory of operation:
+
+1. A *pair* is what champion and challenger lost on the same example; its *difference* is the
+   champion's loss less the challenger's: above 0, the challenger did better. Only pairs in which
+   both lines answered, under the present champion, are to be added: that is the caller's part.
+2. Predictions made on one day share its luck, so the unit of evidence is not the pair but a
+   *block* of event time. A pair belongs to the block of its prediction's time, and a block closes
+   when the watermark of the examples has passed its end by `maturity_ms`, so that labels that
+   come fast count no more than slow ones. What comes later is counted and does not vote.
+3. A closed block casts one vote: the sign of its summed difference. Ties and blocks of too few
+   pairs are dropped. Sums are exact, so that the order in which pairs come cannot turn a vote.
+4. Votes are weighed by an *e-value*: what a fair game would have made of a stake of 1 on "more
+   than half of the blocks are won". If at most half of them are, its expectation is at most 1
+   whenever one stops, so the chance that it ever reaches x is at most 1/x (Ville 1939, "Étude
+   critique de la notion de collectif"; Ramdas, Grünwald, Vovk & Shafer 2023, "Game-theoretic
+   statistics and safe anytime-valid inference", Statistical Science 38).
+5. That presumes that luck is not shared beyond a block. `variance_ladder` shows whether it is.
+
+Here nothing decides: `ready` says that the evidence suffices, and evaluate does the rest.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "Blocks",
+    "ClosedBlock",
+    "Evidence",
+    "Gain",
+    "Rung",
+    "e_value",
+    "log_e_value",
+    "ready",
+    "suggested_block",
+    "threshold",
+    "variance_ladder",
+]
+
+PAIRS_MIN = 50
+# Where the terms of the series are rescaled, long before they could overflow.
+RESCALE_BITS = 900
+# What is left out of the series is below the rounding of its sum.
+NEGLIGIBLE = 2.0**-70
+# The 97.5 % points of Student's t with 1 to 4 degrees of freedom, where the expansion is poor.
+T_SMALL = (12.706204736174694, 4.302652729749462, 3.1824463052837078, 2.7764451051977934)
+Z = 1.959963984540054
+# A variance from fewer blocks is off by a quarter and more.
+RUNG_BLOCKS_MIN = 30
+# About what a variance from 30 to 100 blocks is off by: less growth cannot be told from none.
+GROWTH_MAX = 1.25
+
+
+def e_value(wins: int, losses: int) -> float:
+    """The evidence in so many won and lost blocks that a block is won more often than lost.
+
+    A stake of 1 is spread evenly over all p in [1/2, 1] and bet on each p's being the chance of
+    a win: E = 2 ∫ (2p)^w (2 - 2p)^l dp over [1/2, 1], which is
+    2^(w+l+1) [B(1+w, 1+l) - B½(1+w, 1+l)] with the incomplete beta function B½. (The two-sided
+    mixture over [0, 1] is Ville's and Robbins's: Robbins 1970, "Statistical methods related to
+    the law of the iterated logarithm", Annals of Mathematical Statistics 41.) The incomplete
+    beta is a binomial tail, so E is a finite sum of positive terms,
+
+        E = 1/(l+1) [1 + w/(l+2) + w(w-1)/((l+2)(l+3)) + ...],
+
+    which neither cancels nor, summed with an exponent of its own, overflows. A win turns E into
+    (2(w+1) E + 1) / (w+l+2), a loss into (2(l+1) E - 1) / (w+l+2): the mean of the two is E.
+
+    Args:
+        wins: blocks that the challenger won.
+        losses: blocks that it lost.
+
+    Returns:
+        1 for no votes; never more than the largest float.
+
+    >>> round(e_value(9, 0), 9), e_value(0, 0), round(e_value(0, 10), 3)
+    (102.3, 1.0, 0.091)
+    """
+    total, exponent = _series(wins, losses)
+    try:
+        return math.ldexp(total / (losses + 1), exponent)
+    except OverflowError:
+        return sys.float_info.max
+
+
+def log_e_value(wins: int, losses: int) -> float:
+    """The natural logarithm of `e_value`, for any number of votes.
+
+    >>> round(log_e_value(100_000, 0) / 100_000, 3)  # each win doubles, or nearly so
+    0.693
+    """
+    total, exponent = _series(wins, losses)
+    return math.log(total) - math.log(losses + 1) + exponent * math.log(2)
+
+
+def _series(wins: int, losses: int) -> tuple[float, int]:
+    """(l+1) E as a float and a power of two."""
+    assert wins >= 0 <= losses, f"votes cannot be negative: {wins} and {losses}"
+    term = total = 1.0
+    exponent = 0
+    for i in range(wins):
+        ratio = (wins - i) / (losses + 2 + i)
+        term *= ratio
+        total += term
+        if ratio < 1.0 and term < total * NEGLIGIBLE:
+            break
+        if total >= 2.0**RESCALE_BITS:
+            term = math.ldexp(term, -RESCALE_BITS)
+            total = math.ldexp(total, -RESCALE_BITS)
+            exponent += RESCALE_BITS
+    return total, exponent
+
+
+def threshold(slots: int, alpha: float) -> float:
+    """What E has to reach: each of the slots is given its share of `alpha`.
+
+    >>> threshold(3, 0.05)
+    60.0
+    """
+    return slots / alpha
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedBlock:
+    """A block that no pair can join any more.
+
+    Attributes:
+        number: blocks of time count from the epoch, blocks of pairs from the last fresh start.
+        pairs: how many pairs it holds.
+        total: their summed difference.
+    """
+
+    number: int
+    pairs: int
+    total: float
+
+    @property
+    def mean(self) -> float:
+        """The mean difference of a pair; what the guard looks at."""
+        return self.total / self.pairs
+
+
+class _Sum:
+    """An exact sum: floats that do not overlap, least first.
+
+    (Shewchuk 1997, "Adaptive precision floating-point arithmetic and fast robust geometric
+    predicates", Discrete & Computational Geometry 18; `math.fsum` is the same algorithm.)
+    """
+
+    __slots__ = ("n", "partials")
+
+    def __init__(self, n: int = 0, partials: Iterable[float] = ()) -> None:
+        self.n = n
+        self.partials = list(partials)
+
+    def add(self, x: float) -> None:
+        kept = []
+        for y in self.partials:
+            high = x + y
+            low = y - (high - x) if abs(x) >= abs(y) else x - (high - y)
+            if low:
+                kept.append(low)
+            x = high
+        kept.append(x)
+        self.partials = kept
+        self.n += 1
+
+
+class Blocks:
+    """Pairs by block: of event time, or of a number of pairs.
+
+    Memory: one sum per open block that holds a pair. Blocks of time are open from their first
+    pair to `maturity_ms` after their end, so there are at most (`maturity_ms` + s) / `block_ms`
+    + 2 of them, s being by how much a label's time may be past the watermark (the silence after
+    which a partition is left out). Of blocks of pairs, one is open between calls of `close`.
+
+    Args:
+        block_ms: the length of a block; None where pairs are counted.
+        every: how many pairs are a block, where `block_ms` is None.
+        maturity_ms: how long after its end a block of time stays open.
+
+    Attributes:
+        late_pairs: how many pairs came for a block that was closed.
+
+    >>> blocks = Blocks(100, maturity_ms=50)
+    >>> for ts, difference in [(10, 0.5), (130, -0.25), (90, 0.25)]:
+    ...     blocks.add(ts, difference)
+    >>> blocks.close(149), blocks.close(150)
+    ([], [ClosedBlock(number=0, pairs=2, total=0.75)])
+    >>> blocks.add(95, 1.0)
+    >>> blocks.late_pairs
+    1
+    """
+
+    __slots__ = (
+        "_block_ms",
+        "_closed_before",
+        "_every",
+        "_maturity_ms",
+        "_open",
+        "_taken",
+        "late_pairs",
+    )
+
+    def __init__(self, block_ms: int | None, every: int = 0, *, maturity_ms: int = 0) -> None:
+        given = every if block_ms is None else block_ms
+        if given < 1:
+            name = "every" if block_ms is None else "block_ms"
+            raise ValueError(f"{name}: expected at least 1, given {given}")
+        if maturity_ms < 0:
+            raise ValueError(f"maturity_ms: expected at least 0, given {maturity_ms}")
+        self._block_ms = block_ms
+        self._every = every
+        self._maturity_ms = maturity_ms
+        self._open: dict[int, _Sum] = {}
+        self._closed_before = 0
+        self._taken = 0
+        self.late_pairs = 0
+
+    def add(self, prediction_ts: int, difference: float) -> None:
+        """Take in a pair: when it was predicted, and the champion's loss less the challenger's."""
+        assert math.isfinite(difference), f"a difference of losses cannot be {difference}"
+        if self._block_ms is None:
+            number = self._taken // self._every
+            self._taken += 1
+        else:
+            number = prediction_ts // self._block_ms
+            if number < self._closed_before:
+                self.late_pairs += 1
+                return
+        block = self._open.get(number)
+        if block is None:
+            block = self._open[number] = _Sum()
+        block.add(difference)
+
+    def close(self, watermark_ms: int) -> list[ClosedBlock]:
+        """Close what can be closed, oldest first; a block without pairs is none."""
+        if self._block_ms is None:
+            before = self._taken // self._every
+        else:
+            before = (watermark_ms - self._maturity_ms) // self._block_ms
+        if before <= self._closed_before:
+            return []
+        self._closed_before = before
+        numbers = sorted(number for number in self._open if number < before)
+        blocks = [(number, self._open.pop(number)) for number in numbers]
+        return [ClosedBlock(number, b.n, math.fsum(b.partials)) for number, b in blocks]
+
+    def reset(self) -> None:
+        """Forget the open blocks; what was closed stays closed."""
+        self._open = {}
+        self.late_pairs = 0
+        if self._block_ms is None:
+            self._taken = self._closed_before = 0
+
+    def dump(self) -> dict[str, Any]:
+        """The state as plain JSON; the configuration is the constructor's and not in it."""
+        return {
+            "open": [
+                [number, block.n, list(block.partials)] for number, block in self._open.items()
+            ],
+            "closed_before": self._closed_before,
+            "taken": self._taken,
+            "late_pairs": self.late_pairs,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a dump, bit for bit."""
+        self._open = {number: _Sum(n, partials) for number, n, partials in state["open"]}
+        self._closed_before = state["closed_before"]
+        self._taken = state["taken"]
+        self.late_pairs = state["late_pairs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """How much better the challenger is per example, with a 95 % interval where there is one."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+class Evidence:
+    """What speaks for one challenger's line against the champion's, since the last fresh start.
+
+    Args:
+        block_ms: the length of a block; None where pairs are counted.
+        every: how many pairs are a block, where `block_ms` is None.
+        maturity_ms: how long after its end a block stays open: the horizon of the labels, unless
+            they are known to be complete sooner.
+        pairs_min: a block of fewer pairs does not vote. Default 50; 1 where pairs are counted.
+
+    Attributes:
+        wins: blocks that the challenger won.
+        losses: blocks that it lost.
+        ties: blocks in which the two lost the same.
+        thin: blocks of fewer than `pairs_min` pairs.
+        pairs: how many pairs lie in the blocks that were judged: all but the thin ones.
+
+    >>> evidence = Evidence(None, every=1)
+    >>> for ts in range(9):
+    ...     evidence.add(ts, 0.125)
+    >>> closed = evidence.close(9)
+    >>> evidence.wins, round(evidence.e_value, 1), ready(evidence, slots=3, alpha=0.05)
+    (9, 102.3, True)
+    """
+
+    __slots__ = ("_blocks", "_moments", "_pairs_min", "losses", "pairs", "thin", "ties", "wins")
+
+    def __init__(
+        self,
+        block_ms: int | None,
+        every: int = 0,
+        *,
+        maturity_ms: int = 0,
+        pairs_min: int | None = None,
+    ) -> None:
+        self._blocks = Blocks(block_ms, every, maturity_ms=maturity_ms)
+        if pairs_min is None:
+            pairs_min = 1 if block_ms is None else PAIRS_MIN
+        self._pairs_min = pairs_min
+        self._start()
+
+    def _start(self) -> None:
+        self.wins = self.losses = self.ties = self.thin = self.pairs = 0
+        # Over judged blocks of n pairs that sum to s: the sums of s, s², s n, n².
+        self._moments = [0.0, 0.0, 0.0, 0.0]
+
+    @property
+    def late_pairs(self) -> int:
+        """How many pairs came for a block that was closed."""
+        return self._blocks.late_pairs
+
+    @property
+    def e_value(self) -> float:
+        """E of the votes so far."""
+        return e_value(self.wins, self.losses)
+
+    @property
+    def gain(self) -> Gain | None:
+        """The mean difference per pair over the judged blocks; None before the first of them.
+
+        The interval takes blocks as the units of chance: m = Σs / Σn has about the variance
+        B/(B-1) Σ(s - m n)² / (Σn)² (the ratio estimate of cluster sampling: Cochran 1977,
+        "Sampling Techniques"), with Student's t on B - 1 degrees of freedom. It shows the size of
+        the effect and is right for one look at a number of blocks fixed beforehand, from some
+        ten on: what may be looked at any time is E.
+        """
+        blocks = self.wins + self.losses + self.ties
+        if not blocks:
+            return None
+        s, ss, sn, nn = self._moments
+        mean = s / self.pairs
+        if blocks == 1:
+            return Gain(mean, None, None)
+        # Rounding may take a sum of squares that is zero a little below it.
+        squares = max(0.0, ss - 2 * mean * sn + mean * mean * nn)
+        error = math.sqrt(squares * blocks / (blocks - 1)) / self.pairs
+        half = _t_quantile(blocks - 1) * error
+        return Gain(mean, mean - half, mean + half)
+
+    def add(self, prediction_ts: int, difference: float) -> None:
+        """Take in a pair: when it was predicted, and the champion's loss less the challenger's."""
+        self._blocks.add(prediction_ts, difference)
+
+    def close(self, watermark_ms: int) -> list[ClosedBlock]:
+        """Let the blocks that can be closed vote, oldest first; call it after every `add`.
+
+        Where pairs are counted the watermark does not matter.
+        """
+        closed = self._blocks.close(watermark_ms)
+        for block in closed:
+            self._vote(block)
+        return closed
+
+    def _vote(self, block: ClosedBlock) -> None:
+        n, s = block.pairs, block.total
+        if n < self._pairs_min:
+            self.thin += 1
+            return
+        self.wins += s > 0
+        self.losses += s < 0
+        self.ties += s == 0
+        self.pairs += n
+        for i, value in enumerate((s, s * s, s * n, float(n * n))):
+            self._moments[i] += value
+
+    def reset(self) -> None:
+        """A fresh start, after a replacement; blocks that were closed stay closed."""
+        self._blocks.reset()
+        self._start()
+
+    def report(self) -> dict[str, Any]:
+        """The running figures, every one finite; what is undefined is None."""
+        gain = self.gain or Gain(0.0, None, None)
+        return {
+            "wins": self.wins,
+            "losses": self.losses,
+            "ties": self.ties,
+            "thin": self.thin,
+            "pairs": self.pairs,
+            "late_pairs": self.late_pairs,
+            "e_value": self.e_value,
+            "gain": gain.mean if self.pairs else None,
+            "gain_low": gain.low,
+            "gain_high": gain.high,
+        }
+
+    def dump(self) -> dict[str, Any]:
+        """The state as plain JSON; the configuration is the constructor's and not in it."""
+        return {
+            "blocks": self._blocks.dump(),
+            "votes": [self.wins, self.losses, self.ties, self.thin],
+            "pairs": self.pairs,
+            "moments": list(self._moments),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a dump, bit for bit."""
+        self._blocks.load(state["blocks"])
+        self.wins, self.losses, self.ties, self.thin = state["votes"]
+        self.pairs = state["pairs"]
+        self._moments = list(state["moments"])
+
+
+def ready(evidence: Evidence, slots: int, alpha: float, gain_min: float = 0.0) -> bool:
+    """Whether the challenger has shown that it is better, and by enough.
+
+    Args:
+        evidence: for the challenger.
+        slots: how many challengers may replace the champion; each has `alpha` / `slots` to err.
+        alpha: the chance that any of `slots` challengers no better than the champion replaces
+            it, however often one looks, as far as luck is not shared beyond a block.
+        gain_min: the least mean gain per example that is worth a replacement.
+    """
+    gain, bound = evidence.gain, threshold(slots, alpha)
+    if gain is None or gain.mean < gain_min:
+        return False
+    # E is a mean over p, so no more than its largest part, at p = w/(w+l): mostly that is known
+    # to be too little without a sum over thousands of votes.
+    wins, losses = evidence.wins, evidence.losses
+    return _log_e_bound(wins, losses) >= math.log(bound) and evidence.e_value >= bound
+
+
+def _log_e_bound(wins: int, losses: int) -> float:
+    n = wins + losses
+    if wins <= losses:
+        return 0.0
+    return sum(k * math.log(2 * k / n) for k in (wins, losses) if k)
+
+
+def _t_quantile(freedom: int) -> float:
+    """The 97.5 % point of Student's t, to 1e-4 (Abramowitz & Stegun 1964, 26.7.5)."""
+    if freedom <= len(T_SMALL):
+        return T_SMALL[freedom - 1]
+    z2, f = Z * Z, freedom
+    terms = (
+        (z2 + 1) / (4 * f),
+        ((5 * z2 + 16) * z2 + 3) / (96 * f**2),
+        (((3 * z2 + 19) * z2 + 17) * z2 - 15) / (384 * f**3),
+        ((((79 * z2 + 776) * z2 + 1482) * z2 - 1920) * z2 - 945) / (92_160 * f**4),
+    )
+    return Z * (1 + sum(terms))
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How much luck the pairs of blocks of one length share.
+
+    Attributes:
+        block_ms: the length.
+        blocks: how many blocks hold a pair.
+        inflation: the variance of the blocks' sums over what it would be if pairs were
+            independent; 1 if they are.
+        correlation: of the sums of neighbouring blocks; None where there are none.
+        growth: by what factor the inflation grows up to longer rungs, at most, of those that
+            have 30 blocks or more; None where there is no such rung, or this one has fewer.
+    """
+
+    block_ms: int
+    blocks: int
+    inflation: float
+    correlation: float | None
+    growth: float | None
+
+
+def variance_ladder(pairs: Iterable[tuple[int, float]], lengths_ms: Sequence[int]) -> list[Rung]:
+    """How far luck is shared: the variance of sums over blocks, length by length.
+
+    The inflation is the design effect of cluster sampling (Kish 1965, "Survey Sampling"):
+    Σ (s - m n)² over blocks of n pairs that sum to s, m being the mean of all pairs, over its
+    expectation if pairs were independent. While blocks share luck it grows with their length.
+
+    Args:
+        pairs: when each pair was predicted, and its difference.
+        lengths_ms: the lengths of blocks to try.
+
+    Returns:
+        A rung per length, shortest first; none where the differences do not vary.
+
+    >>> hour, day = 3_600_000, 86_400_000
+    >>> luck = [(n * hour, (-1.0) ** (n // 24)) for n in range(60 * 24)]
+    >>> [(r.block_ms // hour, round(r.inflation)) for r in variance_ladder(luck, [hour, day])]
+    [(1, 1), (24, 24)]
+    """
+    held = list(pairs)
+    n = len(held)
+    mean = math.fsum(d for _, d in held) / n if n else 0.0
+    squares = math.fsum((d - mean) ** 2 for _, d in held)
+    if not squares:
+        return []
+    rungs = [_rung(held, length, mean, squares / (n - 1)) for length in sorted(set(lengths_ms))]
+    return [
+        rung if rung.blocks < RUNG_BLOCKS_MIN else _with_growth(rung, rungs[place + 1 :])
+        for place, rung in enumerate(rungs)
+    ]
+
+
+def _rung(held: list[tuple[int, float]], block_ms: int, mean: float, variance: float) -> Rung:
+    sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for ts, difference in held:
+        block = sums[ts // block_ms]
+        block[0] += 1.0
+        block[1] += difference - mean
+    squares = math.fsum(s * s for _, s in sums.values())
+    # The mean is the pairs' own, which takes a block's share out of its deviation.
+    free = len(held) - math.fsum(n * n for n, _ in sums.values()) / len(held)
+    ordered = sorted((number, s) for number, (_, s) in sums.items())
+    products = [s * t for (a, s), (b, t) in pairwise(ordered) if b == a + 1]
+    correlation = None
+    if products and squares:
+        correlation = math.fsum(products) / len(products) / (squares / len(sums))
+    return Rung(
+        block_ms, len(sums), squares / (variance * free) if free else 1.0, correlation, None
+    )
+
+
+def _with_growth(rung: Rung, longer: list[Rung]) -> Rung:
+    reached = [r.inflation for r in longer if r.blocks >= RUNG_BLOCKS_MIN]
+    growth = max(reached) / rung.inflation if reached and rung.inflation else None
+    return Rung(rung.block_ms, rung.blocks, rung.inflation, rung.correlation, growth)
+
+
+def suggested_block(rungs: Sequence[Rung]) -> int | None:
+    """The shortest block after which the inflation grows by no more than a quarter.
+
+    Where it grows all the way, the longest one with 30 blocks: luck may be shared beyond it, and
+    nothing here would show. None where no rung has 30 blocks.
+
+    It is coarse. A quarter is what a variance from 30 to 100 blocks is off by, so a dependence
+    that is weaker goes unseen (between two lines of one recipe, neighbouring days have been
+    seen to correlate by .1, which is enough to be wrong five times as often), and an odd week
+    can suggest more than is needed. Where in doubt, take the longer block: it costs days, not
+    truth. A gain that changes in time looks like shared luck.
+    """
+    reliable = [rung for rung in rungs if rung.blocks >= RUNG_BLOCKS_MIN]
+    for rung in reliable:
+        if rung.growth is None or rung.growth <= GROWTH_MAX:
+            return rung.block_ms
+    return None
