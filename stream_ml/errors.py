@@ -5,6 +5,7 @@
     ├── UsageError           a command or setting is wrong
     ├── BadRecord            a record from outside is wrong; becomes a dead letter, never a crash
     ├── SnapshotRefused      a model snapshot is not what it claims to be, or cannot run here
+    ├── BadAnswer            what a model says is no answer (`models.recipes`, where it is caught)
     └── LogError             the log cannot do what it was asked
         ├── LogFull          no space is left where the log lives
         ├── LogLocked        another process holds what was asked for

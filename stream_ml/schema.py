@@ -20,7 +20,7 @@ from stream_ml.errors import BadRecord
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Enum", "FieldType", "Optional", "field_type"]
+__all__ = ["Enum", "FieldType", "Optional", "brief", "field_type"]
 
 Kind = Literal["float", "int", "str", "bool", "enum"]
 

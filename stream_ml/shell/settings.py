@@ -28,7 +28,7 @@ from stream_ml.stages.learn import CHECKPOINT_EXAMPLES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["SETTINGS", "Setting", "Settings"]
+__all__ = ["SETTINGS", "Setting", "Settings", "key_file"]
 
 PREFIX = "STREAM_ML_"
 # What our own tests are told; nothing that a command could do something about.
