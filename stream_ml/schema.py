@@ -130,6 +130,8 @@ class _Optional:
 
     def __call__(self, type_: Any, default: Any = None) -> FieldType:
         inner = field_type(type_)
+        if inner.kind == "float" and type(default) is int:
+            default = float(default)  # as a value from outside would be
         return FieldType(inner.kind, inner.categories, optional=True, default=default)
 
     def __getitem__(self, type_: Any) -> FieldType:

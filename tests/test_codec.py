@@ -1,0 +1,324 @@
+"""The codec: any bytes give a record or one refusal that says why; what is written reads back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import stream_ml as sml
+from stream_ml.codec import (
+    EventCodec,
+    LabelCodec,
+    dead_letter,
+    decode_decision,
+    decode_example,
+    decode_prediction,
+    encode_decision,
+    encode_example,
+    encode_prediction,
+)
+from stream_ml.errors import BadRecord
+from stream_ml.records import (
+    Event,
+    Label,
+    Prediction,
+    Record,
+    Shadow,
+    Source,
+)
+from stream_ml.schema import field_type
+from stream_ml.testing import Driver
+from tests.simulation.world import pipeline
+
+events = EventCodec(
+    {
+        "amount": field_type(float),
+        "items": field_type(int),
+        "kind": sml.Enum("visit", "order"),
+        "note": sml.Optional[str],
+        "rate": sml.Optional(float, default=1),
+    },
+    event_id="event_id",
+    time="ts",
+    key="shop",
+)
+VALID: dict[str, Any] = {
+    "event_id": "e1",
+    "ts": 1_700_000_000_000,
+    "shop": "s1",
+    "amount": 2.5,
+    "items": 3,
+    "kind": "visit",
+}
+ID = "expected a string of 1 to 512 characters"
+TIME = "expected UTC milliseconds as a whole number, not negative"
+
+
+def without(name: str) -> bytes:
+    """A valid event that lacks one member."""
+    return orjson.dumps({key: value for key, value in VALID.items() if key != name})
+
+
+def having(**changes: Any) -> bytes:
+    """A valid event with some members changed."""
+    return json.dumps(VALID | changes).encode()
+
+
+REFUSED: list[tuple[bytes | None, str]] = [
+    (None, "tombstone at $: expected a JSON object, given no value"),
+    (b"[1, 2]", "not_an_object at $: expected a JSON object, given list of 2"),
+    (b"null", "not_an_object at $: expected a JSON object, given null"),
+    (b" " * (1024 * 1024 + 1), "too_large at $: expected at most 1048576 bytes, given 1048577"),
+    (without("event_id"), f"missing_field at $.event_id: {ID}, given nothing"),
+    (having(event_id=""), f"wrong_type at $.event_id: {ID}, given str ''"),
+    (having(event_id=7), f"wrong_type at $.event_id: {ID}, given int 7"),
+    (having(event_id=None), f"wrong_type at $.event_id: {ID}, given null"),
+    (without("shop"), f"missing_field at $.shop: {ID}, given nothing"),
+    (without("ts"), f"missing_field at $.ts: {TIME}, given nothing"),
+    (having(ts=-1), f"wrong_type at $.ts: {TIME}, given int -1"),
+    (having(ts=1.5), f"wrong_type at $.ts: {TIME}, given float 1.5"),
+    (having(ts=True), f"wrong_type at $.ts: {TIME}, given bool True"),
+    (having(ts=2**53 + 1), f"wrong_type at $.ts: {TIME}, given int 9007199254740993"),
+    (without("amount"), "missing_field at $.amount: expected float, given nothing"),
+    (having(amount="2.5"), "wrong_type at $.amount: expected float, given str '2.5'"),
+    (having(amount=True), "wrong_type at $.amount: expected float, given bool True"),
+    (having(amount=None), "null at $.amount: expected float, given null"),
+    (having(amount=[1]), "wrong_type at $.amount: expected float, given list of 1"),
+    (having(items=3.0), "wrong_type at $.items: expected int, given float 3.0"),
+    (
+        having(kind="Visit"),
+        "unknown_category at $.kind: expected one of visit, order, given str 'Visit'",
+    ),
+    (having(kind=1), "wrong_type at $.kind: expected one of visit, order, given int 1"),
+    (having(note=5), "wrong_type at $.note: expected str or null, given int 5"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_a_refusal_says_why_and_where(value: bytes | None, message: str) -> None:
+    """Reason, path, what was expected, what was given."""
+    with pytest.raises(BadRecord) as refused:
+        events.decode(value)
+
+    assert message == str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        having(amount=float("nan")),
+        having(amount=10**400),
+        b"[" * 5_000,
+        b"{} {}",
+    ],
+)
+def test_what_is_no_json_is_refused_whole(value: bytes) -> None:
+    """NaN, endless numbers, broken UTF-8, bottomless nesting: none is JSON."""
+    with pytest.raises(BadRecord) as refused:
+        events.decode(value)
+
+    assert ("not_json", "$") == (refused.value.reason, refused.value.path)
+
+
+def test_absent_null_and_default_are_three_things() -> None:
+    """An absent optional field takes its default, a null one is None, whatever the default."""
+    absent = events.decode(orjson.dumps(VALID))
+    null = events.decode(having(rate=None, note=None))
+
+    assert (1.0, None) == (absent.fields["rate"], absent.fields["note"])
+    assert (None, None) == (null.fields["rate"], null.fields["note"])
+    assert float is type(absent.fields["rate"])
+
+
+def test_members_that_are_not_declared_are_passed_over() -> None:
+    """A producer may send more than is asked for; features never see it."""
+    event = events.decode(having(colour="red", amount=4))
+
+    fields = {"amount": 4.0, "items": 3, "kind": "visit", "note": None, "rate": 1.0}
+    assert Event("e1", 1_700_000_000_000, "s1", fields) == event
+    assert float is type(event.fields["amount"])
+
+
+def test_of_a_member_given_twice_the_last_counts() -> None:
+    """JSON leaves it open; here it is one thing, the same everywhere."""
+    twice = orjson.dumps(VALID)[:-1] + b',"amount":9}'
+
+    assert 9.0 == events.decode(twice).fields["amount"]
+
+
+def test_labels_have_a_type_too() -> None:
+    """A label is of the declared type, and never null."""
+    labels = LabelCodec(field_type(bool))
+
+    assert Label("e1", 5, True, "desk") == labels.decode(
+        b'{"event_id": "e1", "ts": 5, "label": true, "source": "desk"}'
+    )
+    for value, message in (
+        (b'{"event_id": "e1", "ts": 5}', "missing_field at $.label: expected bool, given nothing"),
+        (
+            b'{"event_id": "e1", "ts": 5, "label": null}',
+            "null at $.label: expected bool, given null",
+        ),
+        (
+            b'{"event_id": "e1", "ts": 5, "label": 1}',
+            "wrong_type at $.label: expected bool, given int 1",
+        ),
+        (
+            b'{"event_id": "e1", "ts": 5, "label": true, "source": 1}',
+            "wrong_type at $.source: expected str or null, given int 1",
+        ),
+    ):
+        with pytest.raises(BadRecord) as refused:
+            labels.decode(value)
+        assert message == str(refused.value)
+
+
+# --- what is written reads back ---------------------------------------------------------------
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
+answers = st.none() | st.floats(0, 1) | st.dictionaries(text, st.floats(0, 1), max_size=3)
+predictions = st.builds(
+    Prediction,
+    event_id=text,
+    key=text,
+    ts=st.integers(0, 2**53),
+    source=st.builds(Source, st.integers(0, 9), st.integers(0, 2**40)),
+    model=text,
+    example=st.integers(-1, 2**40),
+    prediction=answers,
+    fallback=st.booleans(),
+    features=st.dictionaries(text, finite, max_size=4),
+    shadows=st.dictionaries(text, st.builds(Shadow, text, answers), max_size=3),
+)
+
+
+@given(predictions)
+def test_a_prediction_reads_back_as_it_was(prediction: Prediction) -> None:
+    """Every feature and answer to the last bit: models learn from what was logged."""
+    assert prediction == decode_prediction(encode_prediction(prediction))
+
+
+@given(predictions, st.booleans() | finite | text, st.integers(0, 2**53))
+def test_an_example_is_the_prediction_and_the_truth(
+    prediction: Prediction, label: Any, label_ts: int
+) -> None:
+    """Joining adds the label to the prediction's own bytes and changes none of them."""
+    value = encode_prediction(prediction)
+    example = encode_example(value, label, label_ts, Source(2, 7))
+
+    decoded = decode_example(example)
+    assert (prediction, label, label_ts, Source(2, 7)) == (
+        decoded.prediction,
+        decoded.label,
+        decoded.label_ts,
+        decoded.label_source,
+    )
+    assert example.startswith(value[:-1])
+
+
+def test_predictions_are_written_as_they_have_always_been() -> None:
+    """The wire format is a promise to consumers in any language: these very bytes."""
+    prediction = Prediction(
+        "e1", "s1", 5, Source(0, 3), "a@7", 6, 0.25, False, {"x": 1.0}, {"b": Shadow("b@7", None)}
+    )
+    value = encode_prediction(prediction)
+
+    assert (
+        b'{"event_id":"e1","key":"s1","ts":5,"source":{"partition":0,"offset":3},"model":"a@7",'
+        b'"example":6,"prediction":0.25,"fallback":false,"features":{"x":1.0},'
+        b'"shadows":{"b":{"model":"b@7","prediction":null}}}'
+    ) == value
+    assert value[:-1] + (
+        b',"label":true,"label_ts":9,"label_source":{"partition":1,"offset":2}}'
+    ) == encode_example(value, True, 9, Source(1, 2))
+
+
+# --- what must not be forged ------------------------------------------------------------------
+
+KEY = b"k" * 32
+
+
+@pytest.fixture(scope="module")
+def registry() -> bytes:
+    """A decision as a worker wrote it."""
+    with Driver(pipeline, key=KEY) as driver:
+        driver.run()
+        (record,) = driver.records("registry")
+    assert record.value is not None
+    return record.value
+
+
+def test_a_signed_decision_reads_back_as_it_was(registry: bytes) -> None:
+    """Whoever has the key reads the decision that was written."""
+    decision = decode_decision(registry, KEY)
+
+    assert ("bootstrap", "logistic@0") == (decision.kind, decision.serving.champion.model)
+    assert registry == encode_decision(decision, KEY)
+
+
+def test_a_decision_altered_in_any_byte_is_refused(registry: bytes) -> None:
+    """No byte of a decision can be changed without the key."""
+    for at in range(len(registry)):
+        altered = registry[:at] + bytes([registry[at] ^ 1]) + registry[at + 1 :]
+        with pytest.raises(BadRecord):
+            decode_decision(altered, KEY)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"null", b'{"signature":"00"}'])
+def test_what_is_not_signed_is_no_decision(value: bytes | None) -> None:
+    """Without our signature nothing is believed, however it looks."""
+    with pytest.raises(BadRecord):
+        decode_decision(value, KEY)
+
+
+def test_a_decision_signed_with_another_key_is_refused(registry: bytes) -> None:
+    """Knowing the format is not enough."""
+    forged = encode_decision(decode_decision(registry, KEY), b"other" * 8)
+
+    with pytest.raises(BadRecord, match="signature"):
+        decode_decision(forged, KEY)
+
+
+# --- dead letters -----------------------------------------------------------------------------
+
+
+def test_a_dead_letter_holds_what_is_needed_to_find_and_mend_the_record() -> None:
+    """Where it lay, who refused it, why, and its bytes."""
+    record = Record("events", 2, 41, b"\xff", b"{", 9)
+    output = dead_letter(record, "predict", BadRecord("not_json", "$", "expected JSON"))
+
+    assert ("dead-letters", b"\xff") == (output.topic, output.key)
+    assert {
+        "topic": "events",
+        "partition": 2,
+        "offset": 41,
+        "stage": "predict",
+        "reason": "not_json",
+        "path": "$",
+        "message": "expected JSON",
+        "key": "/w==",
+        "value": "ew==",
+        "length": 1,
+        "sha256": "021fb596db81e6d02bf3d2586ee3981fe519f275c0ac9ca76bbcf2ebb4097d96",
+    } == orjson.loads(output.value or b"")
+
+
+def test_of_a_long_record_only_length_and_hash_are_kept() -> None:
+    """Refusing large records does not fill the log with them."""
+    value = b"x" * (256 * 1024 + 1)
+    output = dead_letter(
+        Record("events", 0, 0, None, value, 9), "predict", BadRecord("a", "$", "b")
+    )
+
+    letter = orjson.loads(output.value or b"")
+    assert (None, len(value)) == (letter["value"], letter["length"])
+    assert len(output.value or b"") < 1_000
