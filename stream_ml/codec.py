@@ -18,6 +18,7 @@ import orjson
 
 from stream_ml.errors import BadRecord
 from stream_ml.records import (
+    Command,
     DeadLetter,
     Decision,
     Event,
@@ -38,21 +39,27 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_ml.records import Alert, Evaluation
+    from stream_ml.signing import Keyring
 
 __all__ = [
+    "COMMANDS",
     "EventCodec",
     "LabelCodec",
     "dead_letter",
+    "decode_command",
     "decode_decision",
     "decode_example",
     "decode_prediction",
     "encode",
+    "encode_command",
     "encode_decision",
     "encode_example",
     "encode_prediction",
+    "record_hash",
     "serving_set",
 ]
 
+COMMANDS = ("promote", "rollback", "pause", "resume")
 # A longer id could not be a Kafka key for long, and is held in memory while it may repeat.
 ID_LENGTH_MAX = 512
 # Dead letters keep this much of what was refused; of more, only its length and hash.
@@ -290,6 +297,50 @@ def serving_set(members: dict[str, Any]) -> ServingSet:
         None if predecessor is None else ModelRef(**predecessor),
         None if first is None else ModelRef(**first),
     )
+
+
+def encode_command(command: Command, key: bytes) -> bytes:
+    """The wire form of a command, signed with its operator's key."""
+    return seal(orjson.dumps(asdict(command)), key)
+
+
+def decode_command(value: bytes | None, keyring: Keyring) -> Command:
+    """The command in `value`, signed by the operator that it names.
+
+    Whether the operator's role allows it is not looked at: that deserves an answer.
+
+    Raises:
+        BadRecord: it holds none, its operator is unknown, or it was not signed with their key.
+    """
+    name = _identifier(_object(value), "operator")
+    operator = keyring.operator(name)
+    if operator is None:
+        raise BadRecord("unknown_operator", "$.operator", f"no key is known for {name!r}")
+    members = _object(unseal(value, operator.key))
+    kind = members.get("kind")
+    if kind not in COMMANDS:
+        raise BadRecord(
+            "unknown_command", "$.kind", f"expected one of {', '.join(COMMANDS)}, given {kind!r}"
+        )
+    return Command(
+        command_id=_identifier(members, "command_id"),
+        kind=kind,
+        ts=_time(members, "ts"),
+        operator=name,
+        actor=_identifier(members, "actor"),
+        reason=_identifier(members, "reason"),
+        expect=_optional_text(members, "expect"),
+        model=_optional_text(members, "model"),
+    )
+
+
+def _optional_text(members: dict[str, Any], name: str) -> str | None:
+    return None if members.get(name) is None else _identifier(members, name)
+
+
+def record_hash(value: bytes | None) -> str:
+    """What the next decision names a registry record by."""
+    return hashlib.sha256(value or b"").hexdigest()
 
 
 def dead_letter(record: Record, stage: str, error: BadRecord) -> Output:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import EventCodec, LabelCodec
 from stream_ml.errors import BadRecord, DeclarationError, Problem
+from stream_ml.evaluation.contest import Rules
 from stream_ml.features import FeatureSet, parse_duration
 from stream_ml.models.recipes import Recipe, Task
 from stream_ml.schema import FieldType, field_type
@@ -30,6 +31,8 @@ __all__ = ["Events", "Label", "Pipeline", "Promotion", "When", "when"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 # Names that mean something else wherever a line's name is shown.
+MODES = ("automatic", "gated", "manual")
+ROLLBACK_LOSS = 0.02
 RESERVED_NAMES = frozenset({"served", "predecessor", "first", "prior", "last", "mean"})
 
 
@@ -88,21 +91,43 @@ def when(**equals: Any) -> When:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """How models are renewed.
+    """How models are renewed, and when a challenger replaces the champion.
 
     Args:
+        mode: `automatic` replaces on evidence; `gated` lets an operator promote, and only what
+            the evidence suffices for; `manual` lets an operator promote any shadow.
         refresh: how often each line publishes a snapshot: event time (`"1d"`) or a number of
             examples. Before that cadence is reached, at 500, 1,000, 2,000, 4,000 ... examples.
-        first: the champion's snapshot at the first refresh from this many examples on shadows
-            for good, never updated: what the models would be worth without learning on.
+        block: the unit of evidence, one vote each: event time (at least as long as luck is
+            shared: predictions of one day share its weather) or a number of labels.
+        alpha: the chance that an equal challenger ever replaces the champion, however often one
+            looks, divided among `slots` challengers.
+        slots: how many challengers there may be.
+        gain_min: how much better per example (Brier, or absolute error) it must be at least.
+        block_pairs_min: a block of time with fewer pairs does not vote.
+        maturity: how long after its end a block waits for labels; default the label's horizon.
+        rollback_loss: how much worse per example than its predecessor what serves may be in one
+            guarded block. Default 0.02 of Brier; none for regression, whose unit is yours.
+        guard_block: the block that the guard judges.
         divergence: a refresh is refused when the live champion's loss since the last one is worse
             than the served snapshot's by more than this (Brier, or mean absolute error as a
             share of the served one's).
+        first: the champion's snapshot at the first refresh from this many examples on shadows
+            for good, never updated: what the models would be worth without learning on.
     """
 
+    mode: str = "automatic"
     refresh: str | int = "1d"
-    first: int = 500
+    block: str | int = "3d"
+    alpha: float = 0.05
+    slots: int = 3
+    gain_min: float = 0.0
+    block_pairs_min: int = 50
+    maturity: str | int | None = None
+    rollback_loss: float | None = None
+    guard_block: str | int = "1d"
     divergence: float = 0.005
+    first: int = 500
 
 
 @dataclass(frozen=True)
@@ -171,6 +196,29 @@ class Pipeline:
         """The refresh cadence in event time; None where it is counted in examples."""
         refresh = self.promotion.refresh
         return None if isinstance(refresh, int) else parse_duration(refresh)
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What evidence is asked for, and what harm is borne."""
+        promotion, kind = self.promotion, self.task.kind
+        counted = isinstance(promotion.block, int)
+        bound = promotion.rollback_loss
+        if bound is None and kind != "regression":
+            bound = ROLLBACK_LOSS
+        return Rules(
+            kind=kind,
+            block_ms=None if counted else parse_duration(promotion.block),
+            block_every=int(promotion.block) if counted else 0,
+            guard_block_ms=parse_duration(promotion.guard_block),
+            maturity_ms=self.horizon_ms
+            if promotion.maturity is None
+            else _duration_or_zero(promotion.maturity),
+            pairs_min=promotion.block_pairs_min,
+            slots=promotion.slots,
+            alpha=promotion.alpha,
+            gain_min=promotion.gain_min,
+            rollback_loss=bound,
+        )
 
     @cached_property
     def task(self) -> Task:
@@ -249,7 +297,7 @@ def _problems(p: Pipeline) -> Iterator[Problem]:
     if len(schema) == len(p.events.fields):
         yield from FeatureSet.check(p.features, schema)
     yield from _model_problems(p, *_checked_task(p.label))
-    yield from _promotion_problems(p.promotion)
+    yield from _promotion_problems(p.promotion, len(p.models) - 1)
     for name in ("pending_max", "window_events_max", "keep"):
         value = getattr(p, name)
         if not (type(value) is int and value > 0):
@@ -366,14 +414,32 @@ def _model_problems(
         yield Problem("champion", f"one of {', '.join(p.models)}", repr(p.champion))
 
 
-def _promotion_problems(promotion: Promotion) -> Iterator[Problem]:
-    refresh, first, divergence = promotion.refresh, promotion.first, promotion.divergence
-    if type(refresh) is int:
-        if refresh < 1:
-            yield Problem("promotion.refresh", "at least 1 example", repr(refresh))
-    else:
-        yield from _duration_problems("promotion.refresh", refresh)
-    if not (type(first) is int and first >= 1):
-        yield Problem("promotion.first", "at least 1 example", repr(first))
-    if not (type(divergence) in {int, float} and divergence >= 0):
-        yield Problem("promotion.divergence", "0 or more", repr(divergence))
+def _promotion_problems(promotion: Promotion, challengers: int) -> Iterator[Problem]:
+    path = "promotion"
+    yield from _length_problems(promotion, path)
+    if promotion.mode not in MODES:
+        yield Problem(f"{path}.mode", f"one of {', '.join(MODES)}", repr(promotion.mode))
+    for name in ("block_pairs_min", "first"):
+        if not getattr(promotion, name) >= 1:
+            yield Problem(f"{path}.{name}", "at least 1 example", repr(getattr(promotion, name)))
+    for name in ("divergence", "gain_min", "rollback_loss"):
+        value = getattr(promotion, name)
+        if value is not None and not value >= 0:
+            yield Problem(f"{path}.{name}", "0 or more", repr(value))
+    if not 0 < promotion.alpha < 1:
+        yield Problem(f"{path}.alpha", "between 0 and 1", repr(promotion.alpha))
+    if promotion.slots < max(1, challengers):
+        expected = f"at least 1 and as many as there are challengers, {challengers}"
+        yield Problem(f"{path}.slots", expected, repr(promotion.slots))
+
+
+def _length_problems(promotion: Promotion, path: str) -> Iterator[Problem]:
+    for name in ("refresh", "block"):
+        value = getattr(promotion, name)
+        if not isinstance(value, int):
+            yield from _duration_problems(f"{path}.{name}", value)
+        elif value < 1:
+            yield Problem(f"{path}.{name}", "at least 1 example", repr(value))
+    yield from _duration_problems(f"{path}.guard_block", promotion.guard_block)
+    if promotion.maturity is not None:
+        yield from _duration_problems(f"{path}.maturity", promotion.maturity, _duration_or_zero)

@@ -164,8 +164,10 @@ class Decision:
     """One record of the registry: what was decided, by whom, why, on what evidence.
 
     `kind`: bootstrap, refreshed, refused, replaced, rolled_back, paused or resumed. `number`
-    counts decisions from 0. `ts` is the examples watermark at the decision (-1: before any).
-    `inputs` are the offsets, one past the last record read, per input topic of evaluate.
+    counts decisions from 0. `previous` is the SHA-256 of the registry's record before it, so
+    that none can be left out. `ts` is the examples watermark at the decision (-1: before any).
+    `inputs` are the offsets, one past the last record read, per input topic of evaluate. A
+    decision with a `command_id` answers that command.
     """
 
     number: int
@@ -175,21 +177,28 @@ class Decision:
     reason: str
     serving: ServingSet
     inputs: dict[str, int]
+    previous: str
     evidence: dict[str, Any] | None = None
     command_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An operator's wish: promote, rollback, pause or resume. `expect` is the present champion."""
+    """An operator's wish: promote, rollback, pause or resume.
+
+    `expect` is the champion that the operator believes to serve, as a line or `name@version`;
+    where another serves, nothing is done. `model` is what to promote, likewise. `operator` names
+    the key that signs.
+    """
 
     command_id: str
     kind: str
     ts: int
+    operator: str
     actor: str
     reason: str
-    model: str | None = None
     expect: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,11 +27,12 @@ from stream_ml.shell.runner import Runner
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping
     from typing import Self
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
+    from stream_ml.signing import Operator
 
 __all__ = ["CRASH", "Crash", "Driver"]
 
@@ -54,6 +55,7 @@ class Driver:
         seed: where given, records are worked on in random batches, batches overlap the ones
             before (redelivery), and checkpoints fall at random; what comes out must not change.
         key: signs snapshots and the registry.
+        operators: whose commands are obeyed, by name.
         now_ms: the clock that stamps appends.
     """
 
@@ -64,12 +66,14 @@ class Driver:
         partitions: int = 1,
         seed: int | None = None,
         key: bytes = b"testing",
+        operators: Mapping[str, Operator] | None = None,
         now_ms: int = 2**42,
     ) -> None:
         self.now_ms = now_ms
         self.log = SqliteLog.create(MEMORY, partitions=partitions, now_ms=lambda: self.now_ms)
         self._pipeline = pipeline
         self._key = key
+        self._operators = operators
         self._random = None if seed is None else random.Random(seed)  # noqa: S311 - not security
         self._dies_at: int | None = None
         self._steps_left = -1
@@ -134,7 +138,7 @@ class Driver:
     def runner(self) -> Runner:
         """The worker, started where there is none."""
         if self._runner is None:
-            options: dict[str, Any] = {}
+            options: dict[str, Any] = {"operators": self._operators}
             if self._random is not None:
                 options["checkpoint_examples"] = self._random.choice([1, 7, 50, 512])
             self._runner = Runner(self.log, self._pipeline, self._key, step=self._step, **options)

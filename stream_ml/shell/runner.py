@@ -4,7 +4,8 @@ Theory of operation:
 
 1. The next record is picked by a fixed rule: the earliest time; a label before an event at the
    same time; then the lower partition; within a partition in offset order. So what comes out is a
-   function of what lies in the log, not of when it was read.
+   function of what lies in the log, not of when it was read. (A command is picked at once: its
+   time is an operator's, not the events'.)
 2. What is picked is worked on in rounds of `ROUND_RECORDS`, counted from the start of the log: a
    round's events are predicted, then its labels joined, then its examples learned from and
    evaluated. A stage at a time keeps what it works with in the processor's caches (a third faster
@@ -24,6 +25,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord, StreamMLError
+from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn
@@ -32,13 +34,14 @@ from stream_ml.stages.serving import Serving
 from stream_ml.stages.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
     from stream_ml.shell.log import Log, Place
+    from stream_ml.signing import Operator
 
 __all__ = ["Runner"]
 
@@ -50,8 +53,9 @@ ROUND_RECORDS = 64
 CHECKPOINT_S = 60.0
 
 
-# What the next record is picked by: its time, labels before events, its partition.
+# What the next record is picked by: its time, its topic's rank, its partition.
 Head = tuple[int, int, int]
+RANKS = {"commands": -1, "labels": 0, "events": 1}
 
 
 class _Cursor:
@@ -74,7 +78,7 @@ class _Cursor:
     ) -> None:
         self.topic = topic
         self.partition = partition
-        self.rank = 0 if topic == "labels" else 1
+        self.rank = RANKS[topic]
         self.task = task
         self._log = log
         self._parse = parse
@@ -96,8 +100,9 @@ class _Cursor:
         records = self._log.read(self.topic, self.partition, self._fetched, READ_RECORDS)
         for record in records:
             parsed = self._parse(record)
-            # A bad record has no time of its own: it is refused as soon as its turn comes.
-            self._read.append((-1 if isinstance(parsed, BadRecord) else parsed.ts, record))
+            # A bad record has no time of its own, and a command's is not event time: at once.
+            at_once = self.topic == "commands" or isinstance(parsed, BadRecord)
+            self._read.append((-1 if at_once else parsed.ts, record))
         if records:
             self._fetched = records[-1].offset + 1
         return bool(records)
@@ -109,7 +114,8 @@ class Runner:
     Args:
         log: where everything is read from and written to.
         pipeline: the declaration.
-        key: signs and verifies snapshots and the registry.
+        key: signs and verifies snapshots, checkpoints and the registry.
+        operators: whose commands are obeyed, by name, beside those signed with `key` itself.
         checkpoint_examples: after how many examples the live learners are written down at the
             latest.
         checkpoint_s: after how many seconds they are.
@@ -126,6 +132,7 @@ class Runner:
         pipeline: Pipeline,
         key: bytes,
         *,
+        operators: Mapping[str, Operator] | None = None,
         checkpoint_examples: int = CHECKPOINT_EXAMPLES,
         checkpoint_s: float = CHECKPOINT_S,
         step: Callable[[str], None] | None = None,
@@ -139,7 +146,7 @@ class Runner:
         self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
         self.joins = [Join(pipeline, events) for _ in range(labels)]
         self.learn = Learn(pipeline, key, checkpoint_examples)
-        self.evaluate = Evaluate(pipeline, key)
+        self.evaluate = Evaluate(pipeline, Keyring(key, operators or {}))
         predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]
         learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)
@@ -160,9 +167,10 @@ class Runner:
         except BaseException:
             self._session.close()
             raise
-        inputs: tuple[tuple[str, list[Task], Sequence[Predict | Join]], ...] = (
+        inputs: tuple[tuple[str, list[Task], Sequence[Predict | Join | Evaluate]], ...] = (
             ("events", predicts, self.predicts),
             ("labels", joins, self.joins),
+            ("commands", [evaluate], [self.evaluate]),
         )
         self._cursors = [
             _Cursor(log, topic, p, task, stage.parse)
@@ -239,6 +247,7 @@ class Runner:
             picked = self._pick_round(heads)
             done += sum(map(len, picked.values()))
             # Events before labels: a label of this round may be about an event of this round.
+            # Commands last: what they ask for is judged by all that came before.
             for cursor in sorted(picked, key=lambda cursor: (-cursor.rank, cursor.partition)):
                 self._work(cursor.task, picked[cursor])
                 self._flow()

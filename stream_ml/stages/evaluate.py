@@ -1,4 +1,4 @@
-"""Examples and snapshots in, decisions out: the only writer of the registry.
+"""Examples, snapshots and commands in, decisions out: the only writer of the registry.
 
 Theory of operation:
 
@@ -9,9 +9,16 @@ Theory of operation:
    still missing `STALE_EXAMPLES` later is stale and is not waited for until it publishes again.
 3. The champion's snapshot must be sound (signed, loadable, its golden predictions made again and
    finite) and its live learner not have diverged; if it is refused, none is renewed.
-4. The snapshot that the new champion follows goes on as `predecessor`; the champion's first one
-   from `promotion.first` examples on is kept as `first`.
-5. Challengers' snapshots that never served are kept `keep` deep and then given tombstones.
+4. A challenger replaces the champion on evidence (`evaluation.contest`), or because an operator
+   says so. What is promoted is the very snapshot that shadows at that moment; the old champion's
+   line goes on in the winner's slot, and evidence starts anew.
+5. What was switched from goes on as `predecessor` until the guard has judged a block, or finds
+   harm and rolls back. A line that was rolled back is not refreshed (nor then any other, for
+   equal age) until `resume` or the next replacement.
+6. A command is answered once, accepted or refused, by a decision that names it; of a command id
+   that was answered nothing more is said. `expect` must be what serves.
+7. Decisions are numbered, each names the record before it by hash, and all are signed.
+8. Challengers' snapshots that never served are kept `keep` deep and then given tombstones.
 """
 
 from __future__ import annotations
@@ -21,13 +28,24 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.codec import dead_letter, decode_example, encode, encode_decision, serving_set
+from stream_ml.codec import (
+    dead_letter,
+    decode_command,
+    decode_example,
+    encode,
+    encode_decision,
+    record_hash,
+    serving_set,
+)
 from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.evaluation.baselines import Baselines
+from stream_ml.evaluation.contest import Contest
 from stream_ml.evaluation.scores import Delays, Scores
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import (
+    Alert,
     Answer,
+    Command,
     Decision,
     Evaluation,
     Example,
@@ -37,14 +55,17 @@ from stream_ml.records import (
     ServingSet,
     line_of,
 )
+from stream_ml.signing import ROLES
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from stream_ml.evaluation.contest import Harm
     from stream_ml.models.snapshot import Snapshot
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
+    from stream_ml.signing import Keyring
     from stream_ml.stages.task import Piece
 
 __all__ = ["EVALUATE_EVERY", "STALE_EXAMPLES", "Evaluate"]
@@ -54,6 +75,14 @@ STALE_EXAMPLES = 1_000
 # Fewer examples between two refreshes say nothing about divergence.
 DIVERGENCE_EXAMPLES_MIN = 50
 ACTOR = "evaluate"
+# Command ids are remembered so many deep: a command repeated after that would be a new one.
+ANSWERED_MAX = 10_000
+# What the first decision names as the record before it.
+NO_RECORD = "0" * 64
+
+
+class _Refusal(Exception):  # noqa: N818 - as the decision that it becomes
+    """Raised where a command cannot be carried out, with the reason to answer."""
 
 
 @dataclass(slots=True)
@@ -69,12 +98,14 @@ class Evaluate:
 
     Args:
         pipeline: the declaration.
-        key: signs the registry; snapshots must be signed with it.
+        keyring: its own key signs the registry and must have signed snapshots; the operators'
+            keys must have signed their commands.
     """
 
-    def __init__(self, pipeline: Pipeline, key: bytes) -> None:
+    def __init__(self, pipeline: Pipeline, keyring: Keyring) -> None:
         self._pipeline = pipeline
-        self._key = key
+        self._keyring = keyring
+        self._key = keyring.own
         task = pipeline.task
         self._scores: dict[str, Scores] = {}
         self._versions: dict[str, str] = {}
@@ -88,7 +119,12 @@ class Evaluate:
         self._waiting: dict[int, dict[str, _Arrival]] = {}
         self._stale: set[str] = set()
         self._unserved: dict[str, list[str]] = {name: [] for name in pipeline.recipes}
-        self._inputs = {"examples": 0, "models": 0}
+        self._contest = Contest(pipeline.rules)
+        self._paused = False
+        self._frozen: str | None = None
+        self._answered: dict[str, int] = {}
+        self._previous = NO_RECORD
+        self._inputs = {"examples": 0, "models": 0, "commands": 0}
         self._must_checkpoint = False
 
     def start(self) -> list[Output]:
@@ -96,9 +132,10 @@ class Evaluate:
         return []
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
-        """Fold in examples or snapshots."""
+        """Fold in examples, snapshots or commands."""
         outputs: list[Output] = []
-        fold = self._model if records[0].topic == "models" else self._example
+        folds = {"examples": self._example, "models": self._model, "commands": self._command}
+        fold = folds[records[0].topic]
         for record in records:
             self._inputs[record.topic] = record.offset + 1
             try:
@@ -114,7 +151,7 @@ class Evaluate:
         example: Example = record.memo or decode_example(record.value)
         prediction, label = example.prediction, example.label
         self._n += 1
-        self._watermark.advance(example.label_source.partition, example.label_ts)
+        watermark = self._watermark.advance(example.label_source.partition, example.label_ts)
         self._delays.update(example.label_ts - prediction.ts)
         served = None if prediction.fallback else prediction.prediction
         self._score("served", prediction.model, label, served)
@@ -129,8 +166,30 @@ class Evaluate:
                 Output("evaluations", each.model.encode(), encode(each), each)
                 for each in self.report()
             ]
+        self._judge(example, watermark, outputs)
         if self._waiting:
             self._give_up_on_stale(outputs)
+
+    def _judge(self, example: Example, watermark: int, outputs: list[Output]) -> None:
+        serving = self._serving
+        if serving is None:
+            return
+        predecessor = None if serving.predecessor is None else serving.predecessor.model
+        harm = self._contest.add(example, watermark, predecessor)
+        if harm is not None:
+            self._guard_rolls_back(harm, serving, outputs)
+        elif self._pipeline.promotion.mode == "automatic" and not self._paused:
+            winner = self._contest.winner()
+            if winner is not None:
+                evidence = self._contest.report(winner)
+                reason = f"the evidence that {winner} is better suffices"
+                outputs.append(self._replace(winner, ACTOR, reason, evidence))
+
+    def _guard_rolls_back(self, harm: Harm, serving: ServingSet, outputs: list[Output]) -> None:
+        reason = f"guard: {serving.champion.model} {harm.reason}"
+        alert = Alert("guard", self._watermark.ms, "evaluate", reason, harm.evidence)
+        outputs.append(Output("alerts", b"guard", encode(alert), alert))
+        outputs.append(self._roll_back(ACTOR, reason, harm.evidence))
 
     def _score(self, name: str, version: str, label: LabelValue, said: Answer) -> None:
         scores = self._scores.get(name)
@@ -152,6 +211,7 @@ class Evaluate:
                 scores=scores.report(),
                 coverage=scores.coverage,
                 delay_ms=delays,
+                evidence=self._contest.report(name),
             )
             for name, scores in self._scores.items()
         ]
@@ -224,38 +284,191 @@ class Evaluate:
         self._version = version
         line = self._champion_line()
         flaw = arrived[line].flaw if line in arrived else f"the line {line!r} published nothing"
-        if flaw is None:
+        if self._paused or self._frozen == line:
+            pass  # an operator, or the guard, has said that what serves shall stay
+        elif flaw is None:
             self._renew(version, {name: arrival.ref for name, arrival in arrived.items()}, outputs)
         elif self._serving is not None:
             reason = f"{line}@{version} refused, none is renewed: {flaw}"
-            outputs.append(self._decide("refused", reason, self._serving))
+            outputs.append(self._decide("refused", ACTOR, reason, self._serving))
         self._drop_unserved(outputs)
 
     def _renew(self, version: int, refs: dict[str, ModelRef], outputs: list[Output]) -> None:
         champion = refs.pop(self._champion_line())
         former = self._serving
-        first = None if former is None else former.first
-        if first is None and version >= self._pipeline.promotion.first:
-            first = champion
-        serving = ServingSet(champion, refs, None if former is None else former.champion, first)
         self._unserved[line_of(champion.model)].remove(champion.model)
-        kind = "bootstrap" if former is None else "refreshed"
-        lines = "all lines" if len(refs) + 1 == len(self._pipeline.recipes) else "some lines"
-        outputs.append(self._decide(kind, f"{lines} published @{version}", serving))
+        every = "all lines" if len(refs) + 1 == len(self._pipeline.recipes) else "some lines"
+        reason = f"{every} published @{version}"
+        first = champion if version >= self._pipeline.promotion.first else None
+        if former is None:
+            self._contest.start(line_of(champion.model), refs)
+            serving = ServingSet(champion, refs, None, first)
+            outputs.append(self._decide("bootstrap", ACTOR, reason, serving))
+            return
+        predecessor = former.predecessor
+        if not self._contest.watching:
+            predecessor = former.champion
+            self._contest.watch(on=True)
+        serving = ServingSet(champion, refs, predecessor, former.first or first)
+        outputs.append(self._decide("refreshed", ACTOR, reason, serving))
 
-    def _decide(self, kind: str, reason: str, serving: ServingSet) -> Output:
+    # --- commands ------------------------------------------------------------------------------
+
+    def parse(self, record: Record) -> Command | BadRecord:
+        """The command in `record`, or what is wrong with it; kept as the record's memo."""
+        if record.memo is None:
+            try:
+                record.memo = decode_command(record.value, self._keyring)
+            except BadRecord as error:
+                record.memo = error
+        return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+
+    def _command(self, record: Record, outputs: list[Output]) -> None:
+        command = self.parse(record)
+        if isinstance(command, BadRecord):
+            raise command
+        if command.command_id in self._answered:
+            return
+        serving = self._serving
+        if serving is None:
+            raise BadRecord("not_ready", "$", "nothing serves yet; send it again once it does")
+        try:
+            self._check(command, serving)
+            decision = self._carry_out(command, serving)
+        except _Refusal as refusal:
+            reason = f"{command.kind} refused: {refusal}"
+            decision = self._decide(
+                "refused", command.actor, reason, serving, command_id=command.command_id
+            )
+        self._answered[command.command_id] = self._number - 1
+        while len(self._answered) > ANSWERED_MAX:
+            del self._answered[next(iter(self._answered))]
+        outputs.append(decision)
+
+    def _check(self, command: Command, serving: ServingSet) -> None:
+        operator = self._keyring.operator(command.operator)
+        role = "nobody" if operator is None else operator.role
+        if command.kind not in ROLES.get(role, ()):
+            raise _Refusal(f"{command.operator} is {role}, which may not {command.kind}")
+        present = serving.champion.model
+        if command.expect is None and command.kind in {"promote", "rollback"}:
+            raise _Refusal(f"expected the present champion in `expect`; it is {present}")
+        if command.expect is not None and command.expect not in {present, line_of(present)}:
+            raise _Refusal(f"expected {command.expect} to serve, but {present} does")
+
+    def _carry_out(self, command: Command, serving: ServingSet) -> Output:
+        who, why, id_ = command.actor, command.reason, command.command_id
+        if command.kind == "promote":
+            line = self._promotable(command, serving)
+            return self._replace(line, who, why, self._contest.report(line), id_)
+        if command.kind == "rollback":
+            if serving.predecessor is None:
+                raise _Refusal(f"{serving.champion.model} has no predecessor to return to")
+            return self._roll_back(who, why, None, id_)
+        self._paused = command.kind == "pause"
+        if not self._paused:
+            self._frozen = None
+        kind = "paused" if self._paused else "resumed"
+        return self._decide(kind, who, why, serving, command_id=id_)
+
+    def _promotable(self, command: Command, serving: ServingSet) -> str:
+        """The challenger that a command names, if it may be promoted."""
+        given = command.model or ""
+        for line, ref in serving.challengers.items():
+            if given in {line, ref.model}:
+                break
+        else:
+            shadows = ", ".join(ref.model for ref in serving.challengers.values()) or "none"
+            raise _Refusal(f"expected a challenger that shadows now ({shadows}), given {given!r}")
+        if self._pipeline.promotion.mode == "gated" and not self._contest.suffices(line):
+            report = self._contest.report(line) or {}
+            raise _Refusal(
+                f"the evidence for {line} does not suffice: E is {report['e_value']:.3g} of "
+                f"{report['needed']:.3g}, from {report['wins']} blocks won and "
+                f"{report['losses']} lost (the pipeline is gated)"
+            )
+        return line
+
+    # --- switches ------------------------------------------------------------------------------
+
+    def _replace(
+        self,
+        line: str,
+        actor: str,
+        reason: str,
+        evidence: dict[str, Any] | None,
+        command_id: str | None = None,
+    ) -> Output:
+        former = self._serving
+        assert former is not None, "nothing can be replaced before anything serves"
+        challengers = {
+            line_of(former.champion.model) if name == line else name: (
+                former.champion if name == line else ref
+            )
+            for name, ref in former.challengers.items()
+        }
+        champion = former.challengers[line]
+        if champion.model in self._unserved[line]:
+            self._unserved[line].remove(champion.model)
+        self._frozen = None
+        self._contest.start(line, challengers)
+        self._contest.watch(on=True)
+        serving = ServingSet(champion, challengers, former.champion, former.first)
+        return self._decide(
+            "replaced", actor, reason, serving, evidence=evidence, command_id=command_id
+        )
+
+    def _roll_back(
+        self,
+        actor: str,
+        reason: str,
+        evidence: dict[str, Any] | None,
+        command_id: str | None = None,
+    ) -> Output:
+        former = self._serving
+        assert former is not None, "nothing can be rolled back before anything serves"
+        assert former.predecessor is not None, "a rollback returns to a predecessor"
+        bad, champion = former.champion, former.predecessor
+        line, challengers = line_of(champion.model), former.challengers
+        if line != line_of(bad.model):
+            challengers = {
+                line_of(bad.model) if name == line else name: bad if name == line else ref
+                for name, ref in challengers.items()
+            }
+            self._contest.start(line, challengers)
+        self._frozen = line
+        self._contest.watch(on=False)
+        serving = ServingSet(champion, challengers, None, former.first)
+        return self._decide(
+            "rolled_back", actor, reason, serving, evidence=evidence, command_id=command_id
+        )
+
+    def _decide(
+        self,
+        kind: str,
+        actor: str,
+        reason: str,
+        serving: ServingSet,
+        *,
+        evidence: dict[str, Any] | None = None,
+        command_id: str | None = None,
+    ) -> Output:
         decision = Decision(
             number=self._number,
             kind=kind,
             ts=self._watermark.ms,
-            actor=ACTOR,
+            actor=actor,
             reason=reason,
             serving=serving,
             inputs=dict(self._inputs),
+            previous=self._previous,
+            evidence=evidence,
+            command_id=command_id,
         )
         self._number += 1
         self._serving = serving
         value = encode_decision(decision, self._key)
+        self._previous = record_hash(value)
         return Output("registry", self._pipeline.name.encode(), value, decision)
 
     def _drop_unserved(self, outputs: list[Output]) -> None:
@@ -287,6 +500,11 @@ class Evaluate:
             ],
             "stale": sorted(self._stale),
             "unserved": self._unserved,
+            "contest": self._contest.dump(),
+            "paused": self._paused,
+            "frozen": self._frozen,
+            "answered": self._answered,
+            "previous": self._previous,
             "inputs": self._inputs,
             "versions": self._versions,
         }
@@ -314,4 +532,7 @@ class Evaluate:
             ref = ModelRef(**arrival["ref"])
             self._waiting.setdefault(version, {})[name] = _Arrival(ref, arrival["flaw"])
         self._stale = set(rest["stale"])
+        self._contest.load(rest["contest"])
+        self._paused, self._frozen = rest["paused"], rest["frozen"]
+        self._answered, self._previous = rest["answered"], rest["previous"]
         self._unserved, self._inputs = rest["unserved"], rest["inputs"]

@@ -1,0 +1,176 @@
+"""Who is better under the present champion: evidence per challenger, and a guard for the new.
+
+Theory of operation:
+
+1. *Evidence* compares line with line, from predictions made under the present champion's line. It
+   runs on over refreshes, for all lines are renewed together, and starts anew when another line
+   takes over.
+2. The *guard* compares what serves with the predecessor snapshot, since the switch. It looks for
+   harm, not for proof: one closed block in which the new one loses more than `rollback_loss` a
+   pair, or an answer that the new one owes and the old one has. Once a block was judged harmless
+   the watch is over, and the next refresh may bring another predecessor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.evaluation.evidence import Blocks, Evidence, ready
+from stream_ml.evaluation.scores import answered, loss
+from stream_ml.records import line_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from stream_ml.records import Example
+
+__all__ = ["Contest", "Harm", "Rules"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What evidence is asked for, and what harm is borne.
+
+    Args:
+        kind: of the task, for its loss.
+        block: a block of evidence, in milliseconds; `block_every` counts pairs where it is None.
+        guard_block_ms: a block that the guard judges.
+        maturity_ms: how long after its end a block waits for labels.
+        pairs_min: fewer pairs than this do not vote.
+        slots, alpha, gain_min: replace when E >= slots / alpha and the mean gain is that.
+        rollback_loss: what a pair may lose in a guarded block; None guards nothing.
+    """
+
+    kind: str
+    block_ms: int | None
+    block_every: int
+    guard_block_ms: int
+    maturity_ms: int
+    pairs_min: int
+    slots: int
+    alpha: float
+    gain_min: float
+    rollback_loss: float | None
+
+    def evidence(self) -> Evidence:
+        """Evidence that has seen nothing."""
+        return Evidence(
+            self.block_ms,
+            self.block_every,
+            maturity_ms=self.maturity_ms,
+            pairs_min=self.pairs_min if self.block_ms is not None else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What the guard found, and its figures."""
+
+    reason: str
+    evidence: dict[str, Any]
+
+
+class Contest:
+    """The champion against its challengers, and against what it replaced."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._champion = ""
+        self._evidence: dict[str, Evidence] = {}
+        self._guard: Blocks | None = None
+
+    def start(self, champion: str, challengers: Iterable[str]) -> None:
+        """Begin anew: another line serves."""
+        self._champion = champion
+        self._evidence = {line: self._rules.evidence() for line in challengers}
+
+    def watch(self, *, on: bool) -> None:
+        """Watch what serves from now on against a predecessor, or watch no more."""
+        guards = on and self._rules.rollback_loss is not None
+        block_ms, maturity_ms = self._rules.guard_block_ms, self._rules.maturity_ms
+        self._guard = Blocks(block_ms, maturity_ms=maturity_ms) if guards else None
+
+    @property
+    def watching(self) -> bool:
+        """Whether a predecessor is still needed."""
+        return self._guard is not None
+
+    def add(self, example: Example, watermark_ms: int, predecessor: str | None) -> Harm | None:
+        """Take in an example; `predecessor` is the snapshot that the guard compares with.
+
+        Returns:
+            What the guard found, if it found harm.
+        """
+        prediction, label, kind = example.prediction, example.label, self._rules.kind
+        if line_of(prediction.model) != self._champion:
+            return None
+        served = not prediction.fallback and answered(kind, prediction.prediction)
+        mine = loss(kind, label, prediction.prediction) if served else 0.0
+        if served:
+            for line, evidence in self._evidence.items():
+                shadow = prediction.shadows.get(line)
+                if shadow is not None and answered(kind, shadow.prediction):
+                    evidence.add(prediction.ts, mine - loss(kind, label, shadow.prediction))
+        for evidence in self._evidence.values():
+            evidence.close(watermark_ms)
+        shadow = prediction.shadows.get("predecessor")
+        if self._guard is None or shadow is None or shadow.model != predecessor:
+            return None
+        if not answered(kind, shadow.prediction):
+            return None
+        if not served:
+            reason = f"{prediction.model} has no answer where {shadow.model} has one"
+            return Harm(reason, {"event_id": prediction.event_id})
+        self._guard.add(prediction.ts, loss(kind, label, shadow.prediction) - mine)
+        return self._judge(watermark_ms)
+
+    def _judge(self, watermark_ms: int) -> Harm | None:
+        assert self._guard is not None, "judged only while watching"
+        bound = self._rules.rollback_loss
+        for block in self._guard.close(watermark_ms):
+            if block.pairs < self._rules.pairs_min:
+                continue
+            self._guard = None
+            if bound is not None and -block.mean > bound:
+                reason = (
+                    f"lost {-block.mean:.4f} more than its predecessor per example in one block "
+                    f"of {block.pairs}; {bound} is borne"
+                )
+                return Harm(reason, {"block_pairs": block.pairs, "block_loss": -block.mean})
+            break
+        return None
+
+    def suffices(self, line: str) -> bool:
+        """Whether the evidence for a challenger suffices to replace the champion."""
+        rules = self._rules
+        return ready(self._evidence[line], rules.slots, rules.alpha, rules.gain_min)
+
+    def winner(self) -> str | None:
+        """The challenger that the evidence suffices for; of several the one with the most."""
+        able = [line for line in self._evidence if self.suffices(line)]
+        return max(able, key=lambda line: self._evidence[line].e_value, default=None)
+
+    def report(self, line: str) -> dict[str, Any] | None:
+        """The evidence for a challenger; None for what is no challenger."""
+        evidence = self._evidence.get(line)
+        if evidence is None:
+            return None
+        return {**evidence.report(), "needed": self._rules.slots / self._rules.alpha}
+
+    def dump(self) -> dict[str, Any]:
+        """The state, as JSON can hold it."""
+        return {
+            "champion": self._champion,
+            "evidence": {line: each.dump() for line, each in self._evidence.items()},
+            "guard": None if self._guard is None else self._guard.dump(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up a dumped state."""
+        self.start(state["champion"], state["evidence"])
+        for line, dumped in state["evidence"].items():
+            self._evidence[line].load(dumped)
+        self.watch(on=state["guard"] is not None)
+        if self._guard is not None:
+            self._guard.load(state["guard"])
