@@ -27,7 +27,7 @@ from stream_ml.shell.runner import Runner
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
     from stream_ml.pipeline import Pipeline
