@@ -20,13 +20,13 @@ import orjson
 
 from stream_ml.codec import dead_letter, encode, encode_prediction
 from stream_ml.errors import BadRecord
-from stream_ml.models.recipes import answer
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
 from stream_ml.stages.seen import SeenIds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from stream_ml.models.compiled import Ask
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.stages.serving import Lineup, Serving
@@ -123,7 +123,7 @@ class Predict:
         self, record: Record, event: Event, features: dict[str, float], lineup: Lineup
     ) -> Output:
         champion = lineup.champion
-        served = self._ask(champion.learner, features)
+        served = _asked(champion.ask, features)
         self.counts["predictions"] += 1
         self.counts["no_answer"] += served is None
         prediction = Prediction(
@@ -137,19 +137,13 @@ class Predict:
             served is None,
             features,
             {
-                slot: Shadow(shadow.ref.model, self._ask(shadow.learner, features))
+                slot: Shadow(shadow.ref.model, _asked(shadow.ask, features))
                 for slot, shadow in lineup.shadows
             },
         )
         return Output(
             "predictions", event.event_id.encode(), encode_prediction(prediction), prediction
         )
-
-    def _ask(self, learner: Any, features: dict[str, float]) -> Answer:
-        try:
-            return answer(learner, self._pipeline.task, features)
-        except Exception:  # noqa: BLE001 - a user's estimator may raise anything; no answer counts
-            return None
 
     def _alerts(self) -> list[Output]:
         refusals, self._serving.refusals = self._serving.refusals, []
@@ -182,3 +176,10 @@ class Predict:
                 self.counts = keyless["counts"]
         self._features.restore(rooms["w"])
         self._seen.restore(rooms["i"])
+
+
+def _asked(ask: Ask, features: dict[str, float]) -> Answer:
+    try:
+        return ask(features)
+    except Exception:  # noqa: BLE001 - a user's estimator may raise anything; no answer counts
+        return None

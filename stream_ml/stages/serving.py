@@ -14,15 +14,17 @@ Theory of operation:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.models.compiled import compiled
 from stream_ml.models.snapshot import decode, open_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_ml.models.compiled import Ask
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import ModelRef, Output, Record, ServingSet
 
@@ -34,7 +36,7 @@ class Frozen:
     """A verified snapshot that answers. `example` is the newest example in it (-1: none)."""
 
     ref: ModelRef
-    learner: Any
+    ask: Ask
     example: int
 
 
@@ -100,10 +102,8 @@ class Serving:
         except (SnapshotRefused, BadRecord) as refusal:
             self.refusals.append(f"{wanted.champion.model} does not serve: {refusal}")
             return
-        # The same learner may stand in two slots under two names; each keeps its own reference.
-        named = {
-            slot: Frozen(ref, frozen[slot].learner, frozen[slot].example) for slot, ref in slots
-        }
+        # The same model may stand in two slots under two names; each keeps its own reference.
+        named = {slot: Frozen(ref, frozen[slot].ask, frozen[slot].example) for slot, ref in slots}
         self._lineup = Lineup(named.pop("champion"), tuple(named.items()))
         newest = max(ref.offset for _, ref in slots)
         self._snapshots = {at: value for at, value in self._snapshots.items() if at > newest}
@@ -124,7 +124,8 @@ class Serving:
             )
         p = self._pipeline
         learner = open_snapshot(snapshot, p.task, self._key, p.feature_set.hash)
-        return Frozen(ref, learner, snapshot.examples["last"])
+        ask = compiled(learner, p.task, [golden.features for golden in snapshot.golden])
+        return Frozen(ref, ask, snapshot.examples["last"])
 
 
 def _slots(serving: ServingSet) -> list[tuple[str, ModelRef]]:
