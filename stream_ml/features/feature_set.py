@@ -108,6 +108,9 @@ class FeatureSet:
         self.fallible = tuple(
             series for scope in self.scopes for series in scope.series if series.fallible
         )
+        self.functions = tuple(
+            found.evaluator(self) for feature in features for found in _functions_in(feature)
+        )
 
     @staticmethod
     def check(
@@ -238,6 +241,15 @@ def _windows_in(feature: Feature) -> Iterator[WindowFeature]:
             yield from _windows_in(source)
 
 
+def _functions_in(feature: Feature) -> Iterator[Scalar]:
+    """The user's functions that are called when an event asks, windows apart."""
+    if isinstance(feature, Scalar) and not isinstance(feature, WindowFeature):
+        if feature.may_raise() and not feature.inputs:
+            yield feature
+        for source in feature.inputs:
+            yield from _functions_in(source)
+
+
 def _question(feature: WindowFeature) -> bytes:
     """What is asked: the same for features that differ in name and `fill` only."""
     return orjson.dumps(feature.describe()[:-1])
@@ -275,6 +287,7 @@ class FeatureState:
         self._scopes = feature_set.scopes
         self._steps = feature_set.steps
         self._fallible = feature_set.fallible
+        self._functions = feature_set.functions
         # Per scope, per entity (a key, or a tuple of the key and its group), per series.
         self._buffers: tuple[dict[Any, list[Buffer | None]], ...] = tuple({} for _ in self._scopes)
         self._series = {
@@ -296,9 +309,13 @@ class FeatureState:
         """The features of an event as of its time; it is not taken in.
 
         Raises:
-            BadRecord: a user's function raised on it.
+            BadRecord: a user's function raised on it; nothing was changed.
         """
         fields, t = event.fields, event.ts
+        # Asking moves windows on: let a user's function raise before.
+        self._try_fallible(event)
+        for function in self._functions:
+            function(fields, t, ())
         answers = self._answers(event)
         features: dict[str, float] = {}
         for name, compute, asked in self._steps:
@@ -343,10 +360,7 @@ class FeatureState:
             BadRecord: a user's function raised on it; nothing was changed.
         """
         fields, t = event.fields, event.ts
-        # A user's function may raise: let it do so before anything is changed.
-        for series in self._fallible:
-            if series.admits(fields):
-                series.evaluate(fields, t, ())
+        self._try_fallible(event)
         for scope, entities in zip(self._scopes, self._buffers, strict=True):
             entity = _entity(event, scope.by) if scope.by else event.key
             if entity is None:
@@ -369,6 +383,12 @@ class FeatureState:
                 if not buffer.changed:
                     buffer.changed = True
                     self._changed.append(buffer)
+
+    def _try_fallible(self, event: Event) -> None:
+        """Call the user's functions in windows, that they raise before anything is changed."""
+        for series in self._fallible:
+            if series.admits(event.fields):
+                series.evaluate(event.fields, event.ts, ())
 
     def advance(self, watermark_ms: int) -> None:
         """Drop what no event that is not too late can ask for any more."""
