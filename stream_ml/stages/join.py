@@ -95,9 +95,20 @@ class Join:
         if record.memo is None:
             try:
                 record.memo = self._pipeline.label_codec.decode(record.value)
+                self._refuse_future(record, record.memo)
             except BadRecord as error:
                 record.memo = error
         return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+
+    def _refuse_future(self, record: Record, label: Label) -> None:
+        skew = self._pipeline.skew_ms
+        if label.ts > record.append_ms + skew:
+            raise BadRecord(
+                "from_the_future",
+                "$.ts",
+                f"expected at most {skew} ms past its arrival at {record.append_ms}, "
+                f"given {label.ts}",
+            )
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in predictions or labels of one partition."""
@@ -207,14 +218,6 @@ class Join:
         label = self.parse(record)
         if isinstance(label, BadRecord):
             raise label
-        skew = self._pipeline.skew_ms
-        if label.ts > record.append_ms + skew:
-            raise BadRecord(
-                "from_the_future",
-                "$.ts",
-                f"expected at most {skew} ms past its arrival at {record.append_ms}, "
-                f"given {label.ts}",
-            )
         if label.ts > self._labels_watermark:
             self._labels_watermark = label.ts
             self._expire_predictions()

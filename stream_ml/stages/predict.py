@@ -59,9 +59,20 @@ class Predict:
         if record.memo is None:
             try:
                 record.memo = self._pipeline.event_codec.decode(record.value)
+                self._refuse_future(record, record.memo)
             except BadRecord as error:
                 record.memo = error
         return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+
+    def _refuse_future(self, record: Record, event: Event) -> None:
+        skew = self._pipeline.skew_ms
+        if event.ts > record.append_ms + skew:
+            raise BadRecord(
+                "from_the_future",
+                f"$.{self._pipeline.events.time}",
+                f"expected at most {skew} ms past its arrival at {record.append_ms}, "
+                f"given {event.ts}",
+            )
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in events of one partition."""
@@ -97,13 +108,6 @@ class Predict:
         if isinstance(event, BadRecord):
             raise event
         pipeline = self._pipeline
-        if event.ts > record.append_ms + pipeline.skew_ms:
-            raise BadRecord(
-                "from_the_future",
-                f"$.{pipeline.events.time}",
-                f"expected at most {pipeline.skew_ms} ms past its arrival at "
-                f"{record.append_ms}, given {event.ts}",
-            )
         if event.ts < self._watermark - pipeline.lateness_ms:
             raise BadRecord(
                 "too_late",
