@@ -1,6 +1,8 @@
 """How often an equal challenger replaces the champion, and how soon a better one does.
 
-Two studies, each seeded; together they are the tables of `docs/promotion.md`.
+Two seeded studies and one computation; together they are the tables of `docs/promotion.md`.
+
+*Votes*, exactly: the chance that E has reached the threshold after so many independent votes.
 
 *Simulated pairs.* A year of 912 labels a day. The difference of a pair is .04 x, where
 x = √r luck + √(1-r) noise + gain, luck and noise standard normal, and luck is shared by all
@@ -60,11 +62,13 @@ BLOCK_DAYS = (1, 3, 7)
 PAIRS_MIN = 50
 SIGMA = 0.04
 RHO = 1 / 30
+VOTES_MAX = 600
 DISCORDANT = 2.05
 LAMBDAS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.9)
 HORIZON_HOURS = 36
 NEVER = np.iinfo(np.int32).max
 RULES = (*(f"block {days} d" for days in BLOCK_DAYS), "t-test", "discordant", "betting")
+MARKS = ("<!-- make evidence: begin -->", "<!-- make evidence: end -->")
 LADDER_MS = tuple(h * HOUR_MS for h in (1, 3, 6, 12, 24, 48, 72, 168))
 
 
@@ -91,14 +95,14 @@ def first(hits: Any) -> Any:
     return np.where(hits.any(axis=1), hits.argmax(axis=1), NEVER).astype(np.int32)
 
 
-def gate(sums: Any, pairs: Any) -> Any:
+def gate(sums: Any, pairs: Any, gain_min: float = 0.0) -> Any:
     """The block at which each row's challenger replaces the champion, counted from 0, or NEVER."""
     # Lines that have learned the same differ by rounding of a matrix product, at the most.
     sums = np.where(np.abs(sums) < 1e-9, 0.0, sums)
     judged = pairs >= PAIRS_MIN
     wins = np.cumsum((sums > 0) & judged, axis=1)
     losses = np.cumsum((sums < 0) & judged, axis=1)
-    ahead = np.cumsum(np.where(judged, sums, 0.0), axis=1) >= 0
+    ahead = np.cumsum(np.where(judged, sums - gain_min * pairs, 0.0), axis=1) >= 0
     enough = e_table(sums.shape[1])[wins, losses] >= threshold(SLOTS, ALPHA)
     return first(enough & ahead & (wins > 0))
 
@@ -271,6 +275,7 @@ UNITS = ("label", "day", "week")
 SHARE = 0.8
 # By then lines that saw different labels differ little: see the tables.
 SETTLED_DAYS = 63
+GAIN_MIN = 0.0005
 
 
 @dataclass(frozen=True)
@@ -439,14 +444,16 @@ class Duels:
     Attributes:
         share: of the challengers that replaced the champion, and its standard error over lines.
         gains: for each of those, what the winner gained per example afterwards, in Brier loss.
+        persistence: the correlation of neighbouring votes.
     """
 
     share: float
     error: float
     gains: Any
+    persistence: float
 
 
-def duels(sums: Any, pairs: Any, days: int, start: int = 0) -> Duels:
+def duels(sums: Any, pairs: Any, days: int, start: int = 0, gain_min: float = 0.0) -> Duels:
     """Let every line challenge every other, in blocks of so many days, from day `start` on."""
     lines = len(sums)
     champion, challenger = np.nonzero(~np.eye(lines, dtype=bool))
@@ -457,7 +464,7 @@ def duels(sums: Any, pairs: Any, days: int, start: int = 0) -> Duels:
     for phase in range(days):
         sides = ((0, 0), (phase, 0))
         counts = by_blocks(np.pad(pairs[None], sides), days)
-        block = gate(by_blocks(np.pad(daily, sides), days), counts)
+        block = gate(by_blocks(np.pad(daily, sides), days), counts, gain_min)
         won = block < NEVER
         hits[champion, challenger] += won / days
         for place in np.nonzero(won)[0]:
@@ -469,10 +476,40 @@ def duels(sums: Any, pairs: Any, days: int, start: int = 0) -> Duels:
     without = hits.sum() - hits.sum(axis=0) - hits.sum(axis=1)
     shares = without / ((lines - 1) * (lines - 2))
     error = np.sqrt((lines - 1) / lines * np.square(shares - shares.mean()).sum())
-    return Duels(hits.sum() / len(daily), error, np.array(gains))
+    votes = np.sign(by_blocks(daily, days))
+    persistence = (votes[:, 1:] * votes[:, :-1]).mean()
+    return Duels(hits.sum() / len(daily), error, np.array(gains), persistence)
 
 
 # --- tables ------------------------------------------------------------------------------------
+
+
+def reached(p: float, votes: int) -> list[float]:
+    """The chance that E has reached the threshold, by votes, each of them won with chance p."""
+    going, chances = np.ones(1), [0.0]
+    enough = e_table(votes) >= threshold(SLOTS, ALPHA)
+    for n in range(1, votes + 1):
+        going = np.append(going * (1 - p), 0.0) + np.append(0.0, going * p)
+        wins = np.arange(n + 1)
+        done = enough[wins, n - wins]
+        chances.append(chances[-1] + float(going[done].sum()))
+        going[done] = 0.0
+    return chances
+
+
+def votes_table() -> list[str]:
+    """Independent votes, computed and not simulated."""
+    rows = []
+    for p in (0.5, 0.55, 0.6, 0.7, 0.8, 0.9):
+        progress(f"votes won with chance {p}")
+        chances = reached(p, VOTES_MAX)
+        within = [f"{chances[365 // days]:.3f}" for days in reversed(BLOCK_DAYS)]
+        when = [next((str(n) for n, c in enumerate(chances) if c >= q), "-") for q in (0.5, 0.9)]
+        rows.append([f"{p:.0%}", *within, *when])
+    counts = [f"replaced within {365 // days} votes" for days in reversed(BLOCK_DAYS)]
+    text = f"`-`: not within {VOTES_MAX} votes. A year has 365, 121 or 52 blocks of 1, 3 or 7 days."
+    head = ["votes won", *counts, "votes to half", "votes to 90 %"]
+    return ["### Independent votes, computed", "", text, "", *table(head, rows)]
 
 
 def share_text(days: Any) -> str:
@@ -548,7 +585,9 @@ def flights_tables(months: int, each: int, seed: int) -> tuple[list[str], dict[s
         group = sums[number * each : (number + 1) * each]
         for days in BLOCK_DAYS:
             progress(f"duels: drawn by {unit}, blocks of {days} days")
-            found, later = duels(group, pairs, days), duels(group, pairs, days, SETTLED_DAYS)
+            found = duels(group, pairs, days)
+            later = duels(group, pairs, days, SETTLED_DAYS)
+            worth = duels(group, pairs, days, gain_min=GAIN_MIN)
             cells = ["-", "-"]
             if len(found.gains):
                 low, mid, high = np.quantile(found.gains * 1e4, [0.05, 0.5, 0.95])
@@ -556,9 +595,11 @@ def flights_tables(months: int, each: int, seed: int) -> tuple[list[str], dict[s
                     f"{mid:+.1f} ({low:+.1f} to {high:+.1f})",
                     f"{(found.gains > 0).mean():.0%}",
                 ]
-            shares = [f"{d.share:.3f} ± {d.error:.3f}" for d in (found, later)]
-            rows.append([unit, f"{days} d", *shares, *cells])
-    head = ["80 % drawn by", "block", "replaced", f"from day {SETTLED_DAYS}"]
+            shares = [f"{d.share:.3f} ± {d.error:.3f}" for d in (found, later, worth)]
+            persistence = f"{found.persistence:.2f}"
+            rows.append([unit, f"{days} d", *shares, *cells, persistence])
+    head = ["80 % drawn by", "block", "replaced", f"from day {SETTLED_DAYS}", "gain_min"]
+    head += ["gained after", "better after", "neighbours"]
     ladders = {}
     for unit, column in zip(UNITS, differences.T, strict=True):
         progress(f"variance ladder: drawn by {unit}")
@@ -571,17 +612,18 @@ def flights_tables(months: int, each: int, seed: int) -> tuple[list[str], dict[s
         "every line challenges every other, all renewed daily. Share of challengers that replaced "
         "their champion (mean over the days at which blocks may start; ± jackknife standard error "
         f"over lines; all live in the same year; nominal {ALPHA / SLOTS:.3f}), with evidence from "
-        f"the first day and with evidence from day {SETTLED_DAYS} on; and what the winners of the "
-        "former gained on the examples after, in units of .0001 Brier per example: median, 5 % "
-        "and 95 %, and how many gained at all. Against river on a prefix, answers differ by at "
-        f"most {apart:.0e}."
+        f"the first day, with evidence from day {SETTLED_DAYS} on, and with a `gain_min` of "
+        f"{GAIN_MIN}; what the winners of the first kind gained on the examples after, in units of "
+        ".0001 Brier per example (median, 5 % and 95 %), and how many gained at all; and the "
+        "correlation of neighbouring votes. "
+        f"Against river on a prefix, answers differ by at most {apart:.0e}."
     )
     lines = [
         f"### Equal models, real learners: {pairs.sum():,} flights of {months} months",
         "",
         text,
         "",
-        *table([*head, "gained after", "better after"], rows),
+        *table(head, rows),
     ]
     return lines, ladders
 
@@ -617,18 +659,30 @@ def brief(length_ms: int) -> str:
     return f"{length_ms // HOUR_MS} h" if length_ms < DAY_MS else f"{length_ms // DAY_MS} d"
 
 
+def write(path: Path, text: str) -> None:
+    """Put the tables between the file's marks; without marks they are the file."""
+    begin, end = MARKS
+    former = path.read_text(encoding="utf-8") if path.exists() else ""
+    if begin in former and end in former:
+        head, tail = former.split(begin)[0], former.split(end)[1]
+        text = f"{head}{begin}\n\n{text}\n{end}{tail}"
+    path.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     """Make the tables and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="40 runs, 12 lines, four months")
-    parser.add_argument("--out", type=Path, help="write the tables here too")
+    parser.add_argument(
+        "--out", type=Path, help="write them there too; between the marks, if it has them"
+    )
     options = parser.parse_args()
     runs, lines, months, years = (40, 12, 4, 1) if options.quick else (options.runs, 150, 12, 4)
     started = time.monotonic()
     check_gate()
-    tables = equal_table(runs, options.seed) + better_table(runs, options.seed)
+    tables = votes_table() + equal_table(runs, options.seed) + better_table(runs, options.seed)
     real, ladders = flights_tables(months, lines, options.seed)
     tables += real + ladder_table(simulated_ladders(years, options.seed) | ladders)
     progress("")
@@ -636,7 +690,7 @@ def main() -> None:
     text = "\n".join(tables)
     print(text)
     if options.out:
-        options.out.write_text(text, encoding="utf-8")
+        write(options.out, text)
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
