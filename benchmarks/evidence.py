@@ -206,7 +206,7 @@ def joined(x: Any, rand: np.random.Generator) -> tuple[Any, Any]:
 def replaced(world: World, runs: int, rand: np.random.Generator) -> dict[str, Any]:
     """By rule, the day after which each run's challenger has replaced the champion, or NEVER."""
     x = pairs_of(world, runs, rand)
-    came, delay = joined(x, rand) if world.delayed else (np.ones((1, 1, 1, 1), bool), None)
+    came, delay = joined(x, rand) if world.delayed else (np.ones((1, 1, 1, 1), bool), np.zeros(1))
     d = np.float32(SIGMA) * x * came
     n = np.broadcast_to(came, x.shape).sum(axis=(2, 3))
     s = d.sum(axis=(2, 3), dtype=float)
@@ -296,8 +296,9 @@ def flights_log(months: int) -> Flights:
     from stream_ml.shell.flights_data import records  # noqa: PLC0415 - needs the data
 
     state, names = flights.feature_set.new_state(), flights.feature_set.names
-    rows, ts, asked = [], [], {}
-    labels = []
+    rows, labels = [], []
+    ts: list[int] = []
+    asked: dict[str, int] = {}
     for topic, body in records(1, months):
         if topic == "labels":
             labels.append((body["ts"], asked[body["event_id"]], body["label"]))
@@ -647,7 +648,7 @@ def ladder_table(years: dict[str, list[Any]]) -> list[str]:
         progress(f"variance ladder: {name}")
         ladders = [variance_ladder(sample, LADDER_MS) for sample in samples]
         inflation = np.mean([[rung.inflation for rung in rungs] for rungs in ladders], axis=0)
-        found = [suggested_block(rungs) for rungs in ladders]
+        found = [suggested_block(rungs) or 0 for rungs in ladders]
         suggested = [f"{brief(b)} ({found.count(b)})" if b else "-" for b in sorted(set(found))]
         rows.append([name, *(f"{value:.1f}" for value in inflation), ", ".join(suggested)])
     text = "By how much the variance of block sums exceeds what independent pairs would give."
