@@ -6,6 +6,8 @@
     ├── BadRecord            a record from outside is wrong; becomes a dead letter, never a crash
     ├── SnapshotRefused      a model snapshot is not what it claims to be, or cannot run here
     ├── BadAnswer            what a model says is no answer (`models.recipes`, where it is caught)
+    ├── CommandRefused       an operator's command was answered with a refusal
+    ├── NoAnswer             an operator's command was not answered in time
     └── LogError             the log cannot do what it was asked
         ├── LogFull          no space is left where the log lives
         ├── LogLocked        another process holds what was asked for
@@ -20,10 +22,12 @@ from dataclasses import dataclass
 
 __all__ = [
     "BadRecord",
+    "CommandRefused",
     "DeclarationError",
     "LogError",
     "LogFull",
     "LogLocked",
+    "NoAnswer",
     "Problem",
     "SnapshotRefused",
     "StreamMLError",
@@ -97,6 +101,18 @@ class SnapshotRefused(StreamMLError):  # noqa: N818 - as BadRecord
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class CommandRefused(StreamMLError):  # noqa: N818 - it is an answer, and no fault of the program
+    """Raised when a command was refused; nothing was changed, and the message says why."""
+
+    exit_code = 4
+
+
+class NoAnswer(StreamMLError):  # noqa: N818 - says what there was
+    """Raised when a command was not answered in time; it stays on the log, and may be yet."""
+
+    exit_code = 5
 
 
 class LogError(StreamMLError):

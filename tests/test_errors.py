@@ -7,9 +7,11 @@ import pytest
 from stream_ml import errors
 from stream_ml.errors import (
     BadRecord,
+    CommandRefused,
     DeclarationError,
     LogFull,
     LogLocked,
+    NoAnswer,
     Problem,
     SnapshotRefused,
     StreamMLError,
@@ -72,9 +74,11 @@ def test_a_refused_snapshot_keeps_its_reason() -> None:
         (3, LogFull("x")),
         (3, LogLocked("x")),
         (3, UnknownTopic("x")),
+        (4, CommandRefused("x")),
+        (5, NoAnswer("x")),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_exit_codes_tell_mistakes_from_failures(code: int, error: StreamMLError) -> None:
-    """A script can tell what to correct (2) from what the log could not do (3)."""
+    """A script can tell what to correct (2) from what the log (3) or the worker (4, 5) said."""
     assert code == error.exit_code
