@@ -16,9 +16,11 @@ from stream_ml.errors import BadRecord
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ROLES", "Keyring", "Operator", "seal", "unseal"]
+__all__ = ["LOCAL", "ROLES", "Keyring", "Operator", "seal", "unseal"]
 
 _SIGNATURE = b',"signature":"'
+# The operator who has the pipeline's own key.
+LOCAL = "local"
 
 # What each role may ask for by command.
 ROLES: dict[str, frozenset[str]] = {
@@ -45,7 +47,7 @@ class Keyring:
 
     def operator(self, name: str) -> Operator | None:
         """The operator of this name; `local`, who has the pipeline's own key, may do anything."""
-        if name == "local":
+        if name == LOCAL:
             return Operator(self.own, "operator")
         return self.operators.get(name)
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Never
 
 from stream_ml import __version__
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.shell.commands import backtest, config, demo, models, status, topics
+from stream_ml.shell.commands import (
+    backtest,
+    config,
+    demo,
+    models,
+    predictions,
+    publish,
+    status,
+    topics,
+    up,
+)
 from stream_ml.shell.commands.command import Example
 from stream_ml.shell.settings import SETTINGS, Settings
 
@@ -27,6 +37,9 @@ __all__ = ["COMMANDS", "EXAMPLES", "main", "parser"]
 COMMANDS: tuple[Command, ...] = (
     demo.COMMAND,
     backtest.COMMAND,
+    up.COMMAND,
+    publish.COMMAND,
+    predictions.COMMAND,
     models.COMMAND,
     status.COMMAND,
     topics.COMMAND,
@@ -51,6 +64,8 @@ exit codes:
     1  failed
     2  wrong usage, setting or declaration
     3  the log refused: not there, locked, full, or not a log
+    4  the worker refused the command; nothing was changed
+    5  no worker answered the command in time
   130  interrupted
 """
 INTERRUPTED = 130

@@ -5,6 +5,12 @@ A setting is what the command line says, else what the environment says, else it
 The signing key is one only the log's owner may know: whoever has it can make models that our
 workers believe. It comes from the environment, never from the command line, which other users of
 a machine can read; where it is unset, a log in a file has one beside it, made on first use.
+
+Operators may have keys of their own, in a keyring that the worker reads:
+
+    [operators.ana]
+    key = "64 hexadecimal digits"
+    role = "operator"          # or "guard", or "observer": what each may is `signing.ROLES`
 """
 
 from __future__ import annotations
@@ -14,6 +20,7 @@ import math
 import os
 import secrets
 import stat
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -23,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.errors import UsageError
 from stream_ml.shell.runner import CHECKPOINT_S
 from stream_ml.shell.sqlite_log import MEMORY
+from stream_ml.signing import LOCAL, ROLES, Operator
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES
 
 if TYPE_CHECKING:
@@ -37,6 +45,9 @@ SQLITE = "sqlite:"
 DEFAULT = "default"
 KEY_BYTES = 32
 KEY_MODE = 0o600
+NAME_LENGTH_MAX = 512
+# Settings whose value is nobody's to see.
+SECRETS = frozenset({"key", "operator_key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _name(text: str) -> str:
+    if not 0 < len(text) <= NAME_LENGTH_MAX:
+        raise ValueError
+    return text
+
+
 _KEY_EXPECTED = f"{2 * KEY_BYTES} hexadecimal digits, as `openssl rand -hex {KEY_BYTES}` prints"
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -127,6 +144,24 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 "a number above 0",
                 _seconds,
             ),
+            Setting(
+                "keyring",
+                "operators' keys and roles: whose commands a worker obeys, beside the key's own",
+                "the path of a TOML file that only its owner may read",
+                _name,
+            ),
+            Setting(
+                "operator",
+                f"in whose name commands are signed; {LOCAL} is whoever has the key itself",
+                "a name, as the keyring has it",
+                _name,
+            ),
+            Setting(
+                "operator_key",
+                "signs that operator's commands, where no keyring here holds it; never shown",
+                _KEY_EXPECTED,
+                _key,
+            ),
         )
     }
 )
@@ -141,6 +176,9 @@ class Settings:
     key: bytes | None = field(default=None, repr=False)
     checkpoint_examples: int = CHECKPOINT_EXAMPLES
     checkpoint_seconds: float = CHECKPOINT_S
+    keyring: str | None = None
+    operator: str = LOCAL
+    operator_key: bytes | None = field(default=None, repr=False)
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -207,6 +245,39 @@ class Settings:
         file = key_file(path)
         return _read_key(file) if path != MEMORY and file.exists() else None
 
+    def operators(self) -> Mapping[str, Operator]:
+        """The operators that the keyring holds, by name; none where there is no keyring.
+
+        Raises:
+            UsageError: it is not there, others may read it, or it holds something else.
+        """
+        return {} if self.keyring is None else _read_keyring(Path(self.keyring))
+
+    def commanding_key(self, path: str) -> bytes:
+        """The key that signs the operator's commands to the log at `path`.
+
+        Raises:
+            UsageError: there is none to be had.
+        """
+        if self.operator_key is not None:
+            return self.operator_key
+        variable = SETTINGS["operator_key"].variable
+        if self.operator == LOCAL:
+            key = self.verifying_key(path)
+            if key is None:
+                raise UsageError(
+                    f"{key_file(path)}: expected the signing key there, given none; set "
+                    f"{SETTINGS['key'].variable}, or {SETTINGS['operator'].variable} and {variable}"
+                )
+            return key
+        held = self.operators().get(self.operator)
+        if held is None:
+            raise UsageError(
+                f"operator {self.operator}: expected a key of theirs, given none; set {variable}, "
+                f"or {SETTINGS['keyring'].variable} to a keyring that holds it"
+            )
+        return held.key
+
 
 def key_file(path: str) -> Path:
     """Where the key of the log at `path` lies, unless the environment has it.
@@ -239,7 +310,7 @@ def _parsed(setting: Setting, source: str, text: str) -> Any:
     try:
         return setting.parse(text)
     except ValueError:
-        given = f"{len(text)} characters" if setting.name == "key" else repr(text)
+        given = f"{len(text)} characters" if setting.name in SECRETS else repr(text)
         raise UsageError(f"{source}: expected {setting.expected}, given {given}") from None
 
 
@@ -261,15 +332,54 @@ def _make_key(file: Path) -> None:
 
 
 def _read_key(file: Path) -> bytes:
+    text = _read_secret(file, "signing key", "forge models").strip()
+    return bytes(_parsed(SETTINGS["key"], str(file), text))
+
+
+def _read_secret(file: Path, what: str, harm: str) -> str:
+    """What only its owner may read.
+
+    Raises:
+        UsageError: others may as well, or it cannot be read.
+    """
     try:
-        with file.open(encoding="ascii", errors="replace") as opened:
+        with file.open(encoding="utf-8", errors="replace") as opened:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            text = opened.read().strip()
+            text = opened.read()
     except OSError as error:
-        raise UsageError(f"{file}: expected to read the signing key: {error.strerror}") from error
+        raise UsageError(f"{file}: expected to read the {what}: {error.strerror}") from error
     if mode & ~KEY_MODE:
         raise UsageError(
-            f"{file}: expected mode {KEY_MODE:04o}, for whoever reads it can forge models, given "
+            f"{file}: expected mode {KEY_MODE:04o}, for whoever reads it can {harm}, given "
             f"{mode:04o}; `chmod 600 {file}`, if nobody else has read it"
         )
-    return bytes(_parsed(SETTINGS["key"], str(file), text))
+    return text
+
+
+def _read_keyring(file: Path) -> dict[str, Operator]:
+    text = _read_secret(file, "keyring", "command")
+    try:
+        members = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file}: expected TOML: {error}") from None
+    tables = members.get("operators")
+    if set(members) != {"operators"} or not isinstance(tables, dict):
+        raise UsageError(
+            f"{file}: expected tables [operators.NAME] and nothing else, given "
+            f"{', '.join(sorted(members)) or 'nothing'}"
+        )
+    return {name: _operator(f"{file}: operators.{name}", name, t) for name, t in tables.items()}
+
+
+def _operator(where: str, name: str, table: object) -> Operator:
+    if name == LOCAL:
+        raise UsageError(f"{where}: expected another name, for {LOCAL} is the key's own")
+    if not isinstance(table, dict) or set(table) != {"key", "role"}:
+        given = ", ".join(sorted(table)) if isinstance(table, dict) else "no table"
+        raise UsageError(f"{where}: expected a key and a role, given {given or 'nothing'}")
+    if table["role"] not in ROLES:
+        raise UsageError(
+            f"{where}.role: expected one of {', '.join(ROLES)}, given {table['role']!r}"
+        )
+    key = _parsed(SETTINGS["operator_key"], f"{where}.key", str(table["key"]))
+    return Operator(key, table["role"])

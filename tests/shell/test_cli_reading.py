@@ -37,7 +37,7 @@ def test_models_of_a_log(cli: Cli, worked: Path) -> None:
     assert [(each["role"], each["model"], each["examples"]) for each in found["models"]] == [
         ("champion", "plain@2000", 2_000),
         ("challenger", "scaled@2000", 2_000),
-        ("predecessor", "plain@1000", 1_000),
+        ("predecessor", "plain@0", 0),
         ("first", "plain@500", 500),
     ]
     # Events come a second apart, and labels ten seconds after them: at the last event, e2499, the
@@ -184,7 +184,7 @@ def test_a_log_that_is_not_there(cli: Cli, tmp_path: Path, command: str) -> None
     assert (ran.code, ran.out) == (3, "")
     assert ran.err == (
         f"stream-ml: {command}: expected a log at stream_ml.sqlite, given no file; name another "
-        "with --broker sqlite:PATH, or make one with `stream-ml demo`\n"
+        "with --broker sqlite:PATH, or make one with `stream-ml up` or `stream-ml demo`\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -274,6 +274,9 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("key", None, "stream_ml.sqlite.key, made on first use"),
         ("checkpoint_examples", 64, "STREAM_ML_CHECKPOINT_EXAMPLES"),
         ("checkpoint_seconds", 60.0, "default"),
+        ("keyring", None, "default"),
+        ("operator", "local", "default"),
+        ("operator_key", None, "default"),
     ]
     assert all(each["meaning"] and each["expected"] for each in found)
 

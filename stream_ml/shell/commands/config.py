@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.shell.commands.command import Command, Example, no_arguments
 from stream_ml.shell.commands.output import NOTHING, aligned, write, write_json
-from stream_ml.shell.settings import DEFAULT, SETTINGS, Setting, Settings, key_file
+from stream_ml.shell.settings import DEFAULT, SECRETS, SETTINGS, Setting, Settings, key_file
 from stream_ml.shell.sqlite_log import MEMORY
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the settings as they are for a command called like this one."""
-    shown = [_shown(setting, settings) for setting in SETTINGS.values()]
+    operators = {name: each.role for name, each in sorted(settings.operators().items())}
+    shown = [_shown(setting, settings, operators) for setting in SETTINGS.values()]
     if arguments.format == "json":
         write_json(shown)
         return
@@ -31,6 +32,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
                     ["set by", " or ".join(filter(None, (each["option"], each["variable"])))],
                     ["takes", each["expected"]],
                     ["means", each["meaning"]],
+                    *([f"{role}", name] for name, role in each.get("operators", {}).items()),
                 ]
             ).splitlines()
         )
@@ -39,16 +41,17 @@ def run(arguments: Namespace, settings: Settings) -> None:
     write("\n\n".join(blocks))
 
 
-def _shown(setting: Setting, settings: Settings) -> dict[str, Any]:
-    secret = setting.name == "key"
+def _shown(setting: Setting, settings: Settings, operators: dict[str, str]) -> dict[str, Any]:
+    name = setting.name
     return {
-        "name": setting.name,
-        "value": None if secret else getattr(settings, setting.name),
-        "source": _key_source(settings) if secret else settings.source(setting.name),
+        "name": name,
+        "value": None if name in SECRETS else getattr(settings, name),
+        "source": _key_source(settings) if name == "key" else settings.source(name),
         "option": setting.option,
         "variable": setting.variable,
         "expected": setting.expected,
         "meaning": setting.meaning,
+        **({"operators": operators} if name == "keyring" else {}),
     }
 
 
@@ -67,7 +70,8 @@ COMMAND = Command(
     help="every setting, its value and where it came from",
     description=(
         "Shows every setting: what it is, who says so, what it takes and means. An option comes\n"
-        "before the environment, the environment before the default."
+        "before the environment, the environment before the default. Keys are never shown; of\n"
+        "operators, names and roles are."
     ),
     examples=(
         Example("stream-ml config", "what a command run here would use"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from stream_ml.shell.progress import duration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["aligned", "counted", "moment", "span", "write", "write_json"]
+__all__ = ["aligned", "counted", "instant", "moment", "span", "write", "write_json"]
 
 NOTHING = "-"
 
@@ -67,6 +69,27 @@ def moment(ms: int | None) -> str:
         return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S}Z"
     except (ValueError, OverflowError):
         return f"{ms} ms"  # past the year 9999: an event's time is what its producer says
+
+
+def instant(text: str) -> int:
+    """A time that somebody has typed: as `moment` shows it, in ISO 8601, or in milliseconds.
+
+    Where no zone is named, it is UTC.
+
+    >>> instant("2013-01-01 11:00:00Z"), instant("2013-01-01T12:00+01:00"), instant("2013-01-01")
+    (1357038000000, 1357038000000, 1356998400000)
+
+    Raises:
+        ArgumentTypeError: it is none, for a command line to say so.
+    """
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError, OverflowError):
+        given = datetime.fromisoformat(text)
+        return int((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
+    raise ArgumentTypeError(
+        f"expected a time such as 2013-05-01T12:00Z or UTC milliseconds, given {text!r}"
+    )
 
 
 def span(ms: int | None) -> str:

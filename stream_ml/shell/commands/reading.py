@@ -32,7 +32,7 @@ def existing_log(settings: Settings, command: str) -> SqliteLog:
     if not Path(path).exists():
         raise LogError(
             f"{command}: expected a log at {path}, given no file; name another with "
-            "--broker sqlite:PATH, or make one with `stream-ml demo`"
+            "--broker sqlite:PATH, or make one with `stream-ml up` or `stream-ml demo`"
         )
     return SqliteLog.open(path)
 

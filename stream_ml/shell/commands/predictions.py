@@ -1,0 +1,91 @@
+"""`predictions`: what was served, and what is being served now."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from stream_ml.codec import decode_prediction
+from stream_ml.shell.client import follow
+from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.output import NOTHING, instant, moment, write
+from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.stopping import Stop
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from stream_ml.records import Prediction
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+BEGINNING, END = "beginning", "end"
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print predictions, those to come as well if they are to be followed."""
+    start = arguments.start or (END if arguments.follow else BEGINNING)
+    since_ms = start if isinstance(start, int) else -1
+    with ExitStack() as held:
+        log = held.enter_context(existing_log(settings, "predictions"))
+        stop = held.enter_context(Stop()) if arguments.follow else None
+        as_json = arguments.format == "json"
+        for records in follow(log, "predictions", from_end=start == END, stop=stop):
+            for record in records:
+                prediction = decode_prediction(record.value)
+                if prediction.ts < since_ms or arguments.key not in {None, prediction.key}:
+                    continue
+                write((record.value or b"").decode() if as_json else _line(prediction))
+            sys.stdout.flush()
+
+
+def _line(prediction: Prediction) -> str:
+    said = prediction.prediction
+    if isinstance(said, dict):
+        likeliest = max(said, key=lambda name: said[name], default=NOTHING)
+        said_text = f"{likeliest} {said.get(likeliest, 0.0):.4f}"
+    else:
+        said_text = NOTHING if said is None else f"{said:.4f}"
+    by = f"{prediction.model}, no answer" if prediction.fallback else prediction.model
+    return "  ".join([moment(prediction.ts), prediction.event_id, prediction.key, said_text, by])
+
+
+def _start(text: str) -> str | int:
+    return text if text in {BEGINNING, END} else instant(text)
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--follow", action="store_true", help="go on with those that come, until Ctrl-C"
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=_start,
+        metavar="beginning|end|TIME",
+        help="where to begin; TIME is of the events (default: the beginning; with --follow the "
+        "end)",
+    )
+    parser.add_argument("--key", metavar="KEY", help="only those of this entity")
+
+
+COMMAND = Command(
+    name="predictions",
+    help="read predictions, those to come as well",
+    description=(
+        "Prints the predictions on the log, a line each, and ends where they do; with --follow it\n"
+        "goes on until Ctrl-C. With --format json the lines are the records themselves: features,\n"
+        "model, shadows and all. Only reads, also while a worker runs."
+    ),
+    examples=(
+        Example("stream-ml predictions --follow", "as they are made"),
+        Example(
+            "stream-ml predictions --from 2013-05-01 --key JFK --format json",
+            "one entity's from May on, as JSON lines",
+        ),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)

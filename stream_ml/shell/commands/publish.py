@@ -1,0 +1,201 @@
+"""`publish`: JSON lines to the log, checked before they are sent."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.codec import RECORD_BYTES_MAX
+from stream_ml.errors import BadRecord, StreamMLError, UsageError
+from stream_ml.shell.client import Publisher
+from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.output import counted, write_json
+from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.lines import batches, paced
+from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.progress import duration
+from stream_ml.shell.stopping import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ml.records import Output, Record
+    from stream_ml.shell.lines import Line
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+TOPICS = ("events", "labels")
+STANDARD_INPUT = "-"
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Publish the lines, report on each, and fail if any was refused."""
+    pipeline = pipeline_of(settings, "publish")
+    for file in arguments.files:
+        if file != STANDARD_INPUT and not Path(file).exists():
+            raise UsageError(f"publish: expected a file {file}, given none of that name")
+    with ExitStack() as held:
+        stop = held.enter_context(Stop())
+        publisher = Publisher(held.enter_context(existing_log(settings, "publish")), pipeline)
+        report = None
+        if arguments.report is not None:
+            report = held.enter_context(arguments.report.open("wb"))
+        delivery = _Delivery(publisher, arguments.topic, report, strict=arguments.strict)
+        try:
+            for file in arguments.files:
+                with _opened(file) as handle:
+                    lines = batches(handle, stop, bytes_max=RECORD_BYTES_MAX)
+                    if arguments.rate is not None:
+                        lines = paced(lines, arguments.rate, stop)
+                    for batch in lines:
+                        delivery.deliver(file, batch)
+                if stop.asked:
+                    raise KeyboardInterrupt
+        finally:
+            delivery.summarize(as_json=arguments.format == "json")
+    if delivery.refused:
+        raise StreamMLError(f"publish: {delivery.refused.total():,} lines were refused")
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[int]:
+    if file == STANDARD_INPUT:
+        yield sys.stdin.fileno()
+        return
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """Sends lines, and says of each what became of it."""
+
+    publisher: Publisher
+    topic: str
+    report: IO[bytes] | None
+    strict: bool
+    taken: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    started: float = field(default_factory=time.monotonic)
+
+    def deliver(self, file: str, batch: list[Line]) -> None:
+        """Send what can be sent of a batch, all at once; what is reported as taken is taken."""
+        good: list[tuple[int, Output]] = []
+        for number, text in batch:
+            try:
+                good.append((number, self._checked(text)))
+            except BadRecord as error:
+                self._refuse(file, number, error)
+                if self.strict:
+                    self._send(file, good)
+                    raise StreamMLError(
+                        f"publish: stopped at {file}:{number}, as --strict asks; what came before "
+                        "it was published"
+                    ) from None
+        self._send(file, good)
+
+    def summarize(self, *, as_json: bool) -> None:
+        """Say what was done, however it ended."""
+        seconds = time.monotonic() - self.started
+        if as_json:
+            by_reason = dict(sorted(self.refused.items()))
+            write_json({self.topic: self.taken, "refused": by_reason, "seconds": seconds})
+            return
+        refused = f"; refused: {counted(self.refused)}" if self.refused else ""
+        rate = f"{self.taken / seconds:,.0f}/s" if seconds else "at once"
+        sys.stderr.write(
+            f"published {self.taken:,} {self.topic} in {duration(seconds)}, {rate}{refused}\n"
+        )
+
+    def _checked(self, text: bytes | None) -> Output:
+        if text is None:
+            message = f"expected at most {RECORD_BYTES_MAX} bytes in a line, given more"
+            raise BadRecord("too_large", "$", message)
+        return self.publisher.check(self.topic, text)
+
+    def _refuse(self, file: str, number: int, error: BadRecord) -> None:
+        self.refused[error.reason] += 1
+        sys.stderr.write(f"{file}:{number}: {error}\n")
+        self._report(file, number, {"refused": error.reason, "path": error.path})
+
+    def _send(self, file: str, good: list[tuple[int, Output]]) -> None:
+        placed: list[Record] = self.publisher.send([output for _, output in good])
+        self.taken += len(placed)
+        for (number, _), record in zip(good, placed, strict=True):
+            place = {"partition": record.partition, "offset": record.offset}
+            self._report(file, number, place)
+        if self.report is not None:
+            self.report.flush()
+
+    def _report(self, file: str, number: int, became: dict[str, Any]) -> None:
+        if self.report is not None:
+            self.report.write(orjson.dumps({"file": file, "line": number, **became}) + b"\n")
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, given {text!r}")
+    return rate
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic", choices=TOPICS, help="what the lines are")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="JSON lines; - reads the standard input"
+    )
+    parser.add_argument(
+        "--rate", type=_rate, metavar="N", help="so many lines a second; as fast as can be, else"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write where each line lies, or why it was refused, as JSON lines",
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first bad line")
+
+
+COMMAND = Command(
+    name="publish",
+    help="publish events or labels from files or a pipe",
+    description=(
+        "Publishes JSON lines to the log. Each is checked as the pipeline declares it before it\n"
+        "is sent; a bad one is named on standard error with its line, reason and path, and the\n"
+        "rest goes on (exit code 1 at the end). From a pipe lines are published within 50 ms.\n"
+        "Stopped by Ctrl-C or SIGTERM, it sends what it has read; what the report says was taken\n"
+        "was taken."
+    ),
+    examples=(
+        Example(
+            "stream-ml --pipeline shop:fraud publish events may.jsonl --report taken.jsonl",
+            "a file, with a report on every line",
+        ),
+        Example(
+            "tail -f paid.jsonl | stream-ml --pipeline shop:fraud publish labels -",
+            "labels as they become known",
+        ),
+        Example(
+            "stream-ml --pipeline shop:fraud publish events may.jsonl --rate 200 --strict",
+            "200 a second, up to the first bad line",
+        ),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)

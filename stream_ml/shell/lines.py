@@ -1,0 +1,118 @@
+"""Lines as they come, from a file or a pipe, in batches that neither wait long nor grow large."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stream_ml.shell.stopping import Stop
+
+__all__ = ["Line", "batches", "paced"]
+
+BATCH_LINES = 1_000
+BATCH_S = 0.05
+READ_BYTES = 256 * 1024
+
+
+class Line(NamedTuple):
+    """A line with its number, from 1; None stands for one that is longer than we read."""
+
+    number: int
+    text: bytes | None
+
+
+def batches(
+    handle: int, stop: Stop, *, bytes_max: int, clock: Callable[[], float] = time.monotonic
+) -> Iterator[list[Line]]:
+    """The lines that may be read from `handle`, without blanks at their ends and empty ones.
+
+    A batch is given out when it has 1,000 lines or its first one is 50 ms old, whichever comes
+    first. When asked to stop, what was read so far is the last batch, an unfinished line left out.
+
+    Args:
+        handle: of an open file or pipe.
+        stop: ends it.
+        bytes_max: a longer line is not kept in memory, and comes as None.
+        clock: seconds, from any start.
+    """
+    splitter = _Splitter(bytes_max)
+    batch: list[Line] = []
+    due = 0.0
+    while not stop.asked:
+        wait = due - clock() if batch else None
+        if stop.wait(wait, handle):
+            chunk = os.read(handle, READ_BYTES)
+            for line in splitter.lines(chunk) if chunk else splitter.rest():
+                if not batch:
+                    due = clock() + BATCH_S
+                batch.append(line)
+                if len(batch) >= BATCH_LINES:
+                    yield batch
+                    batch = []
+            if not chunk:
+                break
+        if batch and clock() >= due:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class _Splitter:
+    """Cuts chunks into lines, across their borders."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._number = 0
+        self._kept: list[bytes] = []
+        self._length = 0
+
+    def lines(self, chunk: bytes) -> Iterator[Line]:
+        *ended, begun = chunk.split(b"\n")
+        for text in ended:
+            self._keep(text)
+            yield from self.rest()
+        self._keep(begun)
+
+    def rest(self) -> Iterator[Line]:
+        """What has been kept, as a line."""
+        self._number += 1
+        text = b"".join(self._kept).strip()
+        if self._length > self._bytes_max:
+            yield Line(self._number, None)
+        elif text:
+            yield Line(self._number, text)
+        self._kept, self._length = [], 0
+
+    def _keep(self, text: bytes) -> None:
+        self._length += len(text)
+        if self._length > self._bytes_max:
+            self._kept = []
+        elif text:
+            self._kept.append(text)
+
+
+def paced(
+    lines: Iterator[list[Line]],
+    per_second: float,
+    stop: Stop,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[list[Line]]:
+    """The same lines, so many a second: none sooner than its place in the line allows.
+
+    Where the source or the log held it up, it makes up for that, so that the mean rate holds.
+    """
+    size = max(1, int(per_second * BATCH_S))
+    start, given = clock(), 0
+    for batch in lines:
+        for at in range(0, len(batch), size):
+            stop.wait(start + given / per_second - clock())
+            if stop.asked:
+                return
+            piece = batch[at : at + size]
+            yield piece
+            given += len(piece)

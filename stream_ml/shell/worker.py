@@ -1,0 +1,105 @@
+"""A worker that goes on: the runner on a log that others publish to, until it is asked to stop.
+
+Between polls it asks the log's version, which costs microseconds: soon after there was work, then
+less and less often, so that a busy stream is answered within milliseconds and an idle one costs
+next to nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from stream_ml.codec import decode_decision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_ml.records import Decision
+    from stream_ml.shell.runner import Runner
+    from stream_ml.shell.sqlite_log import SqliteLog
+    from stream_ml.shell.stopping import Stop
+
+__all__ = ["Backoff", "work_on"]
+
+WAIT_MIN_S = 0.005
+WAIT_MAX_S = 0.05
+# What a retention of hours removes a minute later is nobody's loss.
+EXPIRE_S = 60.0
+READ_RECORDS = 1_000
+
+
+class Backoff:
+    """How long to wait until one looks again: short at first, twice as long each time.
+
+    >>> backoff = Backoff()
+    >>> [round(1000 * backoff.next()) for _ in range(6)]
+    [5, 10, 20, 40, 50, 50]
+    """
+
+    def __init__(self) -> None:
+        self._seconds = WAIT_MIN_S
+
+    def next(self) -> float:
+        """The next wait, in seconds."""
+        now, self._seconds = self._seconds, min(2 * self._seconds, WAIT_MAX_S)
+        return now
+
+    def reset(self) -> None:
+        """There was something: look again soon."""
+        self._seconds = WAIT_MIN_S
+
+
+def work_on(
+    runner: Runner,
+    log: SqliteLog,
+    stop: Stop,
+    *,
+    commit_s: float,
+    decided: Callable[[Decision], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> int:
+    """Work on what is on the log and on what comes, until asked to stop.
+
+    Args:
+        runner: the worker, on `log`.
+        log: looked at for news, and rid of what need be kept no longer.
+        stop: ends it between two batches.
+        commit_s: how often an idle worker lets the runner see whether a checkpoint is due.
+        decided: called with each decision that was made meanwhile, in order.
+        clock: seconds, from any start.
+
+    Returns:
+        How many inputs were worked on.
+    """
+    done = 0
+    seen = log.end_offset("registry", 0)
+    committed = expired = clock()
+    backoff = Backoff()
+    while not stop.asked:
+        version = log.version()
+        count = runner.poll()
+        if count:
+            done += count
+            seen = _tell(log, seen, decided)
+            backoff.reset()
+        now = clock()
+        # While something goes there is more of it, but what comes in is not kept waiting.
+        if now - expired >= EXPIRE_S and not log.expire(time.time_ns() // 1_000_000):
+            expired = now
+        if count:
+            committed = now
+        elif now - committed >= commit_s:
+            committed = now
+            runner.commit()
+        elif log.version() == version:
+            stop.wait(backoff.next())
+    return done
+
+
+def _tell(log: SqliteLog, seen: int, decided: Callable[[Decision], None]) -> int:
+    while records := log.read("registry", 0, seen, READ_RECORDS):
+        for record in records:
+            decided(decode_decision(record.value, None))  # our own runner has just written it
+        seen = records[-1].offset + 1
+    return seen
