@@ -18,7 +18,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river import linear_model, naive_bayes, preprocessing
+from river import naive_bayes
 
 import stream_ml as sml
 from stream_ml.codec import decode_decision, encode_decision
@@ -30,82 +30,16 @@ from stream_ml.stages.learn import Learn
 from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver
 from tests.hostile import anything, is_identifier, is_number, is_time
+from tests.shop import EVENT, KEY, LABEL, declare, shop, stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from stream_ml.models.snapshot import Snapshot
-    from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
 
-KEY = b"the key of the house"
-START_MS = 1_700_000_000_000
 # 10,000 cases in all: events and labels.
 CASES = 5_000
-
-
-def declare(**changes: Any) -> Pipeline:
-    """A small shop; its models are renewed at every 20th example."""
-    declared: dict[str, Any] = {
-        "name": "shop",
-        "events": sml.Events(
-            key="shop",
-            fields={
-                "kind": sml.Enum("visit", "order"),
-                "amount": float,
-                "note": sml.Optional[str],
-            },
-            lateness="20s",
-        ),
-        "predict": sml.when(kind="visit"),
-        "features": [
-            sml.field("amount"),
-            sml.window("1m").count(kind="order"),
-            sml.window("30s").mean("amount", fill=0.0),
-        ],
-        "label": sml.Label(bool, horizon="40s"),
-        "champion": "logistic",
-        "models": {
-            "logistic": preprocessing.StandardScaler() | linear_model.LogisticRegression(),
-            "bayes": naive_bayes.GaussianNB(),
-        },
-        "promotion": sml.Promotion(refresh=20, first=30),
-    }
-    return sml.Pipeline(**declared | changes)
-
-
-shop = declare()
-EVENT: dict[str, Any] = {
-    "event_id": "hostile",
-    "ts": START_MS,
-    "shop": "a",
-    "kind": "visit",
-    "amount": 2.5,
-    "note": "n",
-}
-LABEL: dict[str, Any] = {"event_id": "hostile", "ts": START_MS, "label": True, "source": "desk"}
-
-
-def stream(seed: int = 1, count: int = 120) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Good events and their labels, 10 s later."""
-    world = random.Random(seed)
-    events = [
-        EVENT
-        | {
-            "event_id": f"e{number}",
-            "ts": START_MS + 500 * number,
-            "shop": world.choice("ab"),
-            "kind": world.choice(["visit", "visit", "order"]),
-            "amount": round(world.expovariate(0.1), 2),
-        }
-        for number in range(count)
-    ]
-    labels = [
-        {"event_id": e["event_id"], "ts": e["ts"] + 10_000, "label": world.random() < 0.4}
-        for e in events
-        if e["kind"] == "visit"
-    ]
-    return events, labels
 
 
 def said(driver: Driver) -> list[dict[str, Any]]:

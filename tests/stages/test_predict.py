@@ -1,0 +1,216 @@
+"""Predict: which events are taken, what windows see, and what is said when a model says nothing."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from river import naive_bayes
+
+import stream_ml as sml
+from stream_ml.stages.predict import Predict
+from stream_ml.stages.seen import SeenIds
+from tests.shop import START_MS, declare, event, shop, started
+
+if TYPE_CHECKING:
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Output
+
+LATENESS = shop.lateness_ms
+
+
+def predict_stage(pipeline: Pipeline = shop) -> Predict:
+    """A predict stage that is ready."""
+    return Predict(pipeline, started(pipeline)[2])
+
+
+def refusals(outputs: list[Output]) -> list[tuple[int, str, str]]:
+    """What was refused: offset, reason, path."""
+    letters = [orjson.loads(o.value or b"") for o in outputs if o.topic == "dead-letters"]
+    return [(letter["offset"], letter["reason"], letter["path"]) for letter in letters]
+
+
+def predictions(outputs: list[Output]) -> list[dict[str, Any]]:
+    """What was predicted."""
+    return [orjson.loads(o.value or b"") for o in outputs if o.topic == "predictions"]
+
+
+def test_an_event_of_a_known_id_is_a_duplicate_whatever_else_it_says() -> None:
+    """The first event of an id counts; the second gets no prediction."""
+    outputs = predict_stage().apply(
+        [event(0), event(1, event_id="e0", amount=9.0, ts=START_MS + 5)]
+    )
+
+    assert [(1, "duplicate", "$.event_id")] == refusals(outputs)
+    assert ["e0"] == [p["event_id"] for p in predictions(outputs)]
+
+
+def test_lateness_includes_its_bound() -> None:
+    """An event exactly as late as allowed is taken, one millisecond later it is not."""
+    outputs = predict_stage().apply(
+        [
+            event(0),
+            event(1, ts=START_MS - LATENESS),
+            event(2, ts=START_MS - LATENESS - 1),
+        ]
+    )
+
+    assert [(2, "too_late", "$.ts")] == refusals(outputs)
+    assert ["e0", "e1"] == [p["event_id"] for p in predictions(outputs)]
+
+
+def test_skew_includes_its_bound() -> None:
+    """An event may be as much ahead of its arrival as is declared, and no more."""
+    skew = shop.skew_ms
+    outputs = predict_stage().apply(
+        [
+            event(0, append_ms=START_MS - skew),
+            event(1, ts=START_MS + 1, append_ms=START_MS - skew),
+        ]
+    )
+
+    assert [(1, "from_the_future", "$.ts")] == refusals(outputs)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32))
+def test_no_duplicate_slips_through_however_long_it_waits(seed: int) -> None:
+    """A repeated event is a duplicate as long as it is not too late, and too late after that."""
+    rand = random.Random(seed)
+    stage = predict_stage()
+    past: list[tuple[str, int]] = []
+    ts = START_MS
+    for offset in range(300):
+        ts += rand.choice([0, 10, 1_000, LATENESS // 3])
+        if past and rand.random() < 0.5:
+            event_id, at = rand.choice(past[-30:])
+            outputs = stage.apply([event(offset, event_id=event_id, ts=at)])
+            ((_, reason, _),) = refusals(outputs)
+            watermark = max(at for _, at in past)
+            expected = "too_late" if at < watermark - LATENESS else "duplicate"
+            assert expected == reason, f"seed {seed}, offset {offset}"
+        else:
+            assert not refusals(stage.apply([event(offset, ts=ts)]))
+            past.append((f"e{offset}", ts))
+
+
+def test_ids_forgotten_too_early_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check on duplicates notices ids that are forgotten a bucket too early."""
+    forget = SeenIds.forget_before
+    monkeypatch.setattr(
+        SeenIds, "forget_before", lambda self, bound: forget(self, bound + LATENESS // 2)
+    )
+
+    with pytest.raises((AssertionError, ValueError)):
+        test_no_duplicate_slips_through_however_long_it_waits()
+
+
+def test_windows_never_see_the_event_itself_nor_its_own_instant() -> None:
+    """A window ends before the event: what else happened at the same millisecond is out."""
+    stage = predict_stage()
+    (first,) = predictions(stage.apply([event(0, amount=10.0)]))
+    (same,) = predictions(stage.apply([event(1, amount=99.0)]))
+    (next_,) = predictions(stage.apply([event(2, ts=START_MS + 1, amount=1.0)]))
+    (late,) = predictions(stage.apply([event(3, amount=1.0)]))
+    (gone,) = predictions(stage.apply([event(4, ts=START_MS + 30_001, amount=1.0)]))
+
+    mean = "mean(amount) 30s"
+    assert [0.0, 0.0, 54.5, 0.0, 1.0] == [
+        p["features"][mean] for p in (first, same, next_, late, gone)
+    ]
+
+
+def test_events_that_do_not_ask_only_feed_windows() -> None:
+    """An order gets no prediction, and the next visit knows of it; other shops' visits do not."""
+    stage = predict_stage()
+    assert [] == stage.apply([event(0, kind="order")])
+    here, there = predictions(
+        stage.apply([event(1, ts=START_MS + 1), event(2, ts=START_MS + 1, shop="b")])
+    )
+
+    count = "count 1m kind=order"
+    assert (1.0, 0.0) == (here["features"][count], there["features"][count])
+
+
+def test_a_prediction_names_where_it_came_from_and_who_said_it() -> None:
+    """Source, champion, newest example inside, features in their declared order, shadows."""
+    (said,) = predictions(predict_stage().apply([event(7)]))
+
+    assert {
+        "event_id": "e7",
+        "key": "a",
+        "ts": START_MS,
+        "source": {"partition": 0, "offset": 7},
+        "model": "logistic@0",
+        "example": -1,
+        "prediction": 0.5,
+        "fallback": False,
+        "features": {"amount": 2.5, "count 1m kind=order": 0.0, "mean(amount) 30s": 0.0},
+        "shadows": {"bayes": {"model": "bayes@0", "prediction": None}},
+    } == said
+    assert list(shop.feature_set.names) == list(said["features"])
+
+
+def test_without_an_answer_the_fallback_is_served_and_said_to_be_one() -> None:
+    """Bayes knows nothing before its first example: the declared fallback serves instead."""
+    pipeline = declare(champion="bayes", label=sml.Label(bool, horizon="40s", fallback=0.25))
+    stage = predict_stage(pipeline)
+    (said,) = predictions(stage.apply([event(0)]))
+
+    assert (0.25, True, "bayes@0") == (said["prediction"], said["fallback"], said["model"])
+    assert 0.5 == said["shadows"]["logistic"]["prediction"]
+    assert 1 == stage.counts["no_answer"]
+
+
+@pytest.mark.parametrize("answer", [float("nan"), float("inf"), -0.5, 1.5, "yes"])
+def test_an_answer_that_is_none_is_not_written(
+    monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    """NaN, infinity and what is no probability count as no answer; they never reach a consumer."""
+    stage = predict_stage(declare(champion="bayes"))
+    monkeypatch.setattr(
+        naive_bayes.GaussianNB, "predict_proba_one", lambda *_: {True: answer, False: 0.5}
+    )
+    (said,) = predictions(stage.apply([event(0)]))
+
+    assert (0.5, True) == (said["prediction"], said["fallback"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_how_events_are_batched_does_not_matter(seed: int) -> None:
+    """One by one, all at once, or interrupted by checkpoints and restarts: the same bytes."""
+    rand = random.Random(seed)
+    events = [
+        event(
+            offset,
+            ts=START_MS + 700 * offset - rand.choice([0, 0, LATENESS, LATENESS + 5_000]),
+            event_id=f"e{rand.randrange(80)}",
+            kind=rand.choice(["visit", "order"]),
+            shop=rand.choice("ab"),
+            amount=rand.random(),
+        )
+        for offset in range(80)
+    ]
+    serving = started(shop)[2]
+    expected = [output.value for output in Predict(shop, serving).apply(events)]
+
+    stage, pieces, values = Predict(shop, serving), dict[str, bytes](), []
+    while events:
+        size = rand.choice([1, 1, 5, 30])
+        values += [output.value for output in stage.apply(events[:size])]
+        del events[:size]
+        if rand.random() < 0.3:
+            for name, piece in stage.dirty():
+                if piece is None:
+                    pieces.pop(name, None)
+                else:
+                    pieces[name] = piece
+            stage = Predict(shop, serving)
+            stage.restore(pieces.items())
+
+    assert expected == values, f"seed {seed}"
