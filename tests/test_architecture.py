@@ -257,7 +257,8 @@ def badly_exported(sources: dict[str, str]) -> list[str]:
             f"{module}: without {name}, which {reader} takes"
             for reader in sources
             if room(reader) != room(module)
-            for name in _taken(sources[reader], f"{PACKAGE}.{module}")
+            for origin, name in _taken(sources[reader])
+            if origin == f"{PACKAGE}.{module}"
             if name in _defined(source) and name not in exported
         ]
     return found
@@ -276,11 +277,13 @@ def _defined(source: str) -> set[str]:
     return {node.name for node in parsed(source).body if isinstance(node, kinds)}
 
 
-def _taken(source: str, module: str) -> list[str]:
+@cache
+def _taken(source: str) -> list[tuple[str, str]]:
+    """Module and name of all that is imported by name."""
     return [
-        alias.name
+        (node.module or "", alias.name)
         for node in ast.walk(parsed(source))
-        if isinstance(node, ast.ImportFrom) and node.module == module
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
     ]
 
