@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.codec import decode_decision, decode_example
-from stream_ml.records import Output
+from stream_ml.records import Evaluation, Output
 from stream_ml.shell.progress import Progress
 from stream_ml.shell.runner import Runner
 
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Decision, Evaluation, Example, Record
+    from stream_ml.records import Decision, Example, Record
     from stream_ml.shell.log import Log
 
 __all__ = [
     "Replayed",
     "decisions",
+    "evaluations",
     "examples",
     "output_of",
     "publish_all",
     "read_all",
+    "read_partition",
     "replay",
     "tally",
 ]
@@ -135,10 +137,15 @@ def replay(
 def read_all(log: Log, topic: str) -> Iterator[Record]:
     """The records of a topic, partition by partition."""
     for partition in range(log.partitions[topic]):
-        offset = log.first_offset(topic, partition)
-        while records := log.read(topic, partition, offset, READ_RECORDS):
-            yield from records
-            offset = records[-1].offset + 1
+        yield from read_partition(log, topic, partition)
+
+
+def read_partition(log: Log, topic: str, partition: int) -> Iterator[Record]:
+    """The records of one partition, in their order."""
+    offset = log.first_offset(topic, partition)
+    while records := log.read(topic, partition, offset, READ_RECORDS):
+        yield from records
+        offset = records[-1].offset + 1
 
 
 def examples(log: Log) -> Iterator[Example]:
@@ -153,6 +160,12 @@ def decisions(log: Log, key: bytes | None) -> Iterator[Decision]:
         BadRecord: one is not signed with `key`.
     """
     return (decode_decision(record.value, key) for record in read_all(log, "registry"))
+
+
+def evaluations(log: Log) -> Iterator[Evaluation]:
+    """How every model stood, each time it was written down."""
+    bodies = (orjson.loads(record.value or b"{}") for record in read_all(log, "evaluations"))
+    return (Evaluation(**body) for body in bodies)
 
 
 def tally(log: Log, topic: str, member: str) -> dict[str, int]:
