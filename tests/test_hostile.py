@@ -406,7 +406,7 @@ def test_a_forged_checkpoint_stops_the_start_before_it_is_unpickled(forged: byte
         driver.feed(*stream())
         driver.crash()
         with driver.log.session() as session:
-            session.commit({}, [("learn-0", "learners", forged)])
+            session.commit({}, [("learn-0", "llogistic", forged)])
 
         with pytest.raises(SnapshotRefused):
             driver.run()

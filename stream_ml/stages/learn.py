@@ -18,12 +18,13 @@ Theory of operation:
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.codec import dead_letter, decode_example, encode
+from stream_ml.codec import decode_example, encode
 from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.recipes import BadAnswer, answer, learn
@@ -49,6 +50,9 @@ WARM_UP_FIRST = 500
 LIVE_LOSS_EVERY = 8
 # A snapshot answers for so many recent examples again when it is loaded.
 GOLDEN_EXAMPLES = 8
+# Why our own seal may hold what cannot be taken up again: the learner has outgrown it. Any other
+# reason is about the seal itself, and stops the start.
+UNREADABLE = frozenset({"class_not_allowed", "too_large"})
 
 
 class RefreshClock:
@@ -146,7 +150,9 @@ class Learn:
         self._served_scored = 0
         self._epoch_n = 0
         self._since_checkpoint = 0
-        self._published = False
+        # Why lines were quarantined where nothing can be written: said with the next outputs.
+        self._unsaid: list[tuple[str, str]] = []
+        self._must_checkpoint = False
 
     def start(self) -> list[Output]:
         """Publish every line as it is before the first example, for bootstrap.
@@ -154,23 +160,23 @@ class Learn:
         Raises:
             SnapshotRefused: a line cannot be published at all.
         """
-        outputs = [self._snapshot(name, line) for name, line in self._lines.items()]
-        self._published = True
-        return outputs
+        self._must_checkpoint = True
+        return [self._snapshot(name, line) for name, line in self._lines.items()]
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in examples."""
-        outputs: list[Output] = []
+        outputs = [self._alert(name, why) for name, why in self._unsaid]
+        self._unsaid = []
         for record in records:
             try:
                 example = record.memo or decode_example(record.value)
-            except BadRecord as error:
-                outputs.append(dead_letter(record, "learn", error))
-                continue
+            except BadRecord:
+                continue  # evaluate, which reads the same topic, writes the dead letter
             self._learn(example, record.offset, outputs)
             if self._clock.strikes(self._n, self._watermark.ms):
                 outputs += self._publish()
         self._since_checkpoint += len(records)
+        self._must_checkpoint |= bool(outputs)
         return outputs
 
     def _learn(self, example: Example, offset: int, outputs: list[Output]) -> None:
@@ -207,7 +213,6 @@ class Learn:
             except SnapshotRefused as error:
                 outputs.append(self._quarantine(name, str(error)))
         self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
-        self._published = True
         return outputs
 
     def _snapshot(self, name: str, line: _Line) -> Output:
@@ -236,6 +241,10 @@ class Learn:
 
     def _quarantine(self, name: str, why: str) -> Output:
         self._lines[name].quarantined = True
+        self._lines[name].learner = None  # it would stand in the way of checkpoints
+        return self._alert(name, why)
+
+    def _alert(self, name: str, why: str) -> Output:
         alert = Alert(
             "line_quarantined",
             self._watermark.ms,
@@ -246,13 +255,14 @@ class Learn:
         return Output("alerts", b"line_quarantined", encode(alert), alert)
 
     def must_checkpoint(self) -> bool:
-        """When snapshots were published (rule 5), or so many examples have been learned."""
-        return self._published or self._since_checkpoint >= self._checkpoint_examples
+        """When something was written (rule 5), or so many examples have been learned."""
+        return self._must_checkpoint or self._since_checkpoint >= self._checkpoint_examples
 
     def dirty(self) -> list[Piece]:
-        """All learners, sealed, and the figures beside them."""
-        self._published = False
+        """The learners, each sealed by itself, and the figures beside them."""
+        self._must_checkpoint = False
         self._since_checkpoint = 0
+        learners = [(f"l{name}", self._sealed(name, line)) for name, line in self._lines.items()]
         keyless = {
             "n": self._n,
             "watermark": self._watermark.dump(),
@@ -260,29 +270,53 @@ class Learn:
             "golden": self._golden,
             "served": [self._served_loss, self._served_scored, self._epoch_n],
             "clock": [self._clock.warm_up, self._clock.warmed_at, self._clock.period],
+            "unsaid": self._unsaid,
             "lines": {
                 name: [line.parent, line.quarantined, line.live_loss, line.scored]
                 for name, line in self._lines.items()
             },
         }
-        learners = {name: line.learner for name, line in self._lines.items()}
-        return [("", orjson.dumps(keyless)), ("learners", seal(learners, self._key))]
+        return [("", orjson.dumps(keyless)), *learners]
+
+    def _sealed(self, name: str, line: _Line) -> bytes | None:
+        if line.quarantined:
+            return None
+        try:
+            return seal({name: line.learner}, self._key)
+        except SnapshotRefused as error:
+            self._give_up(name, str(error))
+            return None
+
+    def _give_up(self, name: str, why: str) -> None:
+        """Quarantine a line where nothing can be written now."""
+        self._quarantine(name, why)
+        self._unsaid.append((name, why))
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
         state = dict(pieces)
         keyless = orjson.loads(state[""])
-        learners = unseal(state["learners"], self._key)
         self._n = keyless["n"]
         self._watermark.load(keyless["watermark"])
         self._offsets = tuple(keyless["offsets"])
         self._golden = keyless["golden"]
         self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
         self._clock.warm_up, self._clock.warmed_at, self._clock.period = keyless["clock"]
+        self._unsaid = [(name, why) for name, why in keyless["unsaid"]]
         for name, line in self._lines.items():
-            line.learner = learners[name]
             line.parent, line.quarantined, line.live_loss, line.scored = keyless["lines"][name]
+            line.learner = None if line.quarantined else self._unsealed(name, state[f"l{name}"])
+
+    def _unsealed(self, name: str, sealed: bytes) -> Any:
+        try:
+            return unseal(sealed, self._key)[name]
+        except SnapshotRefused as error:
+            if error.reason not in UNREADABLE:
+                raise
+            self._give_up(name, str(error))
+            return None
 
 
 def _mean(total: float, n: int) -> float | None:
-    return total / n if n else None
+    # Losses may add up past what a float holds, where labels come near its largest.
+    return total / n if n and math.isfinite(total) else None

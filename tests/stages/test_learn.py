@@ -1,0 +1,366 @@
+"""Learn: when lines publish, what they have learned by then, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import example as explicit
+from hypothesis import given
+from hypothesis import strategies as st
+from river import linear_model, naive_bayes, optim, preprocessing, tree
+
+import stream_ml as sml
+from stream_ml.models import snapshot as snapshots
+from stream_ml.stages.learn import LIVE_LOSS_EVERY, Learn, RefreshClock
+from tests.shop import KEY, START_MS, declare, example, shop, written
+
+if TYPE_CHECKING:
+    from stream_ml.models.snapshot import Snapshot
+    from stream_ml.records import Output, Record
+
+WARM_UP = [500 * 2**step for step in range(20)]
+
+
+# --- when -------------------------------------------------------------------------------------
+
+
+def instants_counted(count: int, every: int) -> list[int]:
+    """Rule 3 again, plainly: doublings below the cadence, and multiples of it."""
+    return [n for n in range(1, count + 1) if (n in WARM_UP and n < every) or n % every == 0]
+
+
+def instants_of_time(watermarks: list[int], refresh_ms: int) -> list[int]:
+    """Rule 3 again, plainly: doublings until one step takes the cadence, and new periods."""
+    struck = []
+    warming, warmed_at = True, watermarks[0]
+    for n, watermark in enumerate(watermarks, 1):
+        strikes = n > 1 and watermark // refresh_ms > watermarks[n - 2] // refresh_ms
+        if warming and n in WARM_UP:
+            strikes = True
+            warming = watermark - warmed_at < refresh_ms
+            warmed_at = watermark
+        if strikes:
+            struck.append(n)
+    return struck
+
+
+@given(st.integers(1, 9_000))
+@explicit(500)
+@explicit(501)
+@explicit(1_000)
+def test_counted_refreshes_double_until_the_cadence_and_keep_it(every: int) -> None:
+    """500, 1,000, 2,000 ... while below the cadence; then its multiples."""
+    clock = RefreshClock(None, every)
+
+    assert instants_counted(9_000, every) == [n for n in range(1, 9_001) if clock.strikes(n, n)]
+
+
+@given(st.integers(0, 2**32))
+def test_refreshes_in_time_double_until_the_cadence_and_keep_it(seed: int) -> None:
+    """Doublings until one step of them spans the cadence; and each first pass of a multiple."""
+    rand = random.Random(seed)
+    pace = rand.choice([1, 30, 300, 3_000])
+    watermark, watermarks = START_MS, []
+    for _ in range(6_000):
+        watermark += rand.randrange(pace + 1)
+        watermarks.append(watermark)
+    refresh_ms = rand.choice([1_000, 50_000, 1_000_000])
+    clock = RefreshClock(refresh_ms)
+
+    struck = [n for n, ms in enumerate(watermarks, 1) if clock.strikes(n, ms)]
+    assert instants_of_time(watermarks, refresh_ms) == struck, f"seed {seed}"
+
+
+def test_a_clock_that_forgets_its_period_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain re-statement notices a clock that strikes at the first example already."""
+    strikes = RefreshClock.strikes
+
+    def eager(self: RefreshClock, n: int, watermark: int) -> bool:
+        self.period = max(self.period, 0)
+        return strikes(self, n, watermark)
+
+    monkeypatch.setattr(RefreshClock, "strikes", eager)
+    watermarks = [START_MS + n for n in range(600)]
+    clock = RefreshClock(50_000)
+    struck = [n for n, ms in enumerate(watermarks, 1) if clock.strikes(n, ms)]
+    assert instants_of_time(watermarks, 50_000) != struck
+
+
+# --- what -------------------------------------------------------------------------------------
+
+
+def world(count: int, seed: int = 1, task: str = "binary") -> list[Record]:
+    """Examples of a made-up truth."""
+    rand = random.Random(seed)
+    records = []
+    for offset in range(count):
+        x = {"a": rand.gauss(0, 1), "b": rand.gauss(5, 3)}
+        score = x["a"] + 0.2 * x["b"] + rand.gauss(0, 1)
+        label: Any = {"binary": score > 1, "regression": score}.get(task)
+        if label is None:
+            label = "low" if score < 0 else "mid" if score < 2 else "high"
+        said = {"binary": 0.5, "regression": 0.0}.get(task, {"low": 0.2, "mid": 0.5, "high": 0.3})
+        records.append(example(offset, label, x, said=said))
+    return records
+
+
+def published(outputs: list[Output], name: str) -> list[Snapshot]:
+    """The snapshots of a line, read back from their bytes."""
+    found = [snapshots.decode(record.value or b"") for record in written(outputs, "models")]
+    return [snapshot for snapshot in found if snapshot.name == name]
+
+
+def alerts(outputs: list[Output]) -> list[dict[str, Any]]:
+    """What was alerted."""
+    return [orjson.loads(output.value or b"") for output in outputs if output.topic == "alerts"]
+
+
+TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "binary": (
+        bool,
+        {
+            "linear": preprocessing.StandardScaler()
+            | linear_model.LogisticRegression(optim.AdaGrad(0.02)),
+            "tree": tree.HoeffdingAdaptiveTreeClassifier(grace_period=50, seed=1),
+            "bayes": naive_bayes.GaussianNB(),
+        },
+    ),
+    "multiclass": (
+        sml.Enum("low", "mid", "high"),
+        {"linear": linear_model.SoftmaxRegression(), "bayes": naive_bayes.GaussianNB()},
+    ),
+    "regression": (
+        float,
+        {
+            "linear": preprocessing.StandardScaler() | linear_model.LinearRegression(),
+            "tree": tree.HoeffdingTreeRegressor(grace_period=50),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_after_n_examples_a_model_is_what_river_alone_would_be(task: str) -> None:
+    """Opened from its snapshot, it predicts what river does after the same examples, to 1e-9."""
+    type_, models = TASKS[task]
+    pipeline = declare(
+        label=sml.Label(type_, horizon="40s"),
+        models=models,
+        champion="linear",
+        promotion=sml.Promotion(refresh=300),
+    )
+    records = world(600, task=task)
+    outputs = Learn(pipeline, KEY).apply(records)
+
+    for name, model in models.items():
+        alone = model.clone()
+        for record in records[:300]:
+            members = orjson.loads(record.value or b"")
+            alone.learn_one(members["features"], members["label"])
+        at_300, at_600 = published(outputs, name)
+        assert (f"{name}@300", f"{name}@600") == (at_300.model, at_600.model)
+        learner = snapshots.open_snapshot(at_300, pipeline.task, KEY, pipeline.feature_set.hash)
+        ask = "predict_one" if task == "regression" else "predict_proba_one"
+        for record in records[300:400]:
+            features = orjson.loads(record.value or b"")["features"]
+            expected, given_ = getattr(alone, ask)(features), getattr(learner, ask)(features)
+            assert pytest.approx(expected, abs=1e-9) == given_
+
+
+def test_a_snapshot_says_what_is_inside() -> None:
+    """How many examples, from which offset to which, after which snapshot, how it fared."""
+    records = world(60)
+    first, second, third = published(Learn(shop, KEY).apply(records), "logistic")
+
+    assert ["logistic@20", "logistic@40", "logistic@60"] == [
+        s.model for s in (first, second, third)
+    ]
+    assert [None, "logistic@20", "logistic@40"] == [s.parent for s in (first, second, third)]
+    assert {"count": 40, "first": 0, "last": 39} == second.examples
+    assert 20 == second.epoch["n"]
+    assert 0.25 == second.epoch["served_loss"]  # of one half, in Brier, whatever the truth
+    assert orjson.loads(records[39].value or b"")["label_ts"] == second.epoch["watermark"]
+    assert 8 == len(second.golden)
+
+
+def test_the_live_loss_is_that_of_answers_given_before_learning() -> None:
+    """Test, then train: the champion at every example, a challenger at every eighth."""
+    records = world(60)
+    outputs = Learn(shop, KEY).apply(records)
+
+    for name, every in (("logistic", 1), ("bayes", LIVE_LOSS_EVERY)):
+        alone = shop.models[name].clone()
+        losses = []
+        for n, record in enumerate(records[:20], 1):
+            members = orjson.loads(record.value or b"")
+            said = alone.predict_proba_one(members["features"]).get(True)
+            if said is not None and n % every == 0:
+                losses.append((said - members["label"]) ** 2)
+            alone.learn_one(members["features"], members["label"])
+        (snapshot, *_) = published(outputs, name)
+        assert pytest.approx(sum(losses) / len(losses), abs=1e-12) == snapshot.epoch["live_loss"]
+
+
+# --- failure ----------------------------------------------------------------------------------
+
+
+class Planted(Exception):  # noqa: N818 - it is one
+    """What a user's estimator may raise."""
+
+
+@pytest.mark.parametrize("method", ["learn_one", "predict_proba_one"])
+def test_a_line_that_raises_is_quarantined_once_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """It is alerted, learns and publishes no more; the other line is what it would have been."""
+    records = world(80)
+    expected = published(Learn(shop, KEY).apply(records), "logistic")
+    learn = Learn(shop, KEY)
+    outputs = learn.apply(records[:30])
+
+    def fail(*_: object) -> None:
+        raise Planted
+
+    monkeypatch.setattr(naive_bayes.GaussianNB, method, fail)
+    outputs += learn.apply(records[30:])
+
+    (alert,) = alerts(outputs)
+    assert ("line_quarantined", "bayes") == (alert["kind"], alert["details"]["line"])
+    assert "Planted()" in alert["message"]
+    assert ["bayes@20"] == [snapshot.model for snapshot in published(outputs, "bayes")]
+    assert [s.digest for s in expected] == [s.digest for s in published(outputs, "logistic")]
+
+
+def test_a_line_that_outgrows_a_snapshot_is_quarantined_with_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others publish at the same instant; a later checkpoint of them can be written."""
+    learn = Learn(shop, KEY)
+    learn.start()
+    take = snapshots.take
+
+    def limited(learner: Any, *arguments: Any, **options: Any) -> Snapshot:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                snapshots, "SNAPSHOT_BYTES_MAX", 100 if options["name"] == "bayes" else 2**24
+            )
+            return take(learner, *arguments, **options)
+
+    monkeypatch.setattr("stream_ml.stages.learn.take", limited)
+    outputs = learn.apply(world(40))
+
+    (alert,) = alerts(outputs)
+    assert "expected a snapshot of at most 100 bytes, given bayes@20 with" in alert["message"]
+    assert [] == published(outputs, "bayes")
+    assert 2 == len(published(outputs, "logistic"))
+
+
+class Unpicklable:
+    """What no snapshot can hold."""
+
+
+def spoil_bayes(learn: Learn, extra: Any = None) -> None:
+    """Let the learner of a challenger hold what nothing may."""
+    learn._lines["bayes"].learner.extra = extra or Unpicklable()
+
+
+def test_a_quarantined_line_does_not_stop_checkpoints() -> None:
+    """What cannot be in a snapshot cannot be in a checkpoint either: the others' is written."""
+    learn = Learn(shop, KEY)
+    learn.apply(world(10))
+    spoil_bayes(learn)
+    outputs = learn.apply(world(40)[10:])
+    assert ["bayes"] == [alert["details"]["line"] for alert in alerts(outputs)]
+
+    pieces = learn.dirty()
+
+    other = Learn(shop, KEY)
+    other.restore([(name, piece) for name, piece in pieces if piece is not None])
+    more = world(80)[40:]
+    expected = published(learn.apply(more), "logistic")
+    assert [s.digest for s in expected] == [
+        s.digest for s in published(other.apply(more), "logistic")
+    ]
+    assert [] == published(other.apply(world(120)[80:]), "bayes")
+
+
+@pytest.mark.parametrize("extra", [Unpicklable(), lambda: None], ids=["unreadable", "unwritable"])
+def test_a_line_that_cannot_be_written_down_does_not_stop_the_others(extra: Any) -> None:
+    """Found at a checkpoint or after it, it is quarantined, and alerted when next can be."""
+    learn = Learn(shop, KEY)
+    learn.apply(world(10))
+    spoil_bayes(learn, extra)
+
+    pieces = [(name, piece) for name, piece in learn.dirty() if piece is not None]
+
+    other = Learn(shop, KEY)
+    other.restore(pieces)
+    for stage in (learn, other):
+        outputs = stage.apply(world(20)[10:])
+        assert ["bayes"] == [alert["details"]["line"] for alert in alerts(outputs)]
+        assert ["logistic@20"] == [s.model for s in published(outputs, "logistic")]
+
+
+def test_an_alert_is_not_raised_again_after_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written asks for a checkpoint, so that it is not written a second time."""
+    learn = Learn(shop, KEY)
+    learn.start()
+    learn.dirty()
+    assert not learn.must_checkpoint()
+
+    def fail(*_: object) -> None:
+        raise Planted
+
+    monkeypatch.setattr(naive_bayes.GaussianNB, "learn_one", fail)
+    outputs = learn.apply(world(1))
+
+    assert ["line_quarantined"] == [alert["kind"] for alert in alerts(outputs)]
+    assert learn.must_checkpoint()
+
+
+def test_a_bad_example_is_left_to_evaluate() -> None:
+    """One bad record, one dead letter: of the two stages that read examples, one writes it."""
+    bad = world(1)[0]
+    bad.value = b"{"
+
+    assert [] == Learn(shop, KEY).apply([bad])
+
+
+# --- state ------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_due_when_published_and_every_so_many_examples() -> None:
+    """What a crash costs is bounded; between checkpoints nothing is written."""
+    pipeline = declare(promotion=sml.Promotion(refresh=1_000))
+    learn = Learn(pipeline, KEY, checkpoint_examples=64)
+    records = world(600)
+    learn.start()
+    due = []
+    for n, record in enumerate(records, 1):
+        learn.apply([record])
+        if learn.must_checkpoint():
+            due.append(n)
+            learn.dirty()
+
+    assert [1, 65, 129, 193, 257, 321, 385, 449, 500, 564] == due
+
+
+def test_state_written_and_taken_up_learns_on_alike() -> None:
+    """Restored at any point, the stage publishes the very snapshots that it would have."""
+    records = world(120)
+    expected = Learn(shop, KEY).apply(records)
+    learn, outputs = Learn(shop, KEY), list[Any]()
+    for cut in range(0, 120, 30):
+        outputs += learn.apply(records[cut : cut + 30])
+        pieces = [(name, piece) for name, piece in learn.dirty() if piece is not None]
+        learn = Learn(shop, KEY)
+        learn.restore(pieces)
+
+    def canonical(outputs: list[Output]) -> list[Any]:
+        both = published(outputs, "logistic") + published(outputs, "bayes")
+        return [(s.model, s.digest, s.parent, s.epoch, s.examples, s.golden) for s in both]
+
+    assert canonical(expected) == canonical(outputs)
