@@ -419,24 +419,32 @@ def _promotion_problems(promotion: Promotion, challengers: int) -> Iterator[Prob
     yield from _length_problems(promotion, path)
     if promotion.mode not in MODES:
         yield Problem(f"{path}.mode", f"one of {', '.join(MODES)}", repr(promotion.mode))
-    for name in ("block_pairs_min", "first"):
-        if not getattr(promotion, name) >= 1:
-            yield Problem(f"{path}.{name}", "at least 1 example", repr(getattr(promotion, name)))
-    for name in ("divergence", "gain_min", "rollback_loss"):
+    bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "block_pairs_min": ("at least 1 example", lambda n: type(n) is int and n >= 1),
+        "first": ("at least 1 example", lambda n: type(n) is int and n >= 1),
+        "divergence": ("0 or more", lambda x: _is_number(x) and x >= 0),
+        "gain_min": ("0 or more", lambda x: _is_number(x) and x >= 0),
+        "rollback_loss": ("0 or more", lambda x: x is None or (_is_number(x) and x >= 0)),
+        "alpha": ("between 0 and 1", lambda x: _is_number(x) and 0 < x < 1),
+        "slots": (
+            f"at least 1 and as many as there are challengers, {challengers}",
+            lambda n: type(n) is int and n >= max(1, challengers),
+        ),
+    }
+    for name, (expected, holds) in bounds.items():
         value = getattr(promotion, name)
-        if value is not None and not value >= 0:
-            yield Problem(f"{path}.{name}", "0 or more", repr(value))
-    if not 0 < promotion.alpha < 1:
-        yield Problem(f"{path}.alpha", "between 0 and 1", repr(promotion.alpha))
-    if promotion.slots < max(1, challengers):
-        expected = f"at least 1 and as many as there are challengers, {challengers}"
-        yield Problem(f"{path}.slots", expected, repr(promotion.slots))
+        if not holds(value):
+            yield Problem(f"{path}.{name}", expected, repr(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _length_problems(promotion: Promotion, path: str) -> Iterator[Problem]:
     for name in ("refresh", "block"):
         value = getattr(promotion, name)
-        if not isinstance(value, int):
+        if type(value) is not int:  # True is an int to Python, and no number of examples
             yield from _duration_problems(f"{path}.{name}", value)
         elif value < 1:
             yield Problem(f"{path}.{name}", "at least 1 example", repr(value))
