@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Never
 from stream_ml import __version__
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.commands import (
+    audit,
     backtest,
     config,
     demo,
@@ -28,7 +29,7 @@ from stream_ml.shell.commands import (
     topics,
     up,
 )
-from stream_ml.shell.commands.command import Example
+from stream_ml.shell.commands.command import Example, Group
 from stream_ml.shell.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "EXAMPLES", "main", "parser"]
 
-COMMANDS: tuple[Command, ...] = (
+COMMANDS: tuple[Command | Group, ...] = (
     demo.COMMAND,
     backtest.COMMAND,
     up.COMMAND,
@@ -50,6 +51,7 @@ COMMANDS: tuple[Command, ...] = (
     rollback.COMMAND,
     pause.COMMAND,
     resume.COMMAND,
+    audit.GROUP,
     topics.COMMAND,
     config.COMMAND,
 )
@@ -116,23 +118,30 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"stream-ml {__version__}")
     _add_settings(root)
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        described = commands.add_parser(
+    _add_commands(root, COMMANDS)
+    return root
+
+
+def _add_commands(to: argparse.ArgumentParser, commands: Sequence[Command | Group]) -> None:
+    parsers = to.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in commands:
+        described = parsers.add_parser(
             command.name,
             help=command.help,
             description=command.description,
-            epilog=_epilog(command.examples),
+            epilog="" if isinstance(command, Group) else _epilog(command.examples),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         _add_settings(described)
+        if isinstance(command, Group):
+            _add_commands(described, command.commands)
+            continue
         described.add_argument(
             "--format", choices=("text", "json"), default="text", help="for people or for machines"
         )
         command.add_arguments(described)
         described.set_defaults(run=command.run)
-    return root
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,6 +12,7 @@ import pytest
 from stream_ml import __version__
 from stream_ml.shell.cli import COMMANDS, EXAMPLES, main, parser
 from stream_ml.shell.commands import status
+from stream_ml.shell.commands.command import Group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.commands.command import Command, Example
 
-ALL_EXAMPLES = [*EXAMPLES, *(example for command in COMMANDS for example in command.examples)]
+# By what one types after `stream-ml`.
+EACH = {
+    name: command
+    for one in COMMANDS
+    for name, command in (
+        {f"{one.name} {command.name}": command for command in one.commands}
+        if isinstance(one, Group)
+        else {one.name: one}
+    ).items()
+}
+ALL_EXAMPLES = [*EXAMPLES, *(example for command in EACH.values() for example in command.examples)]
 
 
 @pytest.mark.parametrize("example", ALL_EXAMPLES, ids=lambda example: example.line)
@@ -34,9 +45,9 @@ def test_examples_in_the_help_parse(example: Example) -> None:
 
 def test_each_commands_examples_are_of_itself() -> None:
     """A command teaches by two or three examples of its own use."""
-    for command in COMMANDS:
+    for name, command in EACH.items():
         assert 2 <= len(command.examples) <= 3
-        assert all(f" {command.name}" in example.line for example in command.examples)
+        assert all(f" {name}" in example.line for example in command.examples)
 
 
 def test_help_names_commands_and_exit_codes(cli: Cli) -> None:
@@ -49,10 +60,10 @@ def test_help_names_commands_and_exit_codes(cli: Cli) -> None:
     assert EXAMPLES[0].line in ran.out
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_help_of_a_command(cli: Cli, command: Command) -> None:
+@pytest.mark.parametrize(("name", "command"), EACH.items(), ids=EACH)
+def test_help_of_a_command(cli: Cli, name: str, command: Command) -> None:
     """Each command's help shows its examples and takes both formats."""
-    ran = cli(command.name, "--help")
+    ran = cli(*name.split(), "--help")
 
     assert ran.code == 0
     assert "--format {text,json}" in ran.out

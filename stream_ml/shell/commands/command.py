@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.settings import Settings
 
-__all__ = ["Command", "Example", "no_arguments"]
+__all__ = ["Command", "Example", "Group", "no_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,16 @@ class Command:
     examples: tuple[Example, ...]
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace, Settings], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Commands that belong together, under one name."""
+
+    name: str
+    help: str
+    description: str
+    commands: tuple[Command, ...]
 
 
 def no_arguments(_: ArgumentParser) -> None:

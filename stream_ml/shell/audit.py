@@ -1,0 +1,161 @@
+"""The registry read back: what served when and why, and whether anybody has altered the record.
+
+Each decision is signed, numbered, and names the record before it by its hash. So an edit shows in
+the record's own signature and in its successor, a gap or a swap in the numbers, and a cut at the
+end in what the worker last wrote down of its own position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from stream_ml.codec import decode_decision, record_hash
+from stream_ml.errors import BadRecord
+from stream_ml.records import ModelRef, line_of
+from stream_ml.shell.replay import read_all
+from stream_ml.stages.evaluate import NO_RECORD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from stream_ml.records import Decision, Record, ServingSet
+    from stream_ml.shell.log import Log
+
+__all__ = ["Entry", "Verdict", "about", "entries", "roles", "served_at", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A decision, and when the log took it in."""
+
+    decision: Decision
+    append_ms: int
+
+
+def entries(log: Log, key: bytes | None) -> Iterator[Entry]:
+    """The decisions in their order, without those that are not signed with `key`.
+
+    Without a key none is checked; `verify` says what is wrong with the others.
+    """
+    for record in read_all(log, "registry"):
+        try:
+            decision = decode_decision(record.value, key)
+        except BadRecord:
+            continue
+        yield Entry(decision, record.append_ms)
+
+
+def served_at(found: Iterable[Entry], ms: int, *, by_log: bool = False) -> Entry | None:
+    """The decision by which a model served at a time; None before the first.
+
+    Args:
+        found: all decisions, in their order.
+        ms: the time, of events.
+        by_log: the time is that of the log's clock.
+    """
+    by: Entry | None = None
+    for entry in found:
+        if (entry.append_ms if by_log else entry.decision.ts) > ms:
+            break
+        former = None if by is None else by.decision.serving.champion
+        if entry.decision.serving.champion != former:
+            by = entry
+    return by
+
+
+def roles(serving: ServingSet, name: str) -> dict[str, str]:
+    """What a line, or a snapshot `name@version`, is in a serving set: snapshots by role."""
+    slots: dict[str, ModelRef | None] = {
+        "champion": serving.champion,
+        **{f"challenger {line}": ref for line, ref in serving.challengers.items()},
+        "predecessor": serving.predecessor,
+        "first": serving.first,
+    }
+    return {
+        slot.split()[0]: ref.model
+        for slot, ref in slots.items()
+        if ref is not None and name in {ref.model, line_of(ref.model)}
+    }
+
+
+def about(found: Iterable[Entry], name: str) -> Iterator[Entry]:
+    """The decisions that changed what a line or snapshot is, or that speak of it."""
+    before: dict[str, str] = {}
+    for entry in found:
+        decision = entry.decision
+        after = roles(decision.serving, name)
+        words = {word.strip(".,:;()'`") for word in decision.reason.split()}
+        spoken = words | {line_of(word) for word in words if "@" in word}
+        if after != before or name in spoken:
+            yield entry
+        before = after
+
+
+# --- is it whole? -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `verify` found.
+
+    Attributes:
+        sound: how many records are as they were written, up to the first that is not.
+        flaw: which record is wrong and how; None if none is.
+        signatures: whether there was a key to check signatures with.
+    """
+
+    sound: int
+    flaw: str | None
+    signatures: bool
+
+
+def verify(log: Log, key: bytes | None) -> Verdict:
+    """Go through the registry, and find the first record that is not as it was written."""
+    # First where the worker stands, lest it write more between the two.
+    number, newest = _written(log)
+    sound, previous, former = 0, NO_RECORD, None
+    for record in read_all(log, "registry"):
+        flaw = _flaw(record, former, sound, previous, key)
+        previous, former = record_hash(record.value), record
+        if flaw is None and sound + 1 == number and newest != previous:
+            flaw = "it is not the record that the worker wrote last and remembers"
+        if flaw is not None:
+            return Verdict(
+                sound, f"record {sound} (offset {record.offset}): {flaw}", key is not None
+            )
+        sound += 1
+    if sound < number:
+        flaw = f"record {sound}: missing, for the worker remembers {number} decisions"
+        return Verdict(sound, flaw, key is not None)
+    return Verdict(sound, None, key is not None)
+
+
+def _written(log: Log) -> tuple[int, str]:
+    """How many decisions the worker has written down as made, and the hash of the last."""
+    for name, value in log.state("evaluate-0"):
+        if not name:
+            state = orjson.loads(value)
+            return state["number"], state["previous"]
+    return 0, NO_RECORD
+
+
+def _flaw(
+    record: Record, former: Record | None, number: int, previous: str, key: bytes | None
+) -> str | None:
+    """What is wrong with the record that should be decision `number`."""
+    try:
+        decision = decode_decision(record.value, key)
+    except BadRecord as error:
+        return str(error)
+    if decision.number != number:
+        return f"expected decision {number}, given {decision.number}: one is missing or misplaced"
+    if decision.previous != previous:
+        return "it does not follow the record before it: one of the two was altered"
+    if former is not None and record.key != former.key:
+        return "it is of another pipeline than the record before it"
+    if former is not None and record.append_ms < former.append_ms:
+        return "the log took it in before the record that it follows"
+    return None

@@ -1,0 +1,61 @@
+"""`audit model`: every decision about a line, or about one snapshot of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ml.shell.audit import about, roles
+from stream_ml.shell.commands.audit.showing import HEAD, as_members, as_row, read_entries
+from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.output import NOTHING, aligned, write, write_json
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from stream_ml.shell.audit import Entry
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print the decisions that changed what it is, or speak of it."""
+    found, notes = read_entries(settings, "audit model")
+    name = arguments.model
+    chosen = list(about(found, name))
+    if arguments.format == "json":
+        decisions = [
+            {**as_members(each), "roles": roles(each.decision.serving, name)} for each in chosen
+        ]
+        write_json({"model": name, "decisions": decisions, "notes": notes})
+        return
+    rows = [[*as_row(each)[:-1], _roles(each, name), each.decision.reason] for each in chosen]
+    head = [*HEAD[:-1], "it is then", HEAD[-1]]
+    write(aligned([head, *rows], right=[0]) if rows else f"no decision is about {name}")
+    for note in notes:
+        write(note)
+
+
+def _roles(entry: Entry, name: str) -> str:
+    found = roles(entry.decision.serving, name)
+    return ", ".join(f"{role} {model}" for role, model in found.items()) or NOTHING
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL[@VERSION]", help="a line, or one snapshot of it")
+
+
+COMMAND = Command(
+    name="model",
+    help="every decision about a model",
+    description=(
+        "Shows every decision that changed what a model is (champion, challenger, predecessor,\n"
+        "first), or that speaks of it, with what it was from then on."
+    ),
+    examples=(
+        Example("stream-ml audit model adagrad", "of the line"),
+        Example("stream-ml audit model adagrad@16000 --format json", "of one snapshot"),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)
