@@ -18,7 +18,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river import naive_bayes
+from river import linear_model, naive_bayes, tree
 
 import stream_ml as sml
 from stream_ml.codec import decode_decision, encode_decision
@@ -514,3 +514,37 @@ def test_a_model_that_raises_when_asked_has_no_answer(
             assert {None} == {shadow["prediction"] for shadow in shadows}
         quarantines = [a for a in driver.read("alerts") if a["kind"] == "line_quarantined"]
         assert ["bayes"] == [alert["details"]["line"] for alert in quarantines]
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_the_largest_numbers_stop_nobody(task: str) -> None:
+    """Amounts and labels near the largest float: every event is answered, the worker goes on."""
+    largest = 1.7e308
+    window = sml.window("1m")
+    features = [
+        sml.field("amount"),
+        window.sum("amount"),
+        window.variance("amount"),
+        window.decayed_mean("amount", half_life="10s"),
+        sml.difference("amount", window.sum("amount")),
+        sml.ratio("amount", window.mean("amount")),
+    ]
+    changes: dict[str, Any] = {"features": features, "predict": None}
+    if task == "regression":
+        models = {"logistic": linear_model.LinearRegression(), "knn": tree.HoeffdingTreeRegressor()}
+        changes |= {"label": sml.Label(float, horizon="40s"), "models": models}
+    events, _ = stream(count=80)
+    signs = [1.0, -1.0, 1e-300]
+    labels = []
+    for number, event in enumerate(events):
+        event["amount"] = largest * signs[number % 3]
+        label = largest * signs[number % 3] if task == "regression" else number % 3 == 0
+        labels.append({"event_id": event["event_id"], "ts": event["ts"] + 1_000, "label": label})
+    with Driver(declare(**changes)) as driver:
+        driver.feed(events, labels)
+
+        assert (80, 80) == (len(driver.read("predictions")), len(driver.read("examples")))
+        assert [] == reasons(driver)
+        for prediction in driver.read("predictions"):
+            assert None not in prediction["features"].values()
+            assert prediction["prediction"] is not None
