@@ -120,6 +120,7 @@ def test_status_of_a_log(cli: Cli, worked: Path) -> None:
         ("learn-0", "examples", 2_490, 2_490, 0),
         ("evaluate-0", "examples", 2_490, 2_490, 0),
         ("evaluate-0", "models", 8, 8, 0),
+        ("evaluate-0", "commands", 0, 0, 0),
     ]
     last_ms = 1_700_000_000_000 + 2_499_000
     assert found["watermarks"]["events"] == [last_ms]

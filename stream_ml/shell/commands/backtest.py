@@ -15,9 +15,19 @@ from stream_ml.errors import UsageError
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import aligned, counted, write, write_json
 from stream_ml.shell.commands.scores import FORMS, scores_table
+from stream_ml.shell.live import lived
 from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.plots import draw, require_matplotlib
 from stream_ml.shell.progress import Progress, duration, watched
-from stream_ml.shell.replay import decisions, examples, output_of, read_all, replay, tally
+from stream_ml.shell.replay import (
+    decisions,
+    evaluations,
+    examples,
+    output_of,
+    read_all,
+    replay,
+    tally,
+)
 from stream_ml.shell.report import Report
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 
@@ -46,12 +56,14 @@ def run(arguments: Namespace, settings: Settings) -> None:
         _refuse_used(log, path)
         key = settings.signing_key(path)
         done = replay(log, pipeline, key, _outputs(pipeline, arguments.files))
+        report = _report(arguments, log, pipeline, key)
         summary = _summary(log, pipeline, key, done)
-        summary["written"] = _write_files(arguments, log, pipeline, key)
+        summary["written"] = _write_files(arguments, log, report)
     if arguments.format == "json":
-        write_json(summary)
+        write_json({**summary, "report": report.as_dict()})
     else:
-        write(_text(summary))
+        parts = [_text(summary), report.tables() if arguments.live else ""]
+        write("\n\n".join(filter(None, [*parts, report.changes(), report.luck()])))
 
 
 # --- what goes in -----------------------------------------------------------------------------
@@ -76,7 +88,7 @@ def _check(arguments: Namespace, pipeline: Pipeline) -> None:
             "given none; make it first"
         )
     if arguments.plots is not None:
-        Report(pipeline.task.kind, horizon_ms=1).plots(arguments.plots)
+        require_matplotlib()
 
 
 def _refuse_used(log: SqliteLog, path: str) -> None:
@@ -142,7 +154,22 @@ def _summary(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> 
     }
 
 
-def _write_files(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes) -> list[str]:
+def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes) -> Report:
+    task, decided = pipeline.task, list(decisions(log, key))
+    report = Report(task.kind, (), decided, horizon_ms=pipeline.horizon_ms, classes=task.classes)
+    with Progress("reporting", log.end_offset("examples", 0)) as shown:
+        if arguments.live:
+            for example, said in watched(lived(log, pipeline, decided), shown):
+                report.add(example, said)
+        else:
+            for example in watched(examples(log), shown):
+                report.add(example)
+    for evaluation in evaluations(log):
+        report.evaluate(evaluation)
+    return report
+
+
+def _write_files(arguments: Namespace, log: SqliteLog, report: Report) -> list[str]:
     written: list[Path] = []
     if arguments.predictions is not None:
         with arguments.predictions.open("wb") as file:
@@ -150,16 +177,7 @@ def _write_files(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: 
                 file.write((record.value or b"") + b"\n")
         written.append(arguments.predictions)
     if arguments.plots is not None:
-        task = pipeline.task
-        with Progress("reporting", log.end_offset("examples", 0)) as shown:
-            report = Report(
-                task.kind,
-                watched(examples(log), shown),
-                decisions(log, key),
-                horizon_ms=pipeline.horizon_ms,
-                classes=task.classes,
-            )
-        written += report.plots(arguments.plots)
+        written += draw(report, arguments.plots)
     return [str(path) for path in written]
 
 
@@ -200,6 +218,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="JSON lines, each an event, or a label (which has a member `label`); - reads the "
         "standard input",
+    )
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="score a learner that predicts live as well, which no renewal can beat for long",
     )
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots into this folder")
     parser.add_argument(

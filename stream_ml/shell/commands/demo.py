@@ -13,9 +13,11 @@ from stream_ml.errors import LogError, LogLocked, UsageError
 from stream_ml.shell import flights_data
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import write, write_json
+from stream_ml.shell.live import lived
 from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.plots import draw, require_matplotlib
 from stream_ml.shell.progress import Progress, duration, watched
-from stream_ml.shell.replay import Replayed, decisions, examples, output_of, replay
+from stream_ml.shell.replay import Replayed, decisions, evaluations, output_of, replay
 from stream_ml.shell.report import Report
 from stream_ml.shell.sqlite_log import SqliteLog
 
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     months = MONTHS_MAX if arguments.all else arguments.months
     # What would end it after minutes of work is found out before anything is replaced.
     flights_data.data_file("flights.csv.zip")
-    Report("binary", horizon_ms=1).plots(arguments.folder)
+    require_matplotlib()
     path = _fresh_log(arguments.folder)
     key = settings.signing_key(str(path))
     outputs = (output_of(pipeline, topic, body) for topic, body in flights_data.records(1, months))
@@ -98,24 +100,30 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> R
         "predictions": done.events["predictions"],
         **{name.replace("_", " "): count for name, count in done.joins.items() if count},
     }
+    decided = list(decisions(log, key))
+    report = Report(
+        pipeline.task.kind,
+        (),
+        decided,
+        accounting,
+        horizon_ms=pipeline.horizon_ms,
+        classes=pipeline.task.classes,
+        positive="late",
+        zone=flights_data.ZONE,
+    )
     with Progress("reporting", done.joins["joined"]) as shown:
-        return Report(
-            pipeline.task.kind,
-            watched(examples(log), shown),
-            decisions(log, key),
-            accounting,
-            horizon_ms=pipeline.horizon_ms,
-            classes=pipeline.task.classes,
-            positive="late",
-            zone=flights_data.ZONE,
-        )
+        for example, said in watched(lived(log, pipeline, decided), shown):
+            report.add(example, said)
+    for evaluation in evaluations(log):
+        report.evaluate(evaluation)
+    return report
 
 
 def _write_report(report: Report, folder: Path) -> list[str]:
     text, data = folder / "report.txt", folder / "report.json"
     text.write_text(report.text(), encoding="utf-8")
     data.write_bytes(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2))
-    return [str(path) for path in (text, data, *report.plots(folder / "plots"))]
+    return [str(path) for path in (text, data, *draw(report, folder / "plots"))]
 
 
 def _ending(done: Replayed, written: list[str], path: Path) -> str:
@@ -128,6 +136,10 @@ def _ending(done: Replayed, written: list[str], path: Path) -> str:
             "look around:",
             f"  stream-ml --broker sqlite:{path} models",
             f"  stream-ml --broker sqlite:{path} status",
+            f"  stream-ml --broker sqlite:{path} audit log",
+            f"  stream-ml --broker sqlite:{path} audit at 2013-04-30T12:00Z",
+            f"  stream-ml --broker sqlite:{path} audit verify",
+            f"  stream-ml --broker sqlite:{path} --pipeline {FLIGHTS} audit reproduce --sample 9",
         ]
     )
 

@@ -12,7 +12,13 @@ from stream_ml.errors import BadRecord
 from stream_ml.models.snapshot import decode
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import NOTHING, aligned, moment, span, write, write_json
-from stream_ml.shell.commands.reading import existing_log, last_records, read_registry
+from stream_ml.shell.commands.reading import (
+    existing_log,
+    last_records,
+    newest_evaluations,
+    read_registry,
+)
+from stream_ml.shell.commands.scores import evidence_table
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -47,6 +53,11 @@ def _shown(log: Log, registry: Registry) -> dict[str, Any]:
         "pipeline": registry.pipeline,
         "since": None if registry.since is None else _decision(registry.since),
         "models": [] if newest is None else list(_models(log, newest.serving)),
+        "evidence": {
+            each["model"]: each["evidence"]
+            for each in newest_evaluations(log)
+            if each.get("evidence")
+        },
         "decisions": [_decision(decision) for decision in registry.recent],
     }
 
@@ -127,6 +138,11 @@ def _blocks(path: str, shown: dict[str, Any]) -> Iterator[str]:
         ]
         head = ["role", "model", "examples", "taken at", "age"]
         yield aligned([head, *rows], right=[2])
+    evidence = evidence_table(
+        [{"model": model, "evidence": each} for model, each in shown["evidence"].items()]
+    )
+    if evidence is not None:
+        yield evidence
     if shown["decisions"]:
         rows = [
             [str(d["number"]), moment(d["ts"]), d["kind"], d["actor"], d["champion"], d["reason"]]
@@ -156,11 +172,12 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 COMMAND = Command(
     name="models",
-    help="what serves, what challenges it, recent decisions",
+    help="what serves, what challenges it, evidence, decisions",
     description=(
         "Shows the models that answer: the champion, which serves; its challengers, which are\n"
-        "asked as well and scored; its predecessor, and the first one, never updated. Times and\n"
-        "ages are those of events. Only reads, also while a worker runs."
+        "asked as well and scored; its predecessor, and the first one, never updated; and what\n"
+        "speaks for each challenger. Times and ages are those of events. Only reads, also while\n"
+        "a worker runs."
     ),
     examples=(
         Example("stream-ml models", "those on the log that is set"),

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from stream_ml.shell.log import Log
     from stream_ml.shell.settings import Settings
 
-__all__ = ["Registry", "existing_log", "is_empty", "last_records", "piece", "read_registry"]
+__all__ = [
+    "Registry",
+    "existing_log",
+    "is_empty",
+    "last_records",
+    "newest_evaluations",
+    "piece",
+    "read_registry",
+]
+
+# Enough for the newest evaluation of every model: they are written together.
+EVALUATIONS = 200
 
 
 def existing_log(settings: Settings, command: str) -> SqliteLog:
@@ -53,6 +64,8 @@ class Registry:
         newest: the last decision; None before the first.
         since: the decision that made the champion serve.
         recent: the last ones, oldest first.
+        paused: the decision since which nothing is renewed or replaced by itself, if so.
+        frozen: the rollback since which the champion's line is not renewed, if so.
         refused: how many records are not signed with our key, and count for nothing.
     """
 
@@ -60,6 +73,8 @@ class Registry:
     newest: Decision | None = None
     since: Decision | None = None
     recent: deque[Decision] = field(default_factory=deque)
+    paused: Decision | None = None
+    frozen: Decision | None = None
     refused: int = 0
 
     def fold(self, record: Record, key: bytes | None) -> None:
@@ -73,6 +88,10 @@ class Registry:
             self.since = decision
         self.pipeline = (record.key or b"").decode(errors="replace")
         self.newest = decision
+        if decision.kind in {"paused", "resumed"}:
+            self.paused = decision if decision.kind == "paused" else None
+        if decision.kind in {"rolled_back", "resumed", "replaced"}:
+            self.frozen = decision if decision.kind == "rolled_back" else None
         self.recent.append(decision)
 
     def notes(self, *, checked: bool) -> list[str]:
@@ -88,12 +107,21 @@ class Registry:
         return notes
 
 
-def read_registry(log: Log, key: bytes | None, recent: int) -> Registry:
-    """The registry, with its last `recent` decisions; signatures are checked if there is a key."""
+def read_registry(log: Log, key: bytes | None, recent: int | None) -> Registry:
+    """The registry, with its last `recent` decisions (all, if None), checked if there is a key."""
     registry = Registry(recent=deque(maxlen=recent))
     for record in read_all(log, "registry"):
         registry.fold(record, key)
     return registry
+
+
+def newest_evaluations(log: Log) -> list[dict[str, Any]]:
+    """How each model stood when that was last written down, the served one first."""
+    newest = {}
+    for record in last_records(log, "evaluations", EVALUATIONS):
+        evaluation = orjson.loads(record.value or b"{}")
+        newest[evaluation["model"]] = evaluation
+    return list(newest.values())
 
 
 def last_records(log: Log, topic: str, count: int) -> list[Record]:

@@ -12,17 +12,20 @@ from stream_ml.shell.commands.output import aligned, counted, moment, write, wri
 from stream_ml.shell.commands.reading import (
     existing_log,
     is_empty,
-    last_records,
+    newest_evaluations,
     piece,
     read_registry,
 )
-from stream_ml.shell.commands.scores import FORMS, scores_table
+from stream_ml.shell.commands.scores import FORMS, evidence_table, scores_table
+from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.replay import read_all, tally
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterable, Iterator
 
+    from stream_ml.records import Decision
+    from stream_ml.shell.commands.reading import Registry
     from stream_ml.shell.log import Log
     from stream_ml.shell.settings import Settings
 
@@ -33,17 +36,19 @@ INPUTS = {
     "predict": ("events",),
     "join": ("predictions", "labels"),
     "learn": ("examples",),
-    "evaluate": ("examples", "models"),
+    "evaluate": ("examples", "models", "commands"),
 }
-# Enough for the newest evaluation of every model: they are written together.
-EVALUATIONS = 200
+DAY_MS = 86_400_000
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print how the pipeline on the log is getting on."""
     with existing_log(settings, "status") as log:
         key = settings.verifying_key(settings.path)
-        shown = {"log": settings.path, "empty": is_empty(log), **_shown(log, key)}
+        mode = None
+        if settings.pipeline is not None:
+            mode = load_pipeline(settings.pipeline).promotion.mode
+        shown = {"log": settings.path, "empty": is_empty(log), "mode": mode, **_shown(log, key)}
     if arguments.format == "json":
         write_json(shown)
     elif shown["empty"]:
@@ -53,15 +58,18 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 
 def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
-    registry = read_registry(log, key, recent=0)
+    registry = read_registry(log, key, recent=None)
     since = registry.since
     predicts = [piece(log, f"predict-{p}") for p in range(log.partitions["events"])]
     joins = [piece(log, f"join-{p}") for p in range(log.partitions["predictions"])]
-    models = _newest_evaluations(log)
+    models = newest_evaluations(log)
     return {
         "pipeline": registry.pipeline,
         "champion": None if registry.newest is None else registry.newest.serving.champion.model,
         "since": None if since is None else {"decision": since.number, "ts": since.ts},
+        "paused": _decision(registry.paused),
+        "frozen": _decision(registry.frozen),
+        "decisions_last_day": _last_day(registry, predicts),
         "stages": list(_stages(log)),
         "watermarks": {
             "events": [each.get("watermark", -1) for each in predicts],
@@ -96,12 +104,21 @@ def _stages(log: Log) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _newest_evaluations(log: Log) -> list[dict[str, Any]]:
-    newest = {}
-    for record in last_records(log, "evaluations", EVALUATIONS):
-        evaluation = orjson.loads(record.value or b"{}")
-        newest[evaluation["model"]] = evaluation
-    return list(newest.values())
+def _decision(decision: Decision | None) -> dict[str, Any] | None:
+    if decision is None:
+        return None
+    return {
+        "decision": decision.number,
+        "ts": decision.ts,
+        "actor": decision.actor,
+        "reason": decision.reason,
+    }
+
+
+def _last_day(registry: Registry, predicts: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many decisions of each kind the last day of events has seen."""
+    since_ms = max(each.get("watermark", -1) for each in predicts) - DAY_MS
+    return dict(Counter(each.kind for each in registry.recent if each.ts > since_ms))
 
 
 def _alerts(log: Log) -> Iterator[dict[str, Any]]:
@@ -142,6 +159,9 @@ def _blocks(shown: dict[str, Any]) -> Iterator[str]:
             yield f"scores {name}\n{scores_table(shown['models'], form)}"
     else:
         yield "no scores yet: they are written every 1,000 examples"
+    evidence = evidence_table(shown["models"])
+    if evidence is not None:
+        yield f"evidence that a challenger is better than the champion\n{evidence}"
     for alert in shown["alerts"]:
         times = f", {alert['count']:,} times" if alert["count"] > 1 else ""
         yield f"alert {alert['kind']}{times}, last at {moment(alert['ts'])}: {alert['message']}"
@@ -159,6 +179,8 @@ def _facts(shown: dict[str, Any]) -> str:
             ["log", shown["log"]],
             ["pipeline", shown["pipeline"] or "not known yet"],
             ["champion", serves],
+            ["mode", _mode(shown)],
+            ["last day", counted(shown["decisions_last_day"])],
             ["events until", ", ".join(map(moment, watermarks["events"]))],
             ["labels until", ", ".join(map(moment, watermarks["labels"]))],
             ["scores until", moment(watermarks["examples"])],
@@ -167,6 +189,18 @@ def _facts(shown: dict[str, Any]) -> str:
             ["dead letters", counted(shown["dead_letters"])],
         ]
     )
+
+
+def _mode(shown: dict[str, Any]) -> str:
+    said = [shown["mode"] or "not known: no pipeline is set"]
+    for state, words in (("paused", "paused"), ("frozen", "renewed no more after a rollback")):
+        since = shown[state]
+        if since is not None:
+            said.append(
+                f"{words} since {moment(since['ts'])} by {since['actor']}: {since['reason']} "
+                f"(decision {since['decision']})"
+            )
+    return "; ".join(said)
 
 
 def _labelled(shown: dict[str, Any]) -> str:
@@ -178,11 +212,12 @@ def _labelled(shown: dict[str, Any]) -> str:
 
 COMMAND = Command(
     name="status",
-    help="positions, lag, freshness, scores, dead letters, alerts",
+    help="lag, freshness, scores, evidence, dead letters, alerts",
     description=(
         "Shows how the pipeline on a log is getting on: how far each stage has read and how much\n"
-        "waits (lag), up to when events and labels are known, how the models score, what became\n"
-        "of labels, what was refused and why. Only reads, also while a worker runs."
+        "waits (lag), up to when events and labels are known, how the models score and what\n"
+        "speaks for each challenger, what became of labels, what was refused and why. A day is\n"
+        "one of events. Only reads, also while a worker runs."
     ),
     examples=(
         Example("stream-ml status", "of the log that is set"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.shell.audit import served_at
-from stream_ml.shell.commands.audit.showing import as_members, evidence_line, read_entries
+from stream_ml.shell.commands.audit.showing import as_members, read_entries
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import aligned, instant, moment, write, write_json
+from stream_ml.shell.commands.scores import evidence_line
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

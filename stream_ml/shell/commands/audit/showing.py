@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.audit import Entry
     from stream_ml.shell.settings import Settings
 
-__all__ = ["HEAD", "as_members", "as_row", "evidence_line", "read_entries", "table"]
+__all__ = ["HEAD", "UNCHECKED", "as_members", "as_row", "read_entries", "table"]
 
 HEAD = ["decision", "at", "kind", "by", "champion", "reason"]
 UNCHECKED = "signatures were not checked: no key is set, and none lies by the log"
@@ -57,22 +57,3 @@ def as_row(entry: Entry) -> list[str]:
 def table(found: Iterable[Entry]) -> str:
     """Decisions, a line each."""
     return aligned([HEAD, *map(as_row, found)], right=[0])
-
-
-def evidence_line(evidence: dict[str, Any] | None) -> str:
-    """The evidence that a decision rested on, in a line.
-
-    >>> evidence_line({"wins": 9, "losses": 0, "e_value": 102.3, "needed": 60.0, "gain": 0.01})
-    '9 blocks won, 0 lost: E 102 of 60; gain 0.0100 per example'
-    """
-    if not evidence:
-        return "none"
-    if "e_value" not in evidence:
-        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in evidence.items())
-    gain, low, high = (evidence.get(name) for name in ("gain", "gain_low", "gain_high"))
-    effect = "" if gain is None else f"; gain {gain:.4f} per example"
-    interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
-    return (
-        f"{evidence['wins']} blocks won, {evidence['losses']} lost: E {evidence['e_value']:.3g} of "
-        f"{evidence['needed']:.3g}{effect}{interval}"
-    )
