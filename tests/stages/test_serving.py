@@ -1,0 +1,213 @@
+"""Serving: a set is applied whole or not at all, and only what is signed is believed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from stream_ml.codec import decode_decision, encode_decision
+from stream_ml.records import Record, ServingSet
+from stream_ml.signing import Keyring
+from stream_ml.stages import serving as serving_module
+from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.learn import Learn
+from stream_ml.stages.predict import Predict
+from stream_ml.stages.serving import Serving
+from tests.shop import KEY, event, example, shop, written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class World:
+    """What lies on `models` and `registry` after 60 examples: four instants, four sets."""
+
+    def __init__(self) -> None:
+        learn, evaluate = Learn(shop, KEY), Evaluate(shop, Keyring(KEY, {}))
+        examples = [example(n, n % 3 == 0, {"amount": float(n % 7)}) for n in range(60)]
+        self.models = written([*learn.start(), *learn.apply(examples)], "models")
+        self.registry = written(evaluate.apply(self.models), "registry")
+
+    def decision(self, number: int, serving: ServingSet | None = None, key: bytes = KEY) -> Record:
+        """A decision of the registry, or one like it about another set."""
+        record = self.registry[number]
+        decision = decode_decision(record.value, KEY)
+        value = encode_decision(replace(decision, serving=serving or decision.serving), key)
+        return Record("registry", 0, record.offset, None, value, record.append_ms)
+
+    def set_of(self, number: int) -> ServingSet:
+        """The serving set of a decision."""
+        return decode_decision(self.registry[number].value, KEY).serving
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    """Made once: nothing in it changes."""
+    return World()
+
+
+@pytest.fixture
+def serving(world: World) -> Serving:
+    """Serves the first set."""
+    serving = Serving(shop, KEY)
+    serving.apply(world.models[:2])
+    serving.apply(world.registry[:1])
+    assert serving.lineup() is not None
+    return serving
+
+
+def serves(serving: Serving) -> dict[str, str] | None:
+    """Who serves and shadows, by slot."""
+    lineup = serving.lineup()
+    if lineup is None:
+        return None
+    return {"champion": lineup.champion.ref.model} | {s: f.ref.model for s, f in lineup.shadows}
+
+
+BOOTSTRAP = {"champion": "logistic@0", "bayes": "bayes@0"}
+AT_20 = {"champion": "logistic@20", "bayes": "bayes@20", "predecessor": "logistic@0"}
+
+
+def test_nothing_serves_before_the_first_set(world: World) -> None:
+    """Snapshots alone are not enough, nor is a set without its snapshots."""
+    serving = Serving(shop, KEY)
+    assert serves(serving) is None
+    serving.apply(world.models[:1])
+    serving.apply(world.registry[:1])
+    assert (None, [1]) == (serves(serving), serving.missing())
+
+    serving.apply(world.models[1:2])
+    assert (BOOTSTRAP, []) == (serves(serving), serving.missing())
+
+
+def test_a_set_is_applied_whole_or_not_at_all(world: World, serving: Serving) -> None:
+    """While one snapshot is missing every slot stays as it was."""
+    serving.apply(world.registry[1:2])
+    assert BOOTSTRAP == serves(serving)
+    serving.apply(world.models[2:3])
+    assert BOOTSTRAP == serves(serving)
+
+    serving.apply(world.models[3:4])
+    assert AT_20 == serves(serving)
+
+
+def test_of_several_sets_at_once_the_newest_counts(world: World, serving: Serving) -> None:
+    """A worker that has fallen behind does not go through every set that was."""
+    serving.apply(world.models[2:])
+    serving.apply(world.registry[1:])
+
+    slots = serves(serving) or {}
+    assert ("logistic@60", "bayes@60", "logistic@40") == (
+        slots["champion"],
+        slots["bayes"],
+        slots["first"],
+    )
+
+
+def test_what_is_loaded_is_not_loaded_again(
+    monkeypatch: pytest.MonkeyPatch, world: World, serving: Serving
+) -> None:
+    """The former champion goes on as predecessor without being opened a second time."""
+    assert BOOTSTRAP == serves(serving)
+    opened: list[str] = []
+    open_snapshot = serving_module.open_snapshot
+
+    def spy(snapshot: Any, *arguments: Any) -> Any:
+        opened.append(snapshot.model)
+        return open_snapshot(snapshot, *arguments)
+
+    monkeypatch.setattr(serving_module, "open_snapshot", spy)
+    serving.apply(world.models[2:4])
+    serving.apply(world.registry[1:2])
+
+    assert AT_20 == serves(serving)
+    assert ["bayes@20", "logistic@20"] == sorted(opened)
+
+
+@pytest.mark.parametrize("value", [None, b"", b"{}", b"\xff", b'{"kind":"refreshed"}'])
+def test_what_is_no_decision_is_passed_over(value: bytes | None, serving: Serving) -> None:
+    """A registry record that is not ours changes nothing and raises no alert here."""
+    serving.apply([Record("registry", 0, 9, None, value, 0)])
+
+    assert (BOOTSTRAP, []) == (serves(serving), serving.refusals)
+
+
+def test_a_decision_signed_by_another_is_passed_over(world: World, serving: Serving) -> None:
+    """Who lacks the key cannot say what serves."""
+    serving.apply(world.models[2:4])
+    serving.apply([world.decision(1, key=b"theirs")])
+
+    assert (BOOTSTRAP, []) == (serves(serving), serving.refusals)
+
+
+def wrong_digest(world: World) -> tuple[list[Record], Record]:
+    """A set that names another digest than the snapshot's."""
+    of = world.set_of(1)
+    champion = replace(of.champion, digest="0" * 64)
+    return world.models[2:4], world.decision(1, replace(of, champion=champion))
+
+
+def wrong_place(world: World) -> tuple[list[Record], Record]:
+    """A set that names the place of another model."""
+    of = world.set_of(1)
+    champion = replace(of.champion, offset=of.challengers["bayes"].offset)
+    return world.models[2:4], world.decision(1, replace(of, champion=champion))
+
+
+def altered(world: World) -> tuple[list[Record], Record]:
+    """A set one of whose snapshots was altered on the way."""
+    first, second = world.models[2:4]
+    members = orjson.loads(second.value or b"")
+    value = orjson.dumps(members | {"recipe": "another"})
+    return [first, replace(second, value=value)], world.decision(1)
+
+
+def no_snapshot(world: World) -> tuple[list[Record], Record]:
+    """A set one of whose snapshots is no snapshot at all."""
+    first, second = world.models[2:4]
+    return [first, replace(second, value=b"{}")], world.decision(1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (wrong_digest, "where logistic@20"),
+        (wrong_place, "where bayes@20"),
+        (altered, "expected a signature by our key, given another"),
+        (no_snapshot, "wrong_type"),
+    ],
+)
+def test_a_set_that_cannot_be_loaded_leaves_the_former_serving_and_says_so(
+    world: World,
+    serving: Serving,
+    damage: Callable[[World], tuple[list[Record], Record]],
+    why: str,
+) -> None:
+    """One alert with the reason, written by the next predict task; the next set is applied."""
+    models, decision = damage(world)
+    serving.apply(models)
+    serving.apply([decision])
+    stage, other = Predict(shop, serving), Predict(shop, serving)
+    outputs = [*stage.apply([event(0)]), *other.apply([event(1)]), *stage.apply([event(2)])]
+
+    alerts = [orjson.loads(o.value or b"") for o in outputs if o.topic == "alerts"]
+    assert ["serving_set_refused"] == [alert["kind"] for alert in alerts]
+    assert why in alerts[0]["message"]
+    said = [orjson.loads(o.value or b"")["model"] for o in outputs if o.topic == "predictions"]
+    assert ["logistic@0"] * 3 == said
+    serving.apply(world.models[4:6])
+    assert BOOTSTRAP == serves(serving)
+    serving.apply([world.decision(2, replace(world.set_of(2), predecessor=None, first=None))])
+    assert {"champion": "logistic@40", "bayes": "bayes@40"} == serves(serving)
+
+
+def test_snapshots_that_no_set_wants_any_more_are_let_go(world: World, serving: Serving) -> None:
+    """Memory holds the snapshots in use and what came after them, not all that ever were."""
+    serving.apply(world.models[2:])
+    serving.apply(world.registry[1:])
+    serves(serving)
+
+    assert {} == serving._snapshots
