@@ -2,12 +2,18 @@
 
 A card pays every so often. Some payments are fraud: likelier where the amount is high for this
 card, far from home, or after a burst. Whether one was is known only after later payments.
+
+    $ python -m stream_ml.examples.cards events 20000
+
+prints payments as JSON lines, and `labels` instead of `events` the truth about them.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import random
+import sys
 from typing import TYPE_CHECKING, Any
 
 from river import linear_model, optim, preprocessing, tree
@@ -86,3 +92,10 @@ def _events(world: random.Random, count: int, keys: int, start_ms: int) -> Itera
             "distance": round(world.expovariate(1 / 20), 1),
             "age": float(world.randrange(20, 90)),
         }
+
+
+if __name__ == "__main__":
+    topic, count = sys.argv[1:]
+    payments, truths = transactions(int(count), seed=1)
+    for record in payments if topic == "events" else truths:
+        sys.stdout.write(json.dumps(record) + "\n")
