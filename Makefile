@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench evidence clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
@@ -20,6 +20,9 @@ check: $(VENV)/dev
 
 bench: $(VENV)/dev  ## the cards work: a bare loop and the whole system, in turns
 	$(RUN)/python -m benchmarks.cards
+
+evidence: $(VENV)/dev  ## how often equal challengers win: the tables of docs/promotion.md
+	$(RUN)/python -m benchmarks.evidence --out docs/promotion.md
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

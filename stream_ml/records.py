@@ -29,6 +29,7 @@ __all__ = [
     "Shadow",
     "Source",
     "line_of",
+    "version_of",
 ]
 
 # What a model answers: the probability of `True`, a probability per class, a number,
@@ -258,3 +259,12 @@ def line_of(model: str) -> str:
     'logistic'
     """
     return model.rpartition("@")[0]
+
+
+def version_of(model: str) -> int:
+    """The version of a snapshot's name: how many examples it had learned.
+
+    >>> version_of("logistic@4000")
+    4000
+    """
+    return int(model.rpartition("@")[2])

@@ -2,9 +2,10 @@
 
 Theory of operation:
 
-1. *Evidence* compares line with line, from predictions made under the present champion's line. It
-   runs on over refreshes, for all lines are renewed together, and starts anew when another line
-   takes over.
+1. *Evidence* compares line with line, from predictions made since the present champion's line
+   took over. It runs on over refreshes, for all lines are renewed together, and starts anew when
+   another line takes over. A challenger whose snapshot is older than the champion's is stale, and
+   its pairs do not count: freshness must not pass for quality.
 2. The *guard* compares what serves with the predecessor snapshot, since the switch. It looks for
    harm, not for proof: one closed block in which the new one loses more than `rollback_loss` a
    pair, or an answer that the new one owes and the old one has. Once a block was judged harmless
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.evaluation.evidence import Blocks, Evidence, ready
 from stream_ml.evaluation.scores import answered, loss
-from stream_ml.records import line_of
+from stream_ml.records import line_of, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,17 +73,22 @@ class Harm:
 
 
 class Contest:
-    """The champion against its challengers, and against what it replaced."""
+    """The champion against its challengers, and against what it replaced.
+
+    `voted` says whether the last example closed a block of evidence.
+    """
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._champion = ""
+        self._since = 0
+        self.voted = False
         self._evidence: dict[str, Evidence] = {}
         self._guard: Blocks | None = None
 
     def start(self, champion: str, challengers: Iterable[str]) -> None:
-        """Begin anew: another line serves."""
-        self._champion = champion
+        """Begin anew: another line serves, from this snapshot on."""
+        self._champion, self._since = line_of(champion), version_of(champion)
         self._evidence = {line: self._rules.evidence() for line in challengers}
 
     def watch(self, *, on: bool) -> None:
@@ -103,17 +109,25 @@ class Contest:
             What the guard found, if it found harm.
         """
         prediction, label, kind = example.prediction, example.label, self._rules.kind
-        if line_of(prediction.model) != self._champion:
-            return None
+        version = version_of(prediction.model)
+        if line_of(prediction.model) != self._champion or version < self._since:
+            return None  # made in another's reign, or in an earlier one of this line
         served = not prediction.fallback and answered(kind, prediction.prediction)
         mine = loss(kind, label, prediction.prediction) if served else 0.0
         if served:
             for line, evidence in self._evidence.items():
                 shadow = prediction.shadows.get(line)
-                if shadow is not None and answered(kind, shadow.prediction):
+                if (
+                    shadow is not None
+                    and answered(kind, shadow.prediction)
+                    and version_of(shadow.model) >= version
+                ):
                     evidence.add(prediction.ts, mine - loss(kind, label, shadow.prediction))
+        # Only a vote can make evidence sufficient, and asking costs more than all of the above.
+        self.voted = False
         for evidence in self._evidence.values():
-            evidence.close(watermark_ms)
+            if evidence.close(watermark_ms):
+                self.voted = True
         shadow = prediction.shadows.get("predecessor")
         if self._guard is None or shadow is None or shadow.model != predecessor:
             return None
@@ -161,7 +175,7 @@ class Contest:
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
         return {
-            "champion": self._champion,
+            "champion": f"{self._champion}@{self._since}",
             "evidence": {line: each.dump() for line, each in self._evidence.items()},
             "guard": None if self._guard is None else self._guard.dump(),
         }

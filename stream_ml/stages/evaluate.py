@@ -178,12 +178,15 @@ class Evaluate:
         harm = self._contest.add(example, watermark, predecessor)
         if harm is not None:
             self._guard_rolls_back(harm, serving, outputs)
-        elif self._pipeline.promotion.mode == "automatic" and not self._paused:
-            winner = self._contest.winner()
-            if winner is not None:
-                evidence = self._contest.report(winner)
-                reason = f"the evidence that {winner} is better suffices"
-                outputs.append(self._replace(winner, ACTOR, reason, evidence))
+        elif self._contest.voted and not self._paused:
+            self._replace_on_evidence(outputs)
+
+    def _replace_on_evidence(self, outputs: list[Output]) -> None:
+        winner = self._contest.winner()
+        if winner is not None and self._pipeline.promotion.mode == "automatic":
+            evidence = self._contest.report(winner)
+            reason = f"the evidence that {winner} is better suffices"
+            outputs.append(self._replace(winner, ACTOR, reason, evidence))
 
     def _guard_rolls_back(self, harm: Harm, serving: ServingSet, outputs: list[Output]) -> None:
         reason = f"guard: {serving.champion.model} {harm.reason}"
@@ -301,7 +304,7 @@ class Evaluate:
         reason = f"{every} published @{version}"
         first = champion if version >= self._pipeline.promotion.first else None
         if former is None:
-            self._contest.start(line_of(champion.model), refs)
+            self._contest.start(champion.model, refs)
             serving = ServingSet(champion, refs, None, first)
             outputs.append(self._decide("bootstrap", ACTOR, reason, serving))
             return
@@ -411,7 +414,7 @@ class Evaluate:
         if champion.model in self._unserved[line]:
             self._unserved[line].remove(champion.model)
         self._frozen = None
-        self._contest.start(line, challengers)
+        self._contest.start(champion.model, challengers)
         self._contest.watch(on=True)
         serving = ServingSet(champion, challengers, former.champion, former.first)
         return self._decide(
@@ -435,7 +438,7 @@ class Evaluate:
                 line_of(bad.model) if name == line else name: bad if name == line else ref
                 for name, ref in challengers.items()
             }
-            self._contest.start(line, challengers)
+            self._contest.start(champion.model, challengers)
         self._frozen = line
         self._contest.watch(on=False)
         serving = ServingSet(champion, challengers, None, former.first)
