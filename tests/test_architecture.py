@@ -108,7 +108,7 @@ EXCEPTIONS = {
 
 # Each library from outside, and the only modules that know it.
 OWNERS: dict[str, set[str]] = {
-    "matplotlib": {"shell.report"},
+    "matplotlib": {"shell.plots"},
     "numpy": {"models.digest"},
     "river": {
         "examples.cards",

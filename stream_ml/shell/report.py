@@ -1,11 +1,12 @@
-"""What happened, for people: scores by month, what refreshing was worth, and plots.
+"""What happened, for people: scores by month, what every switch was worth, how long luck lasts.
 
 Everything is computed from stored predictions, as `examples` and the registry hold them; no
-model predicts again. The columns are who answered:
+model predicts again but the bound. The columns are who answered:
 
     served      the champion of the moment, whichever line it came from
     <line>      a line under its own name, while it challenged and while it served
     first       the champion line's first settled snapshot, never updated
+    live        the bound: the last champion's line, had it predicted live (`shell.live`)
     prior, ...  what one would have answered without a model, from the labels known by then
 
 Scores stand beside each other only where they are of the same examples, so a month counts the
@@ -18,20 +19,23 @@ import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
 from zoneinfo import ZoneInfo
 
-from stream_ml.errors import UsageError
 from stream_ml.evaluation.baselines import Baselines
+from stream_ml.evaluation.evidence import RUNG_BLOCKS_MIN, suggested_block, variance_ladder
 from stream_ml.evaluation.scores import absolute_error, answered, brier, log_loss, loss, roc_auc
+from stream_ml.records import line_of
+from stream_ml.shell.live import LIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from stream_ml.records import Answer, Decision, Example, LabelValue
+    from stream_ml.evaluation.evidence import Rung
+    from stream_ml.records import Answer, Decision, Evaluation, Example, LabelValue
 
-__all__ = ["MonthRow", "Refresh", "Report"]
+__all__ = ["ALL", "FIRST", "SERVED", "Gap", "Ladder", "MonthRow", "Refresh", "Report", "Switch"]
 
 SERVED = "served"
 FIRST = "first"
@@ -39,15 +43,15 @@ PREDECESSOR = "predecessor"
 ALL = "all"
 
 HOUR_MS = 3_600_000
-WEEK_MS = 7 * 24 * HOUR_MS
-# Means of fewer pairs say more of luck than of models: they are no point of a curve.
-PAIRS_MIN = 50
+DAY_MS = 24 * HOUR_MS
 # A snapshot that served for an hour or two is judged by the luck of that hour.
 REFRESH_PAIRS_MIN = 200
-RELIABILITY_BINS = 10
+# The lengths of blocks that the variance is looked at for, as people write them.
+LENGTHS = {"1h": HOUR_MS, "6h": 6 * HOUR_MS, "1d": DAY_MS, "3d": 3 * DAY_MS, "7d": 7 * DAY_MS}
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 Pairs = list[tuple[Any, Any]]
+T = TypeVar("T")
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -87,6 +91,13 @@ MEASURES: dict[str, dict[str, Callable[[Pairs], float | None]]] = {
 }
 # What a kind of task is compared by, under the name that people know it by.
 LOSS_NAMES = {"binary": "Brier", "multiclass": "Brier", "regression": "absolute error"}
+# What the gap between never updated and live is told in.
+GAP_MEASURES = {"binary": "log loss", "multiclass": "log loss", "regression": "MAE"}
+PARTS = {
+    "tuning": "a better recipe on the same labels",
+    "youth": "more labels before it was frozen",
+    "learning_on": "learning on",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +125,59 @@ class Refresh:
     predecessor: str
     n: int
     gain: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """A replacement or a rollback: `model` serves instead of `former`.
+
+    `gain` is the mean loss of `former` less that of `model` over the `n` examples that both
+    answered while the newer of them, or a renewal of it, served with the other as predecessor:
+    after a replacement, before a rollback. `line_gain` is the same of their lines, over refreshes,
+    until another line serves. None where there was nothing to compare; positive: it paid.
+    """
+
+    kind: str
+    ts: int
+    model: str
+    former: str
+    actor: str
+    reason: str
+    evidence: dict[str, Any] | None
+    n: int
+    gain: float | None
+    line_n: int
+    line_gain: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What learning on could be worth, and how much of it was served.
+
+    `since` is `all`, or the snapshot whose replacement it counts from. `losses` go by who
+    answered, all of the same `n` examples: `served`, the never-updated `first`, copies of the live
+    line that were frozen on the way, `live`. `closed` is the share of the gap between `first` and
+    `live` that `served` closed; None where there is no gap. `parts` says what the gap is made of:
+    `tuning` (another recipe, the same labels), `youth` (the same recipe, more labels, then frozen
+    too), `learning_on` (the rest).
+    """
+
+    since: str
+    n: int
+    losses: dict[str, float]
+    closed: float | None
+    parts: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """How long luck lasts between a served line and a challenger, and the block this suggests."""
+
+    champion: str
+    challenger: str
+    pairs: int
+    rungs: list[Rung]
+    block_ms: int | None
 
 
 class Report:
@@ -147,66 +211,83 @@ class Report:
         self.accounting = dict(accounting or {})
         self.positive = positive
         self.zone = ZoneInfo(zone)
-        self._baselines = Baselines(task_kind, classes, horizon_ms)
-        self._times: list[int] = []
-        self._labels: list[LabelValue] = []
-        self._delays: list[int] = []
+        self.times: list[int] = []
+        self.labels: list[LabelValue] = []
+        self.delays: list[int] = []
+        self.baselines: list[str] = []
+        self.decisions: list[Decision] = []
+        # By challenger: when, E, and how many blocks had voted.
+        self.evidence: dict[str, list[tuple[int, float, int]]] = defaultdict(list)
+        self.needed: float | None = None
+        self._known = Baselines(task_kind, classes, horizon_ms)
+        self._lines: list[str] = []
         # Who answered: the answer to each example, None where there was none.
         self._answers: dict[str, list[Answer]] = {SERVED: []}
         self._challenged: set[str] = set()
-        self._baseline_names: list[str] = []
         # By snapshot and predecessor: the differences of their losses.
         self._gains: dict[tuple[str, str], list[float]] = defaultdict(list)
-        self._decisions: list[Decision] = []
-        self._months: list[MonthRow] | None = None
+        # What is computed is kept until more comes in: text, JSON and plots all show it.
+        self._kept: dict[str, Any] = {}
         for example in examples:
             self.add(example)
         for decision in decisions:
             self.decide(decision)
 
-    def add(self, example: Example) -> None:
-        """Take one more example into account."""
+    def add(self, example: Example, said: Mapping[str, Answer] | None = None) -> None:
+        """Take one more example into account, and what `live` and its frozen copies said of it."""
         prediction, label = example.prediction, example.label
         served = None if prediction.fallback else prediction.prediction
-        baselines = self._baselines.answers(prediction.ts)
-        self._baselines.learn(label, example.label_ts)
-        self._baseline_names = list(baselines)
+        baselines = self._known.answers(prediction.ts)
+        self._known.learn(label, example.label_ts)
+        self.baselines = list(baselines)
         lines = {
             slot: shadow.prediction
             for slot, shadow in prediction.shadows.items()
             if slot != PREDECESSOR
         }
         self._challenged.update(lines)
-        line = prediction.model.partition("@")[0]
-        for name, answer in {SERVED: served, line: served, **lines, **baselines}.items():
+        line = line_of(prediction.model)
+        answers = {SERVED: served, line: served, **lines, **baselines, **(said or {})}
+        for name, answer in answers.items():
             self._answer(name, answer)
-        self._times.append(prediction.ts)
-        self._labels.append(label)
-        self._delays.append(example.label_ts - prediction.ts)
+        self._lines.append(line)
+        self.times.append(prediction.ts)
+        self.labels.append(label)
+        self.delays.append(example.label_ts - prediction.ts)
         predecessor = prediction.shadows.get(PREDECESSOR)
         if predecessor is not None and self._scored(served, predecessor.prediction):
-            gain = self._loss(label, predecessor.prediction) - self._loss(label, served)
+            gain = self.loss(label, predecessor.prediction) - self.loss(label, served)
             self._gains[prediction.model, predecessor.model].append(gain)
-        self._months = None
+        self._kept.clear()
 
     def decide(self, decision: Decision) -> None:
         """Take one more decision into account."""
-        self._decisions.append(decision)
+        self.decisions.append(decision)
+        self._kept.clear()
+        if decision.kind == "replaced" and "e_value" in (decision.evidence or {}):
+            # It turned between two evaluations, and started anew at once.
+            self._weigh(line_of(decision.serving.champion.model), decision.ts, decision.evidence)
+
+    def evaluate(self, evaluation: Evaluation) -> None:
+        """Take into account how a model stood, for its evidence."""
+        evidence = evaluation.evidence
+        if evidence is not None:
+            self._weigh(evaluation.model, evaluation.ts, evidence)
+
+    def _weigh(self, line: str, ts: int, evidence: Mapping[str, Any] | None) -> None:
+        assert evidence is not None
+        votes = evidence["wins"] + evidence["losses"]
+        self.evidence[line].append((ts, evidence["e_value"], votes))
+        self.needed = evidence["needed"]
 
     def months(self) -> list[MonthRow]:
         """The scores of each month, and of all of it as the last row."""
-        if self._months is None:
-            groups: dict[str, list[int]] = defaultdict(list)
-            for i, ts in enumerate(self._times):
-                groups[f"{self._at(ts):%Y-%m}"].append(i)
-            rows = [self._row(month, groups[month]) for month in sorted(groups)]
-            self._months = [*rows, self._row(ALL, range(len(self._times)))]
-        return self._months
+        return self._keep("months", self._compute_months)
 
     def refreshes(self) -> list[Refresh]:
         """Each refresh that was decided, and what it gained."""
         found = []
-        for decision in self._decisions:
+        for decision in self.decisions:
             before = decision.serving.predecessor
             if decision.kind == "refreshed" and before is not None:
                 model = decision.serving.champion.model
@@ -216,9 +297,24 @@ class Report:
                 )
         return found
 
+    def switches(self) -> list[Switch]:
+        """Each replacement and rollback, and what it gained or cost."""
+        return self._keep("switches", self._compute_switches)
+
+    def gaps(self) -> list[Gap]:
+        """The gap between never updated and live, over everything, and since the last replacement.
+
+        None without `live`, or before there was a first model.
+        """
+        return self._keep("gaps", self._compute_gaps)
+
+    def ladders(self) -> list[Ladder]:
+        """For each champion's line and its challengers: how the luck of blocks is shared."""
+        return self._keep("ladders", self._compute_ladders)
+
     def delays_ms(self) -> dict[str, int]:
         """How long after its event a label came: quantiles, empty without examples."""
-        delays = sorted(self._delays)
+        delays = sorted(self.delays)
         n = len(delays)
         if not n:
             return {}
@@ -226,7 +322,7 @@ class Report:
 
     def coverage(self) -> dict[str, float]:
         """The share of examples that the champion answered, and of predictions with a label."""
-        n = len(self._times)
+        n = len(self.times)
         shares = {}
         if n:
             shares["answered"] = sum(a is not None for a in self._answers[SERVED]) / n
@@ -238,9 +334,11 @@ class Report:
         """All of it as plain JSON values."""
         return {
             "task": self.task_kind,
-            "examples": len(self._times),
+            "examples": len(self.times),
             "months": [asdict(row) for row in self.months()],
+            "gaps": [asdict(gap) for gap in self.gaps()],
             "refreshes": self._refresh_summary(),
+            "switches": [asdict(switch) for switch in self.switches()],
             "decisions": [
                 {
                     "number": decision.number,
@@ -250,8 +348,10 @@ class Report:
                     "actor": decision.actor,
                     "reason": decision.reason,
                 }
-                for decision in self._notable()
+                for decision in self.decisions
+                if decision.kind not in {"bootstrap", "refreshed"}
             ],
+            "ladders": [asdict(ladder) for ladder in self.ladders()],
             "delays_ms": self.delays_ms(),
             "coverage": self.coverage(),
             "accounting": self.accounting,
@@ -259,78 +359,206 @@ class Report:
 
     def text(self) -> str:
         """The report as a terminal shows it."""
-        if not self._times:
+        if not self.times:
             return "no examples yet: nothing to score\n"
-        parts = [self._headline()]
-        parts += [self._table(measure) for measure in MEASURES[self.task_kind]]
-        parts.append("\n".join([*self._refresh_lines(), *self._decision_lines(), *self._ends()]))
-        return "\n\n".join(parts) + "\n"
+        parts = [self.tables(), self.changes(), self.luck(), "\n".join(self._ends())]
+        return "\n\n".join(part for part in parts if part) + "\n"
 
-    def plots(self, folder: Path) -> list[Path]:
-        """Draw what can be drawn of this kind of task.
+    def tables(self) -> str:
+        """The scores by month, a table for each."""
+        tables = [self._table(measure) for measure in MEASURES[self.task_kind]]
+        return "\n\n".join([self._headline(), *tables])
 
-        Args:
-            folder: where the PNG files go; made if it is not there.
+    def changes(self) -> str:
+        """What learning on was worth, and each switch; nothing where there was none."""
+        changes = "\n".join([*self._refresh_lines(), *self._decision_lines()])
+        return "\n\n".join(part for part in [self._gap_text(), changes] if part)
 
-        Returns:
-            The files written; none without examples.
+    def luck(self) -> str:
+        """The variance ladders and the blocks that they suggest; nothing without challengers."""
+        ladders = [each for each in self.ladders() if _reliable(each.rungs)]
+        if not ladders:
+            return ""
+        lengths = [
+            name
+            for name, length in LENGTHS.items()
+            if any(rung.block_ms == length for each in ladders for rung in _reliable(each.rungs))
+        ]
+        lines = [["champion", "challenger", "examples", *lengths, "suggested block"]]
+        for each in ladders:
+            found = {rung.block_ms: f"{rung.inflation:.1f}" for rung in _reliable(each.rungs)}
+            cells = [found.get(LENGTHS[name], "-") for name in lengths]
+            suggested = next((n for n, ms in LENGTHS.items() if ms == each.block_ms), "-")
+            lines.append([each.champion, each.challenger, f"{each.pairs:,}", *cells, suggested])
+        return (
+            "how long luck lasts: by how much blocks of time differ more in who did better\n"
+            "than they would if every example were luck of its own (1: no more)\n"
+            f"{_aligned(lines, left=2)}\n"
+            "While this grows with the length, luck lasts longer than a block, and shorter\n"
+            "blocks count the same luck twice. Suggested is the shortest from which it grows\n"
+            "by a quarter at most. That is coarse: in doubt take the longer one, which costs\n"
+            f"days, not truth. Lengths with fewer than {RUNG_BLOCKS_MIN} blocks say nothing (-)."
+        )
 
-        Raises:
-            UsageError: matplotlib is not installed.
+    def columns(self) -> list[str]:
+        """Who answered, in the order shown.
+
+        A line that never challenged is the champion throughout: `served` shows it already.
         """
-        figure = _figure_class()
-        if not self._times:
-            return []
-        folder.mkdir(parents=True, exist_ok=True)
-        drawn = {"story.png": self._draw_story, "label_delay.png": self._draw_delays}
-        if self.task_kind == "binary":
-            drawn |= {"auc_by_month.png": self._draw_auc, "reliability.png": self._draw_reliability}
-        paths = []
-        for name, draw in drawn.items():
-            canvas = figure(figsize=(9, 5.4), dpi=110, layout="constrained")
-            draw(canvas)
-            canvas.savefig(folder / name)
-            paths.append(folder / name)
-        return paths
+        others = [name for name in (FIRST, LIVE) if name in self._answers]
+        return [SERVED, *self._challengers(), *others, *self.baselines]
+
+    def answers(self, name: str) -> list[Answer]:
+        """What somebody answered to each example, None where there was no answer."""
+        answers = self._answers[name]
+        answers.extend([None] * (len(self.times) - len(answers)))
+        return answers
+
+    def at(self, ms: int) -> datetime:
+        """A time as the zone's clocks show it."""
+        return datetime.fromtimestamp(ms / 1000, self.zone)
+
+    def loss(self, label: LabelValue, answer: Answer) -> float:
+        """What the models of this kind of task are compared by."""
+        return loss(self.task_kind, label, answer)
 
     # What follows computes.
 
     def _answer(self, name: str, answer: Answer) -> None:
         answers = self._answers.setdefault(name, [])
         # Whoever comes late, or stays out for a while, had no answer until now.
-        answers.extend([None] * (len(self._times) - len(answers)))
+        answers.extend([None] * (len(self.times) - len(answers)))
         answers.append(answer if answered(self.task_kind, answer) else None)
-
-    def _at(self, ms: int) -> datetime:
-        return datetime.fromtimestamp(ms / 1000, self.zone)
 
     def _scored(self, *answers: Answer) -> bool:
         return all(answered(self.task_kind, answer) for answer in answers)
 
-    def _loss(self, label: LabelValue, answer: Answer) -> float:
-        return loss(self.task_kind, label, answer)
+    def _challengers(self) -> list[str]:
+        return [name for name in self._answers if name in self._challenged - {FIRST}]
 
-    def _columns(self) -> list[str]:
-        """Who answered, in the order shown.
+    def _common(self, group: Sequence[int], names: Iterable[str]) -> list[int]:
+        """Those of a group that everyone has answered who answered any of it."""
+        given = [answers for answers in map(self.answers, names) if _any(answers, group)]
+        return [i for i in group if all(answers[i] is not None for answers in given)]
 
-        A line that never challenged is the champion throughout: `served` shows it already.
-        """
-        lines = [name for name in self._answers if name in self._challenged - {FIRST}]
-        first = [FIRST] if FIRST in self._answers else []
-        return [SERVED, *lines, *first, *self._baseline_names]
+    def _keep(self, name: str, compute: Callable[[], list[T]]) -> list[T]:
+        if name not in self._kept:
+            self._kept[name] = compute()
+        kept: list[T] = self._kept[name]
+        return kept
+
+    def _compute_months(self) -> list[MonthRow]:
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i, ts in enumerate(self.times):
+            groups[f"{self.at(ts):%Y-%m}"].append(i)
+        rows = [self._row(month, groups[month]) for month in sorted(groups)]
+        return [*rows, self._row(ALL, range(len(self.times)))]
+
+    def _compute_switches(self) -> list[Switch]:
+        found = []
+        for i, (before, decision) in enumerate(pairwise(self.decisions), start=1):
+            if decision.kind not in {"replaced", "rolled_back"}:
+                continue
+            new, old = decision.serving.champion.model, before.serving.champion.model
+            gains = list(self._against(new, old))
+            if decision.kind == "rolled_back":
+                gains = [-gain for gain in self._against(old, new)]
+            until = self._reign(i)
+            over = [
+                -difference
+                for ts, difference in self._pairs(line_of(new), line_of(old))
+                if decision.ts <= ts < until
+            ]
+            found.append(
+                Switch(
+                    decision.kind,
+                    decision.ts,
+                    new,
+                    old,
+                    decision.actor,
+                    decision.reason,
+                    decision.evidence,
+                    len(gains),
+                    _mean(gains) if gains else None,
+                    len(over),
+                    _mean(over) if over else None,
+                )
+            )
+        return found
+
+    def _compute_gaps(self) -> list[Gap]:
+        first = self.decisions[-1].serving.first if self.decisions else None
+        if first is None or not {FIRST, LIVE} <= self._answers.keys():
+            return []
+        line = line_of(self.decisions[-1].serving.champion.model)
+        tuned = f"{line}@{first.model.rpartition('@')[2]}"
+        steps = [(FIRST, ""), (tuned, "tuning"), (LIVE, "learning_on")]
+        gaps = [self._gap(ALL, 0, steps)]
+        replaced = [d for d in self.decisions if d.kind == "replaced"]
+        if replaced:
+            last = replaced[-1]
+            settled = last.serving.champion.model
+            steps.insert(-1, (settled, "youth"))
+            gaps.append(self._gap(settled, last.ts, steps))
+        return [gap for gap in gaps if gap.n]
+
+    def _compute_ladders(self) -> list[Ladder]:
+        found = []
+        for champion in dict.fromkeys(self._lines):
+            for challenger in self._challengers():
+                pairs = list(self._pairs(champion, challenger))
+                rungs = variance_ladder(pairs, list(LENGTHS.values()))
+                if rungs:
+                    block_ms = suggested_block(rungs)
+                    found.append(Ladder(champion, challenger, len(pairs), rungs, block_ms))
+        return found
+
+    def _against(self, newer: str, older: str) -> Iterator[float]:
+        """What `newer` and its renewals gained while `older` was their predecessor."""
+        for (model, predecessor), gains in self._gains.items():
+            if predecessor == older and line_of(model) == line_of(newer):
+                yield from gains
+
+    def _reign(self, number: int) -> float:
+        """When the line that a decision puts in place gives way to another."""
+        line = line_of(self.decisions[number].serving.champion.model)
+        for decision in self.decisions[number + 1 :]:
+            if line_of(decision.serving.champion.model) != line:
+                return decision.ts
+        return math.inf
+
+    def _gap(self, since: str, from_ts: int, steps: Sequence[tuple[str, str]]) -> Gap:
+        steps = [(name, part) for name, part in steps if name in self._answers]
+        names = [SERVED, *(name for name, _ in steps)]
+        scored = self._common(range(len(self.times)), {*self.columns(), *names})
+        common = [i for i in scored if self.times[i] >= from_ts]
+        if not common:
+            return Gap(since, 0, {}, None, {})
+        measure = MEASURES[self.task_kind][GAP_MEASURES[self.task_kind]]
+        losses = {name: measure(self._pairs_of(name, common)) or 0.0 for name in names}
+        parts = {
+            part: losses[before] - losses[name] for (before, _), (name, part) in pairwise(steps)
+        }
+        whole = losses[FIRST] - losses[LIVE]
+        closed = (losses[FIRST] - losses[SERVED]) / whole if whole > 0 else None
+        return Gap(since, len(common), losses, closed, parts)
+
+    def _pairs(self, champion: str, challenger: str) -> Iterator[tuple[int, float]]:
+        """When `champion` served and both answered: the time, and by how much it lost more."""
+        if champion == challenger or challenger not in self._answers:
+            return
+        answers = zip(self._answers[SERVED], self.answers(challenger), strict=True)
+        for ts, line, label, (served, theirs) in zip(
+            self.times, self._lines, self.labels, answers, strict=True
+        ):
+            if line == champion and served is not None and theirs is not None:
+                yield ts, self.loss(label, served) - self.loss(label, theirs)
 
     def _row(self, month: str, group: Sequence[int]) -> MonthRow:
-        answers = {}
-        for name in self._columns():
-            given = self._padded(name)
-            if any(given[i] is not None for i in group):
-                answers[name] = given
-        common = [i for i in group if all(given[i] is not None for given in answers.values())]
-        labels = [self._labels[i] for i in common]
-        scores: dict[str, dict[str, float]] = {}
-        for name, given in answers.items():
-            pairs = [(label, given[i]) for i, label in zip(common, labels, strict=True)]
-            scores[name] = self._scores(pairs)
+        columns = [name for name in self.columns() if _any(self.answers(name), group)]
+        common = self._common(group, columns)
+        labels = [self.labels[i] for i in common]
+        scores = {name: self._scores(self._pairs_of(name, common)) for name in columns}
         binary = self.task_kind == "binary" and labels
         share = _mean(float(bool(label)) for label in labels) if binary else None
         return MonthRow(month, len(common), share, scores)
@@ -342,13 +570,9 @@ class Report:
     def _measures(self) -> Iterable[tuple[str, Callable[[Pairs], float | None]]]:
         return MEASURES[self.task_kind].items()
 
-    def _padded(self, name: str) -> list[Answer]:
-        answers = self._answers[name]
-        answers.extend([None] * (len(self._times) - len(answers)))
-        return answers
-
-    def _notable(self) -> list[Decision]:
-        return [d for d in self._decisions if d.kind not in {"bootstrap", "refreshed"}]
+    def _pairs_of(self, name: str, group: Iterable[int]) -> Pairs:
+        answers = self.answers(name)
+        return [(self.labels[i], answers[i]) for i in group]
 
     def _refresh_summary(self) -> dict[str, Any]:
         refreshes = self.refreshes()
@@ -360,37 +584,19 @@ class Report:
             summary["worst"] = asdict(min(known, key=lambda pair: pair[0])[1])
         return summary
 
-    def _weekly(self, name: str) -> tuple[list[datetime], list[float]]:
-        """The mean loss of each week with enough answers, at the middle of the week."""
-        weeks: dict[int, list[float]] = defaultdict(list)
-        answers = zip(self._times, self._labels, self._padded(name), strict=True)
-        for ts, label, answer in answers:
-            if answer is not None:
-                weeks[self._week(ts)].append(self._loss(label, answer))
-        return self._curve(weeks)
-
-    def _week(self, ts: int) -> int:
-        """The middle of its week, counted from the first example: so the first week is whole."""
-        start = self._times[0]
-        return start + (ts - start) // WEEK_MS * WEEK_MS + WEEK_MS // 2
-
-    def _curve(self, weeks: dict[int, list[float]]) -> tuple[list[datetime], list[float]]:
-        full = sorted(week for week, values in weeks.items() if len(values) >= PAIRS_MIN)
-        return [self._at(week) for week in full], [_mean(weeks[week]) for week in full]
-
     # What follows renders.
 
     def _headline(self) -> str:
-        first, last = self._at(min(self._times)), self._at(max(self._times))
+        first, last = self.at(min(self.times)), self.at(max(self.times))
         total = self.months()[-1]
         return (
-            f"{len(self._times):,} examples, {first:%Y-%m-%d} to {last:%Y-%m-%d} ({self.zone}); "
+            f"{len(self.times):,} examples, {first:%Y-%m-%d} to {last:%Y-%m-%d} ({self.zone}); "
             f"{total.n:,} answered by all, and scored here"
         )
 
     def _table(self, measure: str) -> str:
         binary = self.task_kind == "binary"
-        columns = self._columns()
+        columns = self.columns()
         share = [f"share {self.positive}"] if binary else []
         lines = [[measure, "examples", *share, *columns]]
         for row in self.months():
@@ -417,11 +623,66 @@ class Report:
         return [head, gain]
 
     def _decision_lines(self) -> list[str]:
-        return [
-            f"{decision.kind} on {self._at(decision.ts):%Y-%m-%d %H:%M} by {decision.actor}: "
-            f"{decision.serving.champion.model} serves ({decision.reason})"
-            for decision in self._notable()
+        switches = {switch.ts: switch for switch in self.switches()}
+        lines = []
+        for decision in self.decisions:
+            if decision.kind in {"bootstrap", "refreshed"}:
+                continue
+            lines.append(
+                f"{decision.kind} on {self.at(decision.ts):%Y-%m-%d %H:%M} by {decision.actor}: "
+                f"{decision.serving.champion.model} serves ({decision.reason})"
+            )
+            if decision.ts in switches and decision.kind == switches[decision.ts].kind:
+                lines += [f"  {line}" for line in self._worth(switches[decision.ts])]
+        return lines
+
+    def _worth(self, switch: Switch) -> list[str]:
+        """What a switch rested on, and what it was worth."""
+        lines, name = [], LOSS_NAMES[self.task_kind]
+        evidence = switch.evidence or {}
+        if "e_value" in evidence:
+            lines.append(
+                f"evidence: E {evidence['e_value']:.1f} of {evidence['needed']:.0f}, from "
+                f"{evidence['wins']} blocks won and {evidence['losses']} lost"
+            )
+        if switch.gain is not None:
+            when = "since, as long as it shadowed" if switch.kind == "replaced" else "before"
+            lines.append(
+                f"{name} gained against {switch.former}, {when}: {switch.gain:+.4f} "
+                f"({switch.n:,} labels)"
+            )
+        if switch.line_gain is not None:
+            lines.append(
+                f"{name} gained, {line_of(switch.model)} against {line_of(switch.former)} over "
+                f"refreshes, until another line served: {switch.line_gain:+.4f} "
+                f"({switch.line_n:,} labels)"
+            )
+        return lines
+
+    def _gap_text(self) -> str:
+        gaps = self.gaps()
+        if not gaps:
+            return ""
+        measure = GAP_MEASURES[self.task_kind]
+        names = list(gaps[-1].losses)
+        lines = [[f"{measure} since", "examples", *names, "gap closed"]]
+        for gap in gaps:
+            cells = [_figure(gap.losses.get(name)) for name in names]
+            closed = "-" if gap.closed is None else f"{gap.closed:.1%}"
+            lines.append([gap.since, f"{gap.n:,}", *cells, closed])
+        told = [
+            f"{measure}, {'over all of it' if gap.since == ALL else f'since {gap.since}'}: "
+            + ", ".join(f"{PARTS[part]} {value:+.4f}" for part, value in gap.parts.items())
+            for gap in gaps
         ]
+        return "\n".join(
+            [
+                "the gap between a first model that is never updated and a learner that predicts",
+                "live (names with @: copies of that learner, frozen after so many labels)",
+                _aligned(lines),
+                *told,
+            ]
+        )
 
     def _ends(self) -> list[str]:
         delays = {name: f"{ms / HOUR_MS:.1f} h" for name, ms in self.delays_ms().items()}
@@ -438,154 +699,26 @@ class Report:
             lines.append(f"counted: {', '.join(counts)}")
         return lines
 
-    # What follows draws.
-
-    def _styles(self) -> dict[str, dict[str, Any]]:
-        """How each column is drawn: the served champion stands out, the first model warns."""
-        palette = iter(["#2a9d3a", "#1f77b4", "#9467bd", "#8c564b", "#e377c2", "#17becf"] * 9)
-        fixed = {
-            SERVED: {"color": "black", "linewidth": 2.2, "label": "served champion", "zorder": 5},
-            FIRST: {"color": "#d62728", "linewidth": 1.4, "label": "first model, never updated"},
-        }
-        grey = {"color": "#999999", "linewidth": 1.1, "linestyle": "--"}
-        styles = {}
-        for name in self._columns():
-            if name in self._baseline_names:
-                styles[name] = {**grey, "label": f"{name} (no model)"}
-            else:
-                styles[name] = fixed.get(name) or {
-                    "color": next(palette),
-                    "linewidth": 1.4,
-                    "label": f"challenger {name}",
-                }
-        return styles
-
-    def _draw_story(self, figure: Any) -> None:
-        if self.task_kind == "binary":
-            bars, lines = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.6])
-            self._draw_share(bars)
-        else:
-            lines = figure.subplots()
-        for name, style in self._styles().items():
-            lines.plot(*self._weekly(name), **style)
-        for decision in self._decisions:
-            if decision.kind in {"replaced", "rolled_back"}:
-                lines.axvline(self._at(decision.ts), color="#1f77b4", linestyle="--", linewidth=1)
-                lines.annotate(
-                    f" {decision.kind.replace('_', ' ')}: {decision.serving.champion.model}",
-                    (self._at(decision.ts), 1),
-                    xycoords=("data", "axes fraction"),
-                    va="top",
-                    fontsize=8,
-                    color="#1f77b4",
-                )
-        lines.set_ylabel(f"{LOSS_NAMES[self.task_kind]}, weekly mean (less is better)")
-        lines.grid(alpha=0.25)
-        figure.legend(fontsize=9, loc="outside upper center", ncols=3)
-        _date_axis(lines, self.zone)
-
-    def _draw_share(self, bars: Any) -> None:
-        weeks: dict[int, list[float]] = defaultdict(list)
-        for ts, label in zip(self._times, self._labels, strict=True):
-            weeks[self._week(ts)].append(float(bool(label)))
-        bars.bar(*self._curve(weeks), width=6.2, color="#bbbbbb")
-        bars.set_ylabel(f"share {self.positive}")
-
-    def _draw_auc(self, figure: Any) -> None:
-        axes = figure.subplots()
-        rows = [row for row in self.months() if row.month != ALL]
-        for name, style in self._styles().items():
-            # One answer for everybody ranks nobody: near one half, it would only flatten the rest.
-            if name not in self._baseline_names:
-                values = [row.scores.get(name, {}).get("ROC AUC", math.nan) for row in rows]
-                axes.plot([row.month for row in rows], values, marker="o", markersize=4, **style)
-        axes.set_ylabel("ROC AUC by month (more is better)")
-        axes.grid(alpha=0.25)
-        figure.legend(fontsize=9, loc="outside upper center", ncols=4)
-
-    def _draw_delays(self, figure: Any) -> None:
-        axes = figure.subplots()
-        hours = [ms / HOUR_MS for ms in self._delays]
-        # The last bin holds all beyond the 99.9th percentile: a few stragglers else squeeze it.
-        end = sorted(hours)[max(0, math.ceil(0.999 * len(hours)) - 1)] or 1.0
-        groups, names = [hours], ["all"]
-        if self.task_kind == "binary":
-            groups = [
-                [h for h, label in zip(hours, self._labels, strict=True) if bool(label) is value]
-                for value in (False, True)
-            ]
-            names = [f"not {self.positive}", self.positive]
-        clipped = [[min(h, end) for h in group] for group in groups]
-        colors = ["#8ab6d6", "#d62728"][: len(groups)]
-        axes.hist(clipped, bins=60, range=(0, end), stacked=True, label=names, color=colors)
-        median = self.delays_ms()["p50"] / HOUR_MS
-        axes.axvline(median, color="black", linewidth=1, label=f"median {median:.1f} h")
-        axes.set_xlabel("hours from the event to its label (the last bin holds all beyond)")
-        axes.set_ylabel("examples")
-        axes.legend(fontsize=9)
-
-    def _draw_reliability(self, figure: Any) -> None:
-        curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        curve.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1, label="perfect")
-        styles = self._styles()
-        for name in (SERVED, FIRST):
-            if name in styles:
-                bins = self._bins(name)
-                means = [_mean(p for p, _ in pairs) for pairs in bins]
-                shares = [_mean(y for _, y in pairs) for pairs in bins]
-                curve.plot(means, shares, marker="o", markersize=4, **styles[name])
-        answers = [answer for answer in self._answers[SERVED] if answer is not None]
-        counts.hist(answers, bins=40, range=(0, 1), color="#bbbbbb")
-        counts.set_ylabel("predictions")
-        counts.set_xlabel("probability that was predicted")
-        curve.set_ylabel(f"share {self.positive}, as it came out")
-        curve.grid(alpha=0.25)
-        curve.legend(fontsize=9)
-
-    def _bins(self, name: str) -> list[list[tuple[float, float]]]:
-        """Predicted probability and outcome, in bins of equal width with enough of them."""
-        bins: list[list[tuple[float, float]]] = [[] for _ in range(RELIABILITY_BINS)]
-        for label, answer in zip(self._labels, self._padded(name), strict=True):
-            if isinstance(answer, float):
-                place = min(int(answer * RELIABILITY_BINS), RELIABILITY_BINS - 1)
-                bins[place].append((answer, float(bool(label))))
-        return [pairs for pairs in bins if len(pairs) >= PAIRS_MIN]
-
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell: the first to the left, the others to the right."""
+def _any(answers: Sequence[Answer], group: Iterable[int]) -> bool:
+    return any(answers[i] is not None for i in group)
+
+
+def _reliable(rungs: Iterable[Rung]) -> list[Rung]:
+    return [rung for rung in rungs if rung.blocks >= RUNG_BLOCKS_MIN]
+
+
+def _aligned(lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns as wide as their widest cell: the first ones to the left, the others to the right."""
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
-
-
-def _figure_class() -> Any:
-    """The figure of matplotlib, without its global state and without a display.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - only who draws needs it installed
-    except ImportError:
-        raise UsageError('plots need matplotlib: pip install "stream-ml[demo]"') from None
-    return Figure
-
-
-def _date_axis(axes: Any, zone: ZoneInfo) -> None:
-    from matplotlib import dates  # noqa: PLC0415 - only who draws needs it installed
-
-    locator: Any = dates.AutoDateLocator  # typed so, because matplotlib does not say its types
-    formatter: Any = dates.ConciseDateFormatter
-    ticks = locator(tz=zone)
-    axes.xaxis.set_major_locator(ticks)
-    axes.xaxis.set_major_formatter(formatter(ticks, tz=zone))

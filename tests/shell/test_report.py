@@ -20,6 +20,7 @@ from stream_ml.records import (
     Shadow,
     Source,
 )
+from stream_ml.shell.plots import draw
 from stream_ml.shell.report import Report
 
 if TYPE_CHECKING:
@@ -63,11 +64,21 @@ def example(
     return Example(prediction, label, ts + delay_ms, Source(0, 0))
 
 
-def decision(number: int, kind: str, champion: str, predecessor: str | None = None) -> Decision:
+def decision(
+    number: int,
+    kind: str,
+    champion: str,
+    predecessor: str | None = None,
+    first: str | None = None,
+    evidence: dict[str, Any] | None = None,
+) -> Decision:
     """A decision at the first hour of that number in January."""
-    before = None if predecessor is None else ModelRef(predecessor, "d", 0)
-    serving = ServingSet(ModelRef(champion, "d", 0), {}, before)
-    return Decision(number, kind, JANUARY_MS + number * HOUR_MS, "ann", "why not", serving, {})
+    before, frozen = (
+        None if name is None else ModelRef(name, "d", 0) for name in (predecessor, first)
+    )
+    serving = ServingSet(ModelRef(champion, "d", 0), {}, before, frozen)
+    ts = JANUARY_MS + number * HOUR_MS
+    return Decision(number, kind, ts, "ann", "why not", serving, {}, previous="", evidence=evidence)
 
 
 def binary(examples: list[Example], **arguments: Any) -> Report:
@@ -405,12 +416,12 @@ def test_plots_are_those_that_make_sense_of_the_task(
     report = Report(
         kind,
         run_of_weeks(kind),
-        [decision(30, "replaced", "tree@4")],
+        [decision(0, "bootstrap", "sgd@0"), decision(30, "replaced", "tree@4")],
         horizon_ms=DAY_MS,
         classes=("a", "b") if kind == "multiclass" else (),
     )
 
-    paths = report.plots(tmp_path / "made" / "for it")
+    paths = draw(report, tmp_path / "made" / "for it")
 
     assert [path.stem for path in paths] == names
     for path in paths:
@@ -423,8 +434,8 @@ def test_plots_are_those_that_make_sense_of_the_task(
 
 def test_plots_of_a_short_run_do_not_fail(tmp_path: Path) -> None:
     """One example is too few for a curve, and no error."""
-    assert len(binary([example(JANUARY_MS, True, 0.5)]).plots(tmp_path)) == 4
-    assert binary([]).plots(tmp_path) == []
+    assert len(draw(binary([example(JANUARY_MS, True, 0.5)]), tmp_path)) == 4
+    assert draw(binary([]), tmp_path) == []
 
 
 def test_without_matplotlib_the_way_out_is_named(
@@ -436,7 +447,7 @@ def test_without_matplotlib_the_way_out_is_named(
     report = binary([example(JANUARY_MS, True, 0.5)])
 
     with pytest.raises(UsageError) as error:
-        report.plots(tmp_path)
+        draw(report, tmp_path)
 
     assert str(error.value) == 'plots need matplotlib: pip install "stream-ml[demo]"'
     assert "ROC AUC" in report.text()
