@@ -274,6 +274,7 @@ FORGERIES: dict[str, tuple[str, Callable[[Snapshot], bytes]]] = {
         lambda s: replace(s, payload=CANARY, signature=None).encode(),
     ),
     "newer": ("snapshot_signature", lambda s: replace(s, version=10**6).encode()),
+    "repeated": ("repeated", lambda s: s.encode()),
     "cut short": ("not_json", lambda s: s.encode()[:-2]),
     "of no line": (
         "unknown_line",

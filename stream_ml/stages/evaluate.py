@@ -118,10 +118,12 @@ class Evaluate:
         self._version = -1
         self._waiting: dict[int, dict[str, _Arrival]] = {}
         self._stale: set[str] = set()
+        self._newest: dict[str, int] = {}
         self._unserved: dict[str, list[str]] = {name: [] for name in pipeline.recipes}
         self._contest = Contest(pipeline.rules)
         self._paused = False
         self._frozen: str | None = None
+        self._announced: str | None = None
         self._answered: dict[str, int] = {}
         self._previous = NO_RECORD
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
@@ -182,11 +184,18 @@ class Evaluate:
             self._replace_on_evidence(outputs)
 
     def _replace_on_evidence(self, outputs: list[Output]) -> None:
-        winner = self._contest.winner()
-        if winner is not None and self._pipeline.promotion.mode == "automatic":
-            evidence = self._contest.report(winner)
-            reason = f"the evidence that {winner} is better suffices"
+        winner, mode = self._contest.winner(), self._pipeline.promotion.mode
+        if winner is None or mode == "manual":
+            return
+        evidence = self._contest.report(winner)
+        reason = f"the evidence that {winner} is better suffices"
+        if mode == "automatic":
             outputs.append(self._replace(winner, ACTOR, reason, evidence))
+        elif winner != self._announced:
+            self._announced = winner
+            said = f"{reason}; `promote {winner}` would be accepted"
+            alert = Alert("challenger_ready", self._watermark.ms, "evaluate", said, evidence or {})
+            outputs.append(Output("alerts", b"challenger_ready", encode(alert), alert))
 
     def _guard_rolls_back(self, harm: Harm, serving: ServingSet, outputs: list[Output]) -> None:
         reason = f"guard: {serving.champion.model} {harm.reason}"
@@ -233,6 +242,12 @@ class Evaluate:
             flaw = self._flaw(snapshot)
         except SnapshotRefused as refusal:
             raise BadRecord(f"snapshot_{refusal.reason}", "$", str(refusal)) from None
+        newest = self._newest.get(name, -1)
+        if snapshot.version <= newest:
+            raise BadRecord(
+                "repeated", "$.version", f"expected above {newest}, given {snapshot.version}"
+            )
+        self._newest[name] = snapshot.version
         ref = ModelRef(snapshot.model, snapshot.digest, record.offset)
         self._stale.discard(name)
         self._unserved[name].append(snapshot.model)
@@ -413,7 +428,7 @@ class Evaluate:
         champion = former.challengers[line]
         if champion.model in self._unserved[line]:
             self._unserved[line].remove(champion.model)
-        self._frozen = None
+        self._frozen = self._announced = None
         self._contest.start(champion.model, challengers)
         self._contest.watch(on=True)
         serving = ServingSet(champion, challengers, former.champion, former.first)
@@ -475,9 +490,14 @@ class Evaluate:
         return Output("registry", self._pipeline.name.encode(), value, decision)
 
     def _drop_unserved(self, outputs: list[Output]) -> None:
+        serving = self._serving
+        # What shadows now is still needed: while nothing is renewed it grows old.
+        needed = set() if serving is None else {ref.model for ref in serving.challengers.values()}
         for models in self._unserved.values():
-            while len(models) > self._pipeline.keep:
-                outputs.append(Output("models", models.pop(0).encode(), None))
+            for model in models[: max(0, len(models) - self._pipeline.keep)]:
+                if model not in needed:
+                    models.remove(model)
+                    outputs.append(Output("models", model.encode(), None))
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -502,10 +522,12 @@ class Evaluate:
                 for name, arrival in lines.items()
             ],
             "stale": sorted(self._stale),
+            "newest": self._newest,
             "unserved": self._unserved,
             "contest": self._contest.dump(),
             "paused": self._paused,
             "frozen": self._frozen,
+            "announced": self._announced,
             "answered": self._answered,
             "previous": self._previous,
             "inputs": self._inputs,
@@ -534,8 +556,9 @@ class Evaluate:
         for version, name, arrival in rest["waiting"]:
             ref = ModelRef(**arrival["ref"])
             self._waiting.setdefault(version, {})[name] = _Arrival(ref, arrival["flaw"])
-        self._stale = set(rest["stale"])
+        self._stale, self._newest = set(rest["stale"]), rest["newest"]
         self._contest.load(rest["contest"])
         self._paused, self._frozen = rest["paused"], rest["frozen"]
+        self._announced = rest["announced"]
         self._answered, self._previous = rest["answered"], rest["previous"]
         self._unserved, self._inputs = rest["unserved"], rest["inputs"]

@@ -1,0 +1,429 @@
+"""Evaluate: when models are renewed, when they are not, and what is said about how they stand."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from river import linear_model
+
+import stream_ml as sml
+from stream_ml.codec import decode_decision
+from stream_ml.models import snapshot as snapshots
+from stream_ml.records import Record
+from stream_ml.signing import Keyring
+from stream_ml.stages.evaluate import EVALUATE_EVERY, STALE_EXAMPLES, Evaluate
+from stream_ml.stages.learn import Learn
+from tests.shop import KEY, declare, example, shop, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ml.models.snapshot import Snapshot
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Decision, Output
+
+LINES = ("logistic", "bayes")
+
+
+class Stage:
+    """An evaluate stage, fed with snapshots and examples that say what a test wants them to."""
+
+    def __init__(self, pipeline: Pipeline = shop) -> None:
+        self.pipeline = pipeline
+        self.evaluate = Evaluate(pipeline, Keyring(KEY, {}))
+        self.offsets = {"models": 0, "examples": 0}
+        self.outputs: list[Output] = []
+
+    def publish(self, *models: str, **options: Any) -> list[Decision]:
+        """Let lines publish, `name@version` each, and return what was decided."""
+        return self.put(*(self.snapshot(model, **options) for model in models))
+
+    def put(self, *taken: Snapshot) -> list[Decision]:
+        """Feed snapshots."""
+        records = [
+            self._record("models", snapshot.model.encode(), snapshot.encode()) for snapshot in taken
+        ]
+        return self._fold(records)
+
+    def learn(self, count: int, **options: Any) -> list[Decision]:
+        """Feed examples."""
+        records = []
+        for _ in range(count):
+            offset = self.offsets["examples"]
+            self.offsets["examples"] += 1
+            records.append(example(offset, offset % 3 == 0, {"amount": 1.0}, **options))
+        return self._fold(records)
+
+    def snapshot(
+        self, model: str, *, live: float | None = None, served: float | None = None, n: int = 100
+    ) -> Snapshot:
+        """An untrained model that says this of itself."""
+        name, _, version = model.partition("@")
+        watermark = 0
+        return snapshots.take(
+            self.pipeline.recipes[name].fresh(),
+            self.pipeline.task,
+            name=name,
+            version=int(version),
+            recipe="as declared",
+            feature_hash=self.pipeline.feature_set.hash,
+            key=KEY,
+            epoch={"n": n, "watermark": watermark, "live_loss": live, "served_loss": served},
+            golden_features=[{"amount": 1.0}],
+        )
+
+    def dead_letters(self) -> list[str]:
+        """Why records were refused."""
+        letters = [o.value or b"" for o in self.outputs if o.topic == "dead-letters"]
+        return [orjson.loads(letter)["reason"] for letter in letters]
+
+    def tombstones(self) -> list[str]:
+        """Which snapshots were given up."""
+        gone = [o for o in self.outputs if o.topic == "models" and o.value is None]
+        return [(output.key or b"").decode() for output in gone]
+
+    def _record(self, topic: str, key: bytes, value: bytes) -> Record:
+        offset = self.offsets[topic]
+        self.offsets[topic] += 1
+        return Record(topic, 0, offset, key, value, 0)
+
+    def _fold(self, records: list[Record]) -> list[Decision]:
+        outputs = [output for record in records for output in self.evaluate.apply([record])]
+        self.outputs += outputs
+        return [decode_decision(r.value, KEY) for r in written(outputs, "registry")]
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """A stage that has seen nothing."""
+    return Stage()
+
+
+@pytest.fixture
+def serving(stage: Stage) -> Stage:
+    """A stage whose first set serves."""
+    stage.publish("logistic@0", "bayes@0")
+    return stage
+
+
+def told(decisions: list[Decision]) -> list[tuple[str, str, list[str]]]:
+    """Kind, champion and challengers of each decision."""
+    return [
+        (d.kind, d.serving.champion.model, [ref.model for ref in d.serving.challengers.values()])
+        for d in decisions
+    ]
+
+
+# --- renewal ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [("logistic@0", "bayes@0"), ("bayes@0", "logistic@0")])
+def test_the_first_set_waits_for_every_line(stage: Stage, order: tuple[str, str]) -> None:
+    """Nothing serves until all lines have published @0, whichever comes first."""
+    assert [] == stage.publish(order[0])
+
+    assert [("bootstrap", "logistic@0", ["bayes@0"])] == told(stage.publish(order[1]))
+
+
+def test_a_refresh_renews_all_lines_at_once(serving: Stage) -> None:
+    """One line's new snapshot alone changes nothing: what is compared has the same age."""
+    assert [] == serving.publish("logistic@500")
+    (decision,) = serving.publish("bayes@500")
+
+    assert [("refreshed", "logistic@500", ["bayes@500"])] == told([decision])
+    assert "all lines published @500" == decision.reason
+
+
+def test_decisions_are_numbered_and_name_what_was_read(serving: Stage) -> None:
+    """An auditor can tell the order, and how far the inputs had been read."""
+    serving.learn(3)
+    (decision,) = serving.publish("logistic@500", "bayes@500")
+
+    assert (1, "evaluate") == (decision.number, decision.actor)
+    assert (3, 4) == (decision.inputs["examples"], decision.inputs["models"])
+
+
+def test_lines_at_different_instants_are_not_mixed(serving: Stage) -> None:
+    """An instant that one line skips is passed over when a later one is complete."""
+    assert [] == serving.publish("logistic@500", "logistic@1000")
+    decisions = serving.publish("bayes@1000")
+
+    assert [("refreshed", "logistic@1000", ["bayes@1000"])] == told(decisions)
+    assert [] == serving.publish("bayes@1001")
+
+
+def test_a_line_that_stays_away_is_waited_for_1000_examples(serving: Stage) -> None:
+    """Then the others are renewed without it, until it publishes again."""
+    serving.learn(500)
+    assert [] == serving.publish("logistic@500")
+    assert [] == serving.learn(STALE_EXAMPLES - 1)
+    (decision,) = serving.learn(1)
+    assert [("refreshed", "logistic@500", [])] == told([decision])
+    assert "some lines published @500" == decision.reason
+
+    assert [("refreshed", "logistic@1600", [])] == told(serving.publish("logistic@1600"))
+    assert [] == serving.publish("bayes@1700")
+    assert [("refreshed", "logistic@1700", ["bayes@1700"])] == told(
+        serving.publish("logistic@1700")
+    )
+
+
+def test_a_champion_that_stays_away_keeps_serving_as_it_is(serving: Stage) -> None:
+    """Without its champion nothing is renewed, and the decision says why."""
+    serving.learn(500)
+    serving.publish("bayes@500")
+    (decision,) = serving.learn(STALE_EXAMPLES)
+
+    assert [("refused", "logistic@0", ["bayes@0"])] == told([decision])
+    assert "logistic@500 refused, none is renewed: the line 'logistic' published nothing" == (
+        decision.reason
+    )
+
+
+@pytest.mark.parametrize(
+    ("live", "served", "n", "kind"),
+    [
+        (0.25, 0.25, 100, "refreshed"),
+        (0.2549, 0.25, 100, "refreshed"),
+        (0.2551, 0.25, 100, "refused"),
+        (0.9, 0.1, 49, "refreshed"),
+        (0.9, 0.1, 50, "refused"),
+        (None, 0.1, 100, "refreshed"),
+        (0.1, 0.9, 100, "refreshed"),
+    ],
+)
+def test_a_champion_that_has_diverged_is_not_served(
+    serving: Stage, live: float | None, served: float, n: int, kind: str
+) -> None:
+    """Worse by more than `divergence` over enough examples: refused, and none is renewed."""
+    serving.publish("bayes@500")
+    (decision,) = serving.publish("logistic@500", live=live, served=served, n=n)
+
+    assert kind == decision.kind
+    if kind == "refused":
+        assert [("refused", "logistic@0", ["bayes@0"])] == told([decision])
+        assert f"{live:.4f} live against {served:.4f} served" in decision.reason
+
+
+def test_divergence_of_a_regressor_is_a_share_of_its_error() -> None:
+    """Its unit is the label's, so what is too much is relative."""
+    pipeline = declare(
+        label=sml.Label(float, horizon="40s"), models={"logistic": linear_model.LinearRegression()}
+    )
+    stage = Stage(pipeline)
+    stage.publish("logistic@0")
+
+    assert ["refreshed"] == [
+        d.kind for d in stage.publish("logistic@500", live=1004.0, served=1000.0)
+    ]
+    assert ["refused"] == [
+        d.kind for d in stage.publish("logistic@1000", live=1006.0, served=1000.0)
+    ]
+
+
+def test_a_challenger_that_has_diverged_goes_on_shadowing(serving: Stage) -> None:
+    """Only what serves is guarded; a challenger is judged by its evidence."""
+    serving.publish("bayes@500", live=0.9, served=0.1)
+
+    assert ["refreshed"] == [d.kind for d in serving.publish("logistic@500")]
+
+
+def test_a_champion_that_answers_otherwise_than_it_says_is_not_served(serving: Stage) -> None:
+    """Signed as it is, its golden predictions are made again and must agree."""
+    taken = serving.snapshot("logistic@500")
+    lying = replace(taken, golden=(replace(taken.golden[0], answer=0.9),), signature=None)
+    signature = snapshots._sign(lying.encode(), KEY)
+    serving.publish("bayes@500")
+    (decision,) = serving.put(replace(lying, signature=signature))
+
+    assert [("refused", "logistic@0", ["bayes@0"])] == told([decision])
+    assert "expected golden answer 0 0.9, given 0.5" in decision.reason
+
+
+def test_a_model_that_answers_nan_is_never_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is quarantined where it learns, so that evaluate has nothing to refuse."""
+    monkeypatch.setattr(
+        linear_model.LogisticRegression, "predict_proba_one", lambda *_: {True: float("nan")}
+    )
+    records = [example(n, n % 2 == 0, {"amount": 1.0}) for n in range(20)]
+    outputs = Learn(shop, KEY).apply(records)
+
+    assert [b"bayes@20"] == [output.key for output in outputs if output.topic == "models"]
+    (alert,) = [orjson.loads(o.value or b"") for o in outputs if o.topic == "alerts"]
+    assert "expected a finite number, given nan" in alert["message"]
+
+
+def test_the_former_snapshot_and_the_first_one_go_on_as_shadows(serving: Stage) -> None:
+    """The predecessor shows what the switch was worth, the first what learning on is worth."""
+    sets = [
+        decision.serving
+        for version in (20, 40, 60)
+        for decision in serving.publish(f"logistic@{version}", f"bayes@{version}")
+    ]
+
+    assert [None, "logistic@40", "logistic@40"] == [s.first and s.first.model for s in sets]
+    assert sets[0].predecessor is not None
+    assert "logistic@0" == sets[0].predecessor.model
+
+
+# --- what is kept -----------------------------------------------------------------------------
+
+
+def test_challengers_snapshots_are_given_up_beyond_keep() -> None:
+    """Of snapshots that never served the newest `keep` stay; what served stays for good."""
+    stage = Stage(declare(keep=2))
+    for version in range(0, 100, 20):
+        stage.publish(f"logistic@{version}", f"bayes@{version}")
+
+    assert ["bayes@0", "bayes@20", "bayes@40"] == stage.tombstones()
+
+
+def test_what_shadows_now_is_not_given_up_however_old_it_is() -> None:
+    """While refreshes are refused the set that serves can be loaded again after a restart."""
+    stage = Stage(declare(keep=2))
+    stage.publish("logistic@0", "bayes@0")
+    for version in range(20, 200, 20):
+        stage.publish(f"bayes@{version}")
+        (decision,) = stage.publish(f"logistic@{version}", live=0.9, served=0.1)
+        assert [("refused", "logistic@0", ["bayes@0"])] == told([decision])
+    assert not {"logistic@0", "bayes@0"} & set(stage.tombstones())
+
+    stage.publish("logistic@200", "bayes@200")
+    assert "bayes@0" in stage.tombstones()
+    assert "logistic@0" not in stage.tombstones()
+
+
+def test_a_snapshot_published_again_is_refused(serving: Stage) -> None:
+    """A line's versions only grow: an old snapshot, genuine as it is, is not taken twice."""
+    old = serving.snapshot("logistic@0")
+    assert [] == serving.put(old)
+
+    assert ["repeated"] == serving.dead_letters()
+
+
+@pytest.mark.parametrize("value", [b"", b"{}", b"null", b'{"model": "logistic"}'])
+def test_what_is_no_snapshot_becomes_one_dead_letter(serving: Stage, value: bytes) -> None:
+    """A bad record on `models` changes nothing; our own tombstones are no bad records."""
+    outputs = serving.evaluate.apply([Record("models", 0, 9, b"logistic@9", value, 0)])
+    assert ["dead-letters"] == [output.topic for output in outputs]
+
+    assert [] == serving.evaluate.apply([Record("models", 0, 10, b"bayes@0", None, 0)])
+
+
+def test_what_is_no_example_becomes_one_dead_letter(serving: Stage) -> None:
+    """A bad record on `examples` is counted by nobody."""
+    outputs = serving.evaluate.apply([Record("examples", 0, 0, None, b"{", 0)])
+
+    assert [("dead-letters", "not_json")] == [
+        (output.topic, orjson.loads(output.value or b"")["reason"]) for output in outputs
+    ]
+
+
+# --- scores -----------------------------------------------------------------------------------
+
+
+def test_evaluations_are_published_every_1000_examples(serving: Stage) -> None:
+    """One per model: what served, each challenger, and the baselines."""
+    serving.learn(EVALUATE_EVERY - 1, said=0.75, shadows={"bayes": None})
+    assert [] == written(serving.outputs, "evaluations")
+    serving.learn(1, said=0.75, shadows={"bayes": None})
+    reports = [orjson.loads(r.value or b"") for r in written(serving.outputs, "evaluations")]
+
+    models = [report["model"] for report in reports]
+    assert ["served", "bayes"] == models[:2]
+    assert {EVALUATE_EVERY} == {report["n"] for report in reports if report["model"] == "served"}
+    served = reports[0]
+    positives = sum(n % 3 == 0 for n in range(EVALUATE_EVERY))
+    brier = (positives * 0.25**2 + (EVALUATE_EVERY - positives) * 0.75**2) / EVALUATE_EVERY
+    assert pytest.approx(brier, abs=1e-12) == served["scores"]["cumulative"]["brier"]
+    assert {"p50": 500, "p90": 500, "p99": 500} == served["delay_ms"]
+
+
+# --- order and state --------------------------------------------------------------------------
+
+
+def story(seed: int) -> Iterator[tuple[str, Any]]:
+    """What happens on both topics: examples, and every line's snapshots of each instant."""
+    rand = random.Random(seed)
+    learn = Learn(shop, KEY)
+    yield "models", written(learn.start(), "models")
+    offset = 2
+    for start in range(0, 100, 20):
+        examples = [
+            example(n, rand.random() < 0.4, {"amount": rand.random()})
+            for n in range(start, start + 20)
+        ]
+        yield "examples", examples
+        models = written(learn.apply(examples), "models", offset)
+        offset += len(models)
+        yield "models", models
+
+
+def renewed(outputs: list[Output]) -> list[tuple[str, Any]]:
+    """Which sets were written."""
+    decisions = [decode_decision(r.value, KEY) for r in written(outputs, "registry")]
+    return [(decision.kind, decision.serving) for decision in decisions]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_how_snapshots_and_examples_interleave_does_not_matter(seed: int) -> None:
+    """Read in any alternation and any batches, the same sets are written in the same order."""
+    rand = random.Random(seed)
+    told_ = list(story(seed))
+    in_order = Evaluate(shop, Keyring(KEY, {}))
+    expected = renewed([o for _, records in told_ for o in in_order.apply(records)])
+    queues = {
+        topic: [record for each, records in told_ if each == topic for record in records]
+        for topic in ("models", "examples")
+    }
+    evaluate, outputs = Evaluate(shop, Keyring(KEY, {})), list[Any]()
+    while any(queues.values()):
+        topic = rand.choice([topic for topic, queue in queues.items() if queue])
+        size = rand.choice([1, 1, 5, 50])
+        outputs += evaluate.apply(queues[topic][:size])
+        del queues[topic][:size]
+
+    assert 6 == len(expected)
+    assert expected == renewed(outputs), f"seed {seed}"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_state_written_and_taken_up_goes_on_alike(seed: int) -> None:
+    """Restored at any point, the stage writes the very bytes that it would have written."""
+    rand = random.Random(seed)
+    batches = [
+        records[start : start + 7]
+        for _, records in story(seed)
+        for start in range(0, len(records), 7)
+    ]
+    whole, evaluate = Evaluate(shop, Keyring(KEY, {})), Evaluate(shop, Keyring(KEY, {}))
+    for batch in batches:
+        if rand.random() < 0.5:
+            pieces = [(name, piece) for name, piece in evaluate.dirty() if piece is not None]
+            evaluate = Evaluate(shop, Keyring(KEY, {}))
+            evaluate.restore(pieces)
+        expected = [output.value for output in whole.apply(batch)]
+        assert expected == [output.value for output in evaluate.apply(batch)], f"seed {seed}"
+
+
+def test_serving_something_else_than_was_published_is_caught(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The check on interleaving notices a stage that renews a line as soon as it publishes."""
+
+    def hasty(self: Evaluate, version: int, outputs: list[Output]) -> None:
+        refs = {name: arrival.ref for name, arrival in self._waiting[version].items()}
+        if self._champion_line() in refs:
+            self._renew(version, refs, outputs)
+
+    monkeypatch.setattr(Evaluate, "_renew_if_complete", hasty)
+    stage = Stage()
+    assert [] != stage.publish("logistic@0")
