@@ -109,6 +109,8 @@ class Contest:
             What the guard found, if it found harm.
         """
         prediction, label, kind = example.prediction, example.label, self._rules.kind
+        # Only a vote can make evidence sufficient, and asking costs more than all that follows.
+        self.voted = False
         version = version_of(prediction.model)
         if line_of(prediction.model) != self._champion or version < self._since:
             return None  # made in another's reign, or in an earlier one of this line
@@ -123,8 +125,6 @@ class Contest:
                     and version_of(shadow.model) >= version
                 ):
                     evidence.add(prediction.ts, mine - loss(kind, label, shadow.prediction))
-        # Only a vote can make evidence sufficient, and asking costs more than all of the above.
-        self.voted = False
         for evidence in self._evidence.values():
             if evidence.close(watermark_ms):
                 self.voted = True

@@ -1,0 +1,262 @@
+"""Promotion through the whole loop: evidence replaces, the guard undoes, operators decide."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from river import dummy, linear_model, preprocessing
+
+import stream_ml as sml
+from stream_ml.codec import encode_command
+from stream_ml.evaluation.contest import Contest
+from stream_ml.records import Command, Example, Output, Prediction, Shadow, Source
+from stream_ml.signing import Operator
+from stream_ml.testing import Driver
+
+KEY = b"testing"
+MINUTE = 60_000
+START = 28_333_440 * MINUTE
+DAY = 24 * 60
+
+contest = sml.Pipeline(
+    "contest",
+    events=sml.Events(key="who", fields={"x": float}),
+    features=[sml.field("x")],
+    label=sml.Label(bool, horizon="10m"),
+    champion="plain",
+    models={
+        "plain": dummy.PriorClassifier(),
+        "better": preprocessing.StandardScaler() | linear_model.LogisticRegression(),
+    },
+    promotion=sml.Promotion(
+        refresh="6h", block="6h", guard_block="2h", block_pairs_min=20, first=100
+    ),
+)
+
+
+def declared(champion: str = "plain", **promotion: Any) -> sml.Pipeline:
+    """The contest with another champion or other rules."""
+    return replace(contest, champion=champion, promotion=replace(contest.promotion, **promotion))
+
+
+def world(first: int, last: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Events of minutes [first, last) and the labels that come in them: x tells, mostly."""
+    events, labels = [], []
+    for minute in range(first, last):
+        ts = START + minute * MINUTE
+        rand = random.Random(minute)
+        x = rand.uniform(-1, 1)
+        events.append({"event_id": f"e{minute}", "ts": ts, "who": "all", "x": x})
+        label = (x > 0) != (rand.random() < 0.1)
+        labels.append({"event_id": f"e{minute}", "ts": ts + 5 * MINUTE, "label": label})
+    return events, labels
+
+
+def run(driver: Driver, first: int, last: int) -> None:
+    """Let so many minutes pass."""
+    driver.feed(*world(first, last))
+
+
+def ask(driver: Driver, kind: str, id_: str, key: bytes = KEY, **members: Any) -> list[Any]:
+    """Put a command on the log, let it be read, and return what was decided of it."""
+    given = {"operator": "local", "actor": "ada", "reason": "to see", **members}
+    value = encode_command(Command(command_id=id_, kind=kind, ts=START, **given), key)
+    driver.log.append([Output("commands", b"contest", value)])
+    driver.run()
+    return [d for d in driver.read("registry") if d["command_id"] == id_]
+
+
+def kinds(driver: Driver) -> list[str]:
+    """What was decided, but for the refreshes."""
+    return [d["kind"] for d in driver.read("registry") if d["kind"] != "refreshed"]
+
+
+def test_a_better_challenger_replaces_the_champion_on_evidence() -> None:
+    """Nine blocks won in a row suffice; the old champion's line goes on in the winner's slot."""
+    driver = Driver(declared())
+
+    run(driver, 0, 4 * DAY)
+
+    assert ["bootstrap", "replaced"] == kinds(driver)
+    [decision] = [d for d in driver.read("registry") if d["kind"] == "replaced"]
+    assert decision["evidence"]["e_value"] >= decision["evidence"]["needed"] == 60
+    assert decision["evidence"]["wins"] >= 9
+    serving = decision["serving"]
+    assert serving["champion"]["model"].startswith("better@")
+    assert ["plain"] == list(serving["challengers"])
+    assert serving["predecessor"]["model"].startswith("plain@")
+    # The very snapshot that shadowed at that moment.
+    before = driver.read("registry")[decision["number"] - 1]["serving"]
+    assert before["challengers"]["better"] == serving["champion"]
+    driver.close()
+
+
+def test_manual_mode_leaves_it_to_operators() -> None:
+    """However good the evidence, nothing is replaced before somebody says so."""
+    driver = Driver(declared(mode="manual"))
+    run(driver, 0, 4 * DAY)
+    assert ["bootstrap"] == kinds(driver)
+
+    [answer] = ask(driver, "promote", "c1", model="better", expect="plain")
+
+    assert ("replaced", "ada", "to see") == (answer["kind"], answer["actor"], answer["reason"])
+    driver.close()
+
+
+def test_gated_mode_accepts_only_what_the_evidence_suffices_for() -> None:
+    """Too early a promotion is refused with the figures; once it suffices, an alert says so."""
+    driver = Driver(declared(mode="gated"))
+    run(driver, 0, DAY)
+    [early] = ask(driver, "promote", "c1", model="better", expect="plain")
+    assert "refused" == early["kind"]
+    assert "the evidence for better does not suffice: E is" in early["reason"]
+
+    run(driver, DAY, 4 * DAY)
+
+    assert ["challenger_ready"] == [alert["kind"] for alert in driver.read("alerts")]
+    [late] = ask(driver, "promote", "c2", model="better", expect="plain")
+    assert "replaced" == late["kind"]
+    driver.close()
+
+
+def test_a_forced_promotion_of_a_bad_model_is_rolled_back_within_two_blocks() -> None:
+    """The guard undoes it, says why, and what serves is the former champion's snapshot."""
+    driver = Driver(declared("better", mode="manual"))
+    run(driver, 0, DAY)
+    former = driver.read("registry")[-1]["serving"]["champion"]
+    ask(driver, "promote", "c1", model="plain", expect="better")
+
+    run(driver, DAY, DAY + 2 * 120 + 30)
+
+    assert ["bootstrap", "replaced", "rolled_back"] == kinds(driver)
+    undone = driver.read("registry")[-1]
+    assert former == undone["serving"]["champion"]
+    assert undone["serving"]["predecessor"] is None
+    assert ["plain"] == list(undone["serving"]["challengers"])
+    assert "guard: plain@" in undone["reason"]
+    assert ["guard"] == [alert["kind"] for alert in driver.read("alerts")]
+    assert driver.read("predictions")[-1]["model"] == former["model"]
+    driver.close()
+
+
+def test_after_a_rollback_nothing_is_refreshed_until_resume() -> None:
+    """What was rolled back to stays, and is renewed again once an operator resumes."""
+    driver = Driver(declared("better", mode="manual"))
+    run(driver, 0, DAY)
+    ask(driver, "promote", "c1", model="plain", expect="better")
+    run(driver, DAY, DAY + 300)
+    frozen = driver.read("registry")[-1]["serving"]
+
+    run(driver, DAY + 300, 3 * DAY)
+    assert frozen == driver.read("registry")[-1]["serving"]
+
+    ask(driver, "resume", "c2")
+    run(driver, 3 * DAY, 4 * DAY)
+    assert "refreshed" == driver.read("registry")[-1]["kind"]
+    driver.close()
+
+
+def test_a_command_that_expects_another_champion_is_refused() -> None:
+    """The answer names the champion that does serve; nothing is switched."""
+    driver = Driver(declared(mode="manual"))
+    run(driver, 0, 200)
+
+    [answer] = ask(driver, "promote", "c1", model="better", expect="better")
+
+    present = answer["serving"]["champion"]["model"]
+    assert f"promote refused: expected better to serve, but {present} does" == answer["reason"]
+    assert present.startswith("plain@")
+    driver.close()
+
+
+def test_the_same_command_twice_changes_things_once() -> None:
+    """Of a command id that was answered nothing more is said."""
+    driver = Driver(declared(mode="manual"))
+    run(driver, 0, 200)
+
+    first = ask(driver, "promote", "c1", model="better", expect="plain")
+    second = ask(driver, "promote", "c1", model="better", expect="plain")
+
+    assert first == second
+    assert ["bootstrap", "replaced"] == kinds(driver)
+    driver.close()
+
+
+def test_what_no_known_operator_signed_is_a_dead_letter() -> None:
+    """Unsigned, altered and strangers' commands are refused unread."""
+    driver = Driver(declared(mode="manual"))
+    run(driver, 0, 200)
+    command = Command("c1", "promote", START, "local", "ada", "to see", "plain", "better")
+    signed = encode_command(command, KEY)
+    unsigned = signed[: signed.rindex(b',"signature"')] + b"}"
+    altered = signed.replace(b'"ada"', b'"eve"')
+    stranger = encode_command(replace(command, operator="eve"), b"eve's")
+
+    driver.log.append([Output("commands", b"c", v) for v in (unsigned, altered, stranger)])
+    driver.run()
+
+    reasons = [letter["reason"] for letter in driver.read("dead-letters")]
+    assert ["unsigned", "signature", "unknown_operator"] == reasons
+    assert ["bootstrap"] == kinds(driver)
+    driver.close()
+
+
+def test_a_role_may_do_what_it_says_and_no_more() -> None:
+    """A guard may pause and not promote; the refusal says so."""
+    driver = Driver(declared(mode="manual"), operators={"gus": Operator(b"gus's", "guard")})
+    run(driver, 0, 200)
+
+    [promote] = ask(
+        driver, "promote", "c1", b"gus's", operator="gus", model="better", expect="plain"
+    )
+    [pause] = ask(driver, "pause", "c2", b"gus's", operator="gus")
+
+    assert "promote refused: gus is guard, which may not promote" == promote["reason"]
+    assert "paused" == pause["kind"]
+    driver.close()
+
+
+def test_pause_stops_renewing_and_replacing_until_resume() -> None:
+    """While paused what serves stays as it is, whatever the evidence."""
+    driver = Driver(declared())
+    run(driver, 0, DAY)
+    ask(driver, "pause", "c1")
+    run(driver, DAY, 5 * DAY)
+    assert "paused" == driver.read("registry")[-1]["kind"]
+
+    ask(driver, "resume", "c2")
+    run(driver, 5 * DAY, 6 * DAY)
+
+    assert "replaced" in kinds(driver)
+    driver.close()
+
+
+def _example(offset: int, *, fallback: bool) -> Example:
+    prediction = Prediction(
+        f"e{offset}",
+        "k",
+        START,
+        Source(0, offset),
+        "better@20",
+        19,
+        0.5,
+        fallback,
+        {"x": 1.0},
+        {"predecessor": Shadow("plain@10", 0.4)},
+    )
+    return Example(prediction, label=True, label_ts=START, label_source=Source(0, offset))
+
+
+def test_no_answer_where_the_predecessor_has_one_is_harm_at_once() -> None:
+    """NaN, or a score out of range, is no answer: the guard does not wait for a block."""
+    judged = Contest(contest.rules)
+    judged.start("better@20", ["plain"])
+    judged.watch(on=True)
+
+    assert judged.add(_example(0, fallback=False), START, "plain@10") is None
+    harm = judged.add(_example(1, fallback=True), START, "plain@10")
+
+    assert harm is not None
+    assert "better@20 has no answer where plain@10 has one" == harm.reason
