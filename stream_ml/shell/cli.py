@@ -156,7 +156,12 @@ def _run(arguments: Sequence[str] | None) -> None:
         given = parser().parse_args(arguments)
     except SystemExit:
         return  # argparse has printed the help or the version
-    options = {name: getattr(given, name, None) for name in SETTINGS}
+    # A command's own arguments may have the name of a setting that no option sets, such as `key`.
+    options = {
+        name: getattr(given, name, None)
+        for name, setting in SETTINGS.items()
+        if setting.option is not None
+    }
     given.run(given, Settings.load(options))
 
 
