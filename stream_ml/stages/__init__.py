@@ -1,1 +1,1 @@
-"""Placeholder: written with the first module of this room."""
+"""The stages: predict, join, learn, evaluate. Each is one fold; its header states its rules."""
