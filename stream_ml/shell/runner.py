@@ -200,8 +200,13 @@ class Runner:
         self._flow()
         self.commit()
         if self.serving.lineup() is None:
-            why = "; ".join(self.serving.refusals) or "no serving set is on the registry"
-            raise StreamMLError(f"nothing can serve: {why}")
+            raise StreamMLError(f"nothing can serve: {self._why_not()}")
+
+    def _why_not(self) -> str:
+        missing = ", ".join(map(str, self.serving.missing()))
+        if missing:
+            return f"the newest serving set names snapshots that `models` lacks, at {missing}"
+        return "; ".join(self.serving.refusals) or "no serving set of ours is on the registry"
 
     def _load_serving(self) -> None:
         for records in self._scan("registry", 0, 0):
