@@ -56,6 +56,7 @@ from stream_ml.records import (
     line_of,
 )
 from stream_ml.signing import ROLES
+from stream_ml.stages.intake import parsed
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -334,12 +335,7 @@ class Evaluate:
 
     def parse(self, record: Record) -> Command | BadRecord:
         """The command in `record`, or what is wrong with it; kept as the record's memo."""
-        if record.memo is None:
-            try:
-                record.memo = decode_command(record.value, self._keyring)
-            except BadRecord as error:
-                record.memo = error
-        return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+        return parsed(record, lambda record: decode_command(record.value, self._keyring))
 
     def _command(self, record: Record, outputs: list[Output]) -> None:
         command = self.parse(record)

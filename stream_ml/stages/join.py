@@ -29,6 +29,7 @@ import orjson
 from stream_ml.codec import dead_letter, decode_example, decode_prediction, encode, encode_example
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Label, Output, Prediction, Record, Source
+from stream_ml.stages.intake import parsed, refuse_future
 from stream_ml.stages.seen import SeenIds
 
 if TYPE_CHECKING:
@@ -92,23 +93,12 @@ class Join:
 
     def parse(self, record: Record) -> Label | BadRecord:
         """The label in `record`, or what is wrong with it; kept as the record's memo."""
-        if record.memo is None:
-            try:
-                record.memo = self._pipeline.label_codec.decode(record.value)
-                self._refuse_future(record, record.memo)
-            except BadRecord as error:
-                record.memo = error
-        return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+        return parsed(record, self._decode)
 
-    def _refuse_future(self, record: Record, label: Label) -> None:
-        skew = self._pipeline.skew_ms
-        if label.ts > record.append_ms + skew:
-            raise BadRecord(
-                "from_the_future",
-                "$.ts",
-                f"expected at most {skew} ms past its arrival at {record.append_ms}, "
-                f"given {label.ts}",
-            )
+    def _decode(self, record: Record) -> Label:
+        label = self._pipeline.label_codec.decode(record.value)
+        refuse_future(record, label.ts, self._pipeline.skew_ms, "ts")
+        return label
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in predictions or labels of one partition."""

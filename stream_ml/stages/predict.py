@@ -21,6 +21,7 @@ import orjson
 from stream_ml.codec import dead_letter, encode, encode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
+from stream_ml.stages.intake import parsed, refuse_future
 from stream_ml.stages.seen import SeenIds
 
 if TYPE_CHECKING:
@@ -56,23 +57,12 @@ class Predict:
 
     def parse(self, record: Record) -> Event | BadRecord:
         """The event in `record`, or what is wrong with it; kept as the record's memo."""
-        if record.memo is None:
-            try:
-                record.memo = self._pipeline.event_codec.decode(record.value)
-                self._refuse_future(record, record.memo)
-            except BadRecord as error:
-                record.memo = error
-        return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+        return parsed(record, self._decode)
 
-    def _refuse_future(self, record: Record, event: Event) -> None:
-        skew = self._pipeline.skew_ms
-        if event.ts > record.append_ms + skew:
-            raise BadRecord(
-                "from_the_future",
-                f"$.{self._pipeline.events.time}",
-                f"expected at most {skew} ms past its arrival at {record.append_ms}, "
-                f"given {event.ts}",
-            )
+    def _decode(self, record: Record) -> Event:
+        event = self._pipeline.event_codec.decode(record.value)
+        refuse_future(record, event.ts, self._pipeline.skew_ms, self._pipeline.events.time)
+        return event
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in events of one partition."""
