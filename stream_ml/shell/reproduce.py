@@ -121,26 +121,29 @@ def reproduce(
         key: what snapshots and decisions are signed with.
         predictions: those to make again.
     """
-    asked: dict[str, list[tuple[Prediction, str, Answer]]] = {}
-    for prediction in predictions:
-        for slot, model, logged in _logged(prediction):
-            asked.setdefault(model, []).append((prediction, slot, logged))
+    asked: dict[str, list[tuple[int, Prediction, str, Answer]]] = {}
+    questions = ((each, *logged) for each in predictions for logged in _logged(each))
+    for number, (prediction, slot, model, logged) in enumerate(questions):
+        asked.setdefault(model, []).append((number, prediction, slot, logged))
     refs = _refs(log, key)
     done = Reproduced()
-    for model, questions in asked.items():
+    answers: list[tuple[int, Again]] = []
+    for model, each in asked.items():
         try:
             learner = _open(log, pipeline, key, model, refs)
         except (SnapshotRefused, BadRecord) as refusal:
-            done.refused[str(refusal)] += len(questions)
+            done.refused[str(refusal)] += len(each)
             continue
         if learner is None:
-            done.dropped[model] += len(questions)
+            done.dropped[model] += len(each)
             continue
-        for prediction, slot, logged in questions:
+        for number, prediction, slot, logged in each:
             again = _ask(learner, pipeline, prediction)
             if slot == "champion" and prediction.fallback and again is None:
                 again = pipeline.fallback
-            done.answers.append(Again(prediction.event_id, slot, model, logged, again))
+            answers.append((number, Again(prediction.event_id, slot, model, logged, again)))
+    # In the order in which they were asked for, not by model.
+    done.answers = [again for _, again in sorted(answers, key=lambda pair: pair[0])]
     return done
 
 

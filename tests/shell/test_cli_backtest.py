@@ -62,6 +62,10 @@ def test_everything_under_stable_names(cli: Cli, files: list[str]) -> None:
     assert set(found["seconds"]) == {"publish", "work"}
     assert found["alerts"] == {}
     assert found["written"] == []
+    assert found["report"]["examples"] == 1_190
+    [ladder] = found["report"]["ladders"]
+    assert (ladder["champion"], ladder["challenger"], ladder["pairs"]) == ("plain", "scaled", 1_190)
+    assert found["report"]["gaps"] == []
 
 
 def test_text_for_people(cli: Cli, files: list[str]) -> None:
@@ -75,6 +79,18 @@ def test_text_for_people(cli: Cli, files: list[str]) -> None:
     assert "champion      plain@1000" in lines
     assert "scores over everything" in lines
     assert any(line.startswith("served  plain@1000") for line in lines)
+
+
+def test_the_bound_on_request(cli: Cli, files: list[str]) -> None:
+    """With --live there are tables by month with a learner that predicts live among the rest."""
+    found = cli("backtest", *files, *AS_JSON, "--live").json
+    text = cli("backtest", *files, "--pipeline", TOY, "--live").out
+
+    total = found["report"]["months"][-1]
+    assert "live" in total["scores"]
+    assert "served  scaled" in text
+    assert "  live" in text
+    assert "  live" not in cli("backtest", *files, "--pipeline", TOY).out
 
 
 def test_one_file_or_several_or_a_pipe(

@@ -11,6 +11,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.shell.progress import Progress
 from stream_ml.shell.replay import (
     decisions,
+    evaluations,
     examples,
     output_of,
     publish_all,
@@ -94,3 +95,16 @@ def test_decisions_are_believed_only_with_their_signature() -> None:
         with pytest.raises(BadRecord, match="signature"):
             list(decisions(log, b"another"))
         assert [d.number for d in decisions(log, None)] == [0]
+
+
+def test_how_models_stood_is_read_back() -> None:
+    """The evaluations come as the nouns that they are, evidence and all."""
+    with SqliteLog.create(MEMORY) as log:
+        replay(log, toy, KEY, outputs(1_100))
+        found = list(evaluations(log))
+
+    assert [each.model for each in found][:2] == ["served", "scaled"]
+    assert found[0].n == 1_000
+    assert found[0].evidence is None
+    assert found[1].evidence is not None
+    assert found[1].evidence["e_value"] > 0

@@ -13,6 +13,7 @@ import pytest
 from stream_ml.errors import UsageError
 from stream_ml.records import (
     Decision,
+    Evaluation,
     Example,
     ModelRef,
     Prediction,
@@ -79,6 +80,12 @@ def decision(
     serving = ServingSet(ModelRef(champion, "d", 0), {}, before, frozen)
     ts = JANUARY_MS + number * HOUR_MS
     return Decision(number, kind, ts, "ann", "why not", serving, {}, previous="", evidence=evidence)
+
+
+def evaluation(model: str, hour: int, evidence: dict[str, Any] | None) -> Evaluation:
+    """How a model stands at that hour of January, its evidence above all."""
+    ts = JANUARY_MS + hour * HOUR_MS
+    return Evaluation(model, f"{model}@1", ts, 1, {}, 1.0, {}, evidence)
 
 
 def binary(examples: list[Example], **arguments: Any) -> Report:
@@ -259,6 +266,226 @@ def test_gain_of_a_refresh_is_measured_while_it_served() -> None:
     assert summary["mean_gain"] == pytest.approx(0.12)
     assert "refreshes: 3; of 1 with at least 200 labels, 1 beat their predecessor" in report.text()
     assert "mean +0.1200, worst +0.1200 (sgd@2, 210 labels)" in report.text()
+
+
+def test_live_is_scored_on_the_examples_of_the_others() -> None:
+    """The bound has a column of its own, of the examples that everyone answered."""
+    report = binary([])
+    report.add(example(JANUARY_MS, True, 0.5), {"live": None})
+    report.add(example(JANUARY_MS + 1, True, 0.5, first=0.6), {"live": 0.9})
+    report.add(example(JANUARY_MS + 2, True, 0.5, first=0.6), {"live": 0.7})
+
+    total = report.months()[-1]
+
+    assert list(total.scores) == ["served", "first", "live", "prior"][: len(total.scores)]
+    assert (total.n, total.scores["live"]["Brier"]) == (2, pytest.approx((0.01 + 0.09) / 2))
+    assert "share true  served   first    live" in report.text()
+
+
+def report_of_a_gap() -> Report:
+    """Examples before and after a replacement; every answer is a power of one half.
+
+    The first of them is scored by nobody, for the prior does not know a label yet.
+    """
+    report = binary(
+        [],
+        decisions=[
+            decision(0, "bootstrap", "sgd@0"),
+            decision(1, "refreshed", "sgd@1", "sgd@0", first="sgd@1"),
+            decision(5, "replaced", "adagrad@2", "sgd@1", first="sgd@1"),
+        ],
+    )
+    for hour, model, served in ((2, "sgd@1", 4), (3, "sgd@1", 4), (6, "adagrad@2", 1)):
+        settled = {"adagrad@2": 0.25} if hour > 5 else {}
+        report.add(
+            example(JANUARY_MS + hour * HOUR_MS, True, 0.5**served, model=model, first=0.5**4),
+            {"live": 0.5, "adagrad@1": 0.5**3, **settled},
+        )
+    return report
+
+
+def test_gap_is_told_as_the_share_that_was_closed() -> None:
+    """Of three bits between first and live, serving closed none, then all: half on average."""
+    everything, since = report_of_a_gap().gaps()
+
+    bit = math.log(2)
+    assert (everything.since, everything.n, since.since, since.n) == ("all", 2, "adagrad@2", 1)
+    assert everything.losses == pytest.approx(
+        {"first": 4 * bit, "adagrad@1": 3 * bit, "served": 2.5 * bit, "live": bit}
+    )
+    assert everything.closed == pytest.approx(1 / 2)
+    assert since.closed == pytest.approx(1)
+    assert list(report_of_a_gap().as_dict()["gaps"][0]) == [
+        "since",
+        "n",
+        "losses",
+        "closed",
+        "parts",
+    ]
+
+
+def test_gap_is_split_into_recipe_youth_and_learning_on() -> None:
+    """Each frozen copy on the way from first to live takes the part that is due to it."""
+    everything, since = report_of_a_gap().gaps()
+
+    bit = math.log(2)
+    assert everything.parts == pytest.approx({"tuning": bit, "learning_on": 2 * bit})
+    assert since.parts == pytest.approx({"tuning": bit, "youth": bit, "learning_on": bit})
+    text = report_of_a_gap().text()
+    assert (
+        "log loss since  examples   first  adagrad@1  adagrad@2  served    live  gap closed\n"
+        "all                    2  2.7726     2.0794          -  1.7329  0.6931       50.0%\n"
+        "adagrad@2              1  2.7726     2.0794     1.3863  0.6931  0.6931      100.0%\n"
+    ) in text
+    assert (
+        "since adagrad@2 the gap is made of tuning 0.6931, youth 0.6931, learning on 0.6931\n"
+    ) in text
+
+
+def test_no_gap_without_the_bound_or_a_first_model() -> None:
+    """Without `live` nothing is said of a gap, nor where the first model is as good."""
+    assert binary([example(JANUARY_MS, True, 0.5, first=0.5)]).gaps() == []
+    report = binary([], decisions=[decision(0, "bootstrap", "sgd@0", first="sgd@0")])
+    report.add(example(JANUARY_MS, True, 0.5, first=0.5), {"live": 0.5})
+
+    [gap] = report.gaps()
+
+    assert (gap.closed, gap.parts) == (None, {"learning_on": 0})
+
+
+def test_switches_say_what_they_gained() -> None:
+    """A rollback is held to what it undid, a replacement to what it replaced and to its line."""
+    report = binary(
+        [
+            # sgd@2 and its renewal sgd@3 lose against sgd@1, their predecessor.
+            *[
+                example(
+                    JANUARY_MS + 2 * HOUR_MS + i,
+                    True,
+                    0.5,
+                    model=f"sgd@{2 + i}",
+                    predecessor=Shadow("sgd@1", 1.0),
+                    tree=0.5,
+                )
+                for i in range(2)
+            ],
+            # tree@4 wins against sgd@1, and goes on as tree@5 against sgd@5, which is as good.
+            example(
+                JANUARY_MS + 5 * HOUR_MS,
+                True,
+                1.0,
+                model="tree@4",
+                predecessor=Shadow("sgd@1", 0.5),
+                sgd=Shadow("sgd@1", 0.5),
+            ),
+            example(JANUARY_MS + 6 * HOUR_MS, True, 1.0, model="tree@5", sgd=1.0),
+            # Another line serves: this one counts no more.
+            example(JANUARY_MS + 8 * HOUR_MS, True, 1.0, model="oak@6", sgd=0.0),
+        ],
+        decisions=[
+            decision(0, "refreshed", "sgd@1"),
+            decision(1, "refreshed", "sgd@3", "sgd@1"),
+            decision(3, "rolled_back", "sgd@1"),
+            decision(
+                4,
+                "replaced",
+                "tree@4",
+                "sgd@1",
+                evidence={"wins": 9, "losses": 0, "e_value": 102.3, "needed": 60.0},
+            ),
+            decision(7, "replaced", "oak@6", "tree@5"),
+        ],
+    )
+
+    back, replaced, last = report.switches()
+
+    assert (back.kind, back.model, back.former) == ("rolled_back", "sgd@1", "sgd@3")
+    assert (back.n, back.gain, back.line_n, back.line_gain) == (2, 0.25, 0, None)
+    assert (replaced.model, replaced.former) == ("tree@4", "sgd@1")
+    assert (replaced.n, replaced.gain) == (1, 0.25)
+    assert (replaced.line_n, replaced.line_gain) == (2, 0.125)
+    assert (last.model, last.former, last.n) == ("oak@6", "tree@4", 0)
+    text = report.text()
+    assert "  Brier that its successors had cost against it: +0.2500 (2 labels)\n" in text
+    assert (
+        "  evidence: E 102.3 of 60, from 9 blocks won and 0 lost\n"
+        "  Brier gained against sgd@1 while that was its predecessor: +0.2500 (1 labels)\n"
+        "  Brier gained, tree against sgd over refreshes, until another line served: +0.1250 "
+        "(2 labels)\n"
+    ) in text
+    assert [s["kind"] for s in report.as_dict()["switches"]] == [
+        "rolled_back",
+        "replaced",
+        "replaced",
+    ]
+
+
+def test_ladder_shows_how_long_luck_lasts() -> None:
+    """Who does better alternates by day: variance grows up to a day, which is suggested."""
+    report = binary(
+        [
+            example(
+                JANUARY_MS + hour * HOUR_MS,
+                True,
+                0.5,
+                tree=1.0 if hour // 24 % 2 else 0.5 - 0.75**0.5 + 0.5,
+            )
+            for hour in range(40 * 24)
+        ]
+    )
+
+    [ladder] = report.ladders()
+
+    assert (ladder.champion, ladder.challenger, ladder.pairs) == ("sgd", "tree", 960)
+    assert ladder.block_ms == DAY_MS
+    assert (
+        "champion  challenger  examples   1h   6h    1d  suggested block\n"
+        "sgd       tree             960  1.0  6.0  24.0               1d\n"
+    ) in report.text()
+    assert report.as_dict()["ladders"][0]["block_ms"] == DAY_MS
+
+
+def test_a_run_too_short_for_a_ladder_shows_none() -> None:
+    """Where no length has thirty blocks, nothing is said of luck."""
+    report = binary([example(JANUARY_MS + i, True, 0.1 * i, tree=0.5) for i in range(9)])
+
+    assert "how long luck lasts" not in report.text()
+    assert [each.block_ms for each in report.ladders()] == [None]
+
+
+def test_evidence_is_kept_by_challenger_with_the_moment_that_decided() -> None:
+    """What evaluations say of each challenger is drawn, and so is the replacement itself."""
+    report = binary([example(JANUARY_MS, True, 0.5, tree=0.5)])
+    for hour, wins in ((1, 0), (2, 8)):
+        figures = {"wins": wins, "losses": 0, "e_value": 2.0**wins, "needed": 60.0}
+        report.evaluate(evaluation("tree", hour, figures))
+    report.evaluate(evaluation("served", 2, None))
+    report.decide(
+        decision(
+            3,
+            "replaced",
+            "tree@4",
+            evidence={"wins": 9, "losses": 0, "e_value": 102.3, "needed": 60.0},
+        )
+    )
+    report.evaluate(evaluation("sgd", 4, {"wins": 0, "losses": 0, "e_value": 1.0, "needed": 60.0}))
+
+    at = [JANUARY_MS + hour * HOUR_MS for hour in range(5)]
+    assert report.evidence == {
+        "tree": [(at[1], 1.0, 0), (at[2], 256.0, 8), (at[3], 102.3, 9)],
+        "sgd": [(at[4], 1.0, 0)],
+    }
+    assert report.needed == 60
+
+
+def test_evidence_is_drawn_where_there_is_any(tmp_path: Path) -> None:
+    """The picture of the evidence is there with evaluations, resets and all."""
+    report = Report("binary", run_of_weeks("binary"), horizon_ms=DAY_MS)
+    for hour, wins in ((1, 0), (30, 3), (60, 0), (90, 1)):
+        figures = {"wins": wins, "losses": 0, "e_value": 2.0**wins, "needed": 60.0}
+        report.evaluate(evaluation("tree", hour, figures))
+
+    assert "evidence.png" in [path.name for path in draw(report, tmp_path)]
 
 
 def test_delays_are_exact_quantiles() -> None:

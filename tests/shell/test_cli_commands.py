@@ -1,0 +1,351 @@
+"""`promote`, `rollback`, `pause`, `resume`: asked for, answered, trusted, and by whom."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from cli_toy import outputs, toy
+
+from stream_ml.codec import encode_command, encode_decision
+from stream_ml.errors import CommandRefused, NoAnswer, StreamMLError
+from stream_ml.records import Command, Output
+from stream_ml.shell.audit import entries
+from stream_ml.shell.client import ask
+from stream_ml.shell.commands import asking
+from stream_ml.shell.runner import Runner
+from stream_ml.shell.settings import Settings
+from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.signing import Operator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Cli
+
+OWN = b"own." * 8
+ANA, GUS, OLA = b"ana." * 8, b"gus." * 8, b"ola." * 8
+OPERATORS = {
+    "ana": Operator(ANA, "operator"),
+    "gus": Operator(GUS, "guard"),
+    "ola": Operator(OLA, "observer"),
+}
+
+
+@pytest.fixture
+def runner() -> Iterator[Runner]:
+    """A worker on a log in memory, on which the second set of models serves."""
+    with (
+        SqliteLog.create(MEMORY) as log,
+        Runner(log, toy, OWN, operators=OPERATORS) as runner,
+    ):
+        log.append(outputs(600))
+        runner.run()
+        yield runner
+
+
+def _command(kind: str = "promote", **members: Any) -> Command:
+    given = {"operator": "ana", "expect": "plain", "model": "scaled", **members}
+    return Command(
+        command_id=given.pop("command_id", "c1"),
+        kind=kind,
+        ts=1,
+        actor="Ana",
+        reason="because",
+        **given,
+    )
+
+
+def _ask(runner: Runner, command: Command, key: bytes, **options: Any) -> Any:
+    """Ask, while the worker works as long as one waits."""
+    given = {"verifying_key": OWN, "wait": lambda _: runner.run(), "timeout_s": 5.0, **options}
+    return ask(runner._log, command, key, **given)
+
+
+def test_an_operator_promotes(runner: Runner) -> None:
+    """The answer is the decision, with who asked and why."""
+    decision = _ask(runner, _command(), ANA)
+
+    assert (decision.kind, decision.actor, decision.reason) == ("replaced", "Ana", "because")
+    assert decision.serving.champion.model == "scaled@500"
+    assert decision.command_id == "c1"
+
+
+def test_the_same_command_twice(runner: Runner) -> None:
+    """The second one is answered with the first one's decision, and nothing more is sent."""
+    first = _ask(runner, _command(), ANA)
+    second = _ask(runner, _command(), ANA, wait=lambda _: pytest.fail("it has its answer"))
+
+    assert first == second
+    assert runner._log.end_offset("commands", 0) == 1
+
+
+def test_two_who_ask_at_once(runner: Runner) -> None:
+    """Where the same command lies there twice before anybody answers, it is carried out once."""
+    log = runner._log
+    for _ in range(2):
+        log.append([Output("commands", b"toy", encode_command(_command(), ANA))])
+
+    decision = _ask(runner, _command(), ANA)
+
+    assert decision.kind == "replaced"
+    assert [e.decision.kind for e in entries(log, OWN)].count("replaced") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "reason"),
+    [
+        (
+            _command(expect="scaled"),
+            ANA,
+            "promote refused: expected scaled to serve, but plain@500 does",
+        ),
+        (_command(operator="gus"), GUS, "promote refused: gus is guard, which may not promote"),
+        (
+            _command("pause", operator="ola"),
+            OLA,
+            "pause refused: ola is observer, which may not pause",
+        ),
+        (
+            _command(model="plain"),
+            ANA,
+            ("promote refused: expected a challenger that shadows now (scaled@500), given 'plain'"),
+        ),
+    ],
+    ids=["expect", "guard", "observer", "no-challenger"],
+)
+def test_refused(runner: Runner, command: Command, key: bytes, reason: str) -> None:
+    """What may not be done is answered with the reason, and nothing changes."""
+    decision = _ask(runner, command, key)
+
+    assert (decision.kind, decision.reason) == ("refused", reason)
+    assert decision.serving.champion.model == "plain@500"
+
+
+@pytest.mark.parametrize(
+    ("command", "key", "reason"),
+    [
+        (_command(operator="eve"), ANA, "unknown_operator at $.operator"),
+        (_command(operator="gus"), ANA, "signature at $.signature"),
+        (_command(operator="local"), ANA, "signature at $.signature"),
+        (_command("shutdown"), ANA, "unknown_command at $.kind"),
+    ],
+    ids=["unknown-operator", "another's-key", "not-the-own-key", "unknown-command"],
+)
+def test_not_trusted(runner: Runner, command: Command, key: bytes, reason: str) -> None:
+    """What nobody has signed who may is a dead letter, and whoever asked is told at once."""
+    with pytest.raises(CommandRefused, match=re.escape(f"refused the command: {reason}")):
+        _ask(runner, command, key)
+
+    assert [e.decision.kind for e in entries(runner._log, OWN)][-1] == "refreshed"
+
+
+def test_unsigned_and_altered_commands(runner: Runner) -> None:
+    """No byte of a signed command can be changed, and none can be sent without a signature."""
+    signed = encode_command(_command(), ANA)
+    unsigned = signed[: signed.rfind(b',"signature"')] + b"}"
+    altered = [
+        signed[:at] + bytes([signed[at] ^ 1]) + signed[at + 1 :] for at in range(len(signed))
+    ]
+    log = runner._log
+    log.append([Output("commands", b"toy", value) for value in [unsigned, *altered]])
+
+    runner.run()
+
+    assert [e.decision.kind for e in entries(log, OWN)] == ["bootstrap", "refreshed"]
+    assert log.end_offset("dead-letters", 0) == len(signed) + 1
+
+
+def test_nobody_answers(runner: Runner) -> None:
+    """After the time that was given one is told so; the command stays, and may be asked again."""
+    now = iter(range(100))
+
+    with pytest.raises(NoAnswer, match=r"pause: no answer within 3 s; .* --id c1, which"):
+        _ask(
+            runner,
+            _command("pause"),
+            ANA,
+            wait=lambda _: None,
+            clock=lambda: float(next(now)),
+            timeout_s=3.0,
+        )
+
+    assert _ask(runner, _command("pause"), ANA).kind == "paused"
+
+
+def test_an_answer_that_the_worker_did_not_give(runner: Runner) -> None:
+    """A decision that is not signed with the worker's key answers nothing."""
+    log = runner._log
+    forged = replace(list(entries(log, OWN))[-1].decision, command_id="c1", reason="trust me")
+    with SqliteLog.create(MEMORY) as other:
+        other.append([Output("registry", b"toy", encode_decision(forged, b"mine"))])
+
+        with pytest.raises(NoAnswer):
+            ask(other, _command(), ANA, verifying_key=OWN, timeout_s=0.0)
+        assert ask(other, _command(), ANA).reason == "trust me"  # without a key, nothing is checked
+
+
+def test_nothing_to_command() -> None:
+    """Where nothing serves yet, one is told how to start."""
+    with (
+        SqliteLog.create(MEMORY) as log,
+        pytest.raises(StreamMLError, match="nothing serves on this log yet"),
+    ):
+        ask(log, _command(), ANA)
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A log in a file whose worker works whenever a command line waits."""
+    path = tmp_path / "stream_ml.sqlite"
+    key = Settings().signing_key(str(path))
+    with SqliteLog.create(path) as log, Runner(log, toy, key) as runner:
+        log.append(outputs(600))
+        runner.run()
+
+    def ask_and_work(log: SqliteLog, command: Command, signing_key: bytes, **options: Any) -> Any:
+        with SqliteLog.open(path) as own:
+            operators = {"gus": Operator(GUS, "guard")}
+            with Runner(own, toy, key, operators=operators) as runner:
+                return ask(log, command, signing_key, wait=lambda _: runner.run(), **options)
+
+    monkeypatch.setattr(asking, "ask", ask_and_work)
+    return path
+
+
+@pytest.mark.usefixtures("answered")
+def test_a_walk_of_commands(cli: Cli) -> None:
+    """Each is printed with its decision; the actor is the system's user where none is named."""
+    user = pwd.getpwuid(os.getuid()).pw_name
+    promoted = cli("promote", "scaled@500", "--expect", "plain@500", "--reason", "try it")
+    paused = cli("pause", "--reason", "hold on", "--actor", "ana")
+    back = cli("rollback", "--expect", "scaled", "--reason", "no good", "--format", "json")
+    resumed = cli("resume", "--reason", "go on")
+
+    assert (promoted.code, promoted.out) == (
+        0,
+        f"replaced: scaled@500 serves (decision 2, by {user}: try it)\n",
+    )
+    assert paused.out == "paused: scaled@500 serves (decision 3, by ana: hold on)\n"
+    assert (back.code, back.json["accepted"], back.json["kind"], back.json["champion"]) == (
+        0,
+        True,
+        "rolled_back",
+        "plain@500",
+    )
+    assert resumed.out == f"resumed: plain@500 serves (decision 5, by {user}: go on)\n"
+
+
+@pytest.mark.usefixtures("answered")
+def test_a_refusal_names_the_champion(cli: Cli) -> None:
+    """It exits with 4 and says what serves; a machine is told the same on standard output."""
+    rollback = ("rollback", "--expect", "scaled", "--reason", "no good")
+    text = cli(*rollback, "--id", "r1")
+    json = cli(*rollback, "--id", "r1", "--format", "json")
+
+    message = "rollback refused: expected scaled to serve, but plain@500 does"
+    assert (text.code, text.out, text.err) == (4, "", f"stream-ml: {message}\n")
+    assert (json.code, json.err) == (4, f"stream-ml: {message}\n")
+    assert (json.json["accepted"], json.json["champion"], json.json["reason"]) == (
+        False,
+        "plain@500",
+        message,
+    )
+
+
+@pytest.mark.usefixtures("answered")
+def test_an_operator_with_a_key_of_their_own(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The role decides what they may; where it does not suffice, the champion is named."""
+    monkeypatch.setenv("STREAM_ML_OPERATOR", "gus")
+    monkeypatch.setenv("STREAM_ML_OPERATOR_KEY", ANA.hex())
+    wrong = cli("pause", "--reason", "x")
+    monkeypatch.setenv("STREAM_ML_OPERATOR_KEY", GUS.hex())
+    paused = cli("pause", "--reason", "x")
+    refused = cli("resume", "--reason", "x")
+
+    assert wrong.code == 4
+    assert "the worker refused the command: signature at $.signature" in wrong.err
+    assert paused.code == 0
+    assert (refused.code, refused.err) == (
+        4,
+        "stream-ml: resume refused: gus is guard, which may not resume; plain@500 serves\n",
+    )
+
+
+def test_without_a_key(cli: Cli, answered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has no key to sign with is told where to get one; who has their own need no other."""
+    answered.with_name("stream_ml.sqlite.key").unlink()
+    keyless = cli("pause", "--reason", "x")
+    monkeypatch.setenv("STREAM_ML_OPERATOR", "gus")
+    monkeypatch.setenv("STREAM_ML_OPERATOR_KEY", GUS.hex())
+    own = cli("pause", "--reason", "x")
+
+    assert (keyless.code, keyless.err) == (
+        2,
+        (
+            "stream-ml: stream_ml.sqlite.key: expected the signing key there, given none; set "
+            "STREAM_ML_KEY, or STREAM_ML_OPERATOR and STREAM_ML_OPERATOR_KEY\n"
+        ),
+    )
+    assert own.code == 0
+    assert own.out.splitlines()[-1] == asking.UNCHECKED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["promote", "a", "--reason", "x"], "the following arguments are required: --expect"),
+        (["pause"], "the following arguments are required: --reason"),
+        (["pause", "--reason", " "], "argument --reason: expected 1 to 512 characters, given 0"),
+        (
+            ["pause", "--reason", "x" * 513],
+            "argument --reason: expected 1 to 512 characters, given 513",
+        ),
+        (
+            ["pause", "--reason", "x", "--timeout", "soon"],
+            "argument --timeout: expected seconds from 0, given 'soon'",
+        ),
+    ],
+)
+def test_wrong_usage(cli: Cli, arguments: list[str], message: str) -> None:
+    """A command without its reason, or what it expects, is not sent."""
+    ran = cli(*arguments)
+
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"stream-ml: {message}")
+
+
+def test_evidence_that_does_not_suffice(tmp_path: Path, cli: Cli) -> None:
+    """`status` and `models` show what speaks for each challenger, and what is paused."""
+    path = tmp_path / "log.sqlite"
+    key = Settings().signing_key(str(path))
+    with SqliteLog.create(path) as log, Runner(log, toy, key) as runner:
+        log.append(outputs(1_100))
+        runner.run()
+        command = _command("pause", operator="local", model=None, expect=None)
+        log.append([Output("commands", b"toy", encode_command(command, key))])
+        runner.run()
+    broker = ("--broker", f"sqlite:{path}")
+
+    text = cli("status", *broker).out
+    found = cli("status", *broker, "--format", "json", "--pipeline", "cli_toy:toy").json
+    models = cli("models", *broker, "--format", "json").json
+
+    paused = {"decision": 3, "ts": found["paused"]["ts"], "actor": "Ana", "reason": "because"}
+    assert (found["mode"], found["paused"], found["frozen"]) == ("automatic", paused, None)
+    assert found["decisions_last_day"] == {"refreshed": 2, "paused": 1}
+    [scaled] = [each for each in found["models"] if each["model"] == "scaled"]
+    assert models["evidence"] == {"scaled": scaled["evidence"]}
+    assert scaled["evidence"]["needed"] == 60.0
+    assert "mode          not known: no pipeline is set; paused since " in text
+    assert "evidence that a challenger is better than the champion\nchallenger  blocks won" in text
+    assert orjson.dumps(found)
