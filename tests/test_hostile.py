@@ -25,18 +25,19 @@ from stream_ml.codec import decode_decision, encode_decision
 from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.models import snapshot as snapshots
 from stream_ml.models.pickles import compress
-from stream_ml.records import Output
+from stream_ml.records import Output, Record
+from stream_ml.signing import Keyring, Operator, seal
+from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver
 from tests.hostile import anything, is_identifier, is_number, is_time
-from tests.shop import EVENT, KEY, LABEL, declare, shop, stream
+from tests.shop import EVENT, KEY, LABEL, declare, shop, stream, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from stream_ml.models.snapshot import Snapshot
-    from stream_ml.records import Record
 
 # 10,000 cases in all: events and labels.
 CASES = 5_000
@@ -549,3 +550,36 @@ def test_the_largest_numbers_stop_nobody(task: str) -> None:
         for prediction in driver.read("predictions"):
             assert None not in prediction["features"].values()
             assert prediction["prediction"] is not None
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+COMMAND: dict[str, Any] = {
+    "command_id": "c1",
+    "kind": "pause",
+    "ts": 5,
+    "operator": "ada",
+    "actor": "ada",
+    "reason": "a look around",
+    "model": None,
+    "expect": "logistic",
+}
+KEYRING = Keyring(KEY, {"ada": Operator(b"the key of ada", "operator")})
+
+
+@settings(max_examples=500, deadline=None, database=None)
+@given(anything(COMMAND), st.booleans())
+def test_any_bytes_as_a_command_give_one_answer_or_one_dead_letter(
+    value: bytes | None, signed: bool
+) -> None:
+    """Signed by an operator or not, whatever is in it: it is refused, or answered."""
+    if signed and value is not None:
+        value = seal(value, b"the key of ada")
+    evaluate = Evaluate(shop, KEYRING)
+    evaluate.apply(written(Learn(shop, KEY).start(), "models"))
+
+    outputs = evaluate.apply([Record("commands", 0, 0, None, value, 2**42)])
+
+    assert [["dead-letters"], ["registry"]].count([output.topic for output in outputs]) == 1
+    if not signed:
+        assert ["dead-letters"] == [output.topic for output in outputs]

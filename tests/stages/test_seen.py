@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_ml.stages.seen import CHUNK_IDS_MAX, SeenIds
@@ -27,6 +27,7 @@ def test_nothing_younger_than_the_bound_is_forgotten(span_ms: int, seed: int) ->
         assert kept == {name: seen.get(name) for name in kept}, f"seed {seed}"
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32))
 def test_memory_is_bounded_by_the_span(seed: int) -> None:
     """However long the stream, little more is held than what is younger than the bound."""
