@@ -93,11 +93,6 @@ MEASURES: dict[str, dict[str, Callable[[Pairs], float | None]]] = {
 LOSS_NAMES = {"binary": "Brier", "multiclass": "Brier", "regression": "absolute error"}
 # What the gap between never updated and live is told in.
 GAP_MEASURES = {"binary": "log loss", "multiclass": "log loss", "regression": "MAE"}
-PARTS = {
-    "tuning": "a better recipe on the same labels",
-    "youth": "more labels before it was frozen",
-    "learning_on": "learning on",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,7 +524,7 @@ class Report:
 
     def _gap(self, since: str, from_ts: int, steps: Sequence[tuple[str, str]]) -> Gap:
         steps = [(name, part) for name, part in steps if name in self._answers]
-        names = [SERVED, *(name for name, _ in steps)]
+        names = [*(name for name, _ in steps[:-1]), SERVED, LIVE]
         scored = self._common(range(len(self.times)), {*self.columns(), *names})
         common = [i for i in scored if self.times[i] >= from_ts]
         if not common:
@@ -646,11 +641,10 @@ class Report:
                 f"{evidence['wins']} blocks won and {evidence['losses']} lost"
             )
         if switch.gain is not None:
-            when = "since, as long as it shadowed" if switch.kind == "replaced" else "before"
-            lines.append(
-                f"{name} gained against {switch.former}, {when}: {switch.gain:+.4f} "
-                f"({switch.n:,} labels)"
-            )
+            what = f"gained against {switch.former} while that was its predecessor"
+            if switch.kind == "rolled_back":
+                what = "that its successors had cost against it"
+            lines.append(f"{name} {what}: {switch.gain:+.4f} ({switch.n:,} labels)")
         if switch.line_gain is not None:
             lines.append(
                 f"{name} gained, {line_of(switch.model)} against {line_of(switch.former)} over "
@@ -671,8 +665,10 @@ class Report:
             closed = "-" if gap.closed is None else f"{gap.closed:.1%}"
             lines.append([gap.since, f"{gap.n:,}", *cells, closed])
         told = [
-            f"{measure}, {'over all of it' if gap.since == ALL else f'since {gap.since}'}: "
-            + ", ".join(f"{PARTS[part]} {value:+.4f}" for part, value in gap.parts.items())
+            f"{'over all of it' if gap.since == ALL else f'since {gap.since}'} the gap is made of "
+            + ", ".join(
+                f"{part.replace('_', ' ')} {value:.4f}" for part, value in gap.parts.items()
+            )
             for gap in gaps
         ]
         return "\n".join(
@@ -681,6 +677,9 @@ class Report:
                 "live (names with @: copies of that learner, frozen after so many labels)",
                 _aligned(lines),
                 *told,
+                "(tuning: another recipe on the labels that the first model had; youth: more",
+                "labels before it was frozen, too; learning on: the rest, the only part that",
+                "can be drift)",
             ]
         )
 
