@@ -295,3 +295,23 @@ def test_config_never_shows_the_key(
     assert file.read_text().strip() not in beside
     assert "    from    STREAM_ML_KEY" in given.splitlines()
     assert "abab" not in given
+
+
+def test_config_names_operators_and_no_key(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of operators, names and roles are shown."""
+    ring = tmp_path / "ring.toml"
+    ring.write_text(f'[operators.gus]\nkey = "{"ab" * 32}"\nrole = "guard"\n')
+    ring.chmod(0o600)
+    monkeypatch.setenv("STREAM_ML_KEYRING", str(ring))
+    monkeypatch.setenv("STREAM_ML_OPERATOR_KEY", "cd" * 32)
+
+    text = cli("config").out
+    found = {each["name"]: each for each in cli("config", "--format", "json").json}
+
+    assert found["keyring"]["operators"] == {"gus": "guard"}
+    assert found["operator_key"]["value"] is None
+    assert "    guard   gus" in text.splitlines()
+    assert "abab" not in text
+    assert "cdcd" not in text

@@ -10,6 +10,7 @@ import pytest
 from stream_ml.errors import UsageError
 from stream_ml.shell.settings import SETTINGS, Settings
 from stream_ml.shell.sqlite_log import MEMORY
+from stream_ml.signing import Operator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -198,4 +199,123 @@ def test_a_key_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     assert str(refused.value) == (
         f"{path}.key: expected to write the signing key there: No such file or directory; make "
         "the folder writable, or set STREAM_ML_KEY"
+    )
+
+
+# --- operators ----------------------------------------------------------------------------------
+
+
+def _keyring(path: Path, text: str, mode: int = 0o600) -> Settings:
+    path.write_text(text)
+    path.chmod(mode)
+    return Settings.load({}, {"STREAM_ML_KEYRING": str(path), "STREAM_ML_OPERATOR": "ana"})
+
+
+ANA = f'[operators.ana]\nkey = "{KEY}"\nrole = "operator"\n'
+
+
+def test_a_keyring(tmp_path: Path) -> None:
+    """Operators have a key and a role; who is named signs with theirs, and no key is shown."""
+    settings = _keyring(tmp_path / "ring.toml", ANA)
+
+    assert settings.operators() == {"ana": Operator(bytes.fromhex(KEY), "operator")}
+    assert settings.commanding_key("log.sqlite") == bytes.fromhex(KEY)
+    assert KEY not in repr(settings.operators())
+    assert Settings().operators() == {}
+
+
+def test_an_operators_own_key_needs_no_keyring() -> None:
+    """An operator who has only their own key signs with it."""
+    environ = {"STREAM_ML_OPERATOR": "ana", "STREAM_ML_OPERATOR_KEY": KEY}
+    settings = Settings.load({}, environ)
+
+    assert settings.commanding_key("log.sqlite") == bytes.fromhex(KEY)
+    assert KEY not in repr(settings)
+
+
+def test_the_logs_own_key_commands_too(tmp_path: Path) -> None:
+    """Who has the key of the log, and names no operator, signs with it."""
+    path = str(tmp_path / "log.sqlite")
+
+    own = Settings().signing_key(path)
+
+    assert own == Settings().commanding_key(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not toml", ": expected TOML: "),
+        ("", ": expected tables [operators.NAME] and nothing else, given nothing"),
+        (
+            "x = 1\n" + ANA,
+            ": expected tables [operators.NAME] and nothing else, given operators, x",
+        ),
+        (
+            ANA.replace('operator"', 'boss"'),
+            ": operators.ana.role: expected one of operator, guard, observer, given 'boss'",
+        ),
+        (
+            ANA.replace(KEY, "hunter2"),
+            (
+                ": operators.ana.key: expected 64 hexadecimal digits, as `openssl rand -hex 32` "
+                "prints, given 7 characters"
+            ),
+        ),
+        ("[operators.ana]\nkey = 'x'", ": operators.ana: expected a key and a role, given key"),
+        ("[operators]\nana = 1", ": operators.ana: expected a key and a role, given no table"),
+        (
+            ANA.replace("ana", "local"),
+            ": operators.local: expected another name, for local is the key's own",
+        ),
+    ],
+    ids=["toml", "nothing", "more", "role", "key", "no-role", "no-table", "local"],
+)
+def test_a_keyring_that_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    """What is wrong with a keyring is named, and no key of it is repeated."""
+    path = tmp_path / "ring.toml"
+
+    with pytest.raises(UsageError) as refused:
+        _keyring(path, text).operators()
+
+    assert str(refused.value).startswith(f"{path}{message}")
+
+
+def test_a_keyring_that_others_can_read(tmp_path: Path) -> None:
+    """Whoever reads a keyring can command in another's name, so it is not used."""
+    path = tmp_path / "ring.toml"
+    settings = _keyring(path, ANA, mode=0o644)
+
+    with pytest.raises(UsageError) as refused:
+        settings.operators()
+
+    assert str(refused.value) == (
+        f"{path}: expected mode 0600, for whoever reads it can command, given 0644; "
+        f"`chmod 600 {path}`, if nobody else has read it"
+    )
+
+
+def test_a_keyring_that_is_not_there(tmp_path: Path) -> None:
+    """A keyring that is named has to be there: without it nobody's command would be obeyed."""
+    path = tmp_path / "absent.toml"
+    settings = Settings.load({}, {"STREAM_ML_KEYRING": str(path)})
+
+    with pytest.raises(UsageError) as refused:
+        settings.operators()
+
+    assert str(refused.value) == (
+        f"{path}: expected to read the keyring: No such file or directory"
+    )
+
+
+def test_an_operator_without_a_key(tmp_path: Path) -> None:
+    """An operator whom the keyring does not hold is told what to set."""
+    settings = _keyring(tmp_path / "ring.toml", ANA.replace("ana", "bo"))
+
+    with pytest.raises(UsageError) as refused:
+        settings.commanding_key("log.sqlite")
+
+    assert str(refused.value) == (
+        "operator ana: expected a key of theirs, given none; set STREAM_ML_OPERATOR_KEY, or "
+        "STREAM_ML_KEYRING to a keyring that holds it"
     )
