@@ -664,13 +664,12 @@ class Report:
             cells = [_figure(gap.losses.get(name)) for name in names]
             closed = "-" if gap.closed is None else f"{gap.closed:.1%}"
             lines.append([gap.since, f"{gap.n:,}", *cells, closed])
-        told = [
-            f"{'over all of it' if gap.since == ALL else f'since {gap.since}'} the gap is made of "
-            + ", ".join(
-                f"{part.replace('_', ' ')} {value:.4f}" for part, value in gap.parts.items()
-            )
-            for gap in gaps
-        ]
+        told = []
+        for gap in gaps:
+            when = "over all of it" if gap.since == ALL else f"since {gap.since}"
+            share = "there is no gap" if gap.closed is None else f"serving closed {gap.closed:.1%}"
+            parts = [f"{name.replace('_', ' ')} {part:.4f}" for name, part in gap.parts.items()]
+            told.append(f"{when} {share}; made of {', '.join(parts)}")
         return "\n".join(
             [
                 "the gap between a first model that is never updated and a learner that predicts",

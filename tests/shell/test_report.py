@@ -338,7 +338,9 @@ def test_gap_is_split_into_recipe_youth_and_learning_on() -> None:
         "adagrad@2              1  2.7726     2.0794     1.3863  0.6931  0.6931      100.0%\n"
     ) in text
     assert (
-        "since adagrad@2 the gap is made of tuning 0.6931, youth 0.6931, learning on 0.6931\n"
+        "over all of it serving closed 50.0%; made of tuning 0.6931, learning on 1.3863\n"
+        "since adagrad@2 serving closed 100.0%; made of tuning 0.6931, youth 0.6931, "
+        "learning on 0.6931\n"
     ) in text
 
 
@@ -351,6 +353,7 @@ def test_no_gap_without_the_bound_or_a_first_model() -> None:
     [gap] = report.gaps()
 
     assert (gap.closed, gap.parts) == (None, {"learning_on": 0})
+    assert "over all of it there is no gap; made of learning on 0.0000\n" in report.text()
 
 
 def test_switches_say_what_they_gained() -> None:
