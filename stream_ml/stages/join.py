@@ -31,6 +31,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Label, Output, Prediction, Record, Source
 from stream_ml.stages.intake import parsed, refuse_future
 from stream_ml.stages.seen import SeenIds
+from stream_ml.stages.task import Changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,7 +74,7 @@ class Join:
         self._label_times: list[tuple[int, int, str]] = []
         self._joined = SeenIds(2 * self._horizon)
         self._expired = SeenIds(2 * self._horizon)
-        self._changed: dict[str, None] = {}
+        self._changes = Changes()
         self._touched = False
         self.counts = {
             "joined": 0,
@@ -141,7 +142,7 @@ class Join:
             self._expire(event_id, ts)
             return
         self._predictions[event_id] = (ts, record.value)
-        self._changed[f"p{event_id}"] = None
+        self._changes.grown(f"p{event_id}", new=True)
         heapq.heappush(self._prediction_times, (ts, event_id))
         if len(self._predictions) > self._pipeline.pending_max:
             self._drop_oldest_prediction(outputs)
@@ -151,7 +152,7 @@ class Join:
         if waiting is None:
             return False
         self._labels_waiting -= len(waiting)
-        self._changed[f"l{event_id}"] = None
+        self._changes.gone(f"l{event_id}")
         joined = False
         for each in waiting:
             try:
@@ -185,7 +186,7 @@ class Join:
             if self._predictions.get(event_id, (None,))[0] == ts:
                 break
         del self._predictions[event_id]
-        self._changed[f"p{event_id}"] = None
+        self._changes.gone(f"p{event_id}")
         self._expired.add(event_id, ts)
         self._overflow("predictions", outputs)
 
@@ -217,7 +218,7 @@ class Join:
             ts, value = pending
             self._judge(label, ts, self._labels_watermark, joined=False)
             del self._predictions[event_id]
-            self._changed[f"p{event_id}"] = None
+            self._changes.gone(f"p{event_id}")
             self._emit(ts, value, record, label, outputs)
             return
         closed = self._closed(event_id)
@@ -231,9 +232,9 @@ class Join:
     def _wait(self, record: Record, label: Label, outputs: list[Output]) -> None:
         event_id = label.event_id
         waiting = _Waiting(record, label, self._labels_watermark)
+        self._changes.grown(f"l{event_id}", new=event_id not in self._labels)
         self._labels.setdefault(event_id, []).append(waiting)
         self._labels_waiting += 1
-        self._changed[f"l{event_id}"] = None
         heapq.heappush(self._label_times, (label.ts, record.offset, event_id))
         if self._labels_waiting > self._pipeline.pending_max:
             while not self._drop_oldest_label(outputs):
@@ -253,10 +254,12 @@ class Join:
         for number, each in enumerate(waiting):
             if each.record.offset == offset:
                 del waiting[number]
-                if not waiting:
+                if waiting:
+                    self._changes.grown(f"l{event_id}", new=False)
+                else:
                     del self._labels[event_id]
+                    self._changes.gone(f"l{event_id}")
                 self._labels_waiting -= 1
-                self._changed[f"l{event_id}"] = None
                 self.counts["orphan"] += 1
                 outputs.append(dead_letter(each.record, "join", _orphan(each.label)))
                 return True
@@ -295,7 +298,7 @@ class Join:
             ts, event_id = heapq.heappop(times)
             if self._predictions.get(event_id, (None,))[0] == ts:
                 del self._predictions[event_id]
-                self._changed[f"p{event_id}"] = None
+                self._changes.gone(f"p{event_id}")
                 self._expire(event_id, ts)
         self._joined.forget_before(bound - self._horizon)
         self._expired.forget_before(bound - self._horizon)
@@ -318,7 +321,7 @@ class Join:
             "counts": self.counts,
         }
         pieces: list[Piece] = [("", orjson.dumps(keyless))]
-        for name in self._changed:
+        for name in self._changes.take():
             room, event_id = name[0], name[1:]
             value = None
             if room == "p" and event_id in self._predictions:
@@ -326,7 +329,6 @@ class Join:
             elif room == "l" and event_id in self._labels:
                 value = _dump_waiting(self._labels[event_id])
             pieces.append((name, value))
-        self._changed = {}
         pieces += [(f"j{name}", value) for name, value in self._joined.dirty()]
         pieces += [(f"e{name}", value) for name, value in self._expired.dirty()]
         return pieces

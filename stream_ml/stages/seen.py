@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from stream_ml.stages.task import Changes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -40,7 +42,7 @@ class SeenIds:
         self._width_ms = max(1, span_ms // BUCKETS_PER_SPAN)
         self._ts: dict[str, int] = {}
         self._buckets: dict[int, list[list[tuple[str, int]]]] = {}
-        self._dirty: dict[tuple[int, int], None] = {}
+        self._changes = Changes()
         self._oldest = 0
 
     def __len__(self) -> int:
@@ -60,8 +62,9 @@ class SeenIds:
             self._oldest = min(self._oldest, bucket) if len(self._buckets) > 1 else bucket
         if len(chunks[-1]) >= CHUNK_IDS_MAX:
             chunks.append([])
-        chunks[-1].append((event_id, ts))
-        self._dirty[bucket, len(chunks) - 1] = None
+        chunk = chunks[-1]
+        self._changes.grown(f"{bucket}:{len(chunks) - 1}", new=not chunk)
+        chunk.append((event_id, ts))
 
     def forget_before(self, bound_ms: int) -> None:
         """Drop the buckets that hold nothing at or after `bound_ms`."""
@@ -69,7 +72,7 @@ class SeenIds:
             return
         for bucket in [b for b in self._buckets if (b + 1) * self._width_ms <= bound_ms]:
             for number, chunk in enumerate(self._buckets.pop(bucket)):
-                self._dirty[bucket, number] = None
+                self._changes.gone(f"{bucket}:{number}")
                 for event_id, ts in chunk:
                     if self._ts.get(event_id) == ts:
                         del self._ts[event_id]
@@ -78,13 +81,11 @@ class SeenIds:
     def dirty(self) -> list[tuple[str, bytes | None]]:
         """What changed since the last call, as pieces of state; None drops a piece."""
         pieces: list[tuple[str, bytes | None]] = []
-        for bucket, number in self._dirty:
+        for name in self._changes.take():
+            bucket, number = _numbers(name)
             chunks = self._buckets.get(bucket, [])
-            value = None
-            if number < len(chunks):
-                value = orjson.dumps(chunks[number])
-            pieces.append((f"{bucket}:{number}", value))
-        self._dirty = {}
+            value = orjson.dumps(chunks[number]) if number < len(chunks) else None
+            pieces.append((name, value))
         return pieces
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
