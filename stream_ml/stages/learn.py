@@ -19,8 +19,10 @@ Theory of operation:
 from __future__ import annotations
 
 import math
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -100,6 +102,16 @@ class RefreshClock:
         return strikes
 
 
+class _Lesson(NamedTuple):
+    """An example to learn from: its number, the watermark there, and which line had served."""
+
+    n: int
+    watermark_ms: int
+    serves: str
+    features: dict[str, float]
+    label: LabelValue
+
+
 class _Line:
     """A live learner and its losses since the last refresh."""
 
@@ -145,7 +157,7 @@ class Learn:
         self._n = 0
         self._watermark = ExamplesWatermark(pipeline.horizon_ms)
         self._offsets = (-1, -1)
-        self._golden: list[dict[str, float]] = []
+        self._golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
         self._served_loss = 0.0
         self._served_scored = 0
         self._epoch_n = 0
@@ -167,41 +179,58 @@ class Learn:
         """Fold in examples."""
         outputs = [self._alert(name, why) for name, why in self._unsaid]
         self._unsaid = []
+        lessons: list[_Lesson] = []
         for record in records:
             try:
                 example = record.memo or decode_example(record.value)
             except BadRecord:
                 continue  # evaluate, which reads the same topic, writes the dead letter
-            self._learn(example, record.offset, outputs)
+            lessons.append(self._take(example, record.offset))
             if self._clock.strikes(self._n, self._watermark.ms):
+                outputs += self._learn(lessons)
+                lessons = []
                 outputs += self._publish()
+        outputs += self._learn(lessons)
         self._since_checkpoint += len(records)
         self._must_checkpoint |= bool(outputs)
         return outputs
 
-    def _learn(self, example: Example, offset: int, outputs: list[Output]) -> None:
-        prediction = example.prediction
-        features, label = prediction.features, example.label
-        task = self._pipeline.task
+    def _take(self, example: Example, offset: int) -> _Lesson:
+        """Count an example; what is to be learned from it."""
+        prediction, label = example.prediction, example.label
+        features, kind = prediction.features, self._pipeline.task.kind
         self._n += 1
         self._epoch_n += 1
         self._watermark.advance(example.label_source.partition, example.label_ts)
         self._offsets = (offset if self._offsets[0] < 0 else self._offsets[0], offset)
-        self._golden = [*self._golden[1 - GOLDEN_EXAMPLES :], features]
+        self._golden.append(features)
         if not prediction.fallback:
-            self._served_loss += loss(task.kind, label, prediction.prediction)
+            self._served_loss += loss(kind, label, prediction.prediction)
             self._served_scored += 1
-        serves = line_of(prediction.model)
-        ask_all = self._n % LIVE_LOSS_EVERY == 0
+        return _Lesson(self._n, self._watermark.ms, line_of(prediction.model), features, label)
+
+    def _learn(self, lessons: Sequence[_Lesson]) -> list[Output]:
+        """Teach every line all of `lessons`, and give the alerts of those that failed.
+
+        A line at a time: what its learner works with then stays in the processor's caches
+        (measured: a tenth of the whole work).
+        """
+        task = self._pipeline.task
+        alerts: list[tuple[int, Output]] = []
         for name, line in self._lines.items():
-            if line.quarantined:
-                continue
-            try:
-                if ask_all or name == serves:
-                    line.score(task, features, label)
-                learn(line.learner, task, features, label)
-            except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything
-                outputs.append(self._quarantine(name, f"learning failed: {error!r}"))
+            for lesson in lessons:
+                n, _, serves, features, label = lesson
+                if line.quarantined:
+                    break
+                try:
+                    if serves == name or n % LIVE_LOSS_EVERY == 0:
+                        line.score(task, features, label)
+                    learn(line.learner, task, features, label)
+                except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything
+                    self._quarantine(name)
+                    alerts.append((n, self._alert(name, f"learning failed: {error!r}", lesson)))
+        # In the order of the examples, however many came at once.
+        return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
     def _publish(self) -> list[Output]:
         outputs = []
@@ -211,7 +240,8 @@ class Learn:
             try:
                 outputs.append(self._snapshot(name, line))
             except SnapshotRefused as error:
-                outputs.append(self._quarantine(name, str(error)))
+                self._quarantine(name)
+                outputs.append(self._alert(name, str(error)))
         self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
         return outputs
 
@@ -239,18 +269,19 @@ class Learn:
         line.live_loss, line.scored = 0.0, 0
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
-    def _quarantine(self, name: str, why: str) -> Output:
+    def _quarantine(self, name: str) -> None:
         self._lines[name].quarantined = True
         self._lines[name].learner = None  # it would stand in the way of checkpoints
-        return self._alert(name, why)
 
-    def _alert(self, name: str, why: str) -> Output:
+    def _alert(self, name: str, why: str, failed: _Lesson | None = None) -> Output:
+        n = self._n if failed is None else failed.n
+        watermark_ms = self._watermark.ms if failed is None else failed.watermark_ms
         alert = Alert(
             "line_quarantined",
-            self._watermark.ms,
+            watermark_ms,
             "learn",
-            f"the line {name!r} learns no more after example {self._n}: {why}",
-            {"line": name, "examples": self._n},
+            f"the line {name!r} learns no more after example {n}: {why}",
+            {"line": name, "examples": n},
         )
         return Output("alerts", b"line_quarantined", encode(alert), alert)
 
@@ -267,7 +298,7 @@ class Learn:
             "n": self._n,
             "watermark": self._watermark.dump(),
             "offsets": self._offsets,
-            "golden": self._golden,
+            "golden": list(self._golden),
             "served": [self._served_loss, self._served_scored, self._epoch_n],
             "clock": [self._clock.warm_up, self._clock.warmed_at, self._clock.period],
             "unsaid": self._unsaid,
@@ -289,7 +320,7 @@ class Learn:
 
     def _give_up(self, name: str, why: str) -> None:
         """Quarantine a line where nothing can be written now."""
-        self._quarantine(name, why)
+        self._quarantine(name)
         self._unsaid.append((name, why))
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
@@ -299,7 +330,7 @@ class Learn:
         self._n = keyless["n"]
         self._watermark.load(keyless["watermark"])
         self._offsets = tuple(keyless["offsets"])
-        self._golden = keyless["golden"]
+        self._golden.extend(keyless["golden"])
         self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
         self._clock.warm_up, self._clock.warmed_at, self._clock.period = keyless["clock"]
         self._unsaid = [(name, why) for name, why in keyless["unsaid"]]

@@ -14,7 +14,7 @@ Theory of operation:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -25,7 +25,7 @@ from stream_ml.stages.intake import parsed, refuse_future
 from stream_ml.stages.seen import SeenIds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from stream_ml.models.compiled import Ask
     from stream_ml.pipeline import Pipeline
@@ -37,6 +37,14 @@ __all__ = ["Predict"]
 
 # Room for the ids of one instant where no lateness is allowed.
 _SPAN_MIN_MS = 1_000
+
+
+class _Asked(NamedTuple):
+    """An event that asks for a prediction."""
+
+    record: Record
+    event: Event
+    features: dict[str, float]
 
 
 class Predict:
@@ -66,7 +74,8 @@ class Predict:
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in events of one partition."""
-        outputs = []
+        # What is written, in the order of the events; predictions are filled in last.
+        outputs: list[Output | _Asked] = []
         self._touched = True
         lineup = self._serving.lineup()
         assert lineup is not None, "predict is fed before the first serving set is loaded"
@@ -90,8 +99,9 @@ class Predict:
                 self._features.advance(event.ts)
                 self._seen.forget_before(event.ts - self._pipeline.lateness_ms)
             if features is not None:
-                outputs.append(self._predict(record, event, features, lineup))
-        return outputs
+                outputs.append(_Asked(record, event, features))
+        predictions = self._predict([each for each in outputs if isinstance(each, _Asked)], lineup)
+        return [next(predictions) if isinstance(each, _Asked) else each for each in outputs]
 
     def _accept(self, record: Record) -> Event:
         event = self.parse(record)
@@ -113,31 +123,32 @@ class Predict:
             )
         return event
 
-    def _predict(
-        self, record: Record, event: Event, features: dict[str, float], lineup: Lineup
-    ) -> Output:
-        champion = lineup.champion
-        served = _asked(champion.ask, features)
-        self.counts["predictions"] += 1
-        self.counts["no_answer"] += served is None
-        prediction = Prediction(
-            event.event_id,
-            event.key,
-            event.ts,
-            Source(record.partition, record.offset),
-            champion.ref.model,
-            champion.example,
-            self._pipeline.fallback if served is None else served,
-            served is None,
-            features,
-            {
-                slot: Shadow(shadow.ref.model, _asked(shadow.ask, features))
-                for slot, shadow in lineup.shadows
-            },
-        )
-        return Output(
-            "predictions", event.event_id.encode(), encode_prediction(prediction), prediction
-        )
+    def _predict(self, asking: Sequence[_Asked], lineup: Lineup) -> Iterator[Output]:
+        champion, fallback = lineup.champion, self._pipeline.fallback
+        # A model at a time: what it works with then stays in the processor's caches.
+        served = _answers(champion.ask, asking)
+        shadows = [
+            (slot, shadow.ref.model, _answers(shadow.ask, asking))
+            for slot, shadow in lineup.shadows
+        ]
+        self.counts["predictions"] += len(asking)
+        self.counts["no_answer"] += served.count(None)
+        for i, (record, event, features) in enumerate(asking):
+            answer = served[i]
+            prediction = Prediction(
+                event.event_id,
+                event.key,
+                event.ts,
+                Source(record.partition, record.offset),
+                champion.ref.model,
+                champion.example,
+                fallback if answer is None else answer,
+                answer is None,
+                features,
+                {slot: Shadow(model, answers[i]) for slot, model, answers in shadows},
+            )
+            key, value = event.event_id.encode(), encode_prediction(prediction)
+            yield Output("predictions", key, value, prediction)
 
     def _alerts(self) -> list[Output]:
         refusals, self._serving.refusals = self._serving.refusals, []
@@ -172,8 +183,11 @@ class Predict:
         self._seen.restore(rooms["i"])
 
 
-def _asked(ask: Ask, features: dict[str, float]) -> Answer:
-    try:
-        return ask(features)
-    except Exception:  # noqa: BLE001 - a user's estimator may raise anything; no answer counts
-        return None
+def _answers(ask: Ask, asking: Sequence[_Asked]) -> list[Answer]:
+    answers: list[Answer] = []
+    for _, _, features in asking:
+        try:
+            answers.append(ask(features))
+        except Exception:  # noqa: BLE001 - a user's estimator may raise anything; no answer counts
+            answers.append(None)
+    return answers
