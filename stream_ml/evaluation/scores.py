@@ -70,7 +70,7 @@ def answered(kind: str, answer: Answer) -> bool:
     >>> answered("binary", 0.5), answered("binary", None), answered("binary", float("nan"))
     (True, False, False)
     """
-    return _MEASURES[kind]("" if kind == "multiclass" else 0.0, answer) is not None
+    return _ANSWERED[kind](answer)
 
 
 def brier(label: LabelValue, answer: float | dict[str, float]) -> float:
@@ -463,28 +463,49 @@ def _is_probability(value: float) -> bool:
     return -PROBABILITY_SLACK <= value <= 1.0 + PROBABILITY_SLACK
 
 
+def _answered_binary(answer: Any) -> bool:
+    return answer is not None and _is_probability(answer)
+
+
+def _answered_multiclass(answer: Any) -> bool:
+    return bool(answer) and all(map(_is_probability, answer.values()))
+
+
+def _answered_regression(answer: Any) -> bool:
+    return answer is not None and math.isfinite(answer)
+
+
 def _measure_binary(label: LabelValue, answer: Any) -> Losses | None:
-    if answer is None or not _is_probability(answer):
+    if not _answered_binary(answer):
         return None
     # False comes first in river's dict of probabilities, so a tie is False.
     right = (answer > 0.5) == label  # noqa: PLR2004 - the middle of [0, 1]
-    return log_loss(label, answer), brier(label, answer), float(right)
+    # `log_loss` and `brier`, written out: for every model and example their calls cost as much.
+    p = PROBABILITY_MAX if answer > PROBABILITY_MAX else max(answer, PROBABILITY_MIN)
+    if label:
+        return -math.log(p), (answer - 1.0) * (answer - 1.0), float(right)
+    return -math.log(1 - p), answer * answer, float(right)
 
 
 def _measure_multiclass(label: LabelValue, answer: Any) -> Losses | None:
-    if not answer or not all(map(_is_probability, answer.values())):
+    if not _answered_multiclass(answer):
         return None
     right = max(answer, key=answer.get) == label
     return log_loss(label, answer), brier(label, answer), float(right)
 
 
 def _measure_regression(label: Any, answer: Any) -> Losses | None:
-    if answer is None or not math.isfinite(answer):
+    if not _answered_regression(answer):
         return None
     error = absolute_error(label, answer)
     return error, error * error
 
 
+_ANSWERED: dict[str, Callable[[Any], bool]] = {
+    "binary": _answered_binary,
+    "multiclass": _answered_multiclass,
+    "regression": _answered_regression,
+}
 _MEASURES: dict[str, Callable[[Any, Any], Losses | None]] = {
     "binary": _measure_binary,
     "multiclass": _measure_multiclass,
