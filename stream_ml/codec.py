@@ -176,7 +176,7 @@ def encode_prediction(prediction: Prediction) -> bytes:
     """The wire form of a prediction: the dataclass as a JSON object."""
     p = prediction
     # orjson writes a dict four times as fast as a dataclass (measured: 1.0 against 3.9 µs).
-    return orjson.dumps(
+    value = orjson.dumps(
         {
             "event_id": p.event_id,
             "key": p.key,
@@ -193,6 +193,8 @@ def encode_prediction(prediction: Prediction) -> bytes:
             },
         }
     )
+    # orjson leaves at least 4 kB behind its answer; a prediction waits long for its label.
+    return bytes(memoryview(value))
 
 
 def encode_example(
