@@ -65,7 +65,7 @@ class Output:
     memo: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Source:
     """The place of a record: a partition of its topic and the offset there."""
 

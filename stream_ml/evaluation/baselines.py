@@ -132,7 +132,7 @@ class Baselines:
             "watermark": self._watermark,
             "grain_ms": self._grain_ms,
             "moments": self._moments[self._head :],
-            "totals": [list(totals) for totals in self._totals[self._head :]],
+            "totals": self._totals[self._head :],
         }
 
     def load(self, state: dict[str, Any]) -> None:

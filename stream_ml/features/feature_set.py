@@ -44,8 +44,8 @@ __all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
 WINDOW_EVENTS_MAX = 100_000
 
 # One of three, told apart without a call: a scalar's name and what computes it; or what writes
-# several columns; or the names and slots of window features that follow each other.
-_Step = tuple[str, Any, tuple[tuple[str, int], ...]]
+# several columns; or the names, slots and fills of window features that follow each other.
+_Step = tuple[str, Any, tuple[tuple[str, int, float | None], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +210,9 @@ class FeatureSet:
     def _compile_step(self, feature: Feature) -> _Step:
         if isinstance(feature, Columns):
             return "", feature.compile_columns(self.schema), ()
-        if isinstance(feature, WindowFeature) and feature.fill is None:
-            return "", None, ((feature.name, self.slot(feature)),)
+        if isinstance(feature, WindowFeature):
+            fill = None if feature.fill is None else float(feature.fill)
+            return "", None, ((feature.name, self.slot(feature), fill),)
         if isinstance(feature, Scalar):
             return feature.name, feature.evaluator(self), ()
         raise AssertionError(feature)
@@ -320,8 +321,10 @@ class FeatureState:
         features: dict[str, float] = {}
         for name, compute, asked in self._steps:
             if asked:
-                for column, slot in asked:
+                for column, slot, fill in asked:
                     value = answers[slot]
+                    if value is None:
+                        value = fill
                     if value is not None:
                         features[column] = value
             elif name:
