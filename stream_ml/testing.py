@@ -120,6 +120,13 @@ class Driver:
         """Let the worker die when it has worked on every event, or sooner where there is a seed."""
         self._die(len(self.records("events")))
 
+    def declare(self, pipeline: Pipeline) -> None:
+        """Stop the worker as a restart would; the next one runs this declaration."""
+        if self._runner is not None:
+            self._runner.commit(checkpoint=True)
+        self._close()
+        self._pipeline = pipeline
+
     # --- reading -------------------------------------------------------------------------------
 
     def records(self, topic: str) -> list[Record]:

@@ -91,6 +91,12 @@ class Contest:
         self._champion, self._since = line_of(champion), version_of(champion)
         self._evidence = {line: self._rules.evidence() for line in challengers}
 
+    def admit(self, challengers: Iterable[str]) -> None:
+        """Begin evidence for those challengers that are new."""
+        for line in challengers:
+            if line not in self._evidence:
+                self._evidence[line] = self._rules.evidence()
+
     def watch(self, *, on: bool) -> None:
         """Watch what serves from now on against a predecessor, or watch no more."""
         guards = on and self._rules.rollback_loss is not None

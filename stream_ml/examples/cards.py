@@ -52,7 +52,7 @@ cards = sml.Pipeline(
             )
         ),
     ],
-    label=sml.Label(bool, horizon="1d"),
+    label=sml.Label(bool, horizon="5m"),
     champion="logistic",
     models={
         "logistic": preprocessing.StandardScaler() | linear_model.LogisticRegression(),

@@ -324,6 +324,7 @@ class Evaluate:
             serving = ServingSet(champion, refs, None, first)
             outputs.append(self._decide("bootstrap", ACTOR, reason, serving))
             return
+        self._contest.admit(refs)
         predecessor = former.predecessor
         if not self._contest.watching:
             predecessor = former.champion
@@ -557,4 +558,6 @@ class Evaluate:
         self._paused, self._frozen = rest["paused"], rest["frozen"]
         self._announced = rest["announced"]
         self._answered, self._previous = rest["answered"], rest["previous"]
-        self._unserved, self._inputs = rest["unserved"], rest["inputs"]
+        # A line may have been declared since, or be declared no more.
+        self._unserved |= rest["unserved"]
+        self._inputs = rest["inputs"]

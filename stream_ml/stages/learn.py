@@ -335,6 +335,8 @@ class Learn:
         self._clock.warm_up, self._clock.warmed_at, self._clock.period = keyless["clock"]
         self._unsaid = [(name, why) for name, why in keyless["unsaid"]]
         for name, line in self._lines.items():
+            if name not in keyless["lines"]:
+                continue  # declared since: it starts now, and has only what is still to come
             line.parent, line.quarantined, line.live_loss, line.scored = keyless["lines"][name]
             line.learner = None if line.quarantined else self._unsealed(name, state[f"l{name}"])
 

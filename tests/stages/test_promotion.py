@@ -233,6 +233,19 @@ def test_pause_stops_renewing_and_replacing_until_resume() -> None:
     driver.close()
 
 
+def test_a_line_may_be_declared_later() -> None:
+    """A worker started with one more model goes on, and the newcomer can win the place."""
+    alone = replace(contest, models={"plain": contest.models["plain"]})
+    driver = Driver(alone)
+    run(driver, 0, DAY)
+
+    driver.declare(contest)
+    run(driver, DAY, 5 * DAY)
+
+    assert "better@" in driver.read("registry")[-1]["serving"]["champion"]["model"]
+    driver.close()
+
+
 def _example(offset: int, *, fallback: bool) -> Example:
     prediction = Prediction(
         f"e{offset}",
