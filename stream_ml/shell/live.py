@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from stream_ml.models.compiled import Ask
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Answer, Decision, Example, Prediction, Source
+    from stream_ml.records import Answer, Decision, Example, Prediction
     from stream_ml.shell.log import Log
 
 __all__ = ["LIVE", "lived"]
@@ -54,23 +54,27 @@ def lived(
     moments = _moments(line, decided)
     learner = pipeline.recipes[line].fresh()
     asked: dict[str, Ask] = {LIVE: partial(answer, learner, pipeline.task)}
-    said: dict[Source, dict[str, Answer]] = {}
+    said: dict[tuple[int, int], dict[str, Answer]] = {}
     rest = examples(log)
     example = next(rest, None)
     learned = 0
     for prediction in _predictions(log):
         # A label may be due at the time of its own question, which then comes first.
-        while example and example.label_ts <= prediction.ts and example.prediction.source in said:
-            yield example, said.pop(example.prediction.source)
+        while example and example.label_ts <= prediction.ts and _place(example.prediction) in said:
+            yield example, said.pop(_place(example.prediction))
             learn(learner, pipeline.task, example.prediction.features, example.label)
             learned += 1
             if learned in moments:
                 asked[f"{line}@{learned}"] = compiled(copy.deepcopy(learner), pipeline.task)
             example = next(rest, None)
-        said[prediction.source] = _ask(asked, prediction)
+        said[_place(prediction)] = _ask(asked, prediction)
     while example:
-        yield example, said.pop(example.prediction.source, {})
+        yield example, said.pop(_place(example.prediction), {})
         example = next(rest, None)
+
+
+def _place(prediction: Prediction) -> tuple[int, int]:
+    return prediction.source.partition, prediction.source.offset
 
 
 def _moments(line: str, decided: Sequence[Decision]) -> set[int]:
@@ -89,6 +93,11 @@ def _predictions(log: Log) -> Iterator[Prediction]:
         for p in range(log.partitions["predictions"])
     ]
     return heapq.merge(*partitions, key=lambda prediction: prediction.ts)
+
+
+def _place(prediction: Prediction) -> tuple[int, int]:
+    """Where its event lies, which tells it from every other."""
+    return prediction.source.partition, prediction.source.offset
 
 
 def _ask(asked: dict[str, Ask], prediction: Prediction) -> dict[str, Answer]:
