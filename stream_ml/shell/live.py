@@ -73,10 +73,6 @@ def lived(
         example = next(rest, None)
 
 
-def _place(prediction: Prediction) -> tuple[int, int]:
-    return prediction.source.partition, prediction.source.offset
-
-
 def _moments(line: str, decided: Sequence[Decision]) -> set[int]:
     """After how many examples a copy is frozen; what `first` itself says is not asked again."""
     models = [d.serving.champion.model for d in decided if d.kind == "replaced"][-1:]
