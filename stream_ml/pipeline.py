@@ -108,7 +108,8 @@ class Promotion:
         maturity: how long after its end a block waits for labels; default the label's horizon.
         rollback_loss: how much worse per example than its predecessor what serves may be in one
             guarded block. Default 0.02 of Brier; none for regression, whose unit is yours.
-        guard_block: the block that the guard judges.
+        guard_block: the block that the guard judges. With a refresh shorter than this and
+            `maturity` together, it judges every replacement but only some of the refreshes.
         divergence: a refresh is refused when the live champion's loss since the last one is worse
             than the served snapshot's by more than this (Brier, or mean absolute error as a
             share of the served one's).

@@ -9,7 +9,9 @@ Theory of operation:
 2. The *guard* compares what serves with the predecessor snapshot, since the switch. It looks for
    harm, not for proof: one closed block in which the new one loses more than `rollback_loss` a
    pair, or an answer that the new one owes and the old one has. Once a block was judged harmless
-   the watch is over, and the next refresh may bring another predecessor.
+   the watch is over, and the next refresh brings another predecessor. So every replacement is
+   judged by a whole block, while of refreshes that come faster than `guard_block` + `maturity`
+   only some are: the others have been renewed again before their labels are in.
 """
 
 from __future__ import annotations
