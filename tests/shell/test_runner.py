@@ -212,10 +212,10 @@ def test_an_exception_in_a_stage_stops_the_worker_and_nothing_is_skipped(
     """Nothing of the failing batch is seen; the next worker does it all, to the same bytes."""
     predict = Predict._predict
 
-    def broken(self: Predict, record: Record, *arguments: Any) -> Output:
-        if record.offset >= 100:
+    def broken(self: Predict, asking: Sequence[Any], *arguments: Any) -> Iterator[Output]:
+        if any(each.record.offset >= 100 for each in asking):
             raise RuntimeError("planted")
-        return predict(self, record, *arguments)
+        return predict(self, asking, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Predict, "_predict", broken)
