@@ -8,6 +8,7 @@ turns bytes into these and back.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 __all__ = [
@@ -252,6 +253,8 @@ class DeadLetter:
     sha256: str
 
 
+# A handful of names are asked for with every example.
+@lru_cache(maxsize=1_024)
 def line_of(model: str) -> str:
     """The line of a snapshot's name.
 
@@ -261,6 +264,7 @@ def line_of(model: str) -> str:
     return model.rpartition("@")[0]
 
 
+@lru_cache(maxsize=1_024)
 def version_of(model: str) -> int:
     """The version of a snapshot's name: how many examples it had learned.
 

@@ -137,7 +137,7 @@ def roc_auc(pairs: Iterable[tuple[bool, float]]) -> float | None:
     """
     by_class: tuple[list[float], list[float]] = ([], [])
     for label, answer in pairs:
-        by_class[1 if label else 0].append(answer)
+        by_class[label].append(answer)
     negatives, positives = by_class
     if not negatives or not positives:
         return None
@@ -393,7 +393,7 @@ class _Ranking:
         return sum((fpr[i] - fpr[i + 1]) * (tpr[i] + tpr[i + 1]) / 2 for i in steps)
 
     def windowed(self, pairs: Iterable[tuple[Any, ...]]) -> float | None:
-        return roc_auc((label, answer) for label, answer in pairs)
+        return roc_auc(pairs)
 
     def dump(self) -> list[Any]:
         return [list(counts) for counts in self._counts]
