@@ -46,6 +46,7 @@ PROBABILITY_MIN = 1e-15
 PROBABILITY_MAX = 1 - PROBABILITY_MIN
 # Normalising carries a probability a few ulp past its bounds; anything further is no probability.
 PROBABILITY_SLACK = 1e-9
+PROBABILITY_LOWEST, PROBABILITY_HIGHEST = -PROBABILITY_SLACK, 1.0 + PROBABILITY_SLACK
 # Squares of what a diverged regression answers must still add up to a finite number.
 VALUE_MAX = 1e100
 # river's ROCAUC with its default of ten thresholds, moved outwards at the ends as it does.
@@ -460,7 +461,7 @@ def _clamped(p: float) -> float:
 
 def _is_probability(value: float) -> bool:
     # Also false for NaN, which compares with nothing.
-    return -PROBABILITY_SLACK <= value <= 1.0 + PROBABILITY_SLACK
+    return PROBABILITY_LOWEST <= value <= PROBABILITY_HIGHEST
 
 
 def _answered_binary(answer: Any) -> bool:
@@ -476,11 +477,11 @@ def _answered_regression(answer: Any) -> bool:
 
 
 def _measure_binary(label: LabelValue, answer: Any) -> Losses | None:
-    if not _answered_binary(answer):
+    # The functions that say the same, written out: their calls cost as much as what they do.
+    if answer is None or not PROBABILITY_LOWEST <= answer <= PROBABILITY_HIGHEST:
         return None
     # False comes first in river's dict of probabilities, so a tie is False.
     right = (answer > 0.5) == label  # noqa: PLR2004 - the middle of [0, 1]
-    # `log_loss` and `brier`, written out: for every model and example their calls cost as much.
     p = PROBABILITY_MAX if answer > PROBABILITY_MAX else max(answer, PROBABILITY_MIN)
     if label:
         return -math.log(p), (answer - 1.0) * (answer - 1.0), float(right)
