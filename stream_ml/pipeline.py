@@ -31,9 +31,9 @@ __all__ = ["Events", "Label", "Pipeline", "Promotion", "When", "when"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 # Names that mean something else wherever a line's name is shown.
+RESERVED_NAMES = frozenset({"live", "served", "predecessor", "first", "prior", "last", "mean"})
 MODES = ("automatic", "gated", "manual")
 ROLLBACK_LOSS = 0.02
-RESERVED_NAMES = frozenset({"served", "predecessor", "first", "prior", "last", "mean"})
 
 
 @dataclass(frozen=True, slots=True)

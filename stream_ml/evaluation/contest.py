@@ -4,8 +4,8 @@ Theory of operation:
 
 1. *Evidence* compares line with line, from predictions made since the present champion's line
    took over. It runs on over refreshes, for all lines are renewed together, and starts anew when
-   another line takes over. A challenger whose snapshot is older than the champion's is stale, and
-   its pairs do not count: freshness must not pass for quality.
+   another line takes over. Only pairs of equal age count: freshness must not pass for quality. So
+   no evidence is gathered for a stale line, nor after a rollback until all are renewed again.
 2. The *guard* compares what serves with the predecessor snapshot, since the switch. It looks for
    harm, not for proof: one closed block in which the new one loses more than `rollback_loss` a
    pair, or an answer that the new one owes and the old one has. Once a block was judged harmless
@@ -93,11 +93,10 @@ class Contest:
         self._champion, self._since = line_of(champion), version_of(champion)
         self._evidence = {line: self._rules.evidence() for line in challengers}
 
-    def admit(self, challengers: Iterable[str]) -> None:
-        """Begin evidence for those challengers that are new."""
-        for line in challengers:
-            if line not in self._evidence:
-                self._evidence[line] = self._rules.evidence()
+    def renew(self, challengers: Iterable[str]) -> None:
+        """Go on with these challengers: begin for who is new, and forget who dropped out."""
+        former = self._evidence
+        self._evidence = {line: former.get(line) or self._rules.evidence() for line in challengers}
 
     def watch(self, *, on: bool) -> None:
         """Watch what serves from now on against a predecessor, or watch no more."""
@@ -130,7 +129,7 @@ class Contest:
                 if (
                     shadow is not None
                     and answered(kind, shadow.prediction)
-                    and version_of(shadow.model) >= version
+                    and version_of(shadow.model) == version
                 ):
                     evidence.add(prediction.ts, mine - loss(kind, label, shadow.prediction))
         for evidence in self._evidence.values():
@@ -166,11 +165,12 @@ class Contest:
     def suffices(self, line: str) -> bool:
         """Whether the evidence for a challenger suffices to replace the champion."""
         rules = self._rules
-        return ready(self._evidence[line], rules.slots, rules.alpha, rules.gain_min)
+        evidence = self._evidence.get(line)
+        return evidence is not None and ready(evidence, rules.slots, rules.alpha, rules.gain_min)
 
-    def winner(self) -> str | None:
-        """The challenger that the evidence suffices for; of several the one with the most."""
-        able = [line for line in self._evidence if self.suffices(line)]
+    def winner(self, able: Iterable[str]) -> str | None:
+        """Who of these the evidence suffices for; of several the one with the most."""
+        able = [line for line in able if self.suffices(line)]
         return max(able, key=lambda line: self._evidence[line].e_value, default=None)
 
     def report(self, line: str) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ def unseal(sealed: bytes, key: bytes | None, *, allow_unsigned: bool = False) ->
         raise SnapshotRefused(
             "river_version",
             f"checkpoint: expected river {RIVER_VERSION}, given {version[:40]!r}; way out: "
-            "`rebuild`, which learns it again from the examples log",
+            "start a new log, and replay the events and labels into it",
         )
     learners = loads(decompress(payload))
     if type(learners) is not dict:

@@ -7,7 +7,7 @@ Opening one asks, in this order, and stops at the first no:
 6. is the learner inside the one that the digest names;  7. does it still give the golden answers.
 
 Nothing of the payload is looked at before its signature is checked. Pickles do not survive a
-release of river, and need not: the examples log makes every snapshot again (`rebuild`).
+release of river, and need not: the examples log holds all that it takes to learn them again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ GOLDEN_TOLERANCE = 1e-12
 # What `Snapshot.examples` holds before the first.
 NO_EXAMPLES = {"count": 0, "first": -1, "last": -1}
 
-_REBUILD = "; way out: `rebuild`, which learns it again from the examples log"
+_WAY_OUT = "; way out: start a new log, and replay the events and labels into it"
 _SIGNATURE = b',"signature":"'
 
 
@@ -231,7 +231,7 @@ def open_snapshot(
     try:
         learner = loads(decompress(snapshot.payload))
     except SnapshotRefused as error:
-        raise SnapshotRefused(error.reason, f"{snapshot.model}: {error}{_REBUILD}") from None
+        raise SnapshotRefused(error.reason, f"{snapshot.model}: {error}{_WAY_OUT}") from None
     found = digest(learner)
     if found != snapshot.digest:
         raise _refused(snapshot, "malformed", f"digest {snapshot.digest}", found)
@@ -245,7 +245,7 @@ def open_snapshot(
 
 def _refused(snapshot: Snapshot, reason: str, expected: str, given: str) -> SnapshotRefused:
     return SnapshotRefused(
-        reason, f"{snapshot.model}: expected {expected}, given {given}{_REBUILD}"
+        reason, f"{snapshot.model}: expected {expected}, given {given}{_WAY_OUT}"
     )
 
 

@@ -5,7 +5,9 @@ Theory of operation:
 1. The next record is picked by a fixed rule: the earliest time; a label before an event at the
    same time; then the lower partition; within a partition in offset order. So what comes out is a
    function of what lies in the log, not of when it was read. (A command is picked at once: its
-   time is an operator's, not the events'.)
+   time is an operator's, not the events'. And of a log that is still being written to, what is
+   there is picked: what was committed stands, but another cut might have renewed models a round
+   sooner or later.)
 2. What is picked is worked on in rounds of `ROUND_RECORDS`, counted from the start of the log: a
    round's events are predicted, then its labels joined, then its examples learned from and
    evaluated. A stage at a time, and in it a model at a time, keeps what it works with in the

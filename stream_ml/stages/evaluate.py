@@ -13,8 +13,9 @@ Theory of operation:
    says so. What is promoted is the very snapshot that shadows at that moment; the old champion's
    line goes on in the winner's slot, and evidence starts anew.
 5. What was switched from goes on as `predecessor` until the guard has judged a block, or finds
-   harm and rolls back. A line that was rolled back is not refreshed (nor then any other, for
-   equal age) until `resume` or the next replacement.
+   harm and rolls back; models younger than `promotion.first` are too young to return to. After an
+   operator's rollback nothing is refreshed until `resume` or the next replacement; after the
+   guard's, the next refresh goes on.
 6. A command is answered once, accepted or refused, by a decision that names it; of a command id
    that was answered nothing more is said. `expect` must be what serves.
 7. Decisions are numbered, each names the record before it by hash, and all are signed.
@@ -37,7 +38,7 @@ from stream_ml.codec import (
     record_hash,
     serving_set,
 )
-from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.errors import BadRecord, SnapshotRefused, UsageError
 from stream_ml.evaluation.baselines import Baselines
 from stream_ml.evaluation.contest import Contest
 from stream_ml.evaluation.scores import Delays, Scores
@@ -54,6 +55,7 @@ from stream_ml.records import (
     Output,
     ServingSet,
     line_of,
+    version_of,
 )
 from stream_ml.signing import ROLES
 from stream_ml.stages.intake import parsed
@@ -185,7 +187,9 @@ class Evaluate:
             self._replace_on_evidence(outputs)
 
     def _replace_on_evidence(self, outputs: list[Output]) -> None:
-        winner, mode = self._contest.winner(), self._pipeline.promotion.mode
+        serving, mode = self._serving, self._pipeline.promotion.mode
+        assert serving is not None, "there is evidence only for what shadows"
+        winner = self._contest.winner(filter(self._lives, serving.challengers))
         if winner is None or mode == "manual":
             return
         evidence = self._contest.report(winner)
@@ -197,6 +201,11 @@ class Evaluate:
             said = f"{reason}; `promote {winner}` would be accepted"
             alert = Alert("challenger_ready", self._watermark.ms, "evaluate", said, evidence or {})
             outputs.append(Output("alerts", b"challenger_ready", encode(alert), alert))
+
+    def _lives(self, line: str) -> bool:
+        """Whether a line can go on as champion: declared, and not behind the other lines."""
+        behind = any(line not in lines for lines in self._waiting.values())
+        return line in self._pipeline.recipes and line not in self._stale and not behind
 
     def _guard_rolls_back(self, harm: Harm, serving: ServingSet, outputs: list[Output]) -> None:
         reason = f"guard: {serving.champion.model} {harm.reason}"
@@ -302,7 +311,8 @@ class Evaluate:
         self._waiting = {v: lines for v, lines in self._waiting.items() if v > version}
         self._version = version
         line = self._champion_line()
-        flaw = arrived[line].flaw if line in arrived else f"the line {line!r} published nothing"
+        silent = f"the line {line!r} published nothing; promote a challenger to go on"
+        flaw = arrived[line].flaw if line in arrived else silent
         if self._paused or self._frozen == line:
             pass  # an operator, or the guard, has said that what serves shall stay
         elif flaw is None:
@@ -324,11 +334,12 @@ class Evaluate:
             serving = ServingSet(champion, refs, None, first)
             outputs.append(self._decide("bootstrap", ACTOR, reason, serving))
             return
-        self._contest.admit(refs)
+        self._contest.renew(refs)
         predecessor = former.predecessor
         if not self._contest.watching:
             predecessor = former.champion
-            self._contest.watch(on=True)
+            grown = version_of(predecessor.model) >= self._pipeline.promotion.first
+            self._contest.watch(on=grown)
         serving = ServingSet(champion, refs, predecessor, former.first or first)
         outputs.append(self._decide("refreshed", ACTOR, reason, serving))
 
@@ -395,6 +406,8 @@ class Evaluate:
         else:
             shadows = ", ".join(ref.model for ref in serving.challengers.values()) or "none"
             raise _Refusal(f"expected a challenger that shadows now ({shadows}), given {given!r}")
+        if not self._lives(line):
+            raise _Refusal(f"the line {line!r} publishes no more: it could not be renewed")
         if self._pipeline.promotion.mode == "gated" and not self._contest.suffices(line):
             report = self._contest.report(line) or {}
             raise _Refusal(
@@ -451,7 +464,7 @@ class Evaluate:
                 for name, ref in challengers.items()
             }
             self._contest.start(champion.model, challengers)
-        self._frozen = line
+        self._frozen = None if command_id is None else line
         self._contest.watch(on=False)
         serving = ServingSet(champion, challengers, None, former.first)
         return self._decide(
@@ -550,6 +563,12 @@ class Evaluate:
         self._n, self._number = rest["n"], rest["number"]
         self._serving = None if rest["serving"] is None else serving_set(rest["serving"])
         self._version = rest["version"]
+        if self._champion_line() not in self._pipeline.recipes:
+            declared = ", ".join(self._pipeline.recipes)
+            raise UsageError(
+                f"the line {self._champion_line()!r} serves, but the declaration has only "
+                f"{declared}: declare it, or promote another line before it is taken out"
+            )
         for version, name, arrival in rest["waiting"]:
             ref = ModelRef(**arrival["ref"])
             self._waiting.setdefault(version, {})[name] = _Arrival(ref, arrival["flaw"])

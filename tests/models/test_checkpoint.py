@@ -89,7 +89,7 @@ def test_another_river() -> None:
     refused = refusal(signed(b"0.25.0\n" + compress(dumps({}))))
 
     assert refused.reason == "river_version"
-    assert "way out: `rebuild`" in str(refused)
+    assert "way out: start a new log" in str(refused)
 
 
 def test_no_learners() -> None:

@@ -173,7 +173,7 @@ class TestRefusals:
         assert refused.reason == "river_version"
         assert (
             f"logistic@240: expected river {RIVER_VERSION}, given 0.25.0; "
-            "way out: `rebuild`, which learns it again from the examples log"
+            "way out: start a new log, and replay the events and labels into it"
         ) == str(refused)
 
     def test_other_features(self, logistic: Snapshot) -> None:

@@ -34,15 +34,15 @@ def _run(folder: Path, *arguments: str, given: bytes = b"") -> Ended:
 def test_four_terminals(tmp_path: Path) -> None:
     """A worker, a publisher, a reader and an operator meet on one log, and each ends as asked."""
     events, labels = transactions(EVENTS, seed=1)
-    with (
-        Terminal("up", folder=tmp_path, **CARDS) as worker,
-        Terminal("publish", "events", "-", folder=tmp_path, **CARDS) as publisher,
-    ):
+    with Terminal("up", folder=tmp_path, **CARDS) as worker:
         assert worker.line() == (
             "cards works on stream_ml.sqlite: logistic@0 serves; Ctrl-C stops it"
         )
         follow = ("predictions", "--follow", "--from", "beginning", "--format", "json")
-        with Terminal(*follow, folder=tmp_path) as reader:
+        with (
+            Terminal("publish", "events", "-", folder=tmp_path, **CARDS) as publisher,
+            Terminal(*follow, folder=tmp_path) as reader,
+        ):
             # The publisher's pipe stays open: what it was given is out before more comes.
             publisher.write(_lines(events[:1]))
             assert orjson.loads(reader.line())["event_id"] == "t0"

@@ -181,9 +181,10 @@ def test_a_champion_that_stays_away_keeps_serving_as_it_is(serving: Stage) -> No
     (decision,) = serving.learn(STALE_EXAMPLES)
 
     assert [("refused", "logistic@0", ["bayes@0"])] == told([decision])
-    assert "logistic@500 refused, none is renewed: the line 'logistic' published nothing" == (
-        decision.reason
-    )
+    assert (
+        "logistic@500 refused, none is renewed: the line 'logistic' published nothing; "
+        "promote a challenger to go on"
+    ) == decision.reason
 
 
 @pytest.mark.parametrize(

@@ -141,20 +141,50 @@ def test_a_forced_promotion_of_a_bad_model_is_rolled_back_within_two_blocks() ->
     driver.close()
 
 
-def test_after_a_rollback_nothing_is_refreshed_until_resume() -> None:
-    """What was rolled back to stays, and is renewed again once an operator resumes."""
-    driver = Driver(declared("better", mode="manual"))
+def test_after_an_operators_rollback_nothing_is_refreshed_until_resume() -> None:
+    """What was rolled back to stays, whatever the evidence, until an operator resumes."""
+    driver = Driver(declared())
     run(driver, 0, DAY)
-    ask(driver, "promote", "c1", model="plain", expect="better")
-    run(driver, DAY, DAY + 300)
+    ask(driver, "rollback", "c1", expect="plain")
     frozen = driver.read("registry")[-1]["serving"]
 
-    run(driver, DAY + 300, 3 * DAY)
+    run(driver, DAY, 3 * DAY)
     assert frozen == driver.read("registry")[-1]["serving"]
 
     ask(driver, "resume", "c2")
     run(driver, 3 * DAY, 4 * DAY)
     assert "refreshed" == driver.read("registry")[-1]["kind"]
+    driver.close()
+
+
+def test_after_the_guards_rollback_the_next_refresh_goes_on() -> None:
+    """One bad switch is undone; nobody has to be woken for the models to be renewed."""
+    driver = Driver(declared("better", mode="manual"))
+    run(driver, 0, DAY)
+    ask(driver, "promote", "c1", model="plain", expect="better")
+
+    run(driver, DAY, 2 * DAY)
+
+    assert ["bootstrap", "replaced", "rolled_back"] == kinds(driver)
+    newest = driver.read("registry")[-1]
+    assert "refreshed" == newest["kind"]
+    assert newest["serving"]["champion"]["model"].startswith("better@")
+    driver.close()
+
+
+def test_a_line_that_publishes_no_more_cannot_take_over() -> None:
+    """Neither evidence nor an operator makes a dead line champion: it could not be renewed."""
+    driver = Driver(declared(mode="manual"))
+    run(driver, 0, DAY)
+    driver.runner.learn._give_up("better", "planted")
+
+    run(driver, DAY, DAY + 400)
+    [answer] = ask(driver, "promote", "c1", model="better", expect="plain")
+
+    assert "refused" == answer["kind"]
+    assert "the line 'better' publishes no more" in answer["reason"]
+    run(driver, DAY + 400, 4 * DAY)
+    assert "better" not in driver.read("registry")[-1]["serving"]["challengers"]
     driver.close()
 
 
