@@ -193,7 +193,8 @@ def _facts(shown: dict[str, Any]) -> str:
 
 def _mode(shown: dict[str, Any]) -> str:
     said = [shown["mode"] or "not known: no pipeline is set"]
-    for state, words in (("paused", "paused"), ("frozen", "renewed no more after a rollback, until `resume`")):
+    frozen = "renewed no more after a rollback, until `resume`"
+    for state, words in (("paused", "paused"), ("frozen", frozen)):
         since = shown[state]
         if since is not None:
             said.append(
