@@ -91,7 +91,8 @@ class Registry:
         if decision.kind in {"paused", "resumed"}:
             self.paused = decision if decision.kind == "paused" else None
         if decision.kind in {"rolled_back", "resumed", "replaced"}:
-            self.frozen = decision if decision.kind == "rolled_back" else None
+            by_hand = decision.kind == "rolled_back" and decision.command_id is not None
+            self.frozen = decision if by_hand else None
         self.recent.append(decision)
 
     def notes(self, *, checked: bool) -> list[str]:
