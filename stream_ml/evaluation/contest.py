@@ -7,7 +7,7 @@ Theory of operation:
    another line takes over. Only pairs of equal age count: freshness must not pass for quality. So
    no evidence is gathered for a stale line, nor after a rollback until all are renewed again.
 2. The *guard* compares what serves with the predecessor snapshot, since the switch. It looks for
-   harm, not for proof: one closed block in which the new one loses more than `rollback_loss` a
+   harm, not for proof: one whole block in which the new one loses more than `rollback_loss` a
    pair, or an answer that the new one owes and the old one has. Once a block was judged harmless
    the watch is over, and the next refresh brings another predecessor. So every replacement is
    judged by a whole block, while of refreshes that come faster than `guard_block` + `maturity`
@@ -26,7 +26,7 @@ from stream_ml.records import line_of, version_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_ml.records import Example
+    from stream_ml.records import Answer, Example, Shadow
 
 __all__ = ["Contest", "Harm", "Rules"]
 
@@ -87,6 +87,8 @@ class Contest:
         self.voted = False
         self._evidence: dict[str, Evidence] = {}
         self._guard: Blocks | None = None
+        # The block of the switch is only a part of one: a few hours' luck, that judges nothing.
+        self._guarded_from: int | None = None
 
     def start(self, champion: str, challengers: Iterable[str]) -> None:
         """Begin anew: another line serves, from this snapshot on."""
@@ -103,6 +105,7 @@ class Contest:
         guards = on and self._rules.rollback_loss is not None
         block_ms, maturity_ms = self._rules.guard_block_ms, self._rules.maturity_ms
         self._guard = Blocks(block_ms, maturity_ms=maturity_ms) if guards else None
+        self._guarded_from = None
 
     @property
     def watching(self) -> bool:
@@ -122,28 +125,40 @@ class Contest:
         if line_of(prediction.model) != self._champion or version < self._since:
             return None  # made in another's reign, or in an earlier one of this line
         served = not prediction.fallback and answered(kind, prediction.prediction)
-        mine = loss(kind, label, prediction.prediction) if served else 0.0
-        if served:
+        mine = loss(kind, label, prediction.prediction) if served else None
+        if mine is not None:
             for line, evidence in self._evidence.items():
                 shadow = prediction.shadows.get(line)
-                if (
-                    shadow is not None
-                    and answered(kind, shadow.prediction)
-                    and version_of(shadow.model) == version
-                ):
-                    evidence.add(prediction.ts, mine - loss(kind, label, shadow.prediction))
+                if shadow is not None and version_of(shadow.model) == version:
+                    self._weigh(evidence, example, shadow.prediction, mine)
         for evidence in self._evidence.values():
             if evidence.close(watermark_ms):
                 self.voted = True
         shadow = prediction.shadows.get("predecessor")
         if self._guard is None or shadow is None or shadow.model != predecessor:
             return None
+        return self._compare(example, shadow, mine, watermark_ms)
+
+    def _weigh(self, evidence: Evidence, example: Example, said: Answer, mine: float) -> None:
+        kind = self._rules.kind
+        if answered(kind, said):
+            evidence.add(example.prediction.ts, mine - loss(kind, example.label, said))
+
+    def _compare(
+        self, example: Example, shadow: Shadow, mine: float | None, watermark_ms: int
+    ) -> Harm | None:
+        assert self._guard is not None, "compared only while watching"
+        prediction, kind = example.prediction, self._rules.kind
         if not answered(kind, shadow.prediction):
             return None
-        if not served:
+        if mine is None:
             reason = f"{prediction.model} has no answer where {shadow.model} has one"
             return Harm(reason, {"event_id": prediction.event_id})
-        self._guard.add(prediction.ts, loss(kind, label, shadow.prediction) - mine)
+        block = prediction.ts // self._rules.guard_block_ms
+        if self._guarded_from is None:
+            self._guarded_from = block + 1
+        if block >= self._guarded_from:
+            self._guard.add(prediction.ts, loss(kind, example.label, shadow.prediction) - mine)
         return self._judge(watermark_ms)
 
     def _judge(self, watermark_ms: int) -> Harm | None:
@@ -186,6 +201,7 @@ class Contest:
             "champion": f"{self._champion}@{self._since}",
             "evidence": {line: each.dump() for line, each in self._evidence.items()},
             "guard": None if self._guard is None else self._guard.dump(),
+            "guarded_from": self._guarded_from,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -196,3 +212,4 @@ class Contest:
         self.watch(on=state["guard"] is not None)
         if self._guard is not None:
             self._guard.load(state["guard"])
+        self._guarded_from = state["guarded_from"]

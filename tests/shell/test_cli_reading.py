@@ -37,7 +37,7 @@ def test_models_of_a_log(cli: Cli, worked: Path) -> None:
     assert [(each["role"], each["model"], each["examples"]) for each in found["models"]] == [
         ("champion", "plain@2000", 2_000),
         ("challenger", "scaled@2000", 2_000),
-        ("predecessor", "plain@0", 0),
+        ("predecessor", "plain@500", 500),
         ("first", "plain@500", 500),
     ]
     # Events come a second apart, and labels ten seconds after them: at the last event, e2499, the

@@ -128,7 +128,7 @@ def test_a_forced_promotion_of_a_bad_model_is_rolled_back_within_two_blocks() ->
     former = driver.read("registry")[-1]["serving"]["champion"]
     ask(driver, "promote", "c1", model="plain", expect="better")
 
-    run(driver, DAY, DAY + 2 * 120 + 30)
+    run(driver, DAY, DAY + 2 * 120 + 60)
 
     assert ["bootstrap", "replaced", "rolled_back"] == kinds(driver)
     undone = driver.read("registry")[-1]
@@ -137,7 +137,8 @@ def test_a_forced_promotion_of_a_bad_model_is_rolled_back_within_two_blocks() ->
     assert ["plain"] == list(undone["serving"]["challengers"])
     assert "guard: plain@" in undone["reason"]
     assert ["guard"] == [alert["kind"] for alert in driver.read("alerts")]
-    assert driver.read("predictions")[-1]["model"] == former["model"]
+    run(driver, DAY + 300, DAY + 301)
+    assert former["model"] == driver.read("predictions")[-1]["model"]
     driver.close()
 
 
