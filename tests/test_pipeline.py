@@ -13,7 +13,7 @@ from stream_ml.pipeline import Pipeline
 from stream_ml.records import Event
 
 FIELDS: dict[str, Any] = {"shop": str, "amount": float, "kind": sml.Enum("visit", "order")}
-RESERVED = "first, last, mean, predecessor, prior, served"
+RESERVED = "first, last, live, mean, predecessor, prior, served"
 
 
 def logistic() -> Any:
