@@ -1,0 +1,77 @@
+"""Where a pipeline lives on a Kafka cluster, and what everything of it is called there.
+
+A pipeline's topics, groups and transactional ids all begin with its name, so that several share a
+cluster, and access can be granted by prefix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Cluster", "Security"]
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """How clients and brokers trust each other; by default not at all (PLAINTEXT).
+
+    Attributes:
+        tls: whether connections are encrypted and the brokers' certificates checked.
+        ca_file: the certificates that vouch for the brokers; None for those of the system.
+        mechanism: of SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; None for no SASL.
+        username: who we are, where there is a mechanism.
+        password: what proves it.
+    """
+
+    tls: bool = False
+    ca_file: str | None = None
+    mechanism: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def protocol(self) -> str:
+        """What Kafka calls it.
+
+        >>> Security(tls=True, mechanism="SCRAM-SHA-512").protocol
+        'SASL_SSL'
+        """
+        wire = "SSL" if self.tls else "PLAINTEXT"
+        return wire if self.mechanism is None else f"SASL_{wire}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A pipeline's place on a cluster.
+
+    Args:
+        bootstrap: `host:port` of some brokers, with commas between.
+        pipeline: the pipeline's name.
+        security: how to connect.
+
+    >>> cluster = Cluster("127.0.0.1:9092", "flights")
+    >>> cluster.topic("events"), cluster.changelog("predict")
+    ('flights.events', 'flights.predict-changelog')
+    >>> cluster.group("predict"), cluster.transactional_id("predict", 3)
+    ('flights.predict', 'flights.predict-3')
+    """
+
+    bootstrap: str
+    pipeline: str
+    security: Security = field(default_factory=Security)
+
+    def topic(self, name: str) -> str:
+        """What a topic of the catalogue is called on the cluster."""
+        return f"{self.pipeline}.{name}"
+
+    def changelog(self, stage: str) -> str:
+        """The topic that holds the state of a stage's tasks, a partition a task."""
+        return self.topic(f"{stage}-changelog")
+
+    def group(self, stage: str) -> str:
+        """The consumer group of a stage's workers, which its positions are committed for."""
+        return f"{self.pipeline}.{stage}"
+
+    def transactional_id(self, stage: str, partition: int) -> str:
+        """What a task's producer is called; a new one of the same name fences the old one."""
+        return f"{self.group(stage)}-{partition}"
