@@ -1,0 +1,66 @@
+"""How connections are made safe, in the words of each client library.
+
+Both take the same TLS context, which checks the brokers' certificates and their names; there is no
+setting that switches a check off.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import UsageError
+
+if TYPE_CHECKING:
+    from stream_ml.shell.kafka.cluster import Security
+
+__all__ = ["async_options", "client_options"]
+
+
+def client_options(security: Security) -> dict[str, Any]:
+    """What kafka-python's clients take, beside the addresses.
+
+    Raises:
+        UsageError: the CA file is not there, or holds no certificate.
+
+    >>> from stream_ml.shell.kafka.cluster import Security
+    >>> client_options(Security())
+    {'security_protocol': 'PLAINTEXT'}
+    """
+    return _options(security)
+
+
+def async_options(security: Security) -> dict[str, Any]:
+    """What aiokafka's clients take, beside the addresses.
+
+    Raises:
+        UsageError: as `client_options`.
+
+    >>> from stream_ml.shell.kafka.cluster import Security
+    >>> ana = Security(mechanism="SCRAM-SHA-512", username="ana", password="secret")
+    >>> sorted(async_options(ana))
+    ['sasl_mechanism', 'sasl_plain_password', 'sasl_plain_username', 'security_protocol']
+    """
+    return _options(security)
+
+
+def _options(security: Security) -> dict[str, Any]:
+    # The two libraries have agreed on the names, so far.
+    options: dict[str, Any] = {"security_protocol": security.protocol}
+    if security.tls:
+        options["ssl_context"] = _context(security.ca_file)
+    if security.mechanism is not None:
+        options["sasl_mechanism"] = security.mechanism
+        options["sasl_plain_username"] = security.username
+        options["sasl_plain_password"] = security.password
+    return options
+
+
+def _context(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # an `ssl.SSLError` is one: a file without certificates
+        raise UsageError(
+            f"{ca_file}: expected the certificates, in PEM, of those who vouch for the brokers: "
+            f"{error.strerror or error}"
+        ) from error
