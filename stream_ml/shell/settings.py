@@ -4,7 +4,17 @@ A setting is what the command line says, else what the environment says, else it
 
 The signing key is one only the log's owner may know: whoever has it can make models that our
 workers believe. It comes from the environment, never from the command line, which other users of
-a machine can read; where it is unset, a log in a file has one beside it, made on first use.
+a machine can read; where it is unset, a log in a file has one beside it, made on first use. A
+cluster has no such place, so there the key has to be set.
+
+The broker is a file or a cluster. On a cluster a pipeline's name is part of what its topics are
+called; who has no declaration of it, such as a consumer, names it in the address:
+
+    sqlite:runs/shop.sqlite
+    kafka://10.0.0.1:9092,10.0.0.2:9092          the name is the declared pipeline's
+    kafka://10.0.0.1:9092/shop
+
+No secret is part of the address: whoever lists processes or reads a shell's history would see it.
 
 Operators may have keys of their own, in a keyring that the worker reads:
 
@@ -18,6 +28,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import secrets
 import stat
 import tomllib
@@ -28,6 +39,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import UsageError
+from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.runner import CHECKPOINT_S
 from stream_ml.shell.sqlite_log import MEMORY
 from stream_ml.signing import LOCAL, ROLES, Operator
@@ -42,12 +54,19 @@ PREFIX = "STREAM_ML_"
 # What our own tests are told; nothing that a command could do something about.
 TEST_PREFIX = "STREAM_ML_TEST_"
 SQLITE = "sqlite:"
+KAFKA = "kafka://"
 DEFAULT = "default"
 KEY_BYTES = 32
 KEY_MODE = 0o600
 NAME_LENGTH_MAX = 512
 # Settings whose value is nobody's to see.
-SECRETS = frozenset({"key", "operator_key"})
+SECRETS = frozenset({"key", "operator_key", "password"})
+# How often Kafka's workers commit: a read_committed reader sees a prediction that much later.
+COMMIT_S = 0.1
+SYSTEM = "system"
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}"
+_CLUSTER = re.compile(rf"kafka://(?P<bootstrap>{_HOST}(,{_HOST})*)(/(?P<pipeline>[a-z0-9_-]+)?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +86,7 @@ class Setting:
 
 
 def _broker(text: str) -> str:
-    if not text.startswith(SQLITE) or text == SQLITE:
+    if _CLUSTER.fullmatch(text) is None and (not text.startswith(SQLITE) or text == SQLITE):
         raise ValueError
     return text
 
@@ -100,6 +119,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _sasl(text: str) -> str:
+    mechanism, _, user = text.partition(":")
+    if mechanism not in MECHANISMS or not user:
+        raise ValueError
+    return text
+
+
 def _name(text: str) -> str:
     if not 0 < len(text) <= NAME_LENGTH_MAX:
         raise ValueError
@@ -115,7 +141,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             Setting(
                 "broker",
                 "the log that everything is read from and written to",
-                "sqlite:PATH",
+                "sqlite:PATH or kafka://HOST:PORT[,HOST:PORT][/PIPELINE]",
                 _broker,
                 option="--broker",
             ),
@@ -145,6 +171,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _seconds,
             ),
             Setting(
+                "commit_seconds",
+                "how often workers on Kafka commit: how late a reader of committed records sees",
+                "a number above 0",
+                _seconds,
+            ),
+            Setting(
                 "keyring",
                 "operators' keys and roles: whose commands a worker obeys, beside the key's own",
                 "the path of a TOML file that only its owner may read",
@@ -162,6 +194,24 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _KEY_EXPECTED,
                 _key,
             ),
+            Setting(
+                "tls_ca",
+                "who vouches for Kafka's brokers; switches TLS on",
+                f"the path of a PEM file, or `{SYSTEM}` for this system's certificates",
+                _name,
+            ),
+            Setting(
+                "sasl",
+                "who we are to Kafka's brokers, and how that is proved",
+                f"MECHANISM:USER, of {', '.join(MECHANISMS)}; PLAIN wants TLS, or all can read it",
+                _sasl,
+            ),
+            Setting(
+                "password",
+                "proves that; never shown, and no option: others could read it",
+                "a password",
+                _name,
+            ),
         )
     }
 )
@@ -176,9 +226,13 @@ class Settings:
     key: bytes | None = field(default=None, repr=False)
     checkpoint_examples: int = CHECKPOINT_EXAMPLES
     checkpoint_seconds: float = CHECKPOINT_S
+    commit_seconds: float = COMMIT_S
     keyring: str | None = None
     operator: str = LOCAL
     operator_key: bytes | None = field(default=None, repr=False)
+    tls_ca: str | None = None
+    sasl: str | None = None
+    password: str | None = field(default=None, repr=False)
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -216,17 +270,84 @@ class Settings:
 
     @property
     def path(self) -> str:
-        """Where the log is: a file, or `:memory:`."""
+        """Where the log is: a file, `:memory:`, or the address of a cluster."""
         return self.broker.removeprefix(SQLITE)
+
+    @property
+    def on_kafka(self) -> bool:
+        """Whether the log is on a cluster, rather than in a file or in memory."""
+        return self.broker.startswith(KAFKA)
+
+    def cluster(self, pipeline: str | None = None) -> Cluster:
+        """The pipeline's place on the cluster that is set.
+
+        Args:
+            pipeline: its name as declared, where a declaration is known.
+
+        Raises:
+            UsageError: no cluster is set, the pipeline's name is not known, or is another than the
+                address has, or what is set for TLS and SASL does not fit together.
+        """
+        address = _CLUSTER.fullmatch(self.broker)
+        source = self._setter("broker")
+        if address is None:
+            raise UsageError(
+                f"{source}: expected a cluster, kafka://HOST:PORT, given {self.broker!r}"
+            )
+        named = address["pipeline"]
+        if named is not None and pipeline is not None and named != pipeline:
+            raise UsageError(
+                f"{source}: expected the pipeline that is declared, {pipeline!r}, given {named!r}; "
+                "leave the name out of the address"
+            )
+        name = pipeline or named
+        if name is None:
+            raise UsageError(
+                f"{source}: expected to know the pipeline, given {self.broker!r}; name it there, "
+                f"as in {self.broker.rstrip('/')}/shop, or its declaration with --pipeline "
+                "module:name"
+            )
+        return Cluster(address["bootstrap"], name, self._security())
+
+    def _security(self) -> Security:
+        sasl, password = SETTINGS["sasl"].variable, SETTINGS["password"].variable
+        if (self.sasl is None) != (self.password is None):
+            given, missing = (sasl, password) if self.password is None else (password, sasl)
+            raise UsageError(
+                f"{missing}: expected to be set where {given} is, given nothing; set both, or "
+                "neither"
+            )
+        ca_file = None if self.tls_ca == SYSTEM else self.tls_ca
+        if ca_file is not None and not Path(ca_file).is_file():
+            raise UsageError(
+                f"{SETTINGS['tls_ca'].variable}: expected a file with certificates, or `{SYSTEM}`, "
+                f"given {ca_file!r}, which is none"
+            )
+        mechanism, _, user = (self.sasl or "").partition(":")
+        return Security(
+            self.tls_ca is not None, ca_file, mechanism or None, user or None, self.password
+        )
+
+    def _setter(self, name: str) -> str:
+        """Who set it, as messages name it: by default there is still a variable that could."""
+        source = self.source(name)
+        return SETTINGS[name].variable if source == DEFAULT else source
 
     def signing_key(self, path: str) -> bytes:
         """The key that whoever writes to the log at `path` signs with; made if there is none.
 
         Raises:
-            UsageError: the file beside the log may be read by others, or holds no key.
+            UsageError: the file beside the log may be read by others, or holds no key; or the log
+                is on a cluster, where there is no such file, and no key is set.
         """
         if self.key is not None:
             return self.key
+        if path.startswith(KAFKA):
+            raise UsageError(
+                f"{SETTINGS['key'].variable}: expected the key that signs models and decisions on "
+                f"{path}, given none; make one with `openssl rand -hex {KEY_BYTES}`, keep it, and "
+                "set the same for every worker"
+            )
         if path == MEMORY:
             return secrets.token_bytes(KEY_BYTES)
         file = key_file(path)
@@ -240,10 +361,10 @@ class Settings:
         Raises:
             UsageError: as `signing_key`.
         """
-        if self.key is not None:
+        if self.key is not None or path == MEMORY or path.startswith(KAFKA):
             return self.key
         file = key_file(path)
-        return _read_key(file) if path != MEMORY and file.exists() else None
+        return _read_key(file) if file.exists() else None
 
     def operators(self) -> Mapping[str, Operator]:
         """The operators that the keyring holds, by name; none where there is no keyring.
@@ -265,8 +386,9 @@ class Settings:
         if self.operator == LOCAL:
             key = self.verifying_key(path)
             if key is None:
+                where = path if path.startswith(KAFKA) else key_file(path)
                 raise UsageError(
-                    f"{key_file(path)}: expected the signing key there, given none; set "
+                    f"{where}: expected its signing key, given none; set "
                     f"{SETTINGS['key'].variable}, or {SETTINGS['operator'].variable} and {variable}"
                 )
             return key
@@ -302,15 +424,12 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 
 
 def _parsed(setting: Setting, source: str, text: str) -> Any:
-    if setting.name == "broker" and text.startswith("kafka://"):
-        raise UsageError(
-            f"{source}: expected sqlite:PATH, given {text!r}; this version has the embedded log "
-            "only, which lies in one file"
-        )
     try:
         return setting.parse(text)
     except ValueError:
-        given = f"{len(text)} characters" if setting.name in SECRETS else repr(text)
+        # An address in which somebody put a password is not repeated either.
+        secret = setting.name in SECRETS or (setting.name == "broker" and "@" in text)
+        given = f"{len(text)} characters" if secret else repr(text)
         raise UsageError(f"{source}: expected {setting.expected}, given {given}") from None
 
 

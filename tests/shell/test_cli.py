@@ -88,10 +88,10 @@ def test_version(cli: Cli) -> None:
             "argument --months: expected 1 to 12, given '13'; see `stream-ml demo --help`",
         ),
         (
-            ["config", "--broker", "kafka://host:9092"],
+            ["config", "--broker", "kafka:host:9092"],
             (
-                "--broker: expected sqlite:PATH, given 'kafka://host:9092'; this version has the "
-                "embedded log only, which lies in one file"
+                "--broker: expected sqlite:PATH or kafka://HOST:PORT[,HOST:PORT][/PIPELINE], given "
+                "'kafka:host:9092'"
             ),
         ),
         (

@@ -292,7 +292,7 @@ def test_without_a_key(cli: Cli, answered: Path, monkeypatch: pytest.MonkeyPatch
     assert (keyless.code, keyless.err) == (
         2,
         (
-            "stream-ml: stream_ml.sqlite.key: expected the signing key there, given none; set "
+            "stream-ml: stream_ml.sqlite.key: expected its signing key, given none; set "
             "STREAM_ML_KEY, or STREAM_ML_OPERATOR and STREAM_ML_OPERATOR_KEY\n"
         ),
     )

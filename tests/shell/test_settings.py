@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_ml.errors import UsageError
+from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.settings import SETTINGS, Settings
 from stream_ml.shell.sqlite_log import MEMORY
 from stream_ml.signing import Operator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = "ab" * 32
+BROKER = "STREAM_ML_BROKER: expected sqlite:PATH or kafka://HOST:PORT[,HOST:PORT][/PIPELINE]"
 
 
 def test_defaults() -> None:
@@ -60,20 +62,27 @@ def test_every_setting_is_a_field() -> None:
             (
                 "STREAM_ML_X: no setting has this name; there are STREAM_ML_BROKER, "
                 "STREAM_ML_PIPELINE, STREAM_ML_KEY, STREAM_ML_CHECKPOINT_EXAMPLES, "
-                "STREAM_ML_CHECKPOINT_SECONDS, STREAM_ML_KEYRING, STREAM_ML_OPERATOR, "
-                "STREAM_ML_OPERATOR_KEY"
+                "STREAM_ML_CHECKPOINT_SECONDS, STREAM_ML_COMMIT_SECONDS, STREAM_ML_KEYRING, "
+                "STREAM_ML_OPERATOR, STREAM_ML_OPERATOR_KEY, STREAM_ML_TLS_CA, STREAM_ML_SASL, "
+                "STREAM_ML_PASSWORD"
             ),
         ),
+        ({"STREAM_ML_BROKER": "kafka://localhost"}, f"{BROKER}, given 'kafka://localhost'"),
+        ({"STREAM_ML_BROKER": "kafka://"}, f"{BROKER}, given 'kafka://'"),
+        ({"STREAM_ML_BROKER": "kafka://h:9092/a/b"}, f"{BROKER}, given 'kafka://h:9092/a/b'"),
+        ({"STREAM_ML_BROKER": "kafka://h:1,/a"}, f"{BROKER}, given 'kafka://h:1,/a'"),
+        ({"STREAM_ML_BROKER": "kafka://ana:hunter2@h:9092"}, f"{BROKER}, given 26 characters"),
+        ({"STREAM_ML_BROKER": "log.sqlite"}, f"{BROKER}, given 'log.sqlite'"),
         (
-            {"STREAM_ML_BROKER": "kafka://localhost:9092"},
+            {"STREAM_ML_SASL": "GSSAPI:ana"},
             (
-                "STREAM_ML_BROKER: expected sqlite:PATH, given 'kafka://localhost:9092'; this "
-                "version has the embedded log only, which lies in one file"
+                "STREAM_ML_SASL: expected MECHANISM:USER, of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512; "
+                "PLAIN wants TLS, or all can read it, given 'GSSAPI:ana'"
             ),
         ),
         (
-            {"STREAM_ML_BROKER": "log.sqlite"},
-            "STREAM_ML_BROKER: expected sqlite:PATH, given 'log.sqlite'",
+            {"STREAM_ML_COMMIT_SECONDS": "0"},
+            "STREAM_ML_COMMIT_SECONDS: expected a number above 0, given '0'",
         ),
         (
             {"STREAM_ML_PIPELINE": "shop"},
@@ -200,6 +209,132 @@ def test_a_key_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         f"{path}.key: expected to write the signing key there: No such file or directory; make "
         "the folder writable, or set STREAM_ML_KEY"
     )
+
+
+# --- a cluster ---------------------------------------------------------------------------------
+
+
+def on_kafka(broker: str, **environ: str) -> Settings:
+    """The settings of who works with a cluster."""
+    return Settings.load({"broker": broker}, environ)
+
+
+@pytest.mark.parametrize(
+    ("broker", "declared", "bootstrap", "pipeline"),
+    [
+        ("kafka://10.0.0.1:9092", "shop", "10.0.0.1:9092", "shop"),
+        ("kafka://10.0.0.1:9092/", "shop", "10.0.0.1:9092", "shop"),
+        ("kafka://a:1,b-c.example:2/shop", None, "a:1,b-c.example:2", "shop"),
+        ("kafka://[::1]:9092/shop-2_b", "shop-2_b", "[::1]:9092", "shop-2_b"),
+    ],
+)
+def test_a_cluster(broker: str, declared: str | None, bootstrap: str, pipeline: str) -> None:
+    """The address of a cluster says where it is, and may say whose topics are meant."""
+    settings = on_kafka(broker)
+
+    assert settings.on_kafka
+    assert settings.path == broker
+    assert settings.cluster(declared) == Cluster(bootstrap, pipeline)
+
+
+def test_a_file_is_no_cluster() -> None:
+    """What works on a cluster only says so where the log lies in a file."""
+    settings = Settings()
+
+    assert not settings.on_kafka
+    with pytest.raises(UsageError) as refused:
+        settings.cluster("shop")
+    assert str(refused.value) == (
+        "STREAM_ML_BROKER: expected a cluster, kafka://HOST:PORT, given 'sqlite:stream_ml.sqlite'"
+    )
+
+
+def test_a_pipeline_on_a_cluster_has_to_be_known() -> None:
+    """Without a name no topic can be found, and two names are one too many."""
+    with pytest.raises(UsageError) as unknown:
+        on_kafka("kafka://h:9092/").cluster()
+    with pytest.raises(UsageError) as another:
+        on_kafka("kafka://h:9092/shop").cluster("shops")
+
+    assert str(unknown.value) == (
+        "--broker: expected to know the pipeline, given 'kafka://h:9092/'; name it there, as in "
+        "kafka://h:9092/shop, or its declaration with --pipeline module:name"
+    )
+    assert str(another.value) == (
+        "--broker: expected the pipeline that is declared, 'shops', given 'shop'; leave the name "
+        "out of the address"
+    )
+
+
+def test_how_to_connect(tmp_path: Path) -> None:
+    """TLS with a file or the system's certificates, SASL with a password that is never shown."""
+    ca_file = tmp_path / "ca.pem"
+    ca_file.touch()
+    given = {"STREAM_ML_SASL": "SCRAM-SHA-512:ana:b", "STREAM_ML_PASSWORD": "hunter2"}
+    settings = on_kafka("kafka://h:9092/shop", STREAM_ML_TLS_CA=str(ca_file), **given)
+    system = on_kafka("kafka://h:9092/shop", STREAM_ML_TLS_CA="system")
+
+    security = settings.cluster().security
+    assert security == Security(True, str(ca_file), "SCRAM-SHA-512", "ana:b", "hunter2")
+    assert system.cluster().security == Security(tls=True)
+    assert "hunter2" not in repr(settings) + repr(security)
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        (
+            {"STREAM_ML_SASL": "PLAIN:ana"},
+            (
+                "STREAM_ML_PASSWORD: expected to be set where STREAM_ML_SASL is, given nothing; "
+                "set both, or neither"
+            ),
+        ),
+        (
+            {"STREAM_ML_PASSWORD": "hunter2"},
+            (
+                "STREAM_ML_SASL: expected to be set where STREAM_ML_PASSWORD is, given nothing; "
+                "set both, or neither"
+            ),
+        ),
+        (
+            {"STREAM_ML_TLS_CA": "nowhere.pem"},
+            (
+                "STREAM_ML_TLS_CA: expected a file with certificates, or `system`, given "
+                "'nowhere.pem', which is none"
+            ),
+        ),
+    ],
+    ids=["no-password", "no-user", "no-certificates"],
+)
+def test_how_not_to_connect(environ: dict[str, str], message: str) -> None:
+    """What does not fit together is refused before anybody connects."""
+    with pytest.raises(UsageError) as refused:
+        on_kafka("kafka://h:9092/shop", **environ).cluster()
+
+    assert str(refused.value) == message
+
+
+def test_the_key_of_a_cluster_is_set_or_there_is_none() -> None:
+    """Who signs on a cluster is told how to make a key; who reads goes without."""
+    bare = on_kafka("kafka://h:9092/shop")
+    keyed = on_kafka("kafka://h:9092/shop", STREAM_ML_KEY=KEY)
+
+    with pytest.raises(UsageError) as refused:
+        bare.signing_key(bare.path)
+    with pytest.raises(UsageError) as commanding:
+        bare.commanding_key(bare.path)
+    assert str(refused.value) == (
+        "STREAM_ML_KEY: expected the key that signs models and decisions on kafka://h:9092/shop, "
+        "given none; make one with `openssl rand -hex 32`, keep it, and set the same for every "
+        "worker"
+    )
+    assert str(commanding.value) == (
+        "kafka://h:9092/shop: expected its signing key, given none; set STREAM_ML_KEY, or "
+        "STREAM_ML_OPERATOR and STREAM_ML_OPERATOR_KEY"
+    )
+    assert bare.verifying_key(bare.path) is None
+    assert keyed.signing_key(keyed.path) == keyed.verifying_key(keyed.path) == keyed.key
 
 
 # --- operators ----------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ def _key_source(settings: Settings) -> str:
     source = settings.source("key")
     if source != DEFAULT:
         return source
+    if settings.on_kafka:
+        return "nowhere: a cluster's workers need it set"
     if settings.path == MEMORY:
         return "made for each run, as the log is"
     file = key_file(settings.path)
