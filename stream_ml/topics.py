@@ -12,6 +12,8 @@ A file holds one topic:
     retention_ms       how long a record is kept after it was appended, or "forever"
     cleanup            "delete" (by age), or "compact" (the newest record of each key is kept)
     record_bytes_max   the longest value it takes
+    record             what a value is, where it is not a JSON object alone
+    clusters_only      whether only clusters have it; the embedded log keeps such things otherwise
     writers, readers   stages, or `producer`, `consumer`, `operator`
     fields             the members of a record: type, meaning; `optional` ones may be absent;
                        `keyed_by` says that an object is a mapping, whose values have `fields`
@@ -36,7 +38,7 @@ from stream_ml.errors import DeclarationError, Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Topic", "TopicField", "catalogue", "load", "partition_of"]
+__all__ = ["Topic", "TopicField", "catalogue", "embedded", "load", "partition_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class Topic:
     retention_ms: int | None
     cleanup: Literal["delete", "compact"]
     record_bytes_max: int
+    record: str
+    clusters_only: bool
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     fields: Mapping[str, TopicField]
@@ -84,6 +88,16 @@ def catalogue() -> Mapping[str, Topic]:
     # A wheel carries the files inside the package; a checkout has them beside it.
     installed = package / "catalogue"
     return load(installed if installed.is_dir() else package.parent / "topics")
+
+
+@cache
+def embedded() -> Mapping[str, Topic]:
+    """The topics that the embedded log has.
+
+    >>> sorted(catalogue().keys() - embedded().keys())[:2]
+    ['evaluate-changelog', 'join-changelog']
+    """
+    return MappingProxyType({n: t for n, t in catalogue().items() if not t.clusters_only})
 
 
 def load(folder: Path) -> Mapping[str, Topic]:
@@ -179,10 +193,13 @@ _TOPIC_RULES: dict[str, tuple[str, Callable[[object], bool]]] = {
     "retention_ms": (f"milliseconds from {_RETENTION_MS_MIN}, or 'forever'", _is_retention),
     "cleanup": ("'delete' or 'compact'", lambda value: value in ("delete", "compact")),
     "record_bytes_max": ("a whole number from 1", _is_count),
+    "record": ("a phrase", _is_text),
+    "clusters_only": ("true or false", _is_flag),
     "writers": ("a list of names", _is_names),
     "readers": ("a list of names", _is_names),
     "fields": ("a table of fields", lambda value: isinstance(value, dict) and value != {}),
 }
+_TOPIC_DEFAULTS: dict[str, Any] = {"record": "a JSON object", "clusters_only": False}
 
 _FIELD_RULES: dict[str, tuple[str, Callable[[object], bool]]] = {
     "type": (f"one of {', '.join(sorted(_TYPES))}, or several joined by ' | '", _is_type),
@@ -201,7 +218,7 @@ def _topic(path: Path, problems: list[Problem]) -> Topic | None:
         problems.append(Problem(path.name, "TOML", str(error)))
         return None
     before = len(problems)
-    _check(members, _TOPIC_RULES, {}, path.name, problems)
+    _check(members, _TOPIC_RULES, _TOPIC_DEFAULTS, path.name, problems)
     name = members.get("name")
     if _is_text(name) and (name != path.stem or not _NAME.fullmatch(path.stem)):
         problems.append(Problem(f"{path.name}:name", f"the file's name, {path.stem!r}", repr(name)))
@@ -212,6 +229,7 @@ def _topic(path: Path, problems: list[Problem]) -> Topic | None:
     retention = members["retention_ms"]
     return Topic(
         **{
+            **_TOPIC_DEFAULTS,
             **members,
             "retention_ms": None if retention == "forever" else retention,
             "writers": tuple(members["writers"]),

@@ -23,7 +23,7 @@ from stream_ml.records import (
     Label,
     Prediction,
 )
-from stream_ml.topics import catalogue, load, partition_of
+from stream_ml.topics import catalogue, embedded, load, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +126,21 @@ def test_every_member_of_a_record_is_described_and_nothing_else(topic: str) -> N
 
 def test_every_topic_holds_a_record() -> None:
     """No topic is described that no dataclass stands for, and none is left out."""
-    assert set(RECORDS) == set(catalogue())
+    assert set(RECORDS) == set(embedded())
+
+
+def test_clusters_have_a_changelog_for_each_stage_beside() -> None:
+    """State that may move to another machine lies on a compacted topic, a partition a task."""
+    changelogs = {n: t for n, t in catalogue().items() if t.clusters_only}
+    assert set(changelogs) == {f"{s}-changelog" for s in ("predict", "join", "learn", "evaluate")}
+    assert {t.cleanup for t in changelogs.values()} == {"compact"}
+    tasks = {"predict": "events", "join": "predictions", "learn": "examples", "evaluate": "models"}
+    for stage, inputs in tasks.items():
+        changelog = changelogs[f"{stage}-changelog"]
+        assert (changelog.partitions, changelog.scales) == (
+            catalogue()[inputs].partitions,
+            catalogue()[inputs].scales,
+        )
 
 
 @pytest.mark.parametrize("topic", sorted(RECORDS))
@@ -142,17 +156,17 @@ def test_what_may_be_absent_has_a_default(topic: str) -> None:
 
 
 def test_events_labels_and_predictions_scale() -> None:
-    """These three have 4 partitions unless a deployment says otherwise, the others 1."""
-    scaling = {name: topic.partitions for name, topic in catalogue().items() if topic.scales}
+    """These have 4 partitions unless a deployment says otherwise, the others 1."""
+    scaling = {name: topic.partitions for name, topic in embedded().items() if topic.scales}
     assert scaling == {"events": 4, "labels": 4, "predictions": 4}
     assert {topic.partitions for topic in catalogue().values() if not topic.scales} == {1}
 
 
 def test_models_and_registry_are_kept_forever() -> None:
     """What served can always be told, and loaded."""
-    kept = {name for name, topic in catalogue().items() if topic.retention_ms is None}
+    kept = {name for name, topic in embedded().items() if topic.retention_ms is None}
     assert kept == {"models", "registry"}
-    assert {n for n, topic in catalogue().items() if topic.cleanup == "compact"} == {"models"}
+    assert {n for n, topic in embedded().items() if topic.cleanup == "compact"} == {"models"}
     assert catalogue()["models"].record_bytes_max == SNAPSHOT_BYTES_MAX
 
 
@@ -198,6 +212,7 @@ def test_a_catalogue_of_ones_own_is_read(tmp_path: Path) -> None:
         ("scales = true", 'scales = "yes"', "expected true or false, given 'yes'"),
         ("86_400_000", "86_400", "milliseconds from 3600000, or 'forever', given 86400"),
         ("86_400_000", '"never"', "milliseconds from 3600000, or 'forever', given 'never'"),
+        ('"delete"', '"delete"\nclusters_only = 1', "clusters_only: expected true or false, given"),
         ('"delete"', '["delete"]', "expected 'delete' or 'compact', given ['delete']"),
         ('["producer"]', "[]", "clicks.toml:writers: expected a list of names, given []"),
         ('"integer | null"', '"int"', "clicks.toml:fields.ts:type: expected one of array, bool"),

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 from stream_ml.errors import LogError, LogFull, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
 from stream_ml.shell.log import Log, Session
-from stream_ml.topics import Topic, catalogue, partition_of
+from stream_ml.topics import Topic, embedded, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -151,14 +151,14 @@ class SqliteLog(Log):
 
         Args:
             path: where no log is yet.
-            topics: what it holds, and for how long; the catalogue by default.
+            topics: what it holds, and for how long; by default what the catalogue has for it.
             partitions: how many the topics that scale have. One process needs one.
             options: see `Options`.
 
         Raises:
             LogError: there is a log already, or something else, or it cannot be made.
         """
-        topics = topics or catalogue()
+        topics = topics or embedded()
         with _opening(path, "rwc", options) as file:
             if not file.make(topics, partitions):
                 raise LogError(
@@ -185,7 +185,7 @@ class SqliteLog(Log):
                 raise LogError(
                     f"{path}: expected a log, given an empty file; make one with `create`"
                 )
-            return cls(file, topics or catalogue(), options)
+            return cls(file, topics or embedded(), options)
 
     @classmethod
     def open_or_create(
@@ -201,7 +201,7 @@ class SqliteLog(Log):
         Raises:
             LogError: something else is there, or a log of another format, or it cannot be made.
         """
-        topics = topics or catalogue()
+        topics = topics or embedded()
         with _opening(path, "rwc", options) as file:
             file.make(topics, partitions)
             return cls(file, topics, options)

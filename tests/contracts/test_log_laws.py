@@ -10,7 +10,7 @@ import pytest
 
 from stream_ml.errors import LogError, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
-from stream_ml.topics import catalogue, partition_of
+from stream_ml.topics import catalogue, embedded, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def by_place(records: list[Record]) -> list[Record]:
 
 def test_a_new_log_has_every_topic_of_the_catalogue_and_no_records(log: Log) -> None:
     """A new log has all topics, and each partition begins and ends at 0."""
-    assert set(catalogue()) == set(log.partitions)
+    assert set(embedded()) == set(log.partitions)
     for topic, partitions in log.partitions.items():
         assert ends(log, topic) == [0] * partitions
         assert log.first_offset(topic, 0) == 0

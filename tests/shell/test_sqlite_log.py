@@ -18,7 +18,7 @@ from stream_ml.errors import LogError, LogFull, LogLocked
 from stream_ml.records import Output, Record
 from stream_ml.shell import sqlite_log
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
-from stream_ml.topics import catalogue
+from stream_ml.topics import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -444,7 +444,7 @@ def test_only_scaling_topics_have_the_partitions_asked_for(path: Path) -> None:
     """The number is chosen when the log is made, and stored in it."""
     SqliteLog.create(path, partitions=3).close()
     with SqliteLog.open_or_create(path, partitions=9) as log:
-        scaling = {name for name, topic in catalogue().items() if topic.scales}
+        scaling = {name for name, topic in embedded().items() if topic.scales}
         assert scaling == {topic for topic, number in log.partitions.items() if number == 3}
         assert {1, 3} == set(log.partitions.values())
     with SqliteLog.create(MEMORY) as log:

@@ -68,7 +68,7 @@ def _described(topic: Topic) -> str:
         ["key", topic.key],
         ["partitions", _partitions(topic)],
         ["kept", _kept(topic)],
-        ["record", f"a JSON object of at most {topic.record_bytes_max:,} bytes"],
+        ["record", f"{topic.record} of at most {topic.record_bytes_max:,} bytes"],
         ["written by", ", ".join(topic.writers)],
         ["read by", ", ".join(topic.readers)],
     ]
