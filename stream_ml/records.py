@@ -45,6 +45,7 @@ class Record:
 
     The memo spares decoding what this process has just encoded; it is never more than what
     decoding `value` would give. `key` and `value` are raw; a `value` of None is a tombstone.
+    `origin` is where a record lay that was forwarded to the partition of its key.
     """
 
     topic: str
@@ -54,16 +55,21 @@ class Record:
     value: bytes | None
     append_ms: int
     memo: Any = None
+    origin: Source | None = None
 
 
 @dataclass(slots=True)
 class Output:
-    """A record that a stage wants written. Its partition follows from its key and topic."""
+    """A record that a stage wants written. Its partition follows from its key and topic.
+
+    `origin` is where a record lies that is forwarded, unchanged, to the partition of its key.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     memo: Any = None
+    origin: Source | None = None
 
 
 @dataclass(slots=True)

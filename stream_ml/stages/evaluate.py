@@ -511,6 +511,14 @@ class Evaluate:
 
     # --- state ---------------------------------------------------------------------------------
 
+    def replay(self, records: Sequence[Record]) -> None:
+        """As `apply`. On a cluster there is nothing to replay: every commit holds the state."""
+        self.apply(records)
+
+    def needs_checkpoint(self) -> bool:
+        """Always: what is learned and judged depends on how the inputs alternated."""
+        return True
+
     def must_checkpoint(self) -> bool:
         """When something was written since: a decision must not be made twice."""
         return self._must_checkpoint

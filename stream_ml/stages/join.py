@@ -81,6 +81,8 @@ class Join:
         self._expired = SeenIds(2 * self._horizon)
         self._changes = Changes()
         self._touched = False
+        self._overflowed = False
+        self._replaying = False
         self.counts = {
             "joined": 0,
             "expired": 0,
@@ -119,6 +121,12 @@ class Join:
                 outputs.append(dead_letter(record, "join", error))
         return outputs
 
+    def replay(self, records: Sequence[Record]) -> None:
+        """Fold in predictions or labels whose examples were written before."""
+        self._replaying = True
+        self.apply(records)
+        self._replaying = False
+
     # --- predictions ---------------------------------------------------------------------------
 
     def _prediction(self, record: Record, outputs: list[Output]) -> None:
@@ -150,7 +158,7 @@ class Join:
         self._predictions[event_id] = (ts, record.value)
         self._changes.grown(f"p{event_id}", new=True)
         heapq.heappush(self._prediction_times, (ts, event_id))
-        if len(self._predictions) > self._pipeline.pending_max:
+        if len(self._predictions) > self._pipeline.pending_max and not self._replaying:
             self._drop_oldest_prediction(outputs)
 
     def _keep_decoded(self, prediction: Prediction) -> None:
@@ -204,6 +212,7 @@ class Join:
 
     def _overflow(self, what: str, outputs: list[Output]) -> None:
         self.counts["dropped"] += 1
+        self._overflowed = True
         if self.counts["dropped"] % ALERT_EVERY == 1:
             alert = Alert(
                 "pending_overflow",
@@ -248,7 +257,7 @@ class Join:
         self._labels.setdefault(event_id, []).append(waiting)
         self._labels_waiting += 1
         heapq.heappush(self._label_times, (label.ts, record.offset, event_id))
-        if self._labels_waiting > self._pipeline.pending_max:
+        if self._labels_waiting > self._pipeline.pending_max and not self._replaying:
             while not self._drop_oldest_label(outputs):
                 pass
             self._overflow("labels", outputs)
@@ -323,13 +332,17 @@ class Join:
         """How many predictions and labels wait."""
         return {"predictions": len(self._predictions), "labels": self._labels_waiting}
 
+    def needs_checkpoint(self) -> bool:
+        """After an overflow: what was dropped depends on how the two inputs alternated."""
+        return self._overflowed
+
     def must_checkpoint(self) -> bool:
         """After any record: what waits follows from it."""
         return self._touched
 
     def dirty(self) -> list[Piece]:
         """What waits, the closed ids, and the keyless rest, as far as they changed."""
-        self._touched = False
+        self._touched = self._overflowed = False
         keyless: dict[str, Any] = {
             "labels_watermark": self._labels_watermark,
             "sources": self._sources,

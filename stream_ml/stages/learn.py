@@ -285,6 +285,14 @@ class Learn:
         )
         return Output("alerts", b"line_quarantined", encode(alert), alert)
 
+    def replay(self, records: Sequence[Record]) -> None:
+        """As `apply`. On a cluster there is nothing to replay: every commit holds the state."""
+        self.apply(records)
+
+    def needs_checkpoint(self) -> bool:
+        """Always: what is learned and judged depends on how the inputs alternated."""
+        return True
+
     def must_checkpoint(self) -> bool:
         """When something was written (rule 5), or so many examples have been learned."""
         return self._must_checkpoint or self._since_checkpoint >= self._checkpoint_examples

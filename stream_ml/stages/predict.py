@@ -74,13 +74,25 @@ class Predict:
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in events of one partition."""
-        # What is written, in the order of the events; predictions are filled in last.
-        outputs: list[Output | _Asked] = []
-        self._touched = True
         lineup = self._serving.lineup()
         assert lineup is not None, "predict is fed before the first serving set is loaded"
-        if self._serving.refusals:
-            outputs += self._alerts()
+        alerts = self._alerts() if self._serving.refusals else []
+        folded = self._fold(records)
+        predictions = self._predict([each for each in folded if isinstance(each, _Asked)], lineup)
+        return alerts + [next(predictions) if isinstance(e, _Asked) else e for e in folded]
+
+    def replay(self, records: Sequence[Record]) -> None:
+        """Fold in events that were predicted before; needs no models.
+
+        All of the state becomes what `apply` made of it, but for the count `no_answer`: what the
+        models said then is not known here.
+        """
+        self._fold(records)
+
+    def _fold(self, records: Sequence[Record]) -> list[Output | _Asked]:
+        """Take events in: what is to be written, in their order, predictions still to be made."""
+        outputs: list[Output | _Asked] = []
+        self._touched = True
         for record in records:
             try:
                 event = self._accept(record)
@@ -99,9 +111,9 @@ class Predict:
                 self._features.advance(event.ts)
                 self._seen.forget_before(event.ts - self._pipeline.lateness_ms)
             if features is not None:
+                self.counts["predictions"] += 1
                 outputs.append(_Asked(record, event, features))
-        predictions = self._predict([each for each in outputs if isinstance(each, _Asked)], lineup)
-        return [next(predictions) if isinstance(each, _Asked) else each for each in outputs]
+        return outputs
 
     def _accept(self, record: Record) -> Event:
         event = self.parse(record)
@@ -131,7 +143,6 @@ class Predict:
             (slot, shadow.ref.model, _answers(shadow.ask, asking))
             for slot, shadow in lineup.shadows
         ]
-        self.counts["predictions"] += len(asking)
         self.counts["no_answer"] += served.count(None)
         for i, (record, event, features) in enumerate(asking):
             answer = served[i]
@@ -154,6 +165,10 @@ class Predict:
         refusals, self._serving.refusals = self._serving.refusals, []
         alerts = [Alert("serving_set_refused", self._watermark, "predict", r) for r in refusals]
         return [Output("alerts", b"serving_set_refused", encode(a), a) for a in alerts]
+
+    def needs_checkpoint(self) -> bool:
+        """Never: with one input the state is a function of its position."""
+        return False
 
     def must_checkpoint(self) -> bool:
         """After any event: each leaves its mark on windows and ids."""

@@ -66,11 +66,24 @@ class Stage(Protocol):
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold `records` in, in order; all are of one topic and partition."""
 
+    def replay(self, records: Sequence[Record]) -> None:
+        """Fold in records whose outputs were written before: the state of `apply`, no outputs.
+
+        Between two places that `apply` has reached, and no further; the inputs may alternate
+        otherwise than they did then.
+        """
+
     def must_checkpoint(self) -> bool:
         """Whether the next transaction must hold this state: it holds outputs that follow from it.
 
         Where this is False, the state and its positions may stay behind what was folded: after
         a crash the same records are folded again, to the same state, and nothing is written twice.
+        """
+
+    def needs_checkpoint(self) -> bool:
+        """Whether this state must be written with the positions, for `replay` could miss it.
+
+        Stays True until `dirty` is asked.
         """
 
     def dirty(self) -> list[Piece]:
@@ -90,12 +103,22 @@ class Task:
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in what is new of `records`, all of one topic and partition, in offset order."""
+        records = self._new(records)
+        return self.stage.apply(records) if records else []
+
+    def replay(self, records: Sequence[Record]) -> None:
+        """Fold in what is new of `records`, whose outputs were written before."""
+        records = self._new(records)
+        if records:
+            self.stage.replay(records)
+
+    def _new(self, records: Sequence[Record]) -> Sequence[Record]:
+        """What lies at or past the position, which moves on."""
         first = records[0]
         source = (first.topic, first.partition)
         position = self.positions.get(source, 0)
         if first.offset < position:
             records = [record for record in records if record.offset >= position]
-            if not records:
-                return []
-        self.positions[source] = records[-1].offset + 1
-        return self.stage.apply(records)
+        if records:
+            self.positions[source] = records[-1].offset + 1
+        return records
