@@ -14,6 +14,8 @@ Theory of operation. Whatever order the two topics are read in, the same pairs a
 4. Joined and expired ids are kept until W passes prediction time + twice the horizon, so that a
    label can be called a duplicate or late; after that it is an orphan, in either order.
 5. Of two predictions of one id the first counts; the second is refused.
+6. What lies in another partition than its id's is forwarded there, and changes nothing here but
+   a count (`placement`).
 
 The one exception is memory: beyond `pending_max` the oldest waiting predictions (or labels) are
 dropped, counted and alerted.
@@ -30,6 +32,7 @@ from stream_ml.codec import dead_letter, decode_example, decode_prediction, enco
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
 from stream_ml.stages.intake import parsed, refuse_future
+from stream_ml.stages.placement import forwarded, misplaced
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import Changes
 
@@ -61,10 +64,15 @@ class Join:
     Args:
         pipeline: the declaration.
         event_partitions: of how many partitions of events predictions come.
+        partitions: how many predictions and labels have, where some may lie in another than
+            their id's (rule 6); None where none can.
     """
 
-    def __init__(self, pipeline: Pipeline, event_partitions: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, event_partitions: int, partitions: int | None = None
+    ) -> None:
         self._pipeline = pipeline
+        self._partitions = partitions
         self._horizon = pipeline.horizon_ms
         self._labels_watermark = -1
         self._sources = [-1] * event_partitions
@@ -92,6 +100,7 @@ class Join:
             "label_before_event": 0,
             "duplicate_prediction": 0,
             "bad_label": 0,
+            "strays": 0,
             "dropped": 0,
         }
 
@@ -113,13 +122,27 @@ class Join:
         outputs: list[Output] = []
         self._touched = True
         fold = self._prediction if records[0].topic == "predictions" else self._label
-        for record in records:
+        strays = self._strays(records)
+        for number, record in enumerate(records):
             try:
+                if number in strays:
+                    outputs.append(forwarded(record, strays[number], "event_id"))
+                    self.counts["strays"] += 1
+                    continue
                 fold(record, outputs)
             except BadRecord as error:
                 self.counts[error.reason if error.reason in self.counts else "bad_label"] += 1
                 outputs.append(dead_letter(record, "join", error))
         return outputs
+
+    def _strays(self, records: Sequence[Record]) -> dict[int, str]:
+        """The id of each record that belongs in another partition, by its number in the batch."""
+        if self._partitions is None:
+            return {}
+        parse = self._parse_prediction if records[0].topic == "predictions" else self.parse
+        found = [parse(record) for record in records]
+        ids = [None if isinstance(each, BadRecord) else each.event_id for each in found]
+        return {i: ids[i] or "" for i in misplaced(records, ids, self._partitions)}
 
     def replay(self, records: Sequence[Record]) -> None:
         """Fold in predictions or labels whose examples were written before."""
@@ -129,8 +152,13 @@ class Join:
 
     # --- predictions ---------------------------------------------------------------------------
 
+    def _parse_prediction(self, record: Record) -> Prediction | BadRecord:
+        return parsed(record, lambda record: decode_prediction(record.value))
+
     def _prediction(self, record: Record, outputs: list[Output]) -> None:
-        prediction: Prediction = record.memo or decode_prediction(record.value)
+        prediction = self._parse_prediction(record)
+        if isinstance(prediction, BadRecord):
+            raise prediction
         assert record.value is not None, "a prediction was decoded from no value"
         event_id, ts = prediction.event_id, prediction.ts
         source = prediction.source.partition

@@ -10,6 +10,8 @@ Theory of operation:
 3. Ids are kept for everything that is not too late, so no duplicate slips through.
 4. The champion and every shadow answer from the same features; predicting changes no model.
    A shadow that fails has no answer; a champion without one leaves the word to the fallback.
+5. An event that lies in another partition than its key's is forwarded there, and changes
+   nothing here but a count (`placement`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from stream_ml.codec import dead_letter, encode, encode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
 from stream_ml.stages.intake import parsed, refuse_future
+from stream_ml.stages.placement import forwarded, misplaced
 from stream_ml.stages.seen import SeenIds
 
 if TYPE_CHECKING:
@@ -48,16 +51,24 @@ class _Asked(NamedTuple):
 
 
 class Predict:
-    """The predict stage on one partition of events."""
+    """The predict stage on one partition of events.
 
-    def __init__(self, pipeline: Pipeline, serving: Serving) -> None:
+    Args:
+        pipeline: the declaration.
+        serving: what predicts now.
+        partitions: how many the events have, where some may lie in another than their key's
+            (rule 5); None where none can.
+    """
+
+    def __init__(self, pipeline: Pipeline, serving: Serving, partitions: int | None = None) -> None:
         self._pipeline = pipeline
         self._serving = serving
+        self._partitions = partitions
         self._features = pipeline.feature_set.new_state()
         self._seen = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
         self._watermark = -1
         self._touched = False
-        self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0}
+        self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0, "strays": 0}
 
     def start(self) -> list[Output]:
         """Nothing: predicting begins with the first event."""
@@ -93,8 +104,13 @@ class Predict:
         """Take events in: what is to be written, in their order, predictions still to be made."""
         outputs: list[Output | _Asked] = []
         self._touched = True
-        for record in records:
+        strays = self._strays(records)
+        for number, record in enumerate(records):
             try:
+                if number in strays:
+                    outputs.append(forwarded(record, strays[number], self._pipeline.events.key))
+                    self.counts["strays"] += 1
+                    continue
                 event = self._accept(record)
                 features = None
                 if self._pipeline.asks(event):
@@ -114,6 +130,14 @@ class Predict:
                 self.counts["predictions"] += 1
                 outputs.append(_Asked(record, event, features))
         return outputs
+
+    def _strays(self, records: Sequence[Record]) -> dict[int, str]:
+        """The key of each record that belongs in another partition, by its number in the batch."""
+        if self._partitions is None:
+            return {}
+        events = map(self.parse, records)
+        keys = [None if isinstance(event, BadRecord) else event.key for event in events]
+        return {i: keys[i] or "" for i in misplaced(records, keys, self._partitions)}
 
     def _accept(self, record: Record) -> Event:
         event = self.parse(record)
