@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check bench evidence clean
+.PHONY: demo test check bench evidence kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
@@ -24,6 +24,14 @@ bench: $(VENV)/dev  ## the cards work: a bare loop and the whole system, in turn
 evidence: $(VENV)/dev  ## how often equal challengers win: the tables of docs/promotion.md
 	$(RUN)/python -m benchmarks.evidence --out docs/promotion.md
 
+PORT ?= 9092
+
+kafka:  ## a single-node Apache Kafka on loopback, from its jars: Java 17 and Maven, no Docker
+	@$(PYTHON) -m tools.kafka.broker start --port $(PORT)
+
+kafka-stop:
+	@$(PYTHON) -m tools.kafka.broker stop
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	$(PYTHON) -m venv $(VENV)
@@ -37,5 +45,5 @@ $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]' --group dev
 	@touch $@
 
-clean:
-	rm -rf $(VENV) runs build dist
+clean: kafka-stop
+	rm -rf $(VENV) .kafka runs build dist
