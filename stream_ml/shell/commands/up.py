@@ -1,22 +1,33 @@
-"""`up`: the worker, on what others publish, until it is asked to stop."""
+"""`up`: the whole pipeline, on what others publish, until it is asked to stop.
+
+On the embedded log that is one worker, this process. On a cluster each stage is a worker of its
+own, and this process looks after them.
+"""
 
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentTypeError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.shell.commands.command import Command, Example, no_arguments
+from stream_ml.errors import UsageError
+from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import moment, write
+from stream_ml.shell.kafka.supervisor import Post, Process, Relay, Supervisor, await_broker
 from stream_ml.shell.loading import pipeline_of
 from stream_ml.shell.runner import Runner
+from stream_ml.shell.settings import SETTINGS
 from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.shell.stopping import Stop
 from stream_ml.shell.worker import work_on
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Mapping
+    from typing import TextIO
 
     from stream_ml.records import Decision
     from stream_ml.shell.settings import Settings
@@ -25,7 +36,24 @@ __all__ = ["COMMAND"]
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
+    """Run what there is to run on this kind of log."""
+    if settings.on_kafka:
+        _supervise(arguments, settings)
+    else:
+        _work(arguments, settings)
+
+
+# --- on the embedded log --------------------------------------------------------------------------
+
+
+def _work(arguments: Namespace, settings: Settings) -> None:
     """Hold the worker's place and work, telling what serves whenever that changes."""
+    for option in ("predict", "join"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(
+                f"--{option}: expected a broker kafka://HOST:PORT, given {settings.broker}; on the "
+                "embedded log one process does all"
+            )
     pipeline = pipeline_of(settings, "up")
     operators = settings.operators()
     say = _Told(as_json=arguments.format == "json")
@@ -91,6 +119,117 @@ class _Told:
         sys.stdout.flush()
 
 
+# --- on a cluster ---------------------------------------------------------------------------------
+
+
+def _supervise(arguments: Namespace, settings: Settings) -> None:
+    """Start a worker for each stage, and look after them."""
+    pipeline = pipeline_of(settings, "up")
+    cluster = settings.cluster(pipeline.name)
+    # Every worker would find this wrong; one message is better than five.
+    settings.signing_key(settings.path)
+    settings.operators()
+    posts = _posts(arguments)
+    said = _Relayed(posts, as_json=arguments.format == "json")
+    relay = Relay()
+
+    def start(post: Post) -> Process:
+        return Process(
+            _worker(post, arguments),
+            relay,
+            out=lambda line: said.out(post, line),
+            err=lambda line: said.err(post, line),
+        )
+
+    with Stop() as stop:
+
+        def asked() -> bool:
+            return stop.asked
+
+        if await_broker(cluster.bootstrap, asked=asked, wait=stop.wait, say=said.own):
+            said.own(
+                f"{pipeline.name} works on {settings.broker} with {len(posts)} workers; "
+                "Ctrl-C stops them",
+                {"said": "started", "pipeline": pipeline.name, "workers": len(posts)},
+            )
+            Supervisor(posts, start, say=said.own, wait=relay.pump).run(asked)
+        said.own("stopped: no worker is left", {"said": "stopped"})
+
+
+def _posts(arguments: Namespace) -> list[Post]:
+    counts = {"predict": arguments.predict, "join": arguments.join, "learn": 1, "evaluate": 1}
+    return [
+        Post(stage, number)
+        for stage, count in counts.items()
+        for number in range(1, (count or 1) + 1)
+    ]
+
+
+def _worker(post: Post, arguments: Namespace) -> list[str]:
+    """The command of the worker that fills a post, set as we are.
+
+    What the environment sets it inherits; what options set it is given again.
+    """
+    options = [
+        word
+        for name, setting in SETTINGS.items()
+        if setting.option is not None and (given := getattr(arguments, name, None)) is not None
+        for word in (setting.option, given)
+    ]
+    # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
+    python = [sys.executable, "-P", "-m", "stream_ml.shell.cli"]
+    return [*python, "worker", post.stage, "--supervised", "--format", arguments.format, *options]
+
+
+class _Relayed:
+    """What the workers say, and we of them: for people with who it is, for machines as it is."""
+
+    def __init__(self, posts: list[Post], *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._width = max(len(str(post)) for post in posts)
+        self._gone = False
+
+    def own(self, text: str, members: Mapping[str, Any]) -> None:
+        self._write(sys.stdout, orjson.dumps(members).decode() if self._as_json else text)
+
+    def out(self, post: Post, line: str) -> None:
+        self._write(sys.stdout, line if self._as_json else self._of(post, line))
+
+    def err(self, post: Post, line: str) -> None:
+        self._write(sys.stderr, self._of(post, line))
+
+    def _of(self, post: Post, line: str) -> str:
+        return f"{post!s:<{self._width}} | {line}"
+
+    def _write(self, stream: TextIO, line: str) -> None:
+        if self._gone:
+            return
+        try:
+            stream.write(f"{line}\n")
+            stream.flush()
+        except BrokenPipeError:
+            # Whoever read has seen enough: we stop, and what is said on the way is said to nobody.
+            self._gone = True
+            raise
+
+
+def _count(text: str) -> int:
+    with suppress(ValueError):
+        if (count := int(text)) > 0:
+            return count
+    raise ArgumentTypeError(f"expected a whole number from 1, given {text!r}")
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    for stage in ("predict", "join"):
+        parser.add_argument(
+            f"--{stage}",
+            metavar="N",
+            type=_count,
+            help=f"on Kafka, how many workers the {stage} stage has (1); partitions are shared out",
+        )
+
+
 COMMAND = Command(
     name="up",
     help="run the pipeline on what is published, until stopped",
@@ -98,7 +237,12 @@ COMMAND = Command(
         "Runs every stage of the pipeline on what lies on the log and on what others publish to\n"
         "it, in one process, and says whenever another model serves. Makes the log if there is\n"
         "none. Ctrl-C or SIGTERM stops it, with all it did written down; killed, it goes on from\n"
-        "its last commit when it is started again. With --format json it says JSON lines."
+        "its last commit when it is started again. With --format json it says JSON lines.\n"
+        "\n"
+        "On Kafka every stage is a worker of its own, and predict and join may be several. What\n"
+        "they say is passed on. One that dies is started again, later each time; up gives up when\n"
+        "one dies at once five times in a row, or finds its settings wrong. It waits for a broker\n"
+        "as long as it takes. Make the topics first: `stream-ml topics apply`."
     ),
     examples=(
         Example("stream-ml --pipeline shop:fraud up", "the pipeline `fraud` of shop.py"),
@@ -106,7 +250,11 @@ COMMAND = Command(
             "stream-ml --pipeline shop:fraud --broker sqlite:shop.sqlite up --format json",
             "on a log of its own, telling a machine",
         ),
+        Example(
+            "stream-ml --pipeline shop:fraud --broker kafka://127.0.0.1:9092 up --predict 2",
+            "on Apache Kafka, with two workers that predict",
+        ),
     ),
-    add_arguments=no_arguments,
+    add_arguments=_arguments,
     run=run,
 )

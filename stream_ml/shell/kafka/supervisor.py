@@ -1,0 +1,493 @@
+"""Keeps a pipeline's workers running: starts them, passes on what they say, starts the dead again.
+
+Theory of operation:
+
+1. A post is a stage and a number, such as `predict-2`; a process of its own fills it. Whoever of
+   them ends unasked, for whatever reason, has died: workers do not end by themselves.
+2. `Patience` judges each death, from the exit code and how long the process had lived: start again
+   after a wait that doubles with every death in a row, or give up. It reads no clock.
+3. A process that has lived for `HEALTHY_S` had nothing wrong with it when it started: what was
+   counted against its post is forgotten. Waiting for the broker is living; workers do that inside.
+4. Five deaths at once, in a row: whatever it is, starting again does not mend it. Exit code 2:
+   usage, a setting or the declaration is wrong, and stays so. Then everything is stopped, for a
+   loop without one of its stages is none, and whoever watches us should know.
+5. Each process leads a group of its own, so that Ctrl-C in a terminal reaches us alone, and each
+   of them is asked to stop once: who is asked twice ends in the middle of what it does.
+6. Each one's standard input is a pipe that nobody writes to and whose other end only we hold.
+   However we die, it ends; then the process stops, see `stop_when_input_ends`. So none is left.
+7. There is one thread. All waiting is in `Relay.pump`, which ends early when somebody speaks.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from stream_ml.errors import StreamMLError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "Child",
+    "Patience",
+    "Post",
+    "Process",
+    "Relay",
+    "Say",
+    "Supervisor",
+    "await_broker",
+    "stop_when_input_ends",
+]
+
+WAIT_MIN_S = 0.5
+WAIT_MAX_S = 30.0
+# A worker that has found what it needs has it within this, also where everything starts at once;
+# one that was killed later had started well.
+AT_ONCE_S = 10.0
+HEALTHY_S = 30.0
+DEATHS_MAX = 5
+# A worker ends the batch it is at and commits, which takes milliseconds, or waits for the broker.
+STOP_S = 20.0
+# How long a death may go unnoticed: a process that ends closes its output, which we notice at once,
+# unless it gave that to somebody else.
+TICK_S = 0.25
+BROKER_WAIT_MAX_S = 2.0
+BROKER_SAY_S = 10.0
+CONNECT_S = 2.0
+WRONG_USAGE = UsageError.exit_code
+LAST_LINES = 20
+LINE_BYTES_MAX = 65_536
+READ_BYTES = 65_536
+
+# Tells the operator something: in words, and as members of a JSON object.
+Say = Callable[[str, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What one process is to do.
+
+    >>> str(Post("predict", 2))
+    'predict-2'
+    """
+
+    stage: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.stage}-{self.number}"
+
+
+class Patience:
+    """How one post's deaths are answered.
+
+    >>> patience = Patience()
+    >>> [patience.died(1, lived_s=0.1) for _ in range(5)]
+    [0.5, 1.0, 2.0, 4.0, None]
+
+    Attributes:
+        at_once: how many of the deaths in a row came at once.
+    """
+
+    def __init__(self) -> None:
+        self._deaths = 0
+        self.at_once = 0
+
+    def died(self, code: int, lived_s: float) -> float | None:
+        """How many seconds to wait until it is started again; None to give up.
+
+        Args:
+            code: what it exited with; -n where signal n ended it.
+            lived_s: seconds from its start to its end.
+        """
+        if code == WRONG_USAGE:
+            return None
+        if lived_s >= HEALTHY_S:
+            self._deaths = self.at_once = 0
+        self._deaths += 1
+        self.at_once += lived_s < AT_ONCE_S
+        if self.at_once >= DEATHS_MAX:
+            return None
+        # The exponent has a bound of its own: a float has none to spare after a thousand deaths.
+        return float(min(WAIT_MIN_S * 2 ** min(self._deaths - 1, 10), WAIT_MAX_S))
+
+
+class Child(Protocol):
+    """A process that fills a post."""
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+
+    def ended(self) -> int | None:
+        """What it exited with, -n where signal n ended it; None while it lives."""
+
+    def last_words(self) -> Sequence[str]:
+        """The last lines of its standard error, once it has ended."""
+
+    def ask(self) -> None:
+        """Ask it to stop."""
+
+    def kill(self) -> None:
+        """End it at once, and wait until it has ended."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """A post, who fills it, and since when; or when it is to be filled again."""
+
+    post: Post
+    patience: Patience
+    child: Child | None = None
+    started_s: float = 0.0
+    due_s: float = 0.0
+
+
+class Supervisor:
+    """Fills posts with processes until it is asked to stop.
+
+    Args:
+        posts: what is to be done, by one process each.
+        start: starts a process for a post.
+        say: tells the operator.
+        wait: waits for so many seconds, or until something happens.
+        clock: seconds, from any start.
+    """
+
+    def __init__(
+        self,
+        posts: Sequence[Post],
+        start: Callable[[Post], Child],
+        *,
+        say: Say,
+        wait: Callable[[float], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._watches = [_Watch(post, Patience(), due_s=clock()) for post in posts]
+        self._start = start
+        self._say = say
+        self._wait = wait
+        self._clock = clock
+
+    def run(self, asked: Callable[[], bool]) -> None:
+        """Keep every post filled until `asked`; then stop all, also after an error.
+
+        Raises:
+            UsageError: a process found usage, a setting or the declaration wrong.
+            StreamMLError: one died at once too often.
+        """
+        try:
+            while not asked():
+                for watch in self._watches:
+                    self._look_after(watch)
+                self._wait(TICK_S)
+        finally:
+            self._stop_all()
+
+    def _look_after(self, watch: _Watch) -> None:
+        now = self._clock()
+        if watch.child is None:
+            if now >= watch.due_s:
+                self._fill(watch, now)
+            return
+        code = watch.child.ended()
+        if code is None:
+            return
+        words = watch.child.last_words()
+        watch.child = None
+        again_s = watch.patience.died(code, now - watch.started_s)
+        if again_s is None:
+            raise _given_up(watch, code, words)
+        watch.due_s = now + again_s
+        self._say(
+            f"{watch.post} died ({_ending(code)}); it is started again in {again_s:g} s",
+            {"said": "died", "worker": str(watch.post), "code": code, "again_s": again_s},
+        )
+
+    def _fill(self, watch: _Watch, now: float) -> None:
+        watch.child = self._start(watch.post)
+        watch.started_s = now
+        self._say(
+            f"{watch.post} starts (process {watch.child.pid})",
+            {"said": "starts", "worker": str(watch.post), "process": watch.child.pid},
+        )
+
+    def _stop_all(self) -> None:
+        """Ask every process to stop, and end those that do not.
+
+        Asked impatiently (a second Ctrl-C), it ends at once those that are left.
+        """
+        left = [(watch.post, watch.child) for watch in self._watches if watch.child is not None]
+        deadline = self._clock() + STOP_S
+        try:
+            for _, child in left:
+                child.ask()
+            while (left := [each for each in left if each[1].ended() is None]) and (
+                self._clock() < deadline
+            ):
+                self._wait(TICK_S)
+        finally:
+            for _, child in left:
+                child.kill()
+        for post, _ in left:
+            self._say(
+                f"{post} did not stop within {STOP_S:g} s and was killed; what it had not "
+                "committed is done again at the next start",
+                {"said": "killed", "worker": str(post)},
+            )
+
+
+def _given_up(watch: _Watch, code: int, words: Sequence[str]) -> StreamMLError:
+    said = "".join(f"\n  {line}" for line in words) or " nothing"
+    if code == WRONG_USAGE:
+        return UsageError(f"{watch.post} cannot run as it is set up; it said:{said}")
+    return StreamMLError(
+        f"{watch.post} died at once {watch.patience.at_once} times in a row, the last time by "
+        f"{_ending(code)}; all workers are stopped. What it said last:{said}"
+    )
+
+
+def _ending(code: int) -> str:
+    """How a process ended, for people.
+
+    >>> _ending(1), _ending(-9)
+    ('exit code 1', 'signal 9, Killed')
+    """
+    if code >= 0:
+        return f"exit code {code}"
+    return f"signal {-code}, {signal.strsignal(-code) or 'unknown'}"
+
+
+# --- processes, and what they say -----------------------------------------------------------------
+
+
+class _Line:
+    """Puts what is read from one stream together to lines."""
+
+    def __init__(self, to: Callable[[str], None]) -> None:
+        self._to = to
+        self._begun = b""
+
+    def more(self, chunk: bytes) -> None:
+        *lines, self._begun = (self._begun + chunk).split(b"\n")
+        for line in lines:
+            self._to(line.decode(errors="replace"))
+        if len(self._begun) > LINE_BYTES_MAX:
+            self.end()
+
+    def end(self) -> None:
+        """What was begun is all there will be."""
+        begun, self._begun = self._begun, b""
+        if begun:
+            self._to(begun.decode(errors="replace"))
+
+
+class Relay:
+    """Passes on, line by line, what is written to streams; waiting for that is the only waiting."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def listen(self, stream: IO[bytes], to: Callable[[str], None]) -> None:
+        """From now on call `to` with each line of `stream`, without its end."""
+        os.set_blocking(stream.fileno(), False)
+        self._selector.register(stream, selectors.EVENT_READ, _Line(to))
+
+    def pump(self, seconds: float) -> None:
+        """Pass on what there is; wait for so long at most where there is nothing."""
+        for key, _ in self._selector.select(seconds):
+            if not self._read(key):
+                self._drop(key)
+
+    def finish(self, stream: IO[bytes]) -> None:
+        """Pass on what is left in `stream`, and listen to it no more."""
+        key = self._selector.get_map().get(stream)
+        if key is None:
+            return
+        try:
+            while self._read(key):
+                pass
+        except BlockingIOError:
+            pass  # somebody else holds its other end; whom we listened to is dead
+        self._drop(key)
+
+    def close(self) -> None:
+        """Listen to nobody any more."""
+        self._selector.close()
+
+    @staticmethod
+    def _read(key: selectors.SelectorKey) -> bool:
+        chunk = os.read(key.fd, READ_BYTES)
+        key.data.more(chunk)
+        return bool(chunk)
+
+    def _drop(self, key: selectors.SelectorKey) -> None:
+        self._selector.unregister(key.fileobj)
+        key.data.end()
+
+
+class Process:
+    """A child process that is heard through a relay.
+
+    Args:
+        command: the program and its arguments.
+        relay: passes on what it says.
+        out: is called with each line of its standard output.
+        err: is called with each line of its standard error.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        relay: Relay,
+        *,
+        out: Callable[[str], None],
+        err: Callable[[str], None],
+    ) -> None:
+        self._relay = relay
+        self._words: deque[str] = deque(maxlen=LAST_LINES)
+        self._err = err
+        self._popen = subprocess.Popen(  # noqa: S603 - our own interpreter and words
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+        assert self._popen.stdout is not None
+        assert self._popen.stderr is not None
+        relay.listen(self._popen.stdout, out)
+        relay.listen(self._popen.stderr, self._hear)
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        return self._popen.pid
+
+    def ended(self) -> int | None:
+        """What it exited with; None while it lives. Once it has ended, all it said is passed on."""
+        code = self._popen.poll()
+        if code is not None:
+            self._close()
+        return code
+
+    def last_words(self) -> Sequence[str]:
+        """The last lines of its standard error, once it has ended."""
+        return tuple(self._words)
+
+    def ask(self) -> None:
+        """Ask it to stop."""
+        self._popen.terminate()
+
+    def kill(self) -> None:
+        """End it at once, and wait until it has ended."""
+        self._popen.kill()
+        self._popen.wait()
+        self._close()
+
+    def _hear(self, line: str) -> None:
+        self._words.append(line)
+        self._err(line)
+
+    def _close(self) -> None:
+        streams = (self._popen.stdout, self._popen.stderr)
+        for stream in streams:
+            if stream is not None and not stream.closed:
+                self._relay.finish(stream)
+                stream.close()
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
+
+
+# --- the child's side -----------------------------------------------------------------------------
+
+
+def stop_when_input_ends(grace_s: float = STOP_S) -> None:
+    """Stop this process when its standard input ends, as it does when who started it is dead.
+
+    It is asked as a signal would ask it, and ended where that does not suffice.
+
+    Args:
+        grace_s: how many seconds it has between the two.
+    """
+    watching = threading.Thread(target=_watch_input, args=(grace_s,), name="input", daemon=True)
+    watching.start()
+
+
+def _watch_input(grace_s: float) -> None:
+    handle = sys.__stdin__.fileno() if sys.__stdin__ is not None else 0
+    while os.read(handle, READ_BYTES):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(grace_s)
+    os._exit(1)  # who cannot be asked any more is not to stay for ever
+
+
+# --- the broker -----------------------------------------------------------------------------------
+
+
+def await_broker(
+    bootstrap: str,
+    *,
+    asked: Callable[[], bool],
+    wait: Callable[[float], object],
+    say: Say,
+    answers: Callable[[str], str | None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Wait until a broker takes connections, however long that is; say so every 10 seconds.
+
+    Args:
+        bootstrap: `host:port` of some brokers, with commas between.
+        asked: whether to stop waiting.
+        wait: waits for so many seconds at most.
+        say: tells the operator.
+        answers: why none of them answers; None where one does.
+        clock: seconds, from any start.
+
+    Returns:
+        Whether one answered, rather than being asked to stop.
+    """
+    answers = answers or _unreachable
+    began = clock()
+    said = 0
+    wait_s = WAIT_MIN_S
+    while not asked():
+        why = answers(bootstrap)
+        if why is None:
+            return True
+        waited = clock() - began
+        if waited >= said * BROKER_SAY_S:
+            said = int(waited // BROKER_SAY_S) + 1
+            say(
+                f"waiting for a broker at {bootstrap}: {why} ({waited:.0f} s so far)",
+                {"said": "waiting", "broker": bootstrap, "why": why, "waited_s": round(waited, 1)},
+            )
+        wait(wait_s)
+        wait_s = min(2 * wait_s, BROKER_WAIT_MAX_S)
+    return False
+
+
+def _unreachable(bootstrap: str) -> str | None:
+    """Why none of the brokers can be connected to; None where one can."""
+    why = None
+    for address in bootstrap.split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+        except OSError as error:
+            why = error.strerror or str(error)
+        else:
+            return None
+    return why
