@@ -575,13 +575,14 @@ def test_each_post_has_its_command_and_its_lines(
 
     assert _main("up", *_CARDS, "--broker", broker, "--predict", "2", "--format", shape) == 0
 
-    rest = ["--supervised", "--format", shape, "--broker", broker, *_CARDS]
-    assert [command[1:] for command in commands] == [
-        ["-P", "-m", "stream_ml.shell.cli", "worker", stage, *rest]
-        for stage in ("predict", "predict", "join", "learn", "evaluate")
+    names = ["predict-1", "predict-2", "join-1", "learn-1", "evaluate-1"]
+    python, host = [sys.executable, "-P", "-m", "stream_ml.shell.cli"], socket.gethostname()
+    rest = ["--format", shape, "--broker", broker, *_CARDS]
+    assert commands == [
+        [*python, "worker", name[:-2], "--supervised", "--instance", f"{host}-{name}", *rest]
+        for name in names
     ]
     told = capsys.readouterr()
-    names = ["predict-1", "predict-2", "join-1", "learn-1", "evaluate-1"]
     assert told.err.splitlines() == [f"{name:<10} | oh" for name in names]
     passed = told.out.splitlines()[1:-1]
     if shape == "json":

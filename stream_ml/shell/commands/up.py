@@ -6,6 +6,7 @@ own, and this process looks after them.
 
 from __future__ import annotations
 
+import socket
 import sys
 from argparse import ArgumentTypeError
 from contextlib import suppress
@@ -178,7 +179,9 @@ def _worker(post: Post, arguments: Namespace) -> list[str]:
     ]
     # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
     python = [sys.executable, "-P", "-m", "stream_ml.shell.cli"]
-    return [*python, "worker", post.stage, "--supervised", "--format", arguments.format, *options]
+    # The same name after each start: then it gets back what it had, and nobody else is disturbed.
+    own = ["--supervised", "--instance", f"{socket.gethostname()}-{post}"]
+    return [*python, "worker", post.stage, *own, "--format", arguments.format, *options]
 
 
 class _Relayed:
