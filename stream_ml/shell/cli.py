@@ -28,6 +28,7 @@ from stream_ml.shell.commands import (
     status,
     topics,
     up,
+    worker,
 )
 from stream_ml.shell.commands.command import Example, Group
 from stream_ml.shell.settings import SETTINGS, Settings
@@ -43,6 +44,7 @@ COMMANDS: tuple[Command | Group, ...] = (
     demo.COMMAND,
     backtest.COMMAND,
     up.COMMAND,
+    worker.COMMAND,
     publish.COMMAND,
     predictions.COMMAND,
     models.COMMAND,
@@ -184,3 +186,7 @@ def _epilog(examples: tuple[Example, ...]) -> str:
 def _failed(message: str, code: int) -> int:
     sys.stderr.write(f"stream-ml: {message}\n")
     return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""`worker`: one stage of a pipeline on a cluster, until it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.output import write
+from stream_ml.shell.kafka.supervisor import stop_when_input_ends
+from stream_ml.shell.kafka.worker import INPUTS, Worker
+from stream_ml.shell.loading import pipeline_of
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Run one stage."""
+    if arguments.supervised:
+        stop_when_input_ends()
+    pipeline = pipeline_of(settings, "worker")
+    cluster = settings.cluster(pipeline.name)
+    # What the clients warn of (a broker that is gone, say) they mend, or a task ends with it.
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
+    worker = Worker(
+        cluster,
+        pipeline,
+        arguments.stage,
+        settings.signing_key(settings.path),
+        operators=settings.operators(),
+        instance=arguments.instance,
+        commit_s=settings.commit_seconds,
+        checkpoint_s=settings.checkpoint_seconds,
+        checkpoint_examples=settings.checkpoint_examples,
+        say=_as_json if arguments.format == "json" else _as_text,
+    )
+    asyncio.run(worker.run())
+
+
+def _as_json(said: str, **members: Any) -> None:
+    write(orjson.dumps({"said": said, **members}).decode())
+    sys.stdout.flush()
+
+
+def _as_text(said: str, **members: Any) -> None:
+    rest = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
+    write(f"{said}: {rest}")
+    sys.stdout.flush()
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("stage", choices=sorted(INPUTS), help="what it does")
+    parser.add_argument(
+        "--instance",
+        metavar="NAME",
+        help="a name of this worker that stays when it is started again: it then gets back what it "
+        "had, without a rebalance",
+    )
+    parser.add_argument(
+        "--supervised",
+        action="store_true",
+        help="stop when standard input ends, as it does when whoever started this worker is dead",
+    )
+
+
+COMMAND = Command(
+    name="worker",
+    help="run one stage on a cluster, until stopped",
+    description=(
+        "Runs one stage of the pipeline on Apache Kafka. Several workers of a stage share its\n"
+        "partitions. SIGTERM or Ctrl-C stops it with everything written down; killed, whoever\n"
+        "gets its partitions goes on from its last commit. It ends with exit code 1 when it must\n"
+        "not go on: start it again, as `up` does."
+    ),
+    examples=(
+        Example(
+            "stream-ml --broker kafka://127.0.0.1:9092 --pipeline shop:fraud worker predict",
+            "a worker that predicts, beside others",
+        ),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -1,0 +1,70 @@
+"""How a task's state lies on its changelog: pieces by name, and a marker behind them.
+
+A checkpoint's records are of one transaction: the pieces that changed since the one before, and
+last the marker, with the positions at which all pieces that lie there are valid. The topic is
+compacted, so of each piece (and of the marker) the newest is kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+    from stream_ml.stages.task import Positions
+
+__all__ = ["MARKER", "decode_marker", "encode_marker", "fold_changelog", "read_changelog"]
+
+# No piece is called so: their names begin with a letter or are empty.
+MARKER = b"\x00marker"
+
+
+def encode_marker(positions: Positions) -> bytes:
+    """A marker's value.
+
+    >>> encode_marker({("events", 3): 40})
+    b'{"positions":[["events",3,40]]}'
+    """
+    return orjson.dumps({"positions": [(topic, p, at) for (topic, p), at in positions.items()]})
+
+
+def decode_marker(value: bytes) -> Positions:
+    """The positions that a marker names."""
+    return {(topic, p): at for topic, p, at in orjson.loads(value)["positions"]}
+
+
+def fold_changelog(
+    records: Iterable[tuple[bytes | None, bytes | None]], state: dict[bytes, bytes]
+) -> None:
+    """Take further records (keys and values, in order) into the state by name."""
+    for key, value in records:
+        if value is None:
+            state.pop(key or b"", None)
+        else:
+            state[key or b""] = value
+
+
+async def read_changelog(
+    consumer: AIOKafkaConsumer, tp: TopicPartition
+) -> tuple[list[tuple[str, bytes]], Positions | None]:
+    """The pieces that lie on a partition of a changelog, and where they are valid; None: nowhere.
+
+    Args:
+        consumer: of committed records, started, with nothing assigned.
+        tp: the partition.
+    """
+    consumer.assign([tp])
+    await consumer.seek_to_beginning(tp)
+    end = (await consumer.end_offsets([tp]))[tp]
+    state: dict[bytes, bytes] = {}
+    while await consumer.position(tp) < end:
+        for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
+            fold_changelog(((each.key, each.value) for each in records), state)
+    marker = state.pop(MARKER, None)
+    pieces = [(name.decode(), value) for name, value in state.items()]
+    return pieces, None if marker is None else decode_marker(marker)

@@ -1,0 +1,114 @@
+"""Follows what all predict tasks share: the registry, and the models that it names.
+
+Every worker reads both topics whole, as broadcast, without a group. On start the registry is read
+to its end, then only the snapshots that its newest set names, then both as they grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stream_ml.shell.kafka.records import to_records
+from stream_ml.shell.kafka.security import async_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.stages.serving import Serving
+
+__all__ = ["Control"]
+
+POLL_MS = 500
+FETCH_BYTES = 4 << 20
+
+
+class Control:
+    """Feeds `serving` for the life of a worker; everything happens on the loop that `start` ran on.
+
+    Args:
+        cluster: the pipeline's place.
+        serving: what the tasks ask.
+        serves: told whenever another model serves.
+    """
+
+    def __init__(self, cluster: Cluster, serving: Serving, serves: Callable[[str], None]) -> None:
+        self._serving = serving
+        self._serves = serves
+        self._champion = ""
+        self._registry = TopicPartition(cluster.topic("registry"), 0)
+        self._models = TopicPartition(cluster.topic("models"), 0)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=cluster.bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=POLL_MS,
+            **async_options(cluster.security),
+        )
+        self._moved = asyncio.Condition()
+
+    async def start(self) -> None:
+        """Read what serves now, as far as anything does."""
+        consumer, registry, models = self._consumer, self._registry, self._models
+        await consumer.start()
+        consumer.assign([registry, models])
+        consumer.pause(models)
+        await consumer.seek_to_beginning(registry)
+        end = (await consumer.end_offsets([registry]))[registry]
+        while await consumer.position(registry) < end:
+            await self._poll()
+        consumer.pause(registry)
+        consumer.resume(models)
+        newest = 0
+        for offset in sorted(self._serving.missing()):
+            consumer.seek(models, offset)
+            record = await consumer.getone(models)
+            self._serving.apply(to_records("models", [record]))
+            newest = max(newest, record.offset + 1)
+        consumer.seek(models, newest)
+        consumer.resume(registry)
+        self._tell()
+
+    async def follow(self) -> None:
+        """Go on reading, until cancelled."""
+        while True:
+            await self._poll()
+            self._tell()
+            async with self._moved:
+                self._moved.notify_all()
+
+    async def caught_up(self) -> None:
+        """Wait until everything has been read that is there now, and something serves."""
+        ends = await self._consumer.end_offsets([self._registry, self._models])
+        async with self._moved:
+            while self._serving.lineup() is None or not await self._has_passed(ends):
+                await self._moved.wait()
+
+    async def stop(self) -> None:
+        """Close the connection."""
+        await self._consumer.stop()
+
+    async def _has_passed(self, ends: dict[TopicPartition, int]) -> bool:
+        for tp, end in ends.items():
+            if await self._consumer.position(tp) < end:
+                return False
+        return True
+
+    async def _poll(self) -> None:
+        fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+        # The registry last: it names snapshots that lie on the models by then.
+        for tp in (self._models, self._registry):
+            if records := fetched.get(tp):
+                name = "models" if tp == self._models else "registry"
+                self._serving.apply(to_records(name, records))
+
+    def _tell(self) -> None:
+        lineup = self._serving.lineup()
+        if lineup is not None and lineup.champion.ref.model != self._champion:
+            self._champion = lineup.champion.ref.model
+            self._serves(self._champion)

@@ -1,0 +1,373 @@
+"""A worker: one stage on the cluster, as a Faust application that hosts tasks.
+
+Theory of operation:
+
+1. Faust holds the place in the group and tells which partitions are ours; the transport hands over
+   what was fetched of them; each task (see `task`) does the rest in a coroutine of its own, so that
+   one recovers while others flow.
+2. Only an assignment makes tasks. When partitions are revoked every task commits what it has
+   folded, and parks; when the next assignment brings its partition back it goes on, else it is
+   closed. A task that was still taking over starts again.
+3. Whatever ends a task otherwise ends the process, at once and without another commit: whoever
+   supervises it starts it again, and it takes over what is committed.
+4. Waiting for the brokers, or for something that serves, is no failure: it is said every 10 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import faust
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from stream_ml.errors import LogError
+from stream_ml.shell.kafka.control import Control
+from stream_ml.shell.kafka.security import async_options
+from stream_ml.shell.kafka.task import Home, KafkaTask, Work
+from stream_ml.shell.kafka.transport import SCHEME
+from stream_ml.signing import Keyring
+from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.join import Join
+from stream_ml.stages.learn import Learn
+from stream_ml.stages.predict import Predict
+from stream_ml.stages.serving import Serving
+from stream_ml.topics import catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from faust.types import TP
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.kafka.transport import Batch
+    from stream_ml.signing import Operator
+    from stream_ml.stages.task import Stage
+
+__all__ = ["INPUTS", "Worker"]
+
+# What each stage reads with its group; the models that serve come to predict beside it.
+INPUTS: Mapping[str, tuple[str, ...]] = {
+    "predict": ("events",),
+    "join": ("predictions", "labels"),
+    "learn": ("examples",),
+    "evaluate": ("examples", "models", "commands"),
+}
+RETRY_S = 1.0
+SAY_EVERY_S = 10.0
+# By when a worker that was asked to stop has committed, or gives up.
+STOP_S = 20.0
+FAILED = 1
+
+
+class Worker:
+    """Runs one stage until it is asked to stop.
+
+    Args:
+        cluster: the pipeline's place.
+        pipeline: the declaration.
+        stage: one of `INPUTS`.
+        key: signs and verifies what the stages write.
+        operators: whose commands are obeyed.
+        instance: a name of this worker that outlives it: started again under it, it gets back what
+            it had without a rebalance.
+        commit_s: how long a transaction gathers.
+        checkpoint_s: how often state is written down.
+        checkpoint_examples: after how many examples the learners are written down at the latest.
+        say: told what happens, as a kind and members.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        pipeline: Pipeline,
+        stage: str,
+        key: bytes,
+        *,
+        operators: Mapping[str, Operator],
+        instance: str | None,
+        commit_s: float,
+        checkpoint_s: float,
+        checkpoint_examples: int,
+        say: Callable[..., None],
+    ) -> None:
+        self.cluster = cluster
+        self.instance = instance
+        self._pipeline = pipeline
+        self._stage = stage
+        self._key = key
+        self._operators = operators
+        self._commit_s = commit_s
+        self._checkpoint_s = checkpoint_s
+        self._checkpoint_examples = checkpoint_examples
+        self._say = say
+        self._serving = Serving(pipeline, key)
+        self._names = {cluster.topic(topic): topic for topic in INPUTS[stage]}
+        self._tasks: dict[int, KafkaTask] = {}
+        self._parked: dict[int, KafkaTask] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._app: Any = None
+        self._partitions: dict[str, int] = {}
+        self._control: Control | None = None
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT.
+
+        Raises:
+            LogError: the topics are not there, or not as the pipeline needs them.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopped.set)
+        await self._until_stopped(self._find_topics())
+        if self._stopped.is_set():
+            return
+        following = None
+        if self._stage == "predict":
+            self._control = Control(
+                self.cluster, self._serving, lambda model: self._say("serves", model=model)
+            )
+            await self._control.start()
+            following = asyncio.create_task(self._control.follow(), name="control")
+            following.add_done_callback(self._watch)
+        with tempfile.TemporaryDirectory() as folder:
+            self._app = self._application(folder)
+            await self._app.start()
+            self._say("started", stage=self._stage, pipeline=self._pipeline.name)
+            await self._until_stopped(self._app.wait_until_stopped())
+            if self._app.crash_reason is not None:
+                self._fail(self._app.crash_reason)
+            async with asyncio.timeout(STOP_S):
+                await self._leave()
+        if following is not None and self._control is not None:
+            following.cancel()
+            await self._control.stop()
+        self._say("stopped", stage=self._stage)
+
+    async def _until_stopped(self, work: Any) -> None:
+        """Until `work` is done, or we are asked to stop."""
+        doing = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self._stopped.wait())
+        await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if doing.done():
+            doing.result()
+        else:
+            doing.cancel()
+            with suppress(asyncio.CancelledError):
+                await doing
+
+    # --- start ---------------------------------------------------------------------------------
+
+    async def _find_topics(self) -> None:
+        said = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                found = await self._described()
+                break
+            except (KafkaError, OSError) as error:
+                if loop.time() - said >= SAY_EVERY_S:
+                    said = loop.time()
+                    self._say("waiting", for_=self.cluster.bootstrap, error=str(error))
+                await asyncio.sleep(RETRY_S)
+        wanted = catalogue()
+        missing = [name for name in wanted if self.cluster.topic(name) not in found]
+        if missing:
+            raise LogError(
+                f"worker {self._stage}: expected the topics of {self._pipeline.name!r} on "
+                f"{self.cluster.bootstrap}, given none of the name "
+                f"{', '.join(map(self.cluster.topic, missing))}; make them with "
+                "`stream-ml topics apply`"
+            )
+        self._partitions = {name: found[self.cluster.topic(name)] for name in wanted}
+        self._check_partitions()
+
+    async def _described(self) -> dict[str, int]:
+        admin = AIOKafkaAdminClient(
+            bootstrap_servers=self.cluster.bootstrap, **async_options(self.cluster.security)
+        )
+        try:
+            await admin.start()
+            described = await admin.describe_topics()
+        finally:
+            await admin.close()
+        return {each["topic"]: len(each["partitions"]) for each in described}
+
+    def _check_partitions(self) -> None:
+        """A task needs the partition of its number of every input, and of its changelog."""
+        together = [*INPUTS[self._stage], f"{self._stage}-changelog"]
+        counts = {self.cluster.topic(name): self._partitions[name] for name in together}
+        if len(set(counts.values())) > 1:
+            given = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise LogError(
+                f"worker {self._stage}: expected as many partitions of each topic it reads, given "
+                f"{given}; `stream-ml topics plan` tells how they should be"
+            )
+
+    def _application(self, folder: str) -> Any:
+        app = faust.App(
+            self.cluster.group(self._stage),
+            broker=f"{SCHEME}://" + self.cluster.bootstrap.replace(",", f";{SCHEME}://"),
+            datadir=folder,
+            store="memory://",
+            web_enabled=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            stream_wait_empty=False,
+            broker_commit_interval=3_600.0,
+            consumer_group_instance_id=self.instance or "",
+        )
+        app.desk = self  # type: ignore[attr-defined]  # the transport asks for it
+        app.finalize()
+        for topic in self._names:
+            app.topics.add(app.topic(topic, value_serializer="raw"))
+        app.on_partitions_revoked.connect(self._revoked, weak=False)  # type: ignore[arg-type]
+        app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]
+        return app
+
+    def _make(self, partition: int) -> Stage:
+        del partition  # all tasks of a stage are alike
+        pipeline, counts = self._pipeline, self._partitions
+        match self._stage:
+            case "predict":
+                return Predict(pipeline, self._serving, counts["events"])
+            case "join":
+                return Join(pipeline, counts["events"], counts["labels"])
+            case "learn":
+                return Learn(pipeline, self._key, self._checkpoint_examples)
+            case _:
+                return Evaluate(pipeline, Keyring(self._key, self._operators))
+
+    async def _ready(self) -> None:
+        if self._control is None:
+            return
+        ready = asyncio.ensure_future(self._control.caught_up())
+        try:
+            while not (await asyncio.wait([ready], timeout=SAY_EVERY_S))[0]:
+                self._say("waiting", for_="something that serves: are learn and evaluate at work?")
+            await ready
+        finally:
+            ready.cancel()
+
+    # --- what the transport asks ---------------------------------------------------------------
+
+    def wanted(self, assigned: Iterable[TP]) -> set[TP]:
+        """The partitions there is room for."""
+        return {
+            tp
+            for tp in assigned
+            if (task := self._tasks.get(tp.partition)) is not None and not task.full
+        }
+
+    def deliver(self, batches: Mapping[TP, Batch]) -> None:
+        """Put each batch before its task."""
+        try:
+            for tp, batch in batches.items():
+                task = self._tasks.get(tp.partition)
+                if task is not None:
+                    task.put(self._names[tp.topic], batch)
+        except AssertionError as error:
+            self._fail(error)
+
+    async def room(self) -> None:
+        """Wait until a task may have room; at most a moment."""
+        await asyncio.sleep(0.005)
+
+    # --- assignment ----------------------------------------------------------------------------
+
+    async def _revoked(self, app: Any, revoked: Iterable[TP], **_: Any) -> None:
+        del app, revoked  # a rebalance takes all, and gives some back
+        await self._park()
+
+    async def _park(self, *, leaving: bool = False) -> None:
+        for starting in list(self._starting):
+            starting.cancel()
+        tasks, self._tasks = self._tasks, {}
+        epoch = self._app.consumer.epoch
+        whole = await asyncio.gather(
+            *(task.park(epoch, checkpoint=leaving) for task in tasks.values())
+        )
+        for (partition, task), is_whole in zip(tasks.items(), whole, strict=True):
+            if is_whole:
+                self._parked[partition] = task
+                self._say("parked", stage=self._stage, partition=partition)
+            else:
+                await task.close()
+
+    async def _assigned(self, app: Any, assigned: Iterable[TP], **_: Any) -> None:
+        del app
+        held = {tp.partition for tp in assigned}
+        for partition in [each for each in self._parked if each not in held]:
+            await self._parked.pop(partition).close()
+            self._say("released", stage=self._stage, partition=partition)
+        for partition in sorted(held):
+            starting = asyncio.create_task(self._begin(partition), name=f"begin-{partition}")
+            self._starting.add(starting)
+            starting.add_done_callback(self._begun)
+
+    async def _begin(self, partition: int) -> None:
+        task = self._parked.get(partition)
+        if task is not None:
+            goes_on = await task.may_go_on()
+            del self._parked[partition]
+            if goes_on:
+                self._say("resumed", stage=self._stage, partition=partition)
+            else:
+                await task.close()
+                task = None
+        if task is None:
+            task = KafkaTask(self._home(), self._work(), partition)
+        self._tasks[partition] = task
+        task.go()
+
+    def _begun(self, starting: asyncio.Task[None]) -> None:
+        self._starting.discard(starting)
+        self._watch(starting)
+
+    def _home(self) -> Home:
+        return Home(
+            self.cluster,
+            self._partitions,
+            self._commit_s,
+            self._checkpoint_s,
+            self._say,
+            self._fail,
+        )
+
+    def _work(self) -> Work:
+        return Work(self._stage, INPUTS[self._stage], self._make, self._ready)
+
+    # --- end -----------------------------------------------------------------------------------
+
+    async def _leave(self) -> None:
+        self._app.consumer.stop_flow()
+        await self._park(leaving=True)
+        for task in self._parked.values():
+            await task.close()
+        await self._app.stop()
+
+    def _watch(self, work: asyncio.Task[None]) -> None:
+        if not work.cancelled() and (error := work.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the process: nothing may be committed after what went wrong."""
+        sys.stdout.flush()
+        traceback.print_exception(error)
+        sys.stderr.write(
+            f"stream-ml: worker {self._stage}: {type(error).__name__}: {error}; what is not "
+            "committed is worked on again when it is started again\n"
+        )
+        sys.stderr.flush()
+        os._exit(FAILED)
