@@ -57,8 +57,9 @@ WAIT_MAX_S = 30.0
 AT_ONCE_S = 10.0
 HEALTHY_S = 30.0
 DEATHS_MAX = 5
-# A worker ends the batch it is at and commits, which takes milliseconds, or waits for the broker.
-STOP_S = 20.0
+# A worker ends the batch it is at, commits and leaves its group; it gives itself 20 s for that, and
+# says why where it has not done.
+STOP_S = 25.0
 # How long a death may go unnoticed: a process that ends closes its output, which we notice at once,
 # unless it gave that to somebody else.
 TICK_S = 0.25
