@@ -2,28 +2,37 @@
 
 Theory of operation. Whatever order the two topics are read in, the same pairs are joined:
 
-1. The labels watermark W is the newest label time so far in the partition. A label is judged by
-   W *at its own offset*, kept with it while it waits, never by when a prediction turns up.
-2. A label joins the prediction of its id if the label's time is not before the prediction's and
-   W <= prediction time + horizon; of several such labels the first. The others are refused:
-   `label_before_event`, `late` (W past the horizon), `duplicate_label`.
+1. The labels watermark W is the newest label time so far in the partition, the predictions
+   watermark M the newest prediction time of the event partition that is furthest behind (each
+   prediction names its source). A label is judged by W *at its own offset*, kept with it while it
+   waits, never by when a prediction turns up.
+2. A label is about the first prediction of its id, in the order of their log, that is at most
+   `skew` later than it and at most twice the horizon older than W. It joins it if it is not
+   before it and W <= prediction time + horizon; of several such labels the first. The others are
+   refused: `label_before_event`, `late` (W past the horizon), `duplicate_label`.
 3. A prediction is dropped (expired) only when W passes its time + horizon: every later label
-   would be late. A waiting label is dropped (`orphan`) only when no prediction at or before its
-   time can come any more: the predictions watermark, the least over the event partitions (each
-   prediction names its source), less the lateness allowed, has passed it.
-4. Joined and expired ids are kept until W passes prediction time + twice the horizon, so that a
-   label can be called a duplicate or late; after that it is an orphan, in either order.
-5. Of two predictions of one id the first counts; the second is refused.
-6. What lies in another partition than its id's is forwarded there, and changes nothing here but
+   would be late. What was joined or expired is known until W passes its time + twice the
+   horizon: after that no label can be about it. A waiting label is dropped (`orphan`) only when
+   M, less the lateness allowed, has passed its time + `skew`: no prediction that it could be
+   about can come any more, for one from before its source's newest less the lateness is refused
+   (`too_late`).
+4. Of two predictions of one id the first counts; the second is refused, whatever became of the
+   first. Ids are known for this until the newest prediction is `horizon` + lateness past theirs.
+   An id may come again later, in a log that is read far behind its labels' even while the former
+   one waits: `_others` has those.
+5. What lies in another partition than its id's is forwarded there, and changes nothing here but
    a count (`placement`).
 
-The one exception is memory: beyond `pending_max` the oldest waiting predictions (or labels) are
-dropped, counted and alerted.
+So state and the set of outputs are a function of how far each of the two topics was read. The
+one exception is memory: beyond `pending_max` the oldest waiting predictions (or labels) are
+dropped, counted and alerted, and that state must be written down at once. (In a replay nothing
+is dropped for it: where it ends, no more waited.)
 """
 
 from __future__ import annotations
 
 import heapq
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -58,6 +67,15 @@ class _Waiting(NamedTuple):
     watermark: int
 
 
+@dataclass(slots=True)
+class _Other:
+    """A prediction of an id that came before; its value is None where it waits no more."""
+
+    ts: int
+    value: bytes | None
+    joined: bool
+
+
 class Join:
     """The join stage on one partition of predictions and labels.
 
@@ -65,7 +83,7 @@ class Join:
         pipeline: the declaration.
         event_partitions: of how many partitions of events predictions come.
         partitions: how many predictions and labels have, where some may lie in another than
-            their id's (rule 6); None where none can.
+            their id's (rule 5); None where none can.
     """
 
     def __init__(
@@ -78,8 +96,9 @@ class Join:
         self._sources = [-1] * event_partitions
         self._predictions: dict[str, tuple[int, bytes]] = {}
         # The newest ones as they came, decoded: where labels follow soon nothing is decoded again
-        # (measured: 5 µs an event). Under an id lies the prediction of it that was taken last.
-        self._decoded: dict[str, Prediction] = {}
+        # (measured: 5 µs an event). Each with its value, for an id may come again.
+        self._decoded: dict[str, tuple[bytes, Prediction]] = {}
+        self._others: dict[str, list[_Other]] = {}
         self._labels: dict[str, list[_Waiting]] = {}
         self._labels_waiting = 0
         # By time, for dropping; an id that has been joined meanwhile is passed over.
@@ -87,6 +106,8 @@ class Join:
         self._label_times: list[tuple[int, int, str]] = []
         self._joined = SeenIds(2 * self._horizon)
         self._expired = SeenIds(2 * self._horizon)
+        self._taken_ms = self._horizon + pipeline.lateness_ms
+        self._taken = SeenIds(self._taken_ms)
         self._changes = Changes()
         self._touched = False
         self._overflowed = False
@@ -100,6 +121,7 @@ class Join:
             "label_before_event": 0,
             "duplicate_prediction": 0,
             "bad_label": 0,
+            "bad_prediction": 0,
             "strays": 0,
             "dropped": 0,
         }
@@ -121,7 +143,8 @@ class Join:
         """Fold in predictions or labels of one partition."""
         outputs: list[Output] = []
         self._touched = True
-        fold = self._prediction if records[0].topic == "predictions" else self._label
+        labels = records[0].topic == "labels"
+        fold = self._label if labels else self._prediction
         strays = self._strays(records)
         for number, record in enumerate(records):
             try:
@@ -131,7 +154,8 @@ class Join:
                     continue
                 fold(record, outputs)
             except BadRecord as error:
-                self.counts[error.reason if error.reason in self.counts else "bad_label"] += 1
+                bad = "bad_label" if labels else "bad_prediction"
+                self.counts[error.reason if error.reason in self.counts else bad] += 1
                 outputs.append(dead_letter(record, "join", error))
         return outputs
 
@@ -153,7 +177,12 @@ class Join:
     # --- predictions ---------------------------------------------------------------------------
 
     def _parse_prediction(self, record: Record) -> Prediction | BadRecord:
-        return parsed(record, lambda record: decode_prediction(record.value))
+        return parsed(record, self._decode_prediction)
+
+    def _decode_prediction(self, record: Record) -> Prediction:
+        prediction = decode_prediction(record.value)
+        refuse_future(record, prediction.ts, self._pipeline.skew_ms, "ts")
+        return prediction
 
     def _prediction(self, record: Record, outputs: list[Output]) -> None:
         prediction = self._parse_prediction(record)
@@ -168,41 +197,81 @@ class Join:
                 "$.source.partition",
                 f"expected below {len(self._sources)}, given {source}",
             )
-        if ts > self._sources[source]:
-            self._sources[source] = ts
-            self._drop_orphans(outputs)
-        if event_id in self._predictions or self._closed(event_id) is not None:
+        self._advance(source, ts, outputs)
+        taken = self._taken.get(event_id)
+        if taken is not None and taken >= max(self._sources) - self._taken_ms:
             raise BadRecord(
                 "duplicate_prediction",
                 "$.event_id",
                 f"a prediction for the event {event_id!r} came before; the first counts",
             )
-        self._keep_decoded(prediction)
-        if self._join_waiting(event_id, ts, record.value, outputs):
-            return
-        if self._labels_watermark > ts + self._horizon:
-            self._expire(event_id, ts)
-            return
-        self._predictions[event_id] = (ts, record.value)
-        self._changes.grown(f"p{event_id}", new=True)
-        heapq.heappush(self._prediction_times, (ts, event_id))
-        if len(self._predictions) > self._pipeline.pending_max and not self._replaying:
+        self._taken.add(event_id, ts)
+        self._keep_decoded(record.value, prediction)
+        joined = self._join_waiting(event_id, ts, record.value, outputs)
+        expired = not joined and self._labels_watermark > ts + self._horizon
+        self.counts["expired"] += expired
+        if self._knows(event_id):
+            value = None if joined or expired else record.value
+            self._add_other(event_id, _Other(ts, value, joined))
+        elif joined:
+            self._joined.add(event_id, ts)
+        elif expired:
+            self._expired.add(event_id, ts)
+        else:
+            self._predictions[event_id] = (ts, record.value)
+            self._changes.grown(f"p{event_id}", new=True)
+            heapq.heappush(self._prediction_times, (ts, event_id))
+        if self._waiting_predictions() > self._pipeline.pending_max and not self._replaying:
             self._drop_oldest_prediction(outputs)
 
-    def _keep_decoded(self, prediction: Prediction) -> None:
+    def _advance(self, source: int, ts: int, outputs: list[Output]) -> None:
+        newest, lateness = self._sources[source], self._pipeline.lateness_ms
+        if ts < newest - lateness:
+            raise BadRecord(
+                "too_late",
+                "$.ts",
+                f"expected at most {lateness} ms before the newest prediction of events' "
+                f"partition {source}, at {newest}, given {ts}",
+            )
+        if ts > newest:
+            self._sources[source] = ts
+            self._taken.forget_before(max(self._sources) - self._taken_ms)
+            self._drop_orphans(outputs)
+
+    def _knows(self, event_id: str) -> bool:
+        """Whether a former prediction of the id waits, or labels may still be about it."""
+        return (
+            event_id in self._predictions
+            or event_id in self._others
+            or self._closed(event_id) is not None
+        )
+
+    def _add_other(self, event_id: str, other: _Other) -> None:
+        self._changes.grown(f"o{event_id}", new=event_id not in self._others)
+        self._others.setdefault(event_id, []).append(other)
+        heapq.heappush(self._prediction_times, (other.ts, event_id))
+
+    def _waiting_predictions(self) -> int:
+        others = self._others
+        waiting = len(self._predictions)
+        if others:
+            waiting += sum(each.value is not None for known in others.values() for each in known)
+        return waiting
+
+    def _keep_decoded(self, value: bytes, prediction: Prediction) -> None:
         decoded = self._decoded
-        decoded[prediction.event_id] = prediction
+        decoded[prediction.event_id] = (value, prediction)
         if len(decoded) > DECODED_MAX:
             del decoded[next(iter(decoded))]
 
     def _join_waiting(self, event_id: str, ts: int, value: bytes, outputs: list[Output]) -> bool:
-        waiting = self._labels.pop(event_id, None)
+        waiting = self._labels.get(event_id)
         if waiting is None:
             return False
-        self._labels_waiting -= len(waiting)
-        self._changes.gone(f"l{event_id}")
+        about = [each for each in waiting if self._about(each.label, each.watermark, ts)]
+        self._keep_waiting(event_id, [each for each in waiting if each not in about])
         joined = False
-        for each in waiting:
+        for each in about:
             try:
                 self._judge(each.label, ts, each.watermark, joined=joined)
             except BadRecord as error:
@@ -210,13 +279,15 @@ class Join:
                 outputs.append(dead_letter(each.record, "join", error))
                 continue
             joined = True
-            self._emit(ts, value, each.record, each.label, outputs)
+            self._emit(value, each.record, each.label, outputs)
         return joined
 
+    def _about(self, label: Label, watermark: int, ts: int) -> bool:
+        """Whether a label that met `watermark` is about a prediction at `ts` of its id."""
+        return label.ts + self._pipeline.skew_ms >= ts and watermark <= ts + 2 * self._horizon
+
     def _judge(self, label: Label, ts: int, watermark: int, *, joined: bool) -> None:
-        """Raise what is wrong with `label` for a prediction at `ts`, by the watermark it met."""
-        if watermark > ts + 2 * self._horizon:
-            raise _orphan(label)
+        """Raise what is wrong with `label` for the prediction at `ts` that it is about."""
         if watermark > ts + self._horizon:
             raise _late(self._horizon)
         if joined:
@@ -229,14 +300,27 @@ class Join:
             )
 
     def _drop_oldest_prediction(self, outputs: list[Output]) -> None:
-        while True:
-            ts, event_id = heapq.heappop(self._prediction_times)
-            if self._predictions.get(event_id, (None,))[0] == ts:
-                break
-        del self._predictions[event_id]
-        self._changes.gone(f"p{event_id}")
-        self._expired.add(event_id, ts)
+        # What is forgotten entirely costs nothing: a label about it becomes an orphan.
+        while not self._close(*heapq.heappop(self._prediction_times), forget=True):
+            pass
         self._overflow("predictions", outputs)
+
+    def _close(self, ts: int, event_id: str, *, forget: bool = False) -> bool:
+        """Let the prediction wait no more; False if it does not."""
+        if self._predictions.get(event_id, (None,))[0] == ts:
+            del self._predictions[event_id]
+            self._changes.gone(f"p{event_id}")
+            if not forget:
+                self._expired.add(event_id, ts)
+            return True
+        for number, other in enumerate(self._others.get(event_id, ())):
+            if other.ts == ts and other.value is not None:
+                if forget:
+                    del self._others[event_id][number]
+                other.value = None
+                self._changes.grown(f"o{event_id}", new=False)
+                return True
+        return False
 
     def _overflow(self, what: str, outputs: list[Output]) -> None:
         self.counts["dropped"] += 1
@@ -261,22 +345,29 @@ class Join:
         if label.ts > self._labels_watermark:
             self._labels_watermark = label.ts
             self._expire_predictions()
-        event_id = label.event_id
+        event_id, watermark = label.event_id, self._labels_watermark
         pending = self._predictions.get(event_id)
-        if pending is not None:
+        if pending is not None and self._about(label, watermark, pending[0]):
             ts, value = pending
-            self._judge(label, ts, self._labels_watermark, joined=False)
+            self._judge(label, ts, watermark, joined=False)
             del self._predictions[event_id]
             self._changes.gone(f"p{event_id}")
-            self._emit(ts, value, record, label, outputs)
+            self._joined.add(event_id, ts)
+            self._emit(value, record, label, outputs)
             return
         closed = self._closed(event_id)
-        if closed is None:
-            self._wait(record, label, outputs)
-            return
-        ts, joined = closed
-        self._judge(label, ts, self._labels_watermark, joined=joined)
-        raise _late(self._horizon)
+        if closed is not None and self._about(label, watermark, closed[0]):
+            self._judge(label, closed[0], watermark, joined=closed[1])
+            raise AssertionError("what was neither joined nor waits is past its horizon")
+        for other in self._others.get(event_id, ()):
+            if self._about(label, watermark, other.ts):
+                self._judge(label, other.ts, watermark, joined=other.joined)
+                assert other.value is not None, "what was not joined waits, or is past its horizon"
+                value, other.value, other.joined = other.value, None, True
+                self._changes.grown(f"o{event_id}", new=False)
+                self._emit(value, record, label, outputs)
+                return
+        self._wait(record, label, outputs)
 
     def _wait(self, record: Record, label: Label, outputs: list[Output]) -> None:
         event_id = label.event_id
@@ -293,7 +384,7 @@ class Join:
             self._drop_orphans(outputs)
 
     def _drop_orphans(self, outputs: list[Output]) -> None:
-        bound = min(self._sources) - self._pipeline.lateness_ms
+        bound = min(self._sources) - self._pipeline.lateness_ms - self._pipeline.skew_ms
         while self._label_times and self._label_times[0][0] < bound:
             self._drop_oldest_label(outputs)
 
@@ -302,33 +393,39 @@ class Join:
         waiting = self._labels.get(event_id, [])
         for number, each in enumerate(waiting):
             if each.record.offset == offset:
-                del waiting[number]
-                if waiting:
-                    self._changes.grown(f"l{event_id}", new=False)
-                else:
-                    del self._labels[event_id]
-                    self._changes.gone(f"l{event_id}")
-                self._labels_waiting -= 1
+                self._keep_waiting(event_id, waiting[:number] + waiting[number + 1 :])
                 self.counts["orphan"] += 1
                 outputs.append(dead_letter(each.record, "join", _orphan(each.label)))
                 return True
         return False
 
+    def _keep_waiting(self, event_id: str, waiting: list[_Waiting]) -> None:
+        """Let only `waiting` wait, of the labels of an id."""
+        former = len(self._labels[event_id])
+        if len(waiting) == former:
+            return
+        self._labels_waiting -= former - len(waiting)
+        if waiting:
+            self._labels[event_id] = waiting
+            self._changes.grown(f"l{event_id}", new=False)
+        else:
+            del self._labels[event_id]
+            self._changes.gone(f"l{event_id}")
+
     # --- both ----------------------------------------------------------------------------------
 
     def _emit(
-        self, ts: int, prediction_value: bytes, record: Record, label: Label, outputs: list[Output]
+        self, prediction_value: bytes, record: Record, label: Label, outputs: list[Output]
     ) -> None:
-        self._joined.add(label.event_id, ts)
         self.counts["joined"] += 1
         source = Source(record.partition, record.offset)
         value = encode_example(prediction_value, label.label, label.ts, source)
         # Decoded here, once, for learn and evaluate alike.
-        prediction = self._decoded.pop(label.event_id, None)
-        if prediction is None:
-            example = decode_example(value)
-        else:
+        known, prediction = self._decoded.pop(label.event_id, (None, None))
+        if prediction is not None and known is prediction_value:
             example = Example(prediction, label.label, label.ts, source)
+        else:
+            example = decode_example(value)
         outputs.append(Output("examples", label.event_id.encode(), value, example))
 
     def _closed(self, event_id: str) -> tuple[int, bool] | None:
@@ -339,26 +436,30 @@ class Join:
                 return ts, joined
         return None
 
-    def _expire(self, event_id: str, ts: int) -> None:
-        self.counts["expired"] += 1
-        self._expired.add(event_id, ts)
-
     def _expire_predictions(self) -> None:
         bound = self._labels_watermark - self._horizon
         times = self._prediction_times
         while times and times[0][0] < bound:
-            ts, event_id = heapq.heappop(times)
-            if self._predictions.get(event_id, (None,))[0] == ts:
-                del self._predictions[event_id]
-                self._changes.gone(f"p{event_id}")
-                self._expire(event_id, ts)
+            self.counts["expired"] += self._close(*heapq.heappop(times))
         self._joined.forget_before(bound - self._horizon)
         self._expired.forget_before(bound - self._horizon)
+        if self._others:
+            self._forget_others(bound - self._horizon)
+
+    def _forget_others(self, bound: int) -> None:
+        for event_id, others in list(self._others.items()):
+            known = [each for each in others if each.ts >= bound]
+            if not known:
+                del self._others[event_id]
+                self._changes.gone(f"o{event_id}")
+            elif len(known) < len(others):
+                self._others[event_id] = known
+                self._changes.grown(f"o{event_id}", new=False)
 
     @property
     def pending(self) -> dict[str, int]:
         """How many predictions and labels wait."""
-        return {"predictions": len(self._predictions), "labels": self._labels_waiting}
+        return {"predictions": self._waiting_predictions(), "labels": self._labels_waiting}
 
     def needs_checkpoint(self) -> bool:
         """After an overflow: what was dropped depends on how the two inputs alternated."""
@@ -384,14 +485,17 @@ class Join:
                 value = self._predictions[event_id][1]
             elif room == "l" and event_id in self._labels:
                 value = _dump_waiting(self._labels[event_id])
+            elif room == "o" and event_id in self._others:
+                value = _dump_others(self._others[event_id])
             pieces.append((name, value))
         pieces += [(f"j{name}", value) for name, value in self._joined.dirty()]
         pieces += [(f"e{name}", value) for name, value in self._expired.dirty()]
+        pieces += [(f"t{name}", value) for name, value in self._taken.dirty()]
         return pieces
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
-        closed: dict[str, list[tuple[str, bytes]]] = {"j": [], "e": []}
+        ids: dict[str, list[tuple[str, bytes]]] = {"j": [], "e": [], "t": []}
         for name, value in pieces:
             room, rest = name[:1], name[1:]
             if room == "p":
@@ -400,15 +504,19 @@ class Join:
                 self._prediction_times.append((ts, rest))
             elif room == "l":
                 self._labels[rest] = self._load_waiting(value)
+            elif room == "o":
+                self._others[rest] = _load_others(value)
+                self._prediction_times += [(each.ts, rest) for each in self._others[rest]]
             elif room:
-                closed[room].append((rest, value))
+                ids[room].append((rest, value))
             else:
                 keyless = orjson.loads(value)
                 self._labels_watermark = keyless["labels_watermark"]
                 self._sources = keyless["sources"]
-                self.counts = keyless["counts"]
-        self._joined.restore(closed["j"])
-        self._expired.restore(closed["e"])
+                self.counts |= keyless["counts"]
+        self._joined.restore(ids["j"])
+        self._expired.restore(ids["e"])
+        self._taken.restore(ids["t"])
         self._labels_waiting = sum(map(len, self._labels.values()))
         self._label_times = [
             (each.label.ts, each.record.offset, event_id)
@@ -444,6 +552,23 @@ def _dump_waiting(waiting: list[_Waiting]) -> bytes:
             for each in waiting
         ]
     )
+
+
+def _dump_others(others: list[_Other]) -> bytes:
+    # JSON that is valid UTF-8 stays itself.
+    return orjson.dumps(
+        [
+            (each.ts, None if each.value is None else each.value.decode(), each.joined)
+            for each in others
+        ]
+    )
+
+
+def _load_others(value: bytes) -> list[_Other]:
+    return [
+        _Other(ts, None if text is None else text.encode(), joined)
+        for ts, text, joined in orjson.loads(value)
+    ]
 
 
 def _late(horizon_ms: int) -> BadRecord:

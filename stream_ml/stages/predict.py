@@ -217,7 +217,7 @@ class Predict:
             else:
                 keyless = orjson.loads(value)
                 self._watermark = keyless["watermark"]
-                self.counts = keyless["counts"]
+                self.counts |= keyless["counts"]
         self._features.restore(rooms["w"])
         self._seen.restore(rooms["i"])
 

@@ -70,7 +70,8 @@ class SeenIds:
         """Drop the buckets that hold nothing at or after `bound_ms`."""
         if bound_ms < (self._oldest + 1) * self._width_ms:
             return
-        for bucket in [b for b in self._buckets if (b + 1) * self._width_ms <= bound_ms]:
+        # In order of time, so that pieces come alike from one that was restored.
+        for bucket in sorted(b for b in self._buckets if (b + 1) * self._width_ms <= bound_ms):
             for number, chunk in enumerate(self._buckets.pop(bucket)):
                 self._changes.gone(f"{bucket}:{number}")
                 for event_id, ts in chunk:

@@ -177,10 +177,11 @@ def test_without_labels_the_oldest_predictions_give_way_and_an_alert_is_raised()
     assert {"predictions": 10, "labels": 0} == join.pending
     assert 15 == join.counts["dropped"]
     assert ["alerts"] == [output.topic for output in outputs]
-    late = join.apply([_label("e3", START_MS + 100, 0)])
-    assert ["dead-letters"] == [output.topic for output in late]
+    assert [] == join.apply([_label("e3", START_MS + 100, 0)])
     kept = join.apply([_label("e20", START_MS + 100, 1)])
     assert ["examples"] == [output.topic for output in kept]
+    (orphan,) = join.apply([_prediction("z", START_MS + 10 * HORIZON, 0, 25)])
+    assert ("orphan", 0) == (orphan.memo.reason, orphan.memo.offset)
 
 
 def test_labels_for_nothing_give_way_at_pending_max() -> None:

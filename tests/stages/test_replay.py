@@ -1,0 +1,295 @@
+"""Replay: what was folded before is folded to the same state, however the inputs alternate."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_ml.codec import encode_prediction
+from stream_ml.records import Prediction, Record, Source
+from stream_ml.stages.join import Join
+from stream_ml.stages.predict import Predict
+from stream_ml.stages.serving import Serving
+from tests.shop import KEY, START_MS, event, shop, started
+from tests.stages.test_join import pipeline_with_pending_max
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ml.records import Output
+    from stream_ml.stages.task import Stage
+
+HORIZON = shop.horizon_ms
+LATENESS = shop.lateness_ms
+SKEW = shop.skew_ms
+EVENT_PARTITIONS = 2
+SEEDS = st.integers(0, 2**32)
+
+
+def write_down(stage: Stage, pieces: dict[str, bytes]) -> None:
+    """A checkpoint of the stage, over the former ones."""
+    for name, piece in stage.dirty():
+        if piece is None:
+            pieces.pop(name, None)
+        else:
+            pieces[name] = piece
+
+
+# --- predict ----------------------------------------------------------------------------------
+
+
+def _events(rand: random.Random, number: int) -> list[Record]:
+    """Good and bad events: late, repeated, of several kinds, some no JSON."""
+    records = [
+        event(
+            offset,
+            ts=START_MS + 700 * offset - rand.choice([0, 0, LATENESS, LATENESS + 5_000]),
+            event_id=f"e{rand.randrange(number)}",
+            kind=rand.choice(["visit", "order", "nothing"]),
+            shop=rand.choice("abc"),
+            amount=rand.random(),
+        )
+        for offset in range(number)
+    ]
+    for record in rand.sample(records, number // 10):
+        record.value = rand.choice([None, b"", b"[]", b"{"])
+    return records
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEEDS)
+def test_predict_replays_to_the_very_same_pieces_without_any_model(seed: int) -> None:
+    """From any checkpoint, in any batches: windows, ids, watermark and counts, byte for byte."""
+    rand = random.Random(seed)
+    events = _events(rand, 120)
+    checkpoint, end = sorted(rand.sample(range(1, 120), 2))
+    applied, pieces = Predict(shop, started(shop)[2], 2), dict[str, bytes]()
+    applied.apply(events[:checkpoint])
+    write_down(applied, pieces)
+    applied.apply(events[checkpoint:end])
+
+    replayed = Predict(shop, Serving(shop, KEY), 2)
+    replayed.restore(pieces.items())
+    for batch in _cut(rand, events[checkpoint:end]):
+        replayed.replay(batch)
+
+    assert applied.dirty() == replayed.dirty(), f"seed {seed}"
+    replayed._serving = applied._serving
+    assert _values(applied.apply(events[end:])) == _values(replayed.apply(events[end:]))
+
+
+# --- join -------------------------------------------------------------------------------------
+
+
+def _prediction(event_id: str, ts: int, partition: int, offset: int) -> Record:
+    prediction = Prediction(
+        event_id, "k", ts, Source(partition, offset), "m@0", -1, 0.5, False, {"x": 1.0}, {}
+    )
+    return Record("predictions", 0, offset, None, encode_prediction(prediction), START_MS * 2)
+
+
+def _label(event_id: str, ts: int, offset: int) -> Record:
+    value = orjson.dumps({"event_id": event_id, "ts": ts, "label": True})
+    return Record("labels", 0, offset, None, value, START_MS * 2)
+
+
+Inputs = tuple[list[Record], list[Record]]
+
+
+def _inputs(rand: random.Random) -> Inputs:
+    """Predictions and labels with all that can go wrong.
+
+    Ids that come again, soon and late; partitions of events that lag or are silent; labels
+    early, late, repeated, about nothing; bad records.
+    """
+    number, ids = rand.choice([30, 60]), rand.choice([8, 20, 60])
+    lag = rand.choice([0, 0, HORIZON, 10 * HORIZON])
+    step = rand.choice([100, 3_000, 20_000])
+    partitions = rand.choice([(0,), (0, 1)])
+    ts, predictions, asked = START_MS, [], []
+    for offset in range(number):
+        ts += rand.randrange(step)
+        partition = rand.choice(partitions)
+        at = ts - partition * lag - rand.choice([0, 0, 0, LATENESS // 2, LATENESS, 2 * LATENESS])
+        event_id = f"e{rand.randrange(ids)}"
+        predictions.append(_prediction(event_id, at, partition, offset))
+        asked.append((at, event_id))
+    delays = [-2 * SKEW, -SKEW - 1, -5_000, -1, 0, 10, HORIZON // 2, HORIZON, HORIZON + 1]
+    delays += [2 * HORIZON, 2 * HORIZON + 1, 5 * HORIZON]
+    truths = [
+        (at + rand.choice(delays), event_id)
+        for at, event_id in asked
+        for _ in range(rand.choice([0, 1, 1, 2]))
+    ]
+    truths += [(START_MS + rand.randrange(100_000), f"unknown-{i}") for i in range(5)]
+    truths.sort(key=lambda truth: truth[0] + rand.randrange(rand.choice([1, 10_000, 200_000])))
+    labels = [_label(event_id, at, offset) for offset, (at, event_id) in enumerate(truths)]
+    for record in rand.sample(predictions, 2) + rand.sample(labels, min(2, len(labels))):
+        record.value = rand.choice([None, b"", b"[]", b"{}"])
+    return predictions, labels
+
+
+def _cut(rand: random.Random, records: list[Record]) -> Iterator[list[Record]]:
+    rest = list(records)
+    while rest:
+        size = rand.choice([1, 1, 3, 20])
+        yield rest[:size]
+        del rest[:size]
+
+
+def _interleaved(rand: random.Random, inputs: Inputs) -> Iterator[list[Record]]:
+    """Both topics in random alternation and random batches, each in its own order."""
+    topics = [list(records) for records in inputs]
+    bias = rand.choice([0.0, 0.1, 0.5, 0.9, 1.0])
+    while any(topics):
+        topic = topics[rand.random() < bias] or topics[0] or topics[1]
+        size = rand.choice([1, 1, 3, 20])
+        yield topic[:size]
+        del topic[:size]
+
+
+def _between(inputs: Inputs, start: tuple[int, int], end: tuple[int, int]) -> Inputs:
+    predictions, labels = (
+        records[first:last] for records, first, last in zip(inputs, start, end, strict=True)
+    )
+    return predictions, labels
+
+
+def _values(outputs: list[Output]) -> list[tuple[str, bytes | None, bytes | None]]:
+    return [(output.topic, output.key, output.value) for output in outputs]
+
+
+def _meaning(join: Join) -> dict[str, Any]:
+    """All that a join's future depends on, in a form without order."""
+    bound = join._labels_watermark - 2 * HORIZON
+    known = [(id_, ts, value, False) for id_, (ts, value) in join._predictions.items()]
+    for seen, joined in ((join._joined, True), (join._expired, False)):
+        known += [(id_, ts, None, joined) for id_, ts in seen._ts.items() if ts >= bound]
+    known += [
+        (id_, each.ts, each.value, each.joined)
+        for id_, others in join._others.items()
+        for each in others
+    ]
+    newest = max(join._sources) - join._taken_ms
+    return {
+        "known": Counter(each for each in known if each[1] >= bound),
+        "waiting": {
+            id_: [(each.record.offset, each.watermark) for each in waiting]
+            for id_, waiting in join._labels.items()
+        },
+        "taken": {(id_, ts) for id_, ts in join._taken._ts.items() if ts >= newest},
+        "watermarks": (join._labels_watermark, join._sources),
+        "counts": join.counts,
+        "pending": join.pending,
+    }
+
+
+@settings(max_examples=300, deadline=None)
+@given(SEEDS)
+def test_where_a_join_stands_and_what_it_has_said_follow_from_its_positions(seed: int) -> None:
+    """Whatever the interleaving up to two positions: the same state, the same set of outputs."""
+    rand = random.Random(seed)
+    inputs = _inputs(rand)
+    end = (rand.randint(0, len(inputs[0])), rand.randint(0, len(inputs[1])))
+    found = []
+    for _ in range(4):
+        join, said = Join(shop, EVENT_PARTITIONS), Counter[Any]()
+        for batch in _interleaved(rand, _between(inputs, (0, 0), end)):
+            said.update(_values(join.apply(batch)))
+        assert not join.needs_checkpoint()
+        found.append((_meaning(join), said))
+
+    assert all(found[0] == other for other in found[1:]), f"seed {seed}"
+
+
+@settings(max_examples=300, deadline=None)
+@given(SEEDS)
+def test_a_join_replays_to_the_same_state_however_its_inputs_alternate(seed: int) -> None:
+    """Restored from a checkpoint, replayed another way round: it goes on to say the same."""
+    rand = random.Random(seed)
+    inputs = _inputs(rand)
+    sizes = len(inputs[0]), len(inputs[1])
+    end = (rand.randint(0, sizes[0]), rand.randint(0, sizes[1]))
+    start = (rand.randint(0, end[0]), rand.randint(0, end[1]))
+    applied, pieces = Join(shop, EVENT_PARTITIONS), dict[str, bytes]()
+    for batch in _interleaved(rand, _between(inputs, (0, 0), start)):
+        applied.apply(batch)
+        if rand.random() < 0.2:
+            write_down(applied, pieces)
+    write_down(applied, pieces)
+    again, alike = Join(shop, EVENT_PARTITIONS), Join(shop, EVENT_PARTITIONS)
+    again.restore(pieces.items())
+    alike.restore(pieces.items())
+
+    for batch in _interleaved(rand, _between(inputs, start, end)):
+        applied.apply(batch)
+        alike.replay(batch)
+    for batch in _interleaved(rand, _between(inputs, start, end)):
+        again.replay(batch)
+
+    assert _meaning(applied) == _meaning(again), f"seed {seed}"
+    assert applied.dirty() == alike.dirty(), f"seed {seed}"
+    said, rest = [Counter[Any](), Counter[Any]()], _between(inputs, end, sizes)
+    for join, counter in ((applied, said[0]), (again, said[1])):
+        for batch in _interleaved(rand, rest):
+            counter.update(_values(join.apply(batch)))
+    assert said[0] == said[1], f"seed {seed}"
+
+
+def test_what_memory_dropped_must_be_written_down_at_once() -> None:
+    """After an overflow the state is not a function of positions: the next commit must hold it."""
+    join = Join(pipeline_with_pending_max(10), 1)
+    join.apply([_prediction(f"e{i}", START_MS + i, 0, i) for i in range(10)])
+    assert not join.needs_checkpoint()
+    join.apply([_prediction("e10", START_MS + 10, 0, 10)])
+
+    assert join.needs_checkpoint()
+    join.dirty()
+    assert not join.needs_checkpoint()
+
+
+def test_a_replay_drops_nothing_for_memory_that_was_not_dropped_then() -> None:
+    """Predictions first, though their labels came in between: more wait than may, for a while."""
+    pipeline = pipeline_with_pending_max(10)
+    predictions = [_prediction(f"e{i}", START_MS + i, 0, i) for i in range(25)]
+    labels = [_label(f"e{i}", START_MS + 100, i) for i in range(25)]
+    applied, replayed = Join(pipeline, 1), Join(pipeline, 1)
+    for prediction, label in zip(predictions, labels, strict=True):
+        applied.apply([prediction])
+        applied.apply([label])
+
+    replayed.replay(predictions)
+    replayed.replay(labels)
+
+    assert 25 == applied.counts["joined"]
+    assert _meaning(applied) == _meaning(replayed)
+
+
+@pytest.mark.parametrize("fault", ["orphans", "ids", "watermark"])
+def test_a_join_that_looks_at_interleaving_is_caught(
+    monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """The check notices labels dropped too early, ids known by the labels' time, judging late."""
+    if fault == "orphans":
+        monkeypatch.setattr(Join, "_about", lambda *_: True)
+    elif fault == "ids":
+        taken = Join._knows
+        monkeypatch.setattr(
+            Join, "_knows", lambda self, id_: bool(self._others) and taken(self, id_)
+        )
+    else:
+        judge = Join._judge
+
+        def by_interleaving(self: Join, label: Any, ts: int, _: int, *, joined: bool) -> None:
+            judge(self, label, ts, self._labels_watermark, joined=joined)
+
+        monkeypatch.setattr(Join, "_judge", by_interleaving)
+
+    with pytest.raises(AssertionError):
+        test_where_a_join_stands_and_what_it_has_said_follow_from_its_positions()
