@@ -18,7 +18,7 @@ from stream_ml.codec import decode_decision, decode_prediction, encode_command
 from stream_ml.errors import BadRecord, CommandRefused, NoAnswer, StreamMLError
 from stream_ml.records import Output
 from stream_ml.shell.replay import read_all
-from stream_ml.shell.worker import Backoff
+from stream_ml.shell.tailing import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

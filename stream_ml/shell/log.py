@@ -3,6 +3,11 @@
 A log has topics, a topic has partitions, and a partition is a sequence of records that is only
 ever appended to.
 
+The port has two parts. What clients use, who publish, read and command, is `Log`: every log has
+it. What the embedded runner needs beyond that, a `Session` that writes what stages write, is
+`WorkerLog`: on a cluster workers are processes of another kind, which write in transactions of
+their own, so a cluster's log is a `Log` and no more.
+
 Every log promises:
 
 - **Order.** Within a partition offsets start at 0 and only grow, and reading follows them. Between
@@ -14,8 +19,12 @@ Every log promises:
 - **Durable when reported.** What `append` has returned, and what `commit` has returned from,
   outlives the death of every process, at any instant. (A log may add what it outlives beyond that,
   such as a loss of power.)
-- **All or nothing.** A `commit` writes outputs, positions and state together. A reader sees all of
-  it or nothing, and of a session that ends without a commit, nothing is ever seen.
+- **All or nothing.** What a worker commits, outputs, positions and state, is seen as a whole or
+  not at all, and of what it does not commit nothing is ever seen. (Who asks a cluster's log for
+  uncommitted records gives this up.)
+
+A log that workers have a session on promises as well:
+
 - **One worker.** At most one live session writes; a second is refused with `LogLocked`. The death
   of a worker, however sudden, gives up its place.
 
@@ -27,7 +36,11 @@ No log promises:
 - *Time across partitions*, or that a stamp equals the publisher's clock.
 - *Exactly once for publishers.* A publisher that dies before `append` returns does not know what
   was taken, and publishes again: ids make duplicates harmless, not the log.
-- *That an `append` to several partitions is seen at once.* (The embedded log's is.)
+- *That an `append` is seen at once*, or all taken if it fails. (The embedded log's is. A cluster's
+  error says how many records were not acknowledged; the others lie there.)
+- *A barrier against whoever can write to where the log lives.* A cluster's log refuses to write
+  what only stages write, which stops a slip; its access rules stop everybody else. The embedded
+  log is a file, and its rules are the file's.
 """
 
 from __future__ import annotations
@@ -41,14 +54,14 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Output, Record
 
-__all__ = ["Log", "Place", "Session"]
+__all__ = ["Log", "Place", "Session", "Tail", "WorkerLog"]
 
 # A partition of a topic.
 Place = tuple[str, int]
 
 
 class Log(Protocol):
-    """A log of records: appended to by publishers and one worker, read by anyone."""
+    """A log of records as clients have it; a context manager that closes it."""
 
     @property
     def partitions(self) -> Mapping[str, int]:
@@ -62,7 +75,25 @@ class Log(Protocol):
 
         Raises:
             UnknownTopic: an output is for a topic that the log does not have.
-            LogError: they could not be appended, `LogFull` and `LogLocked` among the reasons.
+            LogError: they could not be appended, `LogFull` and `LogLocked` among the reasons; where
+                some were, it says how many were not.
+        """
+
+    def post(self, outputs: Sequence[Output]) -> None:
+        """Takes `outputs`, to append them soon; `flush` says whether they were.
+
+        Waits only while too much of what was posted before is still on its way.
+
+        Raises:
+            UnknownTopic: as `append`.
+            LogError: as `append`, also for what was posted before.
+        """
+
+    def flush(self) -> None:
+        """Returns when all that was posted is acknowledged.
+
+        Raises:
+            LogError: some of it was not; it says how many records, and why.
         """
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
@@ -80,6 +111,12 @@ class Log(Protocol):
     def end_offset(self, topic: str, partition: int) -> int:
         """One past the offset of the last record; what the next record's will be at least."""
 
+    def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
+        """The offset of the first record that was appended then or later; the end, if none was."""
+
+    def tail(self, topic: str, offsets: Mapping[int, int]) -> Tail:
+        """Reads on from `offsets`, by partition, what is there and what comes."""
+
     def version(self) -> Hashable:
         """A token that differs from an earlier one if anything was appended in between.
 
@@ -88,10 +125,48 @@ class Log(Protocol):
         """
 
     def committed(self, group: str) -> dict[Place, int]:
-        """Where `group` goes on: the next offset per partition, as last committed."""
+        """Where `group` (a task, such as `predict-0`) goes on: the next offset per partition."""
 
     def state(self, group: str) -> list[tuple[str, bytes]]:
         """The state pieces of `group`, as last committed, by key in order."""
+
+    def piece(self, group: str, key: str) -> bytes | None:
+        """One of the state pieces of `group`, without reading all of them; None if it has none."""
+
+    def close(self) -> None:
+        """Lets go of everything; what was not committed is gone."""
+
+    def __enter__(self) -> Self:
+        """The log itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes it."""
+
+
+class Tail(Protocol):
+    """Reads partitions of a topic from some offsets on, as records come; close it at the end."""
+
+    def poll(self, wait_s: float) -> list[Record]:
+        """What has come, in the order in which the log took it in, as far as that can be told.
+
+        Args:
+            wait_s: how long to wait for the first record; none may come.
+        """
+
+    def reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether everything before `ends`, by partition, was given out."""
+
+    def close(self) -> None:
+        """Lets go of everything."""
+
+
+class WorkerLog(Log, Protocol):
+    """A log that a worker of this process can have a session on."""
 
     def session(self) -> Session:
         """Becomes the worker.
@@ -99,9 +174,6 @@ class Log(Protocol):
         Raises:
             LogLocked: there is one already.
         """
-
-    def close(self) -> None:
-        """Lets go of everything; what was not committed is gone."""
 
 
 class Session(Protocol):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Decision, Example, Record
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log import Log, WorkerLog
 
 __all__ = [
     "Replayed",
@@ -93,7 +93,7 @@ def publish_all(log: Log, outputs: Iterable[Output], progress: Progress) -> dict
 
 
 def replay(
-    log: Log,
+    log: WorkerLog,
     pipeline: Pipeline,
     key: bytes,
     outputs: Iterable[Output],

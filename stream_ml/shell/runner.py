@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
-    from stream_ml.shell.log import Log, Place
+    from stream_ml.shell.log import Log, Place, WorkerLog
     from stream_ml.signing import Operator
 
 __all__ = ["Runner"]
@@ -133,7 +133,7 @@ class Runner:
 
     def __init__(
         self,
-        log: Log,
+        log: WorkerLog,
         pipeline: Pipeline,
         key: bytes,
         *,

@@ -39,7 +39,8 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from stream_ml.errors import LogError, LogFull, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
-from stream_ml.shell.log import Log, Session
+from stream_ml.shell.log import Session, WorkerLog
+from stream_ml.shell.tailing import PolledTail
 from stream_ml.topics import Topic, embedded, partition_of
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ _CREATE = "CREATE TABLE $ (at INTEGER PRIMARY KEY, key BLOB, value BLOB, append_
 _CREATE_KEYS = "CREATE INDEX $_keys ON $ (key)"
 _APPEND = "INSERT INTO $ VALUES (?, ?, ?, ?)"
 _READ = "SELECT at, key, value, append_ms FROM $ WHERE at >= ? ORDER BY at LIMIT ?"
+_FIRST_SINCE = "SELECT at FROM $ WHERE append_ms >= ? ORDER BY at LIMIT 1"
 _FIRST_YOUNG = "SELECT min(at) FROM $ WHERE at >= ? AND at < ? AND append_ms >= ?"
 _TRIM = "DELETE FROM $ WHERE at < ?"
 _CHANGES = "SELECT at, key, value IS NULL FROM $ WHERE at >= ? AND at < ? ORDER BY at LIMIT ?"
@@ -117,7 +119,7 @@ class Options(TypedDict, total=False):
     busy_timeout_ms: int
 
 
-class SqliteLog(Log):
+class SqliteLog(WorkerLog):
     """A log in one SQLite file, or in memory. Got by `create`, `open` or `open_or_create`.
 
     Use it in the thread that opened it; other threads and processes open their own. Close it, or
@@ -261,6 +263,24 @@ class SqliteLog(Log):
         """One past the offset of the last record."""
         return self._file.tail(self._layout.partition(topic, partition)).next
 
+    def post(self, outputs: Sequence[Output]) -> None:
+        """Appends `outputs` at once; see `log.Log.post`."""
+        self.append(outputs)
+
+    def flush(self) -> None:
+        """Has nothing to wait for; see `log.Log.flush`."""
+
+    def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
+        """The offset of the first record that was appended then or later."""
+        place = self._layout.partition(topic, partition)
+        end = self._file.tail(place).next
+        row = self._file.row(_sql(_FIRST_SINCE, place.id), append_ms)
+        return end if row is None else int(row[0])
+
+    def tail(self, topic: str, offsets: Mapping[int, int]) -> PolledTail:
+        """Reads on from `offsets`; see `log.Log.tail`."""
+        return PolledTail(self, topic, offsets)
+
     def version(self) -> tuple[int, int]:
         """A token that differs if anything was written since; see `log.Log.version`.
 
@@ -277,6 +297,11 @@ class SqliteLog(Log):
     def state(self, group: str) -> list[tuple[str, bytes]]:
         """The state pieces of `group`, by key in order."""
         return self._file.rows("SELECT key, piece FROM state WHERE owner = ? ORDER BY key", group)
+
+    def piece(self, group: str, key: str) -> bytes | None:
+        """One of the state pieces of `group`."""
+        row = self._file.row("SELECT piece FROM state WHERE owner = ? AND key = ?", group, key)
+        return None if row is None else bytes(row[0])
 
     # --- the worker, retention, the end ---------------------------------------------------
 

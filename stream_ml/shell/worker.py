@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
+from stream_ml.shell.tailing import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,34 +21,11 @@ if TYPE_CHECKING:
     from stream_ml.shell.sqlite_log import SqliteLog
     from stream_ml.shell.stopping import Stop
 
-__all__ = ["Backoff", "work_on"]
+__all__ = ["work_on"]
 
-WAIT_MIN_S = 0.005
-WAIT_MAX_S = 0.05
 # What a retention of hours removes a minute later is nobody's loss.
 EXPIRE_S = 60.0
 READ_RECORDS = 1_000
-
-
-class Backoff:
-    """How long to wait until one looks again: short at first, twice as long each time.
-
-    >>> backoff = Backoff()
-    >>> [round(1000 * backoff.next()) for _ in range(6)]
-    [5, 10, 20, 40, 50, 50]
-    """
-
-    def __init__(self) -> None:
-        self._seconds = WAIT_MIN_S
-
-    def next(self) -> float:
-        """The next wait, in seconds."""
-        now, self._seconds = self._seconds, min(2 * self._seconds, WAIT_MAX_S)
-        return now
-
-    def reset(self) -> None:
-        """There was something: look again soon."""
-        self._seconds = WAIT_MIN_S
 
 
 def work_on(

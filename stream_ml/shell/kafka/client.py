@@ -1,0 +1,566 @@
+"""The clients' log on a cluster, kept as `log.Log` promises; what is on the wire is plain.
+
+Theory of operation.
+
+**Three clients, each made when it is first needed.** The admin client asks for topics, offsets and
+groups; it answers in a millisecond or two, whatever else goes on. The producer is idempotent and
+waits for all replicas, so its own retries neither double nor reorder. A consumer reads one
+partition at a time, and every tail has one of its own over all partitions of its topic: records
+come in batches, as soon as the broker has them.
+
+**A record's partition is chosen here**, by `topics.partition_of`, and not by the client's default,
+which may be another in another release.
+
+**Reading knows where to end.** A read asks for the end first, and goes on until it has been
+reached: between the last record and the end there may be marks of transactions, and gaps that
+compaction left, which a consumer passes over and gives nothing for. Of committed records the end is
+the last stable offset: what lies beyond belongs to transactions that are still open.
+
+**What is on its way is bounded.** When so many records or bytes wait for their acknowledgement,
+whoever appends waits for them. A record that is not acknowledged within `DELIVERY_S` is given up,
+and counted in the error; the producer is given up with it, for its numbering has a hole.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import (
+    AuthorizationError,
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    KafkaTimeoutError,
+    NotCoordinatorError,
+    UnknownTopicOrPartitionError,
+)
+
+from stream_ml.errors import LogError, UnknownTopic
+from stream_ml.records import Record
+from stream_ml.shell.kafka.changelog import MARKER
+from stream_ml.shell.kafka.records import origin_headers, to_records
+from stream_ml.shell.kafka.security import client_options
+from stream_ml.shell.log import Log, Tail
+from stream_ml.topics import catalogue, embedded, partition_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from kafka.producer.future import FutureRecordMetadata
+
+    from stream_ml.records import Output
+    from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.log import Place
+
+__all__ = ["ISOLATIONS", "Isolation", "KafkaLog"]
+
+Isolation = Literal["committed", "uncommitted"]
+ISOLATIONS: Mapping[Isolation, str] = MappingProxyType(
+    {"committed": "read_committed", "uncommitted": "read_uncommitted"}
+)
+
+# A broker that does not answer for so long is not there, as far as a person waits.
+TIMEOUT_S = 10.0
+# An election takes seconds, a restart of a broker tens of them.
+DELIVERY_S = 30.0
+# A group's coordinator needs a moment after a start or a move.
+COORDINATOR_WAIT_S = 0.05
+COORDINATOR_ERRORS = (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    NotCoordinatorError,
+)
+EARLIEST, LATEST = -2, -1
+# Records are sent when a batch is full or so old, or at once where somebody waits for them.
+LINGER_MS = 5
+BATCH_BYTES = 256 * 1024
+# On its way at once; more waits. A record costs about a kilobyte beside its own bytes.
+PENDING_MAX = 20_000
+PENDING_BYTES_MAX = 16 * 1024 * 1024
+# A read stops after so many bytes, as the embedded log's does.
+READ_BYTES_MAX = 64 * 1024 * 1024
+FETCH_BYTES = 4 * 1024 * 1024
+# Reads know that there is something; only a tail waits for what comes.
+READ_WAIT_MS, TAIL_WAIT_MS = 5, 500
+TAIL_RECORDS = 5_000
+# How far back a piece of state is looked for at first, and how much further each time.
+PIECE_RECORDS = 1_000
+PIECE_FACTOR = 8
+# What clients write; everything else is the stages' own.
+CLIENTS = frozenset({"producer", "operator"})
+APPLY = "make the pipeline's topics with `stream-ml topics apply`"
+
+
+class KafkaLog(Log):
+    """A pipeline's log on a cluster. Close it, or use it as a context manager.
+
+    Use it in the thread that made it; other threads make their own.
+
+    Args:
+        cluster: where it is.
+        isolation: whether readers see what transactions have committed, or all that is written.
+        timeout_s: how long to wait for an answer.
+
+    Raises:
+        LogError: no broker answers, none lets us in, or the pipeline has no topics there.
+    """
+
+    def __init__(
+        self, cluster: Cluster, *, isolation: Isolation = "committed", timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._cluster = cluster
+        self._isolation = ISOLATIONS[isolation]
+        self._timeout_s = timeout_s
+        self._options = {
+            "bootstrap_servers": cluster.bootstrap.split(","),
+            "client_id": "stream-ml",
+            "bootstrap_timeout_ms": int(timeout_s * 1000),
+            "request_timeout_ms": int(timeout_s * 1000),
+            **client_options(cluster.security),
+        }
+        with self._speaking("answer"):
+            self._admin = KafkaAdminClient(**self._options)
+        self._producer: KafkaProducer | None = None
+        self._consumer: KafkaConsumer | None = None
+        # Where the consumer goes on if it is asked for just that.
+        self._next: tuple[TopicPartition, int] | None = None
+        self._ends: dict[TopicPartition, int] = {}
+        self._pending: list[FutureRecordMetadata] = []
+        self._pending_bytes = 0
+        self._failed: Counter[str] = Counter()
+        try:
+            self._counts = self._described()
+        except BaseException:
+            self.close()
+            raise
+        self._partitions = _Partitions(
+            cluster, {name: self._counts[name] for name in embedded() if name in self._counts}
+        )
+
+    @property
+    def partitions(self) -> Mapping[str, int]:
+        """How many partitions each topic has; one that is not there is an `UnknownTopic`."""
+        return self._partitions
+
+    # --- appending ------------------------------------------------------------------------
+
+    def append(self, outputs: Sequence[Output]) -> list[Record]:
+        """Appends `outputs` and waits until all are acknowledged; see `log.Log.append`."""
+        self.flush()
+        futures = self._send(outputs)
+        self.flush()
+        return [
+            Record(output.topic, placed.partition, placed.offset, output.key, output.value, ms)
+            for output, placed, ms in (
+                (output, future.value, future.value.timestamp)
+                for output, future in zip(outputs, futures, strict=True)
+            )
+        ]
+
+    def post(self, outputs: Sequence[Output]) -> None:
+        """Hands `outputs` to the producer; see `log.Log.post`."""
+        self._send(outputs)
+        if self._failed:
+            self.flush()
+
+    def flush(self) -> None:
+        """Waits until all that was posted is acknowledged; see `log.Log.flush`."""
+        self._settle()
+        failed, self._failed = self._failed, Counter()
+        if not failed:
+            return
+        # Its sequence numbers have a hole, which brokers would refuse.
+        self._drop_producer()
+        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in failed.most_common())
+        raise LogError(
+            f"{self._cluster.bootstrap}: expected every record to be acknowledged, given "
+            f"{failed.total():,} that were not: {reasons}"
+        )
+
+    def _send(self, outputs: Sequence[Output]) -> list[FutureRecordMetadata]:
+        # Of a batch with a record that cannot be one, nothing is sent.
+        partitions = [self._partition_of(output) for output in outputs]
+        producer = self._producing()
+        sent = []
+        for output, partition in zip(outputs, partitions, strict=True):
+            with self._speaking("take a record"):
+                future = producer.send(
+                    self._cluster.topic(output.topic),
+                    value=output.value,
+                    key=output.key,
+                    headers=None if output.origin is None else origin_headers(output.origin),
+                    partition=partition,
+                )
+            sent.append(future)
+            self._pending.append(future)
+            self._pending_bytes += len(output.value or b"") + len(output.key or b"")
+            if len(self._pending) >= PENDING_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
+                self._settle()
+        return sent
+
+    def _partition_of(self, output: Output) -> int:
+        topic, key, value = output.topic, output.key, output.value
+        count = self._partitions[topic]
+        described = catalogue()[topic]
+        if CLIENTS.isdisjoint(described.writers):
+            raise LogError(
+                f"{topic}: expected a topic that clients write, given one that only "
+                f"{', '.join(described.writers)} may"
+            )
+        if value is not None and len(value) > described.record_bytes_max:
+            raise LogError(
+                f"{topic}: expected a record of at most {described.record_bytes_max} bytes, "
+                f"given {len(value)}"
+            )
+        if key is None and value is None:
+            raise LogError(f"{topic}: expected a key or a value, given neither")
+        return 0 if key is None else partition_of(key, count)
+
+    def _settle(self) -> None:
+        """Wait for all that is on its way, and count what does not arrive."""
+        if not self._pending:
+            return
+        assert self._producer is not None, "nothing is on its way without a producer"
+        with suppress(KafkaTimeoutError):  # what is not done by then is counted below
+            self._producer.flush(DELIVERY_S + self._timeout_s)
+        for future in self._pending:
+            if not future.is_done:
+                self._failed[f"no answer within {DELIVERY_S + self._timeout_s:g} s"] += 1
+            elif future.failed():
+                self._failed[_reason(future.exception)] += 1
+        self._pending, self._pending_bytes = [], 0
+
+    def _producing(self) -> KafkaProducer:
+        if self._producer is None:
+            with self._speaking("take records"):
+                self._producer = KafkaProducer(
+                    **self._options,
+                    acks="all",
+                    enable_idempotence=True,
+                    delivery_timeout_ms=int(DELIVERY_S * 1000),
+                    max_block_ms=int(self._timeout_s * 1000),
+                    linger_ms=LINGER_MS,
+                    batch_size=BATCH_BYTES,
+                    max_request_size=max(t.record_bytes_max for t in catalogue().values()) * 2,
+                    allow_auto_create_topics=False,
+                    metrics_enabled=False,
+                )
+        return self._producer
+
+    def _drop_producer(self) -> None:
+        if self._producer is not None:
+            with suppress(KafkaError):
+                self._producer.close(timeout=0)
+            self._producer = None
+
+    # --- reading --------------------------------------------------------------------------
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
+        """Up to `limit` records from `offset` on; see `log.Log.read`."""
+        tp = self._place(topic, partition)
+        end = self._ends.get(tp, 0)
+        if offset >= end:
+            end = self._ends[tp] = self._offset(tp, LATEST)
+        if offset >= end:
+            return []
+        consumer = self._at(tp, offset)
+        records: list[Record] = []
+        budget = READ_BYTES_MAX
+        deadline = time.monotonic() + self._timeout_s
+        while offset < end and len(records) < limit and budget > 0:
+            with self._speaking(f"give the records of {tp.topic}-{partition}"):
+                fetched = consumer.poll(
+                    timeout_ms=int(self._timeout_s * 1000), max_records=limit - len(records)
+                ).get(tp, [])
+                position = consumer.position(tp, timeout_ms=int(self._timeout_s * 1000))
+            records += to_records(topic, fetched)
+            budget -= sum(len(each.value) for each in fetched if each.value is not None)
+            if position is not None and position > offset:
+                offset = position
+                deadline = time.monotonic() + self._timeout_s
+            elif time.monotonic() > deadline:
+                raise self._silent(f"give {tp.topic}-{partition} from offset {offset} on")
+        self._next = (tp, offset)
+        return records
+
+    def first_offset(self, topic: str, partition: int) -> int:
+        """The offset before which retention has removed everything."""
+        return self._offset(self._place(topic, partition), EARLIEST)
+
+    def end_offset(self, topic: str, partition: int) -> int:
+        """One past the last record; of committed ones, up to where no transaction is open."""
+        return self._offset(self._place(topic, partition), LATEST)
+
+    def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
+        """The offset of the first record that was appended then or later."""
+        tp = self._place(topic, partition)
+        found = self._offset(tp, max(0, append_ms))
+        return self._offset(tp, LATEST) if found < 0 else found
+
+    def tail(self, topic: str, offsets: Mapping[int, int]) -> KafkaTail:
+        """Reads on from `offsets`; see `log.Log.tail`."""
+        for partition in offsets:
+            self._place(topic, partition)
+        with self._speaking("give records"):
+            consumer = self._new_consumer(TAIL_WAIT_MS)
+        return KafkaTail(consumer, topic, self._cluster.topic(topic), offsets, self._speaking)
+
+    def version(self) -> tuple[int, ...]:
+        """The ends of all partitions; see `log.Log.version`."""
+        tps = [
+            TopicPartition(self._cluster.topic(topic), partition)
+            for topic, count in self._partitions.items()
+            for partition in range(count)
+        ]
+        found = self._offsets(dict.fromkeys(tps, LATEST))
+        return tuple(found[tp] for tp in tps)
+
+    # --- groups and state -----------------------------------------------------------------
+
+    def committed(self, group: str) -> dict[Place, int]:
+        """Where a task, such as `predict-0`, goes on: what its stage's group has committed."""
+        stage, _, number = group.rpartition("-")
+        name = self._cluster.group(stage)
+        offsets = self._group_offsets(name)
+        prefix = self._cluster.topic("")
+        return {
+            (tp.topic.removeprefix(prefix), tp.partition): int(found.offset)
+            for tp, found in offsets.items()
+            if tp.partition == int(number) and tp.topic.startswith(prefix) and found.offset >= 0
+        }
+
+    def state(self, group: str) -> list[tuple[str, bytes]]:
+        """The state pieces of a task, from its partition of the changelog."""
+        topic, partition = self._changelog(group)
+        pieces: dict[bytes, bytes] = {}
+        offset = self.first_offset(topic, partition)
+        while records := self.read(topic, partition, offset, TAIL_RECORDS):
+            offset = records[-1].offset + 1
+            for record in records:
+                key = record.key or b""
+                if record.value is None:
+                    pieces.pop(key, None)
+                elif key != MARKER:
+                    pieces[key] = record.value
+        return sorted((key.decode(), piece) for key, piece in pieces.items())
+
+    def piece(self, group: str, key: str) -> bytes | None:
+        """One state piece, looked for from the changelog's end back."""
+        topic, partition = self._changelog(group)
+        name = key.encode()
+        first = self.first_offset(topic, partition)
+        end = self.end_offset(topic, partition)
+        reach = PIECE_RECORDS
+        while end > first:
+            start = max(first, end - reach)
+            found = [r for r in self._span(topic, partition, start, end) if (r.key or b"") == name]
+            if found:
+                return found[-1].value
+            end, reach = start, reach * PIECE_FACTOR
+        return None
+
+    def _span(self, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
+        while start < end and (records := self.read(topic, partition, start, end - start)):
+            yield from (record for record in records if record.offset < end)
+            start = records[-1].offset + 1
+
+    def _changelog(self, group: str) -> Place:
+        stage, _, number = group.rpartition("-")
+        topic = f"{stage}-changelog"
+        self._place(topic, int(number))
+        return topic, int(number)
+
+    def _group_offsets(self, group: str) -> Mapping[TopicPartition, Any]:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            with self._speaking("name a group's offsets"):
+                try:
+                    found: Mapping[TopicPartition, Any]
+                    found = self._admin.list_group_offsets(group)[group]
+                    return found  # noqa: TRY300 - it is what was asked for
+                except COORDINATOR_ERRORS:
+                    if time.monotonic() > deadline:
+                        raise
+            time.sleep(COORDINATOR_WAIT_S)
+
+    # --- the end --------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Lets go of all connections; what was posted and not flushed may be lost."""
+        self._drop_producer()
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+        self._admin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- speaking with brokers ------------------------------------------------------------
+
+    def _described(self) -> dict[str, int]:
+        """The partitions of each of the catalogue's topics that the cluster has."""
+        names = {self._cluster.topic(name): name for name in catalogue()}
+        with self._speaking("name the topics"):
+            found = self._admin.describe_topics(list(names))
+        counts = {
+            names[each["name"]]: len(each["partitions"]) for each in found if not each["error_code"]
+        }
+        if not counts:
+            raise UnknownTopic(
+                f"{self._cluster.bootstrap}: expected topics of the pipeline "
+                f"{self._cluster.pipeline}, given none that we may see; {APPLY}"
+            )
+        return counts
+
+    def _place(self, topic: str, partition: int) -> TopicPartition:
+        count = self._counts[topic] if topic in self._counts else self._partitions[topic]
+        if not 0 <= partition < count:
+            raise UnknownTopic(
+                f"{topic}: expected a partition from 0 to {count - 1}, given {partition}"
+            )
+        return TopicPartition(self._cluster.topic(topic), partition)
+
+    def _offset(self, tp: TopicPartition, what: int) -> int:
+        return self._offsets({tp: what})[tp]
+
+    def _offsets(self, wanted: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        with self._speaking("name offsets"):
+            found = self._admin.list_partition_offsets(
+                dict(wanted),
+                isolation_level=self._isolation,
+                timeout_ms=int(self._timeout_s * 1000),
+            )
+        return {tp: int(each.offset) for tp, each in found.items()}
+
+    def _at(self, tp: TopicPartition, offset: int) -> KafkaConsumer:
+        """The consumer, about to read from there."""
+        if self._consumer is None:
+            with self._speaking("give records"):
+                self._consumer = self._new_consumer(READ_WAIT_MS)
+        if self._next != (tp, offset):
+            self._consumer.assign([tp])
+            self._consumer.seek(tp, offset)
+        self._next = None
+        return self._consumer
+
+    def _new_consumer(self, wait_ms: int) -> KafkaConsumer:
+        return KafkaConsumer(
+            **self._options,
+            isolation_level=self._isolation,
+            enable_auto_commit=False,
+            # What retention has removed is passed over.
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=wait_ms,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            allow_auto_create_topics=False,
+            metrics_enabled=False,
+        )
+
+    @contextmanager
+    def _speaking(self, doing: str) -> Iterator[None]:
+        """Turns the client library's errors into ours.
+
+        Raises:
+            LogError: what was asked for could not be done, and why.
+        """
+        try:
+            yield
+        except KafkaTimeoutError as error:
+            raise self._silent(doing) from error
+        except UnknownTopicOrPartitionError as error:
+            raise UnknownTopic(
+                f"{self._cluster.bootstrap}: expected the cluster to {doing}, given a topic it "
+                f"does not have; {APPLY}"
+            ) from error
+        except KafkaError as error:
+            raise LogError(
+                f"{self._cluster.bootstrap}: expected the cluster to {doing}, given "
+                f"{_reason(error)}"
+            ) from error
+
+    def _silent(self, doing: str) -> LogError:
+        return LogError(
+            f"{self._cluster.bootstrap}: expected a broker to {doing} within "
+            f"{self._timeout_s:g} s, given no answer; is it running there, and are "
+            "STREAM_ML_TLS_CA and STREAM_ML_SASL as it wants them?"
+        )
+
+
+class KafkaTail(Tail):
+    """A tail of a `KafkaLog`, got by its `tail`; see `log.Tail`."""
+
+    def __init__(
+        self,
+        consumer: KafkaConsumer,
+        topic: str,
+        name: str,
+        offsets: Mapping[int, int],
+        speaking: Callable[[str], Any],
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._speaking = speaking
+        self._tps = {partition: TopicPartition(name, partition) for partition in offsets}
+        consumer.assign(list(self._tps.values()))
+        for partition, offset in offsets.items():
+            consumer.seek(self._tps[partition], offset)
+
+    def poll(self, wait_s: float) -> list[Record]:
+        """What has come; see `log.Tail.poll`."""
+        with self._speaking("give records"):
+            fetched = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=TAIL_RECORDS)
+        each = [to_records(self._topic, records) for records in fetched.values()]
+        return list(heapq.merge(*each, key=lambda record: record.append_ms))
+
+    def reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether everything before `ends` was given out; see `log.Tail.reached`."""
+        with self._speaking("name a position"):
+            return all(self._consumer.position(self._tps[p]) >= end for p, end in ends.items())
+
+    def close(self) -> None:
+        """Lets go of its connections."""
+        self._consumer.close()
+
+
+class _Partitions(dict[str, int]):
+    """Partitions by topic; asked for a topic that is not there, it says what to do."""
+
+    def __init__(self, cluster: Cluster, counts: Mapping[str, int]) -> None:
+        super().__init__(counts)
+        self._cluster = cluster
+
+    def __missing__(self, topic: str) -> int:
+        if topic not in catalogue():
+            raise UnknownTopic(
+                f"{topic}: expected one of {', '.join(sorted(self))}, given a topic that there is "
+                "none of"
+            )
+        raise UnknownTopic(
+            f"{self._cluster.bootstrap}: expected a topic {self._cluster.topic(topic)}, given none "
+            f"that we may see; {APPLY}"
+        )
+
+
+def _reason(error: BaseException | None) -> str:
+    """What the client library says, without its numbers and repetitions."""
+    name = type(error).__name__.removesuffix("Error")
+    if isinstance(error, AuthorizationError):
+        return f"no permission ({name})"
+    return f"{name}: {error}" if str(error) else name
