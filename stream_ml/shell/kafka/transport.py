@@ -11,8 +11,8 @@ Theory of operation:
    miss it. So the thread numbers the batches of each partition, in epochs: a new one begins when
    the consumer is assigned anew or seeks, both of which take it back to what was committed. A task
    accepts number 0 of a new epoch or the next number of its own, and anything else is an error.
-4. Groups assign ranges of partition numbers, the same for each topic, so that a task's inputs come
-   to one worker; and readers see committed records only.
+4. Groups share out partition numbers (see `assignor`), so that a task's inputs come to one worker;
+   and readers see committed records only.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import aiokafka
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as faust_aiokafka
 from faust.types import TP
 
+from stream_ml.shell.kafka.assignor import TaskAssignor
 from stream_ml.shell.kafka.security import async_options
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ class Desk(Protocol):
     async def room(self) -> None:
         """Wait until there may be room for some partition; may return early."""
 
+    def failed(self, error: BaseException) -> None:
+        """Told what ended our place in the group."""
+
 
 class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
     """The thread that fetches."""
@@ -81,14 +84,13 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, _: Any) -> aiokafka.AIOKafkaConsumer:
         self._numbers = {}
-        self._assignor = RangePartitionAssignor
         desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk
         return aiokafka.AIOKafkaConsumer(
             bootstrap_servers=desk.cluster.bootstrap,
             client_id=self.app.conf.id,
             group_id=self.app.conf.id,
             group_instance_id=desk.instance,
-            partition_assignment_strategy=[RangePartitionAssignor],
+            partition_assignment_strategy=[TaskAssignor()],
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
@@ -101,6 +103,16 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             fetch_max_wait_ms=FETCH_WAIT_MS,
             **async_options(desk.cluster.security),
         )
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - as Faust does
+        coordinator._coordination_task.add_done_callback(self._coordinated)  # noqa: SLF001
+
+    def _coordinated(self, coordinating: Any) -> None:
+        """What ends our place in the group (refused, say) would else leave us idle for ever."""
+        if not coordinating.cancelled() and (error := coordinating.exception()) is not None:
+            self.app.desk.failed(error)  # type: ignore[attr-defined]  # see Desk
 
     async def fetch(self, wanted: set[TP]) -> dict[TP, Batch]:
         """What there is of the `wanted` partitions; waits a while for the first of it."""

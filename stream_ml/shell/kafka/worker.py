@@ -146,7 +146,7 @@ class Worker:
             self._say("started", stage=self._stage, pipeline=self._pipeline.name)
             await self._until_stopped(self._app.wait_until_stopped())
             if self._app.crash_reason is not None:
-                self._fail(self._app.crash_reason)
+                self.failed(self._app.crash_reason)
             async with asyncio.timeout(STOP_S):
                 await self._leave()
         if following is not None and self._control is not None:
@@ -278,7 +278,7 @@ class Worker:
                 if task is not None:
                     task.put(self._names[tp.topic], batch)
         except AssertionError as error:
-            self._fail(error)
+            self.failed(error)
 
     async def room(self) -> None:
         """Wait until a task may have room; at most a moment."""
@@ -342,7 +342,7 @@ class Worker:
             self._commit_s,
             self._checkpoint_s,
             self._say,
-            self._fail,
+            self.failed,
         )
 
     def _work(self) -> Work:
@@ -359,9 +359,9 @@ class Worker:
 
     def _watch(self, work: asyncio.Task[None]) -> None:
         if not work.cancelled() and (error := work.exception()) is not None:
-            self._fail(error)
+            self.failed(error)
 
-    def _fail(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         """End the process: nothing may be committed after what went wrong."""
         sys.stdout.flush()
         traceback.print_exception(error)

@@ -1,0 +1,97 @@
+"""Which worker of a stage gets which partitions: even shares, and what it had stays with it.
+
+A task's inputs have the same partition number, so a number is given as a whole, of every topic.
+What a worker held it claims again when the group is shared out anew (its state is still in memory,
+see `task`); of that it keeps as much as is its share, and only the rest moves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
+from aiokafka.coordinator.protocol import (
+    ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from aiokafka.cluster import ClusterMetadata
+
+__all__ = ["TaskAssignor", "shares"]
+
+
+def shares(partitions: int, claims: Mapping[str, set[int]]) -> dict[str, list[int]]:
+    """Partition numbers by member: sizes differ by one at most, and claims are kept up to that.
+
+    Args:
+        partitions: how many there are, numbered from 0.
+        claims: by member, what it held before.
+
+    >>> shares(4, {"a": {0, 1, 2, 3}, "b": set()})
+    {'a': [0, 1], 'b': [2, 3]}
+    >>> shares(3, {"a": {2}, "b": {0, 1}, "c": set()})
+    {'a': [2], 'b': [0], 'c': [1]}
+    """
+    least, over = divmod(partitions, len(claims))
+    # Where there is one more to have, those who hold most keep it.
+    ranked = sorted(claims, key=lambda member: (-len(claims[member]), member))
+    room = {member: least + (rank < over) for rank, member in enumerate(ranked)}
+    free = set(range(partitions))
+    given: dict[str, list[int]] = {}
+    for member in ranked:
+        given[member] = sorted(claims[member] & free)[: room[member]]
+        free -= set(given[member])
+    left = sorted(free)
+    for member in sorted(claims):
+        short = room[member] - len(given[member])
+        given[member] = sorted(given[member] + left[:short])
+        left = left[short:]
+    return {member: given[member] for member in sorted(given)}
+
+
+class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships no types
+    """`shares` as a group protocol (KIP-54 has the idea); an instance is one member's."""
+
+    name = "stream-ml"
+    version = 0
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+
+    def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
+        """What this member tells the one who shares out: its topics, and what it held."""
+        return ConsumerProtocolMemberMetadata(
+            self.version, sorted(topics), orjson.dumps(self._held)
+        )
+
+    def assign(
+        self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
+    ) -> dict[str, ConsumerProtocolMemberAssignment]:
+        """Share out the partitions of a group whose members all read the same topics."""
+        topics = sorted({topic for each in members.values() for topic in each.subscription})
+        counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        claims = {member: _claims(each.user_data) for member, each in members.items()}
+        return {
+            member: ConsumerProtocolMemberAssignment(
+                self.version,
+                [(topic, [p for p in numbers if p < counts[topic]]) for topic in topics],
+                b"",
+            )
+            for member, numbers in shares(max(counts.values(), default=0), claims).items()
+        }
+
+    def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
+        """Remember what is held from now on."""
+        self._held = sorted({p for _, numbers in assignment.assignment for p in numbers})
+
+
+def _claims(user_data: bytes) -> set[int]:
+    try:
+        claimed = orjson.loads(user_data)
+    except orjson.JSONDecodeError:
+        return set()  # a member that held nothing yet, or is none of ours
+    return {each for each in claimed if isinstance(each, int)} if type(claimed) is list else set()
