@@ -6,8 +6,9 @@ Theory of operation:
    them ends unasked, for whatever reason, has died: workers do not end by themselves.
 2. `Patience` judges each death, from the exit code and how long the process had lived: start again
    after a wait that doubles with every death in a row, or give up. It reads no clock.
-3. A process that has lived for `HEALTHY_S` had nothing wrong with it when it started: what was
-   counted against its post is forgotten. Waiting for the broker is living; workers do that inside.
+3. A death before `HEALTHY_S` is one at once: also where a busy machine takes long over a start.
+   Who has lived longer had nothing wrong with it when it started, and what was counted against its
+   post is forgotten. Waiting for the broker is living; workers do that inside.
 4. Five deaths at once, in a row: whatever it is, starting again does not mend it. Exit code 2:
    usage, a setting or the declaration is wrong, and stays so. Then everything is stopped, for a
    loop without one of its stages is none, and whoever watches us should know.
@@ -51,10 +52,6 @@ __all__ = [
 ]
 
 WAIT_MIN_S = 0.5
-WAIT_MAX_S = 30.0
-# A worker that has found what it needs has it within this, also where everything starts at once;
-# one that was killed later had started well.
-AT_ONCE_S = 10.0
 HEALTHY_S = 30.0
 DEATHS_MAX = 5
 # A worker ends the batch it is at, commits and leaves its group; it gives itself 20 s for that, and
@@ -98,12 +95,11 @@ class Patience:
     [0.5, 1.0, 2.0, 4.0, None]
 
     Attributes:
-        at_once: how many of the deaths in a row came at once.
+        deaths: how many there were at once, in a row.
     """
 
     def __init__(self) -> None:
-        self._deaths = 0
-        self.at_once = 0
+        self.deaths = 0
 
     def died(self, code: int, lived_s: float) -> float | None:
         """How many seconds to wait until it is started again; None to give up.
@@ -115,13 +111,10 @@ class Patience:
         if code == WRONG_USAGE:
             return None
         if lived_s >= HEALTHY_S:
-            self._deaths = self.at_once = 0
-        self._deaths += 1
-        self.at_once += lived_s < AT_ONCE_S
-        if self.at_once >= DEATHS_MAX:
-            return None
-        # The exponent has a bound of its own: a float has none to spare after a thousand deaths.
-        return float(min(WAIT_MIN_S * 2 ** min(self._deaths - 1, 10), WAIT_MAX_S))
+            self.deaths = 0
+            return WAIT_MIN_S
+        self.deaths += 1
+        return None if self.deaths >= DEATHS_MAX else float(WAIT_MIN_S * 2 ** (self.deaths - 1))
 
 
 class Child(Protocol):
@@ -254,7 +247,7 @@ def _given_up(watch: _Watch, code: int, words: Sequence[str]) -> StreamMLError:
     if code == WRONG_USAGE:
         return UsageError(f"{watch.post} cannot run as it is set up; it said:{said}")
     return StreamMLError(
-        f"{watch.post} died at once {watch.patience.at_once} times in a row, the last time by "
+        f"{watch.post} died at once {watch.patience.deaths} times in a row, the last time by "
         f"{_ending(code)}; all workers are stopped. What it said last:{said}"
     )
 
