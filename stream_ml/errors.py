@@ -8,9 +8,11 @@
     ├── BadAnswer            what a model says is no answer (`models.recipes`, where it is caught)
     ├── CommandRefused       an operator's command was answered with a refusal
     ├── NoAnswer             an operator's command was not answered in time
+    ├── TopicsDiffer         a cluster's topics are not what the catalogue says
     └── LogError             the log cannot do what it was asked
         ├── LogFull          no space is left where the log lives
         ├── LogLocked        another process holds what was asked for
+        ├── NotAcknowledged  of some records nobody knows whether the log took them
         └── UnknownTopic     the log has no such topic or partition
 
 A bad record is data; a broken invariant of our own is a crash (a plain `AssertionError`).
@@ -19,6 +21,10 @@ A bad record is data; a broken invariant of our own is a crash (a plain `Asserti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "BadRecord",
@@ -28,9 +34,11 @@ __all__ = [
     "LogFull",
     "LogLocked",
     "NoAnswer",
+    "NotAcknowledged",
     "Problem",
     "SnapshotRefused",
     "StreamMLError",
+    "TopicsDiffer",
     "UnknownTopic",
     "UsageError",
 ]
@@ -115,6 +123,12 @@ class NoAnswer(StreamMLError):  # noqa: N818 - says what there was
     exit_code = 5
 
 
+class TopicsDiffer(StreamMLError):  # noqa: N818 - it is an answer, and no fault of the program
+    """Raised when a cluster's topics are not what the catalogue says, for scripts to see."""
+
+    exit_code = 2
+
+
 class LogError(StreamMLError):
     """Raised when the log cannot do what it was asked."""
 
@@ -127,6 +141,19 @@ class LogFull(LogError):  # noqa: N818 - names the state of the log
 
 class LogLocked(LogError):  # noqa: N818 - names the state of the log
     """Raised when another process holds what was asked for, after waiting for it."""
+
+
+class NotAcknowledged(LogError):  # noqa: N818 - names the state of the records
+    """Raised when records were sent, and not all of them were acknowledged.
+
+    Attributes:
+        places: of each record, in the order given, its partition and offset; None if it was not
+            acknowledged. Such a record may lie on the log nevertheless.
+    """
+
+    def __init__(self, message: str, places: Sequence[tuple[int, int] | None]) -> None:
+        self.places = tuple(places)
+        super().__init__(message)
 
 
 class UnknownTopic(LogError):  # noqa: N818 - names what is unknown

@@ -74,7 +74,7 @@ EXIT_CODES = """\
 exit codes:
     0  done
     1  failed
-    2  wrong usage, setting or declaration
+    2  wrong usage, setting or declaration; or `topics plan` has found a difference
     3  the log refused: not there, locked, full, or not a log
     4  the worker refused the command; nothing was changed
     5  no worker answered the command in time

@@ -509,5 +509,5 @@ def _told(cluster: Cluster) -> Iterator[None]:
 def _refused(cluster: Cluster, error: KafkaError) -> NoReturn:
     raise LogError(
         f"{cluster.bootstrap}: expected a Kafka cluster that answers and lets us in "
-        f"({cluster.security.protocol}), given {type(error).__name__}: {error}"
+        f"({cluster.security.protocol}), given {error}"
     ) from error
