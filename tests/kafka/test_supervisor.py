@@ -430,38 +430,49 @@ def test_ctrl_c_in_a_terminal_reaches_the_supervisor_alone() -> None:
 
 
 _CHILD = """
-import os, signal, sys, threading
+import os, signal, sys
 from stream_ml.shell.kafka.supervisor import stop_when_input_ends
-if {deaf}:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+def stop(*_):
+    print("a last word", flush=True)
+    os.write({kept}, b"stopped in order")
+    sys.exit()
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN if {deaf} else stop)
 stop_when_input_ends(grace_s=0.2)
-os.write(1, b"works")
+os.write({kept}, b"works")
 while True:
     signal.pause()
 """
 _PARENT = """
-import subprocess, sys
-subprocess.Popen([sys.executable, "-c", {child!r}], stdin=subprocess.PIPE, process_group=0)
+import signal, subprocess, sys
+kept = int(sys.argv[1])
+command = [sys.executable, "-c", sys.argv[2]]
+subprocess.Popen(
+    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0, pass_fds=[kept]
+)
 while True:
-    __import__("signal").pause()
+    signal.pause()
 """
 
 
-@pytest.mark.parametrize("deaf", [False, True])
-def test_no_worker_outlives_its_supervisor(deaf: bool) -> None:
-    """After `kill -9` of who started it a worker stops, also one that no longer hears."""
-    read, write = os.pipe()
-    # Whoever lives holds the pipe's other end: reading it to its end is seeing all of them dead.
+@pytest.mark.parametrize(("deaf", "last"), [(False, b"stopped in order"), (True, b"")])
+def test_no_worker_outlives_its_supervisor(deaf: bool, last: bytes) -> None:
+    """After `kill -9` of who started it a worker stops in order, and one that is deaf at once."""
+    read, kept = os.pipe()
+    child = _CHILD.format(deaf=deaf, kept=kept)
     parent = subprocess.Popen(  # noqa: S603 - our own interpreter and words
-        [sys.executable, "-c", _PARENT.format(child=_CHILD.format(deaf=deaf))], stdout=write
+        [sys.executable, "-c", _PARENT, str(kept), child], pass_fds=[kept]
     )
-    os.close(write)
+    # Whoever lives holds the pipe's other end: reading it to its end is seeing all of them dead.
+    os.close(kept)
     try:
         assert _read(read) == b"works"
         parent.kill()
         parent.wait(DEADLINE_S)
 
-        assert _read(read) == b""
+        assert _read(read) == last
+        assert last == b"" or _read(read) == b""
     finally:
         parent.kill()
         parent.wait(DEADLINE_S)

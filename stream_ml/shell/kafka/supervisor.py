@@ -410,7 +410,8 @@ class Process:
 def stop_when_input_ends(grace_s: float = STOP_S) -> None:
     """Stop this process when its standard input ends, as it does when who started it is dead.
 
-    It is asked as a signal would ask it, and ended where that does not suffice.
+    It is asked as a signal would ask it, and ended where that does not suffice. From then on what
+    it says goes nowhere.
 
     Args:
         grace_s: how many seconds it has between the two.
@@ -423,6 +424,10 @@ def _watch_input(grace_s: float) -> None:
     handle = sys.__stdin__.fileno() if sys.__stdin__ is not None else 0
     while os.read(handle, READ_BYTES):
         pass
+    # Who heard us is dead as well; a last word to nobody must not keep us from stopping in order.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for heard in (1, 2):
+        os.dup2(nowhere, heard)
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(grace_s)
     os._exit(1)  # who cannot be asked any more is not to stay for ever
