@@ -25,15 +25,16 @@ what waits for labels for the horizon beside; a catalogue that keeps less is ref
 from __future__ import annotations
 
 import logging
+import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError, for_code
+from kafka.errors import KafkaError, KafkaTimeoutError, for_code
 
 from stream_ml.errors import LogError, Problem, UsageError
 from stream_ml.shell.kafka.security import client_options
@@ -494,20 +495,44 @@ def _options(cluster: Cluster) -> dict[str, Any]:
 
 @contextmanager
 def _told(cluster: Cluster) -> Iterator[None]:
-    """Turn what the client library raises into what we do; its own warnings would be twice."""
+    """Turn what the client library raises into what we do.
+
+    It says only in its own log why it was not let in, at length and on standard error; the last
+    reason is what we tell.
+    """
     client = logging.getLogger("kafka")
-    level = client.level
-    client.setLevel(logging.CRITICAL)
+    reasons = _Reasons()
+    propagates, client.propagate = client.propagate, False
+    client.addHandler(reasons)
     try:
         yield
+    except KafkaTimeoutError as error:
+        why = f": {reasons.last}" if reasons.last else ""
+        raise LogError(
+            f"{cluster.bootstrap}: expected a Kafka cluster that answers and lets us in by "
+            f"{cluster.security.protocol}, given no answer{why}; is it running there, and are "
+            "STREAM_ML_TLS_CA, STREAM_ML_SASL and STREAM_ML_PASSWORD as it wants them?"
+        ) from error
     except KafkaError as error:
-        _refused(cluster, error)
+        raise LogError(
+            f"{cluster.bootstrap}: expected the cluster to do as it is asked, given {error}"
+        ) from error
     finally:
-        client.setLevel(level)
+        client.removeHandler(reasons)
+        client.propagate = propagates
 
 
-def _refused(cluster: Cluster, error: KafkaError) -> NoReturn:
-    raise LogError(
-        f"{cluster.bootstrap}: expected a Kafka cluster that answers and lets us in "
-        f"({cluster.security.protocol}), given {error}"
-    ) from error
+class _Reasons(logging.Handler):
+    """Listens for why connections failed."""
+
+    _REASON = re.compile(r"Connection (?:lost|failed): (?:\w+: )?(.+)")
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = self._REASON.search(record.getMessage())
+        # That time ran out is known, and says less than what came before.
+        if found is not None and "Timeout" not in found[1]:
+            self.last = found[1]
