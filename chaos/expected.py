@@ -1,0 +1,255 @@
+"""What should come out of the events and labels on the log, worked out from them alone.
+
+Written from the promises, not from the stages, and sharing no code with them: each window is
+taken anew over all that came before, in whole numbers, so that features can be compared byte for
+byte. The order of a partition's log is all that a verdict depends on.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import orjson
+
+from chaos import ground
+from chaos.topics import Place, Raw, Topics
+from chaos.traffic import partition_of
+
+__all__ = ["Expected", "Served", "expect"]
+
+# Amounts have two decimals; every double from .01 on is a whole multiple of this.
+UNIT = 2**60
+STRAY = "stray"
+ORPHAN, LATE, DUPLICATE, EARLY = "orphan", "late", "duplicate_label", "label_before_event"
+
+
+class Served(NamedTuple):
+    """A prediction that has to be there: its event and the raw bytes of its features."""
+
+    event_id: str
+    key: str
+    ts: int
+    features: bytes
+
+
+@dataclass
+class Expected:
+    """What has to be there, by the place of the record that it follows from.
+
+    Attributes:
+        served: the predictions.
+        refused: the reasons why records became dead letters; any of several will do.
+        strays: records that lie where their key does not belong.
+        joined: per label that makes an example, the id of its event.
+    """
+
+    served: dict[Place, Served] = field(default_factory=dict)
+    refused: dict[Place, frozenset[str]] = field(default_factory=dict)
+    strays: set[Place] = field(default_factory=set)
+    joined: dict[Place, str] = field(default_factory=dict)
+
+
+def expect(topics: Topics) -> Expected:
+    """Judge every event and label of the run."""
+    expected = Expected()
+    partitions = len(topics["events"])
+    times: dict[str, int] = {}
+    for records in topics["events"]:
+        partition = _Events(expected, partitions)
+        for record in records:
+            partition.take(record)
+    for served in expected.served.values():
+        times.setdefault(served.event_id, served.ts)
+    for records in topics["labels"]:
+        labels = _Labels(expected, times, len(topics["labels"]))
+        for record in records:
+            labels.take(record)
+    return expected
+
+
+class _Bad(Exception):  # noqa: N818 - what a record is
+    """Raised with the reason why a record is refused."""
+
+
+def _members(value: bytes | None) -> dict[str, Any]:
+    if value is None:
+        raise _Bad("tombstone")
+    try:
+        members = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        raise _Bad("not_json") from None
+    if not isinstance(members, dict):
+        raise _Bad("not_an_object")
+    return members
+
+
+def _need(members: dict[str, Any], name: str, *types: type) -> Any:
+    if name not in members:
+        raise _Bad("missing_field")
+    if type(members[name]) not in types:
+        raise _Bad("wrong_type")
+    return members[name]
+
+
+def _event(record: Raw) -> dict[str, Any]:
+    members = _members(record.value)
+    _need(members, "event_id", str)
+    _need(members, "ts", int)
+    _need(members, "shop", str)
+    for name, categories in (("kind", ground.KINDS), ("city", ground.CITIES)):
+        if _need(members, name, str) not in categories:
+            raise _Bad("unknown_category")
+    if members.get("amount") is not None:
+        _need(members, "amount", float, int)
+    _not_from_the_future(record, members["ts"])
+    return members
+
+
+def _not_from_the_future(record: Raw, ts: int) -> None:
+    if ts > record.append_ms + ground.SKEW_MS:
+        raise _Bad("from_the_future")
+
+
+class _Past(NamedTuple):
+    """An event that a window may hold; sorts by time, then by its place in the log."""
+
+    ts: int
+    number: int
+    kind: str
+    city: str
+    units: int | None
+    amount: float | None
+
+
+class _Events:
+    """Events of one partition, in the order of its log."""
+
+    def __init__(self, expected: Expected, partitions: int) -> None:
+        self._expected = expected
+        self._partitions = partitions
+        self._watermark = -1
+        self._ids: set[str] = set()
+        self._past: dict[str, list[_Past]] = defaultdict(list)
+
+    def take(self, record: Raw) -> None:
+        """The next record."""
+        place = Place("events", record.partition, record.offset)
+        try:
+            event = _event(record)
+            if partition_of(event["shop"].encode(), self._partitions) != record.partition:
+                self._expected.strays.add(place)
+                return
+            self._judge(event)
+        except _Bad as bad:
+            self._expected.refused[place] = frozenset(bad.args)
+            return
+        self._ids.add(event["event_id"])
+        if event["kind"] == ground.ASKING:
+            features = orjson.dumps(self._features(event))
+            served = Served(event["event_id"], event["shop"], event["ts"], features)
+            self._expected.served[place] = served
+        self._watermark = max(self._watermark, event["ts"])
+        amount = event.get("amount")
+        units = None if amount is None else _units(float(amount))
+        past = _Past(event["ts"], len(self._ids), event["kind"], event["city"], units, amount)
+        insort(self._past[event["shop"]], past)
+
+    def _judge(self, event: dict[str, Any]) -> None:
+        if event["ts"] < self._watermark - ground.LATENESS_MS:
+            raise _Bad("too_late")
+        if event["event_id"] in self._ids:
+            raise _Bad("duplicate")
+
+    def _features(self, event: dict[str, Any]) -> dict[str, float]:
+        ts, amount = event["ts"], event.get("amount")
+        past = self._past[event["shop"]]
+        end = bisect_left(past, (ts,))
+        long = past[bisect_left(past, (ts - ground.LONG_MS,)) : end]
+        short = past[bisect_left(past, (ts - ground.SHORT_MS,)) : end]
+        long_units = [each.units for each in long if each.units is not None]
+        short_units = [each.units for each in short if each.units is not None]
+        amounts = [each.amount for each in long if each.amount is not None]
+        return {
+            "amount": float(amount or 0.0),
+            **{f"city={city}": float(event["city"] == city) for city in ground.CITIES},
+            "count 1m kind=order": float(sum(each.kind == "order" for each in short)),
+            "mean(amount) 1m": _mean(short_units),
+            "mean(amount) 3m": _mean(long_units),
+            "variance(amount) 3m": _variance(long_units),
+            "count 1m by city": float(sum(each.city == event["city"] for each in short)),
+            "max(amount) 3m": float(max(amounts, default=0.0)),
+        }
+
+
+def _units(amount: float) -> int:
+    numerator, denominator = amount.as_integer_ratio()
+    units, rest = divmod(numerator * UNIT, denominator)
+    assert rest == 0, f"{amount} is no multiple of the unit"
+    return units
+
+
+# The sum as the nearest double, and then a division; for the variance the nearest double at once.
+# Python rounds whole numbers and their quotients correctly, so these are right to the last bit.
+
+
+def _mean(units: list[int]) -> float:
+    return float(sum(units)) / UNIT / len(units) if units else 0.0
+
+
+def _variance(units: list[int]) -> float:
+    n = len(units)
+    if n < 2:  # noqa: PLR2004 - a spread takes two
+        return 0.0
+    total = sum(units)
+    return (n * sum(u * u for u in units) - total * total) / (n * (n - 1) * UNIT * UNIT)
+
+
+class _Labels:
+    """Labels of one partition, in the order of its log."""
+
+    def __init__(self, expected: Expected, times: dict[str, int], partitions: int) -> None:
+        self._expected = expected
+        self._times = times
+        self._partitions = partitions
+        self._watermark = -1
+        self._joined: set[str] = set()
+
+    def take(self, record: Raw) -> None:
+        """The next record."""
+        place = Place("labels", record.partition, record.offset)
+        try:
+            label = self._label(record)
+            if partition_of(label["event_id"].encode(), self._partitions) != record.partition:
+                self._expected.strays.add(place)
+                return
+            self._watermark = max(self._watermark, label["ts"])
+            self._judge(label)
+        except _Bad as bad:
+            self._expected.refused[place] = frozenset(bad.args)
+            return
+        self._joined.add(label["event_id"])
+        self._expected.joined[place] = label["event_id"]
+
+    @staticmethod
+    def _label(record: Raw) -> dict[str, Any]:
+        members = _members(record.value)
+        _need(members, "event_id", str)
+        _need(members, "ts", int)
+        _need(members, "label", bool)
+        _not_from_the_future(record, members["ts"])
+        return members
+
+    def _judge(self, label: dict[str, Any]) -> None:
+        ts = self._times.get(label["event_id"])
+        if ts is None or self._watermark > ts + 2 * ground.HORIZON_MS:
+            raise _Bad(ORPHAN)
+        if self._watermark > ts + ground.HORIZON_MS:
+            raise _Bad(LATE)
+        if label["event_id"] in self._joined:
+            raise _Bad(DUPLICATE)
+        if label["ts"] < ts:
+            # Nobody waits for a prediction that would have to be older than all that come.
+            raise _Bad(EARLY, ORPHAN)

@@ -1,0 +1,50 @@
+"""Bugs to plant in workers from outside, for the judge to find: production code has no hooks.
+
+A worker that has one is started by `python -c "from chaos import plants; plants.NAME(); ..."`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaProducer
+
+from stream_ml.shell.kafka.task import KafkaTask
+from stream_ml.stages.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_ml.records import Output, Record
+    from stream_ml.stages.task import Positions
+
+__all__ = ["offset_too_far", "unsuppressed_replay"]
+
+
+def offset_too_far() -> None:
+    """Commit the offset after the next one: a record is passed over by whoever takes over."""
+    send = AIOKafkaProducer.send_offsets_to_transaction
+
+    def too_far(self: AIOKafkaProducer, offsets: dict[Any, int], group: str) -> Any:
+        return send(self, {place: at + 1 for place, at in offsets.items()}, group)
+
+    AIOKafkaProducer.send_offsets_to_transaction = too_far
+
+
+def unsuppressed_replay() -> None:
+    """Write again what a replay gives."""
+    replay = KafkaTask._replay  # noqa: SLF001 - a bug has no manners
+    outputs: list[Output] = []
+
+    def apply(self: Task, records: Sequence[Record]) -> None:
+        outputs.extend(self.apply(records))
+
+    async def unsuppressed(self: KafkaTask, committed: Positions) -> int:
+        await self._work.ready()
+        replayed = await replay(self, committed)
+        written, outputs[:] = list(outputs), []
+        await self._send(written)
+        return replayed
+
+    Task.replay = apply  # type: ignore[method-assign]  # that is the bug
+    KafkaTask._replay = unsuppressed  # type: ignore[method-assign]  # noqa: SLF001 - as above

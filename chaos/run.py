@@ -1,0 +1,303 @@
+"""A run: a broker, workers, traffic, faults as planned, and the judgement of what came out."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chaos import ground, topics
+from chaos.fleet import Child, Fleet
+from chaos.judge import Verdict, judge
+from tools.kafka.broker import Broker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chaos.fleet import Worker
+    from chaos.schedule import Fault
+
+__all__ = ["Run", "Story", "figures", "flat", "run"]
+
+READY_S = 90.0
+SETTLE_S = 120.0
+TICK_S = 0.1
+PROGRESS_S = 5.0
+PUBLISH_EXTRA_S = 150.0
+LINE_MAX = 160
+# A worker that lives for less says nothing about memory.
+MEMORY_LIFE_S = 20.0
+GROWTH_MAX = 1.15
+GROWTH_SPARE_MB = 12.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is to happen.
+
+    Attributes:
+        seed: of the traffic.
+        faults: what befalls the workers.
+        seconds, rate: how long events come, and how many a second.
+        partitions: of the topics that scale.
+        predict: how many workers predict at first.
+        plant: a bug of `chaos.plants` that every worker has.
+        shops: how many keys the events have.
+        folder: where everything that was said is kept; nowhere by default.
+        variables: settings of the workers, as environment variables.
+    """
+
+    seed: int
+    faults: Sequence[Fault]
+    seconds: float = 60.0
+    rate: int = 2_000
+    partitions: int = 4
+    predict: int = 2
+    plant: str | None = None
+    shops: int = ground.SHOPS
+    folder: Path | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Story:
+    """What happened, with times of the clock."""
+
+    faults: list[tuple[float, str]] = field(default_factory=list)
+    began: float = 0.0
+    verdict: Verdict = field(default_factory=Verdict)
+    workers: list[Worker] = field(default_factory=list)
+    stalls: dict[str, list[list[float]]] = field(default_factory=dict)
+    silences: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    def during(self, began: float, seconds: float) -> str:
+        """What befell the workers shortly before or in a time."""
+        ends = began + seconds
+        fell = [what.split(":")[0] for at, what in self.faults if began - 1.0 <= at <= ends]
+        return ", ".join(fell) or "nothing"
+
+    def worst(self, *, broker: bool) -> str:
+        """The longest time without a committed prediction on a partition: where, amid what.
+
+        Args:
+            broker: whether the broker's own death and what followed from it counts.
+        """
+        gaps = [
+            (gap, at, name, self.during(at, gap))
+            for name, longest in self.stalls.items()
+            for gap, at in longest
+        ]
+        gaps = [each for each in gaps if broker or "broker" not in each[3]]
+        if not gaps:
+            return "none"
+        gap, at, name, amid = max(gaps)
+        return f"{gap:.1f} s (partition {name}, from {at - self.began:.1f} s, amid: {amid})"
+
+
+def run(given: Run, say: Callable[[str], None]) -> Story:
+    """Carry it out, in bounded time; nothing is left running, whatever happens."""
+    with ExitStack() as stack:
+        folder = given.folder
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        broker = stack.enter_context(Broker(folder / "broker"))
+        say(f"broker at {broker.address}; what workers say lies in {folder}")
+        fleet = stack.enter_context(Fleet(broker.address, folder, given.plant, **given.variables))
+        scene = _Scene(given, broker, fleet, folder, say)
+        scene.set_up()
+        say(f"all partitions are predicted on; {given.rate} events/s for {given.seconds:.0f} s")
+        scene.play()
+        left = topics.settled(broker.address, ground.NAME, SETTLE_S)
+        scene.wind_up()
+        say("all is worked off; judging")
+        _judge(scene.story, broker.address, left)
+        return scene.story
+
+
+@dataclass
+class _Scene:
+    """A run under way."""
+
+    given: Run
+    broker: Broker
+    fleet: Fleet
+    folder: Path
+    say: Callable[[str], None]
+    story: Story = field(default_factory=Story)
+    restarts: list[threading.Thread] = field(default_factory=list)
+
+    def set_up(self) -> None:
+        """Make the topics, start the workers, and wait until they predict."""
+        partitions = self.given.partitions
+        self.fleet.run("topics", "apply", "--partitions", str(partitions))
+        for stage in ("predict",) * self.given.predict + ("join", "learn", "evaluate"):
+            self.fleet.add(stage)
+        deadline = time.monotonic() + READY_S
+        while self._recovered() < partitions:
+            self._notice()
+            if time.monotonic() > deadline:
+                words = "\n".join(f"  {w.name}: {w.last_words()}" for w in self.fleet.workers)
+                raise TimeoutError(f"the workers were not ready within {READY_S:.0f} s:\n{words}")
+            time.sleep(TICK_S)
+
+    def _recovered(self) -> int:
+        """How many partitions are predicted on."""
+        workers = [worker for worker in self.fleet.workers if worker.stage == "predict"]
+        return len({m["partition"] for worker in workers for m in worker.sayings("recovered")})
+
+    def play(self) -> None:
+        """Publish and read, while what is planned happens."""
+        given, story = self.given, self.story
+        where = ["--broker", self.broker.address, "--partitions", str(given.partitions)]
+        reading = Child([sys.executable, "-m", "chaos.reader", *where], self.folder, "reader")
+        what = {"seed": given.seed, "seconds": given.seconds, "rate": given.rate}
+        what["shops"] = given.shops
+        drawn = [word for name, value in what.items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "chaos.traffic", *where, *drawn]
+        publishing = Child(command, self.folder, "traffic")
+        try:
+            story.began = time.time()
+            self._befall(publishing, reading)
+            for restart in self.restarts:
+                restart.join()
+            published = publishing.sayings("published")
+            if not published or published[0]["failed"] or not published[0]["acknowledged"]:
+                raise RuntimeError(f"publishing failed: {published or publishing.last_words()}")
+            said = published[0]
+            self.say(f"published {said['acknowledged']} records in {said['seconds']} s")
+            for read in reading.sayings("read"):
+                story.stalls, story.silences = read["stalls"], read["silences"]
+        finally:
+            publishing.end(signal.SIGTERM)
+            reading.end(signal.SIGTERM)
+
+    def _befall(self, publishing: Child, reading: Child) -> None:
+        left, said, reads = sorted(self.given.faults), 0.0, True
+        while publishing.lives:
+            elapsed = time.time() - self.story.began
+            if elapsed > self.given.seconds + PUBLISH_EXTRA_S:
+                raise TimeoutError(f"publishing took more than {elapsed:.0f} s")
+            # Where nobody lives whom it could befall, it does as soon as somebody does.
+            while left and left[0].at_s <= elapsed and self._carry_out(left[0]):
+                left.pop(0)
+            self._notice()
+            if elapsed - said >= PROGRESS_S:
+                said = elapsed
+                living = sum(worker.lives for worker in self.fleet.workers)
+                self.say(f"{elapsed:5.1f} s  {living} workers live")
+            if reads and elapsed >= self.given.seconds:
+                # No more events come, so that there is nothing more to wait for.
+                reading.signal(signal.SIGTERM)
+                reads = False
+            time.sleep(TICK_S)
+
+    def _carry_out(self, fault: Fault) -> bool:
+        """Whether it could be done."""
+        if fault.kind == "broker":
+            self.broker.kill()
+            self._tell("broker killed")
+            self.restarts.append(threading.Thread(target=self._restart))
+            self.restarts[-1].start()
+        elif fault.kind == "add":
+            self._tell(f"{self.fleet.add(fault.stage).name} added")
+        else:
+            doing = {"kill": self.fleet.kill, "remove": self.fleet.remove}[fault.kind]
+            worker = doing(fault.stage, fault.draw)
+            if worker is None:
+                return False
+            self._tell(f"{worker.name} {worker.ending}")
+        return True
+
+    def _restart(self) -> None:
+        self.broker.start()
+        self._tell("broker back")
+
+    def _tell(self, what: str) -> None:
+        now = time.time()
+        self.story.faults.append((now, what))
+        self.say(f"{now - self.story.began:5.1f} s  {what}")
+
+    def _notice(self) -> None:
+        """Look after the workers, and tell who ended by itself."""
+        for worker in self.fleet.look_after():
+            if worker.ending == "by itself":
+                self._tell(f"{worker.name} ended by itself: {worker.last_words()[:LINE_MAX]}")
+
+    def wind_up(self) -> None:
+        """Stop the workers, and keep what they said."""
+        for worker in self.fleet.workers:
+            if worker.ending == "by itself":
+                last = {"said": "last words", "words": worker.last_words()}
+                worker.said.append((time.time(), last))
+        self.fleet.stop()
+        self.story.workers = self.fleet.workers
+        if self.given.folder is not None:
+            _write_down(self.story, self.given.folder / "said.jsonl")
+
+
+def _judge(story: Story, broker: str, left: str | None) -> None:
+    from chaos.world import world  # noqa: PLC0415 - the declaration is the workers'; only its hash
+
+    raw = topics.read(broker, ground.NAME)
+    story.verdict = judge(raw, world.feature_set.hash, bytes.fromhex(ground.KEY))
+    failures = story.verdict.failures
+    failures["all worked off"] = [] if left is None else [left]
+    failures["memory flat"] = [
+        f"{worker.name}: {why}" for worker in story.workers if (why := flat(worker.memory))
+    ]
+    failures["none ends by itself for a bug"] = [
+        f"{worker.name}: {members['words']}"
+        for worker in story.workers
+        for members in worker.sayings("last words")
+        if "Assertion" in members["words"]
+    ]
+
+
+def _write_down(story: Story, file: Path) -> None:
+    """Everything that was said and that befell, in the order of time."""
+    lines = [(at, "fault", {"what": what}) for at, what in story.faults]
+    lines += [(at, worker.name, members) for worker in story.workers for at, members in worker.said]
+    with file.open("w") as out:
+        for at, who, members in sorted(lines, key=lambda line: line[0]):
+            out.write(f"{at - story.began:8.2f} {who:<14} {json.dumps(members)}\n")
+
+
+def flat(memory: Sequence[tuple[float, float]]) -> str | None:
+    """Why a worker's memory is not flat; None if it is, or if it lived too briefly to say."""
+    if not memory or memory[-1][0] < MEMORY_LIFE_S:
+        return None
+    ends = memory[-1][0]
+    middle = [mb for at, mb in memory if ends * 0.5 <= at < ends * 0.7]
+    last = [mb for at, mb in memory if at >= ends * 0.85]
+    if not middle or not last:
+        return None
+    before, after = sum(middle) / len(middle), sum(last) / len(last)
+    if after > before * GROWTH_MAX + GROWTH_SPARE_MB:
+        return f"grew from {before:.0f} to {after:.0f} MB in the last half of {ends:.0f} s"
+    return None
+
+
+def figures(story: Story) -> dict[str, Any]:
+    """What is worth knowing beside the verdict."""
+    peaks: dict[str, float] = {}
+    cpu: dict[str, float] = {}
+    for worker in story.workers:
+        peak = max((mb for _, mb in worker.memory), default=0.0)
+        peaks[worker.stage] = max(peaks.get(worker.stage, 0.0), peak)
+        cpu[worker.stage] = cpu.get(worker.stage, 0.0) + worker.cpu_s
+    recovered = [m["seconds"] for w in story.workers for m in w.sayings("recovered")]
+    return {
+        "worst stall of readers": story.worst(broker=True),
+        "worst, broker alive": story.worst(broker=False),
+        "ended by themselves": sum(worker.ending == "by itself" for worker in story.workers),
+        "take-overs": f"{len(recovered)}, the longest {max(recovered, default=0):.1f} s",
+        "peak memory, MB": {stage: round(mb) for stage, mb in peaks.items()},
+        "CPU, s": {stage: round(s, 1) for stage, s in cpu.items()},
+    }
