@@ -94,4 +94,5 @@ def _claims(user_data: bytes) -> set[int]:
         claimed = orjson.loads(user_data)
     except orjson.JSONDecodeError:
         return set()  # a member that held nothing yet, or is none of ours
-    return {each for each in claimed if isinstance(each, int)} if type(claimed) is list else set()
+    # JSON's true would pass for a 1, and be given out as one.
+    return {each for each in claimed if type(each) is int} if type(claimed) is list else set()

@@ -13,6 +13,8 @@ __all__ = ["ORIGIN", "origin_headers", "to_records"]
 
 # Where a record lay before it was forwarded to the partition of its key: `PARTITION:OFFSET`.
 ORIGIN = "stream-ml-origin"
+# Any producer may set it, and of thousands of digits Python refuses to make a number.
+DIGITS_MAX = 19
 
 
 def to_records(topic: str, fetched: Iterable[Any]) -> list[Record]:
@@ -50,8 +52,12 @@ def _origin(headers: Sequence[tuple[str, bytes]]) -> Source | None:
     for name, value in headers:
         if name == ORIGIN:
             partition, _, offset = (value or b"").partition(b":")
-            if partition.isdigit() and offset.isdigit():
+            if _is_number(partition) and _is_number(offset):
                 return Source(int(partition), int(offset))
             # Whoever put it there has forwarded it, even if it does not say from where.
             return Source(-1, -1)
     return None
+
+
+def _is_number(digits: bytes) -> bool:
+    return digits.isdigit() and len(digits) <= DIGITS_MAX
