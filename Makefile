@@ -18,7 +18,7 @@ check: $(VENV)/dev
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 
-bench: $(VENV)/dev  ## the cards work: a bare loop and the whole system, in turns
+bench: $(VENV)/dev  ## the cards work by us, a bare loop, aiokafka by hand and plain Faust, in turns
 	$(RUN)/python -m benchmarks.cards
 
 evidence: $(VENV)/dev  ## how often equal challengers win: the tables of docs/promotion.md

@@ -1,200 +1,215 @@
-"""The cards work in a bare in-memory loop and in the whole system, in turns.
+"""The cards work by everybody who can do it, in turns: what it costs, and how long it takes.
 
-    python -m benchmarks.cards [--events N] [--rounds N]
+    python -m benchmarks.cards [--events N] [--rounds N] [--without-kafka]
 
-The work, per event: 12 windowed features over 1 min, 10 min, 1 h (count, sum, mean, max of the
-amount), 5 plain ones, the champion (scaled logistic regression) and two shadows (another one and
-a Hoeffding tree) predict; 1,000 events later the label comes, all three are scored by ROC AUC,
-log loss, Brier and accuracy, and learn.
+`work` says what the work is. The contestants, each in processes of its own:
 
-- *bare*: that, in one loop over Python objects; nothing parsed, written, checked or recoverable.
-- *system*: bytes published to the embedded log (a file), validated, predicted, joined, learned
-  from, scored, checkpointed and committed; plus two more shadows, a baseline, and snapshots.
+- a *bare* loop over Python objects, and the whole *system* on the embedded log (`in_memory`);
+- on a broker: our workers, exactly once; the same by hand on aiokafka without guarantees
+  (`by_hand`); plain Faust, as its documentation teaches (`plain_faust`).
 
-Each contestant runs in a process of its own. Times are CPU seconds of that process (user and
-system), so that a noisy neighbour costs both alike; memory is the process's peak. The inputs are
-made beforehand and are not a contestant's: `gc.freeze` keeps the collector from looking through
-them again and again (worth 12 µs per event to the system, nothing to the loop).
+A round is one run of each, so that a noisy neighbour meets all of them; figures are medians over
+rounds, and ratios are taken within a round first. CPU is that of all of a contestant's processes;
+the broker's stands beside it. `drain` and `latency` say how each is measured. The broker is
+`STREAM_ML_TEST_BROKER`, or one of our own for the time (Java and Maven; Linux, for what processes
+cost is read from /proc).
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
+import asyncio
 import json
-import math
-import resource
+import logging
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections import deque
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
-import orjson
-from river import metrics
+from benchmarks.drain import CONTESTANTS, Drained, drain
+from benchmarks.latency import ISOLATIONS, Latency, measure
+from tools.kafka.broker import Broker
 
-from stream_ml.examples.cards import LABEL_DELAY_EVENTS, cards, transactions
-from stream_ml.records import Output
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.sqlite_log import SqliteLog
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
-WINDOWS_MS = (60_000, 600_000, 3_600_000)
-DAY_MS = 86_400_000
-
-
-class _Card:
-    """One card's payments: a buffer, and per window a tail pointer with running sums."""
-
-    __slots__ = ("amounts", "base", "counts", "maxima", "sums", "tails", "times")
-
-    def __init__(self) -> None:
-        self.times: list[int] = []
-        self.amounts: list[float] = []
-        self.tails = [0, 0, 0]
-        self.sums = [0.0, 0.0, 0.0]
-        self.maxima: list[deque[tuple[int, float]]] = [deque(), deque(), deque()]
-
-    def features(self, t: int, into: dict[str, float]) -> None:
-        times, amounts = self.times, self.amounts
-        for w, width in enumerate(WINDOWS_MS):
-            tail, bound = self.tails[w], t - width
-            while tail < len(times) and times[tail] < bound:
-                self.sums[w] -= amounts[tail]
-                tail += 1
-            self.tails[w] = tail
-            maxima = self.maxima[w]
-            while maxima and maxima[0][0] < bound:
-                maxima.popleft()
-            count = len(times) - tail
-            into[f"count {w}"] = count
-            into[f"sum {w}"] = self.sums[w]
-            into[f"mean {w}"] = self.sums[w] / count if count else 0.0
-            into[f"max {w}"] = maxima[0][1] if maxima else 0.0
-
-    def insert(self, t: int, amount: float) -> None:
-        self.times.append(t)
-        self.amounts.append(amount)
-        for w in range(3):
-            self.sums[w] += amount
-            maxima = self.maxima[w]
-            while maxima and maxima[-1][1] <= amount:
-                maxima.pop()
-            maxima.append((t, amount))
+IN_MEMORY = {"bare": "bare loop", "system": "stream_ml, embedded log"}
+US = 1e6
+# Plain Faust needs this many times as long for an event, and its share of a round stays short.
+FAUST_SHARE = 8
+RATE = 1_000
 
 
-def bare(events: list[dict[str, Any]], labels: list[dict[str, Any]]) -> float:
-    """The work and nothing else; returns its CPU seconds."""
-    models = [recipe.fresh() for recipe in cards.recipes.values()]
-    scores = [
-        (metrics.ROCAUC(), metrics.LogLoss(), metrics.MSE(), metrics.Accuracy()) for _ in models
-    ]
-    states: dict[str, _Card] = {}
-    waiting: deque[tuple[dict[str, float], list[float]]] = deque()
-    gc.freeze()
-    started = time.process_time()
-    for number, event in enumerate(events):
-        if number >= LABEL_DELAY_EVENTS:
-            features, said = waiting.popleft()
-            label = labels[number - LABEL_DELAY_EVENTS]["label"]
-            for model, p, (auc, log_loss, brier, accuracy) in zip(
-                models, said, scores, strict=True
-            ):
-                auc.update(label, p)
-                log_loss.update(label, p)
-                brier.update(float(label), p)
-                accuracy.update(label, p > 0.5)
-                model.learn_one(features, label)
-        t, amount = event["ts"], event["amount"]
-        features = {
-            "amount": amount,
-            "distance": event["distance"],
-            "age": event["age"],
-            "hour": t // 3_600_000 % 24,
-            "weekday": (t // DAY_MS + 3) % 7,
-        }
-        state = states.get(event["card"])
-        if state is None:
-            state = states[event["card"]] = _Card()
-        state.features(t, features)
-        state.insert(t, amount)
-        waiting.append((features, [m.predict_proba_one(features).get(True, 0.0) for m in models]))
-    return time.process_time() - started
-
-
-def system(events: list[dict[str, Any]], labels: list[dict[str, Any]], folder: Path) -> float:
-    """The whole system on the embedded log; returns its CPU seconds, publishing included."""
-    raw = (
-        [_published("events", event["card"], event) for event in events],
-        [_published("labels", label["event_id"], label) for label in labels],
+def _in_memory(contestant: str, events: int) -> dict[str, float]:
+    done = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", "benchmarks.in_memory", contestant, str(events)],
+        check=True,
+        stdout=subprocess.PIPE,
     )
-    gc.freeze()
-    started = time.process_time()
-    with SqliteLog.create(folder / "cards.sqlite") as log:
-        for outputs in raw:
-            for first in range(0, len(outputs), 5_000):
-                log.append(outputs[first : first + 5_000])
-        with Runner(log, cards, b"benchmark") as runner:
-            runner.run()
-        assert runner.predicts[0].counts["predictions"] == len(events)
-        assert runner.joins[0].counts["joined"] == len(labels)
-    return time.process_time() - started
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
 
 
-def _published(topic: str, key: str, members: dict[str, Any]) -> Output:
-    # orjson keeps 4 kB for a short value; what comes from a producer is as long as it is.
-    return Output(topic, key.encode(), bytes(memoryview(orjson.dumps(members))))
+@contextmanager
+def _broker(folder: Path) -> Iterator[tuple[str, int | None]]:
+    """The broker's address, and its process where it is ours."""
+    given = os.environ.get("STREAM_ML_TEST_BROKER")
+    if given is not None:
+        yield given, None
+        return
+    with Broker(folder / "broker", heap="1g") as broker:
+        yield broker.address, broker.pid
 
 
-def _run_one(contestant: str, count: int) -> None:
-    events, labels = transactions(count, seed=1)
-    with tempfile.TemporaryDirectory() as folder:
-        seconds = (
-            bare(events, labels) if contestant == "bare" else system(events, labels, Path(folder))
+class _Rounds:
+    """What every round of every contestant gave."""
+
+    def __init__(self, options: argparse.Namespace, log: IO[bytes]) -> None:
+        self._options = options
+        self._log = log
+        self.in_memory: dict[str, list[dict[str, float]]] = {name: [] for name in IN_MEMORY}
+        self.drained: dict[str, list[Drained]] = {name: [] for name in CONTESTANTS}
+        self.latency: dict[str, list[dict[str, Latency]]] = {name: [] for name in CONTESTANTS}
+
+    def run(self, broker: tuple[str, int | None] | None) -> None:
+        """All rounds; those on a broker too where there is one."""
+        for number in range(self._options.rounds):
+            self._say(f"round {number + 1} of {self._options.rounds}")
+            for name, results in self.in_memory.items():
+                self._say(f"    {IN_MEMORY[name]}")
+                results.append(_in_memory(name, self._options.events))
+            if broker is not None:
+                for name in CONTESTANTS:
+                    asyncio.run(self._drain(name, *broker))
+        if broker is not None:
+            for number in range(self._options.latency_rounds):
+                self._say(f"latency, round {number + 1} of {self._options.latency_rounds}")
+                for name in CONTESTANTS:
+                    asyncio.run(self._measure(name, broker[0]))
+
+    async def _drain(self, name: str, broker: str, pid: int | None) -> None:
+        self._say(f"    {CONTESTANTS[name].title}")
+        share = FAUST_SHARE if name == "faust" else 1
+        count = self._options.events // share
+        self.drained[name].append(await drain(CONTESTANTS[name], broker, count, self._log, pid))
+
+    async def _measure(self, name: str, broker: str) -> None:
+        self._say(f"    {CONTESTANTS[name].title}")
+        seconds = self._options.seconds
+        self.latency[name].append(
+            await measure(CONTESTANTS[name], broker, RATE, seconds, self._log)
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "peak_mib": peak}))
+
+    @staticmethod
+    def _say(what: str) -> None:
+        load = os.getloadavg()[0]
+        print(f"{what:<40} (load {load:.1f})", file=sys.stderr, flush=True)
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+def _median(of: Iterable[float]) -> float:
+    return statistics.median(of)
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{_median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _print_cpu(rounds: _Rounds, events: int) -> None:
+    print(f"\n{'in one process: CPU':34}{'events/s':>10}{'µs/event':>10}{'peak MiB':>10}")
+    for name, results in rounds.in_memory.items():
+        rate = events / _median(r["seconds"] for r in results)
+        peak = _median(r["peak_mib"] for r in results)
+        print(f"{IN_MEMORY[name]:34}{rate:>10,.0f}{US / rate:>10.1f}{peak:>10.0f}")
+    pairs = zip(*rounds.in_memory.values(), strict=True)
+    ratios = [bare["seconds"] / system["seconds"] for bare, system in pairs]
+    print(f"the system's speed as a share of the bare loop's: {_spread(ratios)}")
+
+
+def _print_drained(rounds: _Rounds, events: int) -> None:
+    columns = f"{'events/s':>10}{'µs/event':>10}{'+ broker':>10}{'peak MiB':>10}"
+    print(f"\n{'on a broker: elapsed, and CPU':34}{columns}")
+    for name, results in rounds.drained.items():
+        rate = _median(d.events / d.seconds for d in results)
+        cost = _median(_cost(d) for d in results)
+        known = [US * d.broker_cpu / d.events for d in results if d.broker_cpu is not None]
+        broker = f"{_median(known):.1f}" if known else "?"
+        peak = _median(d.peak_mib for d in results)
+        print(f"{CONTESTANTS[name].title:34}{rate:>10,.0f}{cost:>10.1f}{broker:>10}{peak:>10.0f}")
+    ours, faust = rounds.drained["kafka"], rounds.drained["faust"]
+    print(f"of that our {_parts(ours)}")
+    bare = [US * result["seconds"] / events for result in rounds.in_memory["bare"]]
+    ratios = [_cost(d) / cost for d, cost in zip(ours, bare, strict=True)]
+    print(f"CPU of all our processes, of the bare loop's: {_spread(ratios)}")
+    ratios = [_rate(a) / _rate(b) for a, b in zip(ours, faust, strict=True)]
+    print(f"our events/s, of plain Faust's: {_spread(ratios)}")
+
+
+def _cost(drained: Drained) -> float:
+    return US * sum(drained.cpu.values()) / drained.events
+
+
+def _rate(drained: Drained) -> float:
+    return drained.events / drained.seconds
+
+
+def _parts(ours: list[Drained]) -> str:
+    return ", ".join(
+        f"{stage} {_median(US * d.cpu[stage] / d.events for d in ours):.0f}"
+        for stage in ours[0].cpu
+    )
+
+
+def _print_latency(rounds: _Rounds) -> None:
+    print(
+        f"\n{f'{RATE:,} events/s offered: ms, p50/p99':34}"
+        + "".join(f"{i:>20}" for i in ISOLATIONS)
+    )
+    for name, results in rounds.latency.items():
+        cells = [_cell([result[isolation] for result in results]) for isolation in ISOLATIONS]
+        print(f"{CONTESTANTS[name].title:34}" + "".join(f"{cell:>20}" for cell in cells))
+
+
+def _cell(results: list[Latency]) -> str:
+    part: Callable[[str], float] = lambda name: _median(getattr(r, name) for r in results)  # noqa: E731
+    lost = "" if all(r.seen == r.sent for r in results) else " lost some"
+    return f"{part('p50'):.1f} / {part('p99'):.1f}{lost}"
 
 
 def main() -> None:
     """Run the contestants in turns and print what they cost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=40_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", choices=["bare", "system"], help=argparse.SUPPRESS)
+    parser.add_argument("--events", type=int, default=40_000, help="thousands of them")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--latency-rounds", type=int, default=1)
+    parser.add_argument("--seconds", type=int, default=10, help="how long events are offered")
+    parser.add_argument("--without-kafka", action="store_true", help="in one process only")
     options = parser.parse_args()
-    if options.one:
-        _run_one(options.one, options.events)
-        return
-    runs: dict[str, list[dict[str, float]]] = {"bare": [], "system": []}
-    for number in range(options.rounds):
-        for contestant, results in runs.items():
-            print(
-                f"\rround {number + 1} of {options.rounds}: {contestant}   ",
-                end="",
-                file=sys.stderr,
-            )
-            command = [sys.executable, "-m", "benchmarks.cards", "--one", contestant]
-            done = subprocess.run(  # noqa: S603 - our own module
-                [*command, "--events", str(options.events)], check=True, capture_output=True
-            )
-            results.append(json.loads(done.stdout))
-    print(file=sys.stderr)
-    print(f"cards: {options.events} events, {options.rounds} rounds in turns, medians of CPU time")
-    print(f"{'':8}{'events/s':>10}{'µs/event':>10}{'peak MiB':>10}")
-    for contestant, results in runs.items():
-        seconds = statistics.median(r["seconds"] for r in results)
-        peak = statistics.median(r["peak_mib"] for r in results)
-        rate = options.events / seconds
-        print(f"{contestant:8}{rate:>10,.0f}{1e6 / rate:>10.1f}{peak:>10.0f}")
-    ratios = [b["seconds"] / s["seconds"] for b, s in zip(*runs.values(), strict=True)]
-    print(
-        f"system's speed as a share of the bare loop's, pair by pair: "
-        f"median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}"
-    )
-    assert not math.isnan(statistics.median(ratios))
+    # What aiokafka says of topics that were made, or deleted, a moment ago.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "errors").open("wb") as log:
+        rounds = _Rounds(options, log)
+        try:
+            if options.without_kafka:
+                rounds.run(None)
+            else:
+                with _broker(Path(folder)) as broker:
+                    rounds.run(broker)
+        except BaseException:
+            sys.stderr.write(Path(log.name).read_text(errors="replace")[-4_000:])
+            raise
+    print(f"cards: {options.events:,} events, {options.rounds} rounds in turns, medians")
+    _print_cpu(rounds, options.events)
+    if not options.without_kafka:
+        if options.rounds:
+            _print_drained(rounds, options.events)
+        _print_latency(rounds)
 
 
 if __name__ == "__main__":

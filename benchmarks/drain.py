@@ -1,0 +1,212 @@
+"""How fast the cards work goes on a broker, and what it costs.
+
+A contestant runs and has done some work first, so that neither its start nor the first snapshots
+count; then all events and labels are appended at once. Its time ends with the last prediction and
+example that a committed reader sees, and its CPU when its processes have nothing left to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from benchmarks import wire
+from benchmarks.processes import Running, cpu_seconds, peak_mib
+from stream_ml.examples.cards import LABEL_DELAY_EVENTS, transactions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["CONTESTANTS", "Contestant", "Drained", "drain", "idle"]
+
+WARM_EVENTS = 3_000
+CHUNK = 1_000
+# How long the first predictions may take, and all of them.
+START_S = 90.0
+DRAIN_S = 180.0
+IDLE_S = 0.5
+# The timers of a worker that has nothing to do cost some.
+IDLE_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Somebody who does the cards work on a broker.
+
+    Attributes:
+        title: how tables call it.
+        command: what runs it, given the broker and the prefix of its topics.
+        says_examples: whether what was learned from is a topic too; it prints it otherwise.
+    """
+
+    title: str
+    command: Callable[[str, str], Sequence[str]]
+    says_examples: bool = False
+
+    async def prepare(self, broker: str, prefix: str) -> None:
+        """Make its topics."""
+        if self.says_examples:
+            _stream_ml(broker, prefix, "topics", "apply")
+        else:
+            names = ("events", "labels", "predictions")
+            await wire.create(broker, [f"{prefix}.{name}" for name in names])
+
+    def start(self, broker: str, prefix: str, log: IO[bytes]) -> Running:
+        """Start its processes."""
+        return Running(self.command(broker, prefix), _environ(broker, prefix), log)
+
+
+def _environ(broker: str, prefix: str) -> dict[str, str]:
+    return {
+        "BENCH_BROKER": broker,
+        "BENCH_PREFIX": prefix,
+        "STREAM_ML_KEY": "be" * 32,
+        "STREAM_ML_PIPELINE": "benchmarks.declared:pipeline",
+        "STREAM_ML_BROKER": f"kafka://{broker}",
+    }
+
+
+def _stream_ml(broker: str, prefix: str, *words: str) -> None:
+    subprocess.run(  # noqa: S603 - our own command
+        _cli(*words), env=os.environ | _environ(broker, prefix), check=True, capture_output=True
+    )
+
+
+def _cli(*words: str) -> list[str]:
+    return [sys.executable, "-m", "stream_ml.shell.cli", *words]
+
+
+CONTESTANTS = {
+    "kafka": Contestant(
+        "stream_ml, exactly once",
+        lambda _broker, _prefix: _cli("up"),
+        says_examples=True,
+    ),
+    "by_hand": Contestant(
+        "aiokafka by hand, no guarantee",
+        lambda broker, prefix: [sys.executable, "-m", "benchmarks.by_hand", broker, prefix],
+    ),
+    "faust": Contestant(
+        "plain Faust",
+        lambda _broker, prefix: [
+            *(sys.executable, "-m", "faust", "-A", "benchmarks.plain_faust"),
+            *("--datadir", f"/tmp/{prefix}", "worker", "--without-web", "-l", "warn"),  # noqa: S108
+        ],
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What a contestant needed for `events` events, each with its label."""
+
+    events: int
+    seconds: float
+    cpu: dict[str, float]
+    broker_cpu: float | None
+    peak_mib: float
+    said: dict[str, Any]
+
+
+def workload(count: int) -> tuple[list[tuple[str, list[wire.Pair]]], int]:
+    """Chunks of events and labels as they become known, and how many chunks are for warming up."""
+    events, labels = transactions(count, seed=1)
+    chunks = []
+    for first in range(0, count, CHUNK):
+        chunks.append(("events", wire.pairs(events[first : first + CHUNK], "card")))
+        if first >= LABEL_DELAY_EVENTS:
+            known = first - LABEL_DELAY_EVENTS
+            chunks.append(("labels", wire.pairs(labels[known : known + CHUNK], "event_id")))
+    return chunks, 2 * (WARM_EVENTS // CHUNK) - 1
+
+
+async def drain(
+    contestant: Contestant, broker: str, count: int, log: IO[bytes], broker_pid: int | None
+) -> Drained:
+    """One run of a contestant over `count` events, beside those it warms up with."""
+    prefix = f"bench-{secrets.token_hex(4)}"
+    chunks, warm = workload(WARM_EVENTS + count)
+    named = [(f"{prefix}.{topic}", records) for topic, records in chunks]
+    await contestant.prepare(broker, prefix)
+    topics = {f"{prefix}.predictions": wire.PARTITIONS}
+    if contestant.says_examples:
+        topics[f"{prefix}.examples"] = 1
+    counter = wire.Count(broker, topics)
+    running = contestant.start(broker, prefix, log)
+    try:
+        await counter.start()
+        await wire.feed(broker, named[:warm])
+        await counter.reach(_expected(prefix, topics, WARM_EVENTS), START_S)
+        await idle(running)
+        before, broker_before = running.cpu(), _cpu(broker_pid)
+        started = time.monotonic()
+        await wire.feed(broker, named[warm:])
+        ended = await counter.reach(_expected(prefix, topics, WARM_EVENTS + count), DRAIN_S)
+        if not contestant.says_examples:
+            ended = max(ended, await _learned(running, WARM_EVENTS + count - LABEL_DELAY_EVENTS))
+        await idle(running)
+        after, broker_after = running.cpu(), _cpu(broker_pid)
+        drained = Drained(
+            count,
+            ended - started,
+            _cost(running, before, after),
+            None if broker_before is None else (broker_after or 0.0) - broker_before,
+            sum(peak_mib(pid) for pid in after),
+            running.said[-1][1] if running.said else {},
+        )
+        await asyncio.to_thread(running.stop)
+    finally:
+        running.kill()
+        await counter.stop()
+        await wire.delete(broker, prefix)
+    return drained
+
+
+def _expected(prefix: str, topics: dict[str, int], events: int) -> dict[str, int]:
+    expected = {f"{prefix}.predictions": events, f"{prefix}.examples": events - LABEL_DELAY_EVENTS}
+    return {topic: expected[topic] for topic in topics}
+
+
+async def _learned(running: Running, labels: int) -> float:
+    """Wait until it says that it has learned so many; returns when it said so."""
+    deadline = time.monotonic() + DRAIN_S
+    while time.monotonic() < deadline:
+        for moment, said in running.said:
+            if said["learned"] >= labels:
+                return moment
+        await asyncio.sleep(0.05)
+        running.cpu()
+    raise TimeoutError(f"expected {labels} labels learned, given {running.said[-1:]}")
+
+
+def _cpu(pid: int | None) -> float | None:
+    return None if pid is None else cpu_seconds(pid)
+
+
+def _cost(running: Running, before: dict[int, float], after: dict[int, float]) -> dict[str, float]:
+    """CPU seconds by what a process does; a process that was restarted would spoil them."""
+    assert set(before) == set(after), f"expected processes {set(before)}, given {set(after)}"
+    cost: dict[str, float] = {}
+    for pid, seconds in after.items():
+        name = running.name(pid)
+        cost[name] = cost.get(name, 0.0) + seconds - before[pid]
+    return cost
+
+
+async def idle(running: Running) -> None:
+    """Wait until the processes have nothing to do."""
+    deadline = time.monotonic() + DRAIN_S
+    before = sum(running.cpu().values())
+    while time.monotonic() < deadline:
+        await asyncio.sleep(IDLE_S)
+        after = sum(running.cpu().values())
+        if after - before < IDLE_SHARE * IDLE_S:
+            return
+        before = after
+    raise TimeoutError(f"expected the contestant to come to rest within {DRAIN_S} s")
