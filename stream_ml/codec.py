@@ -1,8 +1,9 @@
 """Bytes to records and back; the one place where JSON is read and written.
 
 Whatever bytes come, the answer is a record or one `BadRecord` with a reason and a `$.path`;
-never anything else. orjson refuses NaN, infinity, numbers past a double's range, invalid UTF-8
-and nesting beyond 1,024 levels while it parses.
+never anything else. orjson refuses NaN, infinity, numbers past a double's range, invalid UTF-8,
+lone surrogates and nesting beyond 1,024 levels while it parses; of a member given twice it would
+take the last, as other readers take the first, so what comes from outside is refused for it.
 
 Records that must not be forged (registry, commands) are signed: see `signing`.
 """
@@ -10,14 +11,17 @@ Records that must not be forged (registry, commands) are signed: see `signing`.
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from dataclasses import asdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stream_ml.errors import BadRecord
 from stream_ml.records import (
+    Answer,
     Command,
     DeadLetter,
     Decision,
@@ -36,7 +40,7 @@ from stream_ml.schema import INTEGER_MAX, TEXT_LENGTH_MAX, FieldType, brief
 from stream_ml.signing import seal, unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from stream_ml.records import Alert, Evaluation
     from stream_ml.signing import Keyring
@@ -45,6 +49,7 @@ __all__ = [
     "COMMANDS",
     "EventCodec",
     "LabelCodec",
+    "check_prediction",
     "dead_letter",
     "decode_command",
     "decode_decision",
@@ -66,6 +71,12 @@ ID_LENGTH_MAX = 512
 DEAD_LETTER_BYTES_MAX = 256 * 1024
 # An event or label is small; a larger record is a mistake or an attack, refused unparsed.
 RECORD_BYTES_MAX = 1024 * 1024
+# A label waits in memory with its bytes, and with others of its id in one piece of state.
+LABEL_BYTES_MAX = 64 * 1024
+# With its label it must still fit the topic of examples.
+PREDICTION_BYTES_MAX = RECORD_BYTES_MAX - 16 * 1024
+# Kafka has no clusters beyond; who says more would fill memory with places that are none.
+PARTITIONS_MAX = 1_000_000
 
 
 class EventCodec:
@@ -91,7 +102,7 @@ class EventCodec:
         Raises:
             BadRecord: it holds none.
         """
-        members = _object(value)
+        members = _once(value, _object(value))
         event_id = _identifier(members, self.event_id)
         ts = _time(members, self.time)
         key = _identifier(members, self.key)
@@ -118,7 +129,7 @@ class LabelCodec:
         Raises:
             BadRecord: it holds none.
         """
-        members = _object(value)
+        members = _once(value, _object(value, LABEL_BYTES_MAX))
         event_id = _identifier(members, "event_id")
         ts = _time(members, "ts")
         if "label" not in members:
@@ -133,20 +144,70 @@ class LabelCodec:
 _SOURCE = FieldType("str", optional=True)
 
 
-def _object(value: bytes | None) -> dict[str, Any]:
+def _object(value: bytes | None, bytes_max: int = RECORD_BYTES_MAX) -> dict[str, Any]:
     if value is None:
         raise BadRecord("tombstone", "$", "expected a JSON object, given no value")
-    if len(value) > RECORD_BYTES_MAX:
-        raise BadRecord(
-            "too_large", "$", f"expected at most {RECORD_BYTES_MAX} bytes, given {len(value)}"
-        )
+    if len(value) > bytes_max:
+        raise BadRecord("too_large", "$", f"expected at most {bytes_max} bytes, given {len(value)}")
+    if not value:
+        raise BadRecord("empty", "$", "expected a JSON object, given no bytes")
     try:
         members = orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        raise BadRecord("not_json", "$", f"expected a JSON object: {error}") from None
+        raise BadRecord(_flaw(error, value), "$", f"expected a JSON object: {error}") from None
     if type(members) is not dict:
         raise BadRecord("not_an_object", "$", f"expected a JSON object, given {brief(members)}")
     return members
+
+
+# By what orjson says; all else is plainly no JSON.
+_FLAWS = {
+    "not valid UTF-8": "not_utf8",
+    "depth limit": "too_deep",
+    "infinity when parsed": "out_of_range",
+    "surrogate in string": "lone_surrogate",
+}
+_NOT_FINITE = re.compile(rb"-?(NaN|Infinity)")
+
+
+def _flaw(error: orjson.JSONDecodeError, value: bytes) -> str:
+    """What is wrong with bytes that are no JSON, in one word."""
+    for said, reason in _FLAWS.items():
+        if said in error.msg:
+            return reason
+    # The text is known to be UTF-8; the place is given in characters.
+    place = value.decode()[max(0, error.pos - 1) : error.pos + 9]
+    return "not_finite" if _NOT_FINITE.search(place.encode()) else "not_json"
+
+
+# A whole string, and the colon behind it where it is a member's name.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)')
+
+
+def _once(value: bytes | None, members: dict[str, Any]) -> dict[str, Any]:
+    """`members`, if in `value`, of which they were read, none was given twice.
+
+    Raises:
+        BadRecord: one was; readers differ in which they take.
+    """
+    assert value is not None, "members were read from no value"
+    # As many colons as members, and no more can be hidden (the usual case: 0.1 µs).
+    if value.count(b":") != len(members) and _STRING.findall(value).count(b":") != _count(members):
+        raise BadRecord("repeated_member", "$", "expected each member once, given one twice")
+    return members
+
+
+def _count(value: Any) -> int:
+    """How many members there are, on all levels; a stack of our own, for levels may be many."""
+    count, rest = 0, [value]
+    while rest:
+        each = rest.pop()
+        if type(each) is dict:
+            count += len(each)
+            rest += each.values()
+        elif type(each) is list:
+            rest += each
+    return count
 
 
 def _identifier(members: dict[str, Any], name: str) -> str:
@@ -211,54 +272,139 @@ def encode_example(
 
 
 def decode_prediction(value: bytes | None) -> Prediction:
-    """The prediction in `value`.
+    """The prediction in `value`; whether a pipeline can have made it is not looked at.
 
     Raises:
         BadRecord: it holds none.
     """
-    return _prediction(_object(value))
+    return _prediction(_object(value, PREDICTION_BYTES_MAX))
 
 
 def decode_example(value: bytes | None) -> Example:
-    """The example in `value`.
+    """The example in `value`; whether a pipeline can have made it is not looked at.
 
     Raises:
         BadRecord: it holds none.
     """
     members = _object(value)
     prediction = _prediction(members)
-    try:
-        source = members["label_source"]
-        return Example(
-            prediction,
-            members["label"],
-            members["label_ts"],
-            Source(source["partition"], source["offset"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise BadRecord("malformed", "$", f"expected an example: {error!r}") from None
+    label: Any = members.get("label")
+    if type(label) not in _LABEL_TYPES:
+        raise _malformed("$.label", "true, false, a string or a number", label)
+    source = _source(members, "label_source")
+    return Example(prediction, label, _time(members, "label_ts"), source)
+
+
+# What orjson gives for JSON's numbers is finite, so types say it all.
+_NUMBERS = frozenset({float, int})
+_LABEL_TYPES = frozenset({bool, str, float, int})
 
 
 def _prediction(members: dict[str, Any]) -> Prediction:
-    try:
-        source = members["source"]
-        return Prediction(
-            members["event_id"],
-            members["key"],
-            members["ts"],
-            Source(source["partition"], source["offset"]),
-            members["model"],
-            members["example"],
-            members["prediction"],
-            members["fallback"],
-            members["features"],
-            {
-                slot: Shadow(shadow["model"], shadow["prediction"])
-                for slot, shadow in members["shadows"].items()
-            },
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadRecord("malformed", "$", f"expected a prediction: {error!r}") from None
+    example, fallback = members.get("example"), members.get("fallback")
+    if type(example) is not int or not -1 <= example <= INTEGER_MAX:
+        raise _malformed("$.example", "an offset, or -1", example)
+    if type(fallback) is not bool:
+        raise _malformed("$.fallback", "true or false", fallback)
+    features = members.get("features")
+    if type(features) is not dict or not _NUMBERS.issuperset(map(type, features.values())):
+        raise _malformed("$.features", "an object of numbers", features)
+    shadows = members.get("shadows")
+    if type(shadows) is not dict:
+        raise _malformed("$.shadows", "an object of answers", shadows)
+    return Prediction(
+        _identifier(members, "event_id"),
+        _identifier(members, "key"),
+        _time(members, "ts"),
+        _source(members, "source"),
+        _model(members, "$.model"),
+        example,
+        _answer(members, "$.prediction"),
+        fallback,
+        features,
+        {slot: _shadow(slot, shadow) for slot, shadow in shadows.items()},
+    )
+
+
+def _shadow(slot: str, shadow: Any) -> Shadow:
+    path = f"$.shadows.{slot[:TEXT_LENGTH_MAX]}"
+    if type(shadow) is not dict:
+        raise _malformed(path, "an object with model and prediction", shadow)
+    return Shadow(_model(shadow, f"{path}.model"), _answer(shadow, f"{path}.prediction"))
+
+
+def _answer(members: dict[str, Any], path: str) -> Answer:
+    answer: Any = members.get("prediction")
+    if type(answer) is float or answer is None:
+        return answer
+    if type(answer) is int and -INTEGER_MAX <= answer <= INTEGER_MAX:
+        return answer
+    if type(answer) is dict and _NUMBERS.issuperset(map(type, answer.values())):
+        return answer
+    raise _malformed(path, "a number, a number per class, or null", answer)
+
+
+def _model(members: dict[str, Any], path: str) -> str:
+    model = members.get("model")
+    if type(model) is str and _is_model(model):
+        return model
+    raise _malformed(path, "name@version", model)
+
+
+# A handful of names come with every record.
+@lru_cache(maxsize=1_024)
+def _is_model(model: str) -> bool:
+    return len(model) <= ID_LENGTH_MAX and _MODEL.fullmatch(model) is not None
+
+
+_MODEL = re.compile(r".+@[0-9]{1,15}")
+
+
+def _source(members: dict[str, Any], name: str) -> Source:
+    source = members.get(name)
+    if type(source) is dict:
+        partition, offset = source.get("partition"), source.get("offset")
+        if (
+            type(partition) is int
+            and type(offset) is int
+            and 0 <= partition < PARTITIONS_MAX
+            and 0 <= offset <= INTEGER_MAX
+        ):
+            return Source(partition, offset)
+    raise _malformed(f"$.{name}", "a partition and an offset", source)
+
+
+def _malformed(path: str, expected: str, given: Any) -> BadRecord:
+    return BadRecord("malformed", path, f"expected {expected}, given {brief(given)}")
+
+
+def check_prediction(record: Prediction, kind: str, names: frozenset[str]) -> None:
+    """Make sure that a pipeline can have made this prediction.
+
+    Args:
+        record: as decoded.
+        kind: of the pipeline's task.
+        names: of all its features.
+
+    Raises:
+        BadRecord: it has a feature that the pipeline has not, or another kind of answer.
+    """
+    if not names.issuperset(record.features):
+        unknown = next(name for name in record.features if name not in names)
+        raise _malformed("$.features", "features of this pipeline", unknown)
+    for path, answer in _answers(record):
+        if answer is None:
+            continue
+        if (type(answer) is dict) != (kind == "multiclass"):
+            raise _malformed(path, f"the answer of a {kind} model", answer)
+        if kind == "binary" and not 0.0 <= answer <= 1.0:
+            raise _malformed(path, "a probability", answer)
+
+
+def _answers(record: Prediction) -> Iterator[tuple[str, Any]]:
+    yield "$.prediction", record.prediction
+    for slot, shadow in record.shadows.items():
+        yield f"$.shadows.{slot[:TEXT_LENGTH_MAX]}.prediction", shadow.prediction
 
 
 # --- the rest ---------------------------------------------------------------------------------
@@ -314,7 +460,7 @@ def decode_command(value: bytes | None, keyring: Keyring) -> Command:
     Raises:
         BadRecord: it holds none, its operator is unknown, or it was not signed with their key.
     """
-    name = _identifier(_object(value), "operator")
+    name = _identifier(_once(value, _object(value)), "operator")
     operator = keyring.operator(name)
     if operator is None:
         raise BadRecord("unknown_operator", "$.operator", f"no key is known for {name!r}")
@@ -362,4 +508,6 @@ def dead_letter(record: Record, stage: str, error: BadRecord) -> Output:
         length=len(value or b""),
         sha256=hashlib.sha256(value or b"").hexdigest(),
     )
-    return Output("dead-letters", record.key, encode(letter), letter)
+    # A key may be as long as any record, and the letter must fit its topic.
+    key = None if record.key is None else record.key[:ID_LENGTH_MAX]
+    return Output("dead-letters", key, encode(letter), letter)

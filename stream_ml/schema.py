@@ -29,6 +29,9 @@ Kind = Literal["float", "int", "str", "bool", "enum"]
 TEXT_LENGTH_MAX = 4096
 # Past 2**53 a JSON number no longer survives a reader that decodes to doubles (RFC 8259, 6).
 INTEGER_MAX = 2**53
+# No measurement is larger, and what windows and models square, twice over, must stay finite
+# (measured: with 1e50 a tree gives up, and its line with it).
+NUMBER_MAX = 1e30
 # What a message shows of a value: enough to recognise it, too little to flood a terminal.
 BRIEF_LENGTH_MAX = 40
 
@@ -58,15 +61,26 @@ class FieldType:
             raise BadRecord("null", f"$.{name}", f"expected {self}, given null")
         checked = _CHECKS[self.kind](value, self.categories)
         if checked is None:
-            unknown = self.kind == "enum" and isinstance(value, str)
-            reason = "unknown_category" if unknown else "wrong_type"
-            raise BadRecord(reason, f"$.{name}", f"expected {self}, given {brief(value)}")
+            raise self._refused(name, value)
         return checked
+
+    def _refused(self, name: str, value: Any) -> BadRecord:
+        expected, reason = str(self), "wrong_type"
+        if self.kind == "enum" and type(value) is str:
+            reason = "unknown_category"
+        elif self.kind == "str" and type(value) is str:
+            expected, reason = f"at most {TEXT_LENGTH_MAX} characters", "too_long"
+        elif type(value) is int and self.kind in {"int", "float"}:
+            expected, reason = f"{self} within ±2^53", "out_of_range"
+        elif type(value) is float and self.kind == "float" and math.isfinite(value):
+            expected, reason = f"{self} within ±{NUMBER_MAX}", "out_of_range"
+        return BadRecord(reason, f"$.{name}", f"expected {expected}, given {brief(value)}")
 
 
 def _float(value: Any, _: tuple[str, ...]) -> float | None:
     if type(value) is float:
-        return value if math.isfinite(value) else None
+        # NaN is within no bounds.
+        return value if -NUMBER_MAX <= value <= NUMBER_MAX else None
     if type(value) is int and -INTEGER_MAX <= value <= INTEGER_MAX:
         return float(value)
     return None

@@ -9,7 +9,7 @@ import orjson
 from river import linear_model, naive_bayes, preprocessing
 
 import stream_ml as sml
-from stream_ml.codec import encode_example, encode_prediction
+from stream_ml.codec import decode_example, encode_example, encode_prediction
 from stream_ml.records import Prediction, Record, Shadow, Source
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
@@ -118,7 +118,8 @@ def example(
     )
     known = at + 500 if label_ts is None else label_ts
     value = encode_example(encode_prediction(prediction), label, known, Source(0, offset))
-    return Record("examples", 0, offset, None, value, 2**42)
+    # As from this process: what a test learns from need not be of the shop's own features.
+    return Record("examples", 0, offset, None, value, 2**42, decode_example(value))
 
 
 def written(outputs: Iterable[Output], topic: str, first: int = 0) -> list[Record]:

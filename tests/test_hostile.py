@@ -26,6 +26,7 @@ from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.models import snapshot as snapshots
 from stream_ml.models.pickles import compress
 from stream_ml.records import Output, Record
+from stream_ml.schema import NUMBER_MAX
 from stream_ml.signing import Keyring, Operator, seal
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
@@ -520,8 +521,8 @@ def test_a_model_that_raises_when_asked_has_no_answer(
 
 @pytest.mark.parametrize("task", ["binary", "regression"])
 def test_the_largest_numbers_stop_nobody(task: str) -> None:
-    """Amounts and labels near the largest float: every event is answered, the worker goes on."""
-    largest = 1.7e308
+    """Amounts and labels as large as any taken: each event is answered, no line gives up."""
+    largest = NUMBER_MAX
     window = sml.window("1m")
     features = [
         sml.field("amount"),
@@ -547,6 +548,7 @@ def test_the_largest_numbers_stop_nobody(task: str) -> None:
 
         assert (80, 80) == (len(driver.read("predictions")), len(driver.read("examples")))
         assert [] == reasons(driver)
+        assert [] == driver.read("alerts")
         for prediction in driver.read("predictions"):
             assert None not in prediction["features"].values()
             assert prediction["prediction"] is not None

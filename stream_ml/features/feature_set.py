@@ -68,7 +68,7 @@ class FeatureSet:
         window_events_max: how many events a series of one key (and group) holds at most.
 
     Attributes:
-        names: the names of all numbers it may give, in order.
+        names: the names of all numbers it may give, in order; `known` is the same as a set.
         hash: SHA-256 of what is computed, under which names: equal for equal declarations.
         horizon_ms: the longest window; 0 without one.
 
@@ -90,6 +90,7 @@ class FeatureSet:
         self.lateness_ms = lateness_ms
         self.window_events_max = window_events_max
         self.names = tuple(name for feature in features for name in feature.columns(schema))
+        self.known = frozenset(self.names)
         described = [[feature.columns(schema), feature.describe()] for feature in features]
         self.hash = hashlib.sha256(orjson.dumps(described)).hexdigest()
         windows = [found for feature in features for found in _windows_in(feature)]

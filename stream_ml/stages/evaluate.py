@@ -32,7 +32,6 @@ import orjson
 from stream_ml.codec import (
     dead_letter,
     decode_command,
-    decode_example,
     encode,
     encode_decision,
     record_hash,
@@ -53,12 +52,13 @@ from stream_ml.records import (
     LabelValue,
     ModelRef,
     Output,
+    Prediction,
     ServingSet,
     line_of,
     version_of,
 )
 from stream_ml.signing import ROLES
-from stream_ml.stages.intake import parsed
+from stream_ml.stages.intake import example_in, parsed
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Evaluate:
         self._key = keyring.own
         task = pipeline.task
         self._scores: dict[str, Scores] = {}
+        self._slots = {"predecessor", "first", *pipeline.recipes}
         self._versions: dict[str, str] = {}
         self._baselines = Baselines(task.kind, task.classes, pipeline.horizon_ms)
         self._delays = Delays()
@@ -153,8 +154,11 @@ class Evaluate:
     # --- examples ------------------------------------------------------------------------------
 
     def _example(self, record: Record, outputs: list[Output]) -> None:
-        example: Example = record.memo or decode_example(record.value)
+        example = example_in(record, self._pipeline)
+        if isinstance(example, BadRecord):
+            raise example
         prediction, label = example.prediction, example.label
+        self._check_slots(prediction)
         self._n += 1
         watermark = self._watermark.advance(example.label_source.partition, example.label_ts)
         self._delays.update(example.label_ts - prediction.ts)
@@ -174,6 +178,16 @@ class Evaluate:
         self._judge(example, watermark, outputs)
         if self._waiting:
             self._give_up_on_stale(outputs)
+
+    def _check_slots(self, prediction: Prediction) -> None:
+        """Refuse an answer of who never was: each who answers is scored from then on."""
+        for slot in prediction.shadows:
+            if slot not in self._scores and slot not in self._slots:
+                raise BadRecord(
+                    "malformed",
+                    "$.shadows",
+                    f"expected answers of {', '.join(sorted(self._slots))}, given one of {slot!r}",
+                )
 
     def _judge(self, example: Example, watermark: int, outputs: list[Output]) -> None:
         serving = self._serving

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from stream_ml.codec import check_prediction, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ml.records import Record
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Example, Prediction, Record
 
-__all__ = ["parsed", "refuse_future"]
+__all__ = ["example_in", "parsed", "prediction_in", "refuse_future"]
 
 T = TypeVar("T")
 
@@ -38,3 +40,38 @@ def refuse_future(record: Record, ts: int, skew_ms: int, member: str) -> None:
             f"$.{member}",
             f"expected at most {skew_ms} ms past its arrival at {record.append_ms}, given {ts}",
         )
+
+
+def prediction_in(record: Record, pipeline: Pipeline) -> Prediction | BadRecord:
+    """The prediction in `record`, one that this pipeline can have made, or what is wrong with it.
+
+    What is read here was written by a stage, or by whoever may write its topic.
+    """
+
+    def decode(record: Record) -> Prediction:
+        prediction = decode_prediction(record.value)
+        check_prediction(prediction, pipeline.task.kind, pipeline.feature_set.known)
+        refuse_future(record, prediction.ts, pipeline.skew_ms, "ts")
+        return prediction
+
+    return parsed(record, decode)
+
+
+def example_in(record: Record, pipeline: Pipeline) -> Example | BadRecord:
+    """The example in `record`, one that this pipeline can have made, or what is wrong with it."""
+
+    def decode(record: Record) -> Example:
+        example = decode_example(record.value)
+        check_prediction(example.prediction, pipeline.task.kind, pipeline.feature_set.known)
+        example.label = pipeline.label_codec.kind.check("label", example.label)
+        refuse_future(record, example.label_ts, pipeline.skew_ms, "label_ts")
+        if example.label_ts < example.prediction.ts:
+            raise BadRecord(
+                "malformed",
+                "$.label_ts",
+                f"expected at least the time of the prediction, {example.prediction.ts}, given "
+                f"{example.label_ts}",
+            )
+        return example
+
+    return parsed(record, decode)

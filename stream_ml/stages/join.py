@@ -40,7 +40,7 @@ import orjson
 from stream_ml.codec import dead_letter, decode_example, decode_prediction, encode, encode_example
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
-from stream_ml.stages.intake import parsed, refuse_future
+from stream_ml.stages.intake import parsed, prediction_in, refuse_future
 from stream_ml.stages.placement import forwarded, misplaced
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import Changes
@@ -177,12 +177,7 @@ class Join:
     # --- predictions ---------------------------------------------------------------------------
 
     def _parse_prediction(self, record: Record) -> Prediction | BadRecord:
-        return parsed(record, self._decode_prediction)
-
-    def _decode_prediction(self, record: Record) -> Prediction:
-        prediction = decode_prediction(record.value)
-        refuse_future(record, prediction.ts, self._pipeline.skew_ms, "ts")
-        return prediction
+        return prediction_in(record, self._pipeline)
 
     def _prediction(self, record: Record, outputs: list[Output]) -> None:
         prediction = self._parse_prediction(record)

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from stream_ml.codec import decode_example, encode
+from stream_ml.codec import encode
 from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.recipes import BadAnswer, answer, learn
 from stream_ml.models.snapshot import seal, take, unseal
 from stream_ml.records import Alert, Example, Output, line_of
+from stream_ml.stages.intake import example_in
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -181,9 +182,8 @@ class Learn:
         self._unsaid = []
         lessons: list[_Lesson] = []
         for record in records:
-            try:
-                example = record.memo or decode_example(record.value)
-            except BadRecord:
+            example = example_in(record, self._pipeline)
+            if isinstance(example, BadRecord):
                 continue  # evaluate, which reads the same topic, writes the dead letter
             lessons.append(self._take(example, record.offset))
             if self._clock.strikes(self._n, self._watermark.ms):

@@ -29,7 +29,7 @@ EVENT_PARTITIONS = 2
 
 def _prediction(event_id: str, ts: int, partition: int, offset: int) -> Record:
     prediction = Prediction(
-        event_id, "k", ts, Source(partition, offset), "m@0", -1, 0.5, False, {"x": 1.0}, {}
+        event_id, "k", ts, Source(partition, offset), "m@0", -1, 0.5, False, {"amount": 1.0}, {}
     )
     return Record("predictions", 0, offset, None, encode_prediction(prediction), START_MS * 2)
 
