@@ -135,11 +135,11 @@ def verify(log: Log, key: bytes | None) -> Verdict:
 
 def _written(log: Log) -> tuple[int, str]:
     """How many decisions the worker has written down as made, and the hash of the last."""
-    for name, value in log.state("evaluate-0"):
-        if not name:
-            state = orjson.loads(value)
-            return state["number"], state["previous"]
-    return 0, NO_RECORD
+    value = log.piece("evaluate-0", "")
+    if value is None:
+        return 0, NO_RECORD
+    state = orjson.loads(value)
+    return state["number"], state["previous"]
 
 
 def _flaw(

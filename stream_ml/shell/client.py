@@ -1,40 +1,104 @@
-"""What producers, consumers and operators do with a log that a worker is at work on.
+"""What producers, consumers and operators do with a log that workers are at work on.
 
-None of it takes the worker's place or needs its key: publishing validates with the pipeline's own
+None of it takes a worker's place or needs its key: publishing validates with the pipeline's own
 codec, reading follows the log, and a command is signed by whoever gives it and answered by the
-worker on the registry.
+worker on the registry. A log is a file or a cluster, by its address:
+
+    with connect("kafka://127.0.0.1:9092", shop) as log, Publisher(log, shop) as publisher:
+        publisher.post_event({"event_id": "e1", "ts": 1_700_000_000_000, "user": "ana", "x": 0.5})
+
+    with connect("kafka://127.0.0.1:9092/shop") as log:
+        for prediction in predictions(log, from_end=True, follow=True):
+            print(prediction.event_id, prediction.prediction)
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 import time
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stream_ml.codec import decode_decision, decode_prediction, encode_command
-from stream_ml.errors import BadRecord, CommandRefused, NoAnswer, StreamMLError
+from stream_ml.errors import BadRecord, CommandRefused, LogError, NoAnswer, StreamMLError
 from stream_ml.records import Output
 from stream_ml.shell.replay import read_all
+from stream_ml.shell.settings import Settings
+from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.shell.tailing import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Command, Decision, Prediction, Record
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log import Isolation, Log
     from stream_ml.shell.stopping import Stop
 
-__all__ = ["Publisher", "ask", "follow", "predictions"]
+__all__ = ["Publisher", "ask", "connect", "open_log", "predictions", "read_on"]
 
 READ_RECORDS = 1_000
+# How long a follower waits for records before it sees whether it was asked to stop.
+WAIT_S = 0.2
+# An event's time may be later than its arrival, by its pipeline's `skew` at most: minutes, and
+# never days.
+AHEAD_MS = 86_400_000
+
+
+def connect(
+    broker: str | None = None,
+    pipeline: Pipeline | None = None,
+    *,
+    isolation: Isolation = "committed",
+) -> Log:
+    """The log at an address; use it as a context manager, in the thread that opened it.
+
+    How to connect to a cluster (TLS, SASL) is set in the environment, as for every command.
+
+    Args:
+        broker: `sqlite:PATH`, `kafka://HOST:PORT` or `kafka://HOST:PORT/PIPELINE`; by default what
+            STREAM_ML_BROKER says.
+        pipeline: whose topics they are, where the address does not name it.
+        isolation: of a cluster, whether to read what transactions have committed, or also what
+            they are about to: milliseconds sooner, and maybe never true.
+
+    Raises:
+        UsageError: the address or another setting is wrong.
+        LogError: there is no such log, or it cannot be reached.
+    """
+    settings = Settings.load({"broker": broker})
+    return open_log(settings, None if pipeline is None else pipeline.name, isolation=isolation)
+
+
+def open_log(
+    settings: Settings, pipeline: str | None, *, isolation: Isolation = "committed"
+) -> Log:
+    """The log that is set, which must be there; see `connect`."""
+    if settings.on_kafka:
+        # Who has no cluster need not wait for its client to be loaded.
+        from stream_ml.shell.kafka.client import KafkaLog  # noqa: PLC0415
+
+        return KafkaLog(settings.cluster(pipeline), isolation=isolation)
+    if not Path(settings.path).exists():
+        raise LogError(
+            f"{settings.path}: expected a log, given no file; name another with --broker, or make "
+            "one with `stream-ml up` or `stream-ml demo`"
+        )
+    return SqliteLog.open(settings.path)
 
 
 class Publisher:
-    """Publishes events and labels that their pipeline can read.
+    """Publishes events and labels that their pipeline can read; a context manager.
+
+    `publish_event` waits until the log has the event, and says where it lies. `post_event` does
+    not wait, which is ten times as fast on a cluster; that all was taken is known when `flush`
+    returns, or when the `with` block is left without an error.
 
     Args:
         log: where they go.
@@ -66,6 +130,43 @@ class Publisher:
         """Publish one label, and return where it lies; raises as `publish_event` does."""
         return self.send([self.check("labels", _encoded(members))])[0]
 
+    def post_event(self, members: Mapping[str, Any]) -> None:
+        """Publish one event soon; it is taken when `flush` returns.
+
+        Raises:
+            BadRecord: the pipeline would refuse it; it was not published.
+            LogError: the log did not take it, or something that was posted before.
+        """
+        self._log.post([self.check("events", _encoded(members))])
+
+    def post_label(self, members: Mapping[str, Any]) -> None:
+        """Publish one label soon; raises as `post_event` does."""
+        self._log.post([self.check("labels", _encoded(members))])
+
+    def flush(self) -> None:
+        """Wait until all that was posted is taken.
+
+        Raises:
+            LogError: some of it was not; it says how many records, and why.
+        """
+        self._log.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.flush()
+        except LogError as lost:
+            if error is None:
+                raise
+            error.add_note(str(lost))  # what went wrong first is what to look at first
+
     def check(self, topic: str, value: bytes) -> Output:
         """The record to send, once it is known to be one of `events` or `labels`.
 
@@ -79,7 +180,12 @@ class Publisher:
         return Output(topic, key.encode(), value)
 
     def send(self, outputs: Sequence[Output]) -> list[Record]:
-        """Publish what was checked, all of it or nothing, and return where each one lies."""
+        """Publish what was checked, and return where each one lies.
+
+        Raises:
+            NotAcknowledged: of some nobody knows whether they were taken.
+            LogError: the log did not take any.
+        """
         return self._log.append(outputs)
 
 
@@ -94,33 +200,44 @@ def _encoded(members: Mapping[str, Any]) -> bytes:
         raise BadRecord("not_json", "$", f"expected what JSON can hold: {error}") from None
 
 
-def follow(
-    log: Log, topic: str, *, from_end: bool = False, stop: Stop | None = None
-) -> Iterator[list[Record]]:
+def read_on(
+    log: Log,
+    topic: str,
+    *,
+    from_end: bool = False,
+    since_ms: int | None = None,
+    follow: bool = False,
+    stop: Stop | None = None,
+) -> Generator[list[Record]]:
     """The records of a topic in batches, each in the order in which the log took them in.
 
     Args:
         log: where they lie.
         topic: whose they are.
         from_end: leave out what lies there already.
-        stop: go on with what comes until asked to stop; without it, end where the log does.
+        since_ms: leave out what cannot be about events of this time or later.
+        follow: go on with what comes; without it, end where the log does.
+        stop: go on with what comes until asked to stop.
     """
     partitions = range(log.partitions[topic])
-    place = log.end_offset if from_end else log.first_offset
-    at = [place(topic, partition) for partition in partitions]
-    backoff = Backoff()
-    while stop is None or not stop.asked:
-        version = log.version()
-        read = [log.read(topic, partition, at[partition], READ_RECORDS) for partition in partitions]
-        if any(read):
-            backoff.reset()
-            for records in filter(None, read):
-                at[records[0].partition] = records[-1].offset + 1
-            yield list(heapq.merge(*read, key=lambda record: record.append_ms))
-        elif stop is None:
-            return
-        elif log.version() == version:
-            stop.wait(backoff.next())
+    goes_on = follow or stop is not None
+    ends = {} if goes_on else {p: log.end_offset(topic, p) for p in partitions}
+    begin = {p: _start(log, topic, p, from_end, since_ms) for p in partitions}
+    with closing(log.tail(topic, begin)) as tail:
+        while goes_on or not tail.reached(ends):
+            records = tail.poll(WAIT_S)
+            if records:
+                yield records
+            if stop is not None and stop.asked:
+                return
+
+
+def _start(log: Log, topic: str, partition: int, from_end: bool, since_ms: int | None) -> int:
+    if from_end:
+        return log.end_offset(topic, partition)
+    if since_ms is None or since_ms <= AHEAD_MS:
+        return log.first_offset(topic, partition)
+    return log.offset_at(topic, partition, since_ms - AHEAD_MS)
 
 
 def predictions(
@@ -129,16 +246,18 @@ def predictions(
     from_end: bool = False,
     since_ms: int | None = None,
     key: str | None = None,
+    follow: bool = False,
     stop: Stop | None = None,
 ) -> Iterator[Prediction]:
-    """The predictions on a log, one by one.
+    """The predictions on a log, one by one; closing the iterator lets go of what it holds.
 
     Args:
         log: where they lie.
         from_end: only those that come from now on.
         since_ms: only those about events of this time or later.
         key: only those of this entity.
-        stop: go on with those that come until asked to stop; without it, end where the log does.
+        follow: go on with those that come; without it, end where the log does.
+        stop: go on with those that come until asked to stop.
 
     >>> from stream_ml.examples.cards import cards, transactions
     >>> from stream_ml.testing import Driver
@@ -147,8 +266,11 @@ def predictions(
     ...     len(list(predictions(driver.log)))
     100
     """
-    for records in follow(log, "predictions", from_end=from_end, stop=stop):
-        for record in records:
+    batches = read_on(
+        log, "predictions", from_end=from_end, since_ms=since_ms, follow=follow, stop=stop
+    )
+    with closing(batches):
+        for record in chain.from_iterable(batches):
             prediction = decode_prediction(record.value)
             if key is not None and prediction.key != key:
                 continue

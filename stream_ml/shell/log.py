@@ -45,7 +45,7 @@ No log promises:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -54,8 +54,10 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Output, Record
 
-__all__ = ["Log", "Place", "Session", "Tail", "WorkerLog"]
+__all__ = ["Isolation", "Log", "Place", "Session", "Tail", "WorkerLog"]
 
+# Whether a reader sees what transactions have committed, or all that is written.
+Isolation = Literal["committed", "uncommitted"]
 # A partition of a topic.
 Place = tuple[str, int]
 
@@ -75,8 +77,8 @@ class Log(Protocol):
 
         Raises:
             UnknownTopic: an output is for a topic that the log does not have.
-            LogError: they could not be appended, `LogFull` and `LogLocked` among the reasons; where
-                some were, it says how many were not.
+            NotAcknowledged: some of them may not have been appended; it says which were.
+            LogError: they could not be appended, `LogFull` and `LogLocked` among the reasons.
         """
 
     def post(self, outputs: Sequence[Output]) -> None:
@@ -93,7 +95,7 @@ class Log(Protocol):
         """Returns when all that was posted is acknowledged.
 
         Raises:
-            LogError: some of it was not; it says how many records, and why.
+            NotAcknowledged: some of it was not; it says how many records, and why.
         """
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Answer, ModelRef, Prediction, ServingSet
+    from stream_ml.records import Answer, ModelRef, Prediction, Record, ServingSet
     from stream_ml.shell.log import Log
 
 __all__ = ["TOLERANCE", "Again", "Reproduced", "find", "reproduce", "sample"]
@@ -99,15 +99,24 @@ def sample(log: Log, count: int, seed: int) -> list[Prediction]:
         if (end := log.end_offset("predictions", partition))
     ]
     total = sum(len(offsets) for _, offsets in places)
-    drawn = random.Random(seed).sample(range(total), min(count, total))  # noqa: S311 - a sample
-    found = []
-    for at in sorted(drawn):
-        for partition, offsets in places:
-            if at < len(offsets):
-                found += log.read("predictions", partition, offsets[at], 1)
-                break
-            at -= len(offsets)  # noqa: PLW2901 - a place within the next partition
-    return [decode_prediction(record.value) for record in found]
+    world = random.Random(seed)  # noqa: S311 - a sample
+    found: dict[tuple[int, int], Record] = {}
+    draw = count
+    while True:
+        for at in sorted(world.sample(range(total), min(draw, total))):
+            for partition, offsets in places:
+                if at < len(offsets):
+                    for record in log.read("predictions", partition, offsets[at], 1):
+                        found[partition, record.offset] = record
+                    break
+                at -= len(offsets)  # noqa: PLW2901 - a place within the next partition
+        if len(found) >= count or draw >= total:
+            break
+        draw *= 4  # offsets have gaps, so of some draws the same record came
+    chosen = list(found.values())
+    if len(chosen) > count:
+        chosen = world.sample(chosen, count)
+    return [decode_prediction(record.value) for record in chosen]
 
 
 def reproduce(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -142,7 +143,7 @@ def test_what_must_be_there(cli: Cli, log: SqliteLog) -> None:
         "stream-ml: publish: expected a file absent.jsonl, given none of that name\n",
     )
     assert elsewhere.code == 3
-    assert "publish: expected a log at other, given no file" in elsewhere.err
+    assert "other: expected a log, given no file" in elsewhere.err
     assert log.end_offset("events", 0) == 0
 
 
@@ -242,30 +243,20 @@ def test_no_time(cli: Cli) -> None:
     assert "expected a time such as 2013-05-01T12:00Z or UTC milliseconds, given 'noon'" in ran.err
 
 
-class _Works(Stop):
-    """Lets the worker work instead of waiting."""
-
-    runner: Runner
-
-    def wait(self, seconds: float | None, handle: int | None = None) -> bool:
-        assert seconds is not None
-        assert handle is None
-        return bool(self.runner.run())
-
-
 def test_following_from_python() -> None:
     """An iterator gives typed records as they come, until it is asked to stop."""
     event = b'{"event_id":"z","ts":1700000020000,"user":"u","x":1}'
     with (
         SqliteLog.create(MEMORY, partitions=2) as log,
         Runner(log, toy, b"key") as runner,
-        _Works() as stop,
+        Stop() as stop,
     ):
-        stop.runner = runner
         log.append(outputs(20))
         runner.run()
+        following = predictions(log, stop=stop)
+        assert len(list(islice(following, 20))) == 20
         log.append([Output("events", b"u", event)])
-        following = predictions(log, from_end=True, stop=stop)
+        runner.run()
 
         later = next(following)
         stop.ask()

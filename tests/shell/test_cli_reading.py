@@ -184,8 +184,8 @@ def test_a_log_that_is_not_there(cli: Cli, tmp_path: Path, command: str) -> None
 
     assert (ran.code, ran.out) == (3, "")
     assert ran.err == (
-        f"stream-ml: {command}: expected a log at stream_ml.sqlite, given no file; name another "
-        "with --broker sqlite:PATH, or make one with `stream-ml up` or `stream-ml demo`\n"
+        "stream-ml: stream_ml.sqlite: expected a log, given no file; name another with --broker, "
+        "or make one with `stream-ml up` or `stream-ml demo`\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -276,9 +276,13 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("key", None, "stream_ml.sqlite.key, made on first use"),
         ("checkpoint_examples", 64, "STREAM_ML_CHECKPOINT_EXAMPLES"),
         ("checkpoint_seconds", 60.0, "default"),
+        ("commit_seconds", 0.1, "default"),
         ("keyring", None, "default"),
         ("operator", "local", "default"),
         ("operator_key", None, "default"),
+        ("tls_ca", None, "default"),
+        ("sasl", None, "default"),
+        ("password", None, "default"),
     ]
     assert all(each["meaning"] and each["expected"] for each in found)
 
@@ -296,6 +300,19 @@ def test_config_never_shows_the_key(
     assert file.read_text().strip() not in beside
     assert "    from    STREAM_ML_KEY" in given.splitlines()
     assert "abab" not in given
+
+
+def test_config_of_a_cluster(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no key beside a cluster, and no password is shown."""
+    monkeypatch.setenv("STREAM_ML_SASL", "SCRAM-SHA-512:ana")
+    monkeypatch.setenv("STREAM_ML_PASSWORD", "hunter2")
+
+    ran = cli("config", "--broker", "kafka://10.0.0.1:9092/shop")
+
+    assert "broker = kafka://10.0.0.1:9092/shop" in ran.out
+    assert "    from    nowhere: a cluster's workers need it set" in ran.out.splitlines()
+    assert "sasl = SCRAM-SHA-512:ana" in ran.out
+    assert "hunter2" not in ran.out
 
 
 def test_config_names_operators_and_no_key(

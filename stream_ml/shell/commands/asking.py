@@ -34,7 +34,7 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
         CommandRefused: it was refused.
         NoAnswer: it was not answered in time.
     """
-    with existing_log(settings, kind) as log:
+    with existing_log(settings) as log:
         command = records.Command(
             command_id=arguments.id or str(uuid.uuid4()),
             kind=kind,

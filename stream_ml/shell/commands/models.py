@@ -36,7 +36,7 @@ DECISIONS = 10
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the serving set and the last decisions."""
-    with existing_log(settings, "models") as log:
+    with existing_log(settings) as log:
         key = settings.verifying_key(settings.path)
         registry = read_registry(log, key, arguments.decisions)
         shown = _shown(log, registry)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_prediction
-from stream_ml.shell.client import follow
+from stream_ml.shell.client import read_on
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import NOTHING, instant, moment, write
 from stream_ml.shell.commands.reading import existing_log
@@ -27,17 +27,18 @@ BEGINNING, END = "beginning", "end"
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print predictions, those to come as well if they are to be followed."""
     start = arguments.start or (END if arguments.follow else BEGINNING)
-    since_ms = start if isinstance(start, int) else -1
+    since_ms = start if isinstance(start, int) else None
     with ExitStack() as held:
-        log = held.enter_context(existing_log(settings, "predictions"))
+        log = held.enter_context(existing_log(settings, isolation=arguments.isolation))
         stop = held.enter_context(Stop()) if arguments.follow else None
+        batches = read_on(log, "predictions", from_end=start == END, since_ms=since_ms, stop=stop)
         as_json = arguments.format == "json"
-        for records in follow(log, "predictions", from_end=start == END, stop=stop):
+        for records in held.enter_context(closing(batches)):
             for record in records:
                 prediction = decode_prediction(record.value)
-                if prediction.ts < since_ms or arguments.key not in {None, prediction.key}:
-                    continue
-                write((record.value or b"").decode() if as_json else _line(prediction))
+                about = since_ms is None or prediction.ts >= since_ms
+                if about and arguments.key in {None, prediction.key}:
+                    write((record.value or b"").decode() if as_json else _line(prediction))
             sys.stdout.flush()
 
 
@@ -69,6 +70,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "end)",
     )
     parser.add_argument("--key", metavar="KEY", help="only those of this entity")
+    parser.add_argument(
+        "--isolation",
+        choices=("committed", "uncommitted"),
+        default="committed",
+        help="on Kafka: each prediction exactly once, as soon as its worker commits (the default), "
+        "or within milliseconds, with some twice if a worker dies",
+    )
 
 
 COMMAND = Command(
@@ -81,6 +89,11 @@ COMMAND = Command(
     ),
     examples=(
         Example("stream-ml predictions --follow", "as they are made"),
+        Example(
+            "stream-ml --broker kafka://10.0.0.1:9092/shop predictions --follow "
+            "--isolation uncommitted",
+            "from a cluster, without its pipeline's declaration, as soon as can be",
+        ),
         Example(
             "stream-ml predictions --from 2013-05-01 --key JFK --format json",
             "one entity's from May on, as JSON lines",

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.codec import RECORD_BYTES_MAX
-from stream_ml.errors import BadRecord, StreamMLError, UsageError
+from stream_ml.errors import BadRecord, NotAcknowledged, StreamMLError, UsageError
 from stream_ml.shell.client import Publisher
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import counted, write_json
@@ -26,9 +26,9 @@ from stream_ml.shell.progress import duration
 from stream_ml.shell.stopping import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from stream_ml.records import Output, Record
+    from stream_ml.records import Output
     from stream_ml.shell.lines import Line
     from stream_ml.shell.settings import Settings
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
             raise UsageError(f"publish: expected a file {file}, given none of that name")
     with ExitStack() as held:
         stop = held.enter_context(Stop())
-        publisher = Publisher(held.enter_context(existing_log(settings, "publish")), pipeline)
+        publisher = Publisher(held.enter_context(existing_log(settings)), pipeline)
         report = None
         if arguments.report is not None:
             report = held.enter_context(arguments.report.open("wb"))
@@ -88,6 +88,7 @@ class _Delivery:
     report: IO[bytes] | None
     strict: bool
     taken: int = 0
+    unacknowledged: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     started: float = field(default_factory=time.monotonic)
 
@@ -112,9 +113,18 @@ class _Delivery:
         seconds = time.monotonic() - self.started
         if as_json:
             by_reason = dict(sorted(self.refused.items()))
-            write_json({self.topic: self.taken, "refused": by_reason, "seconds": seconds})
+            write_json(
+                {
+                    self.topic: self.taken,
+                    "refused": by_reason,
+                    "unacknowledged": self.unacknowledged,
+                    "seconds": seconds,
+                }
+            )
             return
         refused = f"; refused: {counted(self.refused)}" if self.refused else ""
+        if self.unacknowledged:
+            refused += f"; not acknowledged: {self.unacknowledged:,}"
         rate = f"{self.taken / seconds:,.0f}/s" if seconds else "at once"
         sys.stderr.write(
             f"published {self.taken:,} {self.topic} in {duration(seconds)}, {rate}{refused}\n"
@@ -132,11 +142,23 @@ class _Delivery:
         self._report(file, number, {"refused": error.reason, "path": error.path})
 
     def _send(self, file: str, good: list[tuple[int, Output]]) -> None:
-        placed: list[Record] = self.publisher.send([output for _, output in good])
-        self.taken += len(placed)
-        for (number, _), record in zip(good, placed, strict=True):
-            place = {"partition": record.partition, "offset": record.offset}
-            self._report(file, number, place)
+        try:
+            placed = self.publisher.send([output for _, output in good])
+        except NotAcknowledged as error:
+            self._taken(file, good, error.places)
+            raise
+        self._taken(file, good, [(record.partition, record.offset) for record in placed])
+
+    def _taken(
+        self, file: str, good: list[tuple[int, Output]], places: Sequence[tuple[int, int] | None]
+    ) -> None:
+        for (number, _), place in zip(good, places, strict=True):
+            if place is None:
+                self.unacknowledged += 1
+                self._report(file, number, {"unacknowledged": True})
+            else:
+                self.taken += 1
+                self._report(file, number, {"partition": place[0], "offset": place[1]})
         if self.report is not None:
             self.report.flush()
 
@@ -180,7 +202,8 @@ COMMAND = Command(
         "is sent; a bad one is named on standard error with its line, reason and path, and the\n"
         "rest goes on (exit code 1 at the end). From a pipe lines are published within 50 ms.\n"
         "Stopped by Ctrl-C or SIGTERM, it sends what it has read; what the report says was taken\n"
-        "was taken."
+        "was taken. On Kafka all replicas have it then; what they do not acknowledge within 30 s\n"
+        "ends it with exit code 3, and how many records that were."
     ),
     examples=(
         Example(
@@ -188,8 +211,9 @@ COMMAND = Command(
             "a file, with a report on every line",
         ),
         Example(
-            "tail -f paid.jsonl | stream-ml --pipeline shop:fraud publish labels -",
-            "labels as they become known",
+            "tail -f paid.jsonl | stream-ml --pipeline shop:fraud --broker kafka://10.0.0.1:9092 "
+            "publish labels -",
+            "labels as they become known, to a cluster",
         ),
         Example(
             "stream-ml --pipeline shop:fraud publish events may.jsonl --rate 200 --strict",

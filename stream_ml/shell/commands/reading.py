@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stream_ml.codec import decode_decision
-from stream_ml.errors import BadRecord, LogError
+from stream_ml.errors import BadRecord
+from stream_ml.shell.client import open_log
+from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.replay import read_all
-from stream_ml.shell.sqlite_log import SqliteLog
 
 if TYPE_CHECKING:
     from stream_ml.records import Decision, Record
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log import Isolation, Log
     from stream_ml.shell.settings import Settings
 
 __all__ = [
@@ -33,19 +33,21 @@ __all__ = [
 EVALUATIONS = 200
 
 
-def existing_log(settings: Settings, command: str) -> SqliteLog:
-    """The log that is set, which must be there: reading makes none.
+def existing_log(settings: Settings, *, isolation: Isolation = "committed") -> Log:
+    """The log that is set, in a file or on a cluster, which must be there: reading makes none.
+
+    Args:
+        settings: say where.
+        isolation: what readers see of transactions; the embedded log's are all committed.
 
     Raises:
         LogError: it is not.
+        UsageError: it is on a cluster, and the pipeline's name is not known.
     """
-    path = settings.path
-    if not Path(path).exists():
-        raise LogError(
-            f"{command}: expected a log at {path}, given no file; name another with "
-            "--broker sqlite:PATH, or make one with `stream-ml up` or `stream-ml demo`"
-        )
-    return SqliteLog.open(path)
+    name = None
+    if settings.on_kafka and settings.pipeline is not None:
+        name = load_pipeline(settings.pipeline).name
+    return open_log(settings, name, isolation=isolation)
 
 
 def is_empty(log: Log) -> bool:
@@ -129,15 +131,27 @@ def last_records(log: Log, topic: str, count: int) -> list[Record]:
     """Up to so many of the last records of a topic's each partition."""
     records = []
     for partition in range(log.partitions[topic]):
-        end = log.end_offset(topic, partition)
-        start = max(log.first_offset(topic, partition), end - count)
-        records += log.read(topic, partition, start, count)
+        first, end = log.first_offset(topic, partition), log.end_offset(topic, partition)
+        reach = count
+        found = _span(log, topic, partition, max(first, end - reach), end)
+        # Offsets have gaps, so it may be further back than it seems.
+        while len(found) < count and end - reach > first:
+            reach *= 8
+            found = _span(log, topic, partition, max(first, end - reach), end)
+        records += found[-count:]
     return records
+
+
+def _span(log: Log, topic: str, partition: int, start: int, end: int) -> list[Record]:
+    """The records between two offsets."""
+    found: list[Record] = []
+    while start < end and (records := log.read(topic, partition, start, end - start)):
+        found += (record for record in records if record.offset < end)
+        start = records[-1].offset + 1
+    return found
 
 
 def piece(log: Log, task: str) -> dict[str, Any]:
     """The state of a task that belongs to no key; empty before its first checkpoint."""
-    for name, value in log.state(task):
-        if not name:
-            return dict(orjson.loads(value))
-    return {}
+    value = log.piece(task, "")
+    return {} if value is None else dict(orjson.loads(value))

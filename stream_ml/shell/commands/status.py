@@ -39,16 +39,23 @@ INPUTS = {
     "evaluate": ("examples", "models", "commands"),
 }
 DAY_MS = 86_400_000
+# A cluster puts marks of transactions between records; of a great lag they are a small part.
+COUNTED_MAX = 100
+CHECKPOINTED = (
+    "counts and times are those of each task's last checkpoint, half a minute old at most while "
+    "its worker runs; positions are of now"
+)
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print how the pipeline on the log is getting on."""
-    with existing_log(settings, "status") as log:
+    with existing_log(settings) as log:
         key = settings.verifying_key(settings.path)
         mode = None
         if settings.pipeline is not None:
             mode = load_pipeline(settings.pipeline).promotion.mode
         shown = {"log": settings.path, "empty": is_empty(log), "mode": mode, **_shown(log, key)}
+        shown["notes"] = _notes(settings, shown["notes"])
     if arguments.format == "json":
         write_json(shown)
     elif shown["empty"]:
@@ -85,6 +92,10 @@ def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
     }
 
 
+def _notes(settings: Settings, noted: list[str]) -> list[str]:
+    return [*noted, CHECKPOINTED] if settings.on_kafka else noted
+
+
 def _stages(log: Log) -> Iterator[dict[str, Any]]:
     for stage, topics in INPUTS.items():
         for number in range(log.partitions[topics[0]]):
@@ -100,8 +111,17 @@ def _stages(log: Log) -> Iterator[dict[str, Any]]:
                     "partition": number,
                     "position": position,
                     "end": end,
-                    "lag": end - position,
+                    "lag": _lag(log, topic, number, position, end),
                 }
+
+
+def _lag(log: Log, topic: str, partition: int, position: int, end: int) -> int:
+    """How many records wait: a few are counted, for between offsets there may be none."""
+    lag = max(0, end - position)
+    if 0 < lag <= COUNTED_MAX:
+        waiting = log.read(topic, partition, position, COUNTED_MAX)
+        return sum(record.offset < end for record in waiting)
+    return lag
 
 
 def _decision(decision: Decision | None) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
@@ -41,7 +41,7 @@ from kafka.errors import (
     UnknownTopicOrPartitionError,
 )
 
-from stream_ml.errors import LogError, UnknownTopic
+from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
 from stream_ml.shell.kafka.changelog import MARKER
 from stream_ml.shell.kafka.records import origin_headers, to_records
@@ -58,11 +58,10 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Output
     from stream_ml.shell.kafka.cluster import Cluster
-    from stream_ml.shell.log import Place
+    from stream_ml.shell.log import Isolation, Place
 
-__all__ = ["ISOLATIONS", "Isolation", "KafkaLog"]
+__all__ = ["KafkaLog"]
 
-Isolation = Literal["committed", "uncommitted"]
 ISOLATIONS: Mapping[Isolation, str] = MappingProxyType(
     {"committed": "read_committed", "uncommitted": "read_uncommitted"}
 )
@@ -156,13 +155,11 @@ class KafkaLog(Log):
         """Appends `outputs` and waits until all are acknowledged; see `log.Log.append`."""
         self.flush()
         futures = self._send(outputs)
-        self.flush()
+        self.flush(futures)
+        placed = [future.value for future in futures]
         return [
-            Record(output.topic, placed.partition, placed.offset, output.key, output.value, ms)
-            for output, placed, ms in (
-                (output, future.value, future.value.timestamp)
-                for output, future in zip(outputs, futures, strict=True)
-            )
+            Record(output.topic, at.partition, at.offset, output.key, output.value, at.timestamp)
+            for output, at in zip(outputs, placed, strict=True)
         ]
 
     def post(self, outputs: Sequence[Output]) -> None:
@@ -171,8 +168,12 @@ class KafkaLog(Log):
         if self._failed:
             self.flush()
 
-    def flush(self) -> None:
-        """Waits until all that was posted is acknowledged; see `log.Log.flush`."""
+    def flush(self, futures: Sequence[FutureRecordMetadata] = ()) -> None:
+        """Waits until all that was posted is acknowledged; see `log.Log.flush`.
+
+        Args:
+            futures: of the records whose places an error should tell.
+        """
         self._settle()
         failed, self._failed = self._failed, Counter()
         if not failed:
@@ -180,9 +181,13 @@ class KafkaLog(Log):
         # Its sequence numbers have a hole, which brokers would refuse.
         self._drop_producer()
         reasons = "; ".join(f"{reason} ({count:,})" for reason, count in failed.most_common())
-        raise LogError(
+        raise NotAcknowledged(
             f"{self._cluster.bootstrap}: expected every record to be acknowledged, given "
-            f"{failed.total():,} that were not: {reasons}"
+            f"{failed.total():,} that were not: {reasons}",
+            [
+                (each.value.partition, each.value.offset) if _arrived(each) else None
+                for each in futures
+            ],
         )
 
     def _send(self, outputs: Sequence[Output]) -> list[FutureRecordMetadata]:
@@ -234,7 +239,7 @@ class KafkaLog(Log):
         for future in self._pending:
             if not future.is_done:
                 self._failed[f"no answer within {DELIVERY_S + self._timeout_s:g} s"] += 1
-            elif future.failed():
+            elif not _arrived(future):
                 self._failed[_reason(future.exception)] += 1
         self._pending, self._pending_bytes = [], 0
 
@@ -556,6 +561,10 @@ class _Partitions(dict[str, int]):
             f"{self._cluster.bootstrap}: expected a topic {self._cluster.topic(topic)}, given none "
             f"that we may see; {APPLY}"
         )
+
+
+def _arrived(future: FutureRecordMetadata) -> bool:
+    return bool(future.is_done and not future.failed())
 
 
 def _reason(error: BaseException | None) -> str:

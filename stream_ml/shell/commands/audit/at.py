@@ -23,7 +23,7 @@ EVENTS, LOG = "events", "log"
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decision by which something served then."""
-    found, notes = read_entries(settings, "audit at")
+    found, notes = read_entries(settings)
     by = served_at(found, arguments.time, by_log=arguments.clock == LOG)
     if arguments.format == "json":
         decision = None if by is None else as_members(by)

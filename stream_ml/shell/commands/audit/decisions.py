@@ -18,7 +18,7 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print all of them, the oldest first."""
-    found, notes = read_entries(settings, "audit log")
+    found, notes = read_entries(settings)
     if arguments.format == "json":
         write_json({"decisions": [as_members(each) for each in found], "notes": notes})
         return

@@ -20,7 +20,7 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decisions that changed what it is, or speak of it."""
-    found, notes = read_entries(settings, "audit model")
+    found, notes = read_entries(settings)
     name = arguments.model
     chosen = list(about(found, name))
     if arguments.format == "json":

@@ -30,12 +30,13 @@ SHOWN = 10
 def run(arguments: argparse.Namespace, settings: Settings) -> None:
     """Make predictions again, and fail if one is not what was logged."""
     pipeline = pipeline_of(settings, "audit reproduce")
-    with existing_log(settings, "audit reproduce") as log:
+    with existing_log(settings) as log:
         key = settings.verifying_key(settings.path)
         if key is None:
+            where = "" if settings.on_kafka else f" in {key_file(settings.path)}"
             raise UsageError(
-                f"audit reproduce: expected the key that snapshots are signed with in "
-                f"{key_file(settings.path)}, given none; set {SETTINGS['key'].variable}"
+                f"audit reproduce: expected the key that snapshots are signed with{where}, given "
+                f"none; set {SETTINGS['key'].variable}"
             )
         chosen = _chosen(arguments, log)
         done = reproduce(log, pipeline, key, chosen)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.shell.audit import entries
 from stream_ml.shell.commands.output import aligned, moment
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.replay import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,12 +22,14 @@ HEAD = ["decision", "at", "kind", "by", "champion", "reason"]
 UNCHECKED = "signatures were not checked: no key is set, and none lies by the log"
 
 
-def read_entries(settings: Settings, command: str) -> tuple[list[Entry], list[str]]:
+def read_entries(settings: Settings) -> tuple[list[Entry], list[str]]:
     """All decisions that can be believed, and what a reader should know of the others."""
-    with existing_log(settings, command) as log:
+    with existing_log(settings) as log:
         key = settings.verifying_key(settings.path)
         found = list(entries(log, key))
-        refused = log.end_offset("registry", 0) - len(found)
+        # More than were decided, or fewer: offsets have gaps, and tell nothing.
+        decided = max((entry.decision.number + 1 for entry in found), default=0)
+        refused = max(decided, sum(1 for _ in read_all(log, "registry"))) - len(found)
     notes = [] if key is not None else [UNCHECKED]
     if refused:
         notes.append(

@@ -22,7 +22,7 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Go through the registry, and fail at the first record that is not as it was written."""
-    with existing_log(settings, "audit verify") as log:
+    with existing_log(settings) as log:
         verdict = verify(log, settings.verifying_key(settings.path))
     if arguments.format == "json":
         write_json(asdict(verdict))
