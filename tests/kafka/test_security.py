@@ -7,17 +7,20 @@ import gc
 import subprocess
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from stream_ml.errors import LogError, UsageError
+from stream_ml.examples.cards import transactions
 from stream_ml.shell.kafka import admin as admin_module
 from stream_ml.shell.kafka.admin import Plan, apply, plan
 from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.kafka.security import async_options, client_options
 from tests.kafka_broker import a_name
+from tests.shell.processes import Ended, Terminal
 from tools.kafka.broker import HOST, Broker
 
 if TYPE_CHECKING:
@@ -160,6 +163,48 @@ def test_whoever_is_not_what_they_say_is_not_let_in(
         ):
             plan(secured.cluster(security))
         gc.collect()
+
+
+def jsonl(records: list[dict[str, Any]]) -> bytes:
+    """Lines to publish."""
+    return b"".join(orjson.dumps(record) + b"\n" for record in records)
+
+
+def test_the_whole_loop_runs_over_tls_with_scram(secured: Secured, tmp_path: Path) -> None:
+    """Topics, workers of every stage, publishers and readers: settings are all that it takes."""
+    variables = {
+        "STREAM_ML_BROKER": f"kafka://{secured.broker.address}",
+        "STREAM_ML_PIPELINE": "stream_ml.examples.cards:cards",
+        "STREAM_ML_KEY": "5a" * 32,
+        "STREAM_ML_TLS_CA": str(secured.ca_file),
+        "STREAM_ML_SASL": "SCRAM-SHA-512:ana",
+        "STREAM_ML_PASSWORD": SECRET,
+    }
+
+    def terminal(*arguments: str) -> Terminal:
+        return Terminal(*arguments, folder=tmp_path, **variables)
+
+    def run(*arguments: str, given: bytes = b"") -> Ended:
+        with terminal(*arguments) as command:
+            if given:
+                command.write(given)
+            return command.ended()
+
+    # The learners publish after 500 examples; labels are known 1,000 events later.
+    events, labels = transactions(1_700, seed=1)
+    applied = run("topics", "apply", "--partitions", "2")
+    assert (applied.code, applied.err) == (0, "")
+    with terminal("up", "--predict", "2") as workers:
+        assert run("publish", "events", "-", given=jsonl(events)).code == 0
+        assert run("publish", "labels", "-", given=jsonl(labels)).code == 0
+        workers.line_with("model logistic@500")
+        assert workers.stopped().code == 0
+
+    told = run("predictions", "--format", "json")
+    assert sorted(orjson.loads(line)["event_id"] for line in told.out.splitlines()) == sorted(
+        event["event_id"] for event in events
+    )
+    assert run("audit", "verify").code == 0
 
 
 @pytest.mark.parametrize(("file", "why"), [("absent.pem", "No such file"), ("empty.pem", "")])
