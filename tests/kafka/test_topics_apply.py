@@ -22,6 +22,7 @@ from tools.kafka.broker import HOST, free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from stream_ml.topics import Topic
 
@@ -273,6 +274,30 @@ def test_a_wrong_use_is_told(
 
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
+
+
+LONG = """
+import dataclasses
+import stream_ml as sml
+from stream_ml.examples.cards import cards
+patient = dataclasses.replace(cards, name={name!r}, label=sml.Label(bool, horizon="12d"))
+"""
+
+
+def test_a_declared_horizon_is_held_against_what_is_kept(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A pipeline whose labels outlast the predictions on the log is refused, and no topic made."""
+    (tmp_path / "outlasting.py").write_text(LONG.format(name=cluster.pipeline))
+    monkeypatch.syspath_prepend(tmp_path)
+    declared = ("--broker", f"kafka://{cluster.bootstrap}", "--pipeline", "outlasting:patient")
+
+    assert main([*declared, "topics", "apply"]) == 2
+
+    refused = capsys.readouterr().err
+    assert "topics apply: refused, and nothing was changed" in refused
+    assert f"predictions:retention_ms: expected at least {15 * DAY_MS}" in refused
+    assert partitions(cluster) == dict.fromkeys(catalogue(), 0)
 
 
 # --- comparing, without a broker --------------------------------------------------------------

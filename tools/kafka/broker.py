@@ -94,9 +94,14 @@ class BrokerError(Exception):
 # --- what it is made of -----------------------------------------------------------------------
 
 
-def missing() -> list[str]:
-    """The commands that are needed and not there."""
-    return [command for command in ("java", "mvn") if shutil.which(command) is None]
+def missing(home: Path = HOME) -> list[str]:
+    """The commands that are needed and not there; once the jars are, Maven is not needed."""
+    needed = ["java"] if _folder(home).is_dir() else ["java", "mvn"]
+    return [command for command in needed if shutil.which(command) is None]
+
+
+def _folder(home: Path) -> Path:
+    return home / f"jars-{VERSION}"
 
 
 def jars(home: Path = HOME) -> Path:
@@ -105,14 +110,15 @@ def jars(home: Path = HOME) -> Path:
     Raises:
         BrokerError: Java or Maven is missing, or the jars cannot be fetched.
     """
-    folder = home / f"jars-{VERSION}"
-    if folder.is_dir():
-        return folder
-    if missing():
+    folder = _folder(home)
+    lacking = missing(home)
+    if lacking:
         raise BrokerError(
             "expected the commands java (17 or newer) and mvn, given no "
-            f"{' and no '.join(missing())}; install a JDK and Apache Maven"
+            f"{' and no '.join(lacking)}; install a JDK and Apache Maven"
         )
+    if folder.is_dir():
+        return folder
     home.mkdir(parents=True, exist_ok=True)
     # Whole or not at all, should two come at once, or one be interrupted.
     with tempfile.TemporaryDirectory(dir=home) as fetched:
@@ -391,7 +397,7 @@ def _start(home: Path, port: int) -> None:
         raise BrokerError(
             f"expected port {port} to be free, given another server there; choose one by PORT="
         )
-    if not (HOME / f"jars-{VERSION}").is_dir():
+    if not _folder(HOME).is_dir():
         print(f"fetching Apache Kafka {VERSION} from Maven Central (43 MB, once)", flush=True)
     broker = Broker(home, port=port)
     broker.start(guarded=False)
