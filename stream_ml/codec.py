@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMANDS",
+    "ID_LENGTH_MAX",
+    "LABEL_BYTES_MAX",
     "EventCodec",
     "LabelCodec",
     "check_prediction",

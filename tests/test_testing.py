@@ -115,7 +115,7 @@ def test_bytes_are_fed_as_they_are() -> None:
             ("events", "missing_field"),
             ("events", "not_an_object"),
             ("events", "not_json"),
-            ("labels", "not_json"),
+            ("labels", "not_utf8"),
         ] == sorted(letters)
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.errors import DeclarationError, Problem
+from stream_ml.errors import DeclarationError, Problem, UsageError
 from stream_ml.features.transforms import Columns, Feature, Scalar
 from stream_ml.features.windows import Buffer, Series, WindowFeature
 from stream_ml.schema import FieldType, brief
@@ -42,6 +42,9 @@ __all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
 
 # About 8 MB of memory per buffer, and a piece of some 3 MB, which a shell stores in chunks.
 WINDOW_EVENTS_MAX = 100_000
+
+# Of longer texts a window keeps a digest as long: else one key could hold all memory there is.
+TEXT_LENGTH_KEPT = 32
 
 # One of three, told apart without a call: a scalar's name and what computes it; or what writes
 # several columns; or the names, slots and fills of window features that follow each other.
@@ -280,7 +283,7 @@ class FeatureState:
     """What the events of one partition have left behind. The header of this module has the rules.
 
     Attributes:
-        overflowed: how many events `window_events_max` has dropped, in this process.
+        overflowed: how many events `window_events_max` has dropped since this was set to 0.
     """
 
     def __init__(self, feature_set: FeatureSet) -> None:
@@ -373,9 +376,11 @@ class FeatureState:
             for place, series in enumerate(scope.series):
                 if series.filters and not series.admits(fields):
                     continue
-                x = series.evaluate(fields, t, ())
+                x: Any = series.evaluate(fields, t, ())
                 if x is None:
                     continue
+                if type(x) is str and len(x) > TEXT_LENGTH_KEPT:
+                    x = _digest(x)
                 buffer = None if buffers is None else buffers[place]
                 if buffer is None:
                     buffer = Buffer(series, entity, t)
@@ -424,12 +429,23 @@ class FeatureState:
         """Take over pieces that `dirty` gave; what they do not name stays as it is.
 
         Raises:
-            ValueError: a piece belongs to another declaration.
+            UsageError: a piece belongs to another declaration.
         """
         for name, piece in items:
             series_id, key, *group = orjson.loads(name)
             if series_id not in self._series:
-                raise ValueError(f"the state's series {series_id} is not in these features")
+                windows = ", ".join(
+                    feature.name
+                    for scope in self._scopes
+                    for series in scope.series
+                    for feature in series.features
+                )
+                raise UsageError(
+                    f"the state that is kept holds the window series {series_id} of key {key!r}, "
+                    f"but the declaration has only {windows or 'none'}: other windows were "
+                    "declared when it was written. Declare them again, or give the pipeline "
+                    "another name, under which it begins anew"
+                )
             number, place = self._series[series_id]
             entity = (key, *group) if group else key
             buffers = self._buffers[number].get(entity)
@@ -462,6 +478,11 @@ class FeatureState:
         if not buffer.changed:
             buffer.changed = True
             self._changed.append(buffer)
+
+
+def _digest(x: str) -> str:
+    """What a window keeps of a long text, of which it only has to know whether it is another."""
+    return "\0" + hashlib.sha256(x.encode()).hexdigest()[:TEXT_LENGTH_KEPT]
 
 
 def _entity(event: Event, by: tuple[str, ...]) -> Any:

@@ -161,7 +161,7 @@ class Runner:
             **{("predictions", p): (task,) for p, task in enumerate(joins)},
             ("examples", 0): (learn, evaluate),
             ("models", 0): (evaluate, self.serving),
-            ("registry", 0): (self.serving,),
+            ("registry", 0): (evaluate, self.serving),
         }
         self._inbox: dict[Place, list[Record]] = {}
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1

@@ -1,5 +1,7 @@
 """Examples, snapshots and commands in, decisions out: the only writer of the registry.
 
+It reads the registry too, for what it has not written there.
+
 Theory of operation:
 
 1. Scores come from the predictions that were made, never from predicting again: the served one,
@@ -32,6 +34,7 @@ import orjson
 from stream_ml.codec import (
     dead_letter,
     decode_command,
+    decode_decision,
     encode,
     encode_decision,
     record_hash,
@@ -78,7 +81,8 @@ STALE_EXAMPLES = 1_000
 # Fewer examples between two refreshes say nothing about divergence.
 DIVERGENCE_EXAMPLES_MIN = 50
 ACTOR = "evaluate"
-# Command ids are remembered so many deep: a command repeated after that would be a new one.
+# Command ids are remembered so many deep; what is older than one forgotten is refused, for it may
+# have been answered.
 ANSWERED_MAX = 10_000
 # What the first decision names as the record before it.
 NO_RECORD = "0" * 64
@@ -128,7 +132,11 @@ class Evaluate:
         self._paused = False
         self._frozen: str | None = None
         self._announced: str | None = None
+        # Command ids that were answered, with the commands' times.
         self._answered: dict[str, int] = {}
+        self._forgotten_ms = -1
+        self._registered = 0
+        self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self._previous = NO_RECORD
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
         self._must_checkpoint = False
@@ -140,13 +148,21 @@ class Evaluate:
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in examples, snapshots or commands."""
         outputs: list[Output] = []
-        folds = {"examples": self._example, "models": self._model, "commands": self._command}
-        fold = folds[records[0].topic]
+        topic = records[0].topic
+        folds = {
+            "examples": self._example,
+            "models": self._model,
+            "commands": self._command,
+            "registry": self._registry,
+        }
+        fold = folds[topic]
         for record in records:
-            self._inputs[record.topic] = record.offset + 1
+            if topic in self._inputs:
+                self._inputs[topic] = record.offset + 1
             try:
                 fold(record, outputs)
             except BadRecord as error:
+                self.counts["refused"] += 1
                 outputs.append(dead_letter(record, "evaluate", error))
         self._must_checkpoint |= bool(outputs)
         return outputs
@@ -160,6 +176,7 @@ class Evaluate:
         prediction, label = example.prediction, example.label
         self._check_slots(prediction)
         self._n += 1
+        self.counts["examples"] += 1
         watermark = self._watermark.advance(example.label_source.partition, example.label_ts)
         self._delays.update(example.label_ts - prediction.ts)
         served = None if prediction.fallback else prediction.prediction
@@ -369,6 +386,7 @@ class Evaluate:
             raise command
         if command.command_id in self._answered:
             return
+        self.counts["commands"] += 1
         serving = self._serving
         if serving is None:
             raise BadRecord("not_ready", "$", "nothing serves yet; send it again once it does")
@@ -380,12 +398,20 @@ class Evaluate:
             decision = self._decide(
                 "refused", command.actor, reason, serving, command_id=command.command_id
             )
-        self._answered[command.command_id] = self._number - 1
+        # An operator's clock that is ahead must not make all later commands too old.
+        self._answered[command.command_id] = min(command.ts, record.append_ms)
         while len(self._answered) > ANSWERED_MAX:
-            del self._answered[next(iter(self._answered))]
+            forgotten = self._answered.pop(next(iter(self._answered)))
+            self._forgotten_ms = max(self._forgotten_ms, forgotten)
+            self.counts["commands_forgotten"] += 1
         outputs.append(decision)
 
     def _check(self, command: Command, serving: ServingSet) -> None:
+        if command.ts <= self._forgotten_ms:
+            raise _Refusal(
+                f"it is of {command.ts}, and of commands up to {self._forgotten_ms} it is known "
+                "no more which were answered; send it anew"
+            )
         operator = self._keyring.operator(command.operator)
         role = "nobody" if operator is None else operator.role
         if command.kind not in ROLES.get(role, ()):
@@ -430,6 +456,17 @@ class Evaluate:
                 f"{report['losses']} lost (the pipeline is gated)"
             )
         return line
+
+    # --- the registry --------------------------------------------------------------------------
+
+    def _registry(self, record: Record, _: list[Output]) -> None:
+        """Look over what lies where this stage alone writes; nobody else refuses a forgery."""
+        decision: Decision = record.memo or decode_decision(record.value, self._key)
+        if decision.number < self._registered:
+            raise BadRecord(
+                "repeated", "$.number", f"expected {self._registered}, given {decision.number}"
+            )
+        self._registered = decision.number + 1
 
     # --- switches ------------------------------------------------------------------------------
 
@@ -533,6 +570,11 @@ class Evaluate:
         """Always: what is learned and judged depends on how the inputs alternated."""
         return True
 
+    @property
+    def held(self) -> dict[str, int]:
+        """What memory is taken up by: instants that wait for lines, and commands answered."""
+        return {"instants_waiting": len(self._waiting), "commands_answered": len(self._answered)}
+
     def must_checkpoint(self) -> bool:
         """When something was written since: a decision must not be made twice."""
         return self._must_checkpoint
@@ -561,6 +603,10 @@ class Evaluate:
             "frozen": self._frozen,
             "announced": self._announced,
             "answered": self._answered,
+            "forgotten_ms": self._forgotten_ms,
+            "registered": self._registered,
+            "counts": self.counts,
+            "held": self.held,
             "previous": self._previous,
             "inputs": self._inputs,
             "versions": self._versions,
@@ -602,3 +648,7 @@ class Evaluate:
         # A line may have been declared since, or be declared no more.
         self._unserved |= rest["unserved"]
         self._inputs = rest["inputs"]
+        # What was written before these were known has none.
+        self._forgotten_ms = rest.get("forgotten_ms", -1)
+        self._registered = rest.get("registered", 0)
+        self.counts |= rest.get("counts", {})

@@ -37,8 +37,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from stream_ml.codec import dead_letter, decode_example, decode_prediction, encode, encode_example
-from stream_ml.errors import BadRecord
+from stream_ml.codec import (
+    ID_LENGTH_MAX,
+    dead_letter,
+    decode_example,
+    decode_prediction,
+    encode,
+    encode_example,
+)
+from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
 from stream_ml.stages.intake import parsed, prediction_in, refuse_future
 from stream_ml.stages.placement import forwarded, misplaced
@@ -55,6 +62,12 @@ __all__ = ["Join"]
 
 # An overflowing join alerts once for so many records dropped, not for each.
 ALERT_EVERY = 10_000
+# An id is labelled once, and again where somebody thinks better of it; more is a mistake. All
+# that wait are one piece of state.
+LABELS_PER_ID_MAX = 16
+# What labels that wait may be long on average, beyond a few.
+LABEL_BYTES_MEAN_MAX = 256
+LABELS_BYTES_MIN = 1 << 20
 # Some 10 MB; a decoded prediction takes three times the memory of its bytes.
 DECODED_MAX = 4_096
 
@@ -101,6 +114,8 @@ class Join:
         self._others: dict[str, list[_Other]] = {}
         self._labels: dict[str, list[_Waiting]] = {}
         self._labels_waiting = 0
+        self._labels_bytes = 0
+        self._labels_bytes_max = max(LABELS_BYTES_MIN, pipeline.pending_max * LABEL_BYTES_MEAN_MAX)
         # By time, for dropping; an id that has been joined meanwhile is passed over.
         self._prediction_times: list[tuple[int, str]] = []
         self._label_times: list[tuple[int, int, str]] = []
@@ -118,6 +133,7 @@ class Join:
             "late": 0,
             "orphan": 0,
             "duplicate_label": 0,
+            "too_many_labels": 0,
             "label_before_event": 0,
             "duplicate_prediction": 0,
             "bad_label": 0,
@@ -366,17 +382,32 @@ class Join:
 
     def _wait(self, record: Record, label: Label, outputs: list[Output]) -> None:
         event_id = label.event_id
+        if len(self._labels.get(event_id, ())) >= LABELS_PER_ID_MAX and not self._replaying:
+            self._overflowed = True
+            raise BadRecord(
+                "too_many_labels",
+                "$.event_id",
+                f"{LABELS_PER_ID_MAX} labels for {event_id!r} wait for its prediction already",
+            )
+        if record.key is not None:
+            record.key = record.key[:ID_LENGTH_MAX]  # as much as a dead letter would show
         waiting = _Waiting(record, label, self._labels_watermark)
         self._changes.grown(f"l{event_id}", new=event_id not in self._labels)
         self._labels.setdefault(event_id, []).append(waiting)
         self._labels_waiting += 1
+        self._labels_bytes += _size(record)
         heapq.heappush(self._label_times, (label.ts, record.offset, event_id))
-        if self._labels_waiting > self._pipeline.pending_max and not self._replaying:
+        self._drop_orphans(outputs)
+        while self._too_many_labels() and not self._replaying:
             while not self._drop_oldest_label(outputs):
                 pass
             self._overflow("labels", outputs)
-        else:
-            self._drop_orphans(outputs)
+
+    def _too_many_labels(self) -> bool:
+        return (
+            self._labels_waiting > self._pipeline.pending_max
+            or self._labels_bytes > self._labels_bytes_max
+        )
 
     def _drop_orphans(self, outputs: list[Output]) -> None:
         bound = min(self._sources) - self._pipeline.lateness_ms - self._pipeline.skew_ms
@@ -396,10 +427,12 @@ class Join:
 
     def _keep_waiting(self, event_id: str, waiting: list[_Waiting]) -> None:
         """Let only `waiting` wait, of the labels of an id."""
-        former = len(self._labels[event_id])
-        if len(waiting) == former:
+        former = self._labels[event_id]
+        if len(waiting) == len(former):
             return
-        self._labels_waiting -= former - len(waiting)
+        self._labels_waiting -= len(former) - len(waiting)
+        self._labels_bytes -= sum(_size(each.record) for each in former)
+        self._labels_bytes += sum(_size(each.record) for each in waiting)
         if waiting:
             self._labels[event_id] = waiting
             self._changes.grown(f"l{event_id}", new=False)
@@ -456,6 +489,16 @@ class Join:
         """How many predictions and labels wait."""
         return {"predictions": self._waiting_predictions(), "labels": self._labels_waiting}
 
+    @property
+    def held(self) -> dict[str, int]:
+        """What memory is taken up by: predictions and labels that wait, and ids that are known."""
+        return {
+            **self.pending,
+            "label_bytes": self._labels_bytes,
+            "closed_ids": len(self._joined) + len(self._expired),
+            "prediction_ids": len(self._taken),
+        }
+
     def needs_checkpoint(self) -> bool:
         """After an overflow: what was dropped depends on how the two inputs alternated."""
         return self._overflowed
@@ -471,6 +514,7 @@ class Join:
             "labels_watermark": self._labels_watermark,
             "sources": self._sources,
             "counts": self.counts,
+            "held": self.held,
         }
         pieces: list[Piece] = [("", orjson.dumps(keyless))]
         for name in self._changes.take():
@@ -513,6 +557,9 @@ class Join:
         self._expired.restore(ids["e"])
         self._taken.restore(ids["t"])
         self._labels_waiting = sum(map(len, self._labels.values()))
+        self._labels_bytes = sum(
+            _size(each.record) for waiting in self._labels.values() for each in waiting
+        )
         self._label_times = [
             (each.label.ts, each.record.offset, event_id)
             for event_id, waiting in self._labels.items()
@@ -526,8 +573,14 @@ class Join:
         for partition, offset, key, text, append_ms, watermark in orjson.loads(value):
             raw = None if key is None else key.encode("latin-1")
             record = Record("labels", partition, offset, raw, text.encode(), append_ms)
-            label = self.parse(record)
-            assert isinstance(label, Label), "a waiting label was readable when it came"
+            try:
+                record.memo = label = self._pipeline.label_codec.decode(record.value)
+            except BadRecord as error:
+                raise UsageError(
+                    f"a label that waits, of partition {partition} and offset {offset}, is none "
+                    f"under this declaration: {error}. Declare labels as they were, or give the "
+                    "pipeline another name, under which it begins anew"
+                ) from None
             waiting.append(_Waiting(record, label, watermark))
         return waiting
 
@@ -547,6 +600,10 @@ def _dump_waiting(waiting: list[_Waiting]) -> bytes:
             for each in waiting
         ]
     )
+
+
+def _size(record: Record) -> int:
+    return len(record.value or b"") + len(record.key or b"")
 
 
 def _dump_others(others: list[_Other]) -> bytes:

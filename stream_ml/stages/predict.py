@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Predict"]
 
+# Overflowing windows alert once for so many events dropped, not for each.
+ALERT_EVERY = 10_000
 # Room for the ids of one instant where no lateness is allowed.
 _SPAN_MIN_MS = 1_000
 
@@ -69,6 +71,8 @@ class Predict:
         self._watermark = -1
         self._touched = False
         self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0, "strays": 0}
+        # What `window_events_max` made windows forget.
+        self.counts["window_events_dropped"] = 0
 
     def start(self) -> list[Output]:
         """Nothing: predicting begins with the first event."""
@@ -122,6 +126,8 @@ class Predict:
                 continue
             self._seen.add(event.event_id, event.ts)
             self.counts["events"] += 1
+            if self._features.overflowed:
+                self._count_overflow(outputs)
             if event.ts > self._watermark:
                 self._watermark = event.ts
                 self._features.advance(event.ts)
@@ -130,6 +136,27 @@ class Predict:
                 self.counts["predictions"] += 1
                 outputs.append(_Asked(record, event, features))
         return outputs
+
+    def _count_overflow(self, outputs: list[Output | _Asked]) -> None:
+        before = self.counts["window_events_dropped"]
+        dropped = before + self._features.overflowed
+        self._features.overflowed = 0
+        self.counts["window_events_dropped"] = dropped
+        if -(-before // ALERT_EVERY) < -(-dropped // ALERT_EVERY):
+            alert = Alert(
+                "window_overflow",
+                self._watermark,
+                "predict",
+                f"a window of one key holds more than {self._pipeline.window_events_max} events; "
+                "its oldest are dropped: features are of the newest only",
+                {"dropped": dropped},
+            )
+            outputs.append(Output("alerts", b"window_overflow", encode(alert), alert))
+
+    @property
+    def held(self) -> dict[str, int]:
+        """How many keys have windows, and how many ids are known."""
+        return {"keys": len(self._features), "ids": len(self._seen)}
 
     def _strays(self, records: Sequence[Record]) -> dict[int, str]:
         """The key of each record that belongs in another partition, by its number in the batch."""
@@ -201,7 +228,11 @@ class Predict:
     def dirty(self) -> list[Piece]:
         """Windows, ids, and the keyless rest, as far as they changed."""
         self._touched = False
-        keyless: dict[str, Any] = {"watermark": self._watermark, "counts": self.counts}
+        keyless: dict[str, Any] = {
+            "watermark": self._watermark,
+            "counts": self.counts,
+            "held": self.held,
+        }
         return [
             ("", orjson.dumps(keyless)),
             *((f"w{name}", value) for name, value in self._features.dirty()),

@@ -6,7 +6,8 @@ Theory of operation:
    read and verified; until then the former one goes on. Of several sets read at once only the
    newest counts.
 2. A snapshot's bytes are held from when `models` brings them until a set with newer ones has
-   been applied. Learners already loaded are taken over by digest, not loaded again.
+   been applied, as many as `HELD_MAX` and `HELD_BYTES_MAX` allow. Learners already loaded are
+   taken over by digest, not loaded again.
 3. A signature is checked before anything is believed, and a snapshot before it is unpickled.
    Bad records here are passed over: evaluate, which reads the same topics, writes the dead letter.
 """
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from stream_ml.records import ModelRef, Output, Record, ServingSet
 
 __all__ = ["Frozen", "Lineup", "Serving"]
+
+# Snapshots that no set has named yet, while evaluate is behind or nothing is to be renewed: the
+# oldest are let go. A set that names one of those is not applied; the next one is.
+HELD_MAX = 1_000
+HELD_BYTES_MAX = 256 << 20
+REFUSALS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,11 @@ class Serving:
     def __init__(self, pipeline: Pipeline, key: bytes) -> None:
         self._pipeline = pipeline
         self._key = key
-        self._snapshots: dict[int, bytes] = {}
+        # By offset; of what is no snapshot of ours only why not.
+        self._snapshots: dict[int, bytes | BadRecord | SnapshotRefused] = {}
+        self._bytes = 0
+        self._number = -1
+        self.dropped = 0
         self._wanted: ServingSet | None = None
         self._lineup: Lineup | None = None
         self.refusals: list[str] = []
@@ -64,17 +75,34 @@ class Serving:
         for record in records:
             if record.topic == "models":
                 if record.value is not None:
-                    self._snapshots[record.offset] = record.value
+                    self._hold(record.offset, record.value)
             else:
                 self._want(record)
         return []
+
+    def _hold(self, offset: int, value: bytes) -> None:
+        """Keep a snapshot until a set names it, or a newer one; what is not ours is not kept."""
+        held: bytes | BadRecord | SnapshotRefused = value
+        try:
+            decode(value).verify(self._key)
+        except (BadRecord, SnapshotRefused) as refusal:
+            held = refusal
+        self._snapshots[offset] = held
+        self._bytes += _size(held)
+        while len(self._snapshots) > 1 and (
+            len(self._snapshots) > HELD_MAX or self._bytes > HELD_BYTES_MAX
+        ):
+            self._bytes -= _size(self._snapshots.pop(next(iter(self._snapshots))))
+            self.dropped += 1
 
     def _want(self, record: Record) -> None:
         try:
             decision = record.memo or decode_decision(record.value, self._key)
         except BadRecord:
             return
-        self._wanted = decision.serving
+        if decision.number > self._number:  # none that was written before is believed again
+            self._number = decision.number
+            self._wanted = decision.serving
 
     def missing(self) -> list[int]:
         """The offsets on `models` of the snapshots that the newest set still needs."""
@@ -100,6 +128,7 @@ class Serving:
         try:
             frozen = {slot: loaded.get(ref.digest) or self._load(ref) for slot, ref in slots}
         except (SnapshotRefused, BadRecord) as refusal:
+            del self.refusals[: len(self.refusals) - REFUSALS_MAX + 1]
             self.refusals.append(f"{wanted.champion.model} does not serve: {refusal}")
             return
         # The same model may stand in two slots under two names; each keeps its own reference.
@@ -107,6 +136,7 @@ class Serving:
         self._lineup = Lineup(named.pop("champion"), tuple(named.items()))
         newest = max(ref.offset for _, ref in slots)
         self._snapshots = {at: value for at, value in self._snapshots.items() if at > newest}
+        self._bytes = sum(map(_size, self._snapshots.values()))
 
     def _loaded(self) -> dict[str, Frozen]:
         if self._lineup is None:
@@ -115,7 +145,10 @@ class Serving:
         return {each.ref.digest: each for each in frozen}
 
     def _load(self, ref: ModelRef) -> Frozen:
-        snapshot = decode(self._snapshots[ref.offset])
+        held = self._snapshots[ref.offset]
+        if not isinstance(held, bytes):
+            raise held
+        snapshot = decode(held)
         if (snapshot.model, snapshot.digest) != (ref.model, ref.digest):
             raise SnapshotRefused(
                 "digest",
@@ -126,6 +159,10 @@ class Serving:
         learner = open_snapshot(snapshot, p.task, self._key, p.feature_set.hash)
         ask = compiled(learner, p.task, [golden.features for golden in snapshot.golden])
         return Frozen(ref, ask, snapshot.examples["last"])
+
+
+def _size(held: bytes | BadRecord | SnapshotRefused) -> int:
+    return len(held) if isinstance(held, bytes) else 0
 
 
 def _slots(serving: ServingSet) -> list[tuple[str, ModelRef]]:

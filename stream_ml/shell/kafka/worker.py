@@ -59,7 +59,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "predict": ("events",),
     "join": ("predictions", "labels"),
     "learn": ("examples",),
-    "evaluate": ("examples", "models", "commands"),
+    "evaluate": ("examples", "models", "commands", "registry"),
 }
 RETRY_S = 1.0
 SAY_EVERY_S = 10.0
