@@ -106,9 +106,7 @@ class Traffic:
             "ts": ts,
             "shop": f"shop {rand.randrange(self.shops)}",
             "kind": rand.choice((ground.ASKING, ground.ASKING, "order")),
-            "amount": None
-            if rand.random() < NO_AMOUNT
-            else round(rand.expovariate(0.05) + 0.01, 2),
+            "amount": None if rand.random() < NO_AMOUNT else amount,
             "city": rand.choice(ground.CITIES),
         }
 
