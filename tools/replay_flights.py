@@ -1,6 +1,6 @@
 """Publishes half a year of real flights out of New York, as what they were once known by.
 
-    python tools/replay_flights.py --rate 500
+    python -m tools.replay_flights --rate 500
 
 Events and labels come in the order in which they became known, so many a second; where to is set
 as for every command (STREAM_ML_BROKER). SIGTERM and Ctrl-C stop it with all delivered that it has
