@@ -89,6 +89,9 @@ READ_BYTES_MAX = 64 * 1024 * 1024
 FETCH_BYTES = 4 * 1024 * 1024
 # Reads know that there is something; only a tail waits for what comes.
 READ_WAIT_MS, TAIL_WAIT_MS = 5, 500
+# A poll that finds marks of transactions and no record goes on until its time is over; so it is
+# short, and the position is looked at in between.
+POLL_MS = 20
 TAIL_RECORDS = 5_000
 # How far back a piece of state is looked for at first, and how much further each time.
 PIECE_RECORDS = 1_000
@@ -282,9 +285,9 @@ class KafkaLog(Log):
         deadline = time.monotonic() + self._timeout_s
         while offset < end and len(records) < limit and budget > 0:
             with self._speaking(f"give the records of {tp.topic}-{partition}"):
-                fetched = consumer.poll(
-                    timeout_ms=int(self._timeout_s * 1000), max_records=limit - len(records)
-                ).get(tp, [])
+                fetched = consumer.poll(timeout_ms=POLL_MS, max_records=limit - len(records)).get(
+                    tp, []
+                )
                 position = consumer.position(tp, timeout_ms=int(self._timeout_s * 1000))
             records += to_records(topic, fetched)
             budget -= sum(len(each.value) for each in fetched if each.value is not None)
