@@ -44,6 +44,9 @@ HEARTBEAT_MS = 1_500
 REBALANCE_TIMEOUT_MS = 30_000
 MAX_POLL_INTERVAL_MS = 300_000
 FETCH_WAIT_MS = 500
+# A worker that joined while the broker came back may know of no topic yet, and who shares out
+# knowing none gives nobody anything: by then it asks again (aiokafka's default is five minutes).
+METADATA_AGE_MS = 5_000
 PARTITION_FETCH_BYTES = 1 << 20
 POLL_RECORDS = 2_000
 
@@ -101,6 +104,7 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             max_poll_records=POLL_RECORDS,
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            metadata_max_age_ms=METADATA_AGE_MS,
             **async_options(desk.cluster.security),
         )
 
