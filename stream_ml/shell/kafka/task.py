@@ -268,8 +268,8 @@ class KafkaTask:
             for topic in self._work.inputs
         }
         admin = AIOKafkaAdminClient(**self._options)
-        await admin.start()
-        try:
+        try:  # a rebalance may end us at any await, this one too
+            await admin.start()
             found = await admin.list_consumer_group_offsets(
                 cluster.group(self._work.stage), partitions=list(places)
             )
@@ -286,8 +286,8 @@ class KafkaTask:
             max_partition_fetch_bytes=4 << 20,
             **self._options,
         )
-        await consumer.start()
         try:
+            await consumer.start()
             yield consumer
         finally:
             await consumer.stop()
