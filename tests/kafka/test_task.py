@@ -1,0 +1,704 @@
+"""A task on a real broker: whatever happens to it, its outputs and its state come out once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import ProducerFenced
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from stream_ml.codec import record_hash
+from stream_ml.models.snapshot import decode
+from stream_ml.records import Output, Record, Source
+from stream_ml.shell.kafka.changelog import MARKER, encode_marker
+from stream_ml.shell.kafka.cluster import Cluster
+from stream_ml.shell.kafka.records import to_records
+from stream_ml.shell.kafka.task import KafkaTask
+from stream_ml.shell.kafka.transport import Batch
+from stream_ml.signing import Keyring
+from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.join import Join
+from stream_ml.stages.learn import Learn
+from stream_ml.stages.predict import Predict
+from stream_ml.testing import Driver
+from stream_ml.topics import partition_of
+from tests.kafka.world import (
+    Bench,
+    outputs_of,
+    place,
+    publish,
+    run_through,
+    state_of,
+)
+from tests.shop import KEY, example, shop, started
+from tests.simulation import test_decisions as decisions
+from tests.simulation.world import pipeline, stream
+from tests.stages.test_replay import EVENT_PARTITIONS, _inputs, _meaning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stream_ml.stages.task import Positions, Stage
+    from tests.kafka.world import Inputs, Life
+
+# Each run has a partition of its own, so that one set of topics serves them all.
+PARTITIONS = 48
+SEEDS = range(6)
+# Enough that a planted bug shows in one of them.
+PLANT_SEEDS = range(100, 104)
+SERVING = started(pipeline)[2]
+
+Found = dict[str, list[Record]]
+# What a task wrote: by where it lies, in order.
+Written = dict[tuple[str, int], list[tuple[bytes | None, bytes | None]]]
+
+
+@pytest.fixture(scope="module")
+def clusters(kafka_broker: str) -> Iterator[dict[str, Cluster]]:
+    """By stage, topics wide enough for all its runs."""
+    with (
+        place(kafka_broker, PARTITIONS, "predict", "events", "predictions") as predict,
+        place(kafka_broker, PARTITIONS, "join", "predictions", "labels") as join,
+    ):
+        yield {"predict": predict, "join": join}
+
+
+@pytest.fixture(scope="module")
+def partitions() -> Iterator[int]:
+    """Partitions that no other run has."""
+    return iter(range(PARTITIONS))
+
+
+# --- what predict and join are fed, and what must come of it ------------------------------------
+
+
+def _value(record: Record) -> dict[str, Any]:
+    found: dict[str, Any] = orjson.loads(record.value or b"")
+    return found
+
+
+def _written(records: list[Record]) -> Written:
+    placed: Written = {}
+    for each in records:
+        placed.setdefault((each.topic, each.partition), []).append((each.key, each.value))
+    return placed
+
+
+class PredictKind:
+    """Predict: outputs in the very order, state byte for byte."""
+
+    name = "predict"
+    inputs = ("events",)
+
+    def make(self, partition: int) -> Stage:
+        """A stage whose events all lie where they belong."""
+        del partition
+        return Predict(pipeline, SERVING)
+
+    def feed(self, seed: int) -> dict[str, list[Any]]:
+        """Events of a world, good and bad."""
+        values = [e if isinstance(e, bytes) else orjson.dumps(e) for e in stream(seed)[0]]
+        return {"events": [Output("events", b"k", value) for value in values]}
+
+    def flaw(self, read: Inputs, found: Found, pieces: dict[str, bytes], partition: int) -> str:
+        """What differs from the uninterrupted run in memory, if anything."""
+        stage = self.make(partition)
+        expected: Written = {}
+        for each in stage.apply(to_records("events", read["events"])):
+            count = PARTITIONS if each.topic == "predictions" else 1
+            at = (each.topic, partition_of(each.key or b"", count))
+            expected.setdefault(at, []).append((each.key, each.value))
+        ours = [r for r in found["predictions"] if _value(r)["source"]["partition"] == partition]
+        letters = [r for r in found["dead-letters"] if _value(r)["topic"] == "events"]
+        ours += [r for r in letters if _value(r)["partition"] == partition]
+        if expected != _written(ours):
+            return "outputs"
+        whole = {name: piece for name, piece in stage.dirty() if piece is not None}
+        return "" if whole == pieces else "state"
+
+
+class JoinKind:
+    """Join: the same outputs and the same meaning of the state, however its inputs alternate."""
+
+    name = "join"
+    inputs = ("predictions", "labels")
+
+    def make(self, partition: int) -> Stage:
+        """A stage whose records all lie where they belong."""
+        del partition
+        return Join(shop, EVENT_PARTITIONS)
+
+    def feed(self, seed: int) -> dict[str, list[Any]]:
+        """Predictions and labels with all that can go wrong."""
+        found = _inputs(random.Random(seed))
+        for each in (*found[0], *found[1]):
+            each.key = b"k"  # without a value Kafka's clients want one
+        return dict(zip(self.inputs, found, strict=True))
+
+    def flaw(self, read: Inputs, found: Found, pieces: dict[str, bytes], partition: int) -> str:
+        """What differs from the uninterrupted run in memory, if anything."""
+        stage = Join(shop, EVENT_PARTITIONS)
+        expected: Counter[Any] = Counter()
+        for topic in self.inputs:
+            for each in stage.apply(to_records(topic, read[topic])) if read[topic] else ():
+                expected[each.topic, each.key, each.value] += 1
+        ours = [r for r in found["examples"] if _value(r)["label_source"]["partition"] == partition]
+        letters = [r for r in found["dead-letters"] if _value(r)["topic"] in self.inputs]
+        ours += [r for r in letters if _value(r)["partition"] == partition]
+        if expected != Counter((each.topic, each.key, each.value) for each in ours):
+            return "outputs"
+        restored = Join(shop, EVENT_PARTITIONS)
+        restored.restore(pieces.items())
+        return "" if _meaning(restored) == _meaning(stage) else "state"
+
+
+KINDS: dict[str, PredictKind | JoinKind] = {"predict": PredictKind(), "join": JoinKind()}
+
+
+def bench(cluster: Cluster, kind: PredictKind | JoinKind, **options: Any) -> Bench:
+    """Where a stage's tasks are tried."""
+    counts = {"predictions": PARTITIONS}
+    return Bench(cluster, kind.name, kind.inputs, kind.make, counts, **options)
+
+
+def flaws(
+    cluster: Cluster,
+    kind: PredictKind | JoinKind,
+    runs: dict[int, int],
+    checkpoints_s: tuple[float, ...] = (0.0, 0.1, 3_600.0, 3_600.0),
+) -> dict[int, str]:
+    """Tasks that die now and then, by seed at a partition; what is wrong in the end, by seed."""
+
+    async def run(seed: int, partition: int) -> Inputs:
+        rand = random.Random(seed)
+        tried = bench(
+            cluster,
+            kind,
+            commit_s=rand.choice([0.0, 0.002, 0.02]),
+            checkpoint_s=rand.choice(checkpoints_s),
+        )
+        read = {
+            topic: await publish(cluster, topic, partition, records)
+            for topic, records in kind.feed(seed).items()
+        }
+        await run_through(tried, partition, read, rand, rand.randint(2, 5))
+        return read
+
+    async def look() -> dict[int, str]:
+        ended = await asyncio.gather(*(run(*each) for each in runs.items()), return_exceptions=True)
+        found = await outputs_of(cluster, partitions=PARTITIONS)
+        wrong = {}
+        for (seed, partition), read in zip(runs.items(), ended, strict=True):
+            if isinstance(read, BaseException):
+                wrong[seed] = repr(read)
+                continue
+            pieces, positions = await state_of(cluster, kind.name, partition)
+            ends = {(t, partition): rs[-1].offset + 1 for t, rs in read.items() if rs}
+            flaw = kind.flaw(read, found, pieces, partition)
+            if flaw or positions != ends:
+                wrong[seed] = flaw or "positions"
+        return wrong
+
+    return asyncio.run(look())
+
+
+# --- deaths -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_task_that_dies_anywhere_leaves_what_one_that_lives_does(
+    clusters: dict[str, Cluster], partitions: Iterator[int], name: str
+) -> None:
+    """Outputs, positions and state equal those of the uninterrupted run in memory."""
+    runs = {seed: next(partitions) for seed in SEEDS}
+
+    assert {} == flaws(clusters[name], KINDS[name], runs), f"seeds {runs}"
+
+
+def an_offset_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes over skips one record (not the last one, which it would wait for)."""
+    send = AIOKafkaProducer.send_offsets_to_transaction
+
+    async def ahead(self: AIOKafkaProducer, offsets: dict[Any, int], group: str) -> None:
+        await send(self, {tp: at + (at < 25) for tp, at in offsets.items()}, group)
+
+    monkeypatch.setattr(AIOKafkaProducer, "send_offsets_to_transaction", ahead)
+
+
+def a_replay_that_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes over writes again what was written."""
+    replay = KafkaTask._replay
+
+    async def aloud(self: KafkaTask, committed: Positions) -> int:
+        again: list[Output] = []
+        stage: Any = self._stage
+        stage.replay = lambda records: again.extend(stage.apply(records))
+        replayed = await replay(self, committed)
+        await self._send(again)
+        return replayed
+
+    monkeypatch.setattr(KafkaTask, "_replay", aloud)
+
+
+def a_marker_outside_its_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The marker is there at once, the pieces that it speaks of only when all commits."""
+    write_state = KafkaTask._write_state
+
+    async def rashly(self: KafkaTask) -> None:
+        cluster = self._home.cluster
+        producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap)
+        await producer.start()
+        topic, value = cluster.changelog(self._work.stage), encode_marker(self._task.positions)
+        await producer.send_and_wait(topic, value, MARKER, self.partition)
+        await producer.stop()
+        await write_state(self)
+
+    monkeypatch.setattr(KafkaTask, "_write_state", rashly)
+
+
+def a_checkpoint_without_its_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pieces are new, and the marker says that they are old."""
+    write_state = KafkaTask._write_state
+
+    async def behind(self: KafkaTask) -> None:
+        positions = self._task.positions
+        self._task.positions = {at: max(0, position - 5) for at, position in positions.items()}
+        await write_state(self)
+        self._task.positions = positions
+
+    monkeypatch.setattr(KafkaTask, "_write_state", behind)
+
+
+@pytest.mark.parametrize(
+    ("name", "plant", "checkpoint_s"),
+    [
+        ("predict", an_offset_too_far, 3_600.0),
+        ("predict", a_replay_that_is_heard, 3_600.0),
+        ("predict", a_marker_outside_its_transaction, 0.0),
+        ("predict", a_checkpoint_without_its_positions, 0.0),
+        ("join", a_replay_that_is_heard, 3_600.0),
+    ],
+)
+def test_a_task_that_does_it_wrong_is_caught(
+    clusters: dict[str, Cluster],
+    partitions: Iterator[int],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    plant: Callable[[pytest.MonkeyPatch], None],
+    checkpoint_s: float,
+) -> None:
+    """The check above notices each of these bugs, by what came out of it."""
+    plant(monkeypatch)
+    runs = {seed: next(partitions) for seed in PLANT_SEEDS}
+
+    found = flaws(clusters[name], KINDS[name], runs, (checkpoint_s,))
+
+    assert {"outputs", "state"} & set(found.values()), f"seeds {runs}: {found}"
+
+
+# --- taking over ------------------------------------------------------------------------------
+
+
+async def fed(
+    cluster: Cluster, partition: int, seed: int = 7
+) -> tuple[list[Any], dict[tuple[str, int], int]]:
+    """Events on a partition, as a consumer gives them, and where they end."""
+    read = await publish(cluster, "events", partition, KINDS["predict"].feed(seed)["events"])
+    return read, {("events", partition): read[-1].offset + 1}
+
+
+def numbered(epoch: int, records: list[Any], number: int = 0) -> Batch:
+    """A batch of an epoch."""
+    return Batch(records, epoch, number)
+
+
+async def parked(life: Life, epoch: int = 1, *, checkpoint: bool = False) -> None:
+    """Park a task that is whole, and let go of it."""
+    assert await life.task.park(epoch, checkpoint=checkpoint)
+    assert life.runner is not None
+    await life.runner
+    await life.task.close()
+
+
+async def flaw_of(cluster: Cluster, partition: int, read: list[Any]) -> str:
+    """What is wrong with what predict tasks have written about a partition."""
+    pieces, _ = await state_of(cluster, "predict", partition)
+    found = await outputs_of(cluster, partitions=PARTITIONS)
+    return KINDS["predict"].flaw({"events": read}, found, pieces, partition)
+
+
+def test_a_successor_fences_the_former_owner_and_nothing_of_it_is_seen(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """Thought dead, it wakes with an open transaction: its commit fails, and it says so."""
+    cluster, partition = clusters["predict"], next(partitions)
+
+    async def run() -> tuple[list[BaseException], str]:
+        read, ends = await fed(cluster, partition)
+        slow = bench(cluster, KINDS["predict"], commit_s=3_600.0)
+        former = slow.task(partition)
+        former.go()
+        former.task.put("events", numbered(1, read[:60]))
+        await former.until_folded({("events", partition): 60})
+        successor = bench(cluster, KINDS["predict"]).task(partition)
+        successor.go()
+        successor.task.put("events", numbered(1, read))
+        await successor.until_folded(ends)
+
+        former.task.put("events", numbered(1, read[60:], 1))
+        await former.task.park(1)
+        assert former.runner is not None
+        await asyncio.wait([former.runner])
+        failures = list(slow.failures)
+        await former.cut_off()
+        await parked(successor, checkpoint=True)
+        return failures, await flaw_of(cluster, partition, read)
+
+    failures, flaw = asyncio.run(run())
+    assert [ProducerFenced] == [type(failure) for failure in failures]
+    assert "" == flaw
+
+
+def test_a_parked_task_that_gets_its_partition_back_goes_on_without_reading_its_state(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """What it had not folded is put before it again; what it had folded is not said twice."""
+    cluster, partition = clusters["predict"], next(partitions)
+    tried = bench(cluster, KINDS["predict"])
+
+    async def run() -> str:
+        read, ends = await fed(cluster, partition)
+        life = tried.task(partition)
+        life.go()
+        life.task.put("events", numbered(1, read[:90]))
+        await life.until_folded({("events", partition): 90})
+        assert await life.task.park(1)
+        assert await life.task.may_go_on()
+        life.go()
+        life.task.put("events", numbered(2, read[80:]))
+        await life.until_folded(ends)
+        await parked(life, 2, checkpoint=True)
+        return await flaw_of(cluster, partition, read)
+
+    assert "" == asyncio.run(run())
+    assert ["recovering", "recovered"] == [each["said"] for each in tried.said]
+
+
+def test_a_parked_task_does_not_go_on_where_another_has_committed_meanwhile(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """Its state is older than what was committed, so it is taken over anew."""
+    cluster, partition = clusters["predict"], next(partitions)
+    tried = bench(cluster, KINDS["predict"])
+
+    async def run() -> tuple[list[bool], str]:
+        read, ends = await fed(cluster, partition)
+        goes_on = []
+        first, second = tried.task(partition), tried.task(partition)
+        first.go()
+        first.task.put("events", numbered(1, read[:50]))
+        await first.until_folded({("events", partition): 50})
+        assert await first.task.park(1)
+        goes_on.append(await first.task.may_go_on())
+        second.go()
+        second.task.put("events", numbered(1, read[:51]))
+        await second.until_folded({("events", partition): 51})
+        assert await second.task.park(1)
+
+        goes_on += [await first.task.may_go_on(), await second.task.may_go_on()]
+        await first.task.close()
+        second.go()
+        second.task.put("events", numbered(2, read[51:]))
+        await second.until_folded(ends)
+        await parked(second, 2, checkpoint=True)
+        return goes_on, await flaw_of(cluster, partition, read)
+
+    assert ([True, False, True], "") == asyncio.run(run())
+
+
+def test_parking_amid_a_take_over_ends_it_and_nothing_is_kept(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """At whichever step of taking over the rebalance comes: it begins anew, and all is once."""
+    cluster, partition = clusters["predict"], next(partitions)
+    tried = bench(cluster, KINDS["predict"])
+
+    async def run() -> str:
+        read, ends = await fed(cluster, partition)
+        for step in range(1, 5):
+            life = tried.task(partition)
+            life.halt_at(step)
+            life.go()
+            life.task.put("events", numbered(1, read))
+            await life.until(lambda life=life: life.halted)
+            assert not await life.task.park(1)
+            await life.task.close()
+        life = tried.task(partition)
+        life.go()
+        life.task.put("events", numbered(1, read))
+        await life.until_folded(ends)
+        await parked(life, checkpoint=True)
+        return await flaw_of(cluster, partition, read)
+
+    assert "" == asyncio.run(run())
+    assert [] == tried.failures
+
+
+def test_what_left_in_order_leaves_nothing_to_replay(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """A task that parks for good writes its state; a killed one leaves all since its checkpoint."""
+    cluster, partition = clusters["predict"], next(partitions)
+    tried = bench(cluster, KINDS["predict"])
+
+    async def run() -> None:
+        read, _ = await fed(cluster, partition)
+        life = tried.task(partition)
+        life.go()
+        life.task.put("events", numbered(1, read[:20]))
+        await life.until_folded({("events", partition): 20})
+        await life.until_committed()
+        life.task.put("events", numbered(1, read[20:50], 1))
+        await life.until_folded({("events", partition): 50})
+        await parked(life)
+        for checkpoint in (True, False):
+            again = tried.task(partition)
+            again.go()
+            await again.until_taken_over()
+            epoch = 2
+            again.task.put("events", numbered(epoch, read[50:60]))
+            await again.until_folded({("events", partition): 60})
+            await parked(again, epoch, checkpoint=checkpoint)
+
+    asyncio.run(run())
+    assert [0, 30, 0] == [e["replayed"] for e in tried.said if e["said"] == "recovered"]
+
+
+def test_the_marker_holds_where_the_cluster_forgot_what_a_group_had_committed(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """Offsets of an idle group expire: fed from the beginning, its successor says nothing twice."""
+    cluster, partition = clusters["predict"], next(partitions)
+    tried = bench(cluster, KINDS["predict"])
+
+    async def run() -> str:
+        read, ends = await fed(cluster, partition)
+        life = tried.task(partition)
+        life.go()
+        life.task.put("events", numbered(1, read[:100]))
+        await life.until_folded({("events", partition): 100})
+        await parked(life, checkpoint=True)
+        forgotten = TopicPartition(cluster.topic("events"), partition)
+        with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
+            await asyncio.to_thread(
+                admin.delete_group_offsets, cluster.group("predict"), [forgotten]
+            )
+        again = tried.task(partition)
+        assert {} == await again.task._committed()
+        again.go()
+        again.task.put("events", numbered(1, read))
+        await again.until_folded(ends)
+        await parked(again, checkpoint=True)
+        return await flaw_of(cluster, partition, read)
+
+    assert "" == asyncio.run(run())
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+def idle() -> KafkaTask:
+    """A task that nobody has started."""
+    return bench(Cluster("127.0.0.1:1", "nowhere"), KINDS["predict"]).task(0).task
+
+
+def fetched(*offsets: int) -> list[Any]:
+    """Events as a consumer gives them."""
+    return [
+        SimpleNamespace(partition=0, offset=o, key=None, value=b"{}", timestamp=1, headers=())
+        for o in offsets
+    ]
+
+
+def test_a_batch_that_was_lost_on_the_way_is_no_gap_but_an_error() -> None:
+    """Neither the first of an epoch nor one amid may be missing, nor may one come twice."""
+    task = idle()
+    task.put("events", Batch(fetched(0, 1), 3, 0))
+    for epoch, number in ((3, 2), (3, 0), (4, 1)):
+        with pytest.raises(
+            AssertionError, match=rf"batch {number} of epoch {epoch} of events came"
+        ):
+            task.put("events", Batch(fetched(9), epoch, number))
+
+    task.put("events", Batch(fetched(2), 3, 1))
+    task.put("events", Batch(fetched(2), 4, 0))
+    assert 4 == task.waiting
+
+
+def test_what_was_fetched_before_a_rebalance_is_not_taken_after_it() -> None:
+    """A batch of a former epoch, or of one that was closed by parking, is passed over."""
+    task = idle()
+    task.put("events", Batch(fetched(0, 1), 3, 0))
+    task.put("events", Batch(fetched(2), 2, 7))
+    assert 2 == task.waiting
+
+    assert not asyncio.run(task.park(3))
+    task.put("events", Batch(fetched(2, 3), 3, 1))
+    assert 0 == task.waiting
+    task.put("events", Batch(fetched(0), 4, 0))
+    assert 1 == task.waiting
+
+
+def test_a_task_with_enough_before_it_says_so() -> None:
+    """More is fetched for it only when it has worked on some of it."""
+    task = idle()
+    task.put("events", Batch(fetched(*range(7_999)), 1, 0))
+    assert not task.full
+    task.put("events", Batch(fetched(7_999), 1, 1))
+    assert task.full
+
+
+@pytest.mark.parametrize(
+    ("header", "origin"),
+    [
+        (b"2:40", Source(2, 40)),
+        (b"", Source(-1, -1)),
+        (None, Source(-1, -1)),
+        (b"-1:3", Source(-1, -1)),
+        (b"\xff:\xff", Source(-1, -1)),
+        (b"9" * 5_000 + b":1", Source(-1, -1)),
+        (b"0:" + b"9" * 5_000, Source(-1, -1)),
+    ],
+)
+def test_any_header_says_that_a_record_was_forwarded(header: bytes | None, origin: Source) -> None:
+    """Any producer may set it to anything: it never stops who reads, nor lets a stray wander."""
+    (record,) = fetched(0)
+    record.headers = (("trace", b"1"), ("stream-ml-origin", header))
+    assert [origin] == [each.origin for each in to_records("events", [record])]
+
+
+# --- what learns and judges -------------------------------------------------------------------
+
+
+def examples(count: int) -> list[Record]:
+    """Examples to learn from."""
+    rand = random.Random(3)
+    return [
+        example(n, rand.random() < 0.4, {"amount": rand.random()}, shadows={"bayes": 0.4})
+        for n in range(count)
+    ]
+
+
+def learning(cluster: Cluster, **options: Any) -> Bench:
+    """Where the learn task is tried."""
+    return Bench(
+        cluster, "learn", ("examples",), lambda _: Learn(shop, KEY), commit_s=0.0, **options
+    )
+
+
+def digests(models: list[Record]) -> list[tuple[str, str]]:
+    """What each snapshot is called, and what is in it."""
+    found = [decode(each.value) for each in models]
+    return [(each.model, each.digest) for each in found]
+
+
+def test_what_learns_commits_only_together_with_its_state(kafka_broker: str) -> None:
+    """Examples without a snapshot are not committed, however often commits fall due."""
+
+    async def run(cluster: Cluster) -> None:
+        read = await publish(cluster, "examples", 0, examples(50))
+        life = learning(cluster).task(0)
+        life.go()
+        life.task.put("examples", numbered(1, read[:19]))
+        await life.until_folded({("examples", 0): 19})
+        after = life.steps + 20
+        await life.until(lambda: life.steps >= after)
+        assert {} == await life.task._committed()
+        assert {} == (await state_of(cluster, "learn", 0))[1]
+
+        life.task.put("examples", numbered(1, read[19:25], 1))
+        await life.until_folded({("examples", 0): 25})
+        await life.until(lambda: not life.task._transaction.open)
+        life.task.put("examples", numbered(1, read[25:], 2))
+        await life.until_folded({("examples", 0): 50})
+        await life.cut_off()
+        assert life.runner is not None
+        life.runner.cancel()
+
+        committed = await life.task._committed()
+        assert committed == (await state_of(cluster, "learn", 0))[1]
+        assert 25 <= committed["examples", 0] <= 50
+
+    with place(kafka_broker, 1, "learn") as cluster:
+        asyncio.run(run(cluster))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_learner_that_dies_learns_the_same_examples_to_the_same_weights(
+    kafka_broker: str, seed: int
+) -> None:
+    """Snapshots are those of a learner that lived, each once; so are its figures in the end."""
+    rand = random.Random(seed)
+
+    async def run(cluster: Cluster) -> tuple[list[Record], dict[str, bytes]]:
+        read = await publish(cluster, "examples", 0, examples(130))
+        tried = learning(cluster, checkpoint_s=rand.choice([0.0, 0.05, 3_600.0]))
+        await run_through(tried, 0, {"examples": read}, rand, 4)
+        pieces, _ = await state_of(cluster, "learn", 0)
+        return (await outputs_of(cluster))["models"], pieces
+
+    with place(kafka_broker, 1, "learn") as cluster:
+        models, pieces = asyncio.run(run(cluster))
+    stage = Learn(shop, KEY)
+    expected = [*stage.start(), *stage.apply(examples(130))]
+    assert digests(models) == [(each.memo.model, each.memo.digest) for each in expected], (
+        f"seed {seed}"
+    )
+    assert dict(stage.dirty())[""] == pieces[""], f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_judge_that_dies_decides_each_thing_once(kafka_broker: str, seed: int) -> None:
+    """Decisions chain without a gap, every command has one answer, and its state knows the last."""
+    rand = random.Random(seed)
+    with Driver(decisions.restless, key=decisions.KEY) as driver:
+        events, labels = stream(seed)
+        driver.feed(events, labels)
+        made = {topic: driver.records(topic) for topic in ("examples", "models")}
+    asked = [Output("commands", b"world", value) for value in decisions.commands(seed)]
+
+    async def run(cluster: Cluster) -> tuple[list[Record], dict[str, bytes]]:
+        inputs = {
+            topic: await publish(cluster, topic, 0, records)
+            for topic, records in {**made, "commands": asked}.items()
+        }
+        # What evaluate wrote there itself, tombstones, comes after these on this cluster.
+        tried = Bench(
+            cluster,
+            "evaluate",
+            ("examples", "models", "commands"),
+            lambda _: Evaluate(decisions.restless, Keyring(decisions.KEY, {})),
+            checkpoint_s=rand.choice([0.0, 0.05, 3_600.0]),
+        )
+        await run_through(tried, 0, inputs, rand, 5)
+        pieces, _ = await state_of(cluster, "evaluate", 0)
+        return (await outputs_of(cluster))["registry"], pieces
+
+    with place(kafka_broker, 1, "evaluate") as cluster:
+        registry, pieces = asyncio.run(run(cluster))
+    history = [_value(each) for each in registry]
+    assert list(range(len(history))) == [each["number"] for each in history], f"seed {seed}"
+    chained = ["0" * 64, *(record_hash(each.value or b"") for each in registry)]
+    assert chained[:-1] == [each["previous"] for each in history], f"seed {seed}"
+    answers = Counter(each["command_id"] for each in history if each["command_id"] is not None)
+    assert {1} >= set(answers.values()), f"seed {seed}: {answers}"
+    rest = orjson.loads(pieces[""])
+    assert (len(history), chained[-1]) == (rest["number"], rest["previous"]), f"seed {seed}"

@@ -1,0 +1,425 @@
+"""Tasks at work on a real broker without Faust: inputs cut and alternated by a seed, and deaths.
+
+A task is fed what a consumer of committed records read, as the transport would feed it: in epochs
+of numbered batches, from what is committed, sometimes from before. It dies at any step of its
+(folding, sending, committing, writing state, taking over), by its own coroutine's end; its
+connections go down with it as a process's would, or linger until the successor has fenced them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from stream_ml.shell.kafka.admin import Demand, apply
+from stream_ml.shell.kafka.changelog import read_changelog
+from stream_ml.shell.kafka.cluster import Cluster
+from stream_ml.shell.kafka.records import to_records
+from stream_ml.shell.kafka.task import Home, KafkaTask, Work
+from stream_ml.shell.kafka.transport import Batch
+from stream_ml.topics import catalogue
+from tests.kafka_broker import a_name
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from stream_ml.records import Output, Record
+    from stream_ml.stages.task import Positions, Stage
+
+# Far more than anything here takes, even on a machine that is busy with something else.
+DEADLINE_S = 60.0
+# Of a life without a death in it.
+NEVER = -1
+
+
+# --- a place ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def place(broker: str, partitions: int, stage: str, *scaled: str) -> Iterator[Cluster]:
+    """A pipeline's topics on the broker, of nobody else's, for a while.
+
+    Args:
+        broker: its address.
+        partitions: of what scales.
+        stage: whose changelog is wanted.
+        scaled: of the topics that scale, those that are wanted; where none is named, all are.
+    """
+    cluster = Cluster(broker, a_name(stage))
+    unwanted = {name for name, topic in catalogue().items() if scaled and topic.scales}
+    unwanted -= {*scaled, f"{stage}-changelog"}
+    topics = {name: topic for name, topic in catalogue().items() if name not in unwanted}
+    apply(cluster, Demand(partitions=partitions), topics)
+    yield cluster
+    with KafkaAdminClient(bootstrap_servers=broker) as admin:
+        admin.delete_topics([cluster.topic(name) for name in topics])
+
+
+async def publish(
+    cluster: Cluster, topic: str, partition: int, records: Sequence[Record | Output]
+) -> list[Any]:
+    """Append keys and values to a partition; what lies there then, as a client gives it."""
+    producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap, linger_ms=5)
+    await producer.start()
+    try:
+        sent = [
+            await producer.send(cluster.topic(topic), each.value, each.key, partition)
+            for each in records
+        ]
+        await asyncio.gather(*sent)
+    finally:
+        await producer.stop()
+    return (await lying(cluster, (topic, partition)))[topic, partition]
+
+
+@asynccontextmanager
+async def reader(
+    cluster: Cluster, isolation: str = "read_committed"
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer with nothing assigned."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=cluster.bootstrap,
+        isolation_level=isolation,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        fetch_max_wait_ms=20,
+    )
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+async def lying(
+    cluster: Cluster, *places: tuple[str, int], isolation: str = "read_committed"
+) -> dict[tuple[str, int], list[Any]]:
+    """What lies on some partitions, as a client gives it, up to their ends as of now."""
+    tps = {TopicPartition(cluster.topic(topic), p): (topic, p) for topic, p in places}
+    found: dict[tuple[str, int], list[Any]] = {each: [] for each in places}
+    async with asyncio.timeout(DEADLINE_S), reader(cluster, isolation) as consumer:
+        consumer.assign(list(tps))
+        await consumer.seek_to_beginning()
+        ends = await consumer.end_offsets(list(tps))
+        while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+            for tp, batch in (await consumer.getmany(timeout_ms=200)).items():
+                found[tps[tp]] += batch
+    return found
+
+
+async def outputs_of(
+    cluster: Cluster, isolation: str = "read_committed", partitions: int = 1
+) -> dict[str, list[Record]]:
+    """What stages have written, by topic, in the order of each partition."""
+    topics = ["predictions", "examples", "models", "registry", "alerts", "dead-letters"]
+    places = [
+        (topic, p) for topic in topics for p in range(partitions if topic == "predictions" else 1)
+    ]
+    found = await lying(cluster, *places, isolation=isolation)
+    return {
+        topic: [r for at in places if at[0] == topic for r in to_records(topic, found[at])]
+        for topic in topics
+    }
+
+
+async def state_of(
+    cluster: Cluster, stage: str, partition: int
+) -> tuple[dict[str, bytes], Positions | None]:
+    """What a successor would take up: pieces by name, and where they are valid."""
+    async with asyncio.timeout(DEADLINE_S), reader(cluster) as consumer:
+        tp = TopicPartition(cluster.changelog(stage), partition)
+        pieces, positions = await read_changelog(consumer, tp)
+        return dict(pieces), positions
+
+
+# --- a task -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Bench:
+    """Where tasks of one stage are tried: the place, how it is worked there, what was said.
+
+    Args:
+        cluster: the place.
+        stage: the stage's name.
+        inputs: the topics it reads.
+        make: a fresh stage.
+        partitions: of each topic that outputs go to.
+        commit_s: how long a transaction gathers.
+        checkpoint_s: how often state is written.
+    """
+
+    cluster: Cluster
+    stage: str
+    inputs: tuple[str, ...]
+    make: Callable[[int], Stage]
+    partitions: dict[str, int] = field(default_factory=dict)
+    commit_s: float = 0.0
+    checkpoint_s: float = 3_600.0
+    said: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+
+    def task(self, partition: int) -> Life:
+        """A task that was not there before."""
+        counts = dict.fromkeys(catalogue(), 1) | self.partitions
+        home = Home(
+            self.cluster,
+            counts,
+            self.commit_s,
+            self.checkpoint_s,
+            lambda kind, **members: self.said.append({"said": kind, **members}),
+            self.failures.append,
+        )
+        return Life(KafkaTask(home, Work(self.stage, self.inputs, self.make, _ready), partition))
+
+
+async def _ready() -> None:
+    """Nothing is shared."""
+
+
+class Life:
+    """A task, every step of which can be waited for, and can be its last."""
+
+    def __init__(self, task: KafkaTask) -> None:
+        self.task = task
+        self.runner: asyncio.Task[None] | None = None
+        self.steps = 0
+        self._last = NEVER
+        self._amid = self._halts = False
+        self._stepped = asyncio.Event()
+        for name in ("_read_changelog", "_replay", "_fold", "_write", "_commit", "_write_state"):
+            setattr(task, name, self._step_by_step(getattr(task, name)))
+        committed = task._committed
+
+        async def with_producer() -> Positions:
+            producer = task._producer
+            if producer is not None and "commit_transaction" not in vars(producer):
+                for name in ("commit_transaction", "send_offsets_to_transaction", "send_batch"):
+                    setattr(producer, name, self._step_by_step(getattr(producer, name)))
+            return await committed()
+
+        task._committed = with_producer  # type: ignore[method-assign]  # that is the point
+
+    def halt_at(self, step: int) -> None:
+        """Let it come no further than a step."""
+        self._last, self._halts = self.steps + step, True
+
+    @property
+    def halted(self) -> bool:
+        """Whether it has come as far as it may."""
+        return self._halts and self.steps >= self._last
+
+    def die_at(self, step: int, *, amid: bool) -> None:
+        """Let it end at a step: before it, or amid what it does next."""
+        self._last, self._amid = self.steps + step, amid
+
+    def _step_by_step(self, work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def stepping(*arguments: Any, **options: Any) -> Any:
+            await self._step()
+            result = await work(*arguments, **options)
+            await self._step()
+            return result
+
+        return stepping
+
+    async def _step(self) -> None:
+        self.steps += 1
+        self._stepped.set()
+        if self.steps == self._last:
+            assert self.runner is not None, "only what runs takes steps"
+            if self._halts:
+                await asyncio.get_running_loop().create_future()
+            elif self._amid:
+                asyncio.get_running_loop().call_soon(self.runner.cancel)
+            else:
+                self.runner.cancel()
+                await asyncio.get_running_loop().create_future()
+
+    def go(self) -> None:
+        """Begin, or go on."""
+        self.task.go()
+        # Parking, a task lets go of its own; a step of its last commit may be its last.
+        self.runner = self.task._runner
+        assert self.runner is not None, "it has just begun"
+        self.runner.add_done_callback(lambda _: self._stepped.set())
+
+    @property
+    def dead(self) -> bool:
+        """Whether its coroutine has ended."""
+        return self.runner is not None and self.runner.done()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that a step may bring about, or for its death."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition() and not self.dead:
+                self._stepped.clear()
+                await self._stepped.wait()
+
+    async def until_taken_over(self) -> None:
+        """Wait until it works."""
+        await self.until(lambda: self.task._taken_over)
+
+    async def until_folded(self, ends: Positions) -> None:
+        """Wait until it has folded all before some offsets."""
+        work = self.task._task
+        await self.until(lambda: all(work.positions.get(at, 0) >= end for at, end in ends.items()))
+
+    async def until_committed(self) -> None:
+        """Wait until nothing is under way."""
+        due = lambda: self.task._transaction.due == float("inf")  # noqa: E731 - short
+        await self.until(lambda: due() and not self.task._transaction.open)
+
+    async def cut_off(self) -> None:
+        """Take its connections down, and all that its producer is about, as a process that ends."""
+        producer = self.task._producer
+        if producer is None or producer._closed:
+            return
+        producer._closed = True
+        sender = producer._sender
+        ours = [
+            each
+            for each in asyncio.all_tasks()
+            if (frame := getattr(each.get_coro(), "cr_frame", None)) is not None
+            and frame.f_locals.get("self") in (sender, producer._message_accumulator)
+        ]
+        for each in ours:
+            each.cancel()
+        if ours:
+            await asyncio.wait(ours, timeout=DEADLINE_S)
+        await producer.client.close()
+
+
+# --- a run of lives ---------------------------------------------------------------------------
+
+
+Inputs = dict[str, list[Any]]
+
+
+async def run_through(
+    bench: Bench, partition: int, inputs: Inputs, rand: random.Random, deaths: int
+) -> None:
+    """Feed a task all its inputs while it dies so many times, and write everything down."""
+    life, lingering, lasted = None, None, False
+    try:
+        for death in range(deaths + 1):
+            life = bench.task(partition)
+            if death < deaths:
+                life.die_at(rand.randrange(1, rand.choice([12, 100])), amid=rand.random() < 0.5)
+            life.go()
+            lasted = await _live(life, inputs, rand)
+            if lingering is not None:
+                await lingering.cut_off()
+                lingering = None
+            assert not bench.failures, bench.failures
+            if lasted:
+                break
+            if rand.random() < 0.5:
+                await life.cut_off()
+            else:
+                lingering = life
+        assert life is not None
+        assert lasted, "it died once too often"
+        await life.task.close()
+    finally:
+        for each in (life, lingering):
+            if each is not None:
+                if each.runner is not None:
+                    each.runner.cancel()
+                await each.cut_off()
+        if not lasted:
+            await end_transaction(bench, partition)
+
+
+async def end_transaction(bench: Bench, partition: int) -> None:
+    """End what a task has left open: readers of committed records would wait for it."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bench.cluster.bootstrap,
+        transactional_id=bench.cluster.transactional_id(bench.stage, partition),
+    )
+    await producer.start()
+    await producer.stop()
+
+
+async def _live(life: Life, inputs: Inputs, rand: random.Random) -> bool:
+    """Feed it all that is left, with rebalances between; whether it lived to the end of it."""
+    task, partition = life.task, life.task.partition
+    ends = {
+        (topic, partition): records[-1].offset + 1 for topic, records in inputs.items() if records
+    }
+    epoch = 1
+    feed = _Feed(inputs, {}, rand)
+    if rand.random() < 0.5:
+        await life.until_taken_over()
+        feed = _Feed(inputs, _back(rand, task._task.positions), rand)
+    while feed.left and not life.dead:
+        topic, records, number = feed.take()
+        task.put(topic, Batch(records, epoch, number))
+        if rand.random() < 0.6:
+            await life.until(lambda: task.waiting == 0)
+        if rand.random() < 0.05 and task._taken_over and not life.dead:
+            if not await _rebalance(life, epoch):
+                return False
+            epoch += 1
+            feed = _Feed(inputs, _back(rand, task._task.positions), rand)
+    await life.until_folded(ends)
+    if rand.random() < 0.5:
+        await life.until_committed()
+    return not life.dead and await _park(life, epoch, checkpoint=True)
+
+
+async def _rebalance(life: Life, epoch: int) -> bool:
+    if not await _park(life, epoch):
+        return False
+    assert await life.task.may_go_on(), "nobody else was there"
+    life.go()
+    return True
+
+
+async def _park(life: Life, epoch: int, *, checkpoint: bool = False) -> bool:
+    """Park it; False where it died of that."""
+    async with asyncio.timeout(DEADLINE_S):
+        whole = await life.task.park(epoch, checkpoint=checkpoint)
+    return whole and life.runner is not None and not life.runner.cancelled()
+
+
+def _back(rand: random.Random, positions: Positions) -> Positions:
+    """Some way before: a consumer may be given again what was folded."""
+    if rand.random() < 0.5:
+        return dict(positions)
+    return {at: max(0, position - rand.randrange(30)) for at, position in positions.items()}
+
+
+class _Feed:
+    """Cuts what is left of each input into numbered batches, and alternates between inputs."""
+
+    def __init__(self, inputs: Inputs, start: Positions, rand: random.Random) -> None:
+        starts = {topic: at for (topic, _), at in start.items()}
+        self._left = {
+            topic: [each for each in records if each.offset >= starts.get(topic, 0)]
+            for topic, records in inputs.items()
+        }
+        self._numbers: Counter[str] = Counter()
+        self._rand = rand
+        self._bias = rand.choice([0.1, 0.5, 0.9])
+
+    @property
+    def left(self) -> bool:
+        """Whether anything is."""
+        return any(self._left.values())
+
+    def take(self) -> tuple[str, list[Any], int]:
+        """The next batch: its topic, its records, its number."""
+        topics = [topic for topic, records in self._left.items() if records]
+        topic = topics[-1] if self._rand.random() < self._bias else topics[0]
+        size = self._rand.choice([1, 3, 20, 100])
+        records, self._left[topic] = self._left[topic][:size], self._left[topic][size:]
+        number = self._numbers[topic]
+        self._numbers[topic] += 1
+        return topic, records, number
