@@ -309,8 +309,12 @@ def _prediction(members: dict[str, Any]) -> Prediction:
     if type(fallback) is not bool:
         raise _malformed("$.fallback", "true or false", fallback)
     features = members.get("features")
-    if type(features) is not dict or not _NUMBERS.issuperset(map(type, features.values())):
+    if type(features) is not dict:
         raise _malformed("$.features", "an object of numbers", features)
+    if not _NUMBERS.issuperset(map(type, features.values())):
+        name = next(name for name, value in features.items() if type(value) not in _NUMBERS)
+        path = f"$.features.{name[:ID_LENGTH_MAX]}"
+        raise _malformed(path, "a number", features[name])
     shadows = members.get("shadows")
     if type(shadows) is not dict:
         raise _malformed("$.shadows", "an object of answers", shadows)
@@ -329,7 +333,7 @@ def _prediction(members: dict[str, Any]) -> Prediction:
 
 
 def _shadow(slot: str, shadow: Any) -> Shadow:
-    path = f"$.shadows.{slot[:TEXT_LENGTH_MAX]}"
+    path = f"$.shadows.{slot[:ID_LENGTH_MAX]}"
     if type(shadow) is not dict:
         raise _malformed(path, "an object with model and prediction", shadow)
     return Shadow(_model(shadow, f"{path}.model"), _answer(shadow, f"{path}.prediction"))
@@ -392,8 +396,10 @@ def check_prediction(record: Prediction, kind: str, names: frozenset[str]) -> No
         BadRecord: it has a feature that the pipeline has not, or another kind of answer.
     """
     if not names.issuperset(record.features):
-        unknown = next(name for name in record.features if name not in names)
-        raise _malformed("$.features", "features of this pipeline", unknown)
+        unknown = brief(next(name for name in record.features if name not in names))
+        raise BadRecord(
+            "unknown_feature", "$.features", f"expected features of this pipeline, given {unknown}"
+        )
     for path, answer in _answers(record):
         if answer is None:
             continue
@@ -406,7 +412,7 @@ def check_prediction(record: Prediction, kind: str, names: frozenset[str]) -> No
 def _answers(record: Prediction) -> Iterator[tuple[str, Any]]:
     yield "$.prediction", record.prediction
     for slot, shadow in record.shadows.items():
-        yield f"$.shadows.{slot[:TEXT_LENGTH_MAX]}.prediction", shadow.prediction
+        yield f"$.shadows.{slot[:ID_LENGTH_MAX]}.prediction", shadow.prediction
 
 
 # --- the rest ---------------------------------------------------------------------------------
