@@ -121,7 +121,7 @@ OWNERS: dict[str, set[str]] = {
     },
     "sqlite3": {"shell.sqlite_log"},
     "faust": set(),
-    "kafka": {"shell.kafka.admin", "shell.kafka.client"},
+    "kafka": {"shell.kafka.admin", "shell.kafka.client", "shell.kafka.connecting"},
     "aiokafka": set(),
 }
 # JSON lies in many hands: records in codec, state in each stage, output in each command.

@@ -24,7 +24,7 @@ class _Time:
     def now(self) -> float:
         return self.seconds
 
-    def sleep(self, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         self.seconds += seconds
         self.slept.append(seconds)
         self.meanwhile()
@@ -38,33 +38,33 @@ def events(log: SqliteLog, *names: str) -> None:
 def test_what_comes_is_waited_for() -> None:
     """A poll ends as soon as there is something; until then it looks less and less often."""
     with SqliteLog.create(MEMORY, partitions=2) as log:
-        time = _Time()
-        tail = PolledTail(log, "events", {0: 0, 1: 0}, time.now, time.sleep)
-        time.meanwhile = lambda: events(log, "a", "b") if len(time.slept) == 3 else None
+        clock = _Time()
+        tail = PolledTail(log, "events", {0: 0, 1: 0}, clock.now, clock.wait)
+        clock.meanwhile = lambda: events(log, "a", "b") if len(clock.slept) == 3 else None
 
         assert {record.key for record in tail.poll(1.0)} == {b"a", b"b"}
-        assert [0.005, 0.01, 0.02] == time.slept
+        assert [0.005, 0.01, 0.02] == clock.slept
         assert tail.poll(0.0) == []
 
 
 def test_a_poll_waits_no_longer_than_it_may() -> None:
     """Where nothing comes, nothing is given out, and the wait is what was asked for."""
     with SqliteLog.create(MEMORY) as log:
-        time = _Time()
-        tail = PolledTail(log, "events", {0: 0}, time.now, time.sleep)
+        clock = _Time()
+        tail = PolledTail(log, "events", {0: 0}, clock.now, clock.wait)
 
         assert tail.poll(0.2) == []
-        assert round(time.seconds, 9) == 0.2
-        assert max(time.slept) <= 0.05
+        assert round(clock.seconds, 9) == 0.2
+        assert max(clock.slept) <= 0.05
 
 
 def test_records_of_all_partitions_come_as_they_were_taken_in() -> None:
     """Between partitions the log's clock tells what came first."""
-    clock = [0]
+    ticks = [0]
 
     def now_ms() -> int:
-        clock[0] += 1
-        return clock[0]
+        ticks[0] += 1
+        return ticks[0]
 
     with SqliteLog.create(MEMORY, partitions=2, now_ms=now_ms) as log:
         for name in ("JFK", "LGA", "EWR", "BOS", "SFO", "LAX"):

@@ -24,8 +24,6 @@ what waits for labels for the horizon beside; a catalogue that keeps less is ref
 
 from __future__ import annotations
 
-import logging
-import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,9 +32,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError, KafkaTimeoutError, for_code
+from kafka.errors import KafkaError, for_code
 
 from stream_ml.errors import LogError, Problem, UsageError
+from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.topics import catalogue
 
@@ -334,8 +333,8 @@ class _Topics:
     @classmethod
     @contextmanager
     def at(cls, cluster: Cluster, topics: Mapping[str, Topic] | None) -> Iterator[_Topics]:
-        with _told(cluster):
-            admin = KafkaAdminClient(**_options(cluster))
+        with told(cluster):
+            admin = admin_client(**_options(cluster))
             try:
                 yield cls(cluster, topics or catalogue(), admin)
             finally:
@@ -494,48 +493,3 @@ def _options(cluster: Cluster) -> dict[str, Any]:
         "request_timeout_ms": REQUEST_MS,
         **client_options(cluster.security),
     }
-
-
-@contextmanager
-def _told(cluster: Cluster) -> Iterator[None]:
-    """Turn what the client library raises into what we do.
-
-    It says only in its own log why it was not let in, at length and on standard error; the last
-    reason is what we tell.
-    """
-    client = logging.getLogger("kafka")
-    reasons = _Reasons()
-    propagates, client.propagate = client.propagate, False
-    client.addHandler(reasons)
-    try:
-        yield
-    except KafkaTimeoutError as error:
-        why = f": {reasons.last}" if reasons.last else ""
-        raise LogError(
-            f"{cluster.bootstrap}: expected a Kafka cluster that answers and lets us in by "
-            f"{cluster.security.protocol}, given no answer{why}; is it running there, and are "
-            "STREAM_ML_TLS_CA, STREAM_ML_SASL and STREAM_ML_PASSWORD as it wants them?"
-        ) from error
-    except KafkaError as error:
-        raise LogError(
-            f"{cluster.bootstrap}: expected the cluster to do as it is asked, given {error}"
-        ) from error
-    finally:
-        client.removeHandler(reasons)
-        client.propagate = propagates
-
-
-class _Reasons(logging.Handler):
-    """Listens for why connections failed."""
-
-    _REASON = re.compile(r"Connection (?:lost|failed): (?:\w+: )?(.+)")
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.last = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        found = self._REASON.search(record.getMessage())
-        # That time ran out is known, and says less than what came before.
-        if found is not None and "Timeout" not in found[1]:
-            self.last = found[1]

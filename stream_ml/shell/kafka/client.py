@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     CoordinatorLoadInProgressError,
@@ -44,6 +44,7 @@ from kafka.errors import (
 from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
 from stream_ml.shell.kafka.changelog import MARKER
+from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.shell.log import Log, Tail
@@ -128,8 +129,8 @@ class KafkaLog(Log):
             "request_timeout_ms": int(timeout_s * 1000),
             **client_options(cluster.security),
         }
-        with self._speaking("answer"):
-            self._admin = KafkaAdminClient(**self._options)
+        with told(cluster):
+            self._admin = admin_client(**self._options)
         self._producer: KafkaProducer | None = None
         self._consumer: KafkaConsumer | None = None
         # Where the consumer goes on if it is asked for just that.
@@ -506,8 +507,7 @@ class KafkaLog(Log):
     def _silent(self, doing: str) -> LogError:
         return LogError(
             f"{self._cluster.bootstrap}: expected a broker to {doing} within "
-            f"{self._timeout_s:g} s, given no answer; is it running there, and are "
-            "STREAM_ML_TLS_CA and STREAM_ML_SASL as it wants them?"
+            f"{self._timeout_s:g} s, given no answer; is it still running?"
         )
 
 

@@ -1,0 +1,418 @@
+"""A cluster's log beyond the laws: transactions, groups, state, the wire, and what goes wrong."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import threading
+import time
+import warnings
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.structs import OffsetAndMetadata
+
+from stream_ml.codec import encode_prediction
+from stream_ml.errors import BadRecord, LogError, NotAcknowledged, UnknownTopic
+from stream_ml.records import Output, Prediction, Source
+from stream_ml.shell.client import Publisher, connect, predictions
+from stream_ml.shell.commands.reading import last_records
+from stream_ml.shell.kafka.admin import Demand, apply
+from stream_ml.shell.kafka.changelog import MARKER, encode_marker
+from stream_ml.shell.kafka.client import KafkaLog
+from stream_ml.shell.kafka.cluster import Cluster
+from stream_ml.shell.replay import read_all
+from stream_ml.topics import partition_of
+from tests.kafka_broker import a_name
+from tests.shell.cli_toy import stream, toy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PARTITIONS = 2
+# Far more than any step takes, even on a machine that is busy with something else.
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def cluster(kafka_broker: str) -> Iterator[Cluster]:
+    """A pipeline's topics on the broker, of nobody else's, for a while."""
+    cluster = Cluster(kafka_broker, a_name("client"))
+    apply(cluster, Demand(partitions=PARTITIONS))
+    yield cluster
+    with KafkaAdminClient(bootstrap_servers=kafka_broker) as admin:
+        ours = cluster.topic("")
+        admin.delete_topics([name for name in admin.list_topics() if name.startswith(ours)])
+
+
+@pytest.fixture
+def log(cluster: Cluster) -> Iterator[KafkaLog]:
+    """The log of that pipeline, as a client has it."""
+    with KafkaLog(cluster) as log:
+        yield log
+
+
+@contextmanager
+def worker(cluster: Cluster) -> Iterator[KafkaProducer]:
+    """A producer of transactions, as a worker has one."""
+    with closing(
+        KafkaProducer(bootstrap_servers=cluster.bootstrap, transactional_id=cluster.pipeline)
+    ) as producer:
+        producer.init_transactions()
+        yield producer
+
+
+def prediction(number: int, key: str = "JFK") -> Prediction:
+    """A prediction on an event of a second that its number says."""
+    return Prediction(
+        event_id=f"e{number}",
+        key=key,
+        ts=1_000 * number,
+        source=Source(0, number),
+        model="plain@0",
+        example=-1,
+        prediction=0.5,
+        fallback=False,
+        features={"x": 1.0},
+        shadows={},
+    )
+
+
+def write(producer: KafkaProducer, cluster: Cluster, *wrote: Prediction) -> None:
+    """Write predictions within the open transaction."""
+    for each in wrote:
+        key = each.event_id.encode()
+        producer.send(
+            cluster.topic("predictions"),
+            key=key,
+            value=encode_prediction(each),
+            partition=partition_of(key, PARTITIONS),
+        )
+    producer.flush()
+
+
+# --- transactions -----------------------------------------------------------------------------
+
+
+def test_what_is_not_committed_is_seen_by_who_asks_for_it(log: KafkaLog, cluster: Cluster) -> None:
+    """A transaction is seen whole after its commit; uncommitted, its records are seen at once."""
+    with worker(cluster) as producer, KafkaLog(cluster, isolation="uncommitted") as early:
+        producer.begin_transaction()
+        write(producer, cluster, *map(prediction, range(10)))
+
+        assert list(read_all(log, "predictions")) == []
+        assert [log.end_offset("predictions", p) for p in range(PARTITIONS)] == [0, 0]
+        assert len(list(read_all(early, "predictions"))) == 10
+
+        producer.commit_transaction()
+        assert list(read_all(early, "predictions")) == list(read_all(log, "predictions"))
+        assert len(list(read_all(log, "predictions"))) == 10
+
+
+def test_what_was_aborted_is_passed_over_without_waiting(log: KafkaLog, cluster: Cluster) -> None:
+    """Where only marks of transactions and aborted records lie, there is nothing, at once."""
+    with worker(cluster) as producer:
+        for _ in range(20):
+            producer.begin_transaction()
+            write(producer, cluster, *map(prediction, range(4)))
+            producer.abort_transaction()
+        assert list(read_all(log, "predictions")) == []
+        producer.begin_transaction()
+        write(producer, cluster, prediction(7))
+        producer.commit_transaction()
+    started = time.monotonic()
+    found = list(read_all(log, "predictions"))
+
+    assert [record.key for record in found] == [b"e7"]
+    end = log.end_offset("predictions", found[0].partition)
+    assert end > found[0].offset + 1  # a mark follows
+    assert log.read("predictions", found[0].partition, found[0].offset + 1, 10) == []
+    assert last_records(log, "predictions", 1) == found
+    assert time.monotonic() - started < DEADLINE_S / 10
+
+
+def test_reading_on_across_marks_gives_each_record_once(log: KafkaLog, cluster: Cluster) -> None:
+    """Reads of any size follow each other over the gaps that marks of transactions leave."""
+    with worker(cluster) as producer:
+        for start in range(0, 40, 4):
+            producer.begin_transaction()
+            write(producer, cluster, *map(prediction, range(start, start + 4)))
+            producer.commit_transaction()
+    whole = list(read_all(log, "predictions"))
+    assert sorted(record.key or b"" for record in whole) == sorted(b"e%d" % n for n in range(40))
+    for limit in (1, 3, 1_000):
+        seen = []
+        for partition in range(PARTITIONS):
+            at = 0
+            while batch := log.read("predictions", partition, at, limit):
+                assert len(batch) <= limit
+                seen += batch
+                at = batch[-1].offset + 1
+        assert whole == seen
+    with closing(log.tail("predictions", dict.fromkeys(range(PARTITIONS), 0))) as tail:
+        ends = {p: log.end_offset("predictions", p) for p in range(PARTITIONS)}
+        tailed = []
+        while not tail.reached(ends):
+            tailed += tail.poll(0.2)
+    assert sorted(tailed, key=lambda r: (r.partition, r.offset)) == whole
+
+
+# --- groups and state -------------------------------------------------------------------------
+
+
+def test_where_a_task_goes_on(log: KafkaLog, cluster: Cluster) -> None:
+    """What a stage's group has committed for the partitions of a task, by the catalogue's names."""
+    offsets = {
+        TopicPartition(cluster.topic("predictions"), 1): OffsetAndMetadata(40, "", -1),
+        TopicPartition(cluster.topic("labels"), 1): OffsetAndMetadata(7, "", -1),
+        TopicPartition(cluster.topic("labels"), 0): OffsetAndMetadata(5, "", -1),
+    }
+    with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
+        admin.alter_group_offsets(cluster.group("join"), offsets)
+
+    assert log.committed("join-1") == {("predictions", 1): 40, ("labels", 1): 7}
+    assert log.committed("join-0") == {("labels", 0): 5}
+    assert log.committed("predict-0") == {}
+
+
+def test_the_state_of_a_task(log: KafkaLog, cluster: Cluster) -> None:
+    """The newest of each piece, without those that are gone, and without the marker."""
+
+    def checkpoint(producer: KafkaProducer, pieces: dict[bytes, bytes | None]) -> None:
+        producer.begin_transaction()
+        for key, value in {**pieces, MARKER: encode_marker({("events", 1): 3})}.items():
+            producer.send(cluster.changelog("predict"), key=key, value=value, partition=1)
+        producer.commit_transaction()
+
+    with worker(cluster) as producer:
+        checkpoint(producer, {b"": b'{"watermark":1}', b"k/JFK": b"1", b"k/LGA": b"2"})
+        checkpoint(producer, {b"": b'{"watermark":2}', b"k/JFK": None, b"k/BOS": b"3"})
+        producer.begin_transaction()
+        producer.send(cluster.changelog("predict"), key=b"", value=b"no", partition=1)
+        producer.abort_transaction()
+
+    assert log.state("predict-1") == [
+        ("", b'{"watermark":2}'),
+        ("k/BOS", b"3"),
+        ("k/LGA", b"2"),
+    ]
+    assert log.piece("predict-1", "") == b'{"watermark":2}'
+    assert log.piece("predict-1", "k/LGA") == b"2"
+    assert log.piece("predict-1", "k/JFK") is None
+    assert log.state("predict-0") == []
+
+
+def test_a_piece_is_found_however_far_back_it_lies(
+    log: KafkaLog, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked for from the end back, further each time."""
+    monkeypatch.setattr("stream_ml.shell.kafka.client.PIECE_RECORDS", 2)
+    with worker(cluster) as producer:
+        for n in range(30):
+            producer.begin_transaction()
+            producer.send(cluster.changelog("join"), key=b"k%d" % n, value=b"%d" % n, partition=0)
+            producer.commit_transaction()
+
+    assert [log.piece("join-0", f"k{n}") for n in (0, 17, 29)] == [b"0", b"17", b"29"]
+    assert log.piece("join-0", "absent") is None
+
+
+# --- what clients may write, and what it looks like -------------------------------------------
+
+
+@pytest.mark.parametrize("topic", ["predictions", "examples", "models", "registry", "alerts"])
+def test_what_stages_write_is_theirs(log: KafkaLog, topic: str) -> None:
+    """A client does not write what only stages do, and nothing of such a batch is sent."""
+    with pytest.raises(LogError, match=f"{topic}: expected a topic that clients write, given one"):
+        log.append([Output("events", b"k", b"{}"), Output(topic, b"k", b"{}")])
+    assert list(read_all(log, "events")) == []
+
+
+def test_what_is_on_the_wire_is_plain(log: KafkaLog, cluster: Cluster) -> None:
+    """Any consumer reads the very bytes; any producer with Kafka's partitioner agrees on places."""
+    outputs = [Output("events", f"key-{n} ü".encode(), b'{"n":%d}' % n) for n in range(20)]
+    placed = log.append(outputs)
+    with closing(KafkaProducer(bootstrap_servers=cluster.bootstrap)) as producer:
+        theirs = [
+            producer.send(cluster.topic("events"), key=each.key, value=each.value).get(DEADLINE_S)
+            for each in outputs
+        ]
+    assert [record.partition for record in placed] == [each.partition for each in theirs]
+
+    consumer = KafkaConsumer(
+        cluster.topic("events"),
+        bootstrap_servers=cluster.bootstrap,
+        auto_offset_reset="earliest",
+        group_id=None,
+        consumer_timeout_ms=int(DEADLINE_S * 1000),
+    )
+    with closing(consumer):
+        found = [next(consumer) for _ in range(40)]
+    assert {each.value for each in found} == {each.value for each in outputs}
+    assert {each.key for each in found} == {each.key for each in outputs}
+    assert {len(each.headers) for each in found} == {0}
+    times = {(each.partition, each.offset): each.timestamp for each in found}
+    assert all(times[each.partition, each.offset] == each.append_ms for each in placed)
+
+
+def test_a_forwarded_record_says_where_it_lay(log: KafkaLog, cluster: Cluster) -> None:
+    """What a header says of a record's origin is read with it."""
+    with worker(cluster) as producer:
+        producer.begin_transaction()
+        producer.send(
+            cluster.topic("events"),
+            key=b"k",
+            value=b"{}",
+            partition=0,
+            headers=[("stream-ml-origin", b"1:17"), ("trace", b"x")],
+        )
+        producer.commit_transaction()
+
+    assert [record.origin for record in read_all(log, "events")] == [Source(1, 17)]
+
+
+# --- the Python interface ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(cluster: Cluster) -> str:
+    """Of the log, with the pipeline's name."""
+    return f"kafka://{cluster.bootstrap}/{cluster.pipeline}"
+
+
+def test_publishing_from_python(address: str) -> None:
+    """What was posted is there when the block is left; what the pipeline refuses is not sent."""
+    events, labels = stream(600)
+    with connect(address) as log, Publisher(log, toy) as publisher:
+        for event in events:
+            publisher.post_event(event)
+        for label in labels:
+            publisher.post_label(label)
+        with pytest.raises(BadRecord):
+            publisher.post_event({**events[0], "x": "high"})
+        placed = publisher.publish_event(events[0])
+    with connect(address) as log:
+        assert log.read("events", placed.partition, placed.offset, 1) == [placed]
+        counts = {topic: len(list(read_all(log, topic))) for topic in ("events", "labels")}
+    assert counts == {"events": 601, "labels": 590}
+
+
+def test_reading_predictions_from_python(address: str, cluster: Cluster) -> None:
+    """A plain iterator of typed records: to the end, or on and on until it is closed."""
+    with worker(cluster) as producer, connect(address) as log:
+        producer.begin_transaction()
+        write(producer, cluster, prediction(1), prediction(2, key="LGA"), prediction(3))
+        producer.commit_transaction()
+
+        ids = {each.event_id for each in predictions(log)}
+        assert ids == {"e1", "e2", "e3"}
+        assert [each.event_id for each in predictions(log, key="LGA")] == ["e2"]
+        assert [each.event_id for each in predictions(log, since_ms=3_000)] == ["e3"]
+
+        following = predictions(log, follow=True)
+        seen = {next(following).event_id for _ in range(3)}
+        producer.begin_transaction()
+        write(producer, cluster, prediction(4))
+        producer.commit_transaction()
+        assert (seen, next(following)) == (ids, prediction(4))
+        following.close()
+
+
+def test_uncommitted_predictions_come_at_once(address: str, cluster: Cluster) -> None:
+    """Who asks for uncommitted ones has a prediction while its transaction is still open."""
+    with worker(cluster) as producer, connect(address, isolation="uncommitted") as log:
+        producer.begin_transaction()
+        write(producer, cluster, prediction(1))
+        with closing(predictions(log, follow=True)) as following:
+            first = next(following)
+            write(producer, cluster, prediction(2))
+            assert [first, next(following)] == [prediction(1), prediction(2)]
+        producer.abort_transaction()
+
+
+# --- what goes wrong --------------------------------------------------------------------------
+
+
+def test_a_broker_that_is_not_there(cluster: Cluster) -> None:
+    """It is named within the time that was given, with what to look at."""
+    with socket.socket() as taken:  # bound and not listening: nobody answers there
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        started = time.monotonic()
+        threads = threading.active_count()
+        with warnings.catch_warnings():
+            # The client forgets to close sockets that it was refused on.
+            warnings.simplefilter("ignore", ResourceWarning)
+            with pytest.raises(LogError) as refused:
+                KafkaLog(Cluster(address, cluster.pipeline), timeout_s=1.0)
+            message = str(refused.value)
+            del refused
+            gc.collect()
+    assert time.monotonic() - started < DEADLINE_S / 10
+    assert threading.active_count() == threads
+    assert message.startswith(
+        f"{address}: expected a Kafka cluster that answers and lets us in by PLAINTEXT, given no "
+        "answer: "
+    )
+    assert message.endswith(
+        "; is it running there, and are STREAM_ML_TLS_CA, STREAM_ML_SASL and STREAM_ML_PASSWORD as "
+        "it wants them?"
+    )
+
+
+def test_a_pipeline_without_topics(kafka_broker: str) -> None:
+    """Who comes before the topics are made is told how they are made."""
+    with pytest.raises(UnknownTopic) as refused:
+        KafkaLog(Cluster(kafka_broker, "nobodys"))
+    assert str(refused.value) == (
+        f"{kafka_broker}: expected topics of the pipeline nobodys, given none that we may see; "
+        "make the pipeline's topics with `stream-ml topics apply`"
+    )
+
+
+def test_a_topic_that_is_missing(cluster: Cluster) -> None:
+    """One topic less is named when it is asked for; the others work."""
+    with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
+        admin.delete_topics([cluster.topic("alerts")])
+        deadline = time.monotonic() + DEADLINE_S
+        while cluster.topic("alerts") in admin.list_topics():
+            assert time.monotonic() < deadline
+    with KafkaLog(cluster) as log:
+        assert "alerts" not in log.partitions
+        with pytest.raises(UnknownTopic, match=rf"{cluster.topic('alerts')}, given none.*apply"):
+            log.end_offset("alerts", 0)
+        assert len(log.append([Output("events", b"k", b"{}")])) == 1
+
+
+def test_what_was_not_acknowledged_is_counted(log: KafkaLog, cluster: Cluster) -> None:
+    """Of a batch that is taken in part, it is told which part, and why not the rest."""
+    resource = ConfigResource(
+        ConfigResourceType.TOPIC, cluster.topic("labels"), {"max.message.bytes": "5000"}
+    )
+    with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
+        admin.alter_configs([resource])
+    batch = [Output("events", b"a", b"{}"), Output("labels", b"b", b"x" * 20_000)]
+
+    with pytest.raises(NotAcknowledged) as refused:
+        log.append(batch)
+
+    assert "expected every record to be acknowledged, given 1 that were not" in str(refused.value)
+    assert refused.value.places == ((partition_of(b"a", PARTITIONS), 0), None)
+    assert len(log.append([Output("labels", b"b", b"short")])) == 1  # and it goes on
+    with pytest.raises(NotAcknowledged), Publisher(log, toy):
+        log.post([Output("labels", b"b", b"x" * 20_000)])
+
+
+def test_a_cluster_is_used_in_bounded_memory(
+    log: KafkaLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who posts more than may be on its way waits for what was posted before."""
+    monkeypatch.setattr("stream_ml.shell.kafka.client.PENDING_MAX", 100)
+    for start in range(0, 1_000, 10):
+        log.post([Output("events", b"k%d" % n, b"{}") for n in range(start, start + 10)])
+        assert len(log._pending) < 100
+    log.flush()
+    assert len(list(read_all(log, "events"))) == 1_000
