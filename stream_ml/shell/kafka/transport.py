@@ -11,6 +11,7 @@ Theory of operation:
    miss it. So the thread numbers the batches of each partition, in epochs: a new one begins when
    the consumer is assigned anew or seeks, both of which take it back to what was committed. A task
    accepts number 0 of a new epoch or the next number of its own, and anything else is an error.
+   What is asked for in one epoch and fetched in the next is put back: nobody waits for it.
 4. Groups share out partition numbers (see `assignor`), so that a task's inputs come to one worker;
    and readers see committed records only.
 """
@@ -120,9 +121,10 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
 
     async def fetch(self, wanted: set[TP]) -> dict[TP, Batch]:
         """What there is of the `wanted` partitions; waits a while for the first of it."""
-        return await self.call_thread(self._fetch_batches, wanted)  # type: ignore[no-any-return]
+        asked = self._fetch_batches, wanted, self.epoch
+        return await self.call_thread(*asked)  # type: ignore[no-any-return]
 
-    async def _fetch_batches(self, wanted: set[TP]) -> dict[TP, Batch]:
+    async def _fetch_batches(self, wanted: set[TP], epoch: int) -> dict[TP, Batch]:
         consumer = self._ensure_consumer()
         fetched = await self._fetch_records(consumer, wanted, FETCH_TIMEOUT_S, POLL_RECORDS)
         # From here to the end nothing is awaited, so what was fetched is of this assignment.
@@ -131,7 +133,21 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
         if assignment is not self._assignment_numbered:
             self._assignment_numbered = assignment
             self._next_epoch()
+        if epoch != self.epoch:
+            # Who asked may be gone, and those who are there now may want other partitions.
+            self._put_back(assignment, fetched)
+            return {}
         return {_tp(tp): self._numbered(_tp(tp), records) for tp, records in fetched.items()}
+
+    def _put_back(self, assignment: Any, fetched: Mapping[Any, Sequence[Any]]) -> None:
+        """Have records fetched again, by going back to them where they have been passed."""
+        consumer = self._ensure_consumer()
+        for tp, records in fetched.items():
+            if assignment is None or tp not in assignment.tps:
+                continue
+            state = assignment.state_value(tp)
+            if state.has_valid_position and state.position > records[0].offset:
+                consumer.seek(tp, records[0].offset)
 
     def _numbered(self, tp: TP, records: Sequence[Any]) -> Batch:
         number = self._numbers.get(tp, 0)
