@@ -244,6 +244,8 @@ class KafkaTask:
             # The cluster forgets what a group committed that was idle for long; the marker knows.
             committed = {**positions, **committed}
         replayed = await self._replay(committed)
+        # What dies before its checkpoint time and again must not replay more each time.
+        self._since_checkpoint = replayed
         self._task.positions = dict(committed)
         await self._work.ready()
         self._checkpointed = time.monotonic()
