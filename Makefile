@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check bench evidence kafka kafka-stop clean
+.PHONY: demo test check bench evidence chaos soak kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
@@ -23,6 +23,12 @@ bench: $(VENV)/dev  ## the cards work by us, a bare loop, aiokafka by hand and p
 
 evidence: $(VENV)/dev  ## how often equal challengers win: the tables of docs/promotion.md
 	$(RUN)/python -m benchmarks.evidence --out docs/promotion.md
+
+chaos: $(VENV)/dev  ## workers and a broker killed at seeded instants, and judged: SEED=n, or one is drawn
+	$(RUN)/python -m chaos $(SEED)
+
+soak: $(VENV)/dev  ## ten minutes at 2,000 events/s on a broker: is the workers' memory flat?
+	$(RUN)/python -m benchmarks.soak
 
 PORT ?= 9092
 

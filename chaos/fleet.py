@@ -176,9 +176,10 @@ class Fleet:
     def add(self, stage: str) -> Worker:
         """A worker more."""
         numbers = {worker.number for worker in self.workers if worker.stage == stage}
-        return self._start(stage, max(numbers, default=0) + 1, 1)
+        return self.start(stage, max(numbers, default=0) + 1, 1)
 
-    def _start(self, stage: str, number: int, life: int) -> Worker:
+    def start(self, stage: str, number: int, life: int) -> Worker:
+        """A worker in its life of this number."""
         told = ("--supervised", "--format", "json", "--instance", f"{stage}-{number}")
         command = self.command("worker", stage, *told)
         worker = Worker(stage, number, life, command, self._folder, **self._variables)
@@ -218,7 +219,7 @@ class Fleet:
                 self._due.append((now + AGAIN_S, worker.stage, worker.number, worker.life + 1))
         for due in [each for each in self._due if each[0] <= now]:
             self._due.remove(due)
-            self._start(*due[1:])
+            self.start(*due[1:])
         if now - self._sampled >= SAMPLE_S:
             self._sampled = now
             for worker in self.workers:

@@ -50,6 +50,7 @@ class Run:
         predict: how many workers predict at first.
         plant: a bug of `chaos.plants` that every worker has.
         shops: how many keys the events have.
+        judged: whether what came out is read and judged at the end.
         folder: where everything that was said is kept; nowhere by default.
         variables: settings of the workers, as environment variables.
     """
@@ -62,6 +63,7 @@ class Run:
     predict: int = 2
     plant: str | None = None
     shops: int = ground.SHOPS
+    judged: bool = True
     folder: Path | None = None
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -116,8 +118,10 @@ def run(given: Run, say: Callable[[str], None]) -> Story:
         scene.play()
         left = topics.settled(broker.address, ground.NAME, SETTLE_S)
         scene.wind_up()
-        say("all is worked off; judging")
-        _judge(scene.story, broker.address, left)
+        say("all is worked off" if left is None else left)
+        if given.judged:
+            _judge(scene.story, broker.address)
+        scene.story.verdict.failures |= _further_failures(scene.story, left)
         return scene.story
 
 
@@ -242,22 +246,23 @@ class _Scene:
             _write_down(self.story, self.given.folder / "said.jsonl")
 
 
-def _judge(story: Story, broker: str, left: str | None) -> None:
+def _judge(story: Story, broker: str) -> None:
     from chaos.world import world  # noqa: PLC0415 - the declaration is the workers'; only its hash
 
     raw = topics.read(broker, ground.NAME)
     story.verdict = judge(raw, world.feature_set.hash, bytes.fromhex(ground.KEY))
-    failures = story.verdict.failures
-    failures["all worked off"] = [] if left is None else [left]
-    failures["memory flat"] = [
-        f"{worker.name}: {why}" for worker in story.workers if (why := flat(worker.memory))
-    ]
-    failures["none ends by itself for a bug"] = [
-        f"{worker.name}: {members['words']}"
-        for worker in story.workers
-        for members in worker.sayings("last words")
-        if "Assertion" in members["words"]
-    ]
+
+
+def _further_failures(story: Story, left: str | None) -> dict[str, list[str]]:
+    """What does not lie in the topics."""
+    grown = [(worker, flat(worker.memory)) for worker in story.workers]
+    words = [(w, m["words"]) for w in story.workers for m in w.sayings("last words")]
+    return {
+        "all worked off": [] if left is None else [left],
+        "memory flat": [f"{worker.name}: {why}" for worker, why in grown if why],
+        # A worker that is fenced, or finds no broker, is to end; one that is wrong is not to be.
+        "none ends for a bug": [f"{w.name}: {said}" for w, said in words if "Assertion" in said],
+    }
 
 
 def _write_down(story: Story, file: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["OUTPUTS", "Place", "Raw", "Topics", "read", "settled"]
 
@@ -100,14 +103,16 @@ def read(
         consumer.close()
 
 
-def settled(broker: str, pipeline: str, timeout_s: float) -> str | None:
+def settled(
+    broker: str, pipeline: str, timeout_s: float, stages: Iterable[str] = INPUTS
+) -> str | None:
     """Wait until the workers have worked everything off; what is left where they do not."""
     consumer, admin = _consumer(broker), KafkaAdminClient(bootstrap_servers=broker)
     deadline = time.monotonic() + timeout_s
     last, since = -1, time.monotonic()
     try:
         while True:
-            total, behind = _standing(consumer, admin, pipeline)
+            total, behind = _standing(consumer, admin, pipeline, stages)
             now = time.monotonic()
             if total != last or behind:
                 last, since = total, now
@@ -122,12 +127,12 @@ def settled(broker: str, pipeline: str, timeout_s: float) -> str | None:
 
 
 def _standing(
-    consumer: KafkaConsumer, admin: KafkaAdminClient, pipeline: str
+    consumer: KafkaConsumer, admin: KafkaAdminClient, pipeline: str, stages: Iterable[str]
 ) -> tuple[int, str | None]:
     """How much lies in the topics, and which stage is behind."""
     total, behind = 0, None
-    for stage, inputs in INPUTS.items():
-        group = f"{pipeline}.{stage}"
+    for stage in stages:
+        group, inputs = f"{pipeline}.{stage}", INPUTS[stage]
         places = _places(consumer, [f"{pipeline}.{name}" for name in inputs])
         ends = consumer.end_offsets(places)
         offsets = admin.list_group_offsets({group: None}).get(group, {})

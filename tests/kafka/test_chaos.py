@@ -1,0 +1,31 @@
+"""A short chaos run on a broker of its own: workers and the broker are killed, nothing is lost."""
+
+from __future__ import annotations
+
+from chaos import schedule
+from chaos.run import Run, run
+
+SEED = 5
+SECONDS = 16.0
+KILLS = 4
+
+
+def test_killed_at_any_instant_nothing_is_lost_doubled_or_altered() -> None:
+    """Four kills, a worker more and one less, and a dead broker leave a log that is as promised."""
+    faults = schedule.chaos(SEED, SECONDS, KILLS)
+    said = [f"seed {SEED}", *map(str, faults)]
+    story = run(
+        Run(
+            SEED,
+            faults,
+            seconds=SECONDS,
+            rate=1_000,
+            partitions=2,
+            variables={"STREAM_ML_CHECKPOINT_SECONDS": "3"},
+        ),
+        said.append,
+    )
+
+    assert story.verdict.clean, "\n".join([*said, story.verdict.text()])
+    assert story.verdict.figures["predictions"] > SECONDS * 500
+    assert len(story.faults) >= len(faults)
