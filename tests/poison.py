@@ -80,7 +80,7 @@ def _json(members: dict[str, Any]) -> bytes:
     return json.dumps(members).encode()
 
 
-def events(shop_key: str, now_ms: int) -> list[Poison]:
+def events(shop_key: str, now_ms: int, longest: int) -> list[Poison]:
     """Events that are none; `shop_key` is of a shop whose watermark is at least `START_MS`."""
     good = EVENT | {"shop": shop_key}
 
@@ -99,7 +99,7 @@ def events(shop_key: str, now_ms: int) -> list[Poison]:
         one("half a character", b'{"event_id": "\\ud800"}', "lone_surrogate"),
         one("nesting without a bottom", b'{"deep": ' + b"[" * 20_000, "too_deep"),
         one("a member twice", _json(good)[:-1] + b', "amount": 1.0}', "repeated_member"),
-        one("10 MB", _json(good | {"note": "x" * 10_000_000}), "too_large"),
+        one("a long record", _json(good | {"note": "x" * longest}), "too_large"),
         having("NaN", "not_finite", "$", amount=float("nan")),
         having("a number past a double", "out_of_range", "$", amount=10**400),
         having("a number past all measure", "out_of_range", "$.amount", amount=1e200),
@@ -284,7 +284,9 @@ class Traffic:
         return [each for each in self.mixed_events + self.mixed_labels if isinstance(each, Poison)]
 
 
-def traffic(now_ms: int, keys: Sequence[str], count: int = 400) -> Traffic:
+def traffic(
+    now_ms: int, keys: Sequence[str], longest: int = 10_000_000, count: int = 400
+) -> Traffic:
     """The shop's stream over shops of these names, with about a bad record to ten good ones."""
     good_events, good_labels = stream(seed=7, count=count)
     for event in good_events:
@@ -297,7 +299,7 @@ def traffic(now_ms: int, keys: Sequence[str], count: int = 400) -> Traffic:
     mixed_labels.insert(mixed_labels.index(twice) + 1, again)
     mixed_events: list[dict[str, Any] | Poison] = list(good_events)
     mixed_events.insert(151, repeated(good_events[150]))
-    for number, poison in enumerate(events(keys[0], now_ms)):
+    for number, poison in enumerate(events(keys[0], now_ms, longest)):
         mixed_events.insert(30 + number * 12, poison)
     for number, poison in enumerate(labels(now_ms)):
         mixed_labels.insert(20 + number * 20, poison)
