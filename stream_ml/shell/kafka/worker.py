@@ -11,11 +11,14 @@ Theory of operation:
 3. Whatever ends a task otherwise ends the process, at once and without another commit: whoever
    supervises it starts it again, and it takes over what is committed.
 4. Waiting for the brokers, or for something that serves, is no failure: it is said every 10 s.
+5. Python's collector looks for cycles among all that lives. What was imported is a quarter of a
+   million objects that stay: they are put out of its sight at the start, and it looks less often.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -66,6 +69,8 @@ SAY_EVERY_S = 10.0
 # By when a worker that was asked to stop has committed, or gives up.
 STOP_S = 20.0
 FAILED = 1
+# After how many more objects the collector looks at the young ones; Python's 700 is a few records.
+COLLECT_AFTER = 10_000
 
 
 class Worker:
@@ -142,6 +147,7 @@ class Worker:
             following.add_done_callback(self._watch)
         with tempfile.TemporaryDirectory() as folder:
             self._app = self._application(folder)
+            _spare_collector()
             await self._app.start()
             self._say("started", stage=self._stage, pipeline=self._pipeline.name)
             await self._until_stopped(self._app.wait_until_stopped())
@@ -371,3 +377,10 @@ class Worker:
         )
         sys.stderr.flush()
         os._exit(FAILED)
+
+
+def _spare_collector() -> None:
+    """Let the collector pass over what lives now (measured: 8 to 20 % of a worker's CPU)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
