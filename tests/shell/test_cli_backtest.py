@@ -35,6 +35,14 @@ def files(tmp_path: Path) -> list[str]:
     ]
 
 
+def test_no_backtest_on_a_cluster(cli: Cli) -> None:
+    """What is replayed is not put among what workers work on."""
+    ran = cli("backtest", "x.jsonl", "--pipeline", TOY, "--broker", "kafka://h:9092")
+
+    assert ran.code == 2
+    assert "backtest: expected --broker sqlite:PATH, given kafka://h:9092; it replays" in ran.err
+
+
 def test_everything_under_stable_names(cli: Cli, files: list[str]) -> None:
     """The JSON holds scores, decisions, accounts, dead letters and timings."""
     ran = cli("backtest", *files, *AS_JSON)

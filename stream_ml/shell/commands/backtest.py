@@ -49,6 +49,11 @@ STANDARD_INPUT = "-"
 def run(arguments: Namespace, settings: Settings) -> None:
     """Replay the files and print what came of it."""
     pipeline = pipeline_of(settings, "backtest")
+    if settings.on_kafka and settings.by_option("broker"):
+        raise UsageError(
+            f"backtest: expected --broker sqlite:PATH, given {settings.broker}; it replays files "
+            "on a log of its own, in memory if none is named"
+        )
     _check(arguments, pipeline)
     # A log that the surroundings name is somebody's; only who names it here means it.
     path = settings.path if settings.by_option("broker") else MEMORY
