@@ -120,9 +120,20 @@ OWNERS: dict[str, set[str]] = {
         "models.recipes",
     },
     "sqlite3": {"shell.sqlite_log"},
-    "faust": set(),
+    "faust": {"shell.kafka.transport", "shell.kafka.worker"},
     "kafka": {"shell.kafka.admin", "shell.kafka.client", "shell.kafka.connecting"},
-    "aiokafka": set(),
+    "aiokafka": {
+        f"shell.kafka.{module}"
+        for module in (
+            "assignor",
+            "changelog",
+            "control",
+            "leniency",
+            "task",
+            "transport",
+            "worker",
+        )
+    },
 }
 # JSON lies in many hands: records in codec, state in each stage, output in each command.
 ANYWHERE = {"orjson"}
