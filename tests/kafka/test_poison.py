@@ -114,7 +114,22 @@ def alive(workers: Sequence[Terminal]) -> None:
             raise AssertionError(worker.ended())
 
 
-def send(cluster: Cluster, producer: KafkaProducer, topic: str, records: Sequence[Any]) -> None:
+class Unreadable(str):
+    """The name of a header that is no UTF-8, as a client in C may send it."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:  # noqa: D102 - as of any text
+        return b"\xff\xfe"
+
+
+def send(
+    cluster: Cluster,
+    producer: KafkaProducer,
+    topic: str,
+    records: Sequence[Any],
+    headers: Sequence[tuple[str, bytes]] = (),
+) -> None:
     """Send good and bad alike; whatever the broker itself refuses is an error."""
     member = "shop" if topic == "events" else "event_id"
     sent = []
@@ -131,7 +146,8 @@ def send(cluster: Cluster, producer: KafkaProducer, topic: str, records: Sequenc
             )
         else:
             key = record[member].encode()
-            sent.append(producer.send(cluster.topic(topic), orjson.dumps(record), key))
+            value = orjson.dumps(record)
+            sent.append(producer.send(cluster.topic(topic), value, key, headers=list(headers)))
     producer.flush()
     for each in sent:
         each.get(timeout=30)
@@ -183,7 +199,7 @@ def test_poison_stops_no_worker_and_costs_no_good_record(tmp_path: Path, cluster
         send(cluster, producer, "labels", stream.mixed_labels)
         # What was labelled is joined before time goes on.
         reader.until("examples", len(joined), workers)
-        send(cluster, producer, "events", stream.last)
+        send(cluster, producer, "events", stream.last, [(Unreadable("name"), b"value")])
         poisons = stream.poisons + inner
         reader.until("predictions", len(expected) + 6, workers)
         told = letters(reader.until("dead-letters", len(poisons), workers))

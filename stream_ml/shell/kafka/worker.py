@@ -33,6 +33,7 @@ from aiokafka.errors import KafkaError
 
 from stream_ml.errors import LogError
 from stream_ml.shell.kafka.control import Control
+from stream_ml.shell.kafka.leniency import read_any_header
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.task import Home, KafkaTask, Work
 from stream_ml.shell.kafka.transport import SCHEME
@@ -134,6 +135,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
+        read_any_header()
         await self._until_stopped(self._find_topics())
         if self._stopped.is_set():
             return
