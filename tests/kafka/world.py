@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
@@ -25,10 +26,12 @@ from stream_ml.shell.kafka.task import Home, KafkaTask, Work
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.topics import catalogue
 from tests.kafka_broker import a_name
+from tests.shell.processes import Terminal
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from pathlib import Path
 
     from stream_ml.records import Output, Record
     from stream_ml.stages.task import Positions, Stage
@@ -423,3 +426,42 @@ class _Feed:
         number = self._numbers[topic]
         self._numbers[topic] += 1
         return topic, records, number
+
+
+# --- processes --------------------------------------------------------------------------------
+
+
+class House:
+    """A folder with a declaration, and what every terminal there is told.
+
+    Args:
+        folder: the folder.
+        cluster: where the pipeline is; its name is the pipeline's.
+        declaration: Python that gives `declared` of the name `name`.
+    """
+
+    def __init__(self, folder: Path, cluster: Cluster, declaration: str) -> None:
+        self.folder = folder
+        source = f"name = {cluster.pipeline!r}\n{declaration}"
+        (folder / "declaration.py").write_text(source)
+        self.variables = {
+            "STREAM_ML_PIPELINE": "declaration:declared",
+            "STREAM_ML_BROKER": f"kafka://{cluster.bootstrap}",
+            "STREAM_ML_KEY": "5a" * 32,
+        }
+
+    def worker(self, stage: str, **variables: str) -> Terminal:
+        """A worker that says JSON lines."""
+        return self.terminal("worker", stage, "--format", "json", **variables)
+
+    def terminal(self, *arguments: str, **variables: str) -> Terminal:
+        """A `stream-ml` command."""
+        return Terminal(*arguments, folder=self.folder, **{**self.variables, **variables})
+
+
+def until_said(terminal: Terminal, **members: object) -> dict[str, Any]:
+    """The next thing said with these members."""
+    while True:
+        said: dict[str, Any] = orjson.loads(terminal.line())
+        if members.items() <= said.items():
+            return said

@@ -1,0 +1,278 @@
+"""A worker of one stage as those who run it meet it: what it says, when it stops, who goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from aiokafka import TopicPartition
+from kafka.admin import KafkaAdminClient, NewPartitions
+
+from stream_ml.errors import LogError
+from stream_ml.records import Output
+from stream_ml.shell.cli import main
+from stream_ml.shell.kafka.cluster import Cluster
+from stream_ml.shell.kafka.transport import SESSION_TIMEOUT_MS
+from stream_ml.shell.kafka.worker import Worker
+from stream_ml.signing import Keyring
+from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.learn import Learn
+from stream_ml.topics import partition_of
+from tests.kafka.world import (
+    DEADLINE_S,
+    Bench,
+    House,
+    end_transaction,
+    lying,
+    place,
+    publish,
+    reader,
+    state_of,
+    until_said,
+)
+from tests.kafka_broker import a_name
+from tests.shop import shop, stream, written
+from tools.kafka.broker import free_ports
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+KEY = bytes.fromhex("5a" * 32)
+DECLARATION = """
+import dataclasses
+from tests.shop import shop
+declared = dataclasses.replace(shop, name=name)
+"""
+PARTITIONS = 4
+# Beside the session timeout: the rebalance, and taking over, on a machine that is busy.
+MOVED_S_MAX = SESSION_TIMEOUT_MS / 1_000 + 14.0
+
+
+async def serve(cluster: Cluster) -> None:
+    """Let something serve, without learn and evaluate at work."""
+    models = Learn(shop, KEY).start()
+    decisions = Evaluate(shop, Keyring(KEY, {})).apply(written(models, "models"))
+    await publish(cluster, "models", 0, models)
+    await publish(cluster, "registry", 0, decisions)
+
+
+def visits(count: int, prefix: str = "e") -> list[Output]:
+    """So many events that ask for a prediction, each of another shop."""
+    (event, *_), _ = stream()
+    return [
+        Output("events", shop_name.encode(), orjson.dumps({**event, **of_its_own}))
+        for n in range(count)
+        for shop_name in [f"s{n}"]
+        for of_its_own in [{"event_id": f"{prefix}{n}", "shop": shop_name, "kind": "visit"}]
+    ]
+
+
+async def publish_by_key(cluster: Cluster, events: list[Output], partitions: int) -> None:
+    """Events to the partitions of their keys."""
+    for partition in range(partitions):
+        ours = [e for e in events if partition_of(e.key or b"", partitions) == partition]
+        await publish(cluster, "events", partition, ours)
+
+
+async def predicted(cluster: Cluster, count: int, isolation: str, partitions: int) -> None:
+    """Wait until so many predictions can be read."""
+    async with asyncio.timeout(DEADLINE_S), reader(cluster, isolation) as consumer:
+        consumer.assign(
+            [TopicPartition(cluster.topic("predictions"), p) for p in range(partitions)]
+        )
+        while count > 0:
+            count -= sum(map(len, (await consumer.getmany(timeout_ms=1_000)).values()))
+
+
+def ids_of(cluster: Cluster, partitions: int) -> list[str]:
+    """The ids of all predictions that are committed."""
+    places = [("predictions", p) for p in range(partitions)]
+    found = asyncio.run(lying(cluster, *places))
+    return [orjson.loads(each.value)["event_id"] for at in places for each in found[at]]
+
+
+# --- what it refuses to begin with ------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Runs `stream-ml worker` here; its exit code, and what it said on standard error."""
+
+    def running(cluster: Cluster, stage: str, *, key: bool = True) -> tuple[int, str]:
+        if key:
+            monkeypatch.setenv("STREAM_ML_KEY", KEY.hex())
+        else:
+            monkeypatch.delenv("STREAM_ML_KEY", raising=False)
+        address = f"kafka://{cluster.bootstrap}/{cluster.pipeline}"
+        code = main(["--broker", address, "--pipeline", "tests.shop:shop", "worker", stage])
+        return code, capsys.readouterr().err
+
+    return running
+
+
+def test_without_its_topics_a_worker_ends_and_tells_how_to_make_them(
+    kafka_broker: str, run: Callable[..., tuple[int, str]]
+) -> None:
+    """Every missing topic is named."""
+    code, said = run(Cluster(kafka_broker, "shop"), "predict")
+
+    assert 3 == code
+    assert said.startswith(
+        f"stream-ml: worker predict: expected the topics of 'shop' on {kafka_broker}, given none "
+        "of the name shop.alerts, shop.commands, "
+    )
+    assert said.endswith("; make them with `stream-ml topics apply`\n")
+
+
+def a_worker(cluster: Cluster, stage: str, say: Callable[..., None]) -> Worker:
+    """A worker in this process."""
+    return Worker(
+        cluster,
+        replace(shop, name=cluster.pipeline),
+        stage,
+        KEY,
+        operators={},
+        instance=None,
+        commit_s=0.1,
+        checkpoint_s=30.0,
+        checkpoint_examples=512,
+        say=say,
+    )
+
+
+def test_topics_that_do_not_fit_together_end_it(kafka_broker: str) -> None:
+    """A task reads the same partition of each input: one topic with more of them is a mistake."""
+    with place(kafka_broker, 1, "join") as cluster:
+        with KafkaAdminClient(bootstrap_servers=kafka_broker) as admin:
+            admin.create_partitions({cluster.topic("labels"): NewPartitions(2)})
+        with pytest.raises(LogError) as error:
+            asyncio.run(a_worker(cluster, "join", lambda *_, **__: None).run())
+
+    name = cluster.pipeline
+    assert str(error.value) == (
+        "worker join: expected as many partitions of each topic it reads, given "
+        f"{name}.predictions 1, {name}.labels 2, {name}.join-changelog 1; "
+        "`stream-ml topics plan` tells how they should be"
+    )
+
+
+def test_a_stage_that_is_none_is_refused_with_those_there_are(
+    run: Callable[..., tuple[int, str]],
+) -> None:
+    """As every wrong word on the command line."""
+    code, said = run(Cluster("127.0.0.1:1", "shop"), "dance")
+
+    assert 2 == code
+    assert "'dance'" in said
+    assert "choose from 'evaluate', 'join', 'learn', 'predict'" in said
+
+
+def test_without_a_key_no_worker_begins(run: Callable[..., tuple[int, str]]) -> None:
+    """Nothing is asked of the cluster: what would be signed by no key is not begun."""
+    code, said = run(Cluster("127.0.0.1:1", "shop"), "learn", key=False)
+
+    assert 2 == code
+    assert "STREAM_ML_KEY: expected the key that signs models and decisions" in said
+    assert "`openssl rand -hex 32`" in said
+
+
+def test_where_no_broker_answers_it_waits_and_says_so_and_can_be_stopped() -> None:
+    """A cluster that is down is no failure, and no reason not to obey SIGTERM."""
+    cluster = Cluster(f"127.0.0.1:{free_ports(1)[0]}", a_name())
+    said = []
+
+    def say(kind: str, **members: Any) -> None:
+        said.append((kind, members["for_"]))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asyncio.run(asyncio.wait_for(a_worker(cluster, "predict", say).run(), DEADLINE_S))
+
+    assert [("waiting", cluster.bootstrap)] == said
+
+
+# --- stopping and failing ---------------------------------------------------------------------
+
+
+def test_asked_to_stop_it_commits_all_that_it_has_folded(kafka_broker: str, tmp_path: Path) -> None:
+    """What readers of uncommitted records have seen is there for all, with its state, and once."""
+    events = visits(300)
+
+    async def begin(cluster: Cluster) -> None:
+        await serve(cluster)
+        await publish_by_key(cluster, events, 1)
+
+    with place(kafka_broker, 1, "predict") as cluster:
+        asyncio.run(begin(cluster))
+        house = House(tmp_path, cluster, DECLARATION)
+        with house.worker("predict", STREAM_ML_COMMIT_SECONDS="4") as worker:
+            until_said(worker, said="recovered", partition=0)
+            asyncio.run(predicted(cluster, 300, "read_uncommitted", 1))
+            ended = worker.stopped()
+        ids = ids_of(cluster, 1)
+        pieces, positions = asyncio.run(state_of(cluster, "predict", 0))
+
+    assert (0, "") == (ended.code, ended.err)
+    said = [orjson.loads(line)["said"] for line in ended.out.splitlines()]
+    assert ["parked", "stopped"] == said[-2:]
+    assert sorted(f"e{n}" for n in range(300)) == sorted(ids)
+    assert {("events", 0): 300} == positions
+    assert 300 == orjson.loads(pieces[""])["counts"]["events"]
+
+
+def shares(cluster: Cluster) -> list[int]:
+    """How many partitions each member of the group has."""
+    group = cluster.group("predict")
+    with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
+        members = admin.describe_groups([group])[group]["members"]
+    given = [each["member_assignment"] for each in members]
+    return [
+        sum(len(topic["partitions"]) for topic in each["assigned_partitions"]) if each else 0
+        for each in given
+    ]
+
+
+def until_shared(cluster: Cluster, *wanted: int) -> None:
+    """Wait until the members of the group have so many partitions each."""
+    deadline = time.monotonic() + DEADLINE_S
+    while sorted(found := shares(cluster)) != sorted(wanted):
+        assert time.monotonic() < deadline, found
+
+
+def test_those_of_a_killed_worker_move_and_one_that_was_taken_over_from_ends(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    """Two share; one is killed, and soon the other has all; fenced, that one must not go on."""
+    with place(kafka_broker, PARTITIONS, "predict") as cluster:
+        asyncio.run(serve(cluster))
+        house = House(tmp_path, cluster, DECLARATION)
+        with house.worker("predict") as first, house.worker("predict") as second:
+            until_shared(cluster, PARTITIONS // 2, PARTITIONS // 2)
+            asyncio.run(publish_by_key(cluster, visits(200), PARTITIONS))
+            asyncio.run(predicted(cluster, 200, "read_committed", PARTITIONS))
+
+            killed = time.monotonic()
+            second.process.kill()
+            asyncio.run(publish_by_key(cluster, visits(200, "f"), PARTITIONS))
+            asyncio.run(predicted(cluster, 400, "read_committed", PARTITIONS))
+            moved_s = time.monotonic() - killed
+
+            bench = Bench(cluster, "predict", ("events",), lambda _: Learn(shop, KEY))
+            asyncio.run(end_transaction(bench, 0))
+            asyncio.run(publish(cluster, "events", 0, visits(20, "g")))
+            ended = first.ended()
+        ids = ids_of(cluster, PARTITIONS)
+
+    assert moved_s < MOVED_S_MAX
+    assert sorted(f"{prefix}{n}" for prefix in "ef" for n in range(200)) == sorted(ids)
+    assert 1 == ended.code
+    assert "stream-ml: worker predict: ProducerFenced: " in ended.err
+    assert ended.err.endswith(
+        "; what is not committed is worked on again when it is started again\n"
+    )
