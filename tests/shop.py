@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -57,6 +58,10 @@ def declare(**changes: Any) -> Pipeline:
 
 
 shop = declare()
+# Where strays come in heaps, long after what lay right.
+patient = declare(
+    events=replace(shop.events, lateness="1h"), label=replace(shop.label, horizon="2h")
+)
 EVENT: dict[str, Any] = {
     "event_id": "hostile",
     "ts": START_MS,

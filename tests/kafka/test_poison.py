@@ -5,20 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from stream_ml.shell.kafka.admin import Demand, apply
-from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.testing import Driver
-from stream_ml.topics import catalogue, partition_of
-from tests.kafka_broker import a_name
+from stream_ml.topics import partition_of
+from tests.kafka.shop_world import STAGES, Reader, alive, shop_on, started
 from tests.poison import (
     Poison,
     all_different,
@@ -28,90 +24,25 @@ from tests.poison import (
     traffic,
     wandering,
 )
-from tests.shell.processes import Terminal
 from tests.shop import shop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+    from stream_ml.shell.kafka.cluster import Cluster
+
 PARTITIONS = 2
 KEYS = [next(k for k in "abcdefgh" if partition_of(k.encode(), PARTITIONS) == p) for p in (0, 1)]
-STAGES = ("predict", "join", "learn", "evaluate")
-DECLARATION = """
-import dataclasses, sys
-sys.path.insert(0, {root!r})
-from tests.shop import shop
-mine = dataclasses.replace(shop, name={name!r})
-"""
 # Longer than a record may be, and not too long for the broker, which takes batches of 2 MiB.
 LONGEST = 1_500_000
-# Far more than it takes, even on a machine that is busy with something else.
-DEADLINE_S = 120.0
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, kafka_broker: str) -> Iterator[Cluster]:
-    """The shop's topics on the broker, of nobody else's, for a while."""
-    cluster = Cluster(kafka_broker, a_name("poison"))
-    declared = DECLARATION.format(root=str(ROOT), name=cluster.pipeline)
-    (tmp_path / "declared.py").write_text(declared)
-    apply(cluster, Demand(partitions=PARTITIONS))
-    yield cluster
-    with KafkaAdminClient(bootstrap_servers=kafka_broker) as admin:
-        admin.delete_topics([cluster.topic(name) for name in catalogue()])
-
-
-class Reader:
-    """Reads whole topics, over and over, as a consumer of committed records."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def raw(self, topic: str) -> list[Any]:
-        """The records of a topic, as it is now."""
-        name = self._cluster.topic(topic)
-        consumer = KafkaConsumer(
-            bootstrap_servers=self._cluster.bootstrap,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-        )
-        try:
-            tps = [TopicPartition(name, p) for p in consumer.partitions_for_topic(name) or ()]
-            consumer.assign(tps)
-            ends = consumer.end_offsets(tps)
-            found = []
-            while any(consumer.position(tp) < ends[tp] for tp in tps):
-                for batch in consumer.poll(timeout_ms=200).values():
-                    found += batch
-            return found
-        finally:
-            consumer.close()
-
-    def read(self, topic: str) -> list[dict[str, Any]]:
-        """The topic's records as JSON, tombstones and what is none left out."""
-        values = []
-        for record in self.raw(topic):
-            try:
-                values.append(orjson.loads(record.value or b""))
-            except orjson.JSONDecodeError:
-                continue
-        return [value for value in values if isinstance(value, dict)]
-
-    def until(self, topic: str, count: int, workers: Sequence[Terminal]) -> list[dict[str, Any]]:
-        """The topic once it has so many records, while all workers live."""
-        deadline = time.monotonic() + DEADLINE_S
-        while len(found := self.read(topic)) < count:
-            assert time.monotonic() < deadline, f"{topic}: {len(found)} of {count}: {found[-3:]}"
-            alive(workers)
-        return found
-
-
-def alive(workers: Sequence[Terminal]) -> None:
-    """Make sure that none has ended."""
-    for worker in workers:
-        if worker.process.poll() is not None:
-            raise AssertionError(worker.ended())
+    """The shop's topics on the broker."""
+    with shop_on(kafka_broker, tmp_path, PARTITIONS) as cluster:
+        yield cluster
 
 
 class Unreadable(str):
@@ -151,25 +82,6 @@ def send(
     producer.flush()
     for each in sent:
         each.get(timeout=30)
-
-
-def started(cluster: Cluster, folder: Path, stack: ExitStack) -> list[Terminal]:
-    """A worker of each stage, at work."""
-    variables = {
-        "STREAM_ML_PIPELINE": "declared:mine",
-        "STREAM_ML_BROKER": f"kafka://{cluster.bootstrap}",
-        "STREAM_ML_KEY": "5a" * 32,
-    }
-    workers = [
-        stack.enter_context(
-            Terminal("worker", stage, "--format", "json", folder=folder, **variables)
-        )
-        for stage in STAGES
-    ]
-    for worker in workers:
-        while orjson.loads(worker.line())["said"] != "started":
-            pass
-    return workers
 
 
 def undisturbed(now_ms: int) -> tuple[dict[str, Any], set[str]]:
