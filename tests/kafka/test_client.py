@@ -28,9 +28,11 @@ from stream_ml.shell.replay import read_all
 from stream_ml.topics import partition_of
 from tests.kafka_broker import a_name
 from tests.shell.cli_toy import stream, toy
+from tools.kafka.broker import Broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PARTITIONS = 2
 # Far more than any step takes, even on a machine that is busy with something else.
@@ -336,6 +338,15 @@ def test_uncommitted_predictions_come_at_once(address: str, cluster: Cluster) ->
 # --- what goes wrong --------------------------------------------------------------------------
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Connections may be refused: the client library forgets to close sockets that were."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
+
+
 def test_a_broker_that_is_not_there(cluster: Cluster) -> None:
     """It is named within the time that was given, with what to look at."""
     with socket.socket() as taken:  # bound and not listening: nobody answers there
@@ -343,14 +354,11 @@ def test_a_broker_that_is_not_there(cluster: Cluster) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         started = time.monotonic()
         threads = threading.active_count()
-        with warnings.catch_warnings():
-            # The client forgets to close sockets that it was refused on.
-            warnings.simplefilter("ignore", ResourceWarning)
+        with refusals():
             with pytest.raises(LogError) as refused:
                 KafkaLog(Cluster(address, cluster.pipeline), timeout_s=1.0)
             message = str(refused.value)
             del refused
-            gc.collect()
     assert time.monotonic() - started < DEADLINE_S / 10
     assert threading.active_count() == threads
     assert message.startswith(
@@ -361,6 +369,30 @@ def test_a_broker_that_is_not_there(cluster: Cluster) -> None:
         "; is it running there, and are STREAM_ML_TLS_CA, STREAM_ML_SASL and STREAM_ML_PASSWORD as "
         "it wants them?"
     )
+
+
+def test_a_broker_that_dies_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever publishes learns in bounded time what was not taken; whoever follows goes on."""
+    monkeypatch.setattr("stream_ml.shell.kafka.client.DELIVERY_S", 2.0)
+    with refusals(), Broker(tmp_path) as broker:
+        cluster = Cluster(broker.address, a_name("dies"))
+        apply(cluster, Demand(partitions=PARTITIONS))
+        with KafkaLog(cluster, timeout_s=3.0) as log:
+            offsets = dict.fromkeys(range(PARTITIONS), 0)
+            with closing(log.tail("events", offsets)) as tail:
+                log.append([Output("events", b"a", b"before")])
+                assert [record.value for record in tail.poll(DEADLINE_S)] == [b"before"]
+                broker.kill()
+                started = time.monotonic()
+                with pytest.raises(NotAcknowledged, match=r"2 that were not: no answer within 2 s"):
+                    log.append([Output("events", b"a", b"lost")] * 2)
+                with pytest.raises(LogError, match="expected the cluster to name offsets"):
+                    log.end_offset("events", 0)
+                assert tail.poll(0.0) == []
+                assert time.monotonic() - started < DEADLINE_S / 2
+                broker.restart()
+                log.append([Output("events", b"a", b"after")])
+                assert [record.value for record in tail.poll(DEADLINE_S)] == [b"after"]
 
 
 def test_a_pipeline_without_topics(kafka_broker: str) -> None:

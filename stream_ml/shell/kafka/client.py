@@ -33,11 +33,9 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
-    CoordinatorLoadInProgressError,
-    CoordinatorNotAvailableError,
     KafkaError,
     KafkaTimeoutError,
-    NotCoordinatorError,
+    RetriableError,
     UnknownTopicOrPartitionError,
 )
 
@@ -71,13 +69,10 @@ ISOLATIONS: Mapping[Isolation, str] = MappingProxyType(
 TIMEOUT_S = 10.0
 # An election takes seconds, a restart of a broker tens of them.
 DELIVERY_S = 30.0
-# A group's coordinator needs a moment after a start or a move.
-COORDINATOR_WAIT_S = 0.05
-COORDINATOR_ERRORS = (
-    CoordinatorLoadInProgressError,
-    CoordinatorNotAvailableError,
-    NotCoordinatorError,
-)
+# Leaders and coordinators need a moment after a start or a move.
+RETRY_S = 0.1
+# The library's own is 30 s: a follower would not notice for so long that a broker is back.
+RECONNECT_MAX_MS = 1_000
 EARLIEST, LATEST = -2, -1
 # Records are sent when a batch is full or so old, or at once where somebody waits for them.
 LINGER_MS = 5
@@ -127,6 +122,7 @@ class KafkaLog(Log):
             "client_id": "stream-ml",
             "bootstrap_timeout_ms": int(timeout_s * 1000),
             "request_timeout_ms": int(timeout_s * 1000),
+            "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
             **client_options(cluster.security),
         }
         with told(cluster):
@@ -250,8 +246,10 @@ class KafkaLog(Log):
     def _producing(self) -> KafkaProducer:
         if self._producer is None:
             with self._speaking("take records"):
+                # A request may be tried more than once before its records are given up.
+                request_s = min(self._timeout_s, DELIVERY_S / 2)
                 self._producer = KafkaProducer(
-                    **self._options,
+                    **{**self._options, "request_timeout_ms": int(request_s * 1000)},
                     acks="all",
                     enable_idempotence=True,
                     delivery_timeout_ms=int(DELIVERY_S * 1000),
@@ -338,7 +336,9 @@ class KafkaLog(Log):
         """Where a task, such as `predict-0`, goes on: what its stage's group has committed."""
         stage, _, number = group.rpartition("-")
         name = self._cluster.group(stage)
-        offsets = self._group_offsets(name)
+        offsets: Mapping[TopicPartition, Any] = self._answer(
+            "name a group's offsets", lambda: self._admin.list_group_offsets(name)
+        )[name]
         prefix = self._cluster.topic("")
         return {
             (tp.topic.removeprefix(prefix), tp.partition): int(found.offset)
@@ -386,19 +386,6 @@ class KafkaLog(Log):
         topic = f"{stage}-changelog"
         self._place(topic, int(number))
         return topic, int(number)
-
-    def _group_offsets(self, group: str) -> Mapping[TopicPartition, Any]:
-        deadline = time.monotonic() + self._timeout_s
-        while True:
-            with self._speaking("name a group's offsets"):
-                try:
-                    found: Mapping[TopicPartition, Any]
-                    found = self._admin.list_group_offsets(group)[group]
-                    return found  # noqa: TRY300 - it is what was asked for
-                except COORDINATOR_ERRORS:
-                    if time.monotonic() > deadline:
-                        raise
-            time.sleep(COORDINATOR_WAIT_S)
 
     # --- the end --------------------------------------------------------------------------
 
@@ -450,12 +437,14 @@ class KafkaLog(Log):
         return self._offsets({tp: what})[tp]
 
     def _offsets(self, wanted: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        with self._speaking("name offsets"):
-            found = self._admin.list_partition_offsets(
+        found = self._answer(
+            "name offsets",
+            lambda: self._admin.list_partition_offsets(
                 dict(wanted),
                 isolation_level=self._isolation,
                 timeout_ms=int(self._timeout_s * 1000),
-            )
+            ),
+        )
         return {tp: int(each.offset) for tp, each in found.items()}
 
     def _at(self, tp: TopicPartition, offset: int) -> KafkaConsumer:
@@ -481,6 +470,20 @@ class KafkaLog(Log):
             allow_auto_create_topics=False,
             metrics_enabled=False,
         )
+
+    def _answer(self, doing: str, ask: Callable[[], Any]) -> Any:
+        """What is answered, asked again where whoever knows is just not there."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            with self._speaking(doing):
+                try:
+                    return ask()
+                except (KafkaTimeoutError, UnknownTopicOrPartitionError):
+                    raise
+                except RetriableError:
+                    if time.monotonic() > deadline:
+                        raise
+            time.sleep(RETRY_S)
 
     @contextmanager
     def _speaking(self, doing: str) -> Iterator[None]:
@@ -571,8 +574,10 @@ def _arrived(future: FutureRecordMetadata) -> bool:
 
 
 def _reason(error: BaseException | None) -> str:
-    """What the client library says, without its numbers and repetitions."""
+    """What the client library says, the same for every record."""
     name = type(error).__name__.removesuffix("Error")
+    if isinstance(error, KafkaTimeoutError):
+        return f"no answer within {DELIVERY_S:g} s"
     if isinstance(error, AuthorizationError):
         return f"no permission ({name})"
-    return f"{name}: {error}" if str(error) else name
+    return name
