@@ -48,7 +48,7 @@ from stream_ml.codec import (
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
 from stream_ml.stages.intake import parsed, prediction_in, refuse_future
-from stream_ml.stages.placement import forwarded, misplaced
+from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import Changes
 
@@ -103,7 +103,7 @@ class Join:
         self, pipeline: Pipeline, event_partitions: int, partitions: int | None = None
     ) -> None:
         self._pipeline = pipeline
-        self._partitions = partitions
+        self._placement = None if partitions is None else Placement(partitions)
         self._horizon = pipeline.horizon_ms
         self._labels_watermark = -1
         self._sources = [-1] * event_partitions
@@ -177,12 +177,12 @@ class Join:
 
     def _strays(self, records: Sequence[Record]) -> dict[int, str]:
         """The id of each record that belongs in another partition, by its number in the batch."""
-        if self._partitions is None:
+        if self._placement is None:
             return {}
         parse = self._parse_prediction if records[0].topic == "predictions" else self.parse
         found = [parse(record) for record in records]
         ids = [None if isinstance(each, BadRecord) else each.event_id for each in found]
-        return {i: ids[i] or "" for i in misplaced(records, ids, self._partitions)}
+        return self._placement.misplaced(records, ids)
 
     def replay(self, records: Sequence[Record]) -> None:
         """Fold in predictions or labels whose examples were written before."""

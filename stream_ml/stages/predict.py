@@ -24,7 +24,7 @@ from stream_ml.codec import dead_letter, encode, encode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
 from stream_ml.stages.intake import parsed, refuse_future
-from stream_ml.stages.placement import forwarded, misplaced
+from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.seen import SeenIds
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Predict:
     def __init__(self, pipeline: Pipeline, serving: Serving, partitions: int | None = None) -> None:
         self._pipeline = pipeline
         self._serving = serving
-        self._partitions = partitions
+        self._placement = None if partitions is None else Placement(partitions)
         self._features = pipeline.feature_set.new_state()
         self._seen = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
         self._watermark = -1
@@ -160,11 +160,11 @@ class Predict:
 
     def _strays(self, records: Sequence[Record]) -> dict[int, str]:
         """The key of each record that belongs in another partition, by its number in the batch."""
-        if self._partitions is None:
+        if self._placement is None:
             return {}
         events = map(self.parse, records)
         keys = [None if isinstance(event, BadRecord) else event.key for event in events]
-        return {i: keys[i] or "" for i in misplaced(records, keys, self._partitions)}
+        return self._placement.misplaced(records, keys)
 
     def _accept(self, record: Record) -> Event:
         event = self.parse(record)
