@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from benchmarks.drain import CONTESTANTS, Drained, drain
-from benchmarks.latency import ISOLATIONS, Latency, measure
+from benchmarks.latency import ISOLATIONS, Latency, Offered, measure
 from tools.kafka.broker import Broker
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Rounds:
         self._log = log
         self.in_memory: dict[str, list[dict[str, float]]] = {name: [] for name in IN_MEMORY}
         self.drained: dict[str, list[Drained]] = {name: [] for name in CONTESTANTS}
-        self.latency: dict[str, list[dict[str, Latency]]] = {name: [] for name in CONTESTANTS}
+        self.latency: dict[str, list[Offered]] = {name: [] for name in CONTESTANTS}
 
     def run(self, broker: tuple[str, int | None] | None) -> None:
         """All rounds; those on a broker too where there is one."""
@@ -167,13 +167,14 @@ def _parts(ours: list[Drained]) -> str:
 
 
 def _print_latency(rounds: _Rounds) -> None:
-    print(
-        f"\n{f'{RATE:,} events/s offered: ms, p50/p99':34}"
-        + "".join(f"{i:>20}" for i in ISOLATIONS)
-    )
+    title = f"{RATE:,} events/s offered: p50/p99, ms"
+    columns = "".join(f"{isolation:>18}" for isolation in ISOLATIONS)
+    print(f"\n{title:34}{columns}{'µs/event':>10}{'sender p99':>12}")
     for name, results in rounds.latency.items():
-        cells = [_cell([result[isolation] for result in results]) for isolation in ISOLATIONS]
-        print(f"{CONTESTANTS[name].title:34}" + "".join(f"{cell:>20}" for cell in cells))
+        cells = [_cell([each.seen[isolation] for each in results]) for isolation in ISOLATIONS]
+        cost, late = (_median(each.cost for each in results), _median(e.late for e in results))
+        columns = "".join(f"{cell:>18}" for cell in cells)
+        print(f"{CONTESTANTS[name].title:34}{columns}{cost:>10.1f}{late:>12.1f}")
 
 
 def _cell(results: list[Latency]) -> str:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -31,7 +31,7 @@ from stream_ml.examples.cards import LABEL_DELAY_EVENTS, transactions
 if TYPE_CHECKING:
     from benchmarks.drain import Contestant
 
-__all__ = ["ISOLATIONS", "Latency", "measure"]
+__all__ = ["ISOLATIONS", "Latency", "Offered", "measure"]
 
 ISOLATIONS = ("uncommitted", "committed")
 NS_PER_MS = 1_000_000
@@ -49,6 +49,18 @@ class Latency:
     most: float
     seen: int
     sent: int
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What each kind of reader saw, what an event cost meanwhile (CPU, µs), and the sender's p99.
+
+    The sender is late (milliseconds) where the machine is too busy to measure on.
+    """
+
+    seen: dict[str, Latency]
+    cost: float
+    late: float
 
 
 def quantile(ordered: list[float], share: float) -> float:
@@ -71,6 +83,8 @@ async def _offer(broker: str, prefix: str, rate: int, count: int) -> None:
     gc.freeze()
     gc.disable()
     async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
+        print("{}", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
         start = time.monotonic_ns() + NS_PER_MS
         for number in range(count):
             due = start + number * 1_000_000_000 // rate
@@ -97,7 +111,7 @@ async def _offer(broker: str, prefix: str, rate: int, count: int) -> None:
 async def _read(broker: str, prefix: str, isolation: str, first: int, count: int) -> None:
     """Time the predictions from event number `first` on, until the last one."""
     delays: list[float] = []
-    quiet_since = time.monotonic()
+    quiet_since = float("inf")
     gc.freeze()
     async with AIOKafkaConsumer(
         bootstrap_servers=broker,
@@ -129,8 +143,8 @@ async def _read(broker: str, prefix: str, isolation: str, first: int, count: int
 
 async def measure(
     contestant: Contestant, broker: str, rate: int, seconds: int, log: IO[bytes]
-) -> dict[str, Latency]:
-    """One run of a contestant under `rate` events/s: what each kind of reader saw.
+) -> Offered:
+    """One run of a contestant under `rate` events/s.
 
     The first `seconds` / 2 are for warming up, and are not timed.
     """
@@ -138,45 +152,55 @@ async def measure(
     first, count = rate * seconds // 2, rate * seconds * 3 // 2
     await contestant.prepare(broker, prefix)
     running = contestant.start(broker, prefix, log)
-    readers = {}
-    counter = wire.Count(broker, {f"{prefix}.predictions": wire.PARTITIONS})
+    others: list[subprocess.Popen[bytes]] = []
     try:
-        await counter.start()
-        # Long before those that are timed, or those would be too late.
-        events, _ = transactions(wire.PARTITIONS * 10, seed=3, start_ms=1_600_000_000_000)
-        await wire.feed(broker, [(f"{prefix}.events", wire.pairs(events, "card"))])
-        await counter.reach({f"{prefix}.predictions": len(events)}, START_S)
-        await counter.stop()
-        await idle(running)
+        await _serves(broker, prefix)
+        others.append(_start("offer", broker, prefix, str(rate), str(count)))
         for isolation in ISOLATIONS:
-            words = ("read", broker, prefix, isolation, str(first), str(count))
-            readers[isolation] = _start(*words)
-        for reader in readers.values():
-            await asyncio.to_thread(_line, reader)
-        offer = _start("offer", broker, prefix, str(rate), str(count))
-        await asyncio.to_thread(offer.wait, START_S + 2 * seconds)
-        found = {
-            isolation: Latency(**json.loads(await asyncio.to_thread(_line, reader)))
-            for isolation, reader in readers.items()
-        }
+            others.append(_start("read", broker, prefix, isolation, str(first), str(count)))
+        for other in others:
+            await _line(other)
+        await idle(running)
+        before = sum(running.cpu().values())
+        offer, *readers = others
+        assert offer.stdin is not None
+        offer.stdin.write(b"go\n")
+        offer.stdin.flush()
+        late = (await _line(offer))["late_p99"]
+        seen = [Latency(**await _line(reader)) for reader in readers]
+        await idle(running)
+        cost = (sum(running.cpu().values()) - before) / count
         await asyncio.to_thread(running.stop)
     finally:
         running.kill()
-        for reader in readers.values():
-            reader.kill()
+        for other in others:
+            other.kill()
+            other.wait()
         await wire.delete(broker, prefix)
-    return found
+    return Offered(dict(zip(ISOLATIONS, seen, strict=True)), cost * 1e6, late)
+
+
+async def _serves(broker: str, prefix: str) -> None:
+    """Wait until the contestant answers: some events, long before those that are timed."""
+    counter = wire.Count(broker, {f"{prefix}.predictions": wire.PARTITIONS})
+    await counter.start()
+    events, _ = transactions(wire.PARTITIONS * 10, seed=3, start_ms=1_600_000_000_000)
+    await wire.feed(broker, [(f"{prefix}.events", wire.pairs(events, "card"))])
+    await counter.reach({f"{prefix}.predictions": len(events)}, START_S)
+    await counter.stop()
 
 
 def _start(*words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own module
-        [sys.executable, "-m", "benchmarks.latency", *words], stdout=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.latency", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
 
 
-def _line(process: subprocess.Popen[bytes]) -> bytes:
+async def _line(process: subprocess.Popen[bytes]) -> Any:
     assert process.stdout is not None
-    return process.stdout.readline()
+    return json.loads(await asyncio.to_thread(process.stdout.readline))
 
 
 def main() -> None:
