@@ -55,6 +55,8 @@ def test_everything_under_stable_names(cli: Cli, files: list[str]) -> None:
         "predictions": 1_200,
         "refused": 3,
         "no_answer": 0,
+        "strays": 0,
+        "window_events_dropped": 0,
     }
     assert found["labels"]["joined"] == 1_190
     assert found["labels"]["bad_label"] == 1
