@@ -40,7 +40,7 @@ from stream_ml.schema import INTEGER_MAX, TEXT_LENGTH_MAX, FieldType, brief
 from stream_ml.signing import seal, unseal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from stream_ml.records import Alert, Evaluation
     from stream_ml.signing import Keyring
@@ -333,6 +333,11 @@ def _prediction(members: dict[str, Any]) -> Prediction:
 
 
 def _shadow(slot: str, shadow: Any) -> Shadow:
+    # The usual answer at once, for a path that nobody will read costs as much as the rest.
+    if type(shadow) is dict:
+        model, answer = shadow.get("model"), shadow.get("prediction")
+        if type(answer) is float and type(model) is str and _is_model(model):
+            return Shadow(model, answer)
     path = f"$.shadows.{slot[:ID_LENGTH_MAX]}"
     if type(shadow) is not dict:
         raise _malformed(path, "an object with model and prediction", shadow)
@@ -400,19 +405,21 @@ def check_prediction(record: Prediction, kind: str, names: frozenset[str]) -> No
         raise BadRecord(
             "unknown_feature", "$.features", f"expected features of this pipeline, given {unknown}"
         )
-    for path, answer in _answers(record):
+    answers = [record.prediction, *[shadow.prediction for shadow in record.shadows.values()]]
+    for number, answer in enumerate(answers):
         if answer is None:
             continue
         if (type(answer) is dict) != (kind == "multiclass"):
-            raise _malformed(path, f"the answer of a {kind} model", answer)
-        if kind == "binary" and not 0.0 <= answer <= 1.0:
-            raise _malformed(path, "a probability", answer)
+            raise _malformed(_path(record, number), f"the answer of a {kind} model", answer)
+        if kind == "binary" and not 0.0 <= answer <= 1.0:  # type: ignore[operator]  # a number
+            raise _malformed(_path(record, number), "a probability", answer)
 
 
-def _answers(record: Prediction) -> Iterator[tuple[str, Any]]:
-    yield "$.prediction", record.prediction
-    for slot, shadow in record.shadows.items():
-        yield f"$.shadows.{slot[:ID_LENGTH_MAX]}.prediction", shadow.prediction
+def _path(record: Prediction, number: int) -> str:
+    """Where an answer stands: the one served is number 0, and shadows follow."""
+    if number == 0:
+        return "$.prediction"
+    return f"$.shadows.{list(record.shadows)[number - 1][:ID_LENGTH_MAX]}.prediction"
 
 
 # --- the rest ---------------------------------------------------------------------------------
