@@ -121,6 +121,7 @@ def test_status_of_a_log(cli: Cli, worked: Path) -> None:
         ("evaluate-0", "examples", 2_490, 2_490, 0),
         ("evaluate-0", "models", 8, 8, 0),
         ("evaluate-0", "commands", 0, 0, 0),
+        ("evaluate-0", "registry", 4, 4, 0),
     ]
     last_ms = 1_700_000_000_000 + 2_499_000
     assert found["watermarks"]["events"] == [last_ms]
@@ -130,6 +131,7 @@ def test_status_of_a_log(cli: Cli, worked: Path) -> None:
     assert found["events"]["predictions"] == 2_500
     assert found["labels"]["joined"] == 2_490
     assert (found["dead_letters"], found["alerts"]) == ({}, [])
+    assert (found["held"]["predictions"], found["held"]["labels"]) == (10, 0)
     assert not found["empty"]
 
 

@@ -36,7 +36,7 @@ INPUTS = {
     "predict": ("events",),
     "join": ("predictions", "labels"),
     "learn": ("examples",),
-    "evaluate": ("examples", "models", "commands"),
+    "evaluate": ("examples", "models", "commands", "registry"),
 }
 DAY_MS = 86_400_000
 # A cluster puts marks of transactions between records; of a great lag they are a small part.
@@ -85,6 +85,7 @@ def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
         },
         "events": _sum(each.get("counts", {}) for each in predicts),
         "labels": _sum(each.get("counts", {}) for each in joins),
+        "held": _sum(each.get("held", {}) for each in [*predicts, *joins]),
         "models": models,
         "dead_letters": tally(log, "dead-letters", "reason"),
         "alerts": list(_alerts(log)),
@@ -206,6 +207,7 @@ def _facts(shown: dict[str, Any]) -> str:
             ["scores until", moment(watermarks["examples"])],
             ["events", counted(shown["events"])],
             ["labels", counted(shown["labels"]) + _labelled(shown)],
+            ["held", counted(shown["held"])],
             ["dead letters", counted(shown["dead_letters"])],
         ]
     )
