@@ -12,7 +12,6 @@ import orjson
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import write
 from stream_ml.shell.kafka.supervisor import stop_when_input_ends
-from stream_ml.shell.kafka.worker import INPUTS, Worker
 from stream_ml.shell.loading import pipeline_of
 
 if TYPE_CHECKING:
@@ -22,9 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND"]
 
+STAGES = ("predict", "join", "learn", "evaluate")
+
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Run one stage."""
+    from stream_ml.shell.kafka.worker import Worker  # noqa: PLC0415 - no other command pays for it
+
     if arguments.supervised:
         stop_when_input_ends()
     pipeline = pipeline_of(settings, "worker")
@@ -58,7 +61,7 @@ def _as_text(said: str, **members: Any) -> None:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("stage", choices=sorted(INPUTS), help="what it does")
+    parser.add_argument("stage", choices=STAGES, help="what it does")
     parser.add_argument(
         "--instance",
         metavar="NAME",
@@ -85,6 +88,10 @@ COMMAND = Command(
         Example(
             "stream-ml --broker kafka://127.0.0.1:9092 --pipeline shop:fraud worker predict",
             "a worker that predicts, beside others",
+        ),
+        Example(
+            "stream-ml --pipeline shop:fraud worker learn --instance learn-a --format json",
+            "the learner, which gets its place back when it is started again",
         ),
     ),
     add_arguments=_add_arguments,
