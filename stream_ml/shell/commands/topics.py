@@ -202,9 +202,7 @@ COMMAND = Command(
         "pipeline is declared (--pipeline), or named by the broker's address."
     ),
     examples=(
-        Example("stream-ml topics", "all of them"),
         Example("stream-ml topics predictions", "what a prediction holds, member by member"),
-        Example("stream-ml topics --format json", "the whole catalogue, for a program"),
         Example(
             "stream-ml --broker kafka://127.0.0.1:9092/shop topics plan",
             "what would have to change on a cluster",
