@@ -25,6 +25,7 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections import deque
@@ -240,7 +241,7 @@ class KafkaTask:
         if positions is not None:
             self._task.positions = dict(positions)
             # A thread of its own: other tasks go on while thousands of keys are decoded.
-            await asyncio.to_thread(self._stage.restore, pieces)
+            await asyncio.to_thread(_restore, self._stage, pieces)
             # The cluster forgets what a group committed that was idle for long; the marker knows.
             committed = {**positions, **committed}
         replayed = await self._replay(committed)
@@ -460,6 +461,20 @@ class KafkaTask:
         records = [(name.encode(), value, []) for name, value in pieces]
         records.append((MARKER, encode_marker(self._task.positions), []))
         await self._write(place, records)
+
+
+def _restore(stage: Stage, pieces: Sequence[tuple[str, bytes]]) -> None:
+    """Have a stage take up a state, which the collector of cycles then need not look at again.
+
+    It holds none, and with 100,000 keys looking took half of the time (3.8 s of processor time instead
+    of 1.9), and a quarter of that of the replay behind it.
+    """
+    gc.disable()
+    try:
+        stage.restore(pieces)
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 @dataclass(slots=True)
