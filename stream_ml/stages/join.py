@@ -112,12 +112,15 @@ class Join:
         # (measured: 5 µs an event). Each with its value, for an id may come again.
         self._decoded: dict[str, tuple[bytes, Prediction]] = {}
         self._others: dict[str, list[_Other]] = {}
+        self._others_waiting = 0
         self._labels: dict[str, list[_Waiting]] = {}
         self._labels_waiting = 0
         self._labels_bytes = 0
         self._labels_bytes_max = max(LABELS_BYTES_MIN, pipeline.pending_max * LABEL_BYTES_MEAN_MAX)
         # By time, for dropping; an id that has been joined meanwhile is passed over.
         self._prediction_times: list[tuple[int, str]] = []
+        # As long as they are known: a producer may use all its ids again, and again.
+        self._other_times: list[tuple[int, str]] = []
         self._label_times: list[tuple[int, int, str]] = []
         self._joined = SeenIds(2 * self._horizon)
         self._expired = SeenIds(2 * self._horizon)
@@ -260,14 +263,12 @@ class Join:
     def _add_other(self, event_id: str, other: _Other) -> None:
         self._changes.grown(f"o{event_id}", new=event_id not in self._others)
         self._others.setdefault(event_id, []).append(other)
+        self._others_waiting += other.value is not None
         heapq.heappush(self._prediction_times, (other.ts, event_id))
+        heapq.heappush(self._other_times, (other.ts, event_id))
 
     def _waiting_predictions(self) -> int:
-        others = self._others
-        waiting = len(self._predictions)
-        if others:
-            waiting += sum(each.value is not None for known in others.values() for each in known)
-        return waiting
+        return len(self._predictions) + self._others_waiting
 
     def _keep_decoded(self, value: bytes, prediction: Prediction) -> None:
         decoded = self._decoded
@@ -324,14 +325,25 @@ class Join:
             if not forget:
                 self._expired.add(event_id, ts)
             return True
-        for number, other in enumerate(self._others.get(event_id, ())):
+        others = self._others.get(event_id, [])
+        for number, other in enumerate(others):
             if other.ts == ts and other.value is not None:
-                if forget:
-                    del self._others[event_id][number]
                 other.value = None
-                self._changes.grown(f"o{event_id}", new=False)
+                self._others_waiting -= 1
+                if forget:
+                    self._keep_others(event_id, others[:number] + others[number + 1 :])
+                else:
+                    self._changes.grown(f"o{event_id}", new=False)
                 return True
         return False
+
+    def _keep_others(self, event_id: str, known: list[_Other]) -> None:
+        if known:
+            self._others[event_id] = known
+            self._changes.grown(f"o{event_id}", new=False)
+        else:
+            del self._others[event_id]
+            self._changes.gone(f"o{event_id}")
 
     def _overflow(self, what: str, outputs: list[Output]) -> None:
         self.counts["dropped"] += 1
@@ -375,6 +387,7 @@ class Join:
                 self._judge(label, other.ts, watermark, joined=other.joined)
                 assert other.value is not None, "what was not joined waits, or is past its horizon"
                 value, other.value, other.joined = other.value, None, True
+                self._others_waiting -= 1
                 self._changes.grown(f"o{event_id}", new=False)
                 self._emit(value, record, label, outputs)
                 return
@@ -471,18 +484,15 @@ class Join:
             self.counts["expired"] += self._close(*heapq.heappop(times))
         self._joined.forget_before(bound - self._horizon)
         self._expired.forget_before(bound - self._horizon)
-        if self._others:
-            self._forget_others(bound - self._horizon)
+        self._forget_others(bound - self._horizon)
 
     def _forget_others(self, bound: int) -> None:
-        for event_id, others in list(self._others.items()):
+        while self._other_times and self._other_times[0][0] < bound:
+            _, event_id = heapq.heappop(self._other_times)
+            others = self._others.get(event_id, [])
             known = [each for each in others if each.ts >= bound]
-            if not known:
-                del self._others[event_id]
-                self._changes.gone(f"o{event_id}")
-            elif len(known) < len(others):
-                self._others[event_id] = known
-                self._changes.grown(f"o{event_id}", new=False)
+            if len(known) < len(others):  # else it went with another one of its id
+                self._keep_others(event_id, known)
 
     @property
     def pending(self) -> dict[str, int]:
@@ -545,7 +555,10 @@ class Join:
                 self._labels[rest] = self._load_waiting(value)
             elif room == "o":
                 self._others[rest] = _load_others(value)
-                self._prediction_times += [(each.ts, rest) for each in self._others[rest]]
+                self._others_waiting += sum(each.value is not None for each in self._others[rest])
+                times = [(each.ts, rest) for each in self._others[rest]]
+                self._prediction_times += times
+                self._other_times += times
             elif room:
                 ids[room].append((rest, value))
             else:
@@ -566,6 +579,7 @@ class Join:
             for each in waiting
         ]
         heapq.heapify(self._prediction_times)
+        heapq.heapify(self._other_times)
         heapq.heapify(self._label_times)
 
     def _load_waiting(self, value: bytes) -> list[_Waiting]:

@@ -195,6 +195,30 @@ def test_labels_for_nothing_give_way_at_pending_max() -> None:
     assert Counter({"dead-letters": 15, "alerts": 1}) == Counter(o.topic for o in outputs)
 
 
+def test_ids_that_come_again_are_forgotten_in_their_time() -> None:
+    """What is held of ids that are used again goes as time passes, also where it was restored."""
+    ids, times = 50, 4
+    begins = [START_MS + n * (HORIZON + LATENESS + ids) for n in range(times)]
+    join = Join(pipeline, 1)
+    for n, begin in enumerate(begins):
+        for i in range(ids):
+            join.apply([_prediction(f"e{i}", begin + i, 0, ids * n + i)])
+    restored = Join(pipeline, 1)
+    restored.restore((name, value) for name, value in join.dirty() if value is not None)
+    for each in (join, restored):
+        assert each.pending["predictions"] == ids * times
+        each.apply([_label("unknown", begins[1] + HORIZON + ids, 0)])
+        assert each.pending["predictions"] == ids * (times - 2)
+        each.apply([_label("unknown", begins[-1] + 2 * HORIZON + ids, 1)])
+        assert each.pending["predictions"] == 0
+    left, left_restored = (
+        {(name, value) for name, value in each.dirty() if name.startswith(("p", "o"))}
+        for each in (join, restored)
+    )
+    assert left == left_restored
+    assert {value for _, value in left} == {None}
+
+
 def test_each_refused_label_says_why() -> None:
     """Late, duplicate, before its event and unknown are told apart."""
     join = Join(pipeline, 1)
