@@ -47,31 +47,41 @@ def prediction_in(record: Record, pipeline: Pipeline) -> Prediction | BadRecord:
 
     What is read here was written by a stage, or by whoever may write its topic.
     """
+    if record.memo is None:
+        try:
+            record.memo = _prediction(record, pipeline)
+        except BadRecord as error:
+            record.memo = error
+    return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
 
-    def decode(record: Record) -> Prediction:
-        prediction = decode_prediction(record.value)
-        check_prediction(prediction, pipeline.task.kind, pipeline.feature_set.known)
-        refuse_future(record, prediction.ts, pipeline.skew_ms, "ts")
-        return prediction
 
-    return parsed(record, decode)
+def _prediction(record: Record, pipeline: Pipeline) -> Prediction:
+    prediction = decode_prediction(record.value)
+    check_prediction(prediction, pipeline.task.kind, pipeline.feature_set.known)
+    refuse_future(record, prediction.ts, pipeline.skew_ms, "ts")
+    return prediction
 
 
 def example_in(record: Record, pipeline: Pipeline) -> Example | BadRecord:
     """The example in `record`, one that this pipeline can have made, or what is wrong with it."""
+    if record.memo is None:
+        try:
+            record.memo = _example(record, pipeline)
+        except BadRecord as error:
+            record.memo = error
+    return record.memo  # type: ignore[no-any-return]  # as above
 
-    def decode(record: Record) -> Example:
-        example = decode_example(record.value)
-        check_prediction(example.prediction, pipeline.task.kind, pipeline.feature_set.known)
-        example.label = pipeline.label_codec.kind.check("label", example.label)
-        refuse_future(record, example.label_ts, pipeline.skew_ms, "label_ts")
-        if example.label_ts < example.prediction.ts:
-            raise BadRecord(
-                "malformed",
-                "$.label_ts",
-                f"expected at least the time of the prediction, {example.prediction.ts}, given "
-                f"{example.label_ts}",
-            )
-        return example
 
-    return parsed(record, decode)
+def _example(record: Record, pipeline: Pipeline) -> Example:
+    example = decode_example(record.value)
+    check_prediction(example.prediction, pipeline.task.kind, pipeline.feature_set.known)
+    example.label = pipeline.label_codec.kind.check("label", example.label)
+    refuse_future(record, example.label_ts, pipeline.skew_ms, "label_ts")
+    if example.label_ts < example.prediction.ts:
+        raise BadRecord(
+            "malformed",
+            "$.label_ts",
+            f"expected at least the time of the prediction, {example.prediction.ts}, given "
+            f"{example.label_ts}",
+        )
+    return example

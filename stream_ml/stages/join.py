@@ -105,6 +105,8 @@ class Join:
         self._pipeline = pipeline
         self._placement = None if partitions is None else Placement(partitions)
         self._horizon = pipeline.horizon_ms
+        self._lateness_ms = pipeline.lateness_ms
+        self._skew_ms = pipeline.skew_ms
         self._labels_watermark = -1
         self._sources = [-1] * event_partitions
         self._predictions: dict[str, tuple[int, bytes]] = {}
@@ -239,7 +241,7 @@ class Join:
             self._drop_oldest_prediction(outputs)
 
     def _advance(self, source: int, ts: int, outputs: list[Output]) -> None:
-        newest, lateness = self._sources[source], self._pipeline.lateness_ms
+        newest, lateness = self._sources[source], self._lateness_ms
         if ts < newest - lateness:
             raise BadRecord(
                 "too_late",
@@ -296,7 +298,7 @@ class Join:
 
     def _about(self, label: Label, watermark: int, ts: int) -> bool:
         """Whether a label that met `watermark` is about a prediction at `ts` of its id."""
-        return label.ts + self._pipeline.skew_ms >= ts and watermark <= ts + 2 * self._horizon
+        return label.ts + self._skew_ms >= ts and watermark <= ts + 2 * self._horizon
 
     def _judge(self, label: Label, ts: int, watermark: int, *, joined: bool) -> None:
         """Raise what is wrong with `label` for the prediction at `ts` that it is about."""
@@ -423,7 +425,9 @@ class Join:
         )
 
     def _drop_orphans(self, outputs: list[Output]) -> None:
-        bound = min(self._sources) - self._pipeline.lateness_ms - self._pipeline.skew_ms
+        if not self._label_times:
+            return
+        bound = min(self._sources) - self._lateness_ms - self._skew_ms
         while self._label_times and self._label_times[0][0] < bound:
             self._drop_oldest_label(outputs)
 
