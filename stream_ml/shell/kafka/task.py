@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import IllegalOperation
 
 from stream_ml.shell.kafka.changelog import MARKER, encode_marker, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
@@ -55,7 +56,7 @@ __all__ = ["Home", "KafkaTask", "Work"]
 log = logging.getLogger(__name__)
 
 # A successor ends an abandoned transaction when it starts; without one, readers of committed
-# records wait this long for its partitions.
+# records wait this long for its partitions (and as long as a transaction gathers beside).
 TRANSACTION_TIMEOUT_MS = 5_000
 # A stage folds so many at a time: what arrives meanwhile, and other tasks, wait no longer.
 SLICE_RECORDS = 256
@@ -224,7 +225,7 @@ class KafkaTask:
         self._home.say("recovering", stage=self._work.stage, partition=self.partition)
         self._producer = AIOKafkaProducer(
             transactional_id=self._home.cluster.transactional_id(self._work.stage, self.partition),
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS + int(1_000 * self._home.commit_s),
             max_batch_size=BATCH_BYTES_MAX,
             max_request_size=REQUEST_BYTES_MAX,
             linger_ms=0,
@@ -411,9 +412,17 @@ class KafkaTask:
     async def _hand_over(
         self, producer: AIOKafkaProducer, batch: Any, topic: str, partition: int
     ) -> None:
-        if batch.record_count():
+        if not batch.record_count():
+            return
+        try:
             sent = await producer.send_batch(batch, topic, partition=partition)
-            self._transaction.sent.append(sent)
+        except IllegalOperation as error:
+            # The transaction has failed; what was sent in it knows why (a successor, say).
+            for before in self._transaction.sent:
+                if before.done() and (reason := before.exception()) is not None:
+                    raise reason from error
+            raise
+        self._transaction.sent.append(sent)
 
     async def _commit(self, *, checkpoint: bool = False) -> None:
         stage, now = self._stage, time.monotonic()

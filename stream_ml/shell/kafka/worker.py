@@ -69,6 +69,8 @@ RETRY_S = 1.0
 SAY_EVERY_S = 10.0
 # By when a worker that was asked to stop has committed, or gives up.
 STOP_S = 20.0
+# By when it has taken leave of the brokers, where they answer.
+CLOSE_S = 5.0
 FAILED = 1
 # After how many more objects the collector looks at the young ones; Python's 700 is a few records.
 COLLECT_AFTER = 10_000
@@ -155,12 +157,15 @@ class Worker:
             await self._until_stopped(self._app.wait_until_stopped())
             if self._app.crash_reason is not None:
                 self.failed(self._app.crash_reason)
-            async with asyncio.timeout(STOP_S):
-                await self._leave()
-        if following is not None and self._control is not None:
-            following.cancel()
-            await self._control.stop()
+            await self._park_for_good()
+            if following is not None:
+                following.cancel()
+            closing = asyncio.create_task(self._close(), name="close")
+            await asyncio.wait([closing], timeout=CLOSE_S)
         self._say("stopped", stage=self._stage)
+        if not closing.done() or closing.cancelled() or closing.exception() is not None:
+            # All is committed; what nobody answers may end with the process.
+            os._exit(0)
 
     async def _until_stopped(self, work: Any) -> None:
         """Until `work` is done, or we are asked to stop."""
@@ -358,12 +363,20 @@ class Worker:
 
     # --- end -----------------------------------------------------------------------------------
 
-    async def _leave(self) -> None:
+    async def _park_for_good(self) -> None:
         self._app.consumer.stop_flow()
-        await self._park(leaving=True)
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._park(leaving=True)
+        except TimeoutError:
+            self.failed(LogError(f"asked to stop, it could not commit within {STOP_S:g} s"))
+
+    async def _close(self) -> None:
         for task in self._parked.values():
             await task.close()
         await self._app.stop()
+        if self._control is not None:
+            await self._control.stop()
 
     def _watch(self, work: asyncio.Task[None]) -> None:
         if not work.cancelled() and (error := work.exception()) is not None:
