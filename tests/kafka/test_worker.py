@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,6 +18,7 @@ from kafka.admin import KafkaAdminClient, NewPartitions
 from stream_ml.errors import LogError
 from stream_ml.records import Output
 from stream_ml.shell.cli import main
+from stream_ml.shell.kafka import worker as worker_module
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.transport import SESSION_TIMEOUT_MS
 from stream_ml.shell.kafka.worker import Worker
@@ -226,6 +228,75 @@ def test_asked_to_stop_it_commits_all_that_it_has_folded(kafka_broker: str, tmp_
     assert 300 == orjson.loads(pieces[""])["counts"]["events"]
 
 
+class _Exited(BaseException):
+    """The process would have ended, with this code."""
+
+
+def stopped_unheard(
+    monkeypatch: pytest.MonkeyPatch, park: Callable[..., Any]
+) -> tuple[list[str], int | None]:
+    """What a worker says that is asked to stop when no broker answers any more, and its code."""
+
+    async def never(*_: Any, **__: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def at_once(*_: Any, **__: Any) -> None:
+        pass
+
+    def exited(code: int) -> None:
+        raise _Exited(code)
+
+    app = SimpleNamespace(
+        start=at_once,
+        stop=never,
+        wait_until_stopped=never,
+        crash_reason=None,
+        consumer=SimpleNamespace(stop_flow=lambda: None, epoch=1),
+    )
+    monkeypatch.setattr(Worker, "_find_topics", at_once)
+    monkeypatch.setattr(Worker, "_application", lambda *_: app)
+    monkeypatch.setattr(worker_module, "_spare_collector", lambda: None)
+    monkeypatch.setattr(worker_module, "STOP_S", 0.1)
+    monkeypatch.setattr(worker_module, "CLOSE_S", 0.1)
+    monkeypatch.setattr(os, "_exit", exited)
+    said: list[str] = []
+
+    def say(kind: str, **_: Any) -> None:
+        said.append(kind)
+        if kind == "started":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    worker = a_worker(Cluster("127.0.0.1:1", "gone"), "join", say)
+    worker._tasks[0] = SimpleNamespace(park=park, close=at_once)
+    with pytest.raises(_Exited) as ended:
+        asyncio.run(asyncio.wait_for(worker.run(), DEADLINE_S))
+    return said, ended.value.args[0]
+
+
+def test_what_has_committed_ends_though_no_broker_hears_its_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Soon, and with success: nothing is lost with the connections."""
+
+    async def park(*_: Any, **__: Any) -> bool:
+        return True
+
+    assert (["started", "parked", "stopped"], 0) == stopped_unheard(monkeypatch, park)
+
+
+def test_what_cannot_commit_gives_up_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After a while, and with failure: what is not committed is worked on again."""
+
+    async def park(*_: Any, **__: Any) -> bool:
+        await asyncio.get_running_loop().create_future()
+        return True
+
+    assert (["started"], 1) == stopped_unheard(monkeypatch, park)
+    assert "asked to stop, it could not commit within 0.1 s" in capsys.readouterr().err
+
+
 def shares(cluster: Cluster) -> list[int]:
     """How many partitions each member of the group has."""
     group = cluster.group("predict")
@@ -272,7 +343,7 @@ def test_those_of_a_killed_worker_move_and_one_that_was_taken_over_from_ends(
     assert moved_s < MOVED_S_MAX
     assert sorted(f"{prefix}{n}" for prefix in "ef" for n in range(200)) == sorted(ids)
     assert 1 == ended.code
-    assert "stream-ml: worker predict: ProducerFenced: " in ended.err
+    assert "ProducerFenced: There is a newer producer" in ended.err
     assert ended.err.endswith(
         "; what is not committed is worked on again when it is started again\n"
     )

@@ -196,16 +196,17 @@ class Life:
         self.steps = 0
         self._last = NEVER
         self._amid = self._halts = False
+        self._within: dict[str, int] = {}
         self._stepped = asyncio.Event()
         for name in ("_read_changelog", "_replay", "_fold", "_write", "_commit", "_write_state"):
-            setattr(task, name, self._step_by_step(getattr(task, name)))
+            setattr(task, name, self._step_by_step(name, getattr(task, name)))
         committed = task._committed
 
         async def with_producer() -> Positions:
             producer = task._producer
             if producer is not None and "commit_transaction" not in vars(producer):
                 for name in ("commit_transaction", "send_offsets_to_transaction", "send_batch"):
-                    setattr(producer, name, self._step_by_step(getattr(producer, name)))
+                    setattr(producer, name, self._step_by_step(name, getattr(producer, name)))
             return await committed()
 
         task._committed = with_producer  # type: ignore[method-assign]  # that is the point
@@ -223,8 +224,16 @@ class Life:
         """Let it end at a step: before it, or amid what it does next."""
         self._last, self._amid = self.steps + step, amid
 
-    def _step_by_step(self, work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def die_within(self, name: str, step: int, *, amid: bool) -> None:
+        """Let it end so many steps on from where it first does what is named."""
+        self._within, self._amid = {name: step}, amid
+
+    def _step_by_step(
+        self, name: str, work: Callable[..., Awaitable[Any]]
+    ) -> Callable[..., Awaitable[Any]]:
         async def stepping(*arguments: Any, **options: Any) -> Any:
+            if name in self._within:
+                self._last = self.steps + self._within.pop(name)
             await self._step()
             result = await work(*arguments, **options)
             await self._step()
@@ -314,7 +323,7 @@ async def run_through(
         for death in range(deaths + 1):
             life = bench.task(partition)
             if death < deaths:
-                life.die_at(rand.randrange(1, rand.choice([12, 100])), amid=rand.random() < 0.5)
+                _doom(life, rand)
             life.go()
             lasted = await _live(life, inputs, rand)
             if lingering is not None:
@@ -338,6 +347,19 @@ async def run_through(
                 await each.cut_off()
         if not lasted:
             await end_transaction(bench, partition)
+
+
+def _doom(life: Life, rand: random.Random) -> None:
+    """Say when it dies: anywhere, or where much depends on it."""
+    amid = rand.random() < 0.5
+    if rand.random() < 0.5:
+        life.die_at(rand.randrange(1, rand.choice([12, 100])), amid=amid)
+    else:
+        life.die_within(
+            rand.choice(["_write_state", "commit_transaction", "_replay"]),
+            rand.randrange(1, 11),
+            amid=amid,
+        )
 
 
 async def end_transaction(bench: Bench, partition: int) -> None:
