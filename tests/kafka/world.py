@@ -60,9 +60,11 @@ def place(broker: str, partitions: int, stage: str, *scaled: str) -> Iterator[Cl
     unwanted -= {*scaled, f"{stage}-changelog"}
     topics = {name: topic for name, topic in catalogue().items() if name not in unwanted}
     apply(cluster, Demand(partitions=partitions), topics)
-    yield cluster
-    with KafkaAdminClient(bootstrap_servers=broker) as admin:
-        admin.delete_topics([cluster.topic(name) for name in topics])
+    try:
+        yield cluster
+    finally:
+        with KafkaAdminClient(bootstrap_servers=broker) as admin:
+            admin.delete_topics([cluster.topic(name) for name in topics])
 
 
 async def publish(
