@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import defaultdict
 from dataclasses import dataclass, field
+from operator import mul
 from typing import Any, NamedTuple
 
 import orjson
@@ -204,7 +205,7 @@ def _variance(units: list[int]) -> float:
     if n < 2:  # noqa: PLR2004 - a spread takes two
         return 0.0
     total = sum(units)
-    return (n * sum(u * u for u in units) - total * total) / (n * (n - 1) * UNIT * UNIT)
+    return (n * sum(map(mul, units, units)) - total * total) / (n * (n - 1) * UNIT * UNIT)
 
 
 class _Labels:

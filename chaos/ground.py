@@ -28,7 +28,7 @@ REFRESH = 2_000
 WARM_UP = 500
 # The champion line's first snapshot from so many examples shadows on for good.
 FIRST = 500
-CHAMPION = "logistic"
+CHAMPION = "bayes"
 
 
 def lines() -> dict[str, Any]:

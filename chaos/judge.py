@@ -409,7 +409,23 @@ def _figures(facts: _Facts) -> dict[str, Any]:
         "snapshots": len(facts.models.records),
         "decisions": dict(kinds.most_common()),
         "switches of the champion": sum(a != b for a, b in pairwise(champions)),
+        "longest without any appended": _longest_pauses(facts),
     }
+
+
+def _longest_pauses(facts: _Facts) -> str:
+    """Per partition of events, the longest time in which the log took in no prediction of it.
+
+    Of those who read committed records some waited longer: for the transactions of others.
+    """
+    appended: dict[int, list[int]] = defaultdict(list)
+    for place, records in facts.predictions.items():
+        appended[place.partition].append(records[0].append_ms)
+    pauses = {
+        partition: max((b - a for a, b in pairwise(sorted(times))), default=0)
+        for partition, times in sorted(appended.items())
+    }
+    return ", ".join(f"p. {partition} {ms / 1_000:.1f} s" for partition, ms in pauses.items())
 
 
 CHECKS: dict[str, Callable[[_Facts], Iterable[str]]] = {

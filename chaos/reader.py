@@ -110,6 +110,7 @@ def main() -> None:
     given = parser.parse_args()
     reader = Reader(given.broker, given.pipeline, given.isolation, given.partitions)
     signal.signal(signal.SIGTERM, reader.stop)
+    print(json.dumps({"said": "begins"}), flush=True)
     reader.run()
     said = {
         "said": "read",

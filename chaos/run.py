@@ -32,8 +32,8 @@ TICK_S = 0.1
 PROGRESS_S = 5.0
 PUBLISH_EXTRA_S = 150.0
 LINE_MAX = 160
-# A worker that lives for less says nothing about memory.
-MEMORY_LIFE_S = 20.0
+# A worker that lives for less is still working off what lay there when it started.
+MEMORY_LIFE_S = 40.0
 GROWTH_MAX = 1.15
 GROWTH_SPARE_MB = 12.0
 
@@ -160,27 +160,38 @@ class _Scene:
         """Publish and read, while what is planned happens."""
         given, story = self.given, self.story
         where = ["--broker", self.broker.address, "--partitions", str(given.partitions)]
-        reading = Child([sys.executable, "-m", "chaos.reader", *where], self.folder, "reader")
         what = {"seed": given.seed, "seconds": given.seconds, "rate": given.rate}
         what["shops"] = given.shops
         drawn = [word for name, value in what.items() for word in (f"--{name}", str(value))]
+        reading = Child([sys.executable, "-m", "chaos.reader", *where], self.folder, "reader")
         command = [sys.executable, "-m", "chaos.traffic", *where, *drawn]
         publishing = Child(command, self.folder, "traffic")
         try:
+            self._await_begin(reading)
+            self._await_begin(publishing)
             story.began = time.time()
             self._befall(publishing, reading)
             for restart in self.restarts:
                 restart.join()
-            published = publishing.sayings("published")
-            if not published or published[0]["failed"] or not published[0]["acknowledged"]:
-                raise RuntimeError(f"publishing failed: {published or publishing.last_words()}")
-            said = published[0]
-            self.say(f"published {said['acknowledged']} records in {said['seconds']} s")
-            for read in reading.sayings("read"):
-                story.stalls, story.silences = read["stalls"], read["silences"]
         finally:
             publishing.end(signal.SIGTERM)
             reading.end(signal.SIGTERM)
+        published = publishing.sayings("published")
+        if not published or published[0]["failed"] or not published[0]["acknowledged"]:
+            raise RuntimeError(f"publishing failed: {published or publishing.last_words()}")
+        said = published[0]
+        self.say(f"published {said['acknowledged']} records in {said['seconds']} s")
+        for read in reading.sayings("read"):
+            story.stalls, story.silences = read["stalls"], read["silences"]
+
+    def _await_begin(self, child: Child) -> None:
+        """Wait until it has found the broker, before that is killed."""
+        deadline = time.monotonic() + READY_S
+        while not child.sayings("begins"):
+            self._notice()
+            if not child.lives or time.monotonic() > deadline:
+                raise RuntimeError(f"{child.name} did not begin: {child.last_words()}")
+            time.sleep(TICK_S)
 
     def _befall(self, publishing: Child, reading: Child) -> None:
         left, said, reads = sorted(self.given.faults), 0.0, True

@@ -245,6 +245,7 @@ def main() -> None:
     given = parser.parse_args()
     publishing = Publishing(given.broker, given.pipeline)
     signal.signal(signal.SIGTERM, publishing.stop)
+    print(json.dumps({"said": "begins"}), flush=True)
     began = time.monotonic()
     publishing.run(Traffic(given.seed, given.seconds, given.rate, given.partitions, given.shops))
     said = {

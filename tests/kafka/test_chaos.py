@@ -6,12 +6,12 @@ from chaos import schedule
 from chaos.run import Run, run
 
 SEED = 5
-SECONDS = 16.0
-KILLS = 4
+SECONDS = 12.0
+KILLS = 3
 
 
 def test_killed_at_any_instant_nothing_is_lost_doubled_or_altered() -> None:
-    """Four kills, a worker more and one less, and a dead broker leave a log that is as promised."""
+    """Three kills, a worker more and one less, and a dead broker leave a log that is as promised."""
     faults = schedule.chaos(SEED, SECONDS, KILLS)
     said = [f"seed {SEED}", *map(str, faults)]
     story = run(
@@ -19,7 +19,7 @@ def test_killed_at_any_instant_nothing_is_lost_doubled_or_altered() -> None:
             SEED,
             faults,
             seconds=SECONDS,
-            rate=1_000,
+            rate=500,
             partitions=2,
             variables={"STREAM_ML_CHECKPOINT_SECONDS": "3"},
         ),
@@ -27,5 +27,5 @@ def test_killed_at_any_instant_nothing_is_lost_doubled_or_altered() -> None:
     )
 
     assert story.verdict.clean, "\n".join([*said, story.verdict.text()])
-    assert story.verdict.figures["predictions"] > SECONDS * 500
+    assert story.verdict.figures["predictions"] > SECONDS * 250
     assert len(story.faults) >= len(faults)
