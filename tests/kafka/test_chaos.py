@@ -7,11 +7,11 @@ from chaos.run import Run, run
 
 SEED = 5
 SECONDS = 12.0
-KILLS = 3
+KILLS = 4
 
 
 def test_killed_at_any_instant_nothing_is_lost_doubled_or_altered() -> None:
-    """Three kills, a worker more and one less, and a dead broker leave a log that is as promised."""
+    """Four kills, a worker more and one less, and a dead broker leave a log as promised."""
     faults = schedule.chaos(SEED, SECONDS, KILLS)
     said = [f"seed {SEED}", *map(str, faults)]
     story = run(
