@@ -122,7 +122,6 @@ class Worker:
         self._tasks: dict[int, KafkaTask] = {}
         self._parked: dict[int, KafkaTask] = {}
         self._starting: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Event()
         self._stopped = asyncio.Event()
         self._app: Any = None
         self._partitions: dict[str, int] = {}
@@ -146,7 +145,9 @@ class Worker:
             self._control = Control(
                 self.cluster, self._serving, lambda model: self._say("serves", model=model)
             )
-            await self._control.start()
+            await self._until_stopped(self._control.start())
+            if self._stopped.is_set():
+                return
             following = asyncio.create_task(self._control.follow(), name="control")
             following.add_done_callback(self._watch)
         with tempfile.TemporaryDirectory() as folder:
@@ -268,7 +269,10 @@ class Worker:
         ready = asyncio.ensure_future(self._control.caught_up())
         try:
             while not (await asyncio.wait([ready], timeout=SAY_EVERY_S))[0]:
-                self._say("waiting", for_="something that serves: are learn and evaluate at work?")
+                self._say(
+                    "waiting",
+                    for_="something that serves: are learn and evaluate at work, with this key?",
+                )
             await ready
         finally:
             ready.cancel()
