@@ -173,7 +173,7 @@ def test_a_stage_that_is_none_is_refused_with_those_there_are(
 
     assert 2 == code
     assert "'dance'" in said
-    assert "choose from 'evaluate', 'join', 'learn', 'predict'" in said
+    assert "choose from 'predict', 'join', 'learn', 'evaluate'" in said
 
 
 def test_without_a_key_no_worker_begins(run: Callable[..., tuple[int, str]]) -> None:
