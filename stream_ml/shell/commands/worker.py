@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,12 +17,15 @@ from stream_ml.shell.loading import pipeline_of
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
 
     from stream_ml.shell.settings import Settings
 
-__all__ = ["COMMAND"]
+__all__ = ["COMMAND", "Seldom"]
 
 STAGES = ("predict", "join", "learn", "evaluate")
+# Of what the clients say again and again; while a broker is gone that is 70 times a second.
+AGAIN_S = 10.0
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -33,7 +37,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
     pipeline = pipeline_of(settings, "worker")
     cluster = settings.cluster(pipeline.name)
     # What the clients warn of (a broker that is gone, say) they mend, or a task ends with it.
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(name)s: %(message)s")
+    heard = logging.StreamHandler(sys.stderr)
+    heard.addFilter(Seldom())
+    logging.basicConfig(level=logging.ERROR, handlers=[heard], format="%(name)s: %(message)s")
     worker = Worker(
         cluster,
         pipeline,
@@ -47,6 +53,27 @@ def run(arguments: Namespace, settings: Settings) -> None:
         say=_as_json if arguments.format == "json" else _as_text,
     )
     asyncio.run(worker.run())
+
+
+class Seldom(logging.Filter):
+    """Lets what one line of code says through, and again when `AGAIN_S` has passed.
+
+    Args:
+        clock: seconds, from any start.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._heard: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is to be heard."""
+        now, line = self._clock(), (record.pathname, record.lineno)
+        if now - self._heard.get(line, -AGAIN_S) < AGAIN_S:
+            return False
+        self._heard[line] = now
+        return True
 
 
 def _as_json(said: str, **members: Any) -> None:

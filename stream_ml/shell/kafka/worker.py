@@ -388,14 +388,16 @@ class Worker:
 
     def failed(self, error: BaseException) -> None:
         """End the process: nothing may be committed after what went wrong."""
-        sys.stdout.flush()
-        traceback.print_exception(error)
-        sys.stderr.write(
-            f"stream-ml: worker {self._stage}: {type(error).__name__}: {error}; what is not "
-            "committed is worked on again when it is started again\n"
-        )
-        sys.stderr.flush()
-        os._exit(FAILED)
+        try:
+            sys.stdout.flush()
+            traceback.print_exception(error)
+            sys.stderr.write(
+                f"stream-ml: worker {self._stage}: {type(error).__name__}: {error}; what is not "
+                "committed is worked on again when it is started again\n"
+            )
+            sys.stderr.flush()
+        finally:  # also where nobody hears it
+            os._exit(FAILED)
 
 
 def _spare_collector() -> None:
