@@ -71,6 +71,7 @@ class _Rounds:
     def __init__(self, options: argparse.Namespace, log: IO[bytes]) -> None:
         self._options = options
         self._log = log
+        self.loads: list[float] = []
         self.in_memory: dict[str, list[dict[str, float]]] = {name: [] for name in IN_MEMORY}
         self.drained: dict[str, list[Drained]] = {name: [] for name in CONTESTANTS}
         self.latency: dict[str, list[Offered]] = {name: [] for name in CONTESTANTS}
@@ -104,9 +105,9 @@ class _Rounds:
             await measure(CONTESTANTS[name], broker, RATE, seconds, self._log)
         )
 
-    @staticmethod
-    def _say(what: str) -> None:
+    def _say(self, what: str) -> None:
         load = os.getloadavg()[0]
+        self.loads.append(load)
         print(f"{what:<40} (load {load:.1f})", file=sys.stderr, flush=True)
 
 
@@ -206,6 +207,10 @@ def main() -> None:
             sys.stderr.write(Path(log.name).read_text(errors="replace")[-4_000:])
             raise
     print(f"cards: {options.events:,} events, {options.rounds} rounds in turns, medians")
+    print(
+        f"{os.cpu_count()} cores, load average {min(rounds.loads):.1f} to {max(rounds.loads):.1f}: "
+        "elapsed times and latencies are of worth only where few others were at work"
+    )
     _print_cpu(rounds, options.events)
     if not options.without_kafka:
         if options.rounds:

@@ -156,8 +156,10 @@ async def measure(
     try:
         await _serves(broker, prefix)
         others.append(_start("offer", broker, prefix, str(rate), str(count)))
-        for isolation in ISOLATIONS:
-            others.append(_start("read", broker, prefix, isolation, str(first), str(count)))
+        others += [
+            _start("read", broker, prefix, isolation, str(first), str(count))
+            for isolation in ISOLATIONS
+        ]
         for other in others:
             await _line(other)
         await idle(running)

@@ -19,11 +19,12 @@ from stream_ml.topics import partition_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-__all__ = ["PARTITIONS", "Count", "create", "delete", "feed"]
+__all__ = ["PARTITIONS", "Count", "create", "delete", "feed", "pairs", "worked_off"]
 
 PARTITIONS = 4
 FEED_BATCH_BYTES = 1 << 19
 SETTLE_S = 1.0
+POLL_S = 0.1
 
 # A record to be fed: key and value.
 Pair = tuple[bytes, bytes]
@@ -126,3 +127,26 @@ class Count:
             for place, records in (await self._consumer.getmany(timeout_ms=100)).items():
                 self.seen[place.topic] += len(records)
         return time.monotonic()
+
+
+async def worked_off(
+    broker: str, topic: str, groups: Sequence[str], slack: int, timeout_s: float
+) -> float:
+    """Wait until groups have committed all but `slack` offsets of a topic of one partition.
+
+    Returns:
+        The moment (monotonic seconds).
+
+    Raises:
+        TimeoutError: they did not.
+    """
+    deadline = time.monotonic() + timeout_s
+    place = TopicPartition(topic, 0)
+    async with AIOKafkaConsumer(bootstrap_servers=broker) as consumer, _admin(broker) as admin:
+        end = (await consumer.end_offsets([place]))[place]
+        while time.monotonic() < deadline:
+            found = [(await admin.list_consumer_group_offsets(group))[place] for group in groups]
+            if all(each.offset >= end - slack for each in found):
+                return time.monotonic()
+            await asyncio.sleep(POLL_S)
+    raise TimeoutError(f"expected {groups} at {end} within {timeout_s} s, given {found}")
