@@ -42,8 +42,8 @@ DAY_MS = 86_400_000
 # A cluster puts marks of transactions between records; of a great lag they are a small part.
 COUNTED_MAX = 100
 CHECKPOINTED = (
-    "counts and times are those of each task's last checkpoint, half a minute old at most while "
-    "its worker runs; positions are of now"
+    "counts and times are those of each task's last checkpoint, which is due every "
+    "STREAM_ML_CHECKPOINT_SECONDS while records come; positions are of now"
 )
 
 
