@@ -61,7 +61,7 @@ from stream_ml.records import (
     version_of,
 )
 from stream_ml.signing import ROLES
-from stream_ml.stages.intake import example_in, parsed
+from stream_ml.stages.intake import example_in, parsed, without_frames
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Evaluate:
                 fold(record, outputs)
             except BadRecord as error:
                 self.counts["refused"] += 1
-                outputs.append(dead_letter(record, "evaluate", error))
+                outputs.append(dead_letter(record, "evaluate", without_frames(error)))
         self._must_checkpoint |= bool(outputs)
         return outputs
 

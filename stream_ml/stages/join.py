@@ -47,7 +47,7 @@ from stream_ml.codec import (
 )
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
-from stream_ml.stages.intake import parsed, prediction_in, refuse_future
+from stream_ml.stages.intake import parsed, prediction_in, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import Changes
@@ -177,7 +177,7 @@ class Join:
             except BadRecord as error:
                 bad = "bad_label" if labels else "bad_prediction"
                 self.counts[error.reason if error.reason in self.counts else bad] += 1
-                outputs.append(dead_letter(record, "join", error))
+                outputs.append(dead_letter(record, "join", without_frames(error)))
         return outputs
 
     def _strays(self, records: Sequence[Record]) -> dict[int, str]:

@@ -23,7 +23,7 @@ import orjson
 from stream_ml.codec import dead_letter, encode, encode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
-from stream_ml.stages.intake import parsed, refuse_future
+from stream_ml.stages.intake import parsed, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.seen import SeenIds
 
@@ -122,7 +122,7 @@ class Predict:
                 self._features.insert(event)
             except BadRecord as error:
                 self.counts["refused"] += 1
-                outputs.append(dead_letter(record, "predict", error))
+                outputs.append(dead_letter(record, "predict", without_frames(error)))
                 continue
             self._seen.add(event.event_id, event.ts)
             self.counts["events"] += 1
