@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -52,8 +51,6 @@ if TYPE_CHECKING:
     from stream_ml.stages.task import Positions, Stage
 
 __all__ = ["Home", "KafkaTask", "Work"]
-
-log = logging.getLogger(__name__)
 
 # A successor ends an abandoned transaction when it starts; without one, readers of committed
 # records wait this long for its partitions (and as long as a transaction gathers beside).
@@ -215,7 +212,7 @@ class KafkaTask:
                 await self._wait()
             else:
                 await self._fold(self._slice())
-            if self._transaction.due <= time.monotonic():
+            if self._due() <= time.monotonic():
                 await self._commit()
         # What learns and judges commits only with its state.
         await self._commit(checkpoint=self._leaving or self._stage.needs_checkpoint())
@@ -354,12 +351,18 @@ class KafkaTask:
         self._woken.clear()
         if self._inbox or self._parking:
             return
-        due = self._transaction.due - time.monotonic()
+        due = self._due() - time.monotonic()
         try:
             async with asyncio.timeout(None if due == float("inf") else max(0.0, due)):
                 await self._woken.wait()
         except TimeoutError:
             return
+
+    def _due(self) -> float:
+        """When to commit: what is under way, or the state, also if nothing more comes."""
+        if not self._since_checkpoint:
+            return self._transaction.due
+        return min(self._transaction.due, self._checkpointed + self._home.checkpoint_s)
 
     def _slice(self) -> Sequence[Record]:
         records = self._inbox[0]
@@ -375,7 +378,7 @@ class KafkaTask:
     async def _fold(self, records: Sequence[Record]) -> None:
         outputs = self._task.apply(records)
         self._since_checkpoint += len(records)
-        self._transaction.begin_by(time.monotonic() + self._home.commit_s)
+        self._transaction.end_by(time.monotonic() + self._home.commit_s)
         await self._send(outputs)
         # Whoever else has work in this process gets a turn.
         await asyncio.sleep(0)
@@ -440,10 +443,23 @@ class KafkaTask:
         if not (self._since_checkpoint or self._transaction.open):
             self._transaction = _Transaction()
             return
-        producer = self._producer
-        assert producer is not None, "a task commits only while it has a producer"
+        if due and self._transaction.open and not (self._fresh or stage.needs_checkpoint()):
+            # Writing down a large state takes seconds, in which none should wait for outputs, nor
+            # their transaction run out. State and its positions are whole by themselves. (But what
+            # is committed first of all must not be without a state.)
+            await self._end_transaction()
         if due:
             await self._write_state()
+        await self._end_transaction()
+        if due:
+            self._fresh = False
+            self._checkpointed = time.monotonic()
+            self._since_checkpoint = 0
+
+    async def _end_transaction(self) -> None:
+        """Commit what was sent, together with the positions that it follows from."""
+        producer = self._producer
+        assert producer is not None, "a task commits only while it has a producer"
         if not self._transaction.open:
             await producer.begin_transaction()
         cluster = self._home.cluster
@@ -458,10 +474,6 @@ class KafkaTask:
         await asyncio.gather(*waits)
         await producer.commit_transaction()
         self._transaction = _Transaction()
-        if due:
-            self._fresh = False
-            self._checkpointed = time.monotonic()
-            self._since_checkpoint = 0
 
     async def _write_state(self) -> None:
         pieces = await asyncio.to_thread(self._stage.dirty)
@@ -494,6 +506,6 @@ class _Transaction:
     due: float = float("inf")
     sent: list[asyncio.Future[Any]] = field(default_factory=list)
 
-    def begin_by(self, due: float) -> None:
-        """The first record folded says when it is to be committed."""
+    def end_by(self, due: float) -> None:
+        """Whoever wants it soonest says when it is to be committed."""
         self.due = min(self.due, due)
