@@ -582,10 +582,11 @@ def test_each_post_has_its_command_and_its_lines(
     assert _main("up", *_CARDS, "--broker", broker, "--predict", "2", "--format", shape) == 0
 
     names = ["predict-1", "predict-2", "join-1", "learn-1", "evaluate-1"]
-    python, host = [sys.executable, "-P", "-m", "stream_ml.shell.cli"], socket.gethostname()
+    python = [sys.executable, "-P", "-m", "stream_ml.shell.cli"]
+    us = f"{socket.gethostname()}-{os.getpid()}"
     rest = ["--format", shape, "--broker", broker, *_CARDS]
     assert commands == [
-        [*python, "worker", name[:-2], "--supervised", "--instance", f"{host}-{name}", *rest]
+        [*python, "worker", name[:-2], "--supervised", "--instance", f"{us}-{name}", *rest]
         for name in names
     ]
     told = capsys.readouterr()

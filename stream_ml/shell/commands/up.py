@@ -6,6 +6,7 @@ own, and this process looks after them.
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from argparse import ArgumentTypeError
@@ -180,7 +181,8 @@ def _worker(post: Post, arguments: Namespace) -> list[str]:
     # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
     python = [sys.executable, "-P", "-m", "stream_ml.shell.cli"]
     # The same name after each start: then it gets back what it had, and nobody else is disturbed.
-    own = ["--supervised", "--instance", f"{socket.gethostname()}-{post}"]
+    # Another `up` on this host has workers of other names.
+    own = ["--supervised", "--instance", f"{socket.gethostname()}-{os.getpid()}-{post}"]
     return [*python, "worker", post.stage, *own, "--format", arguments.format, *options]
 
 

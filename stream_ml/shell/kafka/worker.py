@@ -25,6 +25,7 @@ import sys
 import tempfile
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faust
@@ -150,19 +151,18 @@ class Worker:
                 return
             following = asyncio.create_task(self._control.follow(), name="control")
             following.add_done_callback(self._watch)
-        with tempfile.TemporaryDirectory() as folder:
-            self._app = self._application(folder)
-            _spare_collector()
-            await self._app.start()
-            self._say("started", stage=self._stage, pipeline=self._pipeline.name)
-            await self._until_stopped(self._app.wait_until_stopped())
-            if self._app.crash_reason is not None:
-                self.failed(self._app.crash_reason)
-            await self._park_for_good()
-            if following is not None:
-                following.cancel()
-            closing = asyncio.create_task(self._close(), name="close")
-            await asyncio.wait([closing], timeout=CLOSE_S)
+        self._app = self._application()
+        _spare_collector()
+        await self._app.start()
+        self._say("started", stage=self._stage, pipeline=self._pipeline.name)
+        await self._until_stopped(self._app.wait_until_stopped())
+        if self._app.crash_reason is not None:
+            self.failed(self._app.crash_reason)
+        await self._park_for_good()
+        if following is not None:
+            following.cancel()
+        closing = asyncio.create_task(self._close(), name="close")
+        await asyncio.wait([closing], timeout=CLOSE_S)
         self._say("stopped", stage=self._stage)
         if not closing.done() or closing.cancelled() or closing.exception() is not None:
             # All is committed; what nobody answers may end with the process.
@@ -229,11 +229,12 @@ class Worker:
                 f"{given}; `stream-ml topics plan` tells how they should be"
             )
 
-    def _application(self, folder: str) -> Any:
+    def _application(self) -> Any:
         app = faust.App(
             self.cluster.group(self._stage),
             broker=f"{SCHEME}://" + self.cluster.bootstrap.replace(",", f";{SCHEME}://"),
-            datadir=folder,
+            # It makes folders there, and puts nothing in them: workers may share one.
+            datadir=str(Path(tempfile.gettempdir()) / "stream-ml-faust"),
             store="memory://",
             web_enabled=False,
             topic_allow_declare=False,
@@ -328,10 +329,23 @@ class Worker:
         for partition in [each for each in self._parked if each not in held]:
             await self._parked.pop(partition).close()
             self._say("released", stage=self._stage, partition=partition)
-        for partition in sorted(held):
-            starting = asyncio.create_task(self._begin(partition), name=f"begin-{partition}")
+        work = [(f"begin-{partition}", self._begin(partition)) for partition in sorted(held)]
+        for name, begin in [("layout", self._check_layout()), *work]:
+            starting = asyncio.create_task(begin, name=name)
             self._starting.add(starting)
             starting.add_done_callback(self._begun)
+
+    async def _check_layout(self) -> None:
+        """End, to be started anew, where there are more partitions than we place keys in."""
+        found = await self._described()
+        grown = [
+            name
+            for name, count in self._partitions.items()
+            if found.get(self.cluster.topic(name), count) != count
+        ]
+        if grown:
+            topics = ", ".join(map(self.cluster.topic, grown))
+            raise LogError(f"expected as many partitions as at the start, given others of {topics}")
 
     async def _begin(self, partition: int) -> None:
         task = self._parked.get(partition)
