@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WARM_UP_SHARE = 0.3
 ROWS = 20
+SAMPLES_MIN = 30
 # Pages come and go by some megabytes, which in minutes looks like a slope.
 NOISE_MB = 6.0
 
@@ -62,6 +63,9 @@ def main() -> int:
     flat = True
     for name, curve in curves.items():
         settled = [(at, mb) for at, mb in curve if at >= given.seconds * WARM_UP_SHARE]
+        if len(settled) < SAMPLES_MIN:
+            print(f"{name:<14} lived too briefly to say")
+            continue
         per_s = slope(settled)
         grown = per_s * (settled[-1][0] - settled[0][0])
         flat &= (fits := grown <= NOISE_MB)
