@@ -104,23 +104,38 @@ async def reader(
 
 
 async def lying(
-    cluster: Cluster, *places: tuple[str, int], isolation: str = "read_committed"
+    cluster: Cluster,
+    *places: tuple[str, int],
+    isolation: str = "read_committed",
 ) -> dict[tuple[str, int], list[Any]]:
-    """What lies on some partitions, as a client gives it, up to their ends as of now."""
+    """What lies on some partitions, as a client gives it, up to their ends as of now.
+
+    Waits for transactions that lie open: one that another test's dead task has left hides from
+    readers of committed records what was committed after it began.
+    """
     tps = {TopicPartition(cluster.topic(topic), p): (topic, p) for topic, p in places}
     found: dict[tuple[str, int], list[Any]] = {each: [] for each in places}
     async with asyncio.timeout(DEADLINE_S), reader(cluster, isolation) as consumer:
         consumer.assign(list(tps))
         await consumer.seek_to_beginning()
-        ends = await consumer.end_offsets(list(tps))
+        ends = await ends_of(cluster, list(tps))
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             for tp, batch in (await consumer.getmany(timeout_ms=200)).items():
                 found[tps[tp]] += batch
     return found
 
 
+async def ends_of(cluster: Cluster, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """The ends of partitions, what lies in open transactions included."""
+    async with reader(cluster, "read_uncommitted") as consumer:
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(tps)
+        return ends
+
+
 async def outputs_of(
-    cluster: Cluster, isolation: str = "read_committed", partitions: int = 1
+    cluster: Cluster,
+    isolation: str = "read_committed",
+    partitions: int = 1,
 ) -> dict[str, list[Record]]:
     """What stages have written, by topic, in the order of each partition."""
     topics = ["predictions", "examples", "models", "registry", "alerts", "dead-letters"]

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IllegalOperation
+from aiokafka.errors import IllegalOperation, KafkaError
 
 from stream_ml.shell.kafka.changelog import MARKER, encode_marker, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
@@ -65,6 +65,9 @@ CHECKPOINT_RECORDS = 100_000
 REQUEST_BYTES_MAX = 24 << 20
 BATCH_BYTES_MAX = 1 << 19
 PROGRESS_S = 2.0
+# How long a broker that has just started may take until it answers for a group.
+COORDINATOR_S = 30.0
+RETRY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -271,9 +274,12 @@ class KafkaTask:
         admin = AIOKafkaAdminClient(**self._options)
         try:  # a rebalance may end us at any await, this one too
             await admin.start()
-            found = await admin.list_consumer_group_offsets(
-                cluster.group(self._work.stage), partitions=list(places)
-            )
+            async with asyncio.timeout(COORDINATOR_S):
+                found = await _until_answered(
+                    lambda: admin.list_consumer_group_offsets(
+                        cluster.group(self._work.stage), partitions=list(places)
+                    )
+                )
         finally:
             await admin.close()
         return {places[tp]: each.offset for tp, each in found.items() if each.offset >= 0}
@@ -482,6 +488,17 @@ class KafkaTask:
         records = [(name.encode(), value, []) for name, value in pieces]
         records.append((MARKER, encode_marker(self._task.positions), []))
         await self._write(place, records)
+
+
+async def _until_answered(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """What `ask` gives, asked again while a broker that has just started is not ready for it."""
+    while True:
+        try:
+            return await ask()
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            await asyncio.sleep(RETRY_S)
 
 
 def _restore(stage: Stage, pieces: Sequence[tuple[str, bytes]]) -> None:
