@@ -197,13 +197,13 @@ def test_the_whole_loop_runs_over_tls_with_scram(secured: Secured, tmp_path: Pat
     with terminal("up", "--predict", "2") as workers:
         assert run("publish", "events", "-", given=jsonl(events)).code == 0
         assert run("publish", "labels", "-", given=jsonl(labels)).code == 0
+        follow = ("predictions", "--follow", "--from", "beginning", "--format", "json")
+        with terminal(*follow) as reader:
+            told = [orjson.loads(reader.line())["event_id"] for _ in events]
         workers.line_with("model logistic@500")
         assert workers.stopped().code == 0
 
-    told = run("predictions", "--format", "json")
-    assert sorted(orjson.loads(line)["event_id"] for line in told.out.splitlines()) == sorted(
-        event["event_id"] for event in events
-    )
+    assert sorted(told) == sorted(event["event_id"] for event in events)
     assert run("audit", "verify").code == 0
 
 
