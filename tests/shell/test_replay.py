@@ -70,7 +70,8 @@ def test_a_replay_is_what_a_worker_would_have_done() -> None:
         assert log.committed("learn-0") == {("examples", 0): 690}  # a last checkpoint was written
     driver.close()
     assert done.published == {"events": 700, "labels": 690}
-    assert done.events == {"events": 700, "predictions": 700, "refused": 0, "no_answer": 0}
+    counted = {name: count for name, count in done.events.items() if count}
+    assert counted == {"events": 700, "predictions": 700}
     assert done.joins["joined"] == 690
     assert done.joins["waiting_predictions"] == 10
     assert [each.model for each in done.evaluations][:2] == ["served", "scaled"]
