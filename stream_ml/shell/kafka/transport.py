@@ -18,6 +18,7 @@ Theory of operation:
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import aiokafka
@@ -65,6 +66,8 @@ class Desk(Protocol):
 
     cluster: Cluster
     instance: str | None
+    # How long records may gather between two fetches, in seconds.
+    gather_s: float
 
     def wanted(self, assigned: Iterable[TP]) -> set[TP]:
         """The partitions there is room for."""
@@ -195,6 +198,8 @@ class _Consumer(faust_aiokafka.Consumer):
                 await desk.room()
                 continue
             desk.deliver(await self._thread.fetch(wanted))
+            # What comes meanwhile costs little more than one record by itself.
+            await asyncio.sleep(desk.gather_s)
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
         return True

@@ -66,6 +66,8 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "learn": ("examples",),
     "evaluate": ("examples", "models", "commands", "registry"),
 }
+# Somebody waits for predictions; the rest comes in steps anyway, as transactions commit.
+GATHER_S = {"predict": 0.003, "join": 0.05, "learn": 0.05, "evaluate": 0.05}
 RETRY_S = 1.0
 SAY_EVERY_S = 10.0
 # By when a worker that was asked to stop has committed, or gives up.
@@ -110,6 +112,7 @@ class Worker:
     ) -> None:
         self.cluster = cluster
         self.instance = instance
+        self.gather_s = GATHER_S[stage]
         self._pipeline = pipeline
         self._stage = stage
         self._key = key
