@@ -26,6 +26,8 @@ __all__ = ["COMMAND", "Seldom"]
 STAGES = ("predict", "join", "learn", "evaluate")
 # Of what the clients say again and again; while a broker is gone that is 70 times a second.
 AGAIN_S = 10.0
+# A broker that has just started is asked again until it is ready; that is nothing to hear of.
+NOT_READY = "GroupCoordinatorNotAvailableError"
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -69,6 +71,8 @@ class Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is to be heard."""
+        if NOT_READY in record.getMessage():
+            return False
         now, line = self._clock(), (record.pathname, record.lineno)
         if now - self._heard.get(line, -AGAIN_S) < AGAIN_S:
             return False
