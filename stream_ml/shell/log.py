@@ -48,13 +48,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from stream_ml.records import Output, Record
 
-__all__ = ["Isolation", "Log", "Place", "Session", "Tail", "WorkerLog"]
+__all__ = ["Isolation", "Log", "Place", "Session", "Tail", "WorkerLog", "read_between"]
 
 # Whether a reader sees what transactions have committed, or all that is written.
 Isolation = Literal["committed", "uncommitted"]
@@ -62,7 +62,25 @@ Isolation = Literal["committed", "uncommitted"]
 Place = tuple[str, int]
 
 
-class Log(Protocol):
+class _Closing(Protocol):
+    """A context manager that closes itself at the end, committing nothing."""
+
+    def close(self) -> None:
+        """Lets go of everything."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Log(_Closing, Protocol):
     """A log of records as clients have it; a context manager that closes it."""
 
     @property
@@ -138,17 +156,6 @@ class Log(Protocol):
     def close(self) -> None:
         """Lets go of everything; what was not committed is gone."""
 
-    def __enter__(self) -> Self:
-        """The log itself."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Closes it."""
-
 
 class Tail(Protocol):
     """Reads partitions of a topic from some offsets on, as records come; close it at the end."""
@@ -178,7 +185,7 @@ class WorkerLog(Log, Protocol):
         """
 
 
-class Session(Protocol):
+class Session(_Closing, Protocol):
     """The worker's hold on the log; a context manager that gives it up at the end.
 
     The worker is the only writer of what its stages write: predictions, examples, models,
@@ -223,13 +230,9 @@ class Session(Protocol):
     def close(self) -> None:
         """Gives up the worker's place; what was not committed is gone."""
 
-    def __enter__(self) -> Self:
-        """The session itself."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Closes it, committing nothing."""
+def read_between(log: Log, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
+    """The records of a partition from one offset to before another, whatever gaps lie between."""
+    while start < end and (records := log.read(topic, partition, start, end - start)):
+        yield from (record for record in records if record.offset < end)
+        start = records[-1].offset + 1

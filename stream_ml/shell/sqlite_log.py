@@ -45,7 +45,6 @@ from stream_ml.topics import Topic, embedded, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
     from typing import Any, Self
 
     from stream_ml.shell.log import Place
@@ -344,17 +343,6 @@ class SqliteLog(WorkerLog):
             self._session.close()
         self._file.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class SqliteSession(Session):
     """The worker's hold on a `SqliteLog`, got by its `session`; see `log.Session`."""
@@ -413,17 +401,6 @@ class SqliteSession(Session):
             self._tails = {}
             if self._lease is not None:
                 self._lease.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 # --- partitions -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord
 from stream_ml.shell.client import open_log
 from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.log import read_between
 from stream_ml.shell.replay import read_all
 
 if TYPE_CHECKING:
@@ -133,22 +134,13 @@ def last_records(log: Log, topic: str, count: int) -> list[Record]:
     for partition in range(log.partitions[topic]):
         first, end = log.first_offset(topic, partition), log.end_offset(topic, partition)
         reach = count
-        found = _span(log, topic, partition, max(first, end - reach), end)
+        found = list(read_between(log, topic, partition, max(first, end - reach), end))
         # Offsets have gaps, so it may be further back than it seems.
         while len(found) < count and end - reach > first:
             reach *= 8
-            found = _span(log, topic, partition, max(first, end - reach), end)
+            found = list(read_between(log, topic, partition, max(first, end - reach), end))
         records += found[-count:]
     return records
-
-
-def _span(log: Log, topic: str, partition: int, start: int, end: int) -> list[Record]:
-    """The records between two offsets."""
-    found: list[Record] = []
-    while start < end and (records := log.read(topic, partition, start, end - start)):
-        found += (record for record in records if record.offset < end)
-        start = records[-1].offset + 1
-    return found
 
 
 def piece(log: Log, task: str) -> dict[str, Any]:

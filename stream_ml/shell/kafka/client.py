@@ -41,17 +41,15 @@ from kafka.errors import (
 
 from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
-from stream_ml.shell.kafka.changelog import MARKER
+from stream_ml.shell.kafka.changelog import MARKER, fold_changelog
 from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
-from stream_ml.shell.log import Log, Tail
+from stream_ml.shell.log import Log, Tail, read_between
 from stream_ml.topics import catalogue, embedded, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from kafka.producer.future import FutureRecordMetadata
 
@@ -353,12 +351,8 @@ class KafkaLog(Log):
         offset = self.first_offset(topic, partition)
         while records := self.read(topic, partition, offset, TAIL_RECORDS):
             offset = records[-1].offset + 1
-            for record in records:
-                key = record.key or b""
-                if record.value is None:
-                    pieces.pop(key, None)
-                elif key != MARKER:
-                    pieces[key] = record.value
+            fold_changelog(((each.key, each.value) for each in records), pieces)
+        pieces.pop(MARKER, None)
         return sorted((key.decode(), piece) for key, piece in pieces.items())
 
     def piece(self, group: str, key: str) -> bytes | None:
@@ -370,16 +364,12 @@ class KafkaLog(Log):
         reach = PIECE_RECORDS
         while end > first:
             start = max(first, end - reach)
-            found = [r for r in self._span(topic, partition, start, end) if (r.key or b"") == name]
+            between = read_between(self, topic, partition, start, end)
+            found = [each for each in between if (each.key or b"") == name]
             if found:
                 return found[-1].value
             end, reach = start, reach * PIECE_FACTOR
         return None
-
-    def _span(self, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
-        while start < end and (records := self.read(topic, partition, start, end - start)):
-            yield from (record for record in records if record.offset < end)
-            start = records[-1].offset + 1
 
     def _changelog(self, group: str) -> Place:
         stage, _, number = group.rpartition("-")
@@ -396,17 +386,6 @@ class KafkaLog(Log):
             self._consumer.close()
             self._consumer = None
         self._admin.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- speaking with brokers ------------------------------------------------------------
 

@@ -39,8 +39,8 @@ from aiokafka.errors import IllegalOperation, KafkaError
 from stream_ml.shell.kafka.changelog import MARKER, encode_marker, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
+from stream_ml.stages.placement import places_of
 from stream_ml.stages.task import Task
-from stream_ml.topics import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -391,12 +391,17 @@ class KafkaTask:
 
     async def _send(self, outputs: Iterable[Output]) -> None:
         cluster, partitions = self._home.cluster, self._home.partitions
-        by_place: dict[tuple[str, int], list[tuple[bytes | None, bytes | None, Any]]] = {}
+        by_topic: dict[str, list[Output]] = {}
         for each in outputs:
-            partition = 0 if each.key is None else partition_of(each.key, partitions[each.topic])
-            headers = [] if each.origin is None else origin_headers(each.origin)
-            place = (cluster.topic(each.topic), partition)
-            by_place.setdefault(place, []).append((each.key, each.value, headers))
+            by_topic.setdefault(each.topic, []).append(each)
+        by_place: dict[tuple[str, int], list[tuple[bytes | None, bytes | None, Any]]] = {}
+        for topic, some in by_topic.items():
+            name = cluster.topic(topic)
+            hashed = places_of([each.key or b"" for each in some], partitions[topic])
+            for each, partition in zip(some, hashed, strict=True):
+                place = (name, 0 if each.key is None else partition)
+                headers = [] if each.origin is None else origin_headers(each.origin)
+                by_place.setdefault(place, []).append((each.key, each.value, headers))
         for place, records in by_place.items():
             await self._write(place, records)
 

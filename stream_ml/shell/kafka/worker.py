@@ -244,7 +244,6 @@ class Worker:
             topic_disable_leader=True,
             stream_wait_empty=False,
             broker_commit_interval=3_600.0,
-            consumer_group_instance_id=self.instance or "",
         )
         app.desk = self  # type: ignore[attr-defined]  # the transport asks for it
         app.finalize()
