@@ -6,6 +6,7 @@ time it has grown until then, so that a checkpoint costs what is new, not what i
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING
 
 import orjson
@@ -42,8 +43,12 @@ class SeenIds:
         self._width_ms = max(1, span_ms // BUCKETS_PER_SPAN)
         self._ts: dict[str, int] = {}
         self._buckets: dict[int, list[list[tuple[str, int]]]] = {}
+        # The numbers of the buckets, as a heap.
+        self._order: list[int] = []
         self._changes = Changes()
-        self._oldest = 0
+        # Ids mostly go where the one before went: that chunk, while it is known to have changed.
+        self._bucket = -1
+        self._chunk: list[tuple[str, int]] = []
 
     def __len__(self) -> int:
         return len(self._ts)
@@ -56,31 +61,36 @@ class SeenIds:
         """Remember `event_id`; where it was known, under its new time."""
         self._ts[event_id] = ts
         bucket = ts // self._width_ms
+        if bucket != self._bucket or len(self._chunk) >= CHUNK_IDS_MAX:
+            self._open(bucket)
+        self._chunk.append((event_id, ts))
+
+    def _open(self, bucket: int) -> None:
+        """Let ids go to the newest chunk of a bucket from now on, or to one more if it is full."""
         chunks = self._buckets.get(bucket)
         if chunks is None:
             chunks = self._buckets[bucket] = [[]]
-            self._oldest = min(self._oldest, bucket) if len(self._buckets) > 1 else bucket
+            heapq.heappush(self._order, bucket)
         if len(chunks[-1]) >= CHUNK_IDS_MAX:
             chunks.append([])
-        chunk = chunks[-1]
-        self._changes.grown(f"{bucket}:{len(chunks) - 1}", new=not chunk)
-        chunk.append((event_id, ts))
+        self._bucket, self._chunk = bucket, chunks[-1]
+        self._changes.grown(f"{bucket}:{len(chunks) - 1}", new=not self._chunk)
 
     def forget_before(self, bound_ms: int) -> None:
         """Drop the buckets that hold nothing at or after `bound_ms`."""
-        if bound_ms < (self._oldest + 1) * self._width_ms:
-            return
-        # In order of time, so that pieces come alike from one that was restored.
-        for bucket in sorted(b for b in self._buckets if (b + 1) * self._width_ms <= bound_ms):
+        order = self._order
+        while order and (order[0] + 1) * self._width_ms <= bound_ms:
+            bucket = heapq.heappop(order)
             for number, chunk in enumerate(self._buckets.pop(bucket)):
                 self._changes.gone(f"{bucket}:{number}")
                 for event_id, ts in chunk:
                     if self._ts.get(event_id) == ts:
                         del self._ts[event_id]
-        self._oldest = min(self._buckets, default=bound_ms // self._width_ms)
+            self._bucket = -1
 
     def dirty(self) -> list[tuple[str, bytes | None]]:
         """What changed since the last call, as pieces of state; None drops a piece."""
+        self._bucket = -1
         pieces: list[tuple[str, bytes | None]] = []
         for name in self._changes.take():
             bucket, number = _numbers(name)
@@ -96,7 +106,7 @@ class SeenIds:
             ids = [(event_id, ts) for event_id, ts in orjson.loads(value)]
             self._ts.update(ids)
             self._buckets.setdefault(bucket, []).append(ids)
-        self._oldest = min(self._buckets, default=0)
+        self._order = sorted(self._buckets)
 
 
 def _numbers(name: str) -> tuple[int, int]:
