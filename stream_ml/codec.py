@@ -96,7 +96,7 @@ class EventCodec:
         self.event_id = event_id
         self.time = time
         self.key = key
-        self._fields = tuple((name, kind, kind.check) for name, kind in self.schema.items())
+        self._fields = tuple((name, kind, kind.checker()) for name, kind in self.schema.items())
 
     def decode(self, value: bytes | None) -> Event:
         """The event in `value`; members that are not declared are passed over.
@@ -110,13 +110,18 @@ class EventCodec:
         key = _identifier(members, self.key)
         fields: dict[str, Any] = {}
         for name, kind, check in self._fields:
-            if name in members:
-                fields[name] = check(name, members[name])
-            elif kind.optional:
-                fields[name] = kind.default
-            else:
-                raise BadRecord("missing_field", f"$.{name}", f"expected {kind}, given nothing")
+            # What is absent, null or wrong goes the long way.
+            value = check(members.get(name))
+            fields[name] = _field(members, name, kind) if value is None else value
         return Event(event_id, ts, key, fields)
+
+
+def _field(members: dict[str, Any], name: str, kind: FieldType) -> Any:
+    if name in members:
+        return kind.check(name, members[name])
+    if kind.optional:
+        return kind.default
+    raise BadRecord("missing_field", f"$.{name}", f"expected {kind}, given nothing")
 
 
 class LabelCodec:
@@ -328,16 +333,26 @@ def _prediction(members: dict[str, Any]) -> Prediction:
         _answer(members, "$.prediction"),
         fallback,
         features,
-        {slot: _shadow(slot, shadow) for slot, shadow in shadows.items()},
+        _shadows(shadows),
     )
 
 
-def _shadow(slot: str, shadow: Any) -> Shadow:
-    # The usual answer at once, for a path that nobody will read costs as much as the rest.
-    if type(shadow) is dict:
-        model, answer = shadow.get("model"), shadow.get("prediction")
+def _shadows(members: dict[str, Any]) -> dict[str, Shadow]:
+    shadows = {}
+    for slot, shadow in members.items():
+        # The usual answer at once, for a path that nobody will read costs as much as the rest.
+        try:
+            model, answer = shadow["model"], shadow["prediction"]
+        except (KeyError, TypeError):
+            model = answer = None
         if type(answer) is float and type(model) is str and _is_model(model):
-            return Shadow(model, answer)
+            shadows[slot] = Shadow(model, answer)
+        else:
+            shadows[slot] = _shadow(slot, shadow)
+    return shadows
+
+
+def _shadow(slot: str, shadow: Any) -> Shadow:
     path = f"$.shadows.{slot[:ID_LENGTH_MAX]}"
     if type(shadow) is not dict:
         raise _malformed(path, "an object with model and prediction", shadow)
@@ -405,21 +420,22 @@ def check_prediction(record: Prediction, kind: str, names: frozenset[str]) -> No
         raise BadRecord(
             "unknown_feature", "$.features", f"expected features of this pipeline, given {unknown}"
         )
-    answers = [record.prediction, *[shadow.prediction for shadow in record.shadows.values()]]
-    for number, answer in enumerate(answers):
-        if answer is None:
-            continue
-        if (type(answer) is dict) != (kind == "multiclass"):
-            raise _malformed(_path(record, number), f"the answer of a {kind} model", answer)
-        if kind == "binary" and not 0.0 <= answer <= 1.0:  # type: ignore[operator]  # a number
-            raise _malformed(_path(record, number), "a probability", answer)
+    _check_answer(record.prediction, kind, None)
+    for slot, shadow in record.shadows.items():
+        answer = shadow.prediction
+        # The usual answer of the usual task at once, as above.
+        if kind != "binary" or type(answer) is not float or not 0.0 <= answer <= 1.0:
+            _check_answer(answer, kind, slot)
 
 
-def _path(record: Prediction, number: int) -> str:
-    """Where an answer stands: the one served is number 0, and shadows follow."""
-    if number == 0:
-        return "$.prediction"
-    return f"$.shadows.{list(record.shadows)[number - 1][:ID_LENGTH_MAX]}.prediction"
+def _check_answer(answer: Any, kind: str, slot: str | None) -> None:
+    if answer is None:
+        return
+    path = "$.prediction" if slot is None else f"$.shadows.{slot[:ID_LENGTH_MAX]}.prediction"
+    if (type(answer) is dict) != (kind == "multiclass"):
+        raise _malformed(path, f"the answer of a {kind} model", answer)
+    if kind == "binary" and not 0.0 <= answer <= 1.0:
+        raise _malformed(path, "a probability", answer)
 
 
 # --- the rest ---------------------------------------------------------------------------------

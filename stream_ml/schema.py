@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from stream_ml.errors import BadRecord
@@ -59,10 +60,14 @@ class FieldType:
             if self.optional:
                 return None
             raise BadRecord("null", f"$.{name}", f"expected {self}, given null")
-        checked = _CHECKS[self.kind](value, self.categories)
+        checked = _CHECKS[self.kind](self.categories, value)
         if checked is None:
             raise self._refused(name, value)
         return checked
+
+    def checker(self) -> Callable[[Any], Any]:
+        """What gives a value as features see it, or None where it is null or not of this type."""
+        return partial(_CHECKS[self.kind], self.categories)
 
     def _refused(self, name: str, value: Any) -> BadRecord:
         expected, reason = str(self), "wrong_type"
@@ -77,7 +82,7 @@ class FieldType:
         return BadRecord(reason, f"$.{name}", f"expected {expected}, given {brief(value)}")
 
 
-def _float(value: Any, _: tuple[str, ...]) -> float | None:
+def _float(_: tuple[str, ...], value: Any) -> float | None:
     if type(value) is float:
         # NaN is within no bounds.
         return value if -NUMBER_MAX <= value <= NUMBER_MAX else None
@@ -86,24 +91,24 @@ def _float(value: Any, _: tuple[str, ...]) -> float | None:
     return None
 
 
-def _int(value: Any, _: tuple[str, ...]) -> int | None:
+def _int(_: tuple[str, ...], value: Any) -> int | None:
     return value if type(value) is int and -INTEGER_MAX <= value <= INTEGER_MAX else None
 
 
-def _str(value: Any, _: tuple[str, ...]) -> str | None:
+def _str(_: tuple[str, ...], value: Any) -> str | None:
     return value if type(value) is str and len(value) <= TEXT_LENGTH_MAX else None
 
 
-def _bool(value: Any, _: tuple[str, ...]) -> bool | None:
+def _bool(_: tuple[str, ...], value: Any) -> bool | None:
     return value if type(value) is bool else None
 
 
-def _enum(value: Any, categories: tuple[str, ...]) -> str | None:
+def _enum(categories: tuple[str, ...], value: Any) -> str | None:
     return value if type(value) is str and value in categories else None
 
 
 # Each gives the value as features see it, or None where it is of another type.
-_CHECKS: dict[Kind, Callable[[Any, tuple[str, ...]], Any]] = {
+_CHECKS: dict[Kind, Callable[[tuple[str, ...], Any], Any]] = {
     "float": _float,
     "int": _int,
     "str": _str,
