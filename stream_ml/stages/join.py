@@ -53,7 +53,7 @@ from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import Changes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.stages.task import Piece
@@ -96,7 +96,8 @@ class Join:
         pipeline: the declaration.
         event_partitions: of how many partitions of events predictions come.
         partitions: how many predictions and labels have, where some may lie in another than
-            their id's (rule 5); None where none can.
+            their id's (rule 5); None where none can, on the embedded log: there learn and
+            evaluate are in this process, and are given examples as they are, decoded.
     """
 
     def __init__(
@@ -165,27 +166,32 @@ class Join:
         outputs: list[Output] = []
         self._touched = True
         labels = records[0].topic == "labels"
+        parse: Callable[[Record], Any] = self.parse if labels else self._parse_prediction
+        fold: Callable[[Record, Any, list[Output]], None]
         fold = self._label if labels else self._prediction
-        strays = self._strays(records)
+        found = [parse(record) for record in records]
+        strays = self._strays(records, found)
         for number, record in enumerate(records):
             try:
                 if number in strays:
                     outputs.append(forwarded(record, strays[number], "event_id"))
                     self.counts["strays"] += 1
                     continue
-                fold(record, outputs)
+                if isinstance(found[number], BadRecord):
+                    raise found[number]
+                fold(record, found[number], outputs)
             except BadRecord as error:
                 bad = "bad_label" if labels else "bad_prediction"
                 self.counts[error.reason if error.reason in self.counts else bad] += 1
                 outputs.append(dead_letter(record, "join", without_frames(error)))
         return outputs
 
-    def _strays(self, records: Sequence[Record]) -> dict[int, str]:
+    def _strays(
+        self, records: Sequence[Record], found: Sequence[Prediction | Label | BadRecord]
+    ) -> dict[int, str]:
         """The id of each record that belongs in another partition, by its number in the batch."""
         if self._placement is None:
             return {}
-        parse = self._parse_prediction if records[0].topic == "predictions" else self.parse
-        found = [parse(record) for record in records]
         ids = [None if isinstance(each, BadRecord) else each.event_id for each in found]
         return self._placement.misplaced(records, ids)
 
@@ -200,10 +206,7 @@ class Join:
     def _parse_prediction(self, record: Record) -> Prediction | BadRecord:
         return prediction_in(record, self._pipeline)
 
-    def _prediction(self, record: Record, outputs: list[Output]) -> None:
-        prediction = self._parse_prediction(record)
-        if isinstance(prediction, BadRecord):
-            raise prediction
+    def _prediction(self, record: Record, prediction: Prediction, outputs: list[Output]) -> None:
         assert record.value is not None, "a prediction was decoded from no value"
         event_id, ts = prediction.event_id, prediction.ts
         source = prediction.source.partition
@@ -222,10 +225,12 @@ class Join:
                 f"a prediction for the event {event_id!r} came before; the first counts",
             )
         self._taken.add(event_id, ts)
-        self._keep_decoded(record.value, prediction)
+        if self._placement is None:
+            self._keep_decoded(record.value, prediction)
         joined = self._join_waiting(event_id, ts, record.value, outputs)
         expired = not joined and self._labels_watermark > ts + self._horizon
-        self.counts["expired"] += expired
+        if expired:
+            self.counts["expired"] += 1
         if self._knows(event_id):
             value = None if joined or expired else record.value
             self._add_other(event_id, _Other(ts, value, joined))
@@ -252,7 +257,8 @@ class Join:
         if ts > newest:
             self._sources[source] = ts
             self._taken.forget_before(max(self._sources) - self._taken_ms)
-            self._drop_orphans(outputs)
+            if self._label_times:
+                self._drop_orphans(outputs)
 
     def _knows(self, event_id: str) -> bool:
         """Whether a former prediction of the id waits, or labels may still be about it."""
@@ -363,10 +369,7 @@ class Join:
 
     # --- labels --------------------------------------------------------------------------------
 
-    def _label(self, record: Record, outputs: list[Output]) -> None:
-        label = self.parse(record)
-        if isinstance(label, BadRecord):
-            raise label
+    def _label(self, record: Record, label: Label, outputs: list[Output]) -> None:
         if label.ts > self._labels_watermark:
             self._labels_watermark = label.ts
             self._expire_predictions()
@@ -425,8 +428,6 @@ class Join:
         )
 
     def _drop_orphans(self, outputs: list[Output]) -> None:
-        if not self._label_times:
-            return
         bound = min(self._sources) - self._lateness_ms - self._skew_ms
         while self._label_times and self._label_times[0][0] < bound:
             self._drop_oldest_label(outputs)
@@ -465,12 +466,14 @@ class Join:
         self.counts["joined"] += 1
         source = Source(record.partition, record.offset)
         value = encode_example(prediction_value, label.label, label.ts, source)
-        # Decoded here, once, for learn and evaluate alike.
-        known, prediction = self._decoded.pop(label.event_id, (None, None))
-        if prediction is not None and known is prediction_value:
-            example = Example(prediction, label.label, label.ts, source)
-        else:
-            example = decode_example(value)
+        example = None
+        if self._placement is None:
+            # Decoded here, once, for learn and evaluate alike.
+            known, prediction = self._decoded.pop(label.event_id, (None, None))
+            if prediction is not None and known is prediction_value:
+                example = Example(prediction, label.label, label.ts, source)
+            else:
+                example = decode_example(value)
         outputs.append(Output("examples", label.event_id.encode(), value, example))
 
     def _closed(self, event_id: str) -> tuple[int, bool] | None:
