@@ -5,17 +5,17 @@ A worker that has one is started by `python -c "from chaos import plants; plants
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from aiokafka import AIOKafkaProducer
+from typing import TYPE_CHECKING
 
 from stream_ml.shell.kafka.task import KafkaTask
+from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.stages.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_ml.records import Output, Record
+    from stream_ml.shell.log import Place
     from stream_ml.stages.task import Positions
 
 __all__ = ["offset_too_far", "unsuppressed_replay"]
@@ -23,12 +23,12 @@ __all__ = ["offset_too_far", "unsuppressed_replay"]
 
 def offset_too_far() -> None:
     """Commit the offset after the next one: a record is passed over by whoever takes over."""
-    send = AIOKafkaProducer.send_offsets_to_transaction
+    commit = Transactions.commit
 
-    def too_far(self: AIOKafkaProducer, offsets: dict[Any, int], group: str) -> Any:
-        return send(self, {place: at + 1 for place, at in offsets.items()}, group)
+    async def too_far(self: Transactions, positions: Mapping[Place, int]) -> None:
+        await commit(self, {place: at + 1 for place, at in positions.items()})
 
-    AIOKafkaProducer.send_offsets_to_transaction = too_far
+    Transactions.commit = too_far  # type: ignore[method-assign]  # that is the bug
 
 
 def unsuppressed_replay() -> None:

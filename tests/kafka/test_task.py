@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import ProducerFenced
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
@@ -23,6 +22,7 @@ from stream_ml.shell.kafka.changelog import MARKER, encode_marker
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.task import KafkaTask
+from stream_ml.shell.kafka.transactions import Fenced, Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
@@ -242,12 +242,12 @@ def test_a_task_that_dies_anywhere_leaves_what_one_that_lives_does(
 
 def an_offset_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes over skips one record (not the last one, which it would wait for)."""
-    send = AIOKafkaProducer.send_offsets_to_transaction
+    commit = Transactions.commit
 
-    async def ahead(self: AIOKafkaProducer, offsets: dict[Any, int], group: str) -> None:
-        await send(self, {tp: at + (at < 25) for tp, at in offsets.items()}, group)
+    async def ahead(self: Transactions, positions: dict[Any, int]) -> None:
+        await commit(self, {place: at + (at < 25) for place, at in positions.items()})
 
-    monkeypatch.setattr(AIOKafkaProducer, "send_offsets_to_transaction", ahead)
+    monkeypatch.setattr(Transactions, "commit", ahead)
 
 
 def a_replay_that_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,7 +378,7 @@ def test_a_successor_fences_the_former_owner_and_nothing_of_it_is_seen(
         return failures, await flaw_of(cluster, partition, read)
 
     failures, flaw = asyncio.run(run())
-    assert [ProducerFenced] == [type(failure) for failure in failures]
+    assert [Fenced] == [type(failure) for failure in failures]
     assert "" == flaw
 
 
@@ -641,7 +641,9 @@ def test_what_learns_commits_only_together_with_its_state(kafka_broker: str) -> 
 
         life.task.put("examples", numbered(1, read[19:25], 1))
         await life.until_folded({("examples", 0): 25})
-        await life.until(lambda: not life.task._transaction.open)
+        producer = life.task._producer
+        assert producer is not None
+        await life.until(lambda: not producer.open)
         life.task.put("examples", numbered(1, read[25:], 2))
         await life.until_folded({("examples", 0): 50})
         await life.cut_off()

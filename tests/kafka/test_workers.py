@@ -343,7 +343,8 @@ def test_those_of_a_killed_worker_move_and_one_that_was_taken_over_from_ends(
     assert moved_s < MOVED_S_MAX
     assert sorted(f"{prefix}{n}" for prefix in "ef" for n in range(200)) == sorted(ids)
     assert 1 == ended.code
-    assert "ProducerFenced: There is a newer producer" in ended.err
+    assert "Fenced: " in ended.err
+    assert "expected to be the only one of that name, given a successor" in ended.err
     assert ended.err.endswith(
         "; what is not committed is worked on again when it is started again\n"
     )

@@ -221,8 +221,8 @@ class Life:
 
         async def with_producer() -> Positions:
             producer = task._producer
-            if producer is not None and "commit_transaction" not in vars(producer):
-                for name in ("commit_transaction", "send_offsets_to_transaction", "send_batch"):
+            if producer is not None and "commit" not in vars(producer):
+                for name in ("commit", "send"):
                     setattr(producer, name, self._step_by_step(name, getattr(producer, name)))
             return await committed()
 
@@ -302,27 +302,14 @@ class Life:
 
     async def until_committed(self) -> None:
         """Wait until nothing is under way."""
-        due = lambda: self.task._transaction.due == float("inf")  # noqa: E731 - short
-        await self.until(lambda: due() and not self.task._transaction.open)
+        producer = self.task._producer
+        assert producer is not None, "it has taken over"
+        due = lambda: self.task._commit_due == float("inf")  # noqa: E731 - short
+        await self.until(lambda: due() and not producer.open)
 
     async def cut_off(self) -> None:
         """Take its connections down, and all that its producer is about, as a process that ends."""
-        producer = self.task._producer
-        if producer is None or producer._closed:
-            return
-        producer._closed = True
-        sender = producer._sender
-        ours = [
-            each
-            for each in asyncio.all_tasks()
-            if (frame := getattr(each.get_coro(), "cr_frame", None)) is not None
-            and frame.f_locals.get("self") in (sender, producer._message_accumulator)
-        ]
-        for each in ours:
-            each.cancel()
-        if ours:
-            await asyncio.wait(ours, timeout=DEADLINE_S)
-        await producer.client.close()
+        await self.task.close()
 
 
 # --- a run of lives ---------------------------------------------------------------------------
@@ -370,10 +357,10 @@ def _doom(life: Life, rand: random.Random) -> None:
     """Say when it dies: anywhere, or where much depends on it."""
     amid = rand.random() < 0.5
     if rand.random() < 0.5:
-        life.die_at(rand.randrange(1, rand.choice([12, 100])), amid=amid)
+        life.die_at(rand.randrange(1, rand.choice([10, 60])), amid=amid)
     else:
         life.die_within(
-            rand.choice(["_write_state", "commit_transaction", "_replay"]),
+            rand.choice(["_write_state", "commit", "_replay"]),
             rand.randrange(1, 11),
             amid=amid,
         )

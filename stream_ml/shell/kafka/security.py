@@ -1,7 +1,7 @@
 """How connections are made safe, in the words of each client library.
 
-Both take the same TLS context, which checks the brokers' certificates and their names; there is no
-setting that switches a check off.
+Brokers' certificates and their names are checked wherever there is TLS; there is no setting that
+switches a check off.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stream_ml.errors import UsageError
 if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Security
 
-__all__ = ["async_options", "client_options"]
+__all__ = ["async_options", "client_options", "native_options"]
 
 
 def client_options(security: Security) -> dict[str, Any]:
@@ -42,6 +42,29 @@ def async_options(security: Security) -> dict[str, Any]:
     ['sasl_mechanism', 'sasl_plain_password', 'sasl_plain_username', 'security_protocol']
     """
     return _options(security)
+
+
+def native_options(security: Security) -> dict[str, Any]:
+    """What librdkafka's clients take, beside the addresses.
+
+    Raises:
+        UsageError: as `client_options`.
+
+    >>> from stream_ml.shell.kafka.cluster import Security
+    >>> ana = Security(mechanism="PLAIN", username="ana", password="secret")
+    >>> sorted(native_options(ana))
+    ['sasl.mechanism', 'sasl.password', 'sasl.username', 'security.protocol']
+    """
+    options: dict[str, Any] = {"security.protocol": security.protocol}
+    if security.tls:
+        _context(security.ca_file)  # it would take a file without certificates
+        if security.ca_file is not None:
+            options["ssl.ca.location"] = security.ca_file
+    if security.mechanism is not None:
+        options["sasl.mechanism"] = security.mechanism
+        options["sasl.username"] = security.username
+        options["sasl.password"] = security.password
+    return options
 
 
 def _options(security: Security) -> dict[str, Any]:

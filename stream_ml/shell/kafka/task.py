@@ -29,16 +29,17 @@ import gc
 import time
 from collections import deque
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IllegalOperation, KafkaError
+from aiokafka.errors import KafkaError
 
 from stream_ml.shell.kafka.changelog import MARKER, encode_marker, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
+from stream_ml.shell.kafka.transactions import Message, Transactions
 from stream_ml.stages.placement import places_of
 from stream_ml.stages.task import Task
 
@@ -61,10 +62,10 @@ SLICE_RECORDS = 256
 INBOX_RECORDS = 8_000
 # A replay folds some 30,000 records a second: a checkpoint is due after so many at the latest.
 CHECKPOINT_RECORDS = 100_000
-# Above the largest record there is, a snapshot envelope of 16 MiB.
-REQUEST_BYTES_MAX = 24 << 20
-BATCH_BYTES_MAX = 1 << 19
+# What one fold writes to a partition shares a request.
+LINGER_MS = 1
 PROGRESS_S = 2.0
+NEVER = float("inf")
 # How long a broker that has just started may take until it answers for a group.
 COORDINATOR_S = 30.0
 RETRY_S = 0.2
@@ -121,7 +122,7 @@ class KafkaTask:
             "bootstrap_servers": home.cluster.bootstrap,
             **async_options(home.cluster.security),
         }
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Transactions | None = None
         self._inbox: deque[list[Record]] = deque()
         self.waiting = 0
         self._batches: dict[str, tuple[int, int]] = {}
@@ -130,7 +131,8 @@ class KafkaTask:
         self._taken_over = False
         self._closed_epoch = -1
         self._runner: asyncio.Task[None] | None = None
-        self._transaction = _Transaction()
+        # When the transaction is to end, on the clock.
+        self._commit_due = NEVER
         # No checkpoint lies on the changelog yet: the first commit must hold one.
         self._fresh = False
         self._checkpointed = 0.0
@@ -198,7 +200,7 @@ class KafkaTask:
         """Let go of the producer; the state is lost to this process."""
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            await producer.stop()
+            await producer.close()
 
     def _ended(self, runner: asyncio.Task[None]) -> None:
         if not runner.cancelled() and (error := runner.exception()) is not None:
@@ -223,13 +225,12 @@ class KafkaTask:
     async def _take_over(self) -> None:
         started = time.monotonic()
         self._home.say("recovering", stage=self._work.stage, partition=self.partition)
-        self._producer = AIOKafkaProducer(
-            transactional_id=self._home.cluster.transactional_id(self._work.stage, self.partition),
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS + int(1_000 * self._home.commit_s),
-            max_batch_size=BATCH_BYTES_MAX,
-            max_request_size=REQUEST_BYTES_MAX,
-            linger_ms=0,
-            **self._options,
+        self._producer = Transactions(
+            self._home.cluster,
+            self._home.cluster.transactional_id(self._work.stage, self.partition),
+            self._home.cluster.group(self._work.stage),
+            timeout_ms=TRANSACTION_TIMEOUT_MS + int(1_000 * self._home.commit_s),
+            linger_ms=LINGER_MS,
         )
         await self._producer.start()
         committed = await self._committed()
@@ -359,7 +360,7 @@ class KafkaTask:
             return
         due = self._due() - time.monotonic()
         try:
-            async with asyncio.timeout(None if due == float("inf") else max(0.0, due)):
+            async with asyncio.timeout(None if due == NEVER else max(0.0, due)):
                 await self._woken.wait()
         except TimeoutError:
             return
@@ -367,8 +368,8 @@ class KafkaTask:
     def _due(self) -> float:
         """When to commit: what is under way, or the state, also if nothing more comes."""
         if not self._since_checkpoint:
-            return self._transaction.due
-        return min(self._transaction.due, self._checkpointed + self._home.checkpoint_s)
+            return self._commit_due
+        return min(self._commit_due, self._checkpointed + self._home.checkpoint_s)
 
     def _slice(self) -> Sequence[Record]:
         records = self._inbox[0]
@@ -384,61 +385,32 @@ class KafkaTask:
     async def _fold(self, records: Sequence[Record]) -> None:
         outputs = self._task.apply(records)
         self._since_checkpoint += len(records)
-        self._transaction.end_by(time.monotonic() + self._home.commit_s)
+        self._commit_due = min(self._commit_due, time.monotonic() + self._home.commit_s)
         await self._send(outputs)
         # Whoever else has work in this process gets a turn.
         await asyncio.sleep(0)
 
     async def _send(self, outputs: Iterable[Output]) -> None:
-        cluster, partitions = self._home.cluster, self._home.partitions
         by_topic: dict[str, list[Output]] = {}
         for each in outputs:
             by_topic.setdefault(each.topic, []).append(each)
-        by_place: dict[tuple[str, int], list[tuple[bytes | None, bytes | None, Any]]] = {}
         for topic, some in by_topic.items():
-            name = cluster.topic(topic)
-            hashed = places_of([each.key or b"" for each in some], partitions[topic])
-            for each, partition in zip(some, hashed, strict=True):
-                place = (name, 0 if each.key is None else partition)
-                headers = [] if each.origin is None else origin_headers(each.origin)
-                by_place.setdefault(place, []).append((each.key, each.value, headers))
-        for place, records in by_place.items():
-            await self._write(place, records)
+            hashed = places_of([each.key or b"" for each in some], self._home.partitions[topic])
+            messages: list[Message] = [
+                {"key": each.key, "value": each.value, "partition": 0 if each.key is None else at}
+                for each, at in zip(some, hashed, strict=True)
+            ]
+            for each, message in zip(some, messages, strict=True):
+                if each.origin is not None:
+                    message["headers"] = origin_headers(each.origin)
+            await self._write(topic, messages)
 
-    async def _write(
-        self, place: tuple[str, int], records: Iterable[tuple[bytes | None, bytes | None, Any]]
-    ) -> None:
-        producer = self._producer
-        assert producer is not None, "a task writes only while it has a producer"
-        if not self._transaction.open:
-            await producer.begin_transaction()
-            self._transaction.open = True
-        topic, partition = place
-        batch = producer.create_batch()
-        for key, value, headers in records:
-            full = batch.append(key=key, value=value, timestamp=None, headers=headers) is None
-            if full:
-                await self._hand_over(producer, batch, topic, partition)
-                batch = producer.create_batch()
-                batch.append(key=key, value=value, timestamp=None, headers=headers)
-        await self._hand_over(producer, batch, topic, partition)
-
-    async def _hand_over(
-        self, producer: AIOKafkaProducer, batch: Any, topic: str, partition: int
-    ) -> None:
-        if not batch.record_count():
-            return
-        try:
-            sent = await producer.send_batch(batch, topic, partition=partition)
-        except IllegalOperation as error:
-            # The transaction has failed; what was sent in it knows why (a successor, say).
-            for before in self._transaction.sent:
-                if before.done() and (reason := before.exception()) is not None:
-                    raise reason from error
-            raise
-        self._transaction.sent.append(sent)
+    async def _write(self, topic: str, messages: list[Message]) -> None:
+        assert self._producer is not None, "a task writes only while it has a producer"
+        await self._producer.send(self._home.cluster.topic(topic), messages)
 
     async def _commit(self, *, checkpoint: bool = False) -> None:
+        assert self._producer is not None, "a task commits only while it has a producer"
         stage, now = self._stage, time.monotonic()
         due = (
             checkpoint
@@ -449,12 +421,12 @@ class KafkaTask:
         if stage.needs_checkpoint():
             due = due or stage.must_checkpoint()
             if not due:  # it may stay behind: its examples are folded again after a crash
-                self._transaction.due = now + self._home.commit_s
+                self._commit_due = now + self._home.commit_s
                 return
-        if not (self._since_checkpoint or self._transaction.open):
-            self._transaction = _Transaction()
+        if not (self._since_checkpoint or self._producer.open):
+            self._commit_due = NEVER
             return
-        if due and self._transaction.open and not (self._fresh or stage.needs_checkpoint()):
+        if due and self._producer.open and not (self._fresh or stage.needs_checkpoint()):
             # Writing down a large state takes seconds, in which none should wait for outputs, nor
             # their transaction run out. State and its positions are whole by themselves. (But what
             # is committed first of all must not be without a state.)
@@ -469,30 +441,19 @@ class KafkaTask:
 
     async def _end_transaction(self) -> None:
         """Commit what was sent, together with the positions that it follows from."""
-        producer = self._producer
-        assert producer is not None, "a task commits only while it has a producer"
-        if not self._transaction.open:
-            await producer.begin_transaction()
-        cluster = self._home.cluster
-        offsets = {
-            TopicPartition(cluster.topic(topic), p): at
-            for (topic, p), at in self._task.positions.items()
-        }
-        waits: list[Awaitable[Any]] = list(self._transaction.sent)
-        if offsets:
-            group = cluster.group(self._work.stage)
-            waits.append(producer.send_offsets_to_transaction(offsets, group))
-        await asyncio.gather(*waits)
-        await producer.commit_transaction()
-        self._transaction = _Transaction()
+        assert self._producer is not None, "a task commits only while it has a producer"
+        topics = self._home.cluster.topic
+        await self._producer.commit(
+            {(topics(topic), p): at for (topic, p), at in self._task.positions.items()}
+        )
+        self._commit_due = NEVER
 
     async def _write_state(self) -> None:
         pieces = await asyncio.to_thread(self._stage.dirty)
-        place = (self._home.cluster.changelog(self._work.stage), self.partition)
-        records: list[tuple[bytes | None, bytes | None, Any]]
-        records = [(name.encode(), value, []) for name, value in pieces]
-        records.append((MARKER, encode_marker(self._task.positions), []))
-        await self._write(place, records)
+        named = [(name.encode(), value) for name, value in pieces]
+        named.append((MARKER, encode_marker(self._task.positions)))
+        messages = [{"key": k, "value": v, "partition": self.partition} for k, v in named]
+        await self._write(f"{self._work.stage}-changelog", messages)
 
 
 async def _until_answered(ask: Callable[[], Awaitable[Any]]) -> Any:
@@ -518,16 +479,3 @@ def _restore(stage: Stage, pieces: Sequence[tuple[str, bytes]]) -> None:
         gc.freeze()
     finally:
         gc.enable()
-
-
-@dataclass(slots=True)
-class _Transaction:
-    """What is under way: whether it has begun, when it is due (on the clock), what was sent."""
-
-    open: bool = False
-    due: float = float("inf")
-    sent: list[asyncio.Future[Any]] = field(default_factory=list)
-
-    def end_by(self, due: float) -> None:
-        """Whoever wants it soonest says when it is to be committed."""
-        self.due = min(self.due, due)
