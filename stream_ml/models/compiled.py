@@ -1,34 +1,54 @@
-"""Frozen models, made quick to ask: `compiled` answers as `recipes.answer` does, only sooner.
+"""Known models, made quick: `compiled` asks as `recipes.answer` does, `teaching` as `learn` does.
 
 A model that learns no more can take a form that does nothing but answer. A linear model, on its
 own or behind a `StandardScaler`, becomes a table of means, deviations and weights, and a loop
 that does river's own operations in river's own order: its answers are river's to the last bit.
 Every other model is asked as it is, and so is a linear one with anything unusual about it.
 
-Measured with the 17 features of the cards: 1.8 µs an answer instead of 4.2.
+A model that learns on keeps its form, and what teaches it goes straight to river's own numbers
+in it: one loop instead of a dozen calls per feature. Again with river's own operations in river's
+own order, so that what is left is what river would have left, and river may go on from there.
+Rare things, such as the split of a tree, are river's.
+
+Measured with the 17 features of the cards: a linear model answers in 1.8 µs instead of 4.2, and
+learns in 11 instead of 16 (with AdaGrad 14 instead of 22); a Hoeffding tree in 26 instead of 40,
+5 of which are splits.
 """
+
+# ruff: noqa: SLF001 - learning as river does changes what river keeps to itself
 
 from __future__ import annotations
 
 import math
 from functools import partial
+from math import exp, inf, log
 from typing import TYPE_CHECKING, Any
 
-from river import compose, linear_model, optim, preprocessing
+from river import compose, linear_model, optim, preprocessing, tree
+from river.tree.nodes.branch import NumericBinaryBranch
+from river.tree.nodes.htc_nodes import LeafNaiveBayesAdaptive
+from river.tree.splitter import GaussianSplitter
+from river.utils import VectorDict
 
-from stream_ml.models.recipes import answer
+from stream_ml.models.pickles import RIVER_VERSION
+from stream_ml.models.recipes import answer, learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from stream_ml.models.recipes import Task
-    from stream_ml.records import Answer
+    from stream_ml.records import Answer, LabelValue
 
     Ask = Callable[[Mapping[str, float]], Answer]
+    Teach = Callable[[dict[str, float], LabelValue], None]
     # Mean, standard deviation and weight of each feature that can move the answer.
     Terms = dict[str, tuple[float, float, float]]
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "teaching"]
+
+# The river whose arithmetic we know: what another one learns, it learns itself.
+RIVER_KNOWN = "0.26.1"
+HALF_LOG_TAU = 0.5 * log(math.tau)
 
 # Past this river's sigmoid gives 0 or 1 and computes nothing.
 LOGIT_MAX = 30.0
@@ -65,7 +85,7 @@ def _classifier(terms: Terms, intercept: float, as_it_is: Ask) -> Ask:
                 logit += (x - mean) / deviation * weight
         logit += intercept
         if -LOGIT_MAX <= logit <= LOGIT_MAX:
-            return 1 / (1 + math.exp(-logit))
+            return 1 / (1 + exp(-logit))
         return as_it_is(features)  # certain, or no number: river's to say
 
     return ask
@@ -114,5 +134,177 @@ def _scaler(learner: Any) -> Any:
     if type(learner) is not compose.Pipeline:
         return preprocessing.StandardScaler(with_std=False)
     first, *others = learner.steps.values()
-    usual = type(first) is preprocessing.StandardScaler and first.window_size is None
-    return first if usual and len(others) == 1 else None
+    return first if _is_plain(first) and len(others) == 1 else None
+
+
+def _is_plain(step: Any) -> bool:
+    return type(step) is preprocessing.StandardScaler and step.window_size is None
+
+
+def teaching(learner: Any, task: Task) -> Teach:
+    """What teaches `learner` one example, as `recipes.learn` does: features and label to nothing.
+
+    It changes the learner's own parts. Make it anew where a learner may have been replaced, or
+    taken apart.
+    """
+    quick = _taught(learner) if RIVER_VERSION == RIVER_KNOWN else None
+    return quick or partial(learn, learner, task)
+
+
+def _taught(learner: Any) -> Teach | None:
+    """The quick form of a learner; None where there is none."""
+    kind = type(learner)
+    if kind is compose.Pipeline:
+        return _taught_pipeline(learner)
+    if kind in _LINEAR and type(learner.optimizer) in _STEPS and learner.l1 == learner.l2 == 0:
+        return _taught_linear(learner)
+    if kind is tree.HoeffdingTreeClassifier:
+        return _taught_tree(learner)
+    return None
+
+
+def _taught_pipeline(pipeline: Any) -> Teach | None:
+    match pipeline._plan:  # river's own; there is none before the first example
+        case (("transformer", scaler, False, _), ("final", model, True, _)) if (
+            _is_plain(scaler) and scaler.with_std
+        ):
+            return _taught_behind(scaler, model)
+    return None
+
+
+def _taught_behind(scaler: Any, model: Any) -> Teach:
+    counts, means, variances = scaler.counts, scaler.means, scaler.vars
+    teach_scaled = _taught(model) or model.learn_one
+
+    def teach(features: dict[str, float], label: LabelValue) -> None:
+        scaled = {}
+        for name, x in features.items():
+            count = counts[name] = counts[name] + 1
+            mean = means[name]
+            before = x - mean
+            mean = means[name] = mean + before / count
+            after = x - mean
+            variance = variances[name]
+            variance = variances[name] = variance + (before * after - variance) / count
+            scaled[name] = after / variance**0.5 if variance else 0.0
+        teach_scaled(scaled, label)
+
+    return teach
+
+
+def _taught_linear(model: Any) -> Teach:
+    optimizer, initializer, clip = model.optimizer, model.initializer, model.clip_gradient
+    slope, step = model.loss.gradient, _STEPS[type(optimizer)]
+
+    def teach(features: dict[str, float], label: LabelValue) -> None:
+        # A view that enters a weight for each feature that has none.
+        weights: VectorDict[str, float] = VectorDict(model._weights, initializer, features)
+        gradient = slope(label, weights.dot(features) + model.intercept)
+        gradient = float(max(min(gradient, clip), -clip))
+        model.intercept -= model.intercept_lr.get(optimizer.n_iterations) * gradient
+        step(optimizer, weights, features, gradient)
+        optimizer.n_iterations += 1
+
+    return teach
+
+
+def _sgd(optimizer: Any, weights: Any, features: dict[str, float], gradient: float) -> None:
+    weights.isub_scaled(VectorDict.from_scaled(features, gradient), optimizer.learning_rate)
+
+
+def _adagrad(optimizer: Any, weights: Any, features: dict[str, float], gradient: float) -> None:
+    squares, eps, rate = optimizer.g2, optimizer.eps, optimizer.learning_rate
+    for name, x in features.items():
+        slope = x * gradient
+        square = squares[name] = squares[name] + slope**2
+        weights[name] -= rate / (square + eps) ** 0.5 * slope
+
+
+_STEPS = {optim.SGD: _sgd, optim.AdaGrad: _adagrad}
+
+
+def _taught_tree(model: Any) -> Teach:
+    def teach(features: dict[str, float], label: LabelValue) -> None:
+        node = model._root
+        while type(node) is NumericBinaryBranch and node.feature in features:
+            node = node.children[0 if features[node.feature] <= node.threshold else 1]
+        if _is_routine(model, node, features, label):
+            model._train_weight_seen_by_model += 1.0
+            _teach_leaf(node, features, label)
+        else:
+            model.learn_one(features, label)
+
+    return teach
+
+
+def _is_routine(model: Any, leaf: Any, features: dict[str, float], label: LabelValue) -> bool:
+    """Whether an example changes only numbers in a leaf: no split is due, nothing is met first."""
+    if type(leaf) is not LeafNaiveBayesAdaptive or not leaf.splitters:
+        return False
+    stats = leaf.stats
+    return (
+        label in stats
+        and stats[label] > 0
+        and leaf.depth < model.max_depth
+        # Short of the next attempt to split by one more, lest rounding matter.
+        and 0 < sum(stats.values()) < leaf._last_split_attempt_at + model.grace_period - 2
+        and (model._train_weight_seen_by_model + 1.0) % model.memory_estimate_period != 0
+        and features.keys() == leaf.splitters.keys()
+        and set(map(type, leaf.splitters.values())) == {GaussianSplitter}
+    )
+
+
+def _teach_leaf(leaf: Any, features: dict[str, float], label: LabelValue) -> None:
+    stats = leaf.stats
+    weight = sum(stats.values())
+    scale = 1 / weight
+    shares = {name: seen * scale for name, seen in stats.items()}
+    votes = {
+        name: _vote(leaf, features, name, seen / weight, learns=name == label) if seen > 0 else 0.0
+        for name, seen in stats.items()
+    }
+    best = max(votes.values())
+    total = best + log(sum([exp(vote - best) for vote in votes.values()]))
+    # Not the votes themselves: rounding makes ties, and in a tie the first one wins.
+    odds = {name: exp(vote - total) for name, vote in votes.items()}
+    if max(shares, key=shares.__getitem__) == label:
+        leaf._mc_correct_weight += 1.0
+    if max(odds, key=odds.__getitem__) == label:
+        leaf._nb_correct_weight += 1.0
+    stats[label] += 1.0
+
+
+def _vote(
+    leaf: Any, features: dict[str, float], label: LabelValue, share: float, *, learns: bool
+) -> float:
+    """The log of how likely the features are with this label; they are then counted, if it learns.
+
+    In one pass: finding the numbers costs as much as reckoning with them.
+    """
+    vote = log(share)
+    for name, splitter in leaf.splitters.items():
+        x = features[name]
+        gaussian = splitter._att_dist_per_class.get(label)
+        if gaussian is None:
+            if learns:
+                splitter.update(x, label, 1.0)
+            continue
+        var = gaussian._var
+        mean = var.mean
+        n, mu, squares = mean.n, mean._mean, var._S
+        if n > var.ddof:
+            variance = squares / (n - var.ddof)
+            if variance > 0.0:
+                density = (x - mu) ** 2 / (-2.0 * variance) - HALF_LOG_TAU - 0.5 * log(variance)
+                if density > -inf:
+                    vote += density
+        if learns:
+            least, most = splitter._min_per_class, splitter._max_per_class
+            if x < least[label]:
+                least[label] = x
+            elif x > most[label]:
+                most[label] = x
+            n = mean.n = n + 1.0
+            new = mean._mean = mu + 1.0 / n * (x - mu)
+            var._S = squares + (x - mu) * (x - new)
+    return vote

@@ -29,7 +29,8 @@ import orjson
 from stream_ml.codec import encode
 from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.evaluation.scores import loss
-from stream_ml.models.recipes import BadAnswer, answer, learn
+from stream_ml.models.compiled import teaching
+from stream_ml.models.recipes import BadAnswer, answer
 from stream_ml.models.snapshot import seal, take, unseal
 from stream_ml.records import Alert, Example, Output, line_of
 from stream_ml.stages.intake import example_in
@@ -218,17 +219,19 @@ class Learn:
         task = self._pipeline.task
         alerts: list[tuple[int, Output]] = []
         for name, line in self._lines.items():
+            if line.quarantined:
+                continue
+            teach = teaching(line.learner, task)
             for lesson in lessons:
                 n, _, serves, features, label = lesson
-                if line.quarantined:
-                    break
                 try:
                     if serves == name or n % LIVE_LOSS_EVERY == 0:
                         line.score(task, features, label)
-                    learn(line.learner, task, features, label)
+                    teach(features, label)
                 except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything
                     self._quarantine(name)
                     alerts.append((n, self._alert(name, f"learning failed: {error!r}", lesson)))
+                    break
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
