@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.evaluation.evidence import Blocks, Evidence, ready
-from stream_ml.evaluation.scores import answered, loss
+from stream_ml.evaluation.scores import loss_of
 from stream_ml.records import line_of, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_ml.records import Answer, Example, Shadow
+    from stream_ml.records import Example, Shadow
 
 __all__ = ["Contest", "Harm", "Rules"]
 
@@ -82,6 +82,7 @@ class Contest:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
+        self._loss = loss_of(rules.kind)
         self._champion = ""
         self._since = 0
         self.voted = False
@@ -118,20 +119,19 @@ class Contest:
         Returns:
             What the guard found, if it found harm.
         """
-        prediction, label, kind = example.prediction, example.label, self._rules.kind
+        prediction, label = example.prediction, example.label
         # Only a vote can make evidence sufficient, and asking costs more than all that follows.
         self.voted = False
         version = version_of(prediction.model)
         if line_of(prediction.model) != self._champion or version < self._since:
             return None  # made in another's reign, or in an earlier one of this line
-        served = not prediction.fallback and answered(kind, prediction.prediction)
-        mine = loss(kind, label, prediction.prediction) if served else None
-        if mine is not None:
-            for line, evidence in self._evidence.items():
-                shadow = prediction.shadows.get(line)
-                if shadow is not None and version_of(shadow.model) == version:
-                    self._weigh(evidence, example, shadow.prediction, mine)
-        for evidence in self._evidence.values():
+        mine = None if prediction.fallback else self._loss(label, prediction.prediction)
+        for line, evidence in self._evidence.items():
+            shadow = prediction.shadows.get(line)
+            if mine is not None and shadow is not None and version_of(shadow.model) == version:
+                theirs = self._loss(label, shadow.prediction)
+                if theirs is not None:
+                    evidence.add(prediction.ts, mine - theirs)
             if evidence.close(watermark_ms):
                 self.voted = True
         shadow = prediction.shadows.get("predecessor")
@@ -139,17 +139,13 @@ class Contest:
             return None
         return self._compare(example, shadow, mine, watermark_ms)
 
-    def _weigh(self, evidence: Evidence, example: Example, said: Answer, mine: float) -> None:
-        kind = self._rules.kind
-        if answered(kind, said):
-            evidence.add(example.prediction.ts, mine - loss(kind, example.label, said))
-
     def _compare(
         self, example: Example, shadow: Shadow, mine: float | None, watermark_ms: int
     ) -> Harm | None:
         assert self._guard is not None, "compared only while watching"
-        prediction, kind = example.prediction, self._rules.kind
-        if not answered(kind, shadow.prediction):
+        prediction = example.prediction
+        theirs = self._loss(example.label, shadow.prediction)
+        if theirs is None:
             return None
         if mine is None:
             reason = f"{prediction.model} has no answer where {shadow.model} has one"
@@ -158,7 +154,7 @@ class Contest:
         if self._guarded_from is None:
             self._guarded_from = block + 1
         if block >= self._guarded_from:
-            self._guard.add(prediction.ts, loss(kind, example.label, shadow.prediction) - mine)
+            self._guard.add(prediction.ts, theirs - mine)
         return self._judge(watermark_ms)
 
     def _judge(self, watermark_ms: int) -> Harm | None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
     "brier",
     "log_loss",
     "loss",
+    "loss_of",
     "r_squared",
     "roc_auc",
 ]
@@ -52,6 +54,8 @@ VALUE_MAX = 1e100
 # river's ROCAUC with its default of ten thresholds, moved outwards at the ends as it does.
 THRESHOLDS = [-1e-7, *(i / 9 for i in range(1, 9)), 1 + 1e-7]
 DELAYS_WINDOW = 1_000
+# So many pairs are put aside before they are taken in: in one loop they cost half as much.
+FRESH_MAX = 64
 
 Losses = tuple[float, ...]
 
@@ -127,6 +131,15 @@ def loss(kind: str, label: Any, answer: Any) -> float:
     return absolute_error(label, answer) if kind == "regression" else brier(label, answer)
 
 
+def loss_of(kind: str) -> Callable[[Any, Any], float | None]:
+    """What gives the `loss` of an answer against a label, or None where it cannot be scored.
+
+    >>> loss_of("binary")(False, 0.5), loss_of("binary")(False, None)
+    (0.25, None)
+    """
+    return _LOSSES[kind]
+
+
 def roc_auc(pairs: Iterable[tuple[bool, float]]) -> float | None:
     """The chance that a positive outranks a negative, ties half; None where a class is missing.
 
@@ -181,10 +194,6 @@ class Scores:
         fading: a in S = l + a S; .999 remembers about 1,000 examples.
         window: how many scored pairs the windowed scores look back on.
 
-    Attributes:
-        n: how many answers were scored.
-        unanswered: how many examples had no answer to score.
-
     >>> scores = Scores("binary")
     >>> for label, answer in [(True, 0.75), (False, 0.25), (True, None)]:
     ...     scores.update(label, answer)
@@ -194,18 +203,19 @@ class Scores:
 
     __slots__ = (
         "_fading",
+        "_fresh",
         "_losses",
         "_measure",
+        "_n",
         "_names",
         "_pairs",
         "_statistic",
         "_sums",
         "_sums_fading",
+        "_unanswered",
         "_weight",
         "classes",
         "kind",
-        "n",
-        "unanswered",
     )
 
     def __init__(
@@ -223,8 +233,10 @@ class Scores:
             raise ValueError(f"fading: expected within (0, 1], given {fading}")
         self.kind = kind
         self.classes = classes
-        self.n = 0
-        self.unanswered = 0
+        # What was not yet taken into all that follows.
+        self._fresh: list[tuple[LabelValue, Answer]] = []
+        self._n = 0
+        self._unanswered = 0
         self._names = _NAMES[kind]
         self._measure = _MEASURES[kind]
         self._statistic: _Statistic | None = None
@@ -239,6 +251,18 @@ class Scores:
         self._pairs: deque[tuple[Any, Any]] = deque(maxlen=window)
 
     @property
+    def n(self) -> int:
+        """How many answers were scored."""
+        self._settle()
+        return self._n
+
+    @property
+    def unanswered(self) -> int:
+        """How many examples had no answer to score."""
+        self._settle()
+        return self._unanswered
+
+    @property
     def coverage(self) -> float:
         """The share of examples that had an answer; 0 before the first example."""
         seen = self.n + self.unanswered
@@ -246,26 +270,37 @@ class Scores:
 
     def update(self, label: LabelValue, answer: Answer) -> None:
         """Score what was answered against the truth."""
-        losses = self._measure(label, answer)
-        if losses is None:
-            self.unanswered += 1
-            return
-        self.n += 1
-        fading, sums, sums_fading = self._fading, self._sums, self._sums_fading
-        self._weight = 1.0 + fading * self._weight
-        for i, value in enumerate(losses):
-            sums[i] += value
-            sums_fading[i] = value + fading * sums_fading[i]
-        self._losses.append(losses)
+        self._fresh.append((label, answer))
+        if len(self._fresh) >= FRESH_MAX:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take in what was put aside; whoever looks at anything here calls this first."""
+        fresh, self._fresh = self._fresh, []
+        measured = [self._measure(label, answer) for label, answer in fresh]
+        pairs, losses = list(compress(fresh, measured)), list(filter(None, measured))
+        self._n += len(losses)
+        self._unanswered += len(fresh) - len(losses)
+        fading = self._fading
+        for _ in losses:
+            self._weight = 1.0 + fading * self._weight
+        for i, column in enumerate(zip(*losses, strict=True)):
+            total, faded = self._sums[i], self._sums_fading[i]
+            for value in column:
+                total += value
+                faded = value + fading * faded
+            self._sums[i], self._sums_fading[i] = total, faded
+        self._losses += losses
         if self._statistic is not None:
-            self._statistic.add(label, answer)
-            self._pairs.append((label, answer))
+            self._statistic.add(pairs)
+            self._pairs += pairs
 
     def report(self) -> dict[str, dict[str, float]]:
         """The scores by form and name, every one finite; what is undefined is left out."""
-        if not self.n:
+        n = self.n
+        if not n:
             return {"cumulative": {}, "fading": {}, "windowed": {}}
-        cumulative = self._named([total / self.n for total in self._sums])
+        cumulative = self._named([total / n for total in self._sums])
         fading = self._named([total / self._weight for total in self._sums_fading])
         columns = zip(*self._losses, strict=True)
         windowed = self._named([math.fsum(column) / len(self._losses) for column in columns])
@@ -283,11 +318,12 @@ class Scores:
 
     def dump(self) -> dict[str, Any]:
         """The state as plain JSON; the configuration is the constructor's and not in it."""
+        self._settle()
         # Losses follow from pairs, so one of the two is enough.
         recent = self._losses if self._statistic is None else self._pairs
         return {
-            "n": self.n,
-            "unanswered": self.unanswered,
+            "n": self._n,
+            "unanswered": self._unanswered,
             "sums": list(self._sums),
             "sums_fading": list(self._sums_fading),
             "weight": self._weight,
@@ -297,8 +333,9 @@ class Scores:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a dump, bit for bit."""
-        self.n = state["n"]
-        self.unanswered = state["unanswered"]
+        self._fresh.clear()
+        self._n = state["n"]
+        self._unanswered = state["unanswered"]
         self._sums = list(state["sums"])
         self._sums_fading = list(state["sums_fading"])
         self._weight = state["weight"]
@@ -358,7 +395,7 @@ class _Statistic(Protocol):
 
     name: str
 
-    def add(self, label: Any, answer: Any) -> None: ...
+    def add(self, pairs: Iterable[tuple[Any, Any]]) -> None: ...
 
     def cumulative(self) -> float | None: ...
 
@@ -383,8 +420,10 @@ class _Ranking:
         # By label, then by how many thresholds the answer exceeds.
         self._counts = [[0] * (len(THRESHOLDS) + 1) for _ in (False, True)]
 
-    def add(self, label: Any, answer: Any) -> None:
-        self._counts[1 if label else 0][bisect_left(THRESHOLDS, answer)] += 1
+    def add(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        negatives, positives = self._counts
+        for label, answer in pairs:
+            (positives if label else negatives)[bisect_left(THRESHOLDS, answer)] += 1
 
     def cumulative(self) -> float | None:
         (fpr, tpr) = (_shares_above(counts) for counts in self._counts)
@@ -419,13 +458,13 @@ class _Fit:
         self._total = 0.0
         self._residual = 0.0
 
-    def add(self, label: Any, answer: Any) -> None:
-        label, answer = bounded(label), bounded(answer)
-        self._n += 1
-        before = label - self._mean
-        self._mean += before / self._n
-        self._total += before * (label - self._mean)
-        self._residual += (label - answer) * (label - answer)
+    def add(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        for label, answer in ((bounded(label), bounded(answer)) for label, answer in pairs):
+            self._n += 1
+            before = label - self._mean
+            self._mean += before / self._n
+            self._total += before * (label - self._mean)
+            self._residual += (label - answer) * (label - answer)
 
     def cumulative(self) -> float | None:
         return 1 - self._residual / self._total if self._total else None
@@ -502,6 +541,22 @@ def _measure_regression(label: Any, answer: Any) -> Losses | None:
     return error, error * error
 
 
+def _loss_binary(label: LabelValue, answer: Any) -> float | None:
+    # `answered` and `brier`, written out as above.
+    if answer is None or not PROBABILITY_LOWEST <= answer <= PROBABILITY_HIGHEST:
+        return None
+    error: float = answer - 1.0 if label else answer
+    return error * error
+
+
+def _loss_multiclass(label: LabelValue, answer: Any) -> float | None:
+    return brier(label, answer) if _answered_multiclass(answer) else None
+
+
+def _loss_regression(label: Any, answer: Any) -> float | None:
+    return absolute_error(label, answer) if _answered_regression(answer) else None
+
+
 _ANSWERED: dict[str, Callable[[Any], bool]] = {
     "binary": _answered_binary,
     "multiclass": _answered_multiclass,
@@ -511,6 +566,11 @@ _MEASURES: dict[str, Callable[[Any, Any], Losses | None]] = {
     "binary": _measure_binary,
     "multiclass": _measure_multiclass,
     "regression": _measure_regression,
+}
+_LOSSES: dict[str, Callable[[Any, Any], float | None]] = {
+    "binary": _loss_binary,
+    "multiclass": _loss_multiclass,
+    "regression": _loss_regression,
 }
 _NAMES = {
     "binary": ("log_loss", "brier", "accuracy"),

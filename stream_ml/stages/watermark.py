@@ -31,8 +31,10 @@ class ExamplesWatermark:
             if len(newest) == 1:
                 self.ms = label_ts
             else:
-                bound = max(newest.values()) - self._silence_ms
-                self.ms = max(self.ms, min(ts for ts in newest.values() if ts >= bound))
+                bound, least = max(newest.values()) - self._silence_ms, min(newest.values())
+                if least < bound:
+                    least = min(ts for ts in newest.values() if ts >= bound)
+                self.ms = max(self.ms, least)
         return self.ms
 
     def dump(self) -> list[object]:
