@@ -111,8 +111,9 @@ class Join:
         self._labels_watermark = -1
         self._sources = [-1] * event_partitions
         self._predictions: dict[str, tuple[int, bytes]] = {}
-        # The newest ones as they came, decoded: where labels follow soon nothing is decoded again
-        # (measured: 5 µs an event). Each with its value, for an id may come again.
+        # The newest ones as they came, decoded, for learn and evaluate in this process: where
+        # labels follow soon nothing is decoded again (measured: 5 µs an event). Each with its
+        # value, for an id may come again.
         self._decoded: dict[str, tuple[bytes, Prediction]] = {}
         self._others: dict[str, list[_Other]] = {}
         self._others_waiting = 0
@@ -129,7 +130,7 @@ class Join:
         self._expired = SeenIds(2 * self._horizon)
         self._taken_ms = self._horizon + pipeline.lateness_ms
         self._taken = SeenIds(self._taken_ms)
-        self._changes = Changes()
+        self._changes = Changes[str]()
         self._touched = False
         self._overflowed = False
         self._replaying = False

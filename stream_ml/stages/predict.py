@@ -108,14 +108,17 @@ class Predict:
         """Take events in: what is to be written, in their order, predictions still to be made."""
         outputs: list[Output | _Asked] = []
         self._touched = True
-        strays = self._strays(records)
-        for number, record in enumerate(records):
+        found = [self.parse(record) for record in records]
+        strays = self._strays(records, found)
+        for number, (record, event) in enumerate(zip(records, found, strict=True)):
             try:
                 if number in strays:
                     outputs.append(forwarded(record, strays[number], self._pipeline.events.key))
                     self.counts["strays"] += 1
                     continue
-                event = self._accept(record)
+                if isinstance(event, BadRecord):
+                    raise event
+                self._check(event)
                 features = None
                 if self._pipeline.asks(event):
                     features = self._features.features(event)
@@ -158,18 +161,17 @@ class Predict:
         """How many keys have windows, and how many ids are known."""
         return {"keys": len(self._features), "ids": len(self._seen)}
 
-    def _strays(self, records: Sequence[Record]) -> dict[int, str]:
+    def _strays(
+        self, records: Sequence[Record], found: Sequence[Event | BadRecord]
+    ) -> dict[int, str]:
         """The key of each record that belongs in another partition, by its number in the batch."""
         if self._placement is None:
             return {}
-        events = map(self.parse, records)
-        keys = [None if isinstance(event, BadRecord) else event.key for event in events]
+        keys = [None if isinstance(event, BadRecord) else event.key for event in found]
         return self._placement.misplaced(records, keys)
 
-    def _accept(self, record: Record) -> Event:
-        event = self.parse(record)
-        if isinstance(event, BadRecord):
-            raise event
+    def _check(self, event: Event) -> None:
+        """Refuse what is too late, or came before."""
         pipeline = self._pipeline
         if event.ts < self._watermark - pipeline.lateness_ms:
             raise BadRecord(
@@ -184,7 +186,6 @@ class Predict:
                 f"$.{pipeline.events.id}",
                 f"an event with the id {event.event_id!r} came before",
             )
-        return event
 
     def _predict(self, asking: Sequence[_Asked], lineup: Lineup) -> Iterator[Output]:
         champion, fallback = lineup.champion, self._pipeline.fallback
