@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from stream_ml.models.snapshot import Snapshot
+    from stream_ml.records import Event
 
 # 10,000 cases in all: events and labels.
 CASES = 5_000
@@ -227,15 +228,13 @@ def test_events_that_cannot_be_now_change_nothing() -> None:
 def test_a_refused_event_that_leaves_a_trace_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check notices a predict stage that puts an event that it refuses into its windows."""
     expected = undisturbed()
-    accept = Predict._accept
+    check = Predict._check
 
-    def careless(self: Predict, record: Record) -> Any:
-        event = self.parse(record)
-        if not isinstance(event, BadRecord):
-            self._features.insert(event)
-        return accept(self, record)
+    def careless(self: Predict, event: Event) -> None:
+        self._features.insert(event)
+        check(self, event)
 
-    monkeypatch.setattr(Predict, "_accept", careless)
+    monkeypatch.setattr(Predict, "_check", careless)
     with Driver(shop) as driver:
         assert expected != disturbed(driver)[0]
 
