@@ -23,12 +23,12 @@ __all__ = ["offset_too_far", "unsuppressed_replay"]
 
 def offset_too_far() -> None:
     """Commit the offset after the next one: a record is passed over by whoever takes over."""
-    commit = Transactions.commit
+    moved = Transactions.moved
 
-    async def too_far(self: Transactions, positions: Mapping[Place, int]) -> None:
-        await commit(self, {place: at + 1 for place, at in positions.items()})
+    def too_far(self: Transactions, positions: Mapping[Place, int]) -> None:
+        moved(self, {place: at + 1 for place, at in positions.items()})
 
-    Transactions.commit = too_far  # type: ignore[method-assign]  # that is the bug
+    Transactions.moved = too_far  # type: ignore[method-assign]  # that is the bug
 
 
 def unsuppressed_replay() -> None:
@@ -43,7 +43,8 @@ def unsuppressed_replay() -> None:
         await self._work.ready()
         replayed = await replay(self, committed)
         written, outputs[:] = list(outputs), []
-        await self._send(written)
+        self._held += written
+        self._send()
         return replayed
 
     Task.replay = apply  # type: ignore[method-assign]  # that is the bug

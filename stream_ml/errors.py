@@ -10,6 +10,7 @@
     ├── NoAnswer             an operator's command was not answered in time
     ├── TopicsDiffer         a cluster's topics are not what the catalogue says
     └── LogError             the log cannot do what it was asked
+        ├── Fenced           another has taken over, and nothing more may be written
         ├── LogFull          no space is left where the log lives
         ├── LogLocked        another process holds what was asked for
         ├── NotAcknowledged  of some records nobody knows whether the log took them
@@ -30,6 +31,7 @@ __all__ = [
     "BadRecord",
     "CommandRefused",
     "DeclarationError",
+    "Fenced",
     "LogError",
     "LogFull",
     "LogLocked",
@@ -133,6 +135,10 @@ class LogError(StreamMLError):
     """Raised when the log cannot do what it was asked."""
 
     exit_code = 3
+
+
+class Fenced(LogError):  # noqa: N818 - says what befell
+    """Raised when another has taken over, and nothing more may be written."""
 
 
 class LogFull(LogError):  # noqa: N818 - names the state of the log

@@ -120,6 +120,7 @@ OWNERS: dict[str, set[str]] = {
         "models.recipes",
     },
     "sqlite3": {"shell.sqlite_log"},
+    "confluent_kafka": {"shell.kafka.transactions"},
     "faust": {"shell.kafka.transport", "shell.kafka.worker"},
     "kafka": {"shell.kafka.admin", "shell.kafka.client", "shell.kafka.connecting"},
     "aiokafka": {

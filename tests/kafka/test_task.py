@@ -15,6 +15,7 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from stream_ml.codec import record_hash
+from stream_ml.errors import Fenced
 from stream_ml.models.snapshot import decode
 from stream_ml.records import Output, Record, Source
 from stream_ml.shell.kafka import task as task_module
@@ -22,7 +23,7 @@ from stream_ml.shell.kafka.changelog import MARKER, encode_marker
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.task import KafkaTask
-from stream_ml.shell.kafka.transactions import Fenced, Transactions
+from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
@@ -51,10 +52,10 @@ if TYPE_CHECKING:
     from tests.kafka.world import Inputs, Life
 
 # Each run has a partition of its own, so that one set of topics serves them all.
-PARTITIONS = 48
+PARTITIONS = 56
 SEEDS = range(6)
 # Enough that a planted bug shows in one of them.
-PLANT_SEEDS = range(100, 106)
+PLANT_SEEDS = range(100, 108)
 SERVING = started(pipeline)[2]
 
 Found = dict[str, list[Record]]
@@ -242,12 +243,12 @@ def test_a_task_that_dies_anywhere_leaves_what_one_that_lives_does(
 
 def an_offset_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes over skips one record (not the last one, which it would wait for)."""
-    commit = Transactions.commit
+    moved = Transactions.moved
 
-    async def ahead(self: Transactions, positions: dict[Any, int]) -> None:
-        await commit(self, {place: at + (at < 25) for place, at in positions.items()})
+    def ahead(self: Transactions, positions: dict[Any, int]) -> None:
+        moved(self, {place: at + (0 < at < 60) for place, at in positions.items()})
 
-    monkeypatch.setattr(Transactions, "commit", ahead)
+    monkeypatch.setattr(Transactions, "moved", ahead)
 
 
 def a_replay_that_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +260,8 @@ def a_replay_that_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
         stage: Any = self._stage
         stage.replay = lambda records: again.extend(stage.apply(records))
         replayed = await replay(self, committed)
-        await self._send(again)
+        self._held += again
+        self._send()
         return replayed
 
     monkeypatch.setattr(KafkaTask, "_replay", aloud)
@@ -340,7 +342,7 @@ async def parked(life: Life, epoch: int = 1, *, checkpoint: bool = False) -> Non
     assert await life.task.park(epoch, checkpoint=checkpoint)
     assert life.runner is not None
     await life.runner
-    await life.task.close()
+    await life.cut_off()
 
 
 async def flaw_of(cluster: Cluster, partition: int, read: list[Any]) -> str:
@@ -429,7 +431,7 @@ def test_a_parked_task_does_not_go_on_where_another_has_committed_meanwhile(
         assert await second.task.park(1)
 
         goes_on += [await first.task.may_go_on(), await second.task.may_go_on()]
-        await first.task.close()
+        await first.cut_off()
         second.go()
         second.task.put("events", numbered(2, read[51:]))
         await second.until_folded(ends)
@@ -455,7 +457,7 @@ def test_parking_amid_a_take_over_ends_it_and_nothing_is_kept(
             life.task.put("events", numbered(1, read))
             await life.until(lambda life=life: life.halted)
             assert not await life.task.park(1)
-            await life.task.close()
+            await life.cut_off()
         life = tried.task(partition)
         life.go()
         life.task.put("events", numbered(1, read))
@@ -641,16 +643,16 @@ def test_what_learns_commits_only_together_with_its_state(kafka_broker: str) -> 
 
         life.task.put("examples", numbered(1, read[19:25], 1))
         await life.until_folded({("examples", 0): 25})
-        producer = life.task._producer
-        assert producer is not None
-        await life.until(lambda: not producer.open)
+        await life.until(lambda: not life.transactions._open)
         life.task.put("examples", numbered(1, read[25:], 2))
         await life.until_folded({("examples", 0): 50})
         await life.cut_off()
         assert life.runner is not None
         life.runner.cancel()
 
-        committed = await life.task._committed()
+        heir = learning(cluster).task(0)
+        committed = await heir.task._committed()
+        await heir.cut_off()
         assert committed == (await state_of(cluster, "learn", 0))[1]
         assert 25 <= committed["examples", 0] <= 50
 

@@ -23,6 +23,7 @@ from stream_ml.shell.kafka.changelog import read_changelog
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.task import Home, KafkaTask, Work
+from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.topics import catalogue
 from tests.kafka_broker import a_name
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 DEADLINE_S = 60.0
 # Of a life without a death in it.
 NEVER = -1
+NOT_DUE = float("inf")
 
 
 # --- a place ----------------------------------------------------------------------------------
@@ -155,7 +157,7 @@ async def state_of(
     """What a successor would take up: pieces by name, and where they are valid."""
     async with asyncio.timeout(DEADLINE_S), reader(cluster) as consumer:
         tp = TopicPartition(cluster.changelog(stage), partition)
-        pieces, positions = await read_changelog(consumer, tp)
+        pieces, positions = await read_changelog(consumer, tp, (await ends_of(cluster, [tp]))[tp])
         return dict(pieces), positions
 
 
@@ -189,15 +191,23 @@ class Bench:
     def task(self, partition: int) -> Life:
         """A task that was not there before."""
         counts = dict.fromkeys(catalogue(), 1) | self.partitions
+        group = self.cluster.group(self.stage)
+        transactions = Transactions(self.cluster, group, self.name(partition), self.commit_s)
         home = Home(
             self.cluster,
+            transactions,
             counts,
             self.commit_s,
             self.checkpoint_s,
             lambda kind, **members: self.said.append({"said": kind, **members}),
             self.failures.append,
         )
-        return Life(KafkaTask(home, Work(self.stage, self.inputs, self.make, _ready), partition))
+        work = Work(self.stage, self.inputs, self.make, _ready)
+        return Life(KafkaTask(home, work, partition), transactions)
+
+    def name(self, partition: int) -> str:
+        """What is written under by whoever has a partition: here, a worker has one."""
+        return self.cluster.transactional_id(self.stage, f"has-{partition}")
 
 
 async def _ready() -> None:
@@ -207,26 +217,33 @@ async def _ready() -> None:
 class Life:
     """A task, every step of which can be waited for, and can be its last."""
 
-    def __init__(self, task: KafkaTask) -> None:
+    def __init__(self, task: KafkaTask, transactions: Transactions) -> None:
         self.task = task
+        self.transactions = transactions
         self.runner: asyncio.Task[None] | None = None
         self.steps = 0
         self._last = NEVER
-        self._amid = self._halts = False
+        self._amid = self._halts = self._cut_off = False
         self._within: dict[str, int] = {}
         self._stepped = asyncio.Event()
-        for name in ("_read_changelog", "_replay", "_fold", "_write", "_commit", "_write_state"):
+        for name in (
+            "_committed",
+            "_read_changelog",
+            "_replay",
+            "_fold",
+            "_commit",
+            "_write_state",
+        ):
             setattr(task, name, self._step_by_step(name, getattr(task, name)))
-        committed = task._committed
+        for name in ("start", "free", "commit"):
+            setattr(transactions, name, self._step_by_step(name, getattr(transactions, name)))
+        take_over = task._take_over
 
-        async def with_producer() -> Positions:
-            producer = task._producer
-            if producer is not None and "commit" not in vars(producer):
-                for name in ("commit", "send"):
-                    setattr(producer, name, self._step_by_step(name, getattr(producer, name)))
-            return await committed()
+        async def as_new_worker() -> None:
+            await transactions.start()
+            await take_over()
 
-        task._committed = with_producer  # type: ignore[method-assign]  # that is the point
+        task._take_over = as_new_worker  # type: ignore[method-assign]  # that is the point
 
     def halt_at(self, step: int) -> None:
         """Let it come no further than a step."""
@@ -302,14 +319,14 @@ class Life:
 
     async def until_committed(self) -> None:
         """Wait until nothing is under way."""
-        producer = self.task._producer
-        assert producer is not None, "it has taken over"
-        due = lambda: self.task._commit_due == float("inf")  # noqa: E731 - short
-        await self.until(lambda: due() and not producer.open)
+        ours = self.transactions
+        await self.until(lambda: ours.due == NOT_DUE and not ours._open)
 
     async def cut_off(self) -> None:
-        """Take its connections down, and all that its producer is about, as a process that ends."""
-        await self.task.close()
+        """Take its connections down, as of a process that ends."""
+        if not self._cut_off:
+            self._cut_off = True
+            await self.transactions.close()
 
 
 # --- a run of lives ---------------------------------------------------------------------------
@@ -342,7 +359,7 @@ async def run_through(
                 lingering = life
         assert life is not None
         assert lasted, "it died once too often"
-        await life.task.close()
+        await life.cut_off()
     finally:
         for each in (life, lingering):
             if each is not None:
@@ -350,7 +367,7 @@ async def run_through(
                     each.runner.cancel()
                 await each.cut_off()
         if not lasted:
-            await end_transaction(bench, partition)
+            await end_transaction(bench.cluster, bench.name(partition))
 
 
 def _doom(life: Life, rand: random.Random) -> None:
@@ -366,12 +383,9 @@ def _doom(life: Life, rand: random.Random) -> None:
         )
 
 
-async def end_transaction(bench: Bench, partition: int) -> None:
-    """End what a task has left open: readers of committed records would wait for it."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=bench.cluster.bootstrap,
-        transactional_id=bench.cluster.transactional_id(bench.stage, partition),
-    )
+async def end_transaction(cluster: Cluster, name: str) -> None:
+    """End what was left open under a name: readers of committed records would wait for it."""
+    producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap, transactional_id=name)
     await producer.start()
     await producer.stop()
 

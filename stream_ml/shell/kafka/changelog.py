@@ -50,17 +50,17 @@ def fold_changelog(
 
 
 async def read_changelog(
-    consumer: AIOKafkaConsumer, tp: TopicPartition
+    consumer: AIOKafkaConsumer, tp: TopicPartition, end: int
 ) -> tuple[list[tuple[str, bytes]], Positions | None]:
     """The pieces that lie on a partition of a changelog, and where they are valid; None: nowhere.
 
     Args:
         consumer: of committed records, started, with nothing assigned.
         tp: the partition.
+        end: up to where; what is open before it is waited for.
     """
     consumer.assign([tp])
     await consumer.seek_to_beginning(tp)
-    end = (await consumer.end_offsets([tp]))[tp]
     state: dict[bytes, bytes] = {}
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():

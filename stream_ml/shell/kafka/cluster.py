@@ -52,8 +52,8 @@ class Cluster:
     >>> cluster = Cluster("127.0.0.1:9092", "flights")
     >>> cluster.topic("events"), cluster.changelog("predict")
     ('flights.events', 'flights.predict-changelog')
-    >>> cluster.group("predict"), cluster.transactional_id("predict", 3)
-    ('flights.predict', 'flights.predict-3')
+    >>> cluster.group("predict"), cluster.transactional_id("predict", "a")
+    ('flights.predict', 'flights.predict.a')
     """
 
     bootstrap: str
@@ -72,6 +72,6 @@ class Cluster:
         """The consumer group of a stage's workers, which its positions are committed for."""
         return f"{self.pipeline}.{stage}"
 
-    def transactional_id(self, stage: str, partition: int) -> str:
-        """What a task's producer is called; a new one of the same name fences the old one."""
-        return f"{self.group(stage)}-{partition}"
+    def transactional_id(self, stage: str, worker: str) -> str:
+        """What a worker's producer is called; a new one of the same name fences the old one."""
+        return f"{self.group(stage)}.{worker}"

@@ -1,21 +1,21 @@
-"""A task on the cluster: one stage, one partition number, one transactional producer.
+"""A task on the cluster: one stage, one partition number.
 
 Theory of operation:
 
-1. **One transaction** holds everything that a stretch of input led to: outputs, state where it is
-   due, and the positions of every input. It begins with the first record folded and ends
-   `commit_s` later, so none is open while a task recovers or idles. Outputs are sent at once:
-   readers of uncommitted records see them within milliseconds, the others once it commits.
-2. **Taking over**, in this order: (1) start the producer, which fences the former owner and ends
-   its transaction; (2) read what was committed, which is final only now; (3) the changelog, to its
-   end; (4) replay the inputs from where the state is valid to what was committed, writing nothing;
-   (5) wait until what all tasks share (the models that serve) is as new as it was for the former
-   owner. Then (6) the first batch, of which what lies below (2) is passed over.
+1. **Transactions** (see `transactions`) are shared by the tasks of a worker; each holds everything
+   that a stretch of input led to: outputs, state where it is due, and the positions of every input.
+   None is open while a task recovers or idles. Outputs are sent at once: readers of uncommitted
+   records see them within milliseconds, the others once it commits.
+2. **Taking over**, in this order: (1) read what is committed, which is final only when no former
+   owner is about to commit; (2) the changelog, to its end; (3) replay the inputs from where the
+   state is valid to what was committed, writing nothing; (4) wait until what all tasks share (the
+   models that serve) is as new as it was for the former owner. Then (5) the first batch, of which
+   what lies below (1) is passed over.
 3. **State** goes to a changelog: at a checkpoint the pieces that changed, and behind them a marker
    with the positions at which all of them are valid. They are in one transaction, so a reader has
    all of a checkpoint or nothing of it, and no piece needs a stamp of its own. Where a stage's
    outputs follow from its inputs alone, commits go on between checkpoints; where they do not
-   (`needs_checkpoint`), it commits only together with its state.
+   (`needs_checkpoint`), they are held back until its state goes with them.
 4. **Parked** over a rebalance, a task keeps its state. If it gets its partition back and nobody has
    committed meanwhile, it goes on; else it is closed, and taken over anew.
 5. Whatever goes wrong (fenced, a broker that does not answer, an exception in a stage) ends the
@@ -30,45 +30,35 @@ import time
 from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from stream_ml.shell.kafka.changelog import MARKER, encode_marker, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
-from stream_ml.shell.kafka.transactions import Message, Transactions
+from stream_ml.shell.kafka.transactions import NEVER, Message
 from stream_ml.stages.placement import places_of
 from stream_ml.stages.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from stream_ml.records import Output, Record
     from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.kafka.transactions import Transactions
     from stream_ml.shell.kafka.transport import Batch
     from stream_ml.stages.task import Positions, Stage
 
 __all__ = ["Home", "KafkaTask", "Work"]
 
-# A successor ends an abandoned transaction when it starts; without one, readers of committed
-# records wait this long for its partitions (and as long as a transaction gathers beside).
-TRANSACTION_TIMEOUT_MS = 5_000
 # A stage folds so many at a time: what arrives meanwhile, and other tasks, wait no longer.
 SLICE_RECORDS = 256
 # More than this in a task's inbox, and no more is fetched for it.
 INBOX_RECORDS = 8_000
 # A replay folds some 30,000 records a second: a checkpoint is due after so many at the latest.
 CHECKPOINT_RECORDS = 100_000
-# What one fold writes to a partition shares a request.
-LINGER_MS = 1
 PROGRESS_S = 2.0
-NEVER = float("inf")
-# How long a broker that has just started may take until it answers for a group.
-COORDINATOR_S = 30.0
-RETRY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -94,6 +84,7 @@ class Home:
 
     Args:
         cluster: the pipeline's place.
+        transactions: what they write with, already started.
         partitions: of each topic that outputs may go to, by its name in the catalogue.
         commit_s: how long a transaction gathers, in seconds.
         checkpoint_s: how often state is written, in seconds.
@@ -102,6 +93,7 @@ class Home:
     """
 
     cluster: Cluster
+    transactions: Transactions
     partitions: dict[str, int]
     commit_s: float
     checkpoint_s: float
@@ -122,7 +114,6 @@ class KafkaTask:
             "bootstrap_servers": home.cluster.bootstrap,
             **async_options(home.cluster.security),
         }
-        self._producer: Transactions | None = None
         self._inbox: deque[list[Record]] = deque()
         self.waiting = 0
         self._batches: dict[str, tuple[int, int]] = {}
@@ -131,8 +122,9 @@ class KafkaTask:
         self._taken_over = False
         self._closed_epoch = -1
         self._runner: asyncio.Task[None] | None = None
-        # When the transaction is to end, on the clock.
-        self._commit_due = NEVER
+        # What may be sent only together with the state, and when that is looked at, on the clock.
+        self._held: list[Output] = []
+        self._look_at = NEVER
         # No checkpoint lies on the changelog yet: the first commit must hold one.
         self._fresh = False
         self._checkpointed = 0.0
@@ -196,12 +188,6 @@ class KafkaTask:
         ours = {place: at for place, at in self._task.positions.items() if at}
         return committed == ours
 
-    async def close(self) -> None:
-        """Let go of the producer; the state is lost to this process."""
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
-            await producer.close()
-
     def _ended(self, runner: asyncio.Task[None]) -> None:
         if not runner.cancelled() and (error := runner.exception()) is not None:
             self._home.failed(error)
@@ -225,14 +211,6 @@ class KafkaTask:
     async def _take_over(self) -> None:
         started = time.monotonic()
         self._home.say("recovering", stage=self._work.stage, partition=self.partition)
-        self._producer = Transactions(
-            self._home.cluster,
-            self._home.cluster.transactional_id(self._work.stage, self.partition),
-            self._home.cluster.group(self._work.stage),
-            timeout_ms=TRANSACTION_TIMEOUT_MS + int(1_000 * self._home.commit_s),
-            linger_ms=LINGER_MS,
-        )
-        await self._producer.start()
         committed = await self._committed()
         pieces, positions = await self._read_changelog()
         read_s = time.monotonic() - started
@@ -262,33 +240,22 @@ class KafkaTask:
             seconds=round(time.monotonic() - started, 3),
         )
         if self._fresh:
-            await self._send(self._stage.start())
+            self._held += self._stage.start()
             await self._commit(checkpoint=True)
 
     async def _committed(self) -> Positions:
-        """What is committed of each input; nothing where nothing is."""
-        cluster = self._home.cluster
+        """What is committed of each input; nothing where nothing was read."""
         places = {
-            TopicPartition(cluster.topic(topic), self.partition): (topic, self.partition)
+            (self._home.cluster.topic(topic), self.partition): (topic, self.partition)
             for topic in self._work.inputs
         }
-        admin = AIOKafkaAdminClient(**self._options)
-        try:  # a rebalance may end us at any await, this one too
-            await admin.start()
-            async with asyncio.timeout(COORDINATOR_S):
-                found = await _until_answered(
-                    lambda: admin.list_consumer_group_offsets(
-                        cluster.group(self._work.stage), partitions=list(places)
-                    )
-                )
-        finally:
-            await admin.close()
-        return {places[tp]: each.offset for tp, each in found.items() if each.offset >= 0}
+        found = await self._home.transactions.committed(places)
+        return {places[place]: at for place, at in found.items() if at}
 
     @asynccontextmanager
-    async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:
+    async def _reader(self, isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
-            isolation_level="read_committed",
+            isolation_level=isolation,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=4 << 20,
@@ -301,9 +268,12 @@ class KafkaTask:
             await consumer.stop()
 
     async def _read_changelog(self) -> tuple[list[tuple[str, bytes]], Positions | None]:
-        topic = self._home.cluster.changelog(self._work.stage)
-        async with self._reader() as consumer:
-            return await read_changelog(consumer, TopicPartition(topic, self.partition))
+        tp = TopicPartition(self._home.cluster.changelog(self._work.stage), self.partition)
+        # Where all ends that was written, be it committed or (a moment longer) open.
+        async with self._reader("read_uncommitted") as consumer:
+            end = (await consumer.end_offsets([tp]))[tp]
+        async with self._reader("read_committed") as consumer:
+            return await read_changelog(consumer, tp, end)
 
     async def _replay(self, committed: Positions) -> int:
         """Fold what was committed after the state was written; how many records it was."""
@@ -316,7 +286,7 @@ class KafkaTask:
         places = {TopicPartition(cluster.topic(topic), p): (topic, p) for topic, p in behind}
         started = said = time.monotonic()
         replayed = 0
-        async with self._reader() as consumer:
+        async with self._reader("read_committed") as consumer:
             consumer.assign(list(places))
             for tp, place in places.items():
                 consumer.seek(tp, self._task.positions.get(place, 0))
@@ -367,9 +337,10 @@ class KafkaTask:
 
     def _due(self) -> float:
         """When to commit: what is under way, or the state, also if nothing more comes."""
+        due = min(self._home.transactions.due, self._look_at)
         if not self._since_checkpoint:
-            return self._commit_due
-        return min(self._commit_due, self._checkpointed + self._home.checkpoint_s)
+            return due
+        return min(due, self._checkpointed + self._home.checkpoint_s)
 
     def _slice(self) -> Sequence[Record]:
         records = self._inbox[0]
@@ -383,17 +354,23 @@ class KafkaTask:
         return part
 
     async def _fold(self, records: Sequence[Record]) -> None:
-        outputs = self._task.apply(records)
+        await self._home.transactions.free()
+        # Nothing is awaited until all is handed over: a commit has all of it, or nothing.
+        self._held += self._task.apply(records)
         self._since_checkpoint += len(records)
-        self._commit_due = min(self._commit_due, time.monotonic() + self._home.commit_s)
-        await self._send(outputs)
+        if self._stage.needs_checkpoint():
+            self._look_at = min(self._look_at, time.monotonic() + self._home.commit_s)
+        else:
+            self._send()
         # Whoever else has work in this process gets a turn.
         await asyncio.sleep(0)
 
-    async def _send(self, outputs: Iterable[Output]) -> None:
+    def _send(self) -> None:
+        """Hand over what is to be sent, and where its inputs have been read to."""
         by_topic: dict[str, list[Output]] = {}
-        for each in outputs:
+        for each in self._held:
             by_topic.setdefault(each.topic, []).append(each)
+        self._held = []
         for topic, some in by_topic.items():
             hashed = places_of([each.key or b"" for each in some], self._home.partitions[topic])
             messages: list[Message] = [
@@ -403,14 +380,20 @@ class KafkaTask:
             for each, message in zip(some, messages, strict=True):
                 if each.origin is not None:
                     message["headers"] = origin_headers(each.origin)
-            await self._write(topic, messages)
+            self._put(topic, messages)
+        positions = self._task.positions
+        self._home.transactions.moved(
+            {
+                # Also where nothing was read: that we may commit at all is seen by positions.
+                (self._home.cluster.topic(topic), p): positions.get((topic, p), 0)
+                for topic, p in ((topic, self.partition) for topic in self._work.inputs)
+            }
+        )
 
-    async def _write(self, topic: str, messages: list[Message]) -> None:
-        assert self._producer is not None, "a task writes only while it has a producer"
-        await self._producer.send(self._home.cluster.topic(topic), messages)
+    def _put(self, topic: str, messages: list[Message]) -> None:
+        self._home.transactions.put(self._home.cluster.topic(topic), messages)
 
     async def _commit(self, *, checkpoint: bool = False) -> None:
-        assert self._producer is not None, "a task commits only while it has a producer"
         stage, now = self._stage, time.monotonic()
         due = (
             checkpoint
@@ -418,53 +401,35 @@ class KafkaTask:
             or now - self._checkpointed >= self._home.checkpoint_s
             or self._since_checkpoint >= CHECKPOINT_RECORDS
         )
+        self._look_at = NEVER
         if stage.needs_checkpoint():
             due = due or stage.must_checkpoint()
-            if not due:  # it may stay behind: its examples are folded again after a crash
-                self._commit_due = now + self._home.commit_s
-                return
-        if not (self._since_checkpoint or self._producer.open):
-            self._commit_due = NEVER
-            return
-        if due and self._producer.open and not (self._fresh or stage.needs_checkpoint()):
-            # Writing down a large state takes seconds, in which none should wait for outputs, nor
-            # their transaction run out. State and its positions are whole by themselves. (But what
-            # is committed first of all must not be without a state.)
-            await self._end_transaction()
-        if due:
+            if (
+                not due and self._since_checkpoint
+            ):  # it may stay behind, and fold again after a crash
+                self._look_at = now + self._home.commit_s
+        if due and (self._since_checkpoint or self._held):
+            if not (self._fresh or stage.needs_checkpoint()):
+                # Writing down a large state takes seconds, in which none should wait for outputs,
+                # nor their transaction run out. State and its positions are whole by themselves.
+                # (But what is committed first of all must not be without a state.)
+                await self._home.transactions.commit()
             await self._write_state()
-        await self._end_transaction()
-        if due:
-            self._fresh = False
-            self._checkpointed = time.monotonic()
-            self._since_checkpoint = 0
-
-    async def _end_transaction(self) -> None:
-        """Commit what was sent, together with the positions that it follows from."""
-        assert self._producer is not None, "a task commits only while it has a producer"
-        topics = self._home.cluster.topic
-        await self._producer.commit(
-            {(topics(topic), p): at for (topic, p), at in self._task.positions.items()}
-        )
-        self._commit_due = NEVER
+        await self._home.transactions.commit()
 
     async def _write_state(self) -> None:
         pieces = await asyncio.to_thread(self._stage.dirty)
         named = [(name.encode(), value) for name, value in pieces]
         named.append((MARKER, encode_marker(self._task.positions)))
-        messages = [{"key": k, "value": v, "partition": self.partition} for k, v in named]
-        await self._write(f"{self._work.stage}-changelog", messages)
-
-
-async def _until_answered(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """What `ask` gives, asked again while a broker that has just started is not ready for it."""
-    while True:
-        try:
-            return await ask()
-        except KafkaError as error:
-            if not error.retriable:
-                raise
-            await asyncio.sleep(RETRY_S)
+        await self._home.transactions.free()
+        self._put(
+            f"{self._work.stage}-changelog",
+            [{"key": k, "value": v, "partition": self.partition} for k, v in named],
+        )
+        self._send()
+        self._fresh = False
+        self._checkpointed = time.monotonic()
+        self._since_checkpoint = 0
 
 
 def _restore(stage: Stage, pieces: Sequence[tuple[str, bytes]]) -> None:

@@ -1,76 +1,114 @@
-"""Transactions on the cluster: what a task writes, and how far it has read, or nothing of it.
+"""Transactions on the cluster: what a worker's tasks write and how far they have read, or nothing.
 
-librdkafka does them: for the small batches of live traffic it takes a third of aiokafka's CPU time,
-and gathers what lies near in time into one request, which costs the brokers less as well (measured:
-31 to 42 µs a record instead of 96, and the broker 71 to 91 instead of 113). Its waits block, so
-they have a thread each while they last; what only hands it something does not wait.
+Theory of operation:
+
+1. The tasks of a worker share one producer, so that what they write travels in the same requests
+   and transactions (Kafka Streams does so too: KIP-447). What one step of a task has put, and the
+   positions that it follows from, are given in one go; a commit takes what all have given so far.
+2. A transaction begins with the first record and ends `commit_s` later, so none is open while
+   nothing comes. While one ends, nobody may put anything.
+3. A worker that was thought dead must not commit for partitions that another has by now. Positions
+   are committed as a member of the group in its present generation: the brokers refuse those of a
+   former one, and with them the transaction. A worker started again under the same name ends what
+   it had left open; else the brokers do when `TIMEOUT_MS` have passed.
+4. Whoever takes over asks what is committed and waits until nobody is about to commit there
+   (`committed`, a fetch of stable offsets); what is open then will be refused.
+5. librdkafka does the work, rather than aiokafka: for the small batches of live traffic it takes a
+   third of the CPU time. Its waits block, so each has a thread while it lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from stream_ml.errors import LogError
+from stream_ml.errors import Fenced, LogError
 from stream_ml.shell.kafka.security import native_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.log import Place
 
-__all__ = ["Fenced", "Message", "Transactions"]
+__all__ = ["NEVER", "Membership", "Message", "Transactions"]
 
+NEVER = float("inf")
+# A worker that is started again under its name ends an abandoned transaction; without one, readers
+# of committed records wait this long for its partitions (and as long as a transaction gathers).
+TIMEOUT_MS = 5_000
+# What tasks write to a partition at about the same time shares a request.
+LINGER_MS = 1
 # Above the largest record there is, a snapshot envelope of 16 MiB.
 REQUEST_BYTES_MAX = 24 << 20
-# What may be on its way before more is taken in; far below what librdkafka itself would refuse.
-MESSAGES_MAX = 50_000
-BYTES_MAX = 64 << 20
-# By when brokers that have just started answer for transactions; asked in steps, so that who waits
-# can be called off between them.
+# What may be on its way before tasks wait; far below what librdkafka itself would refuse.
+QUEUED_MAX = 50_000
+# By when brokers that have just started answer for groups and transactions; asked in steps, so that
+# who waits can be called off between them.
 START_S = 30.0
 STEP_S = 1.0
-
-
-FENCED = frozenset(
+# What says that we are no longer who may write.
+FENCED_CODES = frozenset(
     {
         KafkaError._FENCED,  # noqa: SLF001 - librdkafka's own codes have such names
         KafkaError.PRODUCER_FENCED,
         KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
     }
 )
-
-
-class Fenced(LogError):  # noqa: N818 - says what befell
-    """Raised when a successor has taken over, and nothing more may be written."""
-
 
 # What librdkafka takes for a record: its `key`, `value` and `partition`, and perhaps `headers`.
 Message = dict[str, Any]
 
 
+class Membership(NamedTuple):
+    """Who one is in a consumer group: since which generation, by which id, under which name."""
+
+    generation: int
+    member: str
+    instance: str | None
+
+    def encode(self, group: str) -> bytes:
+        r"""As librdkafka wants to be told, which has no other way for who reads without it.
+
+        >>> Membership(3, "m-1", None).encode("shop.join")
+        b'CGMDv2:\x03\x00\x00\x00shop.join\x00m-1\x00\x01'
+        """
+        generation = struct.pack("=i", self.generation)
+        instance = b"\1" if self.instance is None else b"\0" + self.instance.encode() + b"\0"
+        names = b"".join(name.encode() + b"\0" for name in (group, self.member))
+        return b"CGMDv2:" + generation + names + instance
+
+
+NOBODY = Membership(-1, "", None)
+
+
 class Transactions:
-    """The one who writes under a name: its start fences whoever had the name before.
+    """One after the other, of the one who writes under a name.
 
     Args:
         cluster: where.
+        group: the consumer group whose positions are committed.
         name: the transactional id.
-        group: whose positions are committed with what is written.
-        timeout_ms: after how long the brokers end a transaction that nobody ends.
-        linger_ms: how long records may wait for others to share a request with.
+        commit_s: how long a transaction gathers, in seconds.
     """
 
-    def __init__(
-        self, cluster: Cluster, name: str, group: str, *, timeout_ms: int, linger_ms: float
-    ) -> None:
-        self.open = False
+    def __init__(self, cluster: Cluster, group: str, name: str, commit_s: float) -> None:
+        self.membership = NOBODY
+        # When what was put is to be committed, on the clock.
+        self.due = NEVER
+        self._group = group
         self._name = name
-        self._timeout_s = timeout_ms / 1_000
+        self._commit_s = commit_s
+        self._timeout_s = TIMEOUT_MS / 1_000 + commit_s
         common = {
             "bootstrap.servers": cluster.bootstrap,
             # What goes wrong is raised where it matters; what is tried again is nobody's concern.
@@ -82,8 +120,8 @@ class Transactions:
             {
                 **common,
                 "transactional.id": name,
-                "transaction.timeout.ms": timeout_ms,
-                "linger.ms": linger_ms,
+                "transaction.timeout.ms": int(1_000 * self._timeout_s),
+                "linger.ms": LINGER_MS,
                 "message.max.bytes": REQUEST_BYTES_MAX,
                 "queue.buffering.max.messages": 10_000_000,
                 "queue.buffering.max.kbytes": 2_000_000,
@@ -91,13 +129,19 @@ class Transactions:
                 "delivery.report.only.error": True,
             }
         )
-        # librdkafka gives a group's name in this form only; it need not connect for it.
-        consumer = Consumer({**common, "group.id": group})
-        self._group = consumer.consumer_group_metadata()
-        consumer.close()
-        self._bytes = 0
+        # It joins nothing: it is asked what the group has committed.
+        self._consumer = Consumer(
+            {**common, "group.id": group, "isolation.level": "read_committed"}
+        )
+        told = self._consumer.consumer_group_metadata()
+        assert told == NOBODY.encode(group), f"librdkafka writes down memberships as {told!r}"
+        self._open = False
+        self._moved: dict[Place, int] = {}
+        self._free = asyncio.Event()
+        self._free.set()
+        self._failure: BaseException | None = None
         self._called_off = False
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: asyncio.Future[Any] | None = None
 
     async def start(self) -> None:
         """Fence whoever had the name, and end what it had left open.
@@ -105,45 +149,70 @@ class Transactions:
         Raises:
             LogError: the brokers do not answer in time, or refuse.
         """
-        await self._wait_for(self._init)
+        try:
+            await self._alone(self._init)
+        except asyncio.CancelledError:
+            self._called_off = True
+            raise
 
-    async def send(self, topic: str, messages: list[Message]) -> None:
-        """Put records on their way, in order; a transaction begins with the first.
+    async def committed(self, places: Iterable[Place]) -> dict[Place, int]:
+        """What the group has committed for partitions of topics, once nobody is at it any more.
 
         Raises:
-            Fenced: a successor has taken over.
+            LogError: the brokers do not answer in time, or refuse.
+        """
+        asked = [TopicPartition(topic, partition) for topic, partition in places]
+        ask = partial(self._consumer.committed, asked, START_S)
+        found: list[TopicPartition] = await asyncio.to_thread(self._raising, ask)
+        for each in found:
+            if each.error is not None:
+                raise self._told(each.error)
+        return {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
+
+    async def free(self) -> None:
+        """Wait until something may be put: no transaction is ending, and not too much on its way.
+
+        Raises:
+            Fenced: another has taken over.
+            LogError: nothing gets through.
+        """
+        while not self._free.is_set():
+            await self._free.wait()
+        if self._failure is not None:
+            raise self._failure
+        if len(self._producer) > QUEUED_MAX:
+            await self._alone(partial(self._producer.flush, self._timeout_s))
+
+    def put(self, topic: str, messages: Iterable[Message]) -> None:
+        """Put records on their way, in order; only after `free`, and with no wait between.
+
+        Raises:
+            Fenced: another has taken over.
             LogError: the transaction has failed otherwise.
         """
-        if not self.open:
-            self._raising(self._producer.begin_transaction)
-            self.open = True
         self._raising(partial(self._put, topic, messages))
-        self._bytes += sum(len(each["value"] or b"") for each in messages)
-        if self._bytes > BYTES_MAX or len(self._producer) > MESSAGES_MAX:
-            await self._wait_for(partial(self._producer.flush, self._timeout_s))
-            self._bytes = 0
 
-    async def commit(self, positions: Mapping[tuple[str, int], int]) -> None:
-        """End the transaction, with the positions that what was written follows from.
+    def moved(self, positions: Mapping[Place, int]) -> None:
+        """What was put follows from its inputs up to here: by topic and partition, the next offset.
 
-        Args:
-            positions: by topic (as the cluster knows it) and partition, the next offset to read.
+        Together with what was put, with no wait between.
+        """
+        self._moved.update(positions)
+        self.due = min(self.due, time.monotonic() + self._commit_s)
+
+    async def commit(self) -> None:
+        """End the transaction with all that was put, and how far its writers have moved.
 
         Raises:
-            Fenced: a successor has taken over; nothing of the transaction will be seen.
+            Fenced: another has taken over; nothing of the transaction will be seen.
             LogError: the transaction has failed otherwise, or nobody knows.
         """
-        offsets = [TopicPartition(topic, p, at) for (topic, p), at in positions.items()]
-
-        def commit() -> None:
-            if not self.open:
-                self._producer.begin_transaction()
-            if offsets:
-                self._producer.send_offsets_to_transaction(offsets, self._group, self._timeout_s)
-            self._producer.commit_transaction(self._timeout_s)
-
-        await self._wait_for(commit)
-        self.open, self._bytes = False, 0
+        await self.free()
+        if not (self._open or self._moved):
+            return
+        positions, self._moved = self._moved, {}
+        self.due = NEVER
+        await self._alone(partial(self._commit, positions))
 
     async def close(self) -> None:
         """Let go: nothing more is sent, and what is open ends without being seen."""
@@ -151,10 +220,7 @@ class Transactions:
             await asyncio.wait([self._waiting])
         await asyncio.to_thread(self._close)
 
-    def _close(self) -> None:
-        self._producer.purge()
-        with suppress(KafkaException):  # fenced, or unheard: the brokers will end what is open
-            self._producer.close()
+    # --- what librdkafka does ------------------------------------------------------------------
 
     def _init(self) -> None:
         deadline = time.monotonic() + START_S
@@ -166,33 +232,62 @@ class Transactions:
                 if time.monotonic() > deadline or not error.args[0].retriable():
                     raise
 
-    def _put(self, topic: str, messages: list[Message]) -> None:
-        # Not `produce_batch`: it passes the partition of each over (confluent-kafka 2.16).
+    def _begin(self) -> None:
+        if not self._open:
+            self._producer.begin_transaction()
+            self._open = True
+
+    def _put(self, topic: str, messages: Iterable[Message]) -> None:
+        self._begin()
+        # Not `produce_batch`: it passes over the partition of each (confluent-kafka 2.16).
         for each in messages:
             self._producer.produce(topic, **each)
 
-    async def _wait_for(self, work: Callable[[], Any]) -> None:
-        """Have a thread do what waits; called off meanwhile, it leaves none behind."""
-        self._waiting = asyncio.ensure_future(asyncio.to_thread(self._raising, work))
+    def _commit(self, positions: Mapping[Place, int]) -> None:
+        self._begin()
+        offsets = [TopicPartition(topic, p, at) for (topic, p), at in positions.items()]
+        us = self.membership.encode(self._group)
         try:
-            await asyncio.shield(self._waiting)
-        except asyncio.CancelledError:
-            self._called_off = True
-            await asyncio.wait([self._waiting])
-            self._waiting.exception()
+            self._producer.send_offsets_to_transaction(offsets, us, self._timeout_s)
+            self._producer.commit_transaction(self._timeout_s)
+        except KafkaException as error:
+            if error.args[0].txn_requires_abort():  # or readers would wait for the brokers' clock
+                with suppress(KafkaException):
+                    self._producer.abort_transaction(self._timeout_s)
             raise
+        self._open = False
 
-    def _raising(self, work: Callable[[], Any]) -> None:
+    def _close(self) -> None:
+        self._consumer.close()
+        self._producer.purge()
+        with suppress(KafkaException):  # fenced, or unheard: the brokers will end what is open
+            self._producer.close()
+
+    # --- how it is waited for ------------------------------------------------------------------
+
+    async def _alone(self, work: Callable[[], Any]) -> None:
+        """Have a thread do what waits, while nobody else may go on; nor after, should it fail."""
+        self._free.clear()
+        self._waiting = asyncio.ensure_future(asyncio.to_thread(self._raising, work))
+        self._waiting.add_done_callback(self._done)
+        # Whoever asked may be called off; the transaction is everybody's.
+        await asyncio.shield(self._waiting)
+
+    def _done(self, waiting: asyncio.Future[Any]) -> None:
+        self._failure = waiting.exception()
+        self._free.set()
+
+    def _raising(self, work: Callable[[], Any]) -> Any:
         """Do it, and tell what went wrong in our words."""
         try:
-            work()
+            return work()
         except KafkaException as error:
             raise self._told(error.args[0]) from error
 
     def _told(self, error: KafkaError) -> LogError:
-        if error.code() in FENCED:
+        if error.code() in FENCED_CODES:
             return Fenced(
-                f"{self._name}: expected to be the only one of that name, given a successor that "
-                f"has taken over: {error.str()}"
+                f"{self._name}: expected to be who may write, given another that has taken over: "
+                f"{error.name()}: {error.str()}"
             )
         return LogError(f"{self._name}: a transaction failed: {error.name()}: {error.str()}")

@@ -28,6 +28,7 @@ from faust.types import TP
 
 from stream_ml.shell.kafka.assignor import TaskAssignor
 from stream_ml.shell.kafka.security import async_options
+from stream_ml.shell.kafka.transactions import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -186,6 +187,13 @@ class _Consumer(faust_aiokafka.Consumer):
     def epoch(self) -> int:
         """The present epoch of batches."""
         return self._thread.epoch
+
+    @property
+    def membership(self) -> Membership:
+        """Who we are in the group since the last assignment."""
+        coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 - nobody else knows
+        desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk
+        return Membership(coordinator.generation, coordinator.member_id, desk.instance)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk

@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -37,6 +38,7 @@ from stream_ml.shell.kafka.control import Control
 from stream_ml.shell.kafka.leniency import read_any_header
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.task import Home, KafkaTask, Work
+from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
@@ -130,6 +132,7 @@ class Worker:
         self._app: Any = None
         self._partitions: dict[str, int] = {}
         self._control: Control | None = None
+        self._transactions: Transactions
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT.
@@ -142,6 +145,17 @@ class Worker:
             loop.add_signal_handler(number, self._stopped.set)
         read_any_header()
         await self._until_stopped(self._find_topics())
+        if self._stopped.is_set():
+            return
+        # Without a name that stays nobody ends what it leaves open, but the brokers' clock.
+        name = self.instance or secrets.token_hex(8)
+        self._transactions = Transactions(
+            self.cluster,
+            self.cluster.group(self._stage),
+            self.cluster.transactional_id(self._stage, name),
+            self._commit_s,
+        )
+        await self._until_stopped(self._transactions.start())
         if self._stopped.is_set():
             return
         following = None
@@ -322,14 +336,13 @@ class Worker:
             if is_whole:
                 self._parked[partition] = task
                 self._say("parked", stage=self._stage, partition=partition)
-            else:
-                await task.close()
 
     async def _assigned(self, app: Any, assigned: Iterable[TP], **_: Any) -> None:
         del app
+        self._transactions.membership = self._app.consumer.membership
         held = {tp.partition for tp in assigned}
         for partition in [each for each in self._parked if each not in held]:
-            await self._parked.pop(partition).close()
+            del self._parked[partition]
             self._say("released", stage=self._stage, partition=partition)
         work = [(f"begin-{partition}", self._begin(partition)) for partition in sorted(held)]
         for name, begin in [("layout", self._check_layout()), *work]:
@@ -357,7 +370,6 @@ class Worker:
             if goes_on:
                 self._say("resumed", stage=self._stage, partition=partition)
             else:
-                await task.close()
                 task = None
         if task is None:
             task = KafkaTask(self._home(), self._work(), partition)
@@ -371,6 +383,7 @@ class Worker:
     def _home(self) -> Home:
         return Home(
             self.cluster,
+            self._transactions,
             self._partitions,
             self._commit_s,
             self._checkpoint_s,
@@ -392,9 +405,8 @@ class Worker:
             self.failed(LogError(f"asked to stop, it could not commit within {STOP_S:g} s"))
 
     async def _close(self) -> None:
-        for task in self._parked.values():
-            await task.close()
         await self._app.stop()
+        await self._transactions.close()
         if self._control is not None:
             await self._control.stop()
 
