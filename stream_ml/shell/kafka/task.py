@@ -154,7 +154,11 @@ class KafkaTask:
         )
         self._batches[topic] = (batch.epoch, batch.number)
         records = to_records(topic, batch.records)
-        self._inbox.append(records)
+        last = self._inbox[-1] if self._inbox else []
+        if last and last[0].topic == topic and len(last) < SLICE_RECORDS:
+            last += records
+        else:
+            self._inbox.append(records)
         self.waiting += len(records)
         self._woken.set()
 

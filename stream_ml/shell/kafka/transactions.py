@@ -43,8 +43,8 @@ NEVER = float("inf")
 # A worker that is started again under its name ends an abandoned transaction; without one, readers
 # of committed records wait this long for its partitions (and as long as a transaction gathers).
 TIMEOUT_MS = 5_000
-# What tasks write to a partition at about the same time shares a request.
-LINGER_MS = 1
+# What a task writes to a partition at once shares a request.
+LINGER_MS = 0.2
 # Above the largest record there is, a snapshot envelope of 16 MiB.
 REQUEST_BYTES_MAX = 24 << 20
 # What may be on its way before tasks wait; far below what librdkafka itself would refuse.
