@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -548,6 +549,21 @@ def test_up_waits_for_its_broker_and_can_be_stopped_meanwhile(tmp_path: Path) ->
     assert orjson.loads(rest) == {"said": "stopped"}
 
 
+def test_without_topics_no_worker_is_started(
+    kafka_broker: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said once, and how to make them."""
+    monkeypatch.setenv("STREAM_ML_KEY", "ab" * 32)
+
+    assert _main("up", *_CARDS, "--broker", f"kafka://{kafka_broker}") == 3
+
+    told = capsys.readouterr()
+    assert "" == told.out
+    assert 1 == told.err.count("\n")
+    assert "expected topics of the pipeline cards, given none that we may see" in told.err
+    assert "stream-ml topics apply" in told.err
+
+
 class _Stub:
     """A supervisor that starts each post once, and is done."""
 
@@ -576,6 +592,7 @@ def test_each_post_has_its_command_and_its_lines(
     monkeypatch.setattr(up, "Supervisor", _Stub)
     monkeypatch.setattr(up, "Process", process)
     monkeypatch.setattr(up, "await_broker", lambda *_, **__: True)
+    monkeypatch.setattr(up, "open_log", lambda *_: nullcontext())
     monkeypatch.setenv("STREAM_ML_KEY", "ab" * 32)
     broker = "kafka://127.0.0.1:1"
 

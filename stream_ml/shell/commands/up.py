@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.errors import UsageError
+from stream_ml.shell.client import open_log
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import moment, write
 from stream_ml.shell.kafka.supervisor import Post, Process, Relay, Supervisor, await_broker
@@ -149,6 +150,8 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
             return stop.asked
 
         if await_broker(cluster.bootstrap, asked=asked, wait=stop.wait, say=said.own):
+            with open_log(settings, pipeline.name):  # that there are topics, as every worker would
+                pass
             said.own(
                 f"{pipeline.name} works on {settings.broker} with {len(posts)} workers; "
                 "Ctrl-C stops them",
