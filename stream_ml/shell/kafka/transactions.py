@@ -53,6 +53,8 @@ QUEUED_MAX = 50_000
 # who waits can be called off between them.
 START_S = 30.0
 STEP_S = 1.0
+# How much longer than it was told to librdkafka may take.
+LIMIT_S = 5.0
 # What says that we are no longer who may write.
 FENCED_CODES = frozenset(
     {
@@ -109,6 +111,7 @@ class Transactions:
         self._name = name
         self._commit_s = commit_s
         self._timeout_s = TIMEOUT_MS / 1_000 + commit_s
+        self._limit_s = self._timeout_s + LIMIT_S
         common = {
             "bootstrap.servers": cluster.bootstrap,
             # What goes wrong is raised where it matters; what is tried again is nobody's concern.
@@ -150,7 +153,7 @@ class Transactions:
             LogError: the brokers do not answer in time, or refuse.
         """
         try:
-            await self._alone(self._init)
+            await self._alone(self._init, START_S + LIMIT_S)
         except asyncio.CancelledError:
             self._called_off = True
             raise
@@ -163,7 +166,11 @@ class Transactions:
         """
         asked = [TopicPartition(topic, partition) for topic, partition in places]
         ask = partial(self._consumer.committed, asked, START_S)
-        found: list[TopicPartition] = await asyncio.to_thread(self._raising, ask)
+        try:
+            async with asyncio.timeout(START_S + LIMIT_S):
+                found: list[TopicPartition] = await asyncio.to_thread(self._raising, ask)
+        except TimeoutError:
+            raise self._unheard(START_S + LIMIT_S) from None
         for each in found:
             if each.error is not None:
                 raise self._told(each.error)
@@ -181,7 +188,7 @@ class Transactions:
         if self._failure is not None:
             raise self._failure
         if len(self._producer) > QUEUED_MAX:
-            await self._alone(partial(self._producer.flush, self._timeout_s))
+            await self._alone(partial(self._producer.flush, self._timeout_s), self._limit_s)
 
     def put(self, topic: str, messages: Iterable[Message]) -> None:
         """Put records on their way, in order; only after `free`, and with no wait between.
@@ -212,7 +219,7 @@ class Transactions:
             return
         positions, self._moved = self._moved, {}
         self.due = NEVER
-        await self._alone(partial(self._commit, positions))
+        await self._alone(partial(self._commit, positions), self._limit_s)
 
     async def close(self) -> None:
         """Let go: nothing more is sent, and what is open ends without being seen."""
@@ -265,17 +272,31 @@ class Transactions:
 
     # --- how it is waited for ------------------------------------------------------------------
 
-    async def _alone(self, work: Callable[[], Any]) -> None:
-        """Have a thread do what waits, while nobody else may go on; nor after, should it fail."""
+    async def _alone(self, work: Callable[[], Any], limit_s: float) -> None:
+        """Have a thread do what waits, while nobody else may go on; nor after, should it fail.
+
+        librdkafka has limits of its own, but has been seen to wait for ever for brokers that were
+        killed and came back.
+        """
         self._free.clear()
         self._waiting = asyncio.ensure_future(asyncio.to_thread(self._raising, work))
         self._waiting.add_done_callback(self._done)
         # Whoever asked may be called off; the transaction is everybody's.
-        await asyncio.shield(self._waiting)
+        await asyncio.wait([self._waiting], timeout=limit_s)
+        if not self._waiting.done():
+            self._failure = self._unheard(limit_s)
+            raise self._failure
+        await self._waiting
 
     def _done(self, waiting: asyncio.Future[Any]) -> None:
-        self._failure = waiting.exception()
+        self._failure = self._failure or waiting.exception()
         self._free.set()
+
+    def _unheard(self, seconds: float) -> LogError:
+        return LogError(
+            f"{self._name}: expected the brokers to answer for transactions, given nothing in "
+            f"{seconds:g} s"
+        )
 
     def _raising(self, work: Callable[[], Any]) -> Any:
         """Do it, and tell what went wrong in our words."""
