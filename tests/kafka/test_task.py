@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from tests.kafka.world import Inputs, Life
 
 # Each run has a partition of its own, so that one set of topics serves them all.
-PARTITIONS = 56
+PARTITIONS = 60
 SEEDS = range(6)
 # Enough that a planted bug shows in one of them.
 PLANT_SEEDS = range(100, 108)
@@ -382,6 +382,32 @@ def test_a_successor_fences_the_former_owner_and_nothing_of_it_is_seen(
     failures, flaw = asyncio.run(run())
     assert [Fenced] == [type(failure) for failure in failures]
     assert "" == flaw
+
+
+def test_no_other_task_commits_what_a_fresh_one_has_folded_without_its_state(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """Tasks of a worker share transactions; a successor would find positions, and no state."""
+    cluster, partition = clusters["predict"], next(partitions)
+
+    async def run() -> tuple[dict[tuple[str, int], int], ...]:
+        read, _ = await fed(cluster, partition)
+        life = bench(cluster, KINDS["predict"], commit_s=60.0).task(partition)
+        life.go()
+        life.task.put("events", numbered(1, read[:20]))
+        await life.until_folded({("events", partition): 20})
+        another = ("events", partition + 1)
+        life.transactions.moved({(cluster.topic(another[0]), another[1]): 0})
+        await life.transactions.commit()
+        early = await life.task._committed()
+        await life.task.park(1)
+        committed = await life.task._committed()
+        await life.cut_off()
+        return early, committed, (await state_of(cluster, "predict", partition))[1] or {}
+
+    early, committed, stated = asyncio.run(run())
+    assert {} == early
+    assert {("events", partition): 20} == committed == stated
 
 
 def test_a_parked_task_that_gets_its_partition_back_goes_on_without_reading_its_state(

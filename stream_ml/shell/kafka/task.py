@@ -362,7 +362,8 @@ class KafkaTask:
         # Nothing is awaited until all is handed over: a commit has all of it, or nothing.
         self._held += self._task.apply(records)
         self._since_checkpoint += len(records)
-        if self._stage.needs_checkpoint():
+        if self._fresh or self._stage.needs_checkpoint():
+            # Whichever task commits next must not commit this without its state.
             self._look_at = min(self._look_at, time.monotonic() + self._home.commit_s)
         else:
             self._send()
@@ -416,7 +417,6 @@ class KafkaTask:
             if not (self._fresh or stage.needs_checkpoint()):
                 # Writing down a large state takes seconds, in which none should wait for outputs,
                 # nor their transaction run out. State and its positions are whole by themselves.
-                # (But what is committed first of all must not be without a state.)
                 await self._home.transactions.commit()
             await self._write_state()
         await self._home.transactions.commit()
