@@ -5,7 +5,7 @@ A worker that has one is started by `python -c "from chaos import plants; plants
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stream_ml.shell.kafka.task import KafkaTask
 from stream_ml.shell.kafka.transactions import Transactions
@@ -23,12 +23,12 @@ __all__ = ["offset_too_far", "unsuppressed_replay"]
 
 def offset_too_far() -> None:
     """Commit the offset after the next one: a record is passed over by whoever takes over."""
-    moved = Transactions.moved
+    write = Transactions.write
 
-    def too_far(self: Transactions, positions: Mapping[Place, int]) -> None:
-        moved(self, {place: at + 1 for place, at in positions.items()})
+    def too_far(self: Transactions, records: Any, positions: Mapping[Place, int]) -> None:
+        write(self, records, {place: at + 1 for place, at in positions.items()})
 
-    Transactions.moved = too_far  # type: ignore[method-assign]  # that is the bug
+    Transactions.write = too_far  # type: ignore[method-assign]  # that is the bug
 
 
 def unsuppressed_replay() -> None:
@@ -43,6 +43,7 @@ def unsuppressed_replay() -> None:
         await self._work.ready()
         replayed = await replay(self, committed)
         written, outputs[:] = list(outputs), []
+        await self._home.transactions.free()
         self._held += written
         self._send()
         return replayed

@@ -243,12 +243,12 @@ def test_a_task_that_dies_anywhere_leaves_what_one_that_lives_does(
 
 def an_offset_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever takes over skips one record (not the last one, which it would wait for)."""
-    moved = Transactions.moved
+    write = Transactions.write
 
-    def ahead(self: Transactions, positions: dict[Any, int]) -> None:
-        moved(self, {place: at + (0 < at < 60) for place, at in positions.items()})
+    def ahead(self: Transactions, records: Any, positions: dict[Any, int]) -> None:
+        write(self, records, {place: at + (0 < at < 110) for place, at in positions.items()})
 
-    monkeypatch.setattr(Transactions, "moved", ahead)
+    monkeypatch.setattr(Transactions, "write", ahead)
 
 
 def a_replay_that_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,8 +396,7 @@ def test_no_other_task_commits_what_a_fresh_one_has_folded_without_its_state(
         life.go()
         life.task.put("events", numbered(1, read[:20]))
         await life.until_folded({("events", partition): 20})
-        another = ("events", partition + 1)
-        life.transactions.moved({(cluster.topic(another[0]), another[1]): 0})
+        life.transactions.write([], {(cluster.topic("events"), partition + 1): 0})
         await life.transactions.commit()
         early = await life.task._committed()
         await life.task.park(1)

@@ -23,6 +23,7 @@ from stream_ml.shell.kafka.changelog import read_changelog
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.task import Home, KafkaTask, Work
+from stream_ml.shell.kafka.transactions import NEVER as NOT_DUE
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.topics import catalogue
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 DEADLINE_S = 60.0
 # Of a life without a death in it.
 NEVER = -1
-NOT_DUE = float("inf")
 
 
 # --- a place ----------------------------------------------------------------------------------

@@ -58,8 +58,10 @@ def native_options(security: Security) -> dict[str, Any]:
     options: dict[str, Any] = {"security.protocol": security.protocol}
     if security.tls:
         _context(security.ca_file)  # it would take a file without certificates
-        if security.ca_file is not None:
-            options["ssl.ca.location"] = security.ca_file
+        # It would look for those of the system where it was built.
+        ca_file = security.ca_file or ssl.get_default_verify_paths().cafile
+        if ca_file is not None:
+            options["ssl.ca.location"] = ca_file
     if security.mechanism is not None:
         options["sasl.mechanism"] = security.mechanism
         options["sasl.username"] = security.username

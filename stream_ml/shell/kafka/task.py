@@ -4,8 +4,8 @@ Theory of operation:
 
 1. **Transactions** (see `transactions`) are shared by the tasks of a worker; each holds everything
    that a stretch of input led to: outputs, state where it is due, and the positions of every input.
-   None is open while a task recovers or idles. Outputs are sent at once: readers of uncommitted
-   records see them within milliseconds, the others once it commits.
+   A task that recovers or idles adds nothing to one. Outputs are sent at once: readers of
+   uncommitted records see them within milliseconds, the others once it commits.
 2. **Taking over**, in this order: (1) read what is committed, which is final only when no former
    owner is about to commit; (2) the changelog, to its end; (3) replay the inputs from where the
    state is valid to what was committed, writing nothing; (4) wait until what all tasks share (the
@@ -17,7 +17,7 @@ Theory of operation:
    outputs follow from its inputs alone, commits go on between checkpoints; where they do not
    (`needs_checkpoint`), they are held back until its state goes with them.
 4. **Parked** over a rebalance, a task keeps its state. If it gets its partition back and nobody has
-   committed meanwhile, it goes on; else it is closed, and taken over anew.
+   committed meanwhile, it goes on; else it is dropped, and taken over anew.
 5. Whatever goes wrong (fenced, a broker that does not answer, an exception in a stage) ends the
    process: what is not committed is folded again by whoever takes over. Nothing is skipped.
 """
@@ -42,7 +42,7 @@ from stream_ml.stages.placement import places_of
 from stream_ml.stages.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from stream_ml.records import Output, Record
     from stream_ml.shell.kafka.cluster import Cluster
@@ -58,6 +58,7 @@ SLICE_RECORDS = 256
 INBOX_RECORDS = 8_000
 # A replay folds some 30,000 records a second: a checkpoint is due after so many at the latest.
 CHECKPOINT_RECORDS = 100_000
+CHECKPOINT_SPREAD = 8
 PROGRESS_S = 2.0
 
 
@@ -233,7 +234,9 @@ class KafkaTask:
         self._since_checkpoint = replayed
         self._task.positions = dict(committed)
         await self._work.ready()
-        self._checkpointed = time.monotonic()
+        # Tasks that begin together do not all write down their states at the same time.
+        spread = self.partition % CHECKPOINT_SPREAD / CHECKPOINT_SPREAD
+        self._checkpointed = time.monotonic() - spread * self._home.checkpoint_s
         self._home.say(
             "recovered",
             stage=self._work.stage,
@@ -370,14 +373,16 @@ class KafkaTask:
         # Whoever else has work in this process gets a turn.
         await asyncio.sleep(0)
 
-    def _send(self) -> None:
-        """Hand over what is to be sent, and where its inputs have been read to."""
+    def _send(self, state: Iterable[Message] = ()) -> None:
+        """Hand over what is to be sent, behind a state, and where its inputs were read to."""
+        home = self._home
         by_topic: dict[str, list[Output]] = {}
         for each in self._held:
             by_topic.setdefault(each.topic, []).append(each)
         self._held = []
+        records = [(home.cluster.changelog(self._work.stage), state)]
         for topic, some in by_topic.items():
-            hashed = places_of([each.key or b"" for each in some], self._home.partitions[topic])
+            hashed = places_of([each.key or b"" for each in some], home.partitions[topic])
             messages: list[Message] = [
                 {"key": each.key, "value": each.value, "partition": 0 if each.key is None else at}
                 for each, at in zip(some, hashed, strict=True)
@@ -385,18 +390,15 @@ class KafkaTask:
             for each, message in zip(some, messages, strict=True):
                 if each.origin is not None:
                     message["headers"] = origin_headers(each.origin)
-            self._put(topic, messages)
-        positions = self._task.positions
-        self._home.transactions.moved(
-            {
-                # Also where nothing was read: that we may commit at all is seen by positions.
-                (self._home.cluster.topic(topic), p): positions.get((topic, p), 0)
-                for topic, p in ((topic, self.partition) for topic in self._work.inputs)
-            }
-        )
-
-    def _put(self, topic: str, messages: list[Message]) -> None:
-        self._home.transactions.put(self._home.cluster.topic(topic), messages)
+            records.append((home.cluster.topic(topic), messages))
+        # Of all inputs, also those of which nothing was read: that we may commit at all is seen by
+        # positions.
+        at = self._task.positions
+        positions = {
+            (home.cluster.topic(topic), self.partition): at.get((topic, self.partition), 0)
+            for topic in self._work.inputs
+        }
+        home.transactions.write(records, positions)
 
     async def _commit(self, *, checkpoint: bool = False) -> None:
         stage, now = self._stage, time.monotonic()
@@ -409,28 +411,24 @@ class KafkaTask:
         self._look_at = NEVER
         if stage.needs_checkpoint():
             due = due or stage.must_checkpoint()
-            if (
-                not due and self._since_checkpoint
-            ):  # it may stay behind, and fold again after a crash
+            # It may stay behind: after a crash it folds the same again.
+            if not due and self._since_checkpoint:
                 self._look_at = now + self._home.commit_s
         if due and (self._since_checkpoint or self._held):
-            if not (self._fresh or stage.needs_checkpoint()):
-                # Writing down a large state takes seconds, in which none should wait for outputs,
-                # nor their transaction run out. State and its positions are whole by themselves.
-                await self._home.transactions.commit()
             await self._write_state()
         await self._home.transactions.commit()
 
     async def _write_state(self) -> None:
+        alone = self._fresh or self._stage.needs_checkpoint()
         pieces = await asyncio.to_thread(self._stage.dirty)
+        if not alone:
+            # Writing down a large state takes seconds, in which few should wait for outputs, nor
+            # their transaction run out. State and its positions are whole by themselves.
+            await self._home.transactions.commit()
         named = [(name.encode(), value) for name, value in pieces]
         named.append((MARKER, encode_marker(self._task.positions)))
         await self._home.transactions.free()
-        self._put(
-            f"{self._work.stage}-changelog",
-            [{"key": k, "value": v, "partition": self.partition} for k, v in named],
-        )
-        self._send()
+        self._send({"key": k, "value": v, "partition": self.partition} for k, v in named)
         self._fresh = False
         self._checkpointed = time.monotonic()
         self._since_checkpoint = 0

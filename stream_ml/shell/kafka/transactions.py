@@ -3,25 +3,29 @@
 Theory of operation:
 
 1. The tasks of a worker share one producer, so that what they write travels in the same requests
-   and transactions (Kafka Streams does so too: KIP-447). What one step of a task has put, and the
-   positions that it follows from, are given in one go; a commit takes what all have given so far.
+   and transactions (Kafka Streams does so too: KIP-447). What one step of a task writes, and the
+   positions that it follows from, are given in one call; a commit takes what all have given so far.
 2. A transaction begins with the first record and ends `commit_s` later, so none is open while
-   nothing comes. While one ends, nobody may put anything.
+   nothing comes. While one ends, nobody may write.
 3. A worker that was thought dead must not commit for partitions that another has by now. Positions
    are committed as a member of the group in its present generation: the brokers refuse those of a
-   former one, and with them the transaction. A worker started again under the same name ends what
-   it had left open; else the brokers do when `TIMEOUT_MS` have passed.
-4. Whoever takes over asks what is committed and waits until nobody is about to commit there
+   former one, and with them the transaction. They do not look at who has which partition: what was
+   written in one generation is committed in it, or never (`join`).
+4. A worker started again under the same name ends what it had left open; else the brokers do, at
+   their next look after `TIMEOUT_MS`.
+5. Whoever takes over asks what is committed and waits until nobody is about to commit there
    (`committed`, a fetch of stable offsets); what is open then will be refused.
-5. librdkafka does the work, rather than aiokafka: for the small batches of live traffic it takes a
-   third of the CPU time. Its waits block, so each has a thread while it lasts.
+6. librdkafka does the work, rather than aiokafka: for the small batches of live traffic it takes a
+   third of the CPU time. Its waits block, so it has threads of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,7 +45,8 @@ __all__ = ["NEVER", "Membership", "Message", "Transactions"]
 
 NEVER = float("inf")
 # A worker that is started again under its name ends an abandoned transaction; without one, readers
-# of committed records wait this long for its partitions (and as long as a transaction gathers).
+# of committed records wait this long for its partitions (and as long as a transaction gathers, and
+# until the broker looks).
 TIMEOUT_MS = 5_000
 # What a task writes to a partition at once shares a request.
 LINGER_MS = 0.2
@@ -53,8 +58,12 @@ QUEUED_MAX = 50_000
 # who waits can be called off between them.
 START_S = 30.0
 STEP_S = 1.0
-# How much longer than it was told to librdkafka may take.
-LIMIT_S = 5.0
+AGAIN_S = 0.1
+# How much longer than it was told to librdkafka may take: it has been seen to wait for ever for
+# brokers that were killed and came back.
+SPARE_S = 5.0
+# What asks the group waits in: take-overs, a few at a time.
+ASKING_THREADS = 2
 # What says that we are no longer who may write.
 FENCED_CODES = frozenset(
     {
@@ -64,6 +73,18 @@ FENCED_CODES = frozenset(
         KafkaError.FENCED_INSTANCE_ID,
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
+    }
+)
+# What passes by itself: brokers that start, a coordinator that moves, another's commit under way.
+PASSING_CODES = frozenset(
+    {
+        KafkaError._TIMED_OUT,  # noqa: SLF001 - as above
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._WAIT_COORD,  # noqa: SLF001
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
     }
 )
 
@@ -104,19 +125,20 @@ class Transactions:
     """
 
     def __init__(self, cluster: Cluster, group: str, name: str, commit_s: float) -> None:
-        self.membership = NOBODY
-        # When what was put is to be committed, on the clock.
+        # When what was written is to be committed, on the clock.
         self.due = NEVER
+        self._membership = NOBODY
         self._group = group
         self._name = name
         self._commit_s = commit_s
         self._timeout_s = TIMEOUT_MS / 1_000 + commit_s
-        self._limit_s = self._timeout_s + LIMIT_S
         common = {
             "bootstrap.servers": cluster.bootstrap,
-            # What goes wrong is raised where it matters; what is tried again is nobody's concern.
-            "log_level": 0,
             "reconnect.backoff.max.ms": 1_000,
+            # What goes wrong is raised where it matters. What is logged waits to be asked for, and
+            # nobody asks: else it would be written to standard error.
+            "log_level": 0,
+            "logger": logging.getLogger(__name__),
             **native_options(cluster.security),
         }
         self._producer = Producer(
@@ -140,11 +162,14 @@ class Transactions:
         assert told == NOBODY.encode(group), f"librdkafka writes down memberships as {told!r}"
         self._open = False
         self._moved: dict[Place, int] = {}
-        self._free = asyncio.Event()
-        self._free.set()
         self._failure: BaseException | None = None
-        self._called_off = False
-        self._waiting: asyncio.Future[Any] | None = None
+        self._closing = False
+        self._thread = ThreadPoolExecutor(1, "transactions")
+        self._asking = ThreadPoolExecutor(ASKING_THREADS, "committed")
+        # What the thread is at, and by when it must have ended, on the loop's clock.
+        self._busy: asyncio.Future[None] | None = None
+        self._deadline = NEVER
+        self._asked: set[asyncio.Future[Any]] = set()
 
     async def start(self) -> None:
         """Fence whoever had the name, and end what it had left open.
@@ -153,10 +178,23 @@ class Transactions:
             LogError: the brokers do not answer in time, or refuse.
         """
         try:
-            await self._alone(self._init, START_S + LIMIT_S)
+            await self._ended(self._alone(self._init, START_S + SPARE_S))
         except asyncio.CancelledError:
-            self._called_off = True
+            self._closing = True
             raise
+
+    def join(self, membership: Membership) -> None:
+        """Be this member of the group from now on; nothing written before may be left.
+
+        Raises:
+            Fenced: something is, and must not be committed any more.
+        """
+        if self._open or self._moved or self._busy is not None or membership.generation < 0:
+            raise Fenced(
+                f"{self._name}: expected that all was committed before the group went on to "
+                f"{membership}, given what is still open"
+            )
+        self._membership = membership
 
     async def committed(self, places: Iterable[Place]) -> dict[Place, int]:
         """What the group has committed for partitions of topics, once nobody is at it any more.
@@ -165,50 +203,57 @@ class Transactions:
             LogError: the brokers do not answer in time, or refuse.
         """
         asked = [TopicPartition(topic, partition) for topic, partition in places]
-        ask = partial(self._consumer.committed, asked, START_S)
-        try:
-            async with asyncio.timeout(START_S + LIMIT_S):
-                found: list[TopicPartition] = await asyncio.to_thread(self._raising, ask)
-        except TimeoutError:
-            raise self._unheard(START_S + LIMIT_S) from None
-        for each in found:
-            if each.error is not None:
-                raise self._told(each.error)
+        asking = asyncio.get_running_loop().run_in_executor(self._asking, self._ask, asked)
+        self._asked.add(asking)
+        asking.add_done_callback(self._asked.discard)
+        await asyncio.wait([asking], timeout=START_S + SPARE_S)
+        if not asking.done():
+            raise self._unheard()
+        found = asking.result()
         return {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
 
     async def free(self) -> None:
-        """Wait until something may be put: no transaction is ending, and not too much on its way.
+        """Wait until one may write: no transaction is ending, and not too much is on its way.
 
         Raises:
             Fenced: another has taken over.
-            LogError: nothing gets through.
+            LogError: a transaction has failed otherwise, or nobody knows.
         """
-        while not self._free.is_set():
-            await self._free.wait()
-        if self._failure is not None:
-            raise self._failure
-        if len(self._producer) > QUEUED_MAX:
-            await self._alone(partial(self._producer.flush, self._timeout_s), self._limit_s)
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._busy is not None:
+                await self._ended(self._busy)
+            elif len(self._producer) > QUEUED_MAX:
+                flush = partial(self._producer.flush, self._timeout_s)
+                await self._ended(self._alone(flush, self._timeout_s + SPARE_S))
+            else:
+                return
 
-    def put(self, topic: str, messages: Iterable[Message]) -> None:
+    def write(
+        self, records: Iterable[tuple[str, Iterable[Message]]], positions: Mapping[Place, int]
+    ) -> None:
         """Put records on their way, in order; only after `free`, and with no wait between.
+
+        Args:
+            records: by topic.
+            positions: what they follow from: by topic and partition, the next offset.
 
         Raises:
             Fenced: another has taken over.
             LogError: the transaction has failed otherwise.
         """
-        self._raising(partial(self._put, topic, messages))
-
-    def moved(self, positions: Mapping[Place, int]) -> None:
-        """What was put follows from its inputs up to here: by topic and partition, the next offset.
-
-        Together with what was put, with no wait between.
-        """
+        assert self._busy is None, "nobody writes while a transaction ends"
+        try:
+            self._raising(partial(self._put, records))
+        except BaseException as error:
+            self._failure = error  # half of it must not be committed by another
+            raise
         self._moved.update(positions)
         self.due = min(self.due, time.monotonic() + self._commit_s)
 
     async def commit(self) -> None:
-        """End the transaction with all that was put, and how far its writers have moved.
+        """End the transaction with all that was written, and how far its writers have moved.
 
         Raises:
             Fenced: another has taken over; nothing of the transaction will be seen.
@@ -219,19 +264,25 @@ class Transactions:
             return
         positions, self._moved = self._moved, {}
         self.due = NEVER
-        await self._alone(partial(self._commit, positions), self._limit_s)
+        us = self._membership.encode(self._group)
+        # It may have to wait three times: for offsets, for the end, and for the end of its failure.
+        limit_s = 3 * self._timeout_s + SPARE_S
+        await self._ended(self._alone(partial(self._commit, positions, us), limit_s))
 
     async def close(self) -> None:
-        """Let go: nothing more is sent, and what is open ends without being seen."""
-        if self._waiting is not None:
-            await asyncio.wait([self._waiting])
-        await asyncio.to_thread(self._close)
+        """Let go, once what is under way has ended; what is open then will never be seen."""
+        self._closing = True
+        if self._busy is not None or self._asked:
+            await asyncio.wait([*self._asked, *([] if self._busy is None else [self._busy])])
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown(wait=False)
+        self._asking.shutdown(wait=False)
 
     # --- what librdkafka does ------------------------------------------------------------------
 
     def _init(self) -> None:
         deadline = time.monotonic() + START_S
-        while not self._called_off:
+        while not self._closing:
             try:
                 self._producer.init_transactions(STEP_S)
                 break
@@ -239,21 +290,36 @@ class Transactions:
                 if time.monotonic() > deadline or not error.args[0].retriable():
                     raise
 
+    def _ask(self, asked: list[TopicPartition]) -> list[TopicPartition]:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                found: list[TopicPartition] = self._consumer.committed(asked, STEP_S)
+                error = next((each.error for each in found if each.error is not None), None)
+            except KafkaException as raised:
+                error = raised.args[0]
+            if error is None:
+                return found
+            over = self._closing or time.monotonic() > deadline
+            if over or error.code() not in PASSING_CODES:
+                raise self._told(error)
+            time.sleep(AGAIN_S)
+
     def _begin(self) -> None:
         if not self._open:
             self._producer.begin_transaction()
             self._open = True
 
-    def _put(self, topic: str, messages: Iterable[Message]) -> None:
-        self._begin()
+    def _put(self, records: Iterable[tuple[str, Iterable[Message]]]) -> None:
         # Not `produce_batch`: it passes over the partition of each (confluent-kafka 2.16).
-        for each in messages:
-            self._producer.produce(topic, **each)
+        for topic, messages in records:
+            for each in messages:
+                self._begin()
+                self._producer.produce(topic, **each)
 
-    def _commit(self, positions: Mapping[Place, int]) -> None:
+    def _commit(self, positions: Mapping[Place, int], us: bytes) -> None:
         self._begin()
         offsets = [TopicPartition(topic, p, at) for (topic, p), at in positions.items()]
-        us = self.membership.encode(self._group)
         try:
             self._producer.send_offsets_to_transaction(offsets, us, self._timeout_s)
             self._producer.commit_transaction(self._timeout_s)
@@ -272,36 +338,37 @@ class Transactions:
 
     # --- how it is waited for ------------------------------------------------------------------
 
-    async def _alone(self, work: Callable[[], Any], limit_s: float) -> None:
-        """Have a thread do what waits, while nobody else may go on; nor after, should it fail.
+    def _alone(self, work: Callable[[], Any], limit_s: float) -> asyncio.Future[None]:
+        """Have the thread do what waits, while nobody may write; nor after, should it fail."""
+        loop = asyncio.get_running_loop()
+        busy = loop.run_in_executor(self._thread, self._raising, work)
+        self._busy, self._deadline = busy, loop.time() + limit_s
+        busy.add_done_callback(self._done)
+        return busy
 
-        librdkafka has limits of its own, but has been seen to wait for ever for brokers that were
-        killed and came back.
-        """
-        self._free.clear()
-        self._waiting = asyncio.ensure_future(asyncio.to_thread(self._raising, work))
-        self._waiting.add_done_callback(self._done)
-        # Whoever asked may be called off; the transaction is everybody's.
-        await asyncio.wait([self._waiting], timeout=limit_s)
-        if not self._waiting.done():
-            self._failure = self._unheard(limit_s)
+    def _done(self, busy: asyncio.Future[None]) -> None:
+        self._failure = self._failure or busy.exception()
+        self._busy = None
+
+    async def _ended(self, busy: asyncio.Future[None]) -> None:
+        """Wait for what the thread is at, whoever wanted it; called off, leave it to others."""
+        left = self._deadline - asyncio.get_running_loop().time()
+        await asyncio.wait([busy], timeout=max(0.0, left))
+        if not busy.done():
+            self._failure = self._unheard()
+        if self._failure is not None:
             raise self._failure
-        await self._waiting
 
-    def _done(self, waiting: asyncio.Future[Any]) -> None:
-        self._failure = self._failure or waiting.exception()
-        self._free.set()
-
-    def _unheard(self, seconds: float) -> LogError:
+    def _unheard(self) -> LogError:
         return LogError(
-            f"{self._name}: expected the brokers to answer for transactions, given nothing in "
-            f"{seconds:g} s"
+            f"{self._name}: expected the brokers to answer for groups and transactions, given "
+            "nothing for longer than their clients wait"
         )
 
-    def _raising(self, work: Callable[[], Any]) -> Any:
+    def _raising(self, work: Callable[[], Any]) -> None:
         """Do it, and tell what went wrong in our words."""
         try:
-            return work()
+            work()
         except KafkaException as error:
             raise self._told(error.args[0]) from error
 

@@ -190,7 +190,7 @@ class _Consumer(faust_aiokafka.Consumer):
 
     @property
     def membership(self) -> Membership:
-        """Who we are in the group since the last assignment."""
+        """Who we are in the group as of now: to be asked when assigned."""
         coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 - nobody else knows
         desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk
         return Membership(coordinator.generation, coordinator.member_id, desk.instance)

@@ -7,7 +7,7 @@ Theory of operation:
    one recovers while others flow.
 2. Only an assignment makes tasks. When partitions are revoked every task commits what it has
    folded, and parks; when the next assignment brings its partition back it goes on, else it is
-   closed. A task that was still taking over starts again.
+   dropped. A task that was still taking over starts again.
 3. Whatever ends a task otherwise ends the process, at once and without another commit: whoever
    supervises it starts it again, and it takes over what is committed.
 4. Waiting for the brokers, or for something that serves, is no failure: it is said every 10 s.
@@ -33,7 +33,7 @@ import faust
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from stream_ml.errors import LogError
+from stream_ml.errors import Fenced, LogError
 from stream_ml.shell.kafka.control import Control
 from stream_ml.shell.kafka.leniency import read_any_header
 from stream_ml.shell.kafka.security import async_options
@@ -131,6 +131,7 @@ class Worker:
         self._parked: dict[int, KafkaTask] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
+        self._parking = asyncio.Lock()
         self._app: Any = None
         self._partitions: dict[str, int] = {}
         self._control: Control | None = None
@@ -158,7 +159,10 @@ class Worker:
             self.cluster.transactional_id(self._stage, name),
             self._commit_s,
         )
-        await self._until_stopped(self._transactions.start())
+        try:
+            await self._until_stopped(self._transactions.start())
+        except LogError as error:
+            self.failed(error)  # what waits for brokers may wait for ever: nothing waits for it
         if self._stopped.is_set():
             return
         following = None
@@ -328,21 +332,32 @@ class Worker:
         await self._park()
 
     async def _park(self, *, leaving: bool = False) -> None:
-        for starting in list(self._starting):
-            starting.cancel()
-        tasks, self._tasks = self._tasks, {}
-        epoch = self._app.consumer.epoch
-        whole = await asyncio.gather(
-            *(task.park(epoch, checkpoint=leaving) for task in tasks.values())
-        )
-        for (partition, task), is_whole in zip(tasks.items(), whole, strict=True):
-            if is_whole:
-                self._parked[partition] = task
-                self._say("parked", stage=self._stage, partition=partition)
+        # One after the other: who leaves the group, or goes on with it, has committed all before.
+        async with self._parking:
+            for starting in list(self._starting):
+                starting.cancel()
+            tasks, self._tasks = self._tasks, {}
+            epoch = self._app.consumer.epoch
+            whole = await asyncio.gather(
+                *(task.park(epoch, checkpoint=leaving) for task in tasks.values())
+            )
+            for (partition, task), is_whole in zip(tasks.items(), whole, strict=True):
+                if is_whole:
+                    self._parked[partition] = task
+                    self._say("parked", stage=self._stage, partition=partition)
+            try:
+                await self._transactions.commit()
+            except LogError as error:
+                self.failed(error)
 
     async def _assigned(self, app: Any, assigned: Iterable[TP], **_: Any) -> None:
         del app
-        self._transactions.membership = self._app.consumer.membership
+        if self._stopped.is_set():
+            return
+        try:
+            self._transactions.join(self._app.consumer.membership)
+        except Fenced as error:
+            self.failed(error)
         held = {tp.partition for tp in assigned}
         for partition in [each for each in self._parked if each not in held]:
             del self._parked[partition]
