@@ -247,6 +247,7 @@ class KafkaTask:
             seconds=round(time.monotonic() - started, 3),
         )
         if self._fresh:
+            # Before anything is folded: no task may commit positions where no state lies.
             self._held += self._stage.start()
             await self._commit(checkpoint=True)
 
@@ -365,8 +366,7 @@ class KafkaTask:
         # Nothing is awaited until all is handed over: a commit has all of it, or nothing.
         self._held += self._task.apply(records)
         self._since_checkpoint += len(records)
-        if self._fresh or self._stage.needs_checkpoint():
-            # Whichever task commits next must not commit this without its state.
+        if self._stage.needs_checkpoint():
             self._look_at = min(self._look_at, time.monotonic() + self._home.commit_s)
         else:
             self._send()
@@ -414,7 +414,7 @@ class KafkaTask:
             # It may stay behind: after a crash it folds the same again.
             if not due and self._since_checkpoint:
                 self._look_at = now + self._home.commit_s
-        if due and (self._since_checkpoint or self._held):
+        if due and (self._since_checkpoint or self._fresh):
             await self._write_state()
         await self._home.transactions.commit()
 
