@@ -61,7 +61,7 @@ STEP_S = 1.0
 AGAIN_S = 0.1
 # How much longer than it was told to librdkafka may take: it has been seen to wait for ever for
 # brokers that were killed and came back.
-SPARE_S = 5.0
+SPARE_S = 2.0
 # What asks the group waits in: take-overs, a few at a time.
 ASKING_THREADS = 2
 # What says that we are no longer who may write.
@@ -265,8 +265,8 @@ class Transactions:
         positions, self._moved = self._moved, {}
         self.due = NEVER
         us = self._membership.encode(self._group)
-        # It may have to wait three times: for offsets, for the end, and for the end of its failure.
-        limit_s = 3 * self._timeout_s + SPARE_S
+        # It may have to wait twice: for the offsets, and for the end.
+        limit_s = 2 * self._timeout_s + SPARE_S
         await self._ended(self._alone(partial(self._commit, positions, us), limit_s))
 
     async def close(self) -> None:
