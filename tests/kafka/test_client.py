@@ -395,6 +395,8 @@ def test_a_broker_that_dies_and_comes_back(tmp_path: Path, monkeypatch: pytest.M
                 broker.restart()
                 log.append([Output("events", b"a", b"after")])
                 assert [record.value for record in tail.poll(DEADLINE_S)] == [b"after"]
+        # They hold the sockets that nobody has closed.
+        del log, tail
 
 
 def test_a_pipeline_without_topics(kafka_broker: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import confluent_kafka
 import orjson
 import pytest
 from kafka import KafkaProducer
@@ -18,18 +18,13 @@ from tests.kafka.shop_world import STAGES, Reader, alive, shop_on, started
 from tests.shop import patient, stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from stream_ml.shell.kafka.cluster import Cluster
 
 PARTITIONS = 4
 SHOPS = [f"shop {n}" for n in range(12)]
-
-
-def librdkafkas(key: bytes) -> int:
-    """Where librdkafka (and so confluent-kafka) puts a key unless told otherwise: by its CRC."""
-    return zlib.crc32(key) % PARTITIONS
 
 
 @pytest.fixture
@@ -48,25 +43,26 @@ def records() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return events, labels
 
 
-def publish(
-    cluster: Cluster, topic: str, published: list[dict[str, Any]], place: Callable[[bytes], int]
-) -> int:
-    """Send it all where `place` says; how many went astray."""
+def publish(cluster: Cluster, topic: str, published: list[dict[str, Any]]) -> int:
+    """Send it all by confluent-kafka, which places keys by their CRC; how many went astray."""
     member, astray = ("shop" if topic == "events" else "event_id"), 0
-    with KafkaProducer(bootstrap_servers=cluster.bootstrap) as producer:
-        for each in published:
-            key = each[member].encode()
-            astray += place(key) != partition_of(key, PARTITIONS)
-            value = orjson.dumps(each)
-            producer.send(cluster.topic(topic), value, key, partition=place(key))
-        producer.flush()
+    producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap})
+
+    def placed(_: object, record: confluent_kafka.Message) -> None:
+        nonlocal astray
+        astray += record.partition() != partition_of(record.key(), PARTITIONS)
+
+    for each in published:
+        name, value = cluster.topic(topic), orjson.dumps(each)
+        producer.produce(name, value, each[member].encode(), on_delivery=placed)
+    assert producer.flush(60.0) == 0
     return astray
 
 
 def test_with_another_partitioner_all_comes_out_as_with_ours(
     tmp_path: Path, cluster: Cluster
 ) -> None:
-    """Placed by CRC, most records lie wrong: the same features, each predicted and joined once."""
+    """Placed by confluent-kafka most lie wrong: the same features, each served and joined once."""
     events, labels = records()
     with Driver(patient, partitions=PARTITIONS) as quiet:
         quiet.feed(events, labels)
@@ -75,8 +71,8 @@ def test_with_another_partitioner_all_comes_out_as_with_ours(
     reader = Reader(cluster)
     with ExitStack() as stack:
         workers = started(cluster, tmp_path, stack)
-        astray = publish(cluster, "events", events, librdkafkas)
-        labels_astray = publish(cluster, "labels", labels, librdkafkas)
+        astray = publish(cluster, "events", events)
+        labels_astray = publish(cluster, "labels", labels)
         predictions = reader.until("predictions", len(features), workers)
         examples = reader.until("examples", len(joined), workers)
         alive(workers)

@@ -59,8 +59,8 @@ QUEUED_MAX = 50_000
 START_S = 30.0
 STEP_S = 1.0
 AGAIN_S = 0.1
-# How much longer than it was told to librdkafka may take: it has been seen to wait for ever for
-# brokers that were killed and came back.
+# How much longer than it was told to librdkafka may take. Where a coordinator is lost at the wrong
+# moment it would wait for ever (confluentinc/librdkafka issue 5456).
 SPARE_S = 2.0
 # What asks the group waits in: take-overs, a few at a time.
 ASKING_THREADS = 2
