@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import threading
 import time
-import warnings
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -343,10 +341,18 @@ def test_uncommitted_predictions_come_at_once(address: str, cluster: Cluster) ->
 @contextmanager
 def refusals() -> Iterator[None]:
     """Connections may be refused: the client library forgets to close sockets that were."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
+    made: list[socket.socket] = []
+
+    class Kept(socket.socket):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "socket", Kept)
         yield
-        gc.collect()
+    for each in made:
+        each.close()
 
 
 def test_a_broker_that_is_not_there(cluster: Cluster) -> None:
@@ -395,8 +401,6 @@ def test_a_broker_that_dies_and_comes_back(tmp_path: Path, monkeypatch: pytest.M
                 broker.restart()
                 log.append([Output("events", b"a", b"after")])
                 assert [record.value for record in tail.poll(DEADLINE_S)] == [b"after"]
-        # They hold the sockets that nobody has closed.
-        del log, tail
 
 
 def test_a_pipeline_without_topics(kafka_broker: str) -> None:
