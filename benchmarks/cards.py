@@ -216,7 +216,8 @@ def main() -> None:
     if not options.without_kafka:
         if options.rounds:
             _print_drained(rounds, options.events)
-        _print_latency(rounds)
+        if options.latency_rounds:
+            _print_latency(rounds)
 
 
 if __name__ == "__main__":
