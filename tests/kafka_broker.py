@@ -13,11 +13,15 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+import time
 import uuid
 import warnings
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
 
 from tools.kafka.broker import PROPERTIES, VERSION, Broker, answers, free_ports, missing
 
@@ -29,6 +33,7 @@ __all__ = ["a_name", "broker"]
 VARIABLE = "STREAM_ML_TEST_BROKER"
 ENGINE_S_MAX = 3
 CONTAINER_S_MAX = 120
+GROUPS_S_MAX = 60
 
 
 def a_name(prefix: str = "t") -> str:
@@ -43,6 +48,13 @@ def broker() -> Iterator[str]:
     Raises:
         AssertionError: there is none, and none can be started; never a reason to skip.
     """
+    with _a_broker() as address:
+        _await_groups(address)
+        yield address
+
+
+@contextmanager
+def _a_broker() -> Iterator[str]:
     named = os.environ.get(VARIABLE)
     if named is not None:
         assert answers(named), f"{VARIABLE}: expected a broker at {named}, given no answer"
@@ -60,6 +72,18 @@ def broker() -> Iterator[str]:
             Broker(Path(home)) as started,
         ):
             yield started.address
+
+
+def _await_groups(address: str) -> None:
+    """A new broker makes its topic of groups when first asked for one, and refuses till then."""
+    deadline = time.monotonic() + GROUPS_S_MAX
+    with KafkaAdminClient(bootstrap_servers=address) as admin:
+        while True:
+            try:
+                admin.describe_groups(["first"])
+                break
+            except KafkaError:
+                assert time.monotonic() < deadline, f"{address} has not come to answer for groups"
 
 
 def _engine_answers() -> bool:
