@@ -175,7 +175,8 @@ class Decision:
     counts decisions from 0. `previous` is the SHA-256 of the registry's record before it, so
     that none can be left out. `ts` is the examples watermark at the decision (-1: before any).
     `inputs` are the offsets, one past the last record read, per input topic of evaluate. A
-    decision with a `command_id` answers that command.
+    decision with a `command_id` answers that command. `log` is the identity of the log that it was
+    written to (None in records of former releases).
     """
 
     number: int
@@ -188,6 +189,7 @@ class Decision:
     previous: str
     evidence: dict[str, Any] | None = None
     command_id: str | None = None
+    log: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class Driver:
         key: signs snapshots and the registry.
         operators: whose commands are obeyed, by name.
         now_ms: the clock that stamps appends.
+        identity: of the log; drivers of one identity that are fed alike write the same bytes.
     """
 
     def __init__(
@@ -68,9 +69,12 @@ class Driver:
         key: bytes = b"testing",
         operators: Mapping[str, Operator] | None = None,
         now_ms: int = 2**42,
+        identity: str = "testing",
     ) -> None:
         self.now_ms = now_ms
-        self.log = SqliteLog.create(MEMORY, partitions=partitions, now_ms=lambda: self.now_ms)
+        self.log = SqliteLog.create(
+            MEMORY, partitions=partitions, now_ms=lambda: self.now_ms, identity=identity
+        )
         self._pipeline = pipeline
         self._key = key
         self._operators = operators

@@ -84,6 +84,14 @@ class Log(_Closing, Protocol):
     """A log of records as clients have it; a context manager that closes it."""
 
     @property
+    def identity(self) -> str:
+        """Which log this is: no other has the same, whatever it is called or where it lies.
+
+        A copy of the embedded log's file is the same log; a cluster's topics made anew are another
+        one. Empty where nobody knows: a file of a former release that we may not write to.
+        """
+
+    @property
     def partitions(self) -> Mapping[str, int]:
         """How many partitions each topic has, by topic."""
 

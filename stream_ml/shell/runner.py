@@ -151,7 +151,7 @@ class Runner:
         self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
         self.joins = [Join(pipeline, events) for _ in range(labels)]
         self.learn = Learn(pipeline, key, checkpoint_examples)
-        self.evaluate = Evaluate(pipeline, Keyring(key, operators or {}))
+        self.evaluate = Evaluate(pipeline, Keyring(key, operators or {}), log.identity)
         predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]
         learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
@@ -91,6 +92,9 @@ CREATE TABLE state (
     UNIQUE (owner, key)
 ) STRICT
 """
+# Which log this is. Files of former releases get it from the first that may write to them.
+_IDENTITY = "CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL) STRICT"
+_HAS_IDENTITY = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'identity'"
 
 # Of one partition: its own table stands for "$", see `_sql`.
 _CREATE = "CREATE TABLE $ (at INTEGER PRIMARY KEY, key BLOB, value BLOB, append_ms INTEGER) STRICT"
@@ -111,11 +115,13 @@ class Options(TypedDict, total=False):
         now_ms: the clock that stamps appends (the system's).
         synchronous: "normal" outlives every death of a process, "full" a loss of power too.
         busy_timeout_ms: how long to wait for another writer before `LogLocked` (10,000).
+        identity: of a log that is made now (random); for tests that compare what two logs hold.
     """
 
     now_ms: Callable[[], int]
     synchronous: Literal["normal", "full"]
     busy_timeout_ms: int
+    identity: str
 
 
 class SqliteLog(WorkerLog):
@@ -161,7 +167,7 @@ class SqliteLog(WorkerLog):
         """
         topics = topics or embedded()
         with _opening(path, "rwc", options) as file:
-            if not file.make(topics, partitions):
+            if not file.make(topics, partitions, options.get("identity")):
                 raise LogError(
                     f"{path}: expected no log there yet, given one; open it, or choose another path"
                 )
@@ -204,7 +210,7 @@ class SqliteLog(WorkerLog):
         """
         topics = topics or embedded()
         with _opening(path, "rwc", options) as file:
-            file.make(topics, partitions)
+            file.make(topics, partitions, options.get("identity"))
             return cls(file, topics, options)
 
     # --- publishing and reading -----------------------------------------------------------
@@ -213,6 +219,11 @@ class SqliteLog(WorkerLog):
     def path(self) -> str:
         """Where it is; `MEMORY` if nowhere."""
         return self._file.path
+
+    @property
+    def identity(self) -> str:
+        """Which log this is; see `log.Log.identity`."""
+        return self._file.identity()
 
     @property
     def partitions(self) -> Mapping[str, int]:
@@ -606,6 +617,7 @@ class _File:
     def __init__(self, path: str | Path, mode: str, busy_timeout_ms: int) -> None:
         self.path = str(path)
         self._busy_timeout_ms = busy_timeout_ms
+        self._identity: str | None = None
         memory = self.path == MEMORY
         try:
             self._connection = sqlite3.connect(
@@ -728,7 +740,24 @@ class _File:
             )
         return bool(application_id == APPLICATION_ID)
 
-    def make(self, topics: Mapping[str, Topic], partitions: int) -> bool:
+    def identity(self) -> str:
+        """Which log this is, settled now if it never was; empty if it may not be written to."""
+        if self._identity is None:
+            if not self.row(_HAS_IDENTITY)[0]:
+                try:
+                    with self.transaction():
+                        self._make_identity(None)
+                except LogError:
+                    return ""
+            (self._identity,) = self.row("SELECT value FROM identity")
+        return self._identity
+
+    def _make_identity(self, identity: str | None) -> None:
+        self.row(_IDENTITY)
+        if self.row("SELECT value FROM identity") is None:
+            self.row("INSERT INTO identity VALUES (?)", identity or secrets.token_hex(16))
+
+    def make(self, topics: Mapping[str, Topic], partitions: int, identity: str | None) -> bool:
         """Makes it a log, in one transaction; false if it is one already."""
         if partitions < 1:
             raise LogError(f"{self.path}: expected at least 1 partition, given {partitions}")
@@ -743,6 +772,7 @@ class _File:
             for statement in _SCHEMA.split(";"):
                 self.row(statement)
             self._make_partitions(topics, partitions)
+            self._make_identity(identity)
             self.row(f"PRAGMA application_id = {APPLICATION_ID}")
             self.row(f"PRAGMA user_version = {FORMAT}")
         return True

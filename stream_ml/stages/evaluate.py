@@ -107,10 +107,12 @@ class Evaluate:
         pipeline: the declaration.
         keyring: its own key signs the registry and must have signed snapshots; the operators'
             keys must have signed their commands.
+        log: the identity of the log that is written to, which every decision names.
     """
 
-    def __init__(self, pipeline: Pipeline, keyring: Keyring) -> None:
+    def __init__(self, pipeline: Pipeline, keyring: Keyring, log: str | None = None) -> None:
         self._pipeline = pipeline
+        self._log = log
         self._keyring = keyring
         self._key = keyring.own
         task = pipeline.task
@@ -545,6 +547,7 @@ class Evaluate:
             previous=self._previous,
             evidence=evidence,
             command_id=command_id,
+            log=self._log,
         )
         self._number += 1
         self._serving = serving

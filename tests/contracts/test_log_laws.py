@@ -49,6 +49,16 @@ def by_place(records: list[Record]) -> list[Record]:
 # --- what there is ----------------------------------------------------------------------------
 
 
+def test_a_log_keeps_its_identity_however_often_it_is_opened(
+    open_log: Callable[[], Log],
+) -> None:
+    """What was signed for a log is of that log after a restart too."""
+    with closing(open_log()) as log:
+        identity = log.identity
+    with closing(open_log()) as log:
+        assert (log.identity, bool(identity)) == (identity, True)
+
+
 def test_a_new_log_has_every_topic_of_the_catalogue_and_no_records(log: Log) -> None:
     """A new log has all topics, and each partition begins and ends at 0."""
     assert set(embedded()) == set(log.partitions)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 from contextlib import closing
@@ -583,3 +584,27 @@ def test_a_worker_goes_on_while_records_expire(log: SqliteLog, clock: Clock) -> 
         session.commit()
     assert log.read("predictions", 0, 0, 10) == staged
     assert log.first_offset("predictions", 0) == 3
+
+
+# --- identity ---------------------------------------------------------------------------------
+
+
+def test_no_two_logs_have_one_identity(tmp_path: Path) -> None:
+    """Two logs of one name, or of none, are two; a copy of a file is the same one."""
+    with SqliteLog.create(MEMORY) as one, SqliteLog.create(tmp_path / "a") as other:
+        assert one.identity != other.identity
+        kept = other.identity
+    shutil.copy(tmp_path / "a", tmp_path / "b")
+    with SqliteLog.open(tmp_path / "b") as copy:
+        assert copy.identity == kept
+
+
+def test_a_file_of_a_former_release_gets_an_identity_once(tmp_path: Path) -> None:
+    """A log that was made before logs had identities has one from its first opening on."""
+    with SqliteLog.create(tmp_path / "a"):
+        pass
+    with sqlite3.connect(tmp_path / "a") as file:
+        file.execute("DROP TABLE identity")
+    file.close()
+    with SqliteLog.open(tmp_path / "a") as first, SqliteLog.open(tmp_path / "a") as second:
+        assert (first.identity, bool(first.identity)) == (second.identity, True)

@@ -42,6 +42,7 @@ from kafka.errors import (
 from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
 from stream_ml.shell.kafka.changelog import MARKER, fold_changelog
+from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
@@ -133,6 +134,8 @@ class KafkaLog(Log):
         self._pending: list[FutureRecordMetadata] = []
         self._pending_bytes = 0
         self._failed: Counter[str] = Counter()
+        # Of each topic, what Kafka knows it by: made anew under its name, it has another.
+        self._ids: dict[str, str] = {}
         try:
             self._counts = self._described()
         except BaseException:
@@ -141,6 +144,11 @@ class KafkaLog(Log):
         self._partitions = _Partitions(
             cluster, {name: self._counts[name] for name in embedded() if name in self._counts}
         )
+
+    @property
+    def identity(self) -> str:
+        """Which log this is: the id of its registry, without which it would be another."""
+        return self._ids.get("registry", "")
 
     @property
     def partitions(self) -> Mapping[str, int]:
@@ -396,6 +404,11 @@ class KafkaLog(Log):
             found = self._admin.describe_topics(list(names))
         counts = {
             names[each["name"]]: len(each["partitions"]) for each in found if not each["error_code"]
+        }
+        self._ids |= {
+            names[each["name"]]: topic_id(str(each["topic_id"]))
+            for each in found
+            if not each["error_code"] and each.get("topic_id")
         }
         if not counts:
             raise UnknownTopic(

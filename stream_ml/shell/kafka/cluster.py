@@ -6,9 +6,11 @@ cluster, and access can be granted by prefix.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
+from uuid import UUID
 
-__all__ = ["Cluster", "Security"]
+__all__ = ["Cluster", "Security", "topic_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +77,12 @@ class Cluster:
     def transactional_id(self, stage: str, worker: str) -> str:
         """What a worker's producer is called; a new one of the same name fences the old one."""
         return f"{self.group(stage)}.{worker}"
+
+
+def topic_id(number: str) -> str:
+    """A topic's id, a UUID to client libraries, as Kafka's own tools write it.
+
+    >>> topic_id("00000000-0000-0000-0000-000000000001")
+    'AAAAAAAAAAAAAAAAAAAAAQ'
+    """
+    return urlsafe_b64encode(UUID(number).bytes).rstrip(b"=").decode()
