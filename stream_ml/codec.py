@@ -75,8 +75,8 @@ DEAD_LETTER_BYTES_MAX = 256 * 1024
 RECORD_BYTES_MAX = 1024 * 1024
 # A label waits in memory with its bytes, and with others of its id in one piece of state.
 LABEL_BYTES_MAX = 64 * 1024
-# With its label it must still fit the topic of examples.
-PREDICTION_BYTES_MAX = RECORD_BYTES_MAX - 16 * 1024
+# With its label, and the words for where that comes from, it must still fit the topic of examples.
+PREDICTION_BYTES_MAX = RECORD_BYTES_MAX - LABEL_BYTES_MAX
 # Kafka has no clusters beyond; who says more would fill memory with places that are none.
 PARTITIONS_MAX = 1_000_000
 
@@ -266,15 +266,20 @@ def encode_prediction(prediction: Prediction) -> bytes:
 
 
 def encode_example(
-    prediction_value: bytes, label: bool | str | float, label_ts: int, label_source: Source
+    prediction_value: bytes,
+    label: bool | str | float,
+    label_ts: int,
+    label_source: Source,
+    label_from: str | None = None,
 ) -> bytes:
     """The wire form of an example: the prediction's own bytes with the label put in at the end."""
-    return b'%s,"label":%s,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}}' % (
+    return b'%s,"label":%s,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}%s}' % (
         prediction_value[:-1],
         orjson.dumps(label),
         label_ts,
         label_source.partition,
         label_source.offset,
+        b"" if label_from is None else b',"label_from":' + orjson.dumps(label_from),
     )
 
 
@@ -299,7 +304,10 @@ def decode_example(value: bytes | None) -> Example:
     if type(label) not in _LABEL_TYPES:
         raise _malformed("$.label", "true, false, a string or a number", label)
     source = _source(members, "label_source")
-    return Example(prediction, label, _time(members, "label_ts"), source)
+    label_from = members.get("label_from")
+    if label_from is not None:
+        label_from = _SOURCE.check("label_from", label_from)
+    return Example(prediction, label, _time(members, "label_ts"), source, label_from)
 
 
 # What orjson gives for JSON's numbers is finite, so types say it all.

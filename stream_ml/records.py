@@ -136,12 +136,17 @@ class Prediction:
 
 @dataclass(slots=True)
 class Example:
-    """A prediction and the truth about it; `label_source` is the label's place on `labels`."""
+    """A prediction and the truth about it.
+
+    `label_source` is the label's place on `labels`; `label_from` is who knew it, as the label's own
+    member `source` says.
+    """
 
     prediction: Prediction
     label: LabelValue
     label_ts: int
     label_source: Source
+    label_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

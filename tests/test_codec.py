@@ -25,6 +25,7 @@ from stream_ml.codec import (
 from stream_ml.errors import BadRecord
 from stream_ml.records import (
     Event,
+    Example,
     Label,
     Prediction,
     Record,
@@ -235,21 +236,15 @@ def test_a_prediction_reads_back_as_it_was(prediction: Prediction) -> None:
     assert prediction == decode_prediction(encode_prediction(prediction))
 
 
-@given(predictions, st.booleans() | finite | text, st.integers(0, 2**53))
+@given(predictions, st.booleans() | finite | text, st.integers(0, 2**53), st.none() | text)
 def test_an_example_is_the_prediction_and_the_truth(
-    prediction: Prediction, label: Any, label_ts: int
+    prediction: Prediction, label: Any, label_ts: int, label_from: str | None
 ) -> None:
     """Joining adds the label to the prediction's own bytes and changes none of them."""
     value = encode_prediction(prediction)
-    example = encode_example(value, label, label_ts, Source(2, 7))
+    example = encode_example(value, label, label_ts, Source(2, 7), label_from)
 
-    decoded = decode_example(example)
-    assert (prediction, label, label_ts, Source(2, 7)) == (
-        decoded.prediction,
-        decoded.label,
-        decoded.label_ts,
-        decoded.label_source,
-    )
+    assert decode_example(example) == Example(prediction, label, label_ts, Source(2, 7), label_from)
     assert example.startswith(value[:-1])
 
 

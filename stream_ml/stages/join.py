@@ -466,13 +466,13 @@ class Join:
     ) -> None:
         self.counts["joined"] += 1
         source = Source(record.partition, record.offset)
-        value = encode_example(prediction_value, label.label, label.ts, source)
+        value = encode_example(prediction_value, label.label, label.ts, source, label.source)
         example = None
         if self._placement is None:
             # Decoded here, once, for learn and evaluate alike.
             known, prediction = self._decoded.pop(label.event_id, (None, None))
             if prediction is not None and known is prediction_value:
-                example = Example(prediction, label.label, label.ts, source)
+                example = Example(prediction, label.label, label.ts, source, label.source)
             else:
                 example = decode_example(value)
         outputs.append(Output("examples", label.event_id.encode(), value, example))

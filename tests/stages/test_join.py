@@ -9,18 +9,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_ml.codec import encode_prediction
+from stream_ml.codec import decode_example, encode_prediction
 from stream_ml.records import Prediction, Record, Source
 from stream_ml.stages.join import Join
 from tests.simulation.world import START_MS, pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import pytest
 
 HORIZON = pipeline.horizon_ms
 LATENESS = pipeline.lateness_ms
@@ -236,6 +235,53 @@ def test_each_refused_label_says_why() -> None:
 
     reasons = [output.memo.reason for output in outputs if output.topic == "dead-letters"]
     assert ["label_before_event", "duplicate_label", "late", "orphan"] == reasons
+
+
+@pytest.mark.parametrize("label_first", [False, True], ids=["prediction-first", "label-first"])
+@pytest.mark.parametrize("restarts", [False, True], ids=["going-on", "restarted"])
+@pytest.mark.parametrize("partitions", [None, 1], ids=["embedded", "cluster"])
+def test_an_example_says_who_knew_the_truth(
+    *, label_first: bool, restarts: bool, partitions: int | None
+) -> None:
+    """A label's `source` is in its example, whichever came first and wherever the worker died."""
+    label = _label("a", START_MS + 5, 0)
+    label.value = (label.value or b"")[:-1] + b',"source":"charge\\"back \xc3\xb8"}'
+    first, second = [label], [_prediction("a", START_MS, 0, 0)]
+    if not label_first:
+        first, second = second, first
+    join = Join(pipeline, 1, partitions)
+    assert [] == join.apply(first)
+    if restarts:
+        pieces = [(name, value) for name, value in join.dirty() if value is not None]
+        join = Join(pipeline, 1, partitions)
+        join.restore(pieces)
+
+    (example,) = join.apply(second)
+
+    assert 'charge"back \u00f8' == orjson.loads(example.value or b"")["label_from"]
+    decoded = decode_example(example.value)
+    assert 'charge"back \u00f8' == decoded.label_from
+    assert example.memo == (decoded if partitions is None else None)
+
+
+@given(st.integers(0, 2**32))
+def test_a_second_prediction_of_an_id_leaves_no_example(seed: int) -> None:
+    """An event given twice, under another key and in another partition, counts once, the first."""
+    rand = random.Random(seed)
+    predictions, labels = _world(rand)
+    again = rand.randrange(len(predictions))
+    # Soon after, as long as its id is known, and in its own partition's order.
+    at = rand.randrange(again + 1, min(again + 10, len(predictions)) + 1)
+    twin = orjson.loads(predictions[again].value or b"")
+    newest = max(orjson.loads(each.value or b"")["ts"] for each in predictions[:at])
+    second = _prediction(twin["event_id"], newest, 1 - twin["source"]["partition"], 0)
+    twice = [*predictions[:at], second, *predictions[at:]]
+    for offset, record in enumerate(twice):
+        record.offset = offset
+    join = Join(pipeline, EVENT_PARTITIONS)
+
+    assert _by_definition(predictions, labels) == _joined(join, _interleaved(rand, twice, labels))
+    assert 1 == join.counts["duplicate_prediction"]
 
 
 def pipeline_with_pending_max(pending_max: int) -> Any:
