@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import EventCodec, LabelCodec
 from stream_ml.errors import BadRecord, DeclarationError, Problem
 from stream_ml.evaluation.contest import Rules
-from stream_ml.features import FeatureSet, parse_duration
+from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
+from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.recipes import Recipe, Task
 from stream_ml.schema import FieldType, field_type
 
@@ -81,12 +82,12 @@ class When:
 
 
 def when(**equals: Any) -> When:
-    """Events whose fields have these values; a tuple means any of them.
+    """Events whose fields have these values; a tuple (a list, a set) means any of them.
 
     >>> when(kind="scheduled")
     When(equals={'kind': ('scheduled',)})
     """
-    return When({k: v if isinstance(v, tuple) else (v,) for k, v in equals.items()})
+    return When({name: any_of(wanted) for name, wanted in equals.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +268,17 @@ class Pipeline:
                 return False
         return True
 
+    def declared(self) -> dict[str, str]:
+        """All that matters of the declaration, as text by path: equal for equal declarations.
+
+        It is kept with the state that is made under it; see `differences`.
+
+        >>> from stream_ml.examples.cards import cards
+        >>> cards.declared()["events.key"]
+        'card'
+        """
+        return {path: text for path, text in _declared(self) if text is not None}
+
     @cached_property
     def _asks(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
         return () if self.predict is None else tuple(self.predict.equals.items())
@@ -276,6 +288,62 @@ def _task(label: FieldType) -> Task:
     # A label that may be null is no truth, so an optional kind is no task either.
     kinds: dict[str, TaskKind] = {"bool": "binary", "enum": "multiclass", "float": "regression"}
     return Task(kinds["" if label.optional else label.kind], label.categories)
+
+
+def _declared(p: Pipeline) -> Iterator[tuple[str, str | None]]:
+    """What matters by path; None where there is nothing to say."""
+    yield "name", p.name
+    for member in fields(p.events):
+        value = getattr(p.events, member.name)
+        if member.name == "fields":
+            for name, kind in p.schema.items():
+                yield f"events.fields.{name}", kind.declaration()
+        elif member.name in {"key", "time", "id"}:
+            yield f"events.{member.name}", value
+        else:
+            yield f"events.{member.name}", _length(value, counted=member.name == "breadth")
+    yield "predict", _condition(p.predict)
+    yield from p.feature_set.declared()
+    yield "label.type", p.label_codec.kind.declaration()
+    yield "label.horizon", duration_text(p.horizon_ms)
+    yield "label.fallback", repr(p.fallback)
+    for name in sorted(p.recipes):
+        yield f"models.{name}", p.recipes[name].description
+    yield "champion", p.champion
+    for member in fields(p.promotion):
+        yield f"promotion.{member.name}", _promotion_text(p, member.name)
+    for name in ("pending_max", "window_events_max", "keep"):
+        yield name, str(getattr(p, name))
+    yield "river", RIVER_VERSION
+
+
+def _length(value: Any, *, counted: bool) -> str:
+    """A duration, or a number of things, however it was written."""
+    if counted or value == 0:
+        return str(value)
+    return duration_text(parse_duration(value))
+
+
+def _condition(condition: When | None) -> str:
+    if condition is None:
+        return "every event"
+    named = {name: sorted(values, key=repr) for name, values in condition.equals.items()}
+    return ", ".join(
+        f"{name}={'|'.join(map(repr, values))}" for name, values in sorted(named.items())
+    )
+
+
+def _promotion_text(p: Pipeline, name: str) -> str:
+    value = getattr(p.promotion, name)
+    if name in {"refresh", "block"}:
+        return f"{value} examples" if isinstance(value, int) else _length(value, counted=False)
+    if name == "guard_block":
+        return duration_text(p.rules.guard_block_ms)
+    if name == "maturity":
+        return _length(p.rules.maturity_ms, counted=False)
+    if name == "rollback_loss":
+        return repr(None if p.rules.rollback_loss is None else float(p.rules.rollback_loss))
+    return repr(float(value)) if name in {"alpha", "gain_min", "divergence"} else str(value)
 
 
 def _is_name(given: Any) -> bool:

@@ -50,6 +50,20 @@ class FieldType:
         text = f"one of {', '.join(self.categories)}" if self.kind == "enum" else self.kind
         return f"{text} or null" if self.optional else text
 
+    def declaration(self) -> str:
+        """How one declares it, as text that is equal for equal types.
+
+        >>> Optional(Enum("red", "green")).declaration()
+        "Optional(Enum('red', 'green'))"
+        """
+        inner = (
+            f"Enum({', '.join(map(repr, self.categories))})" if self.kind == "enum" else self.kind
+        )
+        if not self.optional:
+            return inner
+        default = "" if self.default is None else f", default={self.default!r}"
+        return f"Optional({inner}{default})"
+
     def check(self, name: str, value: Any) -> Any:
         """The value as features see it.
 

@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "signing": {"errors"},
     "codec": {"errors", "records", "schema", "signing"},
     "topics": {"errors"},
+    "differences": {"errors"},
     "features": {"errors", "records", "schema"},
     "models": {"errors", "records", "signing"},
     "evaluation": {"errors", "records"},

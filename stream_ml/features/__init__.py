@@ -34,7 +34,7 @@ from stream_ml.features.transforms import (
     ratio,
     weekday,
 )
-from stream_ml.features.windows import Window, window
+from stream_ml.features.windows import Window, any_of, window
 
 __all__ = [
     "WINDOW_EVENTS_MAX",
@@ -44,6 +44,7 @@ __all__ = [
     "FeatureState",
     "Scalar",
     "Window",
+    "any_of",
     "clip",
     "difference",
     "duration_text",

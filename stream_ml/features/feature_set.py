@@ -28,14 +28,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.errors import DeclarationError, Problem, UsageError
-from stream_ml.features.transforms import Columns, Feature, Scalar
+from stream_ml.features.aggregates import Aggregate
+from stream_ml.features.fingerprint import fingerprint
+from stream_ml.features.transforms import Columns, Feature, FunctionFeature, Scalar
 from stream_ml.features.windows import Buffer, Series, WindowFeature
 from stream_ml.schema import FieldType, brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from stream_ml.features.aggregates import Aggregate
     from stream_ml.records import Event
 
 __all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
@@ -96,6 +97,7 @@ class FeatureSet:
         self.known = frozenset(self.names)
         described = [[feature.columns(schema), feature.describe()] for feature in features]
         self.hash = hashlib.sha256(orjson.dumps(described)).hexdigest()
+        self._features = tuple(features)
         windows = [found for feature in features for found in _windows_in(feature)]
         self.horizon_ms = max((found.duration_ms for found in windows), default=0)
         self.scopes = self._compile_scopes(windows)
@@ -140,6 +142,24 @@ class FeatureSet:
                 else:
                     taken[name] = where
         return problems
+
+    def declared(self) -> Iterator[tuple[str, str]]:
+        """What is computed, as text by path: equal for equal declarations, in every process."""
+        yield "features", ", ".join(self.names)
+        taken: dict[str, int] = {}
+        for feature in self._features:
+            number = taken[feature.name] = taken.get(feature.name, 0) + 1
+            name = feature.name if number == 1 else f"{feature.name} ({number})"
+            described = [feature.columns(self.schema), feature.describe()]
+            yield f"features.{name}", orjson.dumps(described).decode()
+            code = [fingerprint(each) for each in _code_in(feature)]
+            if code:
+                yield f"code.{name}", " ".join(code)
+        yield "windows", " ".join(sorted(self.series_ids()))
+
+    def series_ids(self) -> list[str]:
+        """What the pieces of its state are named by."""
+        return [series.id for scope in self.scopes for series in scope.series]
 
     def new_state(self) -> FeatureState:
         """The state before any event."""
@@ -244,6 +264,20 @@ def _windows_in(feature: Feature) -> Iterator[WindowFeature]:
     elif isinstance(feature, Scalar):
         for source in feature.inputs:
             yield from _windows_in(source)
+
+
+def _code_in(feature: Feature) -> Iterator[Any]:
+    """The users' own functions and aggregates in a feature."""
+    if isinstance(feature, WindowFeature):
+        if feature.kind.__module__ != Aggregate.__module__:
+            yield feature.kind
+        if isinstance(feature.source, Feature):
+            yield from _code_in(feature.source)
+    elif isinstance(feature, FunctionFeature):
+        yield feature.function
+    elif isinstance(feature, Scalar):
+        for source in feature.inputs:
+            yield from _code_in(source)
 
 
 def _functions_in(feature: Feature) -> Iterator[Scalar]:

@@ -76,7 +76,7 @@ from stream_ml.schema import FieldType, brief
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Buffer", "Series", "Window", "WindowFeature", "window"]
+__all__ = ["Buffer", "Series", "Window", "WindowFeature", "any_of", "window"]
 
 # Reclaiming the room of dropped events moves what remains: not worth it for fewer.
 RECLAIM_MIN = 64
@@ -167,12 +167,15 @@ class Window:
             kind=kind,
             source=Raw(str(x)) if plain else as_scalar(x),
             arguments=arguments,
-            filters=tuple((name, _any_of(wanted)) for name, wanted in sorted(filters.items())),
+            filters=tuple((name, any_of(wanted)) for name, wanted in sorted(filters.items())),
             fill=fill,
         )
 
 
-def _any_of(wanted: Any) -> tuple[Any, ...]:
+def any_of(wanted: Any) -> tuple[Any, ...]:
+    """The values that are looked for, in an order that is the same in every process."""
+    if isinstance(wanted, set | frozenset):
+        return tuple(sorted(wanted, key=repr))
     return tuple(wanted) if isinstance(wanted, tuple | list) else (wanted,)
 
 

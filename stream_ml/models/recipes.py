@@ -230,7 +230,10 @@ def _parameters(part: Any) -> list[str]:
     """What the part was made with, in the order of its constructor."""
     given: list[str] = []
     for name, parameter in inspect.signature(type(part)).parameters.items():
-        value = vars(part).get(name, parameter.empty) if hasattr(part, "__dict__") else None
+        # Some of river's parameters are properties (a tree's `leaf_prediction`).
+        value = getattr(part, name, parameter.empty)
+        if inspect.ismethod(value):
+            value = parameter.empty
         if parameter.kind is parameter.VAR_POSITIONAL:
             values = list(map(describe, value)) if isinstance(value, list | tuple | set) else []
             given += sorted(values) if isinstance(value, set) else values

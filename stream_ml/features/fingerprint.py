@@ -1,0 +1,52 @@
+"""What tells one user's function from another: a digest of its compiled code.
+
+The same for the same source in every process of one release of Python, wherever its file lies. It
+says that code is another, never that it is the same: what a function calls is not looked into.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from types import CodeType
+from typing import Any
+
+__all__ = ["fingerprint"]
+
+
+def fingerprint(code: Any) -> str:
+    """A digest of a function, or of all methods of a class.
+
+    >>> fingerprint(lambda x: x + 1) == fingerprint(lambda x: x + 1)
+    True
+    >>> fingerprint(lambda x: x + 1) == fingerprint(lambda x: x + 2)
+    False
+    """
+    return hashlib.sha256(_text(code).encode()).hexdigest()[:16]
+
+
+def _text(part: Any) -> str:  # noqa: PLR0911 - one line for each kind of thing
+    if isinstance(part, functools.partial):
+        return repr((_text(part.func), list(map(_text, part.args)), _named(part.keywords)))
+    if isinstance(part, type):
+        methods = {name: each for name, each in vars(part).items() if hasattr(each, "__code__")}
+        return repr((part.__qualname__, _named(methods)))
+    if isinstance(part, CodeType):
+        return repr((part.co_code, part.co_names, [_text(each) for each in part.co_consts]))
+    if isinstance(part, frozenset | set):
+        return repr(sorted(map(_text, part)))
+    if isinstance(part, tuple | list):
+        return repr([_text(each) for each in part])
+    if (code := getattr(part, "__code__", None)) is not None:
+        defaults = (getattr(part, "__defaults__", None), getattr(part, "__kwdefaults__", None))
+        return repr((_text(code), [_text(each) for each in defaults]))
+    if part is None or isinstance(part, bool | int | float | complex | str | bytes):
+        return repr(part)
+    if isinstance(part, dict):
+        return repr(_named(part))
+    # A text of any other object may hold where it lies in memory.
+    return getattr(part, "__qualname__", type(part).__qualname__)
+
+
+def _named(parts: dict[Any, Any]) -> list[tuple[str, str]]:
+    return sorted((str(name), _text(part)) for name, part in parts.items())

@@ -1,0 +1,270 @@
+"""What may be changed in a declaration that has state, and what is refused with the way out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from river import linear_model, naive_bayes, optim, preprocessing, tree
+
+import stream_ml as sml
+from stream_ml.differences import RULES, agreed, differences
+from stream_ml.errors import UsageError
+from stream_ml.pipeline import Pipeline
+from tests.shop import declare, shop
+
+
+def scaled(rate: float) -> Any:
+    """A logistic regression that learns at this rate."""
+    return preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(rate))
+
+
+def events(**changes: Any) -> dict[str, Any]:
+    """The shop's events, with changes."""
+    return {"events": replace(shop.events, **changes)}
+
+
+def fielded(**changes: Any) -> dict[str, Any]:
+    """The shop's events, with other fields; None takes one out."""
+    given = {**shop.events.fields, **changes}
+    return events(fields={name: kind for name, kind in given.items() if kind is not None})
+
+
+def promotion(**changes: Any) -> dict[str, Any]:
+    """The shop's way of renewing models, with changes."""
+    return {"promotion": replace(shop.promotion, **changes)}
+
+
+def lines(**changes: Any) -> dict[str, Any]:
+    """The shop's lines, with changes; None takes one out."""
+    given = {**shop.models, **changes}
+    return {"models": {name: model for name, model in given.items() if model is not None}}
+
+
+def featured(*features: Any) -> dict[str, Any]:
+    """The shop's features, with others behind them."""
+    return {"features": [*shop.features, *features]}
+
+
+def doubled(amount: float) -> float:
+    """A user's function."""
+    return 2 * amount
+
+
+def tripled(amount: float) -> float:
+    """Another."""
+    return 3 * amount
+
+
+Change = tuple[dict[str, Any], dict[str, Any], list[tuple[str, bool]]]
+# What was declared and what is now, beside the shop; what differs, and whether it is taken up.
+CHANGES: list[Change] = [
+    ({}, {"name": "other"}, [("name", False)]),
+    ({}, events(key="note_id"), [("events.key", False)]),
+    ({}, events(time="at"), [("events.time", True)]),
+    ({}, events(id="number"), [("events.id", False)]),
+    ({}, events(lateness="30s"), [("events.lateness", False)]),
+    ({}, events(skew="6m"), [("events.skew", False)]),
+    ({}, fielded(colour=sml.Optional[str]), [("events.fields.colour", True)]),
+    ({}, fielded(note=None), [("events.fields.note", True)]),
+    ({}, fielded(kind=sml.Enum("visit", "order", "gift")), [("events.fields.kind", True)]),
+    ({}, fielded(kind=sml.Enum("order", "visit")), [("events.fields.kind", False)]),
+    ({}, fielded(note=sml.Optional[int]), [("events.fields.note", False)]),
+    ({}, fielded(note=sml.Optional(str, default="x")), [("events.fields.note", False)]),
+    ({}, fielded(note=str), [("events.fields.note", False)]),
+    (fielded(note=str), {}, [("events.fields.note", True)]),
+    ({}, {"predict": sml.when(kind="order")}, [("predict", True)]),
+    ({}, {"predict": None}, [("predict", True)]),
+    ({}, {"predict": sml.when(kind=("order", "visit"))}, [("predict", True)]),
+    ({}, featured(sml.hour_of_day()), [("features.hour_of_day", False)]),
+    ({}, {"features": list(shop.features)[:2]}, [("features.mean(amount) 30s", False)]),
+    ({}, {"features": list(shop.features)[::-1]}, [("features", False)]),
+    (
+        featured(sml.function(doubled, "amount", name="f")),
+        featured(sml.function(doubled, "amount", name="f", version=2)),
+        [("features.f", False)],
+    ),
+    (
+        featured(sml.function(doubled, "amount", name="f")),
+        featured(sml.function(tripled, "amount", name="f")),
+        [("code.f", True)],
+    ),
+    (
+        featured(sml.window("1h").sum(sml.function(doubled, "amount", name="f"))),
+        featured(sml.window("1h").sum(sml.function(tripled, "amount", name="f"))),
+        [("code.sum(f) 1h", True)],
+    ),
+    (
+        {},
+        {"label": replace(shop.label, type=sml.Enum("a", "b"))} | lines(logistic=scaled(1)),
+        [("label.type", False), ("label.fallback", True), ("models.logistic", False)],
+    ),
+    (
+        {},
+        {"label": replace(shop.label, horizon="50s")},
+        [("label.horizon", False), ("promotion.maturity", False)],
+    ),
+    ({}, {"label": replace(shop.label, fallback=0.1)}, [("label.fallback", True)]),
+    ({}, lines(logistic=scaled(0.5)), [("models.logistic", False)]),
+    ({}, lines(bayes=scaled(0.5)), [("models.bayes", False)]),
+    ({}, lines(tree=tree.HoeffdingTreeClassifier()), [("models.tree", True)]),
+    ({}, lines(bayes=None), [("models.bayes", True)]),
+    (
+        lines(tree=tree.HoeffdingTreeClassifier()),
+        lines(tree=tree.HoeffdingTreeClassifier(leaf_prediction="mc")),
+        [("models.tree", False)],
+    ),
+    ({}, {"champion": "bayes"}, [("champion", True)]),
+    ({}, promotion(mode="manual"), [("promotion.mode", True)]),
+    ({}, promotion(refresh="1d"), [("promotion.refresh", True)]),
+    ({}, promotion(block=50), [("promotion.block", False)]),
+    ({}, promotion(alpha=0.01), [("promotion.alpha", True)]),
+    ({}, promotion(slots=4), [("promotion.slots", True)]),
+    ({}, promotion(gain_min=0.1), [("promotion.gain_min", True)]),
+    ({}, promotion(block_pairs_min=9), [("promotion.block_pairs_min", True)]),
+    ({}, promotion(maturity="1h"), [("promotion.maturity", False)]),
+    ({}, promotion(rollback_loss=0.5), [("promotion.rollback_loss", True)]),
+    ({}, promotion(guard_block="2d"), [("promotion.guard_block", False)]),
+    ({}, promotion(divergence=1.0), [("promotion.divergence", True)]),
+    ({}, promotion(first=40), [("promotion.first", True)]),
+    ({}, {"pending_max": 5}, [("pending_max", True)]),
+    ({}, {"window_events_max": 200_000}, [("window_events_max", True)]),
+    ({}, {"window_events_max": 9}, [("window_events_max", False)]),
+    ({}, {"keep": 3}, [("keep", True)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "expected"), CHANGES, ids=[", ".join(p for p, _ in e) for _, _, e in CHANGES]
+)
+def test_whatever_is_changed_is_known_by_its_path(
+    was: dict[str, Any], now: dict[str, Any], expected: list[tuple[str, bool]]
+) -> None:
+    """Each part that can be changed is named, and is either taken up or refused."""
+    found = differences(declare(**was).declared(), declare(**now).declared())
+
+    assert expected == [(each.path, each.taken) for each in found]
+
+
+def test_each_part_of_a_declaration_is_changed_above() -> None:
+    """A member that is added to the declaration cannot be left out of the comparison."""
+    changed = {path for _, _, expected in CHANGES for path, _ in expected}
+    members = {
+        "Events": {f"events.{each.name}" for each in fields(sml.Events)} - {"events.fields"},
+        "Label": {f"label.{each.name}" for each in fields(sml.Label)},
+        "Promotion": {f"promotion.{each.name}" for each in fields(sml.Promotion)},
+        "Pipeline": {each.name for each in fields(Pipeline)}
+        - {"events", "label", "promotion", "models"},
+    }
+
+    assert {name: set() for name in members} == {k: v - changed for k, v in members.items()}
+
+
+def test_what_was_declared_alike_is_no_difference() -> None:
+    """Other words for the same (a list, a duration in milliseconds, other order) are equal."""
+    same = declare(
+        events=replace(shop.events, lateness=20_000, skew="300s"),
+        predict=sml.when(kind=["visit"]),
+        label=replace(shop.label, horizon=40_000, fallback=0.5),
+        models=dict(reversed(shop.models.items())),
+    )
+
+    assert [] == differences(shop.declared(), same.declared())
+
+
+def test_a_path_that_only_another_release_knows_is_no_difference() -> None:
+    """After an upgrade nothing is refused for what could not be declared before."""
+    declared = shop.declared()
+    former = {path: text for path, text in declared.items() if path != "events.skew"}
+
+    assert [] == differences(former, declared)
+    assert [] == differences(declared | {"events.colour": "red"}, declared)
+    assert [] == differences({}, declared)
+
+
+def test_all_that_is_refused_is_said_at_once_with_the_way_out() -> None:
+    """One message has every part: what the log was made with, what is declared, and what to do."""
+    now = declare(**events(key="other"), champion="bayes", **lines(bayes=scaled(0.5)))
+
+    with pytest.raises(UsageError) as raised:
+        agreed(shop.declared(), now.declared(), "the log shop.sqlite", "begin anew elsewhere")
+
+    first, key, model, last = str(raised.value).splitlines()
+    assert "the log shop.sqlite was made under another declaration, in 2 parts:" == first
+    assert (
+        "  events.key: expected shop, given other; windows are kept, and partitions chosen, by key"
+    ) == key
+    assert model.startswith("  models.bayes: expected naive_bayes.GaussianNB(), given preproc")
+    assert model.endswith("its learner is of that recipe; declare the other one under another name")
+    assert "Declare it as it was, or begin anew elsewhere." == last
+
+
+def test_what_is_taken_up_is_told() -> None:
+    """Nothing is taken up in silence."""
+    told = agreed(shop.declared(), declare(keep=3).declared(), "the log", "begin anew")
+
+    assert ["keep: was 20, is 3; it holds from the next refresh on"] == told
+
+
+def test_of_long_texts_the_part_that_differs_is_shown() -> None:
+    """Whoever changed one of twenty parameters sees that one."""
+    was = declare(**lines(tree=tree.HoeffdingTreeClassifier()))
+    now = declare(**lines(tree=tree.HoeffdingTreeClassifier(merit_preprune=False)))
+
+    [difference] = differences(was.declared(), now.declared())
+
+    assert "merit_preprune=True)" in str(difference)
+    assert "merit_preprune=False)" in str(difference)
+    assert len(str(difference)) < 600
+
+
+def test_a_declaration_is_the_same_text_in_every_process() -> None:
+    """No order of a set and no address in memory is in it."""
+    code = (
+        "import tests.test_differences as t; "
+        "print(sorted(t.declare(**t.CHANGES[20][0], **t.lines(t=t.tree.HoeffdingTreeClassifier("
+        "nominal_attributes=['b', 'a', 'c'])), predict=t.sml.when(kind=('order', 'visit')))"
+        ".declared().items()))"
+    )
+    printed = {
+        subprocess.run(  # noqa: S603 - our own interpreter and words
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+        ).stdout
+        for seed in ("1", "2")
+    }
+
+    assert 1 == len(printed)
+    assert "code.f" in printed.pop()
+
+
+def test_every_rule_says_why() -> None:
+    """No part of a declaration is refused or taken up without a word."""
+    assert [] == [pattern for pattern, rule in RULES if not rule.why]
+
+
+def test_recipes_differ_in_every_parameter() -> None:
+    """What one declares of an estimator is in its description, property or not."""
+    default = naive_bayes.GaussianNB()
+    recipes = [
+        shop,
+        *(
+            declare(**lines(tree=tree.HoeffdingTreeClassifier(**given)))
+            for given in (
+                {},
+                {"max_size": 50.0},
+                {"leaf_prediction": "nb"},
+                {"split_criterion": "gini"},
+            )
+        ),
+        declare(**lines(tree=default)),
+    ]
+
+    texts = [recipe.declared().get("models.tree") for recipe in recipes]
+    assert len(set(texts)) == len(texts)
