@@ -109,6 +109,11 @@ class Contest:
         self._guarded_from = None
 
     @property
+    def lines(self) -> list[str]:
+        """The challengers that evidence is gathered for."""
+        return list(self._evidence)
+
+    @property
     def watching(self) -> bool:
         """Whether a predecessor is still needed."""
         return self._guard is not None

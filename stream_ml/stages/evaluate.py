@@ -240,7 +240,9 @@ class Evaluate:
     def _lives(self, line: str) -> bool:
         """Whether a line can go on as champion: declared, and not behind the other lines."""
         behind = any(line not in lines for lines in self._waiting.values())
-        return line in self._pipeline.recipes and line not in self._stale and not behind
+        # What shadows may still be of a line of that name that was taken out meanwhile.
+        known = line in self._pipeline.recipes and line in self._contest.lines
+        return known and line not in self._stale and not behind
 
     def _guard_rolls_back(self, harm: Harm, serving: ServingSet, outputs: list[Output]) -> None:
         reason = f"guard: {serving.champion.model} {harm.reason}"
@@ -647,6 +649,10 @@ class Evaluate:
             self._waiting.setdefault(version, {})[name] = _Arrival(ref, arrival["flaw"])
         self._stale, self._newest = set(rest["stale"]), rest["newest"]
         self._contest.load(rest["contest"])
+        # What spoke for a line that is declared no more must not speak for another of its name.
+        self._contest.renew(
+            [each for each in self._contest.lines if each in self._pipeline.recipes]
+        )
         self._paused, self._frozen = rest["paused"], rest["frozen"]
         self._announced = rest["announced"]
         self._answered, self._previous = rest["answered"], rest["previous"]

@@ -243,7 +243,8 @@ class Join:
             self._predictions[event_id] = (ts, record.value)
             self._changes.grown(f"p{event_id}", new=True)
             heapq.heappush(self._prediction_times, (ts, event_id))
-        if self._waiting_predictions() > self._pipeline.pending_max and not self._replaying:
+        # Many at once only where fewer may wait than could before.
+        while self._waiting_predictions() > self._pipeline.pending_max and not self._replaying:
             self._drop_oldest_prediction(outputs)
 
     def _advance(self, source: int, ts: int, outputs: list[Output]) -> None:

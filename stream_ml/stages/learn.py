@@ -88,6 +88,13 @@ class RefreshClock:
         self.period = max(self.period, period)
         return warm or passed
 
+    def load(self, state: list[Any], watermark: int) -> None:
+        """Take up a dumped state; the cadence may be another than it was then."""
+        self.warm_up, self.warmed_at, self.period = state
+        if self.period >= 0 and self._refresh_ms is not None:
+            # As it was where the cadence is the same: the watermark never goes back.
+            self.period = watermark // self._refresh_ms
+
     def _warms_up(self, n: int, watermark: int) -> bool:
         if self.warmed_at < 0:
             self.warmed_at = watermark
@@ -166,6 +173,8 @@ class Learn:
         self._since_checkpoint = 0
         # Why lines were quarantined where nothing can be written: said with the next outputs.
         self._unsaid: list[tuple[str, str]] = []
+        # Lines that are declared no more, whose learners are still to be dropped from the state.
+        self._gone: list[str] = []
         self._must_checkpoint = False
 
     def start(self) -> list[Output]:
@@ -318,7 +327,9 @@ class Learn:
                 for name, line in self._lines.items()
             },
         }
-        return [("", orjson.dumps(keyless)), *learners]
+        gone: list[Piece] = [(f"l{name}", None) for name in self._gone]
+        self._gone = []
+        return [("", orjson.dumps(keyless)), *learners, *gone]
 
     def _sealed(self, name: str, line: _Line) -> bytes | None:
         if line.quarantined:
@@ -343,8 +354,10 @@ class Learn:
         self._offsets = tuple(keyless["offsets"])
         self._golden.extend(keyless["golden"])
         self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
-        self._clock.warm_up, self._clock.warmed_at, self._clock.period = keyless["clock"]
+        self._clock.load(keyless["clock"], self._watermark.ms)
         self._unsaid = [(name, why) for name, why in keyless["unsaid"]]
+        # One that is declared again later starts anew.
+        self._gone = [name for name in keyless["lines"] if name not in self._lines]
         for name, line in self._lines.items():
             if name not in keyless["lines"]:
                 continue  # declared since: it starts now, and has only what is still to come
