@@ -36,7 +36,14 @@ from stream_ml.records import (
     Shadow,
     Source,
 )
-from stream_ml.schema import INTEGER_MAX, TEXT_LENGTH_MAX, FieldType, brief
+from stream_ml.schema import (
+    BRIEF_LENGTH_MAX,
+    FLOAT_NEAR,
+    INTEGER_MAX,
+    TEXT_LENGTH_MAX,
+    FieldType,
+    brief,
+)
 from stream_ml.signing import seal, unseal
 
 if TYPE_CHECKING:
@@ -110,18 +117,60 @@ class EventCodec:
         key = _identifier(members, self.key)
         fields: dict[str, Any] = {}
         for name, kind, check in self._fields:
-            # What is absent, null or wrong goes the long way.
-            value = check(members.get(name))
-            fields[name] = _field(members, name, kind) if value is None else value
+            # What is absent, null, wrong or very large goes the long way.
+            checked = check(members.get(name))
+            fields[name] = _field(value, members, name, kind) if checked is None else checked
         return Event(event_id, ts, key, fields)
 
 
-def _field(members: dict[str, Any], name: str, kind: FieldType) -> Any:
+def _field(text: bytes | None, members: dict[str, Any], name: str, kind: FieldType) -> Any:
     if name in members:
-        return kind.check(name, members[name])
+        return _checked(text, members, name, kind)
     if kind.optional:
         return kind.default
     raise BadRecord("missing_field", f"$.{name}", f"expected {kind}, given nothing")
+
+
+def _checked(text: bytes | None, members: dict[str, Any], name: str, kind: FieldType) -> Any:
+    """The member as its type has it; it was read from `text`.
+
+    orjson gives integers past 64 bits as floats, rounded: the text tells them apart.
+
+    Raises:
+        BadRecord: it is not of this type, or an integer past what any reader may be trusted with.
+    """
+    value = members[name]
+    if type(value) is float and abs(value) >= FLOAT_NEAR and kind.kind in {"int", "float"}:
+        written = _literals(text or b"").get(name, b"")
+        if written.removeprefix(b"-").isdigit():
+            given = f"the integer {written[:BRIEF_LENGTH_MAX].decode()}"
+            raise BadRecord(
+                "out_of_range", f"$.{name}", f"expected {kind} within ±2^53, given {given}"
+            )
+    return kind.check(name, value)
+
+
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
+
+
+def _literals(text: bytes) -> dict[str, bytes]:
+    """Numbers and words among the members of a JSON object, as they are written."""
+    found: dict[str, bytes] = {}
+    depth, name, colon = 0, b"", False
+    for token in _TOKEN.findall(text):
+        if token in {b"{", b"["}:
+            depth += 1
+        elif token in {b"}", b"]"}:
+            depth -= 1
+        elif depth > 1:
+            continue
+        elif token in {b":", b","}:
+            colon = token == b":"
+        elif not colon:
+            name = token
+        elif not token.startswith(b'"'):
+            found[orjson.loads(name)] = token
+    return found
 
 
 class LabelCodec:
@@ -141,7 +190,7 @@ class LabelCodec:
         ts = _time(members, "ts")
         if "label" not in members:
             raise BadRecord("missing_field", "$.label", f"expected {self.kind}, given nothing")
-        label = self.kind.check("label", members["label"])
+        label = _checked(value, members, "label", self.kind)
         source = members.get("source")
         if source is not None:
             source = _SOURCE.check("source", source)

@@ -21,7 +21,7 @@ from stream_ml.errors import BadRecord
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Enum", "FieldType", "Optional", "brief", "field_type"]
+__all__ = ["BRIEF_LENGTH_MAX", "FLOAT_NEAR", "Enum", "FieldType", "Optional", "brief", "field_type"]
 
 Kind = Literal["float", "int", "str", "bool", "enum"]
 
@@ -30,6 +30,9 @@ Kind = Literal["float", "int", "str", "bool", "enum"]
 TEXT_LENGTH_MAX = 4096
 # Past 2**53 a JSON number no longer survives a reader that decodes to doubles (RFC 8259, 6).
 INTEGER_MAX = 2**53
+# From here on a parser that knows 64 bits gives a float for an integer: a float this large may have
+# been either, which its text alone tells.
+FLOAT_NEAR = 2.0**63
 # No measurement is larger, and what windows and models square, twice over, must stay finite
 # (measured: with 1e50 a tree gives up, and its line with it).
 NUMBER_MAX = 1e30
@@ -80,8 +83,12 @@ class FieldType:
         return checked
 
     def checker(self) -> Callable[[Any], Any]:
-        """What gives a value as features see it, or None where it is null or not of this type."""
-        return partial(_CHECKS[self.kind], self.categories)
+        """What gives a value as features see it, or None where that takes a closer look.
+
+        A value is looked at closer where it is null, not of this type, or a float so large that
+        it may have been written as an integer.
+        """
+        return partial(_near if self.kind == "float" else _CHECKS[self.kind], self.categories)
 
     def _refused(self, name: str, value: Any) -> BadRecord:
         expected, reason = str(self), "wrong_type"
@@ -103,6 +110,12 @@ def _float(_: tuple[str, ...], value: Any) -> float | None:
     if type(value) is int and -INTEGER_MAX <= value <= INTEGER_MAX:
         return float(value)
     return None
+
+
+def _near(_: tuple[str, ...], value: Any) -> float | None:
+    if type(value) is float:
+        return value if -FLOAT_NEAR < value < FLOAT_NEAR else None
+    return _float(_, value)
 
 
 def _int(_: tuple[str, ...], value: Any) -> int | None:

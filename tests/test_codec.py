@@ -182,6 +182,86 @@ def test_what_is_given_once_is_never_taken_for_twice(more: Any) -> None:
     assert "e1" == events.decode(json.dumps(orjson.loads(value), indent=1).encode()).event_id
 
 
+NUMBERS = EventCodec(
+    {
+        "x": field_type(float),
+        "maybe": sml.Optional[float],
+        "count": field_type(int),
+        "many": sml.Optional[int],
+    },
+    event_id="event_id",
+    time="ts",
+    key="shop",
+)
+
+
+@given(
+    st.sampled_from(["x", "maybe", "count", "many", "ts"]),
+    st.integers(2**53 + 1, 2**53 + 9) | st.integers(2**63 - 3, 2**66) | st.integers(10**20, 10**30),
+    st.sampled_from([1, -1]),
+    st.booleans(),
+)
+def test_integers_past_2_to_the_53_are_refused_wherever_a_number_is(
+    name: str, number: int, sign: int, compact: bool
+) -> None:
+    """No integer is rounded in silence, though a parser hands it on as a float."""
+    members = {"event_id": "e", "ts": 1, "shop": "s", "x": 0.5, "count": 1} | {name: sign * number}
+    value = json.dumps(members, separators=(",", ":") if compact else None).encode()
+
+    with pytest.raises(BadRecord) as refused:
+        NUMBERS.decode(value)
+
+    reason = "wrong_type" if name == "ts" else "out_of_range"
+    assert (reason, f"$.{name}") == (refused.value.reason, refused.value.path)
+
+
+@given(st.integers(2**53 + 1, 10**30), st.sampled_from([1, -1]))
+def test_a_label_that_is_an_integer_past_2_to_the_53_is_refused(number: int, sign: int) -> None:
+    """What is learned from is what was sent, or nothing."""
+    value = b'{"event_id":"e","ts":1,"label":%d}' % (sign * number)
+
+    with pytest.raises(BadRecord) as refused:
+        LabelCodec(field_type(float)).decode(value)
+
+    assert ("out_of_range", "$.label") == (refused.value.reason, refused.value.path)
+
+
+@given(st.floats(2.0**53, 1e30), st.sampled_from([1.0, -1.0]))
+def test_large_floats_are_taken_as_they_are(number: float, sign: float) -> None:
+    """A number with a point or an exponent was no integer: within the bounds it is taken."""
+    written = repr(sign * number)
+    value = b'{"event_id":"e","ts":1,"shop":"s","count":1,"x":%s}' % written.encode()
+
+    assert sign * number == NUMBERS.decode(value).fields["x"]
+    label = b'{"event_id":"e","ts":1,"label":%s}' % written.encode()
+    assert sign * number == LabelCodec(field_type(float)).decode(label).label
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b'"y":100000000000000000000',
+        b'"y":{"x":100000000000000000000}',
+        b'"y":[{"x":100000000000000000000},"x",{"x":[1]}]',
+        b'"y":"\\"x\\":100000000000000000000"',
+    ],
+)
+def test_integers_elsewhere_do_not_make_a_large_float_one(more: bytes) -> None:
+    """Members that are not declared are passed over, whatever they hold."""
+    value = b'{%s,"event_id":"e","ts":1,"shop":"s","count":1,"\\u0078":1e20}' % more
+
+    assert 1e20 == NUMBERS.decode(value).fields["x"]
+
+
+def test_a_number_beyond_floats_is_refused() -> None:
+    """Neither digits without end nor an exponent make infinity."""
+    for number in (b"1e400", b"-1e400", b"1" * 400):
+        value = b'{"event_id":"e","ts":1,"shop":"s","count":1,"x":%s}' % number
+        with pytest.raises(BadRecord) as refused:
+            NUMBERS.decode(value)
+        assert "out_of_range" == refused.value.reason
+
+
 def test_labels_have_a_type_too() -> None:
     """A label is of the declared type, and never null."""
     labels = LabelCodec(field_type(bool))

@@ -197,7 +197,33 @@ def _encoded(members: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(dict(members))
     except TypeError as error:
+        for name, value in members.items():
+            _refuse_unwritable(name, value)
         raise BadRecord("not_json", "$", f"expected what JSON can hold: {error}") from None
+
+
+def _refuse_unwritable(name: Any, value: Any) -> None:
+    """Name the member that JSON cannot hold.
+
+    Raises:
+        BadRecord: it is this one.
+    """
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        kind = type(value)
+        given = (
+            f"{kind.__module__.removeprefix('builtins')} {kind.__qualname__} {value!r:.40}".strip()
+        )
+        if isinstance(value, int):
+            raise BadRecord(
+                "out_of_range", f"$.{name}", f"expected a number within ±2^53, given {given}"
+            ) from None
+        raise BadRecord(
+            "wrong_type",
+            f"$.{name}",
+            f"expected what JSON can hold, such as a float, int, bool or str, given {given}",
+        ) from None
 
 
 def read_on(

@@ -6,6 +6,7 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 import pytest
 from cli_toy import START_MS, TOY, outputs, stream, toy, write_lines
@@ -175,8 +176,12 @@ def test_stopped_half_way(tmp_path: Path, log: SqliteLog) -> None:
     [
         ({"event_id": "e", "ts": 1, "user": "u"}, "missing_field", "$.x"),
         ({"event_id": "e", "ts": 1, "user": "u", "x": float("nan")}, "wrong_type", "$.x"),
-        ({"event_id": "e", "ts": 1, "user": "u", "x": {1}}, "not_json", "$"),
-        ({"event_id": "e", "ts": 1, "user": "u", "x": 2**70}, "not_json", "$"),
+        ({"event_id": "e", "ts": 1, "user": "u", "x": {1}}, "wrong_type", "$.x"),
+        ({"event_id": "e", "ts": 1, "user": "u", "x": 2**70}, "out_of_range", "$.x"),
+        ({"event_id": "e", "ts": 1, "user": "u", "x": -(2**63) - 1}, "out_of_range", "$.x"),
+        ({"event_id": "e", "ts": 1, "user": "u", "x": np.float32(1.5)}, "wrong_type", "$.x"),
+        ({"event_id": "e", "ts": np.int64(1), "user": "u", "x": 1.5}, "wrong_type", "$.ts"),
+        ({"event_id": "e", "ts": 1, "user": "u", "x": 1.5, 7: 1}, "not_json", "$"),
     ],
 )
 def test_publishing_from_python_refuses(members: dict[str, Any], reason: str, path: str) -> None:
