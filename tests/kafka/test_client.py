@@ -170,7 +170,6 @@ def test_where_a_task_goes_on(log: KafkaLog, cluster: Cluster) -> None:
         TopicPartition(cluster.topic("labels"), 1): OffsetAndMetadata(7, "", -1),
         TopicPartition(cluster.topic("labels"), 0): OffsetAndMetadata(5, "", -1),
     }
-    # A broker that has just started makes its topic of groups first; this waits for it.
     assert log.committed("join-0") == {}
     with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
         admin.alter_group_offsets(cluster.group("join"), offsets)

@@ -106,9 +106,7 @@ async def reader(
 
 
 async def lying(
-    cluster: Cluster,
-    *places: tuple[str, int],
-    isolation: str = "read_committed",
+    cluster: Cluster, *places: tuple[str, int], isolation: str = "read_committed"
 ) -> dict[tuple[str, int], list[Any]]:
     """What lies on some partitions, as a client gives it, up to their ends as of now.
 
@@ -135,9 +133,7 @@ async def ends_of(cluster: Cluster, tps: list[TopicPartition]) -> dict[TopicPart
 
 
 async def outputs_of(
-    cluster: Cluster,
-    isolation: str = "read_committed",
-    partitions: int = 1,
+    cluster: Cluster, isolation: str = "read_committed", partitions: int = 1
 ) -> dict[str, list[Record]]:
     """What stages have written, by topic, in the order of each partition."""
     topics = ["predictions", "examples", "models", "registry", "alerts", "dead-letters"]
@@ -197,7 +193,6 @@ class Bench:
             self.cluster,
             transactions,
             counts,
-            self.commit_s,
             self.checkpoint_s,
             lambda kind, **members: self.said.append({"said": kind, **members}),
             self.failures.append,

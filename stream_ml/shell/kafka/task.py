@@ -87,7 +87,6 @@ class Home:
         cluster: the pipeline's place.
         transactions: what they write with, already started.
         partitions: of each topic that outputs may go to, by its name in the catalogue.
-        commit_s: how long a transaction gathers, in seconds.
         checkpoint_s: how often state is written, in seconds.
         say: told what happens, as a kind and members.
         failed: told what ended a task that should not have ended.
@@ -96,7 +95,6 @@ class Home:
     cluster: Cluster
     transactions: Transactions
     partitions: dict[str, int]
-    commit_s: float
     checkpoint_s: float
     say: Callable[..., None]
     failed: Callable[[BaseException], None]
@@ -367,7 +365,7 @@ class KafkaTask:
         self._held += self._task.apply(records)
         self._since_checkpoint += len(records)
         if self._stage.needs_checkpoint():
-            self._look_at = min(self._look_at, time.monotonic() + self._home.commit_s)
+            self._look_at = min(self._look_at, time.monotonic() + self._home.transactions.commit_s)
         else:
             self._send()
         # Whoever else has work in this process gets a turn.
@@ -413,7 +411,7 @@ class KafkaTask:
             due = due or stage.must_checkpoint()
             # It may stay behind: after a crash it folds the same again.
             if not due and self._since_checkpoint:
-                self._look_at = now + self._home.commit_s
+                self._look_at = now + self._home.transactions.commit_s
         if due and (self._since_checkpoint or self._fresh):
             await self._write_state()
         await self._home.transactions.commit()

@@ -125,12 +125,12 @@ class Transactions:
     """
 
     def __init__(self, cluster: Cluster, group: str, name: str, commit_s: float) -> None:
+        self.commit_s = commit_s
         # When what was written is to be committed, on the clock.
         self.due = NEVER
         self._membership = NOBODY
         self._group = group
         self._name = name
-        self._commit_s = commit_s
         self._timeout_s = TIMEOUT_MS / 1_000 + commit_s
         common = {
             "bootstrap.servers": cluster.bootstrap,
@@ -189,7 +189,7 @@ class Transactions:
         Raises:
             Fenced: something is, and must not be committed any more.
         """
-        if self._open or self._moved or self._busy is not None or membership.generation < 0:
+        if self._open or self._busy is not None or membership.generation < 0:
             raise Fenced(
                 f"{self._name}: expected that all was committed before the group went on to "
                 f"{membership}, given what is still open"
@@ -250,7 +250,7 @@ class Transactions:
             self._failure = error  # half of it must not be committed by another
             raise
         self._moved.update(positions)
-        self.due = min(self.due, time.monotonic() + self._commit_s)
+        self.due = min(self.due, time.monotonic() + self.commit_s)
 
     async def commit(self) -> None:
         """End the transaction with all that was written, and how far its writers have moved.
@@ -260,7 +260,7 @@ class Transactions:
             LogError: the transaction has failed otherwise, or nobody knows.
         """
         await self.free()
-        if not (self._open or self._moved):
+        if not self._open:
             return
         positions, self._moved = self._moved, {}
         self.due = NEVER
@@ -305,20 +305,16 @@ class Transactions:
                 raise self._told(error)
             time.sleep(AGAIN_S)
 
-    def _begin(self) -> None:
+    def _put(self, records: Iterable[tuple[str, Iterable[Message]]]) -> None:
         if not self._open:
             self._producer.begin_transaction()
             self._open = True
-
-    def _put(self, records: Iterable[tuple[str, Iterable[Message]]]) -> None:
         # Not `produce_batch`: it passes over the partition of each (confluent-kafka 2.16).
         for topic, messages in records:
             for each in messages:
-                self._begin()
                 self._producer.produce(topic, **each)
 
     def _commit(self, positions: Mapping[Place, int], us: bytes) -> None:
-        self._begin()
         offsets = [TopicPartition(topic, p, at) for (topic, p), at in positions.items()]
         try:
             self._producer.send_offsets_to_transaction(offsets, us, self._timeout_s)

@@ -404,7 +404,6 @@ class Worker:
             self.cluster,
             self._transactions,
             self._partitions,
-            self._commit_s,
             self._checkpoint_s,
             self._say,
             self.failed,
