@@ -17,6 +17,10 @@
         └── UnknownTopic     the log has no such topic or partition
 
 A bad record is data; a broken invariant of our own is a crash (a plain `AssertionError`).
+
+Code that is not ours (river's learners, a user's functions) may raise anything, `SystemExit` and
+the panics of Rust included, which are no `Exception`s. Where it is called, all of it is contained
+but what is meant for the process: `STOPS`.
 """
 
 from __future__ import annotations
@@ -28,10 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "STOPS",
     "BadRecord",
     "CommandRefused",
     "DeclarationError",
     "Fenced",
+    "Halt",
     "LogError",
     "LogFull",
     "LogLocked",
@@ -43,7 +49,34 @@ __all__ = [
     "TopicsDiffer",
     "UnknownTopic",
     "UsageError",
+    "brief_error",
 ]
+
+ERROR_LENGTH_MAX = 300
+
+
+class Halt(BaseException):
+    """Ends the process where it is raised, whatever runs there; raised by tests of crashes."""
+
+
+STOPS: tuple[type[BaseException], ...] = (KeyboardInterrupt, GeneratorExit, Halt)
+
+
+def brief_error(error: BaseException) -> str:
+    """What somebody else's code raised, in words that any record can hold.
+
+    >>> brief_error(KeyError("amount"))
+    "KeyError('amount')"
+    """
+    try:
+        words = repr(error)
+    except STOPS:
+        raise
+    except BaseException:  # noqa: BLE001 - it is not ours, nor is what it makes of itself
+        words = type(error).__name__
+    if len(words) > ERROR_LENGTH_MAX:
+        words = f"{words[:ERROR_LENGTH_MAX]}..."
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
 class StreamMLError(Exception):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from stream_ml.errors import Halt
 from stream_ml.records import Output
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["CRASH", "Crash", "Driver"]
 
 
-class Crash(BaseException):
+class Crash(Halt):
     """Raised inside the worker where a process would have died; no handler for errors stops it."""
 
 

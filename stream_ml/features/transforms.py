@@ -34,7 +34,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, ClassVar, Literal, Protocol, Self
 from zoneinfo import ZoneInfo
 
-from stream_ml.errors import BadRecord
+from stream_ml.errors import STOPS, BadRecord, brief_error
 from stream_ml.schema import FieldType, brief
 
 __all__ = [
@@ -402,9 +402,11 @@ class FunctionFeature(Scalar):
             try:
                 value = function(*[fields[name] for name in names])
                 return None if value is None else finite(float(value))
-            except Exception as error:
+            except STOPS:
+                raise
+            except BaseException as error:
                 # What a client sends must not stop a worker, whatever the function makes of it.
-                reason = f"{word}({', '.join(names)}) raised {error!r}"
+                reason = f"{word}({', '.join(names)}) raised {brief_error(error)}"
                 raise BadRecord("function_failed", f"$.{names[0]}", reason) from error
 
         return call

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, brief_error
 from stream_ml.models.checkpoint import seal, unseal
 from stream_ml.models.digest import digest
 from stream_ml.models.pickles import RIVER_VERSION, compress, decompress, dumps, loads
@@ -232,7 +232,7 @@ def open_snapshot(
         learner = loads(decompress(snapshot.payload))
     except SnapshotRefused as error:
         raise SnapshotRefused(error.reason, f"{snapshot.model}: {error}{_WAY_OUT}") from None
-    found = digest(learner)
+    found = digest(learner, like=snapshot.digest)
     if found != snapshot.digest:
         raise _refused(snapshot, "malformed", f"digest {snapshot.digest}", found)
     for number, golden in enumerate(snapshot.golden):
@@ -256,8 +256,10 @@ def _sign(body: bytes, key: bytes) -> str:
 def _golden_answer(model: Any, task: Task, features: Mapping[str, float]) -> Answer:
     try:
         return answer(model, task, features)
-    except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything
-        raise SnapshotRefused("golden", f"golden prediction: {error!r}") from None
+    except STOPS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
+        raise SnapshotRefused("golden", f"golden prediction: {brief_error(error)}") from None
 
 
 def _agree(expected: Answer, given: Answer) -> bool:

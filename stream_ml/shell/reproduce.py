@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import decode_example, decode_prediction
-from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.shell.audit import entries
@@ -204,7 +204,9 @@ def _open(
 def _ask(learner: Any, pipeline: Pipeline, prediction: Prediction) -> Answer:
     try:
         return answer(learner, pipeline.task, prediction.features)
-    except Exception:  # noqa: BLE001 - a user's estimator may raise anything; then too no answer
+    except STOPS:
+        raise
+    except BaseException:  # noqa: BLE001 - an estimator may raise anything; then too no answer
         return None
 
 

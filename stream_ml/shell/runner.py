@@ -37,7 +37,7 @@ from stream_ml.stages.serving import Serving
 from stream_ml.stages.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -124,6 +124,7 @@ class Runner:
         checkpoint_examples: after how many examples the live learners are written down at the
             latest.
         checkpoint_s: after how many seconds they are.
+        restart_lines: quarantined lines to start anew, from nothing.
         step: called between any two steps with the name of the one that was done; for tests.
 
     Raises:
@@ -140,6 +141,7 @@ class Runner:
         operators: Mapping[str, Operator] | None = None,
         checkpoint_examples: int = CHECKPOINT_EXAMPLES,
         checkpoint_s: float = CHECKPOINT_S,
+        restart_lines: Collection[str] = (),
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log = log
@@ -150,7 +152,7 @@ class Runner:
         events, labels = log.partitions["events"], log.partitions["predictions"]
         self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
         self.joins = [Join(pipeline, events) for _ in range(labels)]
-        self.learn = Learn(pipeline, key, checkpoint_examples)
+        self.learn = Learn(pipeline, key, checkpoint_examples, restart_lines)
         self.evaluate = Evaluate(pipeline, Keyring(key, operators or {}), log.identity)
         predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]

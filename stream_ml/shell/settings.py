@@ -132,6 +132,13 @@ def _name(text: str) -> str:
     return text
 
 
+def _lines(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError
+    return names
+
+
 _KEY_EXPECTED = f"{2 * KEY_BYTES} hexadecimal digits, as `openssl rand -hex {KEY_BYTES}` prints"
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -175,6 +182,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 "how often workers on Kafka commit: how late a reader of committed records sees",
                 "a number above 0",
                 _seconds,
+            ),
+            Setting(
+                "restart_lines",
+                "quarantined lines that a worker starts anew, from nothing; set it for one start",
+                "names of lines, with commas between them",
+                _lines,
             ),
             Setting(
                 "keyring",
@@ -227,6 +240,7 @@ class Settings:
     checkpoint_examples: int = CHECKPOINT_EXAMPLES
     checkpoint_seconds: float = CHECKPOINT_S
     commit_seconds: float = COMMIT_S
+    restart_lines: tuple[str, ...] = ()
     keyring: str | None = None
     operator: str = LOCAL
     operator_key: bytes | None = field(default=None, repr=False)

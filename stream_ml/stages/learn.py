@@ -11,7 +11,8 @@ Theory of operation:
    warm-up step (500, 1,000, 2,000, ... until the cadence is reached), or the watermark first
    passes a multiple of `refresh` there, or n is a multiple of it where it is a number.
 4. A line whose learner fails (raises, or outgrows the snapshot limit) is quarantined: alerted
-   once, it learns and publishes no more. The others go on.
+   once, it learns and publishes no more. The others go on. It starts anew, from nothing, when its
+   recipe is another at a start, or the start says so (`restart`).
 5. A snapshot is published only together with a checkpoint of the learners that made it, so that
    after a crash the same examples give the same weights, and nothing is published twice.
 """
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from stream_ml.codec import encode
-from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brief_error
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.compiled import teaching
 from stream_ml.models.recipes import BadAnswer, answer
@@ -37,7 +38,7 @@ from stream_ml.stages.intake import example_in
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from stream_ml.models.recipes import Task
     from stream_ml.pipeline import Pipeline
@@ -54,6 +55,10 @@ WARM_UP_FIRST = 500
 LIVE_LOSS_EVERY = 8
 # A snapshot answers for so many recent examples again when it is loaded.
 GOLDEN_EXAMPLES = 8
+# A snapshot of more bytes than this for each example since the one before costs more to write,
+# check and load than learning from them did (a forest of Mondrian trees: about as much at 4 KiB).
+DEAR_BYTES = 8 * 1024
+RESTART_SETTING = "STREAM_ML_RESTART_LINES"
 # Why our own seal may hold what cannot be taken up again: the learner has outgrown it. Any other
 # reason is about the seal itself, and stops the start.
 UNREADABLE = frozenset({"class_not_allowed", "too_large"})
@@ -121,15 +126,25 @@ class _Lesson(NamedTuple):
     label: LabelValue
 
 
+class _Quarantine(NamedTuple):
+    """That a line learns no more: after which example, why, and what its recipe was."""
+
+    n: int
+    why: str
+    recipe: str | None
+
+
 class _Line:
     """A live learner and its losses since the last refresh."""
 
-    __slots__ = ("learner", "live_loss", "parent", "quarantined", "scored")
+    __slots__ = ("dear", "learner", "live_loss", "parent", "quarantined", "scored")
 
     def __init__(self, learner: Any) -> None:
         self.learner = learner
         self.parent: str | None = None
-        self.quarantined = False
+        self.quarantined: _Quarantine | None = None
+        # Whether it was told that its snapshots cost much.
+        self.dear = False
         self.live_loss = 0.0
         self.scored = 0
 
@@ -149,6 +164,7 @@ class Learn:
         pipeline: the declaration.
         key: signs snapshots and checkpoints.
         checkpoint_examples: after how many examples the learners are written down at the latest.
+        restart: lines to start anew, from nothing, where they are quarantined.
     """
 
     def __init__(
@@ -156,7 +172,9 @@ class Learn:
         pipeline: Pipeline,
         key: bytes,
         checkpoint_examples: int = CHECKPOINT_EXAMPLES,
+        restart: Collection[str] = (),
     ) -> None:
+        self._restart = restart
         self._pipeline = pipeline
         self._key = key
         self._checkpoint_examples = checkpoint_examples
@@ -171,8 +189,8 @@ class Learn:
         self._served_scored = 0
         self._epoch_n = 0
         self._since_checkpoint = 0
-        # Why lines were quarantined where nothing can be written: said with the next outputs.
-        self._unsaid: list[tuple[str, str]] = []
+        # Kind, line and reason of alerts where nothing can be written: said with the next outputs.
+        self._unsaid: list[tuple[str, str, str]] = []
         # Lines that are declared no more, whose learners are still to be dropped from the state.
         self._gone: list[str] = []
         self._must_checkpoint = False
@@ -181,15 +199,19 @@ class Learn:
         """Publish every line as it is before the first example, for bootstrap.
 
         Raises:
-            SnapshotRefused: a line cannot be published at all.
+            UsageError: a line cannot be published at all, which no log can mend.
         """
         self._must_checkpoint = True
-        return [self._snapshot(name, line) for name, line in self._lines.items()]
+        try:
+            return [self._snapshot(name, line) for name, line in self._lines.items()]
+        except SnapshotRefused as error:
+            raise UsageError(
+                f"models: a line cannot be published, even untrained: {error}"
+            ) from None
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in examples."""
-        outputs = [self._alert(name, why) for name, why in self._unsaid]
-        self._unsaid = []
+        outputs = self._say_unsaid()
         lessons: list[_Lesson] = []
         for record in records:
             example = example_in(record, self._pipeline)
@@ -204,6 +226,26 @@ class Learn:
         self._since_checkpoint += len(records)
         self._must_checkpoint |= bool(outputs)
         return outputs
+
+    def _say_unsaid(self) -> list[Output]:
+        unsaid, self._unsaid = self._unsaid, []
+        return [
+            self._alert(name, why)
+            if kind == "line_quarantined"
+            else self._tell(kind, name, f"the line {name!r} starts anew, from nothing: {why}")
+            for kind, name, why in unsaid
+        ]
+
+    @property
+    def quarantined(self) -> dict[str, str]:
+        """Of each line that learns no more, why, and how it goes on."""
+        return {
+            name: f"the line {name!r} learns no more after example {line.quarantined.n}: "
+            f"{line.quarantined.why}; way out: declare another recipe for it, or start once with "
+            f"{RESTART_SETTING}={name}: it then starts anew, from nothing"
+            for name, line in self._lines.items()
+            if line.quarantined is not None
+        }
 
     def _take(self, example: Example, offset: int) -> _Lesson:
         """Count an example; what is to be learned from it."""
@@ -227,20 +269,25 @@ class Learn:
         """
         task = self._pipeline.task
         alerts: list[tuple[int, Output]] = []
+        if not lessons:
+            return []
         for name, line in self._lines.items():
             if line.quarantined:
                 continue
-            teach = teaching(line.learner, task)
-            for lesson in lessons:
-                n, _, serves, features, label = lesson
-                try:
+            lesson = lessons[0]
+            try:
+                teach = teaching(line.learner, task)
+                for lesson in lessons:
+                    n, _, serves, features, label = lesson
                     if serves == name or n % LIVE_LOSS_EVERY == 0:
                         line.score(task, features, label)
                     teach(features, label)
-                except Exception as error:  # noqa: BLE001 - a user's estimator may raise anything
-                    self._quarantine(name)
-                    alerts.append((n, self._alert(name, f"learning failed: {error!r}", lesson)))
-                    break
+            except STOPS:
+                raise
+            except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
+                why = f"learning failed: {brief_error(error)}"
+                self._quarantine(name, lesson.n, why)
+                alerts.append((lesson.n, self._alert(name, why, lesson)))
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
@@ -250,12 +297,26 @@ class Learn:
             if line.quarantined:
                 continue
             try:
-                outputs.append(self._snapshot(name, line))
+                snapshot = self._snapshot(name, line)
+                outputs.append(snapshot)
+                outputs += self._price(name, line, len(snapshot.value or b""))
             except SnapshotRefused as error:
-                self._quarantine(name)
+                self._quarantine(name, self._n, str(error))
                 outputs.append(self._alert(name, str(error)))
         self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
         return outputs
+
+    def _price(self, name: str, line: _Line, size: int) -> list[Output]:
+        """Say once of a line that its snapshots cost more than they should."""
+        if line.dear or size <= DEAR_BYTES * self._epoch_n:
+            return []
+        line.dear = True
+        why = (
+            f"a snapshot of the line {name!r} took {size} bytes after {self._epoch_n} examples, "
+            f"more than {DEAR_BYTES} for each: writing, checking and loading it costs more than "
+            "they did; way out: a longer `refresh`, or a learner with a bound (`max_depth`)"
+        )
+        return [self._tell("snapshot_dear", name, why, {"bytes": size, "since": self._epoch_n})]
 
     def _snapshot(self, name: str, line: _Line) -> Output:
         recipe = self._pipeline.recipes[name]
@@ -281,21 +342,25 @@ class Learn:
         line.live_loss, line.scored = 0.0, 0
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
-    def _quarantine(self, name: str) -> None:
-        self._lines[name].quarantined = True
-        self._lines[name].learner = None  # it would stand in the way of checkpoints
+    def _quarantine(self, name: str, n: int, why: str) -> None:
+        line = self._lines[name]
+        line.quarantined = _Quarantine(n, why, self._pipeline.recipes[name].description)
+        line.learner = None  # it would stand in the way of checkpoints
 
     def _alert(self, name: str, why: str, failed: _Lesson | None = None) -> Output:
         n = self._n if failed is None else failed.n
         watermark_ms = self._watermark.ms if failed is None else failed.watermark_ms
-        alert = Alert(
-            "line_quarantined",
-            watermark_ms,
-            "learn",
-            f"the line {name!r} learns no more after example {n}: {why}",
-            {"line": name, "examples": n},
-        )
+        message = f"the line {name!r} learns no more after example {n}: {why}"
+        evidence = {"line": name, "examples": n}
+        alert = Alert("line_quarantined", watermark_ms, "learn", message, evidence)
         return Output("alerts", b"line_quarantined", encode(alert), alert)
+
+    def _tell(
+        self, kind: str, name: str, message: str, figures: dict[str, Any] | None = None
+    ) -> Output:
+        evidence = {"line": name, "examples": self._n, **(figures or {})}
+        alert = Alert(kind, self._watermark.ms, "learn", message, evidence)
+        return Output("alerts", kind.encode(), encode(alert), alert)
 
     def replay(self, records: Sequence[Record]) -> None:
         """As `apply`. On a cluster there is nothing to replay: every commit holds the state."""
@@ -323,8 +388,11 @@ class Learn:
             "clock": [self._clock.warm_up, self._clock.warmed_at, self._clock.period],
             "unsaid": self._unsaid,
             "lines": {
-                name: [line.parent, line.quarantined, line.live_loss, line.scored]
+                name: [line.parent, bool(line.quarantined), line.live_loss, line.scored, line.dear]
                 for name, line in self._lines.items()
+            },
+            "quarantined": {
+                name: [*line.quarantined] for name, line in self._lines.items() if line.quarantined
             },
         }
         gone: list[Piece] = [(f"l{name}", None) for name in self._gone]
@@ -342,8 +410,8 @@ class Learn:
 
     def _give_up(self, name: str, why: str) -> None:
         """Quarantine a line where nothing can be written now."""
-        self._quarantine(name)
-        self._unsaid.append((name, why))
+        self._quarantine(name, self._n, why)
+        self._unsaid.append(("line_quarantined", name, why))
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
@@ -353,16 +421,42 @@ class Learn:
         self._watermark.load(keyless["watermark"])
         self._offsets = tuple(keyless["offsets"])
         self._golden.extend(keyless["golden"])
-        self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
+        served_loss, self._served_scored, self._epoch_n = keyless["served"]
+        self._served_loss = _total(served_loss)
         self._clock.load(keyless["clock"], self._watermark.ms)
-        self._unsaid = [(name, why) for name, why in keyless["unsaid"]]
+        # What was written before there were other kinds has none.
+        self._unsaid = [
+            (kind[0] if kind else "line_quarantined", name, why)
+            for *kind, name, why in keyless["unsaid"]
+        ]
+        quarantined = keyless.get("quarantined", {})
         # One that is declared again later starts anew.
         self._gone = [name for name in keyless["lines"] if name not in self._lines]
         for name, line in self._lines.items():
             if name not in keyless["lines"]:
                 continue  # declared since: it starts now, and has only what is still to come
-            line.parent, line.quarantined, line.live_loss, line.scored = keyless["lines"][name]
-            line.learner = None if line.quarantined else self._unsealed(name, state[f"l{name}"])
+            parent, stopped, *figures = keyless["lines"][name]
+            if stopped:
+                was = quarantined.get(name, [self._n, "see the alerts", None])
+                self._stay_or_restart(name, line, _Quarantine(*was))
+                if line.quarantined is None:
+                    continue
+            live_loss, line.scored, *dear = figures
+            line.parent, line.live_loss, line.dear = parent, _total(live_loss), any(dear)
+            if not stopped:
+                line.learner = self._unsealed(name, state[f"l{name}"])
+
+    def _stay_or_restart(self, name: str, line: _Line, was: _Quarantine) -> None:
+        """Rule 4: a line stays quarantined, or starts anew as it was declared."""
+        if name in self._restart:
+            why = f"{RESTART_SETTING} names it"
+        elif was.recipe not in {None, self._pipeline.recipes[name].description}:
+            why = "its recipe is another"
+        else:
+            line.learner, line.quarantined = None, was
+            return
+        self._must_checkpoint = True
+        self._unsaid.append(("line_restarted", name, f"{why}; it had stopped: {was.why}"))
 
     def _unsealed(self, name: str, sealed: bytes) -> Any:
         try:
@@ -372,6 +466,11 @@ class Learn:
                 raise
             self._give_up(name, str(error))
             return None
+
+
+def _total(stored: float | None) -> float:
+    # JSON has no infinity, and stores null.
+    return math.inf if stored is None else stored
 
 
 def _mean(total: float, n: int) -> float | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from stream_ml.codec import dead_letter, encode, encode_prediction
-from stream_ml.errors import BadRecord
+from stream_ml.errors import STOPS, BadRecord
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
 from stream_ml.stages.intake import parsed, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
@@ -259,6 +259,8 @@ def _answers(ask: Ask, asking: Sequence[_Asked]) -> list[Answer]:
     for _, _, features in asking:
         try:
             answers.append(ask(features))
-        except Exception:  # noqa: BLE001 - a user's estimator may raise anything; no answer counts
+        except STOPS:
+            raise
+        except BaseException:  # noqa: BLE001 - an estimator may raise anything; no answer counts
             answers.append(None)
     return answers

@@ -279,6 +279,7 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("checkpoint_examples", 64, "STREAM_ML_CHECKPOINT_EXAMPLES"),
         ("checkpoint_seconds", 60.0, "default"),
         ("commit_seconds", 0.1, "default"),
+        ("restart_lines", [], "default"),
         ("keyring", None, "default"),
         ("operator", "local", "default"),
         ("operator_key", None, "default"),

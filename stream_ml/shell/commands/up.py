@@ -68,11 +68,14 @@ def _work(arguments: Namespace, settings: Settings) -> None:
             operators=operators,
             checkpoint_examples=settings.checkpoint_examples,
             checkpoint_s=settings.checkpoint_seconds,
+            restart_lines=settings.restart_lines,
         )
         with runner:
             lineup = runner.serving.lineup()
             assert lineup is not None, "a runner has something that serves, or does not start"
             say.started(pipeline.name, settings.path, lineup.champion.ref.model)
+            for line, why in runner.learn.quarantined.items():
+                say.quarantined(line, why)
             commit_s = settings.checkpoint_seconds
             done = work_on(runner, log, stop, commit_s=commit_s, decided=say.decided)
         say.stopped(done)
@@ -91,6 +94,9 @@ class _Told:
             f"{pipeline} works on {path}: {champion} serves; Ctrl-C stops it",
             {"said": "started", "pipeline": pipeline, "log": path, "champion": champion},
         )
+
+    def quarantined(self, line: str, why: str) -> None:
+        self._say(why, {"said": "quarantined", "line": line, "why": why})
 
     def decided(self, decision: Decision) -> None:
         champion = decision.serving.champion.model

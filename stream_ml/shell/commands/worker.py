@@ -52,6 +52,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         commit_s=settings.commit_seconds,
         checkpoint_s=settings.checkpoint_seconds,
         checkpoint_examples=settings.checkpoint_examples,
+        restart_lines=settings.restart_lines,
         say=_as_json if arguments.format == "json" else _as_text,
     )
     asyncio.run(worker.run())

@@ -38,6 +38,7 @@ from stream_ml.shell.kafka.changelog import MARKER, encode_marker, read_changelo
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import NEVER, Message
+from stream_ml.stages.learn import Learn
 from stream_ml.stages.placement import places_of
 from stream_ml.stages.task import Task
 
@@ -244,6 +245,9 @@ class KafkaTask:
             replayed=replayed,
             seconds=round(time.monotonic() - started, 3),
         )
+        if isinstance(self._stage, Learn):
+            for line, why in self._stage.quarantined.items():
+                self._home.say("quarantined", line=line, why=why)
         if self._fresh:
             # Before anything is folded: no task may commit positions where no state lies.
             self._held += self._stage.start()

@@ -49,7 +49,7 @@ from stream_ml.stages.serving import Serving
 from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from faust.types import TP
 
@@ -98,6 +98,7 @@ class Worker:
         commit_s: how long a transaction gathers.
         checkpoint_s: how often state is written down.
         checkpoint_examples: after how many examples the learners are written down at the latest.
+        restart_lines: quarantined lines to start anew, from nothing.
         say: told what happens, as a kind and members.
     """
 
@@ -113,6 +114,7 @@ class Worker:
         commit_s: float,
         checkpoint_s: float,
         checkpoint_examples: int,
+        restart_lines: Collection[str] = (),
         say: Callable[..., None],
     ) -> None:
         self.cluster = cluster
@@ -125,6 +127,7 @@ class Worker:
         self._commit_s = commit_s
         self._checkpoint_s = checkpoint_s
         self._checkpoint_examples = checkpoint_examples
+        self._restart_lines = restart_lines
         self._say = say
         self._serving = Serving(pipeline, key)
         self._names = {cluster.topic(topic): topic for topic in INPUTS[stage]}
@@ -284,7 +287,7 @@ class Worker:
             case "join":
                 return Join(pipeline, counts["events"], counts["labels"])
             case "learn":
-                return Learn(pipeline, self._key, self._checkpoint_examples)
+                return Learn(pipeline, self._key, self._checkpoint_examples, self._restart_lines)
             case _:
                 return Evaluate(pipeline, Keyring(self._key, self._operators))
 
