@@ -294,6 +294,9 @@ class Evaluate:
             raise BadRecord(
                 "repeated", "$.version", f"expected above {newest}, given {snapshot.version}"
             )
+        if snapshot.parent is None and newest >= 0:
+            # It started anew: what spoke for its namesake must not speak for it.
+            self._contest.renew([line for line in self._contest.lines if line != name])
         self._newest[name] = snapshot.version
         ref = ModelRef(snapshot.model, snapshot.digest, record.offset)
         self._stale.discard(name)
