@@ -123,7 +123,7 @@ OWNERS: dict[str, set[str]] = {
     "sqlite3": {"shell.sqlite_log"},
     "confluent_kafka": {"shell.kafka.transactions"},
     "faust": {"shell.kafka.transport", "shell.kafka.worker"},
-    "kafka": {"shell.kafka.admin", "shell.kafka.client", "shell.kafka.connecting"},
+    "kafka": {f"shell.kafka.{module}" for module in ("admin", "asking", "client", "connecting")},
     "aiokafka": {
         f"shell.kafka.{module}"
         for module in (

@@ -441,10 +441,15 @@ def _parsed(setting: Setting, source: str, text: str) -> Any:
     try:
         return setting.parse(text)
     except ValueError:
-        # An address in which somebody put a password is not repeated either.
-        secret = setting.name in SECRETS or (setting.name == "broker" and "@" in text)
-        given = f"{len(text)} characters" if secret else repr(text)
+        given = f"{len(text)} characters" if _is_secret(setting, text) else repr(text)
         raise UsageError(f"{source}: expected {setting.expected}, given {given}") from None
+
+
+def _is_secret(setting: Setting, text: str) -> bool:
+    """Whether a value is not to be repeated: somebody may have put a password in it."""
+    if setting.name == "broker":
+        return "@" in text
+    return setting.name == "sasl" or setting.name in SECRETS
 
 
 def _make_key(file: Path) -> None:

@@ -319,7 +319,7 @@ class SqliteLog(WorkerLog):
         """Becomes the worker; see `log.Log.session`."""
         if self._session is not None and not self._session.closed:
             raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
-        lease = None if self.path == MEMORY else _Lease(Path(f"{self.path}.worker"))
+        lease = None if self.path == MEMORY else _Lease(_lease_of(Path(self.path)))
         try:
             self._session = SqliteSession(self._file, self._layout, self._now_ms, lease)
         except BaseException:
@@ -561,6 +561,21 @@ def _bounds(file: _File, place: _Partition) -> tuple[int, int, int]:
 
 
 # --- the worker's place -----------------------------------------------------------------------
+
+
+def _lease_of(path: Path) -> Path:
+    """Where the worker's place of a log is held, by whatever name the log is opened.
+
+    Raises:
+        LogError: the file has further names that cannot be known.
+    """
+    links = path.stat().st_nlink
+    if links > 1:
+        raise LogError(
+            f"{path}: expected a file of one name, given {links} hard links to it, each of which "
+            "would have a worker and a journal of its own; remove the others, or copy the file"
+        )
+    return Path(f"{path.resolve()}.worker")
 
 
 class _Lease:

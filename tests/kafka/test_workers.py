@@ -31,6 +31,7 @@ from tests.kafka.world import (
     DEADLINE_S,
     House,
     lying,
+    make_anew,
     place,
     publish,
     reader,
@@ -366,3 +367,60 @@ def test_a_worker_that_slept_while_another_took_over_writes_nothing_more(
     assert ended.err.endswith(
         "; what is not committed is worked on again when it is started again\n"
     )
+
+
+# --- what it ends for -------------------------------------------------------------------------
+
+
+def test_of_two_workers_of_one_name_one_ends_and_says_why(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    """The one that came last goes on; who looks after the other need not start it again."""
+    with place(kafka_broker, 1, "join") as cluster:
+        house = House(tmp_path, cluster, DECLARATION)
+        named = ("worker", "join", "--format", "json", "--instance", "same")
+        with house.terminal(*named) as first:
+            until_said(first, said="recovered")
+            with house.terminal(*named) as second:
+                until_said(second, said="recovered")
+                ended = first.ended()
+                last = second.stopped()
+
+    assert 2 == ended.code
+    assert (
+        "stream-ml: worker join: --instance same: expected to be the only worker of that name in "
+        f"{cluster.group('join')}, given another that took its place; it goes on, and this one "
+        "ends: give each worker a name of its own, or none"
+    ) == ended.err.splitlines()[-1]
+    assert 0 == last.code
+
+
+def test_a_named_worker_that_was_killed_gets_its_place_back(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    """Its own former self is no other worker of its name."""
+    with place(kafka_broker, 1, "join") as cluster:
+        house = House(tmp_path, cluster, DECLARATION)
+        named = ("worker", "join", "--format", "json", "--instance", "same")
+        with house.terminal(*named) as first:
+            until_said(first, said="recovered")
+            first.process.kill()
+        with house.terminal(*named) as second:
+            until_said(second, said="recovered")
+            ended = second.stopped()
+
+    assert (0, "") == (ended.code, ended.err)
+
+
+def test_models_made_anew_end_a_predictor_at_once(kafka_broker: str, tmp_path: Path) -> None:
+    """It does not wait for snapshots that are gone, and says which, and what to do."""
+    with place(kafka_broker, 1, "predict") as cluster:
+        asyncio.run(serve(cluster))
+        make_anew(cluster, "models")
+        with House(tmp_path, cluster, DECLARATION).worker("predict") as worker:
+            ended = worker.ended()
+
+    assert 2 == ended.code
+    assert 1 == len(ended.err.splitlines())
+    assert f"{cluster.topic('models')}: expected the snapshots at 0, 1" in ended.err
+    assert "given a topic that begins at 0 and ends at 0: it was made anew or emptied" in ended.err

@@ -9,6 +9,7 @@ connections go down with it as a process's would, or linger until the successor 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -67,6 +68,16 @@ def place(broker: str, partitions: int, stage: str, *scaled: str) -> Iterator[Cl
     finally:
         with KafkaAdminClient(bootstrap_servers=broker) as admin:
             admin.delete_topics([cluster.topic(name) for name in topics])
+
+
+def make_anew(cluster: Cluster, topic: str, partitions: int = 1) -> None:
+    """Delete a topic, and make it as `topics apply` does."""
+    deadline = time.monotonic() + DEADLINE_S
+    with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
+        admin.delete_topics([cluster.topic(topic)])
+        while not admin.describe_topics([cluster.topic(topic)])[0]["error_code"]:
+            assert time.monotonic() < deadline, f"{topic} is still there"
+    apply(cluster, Demand(partitions), {each: catalogue()[each] for each in ("layout", topic)})
 
 
 async def publish(

@@ -245,6 +245,20 @@ def hold_the_session(path: Path, pipe: Connection) -> None:
         signal.pause()
 
 
+def test_the_workers_place_is_the_file_s_whatever_it_is_called(path: Path, tmp_path: Path) -> None:
+    """A second worker is refused through a link to the file, or to a folder above it."""
+    link, folder, further = tmp_path / "link", tmp_path / "folder", tmp_path / "further"
+    link.symlink_to(path)
+    folder.symlink_to(path.parent, target_is_directory=True)
+    with SqliteLog.create(path) as log, log.session():
+        for name in (link, folder / path.name):
+            with SqliteLog.open(name) as other, pytest.raises(LogLocked):
+                other.session()
+    further.hardlink_to(path)
+    with SqliteLog.open(further) as log, pytest.raises(LogError, match="given 2 hard links"):
+        log.session()
+
+
 def test_the_workers_place_is_one_process_s_until_it_dies(path: Path) -> None:
     """A second worker is told which file and process are in its way; a kill frees the place."""
     SqliteLog.create(path).close()

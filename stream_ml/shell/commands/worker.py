@@ -114,7 +114,8 @@ COMMAND = Command(
         "Runs one stage of the pipeline on Apache Kafka. Several workers of a stage share its\n"
         "partitions. SIGTERM or Ctrl-C stops it with everything written down; killed, whoever\n"
         "gets its partitions goes on from its last commit. It ends with exit code 1 when it must\n"
-        "not go on: start it again, as `up` does."
+        "not go on: start it again, as `up` does; with 2 where it is set up wrong, or another\n"
+        "worker has its name: then starting it again does not mend it."
     ),
     examples=(
         Example(

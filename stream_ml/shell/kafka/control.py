@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from stream_ml.errors import UsageError
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.security import async_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.stages.serving import Serving
@@ -65,7 +66,10 @@ class Control:
         consumer.pause(registry)
         consumer.resume(models)
         newest = 0
-        for offset in sorted(self._serving.missing()):
+        missing = sorted(self._serving.missing())
+        if missing:
+            await self._expect(missing)
+        for offset in missing:
             consumer.seek(models, offset)
             record = await consumer.getone(models)
             self._serving.apply(to_records("models", [record]))
@@ -73,6 +77,24 @@ class Control:
         consumer.seek(models, newest)
         consumer.resume(registry)
         self._tell()
+
+    async def _expect(self, offsets: Sequence[int]) -> None:
+        """Refuse to wait for snapshots where they cannot lie any more.
+
+        Raises:
+            UsageError: `models` was made anew, emptied or cut off.
+        """
+        models = self._models
+        first = (await self._consumer.beginning_offsets([models]))[models]
+        end = (await self._consumer.end_offsets([models]))[models]
+        gone = [offset for offset in offsets if not first <= offset < end]
+        if gone:
+            raise UsageError(
+                f"{models.topic}: expected the snapshots at {', '.join(map(str, gone))}, which "
+                f"the newest decision on {self._registry.topic} names, given a topic that begins "
+                f"at {first} and ends at {end}: it was made anew or emptied; put its records back, "
+                "or work under another pipeline name, whose topics are new"
+            )
 
     async def follow(self) -> None:
         """Go on reading, until cancelled."""

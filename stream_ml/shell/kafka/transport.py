@@ -31,7 +31,7 @@ from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import Membership
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from stream_ml.shell.kafka.cluster import Cluster
 
@@ -82,12 +82,17 @@ class Desk(Protocol):
     def failed(self, error: BaseException) -> None:
         """Told what ended our place in the group."""
 
+    async def thrown_out(self, member: str) -> None:
+        """Told that the group knows us no more as `member`, before we join anew."""
+
 
 class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
     """The thread that fetches."""
 
     _assignment_numbered: Any = None
     epoch: int = 0
+    # As whom the group knew us last.
+    member: str = ""
     _numbers: dict[TP, int]
 
     def _create_worker_consumer(self, _: Any) -> aiokafka.AIOKafkaConsumer:
@@ -117,6 +122,23 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
         await super().on_start()
         coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - as Faust does
         coordinator._coordination_task.add_done_callback(self._coordinated)  # noqa: SLF001
+        coordinator._do_rejoin_group = self._rejoining(coordinator)  # noqa: SLF001
+
+    def _rejoining(self, coordinator: Any) -> Callable[[Any], Awaitable[Any]]:
+        """How to join anew: not where another has our name, or each would throw the other out.
+
+        Heartbeats of aiokafka do not say our name, so a broker cannot tell us that it is taken.
+        """
+        rejoin = coordinator._do_rejoin_group  # noqa: SLF001 - all joining goes through it
+
+        async def unless_thrown_out(subscription: Any) -> Any:
+            if self.member and not coordinator.member_id:
+                await self.app.desk.thrown_out(self.member)  # type: ignore[attr-defined]  # see Desk
+            joined = await rejoin(subscription)
+            self.member = coordinator.member_id or self.member
+            return joined
+
+        return unless_thrown_out
 
     def _coordinated(self, coordinating: Any) -> None:
         """What ends our place in the group (refused, say) would else leave us idle for ever."""
@@ -187,6 +209,11 @@ class _Consumer(faust_aiokafka.Consumer):
     def epoch(self) -> int:
         """The present epoch of batches."""
         return self._thread.epoch
+
+    @property
+    def member(self) -> str:
+        """As whom the group knew us last."""
+        return self._thread.member
 
     @property
     def membership(self) -> Membership:

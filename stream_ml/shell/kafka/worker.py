@@ -33,7 +33,8 @@ import faust
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from stream_ml.errors import Fenced, LogError
+from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
+from stream_ml.shell.kafka.asking import rival
 from stream_ml.shell.kafka.control import Control
 from stream_ml.shell.kafka.leniency import read_any_header
 from stream_ml.shell.kafka.security import async_options
@@ -169,16 +170,9 @@ class Worker:
             self.failed(error)  # what waits for brokers may wait for ever: nothing waits for it
         if self._stopped.is_set():
             return
-        following = None
-        if self._stage == "predict":
-            self._control = Control(
-                self.cluster, self._serving, lambda model: self._say("serves", model=model)
-            )
-            await self._until_stopped(self._control.start())
-            if self._stopped.is_set():
-                return
-            following = asyncio.create_task(self._control.follow(), name="control")
-            following.add_done_callback(self._watch)
+        following = await self._follow() if self._stage == "predict" else None
+        if self._stopped.is_set():
+            return
         self._app = self._application()
         _spare_collector()
         await self._app.start()
@@ -195,6 +189,19 @@ class Worker:
         if not closing.done() or closing.cancelled() or closing.exception() is not None:
             # All is committed; what nobody answers may end with the process.
             os._exit(0)
+
+    async def _follow(self) -> asyncio.Task[None]:
+        """Read what serves now, and go on reading beside the tasks."""
+        self._control = Control(
+            self.cluster, self._serving, lambda model: self._say("serves", model=model)
+        )
+        try:
+            await self._until_stopped(self._control.start())
+        except UsageError as error:
+            self.failed(error)
+        following = asyncio.create_task(self._control.follow(), name="control")
+        following.add_done_callback(self._watch)
+        return following
 
     async def _until_stopped(self, work: Any) -> None:
         """Until `work` is done, or we are asked to stop."""
@@ -325,6 +332,14 @@ class Worker:
         except AssertionError as error:
             self.failed(error)
 
+    async def thrown_out(self, member: str) -> None:
+        """End where another worker has our name; else join anew."""
+        if self.instance is not None:
+            where = self.cluster, self._stage, self.instance
+            error = await asyncio.to_thread(rival, *where, member)
+            if error is not None:
+                self.failed(error)
+
     async def room(self) -> None:
         """Wait until a task may have room; at most a moment."""
         await asyncio.sleep(0.005)
@@ -437,16 +452,30 @@ class Worker:
 
     def failed(self, error: BaseException) -> None:
         """End the process: nothing may be committed after what went wrong."""
+        code = FAILED
         try:
             sys.stdout.flush()
-            traceback.print_exception(error)
-            sys.stderr.write(
-                f"stream-ml: worker {self._stage}: {type(error).__name__}: {error}; what is not "
-                "committed is worked on again when it is started again\n"
-            )
+            error = self._explained(error)
+            if isinstance(error, StreamMLError) and error.exit_code == UsageError.exit_code:
+                # Where we stand is wrong, and not how we work: a sentence says more than a trace.
+                code = error.exit_code
+                sys.stderr.write(f"stream-ml: worker {self._stage}: {error}\n")
+            else:
+                traceback.print_exception(error)
+                sys.stderr.write(
+                    f"stream-ml: worker {self._stage}: {type(error).__name__}: {error}; what is "
+                    "not committed is worked on again when it is started again\n"
+                )
             sys.stderr.flush()
         finally:  # also where nobody hears it
-            os._exit(FAILED)
+            os._exit(code)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """What lies behind an error that says only that somebody else has our place."""
+        if self.instance is None or not isinstance(error, (Fenced, KafkaError)):
+            return error
+        member = "" if self._app is None else self._app.consumer.member
+        return rival(self.cluster, self._stage, self.instance, member) or error
 
 
 def _spare_collector() -> None:

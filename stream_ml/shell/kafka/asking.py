@@ -1,0 +1,53 @@
+"""What a worker asks the cluster beside its work: who has its name, which topics those are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kafka.errors import KafkaError
+
+from stream_ml.errors import UsageError
+from stream_ml.shell.kafka.connecting import admin_client
+from stream_ml.shell.kafka.security import client_options
+
+if TYPE_CHECKING:
+    from stream_ml.shell.kafka.cluster import Cluster
+
+__all__ = ["rival"]
+
+# Who asks is about to end, or to join anew: neither may take long.
+ANSWER_MS = 5_000
+
+
+def rival(cluster: Cluster, stage: str, instance: str, member: str) -> UsageError | None:
+    """What to end with where another has our place in the group; None where none is seen.
+
+    Of two workers of one name the one that joined last goes on.
+
+    Args:
+        cluster: the pipeline's place.
+        stage: whose group it is.
+        instance: our name.
+        member: as whom the group knew us.
+    """
+    group = cluster.group(stage)
+    try:
+        admin = admin_client(
+            bootstrap_servers=cluster.bootstrap.split(","),
+            bootstrap_timeout_ms=ANSWER_MS,
+            request_timeout_ms=ANSWER_MS,
+            **client_options(cluster.security),
+        )
+        try:
+            members = admin.describe_groups([group])[group]["members"]
+        finally:
+            admin.close()
+    except (KafkaError, KeyError):
+        return None  # whoever has our name is told of by the brokers again, once they answer
+    if not any(m["group_instance_id"] == instance and m["member_id"] != member for m in members):
+        return None
+    return UsageError(
+        f"--instance {instance}: expected to be the only worker of that name in {group}, given "
+        "another that took its place; it goes on, and this one ends: give each worker a name of "
+        "its own, or none"
+    )
