@@ -543,7 +543,8 @@ def encode_command(command: Command, key: bytes) -> bytes:
 def decode_command(value: bytes | None, keyring: Keyring) -> Command:
     """The command in `value`, signed by the operator that it names.
 
-    Whether the operator's role allows it is not looked at: that deserves an answer.
+    Whether the operator's role allows it is not looked at: that deserves an answer. Nor is where
+    it was meant for.
 
     Raises:
         BadRecord: it holds none, its operator is unknown, or it was not signed with their key.
@@ -567,6 +568,8 @@ def decode_command(value: bytes | None, keyring: Keyring) -> Command:
         reason=_identifier(members, "reason"),
         expect=_optional_text(members, "expect"),
         model=_optional_text(members, "model"),
+        pipeline=_optional_text(members, "pipeline"),
+        log=_optional_text(members, "log"),
     )
 
 

@@ -180,8 +180,10 @@ class Decision:
     counts decisions from 0. `previous` is the SHA-256 of the registry's record before it, so
     that none can be left out. `ts` is the examples watermark at the decision (-1: before any).
     `inputs` are the offsets, one past the last record read, per input topic of evaluate. A
-    decision with a `command_id` answers that command. `log` is the identity of the log that it was
-    written to (None in records of former releases).
+    decision with a `command_id` answers that command: `signed_by` is the operator whose key signed
+    it, while `actor` is who is named in it; `given_ms` is the command's own time, and `received_ms`
+    when the log took it in. `log` is the identity of the log that it was written to. (None of these
+    is in records of former releases.)
     """
 
     number: int
@@ -195,6 +197,9 @@ class Decision:
     evidence: dict[str, Any] | None = None
     command_id: str | None = None
     log: str | None = None
+    signed_by: str | None = None
+    given_ms: int | None = None
+    received_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,8 @@ class Command:
 
     `expect` is the champion that the operator believes to serve, as a line or `name@version`;
     where another serves, nothing is done. `model` is what to promote, likewise. `operator` names
-    the key that signs.
+    the key that signs. `pipeline` and the identity `log` say where it may be carried out, and
+    nowhere else (None in commands of former releases, which are carried out nowhere).
     """
 
     command_id: str
@@ -214,6 +220,8 @@ class Command:
     reason: str
     expect: str | None = None
     model: str | None = None
+    pipeline: str | None = None
+    log: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

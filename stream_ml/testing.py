@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from stream_ml.codec import encode_command
 from stream_ml.errors import Halt
-from stream_ml.records import Output
+from stream_ml.records import Command, Output
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.signing import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -115,6 +117,27 @@ class Driver:
         """Append records to a topic, keyed as publishers key them, without working on them."""
         member = self._pipeline.events.key if topic == "events" else "event_id"
         return self.log.append([_output(topic, value, member) for value in values])
+
+    def command(self, kind: str, *, operator: str = LOCAL, **members: Any) -> Record:
+        """Put a command on the log, signed for it, without working on it; `run` has it answered.
+
+        Args:
+            kind: `promote`, `rollback`, `pause` or `resume`.
+            operator: whose key signs it.
+            members: others of `records.Command`, where they are not to be the usual ones.
+        """
+        given = {
+            "command_id": f"command-{self.log.end_offset('commands', 0)}",
+            "ts": self.now_ms,
+            "actor": operator,
+            "reason": "a test",
+            "pipeline": self._pipeline.name,
+            "log": self.log.identity,
+            **members,
+        }
+        key = self._key if operator == LOCAL else (self._operators or {})[operator].key
+        value = encode_command(Command(kind=kind, operator=operator, **given), key)
+        return self.log.append([Output("commands", self._pipeline.name.encode(), value)])[0]
 
     def run(self) -> None:
         """Work until everything in the log is read."""

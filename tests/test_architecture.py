@@ -59,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "stages",
         "topics",
     },
-    "testing": {"errors", "pipeline", "records", "shell", "signing"},
+    "testing": {"codec", "errors", "pipeline", "records", "shell", "signing"},
     "commands": {
         "codec",
         "errors",

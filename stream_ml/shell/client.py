@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from stream_ml.shell.replay import read_all
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.shell.tailing import Backoff
+from stream_ml.stages.evaluate import OUT_OF_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -318,7 +320,8 @@ def ask(
 
     Args:
         log: with a worker on it.
-        command: what is asked for.
+        command: what is asked for; where it does not say of which pipeline and log, it is of those
+            that are here.
         signing_key: of the operator that the command names.
         verifying_key: what answers are signed with; without it they are not checked.
         timeout_s: how long to wait.
@@ -332,15 +335,21 @@ def ask(
         CommandRefused: it was no command that the worker could read or trust.
         NoAnswer: none came in time.
     """
-    answer, at = _answer(log, 0, command.command_id, verifying_key)
+    answer, at = _answer(log, 0, command, verifying_key)
     if answer is not None:
         return answer
     refused_from = log.end_offset("dead-letters", 0)
+    pipeline = _pipeline_name(log, verifying_key)
+    command = replace(
+        command,
+        pipeline=command.pipeline or pipeline,
+        log=command.log or log.identity,
+    )
     value = encode_command(command, signing_key)
-    [placed] = log.append([Output("commands", _pipeline_name(log), value)])
+    [placed] = log.append([Output("commands", pipeline.encode(), value)])
     deadline, backoff = clock() + timeout_s, Backoff()
     while True:
-        answer, at = _answer(log, at, command.command_id, verifying_key)
+        answer, at = _answer(log, at, command, verifying_key)
         if answer is not None:
             return answer
         refused_from = _raise_if_refused(log, refused_from, placed)
@@ -353,7 +362,7 @@ def ask(
         wait(backoff.next())
 
 
-def _answer(log: Log, at: int, command_id: str, key: bytes | None) -> tuple[Decision | None, int]:
+def _answer(log: Log, at: int, command: Command, key: bytes | None) -> tuple[Decision | None, int]:
     """The decision that answers a command, if there is one from `at` on; and where to go on."""
     while records := log.read("registry", 0, at, READ_RECORDS):
         for record in records:
@@ -362,15 +371,35 @@ def _answer(log: Log, at: int, command_id: str, key: bytes | None) -> tuple[Deci
                 decision = decode_decision(record.value, key)
             except BadRecord:
                 continue  # not the worker's word
-            if decision.command_id == command_id:
+            if _answers(decision, command):
                 return decision, at
     return None, at
 
 
-def _pipeline_name(log: Log) -> bytes:
-    """Whose commands they are, as its registry says."""
+def _answers(decision: Decision, command: Command) -> bool:
+    """Whether it is about this operator's command of that id.
+
+    One that was out of its time has used up no id, and its answer is no later one's. Former
+    releases did not tell operators apart.
+    """
+    return (
+        decision.command_id == command.command_id
+        and decision.signed_by in {command.operator, None}
+        and (OUT_OF_TIME not in (decision.evidence or {}) or decision.given_ms == command.ts)
+    )
+
+
+def _pipeline_name(log: Log, key: bytes | None) -> str:
+    """Whose commands they are, as its registry says; rather by a record that is the worker's."""
+    name: str | None = None
     for record in read_all(log, "registry"):
-        return record.key or b""
+        written = (record.key or b"").decode(errors="replace")
+        name = written if name is None else name
+        with suppress(BadRecord):
+            decode_decision(record.value, key)
+            return written
+    if name is not None:
+        return name
     raise StreamMLError(
         "nothing serves on this log yet, so there is nothing to command; start a worker with "
         "`stream-ml up`"

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord, StreamMLError
 from stream_ml.signing import Keyring
-from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.evaluate import COMMAND_AGE_MS, Evaluate
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn
 from stream_ml.stages.predict import Predict
@@ -125,6 +125,7 @@ class Runner:
             latest.
         checkpoint_s: after how many seconds they are.
         restart_lines: quarantined lines to start anew, from nothing.
+        command_age_s: how far a command's time may be from its arrival on the log, in seconds.
         step: called between any two steps with the name of the one that was done; for tests.
 
     Raises:
@@ -142,6 +143,7 @@ class Runner:
         checkpoint_examples: int = CHECKPOINT_EXAMPLES,
         checkpoint_s: float = CHECKPOINT_S,
         restart_lines: Collection[str] = (),
+        command_age_s: float = COMMAND_AGE_MS / 1_000,
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log = log
@@ -153,7 +155,12 @@ class Runner:
         self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
         self.joins = [Join(pipeline, events) for _ in range(labels)]
         self.learn = Learn(pipeline, key, checkpoint_examples, restart_lines)
-        self.evaluate = Evaluate(pipeline, Keyring(key, operators or {}), log.identity)
+        self.evaluate = Evaluate(
+            pipeline,
+            Keyring(key, operators or {}),
+            log.identity,
+            command_age_ms=round(command_age_s * 1_000),
+        )
         predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]
         learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)

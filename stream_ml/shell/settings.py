@@ -43,6 +43,7 @@ from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.runner import CHECKPOINT_S
 from stream_ml.shell.sqlite_log import MEMORY
 from stream_ml.signing import LOCAL, ROLES, Operator
+from stream_ml.stages.evaluate import COMMAND_AGE_MS
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES
 
 if TYPE_CHECKING:
@@ -190,6 +191,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _lines,
             ),
             Setting(
+                "command_age_seconds",
+                "how far a command's time may be from its arrival on the log, or it is refused",
+                "a number above 0",
+                _seconds,
+            ),
+            Setting(
                 "keyring",
                 "operators' keys and roles: whose commands a worker obeys, beside the key's own",
                 "the path of a TOML file that only its owner may read",
@@ -241,6 +248,7 @@ class Settings:
     checkpoint_seconds: float = CHECKPOINT_S
     commit_seconds: float = COMMIT_S
     restart_lines: tuple[str, ...] = ()
+    command_age_seconds: float = COMMAND_AGE_MS / 1_000
     keyring: str | None = None
     operator: str = LOCAL
     operator_key: bytes | None = field(default=None, repr=False)

@@ -18,8 +18,12 @@ Theory of operation:
    harm and rolls back; models younger than `promotion.first` are too young to return to. After an
    operator's rollback nothing is refreshed until `resume` or the next replacement; after the
    guard's, the next refresh goes on.
-6. A command is answered once, accepted or refused, by a decision that names it; of a command id
-   that was answered nothing more is said. `expect` must be what serves.
+6. A command is meant for one pipeline on one log, which it names; elsewhere it is a dead letter.
+   There it is answered once, accepted or refused, by a decision that names it and whose key signed
+   it; of an operator's command id that was answered nothing more is said, whatever other operators
+   have called theirs. `expect` must be what serves. A command whose time and arrival on the log
+   are further apart than `command_age_ms` is refused, and its id stays free for another: whoever
+   kept it from the log, or sends an old one, must not use it up.
 7. Decisions are numbered, each names the record before it by hash, and all are signed.
 8. Challengers' snapshots that never served are kept `keep` deep and then given tombstones.
 """
@@ -27,7 +31,7 @@ Theory of operation:
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -61,6 +65,7 @@ from stream_ml.records import (
     version_of,
 )
 from stream_ml.signing import ROLES
+from stream_ml.stages.answered import Answered
 from stream_ml.stages.intake import example_in, parsed, without_frames
 from stream_ml.stages.watermark import ExamplesWatermark
 
@@ -74,22 +79,36 @@ if TYPE_CHECKING:
     from stream_ml.signing import Keyring
     from stream_ml.stages.task import Piece
 
-__all__ = ["EVALUATE_EVERY", "STALE_EXAMPLES", "Evaluate"]
+__all__ = ["COMMAND_AGE_MS", "EVALUATE_EVERY", "OUT_OF_TIME", "STALE_EXAMPLES", "Evaluate"]
 
 EVALUATE_EVERY = 1_000
 STALE_EXAMPLES = 1_000
 # Fewer examples between two refreshes say nothing about divergence.
 DIVERGENCE_EXAMPLES_MIN = 50
 ACTOR = "evaluate"
-# Command ids are remembered so many deep; what is older than one forgotten is refused, for it may
-# have been answered.
-ANSWERED_MAX = 10_000
+# An operator's command ids are remembered so many deep; what is older than one forgotten is
+# refused, for it may have been answered.
+ANSWERED_MAX = 1_000
+# In the evidence of what was refused for its time, what was allowed.
+OUT_OF_TIME = "command_age_ms"
+# How far a command's time may be from its arrival on the log, unless a setting says otherwise.
+COMMAND_AGE_MS = 3_600_000
+# Whose ids those are that were answered when operators were not told apart: no operator's name.
+ANYBODY = ""
+_NONE_ANSWERED = Answered()
 # What the first decision names as the record before it.
 NO_RECORD = "0" * 64
 
 
 class _Refusal(Exception):  # noqa: N818 - as the decision that it becomes
     """Raised where a command cannot be carried out, with the reason to answer."""
+
+
+class _Asked(NamedTuple):
+    """A command, and when the log took it in."""
+
+    command: Command
+    received_ms: int
 
 
 @dataclass(slots=True)
@@ -107,12 +126,22 @@ class Evaluate:
         pipeline: the declaration.
         keyring: its own key signs the registry and must have signed snapshots; the operators'
             keys must have signed their commands.
-        log: the identity of the log that is written to, which every decision names.
+        log: the identity of the log that is written to, which every decision names, and every
+            command that is to be carried out.
+        command_age_ms: how far a command's time may be from its arrival on the log.
     """
 
-    def __init__(self, pipeline: Pipeline, keyring: Keyring, log: str | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        keyring: Keyring,
+        log: str | None = None,
+        *,
+        command_age_ms: int = COMMAND_AGE_MS,
+    ) -> None:
         self._pipeline = pipeline
         self._log = log
+        self._command_age_ms = command_age_ms
         self._keyring = keyring
         self._key = keyring.own
         task = pipeline.task
@@ -134,9 +163,9 @@ class Evaluate:
         self._paused = False
         self._frozen: str | None = None
         self._announced: str | None = None
-        # Command ids that were answered, with the commands' times.
-        self._answered: dict[str, int] = {}
-        self._forgotten_ms = -1
+        # By operator, the command ids that were answered; and those that changed since written.
+        self._answered: dict[str, Answered] = {}
+        self._answered_anew: set[str] = set()
         self._registered = 0
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self._previous = NO_RECORD
@@ -230,7 +259,7 @@ class Evaluate:
         evidence = self._contest.report(winner)
         reason = f"the evidence that {winner} is better suffices"
         if mode == "automatic":
-            outputs.append(self._replace(winner, ACTOR, reason, evidence))
+            outputs.append(self._replace(winner, reason, evidence))
         elif winner != self._announced:
             self._announced = winner
             said = f"{reason}; `promote {winner}` would be accepted"
@@ -248,7 +277,7 @@ class Evaluate:
         reason = f"guard: {serving.champion.model} {harm.reason}"
         alert = Alert("guard", self._watermark.ms, "evaluate", reason, harm.evidence)
         outputs.append(Output("alerts", b"guard", encode(alert), alert))
-        outputs.append(self._roll_back(ACTOR, reason, harm.evidence))
+        outputs.append(self._roll_back(reason, harm.evidence))
 
     def _score(self, name: str, version: str, label: LabelValue, said: Answer) -> None:
         scores = self._scores.get(name)
@@ -359,7 +388,7 @@ class Evaluate:
             self._renew(version, {name: arrival.ref for name, arrival in arrived.items()}, outputs)
         elif self._serving is not None:
             reason = f"{line}@{version} refused, none is renewed: {flaw}"
-            outputs.append(self._decide("refused", ACTOR, reason, self._serving))
+            outputs.append(self._decide("refused", reason, self._serving))
         self._drop_unserved(outputs)
 
     def _renew(self, version: int, refs: dict[str, ModelRef], outputs: list[Output]) -> None:
@@ -372,7 +401,7 @@ class Evaluate:
         if former is None:
             self._contest.start(champion.model, refs)
             serving = ServingSet(champion, refs, None, first)
-            outputs.append(self._decide("bootstrap", ACTOR, reason, serving))
+            outputs.append(self._decide("bootstrap", reason, serving))
             return
         self._contest.renew(refs)
         predecessor = former.predecessor
@@ -381,7 +410,7 @@ class Evaluate:
             grown = version_of(predecessor.model) >= self._pipeline.promotion.first
             self._contest.watch(on=grown)
         serving = ServingSet(champion, refs, predecessor, former.first or first)
-        outputs.append(self._decide("refreshed", ACTOR, reason, serving))
+        outputs.append(self._decide("refreshed", reason, serving))
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -393,32 +422,86 @@ class Evaluate:
         command = self.parse(record)
         if isinstance(command, BadRecord):
             raise command
-        if command.command_id in self._answered:
+        self._check_meant_here(command)
+        asked = _Asked(command, record.append_ms)
+        if self._was_answered(asked):
             return
         self.counts["commands"] += 1
         serving = self._serving
         if serving is None:
             raise BadRecord("not_ready", "$", "nothing serves yet; send it again once it does")
         try:
-            self._check(command, serving)
-            decision = self._carry_out(command, serving)
+            self._check(asked, serving)
+            decision = self._carry_out(asked, serving)
         except _Refusal as refusal:
             reason = f"{command.kind} refused: {refusal}"
-            decision = self._decide(
-                "refused", command.actor, reason, serving, command_id=command.command_id
-            )
-        # An operator's clock that is ahead must not make all later commands too old.
-        self._answered[command.command_id] = min(command.ts, record.append_ms)
-        while len(self._answered) > ANSWERED_MAX:
-            forgotten = self._answered.pop(next(iter(self._answered)))
-            self._forgotten_ms = max(self._forgotten_ms, forgotten)
-            self.counts["commands_forgotten"] += 1
+            # Tells whoever asks that the id is free.
+            figures = {OUT_OF_TIME: self._command_age_ms} if self._is_out_of_time(asked) else None
+            decision = self._decide("refused", reason, serving, evidence=figures, asked=asked)
+        self._remember(asked)
         outputs.append(decision)
 
-    def _check(self, command: Command, serving: ServingSet) -> None:
-        if command.ts <= self._forgotten_ms:
+    def _check_meant_here(self, command: Command) -> None:
+        """Refuse what was signed for another place: who has seen it there could send it here."""
+        for member, given, expected in (
+            ("pipeline", command.pipeline, self._pipeline.name),
+            ("log", command.log, self._log),
+        ):
+            if given != expected:
+                way_out = (
+                    "it was signed for another one: give it there"
+                    if given is not None
+                    else "commands of former releases could be sent again anywhere: give it anew, "
+                    "with this release"
+                )
+                raise BadRecord(
+                    "foreign_command",
+                    f"$.{member}",
+                    f"expected this {member}, {expected!r}, given {given!r}; {way_out}",
+                )
+
+    def _was_answered(self, asked: _Asked) -> bool:
+        """Whether there is nothing more to say of it.
+
+        Raises:
+            BadRecord: it may have been answered, and is too old to be carried out anyway.
+        """
+        answered = self._answered.get(asked.command.operator, _NONE_ANSWERED)
+        command_id = asked.command.command_id
+        if command_id in answered or command_id in self._answered.get(ANYBODY, _NONE_ANSWERED):
+            return True
+        if _dated(asked.command) in answered:
+            return True  # then it was out of its time, and stays refused
+        if self._is_out_of_time(asked) and asked.command.ts <= answered.forgotten_ms:
+            raise BadRecord("repeated", "$.ts", f"{self._out_of_time(asked)}; give it anew")
+        return False
+
+    def _is_out_of_time(self, asked: _Asked) -> bool:
+        return abs(asked.received_ms - asked.command.ts) > self._command_age_ms
+
+    def _out_of_time(self, asked: _Asked) -> str:
+        return (
+            f"expected at most {self._command_age_ms} ms between when it was given, "
+            f"{asked.command.ts}, and when the log took it in, {asked.received_ms}"
+        )
+
+    def _remember(self, asked: _Asked) -> None:
+        command = asked.command
+        operator = command.operator
+        answered = self._answered.setdefault(operator, Answered())
+        command_id = _dated(command) if self._is_out_of_time(asked) else command.command_id
+        answered.add(command_id, command.ts)
+        self.counts["commands_forgotten"] += answered.keep(ANSWERED_MAX)
+        self._answered_anew.add(operator)
+
+    def _check(self, asked: _Asked, serving: ServingSet) -> None:
+        command = asked.command
+        if self._is_out_of_time(asked):
+            raise _Refusal(f"{self._out_of_time(asked)}; is a clock wrong? Give it anew")
+        forgotten_ms = self._answered.get(command.operator, _NONE_ANSWERED).forgotten_ms
+        if command.ts <= forgotten_ms:
             raise _Refusal(
-                f"it is of {command.ts}, and of commands up to {self._forgotten_ms} it is known "
+                f"it is of {command.ts}, and of commands up to {forgotten_ms} it is known "
                 "no more which were answered; send it anew"
             )
         operator = self._keyring.operator(command.operator)
@@ -431,20 +514,21 @@ class Evaluate:
         if command.expect is not None and command.expect not in {present, line_of(present)}:
             raise _Refusal(f"expected {command.expect} to serve, but {present} does")
 
-    def _carry_out(self, command: Command, serving: ServingSet) -> Output:
-        who, why, id_ = command.actor, command.reason, command.command_id
+    def _carry_out(self, asked: _Asked, serving: ServingSet) -> Output:
+        command = asked.command
+        why = command.reason
         if command.kind == "promote":
             line = self._promotable(command, serving)
-            return self._replace(line, who, why, self._contest.report(line), id_)
+            return self._replace(line, why, self._contest.report(line), asked)
         if command.kind == "rollback":
             if serving.predecessor is None:
                 raise _Refusal(f"{serving.champion.model} has no predecessor to return to")
-            return self._roll_back(who, why, None, id_)
+            return self._roll_back(why, None, asked)
         self._paused = command.kind == "pause"
         if not self._paused:
             self._frozen = None
         kind = "paused" if self._paused else "resumed"
-        return self._decide(kind, who, why, serving, command_id=id_)
+        return self._decide(kind, why, serving, asked=asked)
 
     def _promotable(self, command: Command, serving: ServingSet) -> str:
         """The challenger that a command names, if it may be promoted."""
@@ -482,10 +566,9 @@ class Evaluate:
     def _replace(
         self,
         line: str,
-        actor: str,
         reason: str,
         evidence: dict[str, Any] | None,
-        command_id: str | None = None,
+        asked: _Asked | None = None,
     ) -> Output:
         former = self._serving
         assert former is not None, "nothing can be replaced before anything serves"
@@ -502,16 +585,10 @@ class Evaluate:
         self._contest.start(champion.model, challengers)
         self._contest.watch(on=True)
         serving = ServingSet(champion, challengers, former.champion, former.first)
-        return self._decide(
-            "replaced", actor, reason, serving, evidence=evidence, command_id=command_id
-        )
+        return self._decide("replaced", reason, serving, evidence=evidence, asked=asked)
 
     def _roll_back(
-        self,
-        actor: str,
-        reason: str,
-        evidence: dict[str, Any] | None,
-        command_id: str | None = None,
+        self, reason: str, evidence: dict[str, Any] | None, asked: _Asked | None = None
     ) -> Output:
         former = self._serving
         assert former is not None, "nothing can be rolled back before anything serves"
@@ -524,35 +601,36 @@ class Evaluate:
                 for name, ref in challengers.items()
             }
             self._contest.start(champion.model, challengers)
-        self._frozen = None if command_id is None else line
+        self._frozen = None if asked is None else line
         self._contest.watch(on=False)
         serving = ServingSet(champion, challengers, None, former.first)
-        return self._decide(
-            "rolled_back", actor, reason, serving, evidence=evidence, command_id=command_id
-        )
+        return self._decide("rolled_back", reason, serving, evidence=evidence, asked=asked)
 
     def _decide(
         self,
         kind: str,
-        actor: str,
         reason: str,
         serving: ServingSet,
         *,
         evidence: dict[str, Any] | None = None,
-        command_id: str | None = None,
+        asked: _Asked | None = None,
     ) -> Output:
+        command = None if asked is None else asked.command
         decision = Decision(
             number=self._number,
             kind=kind,
             ts=self._watermark.ms,
-            actor=actor,
+            actor=ACTOR if command is None else command.actor,
             reason=reason,
             serving=serving,
             inputs=dict(self._inputs),
             previous=self._previous,
             evidence=evidence,
-            command_id=command_id,
+            command_id=None if command is None else command.command_id,
             log=self._log,
+            signed_by=None if command is None else command.operator,
+            given_ms=None if command is None else command.ts,
+            received_ms=None if asked is None else asked.received_ms,
         )
         self._number += 1
         self._serving = serving
@@ -583,15 +661,17 @@ class Evaluate:
     @property
     def held(self) -> dict[str, int]:
         """What memory is taken up by: instants that wait for lines, and commands answered."""
-        return {"instants_waiting": len(self._waiting), "commands_answered": len(self._answered)}
+        answered = sum(map(len, self._answered.values()))
+        return {"instants_waiting": len(self._waiting), "commands_answered": answered}
 
     def must_checkpoint(self) -> bool:
         """When something was written since: a decision must not be made twice."""
         return self._must_checkpoint
 
     def dirty(self) -> list[Piece]:
-        """Everything: the scores by name, and the rest."""
+        """Everything but answered commands that did not change: scores by name, and the rest."""
         self._must_checkpoint = False
+        answered, self._answered_anew = sorted(self._answered_anew), set()
         rest = {
             "baselines": self._baselines.dump(),
             "delays": self._delays.dump(),
@@ -612,8 +692,6 @@ class Evaluate:
             "paused": self._paused,
             "frozen": self._frozen,
             "announced": self._announced,
-            "answered": self._answered,
-            "forgotten_ms": self._forgotten_ms,
             "registered": self._registered,
             "counts": self.counts,
             "held": self.held,
@@ -624,6 +702,7 @@ class Evaluate:
         return [
             ("", orjson.dumps(rest)),
             *((f"s{name}", orjson.dumps(each.dump())) for name, each in self._scores.items()),
+            *((f"c{name}", orjson.dumps(self._answered[name].dump())) for name in answered),
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
@@ -658,11 +737,21 @@ class Evaluate:
         )
         self._paused, self._frozen = rest["paused"], rest["frozen"]
         self._announced = rest["announced"]
-        self._answered, self._previous = rest["answered"], rest["previous"]
+        self._previous = rest["previous"]
+        self._answered = {
+            name[1:]: Answered(**each) for name, each in state.items() if name.startswith("c")
+        }
+        if rest.get("answered"):  # by a former release, which did not tell operators apart
+            self._answered[ANYBODY] = Answered(rest["answered"])
+            self._answered_anew.add(ANYBODY)
         # A line may have been declared since, or be declared no more.
         self._unserved |= rest["unserved"]
         self._inputs = rest["inputs"]
         # What was written before these were known has none.
-        self._forgotten_ms = rest.get("forgotten_ms", -1)
         self._registered = rest.get("registered", 0)
         self.counts |= rest.get("counts", {})
+
+
+def _dated(command: Command) -> str:
+    """What a command out of its time is known by: its id stays free for one that is in time."""
+    return f"{command.ts} {command.command_id}"

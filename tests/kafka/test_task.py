@@ -732,7 +732,13 @@ def test_a_judge_that_dies_decides_each_thing_once(kafka_broker: str, seed: int)
             cluster,
             "evaluate",
             ("examples", "models", "commands"),
-            lambda _: Evaluate(decisions.restless, Keyring(decisions.KEY, {})),
+            lambda _: Evaluate(
+                decisions.restless,
+                Keyring(decisions.KEY, {}),
+                decisions.LOG,
+                # They are of a driver's time, and lie where there is a clock.
+                command_age_ms=decisions.NOW_MS,
+            ),
             checkpoint_s=rand.choice([0.0, 0.05, 3_600.0]),
         )
         await run_through(tried, 0, inputs, rand, 5)

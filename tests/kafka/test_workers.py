@@ -145,6 +145,7 @@ def a_worker(cluster: Cluster, stage: str, say: Callable[..., None]) -> Worker:
         commit_s=0.1,
         checkpoint_s=30.0,
         checkpoint_examples=512,
+        command_age_s=3_600.0,
         say=say,
     )
 

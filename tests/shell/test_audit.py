@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 OWN = b"own." * 8
 
 
-def _command(kind: str, number: int, **members: Any) -> Command:
-    return Command(f"c{number}", kind, 1, "local", "ana", f"reason {number}", **members)
+def _command(log: SqliteLog, kind: str, number: int, **members: Any) -> Command:
+    now_ms = time.time_ns() // 1_000_000
+    members |= {"pipeline": "toy", "log": log.identity}
+    return Command(f"c{number}", kind, now_ms, "local", "ana", f"reason {number}", **members)
 
 
 @pytest.fixture(scope="session")
@@ -39,15 +42,14 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log on which an operator has promoted, been refused, and rolled back."""
     path = tmp_path_factory.mktemp("decided") / "log.sqlite"
     key = Settings().signing_key(str(path))
-    commands = [
-        _command("promote", 1, expect="plain", model="scaled"),
-        _command("promote", 2, expect="plain", model="scaled"),
-        _command("rollback", 3, expect="scaled"),
-    ]
     with SqliteLog.create(path) as log, Runner(log, toy, key) as runner:
         log.append(outputs(1_100))
         runner.run()
-        for command in commands:
+        for command in (
+            _command(log, "promote", 1, expect="plain", model="scaled"),
+            _command(log, "promote", 2, expect="plain", model="scaled"),
+            _command(log, "rollback", 3, expect="scaled"),
+        ):
             log.append([Output("commands", b"toy", encode_command(command, key))])
             runner.run()
     return path
@@ -175,7 +177,7 @@ def test_every_flipped_byte_is_found(tmp_path: Path, *, with_key: bool) -> None:
     own = Settings().signing_key(str(path))
     with SqliteLog.create(path) as log, Runner(log, toy, own) as runner:
         for number, kind in enumerate(("pause", "resume")):
-            command = encode_command(_command(kind, number), own)
+            command = encode_command(_command(log, kind, number), own)
             log.append([Output("commands", b"toy", command)])
             runner.run()
     tampered = Tampered(path)
@@ -242,7 +244,7 @@ def test_a_genuine_record_of_another_history(tampered: Tampered, cli: Cli) -> No
     key = Settings().signing_key(str(tampered.path))
     with SqliteLog.create(MEMORY) as other, Runner(other, toy, key) as runner:
         for number, kind in enumerate(("pause", "resume")):
-            command = encode_command(_command(kind, number), key)
+            command = encode_command(_command(other, kind, number), key)
             other.append([Output("commands", b"toy", command)])
             runner.run()
         [foreign] = other.read("registry", 0, 2, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from conftest import Cli
 
 OWN = b"own." * 8
+# Commands are carried out while they are new.
+NOW_MS = time.time_ns() // 1_000_000
 ANA, GUS, OLA = b"ana." * 8, b"gus." * 8, b"ola." * 8
 OPERATORS = {
     "ana": Operator(ANA, "operator"),
@@ -55,7 +58,7 @@ def _command(kind: str = "promote", **members: Any) -> Command:
     return Command(
         command_id=given.pop("command_id", "c1"),
         kind=kind,
-        ts=1,
+        ts=NOW_MS,
         actor="Ana",
         reason="because",
         **given,
@@ -89,8 +92,9 @@ def test_the_same_command_twice(runner: Runner) -> None:
 def test_two_who_ask_at_once(runner: Runner) -> None:
     """Where the same command lies there twice before anybody answers, it is carried out once."""
     log = runner._log
+    command = _command(pipeline="toy", log=log.identity)
     for _ in range(2):
-        log.append([Output("commands", b"toy", encode_command(_command(), ANA))])
+        log.append([Output("commands", b"toy", encode_command(command, ANA))])
 
     decision = _ask(runner, _command(), ANA)
 
@@ -332,6 +336,7 @@ def test_evidence_that_does_not_suffice(tmp_path: Path, cli: Cli) -> None:
         log.append(outputs(1_100))
         runner.run()
         command = _command("pause", operator="local", model=None, expect=None)
+        command = replace(command, pipeline="toy", log=log.identity)
         log.append([Output("commands", b"toy", encode_command(command, key))])
         runner.run()
     broker = ("--broker", f"sqlite:{path}")

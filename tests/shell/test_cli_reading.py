@@ -280,6 +280,7 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("checkpoint_seconds", 60.0, "default"),
         ("commit_seconds", 0.1, "default"),
         ("restart_lines", [], "default"),
+        ("command_age_seconds", 3_600.0, "default"),
         ("keyring", None, "default"),
         ("operator", "local", "default"),
         ("operator_key", None, "default"),

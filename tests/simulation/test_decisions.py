@@ -15,9 +15,11 @@ from stream_ml.records import Command, Output
 from stream_ml.shell.sqlite_log import SqliteSession
 from stream_ml.testing import CRASH, Driver
 from tests.simulation.test_crash import outcome
-from tests.simulation.world import START_MS, pipeline, stream
+from tests.simulation.world import pipeline, stream
 
 KEY = b"testing"
+# The log and the clock of a driver that is told nothing else.
+LOG, NOW_MS = "testing", 2**42
 WORLDS = 10
 RUNS = 500
 # So little is asked for that luck alone replaces and rolls back: decisions are what is wanted.
@@ -39,12 +41,22 @@ restless = replace(
 
 def command(number: int, kind: str, **members: Any) -> bytes:
     """A signed command."""
-    given = Command(f"c{number}", kind, START_MS, "local", "ada", "to see", **members)
-    return encode_command(given, KEY)
+    given = {"ts": NOW_MS, "pipeline": "world", "log": LOG, **members}
+    return encode_command(
+        Command(
+            command_id=f"c{number}",
+            kind=kind,
+            operator="local",
+            actor="ada",
+            reason="to see",
+            **given,
+        ),
+        KEY,
+    )
 
 
 def commands(seed: int) -> list[bytes]:
-    """What operators ask for at one moment: sensible, mistaken, repeated and forged."""
+    """What operators ask for at one moment: sensible, mistaken, repeated, forged and replayed."""
     rand = random.Random(seed)
     asked = [
         command(0, "promote", model="bayes", expect="logistic"),
@@ -55,6 +67,8 @@ def commands(seed: int) -> list[bytes]:
         command(5, "pause"),
         command(6, "resume"),
         command(7, "resume").replace(b'"ada"', b'"eve"'),
+        command(8, "resume", log="elsewhere"),
+        command(9, "resume", ts=5),
         b'{"kind":"promote"}',
     ]
     asked += rand.sample(asked, 3)
@@ -118,7 +132,7 @@ def test_each_command_is_answered_once_and_the_history_has_no_gap(world: int) ->
     history = uninterrupted(world)
 
     answered = [d["command_id"] for d in history["decisions"] if d["command_id"] is not None]
-    assert sorted(answered) == [f"c{number}" for number in range(7)]
+    assert sorted(answered) == [*(f"c{number}" for number in range(7)), "c9"]
     assert [d["number"] for d in history["decisions"]] == list(range(len(history["decisions"])))
     values = [value for _, value in history["registry"]]
     chained = ["0" * 64, *map(record_hash, values)]

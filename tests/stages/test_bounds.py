@@ -138,9 +138,9 @@ def test_a_command_older_than_what_is_known_is_refused(monkeypatch: pytest.Monke
     evaluate.apply(written(Learn(shop, KEY).start(), "models"))
 
     def ask(number: int, ts: int) -> str | None:
-        command = Command(f"c{number}", "pause", ts, "local", "ada", "a look")
+        command = Command(f"c{number}", "pause", ts, "local", "ada", "a look", pipeline="shop")
         value = encode_command(command, KEY)
-        outputs = evaluate.apply([Record("commands", 0, number, None, value, 2**42)])
+        outputs = evaluate.apply([Record("commands", 0, number, None, value, 1_000)])
         return outputs[0].memo.kind if outputs else None
 
     assert ["paused"] * 5 == [ask(n, 100 + n) for n in range(5)]

@@ -59,11 +59,9 @@ def run(driver: Driver, first: int, last: int) -> None:
     driver.feed(*world(first, last))
 
 
-def ask(driver: Driver, kind: str, id_: str, key: bytes = KEY, **members: Any) -> list[Any]:
+def ask(driver: Driver, kind: str, id_: str, **members: Any) -> list[Any]:
     """Put a command on the log, let it be read, and return what was decided of it."""
-    given = {"operator": "local", "actor": "ada", "reason": "to see", **members}
-    value = encode_command(Command(command_id=id_, kind=kind, ts=START, **given), key)
-    driver.log.append([Output("commands", b"contest", value)])
+    driver.command(kind, **{"command_id": id_, "actor": "ada", "reason": "to see", **members})
     driver.run()
     return [d for d in driver.read("registry") if d["command_id"] == id_]
 
@@ -239,10 +237,8 @@ def test_a_role_may_do_what_it_says_and_no_more() -> None:
     driver = Driver(declared(mode="manual"), operators={"gus": Operator(b"gus's", "guard")})
     run(driver, 0, 200)
 
-    [promote] = ask(
-        driver, "promote", "c1", b"gus's", operator="gus", model="better", expect="plain"
-    )
-    [pause] = ask(driver, "pause", "c2", b"gus's", operator="gus")
+    [promote] = ask(driver, "promote", "c1", operator="gus", model="better", expect="plain")
+    [pause] = ask(driver, "pause", "c2", operator="gus")
 
     assert "promote refused: gus is guard, which may not promote" == promote["reason"]
     assert "paused" == pause["kind"]

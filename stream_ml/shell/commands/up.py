@@ -69,6 +69,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
             checkpoint_examples=settings.checkpoint_examples,
             checkpoint_s=settings.checkpoint_seconds,
             restart_lines=settings.restart_lines,
+            command_age_s=settings.command_age_seconds,
         )
         with runner:
             lineup = runner.serving.lineup()

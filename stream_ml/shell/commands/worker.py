@@ -51,6 +51,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         instance=arguments.instance,
         commit_s=settings.commit_seconds,
         checkpoint_s=settings.checkpoint_seconds,
+        command_age_s=settings.command_age_seconds,
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
         say=_as_json if arguments.format == "json" else _as_text,

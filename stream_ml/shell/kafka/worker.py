@@ -35,6 +35,7 @@ from aiokafka.errors import KafkaError
 
 from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.shell.kafka.asking import rival
+from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.control import Control
 from stream_ml.shell.kafka.leniency import read_any_header
 from stream_ml.shell.kafka.security import async_options
@@ -100,6 +101,7 @@ class Worker:
         checkpoint_s: how often state is written down.
         checkpoint_examples: after how many examples the learners are written down at the latest.
         restart_lines: quarantined lines to start anew, from nothing.
+        command_age_s: how far a command's time may be from its arrival on the log.
         say: told what happens, as a kind and members.
     """
 
@@ -116,6 +118,7 @@ class Worker:
         checkpoint_s: float,
         checkpoint_examples: int,
         restart_lines: Collection[str] = (),
+        command_age_s: float,
         say: Callable[..., None],
     ) -> None:
         self.cluster = cluster
@@ -129,6 +132,7 @@ class Worker:
         self._checkpoint_s = checkpoint_s
         self._checkpoint_examples = checkpoint_examples
         self._restart_lines = restart_lines
+        self._command_age_s = command_age_s
         self._say = say
         self._serving = Serving(pipeline, key)
         self._names = {cluster.topic(topic): topic for topic in INPUTS[stage]}
@@ -139,6 +143,8 @@ class Worker:
         self._parking = asyncio.Lock()
         self._app: Any = None
         self._partitions: dict[str, int] = {}
+        # Which log this is, where that is asked for.
+        self._identity: str | None = None
         self._control: Control | None = None
         self._transactions: Transactions
 
@@ -241,6 +247,12 @@ class Worker:
             )
         self._partitions = {name: found[self.cluster.topic(name)] for name in wanted}
         self._check_partitions()
+        if self._stage == "evaluate":
+            self._identity = await asyncio.to_thread(self._identify)
+
+    def _identify(self) -> str:
+        with KafkaLog(self.cluster) as log:
+            return log.identity
 
     async def _described(self) -> dict[str, int]:
         admin = AIOKafkaAdminClient(
@@ -296,7 +308,12 @@ class Worker:
             case "learn":
                 return Learn(pipeline, self._key, self._checkpoint_examples, self._restart_lines)
             case _:
-                return Evaluate(pipeline, Keyring(self._key, self._operators))
+                return Evaluate(
+                    pipeline,
+                    Keyring(self._key, self._operators),
+                    self._identity,
+                    command_age_ms=round(self._command_age_s * 1_000),
+                )
 
     async def _ready(self) -> None:
         if self._control is None:
