@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,10 @@ from stream_ml.evaluation.contest import Rules
 from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.recipes import Recipe, Task
-from stream_ml.schema import FieldType, field_type
+from stream_ml.schema import INTEGER_MAX, FieldType, field_type, is_text, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from stream_ml.features import Feature
     from stream_ml.models.recipes import TaskKind
@@ -169,9 +170,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         problems = list(_problems(self))
         if problems:
-            raise DeclarationError(f"pipeline {self.name!r}", problems)
-        # Now, not when first asked: the models that were given may be trained meanwhile.
-        _ = self.recipes
+            raise DeclarationError(f"pipeline {shown(self.name)}", problems)
+        # Now, not when first asked: what was given may be changed, and models trained, meanwhile.
+        _ = self.recipes, self.feature_set, self.rules, self._asks
 
     @cached_property
     def schema(self) -> dict[str, FieldType]:
@@ -350,61 +351,93 @@ def _is_name(given: Any) -> bool:
     return isinstance(given, str) and _NAME.fullmatch(given) is not None
 
 
-def _problems(p: Pipeline) -> Iterator[Problem]:
+def _problems(p: Any) -> Iterator[Problem]:
+    """What is wrong with a pipeline, whose members a user may have given any values."""
     if not _is_name(p.name):
-        yield Problem("name", "lower-case letters, digits, - and _", repr(p.name))
+        yield Problem("name", "lower-case letters, digits, - and _", shown(p.name))
     schema: dict[str, FieldType] = {}
-    for name, kind in p.events.fields.items():
-        try:
-            schema[name] = field_type(kind)
-        except TypeError:
-            path = f"events.fields.{name}"
-            yield Problem(path, "float, int, str, bool, Enum or Optional", repr(kind))
-    for name, checked in schema.items():
-        yield from _field_problems(name, checked)
-    yield from _event_problems(p.events, schema)
+    whole = False
+    if isinstance(p.events, Events):
+        yield from _schema_problems(p.events.fields, schema)
+        declared: Any = p.events.fields
+        whole = isinstance(declared, Mapping) and len(schema) == len(declared)
+        yield from _event_problems(p.events, schema)
+    else:
+        yield Problem("events", "Events(key=..., fields={...})", shown(p.events))
     yield from _when_problems(p.predict, schema)
-    if not p.features:
+    if not isinstance(p.features, list | tuple):
+        unordered = isinstance(p.features, set | frozenset)
+        wanted = "a list of features" + (": a set has no order" if unordered else "")
+        yield Problem("features", wanted, shown(p.features))
+    elif not p.features:
         yield Problem("features", "at least one feature", "none")
-    if len(schema) == len(p.events.fields):
+    elif whole:
         yield from FeatureSet.check(p.features, schema)
-    yield from _model_problems(p, *_checked_task(p.label))
-    yield from _promotion_problems(p.promotion, len(p.models) - 1)
+    yield from _model_problems(p)
+    if isinstance(p.promotion, Promotion):
+        challengers = len(p.models) - 1 if isinstance(p.models, Mapping) else 0
+        yield from _promotion_problems(p.promotion, challengers)
+    else:
+        yield Problem("promotion", 'Promotion(refresh="1d", ...)', shown(p.promotion))
     for name in ("pending_max", "window_events_max", "keep"):
         value = getattr(p, name)
-        if not (type(value) is int and value > 0):
-            yield Problem(name, "a whole number above 0", repr(value))
+        if not (_is_count(value) and value > 0):
+            yield Problem(name, "a whole number above 0", shown(value))
 
 
-def _field_problems(name: Any, kind: FieldType) -> Iterator[Problem]:
-    path = f"events.fields.{name}"
-    if not (isinstance(name, str) and name):
-        yield Problem(path, "a name", repr(name))
-    if kind.kind == "enum" and not _are_categories(kind.categories):
-        yield Problem(path, "an Enum of different strings", f"Enum{kind.categories!r}")
-    if kind.default is not None:
+def _schema_problems(given: object, schema: dict[str, FieldType]) -> Iterator[Problem]:
+    """What is wrong with the fields; those that are right are put into `schema`."""
+    if not isinstance(given, Mapping):
+        yield Problem("events.fields", 'names with their types, as in {"x": float}', shown(given))
+        return
+    for name, kind in given.items():
+        path = f"events.fields.{name}"
         try:
-            kind.check(name, kind.default)
+            checked = field_type(kind)
+        except TypeError:
+            yield Problem(path, "float, int, str, bool, Enum or Optional", shown(kind))
+            continue
+        problems = list(_field_problems(path, name, checked))
+        yield from problems
+        if is_text(name) and not (problems and checked.kind == "enum"):
+            schema[name] = checked
+
+
+def _field_problems(path: str, name: Any, kind: FieldType) -> Iterator[Problem]:
+    if not is_text(name):
+        yield Problem(path, "a name", shown(name))
+    if kind.kind == "enum" and not _are_categories(kind.categories):
+        yield Problem(path, "an Enum of different strings", f"Enum{shown(kind.categories)}")
+    elif kind.default is not None:
+        try:
+            kind.check(str(name), kind.default)
         except BadRecord:
-            yield Problem(path, f"a default that is {kind}", repr(kind.default))
+            yield Problem(path, f"a default that is {kind}", shown(kind.default))
 
 
 def _are_categories(given: tuple[Any, ...], least: int = 1) -> bool:
-    return len(set(given)) == len(given) >= least and all(isinstance(each, str) for each in given)
+    if not all(each == "" or is_text(each) for each in given if isinstance(each, str)):
+        return False
+    texts = [each for each in given if type(each) is str]
+    return len(set(texts)) == len(given) >= least
 
 
-def _event_problems(events: Events, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
-    key = schema.get(events.key)
+def _event_problems(events: Any, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
+    members = {name: getattr(events, name) for name in ("key", "time", "id")}
+    for name, member in members.items():
+        if not is_text(member):
+            yield Problem(f"events.{name}", "the name of a member", shown(member))
+    key = schema.get(events.key) if is_text(events.key) else None
     if key is not None and (key.kind not in {"str", "enum"} or key.optional):
         yield Problem("events.key", "a required field of type str or Enum", f"{events.key}: {key}")
     for name in ("time", "id"):
-        member = getattr(events, name)
-        if member in schema:
-            yield Problem(f"events.{name}", "a member that is no declared field", repr(member))
+        if is_text(members[name]) and members[name] in schema:
+            expected = "a member that is no declared field"
+            yield Problem(f"events.{name}", expected, shown(members[name]))
     for name in ("key", "id"):  # they are strings, and a time is a number
-        member = getattr(events, name)
-        if member == events.time:
-            yield Problem(f"events.{name}", "another member than the time", repr(member))
+        if is_text(members[name]) and is_text(events.time) and members[name] == events.time:
+            expected = "another member than the time"
+            yield Problem(f"events.{name}", expected, shown(members[name]))
     for name in ("lateness", "skew"):
         yield from _duration_problems(f"events.{name}", getattr(events, name), _duration_or_zero)
 
@@ -419,107 +452,137 @@ def _duration_problems(
     try:
         parse(value)
     except (ValueError, TypeError):
-        yield Problem(path, 'a duration such as "10m", or whole milliseconds', repr(value))
+        yield Problem(path, 'a duration such as "10m", or whole milliseconds', shown(value))
 
 
-def _when_problems(condition: When | None, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
-    if condition is not None and not isinstance(condition, When):
-        yield Problem("predict", 'a condition such as when(kind="order")', repr(condition))
+def _when_problems(condition: object, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
+    if condition is None:
         return
-    for name, values in ({} if condition is None else condition.equals).items():
+    if not isinstance(condition, When):
+        yield Problem("predict", 'a condition such as when(kind="order")', shown(condition))
+        return
+    for name, values in condition.equals.items():
         kind = schema.get(name)
         if not values:
             yield Problem(f"predict.{name}", "at least one value", "none")
-        if kind is None:
-            yield Problem(f"predict.{name}", f"a field of {', '.join(schema)}", repr(name))
-            continue
-        for value in values:
-            try:
-                kind.check(name, value)
-            except BadRecord:
-                yield Problem(f"predict.{name}", str(kind), repr(value))
+        elif kind is None:
+            yield Problem(f"predict.{name}", f"a field of {', '.join(schema)}", shown(name))
+        else:
+            yield from _value_problems(name, values, kind)
 
 
-def _checked_task(label: Label) -> tuple[Task | None, list[Problem]]:
+def _value_problems(name: str, values: tuple[Any, ...], kind: FieldType) -> Iterator[Problem]:
+    for value in values:
+        try:
+            kind.check(name, value)
+        except BadRecord:
+            yield Problem(f"predict.{name}", str(kind), shown(value))
+
+
+def _label_problems(label: object) -> tuple[Task | None, list[Problem]]:
+    """What is to be predicted, where that is clear, and what is wrong with the label."""
+    if not isinstance(label, Label):
+        return None, [Problem("label", 'Label(bool, horizon="1d")', shown(label))]
     problems = list(_duration_problems("label.horizon", label.horizon))
     try:
-        kind = field_type(label.type)
-        task = _task(kind)
+        task = _task(field_type(label.type))
     except (TypeError, KeyError):
-        given = getattr(label.type, "__name__", str(label.type))
-        return None, [*problems, Problem("label.type", "bool, Enum or float", given)]
+        kind = label.type
+        given = kind.__name__ if isinstance(kind, type) else str(kind) if _is_type(kind) else None
+        expected = "bool, Enum or float"
+        return None, [*problems, Problem("label.type", expected, given or shown(kind))]
     if task.kind == "multiclass" and not _are_categories(task.classes, least=2):
-        given = f"Enum{task.classes!r}"
+        given = f"Enum{shown(task.classes)}"
         return None, [*problems, Problem("label.type", "an Enum of two different strings", given)]
     fallback = label.fallback
-    if fallback is not None and not _fits(fallback, task):
+    if fallback is not None and not _suits(fallback, task):
         wanted = {
             "binary": "a probability",
             "multiclass": f"one of {', '.join(task.classes)}",
             "regression": "a finite number",
         }
-        problems.append(Problem("label.fallback", wanted[task.kind], repr(fallback)))
+        problems.append(Problem("label.fallback", wanted[task.kind], shown(fallback)))
     return task, problems
 
 
-def _fits(fallback: Any, task: Task) -> bool:
+def _is_type(given: Any) -> bool:
+    return isinstance(given, FieldType)
+
+
+def _suits(fallback: Any, task: Task) -> bool:
     if task.kind == "multiclass":
-        return fallback in task.classes
-    number = isinstance(fallback, int | float) and math.isfinite(fallback)
-    return number and (task.kind == "regression" or 0 <= fallback <= 1)
+        return type(fallback) is str and fallback in task.classes
+    if task.kind == "binary":  # True is as good a probability as 1
+        return (_is_number(fallback) or type(fallback) is bool) and 0 <= fallback <= 1
+    return _is_number(fallback)
 
 
-def _model_problems(
-    p: Pipeline, task: Task | None, label_problems: list[Problem]
-) -> Iterator[Problem]:
-    yield from label_problems
+def _model_problems(p: Any) -> Iterator[Problem]:
+    task, problems = _label_problems(p.label)
+    yield from problems
+    if not isinstance(p.models, Mapping):
+        yield Problem("models", "names with their estimators", shown(p.models))
+        return
     for name, model in p.models.items():
         path = f"models.{name}"
         if not _is_name(name) or name in RESERVED_NAMES:
             wanted = f"lower-case letters, digits, - and _, not {', '.join(sorted(RESERVED_NAMES))}"
-            yield Problem(path, wanted, repr(name))
+            yield Problem(path, wanted, shown(name))
         if task is not None:
-            yield from Recipe(name, model).check(task, path)
+            yield from _recipe_problems(name, model, task, path)
     if not p.models:
         yield Problem("models", "at least one model", "none")
-    elif p.champion not in list(p.models):
-        yield Problem("champion", f"one of {', '.join(p.models)}", repr(p.champion))
+    elif not (isinstance(p.champion, str) and p.champion in p.models):
+        yield Problem("champion", f"one of {', '.join(map(str, p.models))}", shown(p.champion))
 
 
-def _promotion_problems(promotion: Promotion, challengers: int) -> Iterator[Problem]:
+def _recipe_problems(name: Any, model: Any, task: Task, path: str) -> list[Problem]:
+    try:
+        return Recipe(name, model).check(task, path)
+    except Exception as error:  # noqa: BLE001 - a user's object, which is copied, may raise anything
+        return [Problem(path, "an estimator that can be copied and written down", shown(error))]
+
+
+def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
     path = "promotion"
     yield from _length_problems(promotion, path)
-    if promotion.mode not in MODES:
-        yield Problem(f"{path}.mode", f"one of {', '.join(MODES)}", repr(promotion.mode))
+    if not (isinstance(promotion.mode, str) and promotion.mode in MODES):
+        yield Problem(f"{path}.mode", f"one of {', '.join(MODES)}", shown(promotion.mode))
     bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "block_pairs_min": ("at least 1 example", lambda n: type(n) is int and n >= 1),
-        "first": ("at least 1 example", lambda n: type(n) is int and n >= 1),
+        "block_pairs_min": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
+        "first": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
         "divergence": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "gain_min": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "rollback_loss": ("0 or more", lambda x: x is None or (_is_number(x) and x >= 0)),
         "alpha": ("between 0 and 1", lambda x: _is_number(x) and 0 < x < 1),
         "slots": (
             f"at least 1 and as many as there are challengers, {challengers}",
-            lambda n: type(n) is int and n >= max(1, challengers),
+            lambda n: _is_count(n) and n >= max(1, challengers),
         ),
     }
     for name, (expected, holds) in bounds.items():
         value = getattr(promotion, name)
         if not holds(value):
-            yield Problem(f"{path}.{name}", expected, repr(value))
+            yield Problem(f"{path}.{name}", expected, shown(value))
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it is a whole number that every reader of JSON can hold."""
+    return type(value) is int and abs(value) <= INTEGER_MAX
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is a finite number of Python's own, and no flag."""
+    return _is_count(value) or (type(value) is float and math.isfinite(value))
 
 
-def _length_problems(promotion: Promotion, path: str) -> Iterator[Problem]:
+def _length_problems(promotion: Any, path: str) -> Iterator[Problem]:
     for name in ("refresh", "block"):
         value = getattr(promotion, name)
         if type(value) is not int:  # True is an int to Python, and no number of examples
             yield from _duration_problems(f"{path}.{name}", value)
-        elif value < 1:
-            yield Problem(f"{path}.{name}", "at least 1 example", repr(value))
+        elif not (_is_count(value) and value >= 1):
+            yield Problem(f"{path}.{name}", "at least 1 example", shown(value))
     yield from _duration_problems(f"{path}.guard_block", promotion.guard_block)
     if promotion.maturity is not None:
         yield from _duration_problems(f"{path}.maturity", promotion.maturity, _duration_or_zero)

@@ -12,6 +12,7 @@ Three things that a careless reader takes for one are kept apart:
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,17 @@ from stream_ml.errors import BadRecord
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BRIEF_LENGTH_MAX", "FLOAT_NEAR", "Enum", "FieldType", "Optional", "brief", "field_type"]
+__all__ = [
+    "BRIEF_LENGTH_MAX",
+    "FLOAT_NEAR",
+    "Enum",
+    "FieldType",
+    "Optional",
+    "brief",
+    "field_type",
+    "is_text",
+    "shown",
+]
 
 Kind = Literal["float", "int", "str", "bool", "enum"]
 
@@ -36,6 +47,7 @@ FLOAT_NEAR = 2.0**63
 # No measurement is larger, and what windows and models square, twice over, must stay finite
 # (measured: with 1e50 a tree gives up, and its line with it).
 NUMBER_MAX = 1e30
+_SURROGATE = re.compile("[\ud800-\udfff]")
 # What a message shows of a value: enough to recognise it, too little to flood a terminal.
 BRIEF_LENGTH_MAX = 40
 
@@ -50,7 +62,9 @@ class FieldType:
     default: Any = None
 
     def __str__(self) -> str:
-        text = f"one of {', '.join(self.categories)}" if self.kind == "enum" else self.kind
+        text = (
+            f"one of {', '.join(map(str, self.categories))}" if self.kind == "enum" else self.kind
+        )
         return f"{text} or null" if self.optional else text
 
     def declaration(self) -> str:
@@ -156,10 +170,29 @@ def brief(value: Any) -> str:
         return "null"
     if isinstance(value, dict | list):
         return f"{type(value).__name__} of {len(value)}"
-    text = repr(value)
-    if len(text) > BRIEF_LENGTH_MAX:
-        text = text[:BRIEF_LENGTH_MAX] + "..."
-    return f"{type(value).__name__} {text}"
+    return f"{type(value).__name__} {shown(value, BRIEF_LENGTH_MAX)}"
+
+
+def shown(value: Any, length_max: int = 120) -> str:
+    """The value as Python writes it, up to a length, whatever it is.
+
+    >>> shown("x" * 100, 8)
+    "'xxxxxxx..."
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an object of a user's, which may raise anything
+        return "what cannot be shown"
+    return text if len(text) <= length_max else text[:length_max] + "..."
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a text that is not empty, and that UTF-8 can hold.
+
+    >>> is_text("a"), is_text(""), is_text(5), is_text(chr(0xD800))
+    (True, False, False, False)
+    """
+    return type(value) is str and bool(value) and not _SURROGATE.search(value)
 
 
 def Enum(*categories: str) -> FieldType:  # noqa: N802 - reads as a type where it is declared
@@ -171,11 +204,25 @@ def Enum(*categories: str) -> FieldType:  # noqa: N802 - reads as a type where i
     return FieldType("enum", categories)
 
 
+@dataclass(frozen=True, slots=True)
+class _NoType:
+    """What was declared optional, and is no type."""
+
+    declared: Any
+
+    def __repr__(self) -> str:
+        return f"Optional[{shown(self.declared)}]"
+
+
 class _Optional:
     """What `Optional` is: a type checker takes a class with `[...]` for a generic one."""
 
     def __call__(self, type_: Any, default: Any = None) -> FieldType:
-        inner = field_type(type_)
+        try:
+            inner = field_type(type_)
+        except TypeError:
+            # Declaring never raises: it is found where the whole is looked at.
+            return _NoType(type_)  # type: ignore[return-value]  # it is none, and refused as such
         if inner.kind == "float" and type(default) is int:
             default = float(default)  # as a value from outside would be
         return FieldType(inner.kind, inner.categories, optional=True, default=default)
@@ -200,4 +247,4 @@ def field_type(declared: Any) -> FieldType:
     try:
         return FieldType(kinds[declared])
     except (KeyError, TypeError):
-        raise TypeError(f"{declared!r} is no field type") from None
+        raise TypeError(f"{shown(declared)} is no field type") from None

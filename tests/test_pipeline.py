@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import orjson
 import pytest
-from river import forest, linear_model, preprocessing
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from river import forest, linear_model, naive_bayes, preprocessing
 
 import stream_ml as sml
 from stream_ml.errors import DeclarationError
+from stream_ml.features import Aggregate
 from stream_ml.pipeline import Pipeline
 from stream_ml.records import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIELDS: dict[str, Any] = {"shop": str, "amount": float, "kind": sml.Enum("visit", "order")}
 RESERVED = "first, last, live, mean, predecessor, prior, served"
@@ -223,6 +233,44 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "promotion.divergence: expected 0 or more, given nan",
     ),
     (
+        {"features": sml.field("amount")},
+        (
+            "features: expected a list of features, given "
+            "FieldFeature(label=None, fill=None, field='amount')"
+        ),
+    ),
+    (
+        events(fields=["amount"]),
+        "events.fields: expected names with their types, as in {\"x\": float}, given ['amount']",
+    ),
+    (
+        events(key=None),
+        "events.key: expected the name of a member, given None",
+    ),
+    (
+        label(sml.Enum(["a", "b"])),  # type: ignore[arg-type]  # the mistake
+        "label.type: expected an Enum of two different strings, given Enum(['a', 'b'],)",
+    ),
+    (
+        {"label": bool},
+        "label: expected Label(bool, horizon=\"1d\"), given <class 'bool'>",
+    ),
+    (
+        {"events": None},
+        "events: expected Events(key=..., fields={...}), given None",
+    ),
+    (
+        {"promotion": "automatic"},
+        "promotion: expected Promotion(refresh=\"1d\", ...), given 'automatic'",
+    ),
+    (
+        {"models": [linear_model.LogisticRegression]},
+        (
+            "models: expected names with their estimators, given "
+            "[<class 'river.linear_model.log_reg.LogisticRegression'>]"
+        ),
+    ),
+    (
         {"keep": 0},
         "keep: expected a whole number above 0, given 0",
     ),
@@ -318,3 +366,204 @@ def test_what_happens_to_a_given_model_later_changes_no_declaration() -> None:
 
     fresh = pipeline.recipes["logistic"].fresh()
     assert 0.5 == fresh.predict_proba_one({"amount": 1.0})[True]
+
+
+# --- whatever was given where -------------------------------------------------------------------
+
+
+class Incomparable:
+    """An object of a user's that can be neither compared nor hashed."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError
+
+    __hash__ = None  # type: ignore[assignment]  # as said
+
+
+SCALARS = st.sampled_from(
+    [
+        None,
+        True,
+        0,
+        1,
+        -1,
+        10**400,
+        2**53 + 1,
+        0.5,
+        math.nan,
+        math.inf,
+        "",
+        "a",
+        "amount",
+        "kind",
+        "shop",
+        "ts",
+        "other",
+        "visit",
+        "1h",
+        "1d",
+        "\ud800",
+        b"a",
+        1j,
+        np.float64(0.5),
+        np.float32(0.5),
+        np.int64(3),
+        np.bool_(True),
+        np.str_("amount"),
+        np.array([1.0, 2.0]),
+        np.array(["a", "b"]),
+        float,
+        int,
+        str,
+        bool,
+        list,
+        len,
+        object(),
+        Incomparable(),
+        Exception,
+        sml.Enum("a", "b"),
+        sml.Enum(["a", "b"]),  # type: ignore[arg-type]  # a mistake
+        sml.Enum("other", "null"),
+        sml.Optional[sml.Enum("x", "null")],
+        sml.Optional["float"],
+        sml.Optional(float, default={}),
+        sml.field("amount"),
+        sml.window("1h"),
+        sml.window("1h").mean("amount"),
+        sml.one_hot("kind"),
+        sml.when(kind="visit"),
+        sml.Promotion(),
+        sml.Label(bool, "1d"),
+        naive_bayes.GaussianNB(),
+        naive_bayes.GaussianNB,
+        linear_model.LinearRegression(),
+        (n for n in range(3)),
+        range(3),
+    ]
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.sets(st.sampled_from(["a", "amount", "kind", 1, None]), max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "amount", "kind", "shop", "logistic", 1, None, "\ud800"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=5,
+)
+FEATURES: list[Callable[..., Any]] = [
+    lambda a, b, *_: sml.field(a, fill=b),
+    lambda a, *_: sml.field("amount", fill=a),
+    lambda a, b, *_: sml.log(a, fill=b),
+    lambda a, b, c, *_: sml.clip(a, b, c),
+    lambda a, b, *_: sml.clip("amount", a, b),
+    lambda a, b, c, *_: sml.ratio(a, b, fill=c),
+    lambda a, b, *_: sml.difference("amount", a, fill=b),
+    lambda a, b, c, d: sml.function(a, b, name=c, version=d),
+    lambda a, b, c, *_: sml.function(abs, "amount", name=a, version=b, fill=c),
+    lambda a, b, *_: sml.one_hot(a, b),
+    lambda a, *_: sml.one_hot("shop", a),
+    lambda a, *_: sml.one_hot("kind", a),
+    lambda a, *_: sml.one_hot("shop", [a]),
+    lambda a, b, *_: sml.hour_of_day(a, b),
+    lambda a, *_: sml.hour_of_day(encode=a),
+    lambda a, *_: sml.weekday(a),
+    lambda a, *_: sml.field("amount").named(a),
+    lambda a, *_: sml.log(sml.one_hot(a)),
+    lambda a, *_: sml.log(sml.field("amount").named(a)),
+    lambda a, b, c, *_: sml.window(a, by=b).count(kind=c),
+    lambda a, *_: sml.window("1h", by=a).count(),
+    lambda a, b, c, *_: sml.window("1h").mean(a, fill=b, amount=c),
+    lambda a, *_: sml.window("1h").count(shop=a),
+    lambda a, b, *_: sml.window("1h").distinct(a, fill=b),
+    lambda a, b, *_: sml.window("1h").decayed_mean(a, half_life=b),
+    lambda a, *_: sml.window("1h").decayed_mean("amount", half_life=a),
+    lambda a, b, c, d: sml.window("1h").aggregate(a, b, c, fill=d),
+    lambda a, b, *_: sml.window("1h").aggregate(Above, "amount", a, b),
+    lambda a, *_: sml.window("1h").aggregate(Above, a),
+]
+WHOLE: list[Callable[..., dict[str, Any]]] = [
+    lambda a, *_: {"name": a},
+    lambda a, *_: {"events": a},
+    lambda a, *_: {"features": a},
+    lambda a, *_: {"label": a},
+    lambda a, *_: {"models": a},
+    lambda a, *_: {"champion": a},
+    lambda a, *_: {"predict": a},
+    lambda a, *_: {"predict": sml.when(kind=a)},
+    lambda a, b, *_: {"predict": sml.when(amount=(a, b))},
+    lambda a, *_: {"promotion": a},
+    lambda a, *_: {"pending_max": a},
+    lambda a, *_: {"window_events_max": a},
+    lambda a, *_: {"keep": a},
+    lambda a, *_: {"models": {"logistic": a}},
+    lambda a, b, *_: label(a, "1d", b),
+    lambda a, b, *_: label(bool, a, b),
+    lambda a, *_: label(sml.Enum(a, "b"), "1d", a),
+    lambda a, b, *_: label(sml.Enum(a), "1d", b),
+    lambda a, *_: events(fields=a),
+    lambda a, b, c, d: events(key=a, time=b, id=c, lateness=d),
+    lambda a, *_: events(skew=a),
+    lambda a, *_: field("x", a),
+    lambda a, *_: field("x", sml.Enum(a, "b")),
+    lambda a, b, *_: field("x", sml.Optional(a, default=b)),
+    lambda a, *_: field("x", sml.Optional[a]),
+    *(
+        lambda a, *_, name=member.name: promotion(**{name: a})  # type: ignore[misc]  # a default
+        for member in fields(sml.Promotion)
+    ),
+    *(lambda *given, make=make: {"features": [make(*given)]} for make in FEATURES),
+]
+
+
+class Above(Aggregate):
+    """How many values lie above a limit."""
+
+    name = "above"
+    any_order = True
+
+    def __init__(self, limit: float = 0.0) -> None:
+        self.limit, self.n = limit + 0.0, 0
+
+    def add(self, t: int, x: float) -> None:  # noqa: ARG002, D102 - the protocol's signature
+        self.n += x > self.limit
+
+    def evict(self, t: int, x: float) -> None:  # noqa: ARG002, D102 - the protocol's signature
+        self.n -= x > self.limit
+
+    def value(self, t: int) -> float:  # noqa: ARG002, D102 - the protocol's signature
+        return float(self.n)
+
+    def dump(self) -> Any:  # noqa: D102 - as above
+        return self.n
+
+    def load(self, state: Any) -> None:  # noqa: D102 - as above
+        self.n = state
+
+
+@settings(suppress_health_check=list(HealthCheck), deadline=None, max_examples=20)
+@pytest.mark.parametrize("make", WHOLE)
+@given(given=st.tuples(ANYTHING, ANYTHING, ANYTHING, ANYTHING))
+def test_whatever_is_given_is_refused_in_words_or_works(
+    make: Callable[..., dict[str, Any]], given: tuple[Any, ...]
+) -> None:
+    """No value in any place ends in an error of Python's own, nor is accepted and of no use."""
+    try:
+        pipeline = declare(**make(*given))
+    except DeclarationError:
+        return
+    declared = pipeline.declared()
+    orjson.dumps(declared)
+    _ = pipeline.event_codec, pipeline.label_codec, pipeline.fallback, pipeline.rules
+    state = pipeline.feature_set.new_state()
+    values = {"shop": "a", "amount": 1.0, "kind": "visit", "x": None}
+    for number in range(2):
+        event = Event(f"e{number}", 1_000 * number, "s", values)
+        state.features(event)
+        state.insert(event)
+    fresh = pipeline.feature_set.new_state()
+    fresh.restore([(name, piece) for name, piece in state.dirty() if piece is not None])

@@ -131,9 +131,7 @@ class FeatureSet:
                 given = brief(feature)
                 problems.append(Problem(where, "a feature, such as field('amount')", given))
                 continue
-            mistakes = list(feature.mistakes(schema))
-            if feature.label is not None and (type(feature.label) is not str or not feature.label):
-                mistakes.append(("a name that is a text", brief(feature.label)))
+            mistakes = [*feature.mistakes(schema), *feature.label_mistakes()]
             problems += [Problem(where, expected, given) for expected, given in mistakes]
             for name in () if mistakes else feature.columns(schema):
                 if name in taken:

@@ -35,7 +35,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from zoneinfo import ZoneInfo
 
 from stream_ml.errors import STOPS, BadRecord, brief_error
-from stream_ml.schema import FieldType, brief
+from stream_ml.schema import INTEGER_MAX, FieldType, brief, is_text
 
 __all__ = [
     "Evaluate",
@@ -102,6 +102,11 @@ class Feature:
         """
         return replace(self, label=name)
 
+    def label_mistakes(self) -> Iterator[Mistake]:
+        """What is wrong with the name that it was given."""
+        if self.label is not None and not is_text(self.label):
+            yield "a name that is a text", brief(self.label)
+
     def columns(self, schema: Schema) -> tuple[str, ...]:
         """The names of its numbers."""
         return (self.name,)
@@ -164,8 +169,10 @@ class Scalar(Feature):
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number (booleans are not meant)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a finite number of Python's own (booleans are not meant)."""
+    if type(value) is int:
+        return -INTEGER_MAX <= value <= INTEGER_MAX
+    return type(value) is float and math.isfinite(value)
 
 
 def as_scalar(source: Any) -> Any:
@@ -177,6 +184,7 @@ def source_mistakes(source: Any, schema: Schema) -> Iterator[Mistake]:
     """What is wrong with something another feature is made from."""
     if isinstance(source, Scalar):
         yield from source.mistakes(schema)
+        yield from source.label_mistakes()
     elif isinstance(source, Feature):
         yield "a feature of one number", f"`{source.name}`, which has several"
     else:
@@ -185,7 +193,7 @@ def source_mistakes(source: Any, schema: Schema) -> Iterator[Mistake]:
 
 def source_name(source: Any) -> str:
     """How a source is called in a name: a field by its own."""
-    return source.name if isinstance(source, Feature) else str(source)
+    return str(source.name if isinstance(source, Feature) else source)
 
 
 def source_description(source: Any) -> Any:
@@ -210,8 +218,9 @@ class FieldFeature(Scalar):
         return str(self.field)
 
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
-        yield from field_mistakes(self.field, schema)
-        if self.field in schema and schema[self.field].kind not in NUMERIC_KINDS:
+        unknown = list(field_mistakes(self.field, schema))
+        yield from unknown
+        if not unknown and schema[self.field].kind not in NUMERIC_KINDS:
             yield "a field that is a number", f"`{self.field}`, which is {schema[self.field]}"
         yield from self.fill_mistakes()
 
@@ -374,11 +383,11 @@ class FunctionFeature(Scalar):
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
         if not callable(self.function):
             yield "a function", brief(self.function)
-        if not self.word or self.word == "<lambda>":
+        if not is_text(self.word) or self.word == "<lambda>":
             yield "a `name` for a function that has none", brief(self.word)
         if not self.fields:
             yield "the fields the function takes", "none"
-        if type(self.version) is not int:
+        if type(self.version) is not int or not is_number(self.version):
             yield "an integer `version`", brief(self.version)
         for name in self.fields:
             yield from field_mistakes(name, schema)
@@ -454,7 +463,8 @@ class OneHot(Columns):
     """A 0 or 1 per category."""
 
     field: str
-    categories: tuple[Any, ...] | None = None
+    # Anything that is no tuple is a mistake.
+    categories: Any = None
 
     @property
     def auto_name(self) -> str:
@@ -473,14 +483,15 @@ class OneHot(Columns):
         type_ = schema[self.field]
         names = [_category_text(category) for category in self.known(schema)]
         if type_.kind in ("str", "int"):
-            names.append("other")
+            names.append(_apart("other", names))
         if type_.optional:
-            names.append("null")
+            names.append(_apart("null", names))
         return tuple(f"{self.name}={name}" for name in names)
 
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
-        yield from field_mistakes(self.field, schema)
-        if self.field not in schema:
+        unknown = list(field_mistakes(self.field, schema))
+        yield from unknown
+        if unknown:
             return
         type_ = schema[self.field]
         if type_.kind in ("enum", "bool"):
@@ -490,14 +501,27 @@ class OneHot(Columns):
         kinds: dict[str, type] = {"str": str, "int": int}
         if type_.kind not in kinds:
             yield "a field with categories", f"`{self.field}`, which is {type_}"
-        elif not self.categories:
+        elif self.categories is None or (
+            isinstance(self.categories, tuple) and not self.categories
+        ):
             yield f"`categories`, as `{self.field}` is an open {type_}", "none"
+        elif isinstance(self.categories, set | frozenset):
+            yield "a list or tuple of categories: a set has no order", brief(self.categories)
+        elif not isinstance(self.categories, tuple):
+            yield "a list or tuple of categories", brief(self.categories)
         elif len(self.categories) > CATEGORIES_MAX:
             yield f"at most {CATEGORIES_MAX} categories", str(len(self.categories))
         else:
-            for category in self.categories:
-                if type(category) is not kinds[type_.kind]:
-                    yield f"categories that are {type_.kind}", brief(category)
+            yield from self._category_mistakes(kinds[type_.kind], type_)
+
+    def _category_mistakes(self, kind: type, type_: FieldType) -> Iterator[Mistake]:
+        wrong = [each for each in self.categories if type(each) is not kind]
+        wrong = wrong or [each for each in self.categories if not _is_category(each)]
+        for category in wrong:
+            yield f"categories that are {type_.kind}", brief(category)
+        if not wrong and len(set(self.categories)) < len(self.categories):
+            twice = next(each for each in self.categories if self.categories.count(each) > 1)
+            yield "categories that are different", f"{brief(twice)} twice"
 
     def describe(self) -> list[Any]:
         return ["one_hot", self.field, None if self.categories is None else list(self.categories)]
@@ -509,14 +533,26 @@ class OneHot(Columns):
         chosen: dict[Any, str] = dict(zip(self.known(schema), columns, strict=False))
         if schema[source].optional:
             chosen[None] = columns[-1]
-        # Only an open vocabulary has this column; a closed one never misses.
-        other = f"{self.name}=other"
+        # Only an open vocabulary has a column for what is not among the categories, behind them; a
+        # closed one never misses.
+        other = columns[min(len(self.known(schema)), len(columns) - 1)]
 
         def emit(fields: Mapping[str, Any], t: int, out: dict[str, float]) -> None:
             out.update(zeros)
             out[chosen.get(fields[source], other)] = 1.0
 
         return emit
+
+
+def _apart(word: str, names: list[str]) -> str:
+    """A word of ours for a column, told from a category of that name."""
+    while word in names:
+        word = f"({word})"
+    return word
+
+
+def _is_category(value: Any) -> bool:
+    return is_number(value) or value == "" or is_text(value)
 
 
 def _category_text(category: Any) -> str:
@@ -535,9 +571,10 @@ def one_hot(field: str, categories: Sequence[Any] | None = None) -> Feature:
         field: the field.
         categories: the categories of a `str` or `int` field.
     """
-    # A lone string is most likely a mistake, and would otherwise be taken letter by letter.
-    listed = (categories,) if isinstance(categories, str) else categories
-    return OneHot(field, None if listed is None else tuple(listed))
+    if isinstance(categories, str):
+        # Most likely a mistake, and would otherwise be taken letter by letter.
+        return OneHot(field, (categories,))
+    return OneHot(field, tuple(categories) if isinstance(categories, list) else categories)
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,6 +594,8 @@ WEEKDAY = _Clock("weekday", 86_400_000, 3, 7, lambda moment: moment.weekday())
 
 
 def _zone(tz: str) -> tzinfo | None:
+    if not is_text(tz):
+        return None
     if tz == "UTC":
         # Needs no time zone database, which not every machine has.
         return UTC
@@ -587,7 +626,7 @@ def _reader(clock: _Clock, tz: str) -> Callable[[int], int]:
 
 
 def _calendar_name(clock: _Clock, tz: str) -> str:
-    return clock.word if tz == "UTC" else f"{clock.word} {tz}"
+    return clock.word if is_text(tz) and tz == "UTC" else f"{clock.word} {tz}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -636,7 +675,7 @@ class CalendarColumns(Columns):
         return tuple(f"{self.name}={number}" for number in range(self.clock.size))
 
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
-        if self.encode not in ("cycle", "one_hot"):
+        if not is_text(self.encode) or self.encode not in ("cycle", "one_hot"):
             yield "`encode` to be number, cycle or one_hot", brief(self.encode)
         yield from _calendar_mistakes(self.tz)
 
@@ -663,7 +702,9 @@ class CalendarColumns(Columns):
 
 
 def _calendar(clock: _Clock, tz: str, encode: str) -> Feature:
-    return CalendarNumber(clock, tz) if encode == "number" else CalendarColumns(clock, tz, encode)
+    if is_text(encode) and encode == "number":
+        return CalendarNumber(clock, tz)
+    return CalendarColumns(clock, tz, encode)
 
 
 def hour_of_day(tz: str = "UTC", encode: Encode = "number") -> Feature:

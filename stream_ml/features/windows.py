@@ -45,6 +45,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Self
 
+from stream_ml.errors import BadRecord
 from stream_ml.features.aggregates import (
     Aggregate,
     Count,
@@ -67,11 +68,12 @@ from stream_ml.features.transforms import (
     Schema,
     as_scalar,
     field_mistakes,
+    is_number,
     source_description,
     source_mistakes,
     source_name,
 )
-from stream_ml.schema import FieldType, brief
+from stream_ml.schema import FieldType, brief, is_text, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -193,9 +195,10 @@ def window(duration: str | int, by: str | Sequence[str] | None = None) -> Window
         duration: its length, such as `"30s"`, `"10m"`, `"1h"`, `"7d"`, or milliseconds.
         by: a field, or several: only events that have in them what the asking event has.
     """
+    given: Any = by
     if by is None:
         return Window(duration)
-    return Window(duration, tuple(by) if isinstance(by, tuple | list) else (str(by),))
+    return Window(duration, tuple(by) if isinstance(by, tuple | list) else (given,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,7 @@ class WindowFeature(Scalar):
         inner = [] if self.source is None else [source_name(self.source)]
         inner += map(str, self.arguments)
         words = [
-            getattr(self.kind, "name", str(self.kind)) + (f"({', '.join(inner)})" if inner else ""),
+            str(getattr(self.kind, "name", self.kind)) + (f"({', '.join(inner)})" if inner else ""),
             _duration_text(self.window.duration),
         ]
         if self.window.by:
@@ -276,25 +279,47 @@ class WindowFeature(Scalar):
         return parse_duration(self.window.duration)
 
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        # An aggregate is made for a try only where nothing else is wrong.
+        yield from list(self._mistakes(schema)) or self._trial_mistakes()
+
+    def _mistakes(self, schema: Schema) -> Iterator[Mistake]:
         yield from _duration_mistakes(self.window.duration)
         for argument in self.arguments:
             if isinstance(argument, Duration):
                 yield from _duration_mistakes(argument.text)
-            elif not isinstance(argument, str | int | float):
+            elif not _is_argument(argument):
                 yield "numbers and strings as the aggregate's arguments", brief(argument)
         if not (isinstance(self.kind, type) and issubclass(self.kind, Aggregate)):
             yield "a subclass of Aggregate", brief(self.kind)
             return
+        word, version = getattr(self.kind, "name", None), getattr(self.kind, "version", None)
+        if not is_text(word) or type(version) is not int:
+            yield "an aggregate with a `name` and an integer `version`", brief(self.kind)
+            return
         yield from self._source_mistakes(schema)
-        for name in self.window.by:
-            yield from field_mistakes(name, schema)
-            if name in schema and schema[name].kind == "float":
-                yield "`by` a field with categories", f"`{name}`, which is {schema[name]}"
+        yield from self._by_mistakes(schema)
         for name, wanted in self.filters:
             yield from field_mistakes(name, schema)
             if name in schema:
                 yield from _filter_mistakes(name, wanted, schema[name])
         yield from self.fill_mistakes()
+
+    def _by_mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        for name in self.window.by:
+            if isinstance(name, set | frozenset):
+                yield "`by` a field, or a list of fields: a set has no order", brief(name)
+                continue
+            mistakes = list(field_mistakes(name, schema))
+            yield from mistakes
+            if not mistakes and schema[name].kind == "float":
+                yield "`by` a field with categories", f"`{name}`, which is {schema[name]}"
+
+    def _trial_mistakes(self) -> Iterator[Mistake]:
+        """Whether an aggregate of the user's own can be made at all."""
+        try:
+            self.kind(*self.constructor_arguments()).value(0)
+        except Exception as error:  # noqa: BLE001 - a user's class may raise anything
+            yield f"arguments with which {self.kind.name} can be made, and asked", shown(error)
 
     def _source_mistakes(self, schema: Schema) -> Iterator[Mistake]:
         word = self.kind.name
@@ -305,8 +330,9 @@ class WindowFeature(Scalar):
         if not self.kind.valued:
             yield f"no value, as {word} looks at none", source_name(self.source)
             return
-        yield from source_mistakes(self.source, schema)
-        if isinstance(self.source, Scalar) and not self.source.is_own():
+        mistakes = list(source_mistakes(self.source, schema))
+        yield from mistakes
+        if not mistakes and isinstance(self.source, Scalar) and not self.source.is_own():
             yield "an expression on the event's own fields", f"`{self.source.name}`"
 
     def describe(self) -> list[Any]:
@@ -342,17 +368,26 @@ class WindowFeature(Scalar):
         return lambda fields, t, answers: answers[slot]
 
 
+def _is_argument(value: Any) -> bool:
+    return (
+        is_number(value)
+        or is_text(value)
+        or type(value) is bool
+        or (type(value) is str and not value)
+    )
+
+
 def _filter_mistakes(name: str, wanted: tuple[Any, ...], type_: FieldType) -> Iterator[Mistake]:
     if not wanted:
         yield f"values of `{name}` to look for", "none"
-    kinds = {"str": (str,), "enum": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
     for value in wanted:
-        if value is None and type_.optional:
-            continue
-        if type(value) not in kinds[type_.kind] or (
-            type_.kind == "enum" and value not in type_.categories
-        ):
+        try:
+            type_.check(name, value)
+        except BadRecord:
             yield f"`{name}` to be {type_}", brief(value)
+        else:
+            if type(value) is str and value and not is_text(value):
+                yield f"`{name}` to be {type_}", brief(value)
 
 
 @dataclass(slots=True)

@@ -98,6 +98,24 @@ def test_one_hot_has_every_column() -> None:
     assert values(one_hot("n", [3]).named("size")) == {"size=3": 1.0, "size=other": 0.0}
 
 
+def test_a_category_may_be_called_as_one_of_our_own_columns() -> None:
+    """What is not among the categories, and null, keep columns apart from such categories."""
+    assert values(one_hot("text", ["red", "other"])) == {
+        "text=red": 1.0,
+        "text=other": 0.0,
+        "text=(other)": 0.0,
+    }
+    assert values(one_hot("text", ["other", "(other)"]), text="z")["text=((other))"] == 1.0
+    schema = SCHEMA | {"maybe": Optional(Enum("null", "x"))}
+    state = FeatureSet([one_hot("maybe")], schema, lateness_ms=0).new_state()
+
+    assert state.features(Event("1", 1, "k", FIELDS | {"maybe": None})) == {
+        "maybe=null": 0.0,
+        "maybe=x": 0.0,
+        "maybe=(null)": 1.0,
+    }
+
+
 def test_the_calendar() -> None:
     """Hours and weekdays in UTC and elsewhere, as numbers, on a circle, and one by one."""
     assert values(hour_of_day(), weekday()) == {"hour_of_day": 3.0, "weekday": 2.0}
@@ -231,6 +249,14 @@ def test_equal_declarations_have_equal_hashes() -> None:
             "str 'Mars/Olympus'",
         ),
         (hour_of_day(encode="words"), "`encode` to be number, cycle or one_hot", "str 'words'"),  # type: ignore[arg-type]  # the mistake
+        (one_hot("text", {"a"}), "a list or tuple of categories: a set has no order", "set {'a'}"),  # type: ignore[arg-type]  # the mistake
+        (one_hot("text", ["a", "a"]), "categories that are different", "str 'a' twice"),
+        (
+            window("1h", by={"kind"}).count(),  # type: ignore[arg-type]  # the mistake
+            "`by` a field, or a list of fields: a set has no order",
+            "set {'kind'}",
+        ),
+        (log(field("a").named("")), "a name that is a text", "str ''"),
         ("a", "a feature, such as field('amount')", "str 'a'"),
     ],
 )
