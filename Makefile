@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check bench evidence chaos soak kafka kafka-stop clean
+.PHONY: demo test check bench evidence torture chaos soak kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
@@ -26,6 +26,11 @@ evidence: $(VENV)/dev  ## how often equal challengers win: the tables of docs/pr
 
 chaos: $(VENV)/dev  ## workers and a broker killed at seeded instants, and judged: SEED=n, or one is drawn
 	$(RUN)/python -m chaos $(SEED)
+
+MINUTES ?= 20
+
+torture: $(VENV)/dev  ## declarations and histories at random, and what must always hold: MINUTES=n
+	$(RUN)/python -m tests.torture --minutes $(MINUTES)
 
 soak: $(VENV)/dev  ## ten minutes at 2,000 events/s on a broker: is the workers' memory flat?
 	$(RUN)/python -m benchmarks.soak
