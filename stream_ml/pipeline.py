@@ -356,7 +356,7 @@ def _problems(p: Any) -> Iterator[Problem]:
     if not _is_name(p.name):
         yield Problem("name", "lower-case letters, digits, - and _", shown(p.name))
     schema: dict[str, FieldType] = {}
-    whole = False
+    whole, names = False, ["x", "y"]
     if isinstance(p.events, Events):
         yield from _schema_problems(p.events.fields, schema)
         declared: Any = p.events.fields
@@ -372,8 +372,11 @@ def _problems(p: Any) -> Iterator[Problem]:
     elif not p.features:
         yield Problem("features", "at least one feature", "none")
     elif whole:
-        yield from FeatureSet.check(p.features, schema)
-    yield from _model_problems(p)
+        problems = FeatureSet.check(p.features, schema)
+        yield from problems
+        if not problems:
+            names = [name for feature in p.features for name in feature.columns(schema)]
+    yield from _model_problems(p, names)
     if isinstance(p.promotion, Promotion):
         challengers = len(p.models) - 1 if isinstance(p.models, Mapping) else 0
         yield from _promotion_problems(p.promotion, challengers)
@@ -517,7 +520,7 @@ def _suits(fallback: Any, task: Task) -> bool:
     return _is_number(fallback)
 
 
-def _model_problems(p: Any) -> Iterator[Problem]:
+def _model_problems(p: Any, names: Sequence[str]) -> Iterator[Problem]:
     task, problems = _label_problems(p.label)
     yield from problems
     if not isinstance(p.models, Mapping):
@@ -529,16 +532,19 @@ def _model_problems(p: Any) -> Iterator[Problem]:
             wanted = f"lower-case letters, digits, - and _, not {', '.join(sorted(RESERVED_NAMES))}"
             yield Problem(path, wanted, shown(name))
         if task is not None:
-            yield from _recipe_problems(name, model, task, path)
+            yield from _recipe_problems(name, model, task, (path, names))
     if not p.models:
         yield Problem("models", "at least one model", "none")
     elif not (isinstance(p.champion, str) and p.champion in p.models):
         yield Problem("champion", f"one of {', '.join(map(str, p.models))}", shown(p.champion))
 
 
-def _recipe_problems(name: Any, model: Any, task: Task, path: str) -> list[Problem]:
+def _recipe_problems(
+    name: Any, model: Any, task: Task, at: tuple[str, Sequence[str]]
+) -> list[Problem]:
+    path, names = at
     try:
-        return Recipe(name, model).check(task, path)
+        return Recipe(name, model).check(task, path, names)
     except Exception as error:  # noqa: BLE001 - a user's object, which is copied, may raise anything
         return [Problem(path, "an estimator that can be copied and written down", shown(error))]
 

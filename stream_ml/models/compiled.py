@@ -31,7 +31,7 @@ from river.tree.splitter import GaussianSplitter
 from river.utils import VectorDict
 
 from stream_ml.models.pickles import RIVER_VERSION
-from stream_ml.models.recipes import answer, learn
+from stream_ml.models.recipes import answer, knows_two, learn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -151,7 +151,12 @@ def teaching(learner: Any, task: Task) -> Teach:
     learner, a copy, and one that something else has taught since.
     """
     quick = _taught(learner) if RIVER_VERSION == RIVER_KNOWN else None
-    return quick or partial(learn, learner, task)
+    if quick is None:
+        return partial(learn, learner, task)
+    if not knows_two(learner, task):
+        return quick
+    second = task.classes[1]
+    return lambda features, label: quick(features, label == second)
 
 
 def _taught(learner: Any) -> Teach | None:

@@ -2,7 +2,9 @@
 
 River's estimators answer in their own tongues: a classifier with a dict keyed by labels, empty
 before it has seen any; a regressor with a number. Here every model gives an `Answer`: the
-probability of `True`, a probability per class, a number, or None where it has no answer.
+probability of `True`, a probability per class, a number, or None where it has no answer. A
+classifier that knows but True and False is taught the second of two classes as True, and what it
+says of True and False is said of the two.
 
 Asking teaches nothing: no river estimator of 0.26 learns in `predict_*`. Some *prepare*
 themselves on the first features they meet (a scaler enters zeros, an adaptive random forest
@@ -14,7 +16,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from collections import UserDict, UserList
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from river import base, compose, multiclass
@@ -24,12 +28,16 @@ from stream_ml.models import pickles
 from stream_ml.models.digest import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from stream_ml.records import Answer, LabelValue
 
-__all__ = ["BadAnswer", "Recipe", "Task", "TaskKind", "answer", "describe", "learn"]
+__all__ = ["BadAnswer", "Recipe", "Task", "TaskKind", "answer", "describe", "knows_two", "learn"]
 
+# As many classes as a classifier of True and False can tell apart.
+_TWO = 2
+# How many examples an estimator is tried with, whatever the features: only its labels matter.
+TRIAL_EXAMPLES = 12
 # A sum of rounded shares may pass 1 by a few of these; more is no rounding.
 _ROUNDING = 1e-12
 
@@ -93,14 +101,32 @@ def answer(model: Any, task: Task, features: Mapping[str, float]) -> Answer:
         raise BadAnswer(f"expected a probability per label, given {type(said).__name__}")
     if task.kind == "binary":
         return _probability(said.get(True, 0.0))
-    return {name: _probability(share) for name, share in said.items()}
+    names = _names(task.classes)
+    try:
+        return {names[name]: _probability(share) for name, share in said.items()}
+    except KeyError as unknown:
+        raise BadAnswer(f"expected {task}, given {unknown}") from None
+
+
+@lru_cache(maxsize=64)
+def _names(classes: tuple[str, ...]) -> dict[Any, str]:
+    """What an estimator may call a class: by its name, or one of two by False and True."""
+    names: dict[Any, str] = {name: name for name in classes}
+    if len(classes) == _TWO:
+        names |= dict(zip((False, True), classes, strict=True))
+    return names
 
 
 def learn(model: Any, task: Task, features: Mapping[str, float], label: LabelValue) -> None:
     """Teach the model one example: `learn_one`, exactly as river alone would be called."""
     if type(label) is not _LABEL_TYPES[task.kind]:
         raise AssertionError(f"a label of a {task.kind} task cannot be {label!r}")
-    model.learn_one(features, label)
+    model.learn_one(features, label == task.classes[1] if knows_two(model, task) else label)
+
+
+def knows_two(model: Any, task: Task) -> bool:
+    """Whether the model is taught the second of two classes as True, and the first as False."""
+    return len(task.classes) == _TWO and not getattr(model, "_multiclass", False)
 
 
 def _probability(share: Any) -> float:
@@ -145,12 +171,59 @@ class Recipe:
         """The estimator with all its parameters, as text that is equal for equal recipes."""
         return describe(self.estimator)
 
-    def check(self, task: Task, path: str) -> list[Problem]:
-        """What is wrong with this recipe for this task; nothing, if the list is empty."""
+    def check(self, task: Task, path: str, names: Iterable[str] = ("x", "y")) -> list[Problem]:
+        """What is wrong with this recipe for this task; nothing, if the list is empty.
+
+        Args:
+            task: what it shall predict.
+            path: where it is declared.
+            names: of the features that it will see.
+        """
         if not isinstance(self.estimator, base.Estimator):
             return [Problem(path, "an estimator of river", _brief(self.estimator))]
-        # What has the wrong kind is replaced, not seeded.
-        return _misfits(self.estimator, task, path) or _irreproducible(self.estimator, path)
+        # What has the wrong kind is replaced, not seeded; what cannot be copied is not tried.
+        return (
+            _misfits(self.estimator, task, path)
+            or _irreproducible(self.estimator, path)
+            or self._strangers(task, path, names)
+        )
+
+    def _strangers(self, task: Task, path: str, names: Iterable[str]) -> list[Problem]:
+        """Whether the estimator, and those in it, know the task's labels for their own."""
+        learner, names = self.fresh(), tuple(names)
+        labels: tuple[Any, ...] = {
+            "binary": (False, True),
+            "multiclass": task.classes,
+            "regression": (0.0, 1.5),
+        }[task.kind]
+        for number in range(TRIAL_EXAMPLES):
+            features = {name: float((number + i) % 3) for i, name in enumerate(names)}
+            try:
+                answer(learner, task, features)
+                learn(learner, task, features, labels[number % len(labels)])
+            except Exception as error:  # noqa: BLE001 - an estimator may raise anything
+                if not _is_about_labels(error, labels):
+                    return []  # what it makes of features shows when there are some
+                given = f"{_brief(self.estimator)}, which raised {type(error).__name__}: {error}"
+                return [Problem(path, f"an estimator that takes {_called(task)}", given)]
+        return []
+
+
+def _is_about_labels(error: Exception, labels: tuple[Any, ...]) -> bool:
+    if isinstance(error, KeyError):
+        return bool(error.args) and error.args[0] in (*labels, False, True)
+    unknown = isinstance(error, BadAnswer) and "expected one of" in str(error)
+    return unknown or isinstance(error, TypeError | AttributeError)
+
+
+def _called(task: Task) -> str:
+    """The labels that estimators are taught, as a message names them."""
+    if len(task.classes) == _TWO:
+        first, second = task.classes
+        return f"{first!r} and {second!r} (or, knowing only two, False and True) for labels"
+    return {"binary": "False and True", "regression": "numbers"}.get(
+        task.kind, ", ".join(map(repr, task.classes))
+    ) + " for labels"
 
 
 def _misfits(estimator: Any, task: Task, path: str) -> list[Problem]:
@@ -158,10 +231,16 @@ def _misfits(estimator: Any, task: Task, path: str) -> list[Problem]:
     if not isinstance(estimator, wanted):
         kind = "regressor" if task.kind == "regression" else "classifier"
         return [Problem(path, f"a {kind}, for a {task.kind} label", _brief(estimator))]
-    many = len(task.classes) > 2  # noqa: PLR2004 - river's own meaning of multiclass
+    many = len(task.classes) > _TWO
     if many and not getattr(estimator, "_multiclass", False):
         expected = "a classifier of more than two classes, such as multiclass.OneVsRestClassifier"
         return [Problem(path, expected, _brief(estimator))]
+    if task.classes and not knows_two(estimator, task):
+        # Taught names, some that know but True and False would raise, and some take all for True.
+        for part in _parts(estimator, taught=True):
+            if isinstance(part, base.Classifier) and not getattr(part, "_multiclass", False):
+                expected = f"parts that each take {task} for a label"
+                return [Problem(path, expected, f"{_brief(part)} in {_brief(estimator)}")]
     return []
 
 
@@ -185,16 +264,30 @@ def _irreproducible(estimator: Any, path: str) -> list[Problem]:
     return problems
 
 
-def _parts(whole: Any) -> Iterator[Any]:
-    """The river objects that an estimator is made of, itself the first."""
+def _parts(whole: Any, *, taught: bool = False) -> Iterator[Any]:
+    """The river objects that an estimator is made of, itself the first.
+
+    Args:
+        whole: the estimator, or what it holds.
+        taught: leave out those in what teaches them labels of its own (one against the rest).
+    """
     if isinstance(whole, base.Base):
         yield whole
+        if taught and isinstance(whole, _OWN_LABELS):
+            return
         whole = vars(whole)
-    if isinstance(whole, dict):
+    if isinstance(whole, dict | UserDict):
         whole = list(whole.values())
-    if isinstance(whole, list | tuple):
+    if isinstance(whole, list | tuple | UserList):
         for part in whole:
-            yield from _parts(part)
+            yield from _parts(part, taught=taught)
+
+
+_OWN_LABELS = (
+    multiclass.OneVsRestClassifier,
+    multiclass.OneVsOneClassifier,
+    multiclass.OutputCodeClassifier,
+)
 
 
 def describe(part: Any) -> str:
