@@ -6,6 +6,7 @@
     ├── BadRecord            a record from outside is wrong; becomes a dead letter, never a crash
     ├── SnapshotRefused      a model snapshot is not what it claims to be, or cannot run here
     ├── BadAnswer            what a model says is no answer (`models.recipes`, where it is caught)
+    ├── StateRefused         a task's state is not what the task has written
     ├── CommandRefused       an operator's command was answered with a refusal
     ├── NoAnswer             an operator's command was not answered in time
     ├── TopicsDiffer         a cluster's topics are not what the catalogue says
@@ -45,6 +46,7 @@ __all__ = [
     "NotAcknowledged",
     "Problem",
     "SnapshotRefused",
+    "StateRefused",
     "StreamMLError",
     "TopicsDiffer",
     "UnknownTopic",
@@ -144,6 +146,10 @@ class SnapshotRefused(StreamMLError):  # noqa: N818 - as BadRecord
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class StateRefused(StreamMLError):  # noqa: N818 - as BadRecord
+    """Raised when a task's state was altered, or is not all there, and cannot be made again."""
 
 
 class CommandRefused(StreamMLError):  # noqa: N818 - it is an answer, and no fault of the program

@@ -15,8 +15,9 @@ from stream_ml.errors import BadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
-__all__ = ["LOCAL", "ROLES", "Keyring", "Operator", "seal", "unseal"]
+__all__ = ["LOCAL", "ROLES", "Keyring", "Operator", "RollingKey", "keys_of", "seal", "unseal"]
 
 _SIGNATURE = b',"signature":"'
 # The operator who has the pipeline's own key.
@@ -28,6 +29,27 @@ ROLES: dict[str, frozenset[str]] = {
     "guard": frozenset({"rollback", "pause"}),
     "observer": frozenset(),
 }
+
+
+class RollingKey(bytes):
+    """The present key, and beside it the former one, which signs nothing more but is believed.
+
+    >>> keys_of(RollingKey(b"new", before=b"old")), keys_of(b"new")
+    ((b'new', b'old'), (b'new',))
+    """
+
+    before: bytes
+
+    def __new__(cls, key: bytes, *, before: bytes) -> Self:
+        """`key` itself, to whoever knows nothing of a former one."""
+        rolling = super().__new__(cls, key)
+        rolling.before = before
+        return rolling
+
+
+def keys_of(key: bytes) -> tuple[bytes, ...]:
+    """The keys by which something is believed, the present one first."""
+    return (bytes(key), key.before) if isinstance(key, RollingKey) else (key,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +100,8 @@ def unseal(value: bytes | None, key: bytes | None) -> bytes:
     if at < 0:
         raise BadRecord("unsigned", "$.signature", "expected a signature, given none")
     body = value[:at] + b"}"
-    if not hmac.compare_digest(value[at + len(_SIGNATURE) :], _hmac(body, key) + b'"}'):
+    given = value[at + len(_SIGNATURE) :]
+    if not any(hmac.compare_digest(given, _hmac(body, each) + b'"}') for each in keys_of(key)):
         raise BadRecord("signature", "$.signature", "it is not that of this record and our key")
     return body
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import SnapshotRefused
 from stream_ml.models.pickles import RIVER_VERSION, compress, decompress, dumps, loads
+from stream_ml.signing import keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +72,7 @@ def _check_signature(
         )
     if signature == _UNSIGNED:
         raise SnapshotRefused("unsigned", "checkpoint: expected a signature, given none")
-    if not hmac.compare_digest(signature, _sign(rest, key)):
+    if not any(hmac.compare_digest(signature, _sign(rest, each)) for each in keys_of(key)):
         raise SnapshotRefused(
             "signature", "checkpoint: expected a signature by our key, given another"
         )

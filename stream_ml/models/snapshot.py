@@ -26,6 +26,7 @@ from stream_ml.models.checkpoint import seal, unseal
 from stream_ml.models.digest import digest
 from stream_ml.models.pickles import RIVER_VERSION, compress, decompress, dumps, loads
 from stream_ml.models.recipes import answer
+from stream_ml.signing import keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -126,7 +127,8 @@ class Snapshot:
                 f"{self.model}: expected a signed snapshot, given no {lacking}; way out: set the "
                 "key, or allow unsigned models where nobody else can write to the log",
             )
-        if not hmac.compare_digest(_sign(_body(self), key).encode(), self.signature.encode()):
+        body, given = _body(self), self.signature.encode()
+        if not any(hmac.compare_digest(_sign(body, each).encode(), given) for each in keys_of(key)):
             raise _refused(self, "signature", "a signature by our key", "another")
 
 

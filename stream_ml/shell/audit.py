@@ -15,6 +15,7 @@ import orjson
 from stream_ml.codec import decode_decision, record_hash
 from stream_ml.errors import BadRecord
 from stream_ml.records import ModelRef, line_of
+from stream_ml.sealing import content
 from stream_ml.shell.replay import read_all
 from stream_ml.stages.evaluate import NO_RECORD
 
@@ -138,7 +139,7 @@ def _written(log: Log) -> tuple[int, str]:
     value = log.piece("evaluate-0", "")
     if value is None:
         return 0, NO_RECORD
-    state = orjson.loads(value)
+    state = orjson.loads(content(value))
     return state["number"], state["previous"]
 
 

@@ -28,8 +28,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord, StreamMLError
+from stream_ml.sealing import SEALED_TOPICS, Seals
+from stream_ml.shell.restoring import positions_alert, remade_alert, take_up
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import COMMAND_AGE_MS, Evaluate
+from stream_ml.stages.intake import open_sealed
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn
 from stream_ml.stages.predict import Predict
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
+    from stream_ml.sealing import Marker, RecordSeal, SealedState
     from stream_ml.shell.log import Log, Place, WorkerLog
     from stream_ml.signing import Operator
 
@@ -56,6 +60,7 @@ READ_RECORDS = 2_000
 # waits for some 25 ms of work.
 ROUND_RECORDS = 256
 CHECKPOINT_S = 60.0
+OFFSET_MAX = 2**63 - 1
 
 
 # What the next record is picked by: its time, its topic's rank, its partition.
@@ -126,10 +131,13 @@ class Runner:
         checkpoint_s: after how many seconds they are.
         restart_lines: quarantined lines to start anew, from nothing.
         command_age_s: how far a command's time may be from its arrival on the log, in seconds.
+        accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         step: called between any two steps with the name of the one that was done; for tests.
 
     Raises:
         LogLocked: another worker is at work on this log.
+        UsageError: what lies there is of another key, pipeline or log.
+        StateRefused: the state is not what was written, and cannot be made again.
         StreamMLError: the models that should serve cannot be loaded.
     """
 
@@ -144,12 +152,19 @@ class Runner:
         checkpoint_s: float = CHECKPOINT_S,
         restart_lines: Collection[str] = (),
         command_age_s: float = COMMAND_AGE_MS / 1_000,
+        accept_unsealed: bool = False,
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log = log
         self._checkpoint_s = checkpoint_s
         self._checkpointed = time.monotonic()
         self._step = step or (lambda _: None)
+        self._accept_unsealed = accept_unsealed
+        self._seals = Seals(key, pipeline.name, log.identity)
+        self._topic_seals: dict[str, RecordSeal] = {
+            topic: self._seals.records(topic) for topic in SEALED_TOPICS
+        }
+        self._declared = pipeline.declared()
         self.serving = Serving(pipeline, key)
         events, labels = log.partitions["events"], log.partitions["predictions"]
         self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
@@ -165,6 +180,11 @@ class Runner:
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]
         learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)
         self.tasks = [*predicts, *joins, learn, evaluate]
+        self._states: dict[str, SealedState] = {}
+        # Tasks whose positions are not in the log's table as they are in their state.
+        self._astray: set[str] = set()
+        # Of each task with a state, how its last checkpoint ended.
+        self.markers: dict[str, Marker] = {}
         # Who reads what a stage writes, in the order in which the data flows.
         self._readers: dict[Place, tuple[Task | Serving, ...]] = {
             **{("predictions", p): (task,) for p, task in enumerate(joins)},
@@ -195,15 +215,7 @@ class Runner:
     # --- start ---------------------------------------------------------------------------------
 
     def _restore(self) -> None:
-        fresh = []
-        for task in self.tasks:
-            pieces = self._log.state(task.name)
-            task.positions = self._log.committed(task.name)
-            self._committed[task.name] = dict(task.positions)
-            if pieces:
-                task.stage.restore(pieces)
-            else:
-                fresh.append(task)
+        fresh = [task for task in self.tasks if not self._take_up(task)]
         self._load_serving()
         for (topic, partition), readers in self._readers.items():
             for reader in readers:
@@ -215,6 +227,51 @@ class Runner:
         self.commit()
         if self.serving.lineup() is None:
             raise StreamMLError(f"nothing can serve: {self._why_not()}")
+
+    def _take_up(self, task: Task) -> bool:
+        """Give a task its state; False if it never had one."""
+        name, log = task.name, self._log
+        state = self._states[name] = self._seals.state(name)
+        restored = state.restore(log.state(name))
+        committed = log.committed(name)
+        at = {} if restored.marker is None else restored.marker.positions
+        begins = {(topic, p): log.first_offset(topic, p) for topic, p in at}
+        taken = take_up(
+            name,
+            restored,
+            committed,
+            begins,
+            accept_unsealed=self._accept_unsealed,
+            plain_positions=committed,
+        )
+        if taken.marker is not None:
+            self.markers[name] = taken.marker
+        self._committed[name] = committed
+        if taken.positions is None:
+            return False
+        if restored.plain:
+            state.adopt(restored.plain)
+        if taken.marker is not None and committed != taken.positions:
+            # What counts is sealed; the table beside it is for readers.
+            self._deliver([positions_alert(name)])
+            self._astray.add(name)
+        if taken.remade is None:
+            task.stage.restore(taken.pieces)
+        else:
+            state.begin_anew()
+            records = self._remake(task, taken.positions)
+            self._deliver([remade_alert(name, taken.remade, records)])
+        task.positions = dict(taken.positions)
+        return True
+
+    def _remake(self, task: Task, ends: Mapping[Place, int]) -> int:
+        """Fold again what led to a state, without writing anything; how many records it was."""
+        count = 0
+        for (topic, partition), end in ends.items():
+            for records in self._scan(topic, partition, 0, end):
+                task.replay(records)
+                count += len(records)
+        return count
 
     def _why_not(self) -> str:
         missing = ", ".join(map(str, self.serving.missing()))
@@ -237,10 +294,22 @@ class Runner:
             self._work(task, records)
             self._flow()
 
-    def _scan(self, topic: str, partition: int, offset: int) -> Iterator[list[Record]]:
-        while records := self._log.read(topic, partition, offset, READ_RECORDS):
-            yield records
+    def _scan(
+        self, topic: str, partition: int, offset: int, end: int = OFFSET_MAX
+    ) -> Iterator[list[Record]]:
+        """What lies there, as it is worked on: without seals, or with what is wrong with it."""
+        seal = self._topic_seals.get(topic)
+        while offset < end and (
+            records := self._log.read(topic, partition, offset, min(READ_RECORDS, end - offset))
+        ):
             offset = records[-1].offset + 1
+            records = [record for record in records if record.offset < end]
+            if seal is not None:
+                # Whatever is there now was there before we began to seal, where that is allowed.
+                before = end if self._accept_unsealed else 0
+                open_sealed(records, seal, unsealed_before=before)
+            if records:
+                yield records
 
     # --- work ----------------------------------------------------------------------------------
 
@@ -299,9 +368,17 @@ class Runner:
             self._deliver(outputs)
 
     def _deliver(self, outputs: Sequence[Output]) -> None:
-        for record in self._session.stage(outputs):
+        """Stage what a stage wrote, sealed; whoever reads it here has it as it was."""
+        bodies = [output.value for output in outputs]
+        seals = self._topic_seals
+        for output, body in zip(outputs, bodies, strict=True):
+            if body is not None and output.topic in seals:
+                output.value = seals[output.topic].sealed(body)
+        readers = self._readers
+        for record, body in zip(self._session.stage(outputs), bodies, strict=True):
             place = (record.topic, record.partition)
-            if place in self._readers:
+            if place in readers:
+                record.value = body
                 self._inbox.setdefault(place, []).append(record)
         self._step("stage")
 
@@ -325,14 +402,19 @@ class Runner:
         now = time.monotonic()
         if now - self._checkpointed >= self._checkpoint_s:
             checkpoint = True
-        positions, state = {}, []
+        positions: dict[str, dict[Place, int]] = {}
+        state: list[tuple[str, str, bytes | None]] = []
         for task in self.tasks:
-            moved = task.positions != self._committed[task.name]
-            if task.stage.must_checkpoint() or (checkpoint and moved):
-                positions[task.name] = self._committed[task.name] = dict(task.positions)
-                state += [(task.name, name, piece) for name, piece in task.stage.dirty()]
+            name, sealed = task.name, self._states[task.name]
+            moved = task.positions != self._committed[name]
+            due = task.stage.must_checkpoint() or sealed.must_write or name in self._astray
+            if due or (checkpoint and moved):
+                positions[name] = self._committed[name] = dict(task.positions)
+                entries = sealed.write(task.stage.dirty(), task.positions, declared=self._declared)
+                state += [(name, entry.name.decode(), entry.value) for entry in entries]
         self._step("dirty")
         self._session.commit(positions, state)
+        self._astray.clear()
         self._step("commit")
         if checkpoint:
             self._checkpointed = now

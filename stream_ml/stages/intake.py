@@ -6,14 +6,23 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stream_ml.codec import check_prediction, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
+from stream_ml.sealing import unsealed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Example, Prediction, Record
+    from stream_ml.sealing import RecordSeal
 
-__all__ = ["example_in", "parsed", "prediction_in", "refuse_future", "without_frames"]
+__all__ = [
+    "example_in",
+    "open_sealed",
+    "parsed",
+    "prediction_in",
+    "refuse_future",
+    "without_frames",
+]
 
 T = TypeVar("T")
 
@@ -36,6 +45,22 @@ def without_frames(error: BadRecord) -> BadRecord:
     """
     error.__traceback__ = error.__context__ = None
     return error
+
+
+def open_sealed(records: Sequence[Record], seal: RecordSeal, *, unsealed_before: int = 0) -> None:
+    """Take the seals off; what has none of ours gets what is wrong with it as its memo.
+
+    Args:
+        records: as they lie on the log, of the topic of `seal`.
+        seal: what they must be sealed with.
+        unsealed_before: the offset below which a former release wrote, without seals.
+    """
+    for record in records:
+        try:
+            record.value = seal.opened(record.value)
+        except BadRecord as error:
+            if record.offset >= unsealed_before or unsealed(record.value) != record.value:
+                record.memo = without_frames(error)
 
 
 def refuse_future(record: Record, ts: int, skew_ms: int, member: str) -> None:

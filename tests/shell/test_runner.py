@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 import stream_ml as sml
-from stream_ml.errors import LogLocked, SnapshotRefused, StreamMLError
+from stream_ml.errors import LogLocked, StreamMLError, UsageError
 from stream_ml.shell.runner import ROUND_RECORDS, Runner
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 from stream_ml.stages.learn import Learn
@@ -27,7 +27,7 @@ daily = declare(promotion=sml.Promotion(refresh="1d"), predict=None, label=sml.L
 @pytest.fixture
 def log() -> Iterator[SqliteLog]:
     """A log in memory on which 120 events and their labels lie."""
-    with SqliteLog.create(MEMORY, now_ms=lambda: 2**42) as log:
+    with SqliteLog.create(MEMORY, now_ms=lambda: 2**42, identity="testing") as log:
         publisher = Driver(shop)
         publisher.log, unused = log, publisher.log
         unused.close()
@@ -143,7 +143,7 @@ def test_another_key_is_said_to_be_another(log: SqliteLog) -> None:
     with Runner(log, shop, KEY) as runner:
         runner.run()
 
-    with pytest.raises(SnapshotRefused, match="expected a signature by our key, given another"):
+    with pytest.raises(UsageError, match="sealed by another key; set STREAM_ML_KEY"):
         Runner(log, shop, b"another")
     with Runner(log, shop, KEY) as runner:
         assert 0 == runner.run()

@@ -10,6 +10,7 @@ import orjson
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord
+from stream_ml.sealing import content, unsealed
 from stream_ml.shell.client import open_log
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.log import read_between
@@ -123,7 +124,7 @@ def newest_evaluations(log: Log) -> list[dict[str, Any]]:
     """How each model stood when that was last written down, the served one first."""
     newest = {}
     for record in last_records(log, "evaluations", EVALUATIONS):
-        evaluation = orjson.loads(record.value or b"{}")
+        evaluation = orjson.loads(unsealed(record.value) or b"{}")
         newest[evaluation["model"]] = evaluation
     return list(newest.values())
 
@@ -146,4 +147,4 @@ def last_records(log: Log, topic: str, count: int) -> list[Record]:
 def piece(log: Log, task: str) -> dict[str, Any]:
     """The state of a task that belongs to no key; empty before its first checkpoint."""
     value = log.piece(task, "")
-    return {} if value is None else dict(orjson.loads(value))
+    return {} if value is None else dict(orjson.loads(content(value)))

@@ -1,0 +1,517 @@
+"""What stages write is believed only if it is ours: seals on their records and on their state.
+
+Theory of operation:
+
+1. A seal is a keyed BLAKE2b of 16 bytes. Its key is derived from the pipeline's key and from what
+   the sealed bytes are bound to: the pipeline's name, the log's identity, and the topic of a
+   record or the task whose state it is. What was sealed for one place does not verify in another.
+2. A record of a topic that stages own is a JSON object whose last member is `seal`, of fixed
+   length, so that checking and taking it off is slicing. Stages see records without it.
+3. An entry of state is a head (a mark, the number of the checkpoint that wrote it, the seal) and
+   the bytes of the stage. The name is sealed with it. What says that an entry was dropped has a
+   seal as well, beside it.
+4. A checkpoint ends with its marker, which is sealed: at which positions the state is valid, the
+   checkpoint's number, how many entries live, and a digest over all of them (the sum of their
+   seals, which no order changes and which is kept up to date as entries come and go). So an entry
+   that is missing, altered, older than the newest or too many is noticed, whatever wrote it.
+5. On a changelog everybody's records lie one behind the other. Ours come in checkpoints whose
+   numbers grow: what does not verify, what comes behind the last marker, or is of a checkpoint
+   that had ended before it, is foreign. It is passed over, and where it hides an entry of ours
+   from compaction, that is written again.
+6. Keys may be rolled: see `signing.RollingKey`. What verifies by the former key only is believed,
+   and sealed with the present one at the next checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import orjson
+
+from stream_ml.errors import BadRecord
+from stream_ml.signing import keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from hashlib import blake2b
+
+__all__ = [
+    "MARKER",
+    "SEALED_TOPICS",
+    "Entry",
+    "Marker",
+    "RecordSeal",
+    "Restored",
+    "SealedState",
+    "Seals",
+    "content",
+    "marker_in",
+    "unsealed",
+]
+
+# The topics whose records are sealed; models, decisions and commands are signed.
+SEALED_TOPICS = frozenset({"predictions", "examples", "evaluations", "alerts"})
+# No piece of a stage is called so: their names begin with a letter or are empty.
+MARKER = b"\x00marker"
+
+SEAL_BYTES = 16
+_MEMBER = b',"seal":"'
+_LENGTH = len(_MEMBER) + 2 * SEAL_BYTES + 2
+_MARK = b"SMS1"
+_HEAD = len(_MARK) + 8 + SEAL_BYTES
+_MODULUS = 1 << (8 * SEAL_BYTES)
+_LIVE, _DROPPED = b"+", b"-"
+
+
+class Entry(NamedTuple):
+    """A piece of state as it is written; one that is dropped has a seal beside it."""
+
+    name: bytes
+    value: bytes | None
+    seal: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What ends a checkpoint.
+
+    Attributes:
+        positions: the next offset of each input, by topic and partition.
+        number: of the checkpoint, counted from 1.
+        entries: how many live.
+        digest: over all of them.
+        topics: the identity of each input topic, by name, where the log knows one.
+        declared: the declaration under which the state came about, by path.
+    """
+
+    positions: dict[tuple[str, int], int]
+    number: int = 0
+    entries: int = 0
+    digest: int = 0
+    topics: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Restored:
+    """What lies where a task's state is kept.
+
+    Attributes:
+        pieces: what is believed, by name.
+        marker: of the last checkpoint; None where there is none of ours.
+        flaws: what is wrong, a sentence each: then `pieces` are not the whole state.
+        foreign: how many records others have put there.
+        plain: pieces of a former release, which did not seal, if that is all there is.
+        stranger: what else the state is of, where nothing is sealed with our keys; None if it is.
+    """
+
+    pieces: dict[str, bytes] = field(default_factory=dict)
+    marker: Marker | None = None
+    flaws: list[str] = field(default_factory=list)
+    foreign: int = 0
+    plain: dict[str, bytes] = field(default_factory=dict)
+    stranger: str | None = None
+
+
+class Seals:
+    """Seals of one pipeline on one log.
+
+    Args:
+        key: the pipeline's; a `signing.RollingKey` where there is a former one.
+        pipeline: its name.
+        log: the log's identity.
+
+    >>> seal = Seals(b"secret", "shop", "a").records("examples")
+    >>> seal.opened(seal.sealed(b'{"n":1}'))
+    b'{"n":1}'
+    """
+
+    def __init__(self, key: bytes, pipeline: str, log: str) -> None:
+        self.pipeline = pipeline
+        self.log = log
+        self._keys = keys_of(key)
+        self._records: dict[str, RecordSeal] = {}
+
+    def records(self, topic: str) -> RecordSeal:
+        """The seal of a topic's records."""
+        if topic not in self._records:
+            self._records[topic] = RecordSeal(topic, self._bases("record", topic))
+        return self._records[topic]
+
+    def state(self, owner: str) -> SealedState:
+        """The state of a task, nothing of it read yet."""
+        return SealedState(self, owner, self._bases("state", owner))
+
+    def _bases(self, kind: str, place: str) -> list[blake2b]:
+        return [_base(key, kind, place, self.pipeline, self.log) for key in self._keys]
+
+
+def _base(key: bytes, *bound: str) -> blake2b:
+    """A hash that is keyed for this place, to be copied for each seal."""
+    names = [name.encode() for name in bound]
+    framed = b"".join(struct.pack(">I", len(name)) + name for name in names)
+    subkey = hmac.digest(key, b"stream-ml seal" + framed, "sha256")
+    return hashlib.blake2b(key=subkey, digest_size=SEAL_BYTES)
+
+
+class RecordSeal:
+    """Seals the records of one topic, and takes seals off."""
+
+    __slots__ = ("_bases", "_topic")
+
+    def __init__(self, topic: str, bases: Sequence[blake2b]) -> None:
+        self._topic = topic
+        self._bases = bases
+
+    def sealed(self, body: bytes) -> bytes:
+        """`body`, a JSON object, with its seal as the last member."""
+        hashed = self._bases[0].copy()
+        hashed.update(body)
+        return b'%s,"seal":"%s"}' % (body[:-1], hashed.hexdigest().encode())
+
+    def opened(self, value: bytes | None) -> bytes:
+        """What `sealed` was given.
+
+        Raises:
+            BadRecord: `value` was not sealed for this topic, of this pipeline and log, by our key.
+        """
+        if value is None or value[-_LENGTH : 9 - _LENGTH] != _MEMBER:
+            raise self._forged("none")
+        body = value[:-_LENGTH] + b"}"
+        seal = value[9 - _LENGTH :]
+        for base in self._bases:
+            hashed = base.copy()
+            hashed.update(body)
+            if hmac.compare_digest(seal, hashed.hexdigest().encode() + b'"}'):
+                return body
+        raise self._forged("another")
+
+    def _forged(self, given: str) -> BadRecord:
+        return BadRecord(
+            "forged",
+            "$.seal",
+            f"expected the seal of {self._topic}, of this pipeline and this log, by our key, given "
+            f"{given}; only workers write there: see who else may",
+        )
+
+
+def unsealed(value: bytes | None) -> bytes:
+    """A record without its seal, for readers who have no key to check it with.
+
+    >>> unsealed(b'{"n":1,"seal":"00112233445566778899aabbccddeeff"}'), unsealed(b'{"n":1}')
+    (b'{"n":1}', b'{"n":1}')
+    """
+    value = value or b""
+    return value[:-_LENGTH] + b"}" if value[-_LENGTH : 9 - _LENGTH] == _MEMBER else value
+
+
+def content(piece: bytes) -> bytes:
+    """The bytes of the stage in an entry of state, for readers who have no key.
+
+    >>> content(b"SMS1" + bytes(24) + b"{}"), content(b"{}")
+    (b'{}', b'{}')
+    """
+    return piece[_HEAD:] if piece.startswith(_MARK) else piece
+
+
+# --- markers ----------------------------------------------------------------------------------
+
+
+def _encode_marker(marker: Marker, seals: Seals) -> bytes:
+    return orjson.dumps(
+        {
+            # In clear, so that who has another key can be told what this is.
+            "pipeline": seals.pipeline,
+            "log": seals.log,
+            "positions": [(topic, p, at) for (topic, p), at in marker.positions.items()],
+            "number": marker.number,
+            "entries": marker.entries,
+            "digest": f"{marker.digest:032x}",
+            "topics": marker.topics,
+            "declared": marker.declared,
+        }
+    )
+
+
+def marker_in(body: bytes) -> Marker:
+    """The marker in its body, also in one of a former release.
+
+    >>> marker_in(b'{"positions":[["events",3,40]]}').positions
+    {('events', 3): 40}
+    """
+    members = orjson.loads(body)
+    return Marker(
+        {(topic, p): at for topic, p, at in members["positions"]},
+        members.get("number", 0),
+        members.get("entries", 0),
+        int(members.get("digest", "0"), 16),
+        members.get("topics", {}),
+        members.get("declared", {}),
+    )
+
+
+def _stranger(value: bytes | None, seals: Seals) -> str:
+    """What a marker that is not sealed with our keys says of itself, believed or not."""
+    try:
+        members = orjson.loads(unsealed(content(value or b"")))
+        pipeline, log = members["pipeline"], members["log"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return "by another key"
+    if pipeline != seals.pipeline:
+        return f"for the pipeline {pipeline!r}, which is not {seals.pipeline!r}"
+    if log != seals.log:
+        return f"for the log {log!r}, which is not this one, {seals.log!r}"
+    return "by another key"
+
+
+# --- state ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Believed:
+    """An entry of ours: the number of its checkpoint, its seal, its bytes; by which key."""
+
+    number: int
+    seal: int
+    body: bytes | None
+    present: bool
+
+
+class SealedState:
+    """The state of one task, as it lies on a log: got by `Seals.state`, read once, then written.
+
+    On a changelog: `take` each record in order, then `restored`. Of a log that keeps the newest of
+    each piece by itself: `restore`.
+    """
+
+    def __init__(self, seals: Seals, owner: str, bases: Sequence[blake2b]) -> None:
+        self._seals = seals
+        self.owner = owner
+        self._bases = bases
+        self.number = 0
+        # The seals of what lives, and what is to be written again with the next checkpoint.
+        self._live: dict[bytes, int] = {}
+        self._digest = 0
+        self._again: dict[bytes, bytes | None] = {}
+        # While a changelog is read.
+        self._marker: Marker | None = None
+        self._highest = 0
+        self._confirmed: dict[bytes, _Believed] = {}
+        self._pending: dict[bytes, _Believed] = {}
+        self._hidden: set[bytes] = set()
+        self._plain: dict[bytes, bytes] = {}
+        self._foreign = 0
+        self._strange: bytes | None = None
+        self._names: set[bytes] = set()
+
+    @property
+    def must_write(self) -> bool:
+        """Whether something of ours should be written again soon, lest it be lost."""
+        return bool(self._again)
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def write(
+        self,
+        pieces: Iterable[tuple[str, bytes | None]],
+        positions: Mapping[tuple[str, int], int],
+        *,
+        topics: Mapping[str, str] | None = None,
+        declared: Mapping[str, str] | None = None,
+    ) -> list[Entry]:
+        """A checkpoint: the pieces that changed as entries, and the marker behind them."""
+        again, self._again = self._again, {}
+        changed = {**again, **{name.encode(): body for name, body in pieces}}
+        number = self.number + 1
+        entries = [self._write(name, body, number) for name, body in changed.items()]
+        self.number = number
+        marker = Marker(
+            dict(positions),
+            number,
+            len(self._live),
+            self._digest,
+            dict(topics or {}),
+            dict(declared or {}),
+        )
+        body = _encode_marker(marker, self._seals)
+        entries.append(Entry(MARKER, self._sealed(MARKER, body, number)[0]))
+        return entries
+
+    def _write(self, name: bytes, body: bytes | None, number: int) -> Entry:
+        self._digest -= self._live.pop(name, 0)
+        if body is None:
+            seal = self._seal(self._bases[0], name, None, number)
+            self._digest %= _MODULUS
+            return Entry(name, None, struct.pack(">Q", number) + seal)
+        value, seal_number = self._sealed(name, body, number)
+        self._live[name] = seal_number
+        self._digest = (self._digest + seal_number) % _MODULUS
+        return Entry(name, value)
+
+    def _sealed(self, name: bytes, body: bytes, number: int) -> tuple[bytes, int]:
+        seal = self._seal(self._bases[0], name, body, number)
+        return _MARK + struct.pack(">Q", number) + seal + body, int.from_bytes(seal)
+
+    @staticmethod
+    def _seal(base: blake2b, name: bytes, body: bytes | None, number: int) -> bytes:
+        hashed = base.copy()
+        kind = _DROPPED if body is None else _LIVE
+        hashed.update(struct.pack(">QI", number, len(name)) + kind + name)
+        if body is not None:
+            hashed.update(body)
+        return hashed.digest()
+
+    def _believe(self, name: bytes, value: bytes | None, seal: bytes | None) -> _Believed | None:
+        """The entry, if it is ours."""
+        if value is not None:
+            if not value.startswith(_MARK) or len(value) < _HEAD:
+                return None
+            head, body = value[len(_MARK) : _HEAD], value[_HEAD:]
+        elif seal is not None and len(seal) == 8 + SEAL_BYTES:
+            head, body = seal, None
+        else:
+            return None
+        number, given = int.from_bytes(head[:8]), head[8:]
+        for base in self._bases:
+            if hmac.compare_digest(given, self._seal(base, name, body, number)):
+                return _Believed(number, int.from_bytes(given), body, base is self._bases[0])
+        return None
+
+    def adopt(self, pieces: Mapping[str, bytes]) -> None:
+        """Seal with the next checkpoint what lies there without seals."""
+        self._again = {name.encode(): body for name, body in pieces.items()}
+
+    def begin_anew(self) -> None:
+        """Drop what lies there with the next checkpoint, but for what that writes."""
+        self._again = dict.fromkeys(self._names)
+        self._live, self._digest = {}, 0
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> Restored:
+        """What lies where the newest of each piece is kept, and nothing beside."""
+        found: dict[bytes, _Believed] = {}
+        bad: list[bytes] = []
+        values = {name.encode(): value for name, value in pieces}
+        for name, value in values.items():
+            entry = self._believe(name, value, None)
+            if entry is None:
+                bad.append(name)
+                self._plain[name] = value
+            else:
+                found[name] = entry
+        marker = found.pop(MARKER, None)
+        self._strange = values.get(MARKER)
+        if marker is not None and marker.body is not None:
+            self._marker = marker_in(marker.body)
+            self._reseal(MARKER, marker)
+        return self._whole(found, [f"{_named(name)} is not what was written" for name in bad])
+
+    def take(self, key: bytes | None, value: bytes | None, seal: bytes | None) -> None:
+        """A record of a changelog: its key, its value, and what its header says is its seal."""
+        if key is None:
+            self._foreign += 1
+            return
+        entry = self._believe(key, value, seal)
+        ended = 0 if self._marker is None else self._marker.number
+        if entry is None or entry.number <= ended or entry.number < self._highest:
+            self._pass_over(key, value)
+            return
+        self._highest = entry.number
+        self._hidden.discard(key)
+        if key != MARKER or entry.body is None:
+            self._pending[key] = entry
+            return
+        self._marker = marker_in(entry.body)
+        self._again.pop(MARKER, None)
+        self._reseal(MARKER, entry)
+        self._confirmed |= self._pending
+        self._pending = {}
+
+    def _pass_over(self, key: bytes, value: bytes | None) -> None:
+        self._foreign += 1
+        self._hidden.add(key)
+        if key == MARKER:
+            self._strange = value
+        if value is None:
+            self._plain.pop(key, None)
+        elif self._marker is None:
+            self._plain[key] = value
+
+    def restored(self) -> Restored:
+        """What the records of the changelog come to."""
+        if self._nothing_of_ours():
+            # What others put there before we began: it goes with our first checkpoint.
+            self._again = dict.fromkeys(self._hidden - {MARKER})
+            return Restored(foreign=self._foreign)
+        self._foreign += len(self._pending)
+        self._hidden |= self._pending.keys()
+        flaws = [
+            f"{_named(name)} was put there by somebody else, where there is none of ours"
+            for name in sorted(self._hidden)
+            if self._marker is None or (name not in self._confirmed and name != MARKER)
+        ]
+        live = {name: each for name, each in self._confirmed.items() if each.body is not None}
+        done = self._whole(live, flaws)
+        if not done.flaws:
+            for name in self._hidden:
+                if name == MARKER:
+                    self._again.setdefault(b"", live[b""].body if b"" in live else None)
+                else:
+                    self._again[name] = live[name].body if name in live else None
+        return done
+
+    def _nothing_of_ours(self) -> bool:
+        """Whether no checkpoint was ever written here, by this release or a former one."""
+        begun = self._marker is not None or self._pending or MARKER in self._plain
+        return not begun and not any(each.startswith(_MARK) for each in self._plain.values())
+
+    def _whole(self, found: dict[bytes, _Believed], flaws: list[str]) -> Restored:
+        """Whether what was found is the state of the marker, and nothing but that."""
+        marker, foreign = self._marker, self._foreign
+        plain, self._plain = self._plain, {}
+        self._confirmed, self._pending = {}, {}
+        self._names = {*found, *plain, *self._hidden} - {MARKER}
+        if marker is None:
+            if not found and not plain and not foreign:
+                return Restored()
+            return self._unmarked(found, plain, flaws)
+        self.number = marker.number
+        self._live = {name: each.seal for name, each in found.items()}
+        self._digest = sum(self._live.values()) % _MODULUS
+        for name, each in found.items():
+            self._reseal(name, each)
+        if (len(found), self._digest) == (marker.entries, marker.digest):
+            flaws = []
+        elif not flaws and len(found) != marker.entries:
+            flaws = [f"expected {marker.entries} entries, given {len(found)}"]
+        elif not flaws:
+            flaws = ["an entry is an older one of ours, put back"]
+        pieces = {name.decode(): each.body or b"" for name, each in found.items()}
+        return Restored(pieces, marker, flaws, foreign)
+
+    def _unmarked(
+        self, found: dict[bytes, _Believed], plain: dict[bytes, bytes], flaws: list[str]
+    ) -> Restored:
+        if found:
+            return Restored(flaws=[*flaws, "the marker of the last checkpoint is missing"])
+        if not any(value.startswith(_MARK) for value in plain.values()):
+            pieces = {name.decode(errors="replace"): value for name, value in plain.items()}
+            return Restored(plain=pieces, foreign=self._foreign)
+        return Restored(
+            flaws=[*flaws, "nothing is sealed with our key"],
+            foreign=self._foreign,
+            stranger=_stranger(self._strange, self._seals),
+        )
+
+    def _reseal(self, name: bytes, entry: _Believed) -> None:
+        if not entry.present and name != MARKER:
+            self._again[name] = entry.body
+
+
+def _named(name: bytes) -> str:
+    return "the marker" if name == MARKER else f"the entry {name.decode(errors='replace')!r}"

@@ -1,0 +1,158 @@
+"""What is done about a task's state before it is taken up: believed, made again, or refused.
+
+State that is not what the task has written is never taken up. Where the task's state follows from
+its inputs alone, and all of them are still there, it is made again from them (`remade`): what comes
+out is what would have come. Else the start is refused, with the way out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stream_ml.codec import encode
+from stream_ml.errors import StateRefused, UsageError
+from stream_ml.records import Alert, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ml.sealing import Marker, Restored
+
+__all__ = ["ACCEPT", "TakenUp", "foreign_alert", "positions_alert", "remade_alert", "take_up"]
+
+ACCEPT = "STREAM_ML_ACCEPT_UNSEALED=1"
+# What these tasks hold is a function of their inputs; what evaluate decided is not.
+REMADE = frozenset({"predict", "join", "learn"})
+_ANEW = (
+    "way out: put back a copy of the log from before, or begin a new log (or pipeline name) and "
+    "publish the events and labels into it again"
+)
+
+Positions = dict[tuple[str, int], int]
+
+
+@dataclass(slots=True)
+class TakenUp:
+    """What a task starts from.
+
+    Attributes:
+        pieces: its state; empty where it has none, or must be made again.
+        positions: where the state is valid; None where nothing was ever written.
+        remade: why it must be made again from its inputs, up to the positions; None if it need not.
+        marker: what was believed, None for a new state.
+    """
+
+    pieces: list[tuple[str, bytes]]
+    positions: Positions | None
+    remade: str | None = None
+    marker: Marker | None = None
+
+
+def take_up(
+    task: str,
+    restored: Restored,
+    committed: Mapping[tuple[str, int], int],
+    begins: Mapping[tuple[str, int], int],
+    *,
+    accept_unsealed: bool,
+    plain_positions: Positions | None,
+) -> TakenUp:
+    """What a task starts from.
+
+    Args:
+        task: its name, such as `predict-0`.
+        restored: what lies where its state is kept.
+        committed: the next offset of each input, as the log knows it.
+        begins: the first offset that is still there, of each input.
+        accept_unsealed: whether state that a former release wrote is taken up.
+        plain_positions: where such a state is valid.
+
+    Raises:
+        UsageError: it is of another key, pipeline, log or release.
+        StateRefused: it is not what the task has written, and cannot be made again.
+    """
+    if restored.stranger is not None:
+        raise UsageError(
+            f"{task}: expected state sealed by our key for this pipeline and log, given state "
+            f"sealed {restored.stranger}; set STREAM_ML_KEY and STREAM_ML_PIPELINE as they were "
+            "when it was written, or choose another log"
+        )
+    if restored.plain:
+        return _plain(task, restored, plain_positions, accept_unsealed=accept_unsealed)
+    if restored.flaws:
+        return _flawed(task, restored, begins)
+    if restored.marker is None:
+        if committed:
+            raise StateRefused(
+                f"{task}: expected its state beside its positions, given none: it was removed; "
+                f"{_ANEW}"
+            )
+        return TakenUp([], None)
+    pieces = sorted(restored.pieces.items())
+    return TakenUp(pieces, dict(restored.marker.positions), None, restored.marker)
+
+
+def _plain(
+    task: str, restored: Restored, positions: Positions | None, *, accept_unsealed: bool
+) -> TakenUp:
+    if not accept_unsealed:
+        raise StateRefused(
+            f"{task}: expected state with seals, given state without: if a former release wrote "
+            f"it, start once with {ACCEPT}, which takes it up as it is and seals it; if not, "
+            "somebody else did, and it must not be believed"
+        )
+    return TakenUp(sorted(restored.plain.items()), positions or {})
+
+
+def _flawed(task: str, restored: Restored, begins: Mapping[tuple[str, int], int]) -> TakenUp:
+    stage = task.rpartition("-")[0]
+    why = "; ".join(restored.flaws[:3])
+    if restored.marker is None or stage not in REMADE:
+        raise StateRefused(f"{task}: expected its state as it was written, given: {why}; {_ANEW}")
+    gone = [f"{topic}-{p}" for (topic, p), first in begins.items() if first > 0]
+    if gone:
+        raise StateRefused(
+            f"{task}: expected its state as it was written, given: {why}; it cannot be made again, "
+            f"for retention has removed the beginning of {', '.join(gone)}; {_ANEW}"
+        )
+    return TakenUp([], dict(restored.marker.positions), why, restored.marker)
+
+
+def foreign_alert(task: str, count: int) -> Output:
+    """Tells a person that others write where a task's state lies."""
+    return _alert(
+        "foreign_state",
+        task,
+        f"{count} records on the changelog of {task} are not ours, and were passed over: somebody "
+        "else may write there",
+        {"task": task, "records": count},
+    )
+
+
+def positions_alert(task: str) -> Output:
+    """Tells a person that the table of positions does not say what the state does."""
+    return _alert(
+        "foreign_state",
+        task,
+        f"the positions of {task} on the log were not those of its sealed state, which it went on "
+        "from: somebody else may write there",
+        {"task": task},
+    )
+
+
+def remade_alert(task: str, why: str, records: int) -> Output:
+    """Tells a person that a state was not what was written, and was made again."""
+    return _alert(
+        "state_remade",
+        task,
+        f"the state of {task} was not as it was written ({why}); it was made again from "
+        f"{records} records of its inputs",
+        {"task": task, "records": records},
+    )
+
+
+def _alert(kind: str, task: str, message: str, details: dict[str, str | int]) -> Output:
+    # Whoever starts knows of no event's time yet.
+    alert = Alert(kind, -1, task.rpartition("-")[0], message, details)
+    return Output("alerts", kind.encode(), encode(alert), alert)
