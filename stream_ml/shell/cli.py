@@ -7,7 +7,7 @@ A traceback is a mistake of ours.
 from __future__ import annotations
 
 import argparse
-import os
+import errno
 import sys
 from typing import TYPE_CHECKING, Never
 
@@ -31,6 +31,7 @@ from stream_ml.shell.commands import (
     worker,
 )
 from stream_ml.shell.commands.command import Example, Group
+from stream_ml.shell.printing import begin, complain, flush, lost
 from stream_ml.shell.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ EXAMPLES = (
 EXIT_CODES = """\
 exit codes:
     0  done
-    1  failed
+    1  failed, or something was refused: bad lines, an altered registry, an output that is full
     2  wrong usage, setting or declaration; or `topics plan` has found a difference
     3  the log refused: not there, locked, full, or not a log
     4  the worker refused the command; nothing was changed
@@ -93,20 +94,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `stream-ml --help`.
     """
+    begin()
     try:
-        _run(arguments)
-        sys.stdout.flush()
+        acts = _run(arguments)
     except StreamMLError as error:
         return _failed(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _failed("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. What is still buffered goes nowhere, lest the
-        # interpreter complain of it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         return _failed(f"{error.filename or 'system'}: {error.strerror or error}", FAILED)
-    return 0
+    flush()
+    why = lost()
+    # Whoever read our output and left has seen enough.
+    if why is None or why.errno == errno.EPIPE:
+        return 0
+    code = _failed(f"standard output: {why.strerror or why}", FAILED)
+    return 0 if acts else code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -143,7 +146,7 @@ def _add_commands(to: argparse.ArgumentParser, commands: Sequence[Command | Grou
             "--format", choices=("text", "json"), default="text", help="for people or for machines"
         )
         command.add_arguments(described)
-        described.set_defaults(run=command.run)
+        described.set_defaults(run=command.run, acts=command.acts)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -153,11 +156,12 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
-def _run(arguments: Sequence[str] | None) -> None:
+def _run(arguments: Sequence[str] | None) -> bool:
+    """Run it; whether what it does is done, also where nobody can read of it."""
     try:
         given = parser().parse_args(arguments)
     except SystemExit:
-        return  # argparse has printed the help or the version
+        return False  # argparse has printed the help or the version
     # A command's own arguments may have the name of a setting that no option sets, such as `key`.
     options = {
         name: getattr(given, name, None)
@@ -165,6 +169,7 @@ def _run(arguments: Sequence[str] | None) -> None:
         if setting.option is not None
     }
     given.run(given, Settings.load(options))
+    return bool(given.acts)
 
 
 def _add_settings(to: argparse.ArgumentParser) -> None:
@@ -172,7 +177,7 @@ def _add_settings(to: argparse.ArgumentParser) -> None:
         if setting.option is not None:
             to.add_argument(
                 setting.option,
-                metavar=setting.expected.partition(",")[0],
+                metavar=setting.metavar,
                 # Suppressed, so that it may stand before the command or after it.
                 default=argparse.SUPPRESS,
                 help=f"{setting.meaning} (else {setting.variable})",
@@ -184,7 +189,8 @@ def _epilog(examples: tuple[Example, ...]) -> str:
 
 
 def _failed(message: str, code: int) -> int:
-    sys.stderr.write(f"stream-ml: {message}\n")
+    flush()
+    complain(f"stream-ml: {message}")
     return code
 
 

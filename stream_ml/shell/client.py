@@ -175,11 +175,15 @@ class Publisher:
         Raises:
             BadRecord: the pipeline would refuse it.
         """
+        return self.examine(topic, value)[0]
+
+    def examine(self, topic: str, value: bytes) -> tuple[Output, int]:
+        """As `check`, with the record's time."""
         if topic == "events":
-            key = self._pipeline.event_codec.decode(value).key
-        else:
-            key = self._pipeline.label_codec.decode(value).event_id
-        return Output(topic, key.encode(), value)
+            event = self._pipeline.event_codec.decode(value)
+            return Output(topic, event.key.encode(), value), event.ts
+        label = self._pipeline.label_codec.decode(value)
+        return Output(topic, label.event_id.encode(), value), label.ts
 
     def send(self, outputs: Sequence[Output]) -> list[Record]:
         """Publish what was checked, and return where each one lies.

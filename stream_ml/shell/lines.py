@@ -6,16 +6,19 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from stream_ml.shell.inputs import STANDARD_INPUT, Unpacker
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from stream_ml.shell.stopping import Stop
 
-__all__ = ["Line", "batches", "paced"]
+__all__ = ["Line", "batches", "every_line", "paced"]
 
 BATCH_LINES = 1_000
 BATCH_S = 0.05
 READ_BYTES = 256 * 1024
+BOM = b"\xef\xbb\xbf"
 
 
 class Line(NamedTuple):
@@ -26,7 +29,12 @@ class Line(NamedTuple):
 
 
 def batches(
-    handle: int, stop: Stop, *, bytes_max: int, clock: Callable[[], float] = time.monotonic
+    handle: int,
+    stop: Stop,
+    *,
+    bytes_max: int,
+    file: str = STANDARD_INPUT,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[list[Line]]:
     """The lines that may be read from `handle`, without blanks at their ends and empty ones.
 
@@ -37,16 +45,17 @@ def batches(
         handle: of an open file or pipe.
         stop: ends it.
         bytes_max: a longer line is not kept in memory, and comes as None.
+        file: what messages call it.
         clock: seconds, from any start.
     """
-    splitter = _Splitter(bytes_max)
+    splitter = _Splitter(bytes_max, file)
     batch: list[Line] = []
     due = 0.0
     while not stop.asked:
         wait = due - clock() if batch else None
         if stop.wait(wait, handle):
             chunk = os.read(handle, READ_BYTES)
-            for line in splitter.lines(chunk) if chunk else splitter.rest():
+            for line in splitter.lines(chunk) if chunk else splitter.end():
                 if not batch:
                     due = clock() + BATCH_S
                 batch.append(line)
@@ -62,26 +71,45 @@ def batches(
         yield batch
 
 
-class _Splitter:
-    """Cuts chunks into lines, across their borders."""
+def every_line(handle: int, *, bytes_max: int, file: str) -> Iterator[Line]:
+    """The lines of what is read from `handle`, one by one, to its end; see `batches`."""
+    splitter = _Splitter(bytes_max, file)
+    while chunk := os.read(handle, READ_BYTES):
+        yield from splitter.lines(chunk)
+    yield from splitter.end()
 
-    def __init__(self, bytes_max: int) -> None:
+
+class _Splitter:
+    """Cuts chunks into lines, across their borders, unpacked where they are packed."""
+
+    def __init__(self, bytes_max: int, file: str) -> None:
         self._bytes_max = bytes_max
+        self._unpacker = Unpacker(file)
         self._number = 0
         self._kept: list[bytes] = []
         self._length = 0
 
     def lines(self, chunk: bytes) -> Iterator[Line]:
-        *ended, begun = chunk.split(b"\n")
-        for text in ended:
-            self._keep(text)
-            yield from self.rest()
-        self._keep(begun)
+        return self._cut(self._unpacker.feed(chunk))
 
-    def rest(self) -> Iterator[Line]:
+    def end(self) -> Iterator[Line]:
+        """What is left where the input ends."""
+        yield from self._cut(self._unpacker.end())
+        yield from self._rest()
+
+    def _cut(self, pieces: Iterator[bytes]) -> Iterator[Line]:
+        for piece in pieces:
+            *ended, begun = piece.split(b"\n")
+            for text in ended:
+                self._keep(text)
+                yield from self._rest()
+            self._keep(begun)
+
+    def _rest(self) -> Iterator[Line]:
         """What has been kept, as a line."""
         self._number += 1
-        text = b"".join(self._kept).strip()
+        # Some editors mark UTF-8 where a file begins, and files are put one after the other.
+        text = b"".join(self._kept).strip().removeprefix(BOM)
         if self._length > self._bytes_max:
             yield Line(self._number, None)
         elif text:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ class Progress:
             self._show(self._summary(seconds))
         if self._width:
             # What is written next begins on a line of its own, an error message above all.
-            self._stream.write("\n")
-            self._stream.flush()
+            self._put("\n")
 
     def _line(self, seconds: float) -> str:
         rate = self.done / seconds
@@ -95,11 +95,16 @@ class Progress:
     def _show(self, line: str) -> None:
         if self._terminal:
             # Blanks cover what is left of a longer line before.
-            self._stream.write(f"\r{line:<{self._width}}")
+            self._put(f"\r{line:<{self._width}}")
             self._width = len(line)
         else:
-            self._stream.write(f"{line}\n")
-        self._stream.flush()
+            self._put(f"{line}\n")
+
+    def _put(self, text: str) -> None:
+        # The work goes on, whether anybody can see how far it is or not.
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def watched(records: Iterable[T], progress: Progress) -> Iterator[T]:

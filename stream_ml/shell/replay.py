@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,14 @@ from stream_ml.shell.progress import Progress
 from stream_ml.shell.runner import Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Decision, Example, Record
     from stream_ml.shell.log import Log, WorkerLog
 
 __all__ = [
+    "Placed",
     "Replayed",
     "decisions",
     "evaluations",
@@ -40,6 +42,8 @@ __all__ = [
     "tally",
 ]
 
+# Called with records that the log has just taken in.
+Placed = Callable[[Sequence["Record"]], object]
 # Few enough to be nothing in memory, many enough that a transaction costs little for each.
 CHUNK_RECORDS = 5_000
 READ_RECORDS = 5_000
@@ -81,12 +85,16 @@ def output_of(pipeline: Pipeline, topic: str, members: Any, value: bytes | None 
     return Output(topic, key.encode() if isinstance(key, str) else None, value)
 
 
-def publish_all(log: Log, outputs: Iterable[Output], progress: Progress) -> dict[str, int]:
+def publish_all(
+    log: Log, outputs: Iterable[Output], progress: Progress, placed: Placed | None = None
+) -> dict[str, int]:
     """Append all of `outputs`, in their order, and return how many that were by topic."""
     published: Counter[str] = Counter({"events": 0, "labels": 0})
     rest = iter(outputs)
     while chunk := list(islice(rest, CHUNK_RECORDS)):
-        log.append(chunk)
+        records = log.append(chunk)
+        if placed is not None:
+            placed(records)
         published.update(output.topic for output in chunk)
         progress(published.total())
     return dict(published)
@@ -98,6 +106,8 @@ def replay(
     key: bytes,
     outputs: Iterable[Output],
     progress: Callable[[str, int | None], Progress] = Progress,
+    *,
+    placed: Placed | None = None,
 ) -> Replayed:
     """Publish `outputs` to `log` and work until all are read.
 
@@ -107,6 +117,7 @@ def replay(
         key: signs snapshots and decisions.
         outputs: events and labels, each in the order of its stream.
         progress: makes what shows the progress of publishing, then of working.
+        placed: called with where some more of `outputs` lie now, in their order.
 
     Raises:
         LogLocked: a worker is at work on this log.
@@ -114,7 +125,7 @@ def replay(
     """
     started = time.perf_counter()
     with progress("publishing", None) as shown:
-        published = publish_all(log, outputs, shown)
+        published = publish_all(log, outputs, shown, placed)
     worked = time.perf_counter()
     total = sum(published.values())
     with Runner(log, pipeline, key, checkpoint_examples=CHECKPOINT_EXAMPLES) as runner:

@@ -28,6 +28,7 @@ from stream_ml.evaluation.evidence import RUNG_BLOCKS_MIN, suggested_block, vari
 from stream_ml.evaluation.scores import absolute_error, answered, brier, log_loss, loss, roc_auc
 from stream_ml.records import line_of
 from stream_ml.shell.live import LIVE
+from stream_ml.shell.printing import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,12 +36,24 @@ if TYPE_CHECKING:
     from stream_ml.evaluation.evidence import Rung
     from stream_ml.records import Answer, Decision, Evaluation, Example, LabelValue
 
-__all__ = ["ALL", "FIRST", "SERVED", "Gap", "Ladder", "MonthRow", "Refresh", "Report", "Switch"]
+__all__ = [
+    "ALL",
+    "FIRST",
+    "NOTHING_TO_SCORE",
+    "SERVED",
+    "Gap",
+    "Ladder",
+    "MonthRow",
+    "Refresh",
+    "Report",
+    "Switch",
+]
 
 SERVED = "served"
 FIRST = "first"
 PREDECESSOR = "predecessor"
 ALL = "all"
+NOTHING_TO_SCORE = "no label met its prediction: nothing to score"
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -355,12 +368,14 @@ class Report:
     def text(self) -> str:
         """The report as a terminal shows it."""
         if not self.times:
-            return "no examples yet: nothing to score\n"
+            return f"{NOTHING_TO_SCORE}\n"
         parts = [self.tables(), self.changes(), self.luck(), "\n".join(self._ends())]
         return "\n\n".join(part for part in parts if part) + "\n"
 
     def tables(self) -> str:
         """The scores by month, a table for each."""
+        if not self.times:
+            return NOTHING_TO_SCORE
         tables = [self._table(measure) for measure in MEASURES[self.task_kind]]
         return "\n\n".join([self._headline(), *tables])
 
@@ -624,8 +639,11 @@ class Report:
             if decision.kind in {"bootstrap", "refreshed"}:
                 continue
             lines.append(
-                f"{decision.kind} on {self.at(decision.ts):%Y-%m-%d %H:%M} by {decision.actor}: "
-                f"{decision.serving.champion.model} serves ({decision.reason})"
+                printable(
+                    f"{decision.kind} on {self.at(decision.ts):%Y-%m-%d %H:%M} by "
+                    f"{decision.actor}: {decision.serving.champion.model} serves "
+                    f"({decision.reason})"
+                )
             )
             if decision.ts in switches and decision.kind == switches[decision.ts].kind:
                 lines += [f"  {line}" for line in self._worth(switches[decision.ts])]
@@ -712,6 +730,7 @@ def _reliable(rungs: Iterable[Rung]) -> list[Rung]:
 
 def _aligned(lines: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns as wide as their widest cell: the first ones to the left, the others to the right."""
+    lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -81,6 +81,11 @@ class Setting:
     option: str | None = None
 
     @property
+    def metavar(self) -> str:
+        """What stands for its value in a help text."""
+        return self.expected.split(", ")[0]
+
+    @property
     def variable(self) -> str:
         """The environment variable that sets it."""
         return PREFIX + self.name.upper()

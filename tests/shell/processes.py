@@ -34,6 +34,13 @@ class Ended:
     err: str
 
 
+def environment(**variables: str) -> dict[str, str]:
+    """What the environment has without any of ours, and what is added."""
+    ours = {name: value for name, value in os.environ.items() if name[:10] != "STREAM_ML_"}
+    ours["PYTHONPATH"] = str(Path(__file__).parent)
+    return {**ours, **variables}
+
+
 class Terminal:
     """A `stream-ml` command in a process of its own; a context manager that leaves none behind.
 
@@ -44,14 +51,12 @@ class Terminal:
     """
 
     def __init__(self, *arguments: str, folder: Path, **variables: str) -> None:
-        ours = {name: value for name, value in os.environ.items() if name[:10] != "STREAM_ML_"}
-        ours["PYTHONPATH"] = str(Path(__file__).parent)
         # What it says beside its output is read when it has ended, however much that is.
         self._said = (folder / f"said-{time.monotonic_ns()}").open("w+b")
         self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
             [*STREAM_ML, *arguments],
             cwd=folder,
-            env={**ours, **variables},
+            env=environment(**variables),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

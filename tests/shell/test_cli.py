@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from cli_toy import stream, write_lines
 
 from stream_ml import __version__
 from stream_ml.shell.cli import COMMANDS, EXAMPLES, main, parser
@@ -293,10 +294,10 @@ wrong = sml.Pipeline(
 def test_pipelines_in_the_working_directory_are_found(cli: Cli, tmp_path: Path) -> None:
     """As uvicorn does, a module is looked for where one stands, attributes of attributes too."""
     (tmp_path / "made_here.py").write_text(TOY_FILE)
-    (tmp_path / "none.jsonl").touch()
+    file = write_lines(tmp_path / "some.jsonl", stream(1)[0])
 
     for name in ("known", "inside.pipeline"):
-        ran = cli("--pipeline", f"made_here:{name}", "backtest", "none.jsonl", "--format", "json")
+        ran = cli("--pipeline", f"made_here:{name}", "backtest", file, "--format", "json")
 
         assert ran.code == 0, ran.err
         assert ran.json["pipeline"] == "toy"

@@ -141,7 +141,7 @@ def test_what_must_be_there(cli: Cli, log: SqliteLog) -> None:
 
     assert (absent.code, absent.err) == (
         2,
-        "stream-ml: publish: expected a file absent.jsonl, given none of that name\n",
+        "stream-ml: absent.jsonl: expected a file of JSON lines, given none of that name\n",
     )
     assert elsewhere.code == 3
     assert "other: expected a log, given no file" in elsewhere.err

@@ -606,7 +606,7 @@ def test_no_examples_say_so() -> None:
     """An empty run has no figures, no plots and no error."""
     report = binary([])
 
-    assert report.text() == "no examples yet: nothing to score\n"
+    assert report.text() == "no label met its prediction: nothing to score\n"
     assert report.as_dict()["delays_ms"] == {}
     assert report.months()[-1].n == 0
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from stream_ml import records
 from stream_ml.errors import CommandRefused
 from stream_ml.shell.client import ask
-from stream_ml.shell.commands.output import write, write_json
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.printing import as_utf8, write, write_json, write_line
 
 if TYPE_CHECKING:
     from stream_ml.records import Decision
@@ -77,7 +77,7 @@ def _print(decision: Decision, *, as_json: bool, checked: bool) -> None:
             }
         )
     elif decision.kind != "refused":
-        write(
+        write_line(
             f"{decision.kind.replace('_', ' ')}: {champion} serves (decision {decision.number}, "
             f"by {decision.actor}: {decision.reason})"
         )
@@ -94,6 +94,10 @@ def _user() -> str:
 
 
 def _text(text: str) -> str:
+    try:
+        text = as_utf8(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected UTF-8, given {text!r}") from None
     if 0 < len(text.strip()) <= TEXT_LENGTH_MAX >= len(text):
         return text
     raise argparse.ArgumentTypeError(

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
+from array import array
+from collections import defaultdict, deque
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stream_ml.codec import RECORD_BYTES_MAX
-from stream_ml.errors import UsageError
+from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import aligned, counted, write, write_json
+from stream_ml.shell.commands.findings import Findings, members_of
+from stream_ml.shell.commands.output import aligned, counted
 from stream_ml.shell.commands.scores import FORMS, scores_table
+from stream_ml.shell.inputs import check, opened
+from stream_ml.shell.lines import every_line
 from stream_ml.shell.live import lived
 from stream_ml.shell.loading import pipeline_of
 from stream_ml.shell.plots import draw, require_matplotlib
+from stream_ml.shell.printing import printable, write, write_json
 from stream_ml.shell.progress import Progress, duration, watched
 from stream_ml.shell.replay import (
     decisions,
@@ -28,22 +32,22 @@ from stream_ml.shell.replay import (
     replay,
     tally,
 )
-from stream_ml.shell.report import Report
+from stream_ml.shell.report import NOTHING_TO_SCORE, Report
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Output
+    from stream_ml.records import Output, Record
     from stream_ml.shell.replay import Replayed
     from stream_ml.shell.settings import Settings
 
 __all__ = ["COMMAND"]
 
-STANDARD_INPUT = "-"
+# So many lines has no file; a place is one number.
+LINES_MAX = 1 << 40
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -60,15 +64,36 @@ def run(arguments: Namespace, settings: Settings) -> None:
     with SqliteLog.open_or_create(path) as log:
         _refuse_used(log, path)
         key = settings.signing_key(path)
-        done = replay(log, pipeline, key, _outputs(pipeline, arguments.files))
+        lines = _Lines(pipeline, arguments.files)
+        done = replay(log, pipeline, key, lines.outputs(), placed=lines.placed)
+        lines.refused(log)
         report = _report(arguments, log, pipeline, key)
-        summary = _summary(log, pipeline, key, done)
+        summary = _summary(log, pipeline, key, done, lines.findings)
         summary["written"] = _write_files(arguments, log, report)
     if arguments.format == "json":
         write_json({**summary, "report": report.as_dict()})
     else:
-        parts = [_text(summary), report.tables() if arguments.live else ""]
+        parts = [_text(summary, lines.findings)]
+        parts.append(report.tables() if arguments.live and report.times else "")
         write("\n\n".join(filter(None, [*parts, report.changes(), report.luck()])))
+    _judge(lines.findings, arguments.files)
+
+
+def _judge(findings: Findings, files: Sequence[str]) -> None:
+    """Fail where something, or most of it, is not what it should be.
+
+    Raises:
+        StreamMLError: it is not.
+    """
+    if findings.refused:
+        refused = findings.refused.total()
+        raise StreamMLError(f"backtest: {refused:,} of {findings.lines.total():,} were refused")
+    if not findings.lines:
+        raise StreamMLError(f"backtest: expected lines in {', '.join(files)}, given none")
+    if not findings.lines["events"]:
+        raise StreamMLError("backtest: expected events, given labels only: nothing was predicted")
+    if findings.wrong_unit():
+        raise StreamMLError("backtest: most times are probably no milliseconds")
 
 
 # --- what goes in -----------------------------------------------------------------------------
@@ -81,18 +106,15 @@ def _check(arguments: Namespace, pipeline: Pipeline) -> None:
             f"backtest: expected no event field 'label', by which labels are told from events, "
             f"given one in pipeline {pipeline.name!r}; rename it"
         )
-    for file in arguments.files:
-        if file != STANDARD_INPUT and not Path(file).is_file():
-            raise UsageError(
-                f"{file}: expected a file of JSON lines, given "
-                f"{'a folder' if Path(file).is_dir() else 'none of that name'}"
-            )
+    check(arguments.files)
     if arguments.predictions is not None and not arguments.predictions.parent.is_dir():
         raise UsageError(
             f"--predictions: expected a folder {arguments.predictions.parent} to write into, "
             "given none; make it first"
         )
     if arguments.plots is not None:
+        if arguments.plots.exists() and not arguments.plots.is_dir():
+            raise UsageError(f"--plots: expected a folder, given the file {arguments.plots}")
         require_matplotlib()
 
 
@@ -108,37 +130,64 @@ def _refuse_used(log: SqliteLog, path: str) -> None:
         )
 
 
-def _outputs(pipeline: Pipeline, files: Sequence[str]) -> Iterator[Output]:
-    for file in files:
-        with _opened(file) as lines:
-            for number, line in enumerate(lines, start=1):
-                value = line.strip()
-                if len(value) > RECORD_BYTES_MAX:
-                    raise UsageError(
-                        f"{file}:{number}: expected at most {RECORD_BYTES_MAX} bytes in a line, "
-                        f"given {len(value)}; is it a file of JSON lines?"
-                    )
-                if value:
-                    yield _output(pipeline, value)
+class _Lines:
+    """The lines of some files, as records to publish, and where each of them came from."""
 
+    def __init__(self, pipeline: Pipeline, files: Sequence[str]) -> None:
+        self._pipeline = pipeline
+        self._files = files
+        self._read: deque[int] = deque()
+        # By partition, and there by offset: which line of which file.
+        self._origins: dict[tuple[str, int], array[int]] = defaultdict(lambda: array("Q"))
+        self.findings = Findings(pipeline)
 
-def _opened(file: str) -> AbstractContextManager[IO[bytes]]:
-    return nullcontext(sys.stdin.buffer) if file == STANDARD_INPUT else Path(file).open("rb")
+    def outputs(self) -> Iterator[Output]:
+        """A record for each line."""
+        for place, file in enumerate(self._files):
+            with opened(file) as handle:
+                for number, text in every_line(handle, bytes_max=RECORD_BYTES_MAX, file=file):
+                    if text is None:
+                        raise UsageError(
+                            f"{file}:{number}: expected at most {RECORD_BYTES_MAX} bytes in a "
+                            "line, given more; is it a file of JSON lines?"
+                        )
+                    self._read.append(place * LINES_MAX + number)
+                    yield self._output((file, number), text)
 
+    def placed(self, records: Sequence[Record]) -> None:
+        """Note where lines lie now; they come in the order in which they were read."""
+        for record in records:
+            self._origins[record.topic, record.partition].append(self._read.popleft())
 
-def _output(pipeline: Pipeline, value: bytes) -> Output:
-    try:
-        members = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        members = None  # published all the same: what is refused is counted where it is refused
-    topic = "labels" if isinstance(members, dict) and "label" in members else "events"
-    return output_of(pipeline, topic, members, value)
+    def refused(self, log: SqliteLog) -> None:
+        """Find out which lines were refused."""
+        for record in read_all(log, "dead-letters"):
+            letter = orjson.loads(record.value or b"{}")
+            place = f"{letter['topic']}-{letter['partition']}, offset {letter['offset']}"
+            origins = self._origins.get((letter["topic"], letter["partition"]))
+            if origins is not None:
+                file, number = divmod(origins[letter["offset"]], LINES_MAX)
+                place = f"{self._files[file]}:{number}"
+            self.findings.refuse(place, letter["reason"], letter["path"], letter["message"])
+
+    def _output(self, place: tuple[str, int], value: bytes) -> Output:
+        # What is no JSON is published all the same: it is refused where everything is.
+        members = members_of(value)
+        topic, time = "events", self._pipeline.events.time
+        if isinstance(members, dict) and "label" in members:
+            topic, time = "labels", "ts"
+        ts = members.get(time) if isinstance(members, dict) else None
+        self.findings.line(place, topic, ts if type(ts) is int else None)
+        self.findings.members(place, topic, value, members)
+        return output_of(self._pipeline, topic, members, value)
 
 
 # --- what comes out ---------------------------------------------------------------------------
 
 
-def _summary(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> dict[str, Any]:
+def _summary(
+    log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed, findings: Findings
+) -> dict[str, Any]:
     champion = None
     kinds: dict[str, int] = {}
     for decision in decisions(log, key):
@@ -153,7 +202,9 @@ def _summary(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> 
         "champion": champion,
         "decisions": kinds,
         "models": [asdict(each) for each in done.evaluations],
-        "dead_letters": tally(log, "dead-letters", "reason"),
+        "dead_letters": dict(sorted(findings.refused.items())),
+        "refused": findings.as_members(),
+        "hints": findings.hints(),
         "alerts": tally(log, "alerts", "kind"),
         "seconds": done.seconds,
     }
@@ -186,7 +237,7 @@ def _write_files(arguments: Namespace, log: SqliteLog, report: Report) -> list[s
     return [str(path) for path in written]
 
 
-def _text(summary: dict[str, Any]) -> str:
+def _text(summary: dict[str, Any], findings: Findings) -> str:
     models, seconds = summary["models"], summary["seconds"]
     total = sum(summary["published"].values())
     facts = aligned(
@@ -206,11 +257,15 @@ def _text(summary: dict[str, Any]) -> str:
     tables = [
         f"scores {name}\n{scores_table(models, form)}" for form, name in FORMS.items() if models
     ]
-    written = ["\n".join(["written:", *(f"  {path}" for path in summary["written"])])]
+    refused = [f"  {each}" for each in findings.named()]
+    paths = map(printable, summary["written"])
+    written = ["\n".join(["written:", *(f"  {path}" for path in paths)])]
     return "\n\n".join(
         [
             facts,
-            *(tables or ["no label met its prediction: nothing to score"]),
+            *(["\n".join(["refused:", *refused])] if refused else []),
+            *findings.hints(),
+            *(tables or [NOTHING_TO_SCORE]),
             *(written if summary["written"] else []),
         ]
     )
@@ -241,8 +296,8 @@ COMMAND = Command(
     description=(
         "Runs the pipeline over events and labels in files, as it would have run live: events\n"
         "and labels keep the order that they have in their files, and meet by their own times.\n"
-        "Works in memory; give --broker to keep the log. What cannot be read is counted as a\n"
-        "dead letter, by reason."
+        "Works in memory; give --broker to keep the log. Files may be packed by gzip. Of what is\n"
+        "refused, the first lines of each reason are named, and the exit code is 1."
     ),
     examples=(
         Example(
@@ -254,7 +309,7 @@ COMMAND = Command(
             "with plots, and every prediction in a file",
         ),
         Example(
-            "zcat june.jsonl.gz | stream-ml --pipeline shop:fraud backtest - --format json",
+            "zstdcat june.jsonl.zst | stream-ml --pipeline shop:fraud backtest - --format json",
             "from a pipe, the outcome as JSON",
         ),
     ),

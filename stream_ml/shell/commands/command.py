@@ -36,6 +36,8 @@ class Command:
         examples: ways to use it.
         add_arguments: puts its own arguments into its parser.
         run: does it.
+        acts: it changes something, so its exit code tells of that, and not of whether its words
+            could be written.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Command:
     examples: tuple[Example, ...]
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace, Settings], None]
+    acts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.shell.commands.command import Command, Example, no_arguments
-from stream_ml.shell.commands.output import NOTHING, aligned, write, write_json
+from stream_ml.shell.commands.output import NOTHING, aligned
+from stream_ml.shell.printing import printable, write, write_json
 from stream_ml.shell.settings import DEFAULT, SECRETS, SETTINGS, Setting, Settings, key_file
 from stream_ml.shell.sqlite_log import MEMORY
 
@@ -23,7 +24,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         write_json(shown)
         return
     blocks = [
-        f"{each['name']} = {NOTHING if each['value'] is None else each['value']}\n"
+        f"{each['name']} = {NOTHING if each['value'] is None else printable(str(each['value']))}\n"
         + "\n".join(
             f"    {line}"
             for line in aligned(

@@ -12,10 +12,10 @@ import orjson
 from stream_ml.errors import LogError, LogLocked, UsageError
 from stream_ml.shell import flights_data
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import write, write_json
 from stream_ml.shell.live import lived
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.plots import draw, require_matplotlib
+from stream_ml.shell.printing import write, write_json
 from stream_ml.shell.progress import Progress, duration, watched
 from stream_ml.shell.replay import Replayed, decisions, evaluations, output_of, replay
 from stream_ml.shell.report import Report

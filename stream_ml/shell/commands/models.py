@@ -11,7 +11,7 @@ import orjson
 from stream_ml.errors import BadRecord
 from stream_ml.models.snapshot import decode
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import NOTHING, aligned, moment, span, write, write_json
+from stream_ml.shell.commands.output import NOTHING, aligned, moment, span
 from stream_ml.shell.commands.reading import (
     existing_log,
     last_records,
@@ -19,6 +19,7 @@ from stream_ml.shell.commands.reading import (
     read_registry,
 )
 from stream_ml.shell.commands.scores import evidence_table
+from stream_ml.shell.printing import printable, write, write_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -119,10 +120,11 @@ def _decision(decision: Decision) -> dict[str, Any]:
 def _blocks(path: str, shown: dict[str, Any]) -> Iterator[str]:
     since = shown["since"]
     if since is None:
+        path = printable(path)
         yield f"{path}: nothing serves yet: the log holds no decision that we can believe"
     else:
         serves = "from the start" if since["ts"] < 0 else f"since {moment(since['ts'])}"
-        yield (
+        yield printable(
             f"pipeline {shown['pipeline']}: {since['champion']} serves {serves} "
             f"(decision {since['number']}, {since['kind']} by {since['actor']})"
         )

@@ -34,4 +34,5 @@ COMMAND = Command(
     ),
     add_arguments=add_arguments,
     run=run,
+    acts=True,
 )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_prediction
 from stream_ml.shell.client import read_on
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import NOTHING, instant, moment, write
+from stream_ml.shell.commands.output import NOTHING, instant, moment
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.printing import flush, printable, write_json_line, write_line
 from stream_ml.shell.stopping import Stop
 
 if TYPE_CHECKING:
@@ -38,8 +38,12 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 prediction = decode_prediction(record.value)
                 about = since_ms is None or prediction.ts >= since_ms
                 if about and arguments.key in {None, prediction.key}:
-                    write((record.value or b"").decode() if as_json else _line(prediction))
-            sys.stdout.flush()
+                    if as_json:
+                        write_json_line(record.value)
+                    else:
+                        write_line(_line(prediction))
+            if not flush():
+                return  # nobody reads on
 
 
 def _line(prediction: Prediction) -> str:
@@ -50,7 +54,9 @@ def _line(prediction: Prediction) -> str:
     else:
         said_text = NOTHING if said is None else f"{said:.4f}"
     by = f"{prediction.model}, no answer" if prediction.fallback else prediction.model
-    return "  ".join([moment(prediction.ts), prediction.event_id, prediction.key, said_text, by])
+    cells = [moment(prediction.ts), prediction.event_id, prediction.key, said_text, by]
+    # Two spaces are what tells columns apart.
+    return "  ".join(printable(cell).replace("  ", " \\x20") for cell in cells)
 
 
 def _start(text: str) -> str | int:

@@ -49,4 +49,5 @@ COMMAND = Command(
     ),
     add_arguments=_add_arguments,
     run=run,
+    acts=True,
 )

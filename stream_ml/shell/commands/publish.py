@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
-from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -15,18 +12,21 @@ from typing import IO, TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.codec import RECORD_BYTES_MAX
-from stream_ml.errors import BadRecord, NotAcknowledged, StreamMLError, UsageError
+from stream_ml.errors import BadRecord, NotAcknowledged, StreamMLError
 from stream_ml.shell.client import Publisher
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import counted, write_json
+from stream_ml.shell.commands.findings import Findings, members_of
+from stream_ml.shell.commands.output import counted
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.inputs import check, opened
 from stream_ml.shell.lines import batches, paced
 from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.printing import complain, write_json
 from stream_ml.shell.progress import duration
 from stream_ml.shell.stopping import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from stream_ml.records import Output
     from stream_ml.shell.lines import Line
@@ -35,26 +35,24 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 TOPICS = ("events", "labels")
-STANDARD_INPUT = "-"
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> None:
     """Publish the lines, report on each, and fail if any was refused."""
     pipeline = pipeline_of(settings, "publish")
-    for file in arguments.files:
-        if file != STANDARD_INPUT and not Path(file).exists():
-            raise UsageError(f"publish: expected a file {file}, given none of that name")
+    check(arguments.files)
     with ExitStack() as held:
         stop = held.enter_context(Stop())
         publisher = Publisher(held.enter_context(existing_log(settings)), pipeline)
         report = None
         if arguments.report is not None:
-            report = held.enter_context(arguments.report.open("wb"))
-        delivery = _Delivery(publisher, arguments.topic, report, strict=arguments.strict)
+            report = held.enter_context(arguments.report.open("wb", buffering=0))
+        findings = Findings(pipeline)
+        delivery = _Delivery(publisher, arguments.topic, findings, report, strict=arguments.strict)
         try:
             for file in arguments.files:
-                with _opened(file) as handle:
-                    lines = batches(handle, stop, bytes_max=RECORD_BYTES_MAX)
+                with opened(file) as handle:
+                    lines = batches(handle, stop, bytes_max=RECORD_BYTES_MAX, file=file)
                     if arguments.rate is not None:
                         lines = paced(lines, arguments.rate, stop)
                     for batch in lines:
@@ -63,20 +61,12 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
                     raise KeyboardInterrupt
         finally:
             delivery.summarize(as_json=arguments.format == "json")
-    if delivery.refused:
-        raise StreamMLError(f"publish: {delivery.refused.total():,} lines were refused")
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[int]:
-    if file == STANDARD_INPUT:
-        yield sys.stdin.fileno()
-        return
-    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
+    if findings.refused:
+        raise StreamMLError(f"publish: {findings.refused.total():,} lines were refused")
+    if findings.wrong_unit():
+        raise StreamMLError("publish: most times are probably no milliseconds; all were published")
+    if delivery.unreported is not None:
+        raise StreamMLError(f"publish: the report is not whole: {delivery.unreported}")
 
 
 @dataclass(slots=True)
@@ -85,11 +75,13 @@ class _Delivery:
 
     publisher: Publisher
     topic: str
+    findings: Findings
     report: IO[bytes] | None
     strict: bool
     taken: int = 0
     unacknowledged: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    unreported: str | None = None
+    lines: list[bytes] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     def deliver(self, file: str, batch: list[Line]) -> None:
@@ -97,48 +89,57 @@ class _Delivery:
         good: list[tuple[int, Output]] = []
         for number, text in batch:
             try:
-                good.append((number, self._checked(text)))
+                output, ts = self._checked(text)
             except BadRecord as error:
-                self._refuse(file, number, error)
+                self._refuse(file, number, text, error)
                 if self.strict:
                     self._send(file, good)
                     raise StreamMLError(
                         f"publish: stopped at {file}:{number}, as --strict asks; what came before "
                         "it was published"
                     ) from None
+            else:
+                self.findings.line((file, number), self.topic, ts)
+                good.append((number, output))
         self._send(file, good)
 
     def summarize(self, *, as_json: bool) -> None:
         """Say what was done, however it ended."""
         seconds = time.monotonic() - self.started
+        refused_by, hints = self.findings.refused, self.findings.hints()
         if as_json:
-            by_reason = dict(sorted(self.refused.items()))
+            by_reason = dict(sorted(refused_by.items()))
             write_json(
                 {
                     self.topic: self.taken,
                     "refused": by_reason,
                     "unacknowledged": self.unacknowledged,
                     "seconds": seconds,
+                    "hints": hints,
                 }
             )
             return
-        refused = f"; refused: {counted(self.refused)}" if self.refused else ""
+        for hint in hints:
+            complain(hint)
+        refused = f"; refused: {counted(refused_by)}" if refused_by else ""
         if self.unacknowledged:
             refused += f"; not acknowledged: {self.unacknowledged:,}"
         rate = f"{self.taken / seconds:,.0f}/s" if seconds else "at once"
-        sys.stderr.write(
-            f"published {self.taken:,} {self.topic} in {duration(seconds)}, {rate}{refused}\n"
-        )
+        complain(f"published {self.taken:,} {self.topic} in {duration(seconds)}, {rate}{refused}")
 
-    def _checked(self, text: bytes | None) -> Output:
+    def _checked(self, text: bytes | None) -> tuple[Output, int]:
         if text is None:
             message = f"expected at most {RECORD_BYTES_MAX} bytes in a line, given more"
             raise BadRecord("too_large", "$", message)
-        return self.publisher.check(self.topic, text)
+        return self.publisher.examine(self.topic, text)
 
-    def _refuse(self, file: str, number: int, error: BadRecord) -> None:
-        self.refused[error.reason] += 1
-        sys.stderr.write(f"{file}:{number}: {error}\n")
+    def _refuse(self, file: str, number: int, text: bytes | None, error: BadRecord) -> None:
+        place = (file, number)
+        self.findings.line(place, self.topic, None)
+        if text is not None:
+            self.findings.members(place, self.topic, text, members_of(text))
+        refused = self.findings.refuse(f"{file}:{number}", error.reason, error.path, error.message)
+        complain(str(refused))
         self._report(file, number, {"refused": error.reason, "path": error.path})
 
     def _send(self, file: str, good: list[tuple[int, Output]]) -> None:
@@ -159,12 +160,22 @@ class _Delivery:
             else:
                 self.taken += 1
                 self._report(file, number, {"partition": place[0], "offset": place[1]})
-        if self.report is not None:
-            self.report.flush()
+        self._hand_on()
 
     def _report(self, file: str, number: int, became: dict[str, Any]) -> None:
         if self.report is not None:
-            self.report.write(orjson.dumps({"file": file, "line": number, **became}) + b"\n")
+            name = file.encode(errors="backslashreplace").decode()
+            self.lines.append(orjson.dumps({"file": name, "line": number, **became}) + b"\n")
+
+    def _hand_on(self) -> None:
+        """Write what there is of the report."""
+        rest, self.lines = memoryview(b"".join(self.lines)), []
+        try:
+            while self.report is not None and rest:
+                rest = rest[self.report.write(rest) :]
+        except OSError as error:
+            # Whoever reads it has left, or the disk is full: what is published counts all the same.
+            self.unreported, self.report = error.strerror or str(error), None
 
 
 def _rate(text: str) -> float:
@@ -222,4 +233,5 @@ COMMAND = Command(
     ),
     add_arguments=_add_arguments,
     run=run,
+    acts=True,
 )

@@ -33,4 +33,5 @@ COMMAND = Command(
     ),
     add_arguments=add_arguments,
     run=run,
+    acts=True,
 )

@@ -42,4 +42,5 @@ COMMAND = Command(
     ),
     add_arguments=_add_arguments,
     run=run,
+    acts=True,
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.shell.commands.command import Command, Example, no_arguments
-from stream_ml.shell.commands.output import aligned, counted, moment, write, write_json
+from stream_ml.shell.commands.output import aligned, counted, moment
 from stream_ml.shell.commands.reading import (
     existing_log,
     is_empty,
@@ -18,6 +18,7 @@ from stream_ml.shell.commands.reading import (
 )
 from stream_ml.shell.commands.scores import FORMS, evidence_table, scores_table
 from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.printing import printable, write, write_json, write_line
 from stream_ml.shell.replay import read_all, tally
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
     if arguments.format == "json":
         write_json(shown)
     elif shown["empty"]:
-        write(f"{settings.path}: an empty log: nothing was published to it, and no worker has run")
+        empty = "an empty log: nothing was published to it, and no worker has run"
+        write_line(f"{settings.path}: {empty}")
     else:
         write("\n\n".join(_blocks(shown)))
 
@@ -185,7 +187,8 @@ def _blocks(shown: dict[str, Any]) -> Iterator[str]:
         yield f"evidence that a challenger is better than the champion\n{evidence}"
     for alert in shown["alerts"]:
         times = f", {alert['count']:,} times" if alert["count"] > 1 else ""
-        yield f"alert {alert['kind']}{times}, last at {moment(alert['ts'])}: {alert['message']}"
+        at = moment(alert["ts"])
+        yield printable(f"alert {alert['kind']}{times}, last at {at}: {alert['message']}")
     yield from shown["notes"]
 
 

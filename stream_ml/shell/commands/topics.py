@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentTypeError
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import TopicsDiffer, UsageError
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import NOTHING, aligned, span, write, write_json
+from stream_ml.shell.commands.output import NOTHING, aligned, span
 from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.printing import complain, write, write_json, write_line
 from stream_ml.topics import Topic, TopicField, catalogue
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _say(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
         )
         return
     for warning in plan.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+        complain(f"warning: {warning}")
     if plan.changes:
         plans = arguments.name == "plan"
         head = ["topic", "what", *(["is", "is to be"] if plans else ["was", "is now"])]
@@ -91,7 +91,7 @@ def _say(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
         ]
         write(aligned([head, *rows]))
     for problem in plan.refusals:
-        write(f"refused: {problem}")
+        write_line(f"refused: {problem}")
     if not (plan.changes or plan.refusals):
         write(f"0 changes: {cluster.topic('*')} on {cluster.bootstrap} is as the catalogue says")
 

@@ -13,14 +13,13 @@ from argparse import ArgumentTypeError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from stream_ml.errors import UsageError
 from stream_ml.shell.client import open_log
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import moment, write
+from stream_ml.shell.commands.output import moment
 from stream_ml.shell.kafka.supervisor import Post, Process, Relay, Supervisor, await_broker
 from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.printing import complain, flush, printable, write_json_line, write_line
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import SETTINGS
 from stream_ml.shell.sqlite_log import SqliteLog
@@ -30,7 +29,6 @@ from stream_ml.shell.worker import work_on
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Mapping
-    from typing import TextIO
 
     from stream_ml.records import Decision
     from stream_ml.shell.settings import Settings
@@ -125,8 +123,11 @@ class _Told:
         )
 
     def _say(self, text: str, members: dict[str, Any]) -> None:
-        write(orjson.dumps(members).decode() if self._as_json else text)
-        sys.stdout.flush()
+        if self._as_json:
+            write_json_line(members)
+        else:
+            write_line(text)
+        flush()
 
 
 # --- on a cluster ---------------------------------------------------------------------------------
@@ -202,30 +203,26 @@ class _Relayed:
     def __init__(self, posts: list[Post], *, as_json: bool) -> None:
         self._as_json = as_json
         self._width = max(len(str(post)) for post in posts)
-        self._gone = False
 
     def own(self, text: str, members: Mapping[str, Any]) -> None:
-        self._write(sys.stdout, orjson.dumps(members).decode() if self._as_json else text)
+        if self._as_json:
+            write_json_line(members)
+        else:
+            write_line(text)
+        flush()
 
     def out(self, post: Post, line: str) -> None:
-        self._write(sys.stdout, line if self._as_json else self._of(post, line))
+        if self._as_json:
+            write_json_line(line.encode())
+        else:
+            write_line(self._of(post, line))
+        flush()
 
     def err(self, post: Post, line: str) -> None:
-        self._write(sys.stderr, self._of(post, line))
+        complain(printable(self._of(post, line)))
 
     def _of(self, post: Post, line: str) -> str:
         return f"{post!s:<{self._width}} | {line}"
-
-    def _write(self, stream: TextIO, line: str) -> None:
-        if self._gone:
-            return
-        try:
-            stream.write(f"{line}\n")
-            stream.flush()
-        except BrokenPipeError:
-            # Whoever read has seen enough: we stop, and what is said on the way is said to nobody.
-            self._gone = True
-            raise
 
 
 def _count(text: str) -> int:
@@ -272,4 +269,5 @@ COMMAND = Command(
     ),
     add_arguments=_arguments,
     run=run,
+    acts=True,
 )

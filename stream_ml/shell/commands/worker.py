@@ -6,14 +6,13 @@ import asyncio
 import logging
 import sys
 import time
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import write
 from stream_ml.shell.kafka.supervisor import stop_when_input_ends
 from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.printing import flush, write_json_line, write_line
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -35,6 +34,10 @@ def run(arguments: Namespace, settings: Settings) -> None:
     from stream_ml.shell.kafka.worker import Worker  # noqa: PLC0415 - no other command pays for it
 
     if arguments.supervised:
+        # Whoever started us reads UTF-8, whatever the locale.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(encoding="utf-8")
         stop_when_input_ends()
     pipeline = pipeline_of(settings, "worker")
     cluster = settings.cluster(pipeline.name)
@@ -83,14 +86,14 @@ class Seldom(logging.Filter):
 
 
 def _as_json(said: str, **members: Any) -> None:
-    write(orjson.dumps({"said": said, **members}).decode())
-    sys.stdout.flush()
+    write_json_line({"said": said, **members})
+    flush()
 
 
 def _as_text(said: str, **members: Any) -> None:
     rest = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
-    write(f"{said}: {rest}")
-    sys.stdout.flush()
+    write_line(f"{said}: {rest}")
+    flush()
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -130,4 +133,5 @@ COMMAND = Command(
     ),
     add_arguments=_add_arguments,
     run=run,
+    acts=True,
 )

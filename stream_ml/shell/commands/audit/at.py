@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from stream_ml.shell.audit import served_at
 from stream_ml.shell.commands.audit.showing import as_members, read_entries
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import aligned, instant, moment, write, write_json
+from stream_ml.shell.commands.output import aligned, instant, moment
 from stream_ml.shell.commands.scores import evidence_line
+from stream_ml.shell.printing import write, write_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

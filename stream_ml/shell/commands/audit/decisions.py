@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from stream_ml.shell.commands.audit.showing import as_members, read_entries, table
 from stream_ml.shell.commands.command import Command, Example, no_arguments
-from stream_ml.shell.commands.output import write, write_json
+from stream_ml.shell.printing import write, write_json
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from stream_ml.shell.audit import about, roles
 from stream_ml.shell.commands.audit.showing import HEAD, as_members, as_row, read_entries
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import NOTHING, aligned, write, write_json
+from stream_ml.shell.commands.output import NOTHING, aligned
+from stream_ml.shell.printing import printable, write, write_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -31,7 +32,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
         return
     rows = [[*as_row(each)[:-1], _roles(each, name), each.decision.reason] for each in chosen]
     head = [*HEAD[:-1], "it is then", HEAD[-1]]
-    write(aligned([head, *rows], right=[0]) if rows else f"no decision is about {name}")
+    nothing = f"no decision is about {printable(name)}"
+    write(aligned([head, *rows], right=[0]) if rows else nothing)
     for note in notes:
         write(note)
 

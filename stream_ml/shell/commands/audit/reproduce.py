@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.commands.command import Command, Example
-from stream_ml.shell.commands.output import NOTHING, aligned, write, write_json
+from stream_ml.shell.commands.output import NOTHING, aligned
 from stream_ml.shell.commands.reading import existing_log
 from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.printing import printable, write, write_json
 from stream_ml.shell.reproduce import TOLERANCE, find, reproduce, sample
 from stream_ml.shell.settings import SETTINGS, key_file
 
@@ -83,7 +84,7 @@ def _lines(done: Reproduced, count: int, *, each: bool) -> Iterator[str]:
             f"their {len(done.dropped):,} snapshots"
         )
     for reason, n in done.refused.most_common(SHOWN):
-        yield f"{n:,} answers: {reason}"
+        yield printable(f"{n:,} answers: {reason}")
     shown = done.answers if each else done.different[:SHOWN]
     if shown:
         head = ["event", "slot", "model", "logged", "again", "difference"]

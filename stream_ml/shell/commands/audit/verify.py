@@ -9,8 +9,8 @@ from stream_ml.errors import StreamMLError
 from stream_ml.shell.audit import verify
 from stream_ml.shell.commands.audit.showing import UNCHECKED
 from stream_ml.shell.commands.command import Command, Example, no_arguments
-from stream_ml.shell.commands.output import write, write_json
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.printing import write, write_json
 
 if TYPE_CHECKING:
     from argparse import Namespace
