@@ -19,6 +19,7 @@ from stream_ml.errors import BadRecord, DeclarationError, Problem
 from stream_ml.evaluation.contest import Rules
 from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
 from stream_ml.models.pickles import RIVER_VERSION
+from stream_ml.models.probe import misses
 from stream_ml.models.recipes import Recipe, Task
 from stream_ml.schema import INTEGER_MAX, FieldType, field_type, is_text, shown
 
@@ -168,7 +169,7 @@ class Pipeline:
     keep: int = 20
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
+        problems = list(_problems(self)) or list(_missing_problems(self))
         if problems:
             raise DeclarationError(f"pipeline {shown(self.name)}", problems)
         # Now, not when first asked: what was given may be changed, and models trained, meanwhile.
@@ -547,6 +548,14 @@ def _recipe_problems(
         return Recipe(name, model).check(task, path, names)
     except Exception as error:  # noqa: BLE001 - a user's object, which is copied, may raise anything
         return [Problem(path, "an estimator that can be copied and written down", shown(error))]
+
+
+def _missing_problems(p: Pipeline) -> Iterator[Problem]:
+    """What cannot cope with what may be missing; asked where all else is right."""
+    features = p.feature_set
+    for name, recipe in p.recipes.items():
+        path = f"models.{name}"
+        yield from misses(recipe, p.task, features.names, features.missing, path)
 
 
 def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:

@@ -80,6 +80,8 @@ class Aggregate:
         numeric: whether values must be numbers; else they are fields as they are.
         valued: whether it looks at a value at all; else it is fed every event, and `x` is void.
         version: part of a feature set's hash; raise it when the answers change.
+        refilled: whether the window as a whole gives its state, which then is not stored beside
+            it: for what takes as much room as the window itself.
     """
 
     name: ClassVar[str]
@@ -87,6 +89,7 @@ class Aggregate:
     numeric: ClassVar[bool] = True
     valued: ClassVar[bool] = True
     version: ClassVar[int] = 1
+    refilled: ClassVar[bool] = False
 
     def add(self, t: int, x: Any) -> None:
         """An event at `t` (milliseconds) with value `x` enters the window."""
@@ -262,6 +265,7 @@ class _Staircase(Aggregate):
     """
 
     __slots__ = ("first", "stairs")
+    refilled = True
 
     def __init__(self) -> None:
         # A list with a moving front: a deque takes 600 bytes even when it is empty, and most
@@ -396,6 +400,7 @@ class Distinct(Aggregate):
     name = "distinct"
     any_order = True
     numeric = False
+    refilled = True
 
     def __init__(self) -> None:
         self.counts: dict[Any, int] = {}

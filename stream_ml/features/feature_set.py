@@ -41,11 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
 
-# About 8 MB of memory per buffer, and a piece of some 3 MB, which a shell stores in chunks.
+# About 8 MB of memory per buffer, and a piece of some 4 MB, which is stored in parts.
 WINDOW_EVENTS_MAX = 100_000
 
 # Of longer texts a window keeps a digest as long: else one key could hold all memory there is.
 TEXT_LENGTH_KEPT = 32
+
+# And of longer texts that name a sub-group: the room is the windows' name, in memory and at rest.
+GROUP_LENGTH_KEPT = 512
 
 # One of three, told apart without a call: a scalar's name and what computes it; or what writes
 # several columns; or the names, slots and fills of window features that follow each other.
@@ -73,6 +76,7 @@ class FeatureSet:
 
     Attributes:
         names: the names of all numbers it may give, in order; `known` is the same as a set.
+        missing: those of them that an event may leave without a value.
         hash: SHA-256 of what is computed, under which names: equal for equal declarations.
         horizon_ms: the longest window; 0 without one.
 
@@ -95,6 +99,11 @@ class FeatureSet:
         self.window_events_max = window_events_max
         self.names = tuple(name for feature in features for name in feature.columns(schema))
         self.known = frozenset(self.names)
+        self.missing = frozenset(
+            feature.name
+            for feature in features
+            if isinstance(feature, Scalar) and _may_miss(feature, schema)
+        )
         described = [[feature.columns(schema), feature.describe()] for feature in features]
         self.hash = hashlib.sha256(orjson.dumps(described)).hexdigest()
         self._features = tuple(features)
@@ -253,6 +262,14 @@ def _joined(steps: Iterable[_Step]) -> tuple[_Step, ...]:
 
 def _one(fields: Mapping[str, Any], t: int, answers: Sequence[float | None]) -> float:  # noqa: ARG001 - an `Evaluate`
     return 1.0
+
+
+def _may_miss(feature: Scalar, schema: Mapping[str, FieldType]) -> bool:
+    if not isinstance(feature, WindowFeature) or feature.fill is not None:
+        return not feature.total(schema)
+    if any(schema[name].optional for name in feature.window.by):
+        return True
+    return feature.kind(*feature.constructor_arguments()).value(0) is None
 
 
 def _windows_in(feature: Feature) -> Iterator[WindowFeature]:
@@ -521,7 +538,15 @@ def _entity(event: Event, by: tuple[str, ...]) -> Any:
     """What the event's windows are kept under; None if it is in no group."""
     fields = event.fields
     entity = (event.key, *[fields[name] for name in by])
-    return None if None in entity else entity
+    if None in entity:
+        return None
+    if any(type(part) is str and len(part) > GROUP_LENGTH_KEPT for part in entity[1:]):
+        group = [
+            _digest(part) if type(part) is str and len(part) > GROUP_LENGTH_KEPT else part
+            for part in entity[1:]
+        ]
+        return (event.key, *group)
+    return entity
 
 
 def _key(buffer: Buffer) -> str:

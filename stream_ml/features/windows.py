@@ -30,8 +30,9 @@ the order of the log, with a moment `asked` up to which it has moved:
    that is not too late can ask for them. The newest stays until the whole buffer is dropped,
    which is when the watermark has passed it by as much (`FeatureState.advance`). Over
    `window_events_max` the oldest event is dropped, and counted.
-6. What is stored are the aggregates' own states, as they are: nothing is computed again when a
-   buffer is restored. Physical details (the room before `start`) are not stored.
+6. What is stored are the aggregates' own states, as they are, but for those that take as much
+   room as the window (`refilled`): they are filled anew when a buffer is restored. Physical
+   details (the room before `start`) are not stored.
 
 A buffer changes in `move`, `insert` and `load`, all here, and in nothing else.
 """
@@ -596,7 +597,7 @@ class Buffer:
             None if self.series.unvalued else self.values[start:],
             self.head - start,
             [tail - start for tail in self.tails],
-            [aggregate.dump() for aggregate in self.aggregates],
+            [None if each.refilled else each.dump() for each in self.aggregates],
         ]
 
     @classmethod
@@ -608,6 +609,11 @@ class Buffer:
         buffer.values = [1.0] * len(differences) if values is None else values
         buffer.head = head
         buffer.tails = tails
-        for aggregate, dumped in zip(buffer.aggregates, aggregates, strict=True):
-            aggregate.load(dumped)
+        for (_, members), tail in zip(series.windows, tails, strict=True):
+            for member in members:
+                aggregate, dumped = buffer.aggregates[member], aggregates[member]
+                if dumped is None and aggregate.refilled:
+                    aggregate.fill(buffer.times[tail:head], buffer.values[tail:head])
+                else:  # as all were stored once
+                    aggregate.load(dumped)
         return buffer

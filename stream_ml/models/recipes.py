@@ -87,6 +87,7 @@ def answer(model: Any, task: Task, features: Mapping[str, float]) -> Answer:
         BadAnswer: it says something that is no answer to the task. Whatever else the estimator
             itself raises comes through.
     """
+    features = {**features}  # some of river's parts write into what they are given
     if task.kind == "regression":
         number = model.predict_one(features)
         return None if number is None else _finite(number)
@@ -121,7 +122,9 @@ def learn(model: Any, task: Task, features: Mapping[str, float], label: LabelVal
     """Teach the model one example: `learn_one`, exactly as river alone would be called."""
     if type(label) is not _LABEL_TYPES[task.kind]:
         raise AssertionError(f"a label of a {task.kind} task cannot be {label!r}")
-    model.learn_one(features, label == task.classes[1] if knows_two(model, task) else label)
+    # River's own copy: some of its parts write into what they are given.
+    taught = label == task.classes[1] if knows_two(model, task) else label
+    model.learn_one({**features}, taught)
 
 
 def knows_two(model: Any, task: Task) -> bool:

@@ -256,7 +256,7 @@ class Runner:
             self._deliver([positions_alert(name)])
             self._astray.add(name)
         if taken.remade is None:
-            task.stage.restore(taken.pieces)
+            task.restore(taken.pieces)
         else:
             state.begin_anew()
             records = self._remake(task, taken.positions)
@@ -410,7 +410,7 @@ class Runner:
             due = task.stage.must_checkpoint() or sealed.must_write or name in self._astray
             if due or (checkpoint and moved):
                 positions[name] = self._committed[name] = dict(task.positions)
-                entries = sealed.write(task.stage.dirty(), task.positions, declared=self._declared)
+                entries = sealed.write(task.dirty(), task.positions, declared=self._declared)
                 state += [(name, entry.name.decode(), entry.value) for entry in entries]
         self._step("dirty")
         self._session.commit(positions, state)

@@ -421,8 +421,7 @@ class Learn:
         self._watermark.load(keyless["watermark"])
         self._offsets = tuple(keyless["offsets"])
         self._golden.extend(keyless["golden"])
-        served_loss, self._served_scored, self._epoch_n = keyless["served"]
-        self._served_loss = _total(served_loss)
+        self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
         self._clock.load(keyless["clock"], self._watermark.ms)
         # What was written before there were other kinds has none.
         self._unsaid = [
@@ -441,8 +440,8 @@ class Learn:
                 self._stay_or_restart(name, line, _Quarantine(*was))
                 if line.quarantined is None:
                     continue
-            live_loss, line.scored, *dear = figures
-            line.parent, line.live_loss, line.dear = parent, _total(live_loss), any(dear)
+            line.live_loss, line.scored, *dear = figures
+            line.parent, line.dear = parent, any(dear)
             if not stopped:
                 line.learner = self._unsealed(name, state[f"l{name}"])
 
@@ -466,11 +465,6 @@ class Learn:
                 raise
             self._give_up(name, str(error))
             return None
-
-
-def _total(stored: float | None) -> float:
-    # JSON has no infinity, and stores null.
-    return math.inf if stored is None else stored
 
 
 def _mean(total: float, n: int) -> float | None:

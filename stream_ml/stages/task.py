@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from stream_ml.stages.parts import Parts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -102,6 +104,7 @@ class Task:
     name: str
     stage: Stage
     positions: Positions = field(default_factory=dict)
+    _parts: Parts = field(default_factory=Parts)
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in what is new of `records`, all of one topic and partition, in offset order."""
@@ -113,6 +116,14 @@ class Task:
         records = self._new(records)
         if records:
             self.stage.replay(records)
+
+    def dirty(self) -> list[Piece]:
+        """What changed in the stage's state, as entries of bounded size."""
+        return self._parts.split(self.stage.dirty())
+
+    def restore(self, entries: Iterable[tuple[str, bytes]]) -> None:
+        """Have the stage take up the state that lies in these entries."""
+        self.stage.restore(self._parts.join(entries))
 
     def _new(self, records: Sequence[Record]) -> Sequence[Record]:
         """What lies at or past the position, which moves on."""

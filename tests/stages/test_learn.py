@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example as explicit
 from hypothesis import given
 from hypothesis import strategies as st
-from river import linear_model, naive_bayes, optim, preprocessing, tree
+from river import linear_model, naive_bayes, neighbors, optim, preprocessing, tree
 
 import stream_ml as sml
 from stream_ml.models import snapshot as snapshots
@@ -232,6 +232,139 @@ def test_a_line_that_raises_is_quarantined_once_and_the_others_go_on(
     assert "Planted()" in alert["message"]
     assert ["bayes@20"] == [snapshot.model for snapshot in published(outputs, "bayes")]
     assert [s.digest for s in expected] == [s.digest for s in published(outputs, "logistic")]
+
+
+class Panic(BaseException):
+    """As Rust's panics come to Python: no `Exception`."""
+
+
+class MumblingError(Exception):
+    """Cannot even be printed."""
+
+    def __repr__(self) -> str:
+        raise RecursionError
+
+
+ANYTHING = [SystemExit(1), Panic("x" * 10_000), RecursionError(), MemoryError(), MumblingError()]
+
+
+@pytest.mark.parametrize("raised", ANYTHING, ids=lambda raised: type(raised).__name__)
+@pytest.mark.parametrize(
+    "method", ["learn_one", "predict_proba_one", "__reduce_ex__", "__setstate__"]
+)
+def test_whatever_a_learner_raises_is_contained_in_its_line(
+    monkeypatch: pytest.MonkeyPatch, method: str, raised: BaseException
+) -> None:
+    """While it learns, answers, is written down or read back: one alert, and the other goes on."""
+    records = world(40)
+    expected = published(Learn(shop, KEY).apply(records), "logistic")
+    learn, other = Learn(shop, KEY), Learn(shop, KEY)
+    outputs = learn.apply(records[:10])
+
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(naive_bayes.GaussianNB, method, fail, raising=False)
+    outputs += learn.apply(records[10:])
+    pieces = [(name, piece) for name, piece in learn.dirty() if piece is not None]
+    other.restore(pieces)
+
+    (alert,) = alerts(outputs)
+    assert ("line_quarantined", "bayes") == (alert["kind"], alert["details"]["line"])
+    assert len(alert["message"]) < 1_000
+    assert [s.digest for s in expected] == [s.digest for s in published(outputs, "logistic")]
+
+
+def test_an_interrupt_is_not_contained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of learning stops the process, and quarantines nothing."""
+    learn = Learn(shop, KEY)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(naive_bayes.GaussianNB, "learn_one", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        learn.apply(world(1))
+    assert {} == learn.quarantined
+
+
+def quarantined(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """The state in which `bayes` has failed at example 11."""
+
+    def fail(*_: object) -> None:
+        raise Planted
+
+    learn = Learn(shop, KEY)
+    learn.apply(world(10))
+    with monkeypatch.context() as patch:
+        patch.setattr(naive_bayes.GaussianNB, "learn_one", fail)
+        learn.apply(world(15)[10:])
+    return [(name, piece) for name, piece in learn.dirty() if piece is not None]
+
+
+def test_a_quarantined_line_says_why_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a start too: until when it learned, what it raised, and the two ways out."""
+    learn = Learn(shop, KEY)
+    learn.restore(quarantined(monkeypatch))
+
+    assert ["bayes"] == list(learn.quarantined)
+    why = learn.quarantined["bayes"]
+    assert "'bayes' learns no more after example 11: learning failed: Planted()" in why
+    assert "declare another recipe" in why
+    assert "STREAM_ML_RESTART_LINES=bayes" in why
+
+
+@pytest.mark.parametrize("way", ["recipe", "setting"])
+def test_a_quarantined_line_starts_anew_when_it_is_repaired(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """With another recipe, or where the start says so: from nothing, under its name, and told."""
+    state = quarantined(monkeypatch)
+    bayes = naive_bayes.GaussianNB()
+    repaired = declare(models={**shop.models, "bayes": preprocessing.StandardScaler() | bayes})
+    learn = Learn(repaired, KEY) if way == "recipe" else Learn(shop, KEY, restart={"bayes"})
+    learn.restore(state)
+    assert learn.must_checkpoint()
+    again = Learn(repaired if way == "recipe" else shop, KEY)
+    again.restore([(name, piece) for name, piece in learn.dirty() if piece is not None])
+
+    for stage in (learn, again):
+        outputs = stage.apply(world(60)[15:])
+        (alert,) = alerts(outputs)
+        assert ("line_restarted", "bayes") == (alert["kind"], alert["details"]["line"])
+        assert {} == stage.quarantined
+        first, *_ = published(outputs, "bayes")
+        assert ("bayes@20", None) == (first.model, first.parent)
+
+
+def test_a_line_that_is_well_is_not_restarted() -> None:
+    """The setting that restarts a line does nothing to one that still learns."""
+    learn = Learn(shop, KEY)
+    learn.apply(world(10))
+    state = [(name, piece) for name, piece in learn.dirty() if piece is not None]
+    expected = published(learn.apply(world(20)[10:]), "bayes")
+
+    other = Learn(shop, KEY, restart={"bayes", "nobody"})
+    other.restore(state)
+    assert [s.digest for s in expected] == [
+        s.digest for s in published(other.apply(world(20)[10:]), "bayes")
+    ]
+
+
+def test_snapshots_that_cost_more_than_learning_are_told_of_once() -> None:
+    """A large learner that is renewed after each few examples is alerted, with the figures."""
+    pipeline = declare(
+        champion="large",
+        models={"large": neighbors.KNNClassifier(engine=neighbors.LazySearch(window_size=3_000))},
+        promotion=sml.Promotion(refresh=1),
+    )
+    learn = Learn(pipeline, KEY)
+    outputs = learn.apply(world(700))
+    (alert,) = alerts(outputs)
+
+    assert "snapshot_dear" == alert["kind"]
+    assert alert["details"]["bytes"] > 8 * 1024 * alert["details"]["since"]
+    assert "a longer `refresh`" in alert["message"]
 
 
 def test_a_line_that_outgrows_a_snapshot_is_quarantined_with_its_size(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,6 +16,7 @@ from stream_ml.shell.client import open_log
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.log import read_between
 from stream_ml.shell.replay import read_all
+from stream_ml.stages.parts import read_piece
 
 if TYPE_CHECKING:
     from stream_ml.records import Decision, Record

@@ -1,0 +1,117 @@
+"""Pieces of state in entries of bounded size: what is larger lies in parts.
+
+A piece of many bytes (the windows of a hot key, the learner of a large forest) is written as
+
+    name        0x00 + how many parts + newline + the first part
+    +1 name     the second part, as it is
+    +2 name     ...
+
+No piece of a stage is called so: their names begin with a letter or are empty. Where a piece
+becomes smaller or goes, the parts that it does not take any more are dropped with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from stream_ml.stages.task import Piece
+
+__all__ = ["PART_BYTES", "Parts", "read_piece"]
+
+# Half of what a topic usually takes as one record, so that there is room for names and seals.
+PART_BYTES = 512 * 1024
+_MARK = b"\x00"
+_PART = "+"
+# Between two checkpoints there is time enough.
+READ_AGAIN = 3
+
+
+class Parts:
+    r"""Which pieces of a task's state lie in parts. One object for the life of a state.
+
+    >>> parts = Parts(limit=4)
+    >>> parts.split([("a", b"123456789"), ("b", b"1")])
+    [('a', b'\x003\n1234'), ('+1 a', b'5678'), ('+2 a', b'9'), ('b', b'1')]
+    >>> parts.split([("a", b"12345")])
+    [('a', b'\x002\n1234'), ('+1 a', b'5'), ('+2 a', None)]
+    """
+
+    def __init__(self, limit: int = PART_BYTES) -> None:
+        self._limit = limit
+        # How many parts lie there, of pieces that lie in several.
+        self._counts: dict[str, int] = {}
+
+    def split(self, pieces: Iterable[Piece]) -> list[Piece]:
+        """The pieces as entries, none of more than `limit` bytes and a short head."""
+        limit, counts = self._limit, self._counts
+        entries: list[Piece] = []
+        for piece in pieces:
+            name, value = piece
+            if name not in counts and (
+                value is None or (len(value) <= limit and value[:1] != _MARK)
+            ):
+                entries.append(piece)
+            else:
+                entries += self._parts(name, value)
+        return entries
+
+    def _parts(self, name: str, value: bytes | None) -> list[Piece]:
+        before = self._counts.pop(name, 1)
+        entries: list[Piece] = [(name, value)]
+        count = 1
+        if value is not None and (len(value) > self._limit or value[:1] == _MARK):
+            cuts = range(0, max(1, len(value)), self._limit)
+            count = len(cuts)
+            head = b"%s%d\n" % (_MARK, count)
+            entries = [
+                (_name(name, number), value[cut : cut + self._limit])
+                for number, cut in enumerate(cuts)
+            ]
+            entries[0] = (name, head + value[: self._limit])
+        if count > 1:
+            self._counts[name] = count
+        return entries + [(_name(name, number), None) for number in range(count, before)]
+
+    def join(self, entries: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """The pieces that `split` was given, of all entries that live."""
+        found = list(entries)
+        rest = {name: value for name, value in found if name[:1] == _PART}
+        return [
+            (name, self._whole(name, value, rest) if value[:1] == _MARK else value)
+            for name, value in found
+            if name[:1] != _PART
+        ]
+
+    def _whole(self, name: str, first: bytes, rest: dict[str, bytes]) -> bytes:
+        head, _, part = first[1:].partition(b"\n")
+        count = int(head)
+        if count > 1:
+            self._counts[name] = count
+        missing = [n for n in range(1, count) if _name(name, n) not in rest]
+        assert not missing, f"the state lacks parts {missing} of {count} of its piece {name!r}"
+        return part + b"".join(rest[_name(name, number)] for number in range(1, count))
+
+
+def read_piece(name: str, read: Callable[[str], bytes | None]) -> bytes | None:
+    """One piece, for a reader of entries beside whom somebody may write; None if there is none.
+
+    Args:
+        name: the piece's.
+        read: gives an entry by its name, or None.
+    """
+    for _ in range(READ_AGAIN):
+        first = read(name)
+        if first is None or first[:1] != _MARK:
+            return first
+        head, _, part = first[1:].partition(b"\n")
+        rest = [read(_name(name, number)) for number in range(1, int(head))]
+        if read(name) == first and None not in rest:
+            return part + b"".join(each for each in rest if each is not None)
+    return None
+
+
+def _name(piece: str, number: int) -> str:
+    return f"{_PART}{number} {piece}" if number else piece
