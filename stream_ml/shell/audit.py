@@ -8,7 +8,6 @@ end in what the worker last wrote down of its own position.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -16,10 +15,9 @@ import orjson
 from stream_ml.codec import decode_decision, record_hash
 from stream_ml.errors import BadRecord
 from stream_ml.records import ModelRef, line_of
-from stream_ml.sealing import content
+from stream_ml.shell.log import whole_piece
 from stream_ml.shell.replay import read_all
 from stream_ml.stages.evaluate import NO_RECORD
-from stream_ml.stages.parts import read_piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -138,10 +136,10 @@ def verify(log: Log, key: bytes | None) -> Verdict:
 
 def _written(log: Log) -> tuple[int, str]:
     """How many decisions the worker has written down as made, and the hash of the last."""
-    value = read_piece("", partial(log.piece, "evaluate-0"))
+    value = whole_piece(log, "evaluate-0", "")
     if value is None:
         return 0, NO_RECORD
-    state = orjson.loads(content(value))
+    state = orjson.loads(value)
     return state["number"], state["previous"]
 
 

@@ -47,6 +47,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from stream_ml.sealing import content
+from stream_ml.stages.parts import read_piece
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
@@ -54,7 +57,16 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Output, Record
 
-__all__ = ["Isolation", "Log", "Place", "Session", "Tail", "WorkerLog", "read_between"]
+__all__ = [
+    "Isolation",
+    "Log",
+    "Place",
+    "Session",
+    "Tail",
+    "WorkerLog",
+    "read_between",
+    "whole_piece",
+]
 
 # Whether a reader sees what transactions have committed, or all that is written.
 Isolation = Literal["committed", "uncommitted"]
@@ -244,3 +256,13 @@ def read_between(log: Log, topic: str, partition: int, start: int, end: int) -> 
     while start < end and (records := log.read(topic, partition, start, end - start)):
         yield from (record for record in records if record.offset < end)
         start = records[-1].offset + 1
+
+
+def whole_piece(log: Log, task: str, name: str) -> bytes | None:
+    """A piece of a task's state, in however many entries it lies; None if there is none."""
+
+    def read(entry: str) -> bytes | None:
+        value = log.piece(task, entry)
+        return None if value is None else content(value)
+
+    return read_piece(name, read)

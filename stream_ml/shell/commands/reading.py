@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord
-from stream_ml.sealing import content, unsealed
+from stream_ml.sealing import unsealed
 from stream_ml.shell.client import open_log
 from stream_ml.shell.loading import load_pipeline
-from stream_ml.shell.log import read_between
+from stream_ml.shell.log import read_between, whole_piece
 from stream_ml.shell.replay import read_all
-from stream_ml.stages.parts import read_piece
 
 if TYPE_CHECKING:
     from stream_ml.records import Decision, Record
@@ -148,5 +146,5 @@ def last_records(log: Log, topic: str, count: int) -> list[Record]:
 
 def piece(log: Log, task: str) -> dict[str, Any]:
     """The state of a task that belongs to no key; empty before its first checkpoint."""
-    value = log.piece(task, "")
-    return {} if value is None else dict(orjson.loads(content(value)))
+    value = whole_piece(log, task, "")
+    return {} if value is None else dict(orjson.loads(value))
