@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from stream_ml.stages.task import Piece
+__all__ = ["PART_BYTES", "Parts", "Piece", "read_piece"]
 
-__all__ = ["PART_BYTES", "Parts", "read_piece"]
+# A piece of a task's state: a name, and its bytes or None where it is dropped.
+Piece = tuple[str, bytes | None]
 
 # Half of what a topic usually takes as one record, so that there is room for names and seals.
 PART_BYTES = 512 * 1024

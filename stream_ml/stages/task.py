@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from stream_ml.stages.parts import Parts
+from stream_ml.stages.parts import Parts, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Changes", "Piece", "Positions", "Stage", "Task"]
 
-# A piece of a task's state: a name, and its bytes or None where it is dropped.
-Piece = tuple[str, bytes | None]
 # The next offset to read, per (topic, partition).
 Positions = dict[tuple[str, int], int]
 # What a stage knows a piece by: its name, or what its name is made of.
