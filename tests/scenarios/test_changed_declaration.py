@@ -9,6 +9,7 @@ import orjson
 import pytest
 from river import naive_bayes
 
+from stream_ml.sealing import content
 from stream_ml.testing import Driver
 from tests.shop import START_MS, declare
 from tests.stages.test_promotion import DAY, contest, kinds, run
@@ -17,7 +18,7 @@ from tests.stages.test_promotion import DAY, contest, kinds, run
 def written(driver: Driver, task: str) -> dict[str, bytes]:
     """The state of a task, as it was written down last."""
     driver.run()
-    return {name: value for name, value in driver.log.state(task) if value is not None}
+    return {name: content(value) for name, value in driver.log.state(task)}
 
 
 @pytest.mark.parametrize(("was", "now"), [("1h", "1d"), ("1d", "1h"), (100, "6h"), ("6h", 100)])
