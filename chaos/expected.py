@@ -114,6 +114,25 @@ def _not_from_the_future(record: Raw, ts: int) -> None:
         raise _Bad("from_the_future")
 
 
+class _Time:
+    """How far time has come in a partition, worked out anew from all that came before."""
+
+    def __init__(self) -> None:
+        self.ms = -1
+        self._came: list[tuple[str, int]] = []
+
+    def take(self, key: str, ts: int, append_ms: int) -> None:
+        """The next record that counts."""
+        self._came.append((key, min(ts, append_ms)))
+        last: dict[str, int] = {}
+        for known, at in reversed(self._came[-ground.REMEMBERED :]):
+            last.setdefault(known, at)
+            if len(last) == 2 * ground.BREADTH - 1:
+                break
+        if len(last) >= ground.BREADTH:
+            self.ms = max(self.ms, sorted(last.values())[-ground.BREADTH])
+
+
 class _Past(NamedTuple):
     """An event that a window may hold; sorts by time, then by its place in the log."""
 
@@ -131,7 +150,7 @@ class _Events:
     def __init__(self, expected: Expected, partitions: int) -> None:
         self._expected = expected
         self._partitions = partitions
-        self._watermark = -1
+        self._time = _Time()
         self._ids: set[str] = set()
         self._past: dict[str, list[_Past]] = defaultdict(list)
 
@@ -152,14 +171,14 @@ class _Events:
             features = orjson.dumps(self._features(event))
             served = Served(event["event_id"], event["shop"], event["ts"], features)
             self._expected.served[place] = served
-        self._watermark = max(self._watermark, event["ts"])
+        self._time.take(event["shop"], event["ts"], record.append_ms)
         amount = event.get("amount")
         units = None if amount is None else _units(float(amount))
         past = _Past(event["ts"], len(self._ids), event["kind"], event["city"], units, amount)
         insort(self._past[event["shop"]], past)
 
     def _judge(self, event: dict[str, Any]) -> None:
-        if event["ts"] < self._watermark - ground.LATENESS_MS:
+        if event["ts"] < self._time.ms - ground.LATENESS_MS:
             raise _Bad("too_late")
         if event["event_id"] in self._ids:
             raise _Bad("duplicate")
@@ -215,7 +234,7 @@ class _Labels:
         self._expected = expected
         self._times = times
         self._partitions = partitions
-        self._watermark = -1
+        self._time = _Time()
         self._joined: set[str] = set()
 
     def take(self, record: Raw) -> None:
@@ -226,7 +245,7 @@ class _Labels:
             if partition_of(label["event_id"].encode(), self._partitions) != record.partition:
                 self._expected.strays.add(place)
                 return
-            self._watermark = max(self._watermark, label["ts"])
+            self._time.take(label["event_id"], label["ts"], record.append_ms)
             self._judge(label)
         except _Bad as bad:
             self._expected.refused[place] = frozenset(bad.args)
@@ -245,9 +264,10 @@ class _Labels:
 
     def _judge(self, label: dict[str, Any]) -> None:
         ts = self._times.get(label["event_id"])
-        if ts is None or self._watermark > ts + 2 * ground.HORIZON_MS:
+        now = max(self._time.ms, label["ts"])
+        if ts is None or now > ts + 2 * ground.HORIZON_MS:
             raise _Bad(ORPHAN)
-        if self._watermark > ts + ground.HORIZON_MS:
+        if now > ts + ground.HORIZON_MS:
             raise _Bad(LATE)
         if label["event_id"] in self._joined:
             raise _Bad(DUPLICATE)

@@ -165,12 +165,13 @@ class Traffic:
         return Send(due_s, "labels", label["event_id"].encode(), orjson.dumps(label))
 
     def _end(self, due_s: float, ts: int) -> Iterator[Send]:
-        """An event much later for each way from an event's partition to a prediction's.
+        """As many events, much later, as it takes for each way from events to predictions.
 
         Every label that waits for a prediction is then known to wait in vain.
         """
         ts += 10 * max(ground.HORIZON_MS, ground.LONG_MS)
-        ways = {(e, p) for e in range(self.partitions) for p in range(self.partitions)}
+        ways = [(e, p) for e in range(self.partitions) for p in range(self.partitions)]
+        ways *= ground.BREADTH
         number = 0
         while ways:
             shop, event_id = f"shop {number}", f"end{self.seed}-{number}"

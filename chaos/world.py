@@ -19,6 +19,7 @@ world = sml.Pipeline(
         },
         lateness=ground.LATENESS_MS,
         skew=ground.SKEW_MS,
+        breadth=ground.BREADTH,
     ),
     predict=sml.when(kind=ground.ASKING),
     features=[

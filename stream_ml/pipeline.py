@@ -37,6 +37,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 RESERVED_NAMES = frozenset({"live", "served", "predecessor", "first", "prior", "last", "mean"})
 MODES = ("automatic", "gated", "manual")
 ROLLBACK_LOSS = 0.02
+BREADTH_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,23 @@ class Events:
         fields: name to type: `float`, `int`, `str`, `bool`, `Enum(...)`, `Optional[...]`.
         time: the member that holds the event time, in UTC milliseconds.
         id: the member that names the event; a second event of the same id is refused.
-        lateness: how much older than the newest event of its partition an event may be.
+        lateness: how much older than its partition's watermark an event may be.
         skew: how much later than its arrival an event's (or label's) time may be.
+        breadth: how many keys must have come as far for a watermark to follow (1 to 64): fewer
+            wrong clocks than that close nothing for others. The watermark lags by so many keys
+            less one; with 1, the newest event alone leads it. See docs/time.md.
+        idle: after how long without a prediction a partition of events holds up no more what
+            waits in the others' joins: by the time of arrival.
     """
 
     key: str
     fields: Mapping[str, Any]
     time: str = "ts"
     id: str = "event_id"
-    lateness: str | int = 0
+    lateness: str | int = "1m"
     skew: str | int = "5m"
+    breadth: int = 3
+    idle: str | int = "1h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +197,11 @@ class Pipeline:
     def skew_ms(self) -> int:
         """How much later than its arrival a record's time may be."""
         return _duration_or_zero(self.events.skew)
+
+    @cached_property
+    def idle_ms(self) -> int:
+        """After how long a silent partition of events holds up nothing more."""
+        return parse_duration(self.events.idle)
 
     @cached_property
     def horizon_ms(self) -> int:
@@ -444,6 +457,11 @@ def _event_problems(events: Any, schema: Mapping[str, FieldType]) -> Iterator[Pr
             yield Problem(f"events.{name}", expected, shown(members[name]))
     for name in ("lateness", "skew"):
         yield from _duration_problems(f"events.{name}", getattr(events, name), _duration_or_zero)
+    yield from _duration_problems("events.idle", events.idle)
+    if not (type(events.breadth) is int and 1 <= events.breadth <= BREADTH_MAX):
+        yield Problem(
+            "events.breadth", f"a whole number from 1 to {BREADTH_MAX}", repr(events.breadth)
+        )
 
 
 def _duration_or_zero(value: str | int) -> int:

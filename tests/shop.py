@@ -39,6 +39,7 @@ def declare(**changes: Any) -> Pipeline:
                 "note": sml.Optional[str],
             },
             lateness="20s",
+            breadth=1,
         ),
         "predict": sml.when(kind="visit"),
         "features": [

@@ -4,7 +4,9 @@ Theory of operation. A baseline must not know more than the models it is held ag
 time t it may use the labels whose own time is at most t, although by the time an example is
 scored many more have come. So the baselines keep, for each moment at which a label became known,
 the totals up to then, and look the moment up by bisection. Predictions are scored at most a
-label horizon after they were made; older moments are forgotten.
+label horizon after they were made; older moments are forgotten. A label that is ahead of the
+labels' watermark waits until that has come as far: one wrong clock must not make what was known
+until then a thing of the past.
 
 (The zero rule and the no-change classifier as yardsticks of streams: Bifet et al. 2015,
 "Efficient online evaluation of big data stream classifiers", KDD.)
@@ -12,6 +14,7 @@ label horizon after they were made; older moments are forgotten.
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +50,14 @@ class Baselines:
 
     >>> baselines = Baselines("binary", (), horizon_ms=1_000)
     >>> for label, label_ts in [(True, 10), (False, 20), (False, 30)]:
-    ...     baselines.learn(label, label_ts)
+    ...     baselines.learn(label, label_ts, watermark_ms=label_ts)
     >>> [baselines.answers(ts)["prior"] for ts in (9, 10, 29)]
     [None, 1.0, 0.5]
     """
 
     __slots__ = (
+        "_ahead",
+        "_ahead_n",
         "_grain_ms",
         "_head",
         "_moments",
@@ -82,6 +87,9 @@ class Baselines:
         self._moments_max = max(4, moments_max)
         self._grain_ms = 1
         self._watermark: int | None = None
+        # By time, then in the order in which they came.
+        self._ahead: list[tuple[int, int, LabelValue]] = []
+        self._ahead_n = 0
         self._moments: list[int] = []
         self._totals: list[Totals] = []
         # What lies before the head is forgotten, but only cut off now and then: a cut is O(n).
@@ -107,12 +115,23 @@ class Baselines:
             return {"prior": totals[1] / totals[0]}
         return {"prior": {name: totals[i] / totals[0] for name, i in self._places.items()}}
 
-    def learn(self, label: LabelValue, label_ts: int) -> None:
-        """Know one more label, from `label_ts` on.
+    def learn(self, label: LabelValue, label_ts: int, watermark_ms: int) -> None:
+        """Know one more label, from `label_ts` on, once the labels' watermark is there.
 
         A label older than the newest counts as known only since the newest one's time: it was
         not among the examples before, and answers already given must not change.
         """
+        ahead = self._ahead
+        if not ahead and label_ts <= watermark_ms:
+            self._know(label, label_ts)
+            return
+        self._ahead_n += 1
+        heapq.heappush(ahead, (label_ts, self._ahead_n, label))
+        while ahead and ahead[0][0] <= watermark_ms:
+            ts, _, known = heapq.heappop(ahead)
+            self._know(known, ts)
+
+    def _know(self, label: LabelValue, label_ts: int) -> None:
         if self._watermark is None or label_ts > self._watermark:
             self._watermark = label_ts
         moment = self._on_grid(self._watermark)
@@ -133,6 +152,8 @@ class Baselines:
             "grain_ms": self._grain_ms,
             "moments": self._moments[self._head :],
             "totals": self._totals[self._head :],
+            "ahead": sorted(self._ahead),
+            "ahead_n": self._ahead_n,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -142,6 +163,9 @@ class Baselines:
         self._moments = list(state["moments"])
         self._totals = [tuple(totals) for totals in state["totals"]]
         self._head = 0
+        # What was written before labels could be ahead has none.
+        self._ahead = [(ts, n, label) for ts, n, label in state.get("ahead", ())]
+        self._ahead_n = state.get("ahead_n", 0)
 
     def _added(self, totals: Totals | None, label: Any) -> Totals:
         if self.kind == "binary":

@@ -157,7 +157,9 @@ class Contest:
             return Harm(reason, {"event_id": prediction.event_id})
         block = prediction.ts // self._rules.guard_block_ms
         if self._guarded_from is None:
-            self._guarded_from = block + 1
+            # A clock that is years ahead must not put the guard off for as long.
+            now = watermark_ms // self._rules.guard_block_ms
+            self._guarded_from = min(block, now + 1) + 1
         if block >= self._guarded_from:
             self._guard.add(prediction.ts, theirs - mine)
         return self._judge(watermark_ms)

@@ -182,7 +182,8 @@ class Blocks:
     Memory: one sum per open block that holds a pair. Blocks of time are open from their first
     pair to `maturity_ms` after their end, so there are at most (`maturity_ms` + s) / `block_ms`
     + 2 of them, s being by how much a label's time may be past the watermark (the silence after
-    which a partition is left out). Of blocks of pairs, one is open between calls of `close`.
+    which a partition is left out), and one for each pair of a clock that is further ahead. Of
+    blocks of pairs, one is open between calls of `close`.
 
     Args:
         block_ms: the length of a block; None where pairs are counted.

@@ -31,7 +31,7 @@ from stream_ml.errors import DeclarationError, Problem, UsageError
 from stream_ml.features.aggregates import Aggregate
 from stream_ml.features.fingerprint import fingerprint
 from stream_ml.features.transforms import Columns, Feature, FunctionFeature, Scalar
-from stream_ml.features.windows import Buffer, Series, WindowFeature
+from stream_ml.features.windows import Buffer, Clock, Series, WindowFeature
 from stream_ml.schema import FieldType, brief
 
 if TYPE_CHECKING:
@@ -338,6 +338,7 @@ class FeatureState:
     def __init__(self, feature_set: FeatureSet) -> None:
         self.feature_set = feature_set
         self.overflowed = 0
+        self._clock = Clock()
         self._scopes = feature_set.scopes
         self._steps = feature_set.steps
         self._fallible = feature_set.fallible
@@ -432,7 +433,7 @@ class FeatureState:
                     x = _digest(x)
                 buffer = None if buffers is None else buffers[place]
                 if buffer is None:
-                    buffer = Buffer(series, entity, t)
+                    buffer = Buffer(series, entity, t, self._clock)
                     buffer.insert(t, x)
                     self._hold(buffer)
                     buffers = entities[entity]
@@ -449,7 +450,11 @@ class FeatureState:
                 series.evaluate(event.fields, event.ts, ())
 
     def advance(self, watermark_ms: int) -> None:
-        """Drop what no event that is not too late can ask for any more."""
+        """Drop what no event that is not too late can ask for any more.
+
+        To be told after `restore`, too: a watermark is no part of the pieces.
+        """
+        self._clock.watermark_ms = watermark_ms
         due = self._due
         while due and due[0][0] < watermark_ms:
             _, _, buffer = heapq.heappop(due)
@@ -501,7 +506,8 @@ class FeatureState:
             former = None if buffers is None else buffers[place]
             if former is not None:
                 self._drop(former)
-            self._hold(Buffer.load(self._scopes[number].series[place], entity, orjson.loads(piece)))
+            series = self._scopes[number].series[place]
+            self._hold(Buffer.load(series, entity, orjson.loads(piece), self._clock))
 
     def _hold(self, buffer: Buffer) -> None:
         number, place = self._series[buffer.series.id]

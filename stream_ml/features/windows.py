@@ -17,16 +17,18 @@ the order of the log, with a moment `asked` up to which it has moved:
               (start = 0)                                 index 5 and 6 are pending
 
 1. `head` is the first index whose time is not below `asked`. All events from there on are at
-   exactly `asked`: `asked` is never below the newest time. There is one head per buffer.
+   exactly `asked`, or ahead of it (rule 4). There is one head per buffer.
 2. `tails[k]` is the first index whose time is not below `asked - w_k`. The aggregates of window
    k hold exactly [tails[k], head).
-3. `asked` only rises: by an insertion, or by a question. Moving adds what was pending and evicts
+3. `asked` rises by an insertion, or by a question. Moving adds what was pending and evicts
    what the tails pass, each event once per window: O(1) per event and aggregate, amortised.
 4. A question or an insertion before `asked` is late. A late insertion goes to its place; an
    aggregate that may take it in any order does, another is filled anew. A late question leaves
    the buffer as it was: an aggregate that may go in any order is moved to where the question is
-   and back, for another a fresh one is filled. At worst that is O(events in the window).
-5. Events before `asked - lateness - longest window` are dropped as the buffer moves: no event
+   and back, for another a fresh one is filled. At worst that is O(events in the window). But where
+   `asked` is ahead of the watermark the question moves the buffer back, for good: what took it
+   ahead may be one wrong clock, and all that is asked until then would be late.
+5. Events before `watermark - lateness - longest window` are dropped as the buffer moves: no event
    that is not too late can ask for them. The newest stays until the whole buffer is dropped,
    which is when the watermark has passed it by as much (`FeatureState.advance`). Over
    `window_events_max` the oldest event is dropped, and counted.
@@ -79,7 +81,7 @@ from stream_ml.schema import FieldType, brief, is_text, shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Buffer", "Series", "Window", "WindowFeature", "any_of", "window"]
+__all__ = ["Buffer", "Clock", "Series", "Window", "WindowFeature", "any_of", "window"]
 
 # Reclaiming the room of dropped events moves what remains: not worth it for fewer.
 RECLAIM_MIN = 64
@@ -431,8 +433,21 @@ class Series:
         return True
 
 
+@dataclass(slots=True)
+class Clock:
+    """The watermark that all buffers of a partition drop by."""
+
+    watermark_ms: int = -1
+
+
 class Buffer:
     """One series of one key and group. The header of this module has the rules.
+
+    Args:
+        series: what it looks at.
+        entity: see below.
+        asked: the moment it starts from.
+        clock: its partition's.
 
     Attributes:
         entity: the key, or a tuple of the key and its group.
@@ -444,6 +459,7 @@ class Buffer:
         "aggregates",
         "asked",
         "changed",
+        "clock",
         "entity",
         "head",
         "live",
@@ -454,9 +470,10 @@ class Buffer:
         "values",
     )
 
-    def __init__(self, series: Series, entity: Any, asked: int) -> None:
+    def __init__(self, series: Series, entity: Any, asked: int, clock: Clock) -> None:
         self.series = series
         self.entity = entity
+        self.clock = clock
         self.asked = asked
         self.times: list[int] = []
         self.values: list[Any] = []
@@ -475,12 +492,14 @@ class Buffer:
     def move(self, t: int) -> None:
         """Rise to `t`, which is above `asked`."""
         times, values, aggregates = self.times, self.values, self.aggregates
-        for i in range(self.head, len(times)):
-            time, value = times[i], values[i]
+        head, end = self.head, len(times)
+        while head < end and (time := times[head]) < t:
+            value = values[head]
             for aggregate in aggregates:
                 aggregate.add(time, value)
+            head += 1
         self.asked = t
-        self.head = head = len(times)
+        self.head = head
         tails = self.tails
         for k, (duration_ms, members) in enumerate(self.series.windows):
             first, tail = t - duration_ms, tails[k]
@@ -490,7 +509,7 @@ class Buffer:
                     aggregates[member].evict(time, value)
                 tail += 1
             tails[k] = tail
-        oldest, start = t - self.series.keep_ms, self.start
+        oldest, start = min(t, self.clock.watermark_ms) - self.series.keep_ms, self.start
         if start < head and times[start] < oldest:
             # The newest stays, whatever its age: it tells when the buffer as a whole can go.
             self.start = min(bisect_left(times, oldest, start), head - 1)
@@ -509,8 +528,10 @@ class Buffer:
         if t >= self.asked:
             if t > self.asked:
                 self.move(t)
-            self.times.append(t)
-            self.values.append(x)
+            # After all, unless some are ahead of `asked`.
+            place = bisect_right(self.times, t, self.head)
+            self.times.insert(place, t)
+            self.values.insert(place, x)
         else:
             self._insert_late(t, x)
         if len(self.times) - self.start <= self.series.window_events_max:
@@ -556,8 +577,10 @@ class Buffer:
         if t > self.asked:
             self.move(t)
         elif t < self.asked:
-            self._read_late(t, answers)
-            return
+            if self.asked <= self.clock.watermark_ms:
+                self._read_late(t, answers)
+                return
+            self._move_back(t)
         aggregates = self.aggregates
         answers += [value(aggregates[member], t) for value, member in self.series.readings]
 
@@ -578,6 +601,22 @@ class Buffer:
         answers += [value(present[member], t) for value, member in self.series.readings]
         for aggregate, older, newer in moved:
             self._shift(aggregate, newer, older)
+
+    def _move_back(self, t: int) -> None:
+        """Fall to `t`, which is below `asked`."""
+        head = bisect_left(self.times, t, self.start, self.head)
+        for k, (duration_ms, members) in enumerate(self.series.windows):
+            tail = bisect_left(self.times, t - duration_ms, self.start, head)
+            near = self.head - head + self.tails[k] - tail < head - tail
+            for member in members:
+                aggregate = self.aggregates[member]
+                if near and aggregate.any_order and head >= self.tails[k]:
+                    self._shift(aggregate, (tail, self.tails[k]), (head, self.head))
+                else:
+                    self.aggregates[member] = self._filled(member, tail, head)
+            self.tails[k] = tail
+        self.head = head
+        self.asked = t
 
     def _shift(self, aggregate: Aggregate, gain: tuple[int, int], lose: tuple[int, int]) -> None:
         times, values = self.times, self.values
@@ -601,10 +640,10 @@ class Buffer:
         ]
 
     @classmethod
-    def load(cls, series: Series, entity: Any, state: list[Any]) -> Self:
+    def load(cls, series: Series, entity: Any, state: list[Any], clock: Clock) -> Self:
         """The buffer that `dump` described."""
         asked, differences, values, head, tails, aggregates = state
-        buffer = cls(series, entity, asked)
+        buffer = cls(series, entity, asked, clock)
         buffer.times = list(accumulate(differences))
         buffer.values = [1.0] * len(differences) if values is None else values
         buffer.head = head

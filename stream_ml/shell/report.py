@@ -29,6 +29,7 @@ from stream_ml.evaluation.scores import absolute_error, answered, brier, log_los
 from stream_ml.records import line_of
 from stream_ml.shell.live import LIVE
 from stream_ml.shell.printing import printable
+from stream_ml.stages.watermark import Watermark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -198,6 +199,7 @@ class Report:
         accounting: counts to be shown as they are, such as `events` or `late labels`. With
             `predictions` among them, the share that got a label is shown.
         horizon_ms: how long after its event a label may come, as declared.
+        breadth: how many labels must have come as far for their time to count, as declared.
         classes: the classes of a multiclass task, as declared.
         positive: the word for a true label, as in "share late".
         zone: whose months and days are meant.
@@ -211,6 +213,7 @@ class Report:
         accounting: Mapping[str, int] | None = None,
         *,
         horizon_ms: int,
+        breadth: int = 1,
         classes: tuple[str, ...] = (),
         positive: str = "true",
         zone: str = "UTC",
@@ -228,6 +231,7 @@ class Report:
         self.evidence: dict[str, list[tuple[int, float, int]]] = defaultdict(list)
         self.needed: float | None = None
         self._known = Baselines(task_kind, classes, horizon_ms)
+        self._labels = Watermark(breadth)
         self._lines: list[str] = []
         # Who answered: the answer to each example, None where there was none.
         self._answers: dict[str, list[Answer]] = {SERVED: []}
@@ -246,7 +250,8 @@ class Report:
         prediction, label = example.prediction, example.label
         served = None if prediction.fallback else prediction.prediction
         baselines = self._known.answers(prediction.ts)
-        self._known.learn(label, example.label_ts)
+        self._labels.advance(prediction.event_id, example.label_ts, example.label_ts)
+        self._known.learn(label, example.label_ts, self._labels.ms)
         self.baselines = list(baselines)
         lines = {
             slot: shadow.prediction

@@ -150,7 +150,7 @@ class Evaluate:
         self._versions: dict[str, str] = {}
         self._baselines = Baselines(task.kind, task.classes, pipeline.horizon_ms)
         self._delays = Delays()
-        self._watermark = ExamplesWatermark(pipeline.horizon_ms)
+        self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._n = 0
         self._number = 0
         self._serving: ServingSet | None = None
@@ -208,7 +208,12 @@ class Evaluate:
         self._check_slots(prediction)
         self._n += 1
         self.counts["examples"] += 1
-        watermark = self._watermark.advance(example.label_source.partition, example.label_ts)
+        watermark = self._watermark.advance(
+            example.label_source.partition,
+            prediction.event_id,
+            example.label_ts,
+            record.append_ms,
+        )
         self._delays.update(example.label_ts - prediction.ts)
         served = None if prediction.fallback else prediction.prediction
         self._score("served", prediction.model, label, served)
@@ -217,7 +222,7 @@ class Evaluate:
                 self._score(slot, shadow.model, label, shadow.prediction)
         for name, said in self._baselines.answers(prediction.ts).items():
             self._score(name, name, label, said)
-        self._baselines.learn(label, example.label_ts)
+        self._baselines.learn(label, example.label_ts, self._watermark.newest_ms)
         if self._n % EVALUATE_EVERY == 0:
             outputs += [
                 Output("evaluations", each.model.encode(), encode(each), each)

@@ -2,10 +2,11 @@
 
 Theory of operation. Whatever order the two topics are read in, the same pairs are joined:
 
-1. The labels watermark W is the newest label time so far in the partition, the predictions
-   watermark M the newest prediction time of the event partition that is furthest behind (each
-   prediction names its source). A label is judged by W *at its own offset*, kept with it while it
-   waits, never by when a prediction turns up.
+1. The labels watermark W is the time that several labels of the partition support, the
+   predictions watermark M the one that several keys' predictions support, of the event partition
+   that is furthest behind and not idle (each prediction names its source; see `watermark`). A
+   label is judged by W *at its own offset*, or by its own time where that is later, and that is
+   kept with it while it waits: never by when a prediction turns up.
 2. A label is about the first prediction of its id, in the order of their log, that is at most
    `skew` later than it and at most twice the horizon older than W. It joins it if it is not
    before it and W <= prediction time + horizon; of several such labels the first. The others are
@@ -13,13 +14,14 @@ Theory of operation. Whatever order the two topics are read in, the same pairs a
 3. A prediction is dropped (expired) only when W passes its time + horizon: every later label
    would be late. What was joined or expired is known until W passes its time + twice the
    horizon: after that no label can be about it. A waiting label is dropped (`orphan`) only when
-   M, less the lateness allowed, has passed its time + `skew`: no prediction that it could be
-   about can come any more, for one from before its source's newest less the lateness is refused
-   (`too_late`).
+   M, less the lateness allowed, has passed its time + `skew`. A prediction that comes from before
+   M less the lateness (its source was idle, or few of its keys are here) is taken all the same,
+   but no label that M had made an orphan is about it, whichever is read first: `_others` keeps
+   it, with the bound.
 4. Of two predictions of one id the first counts; the second is refused, whatever became of the
    first. Ids are known for this until the newest prediction is `horizon` + lateness past theirs.
    An id may come again later, in a log that is read far behind its labels' even while the former
-   one waits: `_others` has those.
+   one waits: `_others` has those, too.
 5. What lies in another partition than its id's is forwarded there, and changes nothing here but
    a count (`placement`).
 
@@ -51,6 +53,7 @@ from stream_ml.stages.intake import parsed, prediction_in, refuse_future, withou
 from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import Changes
+from stream_ml.stages.watermark import PredictionsWatermark, Watermark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -73,7 +76,7 @@ DECODED_MAX = 4_096
 
 
 class _Waiting(NamedTuple):
-    """A label that waits for its prediction, with the labels watermark at its offset."""
+    """A label that waits for its prediction, with what it is judged by (rule 1)."""
 
     record: Record
     label: Label
@@ -82,11 +85,15 @@ class _Waiting(NamedTuple):
 
 @dataclass(slots=True)
 class _Other:
-    """A prediction of an id that came before; its value is None where it waits no more."""
+    """A prediction that is not alone, or behind M; its value is None where it waits no more.
+
+    `floor_ms` is the time before which no label is about it (rule 3).
+    """
 
     ts: int
     value: bytes | None
     joined: bool
+    floor_ms: int = -1
 
 
 class Join:
@@ -108,8 +115,9 @@ class Join:
         self._horizon = pipeline.horizon_ms
         self._lateness_ms = pipeline.lateness_ms
         self._skew_ms = pipeline.skew_ms
-        self._labels_watermark = -1
-        self._sources = [-1] * event_partitions
+        breadth = pipeline.events.breadth
+        self._labels_watermark = Watermark(breadth)
+        self._sources = PredictionsWatermark(event_partitions, breadth, pipeline.idle_ms)
         self._predictions: dict[str, tuple[int, bytes]] = {}
         # The newest ones as they came, decoded, for learn and evaluate in this process: where
         # labels follow soon nothing is decoded again (measured: 5 µs an event). Each with its
@@ -217,9 +225,9 @@ class Join:
                 "$.source.partition",
                 f"expected below {len(self._sources)}, given {source}",
             )
-        self._advance(source, ts, outputs)
+        self._advance(record, prediction, outputs)
         taken = self._taken.get(event_id)
-        if taken is not None and taken >= max(self._sources) - self._taken_ms:
+        if taken is not None and taken >= self._sources.newest_ms - self._taken_ms:
             raise BadRecord(
                 "duplicate_prediction",
                 "$.event_id",
@@ -229,12 +237,14 @@ class Join:
         if self._placement is None:
             self._keep_decoded(record.value, prediction)
         joined = self._join_waiting(event_id, ts, record.value, outputs)
-        expired = not joined and self._labels_watermark > ts + self._horizon
+        expired = not joined and self._labels_watermark.ms > ts + self._horizon
         if expired:
             self.counts["expired"] += 1
-        if self._knows(event_id):
+        behind = ts < self._sources.ms - self._lateness_ms
+        if behind or self._knows(event_id):
             value = None if joined or expired else record.value
-            self._add_other(event_id, _Other(ts, value, joined))
+            floor_ms = self._orphans_before() if behind else -1
+            self._add_other(event_id, _Other(ts, value, joined, floor_ms))
         elif joined:
             self._joined.add(event_id, ts)
         elif expired:
@@ -247,23 +257,17 @@ class Join:
         while self._waiting_predictions() > self._pipeline.pending_max and not self._replaying:
             self._drop_oldest_prediction(outputs)
 
-    def _advance(self, source: int, ts: int, outputs: list[Output]) -> None:
-        newest, lateness = self._sources[source], self._lateness_ms
-        if ts < newest - lateness:
-            raise BadRecord(
-                "too_late",
-                "$.ts",
-                f"expected at most {lateness} ms before the newest prediction of events' "
-                f"partition {source}, at {newest}, given {ts}",
-            )
-        if ts > newest:
-            self._sources[source] = ts
-            self._taken.forget_before(max(self._sources) - self._taken_ms)
-            if self._label_times:
-                self._drop_orphans(outputs)
+    def _advance(self, record: Record, prediction: Prediction, outputs: list[Output]) -> None:
+        sources = self._sources
+        newest, source = sources.newest_ms, prediction.source.partition
+        rose = sources.advance(source, prediction.key, prediction.ts, record.append_ms)
+        if sources.newest_ms > newest:
+            self._taken.forget_before(sources.newest_ms - self._taken_ms)
+        if rose and self._label_times:
+            self._drop_orphans(outputs)
 
     def _knows(self, event_id: str) -> bool:
-        """Whether a former prediction of the id waits, or labels may still be about it."""
+        """Whether a former prediction of the id waits, or labels may still be about one."""
         return (
             event_id in self._predictions
             or event_id in self._others
@@ -304,9 +308,13 @@ class Join:
             self._emit(value, each.record, each.label, outputs)
         return joined
 
-    def _about(self, label: Label, watermark: int, ts: int) -> bool:
-        """Whether a label that met `watermark` is about a prediction at `ts` of its id."""
-        return label.ts + self._skew_ms >= ts and watermark <= ts + 2 * self._horizon
+    def _about(self, label: Label, watermark: int, ts: int, floor_ms: int = -1) -> bool:
+        """Whether a label judged by `watermark` is about a prediction at `ts` of its id."""
+        return (
+            label.ts + self._skew_ms >= ts
+            and watermark <= ts + 2 * self._horizon
+            and label.ts >= floor_ms
+        )
 
     def _judge(self, label: Label, ts: int, watermark: int, *, joined: bool) -> None:
         """Raise what is wrong with `label` for the prediction at `ts` that it is about."""
@@ -361,7 +369,7 @@ class Join:
         if self.counts["dropped"] % ALERT_EVERY == 1:
             alert = Alert(
                 "pending_overflow",
-                self._labels_watermark,
+                self._labels_watermark.ms,
                 "join",
                 f"more than {self._pipeline.pending_max} {what} wait; the oldest are dropped: "
                 "are labels (or predictions) still coming?",
@@ -372,10 +380,10 @@ class Join:
     # --- labels --------------------------------------------------------------------------------
 
     def _label(self, record: Record, label: Label, outputs: list[Output]) -> None:
-        if label.ts > self._labels_watermark:
-            self._labels_watermark = label.ts
+        event_id = label.event_id
+        if self._labels_watermark.advance(event_id, label.ts, record.append_ms):
             self._expire_predictions()
-        event_id, watermark = label.event_id, self._labels_watermark
+        watermark = max(self._labels_watermark.ms, label.ts)
         pending = self._predictions.get(event_id)
         if pending is not None and self._about(label, watermark, pending[0]):
             ts, value = pending
@@ -390,7 +398,7 @@ class Join:
             self._judge(label, closed[0], watermark, joined=closed[1])
             raise AssertionError("what was neither joined nor waits is past its horizon")
         for other in self._others.get(event_id, ()):
-            if self._about(label, watermark, other.ts):
+            if self._about(label, watermark, other.ts, other.floor_ms):
                 self._judge(label, other.ts, watermark, joined=other.joined)
                 assert other.value is not None, "what was not joined waits, or is past its horizon"
                 value, other.value, other.joined = other.value, None, True
@@ -398,9 +406,9 @@ class Join:
                 self._changes.grown(f"o{event_id}", new=False)
                 self._emit(value, record, label, outputs)
                 return
-        self._wait(record, label, outputs)
+        self._wait(record, label, watermark, outputs)
 
-    def _wait(self, record: Record, label: Label, outputs: list[Output]) -> None:
+    def _wait(self, record: Record, label: Label, watermark: int, outputs: list[Output]) -> None:
         event_id = label.event_id
         if len(self._labels.get(event_id, ())) >= LABELS_PER_ID_MAX and not self._replaying:
             self._overflowed = True
@@ -411,7 +419,7 @@ class Join:
             )
         if record.key is not None:
             record.key = record.key[:ID_LENGTH_MAX]  # as much as a dead letter would show
-        waiting = _Waiting(record, label, self._labels_watermark)
+        waiting = _Waiting(record, label, watermark)
         self._changes.grown(f"l{event_id}", new=event_id not in self._labels)
         self._labels.setdefault(event_id, []).append(waiting)
         self._labels_waiting += 1
@@ -429,8 +437,12 @@ class Join:
             or self._labels_bytes > self._labels_bytes_max
         )
 
+    def _orphans_before(self) -> int:
+        """The time before which a label that waits is an orphan (rule 3)."""
+        return self._sources.ms - self._lateness_ms - self._skew_ms
+
     def _drop_orphans(self, outputs: list[Output]) -> None:
-        bound = min(self._sources) - self._lateness_ms - self._skew_ms
+        bound = self._orphans_before()
         while self._label_times and self._label_times[0][0] < bound:
             self._drop_oldest_label(outputs)
 
@@ -482,12 +494,12 @@ class Join:
         """The time of a prediction that waits no more and whether it was joined; None: unknown."""
         for seen, joined in ((self._joined, True), (self._expired, False)):
             ts = seen.get(event_id)
-            if ts is not None and self._labels_watermark <= ts + 2 * self._horizon:
+            if ts is not None and self._labels_watermark.ms <= ts + 2 * self._horizon:
                 return ts, joined
         return None
 
     def _expire_predictions(self) -> None:
-        bound = self._labels_watermark - self._horizon
+        bound = self._labels_watermark.ms - self._horizon
         times = self._prediction_times
         while times and times[0][0] < bound:
             self.counts["expired"] += self._close(*heapq.heappop(times))
@@ -530,8 +542,9 @@ class Join:
         """What waits, the closed ids, and the keyless rest, as far as they changed."""
         self._touched = self._overflowed = False
         keyless: dict[str, Any] = {
-            "labels_watermark": self._labels_watermark,
-            "sources": self._sources,
+            "labels_watermark": self._labels_watermark.ms,
+            "labels_led_by": self._labels_watermark.dump(),
+            "sources": self._sources.dump(),
             "counts": self.counts,
             "held": self.held,
         }
@@ -572,8 +585,10 @@ class Join:
                 ids[room].append((rest, value))
             else:
                 keyless = orjson.loads(value)
-                self._labels_watermark = keyless["labels_watermark"]
-                self._sources = keyless["sources"]
+                # What was written before there was a breadth has only how far it had come.
+                led_by = keyless.get("labels_led_by", keyless["labels_watermark"])
+                self._labels_watermark.load(led_by)
+                self._sources.load(keyless["sources"])
                 self.counts |= keyless["counts"]
         self._joined.restore(ids["j"])
         self._expired.restore(ids["e"])
@@ -633,7 +648,12 @@ def _dump_others(others: list[_Other]) -> bytes:
     # JSON that is valid UTF-8 stays itself.
     return orjson.dumps(
         [
-            (each.ts, None if each.value is None else each.value.decode(), each.joined)
+            (
+                each.ts,
+                None if each.value is None else each.value.decode(),
+                each.joined,
+                each.floor_ms,
+            )
             for each in others
         ]
     )
@@ -641,8 +661,9 @@ def _dump_others(others: list[_Other]) -> bytes:
 
 def _load_others(value: bytes) -> list[_Other]:
     return [
-        _Other(ts, None if text is None else text.encode(), joined)
-        for ts, text, joined in orjson.loads(value)
+        # What was written before partitions could be idle has no bound.
+        _Other(ts, None if text is None else text.encode(), joined, *floor_ms)
+        for ts, text, joined, *floor_ms in orjson.loads(value)
     ]
 
 

@@ -182,7 +182,7 @@ class Learn:
         refresh = pipeline.promotion.refresh
         self._clock = RefreshClock(pipeline.refresh_ms, refresh if isinstance(refresh, int) else 0)
         self._n = 0
-        self._watermark = ExamplesWatermark(pipeline.horizon_ms)
+        self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._offsets = (-1, -1)
         self._golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
         self._served_loss = 0.0
@@ -217,7 +217,7 @@ class Learn:
             example = example_in(record, self._pipeline)
             if isinstance(example, BadRecord):
                 continue  # evaluate, which reads the same topic, writes the dead letter
-            lessons.append(self._take(example, record.offset))
+            lessons.append(self._take(example, record))
             if self._clock.strikes(self._n, self._watermark.ms):
                 outputs += self._learn(lessons)
                 lessons = []
@@ -247,13 +247,14 @@ class Learn:
             if line.quarantined is not None
         }
 
-    def _take(self, example: Example, offset: int) -> _Lesson:
+    def _take(self, example: Example, record: Record) -> _Lesson:
         """Count an example; what is to be learned from it."""
         prediction, label = example.prediction, example.label
         features, kind = prediction.features, self._pipeline.task.kind
         self._n += 1
         self._epoch_n += 1
-        self._watermark.advance(example.label_source.partition, example.label_ts)
+        partition, offset = example.label_source.partition, record.offset
+        self._watermark.advance(partition, prediction.event_id, example.label_ts, record.append_ms)
         self._offsets = (offset if self._offsets[0] < 0 else self._offsets[0], offset)
         self._golden.append(features)
         if not prediction.fallback:

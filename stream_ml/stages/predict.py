@@ -3,9 +3,9 @@
 Theory of operation:
 
 1. An event is judged by the state of its own partition at its own offset: bad, from the future
-   (`ts` past its append time by more than `skew`), too late (older than the watermark, the
-   newest time so far, by more than `lateness`) or a duplicate (its id was seen). Such an event
-   becomes one dead letter and changes no state.
+   (`ts` past its append time by more than `skew`), too late (older than the watermark by more
+   than `lateness`) or a duplicate (its id was seen). Such an event becomes one dead letter and
+   changes no state. The watermark is led by several keys, never by one (`watermark`).
 2. Its features are read before it is put into the windows, so that no event sees itself.
 3. Ids are kept for everything that is not too late, so no duplicate slips through.
 4. The champion and every shadow answer from the same features; predicting changes no model.
@@ -26,6 +26,7 @@ from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, 
 from stream_ml.stages.intake import parsed, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.seen import SeenIds
+from stream_ml.stages.watermark import Watermark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +69,7 @@ class Predict:
         self._placement = None if partitions is None else Placement(partitions)
         self._features = pipeline.feature_set.new_state()
         self._seen = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
-        self._watermark = -1
+        self._watermark = Watermark(pipeline.events.breadth)
         self._touched = False
         self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0, "strays": 0}
         # What `window_events_max` made windows forget.
@@ -131,10 +132,9 @@ class Predict:
             self.counts["events"] += 1
             if self._features.overflowed:
                 self._count_overflow(outputs)
-            if event.ts > self._watermark:
-                self._watermark = event.ts
-                self._features.advance(event.ts)
-                self._seen.forget_before(event.ts - self._pipeline.lateness_ms)
+            if self._watermark.advance(event.key, event.ts, record.append_ms):
+                self._features.advance(self._watermark.ms)
+                self._seen.forget_before(self._watermark.ms - self._pipeline.lateness_ms)
             if features is not None:
                 self.counts["predictions"] += 1
                 outputs.append(_Asked(record, event, features))
@@ -148,7 +148,7 @@ class Predict:
         if -(-before // ALERT_EVERY) < -(-dropped // ALERT_EVERY):
             alert = Alert(
                 "window_overflow",
-                self._watermark,
+                self._watermark.ms,
                 "predict",
                 f"a window of one key holds more than {self._pipeline.window_events_max} events; "
                 "its oldest are dropped: features are of the newest only",
@@ -173,12 +173,12 @@ class Predict:
     def _check(self, event: Event) -> None:
         """Refuse what is too late, or came before."""
         pipeline = self._pipeline
-        if event.ts < self._watermark - pipeline.lateness_ms:
+        if event.ts < self._watermark.ms - pipeline.lateness_ms:
             raise BadRecord(
                 "too_late",
                 f"$.{pipeline.events.time}",
                 f"expected at most {pipeline.lateness_ms} ms before the partition's watermark "
-                f"{self._watermark}, given {event.ts}",
+                f"{self._watermark.ms}, given {event.ts}",
             )
         if self._seen.get(event.event_id) is not None:
             raise BadRecord(
@@ -215,7 +215,7 @@ class Predict:
 
     def _alerts(self) -> list[Output]:
         refusals, self._serving.refusals = self._serving.refusals, []
-        alerts = [Alert("serving_set_refused", self._watermark, "predict", r) for r in refusals]
+        alerts = [Alert("serving_set_refused", self._watermark.ms, "predict", r) for r in refusals]
         return [Output("alerts", b"serving_set_refused", encode(a), a) for a in alerts]
 
     def needs_checkpoint(self) -> bool:
@@ -230,7 +230,8 @@ class Predict:
         """Windows, ids, and the keyless rest, as far as they changed."""
         self._touched = False
         keyless: dict[str, Any] = {
-            "watermark": self._watermark,
+            "watermark": self._watermark.ms,
+            "led_by": self._watermark.dump(),
             "counts": self.counts,
             "held": self.held,
         }
@@ -248,9 +249,11 @@ class Predict:
                 rooms[name[0]].append((name[1:], value))
             else:
                 keyless = orjson.loads(value)
-                self._watermark = keyless["watermark"]
+                # What was written before there was a breadth has only how far it had come.
+                self._watermark.load(keyless.get("led_by", keyless["watermark"]))
                 self.counts |= keyless["counts"]
         self._features.restore(rooms["w"])
+        self._features.advance(self._watermark.ms)
         self._seen.restore(rooms["i"])
 
 

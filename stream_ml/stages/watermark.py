@@ -1,47 +1,280 @@
-"""The watermark of `examples`: how far the truth is known, whichever partition brought it."""
+"""How far time has come: watermarks that no single record can lead.
+
+Theory of operation:
+
+1. Whatever closes for others (an event's lateness, a label's horizon, a block of evidence) closes
+   by a watermark, and a watermark is led only by what several independent records support. A
+   record's key says whose it is: of the last `2 * breadth - 1` different keys the last time each
+   counts, and the `breadth`-th latest of these times is where the watermark may go. So fewer than
+   `breadth` keys that are ahead, by a second or by years, move nothing; as many that lag hold
+   nothing up; and a burst of one key counts once.
+2. A time counts for no more than its record's append time: what is ahead of its own arrival can
+   only be wrong, however many agree.
+3. A key is forgotten when `REMEMBERED_RECORDS` have come since its last record. Only when that
+   many have been read may fewer than `breadth` keys lead: the least of them, and of a key that is
+   alone the `breadth`-th latest of its last records.
+4. It never goes back, is -1 until it is led, and is a function of the records alone. The price is
+   delay: it lags by `breadth - 1` keys, which costs memory, not truth, for all that a watermark
+   does is to close.
+
+With a breadth of 1 it is the newest time so far.
+"""
 
 from __future__ import annotations
 
-__all__ = ["ExamplesWatermark"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["REMEMBERED_RECORDS", "ExamplesWatermark", "PredictionsWatermark", "Watermark"]
+
+# How long keys that fall silent hold the others up; at least for as long a burst counts once.
+REMEMBERED_RECORDS = 64
+
+
+class Watermark:
+    """The time that the records of one log partition support.
+
+    Args:
+        breadth: how many different keys must have come as far.
+
+    Attributes:
+        ms: the watermark; -1 before any.
+
+    >>> watermark = Watermark(breadth=2)
+    >>> [watermark.advance(key, ts, 10_000) for key, ts in [("a", 50), ("b", 70), ("a", 9_000)]]
+    [False, True, True]
+    >>> watermark.ms
+    70
+    """
+
+    __slots__ = (
+        "_at",
+        "_breadth",
+        "_keys_max",
+        "_n",
+        "_next_silent",
+        "_recent",
+        "_remembered",
+        "_times",
+        "ms",
+    )
+
+    def __init__(self, breadth: int) -> None:
+        self._breadth = breadth
+        self._keys_max = 2 * breadth - 1
+        self._remembered = max(REMEMBERED_RECORDS, 8 * self._keys_max)
+        self.ms = -1
+        self._n = 0
+        # The record with which the first key that is known would be silent for too long.
+        self._next_silent = 0
+        # By key, in the order of their last records: its time, and which record it was.
+        self._times: dict[str, int] = {}
+        self._at: dict[str, int] = {}
+        # Of a key that is alone, its last times past the watermark.
+        self._recent: list[int] = []
+
+    def advance(self, key: str, ts: int, append_ms: int) -> bool:
+        """Take in a record of `key` at `ts`; whether the watermark has risen."""
+        if self._breadth == 1:
+            if ts <= self.ms:
+                return False
+            self.ms = ts
+            return True
+        if ts > append_ms:  # noqa: PLR1730 - calling `min` would cost as much as half of this
+            ts = append_ms
+        self._n = n = self._n + 1
+        times, at = self._times, self._at
+        times.pop(key, None)
+        times[key] = ts
+        at[key] = n
+        if len(at) > self._keys_max:
+            first = next(iter(times))
+            del times[first], at[first]
+        if ts <= self.ms:
+            return False
+        if n >= self._next_silent:
+            self._forget_silent()
+        if len(at) >= self._breadth:
+            led = sorted(times.values())[-self._breadth]
+            if self._recent:
+                self._recent = []
+        else:
+            led = self._led_by_few(ts)
+        if led <= self.ms:
+            return False
+        self.ms = led
+        return True
+
+    def _forget_silent(self) -> None:
+        times, at = self._times, self._at
+        first = next(iter(times))
+        while at[first] + self._remembered <= self._n:
+            del times[first], at[first]
+            first = next(iter(times))
+        self._next_silent = at[first] + self._remembered
+
+    def _led_by_few(self, ts: int) -> int:
+        """Where fewer keys than `breadth` may lead."""
+        if len(self._at) > 1:
+            self._recent = []
+            return min(self._times.values()) if self._n > self._remembered else -1
+        self._recent = [*self._recent[1 - self._keys_max :], ts]
+        if self._n <= self._remembered or len(self._recent) < self._breadth:
+            return -1
+        return sorted(self._recent)[-self._breadth]
+
+    def dump(self) -> list[Any]:
+        """The state, as JSON can hold it."""
+        known = [(key, ts, self._at[key]) for key, ts in self._times.items()]
+        return [self.ms, self._n, known, self._recent]
+
+    def load(self, state: Sequence[Any] | int) -> None:
+        """Take up a dumped state, or only how far it had come."""
+        if isinstance(state, int):
+            self.ms = state
+            return
+        self.ms, self._n, known, recent = state
+        self._times = {key: ts for key, ts, _ in known}
+        self._at = {key: n for key, _, n in known}
+        self._recent = list(recent)
+
+
+class PredictionsWatermark:
+    """How far predictions have come, from every partition of events that is not idle.
+
+    A partition is idle when `idle_ms` have passed since its last prediction, or since the first
+    of any: by append time, for while a history is read partitions go at different speeds, and
+    none of them is silent. An append time counts when the next one is as late. Never goes back.
+
+    Args:
+        partitions: of how many partitions of events predictions come.
+        breadth: as of `Watermark`.
+        idle_ms: how long one may be silent and still hold the others up.
+
+    Attributes:
+        ms: the least watermark of those that are not idle; -1 before any.
+        newest_ms: the greatest of all.
+    """
+
+    def __init__(self, partitions: int, breadth: int, idle_ms: int) -> None:
+        self._idle_ms = idle_ms
+        self._partitions = [Watermark(breadth) for _ in range(partitions)]
+        # By partition: when its last prediction came.
+        self._heard: list[int] = []
+        self._append_ms = -1
+        self._least = -1
+        self._next_idle = -1
+        self.ms = -1
+        self.newest_ms = -1
+
+    def __len__(self) -> int:
+        """Of how many partitions predictions come."""
+        return len(self._partitions)
+
+    def advance(self, partition: int, key: str, ts: int, append_ms: int) -> bool:
+        """Take in a prediction of this partition of events; whether `ms` has risen."""
+        now = append_ms
+        if not self._heard:
+            self._heard = [now] * len(self._partitions)
+        elif self._append_ms < now:
+            now = self._append_ms
+        self._append_ms = append_ms
+        self._heard[partition] = now
+        of_partition = self._partitions[partition]
+        former = of_partition.ms
+        rose = of_partition.advance(key, ts, append_ms)
+        if rose:
+            self.newest_ms = max(self.newest_ms, of_partition.ms)
+        # Only if the least rises, or falls silent, may what is least of all rise.
+        if (rose and former <= self._least) or now > self._next_idle:
+            return self._rise(now)
+        return False
+
+    def _rise(self, now: int) -> bool:
+        oldest = now - self._idle_ms
+        speaking = [
+            (each.ms, heard)
+            for each, heard in zip(self._partitions, self._heard, strict=True)
+            if heard >= oldest
+        ]
+        self._least = min(ms for ms, _ in speaking)
+        self._next_idle = min(heard for _, heard in speaking) + self._idle_ms
+        if self._least <= self.ms:
+            return False
+        self.ms = self._least
+        return True
+
+    def dump(self) -> dict[str, Any]:
+        """The state, as JSON can hold it."""
+        return {
+            "ms": self.ms,
+            "append_ms": self._append_ms,
+            "heard": self._heard,
+            "partitions": [each.dump() for each in self._partitions],
+        }
+
+    def load(self, state: dict[str, Any] | list[int]) -> None:
+        """Take up a dumped state, or only how far each partition had come."""
+        if isinstance(state, list):
+            state = {"ms": min(state), "append_ms": -1, "heard": [], "partitions": state}
+        self.ms, self._append_ms, self._heard = state["ms"], state["append_ms"], state["heard"]
+        for each, dumped in zip(self._partitions, state["partitions"], strict=True):
+            each.load(dumped)
+        self.newest_ms = max(each.ms for each in self._partitions)
 
 
 class ExamplesWatermark:
-    """The least newest label time over the join partitions that still bring labels.
+    """How far the truth is known: the least labels' watermark of the join partitions that speak.
 
     A partition that has fallen behind the newest by more than `silence_ms` is left out, so that
     one without traffic does not hold time still. Never goes back.
 
-    >>> watermark = ExamplesWatermark(silence_ms=100)
-    >>> watermark.advance(0, 1_000), watermark.advance(1, 950), watermark.advance(0, 1_040)
-    (1000, 1000, 1000)
-    >>> watermark.advance(1, 1_030), watermark.advance(0, 2_000)
+    Attributes:
+        ms: the watermark; -1 before any.
+        newest_ms: of the partition that is furthest.
+
+    >>> watermark = ExamplesWatermark(silence_ms=100, breadth=1)
+    >>> for partition, ts in [(0, 1_000), (1, 950), (0, 1_040)]:
+    ...     watermark.advance(partition, "e", ts, 10_000)
+    1000
+    1000
+    1000
+    >>> watermark.advance(1, "e", 1_030, 10_000), watermark.advance(0, "e", 2_000, 10_000)
     (1030, 2000)
     """
 
-    def __init__(self, silence_ms: int) -> None:
+    def __init__(self, silence_ms: int, breadth: int) -> None:
         self._silence_ms = silence_ms
-        self.newest: dict[int, int] = {}
+        self._breadth = breadth
+        self._partitions: dict[int, Watermark] = {}
         self.ms = -1
+        self.newest_ms = -1
 
-    def advance(self, partition: int, label_ts: int) -> int:
+    def advance(self, partition: int, event_id: str, label_ts: int, append_ms: int) -> int:
         """The watermark once an example of this join partition and label time was read."""
-        newest = self.newest
-        if label_ts > newest.get(partition, -1):
-            newest[partition] = label_ts
-            if len(newest) == 1:
-                self.ms = label_ts
+        of_partition = self._partitions.get(partition)
+        if of_partition is None:
+            of_partition = self._partitions[partition] = Watermark(self._breadth)
+        if of_partition.advance(event_id, label_ts, append_ms):
+            self.newest_ms = max(self.newest_ms, of_partition.ms)
+            if len(self._partitions) == 1:
+                self.ms = of_partition.ms
             else:
-                bound, least = max(newest.values()) - self._silence_ms, min(newest.values())
-                if least < bound:
-                    least = min(ts for ts in newest.values() if ts >= bound)
-                self.ms = max(self.ms, least)
+                bound = self.newest_ms - self._silence_ms
+                speaking = [each.ms for each in self._partitions.values() if each.ms >= bound]
+                self.ms = max(self.ms, min(speaking))
         return self.ms
 
     def dump(self) -> list[object]:
         """The state, as JSON can hold it."""
-        return [self.ms, list(self.newest.items())]
+        return [self.ms, [(number, each.dump()) for number, each in self._partitions.items()]]
 
-    def load(self, state: list[object]) -> None:
+    def load(self, state: list[Any]) -> None:
         """Take up a dumped state."""
-        self.ms, newest = state  # type: ignore[assignment]  # as dumped
-        self.newest = {int(p): int(ts) for p, ts in newest}  # type: ignore[attr-defined]  # as dumped
+        self.ms, partitions = state
+        for number, dumped in partitions:
+            self._partitions[int(number)] = Watermark(self._breadth)
+            self._partitions[int(number)].load(dumped)
+        self.newest_ms = max((each.ms for each in self._partitions.values()), default=-1)

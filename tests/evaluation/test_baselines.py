@@ -66,7 +66,7 @@ class TestBruteForce:
         baselines, hoard, newest = Baselines(kind, CLASSES, horizon_ms), Hoard(kind, []), -3
         for moved, label, behind in data.draw(steps(kind)):
             newest += moved
-            baselines.learn(label, newest - behind)
+            baselines.learn(label, newest - behind, newest)
             hoard.learn(label, newest - behind)
             watermark = hoard.labels[-1][0]
             for ts in range(watermark - horizon_ms, watermark + 2):
@@ -86,7 +86,7 @@ class TestBruteForce:
         hoard, newest = Hoard(kind, []), 100
         for moved, label, behind in data.draw(steps(kind)):
             newest += moved
-            baselines.learn(label, newest - behind)
+            baselines.learn(label, newest - behind, newest)
             hoard.learn(label, newest - behind)
             watermark = hoard.labels[-1][0]
 
@@ -110,8 +110,8 @@ class TestBruteForce:
         restarted = Baselines(kind, CLASSES, 90, moments_max=16)
         for label, label_ts in examples:
             ts = label_ts - rand.randrange(60)
-            through.learn(label, label_ts)
-            restarted.learn(label, label_ts)
+            through.learn(label, label_ts, label_ts)
+            restarted.learn(label, label_ts, label_ts)
             if rand.random() < 0.2:
                 state = json.loads(json.dumps(restarted.dump()))
                 restarted = Baselines(kind, CLASSES, 90, moments_max=16)
@@ -129,7 +129,7 @@ class TestBounds:
         """History ends at the horizon however long the stream, and is not dumped beyond it."""
         baselines = Baselines("binary", (), horizon_ms=1_000)
         for ts in range(0, 200_000, 10):
-            baselines.learn(True, ts)
+            baselines.learn(True, ts, ts)
 
         assert len(baselines.dump()["moments"]) == 101
         assert len(baselines._moments) <= 2 * 101 + 2
@@ -138,7 +138,7 @@ class TestBounds:
         """A moment before the horizon has no answer, rather than one that knows too much."""
         baselines = Baselines("binary", (), horizon_ms=10)
         for ts in (0, 50, 100):
-            baselines.learn(True, ts)
+            baselines.learn(True, ts, ts)
 
         assert baselines.answers(89) == {"prior": None}
         assert baselines.answers(90) == {"prior": 1.0}
@@ -147,7 +147,7 @@ class TestBounds:
         """Of classes seen equally often the one declared first is the majority."""
         baselines = Baselines("multiclass", CLASSES, horizon_ms=10)
         for name in ("c", "b"):
-            baselines.learn(name, 0)
+            baselines.learn(name, 0, 0)
         prior: Any = baselines.answers(0)["prior"]
 
         assert prior == {"a": 0.0, "b": 0.5, "c": 0.5}
@@ -157,7 +157,7 @@ class TestBounds:
         """Labels near the largest double leave the mean and the dump finite."""
         baselines = Baselines("regression", (), horizon_ms=10)
         for ts in range(100):
-            baselines.learn(1e308, ts)
+            baselines.learn(1e308, ts, ts)
 
         assert json.dumps([baselines.answers(100), baselines.dump()], allow_nan=False)
 

@@ -202,6 +202,7 @@ def test_memory_of_a_busy_key_is_bounded_by_its_window() -> None:
     """A buffer holds the window and the lateness, and little room besides."""
     state = simple(window("1s").count(), lateness_ms=500)
     for t in range(0, 200_000, 10):
+        state.advance(t)
         state.insert(event(t))
     (buffer,) = state._buffers[0]["k"]
 

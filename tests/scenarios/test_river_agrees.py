@@ -150,7 +150,7 @@ def _ours(
         label = sml.Enum(*sorted({y for _, y in data}))
     pipeline = sml.Pipeline(
         "river",
-        events=sml.Events(key="source", fields=dict.fromkeys(names, float)),
+        events=sml.Events(key="source", fields=dict.fromkeys(names, float), lateness=0, breadth=1),
         features=[sml.field(name) for name in names],
         label=sml.Label(label, horizon="1d"),
         champion="model",

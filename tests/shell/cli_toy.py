@@ -20,7 +20,7 @@ START_MS = 1_700_000_000_000
 
 toy = sml.Pipeline(
     "toy",
-    events=sml.Events(key="user", fields={"user": str, "x": float}),
+    events=sml.Events(key="user", fields={"user": str, "x": float}, lateness=0, breadth=1),
     features=[sml.field("x"), sml.window("1m").mean("x", fill=0.0)],
     label=sml.Label(bool, horizon="1h"),
     champion="plain",

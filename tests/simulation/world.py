@@ -21,6 +21,7 @@ pipeline = sml.Pipeline(
             "city": sml.Enum("oslo", "rome"),
         },
         lateness="20s",
+        breadth=1,
     ),
     predict=sml.when(kind="visit"),
     features=[

@@ -128,7 +128,7 @@ def test_a_label_judged_when_its_prediction_turns_up_is_caught(
     judge = Join._judge
 
     def by_interleaving(self: Join, label: Any, ts: int, _: int, *, joined: bool) -> None:
-        judge(self, label, ts, self._labels_watermark, joined=joined)
+        judge(self, label, ts, self._labels_watermark.ms, joined=joined)
 
     monkeypatch.setattr(Join, "_judge", by_interleaving)
     rand = random.Random(1)

@@ -22,7 +22,7 @@ DAY = 24 * 60
 
 contest = sml.Pipeline(
     "contest",
-    events=sml.Events(key="who", fields={"x": float}),
+    events=sml.Events(key="who", fields={"x": float}, lateness=0, breadth=1),
     features=[sml.field("x")],
     label=sml.Label(bool, horizon="10m"),
     champion="plain",

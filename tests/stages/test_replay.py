@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,12 +17,13 @@ from stream_ml.records import Prediction, Record, Source
 from stream_ml.stages.join import LABELS_PER_ID_MAX, Join
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
-from tests.shop import KEY, START_MS, event, shop, started
+from tests.shop import KEY, START_MS, declare, event, shop, started
 from tests.stages.test_join import pipeline_with_pending_max
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output
     from stream_ml.stages.task import Stage
 
@@ -30,6 +32,7 @@ LATENESS = shop.lateness_ms
 SKEW = shop.skew_ms
 EVENT_PARTITIONS = 2
 SEEDS = st.integers(0, 2**32)
+YEAR_MS = 365 * 86_400_000
 
 
 def write_down(stage: Stage, pieces: dict[str, bytes]) -> None:
@@ -87,16 +90,29 @@ def test_predict_replays_to_the_very_same_pieces_without_any_model(seed: int) ->
 # --- join -------------------------------------------------------------------------------------
 
 
-def _prediction(event_id: str, ts: int, partition: int, offset: int) -> Record:
+def _prediction(
+    event_id: str,
+    ts: int,
+    partition: int,
+    offset: int,
+    key: str = "k",
+    append_ms: int = START_MS * 2,
+) -> Record:
     prediction = Prediction(
-        event_id, "k", ts, Source(partition, offset), "m@0", -1, 0.5, False, {"amount": 1.0}, {}
+        event_id, key, ts, Source(partition, offset), "m@0", -1, 0.5, False, {"amount": 1.0}, {}
     )
-    return Record("predictions", 0, offset, None, encode_prediction(prediction), START_MS * 2)
+    return Record("predictions", 0, offset, None, encode_prediction(prediction), append_ms)
 
 
 def _label(event_id: str, ts: int, offset: int) -> Record:
     value = orjson.dumps({"event_id": event_id, "ts": ts, "label": True})
     return Record("labels", 0, offset, None, value, START_MS * 2)
+
+
+def _declared(rand: random.Random) -> Pipeline:
+    """Watermarks led by one or by several; partitions that are soon idle, or not at all."""
+    breadth, idle = rand.choice([1, 1, 2, 3]), rand.choice(["1h", "1m"])
+    return declare(events=replace(shop.events, breadth=breadth, idle=idle))
 
 
 Inputs = tuple[list[Record], list[Record]]
@@ -105,20 +121,24 @@ Inputs = tuple[list[Record], list[Record]]
 def _inputs(rand: random.Random) -> Inputs:
     """Predictions and labels with all that can go wrong.
 
-    Ids that come again, soon and late; partitions of events that lag or are silent; labels
-    early, late, repeated, about nothing; bad records.
+    Ids that come again, soon and late; partitions of events that lag, or are silent for a while or
+    for good; clocks that are ahead; labels early, late, repeated, about nothing; bad records.
     """
     number, ids = rand.choice([30, 60]), rand.choice([8, 20, 60])
     lag = rand.choice([0, 0, HORIZON, 10 * HORIZON])
     step = rand.choice([100, 3_000, 20_000])
-    partitions = rand.choice([(0,), (0, 1)])
-    ts, predictions, asked = START_MS, [], []
+    partitions = rand.choice([(0,), (0, 1), (0, 1)])
+    silent = range(*sorted(rand.sample(range(number + 1), 2)))
+    slow, ahead = rand.choice([1, 2_000, 20_000]), rand.choice([0, 0, HORIZON, YEAR_MS])
+    ts, append_ms, predictions, asked = START_MS, START_MS * 2, [], []
     for offset in range(number):
         ts += rand.randrange(step)
-        partition = rand.choice(partitions)
+        append_ms += rand.randrange(slow)
+        partition = 0 if offset in silent else rand.choice(partitions)
         at = ts - partition * lag - rand.choice([0, 0, 0, LATENESS // 2, LATENESS, 2 * LATENESS])
-        event_id = f"e{rand.randrange(ids)}"
-        predictions.append(_prediction(event_id, at, partition, offset))
+        at += ahead * (rand.random() < 0.05)
+        event_id, key = f"e{rand.randrange(ids)}", f"k{rand.randrange(5)}"
+        predictions.append(_prediction(event_id, at, partition, offset, key, append_ms))
         asked.append((at, event_id))
     delays = [-2 * SKEW, -SKEW - 1, -5_000, -1, 0, 10, HORIZON // 2, HORIZON, HORIZON + 1]
     delays += [2 * HORIZON, 2 * HORIZON + 1, 5 * HORIZON]
@@ -128,6 +148,7 @@ def _inputs(rand: random.Random) -> Inputs:
         for _ in range(rand.choice([0, 1, 1, 2]))
     ]
     truths += [(START_MS + rand.randrange(100_000), f"unknown-{i}") for i in range(5)]
+    truths += [(START_MS + rand.randrange(100_000) + ahead, f"ahead-{i}") for i in range(2)]
     truths.sort(key=lambda truth: truth[0] + rand.randrange(rand.choice([1, 10_000, 200_000])))
     labels = [_label(event_id, at, offset) for offset, (at, event_id) in enumerate(truths)]
     for record in rand.sample(predictions, 2) + rand.sample(labels, min(2, len(labels))):
@@ -167,7 +188,7 @@ def _values(outputs: list[Output]) -> list[tuple[str, bytes | None, bytes | None
 
 def _meaning(join: Join) -> dict[str, Any]:
     """All that a join's future depends on, in a form without order."""
-    bound = join._labels_watermark - 2 * HORIZON
+    bound = join._labels_watermark.ms - 2 * HORIZON
     known = [(id_, ts, value, False) for id_, (ts, value) in join._predictions.items()]
     for seen, joined in ((join._joined, True), (join._expired, False)):
         known += [(id_, ts, None, joined) for id_, ts in seen._ts.items() if ts >= bound]
@@ -176,7 +197,7 @@ def _meaning(join: Join) -> dict[str, Any]:
         for id_, others in join._others.items()
         for each in others
     ]
-    newest = max(join._sources) - join._taken_ms
+    newest = join._sources.newest_ms - join._taken_ms
     return {
         "known": Counter(each for each in known if each[1] >= bound),
         "waiting": {
@@ -184,7 +205,7 @@ def _meaning(join: Join) -> dict[str, Any]:
             for id_, waiting in join._labels.items()
         },
         "taken": {(id_, ts) for id_, ts in join._taken._ts.items() if ts >= newest},
-        "watermarks": (join._labels_watermark, join._sources),
+        "watermarks": (join._labels_watermark.dump(), join._sources.dump()),
         "counts": join.counts,
         "pending": join.pending,
     }
@@ -197,9 +218,9 @@ def test_where_a_join_stands_and_what_it_has_said_follow_from_its_positions(seed
     rand = random.Random(seed)
     inputs = _inputs(rand)
     end = (rand.randint(0, len(inputs[0])), rand.randint(0, len(inputs[1])))
-    found = []
+    found, pipeline = [], _declared(rand)
     for _ in range(4):
-        join, said = Join(shop, EVENT_PARTITIONS), Counter[Any]()
+        join, said = Join(pipeline, EVENT_PARTITIONS), Counter[Any]()
         for batch in _interleaved(rand, _between(inputs, (0, 0), end)):
             said.update(_values(join.apply(batch)))
         if join.needs_checkpoint():
@@ -218,13 +239,14 @@ def test_a_join_replays_to_the_same_state_however_its_inputs_alternate(seed: int
     sizes = len(inputs[0]), len(inputs[1])
     end = (rand.randint(0, sizes[0]), rand.randint(0, sizes[1]))
     start = (rand.randint(0, end[0]), rand.randint(0, end[1]))
-    applied, pieces = Join(shop, EVENT_PARTITIONS), dict[str, bytes]()
+    pipeline = _declared(rand)
+    applied, pieces = Join(pipeline, EVENT_PARTITIONS), dict[str, bytes]()
     for batch in _interleaved(rand, _between(inputs, (0, 0), start)):
         applied.apply(batch)
         if rand.random() < 0.2:
             write_down(applied, pieces)
     write_down(applied, pieces)
-    again, alike = Join(shop, EVENT_PARTITIONS), Join(shop, EVENT_PARTITIONS)
+    again, alike = Join(pipeline, EVENT_PARTITIONS), Join(pipeline, EVENT_PARTITIONS)
     again.restore(pieces.items())
     alike.restore(pieces.items())
 
@@ -242,6 +264,8 @@ def test_a_join_replays_to_the_same_state_however_its_inputs_alternate(seed: int
     for join, counter in ((applied, said[0]), (again, said[1])):
         for batch in _interleaved(rand, rest):
             counter.update(_values(join.apply(batch)))
+        if join.needs_checkpoint():
+            return  # as above: of two ways round only one may have too many labels wait
     assert said[0] == said[1], f"seed {seed}"
 
 
@@ -300,11 +324,15 @@ def test_a_replay_drops_nothing_for_memory_that_was_not_dropped_then() -> None:
     assert _meaning(applied) == _meaning(replayed)
 
 
-@pytest.mark.parametrize("fault", ["orphans", "ids", "watermark"])
+@pytest.mark.parametrize("fault", ["orphans", "ids", "watermark", "behind", "idle"])
 def test_a_join_that_looks_at_interleaving_is_caught(
     monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    """The check notices labels dropped too early, ids known by the labels' time, judging late."""
+    """The check notices labels dropped too early, ids known by the labels' time, judging late.
+
+    And a prediction from behind the watermark that takes labels which had been orphans, and a
+    partition that is idle by what of the labels was read.
+    """
     if fault == "orphans":
         monkeypatch.setattr(Join, "_about", lambda *_: True)
     elif fault == "ids":
@@ -312,11 +340,19 @@ def test_a_join_that_looks_at_interleaving_is_caught(
         monkeypatch.setattr(
             Join, "_knows", lambda self, id_: bool(self._others) and taken(self, id_)
         )
+    elif fault == "behind":
+        about = Join._about
+        monkeypatch.setattr(Join, "_about", lambda *args: about(*args[:4]))
+    elif fault == "idle":
+        orphans = Join._orphans_before
+        monkeypatch.setattr(
+            Join, "_orphans_before", lambda self: orphans(self) + 30_000 * bool(self._labels)
+        )
     else:
         judge = Join._judge
 
         def by_interleaving(self: Join, label: Any, ts: int, _: int, *, joined: bool) -> None:
-            judge(self, label, ts, self._labels_watermark, joined=joined)
+            judge(self, label, ts, self._labels_watermark.ms, joined=joined)
 
         monkeypatch.setattr(Join, "_judge", by_interleaving)
 

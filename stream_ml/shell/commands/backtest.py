@@ -212,7 +212,14 @@ def _summary(
 
 def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes) -> Report:
     task, decided = pipeline.task, list(decisions(log, key))
-    report = Report(task.kind, (), decided, horizon_ms=pipeline.horizon_ms, classes=task.classes)
+    report = Report(
+        task.kind,
+        (),
+        decided,
+        horizon_ms=pipeline.horizon_ms,
+        breadth=pipeline.events.breadth,
+        classes=task.classes,
+    )
     with Progress("reporting", log.end_offset("examples", 0)) as shown:
         if arguments.live:
             for example, said in watched(lived(log, pipeline, decided), shown):

@@ -107,6 +107,7 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> R
         decided,
         accounting,
         horizon_ms=pipeline.horizon_ms,
+        breadth=pipeline.events.breadth,
         classes=pipeline.task.classes,
         positive="late",
         zone=flights_data.ZONE,
