@@ -224,10 +224,7 @@ class Evaluate:
             self._score(name, name, label, said)
         self._baselines.learn(label, example.label_ts, self._watermark.newest_ms)
         if self._n % EVALUATE_EVERY == 0:
-            outputs += [
-                Output("evaluations", each.model.encode(), encode(each), each)
-                for each in self.report()
-            ]
+            outputs += self._evaluations()
         self._judge(example, watermark, outputs)
         if self._waiting:
             self._give_up_on_stale(outputs)
@@ -265,6 +262,7 @@ class Evaluate:
         reason = f"the evidence that {winner} is better suffices"
         if mode == "automatic":
             outputs.append(self._replace(winner, reason, evidence))
+            outputs += self._evaluations()
         elif winner != self._announced:
             self._announced = winner
             said = f"{reason}; `promote {winner}` would be accepted"
@@ -283,6 +281,7 @@ class Evaluate:
         alert = Alert("guard", self._watermark.ms, "evaluate", reason, harm.evidence)
         outputs.append(Output("alerts", b"guard", encode(alert), alert))
         outputs.append(self._roll_back(reason, harm.evidence))
+        outputs += self._evaluations()
 
     def _score(self, name: str, version: str, label: LabelValue, said: Answer) -> None:
         scores = self._scores.get(name)
@@ -291,6 +290,15 @@ class Evaluate:
             scores = self._scores[name] = Scores(task.kind, task.classes)
         self._versions[name] = version
         scores.update(label, said)
+
+    def _evaluations(self) -> list[Output]:
+        """How every model stands, to be written: now and then, and when another line may serve.
+
+        Else what spoke for the champion while it challenged would be the last that is known.
+        """
+        return [
+            Output("evaluations", each.model.encode(), encode(each), each) for each in self.report()
+        ]
 
     def report(self) -> list[Evaluation]:
         """How every model stands now, the served one first."""
@@ -445,6 +453,8 @@ class Evaluate:
             decision = self._decide("refused", reason, serving, evidence=figures, asked=asked)
         self._remember(asked)
         outputs.append(decision)
+        if decision.memo.kind in {"replaced", "rolled_back"}:
+            outputs += self._evaluations()
 
     def _check_meant_here(self, command: Command) -> None:
         """Refuse what was signed for another place: who has seen it there could send it here."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -88,12 +90,23 @@ def test_what_served_as_text(cli: Cli, decided: Path) -> None:
     facts = dict(line.split("  ", maxsplit=1) for line in text.splitlines())
     assert facts["served"].strip() == "plain@1000"
     assert facts["decision"].strip() == "5, rolled_back"
-    assert (facts["by"].strip(), facts["reason"].strip()) == ("ana", "reason 3")
+    assert (facts["by"].strip(), facts["reason"].strip()) == ("local (says ana)", "reason 3")
+    assert facts["given"].strip() > "2024", "by the operator's clock"
+    assert ", on the log at " in facts["given"]
     assert facts["rests on"].strip() == "1,090 examples, 6 models, 3 commands"
     assert (long_ago.code, long_ago.out) == (
         0,
         "at 2024-01-01 00:00:00Z nothing served yet\n",
     )
+
+
+def test_what_serves_now(cli: Cli, decided: Path) -> None:
+    """`now` is the last decision, by either clock, whatever the time of events."""
+    for clock in ("events", "log"):
+        ran = cli("audit", "at", "now", "--clock", clock, "--broker", f"sqlite:{decided}")
+        assert ran.code == 0
+        assert re.search(r"^decision +5, rolled_back$", ran.out, re.MULTILINE)
+        assert ran.out.startswith(f"at             {datetime.now(UTC):%Y-%m}")
 
 
 def test_decisions_about_a_model(cli: Cli, decided: Path) -> None:
@@ -121,7 +134,7 @@ def test_the_log_of_decisions(cli: Cli, decided: Path) -> None:
     lines = cli("audit", "log", "--broker", f"sqlite:{decided}").out.splitlines()
 
     assert [line.split()[0] for line in lines] == ["decision", *"012345"]
-    assert lines[-1].endswith("rolled_back  ana       plain@1000   reason 3")
+    assert lines[-1].endswith("rolled_back  local (says ana)  plain@1000   reason 3")
 
 
 def test_decisions_of_another_key(cli: Cli, decided: Path, monkeypatch: pytest.MonkeyPatch) -> None:

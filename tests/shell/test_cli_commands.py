@@ -7,6 +7,7 @@ import pwd
 import re
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from conftest import Cli
 
 OWN = b"own." * 8
+GOES_ON = "models are renewed, and replaced as the pipeline declares it"
 # Commands are carried out while they are new.
 NOW_MS = time.time_ns() // 1_000_000
 ANA, GUS, OLA = b"ana." * 8, b"gus." * 8, b"ola." * 8
@@ -237,16 +239,66 @@ def test_a_walk_of_commands(cli: Cli) -> None:
 
     assert (promoted.code, promoted.out) == (
         0,
-        f"replaced: scaled@500 serves (decision 2, by {user}: try it)\n",
+        f"replaced: scaled@500 serves (decision 2, by local (says {user}): try it)\n{GOES_ON}\n",
     )
-    assert paused.out == "paused: scaled@500 serves (decision 3, by ana: hold on)\n"
+    assert paused.out == (
+        "paused: scaled@500 serves (decision 3, by local (says ana): hold on)\n"
+        "paused: nothing is renewed, or replaced by itself, until `resume`\n"
+    )
     assert (back.code, back.json["accepted"], back.json["kind"], back.json["champion"]) == (
         0,
         True,
         "rolled_back",
         "plain@500",
     )
-    assert resumed.out == f"resumed: plain@500 serves (decision 5, by {user}: go on)\n"
+    told = back.json
+    assert (told["signed_by"], told["actor"]) == ("local", user)
+    assert abs(told["received_ms"] - told["given_ms"]) < 600_000
+    assert told["effect"].startswith("paused: ")
+    assert resumed.out == (
+        f"resumed: plain@500 serves (decision 5, by local (says {user}): go on)\n{GOES_ON}\n"
+    )
+
+
+@pytest.mark.usefixtures("answered")
+def test_a_rollback_says_that_nothing_is_renewed(cli: Cli) -> None:
+    """Its answer, `models` and `status` alike, and until when; by what clock it was given, too."""
+    cli("promote", "scaled", "--expect", "plain", "--reason", "try it")
+    back = cli("rollback", "--expect", "scaled", "--reason", "no good", "--actor", "bob")
+    models, status = cli("models"), cli("status")
+    promoted = cli("promote", "scaled", "--expect", "plain", "--reason", "try again")
+
+    frozen = "frozen after a rollback: nothing is renewed until `resume` or the next replacement"
+    assert back.out.splitlines()[1] == frozen
+    assert models.out.splitlines()[1] == frozen
+    today = f"{datetime.now(UTC):%Y-%m-}"
+    by_whom = r" \(decision 3, rolled_back by local \(says bob\)\)"
+    served = rf"since {today}\d\d [0-9:]{{8}}Z \(at events of 2023-11-14 [0-9:]{{8}}Z\){by_whom}"
+    assert re.search(served, models.out.splitlines()[0])
+    assert "renewed no more after a rollback, until `resume` since" in status.out
+    assert "by local (says bob): no good (decision 3)" in status.out
+    assert promoted.out.splitlines()[1] == GOES_ON
+
+
+def test_models_after_a_replacement_by_hand(tmp_path: Path, cli: Cli) -> None:
+    """Evidence is about who challenges now; of the new champion's own challenge none is left."""
+    path = tmp_path / "stream_ml.sqlite"
+    key = Settings().signing_key(str(path))
+    with SqliteLog.create(path) as log, Runner(log, toy, key) as runner:
+        log.append(outputs(1_100))
+        runner.run()
+        before = cli("models", "--format", "json").json["evidence"]
+        shown = cli("status", "--format", "json").json["models"]
+        command = _command(operator="local", pipeline="toy", log=log.identity)
+        log.append([Output("commands", b"toy", encode_command(command, key))])
+        runner.run()
+        after = cli("models", "--format", "json").json
+        status = cli("status", "--format", "json").json["models"]
+
+    assert list(before) == [each["model"] for each in shown if each["evidence"]] == ["scaled"]
+    assert [] == [each["model"] for each in status if each["evidence"]]
+    assert after["since"]["champion"].startswith("scaled@")
+    assert after["evidence"] == {}, "nothing speaks for the former champion yet"
 
 
 @pytest.mark.usefixtures("answered")
@@ -345,8 +397,10 @@ def test_evidence_that_does_not_suffice(tmp_path: Path, cli: Cli) -> None:
     found = cli("status", *broker, "--format", "json", "--pipeline", "cli_toy:toy").json
     models = cli("models", *broker, "--format", "json").json
 
-    paused = {"decision": 3, "ts": found["paused"]["ts"], "actor": "Ana", "reason": "because"}
-    assert (found["mode"], found["paused"], found["frozen"]) == ("automatic", paused, None)
+    assert (found["mode"], found["frozen"]) == ("automatic", None)
+    paused = found["paused"]
+    assert (paused["decision"], paused["actor"], paused["reason"]) == (3, "Ana", "because")
+    assert (paused["signed_by"], paused["made_ms"]) == ("local", NOW_MS)
     assert found["decisions_last_day"] == {"refreshed": 2, "paused": 1}
     [scaled] = [each for each in found["models"] if each["model"] == "scaled"]
     assert models["evidence"] == {"scaled": scaled["evidence"]}

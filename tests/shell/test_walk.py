@@ -75,12 +75,15 @@ def _operate(folder: Path, worker: Terminal) -> None:
 
     refused = _run(folder, *promote, "--expect", "tree")
     once = _run(folder, *promote, "--expect", "logistic", "--id", "walk-1")
-    worker.line_with("adagrad@2000 serves: decision 5, replaced by ana: a walk")
+    worker.line_with("adagrad@2000 serves: decision 5, replaced by local (says ana): a walk")
     again = _run(folder, *promote, "--expect", "logistic", "--id", "walk-1")
 
     message = "promote refused: expected tree to serve, but logistic@2000 does"
     assert refused == Ended(4, "", f"stream-ml: {message}\n")
-    answer = "replaced: adagrad@2000 serves (decision 5, by ana: a walk)\n"
+    answer = (
+        "replaced: adagrad@2000 serves (decision 5, by local (says ana): a walk)\n"
+        "models are renewed, and replaced as the pipeline declares it\n"
+    )
     assert once == again == Ended(0, answer, "")
     log = orjson.loads(_run(folder, "audit", "log", "--format", "json").out)
     assert [(each["kind"], each["command_id"]) for each in log["decisions"][5:]] == [

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from stream_ml import records
 from stream_ml.errors import CommandRefused
 from stream_ml.shell.client import ask
-from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.commands.deciding import by, effects
+from stream_ml.shell.commands.reading import existing_log, read_registry
 from stream_ml.shell.printing import as_utf8, write, write_json, write_line
+from stream_ml.signing import LOCAL
 
 if TYPE_CHECKING:
     from stream_ml.records import Decision
@@ -40,7 +42,7 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
             kind=kind,
             ts=time.time_ns() // 1_000_000,
             operator=settings.operator,
-            actor=arguments.actor or _user(),
+            actor=arguments.actor or _name(settings),
             reason=arguments.reason,
             expect=getattr(arguments, "expect", None),
             model=getattr(arguments, "model", None),
@@ -53,14 +55,15 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
             verifying_key=key,
             timeout_s=arguments.timeout,
         )
-    _print(decision, as_json=arguments.format == "json", checked=key is not None)
+        effect = effects(read_registry(log, key, recent=0))
+    _print(decision, effect, as_json=arguments.format == "json", checked=key is not None)
     if decision.kind == "refused":
         present = decision.serving.champion.model
         serves = "" if present in decision.reason else f"; {present} serves"
         raise CommandRefused(f"{decision.reason}{serves}")
 
 
-def _print(decision: Decision, *, as_json: bool, checked: bool) -> None:
+def _print(decision: Decision, effect: str, *, as_json: bool, checked: bool) -> None:
     champion = decision.serving.champion.model
     if as_json:
         write_json(
@@ -70,19 +73,28 @@ def _print(decision: Decision, *, as_json: bool, checked: bool) -> None:
                 "kind": decision.kind,
                 "champion": champion,
                 "actor": decision.actor,
+                "signed_by": decision.signed_by,
+                "given_ms": decision.given_ms,
+                "received_ms": decision.received_ms,
                 "reason": decision.reason,
                 "evidence": decision.evidence,
                 "command_id": decision.command_id,
+                "effect": effect,
                 "checked": checked,
             }
         )
     elif decision.kind != "refused":
         write_line(
             f"{decision.kind.replace('_', ' ')}: {champion} serves (decision {decision.number}, "
-            f"by {decision.actor}: {decision.reason})"
+            f"by {by(decision.actor, decision.signed_by)}: {decision.reason})"
         )
+        write(effect)
         if not checked:
             write(UNCHECKED)
+
+
+def _name(settings: Settings) -> str:
+    return _user() if settings.operator == LOCAL else settings.operator
 
 
 def _user() -> str:
@@ -119,7 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those that every command has."""
     options: dict[str, dict[str, Any]] = {
         "--reason": {"required": True, "help": "why, for whoever reads the audit"},
-        "--actor": {"help": "who asks for it (default: this system's user)"},
+        "--actor": {"help": "who asks for it (default: the operator, or this system's user)"},
         "--id": {"help": "names the command: given twice, it is carried out once (default: new)"},
     }
     for option, described in options.items():

@@ -11,6 +11,7 @@ import orjson
 from stream_ml.errors import BadRecord
 from stream_ml.models.snapshot import decode
 from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.deciding import HEAD, as_members, as_row, by, effects, when
 from stream_ml.shell.commands.output import NOTHING, aligned, moment, span
 from stream_ml.shell.commands.reading import (
     existing_log,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
 
-    from stream_ml.records import Decision, ModelRef, ServingSet
+    from stream_ml.records import ModelRef, ServingSet
     from stream_ml.shell.commands.reading import Registry
     from stream_ml.shell.log import Log
     from stream_ml.shell.settings import Settings
@@ -52,14 +53,17 @@ def _shown(log: Log, registry: Registry) -> dict[str, Any]:
     newest = registry.newest
     return {
         "pipeline": registry.pipeline,
-        "since": None if registry.since is None else _decision(registry.since),
+        "since": None if registry.since is None else as_members(registry.since),
+        "effect": effects(registry),
         "models": [] if newest is None else list(_models(log, newest.serving)),
         "evidence": {
             each["model"]: each["evidence"]
             for each in newest_evaluations(log)
-            if each.get("evidence")
+            # What was said of the champion while it challenged is history.
+            if each.get("evidence") and newest is not None
+            if each["model"] in newest.serving.challengers
         },
-        "decisions": [_decision(decision) for decision in registry.recent],
+        "decisions": [as_members(entry) for entry in registry.recent],
     }
 
 
@@ -106,28 +110,19 @@ def _newest_prediction_ms(log: Log) -> int | None:
     return max((ts for ts in times if ts is not None), default=None)
 
 
-def _decision(decision: Decision) -> dict[str, Any]:
-    return {
-        "number": decision.number,
-        "kind": decision.kind,
-        "ts": decision.ts,
-        "actor": decision.actor,
-        "champion": decision.serving.champion.model,
-        "reason": decision.reason,
-    }
-
-
 def _blocks(path: str, shown: dict[str, Any]) -> Iterator[str]:
     since = shown["since"]
     if since is None:
         path = printable(path)
         yield f"{path}: nothing serves yet: the log holds no decision that we can believe"
     else:
-        serves = "from the start" if since["ts"] < 0 else f"since {moment(since['ts'])}"
-        yield printable(
+        serves = "from the start" if since["ts"] < 0 else f"since {when(since)}"
+        served = printable(
             f"pipeline {shown['pipeline']}: {since['champion']} serves {serves} "
-            f"(decision {since['number']}, {since['kind']} by {since['actor']})"
+            f"(decision {since['number']}, {since['kind']} by "
+            f"{by(since['actor'], since['signed_by'])})"
         )
+        yield f"{served}\n{shown['effect']}"
         rows = [
             [
                 each["role"],
@@ -146,12 +141,7 @@ def _blocks(path: str, shown: dict[str, Any]) -> Iterator[str]:
     if evidence is not None:
         yield evidence
     if shown["decisions"]:
-        rows = [
-            [str(d["number"]), moment(d["ts"]), d["kind"], d["actor"], d["champion"], d["reason"]]
-            for d in shown["decisions"]
-        ]
-        head = ["decision", "at", "kind", "by", "champion", "reason"]
-        yield aligned([head, *rows], right=[0])
+        yield aligned([HEAD, *map(as_row, shown["decisions"])], right=[0])
     yield from shown["notes"]
 
 
@@ -178,8 +168,8 @@ COMMAND = Command(
     description=(
         "Shows the models that answer: the champion, which serves; its challengers, which are\n"
         "asked as well and scored; its predecessor, and the first one, never updated; and what\n"
-        "speaks for each challenger. Times and ages are those of events. Only reads, also while\n"
-        "a worker runs."
+        "speaks for each challenger. Times and ages are those of events, but for when decisions\n"
+        "were made. Only reads, also while a worker runs."
     ),
     examples=(
         Example("stream-ml models", "those on the log that is set"),

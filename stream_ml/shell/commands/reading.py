@@ -11,6 +11,7 @@ import orjson
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord
 from stream_ml.sealing import unsealed
+from stream_ml.shell.audit import Entry
 from stream_ml.shell.client import open_log
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.log import read_between, whole_piece
@@ -75,10 +76,10 @@ class Registry:
 
     pipeline: str | None = None
     newest: Decision | None = None
-    since: Decision | None = None
-    recent: deque[Decision] = field(default_factory=deque)
-    paused: Decision | None = None
-    frozen: Decision | None = None
+    since: Entry | None = None
+    recent: deque[Entry] = field(default_factory=deque)
+    paused: Entry | None = None
+    frozen: Entry | None = None
     refused: int = 0
 
     def fold(self, record: Record, key: bytes | None) -> None:
@@ -88,16 +89,17 @@ class Registry:
         except BadRecord:
             self.refused += 1
             return
+        entry = Entry(decision, record.append_ms)
         if self.newest is None or self.newest.serving.champion != decision.serving.champion:
-            self.since = decision
+            self.since = entry
         self.pipeline = (record.key or b"").decode(errors="replace")
         self.newest = decision
         if decision.kind in {"paused", "resumed"}:
-            self.paused = decision if decision.kind == "paused" else None
+            self.paused = entry if decision.kind == "paused" else None
         if decision.kind in {"rolled_back", "resumed", "replaced"}:
             by_hand = decision.kind == "rolled_back" and decision.command_id is not None
-            self.frozen = decision if by_hand else None
-        self.recent.append(decision)
+            self.frozen = entry if by_hand else None
+        self.recent.append(entry)
 
     def notes(self, *, checked: bool) -> list[str]:
         """What a reader should know of the signatures."""

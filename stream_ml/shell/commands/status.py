@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.shell.commands.command import Command, Example, no_arguments
+from stream_ml.shell.commands.deciding import as_members, by, when
 from stream_ml.shell.commands.output import aligned, counted, moment
 from stream_ml.shell.commands.reading import (
     existing_log,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterable, Iterator
 
-    from stream_ml.records import Decision
+    from stream_ml.shell.audit import Entry
     from stream_ml.shell.commands.reading import Registry
     from stream_ml.shell.log import Log
     from stream_ml.shell.settings import Settings
@@ -68,14 +69,13 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
     registry = read_registry(log, key, recent=None)
-    since = registry.since
     predicts = [piece(log, f"predict-{p}") for p in range(log.partitions["events"])]
     joins = [piece(log, f"join-{p}") for p in range(log.partitions["predictions"])]
     models = newest_evaluations(log)
     return {
         "pipeline": registry.pipeline,
         "champion": None if registry.newest is None else registry.newest.serving.champion.model,
-        "since": None if since is None else {"decision": since.number, "ts": since.ts},
+        "since": _decision(registry.since),
         "paused": _decision(registry.paused),
         "frozen": _decision(registry.frozen),
         "decisions_last_day": _last_day(registry, predicts),
@@ -127,21 +127,18 @@ def _lag(log: Log, topic: str, partition: int, position: int, end: int) -> int:
     return lag
 
 
-def _decision(decision: Decision | None) -> dict[str, Any] | None:
-    if decision is None:
+def _decision(entry: Entry | None) -> dict[str, Any] | None:
+    if entry is None:
         return None
-    return {
-        "decision": decision.number,
-        "ts": decision.ts,
-        "actor": decision.actor,
-        "reason": decision.reason,
-    }
+    members = as_members(entry)
+    return {"decision": members.pop("number"), **members}
 
 
 def _last_day(registry: Registry, predicts: Iterable[dict[str, Any]]) -> dict[str, int]:
     """How many decisions of each kind the last day of events has seen."""
     since_ms = max(each.get("watermark", -1) for each in predicts) - DAY_MS
-    return dict(Counter(each.kind for each in registry.recent if each.ts > since_ms))
+    decided = (each.decision for each in registry.recent)
+    return dict(Counter(each.kind for each in decided if each.ts > since_ms))
 
 
 def _alerts(log: Log) -> Iterator[dict[str, Any]]:
@@ -196,7 +193,7 @@ def _facts(shown: dict[str, Any]) -> str:
     since, watermarks = shown["since"], shown["watermarks"]
     serves = "none yet: the log holds no decision that we can believe"
     if since is not None:
-        at = "from the start" if since["ts"] < 0 else f"since {moment(since['ts'])}"
+        at = "from the start" if since["ts"] < 0 else f"since {when(since)}"
         serves = f"{shown['champion']}, {at} (decision {since['decision']})"
     return aligned(
         [
@@ -223,8 +220,8 @@ def _mode(shown: dict[str, Any]) -> str:
         since = shown[state]
         if since is not None:
             said.append(
-                f"{words} since {moment(since['ts'])} by {since['actor']}: {since['reason']} "
-                f"(decision {since['decision']})"
+                f"{words} since {when(since)} by {by(since['actor'], since['signed_by'])}: "
+                f"{since['reason']} (decision {since['decision']})"
             )
     return "; ".join(said)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.errors import UsageError
 from stream_ml.shell.client import open_log
 from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.deciding import by
 from stream_ml.shell.commands.output import moment
 from stream_ml.shell.kafka.supervisor import Post, Process, Relay, Supervisor, await_broker
 from stream_ml.shell.loading import pipeline_of
@@ -103,15 +104,17 @@ class _Told:
             return
         self._champion = champion
         self._say(
-            f"{moment(decision.ts)} {champion} serves: decision {decision.number}, "
-            f"{decision.kind} by {decision.actor}: {decision.reason}",
+            f"{_when(decision)} {champion} serves: decision {decision.number}, "
+            f"{decision.kind} by {by(decision.actor, decision.signed_by)}: {decision.reason}",
             {
                 "said": "serves",
                 "champion": champion,
                 "decision": decision.number,
                 "kind": decision.kind,
                 "ts": decision.ts,
+                "given_ms": decision.given_ms,
                 "actor": decision.actor,
+                "signed_by": decision.signed_by,
                 "reason": decision.reason,
             },
         )
@@ -128,6 +131,13 @@ class _Told:
         else:
             write_line(text)
         flush()
+
+
+def _when(decision: Decision) -> str:
+    """In the time of events, and what a person decided by the clock."""
+    if decision.given_ms is None:
+        return moment(decision.ts)
+    return f"{moment(decision.given_ms)} (at events of {moment(decision.ts)})"
 
 
 # --- on a cluster ---------------------------------------------------------------------------------

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import TYPE_CHECKING
 
 from stream_ml.shell.audit import served_at
 from stream_ml.shell.commands.audit.showing import as_members, read_entries
 from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.deciding import by
 from stream_ml.shell.commands.output import aligned, instant, moment
 from stream_ml.shell.commands.scores import evidence_line
 from stream_ml.shell.printing import write, write_json
@@ -20,31 +23,36 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 EVENTS, LOG = "events", "log"
+NOW = "now"
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decision by which something served then."""
     found, notes = read_entries(settings)
-    by = served_at(found, arguments.time, by_log=arguments.clock == LOG)
+    now_ms = time.time_ns() // 1_000_000
+    # What serves now is what was decided last, whatever the time of events, or another's clock.
+    ms = sys.maxsize if arguments.time is NOW else arguments.time
+    served = served_at(found, ms, by_log=arguments.clock == LOG)
+    shown_ms = now_ms if arguments.time is NOW else ms
     if arguments.format == "json":
-        decision = None if by is None else as_members(by)
-        write_json({"time": arguments.time, "decision": decision, "notes": notes})
+        decision = None if served is None else as_members(served)
+        write_json({"time": shown_ms, "decision": decision, "notes": notes})
         return
-    when = moment(arguments.time)
-    write(f"at {when} nothing served yet" if by is None else _text(when, by))
+    when = moment(shown_ms)
+    write(f"at {when} nothing served yet" if served is None else _text(when, served))
     for note in notes:
         write(note)
 
 
-def _text(when: str, by: Entry) -> str:
-    decision, serving = by.decision, by.decision.serving
+def _text(when: str, served: Entry) -> str:
+    decision, serving = served.decision, served.decision.serving
     others = [*serving.challengers.values(), serving.predecessor, serving.first]
     facts = [
         ["at", when],
         ["served", serving.champion.model],
-        ["since", f"{moment(decision.ts)}, on the log at {moment(by.append_ms)}"],
+        ["since", f"{moment(decision.ts)}, on the log at {moment(served.append_ms)}"],
         ["decision", f"{decision.number}, {decision.kind}"],
-        ["by", decision.actor],
+        ["by", by(decision.actor, decision.signed_by)],
         ["reason", decision.reason],
         ["evidence", evidence_line(decision.evidence)],
         ["in its shadow", ", ".join(ref.model for ref in others if ref is not None) or "none"],
@@ -52,12 +60,22 @@ def _text(when: str, by: Entry) -> str:
     ]
     if decision.command_id is not None:
         facts.append(["command", decision.command_id])
+    if decision.given_ms is not None:
+        received = f"on the log at {moment(decision.received_ms)}"
+        facts.append(["given", f"{moment(decision.given_ms)}, {received}"])
     return aligned(facts)
+
+
+def _time(text: str) -> int | str:
+    return NOW if text == NOW else instant(text)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "time", type=instant, metavar="TIME", help="such as 2013-05-01T12:00Z, or milliseconds"
+        "time",
+        type=_time,
+        metavar="TIME",
+        help="such as 2013-05-01T12:00Z, or milliseconds; or `now`",
     )
     parser.add_argument(
         "--clock",
@@ -78,6 +96,7 @@ COMMAND = Command(
     ),
     examples=(
         Example("stream-ml audit at 2013-05-01T12:00Z", "by the time of events"),
+        Example("stream-ml audit at now", "what serves"),
         Example("stream-ml audit at '2026-01-31 09:00' --clock log", "by the log's clock"),
     ),
     add_arguments=_add_arguments,

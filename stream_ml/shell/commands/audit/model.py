@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.shell.audit import about, roles
-from stream_ml.shell.commands.audit.showing import HEAD, as_members, as_row, read_entries
+from stream_ml.shell.commands import deciding
+from stream_ml.shell.commands.audit.showing import as_members, read_entries
 from stream_ml.shell.commands.command import Command, Example
+from stream_ml.shell.commands.deciding import HEAD, as_row
 from stream_ml.shell.commands.output import NOTHING, aligned
 from stream_ml.shell.printing import printable, write, write_json
 
@@ -30,7 +32,10 @@ def run(arguments: Namespace, settings: Settings) -> None:
         ]
         write_json({"model": name, "decisions": decisions, "notes": notes})
         return
-    rows = [[*as_row(each)[:-1], _roles(each, name), each.decision.reason] for each in chosen]
+    rows = [
+        [*as_row(deciding.as_members(each))[:-1], _roles(each, name), each.decision.reason]
+        for each in chosen
+    ]
     head = [*HEAD[:-1], "it is then", HEAD[-1]]
     nothing = f"no decision is about {printable(name)}"
     write(aligned([head, *rows], right=[0]) if rows else nothing)

@@ -6,7 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.shell.audit import entries
-from stream_ml.shell.commands.output import aligned, moment
+from stream_ml.shell.commands import deciding
+from stream_ml.shell.commands.deciding import HEAD, as_row
+from stream_ml.shell.commands.output import aligned
 from stream_ml.shell.commands.reading import existing_log
 from stream_ml.shell.replay import read_all
 
@@ -16,9 +18,8 @@ if TYPE_CHECKING:
     from stream_ml.shell.audit import Entry
     from stream_ml.shell.settings import Settings
 
-__all__ = ["HEAD", "UNCHECKED", "as_members", "as_row", "read_entries", "table"]
+__all__ = ["UNCHECKED", "as_members", "read_entries", "table"]
 
-HEAD = ["decision", "at", "kind", "by", "champion", "reason"]
 UNCHECKED = "signatures were not checked: no key is set, and none lies by the log"
 
 
@@ -41,22 +42,13 @@ def read_entries(settings: Settings) -> tuple[list[Entry], list[str]]:
 
 def as_members(entry: Entry) -> dict[str, Any]:
     """A decision whole, for a machine."""
-    return {**asdict(entry.decision), "append_ms": entry.append_ms}
-
-
-def as_row(entry: Entry) -> list[str]:
-    """A decision as a row of a table; see `HEAD`."""
-    decision = entry.decision
-    return [
-        str(decision.number),
-        moment(decision.ts),
-        decision.kind,
-        decision.actor,
-        decision.serving.champion.model,
-        decision.reason,
-    ]
+    return {
+        **asdict(entry.decision),
+        "append_ms": entry.append_ms,
+        "made_ms": deciding.made_ms(entry),
+    }
 
 
 def table(found: Iterable[Entry]) -> str:
     """Decisions, a line each."""
-    return aligned([HEAD, *map(as_row, found)], right=[0])
+    return aligned([HEAD, *(as_row(deciding.as_members(each)) for each in found)], right=[0])
