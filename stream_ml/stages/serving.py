@@ -6,8 +6,8 @@ Theory of operation:
    read and verified; until then the former one goes on. Of several sets read at once only the
    newest counts.
 2. A snapshot's bytes are held from when `models` brings them until a set with newer ones has
-   been applied, as many as `HELD_MAX` and `HELD_BYTES_MAX` allow. Learners already loaded are
-   taken over by digest, not loaded again.
+   been applied, as many as `HELD_MAX` and `HELD_BYTES_MAX` allow. Snapshots already loaded are
+   taken over, not loaded again; an equal learner of another number of examples is another one.
 3. A signature is checked before anything is believed, and a snapshot before it is unpickled.
    Bad records here are passed over: evaluate, which reads the same topics, writes the dead letter.
 """
@@ -112,7 +112,7 @@ class Serving:
         return [
             ref.offset
             for _, ref in _slots(self._wanted)
-            if ref.offset not in self._snapshots and ref.digest not in loaded
+            if ref.offset not in self._snapshots and ref not in loaded
         ]
 
     def lineup(self) -> Lineup | None:
@@ -126,7 +126,7 @@ class Serving:
         slots = _slots(wanted)
         loaded = self._loaded()
         try:
-            frozen = {slot: loaded.get(ref.digest) or self._load(ref) for slot, ref in slots}
+            frozen = {slot: loaded.get(ref) or self._load(ref) for slot, ref in slots}
         except (SnapshotRefused, BadRecord) as refusal:
             del self.refusals[: len(self.refusals) - REFUSALS_MAX + 1]
             self.refusals.append(f"{wanted.champion.model} does not serve: {refusal}")
@@ -138,11 +138,11 @@ class Serving:
         self._snapshots = {at: value for at, value in self._snapshots.items() if at > newest}
         self._bytes = sum(map(_size, self._snapshots.values()))
 
-    def _loaded(self) -> dict[str, Frozen]:
+    def _loaded(self) -> dict[ModelRef, Frozen]:
         if self._lineup is None:
             return {}
         frozen = [self._lineup.champion, *(shadow for _, shadow in self._lineup.shadows)]
-        return {each.ref.digest: each for each in frozen}
+        return {each.ref: each for each in frozen}
 
     def _load(self, ref: ModelRef) -> Frozen:
         held = self._snapshots[ref.offset]

@@ -124,6 +124,43 @@ def test_windows_never_see_the_event_itself_nor_its_own_instant() -> None:
     ]
 
 
+def test_what_is_refused_leaves_no_mark_on_what_follows() -> None:
+    """Bad, early, late and repeated events change no window, no id and no watermark."""
+    skew = shop.skew_ms
+    refused = [
+        event(101, amount="2.5"),
+        event(102, ts=START_MS + 10_000 + skew + 1, append_ms=START_MS + 10_000),
+        event(103, ts=START_MS - LATENESS - 1, amount=77.0),
+        event(104, event_id="e0", ts=START_MS + 9_000, amount=77.0),
+    ]
+    good = [event(n, ts=START_MS + 1_000 * n, amount=float(n)) for n in range(10)]
+    disturbed, quiet = predict_stage(), predict_stage()
+    reasons = []
+
+    for each in good:
+        before = dict(quiet.apply([each]) and quiet.dirty())
+        disturbed.apply([each])
+        reasons = [reason for _, reason, _ in refusals(disturbed.apply(refused))]
+        after = dict(disturbed.dirty())
+        assert before.keys() == after.keys()
+        assert [name for name, value in before.items() if name and value != after[name]] == []
+    # What was refused may come rightly later.
+    (again,) = predictions(disturbed.apply([event(101, ts=START_MS + 9_500)]))
+
+    assert ["wrong_type", "from_the_future", "too_late", "duplicate"] == reasons
+    assert sum(range(10)) / 10 == again["features"]["mean(amount) 30s"]
+
+
+def test_a_full_window_answers_before_the_asking_event_takes_a_place_in_it() -> None:
+    """Where a window holds one event, each event is told of the one before it."""
+    stage = predict_stage(declare(window_events_max=1))
+    events = [event(n, ts=START_MS + n, amount=float(n)) for n in range(4)]
+
+    said = [p["features"]["mean(amount) 30s"] for p in predictions(stage.apply(events))]
+
+    assert [0.0, 0.0, 1.0, 2.0] == said
+
+
 def test_events_that_do_not_ask_only_feed_windows() -> None:
     """An order gets no prediction, and the next visit knows of it; other shops' visits do not."""
     stage = predict_stage()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from river import dummy
 
 from stream_ml.codec import decode_decision, encode_decision
 from stream_ml.records import Record, ServingSet
@@ -16,7 +17,7 @@ from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
-from tests.shop import KEY, event, example, shop, written
+from tests.shop import KEY, declare, event, example, shop, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,3 +212,30 @@ def test_snapshots_that_no_set_wants_any_more_are_let_go(world: World, serving: 
     serves(serving)
 
     assert {} == serving._snapshots
+
+
+def test_an_equal_learner_of_more_examples_is_not_taken_for_the_former_one() -> None:
+    """What a prediction says of the newest example inside is the same after a restart."""
+    same = declare(models={"logistic": dummy.NoChangeClassifier()})
+    learn, evaluate = Learn(same, KEY), Evaluate(same, Keyring(KEY, {}))
+    examples = [example(n, True, {"amount": 1.0}) for n in range(40)]
+    models = written([*learn.start(), *learn.apply(examples)], "models")
+    registry = written(evaluate.apply(models), "registry")
+    going_on, restarted = Serving(same, KEY), Serving(same, KEY)
+
+    inside = []
+    for published, decided in zip(models, registry, strict=True):
+        going_on.apply([published])
+        going_on.apply([decided])
+        lineup = going_on.lineup()
+        assert lineup is not None
+        inside.append(lineup.champion.example)
+    restarted.apply(models[-1:])
+    restarted.apply(registry[-1:])
+    while missing := restarted.missing():
+        restarted.apply([models[offset] for offset in missing])
+    lineup = restarted.lineup()
+    assert lineup is not None
+
+    assert [-1, 19, 39] == inside
+    assert 39 == lineup.champion.example
