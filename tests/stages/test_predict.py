@@ -156,9 +156,9 @@ def test_a_full_window_answers_before_the_asking_event_takes_a_place_in_it() -> 
     stage = predict_stage(declare(window_events_max=1))
     events = [event(n, ts=START_MS + n, amount=float(n)) for n in range(4)]
 
-    said = [p["features"]["mean(amount) 30s"] for p in predictions(stage.apply(events))]
+    means = [p["features"]["mean(amount) 30s"] for p in predictions(stage.apply(events))]
 
-    assert [0.0, 0.0, 1.0, 2.0] == said
+    assert [0.0, 0.0, 1.0, 2.0] == means
 
 
 def test_events_that_do_not_ask_only_feed_windows() -> None:
