@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import StreamMLError, UsageError
@@ -44,7 +44,8 @@ def load_pipeline(spec: str) -> Pipeline:
     >>> load_pipeline("stream_ml.examples.cards:cards").name
     'cards'
     """
-    module_name, _, name = spec.partition(":")
+    module_name, _, name = spec.rpartition(":")
+    _refuse_file(spec, module_name, name)
     module = _import(spec, module_name)
     found: Any = module
     for part in name.split("."):
@@ -60,6 +61,19 @@ def load_pipeline(spec: str) -> Pipeline:
             f"{_where(module)} has {_offered(module)}"
         )
     return found
+
+
+def _refuse_file(spec: str, given: str, name: str) -> None:
+    if not given.endswith(".py") and not {"/", "\\"} & set(given):
+        return
+    path = PurePath(given.replace("\\", "/")).with_suffix("")
+    within = not path.is_absolute() and ".." not in path.parts
+    module = ".".join(path.parts) if within else path.name
+    where = "" if within else f", in the folder {path.parent}"
+    raise UsageError(
+        f"pipeline {spec}: expected the name of a module, given that of a file; name it "
+        f"{module}:{name}{where}"
+    )
 
 
 def _import(spec: str, name: str) -> ModuleType:

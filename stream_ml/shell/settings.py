@@ -360,12 +360,16 @@ class Settings:
         source = self.source(name)
         return SETTINGS[name].variable if source == DEFAULT else source
 
-    def signing_key(self, path: str) -> bytes:
+    def signing_key(self, path: str, *, new: bool = True) -> bytes:
         """The key that whoever writes to the log at `path` signs with; made if there is none.
 
+        Args:
+            path: of the log.
+            new: whether one may be made: with another key than before, nothing on a log counts.
+
         Raises:
-            UsageError: the file beside the log may be read by others, or holds no key; or the log
-                is on a cluster, where there is no such file, and no key is set.
+            UsageError: the file beside the log may be read by others, holds no key, or is gone; or
+                the log is on a cluster, where there is no such file, and no key is set.
         """
         if self.key is not None:
             return self.key
@@ -379,6 +383,11 @@ class Settings:
             return secrets.token_bytes(KEY_BYTES)
         file = key_file(path)
         if not file.exists():
+            if not new:
+                raise UsageError(
+                    f"{file}: expected the key that the decisions on {path} are signed with, given "
+                    f"no such file; put it back, or set {SETTINGS['key'].variable} to it"
+                )
             _make_key(file)
         return _read_key(file)
 

@@ -137,14 +137,19 @@ def test_the_log_of_decisions(cli: Cli, decided: Path) -> None:
     assert lines[-1].endswith("rolled_back  local (says ana)  plain@1000   reason 3")
 
 
-def test_decisions_of_another_key(cli: Cli, decided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decisions_of_another_key(cli: Cli, decided: Path, tmp_path: Path) -> None:
     """What is not signed with our key is not told as a decision, and that is said."""
-    monkeypatch.setenv("STREAM_ML_KEY", "00" * 32)
+    path = tmp_path / "log.sqlite"
+    shutil.copy(decided, path)
+    shutil.copy(f"{decided}.key", f"{path}.key")
+    with SqliteLog.open(path) as log:
+        [last] = log.read("registry", 0, 5, 1)
+        log.append([Output("registry", last.key, (last.value or b"").replace(b"ana", b"eve"))] * 2)
 
-    ran = cli("audit", "log", "--broker", f"sqlite:{decided}")
+    ran = cli("audit", "log", "--broker", f"sqlite:{path}")
 
-    note = "6 records of the registry are missing, or not signed with our key, and count for "
-    assert ran.out.splitlines()[1:] == [note + "nothing; see `stream-ml audit verify`"]
+    note = "2 records of the registry are missing, or not signed with our key, and count for "
+    assert ran.out.splitlines()[7:] == [note + "nothing; see `stream-ml audit verify`"]
 
 
 # --- is it whole? -----------------------------------------------------------------------------

@@ -217,6 +217,30 @@ class inside:
         ),
         (
             TOY_FILE,
+            "{name}.py:known",
+            (
+                "pipeline {name}.py:known: expected the name of a module, given that of a file; "
+                "name it {name}:known"
+            ),
+        ),
+        (
+            TOY_FILE,
+            "src/{name}.py:known",
+            (
+                "pipeline src/{name}.py:known: expected the name of a module, given that of a "
+                "file; name it src.{name}:known"
+            ),
+        ),
+        (
+            TOY_FILE,
+            "{file}:known",
+            (
+                "pipeline {file}:known: expected the name of a module, given that of a file; name "
+                "it {name}:known, in the folder {here}"
+            ),
+        ),
+        (
+            TOY_FILE,
             "{name}:knwon",
             "pipeline {name}:knwon: expected 'knwon' in {file}, given the pipelines known",
         ),
@@ -250,7 +274,17 @@ class inside:
             ),
         ),
     ],
-    ids=["no-module", "no-name", "no-pipeline", "no-import", "raises", "no-python"],
+    ids=[
+        "no-module",
+        "file",
+        "folder",
+        "path",
+        "no-name",
+        "no-pipeline",
+        "no-import",
+        "raises",
+        "no-python",
+    ],
 )
 def test_pipelines_that_cannot_be_found(
     cli: Cli, tmp_path: Path, request: pytest.FixtureRequest, text: str, spec: str, message: str
@@ -260,7 +294,7 @@ def test_pipelines_that_cannot_be_found(
     file = tmp_path / f"{name}.py"
     file.write_text(text)
 
-    ran = cli("--pipeline", spec.format(name=name), "backtest", "events.jsonl")
+    ran = cli("--pipeline", spec.format(name=name, file=file), "backtest", "events.jsonl")
 
     expected = message.format(name=name, file=file, here=tmp_path)
     assert (ran.code, ran.err) == (2, f"stream-ml: {expected}\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from cli_toy import TOY, outputs, toy
 
+from stream_ml.records import Output
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
@@ -78,19 +80,22 @@ def test_models_as_text(cli: Cli, worked: Path) -> None:
     assert rest == ["refreshed", "evaluate", "plain@2000", "all lines published @2000"]
 
 
-def test_models_that_are_not_signed_with_our_key(
-    cli: Cli, worked: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_models_that_are_not_signed_with_our_key(cli: Cli, worked: Path, tmp_path: Path) -> None:
     """A decision that anybody could have written is not shown as what serves."""
-    monkeypatch.setenv("STREAM_ML_KEY", "00" * 32)
+    path = tmp_path / "log.sqlite"
+    shutil.copy(worked, path)
+    shutil.copy(f"{worked}.key", f"{path}.key")
+    with SqliteLog.open(path) as log:
+        [last] = log.read("registry", 0, 3, 1)
+        forged = (last.value or b"").replace(b"plain@2000", b"plain@9999")
+        log.append([Output("registry", last.key, forged)])
 
-    ran = cli("models", "--broker", f"sqlite:{worked}")
+    ran = cli("models", "--broker", f"sqlite:{path}")
 
     assert ran.code == 0
-    assert "plain@2000" not in ran.out
+    assert "plain@9999" not in ran.out
     assert ran.out.splitlines()[-1] == (
-        "4 records of the registry are not signed with our key, and count for nothing; set "
-        "STREAM_ML_KEY to the key that the worker has"
+        "1 records of the registry are not signed with our key, and count for nothing"
     )
 
 

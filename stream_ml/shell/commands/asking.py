@@ -15,6 +15,8 @@ from stream_ml.errors import CommandRefused
 from stream_ml.shell.client import ask
 from stream_ml.shell.commands.deciding import by, effects
 from stream_ml.shell.commands.reading import existing_log, read_registry
+from stream_ml.shell.identity import check_name, reading_key
+from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.printing import as_utf8, write, write_json, write_line
 from stream_ml.signing import LOCAL
 
@@ -47,7 +49,9 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
             expect=getattr(arguments, "expect", None),
             model=getattr(arguments, "model", None),
         )
-        key = settings.verifying_key(settings.path)
+        key = reading_key(settings, log)
+        if settings.pipeline is not None and not settings.on_kafka:
+            check_name(settings, log, load_pipeline(settings.pipeline).name, key)
         decision = ask(
             log,
             command,

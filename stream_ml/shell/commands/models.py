@@ -20,6 +20,7 @@ from stream_ml.shell.commands.reading import (
     read_registry,
 )
 from stream_ml.shell.commands.scores import evidence_table
+from stream_ml.shell.identity import reading_key
 from stream_ml.shell.printing import printable, write, write_json
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ DECISIONS = 10
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the serving set and the last decisions."""
     with existing_log(settings) as log:
-        key = settings.verifying_key(settings.path)
+        key = reading_key(settings, log)
         registry = read_registry(log, key, arguments.decisions)
         shown = _shown(log, registry)
     shown["notes"] = registry.notes(checked=key is not None)

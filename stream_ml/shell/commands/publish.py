@@ -18,6 +18,7 @@ from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.findings import Findings, members_of
 from stream_ml.shell.commands.output import counted
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.identity import check_name
 from stream_ml.shell.inputs import check, opened
 from stream_ml.shell.lines import batches, paced
 from stream_ml.shell.loading import pipeline_of
@@ -43,7 +44,9 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     check(arguments.files)
     with ExitStack() as held:
         stop = held.enter_context(Stop())
-        publisher = Publisher(held.enter_context(existing_log(settings)), pipeline)
+        log = held.enter_context(existing_log(settings))
+        check_name(settings, log, pipeline.name)
+        publisher = Publisher(log, pipeline)
         report = None
         if arguments.report is not None:
             report = held.enter_context(arguments.report.open("wb", buffering=0))

@@ -109,7 +109,7 @@ class Registry:
         if self.refused:
             notes.append(
                 f"{self.refused:,} records of the registry are not signed with our key, and count "
-                "for nothing; set STREAM_ML_KEY to the key that the worker has"
+                "for nothing"
             )
         return notes
 

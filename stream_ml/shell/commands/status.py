@@ -18,6 +18,7 @@ from stream_ml.shell.commands.reading import (
     read_registry,
 )
 from stream_ml.shell.commands.scores import FORMS, evidence_table, scores_table
+from stream_ml.shell.identity import check_name, reading_key
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.printing import printable, write, write_json, write_line
 from stream_ml.shell.replay import read_all, tally
@@ -52,10 +53,12 @@ CHECKPOINTED = (
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print how the pipeline on the log is getting on."""
     with existing_log(settings) as log:
-        key = settings.verifying_key(settings.path)
+        key = reading_key(settings, log)
         mode = None
         if settings.pipeline is not None:
-            mode = load_pipeline(settings.pipeline).promotion.mode
+            pipeline = load_pipeline(settings.pipeline)
+            check_name(settings, log, pipeline.name, key)
+            mode = pipeline.promotion.mode
         shown = {"log": settings.path, "empty": is_empty(log), "mode": mode, **_shown(log, key)}
         shown["notes"] = _notes(settings, shown["notes"])
     if arguments.format == "json":

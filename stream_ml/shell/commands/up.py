@@ -18,6 +18,7 @@ from stream_ml.shell.client import open_log
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.deciding import by
 from stream_ml.shell.commands.output import moment
+from stream_ml.shell.identity import check_name, working_key
 from stream_ml.shell.kafka.supervisor import Post, Process, Relay, Supervisor, await_broker
 from stream_ml.shell.loading import pipeline_of
 from stream_ml.shell.printing import complain, flush, printable, write_json_line, write_line
@@ -60,10 +61,12 @@ def _work(arguments: Namespace, settings: Settings) -> None:
     operators = settings.operators()
     say = _Told(as_json=arguments.format == "json")
     with Stop() as stop, SqliteLog.open_or_create(settings.path) as log:
+        key = working_key(settings, log)
+        check_name(settings, log, pipeline.name, key)
         runner = Runner(
             log,
             pipeline,
-            settings.signing_key(settings.path),
+            key,
             operators=operators,
             checkpoint_examples=settings.checkpoint_examples,
             checkpoint_s=settings.checkpoint_seconds,
@@ -168,8 +171,9 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
             return stop.asked
 
         if await_broker(cluster.bootstrap, asked=asked, wait=stop.wait, say=said.own):
-            with open_log(settings, pipeline.name):  # that there are topics, as every worker would
-                pass
+            # That there are topics, and what is signed is ours, as every worker would.
+            with open_log(settings, pipeline.name) as log:
+                working_key(settings, log)
             said.own(
                 f"{pipeline.name} works on {settings.broker} with {len(posts)} workers; "
                 "Ctrl-C stops them",

@@ -9,6 +9,7 @@ from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import NOTHING, aligned
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.identity import check_name, reading_key
 from stream_ml.shell.loading import pipeline_of
 from stream_ml.shell.printing import printable, write, write_json
 from stream_ml.shell.reproduce import TOLERANCE, find, reproduce, sample
@@ -32,7 +33,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     """Make predictions again, and fail if one is not what was logged."""
     pipeline = pipeline_of(settings, "audit reproduce")
     with existing_log(settings) as log:
-        key = settings.verifying_key(settings.path)
+        key = reading_key(settings, log)
+        check_name(settings, log, pipeline.name, key)
         if key is None:
             where = "" if settings.on_kafka else f" in {key_file(settings.path)}"
             raise UsageError(

@@ -10,6 +10,7 @@ from stream_ml.shell.commands import deciding
 from stream_ml.shell.commands.deciding import HEAD, as_row
 from stream_ml.shell.commands.output import aligned
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.identity import reading_key
 from stream_ml.shell.replay import read_all
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ UNCHECKED = "signatures were not checked: no key is set, and none lies by the lo
 def read_entries(settings: Settings) -> tuple[list[Entry], list[str]]:
     """All decisions that can be believed, and what a reader should know of the others."""
     with existing_log(settings) as log:
-        key = settings.verifying_key(settings.path)
+        key = reading_key(settings, log)
         found = list(entries(log, key))
         # More than were decided, or fewer: offsets have gaps, and tell nothing.
         decided = max((entry.decision.number + 1 for entry in found), default=0)

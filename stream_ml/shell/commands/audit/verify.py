@@ -10,6 +10,7 @@ from stream_ml.shell.audit import verify
 from stream_ml.shell.commands.audit.showing import UNCHECKED
 from stream_ml.shell.commands.command import Command, Example, no_arguments
 from stream_ml.shell.commands.reading import existing_log
+from stream_ml.shell.identity import reading_key
 from stream_ml.shell.printing import write, write_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["COMMAND"]
 def run(arguments: Namespace, settings: Settings) -> None:
     """Go through the registry, and fail at the first record that is not as it was written."""
     with existing_log(settings) as log:
-        verdict = verify(log, settings.verifying_key(settings.path))
+        verdict = verify(log, reading_key(settings, log))
     if arguments.format == "json":
         write_json(asdict(verdict))
     else:

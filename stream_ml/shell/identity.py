@@ -1,0 +1,115 @@
+"""Whether a log is the one that is meant: signed with the key, of the pipeline, that are set.
+
+A log that was made with another key would look as if all on it were forged, and one of another
+pipeline as if it were empty or wrong. Both are mistakes of whoever set things up, so they are said
+at once, with what sets it and the way out.
+
+What others put on the registry without our key is no sign of another key: one decision that is
+signed with ours is enough to know that the key is right.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ml.codec import decode_decision
+from stream_ml.errors import BadRecord, UsageError
+from stream_ml.shell.replay import read_all
+from stream_ml.shell.settings import SETTINGS, key_file
+
+if TYPE_CHECKING:
+    from stream_ml.shell.log import Log
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["check_key", "check_name", "reading_key", "working_key"]
+
+
+def reading_key(settings: Settings, log: Log) -> bytes | None:
+    """The key that the decisions on `log` are checked with; None where there is none to be had.
+
+    Raises:
+        UsageError: they are signed with another one.
+    """
+    key = settings.verifying_key(settings.path)
+    if key is not None:
+        check_key(settings, log, key)
+    return key
+
+
+def working_key(settings: Settings, log: Log) -> bytes:
+    """The key that a worker on `log` signs with; made only where nothing is signed yet.
+
+    Raises:
+        UsageError: there is none, or what lies there is signed with another one.
+    """
+    used = _is_used(log)
+    key = settings.signing_key(settings.path, new=not used)
+    if used:
+        check_key(settings, log, key)
+    return key
+
+
+def _is_used(log: Log) -> bool:
+    """Whether a worker has been at work there."""
+    return log.piece("evaluate-0", "") is not None
+
+
+def check_key(settings: Settings, log: Log, key: bytes) -> None:
+    """Refuse a key that is not the one that the decisions on `log` are signed with.
+
+    Raises:
+        UsageError: none of them is signed with it.
+    """
+    foreign = 0
+    for record in read_all(log, "registry"):
+        try:
+            decode_decision(record.value, key)
+        except BadRecord as error:
+            foreign += error.reason == "signature"
+        else:
+            return
+    if not foreign:
+        return
+    variable = SETTINGS["key"].variable
+    if settings.key is not None or settings.on_kafka:
+        named, way_out = variable, f"set {variable} to the one that its workers have"
+        if not settings.on_kafka:
+            way_out += ", or unset it where that lies beside the log"
+    else:
+        file = key_file(settings.path)
+        named, way_out = str(file), f"put the right one there, or set {variable} to it"
+    raise UsageError(
+        f"{named}: expected the key that the decisions on {settings.path} are signed with, given "
+        f"another one; {way_out}"
+    )
+
+
+def check_name(settings: Settings, log: Log, pipeline: str, key: bytes | None = None) -> None:
+    """Refuse a pipeline that is not the one whose decisions lie on `log`.
+
+    On a cluster each pipeline has topics of its own, called after it.
+
+    Args:
+        settings: say where the log is.
+        log: the log.
+        pipeline: as it is declared.
+        key: what its decisions are signed with; without it any that can be read is believed.
+
+    Raises:
+        UsageError: it is another one's.
+    """
+    if settings.on_kafka:
+        return
+    for record in read_all(log, "registry"):
+        try:
+            decode_decision(record.value, key)
+        except BadRecord:
+            continue
+        named = (record.key or b"").decode(errors="replace")
+        if named != pipeline:
+            raise UsageError(
+                f"{settings.path}: expected the pipeline whose log it is, {named!r}, given "
+                f"{pipeline!r}; one file holds one pipeline: name that one with --pipeline, or "
+                "another file with --broker sqlite:PATH"
+            )
+        return
