@@ -12,13 +12,13 @@ kept with state has none to compare with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from stream_ml.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 __all__ = ["RULES", "Difference", "agreed", "differences"]
 
@@ -175,7 +175,13 @@ def _fits(pattern: str, path: str) -> bool:
     return path.startswith(before) and path.endswith(after)
 
 
-def agreed(was: Mapping[str, str], now: Mapping[str, str], place: str, anew: str) -> list[str]:
+def agreed(
+    was: Mapping[str, str],
+    now: Mapping[str, str],
+    place: str,
+    anew: str,
+    quarantined: Collection[str] = (),
+) -> list[str]:
     """What differs and is taken up, a sentence each.
 
     Args:
@@ -183,11 +189,18 @@ def agreed(was: Mapping[str, str], now: Mapping[str, str], place: str, anew: str
         now: the present one.
         place: what messages call the log.
         anew: how one begins anew there.
+        quarantined: lines that learn no more, whose recipes may be repaired.
 
     Raises:
         UsageError: something differs that cannot be taken up; all of it is listed.
     """
-    found = differences(was, now)
+    repaired = {f"models.{name}" for name in quarantined}
+    found = [
+        replace(each, taken=True, why="its line was quarantined, and starts anew, from nothing")
+        if each.path in repaired and not each.taken
+        else each
+        for each in differences(was, now)
+    ]
     refused = [str(each) for each in found if not each.taken]
     if refused:
         count = "1 part" if len(refused) == 1 else f"{len(refused)} parts"

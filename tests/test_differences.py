@@ -270,3 +270,14 @@ def test_recipes_differ_in_every_parameter() -> None:
 
     texts = [recipe.declared().get("models.tree") for recipe in recipes]
     assert len(set(texts)) == len(texts)
+
+
+def test_a_quarantined_line_may_be_repaired() -> None:
+    """Its learner learns no more, so another recipe begins anew under its name; no other line's."""
+    repaired = {**shop.models, "bayes": preprocessing.StandardScaler() | naive_bayes.GaussianNB()}
+    now = declare(models=repaired).declared()
+
+    (told,) = agreed(shop.declared(), now, "the log", "begin anew", ["bayes"])
+    assert told.endswith("its line was quarantined, and starts anew, from nothing")
+    with pytest.raises(UsageError, match=r"models\.bayes"):
+        agreed(shop.declared(), now, "the log", "begin anew", ["logistic"])

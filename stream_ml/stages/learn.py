@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from stream_ml.records import LabelValue, Record
     from stream_ml.stages.task import Piece
 
-__all__ = ["CHECKPOINT_EXAMPLES", "Learn", "RefreshClock"]
+__all__ = ["CHECKPOINT_EXAMPLES", "Learn", "RefreshClock", "quarantined_in"]
 
 # The learners are written down at least this often (in examples): what a crash costs is
 # learning so many again, what a checkpoint costs is pickling every learner.
@@ -466,6 +466,11 @@ class Learn:
                 raise
             self._give_up(name, str(error))
             return None
+
+
+def quarantined_in(keyless: bytes | None) -> list[str]:
+    """The lines that learn no more, of the piece of state that is no line's."""
+    return [] if keyless is None else list(orjson.loads(keyless).get("quarantined", {}))
 
 
 def _mean(total: float, n: int) -> float | None:
