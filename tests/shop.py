@@ -63,6 +63,8 @@ shop = declare()
 patient = declare(
     events=replace(shop.events, lateness="1h"), label=replace(shop.label, horizon="2h")
 )
+# With every rule of time as it is by default.
+plain = declare(events=sml.Events(key="shop", fields=shop.events.fields))
 EVENT: dict[str, Any] = {
     "event_id": "hostile",
     "ts": START_MS,

@@ -14,8 +14,11 @@ Every log promises:
   partitions there is no order.
 - **One key, one partition.** A record's partition is `topics.partition_of` its key; a record
   without a key goes to partition 0.
-- **Append time.** The log stamps a record when it takes it in; within a partition stamps never
-  fall.
+- **Append time.** The log stamps a record when it takes it in. Within a partition stamps do not
+  fall, but where a clock that stamps was ahead of the next one by more than a minute: the one is
+  then wrong, or the other, and a log that went on from the greater would let one client's clock
+  stamp all that follows. So no stamp is good for more than the record that bears it. (What a
+  worker writes on the embedded log has stamps that never fall.)
 - **Durable when reported.** What `append` has returned, and what `commit` has returned from,
   outlives the death of every process, at any instant. (A log may add what it outlives beyond that,
   such as a loss of power.)

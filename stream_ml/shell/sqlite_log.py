@@ -28,6 +28,7 @@ holding. The file stays, and means nothing without its lock.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import secrets
 import sqlite3
@@ -64,6 +65,8 @@ PAGE_BYTES = 8192
 READ_BYTES_MAX = 64 * 1024 * 1024
 # Looked at per partition and call of `expire`, so that publishers never wait long for it.
 EXPIRE_RECORDS_MAX = 10_000
+# A clock that is set back by no more is waited for; by more, it was wrong before, or is now.
+SETBACK_MS = 60_000
 # Making a log takes some milliseconds; whoever makes the same one at once asks again after so long.
 RETRY_S = 0.005
 
@@ -74,7 +77,7 @@ CREATE TABLE partitions (
     number INTEGER NOT NULL,
     first INTEGER NOT NULL DEFAULT 0,       -- what lies before was removed by retention
     next INTEGER NOT NULL DEFAULT 0,        -- the offset of the next record
-    append_ms INTEGER NOT NULL DEFAULT 0,   -- the last record's, below which none may fall
+    append_ms INTEGER NOT NULL DEFAULT 0,   -- the last record's
     compacted INTEGER NOT NULL DEFAULT 0,   -- what lies before was looked at by compaction
     UNIQUE (topic, number)
 ) STRICT;
@@ -102,7 +105,7 @@ _CREATE_KEYS = "CREATE INDEX $_keys ON $ (key)"
 _APPEND = "INSERT INTO $ VALUES (?, ?, ?, ?)"
 _READ = "SELECT at, key, value, append_ms FROM $ WHERE at >= ? ORDER BY at LIMIT ?"
 _FIRST_SINCE = "SELECT at FROM $ WHERE append_ms >= ? ORDER BY at LIMIT 1"
-_FIRST_YOUNG = "SELECT min(at) FROM $ WHERE at >= ? AND at < ? AND append_ms >= ?"
+_FIRST_YOUNG = "SELECT min(at) FROM $ WHERE at >= ? AND at < ? AND append_ms BETWEEN ? AND ?"
 _TRIM = "DELETE FROM $ WHERE at < ?"
 _CHANGES = "SELECT at, key, value IS NULL FROM $ WHERE at >= ? AND at < ? ORDER BY at LIMIT ?"
 _SUPERSEDE = "DELETE FROM $ WHERE key = ? AND at < ?"
@@ -240,7 +243,7 @@ class SqliteLog(WorkerLog):
             tails = {place.id: file.tail(place) for place in set(places)}
             now_ms = self._now_ms()
             records = [
-                tails[place.id].extend(output, now_ms)
+                tails[place.id].extend(output, now_ms, SETBACK_MS)
                 for place, output in zip(places, outputs, strict=True)
             ]
             file.write_rows(tails.values())
@@ -345,7 +348,8 @@ class SqliteLog(WorkerLog):
             if place.compact:
                 removed += _compact(self._file, place, records_max)
             elif topic is not None and topic.retention_ms is not None:
-                removed += _trim(self._file, place, now_ms - topic.retention_ms, records_max)
+                young = now_ms - topic.retention_ms, now_ms
+                removed += _trim(self._file, place, young, records_max)
         return removed
 
     def close(self) -> None:
@@ -497,11 +501,16 @@ class _Tail:
     append_ms: int
     rows: list[tuple[int, bytes | None, bytes | None, int]] = field(default_factory=list)
 
-    def extend(self, output: Output, now_ms: int) -> Record:
-        """The record that `output` becomes; its row waits to be written."""
+    def extend(self, output: Output, now_ms: int, setback_ms: float = math.inf) -> Record:
+        """The record that `output` becomes; its row waits to be written.
+
+        Its stamp is no less than the last one, though the clock may have been set back: by up to
+        `setback_ms`. If by more, the last one came from a clock that was ahead of this one, and
+        the next must not all be stamped by it.
+        """
         at = self.next
         self.next = at + 1
-        if now_ms < self.append_ms:  # a clock may be set back, a log may not
+        if now_ms < self.append_ms <= now_ms + setback_ms:
             now_ms = self.append_ms
         else:
             self.append_ms = now_ms
@@ -517,11 +526,12 @@ class _Tail:
 # --- retention --------------------------------------------------------------------------------
 
 
-def _trim(file: _File, place: _Partition, before_ms: int, records_max: int) -> int:
+def _trim(file: _File, place: _Partition, young_ms: tuple[int, int], records_max: int) -> int:
     first, end, _ = _bounds(file, place)
     end = min(end, first + records_max)
-    # Stamps never fall within a partition, so the first young one is where to stop.
-    (young,) = file.row(_sql(_FIRST_YOUNG, place.id), first, end, before_ms)
+    # Stamps hardly fall within a partition, so the first young one is where to stop. One that is
+    # still to come is of a clock that was ahead: it must not keep all that follows.
+    (young,) = file.row(_sql(_FIRST_YOUNG, place.id), first, end, *young_ms)
     end = end if young is None else young
     if end <= first:
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 PARTITIONS = 4
 SHOPS = [f"shop {n}" for n in range(12)]
+
+
+@pytest.fixture
+def plain_cluster(tmp_path: Path, kafka_broker: str) -> Iterator[Cluster]:
+    """The topics of a shop that declares nothing of time."""
+    with shop_on(kafka_broker, tmp_path, PARTITIONS, shop="plain") as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -122,4 +130,38 @@ def test_without_keys_all_is_served_once(tmp_path: Path, cluster: Cluster) -> No
     wanted = Counter(label["event_id"] for label in labels)
     assert wanted == Counter(p["event_id"] for p in predictions)
     assert wanted == Counter(e["event_id"] for e in examples)
+    assert [] == reader.read("dead-letters")
+
+
+def test_without_keys_nothing_is_lost_under_the_defaults(
+    tmp_path: Path, plain_cluster: Cluster
+) -> None:
+    """Live, with a key on every other record only: strays come a commit later, and in time."""
+    cluster, rand, reader = plain_cluster, random.Random(7), Reader(plain_cluster)
+    events, ids = records()[0], []
+    with ExitStack() as stack:
+        workers = started(cluster, tmp_path, stack)
+        with KafkaProducer(bootstrap_servers=cluster.bootstrap) as producer:
+            for number, event in enumerate(events):
+                now_ms = int(time.time() * 1_000)
+                live = event | {"ts": now_ms, "kind": "visit"}
+                label = {"event_id": event["event_id"], "ts": now_ms + 1, "label": True}
+                for topic, value, key in (
+                    ("events", live, live["shop"]),
+                    ("labels", label, event["event_id"]),
+                ):
+                    producer.send(
+                        cluster.topic(topic),
+                        orjson.dumps(value),
+                        key.encode() if number % 2 else None,
+                        partition=None if number % 2 else rand.randrange(PARTITIONS),
+                    ).get(timeout=60)
+                ids.append(event["event_id"])
+        predictions = reader.until("predictions", len(ids), workers)
+        examples = reader.until("examples", len(ids), workers)
+        ends = [worker.stopped() for worker in workers]
+
+    assert [(0, "")] * len(STAGES) == [(end.code, end.err) for end in ends]
+    assert Counter(ids) == Counter(p["event_id"] for p in predictions)
+    assert Counter(ids) == Counter(e["event_id"] for e in examples)
     assert [] == reader.read("dead-letters")

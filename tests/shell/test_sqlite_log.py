@@ -488,6 +488,35 @@ def test_append_times_never_fall_when_the_clock_is_set_back(log: SqliteLog, cloc
     assert [record.append_ms for record in staged] == [1000, 3000, 3000, 4000]
 
 
+@pytest.mark.parametrize("ahead_ms", [60_010, 365 * DAY_MS])
+def test_a_publisher_whose_clock_is_ahead_stamps_only_its_own(
+    log: SqliteLog, clock: Clock, ahead_ms: int
+) -> None:
+    """The records after its own have the stamps of their own clock, also from another process."""
+    began = clock.now_ms
+    stamps: list[Record] = []
+    for now_ms in (began, began + ahead_ms, began + 1, began + 2, began + 1):
+        clock.now_ms = now_ms
+        stamps += log.append(outputs("events", range(1)))
+
+    expected = [began, began + ahead_ms, began + 1, began + 2, began + 2]
+    assert expected == [record.append_ms for record in stamps]
+    assert expected == [record.append_ms for record in log.read("events", 0, 0, 10)]
+    assert 1 == log.offset_at("events", 0, began + 3)
+
+
+def test_a_stamp_that_is_still_to_come_keeps_nothing_from_going(
+    log: SqliteLog, clock: Clock
+) -> None:
+    """One record of a clock that was a year ahead does not stop retention for a year."""
+    aged(log, clock, "events", [400, 380, -365, 370, 1])
+    with log.session() as session:
+        session.commit({"w": {("events", 0): 5}})
+
+    assert 4 == log.expire(clock.now_ms)
+    assert 4 == log.first_offset("events", 0)
+
+
 def test_a_read_is_bounded_in_bytes(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large records come a few at a time, but always at least one."""
     log.append([Output("models", b"m@%d" % n, b"x" * 1000) for n in range(10)])
