@@ -130,7 +130,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("window_events_max", Rule(_grown, "windows may hold more from now on")),
     ("window_events_max", Rule(_never, "windows hold up to so many already")),
     ("keep", Rule(_always, "it holds from the next refresh on")),
-    ("river", Rule(_never, "learners of one release of river need not be what another makes")),
+    ("river", Rule(_never, "another release reads no learners of this one: install it again")),
 )
 
 # Where a part is one of several by name, it may be missing on one side; anywhere else a path

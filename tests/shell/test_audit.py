@@ -403,9 +403,15 @@ def test_one_prediction_on_the_command_line(cli: Cli, decided: Path) -> None:
     )
 
 
-def test_made_again_under_another_declaration(cli: Cli, decided: Path) -> None:
+def test_made_again_under_another_declaration(cli: Cli, decided: Path, tmp_path: Path) -> None:
     """Snapshots learned on other features are refused, counted, and end with exit code 1."""
-    pipeline = ("--pipeline", "stream_ml.examples.cards:cards")
+    (tmp_path / "made_otherwise.py").write_text(
+        "from dataclasses import replace\n"
+        "import stream_ml as sml\n"
+        "from cli_toy import toy\n"
+        "toy = replace(toy, features=[sml.field('x')])\n"
+    )
+    pipeline = ("--pipeline", "made_otherwise:toy")
 
     ran = cli("audit", "reproduce", "e700", "--broker", f"sqlite:{decided}", *pipeline)
 
