@@ -27,7 +27,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.errors import BadRecord, StreamMLError
+from stream_ml.errors import BadRecord, LogError, StreamMLError
 from stream_ml.sealing import SEALED_TOPICS, Seals
 from stream_ml.shell.restoring import positions_alert, remade_alert, take_up
 from stream_ml.signing import Keyring
@@ -35,6 +35,7 @@ from stream_ml.stages.evaluate import COMMAND_AGE_MS, Evaluate
 from stream_ml.stages.intake import open_sealed
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn
+from stream_ml.stages.positions import INPUTS, Extent, Resumed, resumed
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.stages.task import Task
@@ -55,6 +56,7 @@ __all__ = ["Runner"]
 # Inputs per transaction: large enough that a commit costs little (half as many would cost 2 %
 # more), small enough (a second of work) that readers of a busy log wait no longer for predictions.
 BATCH_RECORDS = 10_000
+BATCH_S = 1.0
 READ_RECORDS = 2_000
 # Inputs per round: 64 would cost 3 % more, and 512 no less. Whatever waits for the end of a round
 # waits for some 25 ms of work.
@@ -114,6 +116,12 @@ class _Cursor:
             at_once = self.topic == "commands" or isinstance(parsed, BadRecord)
             self._read.append((-1 if at_once else parsed.ts, record))
         if records:
+            if records[0].offset > self._fetched:
+                raise LogError(
+                    f"{self.topic}-{self.partition}: expected to go on from {self._fetched}, given "
+                    f"a partition that goes on at {records[0].offset}: records were removed before "
+                    "they were read; started again, the worker counts and tells them"
+                )
             self._fetched = records[-1].offset + 1
         return bool(records)
 
@@ -132,6 +140,7 @@ class Runner:
         restart_lines: quarantined lines to start anew, from nothing.
         command_age_s: how far a command's time may be from its arrival on the log, in seconds.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
+        accepted: topics that are taken for what they are now, whatever was read of them.
         step: called between any two steps with the name of the one that was done; for tests.
 
     Raises:
@@ -153,9 +162,11 @@ class Runner:
         restart_lines: Collection[str] = (),
         command_age_s: float = COMMAND_AGE_MS / 1_000,
         accept_unsealed: bool = False,
+        accepted: Collection[str] = (),
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log = log
+        self._accepted = accepted
         self._checkpoint_s = checkpoint_s
         self._checkpointed = time.monotonic()
         self._step = step or (lambda _: None)
@@ -201,16 +212,19 @@ class Runner:
         except BaseException:
             self._session.close()
             raise
-        inputs: tuple[tuple[str, list[Task], Sequence[Predict | Join | Evaluate]], ...] = (
-            ("events", predicts, self.predicts),
-            ("labels", joins, self.joins),
-            ("commands", [evaluate], [self.evaluate]),
-        )
-        self._cursors = [
-            _Cursor(log, topic, p, task, stage.parse)
-            for topic, tasks, stages in inputs
-            for p, (task, stage) in enumerate(zip(tasks, stages, strict=True))
-        ]
+        self._cursors = list(self._inputs())
+
+    def _inputs(self) -> Iterator[_Cursor]:
+        """What is read of what clients write, by the task that works on it."""
+        stages: Mapping[str, Sequence[Predict | Join | Evaluate]] = {
+            "events": self.predicts,
+            "labels": self.joins,
+            "commands": [self.evaluate],
+        }
+        tasks = {id(task.stage): task for task in self.tasks}
+        for topic, some in stages.items():
+            for p, stage in enumerate(some):
+                yield _Cursor(self._log, topic, p, tasks[id(stage)], stage.parse)
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -247,7 +261,9 @@ class Runner:
         if taken.marker is not None:
             self.markers[name] = taken.marker
         self._committed[name] = committed
+        going_on = self._resumed(name, taken.positions or {})
         if taken.positions is None:
+            self._go_on(task, going_on)
             return False
         if restored.plain:
             state.adopt(restored.plain)
@@ -261,8 +277,14 @@ class Runner:
             state.begin_anew()
             records = self._remake(task, taken.positions)
             self._deliver([remade_alert(name, taken.remade, records)])
-        task.positions = dict(taken.positions)
+        self._go_on(task, going_on)
         return True
+
+    def _go_on(self, task: Task, going_on: Resumed) -> None:
+        """Take up positions, and tell what befell them."""
+        task.positions = dict(going_on.read)
+        for notice in going_on.notices:
+            self._deliver([task.stage.note(notice)])
 
     def _remake(self, task: Task, ends: Mapping[Place, int]) -> int:
         """Fold again what led to a state, without writing anything; how many records it was."""
@@ -272,6 +294,21 @@ class Runner:
                 task.replay(records)
                 count += len(records)
         return count
+
+    def _resumed(self, task: str, positions: Mapping[Place, int]) -> Resumed:
+        """Where a task goes on, of what there is of its inputs."""
+        log = self._log
+        stage, _, number = task.partition("-")
+        places = [(topic, int(number)) for topic in INPUTS[stage]]
+        return resumed(
+            task,
+            state=dict(positions),
+            read={},
+            # State of another log is not believed in the first place.
+            identities={},
+            extents={at: Extent("", log.first_offset(*at), log.end_offset(*at)) for at in places},
+            accepted=self._accepted,
+        )
 
     def _why_not(self) -> str:
         missing = ", ".join(map(str, self.serving.missing()))
@@ -327,11 +364,15 @@ class Runner:
         return done
 
     def poll(self, limit: int = BATCH_RECORDS) -> int:
-        """Work on about `limit` inputs in whole rounds, commit, and return how many there were."""
+        """Work on about `limit` inputs in whole rounds, commit, and return how many there were.
+
+        On fewer where they take longer than `BATCH_S`: what is killed soon after each start still
+        gets on. What comes out follows from the rounds, which begin with the log, not with a batch.
+        """
         heads = [(head, i) for i, cursor in enumerate(self._cursors) if (head := cursor.head())]
         heapq.heapify(heads)
-        done = 0
-        while heads and done < limit:
+        done, until = 0, time.monotonic() + BATCH_S
+        while heads and done < limit and (not done or time.monotonic() < until):
             picked = self._pick_round(heads)
             done += sum(map(len, picked.values()))
             # Events before labels: a label of this round may be about an event of this round.

@@ -45,6 +45,7 @@ from stream_ml.shell.sqlite_log import MEMORY
 from stream_ml.signing import LOCAL, ROLES, Operator
 from stream_ml.stages.evaluate import COMMAND_AGE_MS
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES
+from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,6 +131,13 @@ def _sasl(text: str) -> str:
     if mechanism not in MECHANISMS or not user:
         raise ValueError
     return text
+
+
+def _topics(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not catalogue().keys() >= set(names):
+        raise ValueError
+    return names
 
 
 def _name(text: str) -> str:
@@ -220,6 +228,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _key,
             ),
             Setting(
+                "accept_topics",
+                "topics that workers take for what they are now, for one start: made anew, cut off",
+                "names of topics with commas between, as `stream-ml topics` lists them",
+                _topics,
+            ),
+            Setting(
                 "tls_ca",
                 "who vouches for Kafka's brokers; switches TLS on",
                 f"the path of a PEM file, or `{SYSTEM}` for this system's certificates",
@@ -257,6 +271,7 @@ class Settings:
     keyring: str | None = None
     operator: str = LOCAL
     operator_key: bytes | None = field(default=None, repr=False)
+    accept_topics: tuple[str, ...] = ()
     tls_ca: str | None = None
     sasl: str | None = None
     password: str | None = field(default=None, repr=False)

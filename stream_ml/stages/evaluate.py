@@ -67,6 +67,7 @@ from stream_ml.records import (
 from stream_ml.signing import ROLES
 from stream_ml.stages.answered import Answered
 from stream_ml.stages.intake import example_in, parsed, without_frames
+from stream_ml.stages.positions import noted
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.signing import Keyring
+    from stream_ml.stages.positions import Notice
     from stream_ml.stages.task import Piece
 
 __all__ = ["COMMAND_AGE_MS", "EVALUATE_EVERY", "OUT_OF_TIME", "STALE_EXAMPLES", "Evaluate"]
@@ -678,6 +680,11 @@ class Evaluate:
         """What memory is taken up by: instants that wait for lines, and commands answered."""
         answered = sum(map(len, self._answered.values()))
         return {"instants_waiting": len(self._waiting), "commands_answered": answered}
+
+    def note(self, notice: Notice) -> Output:
+        """Take note of what befell an input."""
+        self._must_checkpoint = True
+        return noted(notice, "evaluate", self._watermark.ms, self.counts)
 
     def must_checkpoint(self) -> bool:
         """When something was written since: a decision must not be made twice."""

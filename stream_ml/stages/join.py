@@ -51,6 +51,7 @@ from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
 from stream_ml.stages.intake import parsed, prediction_in, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
+from stream_ml.stages.positions import noted
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import Changes
 from stream_ml.stages.watermark import PredictionsWatermark, Watermark
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from stream_ml.pipeline import Pipeline
+    from stream_ml.stages.positions import Notice
     from stream_ml.stages.task import Piece
 
 __all__ = ["Join"]
@@ -529,6 +531,11 @@ class Join:
             "closed_ids": len(self._joined) + len(self._expired),
             "prediction_ids": len(self._taken),
         }
+
+    def note(self, notice: Notice) -> Output:
+        """Take note of what befell an input."""
+        self._touched = True
+        return noted(notice, "join", self._labels_watermark.ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """After an overflow: what was dropped depends on how the two inputs alternated."""

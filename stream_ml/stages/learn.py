@@ -35,6 +35,7 @@ from stream_ml.models.recipes import BadAnswer, answer
 from stream_ml.models.snapshot import seal, take, unseal
 from stream_ml.records import Alert, Example, Output, line_of
 from stream_ml.stages.intake import example_in
+from stream_ml.stages.positions import noted
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from stream_ml.models.recipes import Task
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import LabelValue, Record
+    from stream_ml.stages.positions import Notice
     from stream_ml.stages.task import Piece
 
 __all__ = ["CHECKPOINT_EXAMPLES", "Learn", "RefreshClock", "quarantined_in"]
@@ -189,6 +191,8 @@ class Learn:
         self._served_scored = 0
         self._epoch_n = 0
         self._since_checkpoint = 0
+        # What was passed over; evaluate counts the rest.
+        self.counts: dict[str, int] = {}
         # Kind, line and reason of alerts where nothing can be written: said with the next outputs.
         self._unsaid: list[tuple[str, str, str]] = []
         # Lines that are declared no more, whose learners are still to be dropped from the state.
@@ -367,6 +371,11 @@ class Learn:
         """As `apply`. On a cluster there is nothing to replay: every commit holds the state."""
         self.apply(records)
 
+    def note(self, notice: Notice) -> Output:
+        """Take note of what befell the input."""
+        self._must_checkpoint = True
+        return noted(notice, "learn", self._watermark.ms, self.counts)
+
     def needs_checkpoint(self) -> bool:
         """Always: what is learned and judged depends on how the inputs alternated."""
         return True
@@ -388,6 +397,7 @@ class Learn:
             "served": [self._served_loss, self._served_scored, self._epoch_n],
             "clock": [self._clock.warm_up, self._clock.warmed_at, self._clock.period],
             "unsaid": self._unsaid,
+            **({"counts": self.counts} if self.counts else {}),
             "lines": {
                 name: [line.parent, bool(line.quarantined), line.live_loss, line.scored, line.dear]
                 for name, line in self._lines.items()
@@ -424,6 +434,7 @@ class Learn:
         self._golden.extend(keyless["golden"])
         self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
         self._clock.load(keyless["clock"], self._watermark.ms)
+        self.counts |= keyless.get("counts", {})
         # What was written before there were other kinds has none.
         self._unsaid = [
             (kind[0] if kind else "line_quarantined", name, why)

@@ -25,6 +25,7 @@ from stream_ml.errors import STOPS, BadRecord
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
 from stream_ml.stages.intake import parsed, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
+from stream_ml.stages.positions import noted
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.watermark import Watermark
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from stream_ml.models.compiled import Ask
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
+    from stream_ml.stages.positions import Notice
     from stream_ml.stages.serving import Lineup, Serving
     from stream_ml.stages.task import Piece
 
@@ -217,6 +219,11 @@ class Predict:
         refusals, self._serving.refusals = self._serving.refusals, []
         alerts = [Alert("serving_set_refused", self._watermark.ms, "predict", r) for r in refusals]
         return [Output("alerts", b"serving_set_refused", encode(a), a) for a in alerts]
+
+    def note(self, notice: Notice) -> Output:
+        """Take note of what befell the input."""
+        self._touched = True
+        return noted(notice, "predict", self._watermark.ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """Never: with one input the state is a function of its position."""

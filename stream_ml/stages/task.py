@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stream_ml.records import Output, Record
+    from stream_ml.stages.positions import Notice
 
 __all__ = ["Changes", "Piece", "Positions", "Stage", "Task"]
 
@@ -90,6 +91,9 @@ class Stage(Protocol):
 
     def dirty(self) -> list[Piece]:
         """What changed in the state since the last call (or since `restore`)."""
+
+    def note(self, notice: Notice) -> Output:
+        """Take note of what befell an input and no record says: in the state, and as an alert."""
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up the state that `pieces` hold; called once, on a fresh stage."""

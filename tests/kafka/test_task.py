@@ -23,7 +23,7 @@ from stream_ml.shell.kafka.changelog import MARKER, encode_marker
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.task import KafkaTask
-from stream_ml.shell.kafka.transactions import Transactions
+from stream_ml.shell.kafka.transactions import Committed, Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
@@ -275,7 +275,7 @@ def a_marker_outside_its_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
         cluster = self._home.cluster
         producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap)
         await producer.start()
-        topic, value = cluster.changelog(self._work.stage), encode_marker(self._task.positions)
+        topic, value = cluster.changelog(self._work.stage), encode_marker(self._task.positions, {})
         await producer.send_and_wait(topic, value, MARKER, self.partition)
         await producer.stop()
         await write_state(self)
@@ -398,7 +398,7 @@ def test_what_another_task_commits_of_a_fresh_one_has_a_state_to_go_on_from(
         await life.until_folded({("events", partition): 20})
         life.transactions.write([], {(cluster.topic("events"), partition + 1): 0})
         await life.transactions.commit()
-        assert {("events", partition): 20} == await life.task._committed()
+        assert {("events", partition): Committed(20, ours=True)} == await life.task._committed()
 
         heir = bench(cluster, KINDS["predict"]).task(partition)
         heir.go()
@@ -679,7 +679,7 @@ def test_what_learns_commits_only_together_with_its_state(kafka_broker: str) -> 
         life.runner.cancel()
 
         heir = learning(cluster).task(0)
-        committed = await heir.task._committed()
+        committed = {at: found.offset for at, found in (await heir.task._committed()).items()}
         await heir.cut_off()
         assert committed == (await state_of(cluster, "learn", 0))[1]
         assert 25 <= committed["examples", 0] <= 50

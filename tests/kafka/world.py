@@ -33,10 +33,11 @@ from tests.shell.processes import Terminal
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from stream_ml.records import Output, Record
+    from stream_ml.shell.log import Place
     from stream_ml.stages.task import Positions, Stage
 
 # Far more than anything here takes, even on a machine that is busy with something else.
@@ -164,8 +165,8 @@ async def state_of(
     """What a successor would take up: pieces by name, and where they are valid."""
     async with asyncio.timeout(DEADLINE_S), reader(cluster) as consumer:
         tp = TopicPartition(cluster.changelog(stage), partition)
-        pieces, positions = await read_changelog(consumer, tp, (await ends_of(cluster, [tp]))[tp])
-        return dict(pieces), positions
+        pieces, marker = await read_changelog(consumer, tp, (await ends_of(cluster, [tp]))[tp])
+        return dict(pieces), None if marker is None else marker.positions
 
 
 # --- a task -----------------------------------------------------------------------------------
@@ -183,6 +184,10 @@ class Bench:
         partitions: of each topic that outputs go to.
         commit_s: how long a transaction gathers.
         checkpoint_s: how often state is written.
+        topics: the ids of topics.
+        accepted: those that are taken for what they are.
+        sends: whether a task that goes on elsewhere has records fetched anew.
+        sent_for: from where on records were to be fetched anew.
     """
 
     cluster: Cluster
@@ -192,6 +197,10 @@ class Bench:
     partitions: dict[str, int] = field(default_factory=dict)
     commit_s: float = 0.0
     checkpoint_s: float = 3_600.0
+    topics: dict[str, str] = field(default_factory=dict)
+    accepted: frozenset[str] = frozenset()
+    sends: bool = False
+    sent_for: dict[Place, int] = field(default_factory=dict)
     said: list[dict[str, Any]] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
 
@@ -207,9 +216,16 @@ class Bench:
             self.checkpoint_s,
             lambda kind, **members: self.said.append({"said": kind, **members}),
             self.failures.append,
+            self.topics,
+            self.accepted,
+            self._go_to if self.sends else None,
         )
         work = Work(self.stage, self.inputs, self.make, _ready)
         return Life(KafkaTask(home, work, partition), transactions)
+
+    async def _go_to(self, places: Mapping[Place, int]) -> int:
+        self.sent_for |= places
+        return 1
 
     def name(self, partition: int) -> str:
         """What is written under by whoever has a partition: here, a worker has one."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
 import stream_ml as sml
-from stream_ml.errors import LogLocked, StreamMLError, UsageError
+from stream_ml.errors import LogError, LogLocked, StreamMLError, UsageError
+from stream_ml.sealing import content
+from stream_ml.shell import runner as runner_module
 from stream_ml.shell.runner import ROUND_RECORDS, Runner
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 from stream_ml.stages.learn import Learn
@@ -18,6 +21,7 @@ from tests.shop import KEY, declare, shop, stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from stream_ml.records import Output, Record
 
@@ -252,3 +256,111 @@ def test_a_reader_sees_nothing_before_the_commit(log: SqliteLog) -> None:
 
     assert [[], []] == seen
     assert len(values(log, "predictions")) > 0
+
+
+# --- positions that are not of their partitions -----------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A log in a file, of whose 120 events and labels 60 each were worked on."""
+    path = tmp_path / "log.sqlite"
+    events, labels = stream()
+    with SqliteLog.create(path, now_ms=lambda: 2**42) as log:
+        append(log, events[:60], labels[:60])
+        with Runner(log, shop, KEY) as runner:
+            runner.run()
+        append(log, events[60:], labels[60:])
+    return path
+
+
+def append(log: SqliteLog, events: list[Any], labels: list[Any]) -> None:
+    """Publish."""
+    publisher = Driver(shop)
+    publisher.log, unused = log, publisher.log
+    unused.close()
+    publisher.publish("labels", labels)
+    publisher.publish("events", events)
+
+
+def tamper(path: Path, *statements: str) -> None:
+    """Change the file as no worker does; `$events` is the table of the first partition's events."""
+    with sqlite3.connect(path) as file:
+        (number,) = file.execute("SELECT id FROM partitions WHERE topic = 'events'").fetchone()
+        for statement in statements:
+            file.execute(statement.replace("$events", f"records_{number}"))
+    file.close()
+
+
+# What removes events before the 90th as retention does.
+EXPIRED = (
+    "DELETE FROM $events WHERE at < 90",
+    "UPDATE partitions SET first = 90 WHERE topic = 'events'",
+)
+# What takes events away from the end.
+CUT_OFF = (
+    "DELETE FROM $events WHERE at >= 40",
+    "UPDATE partitions SET next = 40 WHERE topic = 'events'",
+)
+
+
+def counted(log: SqliteLog) -> dict[str, int]:
+    """What predict has counted."""
+    counts: dict[str, int] = orjson.loads(content(log.piece("predict-0", "") or b""))["counts"]
+    return counts
+
+
+def test_what_was_removed_before_it_was_read_is_counted_and_told(path: Path) -> None:
+    """And the rest is worked on."""
+    tamper(path, *EXPIRED)
+    with SqliteLog.open(path) as log:
+        with Runner(log, shop, KEY) as runner:
+            runner.run()
+        with Runner(log, shop, KEY) as runner:
+            runner.run()
+
+        alerts = [orjson.loads(value or b"") for value in values(log, "alerts")]
+        told = [each["details"] for each in alerts if each["kind"] == "records_lost"]
+        lost = {"topic": "events", "partition": 0, "from": 60, "to": 90, "skipped": 30}
+        assert [lost] == told
+        assert (90, 30) == (counted(log)["events"], counted(log)["skipped"])
+
+
+def test_what_is_removed_under_a_runner_ends_it(path: Path) -> None:
+    """It does not read on over the gap: started again, it would count and tell it."""
+    with SqliteLog.open(path) as log, Runner(log, shop, KEY) as runner:
+        tamper(path, *EXPIRED)
+        with pytest.raises(LogError, match=r"expected to go on from 60, given .* goes on at 90"):
+            runner.run()
+
+
+def test_a_partition_that_ends_before_its_position_is_refused_until_accepted(path: Path) -> None:
+    """What was put in its place is read from its beginning, and that is told."""
+    tamper(path, *CUT_OFF)
+    with SqliteLog.open(path) as log:
+        with pytest.raises(
+            UsageError, match=r"read up to 60, .* begins at 0 and ends at 40.*ACCEPT_TOPICS=events"
+        ):
+            Runner(log, shop, KEY)
+        with Runner(log, shop, KEY, accepted=["events"]) as runner:
+            runner.run()
+
+        kinds = [orjson.loads(value or b"")["kind"] for value in values(log, "alerts")]
+        assert 1 == kinds.count("topic_made_anew")
+        assert {("events", 0): 40} == log.committed("predict-0")
+
+
+def test_a_batch_that_takes_long_is_committed_before_it_is_full(
+    log: SqliteLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So whoever is killed soon after each start gets on; and what comes out is the same."""
+    monkeypatch.setattr(runner_module, "BATCH_S", 0.0)
+    with Runner(log, shop, KEY) as runner:
+        first = runner.poll()
+        committed = log.committed("predict-0")
+        runner.run()
+
+    assert 0 < first < 240
+    assert committed[("events", 0)] > 0
+    for topic in ("predictions", "examples", "evaluations"):
+        assert undisturbed(topic) == values(log, topic)

@@ -70,6 +70,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
             operators=operators,
             checkpoint_examples=settings.checkpoint_examples,
             checkpoint_s=settings.checkpoint_seconds,
+            accepted=settings.accept_topics,
             restart_lines=settings.restart_lines,
             command_age_s=settings.command_age_seconds,
         )

@@ -58,6 +58,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
         say=_as_json if arguments.format == "json" else _as_text,
+        accepted=settings.accept_topics,
     )
     asyncio.run(worker.run())
 

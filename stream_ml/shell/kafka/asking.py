@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kafka.errors import KafkaError
 
 from stream_ml.errors import UsageError
-from stream_ml.shell.kafka.connecting import admin_client
+from stream_ml.shell.kafka.cluster import topic_id
+from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.security import client_options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kafka.admin import KafkaAdminClient
+
     from stream_ml.shell.kafka.cluster import Cluster
 
-__all__ = ["rival"]
+__all__ = ["rival", "topic_ids"]
 
-# Who asks is about to end, or to join anew: neither may take long.
+# Who asks for rivals is about to end, or to join anew: neither may take long.
 ANSWER_MS = 5_000
 
 
@@ -32,16 +38,8 @@ def rival(cluster: Cluster, stage: str, instance: str, member: str) -> UsageErro
     """
     group = cluster.group(stage)
     try:
-        admin = admin_client(
-            bootstrap_servers=cluster.bootstrap.split(","),
-            bootstrap_timeout_ms=ANSWER_MS,
-            request_timeout_ms=ANSWER_MS,
-            **client_options(cluster.security),
-        )
-        try:
+        with _admin(cluster) as admin:
             members = admin.describe_groups([group])[group]["members"]
-        finally:
-            admin.close()
     except (KafkaError, KeyError):
         return None  # whoever has our name is told of by the brokers again, once they answer
     if not any(m["group_instance_id"] == instance and m["member_id"] != member for m in members):
@@ -51,3 +49,34 @@ def rival(cluster: Cluster, stage: str, instance: str, member: str) -> UsageErro
         "another that took its place; it goes on, and this one ends: give each worker a name of "
         "its own, or none"
     )
+
+
+def topic_ids(cluster: Cluster, names: Iterable[str]) -> dict[str, str]:
+    """The id of each of these topics that there is, by name in the catalogue.
+
+    A topic that was deleted and made anew under its name has another one.
+
+    Raises:
+        LogError: the brokers do not answer, or refuse.
+    """
+    ours = {cluster.topic(name): name for name in names}
+    with told(cluster), _admin(cluster) as admin:
+        return {
+            ours[each["name"]]: topic_id(str(each["topic_id"]))
+            for each in admin.describe_topics(list(ours))
+            if not each["error_code"]
+        }
+
+
+@contextmanager
+def _admin(cluster: Cluster) -> Iterator[KafkaAdminClient]:
+    admin = admin_client(
+        bootstrap_servers=cluster.bootstrap.split(","),
+        bootstrap_timeout_ms=ANSWER_MS,
+        request_timeout_ms=ANSWER_MS,
+        **client_options(cluster.security),
+    )
+    try:
+        yield admin
+    finally:
+        admin.close()

@@ -7,35 +7,45 @@ compacted, so of each piece (and of the marker) the newest is kept.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
     from stream_ml.stages.task import Positions
 
-__all__ = ["MARKER", "decode_marker", "encode_marker", "fold_changelog", "read_changelog"]
+__all__ = ["MARKER", "Marker", "decode_marker", "encode_marker", "fold_changelog", "read_changelog"]
 
 # No piece is called so: their names begin with a letter or are empty.
 MARKER = b"\x00marker"
 
 
-def encode_marker(positions: Positions) -> bytes:
+class Marker(NamedTuple):
+    """Where a state is valid, and by the id of each topic, of which topics that is."""
+
+    positions: Positions
+    topics: Mapping[str, str]
+
+
+def encode_marker(positions: Positions, topics: Mapping[str, str]) -> bytes:
     """A marker's value.
 
-    >>> encode_marker({("events", 3): 40})
-    b'{"positions":[["events",3,40]]}'
+    >>> encode_marker({("events", 3): 40}, {"events": "AAAAAAAAAAAAAAAAAAAAAQ"})
+    b'{"positions":[["events",3,40]],"topics":{"events":"AAAAAAAAAAAAAAAAAAAAAQ"}}'
     """
-    return orjson.dumps({"positions": [(topic, p, at) for (topic, p), at in positions.items()]})
+    at = [(topic, p, at) for (topic, p), at in positions.items()]
+    return orjson.dumps({"positions": at, "topics": topics})
 
 
-def decode_marker(value: bytes) -> Positions:
-    """The positions that a marker names."""
-    return {(topic, p): at for topic, p, at in orjson.loads(value)["positions"]}
+def decode_marker(value: bytes) -> Marker:
+    """What a marker says; one of a former release names no topics' ids."""
+    found = orjson.loads(value)
+    positions = {(topic, p): at for topic, p, at in found["positions"]}
+    return Marker(positions, found.get("topics", {}))
 
 
 def fold_changelog(
@@ -51,7 +61,7 @@ def fold_changelog(
 
 async def read_changelog(
     consumer: AIOKafkaConsumer, tp: TopicPartition, end: int
-) -> tuple[list[tuple[str, bytes]], Positions | None]:
+) -> tuple[list[tuple[str, bytes]], Marker | None]:
     """The pieces that lie on a partition of a changelog, and where they are valid; None: nowhere.
 
     Args:

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stream_ml.errors import UsageError
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.security import async_options
+from stream_ml.stages.positions import ACCEPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,9 +35,18 @@ class Control:
         cluster: the pipeline's place.
         serving: what the tasks ask.
         serves: told whenever another model serves.
+        strict: whether to refuse `models` that lacks what serves, rather than wait for the next.
     """
 
-    def __init__(self, cluster: Cluster, serving: Serving, serves: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        serving: Serving,
+        serves: Callable[[str], None],
+        *,
+        strict: bool = True,
+    ) -> None:
+        self._strict = strict
         self._serving = serving
         self._serves = serves
         self._champion = ""
@@ -66,10 +76,7 @@ class Control:
         consumer.pause(registry)
         consumer.resume(models)
         newest = 0
-        missing = sorted(self._serving.missing())
-        if missing:
-            await self._expect(missing)
-        for offset in missing:
+        for offset in await self._there(sorted(self._serving.missing())):
             consumer.seek(models, offset)
             record = await consumer.getone(models)
             self._serving.apply(to_records("models", [record]))
@@ -78,23 +85,27 @@ class Control:
         consumer.resume(registry)
         self._tell()
 
-    async def _expect(self, offsets: Sequence[int]) -> None:
-        """Refuse to wait for snapshots where they cannot lie any more.
+    async def _there(self, offsets: Sequence[int]) -> list[int]:
+        """Those of the offsets that `models` has.
 
         Raises:
             UsageError: `models` was made anew, emptied or cut off.
         """
         models = self._models
+        if not offsets:
+            return []
         first = (await self._consumer.beginning_offsets([models]))[models]
         end = (await self._consumer.end_offsets([models]))[models]
-        gone = [offset for offset in offsets if not first <= offset < end]
-        if gone:
+        there = [offset for offset in offsets if first <= offset < end]
+        gone = [offset for offset in offsets if offset not in there]
+        if gone and self._strict:
             raise UsageError(
                 f"{models.topic}: expected the snapshots at {', '.join(map(str, gone))}, which "
                 f"the newest decision on {self._registry.topic} names, given a topic that begins "
-                f"at {first} and ends at {end}: it was made anew or emptied; put its records back, "
-                "or work under another pipeline name, whose topics are new"
+                f"at {first} and ends at {end}: it was made anew or emptied. Put its records back, "
+                f"or wait for the next snapshots, by starting once with {ACCEPT}=models"
             )
+        return there
 
     async def follow(self) -> None:
         """Go on reading, until cancelled."""

@@ -10,7 +10,9 @@ Theory of operation:
    owner is about to commit; (2) the changelog, to its end; (3) replay the inputs from where the
    state is valid to what was committed, writing nothing; (4) wait until what all tasks share (the
    models that serve) is as new as it was for the former owner. Then (5) the first batch, of which
-   what lies below (1) is passed over.
+   what lies below (1) is passed over. Between (2) and (3) all positions are held against what the
+   topics have (see `positions`), and what somebody has set by hand is not believed: the state
+   knows better. Where the two differ, the task has the records fetched that it goes on with.
 3. **State** goes to a changelog: at a checkpoint the pieces that changed, and behind them a marker
    with the positions at which all of them are valid. They are in one transaction, so a reader has
    all of a checkpoint or nothing of it, and no piece needs a stamp of its own. Where a stage's
@@ -29,26 +31,29 @@ import gc
 import time
 from collections import deque
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_ml.shell.kafka.changelog import MARKER, encode_marker, read_changelog
+from stream_ml.errors import UsageError
+from stream_ml.shell.kafka.changelog import MARKER, Marker, encode_marker, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
-from stream_ml.shell.kafka.transactions import NEVER, Message
+from stream_ml.shell.kafka.transactions import NEVER, Committed, Message
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.placement import places_of
+from stream_ml.stages.positions import ACCEPT, Extent, Notice, Resumed, resumed
 from stream_ml.stages.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from stream_ml.records import Output, Record
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transactions import Transactions
     from stream_ml.shell.kafka.transport import Batch
+    from stream_ml.shell.log import Place
     from stream_ml.stages.task import Positions, Stage
 
 __all__ = ["Home", "KafkaTask", "Work"]
@@ -91,6 +96,9 @@ class Home:
         checkpoint_s: how often state is written, in seconds.
         say: told what happens, as a kind and members.
         failed: told what ended a task that should not have ended.
+        topics: the id of each topic, by its name in the catalogue.
+        accepted: topics that are taken for what they are, whatever positions say.
+        go_to: has records fetched from other offsets on; returns the epoch in which they come.
     """
 
     cluster: Cluster
@@ -99,6 +107,9 @@ class Home:
     checkpoint_s: float
     say: Callable[..., None]
     failed: Callable[[BaseException], None]
+    topics: Mapping[str, str] = field(default_factory=dict)
+    accepted: frozenset[str] = frozenset()
+    go_to: Callable[[Mapping[Place, int]], Awaitable[int]] | None = None
 
 
 class KafkaTask:
@@ -117,6 +128,8 @@ class KafkaTask:
         self._inbox: deque[list[Record]] = deque()
         self.waiting = 0
         self._batches: dict[str, tuple[int, int]] = {}
+        # What comes while other records are sent for, and may be some of those.
+        self._aside: list[tuple[str, Batch]] | None = None
         self._woken = asyncio.Event()
         self._parking = self._leaving = False
         self._taken_over = False
@@ -144,6 +157,9 @@ class KafkaTask:
         Raises:
             AssertionError: a batch before this one was lost.
         """
+        if self._aside is not None:
+            self._aside.append((topic, batch))
+            return
         epoch, number = self._batches.get(topic, (-1, -1))
         if batch.epoch < epoch or batch.epoch <= self._closed_epoch:
             return
@@ -189,7 +205,7 @@ class KafkaTask:
     async def may_go_on(self) -> bool:
         """Whether nobody has committed for it since it was parked."""
         committed = await self._committed()
-        ours = {place: at for place, at in self._task.positions.items() if at}
+        ours = {place: Committed(at, True) for place, at in self._task.positions.items() if at}
         return committed == ours
 
     def _ended(self, runner: asyncio.Task[None]) -> None:
@@ -216,22 +232,18 @@ class KafkaTask:
         started = time.monotonic()
         self._home.say("recovering", stage=self._work.stage, partition=self.partition)
         committed = await self._committed()
-        pieces, positions = await self._read_changelog()
+        pieces, marker = await self._read_changelog()
         read_s = time.monotonic() - started
-        self._fresh = positions is None
-        assert positions is not None or not committed, (
-            f"{self._task.name}: positions were committed, but no state lies on the changelog"
-        )
-        if positions is not None:
-            self._task.positions = dict(positions)
+        self._fresh = marker is None
+        going_on = await self._resumed(committed, marker)
+        self._task.positions = dict(going_on.state)
+        if marker is not None:
             # A thread of its own: other tasks go on while thousands of keys are decoded.
             await asyncio.to_thread(_restore, self._task, pieces)
-            # The cluster forgets what a group committed that was idle for long; the marker knows.
-            committed = {**positions, **committed}
-        replayed = await self._replay(committed)
+        replayed = await self._replay(going_on.read)
         # What dies before its checkpoint time and again must not replay more each time.
         self._since_checkpoint = replayed
-        self._task.positions = dict(committed)
+        self._task.positions = dict(going_on.read)
         await self._work.ready()
         # Tasks that begin together do not all write down their states at the same time.
         spread = self.partition % CHECKPOINT_SPREAD / CHECKPOINT_SPREAD
@@ -251,16 +263,112 @@ class KafkaTask:
         if self._fresh:
             # Before anything is folded: no task may commit positions where no state lies.
             self._held += self._stage.start()
+        for notice in going_on.notices:
+            self._home.say(
+                notice.kind,
+                stage=self._work.stage,
+                partition=self.partition,
+                message=notice.message,
+            )
+            self._held.append(self._stage.note(notice))
+        if self._fresh or going_on.notices:
+            # What is told is told once: with the positions at which it is over.
+            self._since_checkpoint += len(going_on.notices)
             await self._commit(checkpoint=True)
+        await self._send_for(committed)
 
-    async def _committed(self) -> Positions:
+    async def _resumed(
+        self, committed: Mapping[Place, Committed], marker: Marker | None
+    ) -> Resumed:
+        """Where to go on, as far as that is known.
+
+        Raises:
+            UsageError: what was read is not what there is, or the state is gone.
+        """
+        state: Positions = {} if marker is None else dict(marker.positions)
+        # The cluster forgets what a group committed that was idle for long; the marker knows.
+        read = {place: at.offset for place, at in committed.items() if at.ours}
+        notices = []
+        if marker is None and read:
+            self._expect_loss(read)
+            state = dict(read)
+            notices.append(_state_lost(self._work.stage, read))
+        by_hand = {place: at.offset for place, at in committed.items() if not at.ours}
+        for place, at in by_hand.items():
+            if at != state.get(place, 0):
+                group = self._home.cluster.group(self._work.stage)
+                notices.append(_set_by_hand(group, place, at, state.get(place, 0)))
+        found = resumed(
+            self._task.name,
+            state=state,
+            read=read,
+            identities={} if marker is None else marker.topics,
+            extents=await self._extents(),
+            accepted=self._home.accepted,
+        )
+        return replace(found, notices=(*notices, *found.notices))
+
+    def _expect_loss(self, read: Positions) -> None:
+        changelog = f"{self._work.stage}-changelog"
+        if changelog in self._home.accepted:
+            return
+        until = ", ".join(
+            f"{topic}-{partition} up to {at}" for (topic, partition), at in read.items()
+        )
+        raise UsageError(
+            f"{self._task.name}: expected its state on {self._home.cluster.topic(changelog)}, for "
+            f"it has read {until}, given none: the topic was made anew, or lost its beginning. Put "
+            "it back, or have the tasks go on from there with an empty state, by starting once "
+            f"with {ACCEPT}={changelog}"
+        )
+
+    async def _extents(self) -> dict[Place, Extent]:
+        """What there is of each input, what lies in open transactions included."""
+        cluster = self._home.cluster
+        tps = {
+            TopicPartition(cluster.topic(topic), self.partition): topic
+            for topic in self._work.inputs
+        }
+        async with self._reader("read_uncommitted") as consumer:
+            firsts = await consumer.beginning_offsets(list(tps))
+            ends = await consumer.end_offsets(list(tps))
+        return {
+            (topic, self.partition): Extent(self._home.topics.get(topic, ""), firsts[tp], ends[tp])
+            for tp, topic in tps.items()
+        }
+
+    async def _send_for(self, committed: Mapping[Place, Committed]) -> None:
+        """Have fetched what we go on with, where the consumer began elsewhere."""
+        if self._home.go_to is None:
+            return
+        elsewhere = {
+            (self._home.cluster.topic(topic), partition): at
+            for (topic, partition), at in self._task.positions.items()
+            if at != (committed[topic, partition].offset if (topic, partition) in committed else 0)
+        }
+        if not elsewhere:
+            return
+        self._aside = []
+        self._inbox.clear()
+        self.waiting = 0
+        self._batches.clear()
+        self._closed_epoch = await self._home.go_to(elsewhere) - 1
+        aside, self._aside = self._aside, None
+        for topic, batch in aside:
+            self.put(topic, batch)
+
+    def has_read(self, topic: str) -> int | None:
+        """Up to where it has read a topic; None while it does not know where to go on."""
+        return self._task.positions.get((topic, self.partition), 0) if self._taken_over else None
+
+    async def _committed(self) -> dict[Place, Committed]:
         """What is committed of each input; nothing where nothing was read."""
         places = {
             (self._home.cluster.topic(topic), self.partition): (topic, self.partition)
             for topic in self._work.inputs
         }
         found = await self._home.transactions.committed(places)
-        return {places[place]: at for place, at in found.items() if at}
+        return {places[place]: at for place, at in found.items() if at.offset or not at.ours}
 
     @asynccontextmanager
     async def _reader(self, isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
@@ -277,7 +385,7 @@ class KafkaTask:
         finally:
             await consumer.stop()
 
-    async def _read_changelog(self) -> tuple[list[tuple[str, bytes]], Positions | None]:
+    async def _read_changelog(self) -> tuple[list[tuple[str, bytes]], Marker | None]:
         tp = TopicPartition(self._home.cluster.changelog(self._work.stage), self.partition)
         # Where all ends that was written, be it committed or (a moment longer) open.
         async with self._reader("read_uncommitted") as consumer:
@@ -428,12 +536,33 @@ class KafkaTask:
             # their transaction run out. State and its positions are whole by themselves.
             await self._home.transactions.commit()
         named = [(name.encode(), value) for name, value in pieces]
-        named.append((MARKER, encode_marker(self._task.positions)))
+        topics = {name: self._home.topics.get(name, "") for name in self._work.inputs}
+        named.append((MARKER, encode_marker(self._task.positions, topics)))
         await self._home.transactions.free()
         self._send({"key": k, "value": v, "partition": self.partition} for k, v in named)
         self._fresh = False
         self._checkpointed = time.monotonic()
         self._since_checkpoint = 0
+
+
+def _state_lost(stage: str, read: Positions) -> Notice:
+    places = {f"{topic}-{partition}": at for (topic, partition), at in read.items()}
+    return Notice(
+        "state_lost",
+        f"the state of {stage} was gone: it goes on with an empty one from {places}, as {ACCEPT} "
+        "says",
+        {"positions": places},
+    )
+
+
+def _set_by_hand(group: str, place: Place, at: int, state: int) -> Notice:
+    topic, partition = place
+    return Notice(
+        "group_reset",
+        f"{topic}-{partition}: {at} is committed for {group}, and not by a worker; what was read "
+        f"is known from the state, which goes on from {state}",
+        {"topic": topic, "partition": partition, "committed": at, "position": state},
+    )
 
 
 def _restore(task: Task, pieces: Sequence[tuple[str, bytes]]) -> None:

@@ -41,9 +41,11 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.log import Place
 
-__all__ = ["NEVER", "Membership", "Message", "Transactions"]
+__all__ = ["NEVER", "Committed", "Membership", "Message", "Transactions"]
 
 NEVER = float("inf")
+# What is committed with each position: what tools set by hand comes without.
+OURS = "stream-ml"
 # A worker that is started again under its name ends an abandoned transaction; without one, readers
 # of committed records wait this long for its partitions (and as long as a transaction gathers, and
 # until the broker looks).
@@ -90,6 +92,13 @@ PASSING_CODES = frozenset(
 
 # What librdkafka takes for a record: its `key`, `value` and `partition`, and perhaps `headers`.
 Message = dict[str, Any]
+
+
+class Committed(NamedTuple):
+    """A committed position, and whether a worker has committed it, rather than somebody by hand."""
+
+    offset: int
+    ours: bool
 
 
 class Membership(NamedTuple):
@@ -196,7 +205,7 @@ class Transactions:
             )
         self._membership = membership
 
-    async def committed(self, places: Iterable[Place]) -> dict[Place, int]:
+    async def committed(self, places: Iterable[Place]) -> dict[Place, Committed]:
         """What the group has committed for partitions of topics, once nobody is at it any more.
 
         Raises:
@@ -210,7 +219,11 @@ class Transactions:
         if not asking.done():
             raise self._unheard()
         found = asking.result()
-        return {(each.topic, each.partition): each.offset for each in found if each.offset >= 0}
+        return {
+            (each.topic, each.partition): Committed(each.offset, each.metadata == OURS)
+            for each in found
+            if each.offset >= 0
+        }
 
     async def free(self) -> None:
         """Wait until one may write: no transaction is ending, and not too much is on its way.
@@ -315,7 +328,7 @@ class Transactions:
                 self._producer.produce(topic, **each)
 
     def _commit(self, positions: Mapping[Place, int], us: bytes) -> None:
-        offsets = [TopicPartition(topic, p, at) for (topic, p), at in positions.items()]
+        offsets = [TopicPartition(topic, p, at, OURS) for (topic, p), at in positions.items()]
         try:
             self._producer.send_offsets_to_transaction(offsets, us, self._timeout_s)
             self._producer.commit_transaction(self._timeout_s)

@@ -12,6 +12,8 @@ Theory of operation:
    the consumer is assigned anew or seeks, both of which take it back to what was committed. A task
    accepts number 0 of a new epoch or the next number of its own, and anything else is an error.
    What is asked for in one epoch and fetched in the next is put back: nobody waits for it.
+   A position that the partition does not have (retention has passed it, say) is told, and nothing
+   is passed over; where nothing is committed the beginning is asked for.
 4. Groups share out partition numbers (see `assignor`), so that a task's inputs come to one worker;
    and readers see committed records only.
 """
@@ -22,6 +24,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import aiokafka
+from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as faust_aiokafka
 from faust.types import TP
@@ -76,6 +79,9 @@ class Desk(Protocol):
     def deliver(self, batches: Mapping[TP, Batch]) -> None:
         """Take what was fetched."""
 
+    def out_of_range(self, offsets: Mapping[TP, int]) -> None:
+        """Told of offsets that a partition does not have; they are asked for again."""
+
     async def room(self) -> None:
         """Wait until there may be room for some partition; may return early."""
 
@@ -105,7 +111,8 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             group_instance_id=desk.instance,
             partition_assignment_strategy=[TaskAssignor()],
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            # What was committed and is not there is nobody's to pass over, see `out_of_range`.
+            auto_offset_reset="none",
             isolation_level="read_committed",
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_MS,
@@ -152,7 +159,11 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
 
     async def _fetch_batches(self, wanted: set[TP], epoch: int) -> dict[TP, Batch]:
         consumer = self._ensure_consumer()
-        fetched = await self._fetch_records(consumer, wanted, FETCH_TIMEOUT_S, POLL_RECORDS)
+        try:
+            fetched = await self._fetch_records(consumer, wanted, FETCH_TIMEOUT_S, POLL_RECORDS)
+        except NoOffsetForPartitionError as error:
+            self._seek(dict.fromkeys(error.args, 0))
+            return {}
         # From here to the end nothing is awaited, so what was fetched is of this assignment.
         subscription = consumer._subscription.subscription  # noqa: SLF001 - nobody else knows it
         assignment = None if subscription is None else subscription.assignment
@@ -174,6 +185,22 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             state = assignment.state_value(tp)
             if state.has_valid_position and state.position > records[0].offset:
                 consumer.seek(tp, records[0].offset)
+
+    async def go_to(self, places: Mapping[TP, int]) -> int:
+        """Fetch from these offsets on, in a new epoch, which is returned."""
+        return await self.call_thread(self._go_to, places)  # type: ignore[no-any-return]
+
+    async def _go_to(self, places: Mapping[TP, int]) -> int:
+        self._seek(places)
+        self._next_epoch()
+        return self.epoch
+
+    def _seek(self, places: Mapping[Any, int]) -> None:
+        consumer = self._ensure_consumer()
+        for (topic, partition), offset in places.items():
+            tp = aiokafka.TopicPartition(topic, partition)
+            if tp in consumer.assignment():
+                consumer.seek(tp, offset)
 
     def _numbered(self, tp: TP, records: Sequence[Any]) -> Batch:
         number = self._numbers.get(tp, 0)
@@ -222,6 +249,10 @@ class _Consumer(faust_aiokafka.Consumer):
         desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk
         return Membership(coordinator.generation, coordinator.member_id, desk.instance)
 
+    async def go_to(self, places: Mapping[TP, int]) -> int:
+        """Fetch from these offsets on, in a new epoch, which is returned."""
+        return await self._thread.go_to(places)
+
     async def _drain_messages(self, fetcher: Any) -> None:
         desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk
         while not (self.should_stop or fetcher.should_stop):
@@ -232,7 +263,11 @@ class _Consumer(faust_aiokafka.Consumer):
             if not wanted:
                 await desk.room()
                 continue
-            desk.deliver(await self._thread.fetch(wanted))
+            try:
+                desk.deliver(await self._thread.fetch(wanted))
+            except OffsetOutOfRangeError as error:
+                desk.out_of_range({_tp(tp): offset for tp, offset in error.args[0].items()})
+                await desk.room()
             # What comes meanwhile costs little more than one record by itself.
             await asyncio.sleep(desk.gather_s)
 

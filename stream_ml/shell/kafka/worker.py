@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Any
 import faust
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from faust.types import TP
 
 from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
-from stream_ml.shell.kafka.asking import rival
-from stream_ml.shell.kafka.client import KafkaLog
+from stream_ml.shell.kafka.asking import rival, topic_ids
 from stream_ml.shell.kafka.control import Control
 from stream_ml.shell.kafka.leniency import read_any_header
 from stream_ml.shell.kafka.security import async_options
@@ -46,6 +46,7 @@ from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import Learn
+from stream_ml.stages.positions import ACCEPT, INPUTS
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.topics import catalogue
@@ -53,29 +54,23 @@ from stream_ml.topics import catalogue
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from faust.types import TP
-
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transport import Batch
+    from stream_ml.shell.log import Place
     from stream_ml.signing import Operator
     from stream_ml.stages.task import Stage
 
-__all__ = ["INPUTS", "Worker"]
+__all__ = ["Worker"]
 
-# What each stage reads with its group; the models that serve come to predict beside it.
-INPUTS: Mapping[str, tuple[str, ...]] = {
-    "predict": ("events",),
-    "join": ("predictions", "labels"),
-    "learn": ("examples",),
-    "evaluate": ("examples", "models", "commands", "registry"),
-}
 # Somebody waits for predictions; the rest comes in steps anyway, as transactions commit.
 GATHER_S = {"predict": 0.001, "join": 0.1, "learn": 0.1, "evaluate": 0.1}
 # Records, tasks and commits have threads of their own. Where somebody waits for what they do, none
 # waits Python's 5 ms for its turn; it costs some 5 % of CPU time.
 SWITCH_S = {"predict": 0.0005}
 RETRY_S = 1.0
+# A topic that was made anew is told by its offsets, soon, or where they go on by its id, by then.
+LOOK_EVERY_S = 10.0
 SAY_EVERY_S = 10.0
 # By when a worker that was asked to stop has committed, or gives up.
 STOP_S = 20.0
@@ -103,6 +98,7 @@ class Worker:
         restart_lines: quarantined lines to start anew, from nothing.
         command_age_s: how far a command's time may be from its arrival on the log.
         say: told what happens, as a kind and members.
+        accepted: topics that are taken for what they are now, whatever was read of them.
     """
 
     def __init__(
@@ -120,6 +116,7 @@ class Worker:
         restart_lines: Collection[str] = (),
         command_age_s: float,
         say: Callable[..., None],
+        accepted: Iterable[str] = (),
     ) -> None:
         self.cluster = cluster
         self.instance = instance
@@ -134,6 +131,7 @@ class Worker:
         self._restart_lines = restart_lines
         self._command_age_s = command_age_s
         self._say = say
+        self._accepted = frozenset(accepted)
         self._serving = Serving(pipeline, key)
         self._names = {cluster.topic(topic): topic for topic in INPUTS[stage]}
         self._tasks: dict[int, KafkaTask] = {}
@@ -143,8 +141,8 @@ class Worker:
         self._parking = asyncio.Lock()
         self._app: Any = None
         self._partitions: dict[str, int] = {}
-        # Which log this is, where that is asked for.
-        self._identity: str | None = None
+        # The id of each topic that we depend on.
+        self._topics: dict[str, str] = {}
         self._control: Control | None = None
         self._transactions: Transactions
 
@@ -179,6 +177,8 @@ class Worker:
         following = await self._follow() if self._stage == "predict" else None
         if self._stopped.is_set():
             return
+        looking = asyncio.create_task(self._look_at_topics(), name="topics")
+        looking.add_done_callback(self._watch)
         self._app = self._application()
         _spare_collector()
         await self._app.start()
@@ -187,8 +187,9 @@ class Worker:
         if self._app.crash_reason is not None:
             self.failed(self._app.crash_reason)
         await self._park_for_good()
-        if following is not None:
-            following.cancel()
+        for beside in (looking, following):
+            if beside is not None:
+                beside.cancel()
         closing = asyncio.create_task(self._close(), name="close")
         await asyncio.wait([closing], timeout=CLOSE_S)
         self._say("stopped", stage=self._stage)
@@ -199,7 +200,10 @@ class Worker:
     async def _follow(self) -> asyncio.Task[None]:
         """Read what serves now, and go on reading beside the tasks."""
         self._control = Control(
-            self.cluster, self._serving, lambda model: self._say("serves", model=model)
+            self.cluster,
+            self._serving,
+            lambda model: self._say("serves", model=model),
+            strict="models" not in self._accepted,
         )
         try:
             await self._until_stopped(self._control.start())
@@ -230,8 +234,9 @@ class Worker:
         while True:
             try:
                 found = await self._described()
+                self._topics = await self._ids()
                 break
-            except (KafkaError, OSError) as error:
+            except (KafkaError, LogError, OSError) as error:
                 if loop.time() - said >= SAY_EVERY_S:
                     said = loop.time()
                     self._say("waiting", for_=self.cluster.bootstrap, error=str(error))
@@ -247,12 +252,6 @@ class Worker:
             )
         self._partitions = {name: found[self.cluster.topic(name)] for name in wanted}
         self._check_partitions()
-        if self._stage == "evaluate":
-            self._identity = await asyncio.to_thread(self._identify)
-
-    def _identify(self) -> str:
-        with KafkaLog(self.cluster) as log:
-            return log.identity
 
     async def _described(self) -> dict[str, int]:
         admin = AIOKafkaAdminClient(
@@ -264,6 +263,33 @@ class Worker:
         finally:
             await admin.close()
         return {each["topic"]: len(each["partitions"]) for each in described}
+
+    async def _ids(self) -> dict[str, str]:
+        """The ids of the topics that we depend on."""
+        names = [*INPUTS[self._stage], f"{self._stage}-changelog"]
+        if self._stage == "predict":
+            names += ["registry", "models"]
+        return await asyncio.to_thread(topic_ids, self.cluster, names)
+
+    async def _look_at_topics(self) -> None:
+        """End where a topic is another than it was at the start: its offsets begin anew."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            with suppress(LogError):  # what does not answer is waited for elsewhere
+                self._expect_ids(await self._ids())
+
+    def _expect_ids(self, ids: Mapping[str, str]) -> None:
+        other = {name: found for name, found in ids.items() if found != self._topics.get(name)}
+        if other:
+            listed = ", ".join(
+                f"{self.cluster.topic(name)} of the id {self._topics.get(name)}, given {found}"
+                for name, found in other.items()
+            )
+            raise UsageError(
+                f"expected {listed}: it was made anew while it was in use. Put back what was "
+                "there, or have the tasks begin where it begins, by starting once with "
+                f"{ACCEPT}={','.join(other)}"
+            )
 
     def _check_partitions(self) -> None:
         """A task needs the partition of its number of every input, and of its changelog."""
@@ -311,7 +337,7 @@ class Worker:
                 return Evaluate(
                     pipeline,
                     Keyring(self._key, self._operators),
-                    self._identity,
+                    self._topics["registry"],
                     command_age_ms=round(self._command_age_s * 1_000),
                 )
 
@@ -348,6 +374,24 @@ class Worker:
                     task.put(self._names[tp.topic], batch)
         except AssertionError as error:
             self.failed(error)
+
+    def out_of_range(self, offsets: Mapping[TP, int]) -> None:
+        """End where a task was to go on from there; who takes over finds out why, and tells it."""
+        for tp, offset in offsets.items():
+            task = self._tasks.get(tp.partition)
+            if task is not None and task.has_read(self._names[tp.topic]) is not None:
+                self.failed(
+                    LogError(
+                        f"{tp.topic}-{tp.partition}: expected to go on from {offset}, given a "
+                        "partition that does not reach to there: records were removed before they "
+                        "were read, or the topic was made anew or cut off"
+                    )
+                )
+
+    async def _go_to(self, places: Mapping[Place, int]) -> int:
+        """Have records of our tasks fetched from other offsets on."""
+        wanted = {TP(topic, partition): at for (topic, partition), at in places.items()}
+        return int(await self._app.consumer.go_to(wanted))
 
     async def thrown_out(self, member: str) -> None:
         """End where another worker has our name; else join anew."""
@@ -407,6 +451,7 @@ class Worker:
     async def _check_layout(self) -> None:
         """End, to be started anew, where there are more partitions than we place keys in."""
         found = await self._described()
+        self._expect_ids(await self._ids())
         grown = [
             name
             for name, count in self._partitions.items()
@@ -442,6 +487,9 @@ class Worker:
             self._checkpoint_s,
             self._say,
             self.failed,
+            self._topics,
+            self._accepted,
+            self._go_to,
         )
 
     def _work(self) -> Work:

@@ -1,0 +1,198 @@
+"""Whether a position is one of its topic, and where to go on where it is not.
+
+A position is a number. It means something only of the partition that it was counted in: of a topic
+that was deleted and made anew under its name, or cut off behind it, it says nothing, and of what
+retention removed before it was read nothing is left. So whoever takes up positions holds them
+against what the log has (`resumed`):
+
+1. A topic of another identity than the one that was read, or that ends before the position:
+   refused, for whatever is done some records might be passed over in silence. Whoever has seen to
+   it accepts the topic by name; then it is read from its beginning.
+2. A partition that begins past the position: read from there on. What is gone is gone.
+
+What follows from 1 (accepted) and 2 is counted in the stage's state and raised as an alert, both in
+the same transaction as the new position (`noted`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stream_ml.codec import encode
+from stream_ml.errors import UsageError
+from stream_ml.records import Alert, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+__all__ = ["ACCEPT", "INPUTS", "SKIPPED", "Extent", "Notice", "Resumed", "noted", "resumed"]
+
+# What each stage reads, the same partition of each; the first says how many tasks a stage has. The
+# models that serve come to predict beside it.
+INPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "predict": ("events",),
+        "join": ("predictions", "labels"),
+        "learn": ("examples",),
+        "evaluate": ("examples", "models", "commands", "registry"),
+    }
+)
+# The next offset to read, per topic and partition.
+Positions = dict[tuple[str, int], int]
+# The setting that accepts topics for what they are now.
+ACCEPT = "STREAM_ML_ACCEPT_TOPICS"
+# What is counted in a stage's state.
+SKIPPED = "skipped"
+
+
+class Extent(NamedTuple):
+    """What there is of a partition: of which topic, from which offset, up to before which."""
+
+    identity: str
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about a task's inputs that no record of them says, for its state and the alerts."""
+
+    kind: str
+    message: str
+    details: dict[str, Any] = field(default_factory=dict)
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Where a task goes on.
+
+    Attributes:
+        state: where its state is valid, of what there still is.
+        read: up to where its inputs were read, of what there still is; not before `state`.
+        notices: what it has to tell.
+    """
+
+    state: Positions
+    read: Positions
+    notices: tuple[Notice, ...]
+
+
+def resumed(
+    task: str,
+    *,
+    state: Positions,
+    read: Positions,
+    identities: Mapping[str, str],
+    extents: Mapping[tuple[str, int], Extent],
+    accepted: Collection[str],
+) -> Resumed:
+    """Hold a task's positions against what the log has.
+
+    Args:
+        task: its name.
+        state: where its state is valid; 0 where nothing is said.
+        read: up to where its inputs were read, with all that followed written; as `state` where
+            nothing is said.
+        identities: of the topics that were read, as far as they are known.
+        extents: of each of its inputs, what there is.
+        accepted: the topics that are taken for what they are, by name.
+
+    Raises:
+        UsageError: some position is not of its topic, which is not accepted.
+
+    >>> there = {("events", 0): Extent("b", 40, 100)}
+    >>> state = {("events", 0): 10}
+    >>> resumed("predict-0", state=state, read={}, identities={}, extents=there, accepted=()).read
+    {('events', 0): 40}
+    """
+    problems: dict[tuple[str, int], str] = {}
+    notices = []
+    state, read = dict(state), {**state, **read}
+    for place, extent in extents.items():
+        topic = place[0]
+        at, known = read.get(place, 0), identities.get(topic, "")
+        other = bool(at and known and extent.identity and known != extent.identity)
+        if other or at > extent.end:
+            if topic not in accepted:
+                problems[place] = _problem(place, at, known, extent, other=other)
+                continue
+            notices.append(_anew(place, at, known, extent))
+            state[place] = read[place] = at = 0
+        if state.get(place, 0) < extent.first:
+            notices.append(_lost(place, state.get(place, 0), at, extent.first))
+            state[place] = extent.first
+            read[place] = max(at, extent.first)
+    if problems:
+        topics = ",".join(dict.fromkeys(topic for topic, _ in problems))
+        raise UsageError(
+            f"{task}: {'; '.join(problems.values())}. It was made anew, cut off, or is another "
+            "cluster's; nothing of it was read. Put back what was there, or have the tasks begin "
+            f"where it begins, by starting once with {ACCEPT}={topics}"
+        )
+    return Resumed(state, read, tuple(notices))
+
+
+def _problem(place: tuple[str, int], at: int, known: str, extent: Extent, *, other: bool) -> str:
+    was = f" of the topic {known}" if other else ""
+    is_now = f"the topic {extent.identity}, which" if other else "one that"
+    return (
+        f"{place[0]}-{place[1]}: expected the partition{was} that was read up to {at}, given "
+        f"{is_now} begins at {extent.first} and ends at {extent.end}"
+    )
+
+
+def _anew(place: tuple[str, int], at: int, known: str, extent: Extent) -> Notice:
+    topic, partition = place
+    return Notice(
+        "topic_made_anew",
+        f"{topic}-{partition} is not what was read up to {at}: it is read from its beginning, as "
+        f"{ACCEPT} says",
+        {
+            "topic": topic,
+            "partition": partition,
+            "position": at,
+            "was": known,
+            "is": extent.identity,
+            "end": extent.end,
+        },
+    )
+
+
+def _lost(place: tuple[str, int], state: int, read: int, first: int) -> Notice:
+    topic, partition = place
+    unread = max(0, first - max(state, read))
+    if unread:
+        what = f"up to {unread} records of it were never read"
+    else:
+        what = "they were read, but what they did to the state is lost with them"
+    return Notice(
+        "records_lost",
+        f"{topic}-{partition}: the records from {state} to before {first} were removed before the "
+        f"state held them; {what}; keep them for longer than workers may be down or behind",
+        {
+            "topic": topic,
+            "partition": partition,
+            "from": state,
+            "to": first,
+            "skipped": unread,
+        },
+        skipped=unread,
+    )
+
+
+def noted(notice: Notice, stage: str, ts: int, counts: dict[str, int]) -> Output:
+    """Count in a stage's state what a notice says, and write the alert.
+
+    Args:
+        notice: what is to be told.
+        stage: who tells it.
+        ts: the stage's watermark.
+        counts: the stage's.
+    """
+    if notice.skipped:
+        counts[SKIPPED] = counts.get(SKIPPED, 0) + notice.skipped
+    alert = Alert(notice.kind, ts, stage, notice.message, notice.details)
+    return Output("alerts", notice.kind.encode(), encode(alert), alert)
