@@ -176,6 +176,9 @@ class Log(_Closing, Protocol):
     def piece(self, group: str, key: str) -> bytes | None:
         """One of the state pieces of `group`, without reading all of them; None if it has none."""
 
+    def written_ms(self, group: str) -> int | None:
+        """When the state of `group` was written down; None if never, or with every commit."""
+
     def close(self) -> None:
         """Lets go of everything; what was not committed is gone."""
 

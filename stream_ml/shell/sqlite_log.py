@@ -316,6 +316,10 @@ class SqliteLog(WorkerLog):
         row = self._file.row("SELECT piece FROM state WHERE owner = ? AND key = ?", group, key)
         return None if row is None else bytes(row[0])
 
+    def written_ms(self, group: str) -> None:
+        """None: state goes with every commit, and is as new as the positions."""
+        del group
+
     # --- the worker, retention, the end ---------------------------------------------------
 
     def session(self) -> SqliteSession:

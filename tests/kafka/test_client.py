@@ -219,6 +219,7 @@ def test_a_piece_is_found_however_far_back_it_lies(
 
     assert [log.piece("join-0", f"k{n}") for n in (0, 17, 29)] == [b"0", b"17", b"29"]
     assert log.piece("join-0", "absent") is None
+    assert log.written_ms("join-0") is None, "there is no checkpoint without its marker"
 
 
 # --- what clients may write, and what it looks like -------------------------------------------

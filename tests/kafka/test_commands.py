@@ -164,6 +164,10 @@ def test_looking_at_a_pipeline_that_nobody_runs(place: Place) -> None:
     promoted = place.run("promote", "scaled", "--expect", "plain", "--reason", "x")
 
     assert status.code == models.code == 0
+    assert told["labelled"] is None
+    assert set(told["checkpoints"].values()) == {None}
+    as_text = place.run("status").out.splitlines()
+    assert "events        not known before a worker's first checkpoint" in as_text
     waiting = {each["task"]: each["lag"] for each in told["stages"] if each["topic"] == "events"}
     assert sum(waiting.values()) == 30
     assert told["champion"] is None

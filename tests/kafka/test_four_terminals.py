@@ -114,6 +114,9 @@ def test_four_terminals_on_kafka(place: _Place) -> None:
         event["event_id"] for event in events
     )
     assert place.run("audit", "verify").code == 0
+    status = place.run("status").out
+    share = f"{len(labels) / EVENTS:.1%} of predictions have a label"
+    assert f"{share} (as of the checkpoint at 20" in status, status
 
 
 def _operate(place: _Place, workers: Terminal) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cli_toy import TOY, outputs, toy
 
 from stream_ml.records import Output
+from stream_ml.shell.commands import status
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
@@ -238,6 +239,68 @@ def test_alerts_and_refusals_are_told(cli: Cli, tmp_path: Path) -> None:
     assert [(each["kind"], each["count"]) for each in found["alerts"]] == [("pending_overflow", 1)]
     assert "dead letters  1 too late" in text.splitlines()
     assert "alert pending_overflow, last at -: more than 5 predictions wait" in text
+
+
+def test_status_with_more_dead_letters_than_it_reads(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reasons are of the last ones, how many there are in all is told, and it takes no longer."""
+    monkeypatch.setattr(status, "LETTERS_READ", 100)
+    path = tmp_path / "log.sqlite"
+    with (
+        SqliteLog.create(path) as log,
+        Runner(log, toy, Settings().signing_key(str(path))) as runner,
+    ):
+        log.append([Output("events", None, value) for value in [b"{}"] * 150 + [b"nope"] * 60])
+        runner.run()
+    broker = ("--broker", f"sqlite:{path}")
+
+    found, text = cli("status", *broker, "--format", "json").json, cli("status", *broker).out
+
+    assert found["dead_letters"] == {"missing_field": 40, "not_json": 60}
+    assert (found["dead_letters_read"], found["dead_letters_total"]) == (100, 210)
+    expected = "40 missing field, 60 not json (of the last 100; at most 210 in all)"
+    assert f"dead letters  {expected}" in text.splitlines()
+
+
+def test_status_of_what_others_put_where_stages_write(tmp_path: Path, cli: Cli) -> None:
+    """Whatever lies among dead letters and alerts, what is known is shown."""
+    path = tmp_path / "log.sqlite"
+    junk = [
+        b"nope",
+        b"[]",
+        b"{}",
+        b'{"kind":7,"reason":[]}',
+        b'{"kind":"odd","reason":"odd"}',
+        None,
+    ]
+    with SqliteLog.create(path) as log, log.session() as session:
+        for topic in ("dead-letters", "alerts", "evaluations", "predictions", "registry"):
+            session.stage([Output(topic, None, each) for each in junk])
+        session.commit()
+
+    ran = cli("status", "--broker", f"sqlite:{path}")
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "dead letters  1 odd" in ran.out.splitlines()
+    assert cli("models", "--broker", f"sqlite:{path}").code == 0
+    assert cli("audit", "log", "--broker", f"sqlite:{path}").code == 0
+
+
+def test_status_before_anything_was_written_down(tmp_path: Path, cli: Cli) -> None:
+    """What is not known is not told as none, and what is divided was counted at one instant."""
+    path = tmp_path / "log.sqlite"
+    with SqliteLog.create(path) as log:
+        log.append(outputs(20))
+
+    lines = cli("status", "--broker", f"sqlite:{path}").out.splitlines()
+
+    for name in ("events", "labels", "held"):
+        assert f"{name:<12}  not known before a worker's first checkpoint" in lines
+    one = {"counts": {"joined": 6, "expired": 1, "dropped": 1}, "held": {"predictions": 2}}
+    other = {"counts": {"joined": 4, "expired": 0}, "held": {"predictions": 6}}
+    assert status._labelled([one, other, {}]) == 0.5
+    assert status._labelled([{}]) is None
 
 
 # --- topics and config ------------------------------------------------------------------------

@@ -6,8 +6,7 @@ from argparse import ArgumentTypeError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from stream_ml.codec import decode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.models.snapshot import decode
 from stream_ml.shell.commands.command import Command, Example
@@ -107,8 +106,11 @@ def _taken(log: Log, ref: ModelRef) -> tuple[int | None, int | None]:
 
 
 def _newest_prediction_ms(log: Log) -> int | None:
-    times = [orjson.loads(r.value or b"{}").get("ts") for r in last_records(log, "predictions", 1)]
-    return max((ts for ts in times if ts is not None), default=None)
+    times = []
+    for record in last_records(log, "predictions", 1):
+        with suppress(BadRecord):  # not one of ours
+            times.append(decode_prediction(record.value).ts)
+    return max(times, default=None)
 
 
 def _blocks(path: str, shown: dict[str, Any]) -> Iterator[str]:

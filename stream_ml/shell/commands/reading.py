@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.sealing import unsealed
 from stream_ml.shell.audit import Entry
 from stream_ml.shell.client import open_log
+from stream_ml.shell.commands.scores import FORMS
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.log import read_between, whole_piece
 from stream_ml.shell.replay import read_all
@@ -32,6 +34,9 @@ __all__ = [
     "read_registry",
 ]
 
+# Of an evaluation, what is shown of every model.
+SHOWN = {"model": str, "version": str, "ts": int, "n": int, "scores": dict, "coverage": float}
+EVIDENCE = {"wins", "losses", "ties", "thin", "e_value", "needed", "gain", "gain_low", "gain_high"}
 # Enough for the newest evaluation of every model: they are written together.
 EVALUATIONS = 200
 
@@ -126,9 +131,29 @@ def newest_evaluations(log: Log) -> list[dict[str, Any]]:
     """How each model stood when that was last written down, the served one first."""
     newest = {}
     for record in last_records(log, "evaluations", EVALUATIONS):
-        evaluation = orjson.loads(unsealed(record.value) or b"{}")
-        newest[evaluation["model"]] = evaluation
+        # Whatever else lies there, what can be shown is.
+        with suppress(orjson.JSONDecodeError, BadRecord):
+            evaluation = orjson.loads(unsealed(record.value) or b"{}")
+            if _is_evaluation(evaluation):
+                newest[evaluation["model"]] = evaluation
     return list(newest.values())
+
+
+def _is_evaluation(members: Any) -> bool:
+    """Whether it has the members of one that are shown, each of its type."""
+    if not isinstance(members, dict):
+        return False
+    evidence = members.get("evidence")
+    return (
+        all(isinstance(members.get(name), kind) for name, kind in SHOWN.items())
+        and all(isinstance(members["scores"].get(form), dict) for form in FORMS)
+        and all(
+            isinstance(figure, int | float)
+            for form in FORMS
+            for figure in members["scores"][form].values()
+        )
+        and (evidence is None or (isinstance(evidence, dict) and evidence.keys() >= EVIDENCE))
+    )
 
 
 def last_records(log: Log, topic: str, count: int) -> list[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +14,7 @@ from stream_ml.shell.commands.output import aligned, counted, moment
 from stream_ml.shell.commands.reading import (
     existing_log,
     is_empty,
+    last_records,
     newest_evaluations,
     piece,
     read_registry,
@@ -21,7 +23,6 @@ from stream_ml.shell.commands.scores import FORMS, evidence_table, scores_table
 from stream_ml.shell.identity import check_name, reading_key
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.printing import printable, write, write_json, write_line
-from stream_ml.shell.replay import read_all, tally
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -48,6 +49,11 @@ CHECKPOINTED = (
     "counts and times are those of each task's last checkpoint, which is due every "
     "STREAM_ML_CHECKPOINT_SECONDS while records come; positions are of now"
 )
+UNKNOWN = "not known before a worker's first checkpoint"
+# Of dead letters and alerts so many of the last are read, in half a second: there may be millions.
+LETTERS_READ = 10_000
+# What tells that a record is a dead letter, or an alert.
+NAMED = {"dead-letters": "reason", "alerts": "kind"}
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -74,6 +80,10 @@ def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
     registry = read_registry(log, key, recent=None)
     predicts = [piece(log, f"predict-{p}") for p in range(log.partitions["events"])]
     joins = [piece(log, f"join-{p}") for p in range(log.partitions["predictions"])]
+    tasks = [f"predict-{p}" for p in range(len(predicts))] + [
+        f"join-{p}" for p in range(len(joins))
+    ]
+    letters, alerts = _last(log, "dead-letters"), _last(log, "alerts")
     models = newest_evaluations(log)
     return {
         "pipeline": registry.pipeline,
@@ -88,12 +98,16 @@ def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
             "labels": [each.get("labels_watermark", -1) for each in joins],
             "examples": max((each["ts"] for each in models), default=-1),
         },
+        "checkpoints": {task: log.written_ms(task) for task in tasks},
         "events": _sum(each.get("counts", {}) for each in predicts),
         "labels": _sum(each.get("counts", {}) for each in joins),
+        "labelled": _labelled(joins),
         "held": _sum(each.get("held", {}) for each in [*predicts, *joins]),
         "models": models,
-        "dead_letters": tally(log, "dead-letters", "reason"),
-        "alerts": list(_alerts(log)),
+        "dead_letters": dict(sorted(Counter(each["reason"] for each in letters).items())),
+        "dead_letters_read": len(letters),
+        "dead_letters_total": _total(log, "dead-letters", len(letters)),
+        "alerts": list(_alerts(alerts)),
         "notes": registry.notes(checked=key is not None),
     }
 
@@ -144,16 +158,50 @@ def _last_day(registry: Registry, predicts: Iterable[dict[str, Any]]) -> dict[st
     return dict(Counter(each.kind for each in decided if each.ts > since_ms))
 
 
-def _alerts(log: Log) -> Iterator[dict[str, Any]]:
+def _last(log: Log, topic: str) -> list[dict[str, Any]]:
+    """The last records of dead letters or alerts that are some, whatever others have put there."""
+    member, found = NAMED[topic], []
+    for record in last_records(log, topic, LETTERS_READ):
+        with suppress(orjson.JSONDecodeError):
+            members = orjson.loads(record.value or b"")
+            if isinstance(members, dict) and isinstance(members.get(member), str):
+                found.append(members)
+    return found
+
+
+def _total(log: Log, topic: str, read: int) -> int:
+    """How many there are of a topic: as many as were read, or at most as many as its offsets."""
+    if read < LETTERS_READ:
+        return read
+    ends = ((log.first_offset(topic, p), log.end_offset(topic, p)) for p in _partitions(log, topic))
+    return sum(end - first for first, end in ends)
+
+
+def _partitions(log: Log, topic: str) -> range:
+    return range(log.partitions[topic])
+
+
+def _labelled(joins: Iterable[dict[str, Any]]) -> float | None:
+    """The share of predictions that have a label, both counted by join, at one checkpoint each."""
+    joined = predictions = 0
+    for each in joins:
+        counts, waiting = each.get("counts", {}), each.get("held", {}).get("predictions", 0)
+        joined += counts.get("joined", 0)
+        # What waits no more was joined, has expired, or was dropped where too many waited.
+        predictions += waiting + sum(counts.get(n, 0) for n in ("joined", "expired", "dropped"))
+    return joined / predictions if predictions else None
+
+
+def _alerts(alerts: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """One per kind: how many, and the last one's words."""
     counts: Counter[str] = Counter()
     last: dict[str, dict[str, Any]] = {}
-    for record in read_all(log, "alerts"):
-        alert = orjson.loads(record.value or b"{}")
+    for alert in alerts:
         counts[alert["kind"]] += 1
         last[alert["kind"]] = alert
     for kind, alert in sorted(last.items()):
-        yield {"kind": kind, "count": counts[kind], "ts": alert["ts"], "message": alert["message"]}
+        told = {name: alert.get(name) for name in ("ts", "message")}
+        yield {"kind": kind, "count": counts[kind], **told}
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -208,10 +256,10 @@ def _facts(shown: dict[str, Any]) -> str:
             ["events until", ", ".join(map(moment, watermarks["events"]))],
             ["labels until", ", ".join(map(moment, watermarks["labels"]))],
             ["scores until", moment(watermarks["examples"])],
-            ["events", counted(shown["events"])],
-            ["labels", counted(shown["labels"]) + _labelled(shown)],
-            ["held", counted(shown["held"])],
-            ["dead letters", counted(shown["dead_letters"])],
+            ["events", _counts(shown, "events", "predict")],
+            ["labels", _counts(shown, "labels", "join")],
+            ["held", counted(shown["held"]) if shown["held"] else UNKNOWN],
+            ["dead letters", _letters(shown)],
         ]
     )
 
@@ -229,11 +277,24 @@ def _mode(shown: dict[str, Any]) -> str:
     return "; ".join(said)
 
 
-def _labelled(shown: dict[str, Any]) -> str:
-    predictions = shown["events"].get("predictions", 0)
-    if not predictions:
-        return ""
-    return f"; {shown['labels'].get('joined', 0) / predictions:.1%} of predictions have a label"
+def _counts(shown: dict[str, Any], name: str, stage: str) -> str:
+    """What became of events or labels, and as of when where that is not now."""
+    if not shown[name]:
+        return UNKNOWN
+    share = (
+        ""
+        if shown["labelled"] is None or name == "events"
+        else (f"; {shown['labelled']:.1%} of predictions have a label")
+    )
+    times = [ms for task, ms in shown["checkpoints"].items() if task.startswith(stage) and ms]
+    as_of = f" (as of the checkpoint at {moment(min(times))})" if times else ""
+    return counted(shown[name]) + share + as_of
+
+
+def _letters(shown: dict[str, Any]) -> str:
+    read, total = shown["dead_letters_read"], shown["dead_letters_total"]
+    of = "" if read == total else f" (of the last {read:,}; at most {total:,} in all)"
+    return counted(shown["dead_letters"]) + of
 
 
 COMMAND = Command(
@@ -242,8 +303,8 @@ COMMAND = Command(
     description=(
         "Shows how the pipeline on a log is getting on: how far each stage has read and how much\n"
         "waits (lag), up to when events and labels are known, how the models score and what\n"
-        "speaks for each challenger, what became of labels, what was refused and why. A day is\n"
-        "one of events. Only reads, also while a worker runs."
+        "speaks for each challenger, what became of labels, what was refused and why (of the last\n"
+        "10,000 refusals). A day is one of events. Only reads, also while a worker runs."
     ),
     examples=(
         Example("stream-ml status", "of the log that is set"),

@@ -365,8 +365,16 @@ class KafkaLog(Log):
 
     def piece(self, group: str, key: str) -> bytes | None:
         """One state piece, looked for from the changelog's end back."""
+        found = self._newest(group, key.encode())
+        return None if found is None else found.value
+
+    def written_ms(self, group: str) -> int | None:
+        """When the task's last checkpoint came to its changelog; None if there is none."""
+        found = self._newest(group, MARKER)
+        return None if found is None else found.append_ms
+
+    def _newest(self, group: str, name: bytes) -> Record | None:
         topic, partition = self._changelog(group)
-        name = key.encode()
         first = self.first_offset(topic, partition)
         end = self.end_offset(topic, partition)
         reach = PIECE_RECORDS
@@ -375,7 +383,7 @@ class KafkaLog(Log):
             between = read_between(self, topic, partition, start, end)
             found = [each for each in between if (each.key or b"") == name]
             if found:
-                return found[-1].value
+                return found[-1]
             end, reach = start, reach * PIECE_FACTOR
         return None
 
