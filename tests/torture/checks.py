@@ -51,6 +51,18 @@ class _Ledger:
     examples: list[dict[str, Any]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    # By join partition the newest prediction, and how far it was past each one that came then.
+    newest: dict[int, int] = field(default_factory=dict)
+    ahead: dict[Place, int] = field(default_factory=dict)
+
+    def overtaken(self, place: Place, delay: int) -> bool:
+        """Whether a label, so long after a prediction's event, may have been an orphan before it.
+
+        One that comes from a partition that was idle finds that others have gone on.
+        """
+        events = self.declaration.events
+        allowed = milliseconds(events["lateness"]) + milliseconds(events["skew"])
+        return self.ahead[place] > delay + allowed
 
     @property
     def exact(self) -> bool:
@@ -67,7 +79,11 @@ def faults(happened: Happened) -> Iterator[str]:
     yield from _read_letters(ledger)
     for record in driver.records("predictions"):
         place = ("predictions", record.partition, record.offset)
-        ledger.predictions.append((place, json.loads(record.value or b"")))
+        prediction = json.loads(record.value or b"")
+        ledger.predictions.append((place, prediction))
+        newest = ledger.newest.get(record.partition, -1)
+        ledger.ahead[place] = newest - prediction["ts"]
+        ledger.newest[record.partition] = max(newest, prediction["ts"])
     ledger.examples = driver.read("examples")
     ledger.decisions = driver.read("registry")
     for check in CHECKS:
@@ -401,20 +417,25 @@ def _late_faults(
 ) -> Iterator[str]:
     horizon = milliseconds(ledger.declaration.horizon)
     about = [
-        p["ts"]
+        (at, p["ts"])
         for at, p in ledger.predictions
         if p["event_id"] == members["event_id"] and at not in ledger.letters
     ]
-    if reason == "late" and not any(newest > ts + horizon for ts in about):
+    if reason == "late" and not any(newest > ts + horizon for _, ts in about):
         yield f"the label {place} is refused as late, at {newest} for predictions at {about}"
-    if reason == "label_before_event" and not any(members["ts"] < ts for ts in about):
+    if reason == "label_before_event" and not any(members["ts"] < ts for _, ts in about):
         yield f"the label {place} is not before its event at {about}: {members}"
     if reason == "duplicate_label" and not any(
         e["event_id"] == members["event_id"] for e in ledger.examples
     ):
         yield f"the label {place} is refused as a duplicate, and none of its id was joined"
     if reason == "orphan" and not ledger.counts["dropped"]:
-        in_time = [ts for ts in about if ts <= members["ts"] and newest <= ts + horizon]
+        in_time = [
+            ts
+            for at, ts in about
+            if ts <= members["ts"] <= newest <= ts + horizon
+            and not ledger.overtaken(at, members["ts"] - ts)
+        ]
         if in_time:
             yield f"the label {place} is an orphan, and predictions at {in_time} waited for it"
 
@@ -424,10 +445,10 @@ def _pair_faults(
 ) -> Iterator[str]:
     """The one prediction of an id has the first label that is in time and not before it."""
     horizon = milliseconds(ledger.declaration.horizon)
-    made: defaultdict[str, list[int]] = defaultdict(list)
+    made: defaultdict[str, list[tuple[Place, int]]] = defaultdict(list)
     for at, prediction in ledger.predictions:
         if at not in ledger.letters:
-            made[prediction["event_id"]].append(prediction["ts"])
+            made[prediction["event_id"]].append((at, prediction["ts"]))
     joined = {
         (e["label_source"]["partition"], e["label_source"]["offset"]) for e in ledger.examples
     }
@@ -443,7 +464,9 @@ def _pair_faults(
             over.add(name)
         if name in over or len(made[name]) != 1:
             continue
-        [ts] = made[name]
+        [(at, ts)] = made[name]
+        if reason == "orphan" and ledger.overtaken(at, members["ts"] - ts):
+            continue
         expected = ts <= members["ts"] and newest <= ts + horizon
         if expected != (place[1:] in joined):
             what = "should be joined" if expected else "should not be joined"
