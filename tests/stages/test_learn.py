@@ -170,6 +170,23 @@ def test_after_n_examples_a_model_is_what_river_alone_would_be(task: str) -> Non
             assert pytest.approx(expected, abs=1e-9) == given_
 
 
+def test_refreshes_are_counted_in_examples_and_not_by_their_offsets() -> None:
+    """Where offsets have gaps, as on a cluster, lines publish at the same examples."""
+    dense, sparse = world(60), world(60)
+    for record in sparse:
+        record.offset *= 3
+
+    expected, given_gaps = (
+        published(Learn(shop, KEY).apply(records), "logistic") for records in (dense, sparse)
+    )
+
+    assert [20, 40, 60] == [snapshot.version for snapshot in given_gaps]
+    assert [s.digest for s in expected] == [s.digest for s in given_gaps]
+    assert [(0, 57), (0, 117), (0, 177)] == [
+        (s.examples["first"], s.examples["last"]) for s in given_gaps
+    ]
+
+
 def test_a_snapshot_says_what_is_inside() -> None:
     """How many examples, from which offset to which, after which snapshot, how it fared."""
     records = world(60)

@@ -9,12 +9,13 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from river import naive_bayes
+from river import linear_model, naive_bayes, preprocessing
 
 import stream_ml as sml
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.seen import SeenIds
-from tests.shop import START_MS, declare, event, shop, started
+from stream_ml.testing import Driver
+from tests.shop import START_MS, declare, event, shop, started, stream
 
 if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
@@ -190,6 +191,26 @@ def test_a_prediction_names_where_it_came_from_and_who_said_it() -> None:
         "shadows": {"bayes": {"model": "bayes@0", "prediction": None}},
     } == said
     assert list(shop.feature_set.names) == list(said["features"])
+
+
+def test_champion_and_shadows_answer_from_the_same_features() -> None:
+    """A challenger that learns as the champion does gives the champion's answer each time."""
+    twins = declare(
+        models={
+            name: preprocessing.StandardScaler() | linear_model.LogisticRegression()
+            for name in ("logistic", "twin")
+        },
+        promotion=sml.Promotion(refresh=10, mode="manual"),
+    )
+    with Driver(twins) as driver:
+        driver.feed(*stream(count=80))
+        answers = [
+            (p["prediction"], p["shadows"]["twin"]["prediction"])
+            for p in driver.read("predictions")
+        ]
+
+    assert len({served for served, _ in answers}) > 20
+    assert [] == [pair for pair in answers if pair[0] != pair[1]]
 
 
 def test_without_an_answer_the_fallback_is_served_and_said_to_be_one() -> None:

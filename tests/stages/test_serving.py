@@ -214,6 +214,31 @@ def test_snapshots_that_no_set_wants_any_more_are_let_go(world: World, serving: 
     assert {} == serving._snapshots
 
 
+def test_an_older_decision_never_serves_again(world: World, serving: Serving) -> None:
+    """A genuine record of the registry, read again with all it names, takes nothing back."""
+    serving.apply(world.models[2:4])
+    serving.apply(world.registry[1:2])
+    assert AT_20 == serves(serving)
+
+    serving.apply([replace(world.registry[0], offset=99)])
+
+    assert [] == serving.missing()
+    serving.apply(world.models[:2])
+    assert AT_20 == serves(serving)
+
+
+def test_snapshots_that_came_early_wait_for_their_set(world: World, serving: Serving) -> None:
+    """What is newer than the set that was applied is kept, however late the next decision."""
+    serving.apply(world.models[2:6])
+    serving.apply(world.registry[1:2])
+    assert AT_20 == serves(serving)
+
+    serving.apply(world.registry[2:3])
+
+    assert [] == serving.missing()
+    assert "logistic@40" == (serves(serving) or {})["champion"]
+
+
 def test_an_equal_learner_of_more_examples_is_not_taken_for_the_former_one() -> None:
     """What a prediction says of the newest example inside is the same after a restart."""
     same = declare(models={"logistic": dummy.NoChangeClassifier()})
