@@ -239,6 +239,24 @@ def test_snapshots_that_came_early_wait_for_their_set(world: World, serving: Ser
     assert "logistic@40" == (serves(serving) or {})["champion"]
 
 
+def test_forged_snapshots_take_no_room_from_ours(
+    world: World, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much somebody without the key puts on `models`, what waits for its set stays."""
+    monkeypatch.setattr(
+        serving_module, "HELD_BYTES_MAX", sum(len(r.value or b"") for r in world.models[2:4])
+    )
+    serving.apply(world.models[2:4])
+    for offset in range(100, 110):
+        forged = (world.models[2].value or b"").replace(b'"version":20', b'"version":99')
+        assert forged != world.models[2].value
+        serving.apply([replace(world.models[2], offset=offset, value=forged)])
+
+    serving.apply(world.registry[1:2])
+
+    assert (AT_20, 0) == (serves(serving), serving.dropped)
+
+
 def test_an_equal_learner_of_more_examples_is_not_taken_for_the_former_one() -> None:
     """What a prediction says of the newest example inside is the same after a restart."""
     same = declare(models={"logistic": dummy.NoChangeClassifier()})
