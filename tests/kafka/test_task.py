@@ -46,9 +46,9 @@ from tests.simulation.world import pipeline, stream
 from tests.stages.test_replay import EVENT_PARTITIONS, _inputs, _meaning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from stream_ml.stages.task import Positions, Stage
+    from stream_ml.stages.task import Piece, Positions, Stage
     from tests.kafka.world import Inputs, Life
 
 # Each run has a partition of its own, so that one set of topics serves them all.
@@ -557,6 +557,58 @@ def test_the_marker_holds_where_the_cluster_forgot_what_a_group_had_committed(
     assert "" == asyncio.run(run())
 
 
+class Hoard(Predict):
+    """A stage with a piece of state as large as it likes."""
+
+    hoard = b""
+
+    def dirty(self) -> list[Piece]:
+        """All of it, and the hoard."""
+        return [*super().dirty(), ("x", self.hoard)]
+
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Take all of it up."""
+        state = dict(pieces)
+        self.hoard = state.pop("x")
+        super().restore(state.items())
+
+
+def test_a_piece_larger_than_any_record_is_written_and_taken_up(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """40 MB of one key are no record that a broker takes: they lie in parts, and go with it."""
+    cluster, partition = clusters["predict"], next(partitions)
+    tried = Bench(
+        cluster,
+        "predict",
+        ("events",),
+        lambda _: Hoard(pipeline, SERVING),
+        {"predictions": PARTITIONS},
+    )
+    hoards = [random.Random(1).randbytes(size) for size in (40_000_000, 700_000, 3)]
+
+    async def run() -> list[int]:
+        read, _ = await fed(cluster, partition)
+        expected, sizes = b"", []
+        for number, hoard in enumerate([*hoards, b""]):
+            life = tried.task(partition)
+            life.go()
+            await life.until_taken_over()
+            stage = life.task._stage
+            assert isinstance(stage, Hoard)
+            assert expected == stage.hoard
+            expected = stage.hoard = hoard
+            at = number * 10
+            life.task.put("events", numbered(1, read[at : at + 10]))
+            await life.until_folded({("events", partition): at + 10})
+            await parked(life, checkpoint=True)
+            state, _ = await state_of(cluster, "predict", partition)
+            sizes.append(sum("x" in name.split() or name == "x" for name in map(str, state)))
+        return sizes
+
+    assert [77, 2, 1, 1] == asyncio.run(run())
+
+
 # --- batches ----------------------------------------------------------------------------------
 
 
@@ -609,6 +661,20 @@ def test_a_task_with_enough_before_it_says_so() -> None:
     assert not task.full
     task.put("events", Batch(fetched(7_999), 1, 1))
     assert task.full
+
+
+def test_a_task_with_enough_bytes_before_it_says_so() -> None:
+    """Of records of 1 MiB, 64 are enough: memory is bounded in bytes."""
+    task = idle()
+    records = fetched(*range(64))
+    for record in records:
+        record.value = bytes(1 << 20)
+    task.put("events", Batch(records[:63], 1, 0))
+    assert not task.full
+    task.put("events", Batch(records[63:], 1, 1))
+    assert task.full
+    asyncio.run(task.park(1))
+    assert not task.full
 
 
 @pytest.mark.parametrize(

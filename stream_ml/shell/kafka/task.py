@@ -62,6 +62,7 @@ __all__ = ["Home", "KafkaTask", "Work"]
 SLICE_RECORDS = 256
 # More than this in a task's inbox, and no more is fetched for it.
 INBOX_RECORDS = 8_000
+INBOX_BYTES = 64 << 20
 # A replay folds some 30,000 records a second: a checkpoint is due after so many at the latest.
 CHECKPOINT_RECORDS = 100_000
 CHECKPOINT_SPREAD = 8
@@ -126,7 +127,7 @@ class KafkaTask:
             **async_options(home.cluster.security),
         }
         self._inbox: deque[list[Record]] = deque()
-        self.waiting = 0
+        self.waiting = self.waiting_bytes = 0
         self._batches: dict[str, tuple[int, int]] = {}
         # What comes while other records are sent for, and may be some of those.
         self._aside: list[tuple[str, Batch]] | None = None
@@ -176,12 +177,13 @@ class KafkaTask:
         else:
             self._inbox.append(records)
         self.waiting += len(records)
+        self.waiting_bytes += _size(records)
         self._woken.set()
 
     @property
     def full(self) -> bool:
         """Whether it has enough before it."""
-        return self.waiting >= INBOX_RECORDS
+        return self.waiting >= INBOX_RECORDS or self.waiting_bytes >= INBOX_BYTES
 
     async def park(self, epoch: int, *, checkpoint: bool = False) -> bool:
         """Commit what was folded, forget what was not, and stop; whether its state is whole.
@@ -198,7 +200,7 @@ class KafkaTask:
                 runner.cancel()
             await asyncio.wait([runner])
         self._inbox.clear()
-        self.waiting = 0
+        self.waiting = self.waiting_bytes = 0
         self._closed_epoch = epoch
         return self._taken_over
 
@@ -469,6 +471,7 @@ class KafkaTask:
             part = records[:SLICE_RECORDS]
             self._inbox[0] = records[SLICE_RECORDS:]
         self.waiting -= len(part)
+        self.waiting_bytes -= _size(part)
         return part
 
     async def _fold(self, records: Sequence[Record]) -> None:
@@ -563,6 +566,10 @@ def _set_by_hand(group: str, place: Place, at: int, state: int) -> Notice:
         f"is known from the state, which goes on from {state}",
         {"topic": topic, "partition": partition, "committed": at, "position": state},
     )
+
+
+def _size(records: Sequence[Record]) -> int:
+    return sum([len(record.value) for record in records if record.value is not None])
 
 
 def _restore(task: Task, pieces: Sequence[tuple[str, bytes]]) -> None:
