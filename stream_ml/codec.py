@@ -477,6 +477,8 @@ def check_prediction(record: Prediction, kind: str, names: frozenset[str]) -> No
         raise BadRecord(
             "unknown_feature", "$.features", f"expected features of this pipeline, given {unknown}"
         )
+    if record.prediction is None and not record.fallback:
+        raise _malformed("$.prediction", "an answer, as no fallback was served", None)
     _check_answer(record.prediction, kind, None)
     for slot, shadow in record.shadows.items():
         answer = shadow.prediction

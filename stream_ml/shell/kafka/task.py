@@ -352,7 +352,7 @@ class KafkaTask:
             return
         self._aside = []
         self._inbox.clear()
-        self.waiting = 0
+        self.waiting = self.waiting_bytes = 0
         self._batches.clear()
         self._closed_epoch = await self._home.go_to(elsewhere) - 1
         aside, self._aside = self._aside, None
