@@ -25,6 +25,7 @@ __all__ = ["RULES", "Difference", "agreed", "differences"]
 # Values of paths may be long (a tree has twenty parameters); of those the part that differs.
 TEXT_LENGTH_MAX = 160
 TEXT_LENGTH_BEFORE = 40
+TEXT_LENGTH_AFTER = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,5 +226,5 @@ def _excerpts(was: str | None, now: str | None) -> tuple[str, str]:
 def _excerpt(text: str, begin: int) -> str:
     if len(text) <= TEXT_LENGTH_MAX:
         return text
-    end = begin + TEXT_LENGTH_MAX
+    end = begin + TEXT_LENGTH_BEFORE + TEXT_LENGTH_AFTER
     return f"{'...' if begin else ''}{text[begin:end]}{'...' if end < len(text) else ''}"

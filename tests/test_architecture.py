@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "signing",
         "stages",
         "topics",
+        "differences",
     },
     "testing": {"codec", "errors", "pipeline", "records", "shell", "signing"},
     "commands": {

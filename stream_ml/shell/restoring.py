@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING
 from stream_ml.codec import encode
 from stream_ml.errors import StateRefused, UsageError
 from stream_ml.records import Alert, Output
+from stream_ml.stages.positions import Notice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stream_ml.sealing import Marker, Restored
 
-__all__ = ["ACCEPT", "TakenUp", "foreign_alert", "positions_alert", "remade_alert", "take_up"]
+__all__ = [
+    "ACCEPT",
+    "TakenUp",
+    "changed_notice",
+    "foreign_alert",
+    "positions_alert",
+    "remade_alert",
+    "take_up",
+]
 
 ACCEPT = "STREAM_ML_ACCEPT_UNSEALED=1"
 # What these tasks hold is a function of their inputs; what evaluate decided is not.
@@ -117,6 +126,12 @@ def _flawed(task: str, restored: Restored, begins: Mapping[tuple[str, int], int]
             f"for retention has removed the beginning of {', '.join(gone)}; {_ANEW}"
         )
     return TakenUp([], dict(restored.marker.positions), why, restored.marker)
+
+
+def changed_notice(changes: Sequence[str]) -> Notice:
+    """Tells on the log what of the declaration is another than it was, and was taken up."""
+    message = f"the declaration is another than it was: {'; '.join(changes)}"
+    return Notice("declaration_changed", message, {"changes": list(changes)})
 
 
 def foreign_alert(task: str, count: int) -> Output:

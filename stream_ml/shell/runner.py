@@ -27,14 +27,16 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.differences import agreed
 from stream_ml.errors import BadRecord, LogError, StreamMLError
 from stream_ml.sealing import SEALED_TOPICS, Seals
-from stream_ml.shell.restoring import positions_alert, remade_alert, take_up
+from stream_ml.shell.log import whole_piece
+from stream_ml.shell.restoring import changed_notice, positions_alert, remade_alert, take_up
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import COMMAND_AGE_MS, Evaluate
 from stream_ml.stages.intake import open_sealed
 from stream_ml.stages.join import Join
-from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn
+from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn, quarantined_in
 from stream_ml.stages.positions import INPUTS, Extent, Resumed, resumed
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
@@ -192,7 +194,11 @@ class Runner:
         learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)
         self.tasks = [*predicts, *joins, learn, evaluate]
         self._states: dict[str, SealedState] = {}
-        # Tasks whose positions are not in the log's table as they are in their state.
+        # What of the declaration is another than it was, and was taken up: a sentence each.
+        self.changes: list[str] = []
+        self._place = getattr(log, "path", "the log")
+        # Tasks whose positions are not in the log's table as they are in their state, or whose
+        # declaration is another than in theirs.
         self._astray: set[str] = set()
         # Of each task with a state, how its last checkpoint ended.
         self.markers: dict[str, Marker] = {}
@@ -237,6 +243,8 @@ class Runner:
                     self._catch_up(reader, topic, partition)
         for task in fresh:
             self._deliver(task.stage.start())
+        if self.changes:
+            self._deliver([self.evaluate.note(changed_notice(self.changes))])
         self._flow()
         self.commit()
         if self.serving.lineup() is None:
@@ -260,6 +268,7 @@ class Runner:
         )
         if taken.marker is not None:
             self.markers[name] = taken.marker
+            self._agree(name, taken.marker.declared)
         self._committed[name] = committed
         going_on = self._resumed(name, taken.positions or {})
         if taken.positions is None:
@@ -285,6 +294,24 @@ class Runner:
         task.positions = dict(going_on.read)
         for notice in going_on.notices:
             self._deliver([task.stage.note(notice)])
+
+    def _agree(self, task: str, declared: Mapping[str, str]) -> None:
+        """Make sure that the state of a task may be gone on with as it is declared now.
+
+        Raises:
+            UsageError: it was made under a declaration that differs too much.
+        """
+        changes = agreed(
+            declared,
+            self._declared,
+            self._place,
+            "begin anew in another file (--broker sqlite:PATH)",
+            quarantined_in(whole_piece(self._log, "learn-0", "")),
+        )
+        if changes:
+            # With what is told goes the declaration, so that it is told once.
+            self._astray.add(task)
+        self.changes += [each for each in changes if each not in self.changes]
 
     def _remake(self, task: Task, ends: Mapping[Place, int]) -> int:
         """Fold again what led to a state, without writing anything; how many records it was."""

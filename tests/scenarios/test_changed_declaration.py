@@ -9,10 +9,12 @@ import orjson
 import pytest
 from river import naive_bayes
 
+from stream_ml.errors import UsageError
 from stream_ml.sealing import MARKER, content
 from stream_ml.testing import Driver
-from tests.shop import START_MS, declare
+from tests.shop import START_MS, declare, stream
 from tests.stages.test_promotion import DAY, contest, kinds, run
+from tests.test_differences import CHANGES
 
 
 def written(driver: Driver, task: str) -> dict[str, bytes]:
@@ -85,4 +87,84 @@ def test_fewer_may_wait_than_did() -> None:
 
     assert {"predictions": 10, "labels": 0} == driver.runner.joins[0].pending
     assert 21 == driver.runner.joins[0].counts["dropped"]
+    driver.close()
+
+
+def fed(pipeline: Any) -> Driver:
+    """A log on which a pipeline has seen some events and labels."""
+    driver = Driver(pipeline)
+    driver.feed(*stream(count=60))
+    return driver
+
+
+def everything(driver: Driver) -> Any:
+    """All that lies on the log, state and positions included."""
+    topics = {topic: driver.records(topic) for topic in driver.log.partitions}
+    tasks = ("predict-0", "join-0", "learn-0", "evaluate-0")
+    return topics, [(driver.log.state(task), driver.log.committed(task)) for task in tasks]
+
+
+IDS = [", ".join(path for path, _ in expected) for _, _, expected in CHANGES]
+
+
+@pytest.mark.parametrize(("was", "now", "expected"), CHANGES, ids=IDS)
+def test_nothing_is_changed_in_silence(
+    was: dict[str, Any], now: dict[str, Any], expected: list[tuple[str, bool]]
+) -> None:
+    """Each part of a declaration is taken up and told, or refused with nothing touched."""
+    driver = fed(declare(**was))
+    driver.declare(declare(**now))
+    before = everything(driver)
+    if all(taken for _, taken in expected):
+        driver.run()
+        assert [path for path, _ in expected] == [
+            each.partition(": was ")[0] for each in driver.runner.changes
+        ]
+        [alert] = [each for each in driver.read("alerts") if each["kind"] == "declaration_changed"]
+        assert driver.runner.changes == alert["details"]["changes"]
+        driver.feed(*later(declare(**now)))
+        driver.declare(declare(**now))
+        driver.run()
+        assert [] == driver.runner.changes
+    else:
+        with pytest.raises(UsageError) as refused:
+            driver.run()
+        for path, taken in expected:
+            assert taken or path == "name" or f"\n  {path}: expected " in str(refused.value)
+        assert before == everything(driver)
+        driver.declare(declare(**was))
+        driver.run()
+        assert [] == driver.runner.changes
+    driver.close()
+
+
+def later(pipeline: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """More events and labels, as they are declared now."""
+    events, labels = stream(seed=2, count=60)
+    time, id_ = pipeline.events.time, pipeline.events.id
+    moved = [
+        {**each, "event_id": f"f{number}", id_: f"f{number}", time: each["ts"] + 60_000}
+        for number, each in enumerate(events)
+    ]
+    return moved, [
+        {**each, "event_id": f"f{each['event_id'][1:]}", "ts": each["ts"] + 60_000}
+        for each in labels
+    ]
+
+
+def test_what_differs_is_said_with_the_way_out() -> None:
+    """Whoever starts a worker is told what the log was made with, what is declared, what to do."""
+    driver = fed(declare())
+    driver.declare(declare(events=replace(declare().events, key="note_id", lateness=0)))
+
+    with pytest.raises(UsageError) as refused:
+        driver.run()
+
+    assert (
+        ":memory: was made under another declaration, in 2 parts:\n"
+        "  events.key: expected shop, given note_id; windows are kept, and partitions chosen, by "
+        "key\n  events.lateness: expected 20s, given 0; what waits and the ids that are known were "
+        "kept by it\n"
+        "Declare it as it was, or begin anew in another file (--broker sqlite:PATH)."
+    ) == str(refused.value)
     driver.close()

@@ -78,6 +78,8 @@ def _work(arguments: Namespace, settings: Settings) -> None:
             lineup = runner.serving.lineup()
             assert lineup is not None, "a runner has something that serves, or does not start"
             say.started(pipeline.name, settings.path, lineup.champion.ref.model)
+            for change in runner.changes:
+                say.changed(change)
             for line, why in runner.learn.quarantined.items():
                 say.quarantined(line, why)
             commit_s = settings.checkpoint_seconds
@@ -98,6 +100,9 @@ class _Told:
             f"{pipeline} works on {path}: {champion} serves; Ctrl-C stops it",
             {"said": "started", "pipeline": pipeline, "log": path, "champion": champion},
         )
+
+    def changed(self, change: str) -> None:
+        self._say(f"declared otherwise than before: {change}", {"said": "changed", "what": change})
 
     def quarantined(self, line: str, why: str) -> None:
         self._say(why, {"said": "quarantined", "line": line, "why": why})
