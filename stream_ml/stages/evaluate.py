@@ -68,6 +68,7 @@ from stream_ml.signing import ROLES
 from stream_ml.stages.answered import Answered
 from stream_ml.stages.intake import example_in, parsed, without_frames
 from stream_ml.stages.positions import noted
+from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -172,6 +173,10 @@ class Evaluate:
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self._previous = NO_RECORD
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
+        self._refusals = {
+            topic: Refusals("evaluate", topic)
+            for topic in ("examples", "models", "commands", "registry")
+        }
         self._must_checkpoint = False
 
     def start(self) -> list[Output]:
@@ -188,15 +193,18 @@ class Evaluate:
             "commands": self._command,
             "registry": self._registry,
         }
-        fold, counted = folds[topic], topic in self._inputs
-        for record in records:
-            if counted:
-                self._inputs[topic] = record.offset + 1
-            try:
-                fold(record, outputs)
-            except BadRecord as error:
-                self.counts["refused"] += 1
-                outputs.append(dead_letter(record, "evaluate", without_frames(error)))
+        fold, counted, refusals = folds[topic], topic in self._inputs, self._refusals[topic]
+        for part in refusals.parts(records):
+            for number, record in enumerate(part):
+                if counted:
+                    self._inputs[topic] = record.offset + 1
+                try:
+                    fold(record, outputs)
+                except BadRecord as error:
+                    self.counts["refused"] += 1
+                    outputs.append(dead_letter(record, "evaluate", without_frames(error)))
+                    outputs += refusals.refuse(record, error, number, self._watermark.ms)
+            outputs += refusals.read(len(part), self._watermark.ms)
         self._must_checkpoint |= bool(outputs)
         return outputs
 
@@ -719,6 +727,7 @@ class Evaluate:
             "held": self.held,
             "previous": self._previous,
             "inputs": self._inputs,
+            "refusals": {topic: each.dump() for topic, each in self._refusals.items()},
             "versions": self._versions,
         }
         return [
@@ -771,6 +780,8 @@ class Evaluate:
         self._inputs = rest["inputs"]
         # What was written before these were known has none.
         self._registered = rest.get("registered", 0)
+        for topic, dumped in rest.get("refusals", {}).items():
+            self._refusals[topic].load(dumped)
         self.counts |= rest.get("counts", {})
 
 

@@ -52,12 +52,13 @@ from stream_ml.records import Alert, Example, Label, Output, Prediction, Record,
 from stream_ml.stages.intake import parsed, prediction_in, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.positions import noted
+from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import Changes
 from stream_ml.stages.watermark import PredictionsWatermark, Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.stages.positions import Notice
@@ -141,6 +142,7 @@ class Join:
         self._taken_ms = self._horizon + pipeline.lateness_ms
         self._taken = SeenIds(self._taken_ms)
         self._changes = Changes[str]()
+        self._refusals = {topic: Refusals("join", topic) for topic in ("predictions", "labels")}
         self._touched = False
         self._overflowed = False
         self._replaying = False
@@ -176,6 +178,20 @@ class Join:
         """Fold in predictions or labels of one partition."""
         outputs: list[Output] = []
         self._touched = True
+        topic = records[0].topic
+        refusals = self._refusals[topic]
+        # What is said of a topic must not depend on how far the other was read.
+        time = self._labels_watermark if topic == "labels" else self._sources
+        for part in refusals.parts(records):
+            for number, error in self._fold_part(part, outputs):
+                outputs += refusals.refuse(part[number], error, number, time.ms)
+            outputs += refusals.read(len(part), time.ms)
+        return outputs
+
+    def _fold_part(
+        self, records: Sequence[Record], outputs: list[Output]
+    ) -> Iterator[tuple[int, BadRecord]]:
+        """Fold records in, up to where one is refused whatever else was read, and so on."""
         labels = records[0].topic == "labels"
         parse: Callable[[Record], Any] = self.parse if labels else self._parse_prediction
         fold: Callable[[Record, Any, list[Output]], None]
@@ -195,7 +211,8 @@ class Join:
                 bad = "bad_label" if labels else "bad_prediction"
                 self.counts[error.reason if error.reason in self.counts else bad] += 1
                 outputs.append(dead_letter(record, "join", without_frames(error)))
-        return outputs
+                if error is found[number]:
+                    yield number, error
 
     def _strays(
         self, records: Sequence[Record], found: Sequence[Prediction | Label | BadRecord]
@@ -552,6 +569,7 @@ class Join:
             "labels_watermark": self._labels_watermark.ms,
             "labels_led_by": self._labels_watermark.dump(),
             "sources": self._sources.dump(),
+            "refusals": {topic: each.dump() for topic, each in self._refusals.items()},
             "counts": self.counts,
             "held": self.held,
         }
@@ -596,6 +614,8 @@ class Join:
                 led_by = keyless.get("labels_led_by", keyless["labels_watermark"])
                 self._labels_watermark.load(led_by)
                 self._sources.load(keyless["sources"])
+                for topic, dumped in keyless.get("refusals", {}).items():
+                    self._refusals[topic].load(dumped)
                 self.counts |= keyless["counts"]
         self._joined.restore(ids["j"])
         self._expired.restore(ids["e"])

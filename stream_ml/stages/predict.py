@@ -26,6 +26,7 @@ from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, 
 from stream_ml.stages.intake import parsed, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.positions import noted
+from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.watermark import Watermark
 
@@ -72,6 +73,7 @@ class Predict:
         self._features = pipeline.feature_set.new_state()
         self._seen = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
         self._watermark = Watermark(pipeline.events.breadth)
+        self._refusals = Refusals("predict", "events")
         self._touched = False
         self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0, "strays": 0}
         # What `window_events_max` made windows forget.
@@ -111,6 +113,12 @@ class Predict:
         """Take events in: what is to be written, in their order, predictions still to be made."""
         outputs: list[Output | _Asked] = []
         self._touched = True
+        for part in self._refusals.parts(records):
+            self._fold_part(part, outputs)
+            outputs += self._refusals.read(len(part), self._watermark.ms)
+        return outputs
+
+    def _fold_part(self, records: Sequence[Record], outputs: list[Output | _Asked]) -> None:
         found = [self.parse(record) for record in records]
         strays = self._strays(records, found)
         for number, (record, event) in enumerate(zip(records, found, strict=True)):
@@ -129,6 +137,7 @@ class Predict:
             except BadRecord as error:
                 self.counts["refused"] += 1
                 outputs.append(dead_letter(record, "predict", without_frames(error)))
+                outputs += self._refusals.refuse(record, error, number, self._watermark.ms)
                 continue
             self._seen.add(event.event_id, event.ts)
             self.counts["events"] += 1
@@ -140,7 +149,6 @@ class Predict:
             if features is not None:
                 self.counts["predictions"] += 1
                 outputs.append(_Asked(record, event, features))
-        return outputs
 
     def _count_overflow(self, outputs: list[Output | _Asked]) -> None:
         before = self.counts["window_events_dropped"]
@@ -239,6 +247,7 @@ class Predict:
         keyless: dict[str, Any] = {
             "watermark": self._watermark.ms,
             "led_by": self._watermark.dump(),
+            "refusals": self._refusals.dump(),
             "counts": self.counts,
             "held": self.held,
         }
@@ -258,6 +267,7 @@ class Predict:
                 keyless = orjson.loads(value)
                 # What was written before there was a breadth has only how far it had come.
                 self._watermark.load(keyless.get("led_by", keyless["watermark"]))
+                self._refusals.load(keyless.get("refusals", ()))
                 self.counts |= keyless["counts"]
         self._features.restore(rooms["w"])
         self._features.advance(self._watermark.ms)
