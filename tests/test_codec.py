@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from stream_ml.codec import (
     EventCodec,
     LabelCodec,
     dead_letter,
+    decode_command,
     decode_decision,
     decode_example,
     decode_prediction,
@@ -24,6 +26,7 @@ from stream_ml.codec import (
 )
 from stream_ml.errors import BadRecord
 from stream_ml.records import (
+    Command,
     Event,
     Example,
     Label,
@@ -33,6 +36,7 @@ from stream_ml.records import (
     Source,
 )
 from stream_ml.schema import field_type
+from stream_ml.signing import Keyring, seal, unseal
 from stream_ml.testing import Driver
 from tests.simulation.world import pipeline
 
@@ -366,6 +370,32 @@ def test_a_signed_decision_reads_back_as_it_was(registry: bytes) -> None:
 
     assert ("bootstrap", "logistic@0") == (decision.kind, decision.serving.champion.model)
     assert registry == encode_decision(decision, KEY)
+
+
+def test_decisions_and_commands_of_former_releases_are_read(registry: bytes) -> None:
+    """What they did not write down is None, and nothing else of them is lost."""
+    members = orjson.loads(unseal(registry, KEY))
+    for name in ("log", "signed_by", "given_ms", "received_ms"):
+        del members[name]
+    command = (
+        b'{"command_id":"c","kind":"pause","ts":5,"operator":"local","actor":"a","reason":"r"}'
+    )
+
+    decision = decode_decision(seal(orjson.dumps(members), KEY), KEY)
+    asked = decode_command(seal(command, KEY), Keyring(KEY))
+
+    assert {**members, "serving": None} == {
+        name: None if name == "serving" else value
+        for name, value in asdict(decision).items()
+        if name in members
+    }
+    assert (None,) * 4 == (
+        decision.log,
+        decision.signed_by,
+        decision.given_ms,
+        decision.received_ms,
+    )
+    assert Command("c", "pause", 5, "local", "a", "r") == asked
 
 
 def test_a_decision_altered_in_any_byte_is_refused(registry: bytes) -> None:
