@@ -14,6 +14,8 @@ from river import linear_model, naive_bayes, neighbors, optim, preprocessing, tr
 
 import stream_ml as sml
 from stream_ml.models import snapshot as snapshots
+from stream_ml.signing import Keyring
+from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import LIVE_LOSS_EVERY, Learn, RefreshClock
 from tests.shop import KEY, START_MS, declare, example, shop, written
 
@@ -514,3 +516,14 @@ def test_state_written_and_taken_up_learns_on_alike() -> None:
         return [(s.model, s.digest, s.parent, s.epoch, s.examples, s.golden) for s in both]
 
     assert canonical(expected) == canonical(outputs)
+
+
+def test_an_example_that_was_answered_with_nothing_is_refused() -> None:
+    """Only a fallback may be no answer: such an example stops nobody, and evaluate refuses it."""
+    record = example(0, True, {"amount": 1.0}, said=None)
+    record.memo = None
+
+    assert [] == Learn(shop, KEY).apply([record])
+    (output,) = Evaluate(shop, Keyring(KEY, {})).apply([record])
+    letter = orjson.loads(output.value or b"")
+    assert ("malformed", "$.prediction") == (letter["reason"], letter["path"])
