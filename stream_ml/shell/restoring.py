@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from stream_ml.codec import encode
 from stream_ml.errors import StateRefused, UsageError
 from stream_ml.records import Alert, Output
+from stream_ml.sealing import MARKER, marker_in
 from stream_ml.stages.positions import Notice
 
 if TYPE_CHECKING:
@@ -65,7 +66,6 @@ def take_up(
     begins: Mapping[tuple[str, int], int],
     *,
     accept_unsealed: bool,
-    plain_positions: Positions | None,
 ) -> TakenUp:
     """What a task starts from.
 
@@ -75,7 +75,6 @@ def take_up(
         committed: the next offset of each input, as the log knows it.
         begins: the first offset that is still there, of each input.
         accept_unsealed: whether state that a former release wrote is taken up.
-        plain_positions: where such a state is valid.
 
     Raises:
         UsageError: it is of another key, pipeline, log or release.
@@ -88,7 +87,7 @@ def take_up(
             "when it was written, or choose another log"
         )
     if restored.plain:
-        return _plain(task, restored, plain_positions, accept_unsealed=accept_unsealed)
+        return _plain(task, restored, committed, accept_unsealed=accept_unsealed)
     if restored.flaws:
         return _flawed(task, restored, begins)
     if restored.marker is None:
@@ -103,15 +102,27 @@ def take_up(
 
 
 def _plain(
-    task: str, restored: Restored, positions: Positions | None, *, accept_unsealed: bool
+    task: str,
+    restored: Restored,
+    committed: Mapping[tuple[str, int], int],
+    *,
+    accept_unsealed: bool,
 ) -> TakenUp:
     if not accept_unsealed:
         raise StateRefused(
             f"{task}: expected state with seals, given state without: if a former release wrote "
             f"it, start once with {ACCEPT}, which takes it up as it is and seals it; if not, "
-            "somebody else did, and it must not be believed"
+            "somebody else did, and it must not be believed: take it away"
         )
-    return TakenUp(sorted(restored.plain.items()), positions or {})
+    pieces = dict(restored.plain)
+    marker = pieces.pop(MARKER.decode(), None)
+    try:
+        positions = dict(committed) if marker is None else marker_in(marker).positions
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateRefused(
+            f"{task}: expected the marker of a former release, given another: {error!r}; {_ANEW}"
+        ) from None
+    return TakenUp(sorted(pieces.items()), positions)
 
 
 def _flawed(task: str, restored: Restored, begins: Mapping[tuple[str, int], int]) -> TakenUp:

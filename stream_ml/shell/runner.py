@@ -264,7 +264,6 @@ class Runner:
             committed,
             begins,
             accept_unsealed=self._accept_unsealed,
-            plain_positions=committed,
         )
         if taken.marker is not None:
             self.markers[name] = taken.marker

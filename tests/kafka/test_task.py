@@ -18,8 +18,8 @@ from stream_ml.codec import record_hash
 from stream_ml.errors import Fenced
 from stream_ml.models.snapshot import decode
 from stream_ml.records import Output, Record, Source
+from stream_ml.sealing import MARKER
 from stream_ml.shell.kafka import task as task_module
-from stream_ml.shell.kafka.changelog import MARKER, encode_marker
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.task import KafkaTask
@@ -27,12 +27,14 @@ from stream_ml.shell.kafka.transactions import Committed, Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.intake import open_sealed
 from stream_ml.stages.join import LABELS_PER_ID_MAX, Join
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver
 from stream_ml.topics import partition_of
 from tests.kafka.world import (
+    SEALS,
     Bench,
     outputs_of,
     place,
@@ -159,7 +161,10 @@ class JoinKind:
         stage = Join(shop, EVENT_PARTITIONS)
         expected: Counter[Any] = Counter()
         for topic in self.inputs:
-            for each in stage.apply(to_records(topic, read[topic])) if read[topic] else ():
+            records = to_records(topic, read[topic])
+            if topic == "predictions":
+                open_sealed(records, SEALS.records(topic))
+            for each in stage.apply(records) if records else ():
                 expected[each.topic, each.key, each.value] += 1
         ours = [r for r in found["examples"] if _value(r)["label_source"]["partition"] == partition]
         letters = [r for r in found["dead-letters"] if _value(r)["topic"] in self.inputs]
@@ -275,7 +280,11 @@ def a_marker_outside_its_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
         cluster = self._home.cluster
         producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap)
         await producer.start()
-        topic, value = cluster.changelog(self._work.stage), encode_marker(self._task.positions, {})
+        topic, (entry,) = (
+            cluster.changelog(self._work.stage),
+            self._state.write([], self._task.positions),
+        )
+        value = entry.value
         await producer.send_and_wait(topic, value, MARKER, self.partition)
         await producer.stop()
         await write_state(self)

@@ -19,6 +19,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from stream_ml.sealing import SEALED_TOPICS, Seals
 from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.changelog import read_changelog
 from stream_ml.shell.kafka.cluster import Cluster
@@ -27,6 +28,7 @@ from stream_ml.shell.kafka.task import Home, KafkaTask, Work
 from stream_ml.shell.kafka.transactions import NEVER as NOT_DUE
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import Batch
+from stream_ml.stages.intake import open_sealed
 from stream_ml.topics import catalogue
 from tests.kafka_broker import a_name
 from tests.shell.processes import Terminal
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 # Far more than anything here takes, even on a machine that is busy with something else.
 DEADLINE_S = 60.0
+# What everything is sealed with.
+SEALS = Seals(b"of the tasks tried here", "tried", "the log tried here")
 # Of a life without a death in it.
 NEVER = -1
 
@@ -81,15 +85,27 @@ def make_anew(cluster: Cluster, topic: str, partitions: int = 1) -> None:
     apply(cluster, Demand(partitions), {each: catalogue()[each] for each in ("layout", topic)})
 
 
+def sealed(topic: str, value: bytes | None) -> bytes | None:
+    """A record as a stage's would lie there."""
+    if topic not in SEALED_TOPICS or value is None:
+        return value
+    return SEALS.records(topic).sealed(value)
+
+
 async def publish(
     cluster: Cluster, topic: str, partition: int, records: Sequence[Record | Output]
 ) -> list[Any]:
-    """Append keys and values to a partition; what lies there then, as a client gives it."""
+    """Append keys and values to a partition; what lies there then, as a client gives it.
+
+    What only stages write is sealed, as a stage's would be.
+    """
     producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap, linger_ms=5)
     await producer.start()
     try:
         sent = [
-            await producer.send(cluster.topic(topic), each.value, each.key, partition)
+            await producer.send(
+                cluster.topic(topic), sealed(topic, each.value), each.key, partition
+            )
             for each in records
         ]
         await asyncio.gather(*sent)
@@ -153,10 +169,13 @@ async def outputs_of(
         (topic, p) for topic in topics for p in range(partitions if topic == "predictions" else 1)
     ]
     found = await lying(cluster, *places, isolation=isolation)
-    return {
+    outputs = {
         topic: [r for at in places if at[0] == topic for r in to_records(topic, found[at])]
         for topic in topics
     }
+    for topic in SEALED_TOPICS & outputs.keys():
+        open_sealed(outputs[topic], SEALS.records(topic))
+    return outputs
 
 
 async def state_of(
@@ -165,8 +184,11 @@ async def state_of(
     """What a successor would take up: pieces by name, and where they are valid."""
     async with asyncio.timeout(DEADLINE_S), reader(cluster) as consumer:
         tp = TopicPartition(cluster.changelog(stage), partition)
-        pieces, marker = await read_changelog(consumer, tp, (await ends_of(cluster, [tp]))[tp])
-        return dict(pieces), None if marker is None else marker.positions
+        state = SEALS.state(f"{stage}-{partition}")
+        restored = await read_changelog(consumer, tp, (await ends_of(cluster, [tp]))[tp], state)
+        assert restored.flaws == [], f"{stage}-{partition}"
+        marker = restored.marker
+        return restored.pieces, None if marker is None else marker.positions
 
 
 # --- a task -----------------------------------------------------------------------------------
@@ -216,9 +238,10 @@ class Bench:
             self.checkpoint_s,
             lambda kind, **members: self.said.append({"said": kind, **members}),
             self.failures.append,
-            self.topics,
-            self.accepted,
-            self._go_to if self.sends else None,
+            SEALS,
+            topics=self.topics,
+            accepted=self.accepted,
+            go_to=self._go_to if self.sends else None,
         )
         work = Work(self.stage, self.inputs, self.make, _ready)
         return Life(KafkaTask(home, work, partition), transactions)

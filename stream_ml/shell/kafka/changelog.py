@@ -2,56 +2,44 @@
 
 A checkpoint's records are of one transaction: the pieces that changed since the one before, and
 last the marker, with the positions at which all pieces that lie there are valid. The topic is
-compacted, so of each piece (and of the marker) the newest is kept.
+compacted, so of each piece (and of the marker) the newest is kept. All are sealed (see `sealing`):
+what anybody else has put there is passed over.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-    from stream_ml.stages.task import Positions
+    from stream_ml.sealing import Entry, Restored, SealedState
 
-__all__ = ["MARKER", "Marker", "decode_marker", "encode_marker", "fold_changelog", "read_changelog"]
+__all__ = ["SEAL", "fold_changelog", "message", "read_changelog"]
 
-# No piece is called so: their names begin with a letter or are empty.
-MARKER = b"\x00marker"
-
-
-class Marker(NamedTuple):
-    """Where a state is valid, and by the id of each topic, of which topics that is."""
-
-    positions: Positions
-    topics: Mapping[str, str]
+# The header of a tombstone of ours, which has no value to be sealed in.
+SEAL = "stream-ml-seal"
 
 
-def encode_marker(positions: Positions, topics: Mapping[str, str]) -> bytes:
-    """A marker's value.
+def message(entry: Entry, partition: int) -> dict[str, Any]:
+    """What librdkafka is given of an entry of state.
 
-    >>> encode_marker({("events", 3): 40}, {"events": "AAAAAAAAAAAAAAAAAAAAAQ"})
-    b'{"positions":[["events",3,40]],"topics":{"events":"AAAAAAAAAAAAAAAAAAAAAQ"}}'
+    >>> from stream_ml.sealing import Entry
+    >>> message(Entry(b"wana", None, b"seal"), 2)["headers"]
+    [('stream-ml-seal', b'seal')]
     """
-    at = [(topic, p, at) for (topic, p), at in positions.items()]
-    return orjson.dumps({"positions": at, "topics": topics})
-
-
-def decode_marker(value: bytes) -> Marker:
-    """What a marker says; one of a former release names no topics' ids."""
-    found = orjson.loads(value)
-    positions = {(topic, p): at for topic, p, at in found["positions"]}
-    return Marker(positions, found.get("topics", {}))
+    record: dict[str, Any] = {"key": entry.name, "value": entry.value, "partition": partition}
+    if entry.seal is not None:
+        record["headers"] = [(SEAL, entry.seal)]
+    return record
 
 
 def fold_changelog(
     records: Iterable[tuple[bytes | None, bytes | None]], state: dict[bytes, bytes]
 ) -> None:
-    """Take further records (keys and values, in order) into the state by name."""
+    """Take further records (keys and values, in order) into the state by name, unchecked."""
     for key, value in records:
         if value is None:
             state.pop(key or b"", None)
@@ -60,21 +48,24 @@ def fold_changelog(
 
 
 async def read_changelog(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, end: int
-) -> tuple[list[tuple[str, bytes]], Marker | None]:
-    """The pieces that lie on a partition of a changelog, and where they are valid; None: nowhere.
+    consumer: AIOKafkaConsumer, tp: TopicPartition, end: int, state: SealedState
+) -> Restored:
+    """What lies on a partition of a changelog, and what of it is to be believed.
 
     Args:
         consumer: of committed records, started, with nothing assigned.
         tp: the partition.
         end: up to where; what is open before it is waited for.
+        state: takes the records in.
     """
     consumer.assign([tp])
     await consumer.seek_to_beginning(tp)
-    state: dict[bytes, bytes] = {}
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
-            fold_changelog(((each.key, each.value) for each in records), state)
-    marker = state.pop(MARKER, None)
-    pieces = [(name.decode(), value) for name, value in state.items()]
-    return pieces, None if marker is None else decode_marker(marker)
+            for each in records:
+                state.take(each.key, each.value, _seal(each.headers))
+    return state.restored()
+
+
+def _seal(headers: Iterable[tuple[str, bytes]]) -> bytes | None:
+    return next((value for name, value in headers if name == SEAL), None)

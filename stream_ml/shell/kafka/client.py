@@ -41,7 +41,8 @@ from kafka.errors import (
 
 from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
-from stream_ml.shell.kafka.changelog import MARKER, fold_changelog
+from stream_ml.sealing import MARKER
+from stream_ml.shell.kafka.changelog import fold_changelog
 from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.records import origin_headers, to_records

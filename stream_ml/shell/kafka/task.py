@@ -37,10 +37,13 @@ from typing import TYPE_CHECKING
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream_ml.errors import UsageError
-from stream_ml.shell.kafka.changelog import MARKER, Marker, encode_marker, read_changelog
+from stream_ml.sealing import SEALED_TOPICS, Marker
+from stream_ml.shell.kafka.changelog import message, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import NEVER, Committed, Message
+from stream_ml.shell.restoring import TakenUp, foreign_alert, remade_alert, take_up
+from stream_ml.stages.intake import open_sealed
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.placement import places_of
 from stream_ml.stages.positions import ACCEPT, Extent, Notice, Resumed, resumed
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from stream_ml.records import Output, Record
+    from stream_ml.sealing import Entry, Restored, Seals
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transactions import Transactions
     from stream_ml.shell.kafka.transport import Batch
@@ -97,6 +101,9 @@ class Home:
         checkpoint_s: how often state is written, in seconds.
         say: told what happens, as a kind and members.
         failed: told what ended a task that should not have ended.
+        seals: of what is written, and what is read must have.
+        declared: the declaration, as its checkpoints keep it.
+        accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         topics: the id of each topic, by its name in the catalogue.
         accepted: topics that are taken for what they are, whatever positions say.
         go_to: has records fetched from other offsets on; returns the epoch in which they come.
@@ -108,6 +115,9 @@ class Home:
     checkpoint_s: float
     say: Callable[..., None]
     failed: Callable[[BaseException], None]
+    seals: Seals
+    declared: Mapping[str, str] = field(default_factory=dict)
+    accept_unsealed: bool = False
     topics: Mapping[str, str] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
     go_to: Callable[[Mapping[Place, int]], Awaitable[int]] | None = None
@@ -126,6 +136,9 @@ class KafkaTask:
             "bootstrap_servers": home.cluster.bootstrap,
             **async_options(home.cluster.security),
         }
+        self._state = home.seals.state(self._task.name)
+        # Up to where a former release wrote the inputs, where that is believed.
+        self._unsealed_before: dict[str, int] = {}
         self._inbox: deque[list[Record]] = deque()
         self.waiting = self.waiting_bytes = 0
         self._batches: dict[str, tuple[int, int]] = {}
@@ -234,14 +247,20 @@ class KafkaTask:
         started = time.monotonic()
         self._home.say("recovering", stage=self._work.stage, partition=self.partition)
         committed = await self._committed()
-        pieces, marker = await self._read_changelog()
+        restored = await self._read_changelog()
         read_s = time.monotonic() - started
-        self._fresh = marker is None
-        going_on = await self._resumed(committed, marker)
+        extents = await self._extents()
+        taken = self._take_up(restored, extents)
+        self._fresh = taken.positions is None
+        going_on = self._resumed(committed, taken, extents)
         self._task.positions = dict(going_on.state)
-        if marker is not None:
+        if taken.remade is not None:
+            # All of it again, from the beginning.
+            self._state.begin_anew()
+            self._task.positions = {}
+        elif taken.positions is not None:
             # A thread of its own: other tasks go on while thousands of keys are decoded.
-            await asyncio.to_thread(_restore, self._task, pieces)
+            await asyncio.to_thread(_restore, self._task, taken.pieces)
         replayed = await self._replay(going_on.read)
         # What dies before its checkpoint time and again must not replay more each time.
         self._since_checkpoint = replayed
@@ -254,7 +273,7 @@ class KafkaTask:
             "recovered",
             stage=self._work.stage,
             partition=self.partition,
-            pieces=len(pieces),
+            pieces=len(taken.pieces),
             changelog_s=round(read_s, 3),
             replayed=replayed,
             seconds=round(time.monotonic() - started, 3),
@@ -273,20 +292,52 @@ class KafkaTask:
                 message=notice.message,
             )
             self._held.append(self._stage.note(notice))
-        if self._fresh or going_on.notices:
+        alerts = self._strange(restored, taken, replayed)
+        self._held += alerts
+        if self._fresh or going_on.notices or alerts or self._state.must_write:
             # What is told is told once: with the positions at which it is over.
-            self._since_checkpoint += len(going_on.notices)
+            self._since_checkpoint += 1
             await self._commit(checkpoint=True)
         await self._send_for(committed)
 
-    async def _resumed(
-        self, committed: Mapping[Place, Committed], marker: Marker | None
+    def _take_up(self, restored: Restored, extents: Mapping[Place, Extent]) -> TakenUp:
+        """What to start from, if anything of it is to be believed."""
+        if self._home.accept_unsealed:
+            self._unsealed_before = {topic: extent.end for (topic, _), extent in extents.items()}
+        taken = take_up(
+            self._task.name,
+            restored,
+            {},
+            {place: extent.first for place, extent in extents.items()},
+            accept_unsealed=self._home.accept_unsealed,
+        )
+        if restored.plain:
+            self._state.adopt(dict(taken.pieces))
+        return taken
+
+    def _strange(self, restored: Restored, taken: TakenUp, replayed: int) -> list[Output]:
+        """What a person should know of what lay on the changelog."""
+        alerts = []
+        if restored.foreign:
+            alerts.append(foreign_alert(self._task.name, restored.foreign))
+        if taken.remade is not None:
+            alerts.append(remade_alert(self._task.name, taken.remade, replayed))
+        return alerts
+
+    def _resumed(
+        self,
+        committed: Mapping[Place, Committed],
+        taken: TakenUp,
+        extents: Mapping[Place, Extent],
     ) -> Resumed:
         """Where to go on, as far as that is known.
 
         Raises:
             UsageError: what was read is not what there is, or the state is gone.
         """
+        marker = taken.marker
+        if marker is None and taken.positions is not None:
+            marker = Marker(taken.positions)
         state: Positions = {} if marker is None else dict(marker.positions)
         # The cluster forgets what a group committed that was idle for long; the marker knows.
         read = {place: at.offset for place, at in committed.items() if at.ours}
@@ -305,7 +356,7 @@ class KafkaTask:
             state=state,
             read=read,
             identities={} if marker is None else marker.topics,
-            extents=await self._extents(),
+            extents=extents,
             accepted=self._home.accepted,
         )
         return replace(found, notices=(*notices, *found.notices))
@@ -387,13 +438,13 @@ class KafkaTask:
         finally:
             await consumer.stop()
 
-    async def _read_changelog(self) -> tuple[list[tuple[str, bytes]], Marker | None]:
+    async def _read_changelog(self) -> Restored:
         tp = TopicPartition(self._home.cluster.changelog(self._work.stage), self.partition)
         # Where all ends that was written, be it committed or (a moment longer) open.
         async with self._reader("read_uncommitted") as consumer:
             end = (await consumer.end_offsets([tp]))[tp]
         async with self._reader("read_committed") as consumer:
-            return await read_changelog(consumer, tp, end)
+            return await read_changelog(consumer, tp, end, self._state)
 
     async def _replay(self, committed: Positions) -> int:
         """Fold what was committed after the state was written; how many records it was."""
@@ -417,6 +468,7 @@ class KafkaTask:
                     records = to_records(place[0], batch)
                     records = [each for each in records if each.offset < committed[place]]
                     if records:
+                        self._open(records)
                         self._task.replay(records)
                         replayed += len(records)
                 for tp, place in places.items():
@@ -442,6 +494,13 @@ class KafkaTask:
         )
 
     # --- work ----------------------------------------------------------------------------------
+
+    def _open(self, records: Sequence[Record]) -> None:
+        """Take off the seals of what is about to be folded, where its topic has some."""
+        topic = records[0].topic
+        if topic in SEALED_TOPICS:
+            before = self._unsealed_before.get(topic, 0)
+            open_sealed(records, self._home.seals.records(topic), unsealed_before=before)
 
     async def _wait(self) -> None:
         """Until something comes, or a commit is due."""
@@ -476,6 +535,7 @@ class KafkaTask:
 
     async def _fold(self, records: Sequence[Record]) -> None:
         await self._home.transactions.free()
+        self._open(records)
         # Nothing is awaited until all is handed over: a commit has all of it, or nothing.
         self._held += self._task.apply(records)
         self._since_checkpoint += len(records)
@@ -496,13 +556,18 @@ class KafkaTask:
         records = [(home.cluster.changelog(self._work.stage), state)]
         for topic, some in by_topic.items():
             hashed = places_of([each.key or b"" for each in some], home.partitions[topic])
+            sealed = home.seals.records(topic).sealed if topic in SEALED_TOPICS else _as_it_is
             messages: list[Message] = [
-                {"key": each.key, "value": each.value, "partition": 0 if each.key is None else at}
+                {
+                    "key": each.key,
+                    "value": None if each.value is None else sealed(each.value),
+                    "partition": 0 if each.key is None else at,
+                }
                 for each, at in zip(some, hashed, strict=True)
             ]
-            for each, message in zip(some, messages, strict=True):
+            for each, record in zip(some, messages, strict=True):
                 if each.origin is not None:
-                    message["headers"] = origin_headers(each.origin)
+                    record["headers"] = origin_headers(each.origin)
             records.append((home.cluster.topic(topic), messages))
         # Of all inputs, also those of which nothing was read: that we may commit at all is seen by
         # positions.
@@ -533,19 +598,30 @@ class KafkaTask:
 
     async def _write_state(self) -> None:
         alone = self._fresh or self._stage.needs_checkpoint()
-        pieces = await asyncio.to_thread(self._task.dirty)
+        entries = await asyncio.to_thread(self._entries)
         if not alone:
             # Writing down a large state takes seconds, in which few should wait for outputs, nor
             # their transaction run out. State and its positions are whole by themselves.
             await self._home.transactions.commit()
-        named = [(name.encode(), value) for name, value in pieces]
-        topics = {name: self._home.topics.get(name, "") for name in self._work.inputs}
-        named.append((MARKER, encode_marker(self._task.positions, topics)))
         await self._home.transactions.free()
-        self._send({"key": k, "value": v, "partition": self.partition} for k, v in named)
+        self._send(message(entry, self.partition) for entry in entries)
         self._fresh = False
         self._checkpointed = time.monotonic()
         self._since_checkpoint = 0
+
+    def _entries(self) -> list[Entry]:
+        """What the next checkpoint consists of."""
+        topics = {name: self._home.topics.get(name, "") for name in self._work.inputs}
+        return self._state.write(
+            self._task.dirty(),
+            self._task.positions,
+            topics=topics,
+            declared=self._home.declared,
+        )
+
+
+def _as_it_is(value: bytes) -> bytes:
+    return value
 
 
 def _state_lost(stage: str, read: Positions) -> Notice:

@@ -35,6 +35,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
+from stream_ml.sealing import Seals
 from stream_ml.shell.kafka.asking import rival, topic_ids
 from stream_ml.shell.kafka.control import Control
 from stream_ml.shell.kafka.leniency import read_any_header
@@ -99,6 +100,7 @@ class Worker:
         command_age_s: how far a command's time may be from its arrival on the log.
         say: told what happens, as a kind and members.
         accepted: topics that are taken for what they are now, whatever was read of them.
+        accept_unsealed: whether what a former release wrote, which did not seal, is believed.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Worker:
         command_age_s: float,
         say: Callable[..., None],
         accepted: Iterable[str] = (),
+        accept_unsealed: bool = False,
     ) -> None:
         self.cluster = cluster
         self.instance = instance
@@ -128,6 +131,7 @@ class Worker:
         self._commit_s = commit_s
         self._checkpoint_s = checkpoint_s
         self._checkpoint_examples = checkpoint_examples
+        self._accept_unsealed = accept_unsealed
         self._restart_lines = restart_lines
         self._command_age_s = command_age_s
         self._say = say
@@ -266,9 +270,10 @@ class Worker:
 
     async def _ids(self) -> dict[str, str]:
         """The ids of the topics that we depend on."""
-        names = [*INPUTS[self._stage], f"{self._stage}-changelog"]
+        # By the id of its registry a log is known.
+        names = [*INPUTS[self._stage], f"{self._stage}-changelog", "registry"]
         if self._stage == "predict":
-            names += ["registry", "models"]
+            names.append("models")
         return await asyncio.to_thread(topic_ids, self.cluster, names)
 
     async def _look_at_topics(self) -> None:
@@ -487,6 +492,9 @@ class Worker:
             self._checkpoint_s,
             self._say,
             self.failed,
+            Seals(self._key, self._pipeline.name, self._topics["registry"]),
+            self._pipeline.declared(),
+            self._accept_unsealed,
             self._topics,
             self._accepted,
             self._go_to,
