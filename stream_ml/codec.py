@@ -277,10 +277,14 @@ def _identifier(members: dict[str, Any], name: str) -> str:
 
 
 def _time(members: dict[str, Any], name: str) -> int:
+    return _natural(members, name, "UTC milliseconds as a whole number, not negative")
+
+
+def _natural(members: dict[str, Any], name: str, what: str) -> int:
     value = members.get(name)
     if type(value) is int and 0 <= value <= INTEGER_MAX:
         return value
-    expected = "expected UTC milliseconds as a whole number, not negative"
+    expected = f"expected {what}"
     if name not in members:
         raise BadRecord("missing_field", f"$.{name}", f"{expected}, given nothing")
     raise BadRecord("wrong_type", f"$.{name}", f"{expected}, given {brief(value)}")
@@ -320,15 +324,18 @@ def encode_example(
     label_ts: int,
     label_source: Source,
     label_from: str | None = None,
+    *,
+    number: int | None = None,
 ) -> bytes:
     """The wire form of an example: the prediction's own bytes with the label put in at the end."""
-    return b'%s,"label":%s,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}%s}' % (
+    return b'%s,"label":%s,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}%s%s}' % (
         prediction_value[:-1],
         orjson.dumps(label),
         label_ts,
         label_source.partition,
         label_source.offset,
         b"" if label_from is None else b',"label_from":' + orjson.dumps(label_from),
+        b"" if number is None else b',"number":%d' % number,
     )
 
 
@@ -356,7 +363,10 @@ def decode_example(value: bytes | None) -> Example:
     label_from = members.get("label_from")
     if label_from is not None:
         label_from = _SOURCE.check("label_from", label_from)
-    return Example(prediction, label, _time(members, "label_ts"), source, label_from)
+    number = members.get("number")
+    if number is not None:
+        number = _natural(members, "number", "a whole number")
+    return Example(prediction, label, _time(members, "label_ts"), source, label_from, number)
 
 
 # What orjson gives for JSON's numbers is finite, so types say it all.

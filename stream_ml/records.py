@@ -139,7 +139,8 @@ class Example:
     """A prediction and the truth about it.
 
     `label_source` is the label's place on `labels`; `label_from` is who knew it, as the label's own
-    member `source` says.
+    member `source` says. `number` counts the examples of a join partition, from the offset of the
+    first label that it read (None in those of former releases).
     """
 
     prediction: Prediction
@@ -147,6 +148,7 @@ class Example:
     label_ts: int
     label_source: Source
     label_from: str | None = None
+    number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from stream_ml.records import (
     Label,
     Prediction,
 )
+from stream_ml.sealing import SEALED_TOPICS
 from stream_ml.topics import catalogue, embedded, load, partition_of
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def test_every_member_of_a_record_is_described_and_nothing_else(topic: str) -> N
     described = dict(catalogue()[topic].fields)
     if topic in SIGNED:
         assert described.pop("signature").optional
+    if topic in SEALED_TOPICS:
+        assert described.pop("seal").optional
     hold_equal(described, RECORDS[topic], topic)
 
 
@@ -152,7 +155,7 @@ def test_what_may_be_absent_has_a_default(topic: str) -> None:
         for field in fields(RECORDS[topic])
         if field.default is not MISSING or field.default_factory is not MISSING
     }
-    assert optional - {"signature"} <= dispensable
+    assert optional - {"signature", "seal"} <= dispensable
 
 
 def test_events_labels_and_predictions_scale() -> None:

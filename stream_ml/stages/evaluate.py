@@ -67,6 +67,7 @@ from stream_ml.records import (
 from stream_ml.signing import ROLES
 from stream_ml.stages.answered import Answered
 from stream_ml.stages.intake import example_in, parsed, without_frames
+from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import noted
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.watermark import ExamplesWatermark
@@ -153,6 +154,7 @@ class Evaluate:
         self._versions: dict[str, str] = {}
         self._baselines = Baselines(task.kind, task.classes, pipeline.horizon_ms)
         self._delays = Delays()
+        self._numbers = Numbers()
         self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._n = 0
         self._number = 0
@@ -171,6 +173,7 @@ class Evaluate:
         self._answered_anew: set[str] = set()
         self._registered = 0
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
+        self.counts["examples_missing"] = 0
         self._previous = NO_RECORD
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
         self._refusals = {
@@ -215,6 +218,9 @@ class Evaluate:
         if isinstance(example, BadRecord):
             raise example
         prediction, label = example.prediction, example.label
+        missing = self._numbers.take(example.label_source.partition, example.number)
+        if missing:
+            self._miss(example, missing, outputs)
         self._check_slots(prediction)
         self._n += 1
         self.counts["examples"] += 1
@@ -238,6 +244,20 @@ class Evaluate:
         self._judge(example, watermark, outputs)
         if self._waiting:
             self._give_up_on_stale(outputs)
+
+    def _miss(self, example: Example, missing: int, outputs: list[Output]) -> None:
+        """Count examples that were taken away before we read them, and tell a person."""
+        self.counts["examples_missing"] += missing
+        partition = example.label_source.partition
+        alert = Alert(
+            "examples_missing",
+            self._watermark.ms,
+            "evaluate",
+            f"{missing} examples of join's partition {partition} are missing before number "
+            f"{example.number}: they were removed before they were learned from and judged by",
+            {"partition": partition, "missing": missing, "number": example.number},
+        )
+        outputs.append(Output("alerts", b"examples_missing", encode(alert), alert))
 
     def _check_slots(self, prediction: Prediction) -> None:
         """Refuse an answer of who never was: each who answers is scored from then on."""
@@ -706,6 +726,7 @@ class Evaluate:
             "baselines": self._baselines.dump(),
             "delays": self._delays.dump(),
             "watermark": self._watermark.dump(),
+            "numbers": self._numbers.dump(),
             "n": self._n,
             "number": self._number,
             "serving": None if self._serving is None else asdict(self._serving),
@@ -748,6 +769,7 @@ class Evaluate:
         self._baselines.load(rest["baselines"])
         self._delays.load(rest["delays"])
         self._watermark.load(rest["watermark"])
+        self._numbers.load(rest.get("numbers", []))
         self._n, self._number = rest["n"], rest["number"]
         self._serving = None if rest["serving"] is None else serving_set(rest["serving"])
         self._version = rest["version"]

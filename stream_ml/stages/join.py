@@ -146,6 +146,8 @@ class Join:
         self._touched = False
         self._overflowed = False
         self._replaying = False
+        # The last example's; -2 before the first label is met.
+        self._number = -2
         self.counts = {
             "joined": 0,
             "expired": 0,
@@ -399,6 +401,10 @@ class Join:
     # --- labels --------------------------------------------------------------------------------
 
     def _label(self, record: Record, label: Label, outputs: list[Output]) -> None:
+        if self._number == -2:  # noqa: PLR2004 - as set above
+            # At most one example follows from a label: a state that begins anew at a later one
+            # gives no number that a former one gave.
+            self._number = record.offset - 1
         event_id = label.event_id
         if self._labels_watermark.advance(event_id, label.ts, record.append_ms):
             self._expire_predictions()
@@ -498,13 +504,16 @@ class Join:
     ) -> None:
         self.counts["joined"] += 1
         source = Source(record.partition, record.offset)
-        value = encode_example(prediction_value, label.label, label.ts, source, label.source)
+        number = self._number = self._number + 1
+        value = encode_example(
+            prediction_value, label.label, label.ts, source, label.source, number=number
+        )
         example = None
         if self._placement is None:
             # Decoded here, once, for learn and evaluate alike.
             known, prediction = self._decoded.pop(label.event_id, (None, None))
             if prediction is not None and known is prediction_value:
-                example = Example(prediction, label.label, label.ts, source, label.source)
+                example = Example(prediction, label.label, label.ts, source, label.source, number)
             else:
                 example = decode_example(value)
         outputs.append(Output("examples", label.event_id.encode(), value, example))
@@ -570,6 +579,7 @@ class Join:
             "labels_led_by": self._labels_watermark.dump(),
             "sources": self._sources.dump(),
             "refusals": {topic: each.dump() for topic, each in self._refusals.items()},
+            "number": self._number,
             "counts": self.counts,
             "held": self.held,
         }
@@ -617,6 +627,8 @@ class Join:
                 for topic, dumped in keyless.get("refusals", {}).items():
                     self._refusals[topic].load(dumped)
                 self.counts |= keyless["counts"]
+                # A former release numbered none.
+                self._number = keyless.get("number", self.counts["joined"] - 1)
         self._joined.restore(ids["j"])
         self._expired.restore(ids["e"])
         self._taken.restore(ids["t"])

@@ -35,6 +35,7 @@ from stream_ml.models.recipes import BadAnswer, answer
 from stream_ml.models.snapshot import seal, take, unseal
 from stream_ml.records import Alert, Example, Output, line_of
 from stream_ml.stages.intake import example_in
+from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import noted
 from stream_ml.stages.watermark import ExamplesWatermark
 
@@ -184,6 +185,7 @@ class Learn:
         refresh = pipeline.promotion.refresh
         self._clock = RefreshClock(pipeline.refresh_ms, refresh if isinstance(refresh, int) else 0)
         self._n = 0
+        self._numbers = Numbers()
         self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._offsets = (-1, -1)
         self._golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
@@ -219,7 +221,7 @@ class Learn:
         lessons: list[_Lesson] = []
         for record in records:
             example = example_in(record, self._pipeline)
-            if isinstance(example, BadRecord):
+            if isinstance(example, BadRecord) or not self._is_new(example):
                 continue  # evaluate, which reads the same topic, writes the dead letter
             lessons.append(self._take(example, record))
             if self._clock.strikes(self._n, self._watermark.ms):
@@ -250,6 +252,13 @@ class Learn:
             for name, line in self._lines.items()
             if line.quarantined is not None
         }
+
+    def _is_new(self, example: Example) -> bool:
+        try:
+            self._numbers.take(example.label_source.partition, example.number)
+        except BadRecord:
+            return False
+        return True
 
     def _take(self, example: Example, record: Record) -> _Lesson:
         """Count an example; what is to be learned from it."""
@@ -392,6 +401,7 @@ class Learn:
         keyless = {
             "n": self._n,
             "watermark": self._watermark.dump(),
+            "numbers": self._numbers.dump(),
             "offsets": self._offsets,
             "golden": list(self._golden),
             "served": [self._served_loss, self._served_scored, self._epoch_n],
@@ -430,6 +440,7 @@ class Learn:
         keyless = orjson.loads(state[""])
         self._n = keyless["n"]
         self._watermark.load(keyless["watermark"])
+        self._numbers.load(keyless.get("numbers", []))
         self._offsets = tuple(keyless["offsets"])
         self._golden.extend(keyless["golden"])
         self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
