@@ -4,7 +4,8 @@ Theory of operation:
 
 1. The registry names serving sets. A set is applied whole, when every snapshot in it has been
    read and verified; until then the former one goes on. Of several sets read at once only the
-   newest counts.
+   newest counts. A shadow that is genuine and yet cannot be loaded (its learner does not make its
+   golden predictions again, say) holds up nobody: it has no answers.
 2. A snapshot's bytes are held from when `models` brings them until a set with newer ones has
    been applied, as many as `HELD_MAX` and `HELD_BYTES_MAX` allow. Snapshots already loaded are
    taken over, not loaded again; an equal learner of another number of examples is another one.
@@ -23,11 +24,11 @@ from stream_ml.models.compiled import compiled
 from stream_ml.models.snapshot import decode, open_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_ml.models.compiled import Ask
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import ModelRef, Output, Record, ServingSet
+    from stream_ml.records import Answer, ModelRef, Output, Record, ServingSet
 
 __all__ = ["Frozen", "Lineup", "Serving"]
 
@@ -36,6 +37,8 @@ __all__ = ["Frozen", "Lineup", "Serving"]
 HELD_MAX = 1_000
 HELD_BYTES_MAX = 256 << 20
 REFUSALS_MAX = 100
+# Reasons for which a learner is at fault, and not who wrote its snapshot.
+AT_FAULT = frozenset({"class_not_allowed", "golden", "malformed", "too_large"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +129,9 @@ class Serving:
         slots = _slots(wanted)
         loaded = self._loaded()
         try:
-            frozen = {slot: loaded.get(ref) or self._load(ref) for slot, ref in slots}
+            frozen = {slot: self._load_slot(slot, ref, loaded.get(ref)) for slot, ref in slots}
         except (SnapshotRefused, BadRecord) as refusal:
-            del self.refusals[: len(self.refusals) - REFUSALS_MAX + 1]
-            self.refusals.append(f"{wanted.champion.model} does not serve: {refusal}")
+            self._refuse(f"{wanted.champion.model} does not serve: {refusal}")
             return
         # The same model may stand in two slots under two names; each keeps its own reference.
         named = {slot: Frozen(ref, frozen[slot].ask, frozen[slot].example) for slot, ref in slots}
@@ -137,6 +139,24 @@ class Serving:
         newest = max(ref.offset for _, ref in slots)
         self._snapshots = {at: value for at, value in self._snapshots.items() if at > newest}
         self._bytes = sum(map(_size, self._snapshots.values()))
+
+    def _load_slot(self, slot: str, ref: ModelRef, known: Frozen | None) -> Frozen:
+        """A snapshot of a set; of a shadow whose learner is at fault one without answers."""
+        if known is not None:
+            if slot == "champion" and known.ask is _silent:
+                raise SnapshotRefused("golden", f"{ref.model} has had no answers as a shadow")
+            return known
+        try:
+            return self._load(ref)
+        except SnapshotRefused as refusal:
+            if slot == "champion" or refusal.reason not in AT_FAULT:
+                raise
+            self._refuse(f"{ref.model} shadows without answers: {refusal}")
+            return Frozen(ref, _silent, -1)
+
+    def _refuse(self, why: str) -> None:
+        del self.refusals[: len(self.refusals) - REFUSALS_MAX + 1]
+        self.refusals.append(why)
 
     def _loaded(self) -> dict[ModelRef, Frozen]:
         if self._lineup is None:
@@ -159,6 +179,10 @@ class Serving:
         learner = open_snapshot(snapshot, p.task, self._key, p.feature_set.hash)
         ask = compiled(learner, p.task, [golden.features for golden in snapshot.golden])
         return Frozen(ref, ask, snapshot.examples["last"])
+
+
+def _silent(_: Mapping[str, float]) -> Answer:
+    return None
 
 
 def _size(held: bytes | BadRecord | SnapshotRefused) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from river import dummy
+from river import dummy, naive_bayes
 
 from stream_ml.codec import decode_decision, encode_decision
 from stream_ml.records import Record, ServingSet
@@ -282,3 +282,29 @@ def test_an_equal_learner_of_more_examples_is_not_taken_for_the_former_one() -> 
 
     assert [-1, 19, 39] == inside
     assert 39 == lineup.champion.example
+
+
+def test_a_shadow_whose_learner_is_at_fault_holds_up_nobody(
+    world: World, serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The set is applied; that shadow has no answers, said once; it never comes to serve."""
+    answer_of = naive_bayes.GaussianNB.predict_proba_one
+    monkeypatch.setattr(naive_bayes.GaussianNB, "predict_proba_one", lambda *_: {True: 0.123})
+    serving.apply(world.models[2:4])
+    serving.apply(world.registry[1:2])
+    stage = Predict(shop, serving)
+    outputs = stage.apply([event(0)])
+
+    (alert,) = [orjson.loads(o.value or b"") for o in outputs if o.topic == "alerts"]
+    assert "bayes@20 shadows without answers: bayes@20: expected golden answer" in alert["message"]
+    (prediction,) = [orjson.loads(o.value or b"") for o in outputs if o.topic == "predictions"]
+    assert "logistic@20" == prediction["model"]
+    assert {"model": "bayes@20", "prediction": None} == prediction["shadows"]["bayes"]
+    of = world.set_of(2)
+    serving.apply(world.models[4:6])
+    bad = replace(
+        of, champion=of.challengers["bayes"], challengers={}, first=None, predecessor=None
+    )
+    serving.apply([world.decision(2, bad)])
+    assert AT_20 == serves(serving)
+    monkeypatch.setattr(naive_bayes.GaussianNB, "predict_proba_one", answer_of)
