@@ -8,7 +8,9 @@ says of True and False is said of the two.
 
 Asking teaches nothing: no river estimator of 0.26 learns in `predict_*`. Some *prepare*
 themselves on the first features they meet (a scaler enters zeros, an adaptive random forest
-plants its trees); they then stand where the first `learn_one` would have put them.
+plants its trees); they then stand where the first `learn_one` would have put them. What answers
+otherwise after other questions (a factorization machine draws the weights of a feature when it
+first meets it) is refused at declaration.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from river import base, compose, multiclass
+from river import base, compose, multiclass, rules
 
 from stream_ml.errors import Problem, SnapshotRefused, StreamMLError
 from stream_ml.models import pickles
@@ -253,10 +255,9 @@ def _irreproducible(estimator: Any, path: str) -> list[Problem]:
     except SnapshotRefused as refused:
         return [Problem(path, "an estimator that a snapshot can hold", str(refused))]
     problems = []
-    if any(isinstance(part, multiclass.OneVsOneClassifier) for part in _parts(estimator)):
-        # It pairs labels in the order of a set of str, which differs between processes.
-        expected = "multiclass.OneVsRestClassifier, which learns the same in every process"
-        problems.append(Problem(path, expected, "multiclass.OneVsOneClassifier"))
+    for kind, expected in _OF_THE_PROCESS.items():
+        if any(isinstance(part, kind) for part in _parts(estimator)):
+            problems.append(Problem(path, expected, _class_name(kind)))
     if digest(estimator) != digest(estimator.clone()):
         problems.append(Problem(path, "an estimator that has learned nothing", "a trained one"))
     one, other = estimator.clone(), estimator.clone()
@@ -264,7 +265,34 @@ def _irreproducible(estimator: Any, path: str) -> list[Problem]:
         seedless = {type(p).__name__ for p in _parts(estimator) if getattr(p, "seed", 0) is None}
         given = f"none for {', '.join(sorted(seedless))}"
         problems.append(Problem(path, "a seed, so that a replay gives the same model", given))
+    elif _answers(one, _QUESTIONS) != _answers(other, _QUESTIONS[::-1])[::-1]:
+        expected = "an estimator that answers alike, whatever it was asked before"
+        problems.append(Problem(path, expected, _brief(estimator)))
     return problems
+
+
+# What is not the same in another process, and what to take instead.
+_OF_THE_PROCESS: dict[type, str] = {
+    # It pairs labels in the order of a set of str.
+    multiclass.OneVsOneClassifier: (
+        "multiclass.OneVsRestClassifier, which learns the same in every process"
+    ),
+    # It names its rules by where they lie in memory, and may take a new one for an old one.
+    rules.AMRules: "tree.HoeffdingTreeRegressor, which learns the same in every process",
+}
+_QUESTIONS = ({"a": 1.0, "b": 2.0}, {"c": 1.0, "d": 3.0})
+
+
+def _answers(model: Any, questions: Iterable[dict[str, float]]) -> list[str]:
+    """What it says, as text: of what is not a number no two are equal."""
+    said = []
+    for features in questions:
+        ask = getattr(model, "predict_proba_one", model.predict_one)
+        try:
+            said.append(repr(ask(dict(features))))
+        except Exception as error:  # noqa: BLE001 - an estimator may raise anything
+            said.append(type(error).__name__)
+    return said
 
 
 def _parts(whole: Any, *, taught: bool = False) -> Iterator[Any]:

@@ -238,6 +238,25 @@ def test_each_refused_label_says_why() -> None:
 
 
 @pytest.mark.parametrize("label_first", [False, True], ids=["prediction-first", "label-first"])
+def test_a_label_past_its_own_horizon_is_late_though_nobody_leads_the_watermark(
+    *, label_first: bool
+) -> None:
+    """A label is judged by its own time where that is later than the time others support."""
+    events = replace(pipeline.events, breadth=3)
+    join = Join(replace(pipeline, events=events), 1)
+    predictions = [_prediction("a", START_MS, 0, 0), _prediction("b", START_MS, 0, 1)]
+    labels = [_label("a", START_MS + HORIZON + 1, 0), _label("b", START_MS + HORIZON, 1)]
+
+    first, second = (labels, predictions) if label_first else (predictions, labels)
+    outputs = join.apply(first) + join.apply(second)
+
+    assert {"dead-letters": ["late"], "examples": ["b"]} == {
+        "dead-letters": [o.memo.reason for o in outputs if o.topic == "dead-letters"],
+        "examples": [o.memo.prediction.event_id for o in outputs if o.topic == "examples"],
+    }
+
+
+@pytest.mark.parametrize("label_first", [False, True], ids=["prediction-first", "label-first"])
 @pytest.mark.parametrize("restarts", [False, True], ids=["going-on", "restarted"])
 @pytest.mark.parametrize("partitions", [None, 1], ids=["embedded", "cluster"])
 def test_an_example_says_who_knew_the_truth(
