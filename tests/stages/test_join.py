@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from stream_ml.codec import decode_example, encode_prediction
 from stream_ml.records import Prediction, Record, Source
 from stream_ml.stages.join import Join
+from stream_ml.testing import Driver
 from tests.simulation.world import START_MS, pipeline
 
 if TYPE_CHECKING:
@@ -301,6 +302,20 @@ def test_a_second_prediction_of_an_id_leaves_no_example(seed: int) -> None:
 
     assert _by_definition(predictions, labels) == _joined(join, _interleaved(rand, twice, labels))
     assert 1 == join.counts["duplicate_prediction"]
+
+
+def test_an_id_under_two_keys_is_learned_from_once() -> None:
+    """Predicted in both partitions, as README says: the first counts, the other is refused."""
+    event = {"event_id": "twice", "ts": START_MS, "kind": "visit", "amount": 1.0, "city": "oslo"}
+    label = {"event_id": "twice", "ts": START_MS + 1_000, "label": True}
+    with Driver(pipeline, partitions=4) as driver:
+        driver.feed([event | {"shop": "a"}, event | {"shop": "c"}], [label])
+        predicted, examples = driver.read("predictions"), driver.read("examples")
+        refused = [letter["reason"] for letter in driver.read("dead-letters")]
+
+    assert 2 == len({each["source"]["partition"] for each in predicted}), "or this shows nothing"
+    assert ["duplicate_prediction"] == refused
+    assert [predicted[0]["source"]] == [each["source"] for each in examples]
 
 
 def pipeline_with_pending_max(pending_max: int) -> Any:

@@ -109,14 +109,16 @@ class _Told:
 
     def decided(self, decision: Decision) -> None:
         champion = decision.serving.champion.model
-        if champion == self._champion:
+        switched = champion != self._champion
+        # What a person asked for is told whatever came of it.
+        if not switched and decision.command_id is None:
             return
         self._champion = champion
         self._say(
             f"{_when(decision)} {champion} serves: decision {decision.number}, "
             f"{decision.kind} by {by(decision.actor, decision.signed_by)}: {decision.reason}",
             {
-                "said": "serves",
+                "said": "serves" if switched else "answered",
                 "champion": champion,
                 "decision": decision.number,
                 "kind": decision.kind,
