@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.codec import decode_decision, decode_prediction, encode_command
-from stream_ml.errors import BadRecord, CommandRefused, LogError, NoAnswer, StreamMLError
+from stream_ml.errors import (
+    BadRecord,
+    CommandRefused,
+    LogError,
+    NoAnswer,
+    StreamMLError,
+    UsageError,
+)
 from stream_ml.records import Output
 from stream_ml.shell.replay import read_all
 from stream_ml.shell.settings import Settings
@@ -48,9 +55,10 @@ __all__ = ["Publisher", "ask", "connect", "open_log", "predictions", "read_on"]
 READ_RECORDS = 1_000
 # How long a follower waits for records before it sees whether it was asked to stop.
 WAIT_S = 0.2
-# An event's time may be later than its arrival, by its pipeline's `skew` at most: minutes, and
-# never days.
-AHEAD_MS = 86_400_000
+# By how much the clocks of brokers that stamp events and predictions may differ, and more.
+CLOCKS_MS = 86_400_000
+# Since when what is meant as seconds would be, and until when: 1973 to 5138.
+SECONDS = range(100_000_000, 100_000_000_000)
 
 
 def connect(
@@ -238,6 +246,7 @@ def read_on(
     *,
     from_end: bool = False,
     since_ms: int | None = None,
+    skew_ms: int | None = None,
     follow: bool = False,
     stop: Stop | None = None,
 ) -> Generator[list[Record]]:
@@ -248,13 +257,21 @@ def read_on(
         topic: whose they are.
         from_end: leave out what lies there already.
         since_ms: leave out what cannot be about events of this time or later.
+        skew_ms: by how much an event's time may be later than its arrival, as declared. Where
+            nobody knows it, nothing can be left out before it is read.
         follow: go on with what comes; without it, end where the log does.
         stop: go on with what comes until asked to stop.
     """
     partitions = range(log.partitions[topic])
     goes_on = follow or stop is not None
     ends = {} if goes_on else {p: log.end_offset(topic, p) for p in partitions}
-    begin = {p: _start(log, topic, p, from_end, since_ms) for p in partitions}
+    if from_end:
+        first_ms = None
+    elif since_ms is None or skew_ms is None:
+        first_ms = 0
+    else:
+        first_ms = max(0, since_ms - skew_ms - CLOCKS_MS)
+    begin = {p: _start(log, topic, p, first_ms) for p in partitions}
     with closing(log.tail(topic, begin)) as tail:
         while goes_on or not tail.reached(ends):
             records = tail.poll(WAIT_S)
@@ -264,12 +281,13 @@ def read_on(
                 return
 
 
-def _start(log: Log, topic: str, partition: int, from_end: bool, since_ms: int | None) -> int:
-    if from_end:
+def _start(log: Log, topic: str, partition: int, first_ms: int | None) -> int:
+    """The offset of what was appended then or later; the end, if None."""
+    if first_ms is None:
         return log.end_offset(topic, partition)
-    if since_ms is None or since_ms <= AHEAD_MS:
+    if first_ms == 0:
         return log.first_offset(topic, partition)
-    return log.offset_at(topic, partition, since_ms - AHEAD_MS)
+    return log.offset_at(topic, partition, first_ms)
 
 
 def predictions(
@@ -277,6 +295,7 @@ def predictions(
     *,
     from_end: bool = False,
     since_ms: int | None = None,
+    skew_ms: int | None = None,
     key: str | None = None,
     follow: bool = False,
     stop: Stop | None = None,
@@ -287,6 +306,7 @@ def predictions(
         log: where they lie.
         from_end: only those that come from now on.
         since_ms: only those about events of this time or later.
+        skew_ms: the pipeline's `skew_ms`, which spares reading all that is older.
         key: only those of this entity.
         follow: go on with those that come; without it, end where the log does.
         stop: go on with those that come until asked to stop.
@@ -298,8 +318,19 @@ def predictions(
     ...     len(list(predictions(driver.log)))
     100
     """
+    if since_ms is not None and since_ms in SECONDS:
+        raise UsageError(
+            f"since_ms: expected UTC milliseconds, given {since_ms}; if these are seconds, it is "
+            f"{since_ms * 1000}"
+        )
     batches = read_on(
-        log, "predictions", from_end=from_end, since_ms=since_ms, follow=follow, stop=stop
+        log,
+        "predictions",
+        from_end=from_end,
+        since_ms=since_ms,
+        skew_ms=skew_ms,
+        follow=follow,
+        stop=stop,
     )
     with closing(batches):
         for record in chain.from_iterable(batches):

@@ -409,13 +409,22 @@ class Settings:
     def verifying_key(self, path: str) -> bytes | None:
         """The key that the log at `path` is signed with; None where there is none to be had.
 
+        A file that this user may not read is as none: who only looks needs no secret.
+
         Raises:
             UsageError: as `signing_key`.
         """
         if self.key is not None or path == MEMORY or path.startswith(KAFKA):
             return self.key
         file = key_file(path)
-        return _read_key(file) if file.exists() else None
+        return _read_key(file) if os.access(file, os.R_OK) else None
+
+    def unchecked(self, path: str) -> str:
+        """Why signatures on the log at `path` cannot be checked, where there is no key for it."""
+        file = key_file(path)
+        if self.key is None and not path.startswith(KAFKA) and file.exists():
+            return f"signatures were not checked: this user may not read {file}"
+        return "signatures were not checked: no key is set, and none lies by the log"
 
     def operators(self) -> Mapping[str, Operator]:
         """The operators that the keyring holds, by name; none where there is no keyring.
@@ -438,6 +447,8 @@ class Settings:
             key = self.verifying_key(path)
             if key is None:
                 where = path if path.startswith(KAFKA) else key_file(path)
+                if isinstance(where, Path) and where.exists():
+                    return _read_key(where)  # it says why it cannot be read
                 raise UsageError(
                     f"{where}: expected its signing key, given none; set "
                     f"{SETTINGS['key'].variable}, or {SETTINGS['operator'].variable} and {variable}"
@@ -522,7 +533,10 @@ def _read_secret(file: Path, what: str, harm: str) -> str:
             mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
             text = opened.read()
     except OSError as error:
-        raise UsageError(f"{file}: expected to read the {what}: {error.strerror}") from error
+        raise UsageError(
+            f"{file}: expected to read the {what}: {error.strerror}; be a user who may, or set "
+            f"{SETTINGS['key'].variable}"
+        ) from error
     if mode & ~KEY_MODE:
         raise UsageError(
             f"{file}: expected mode {KEY_MODE:04o}, for whoever reads it can {harm}, given "

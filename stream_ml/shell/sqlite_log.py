@@ -299,8 +299,10 @@ class SqliteLog(WorkerLog):
 
         The first number counts the commits of others, the second the rows written here.
         """
+        self._file.look_again()
         (others,) = self._file.row("PRAGMA data_version")
-        return others, self._file.rows_written()
+        # Each connection counts from anew.
+        return others + (self._file.times_opened << 32), self._file.rows_written()
 
     def committed(self, group: str) -> dict[Place, int]:
         """Where `group` goes on, by partition."""
@@ -640,6 +642,17 @@ def _opening(path: str | Path, mode: str, options: Options) -> Iterator[_File]:
         raise
 
 
+def _wal_of(path: Path) -> Path:
+    real = path.resolve()
+    return real.with_name(f"{real.name}-wal")
+
+
+def _looks(path: Path) -> tuple[object, ...]:
+    """What differs when somebody has written to the file, or is at work on it."""
+    found = [each.stat() if each.exists() else None for each in (path, _wal_of(path))]
+    return tuple((at.st_mtime_ns, at.st_size, at.st_ino) if at else None for at in found)
+
+
 class _File:
     """The SQLite file: what is asked of it, and what its errors mean."""
 
@@ -647,16 +660,68 @@ class _File:
         self.path = str(path)
         self._busy_timeout_ms = busy_timeout_ms
         self._identity: str | None = None
-        memory = self.path == MEMORY
+        # Of a file that is read as it lies there: what it looked like when it was opened.
+        self._still: tuple[object, ...] | None = None
+        self.times_opened = 1
         try:
-            self._connection = sqlite3.connect(
-                MEMORY if memory else f"{Path(path).absolute().as_uri()}?mode={mode}",
-                timeout=busy_timeout_ms / 1000,
-                isolation_level=None,
-                uri=True,
-            )
+            self._connection = self._opened(mode)
         except sqlite3.Error as error:
             raise self._explained(error) from error
+
+    def _opened(self, mode: str) -> sqlite3.Connection:
+        """Opens it, for reading only where this user may not write what writing takes."""
+        if self.path == MEMORY:
+            return self._connected(MEMORY)
+        path = Path(self.path)
+        if path.exists() and not path.is_file():
+            raise LogError(
+                f"{path}: expected a file, given {'a folder' if path.is_dir() else 'a device'}; "
+                "choose another path"
+            )
+        if mode != "rw":
+            return self._connected(f"mode={mode}")
+        # Beside somebody else's file we would leave files of ours, in its owner's way.
+        if not os.access(path, os.W_OK) and not _wal_of(path).exists():
+            return self._as_it_lies(path)
+        connection = self._connected("mode=rw")
+        try:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+                connection.close()
+                return self._as_it_lies(path)
+        except sqlite3.Error:
+            pass  # whatever it is, who asks next is told
+        return connection
+
+    def _as_it_lies(self, path: Path) -> sqlite3.Connection:
+        """Opens a file beside which nothing can be made, so that nobody is at work on it.
+
+        What a killed worker has left beside it is read too: without a place for the index that
+        processes share, which this connection keeps for itself.
+        """
+        self._still = _looks(path)
+        if not _wal_of(path).exists() or not _wal_of(path).stat().st_size:
+            return self._connected("mode=ro&immutable=1")
+        connection = self._connected("mode=ro&vfs=unix-none")
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        return connection
+
+    def _connected(self, how: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            how if how == MEMORY else f"{Path(self.path).absolute().as_uri()}?{how}",
+            timeout=self._busy_timeout_ms / 1000,
+            isolation_level=None,
+            uri=True,
+        )
+
+    def look_again(self) -> None:
+        """Opens a file anew that is read as it lies there, if somebody has changed it."""
+        if self._still is not None and self._still != _looks(Path(self.path)):
+            self._still = None
+            self.times_opened += 1
+            self._connection.close()
+            self._connection = self._opened("rw")
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         try:

@@ -11,8 +11,10 @@ import orjson
 import pytest
 from cli_toy import START_MS, TOY, outputs, stream, toy, write_lines
 from processes import DEADLINE_S, Terminal
+from river import linear_model
 
-from stream_ml.errors import BadRecord
+import stream_ml as sml
+from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Output
 from stream_ml.shell import lines
 from stream_ml.shell.client import Publisher, predictions
@@ -238,6 +240,68 @@ def test_predictions_of_one_entity_from_a_time_on(cli: Cli, worked: Path) -> Non
     assert lines_[0].endswith("  plain@2000")
     assert len(lines_) == len(range(first, 2_500, 7))
     assert cli(*arguments, "--from", "end").out == ""
+
+
+@pytest.mark.parametrize(
+    ("time", "hint"),
+    [
+        ("1700000000", "; if these are seconds, it is 2023-11-14 22:13:20Z: write 1700000000000"),
+        ("1700000000000000", "; if these are microseconds, it is 2023-11-14 22:13:20Z: write"),
+        ("202611271200", ""),
+        ("20261127120000", ""),
+        ("99999999", ""),
+        ("-1", ""),
+        ("1960-01-01", ""),
+        ("9" * 400, ""),
+    ],
+)
+@pytest.mark.parametrize("command", [["predictions", "--from={}"], ["audit", "at", "{}"]])
+def test_a_number_that_is_hardly_a_time(cli: Cli, command: list[str], time: str, hint: str) -> None:
+    """Seconds, finer units and dates without signs are not taken for milliseconds of 1970."""
+    if command[0] == "audit" and time == "-1":
+        command = ["audit", "at", "--", "{}"]
+
+    ran = cli(*(word.format(time) for word in command))
+
+    assert ran.code == 2
+    told = f"expected a time such as 2013-05-01T12:00Z or UTC milliseconds, given {time!r}{hint}"
+    assert told in ran.err
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_all_predictions_from_a_time_on_whatever_the_skew(
+    cli: Cli, tmp_path: Path, declared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events that were published long before their time are not passed over."""
+    plan = sml.Pipeline(
+        "plan",
+        events=sml.Events(key="user", fields={"x": float}, skew="30d", lateness="30d"),
+        features=[sml.field("x")],
+        label=sml.Label(bool, "1h"),
+        champion="plain",
+        models={"plain": linear_model.LogisticRegression()},
+    )
+    day = 86_400_000
+    with SqliteLog.create(tmp_path / "stream_ml.sqlite", now_ms=lambda: START_MS) as log:
+        publisher = Publisher(log, plan)
+        for ahead in (20, 0, 2, 10):
+            event = {"event_id": f"in {ahead}", "ts": START_MS + ahead * day, "user": "u", "x": 1.0}
+            publisher.publish_event(event)
+        with Runner(log, plan, b"k" * 32) as worker:
+            worker.run()
+        since_ms, skew_ms = START_MS + 5 * day, plan.skew_ms if declared else None
+        found = [each.event_id for each in predictions(log, since_ms=since_ms, skew_ms=skew_ms)]
+        monkeypatch.setattr("stream_ml.shell.commands.predictions._skew_ms", lambda _: skew_ms)
+        ran = cli("predictions", "--from", "2023-11-19T22:13:20Z")
+
+    assert found == ["in 20", "in 10"]
+    assert [line.split("  ")[1] for line in ran.out.splitlines()] == found
+
+
+def test_seconds_from_python() -> None:
+    """A time in seconds is refused with what it would be in milliseconds."""
+    with SqliteLog.create(MEMORY) as log, pytest.raises(UsageError, match="it is 1700000000000"):
+        list(predictions(log, since_ms=1_700_000_000))
 
 
 def test_no_time(cli: Cli) -> None:

@@ -42,7 +42,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         key = reading_key(settings, log)
         registry = read_registry(log, key, arguments.decisions)
         shown = _shown(log, registry)
-    shown["notes"] = registry.notes(checked=key is not None)
+    shown["notes"] = registry.notes(settings.unchecked(settings.path) if key is None else None)
     if arguments.format == "json":
         write_json({"log": settings.path, **shown})
     else:

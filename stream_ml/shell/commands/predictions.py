@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from argparse import ArgumentTypeError
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_prediction
@@ -10,7 +11,8 @@ from stream_ml.shell.client import read_on
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import NOTHING, instant, moment
 from stream_ml.shell.commands.reading import existing_log
-from stream_ml.shell.printing import flush, printable, write_json_line, write_line
+from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.printing import as_utf8, flush, printable, write_json_line, write_line
 from stream_ml.shell.stopping import Stop
 
 if TYPE_CHECKING:
@@ -31,7 +33,14 @@ def run(arguments: Namespace, settings: Settings) -> None:
     with ExitStack() as held:
         log = held.enter_context(existing_log(settings, isolation=arguments.isolation))
         stop = held.enter_context(Stop()) if arguments.follow else None
-        batches = read_on(log, "predictions", from_end=start == END, since_ms=since_ms, stop=stop)
+        batches = read_on(
+            log,
+            "predictions",
+            from_end=start == END,
+            since_ms=since_ms,
+            skew_ms=_skew_ms(settings),
+            stop=stop,
+        )
         as_json = arguments.format == "json"
         for records in held.enter_context(closing(batches)):
             for record in records:
@@ -46,6 +55,10 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 return  # nobody reads on
 
 
+def _skew_ms(settings: Settings) -> int | None:
+    return None if settings.pipeline is None else load_pipeline(settings.pipeline).skew_ms
+
+
 def _line(prediction: Prediction) -> str:
     said = prediction.prediction
     if isinstance(said, dict):
@@ -57,6 +70,12 @@ def _line(prediction: Prediction) -> str:
     cells = [moment(prediction.ts), prediction.event_id, prediction.key, said_text, by]
     # Two spaces are what tells columns apart.
     return "  ".join(printable(cell).replace("  ", " \\x20") for cell in cells)
+
+
+def _argument(text: str) -> str:
+    with suppress(ValueError):
+        return as_utf8(text)
+    raise ArgumentTypeError(f"expected UTF-8, given {text!r}")
 
 
 def _start(text: str) -> str | int:
@@ -75,7 +94,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="where to begin; TIME is of the events (default: the beginning; with --follow the "
         "end)",
     )
-    parser.add_argument("--key", metavar="KEY", help="only those of this entity")
+    parser.add_argument("--key", metavar="KEY", type=_argument, help="only those of this entity")
     parser.add_argument(
         "--isolation",
         choices=("committed", "uncommitted"),

@@ -106,11 +106,9 @@ class Registry:
             self.frozen = entry if by_hand else None
         self.recent.append(entry)
 
-    def notes(self, *, checked: bool) -> list[str]:
-        """What a reader should know of the signatures."""
-        notes = []
-        if not checked:
-            notes.append("signatures were not checked: no key is set, and none lies by the log")
+    def notes(self, unchecked: str | None) -> list[str]:
+        """What a reader should know of signatures; `unchecked` says why none was checked."""
+        notes = [] if unchecked is None else [unchecked]
         if self.refused:
             notes.append(
                 f"{self.refused:,} records of the registry are not signed with our key, and count "

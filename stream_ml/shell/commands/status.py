@@ -66,7 +66,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
             check_name(settings, log, pipeline.name, key)
             mode = pipeline.promotion.mode
         shown = {"log": settings.path, "empty": is_empty(log), "mode": mode, **_shown(log, key)}
-        shown["notes"] = _notes(settings, shown["notes"])
+        unchecked = [] if key is not None else [settings.unchecked(settings.path)]
+        shown["notes"] = _notes(settings, [*unchecked, *shown["notes"]])
     if arguments.format == "json":
         write_json(shown)
     elif shown["empty"]:
@@ -108,7 +109,7 @@ def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
         "dead_letters_read": len(letters),
         "dead_letters_total": _total(log, "dead-letters", len(letters)),
         "alerts": list(_alerts(alerts)),
-        "notes": registry.notes(checked=key is not None),
+        "notes": registry.notes(None),
     }
 
 

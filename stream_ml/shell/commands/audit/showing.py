@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.audit import Entry
     from stream_ml.shell.settings import Settings
 
-__all__ = ["UNCHECKED", "as_members", "read_entries", "table"]
-
-UNCHECKED = "signatures were not checked: no key is set, and none lies by the log"
+__all__ = ["as_members", "read_entries", "table"]
 
 
 def read_entries(settings: Settings) -> tuple[list[Entry], list[str]]:
@@ -32,7 +30,7 @@ def read_entries(settings: Settings) -> tuple[list[Entry], list[str]]:
         # More than were decided, or fewer: offsets have gaps, and tell nothing.
         decided = max((entry.decision.number + 1 for entry in found), default=0)
         refused = max(decided, sum(1 for _ in read_all(log, "registry"))) - len(found)
-    notes = [] if key is not None else [UNCHECKED]
+    notes = [] if key is not None else [settings.unchecked(settings.path)]
     if refused:
         notes.append(
             f"{refused:,} records of the registry are missing, or not signed with our key, and "

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from stream_ml.errors import StreamMLError
 from stream_ml.shell.audit import verify
-from stream_ml.shell.commands.audit.showing import UNCHECKED
 from stream_ml.shell.commands.command import Command, Example, no_arguments
 from stream_ml.shell.commands.reading import existing_log
 from stream_ml.shell.identity import reading_key
@@ -31,7 +30,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         checked = "signature, number and chain" if verdict.signatures else "number and chain"
         write(f"{verdict.sound:,} decisions are as they were written, by {checked}")
         if not verdict.signatures:
-            write(UNCHECKED)
+            write(settings.unchecked(settings.path))
     if verdict.flaw is not None:
         raise StreamMLError(f"the registry is not as it was written: {verdict.flaw}")
 
