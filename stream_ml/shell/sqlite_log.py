@@ -27,13 +27,11 @@ holding. The file stays, and means nothing without its lock.
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
 import secrets
 import sqlite3
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -41,7 +39,9 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from stream_ml.errors import LogError, LogFull, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
+from stream_ml.shell.lease import Lease, lease_of
 from stream_ml.shell.log import Session, WorkerLog
+from stream_ml.shell.lying import has_left_over, is_somebody_elses, looks, refuse_special
 from stream_ml.shell.tailing import PolledTail
 from stream_ml.topics import Topic, embedded, partition_of
 
@@ -328,7 +328,7 @@ class SqliteLog(WorkerLog):
         """Becomes the worker; see `log.Log.session`."""
         if self._session is not None and not self._session.closed:
             raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
-        lease = None if self.path == MEMORY else _Lease(_lease_of(Path(self.path)))
+        lease = None if self.path == MEMORY else Lease(lease_of(Path(self.path)))
         try:
             self._session = SqliteSession(self._file, self._layout, self._now_ms, lease)
         except BaseException:
@@ -369,7 +369,7 @@ class SqliteSession(Session):
     """The worker's hold on a `SqliteLog`, got by its `session`; see `log.Session`."""
 
     def __init__(
-        self, file: _File, layout: _Layout, now_ms: Callable[[], int], lease: _Lease | None
+        self, file: _File, layout: _Layout, now_ms: Callable[[], int], lease: Lease | None
     ) -> None:
         self._file = file
         self._layout = layout
@@ -576,50 +576,6 @@ def _bounds(file: _File, place: _Partition) -> tuple[int, int, int]:
     return first, min([end, *(at for (at,) in consumed)]), compacted
 
 
-# --- the worker's place -----------------------------------------------------------------------
-
-
-def _lease_of(path: Path) -> Path:
-    """Where the worker's place of a log is held, by whatever name the log is opened.
-
-    Raises:
-        LogError: the file has further names that cannot be known.
-    """
-    links = path.stat().st_nlink
-    if links > 1:
-        raise LogError(
-            f"{path}: expected a file of one name, given {links} hard links to it, each of which "
-            "would have a worker and a journal of its own; remove the others, or copy the file"
-        )
-    return Path(f"{path.resolve()}.worker")
-
-
-class _Lease:
-    """A lock on a file, which the operating system frees when its holder dies."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise LogError(f"{path}: expected to open it for writing: {error}") from error
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(self._handle, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._handle)
-            raise LogLocked(
-                f"{path}: expected to be the only worker, given another one (process {holder}); "
-                "stop it, or work on another log"
-            ) from error
-        # Who holds it is a courtesy to the next one: on a full disk the lock is good without it.
-        with suppress(OSError):
-            os.ftruncate(self._handle, 0)
-            os.write(self._handle, b"%d\n" % os.getpid())
-
-    def release(self) -> None:
-        os.close(self._handle)
-
-
 # --- the file ---------------------------------------------------------------------------------
 
 
@@ -642,17 +598,6 @@ def _opening(path: str | Path, mode: str, options: Options) -> Iterator[_File]:
         raise
 
 
-def _wal_of(path: Path) -> Path:
-    real = path.resolve()
-    return real.with_name(f"{real.name}-wal")
-
-
-def _looks(path: Path) -> tuple[object, ...]:
-    """What differs when somebody has written to the file, or is at work on it."""
-    found = [each.stat() if each.exists() else None for each in (path, _wal_of(path))]
-    return tuple((at.st_mtime_ns, at.st_size, at.st_ino) if at else None for at in found)
-
-
 class _File:
     """The SQLite file: what is asked of it, and what its errors mean."""
 
@@ -673,15 +618,10 @@ class _File:
         if self.path == MEMORY:
             return self._connected(MEMORY)
         path = Path(self.path)
-        if path.exists() and not path.is_file():
-            raise LogError(
-                f"{path}: expected a file, given {'a folder' if path.is_dir() else 'a device'}; "
-                "choose another path"
-            )
+        refuse_special(path)
         if mode != "rw":
             return self._connected(f"mode={mode}")
-        # Beside somebody else's file we would leave files of ours, in its owner's way.
-        if not os.access(path, os.W_OK) and not _wal_of(path).exists():
+        if is_somebody_elses(path):
             return self._as_it_lies(path)
         connection = self._connected("mode=rw")
         try:
@@ -700,8 +640,8 @@ class _File:
         What a killed worker has left beside it is read too: without a place for the index that
         processes share, which this connection keeps for itself.
         """
-        self._still = _looks(path)
-        if not _wal_of(path).exists() or not _wal_of(path).stat().st_size:
+        self._still = looks(path)
+        if not has_left_over(path):
             return self._connected("mode=ro&immutable=1")
         connection = self._connected("mode=ro&vfs=unix-none")
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -717,7 +657,7 @@ class _File:
 
     def look_again(self) -> None:
         """Opens a file anew that is read as it lies there, if somebody has changed it."""
-        if self._still is not None and self._still != _looks(Path(self.path)):
+        if self._still is not None and self._still != looks(Path(self.path)):
             self._still = None
             self.times_opened += 1
             self._connection.close()
