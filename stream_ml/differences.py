@@ -20,7 +20,7 @@ from stream_ml.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["RULES", "Difference", "agreed", "differences"]
+__all__ = ["RULES", "Difference", "agreed", "differences", "folded"]
 
 # Values of paths may be long (a tree has twenty parameters); of those the part that differs.
 TEXT_LENGTH_MAX = 160
@@ -134,6 +134,8 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("river", Rule(_never, "another release reads no learners of this one: install it again")),
 )
 
+_FOLDED = ("events.", "predict", "code.", "pending_max", "window_events_max")
+
 # Where a part is one of several by name, it may be missing on one side; anywhere else a path
 # that only one side has is of another release of this package.
 _COLLECTIONS = ("events.fields.", "features.", "code.", "models.")
@@ -174,6 +176,18 @@ def _fits(pattern: str, path: str) -> bool:
     if not star:
         return pattern == path
     return path.startswith(before) and path.endswith(after)
+
+
+def folded(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The parts that differ of those that say what events, predictions and labels lead to.
+
+    What was folded under the one cannot be folded again under the other.
+
+    >>> folded({"predict": "every event", "keep": "3"}, {"predict": "kind='visit'", "keep": "4"})
+    ['predict']
+    """
+    paths = [each.path for each in differences(was, now)]
+    return [path for path in paths if path.startswith(_FOLDED)]
 
 
 def agreed(

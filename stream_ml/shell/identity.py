@@ -10,18 +10,22 @@ signed with ours is enough to know that the key is right.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, UsageError
+from stream_ml.records import line_of
 from stream_ml.shell.replay import read_all
 from stream_ml.shell.settings import SETTINGS, key_file
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from stream_ml.shell.log import Log
     from stream_ml.shell.settings import Settings
 
-__all__ = ["check_key", "check_name", "reading_key", "working_key"]
+__all__ = ["check_key", "check_name", "check_serving", "reading_key", "working_key"]
 
 
 def reading_key(settings: Settings, log: Log) -> bytes | None:
@@ -82,6 +86,31 @@ def check_key(settings: Settings, log: Log, key: bytes) -> None:
         f"{named}: expected the key that the decisions on {settings.path} are signed with, given "
         f"another one; {way_out}"
     )
+
+
+def check_serving(log: Log, key: bytes, lines: Collection[str]) -> None:
+    """Refuse a declaration without the line that serves, before any of its state is let go.
+
+    Args:
+        log: the log.
+        key: what its decisions are signed with.
+        lines: those that are declared.
+
+    Raises:
+        UsageError: the line that the newest decision names is not among them.
+    """
+    newest = None
+    for record in read_all(log, "registry"):
+        with suppress(BadRecord):
+            newest = decode_decision(record.value, key)
+    if newest is None:
+        return
+    line = line_of(newest.serving.champion.model)
+    if line not in lines:
+        raise UsageError(
+            f"the line {line!r} serves, but the declaration has only {', '.join(lines)}: declare "
+            "it, or promote another line before it is taken out"
+        )
 
 
 def check_name(settings: Settings, log: Log, pipeline: str, key: bytes | None = None) -> None:

@@ -18,7 +18,7 @@ from stream_ml.shell.client import open_log
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.deciding import by
 from stream_ml.shell.commands.output import moment
-from stream_ml.shell.identity import check_name, working_key
+from stream_ml.shell.identity import check_name, check_serving, working_key
 from stream_ml.shell.kafka.supervisor import Post, Process, Relay, Supervisor, await_broker
 from stream_ml.shell.loading import pipeline_of
 from stream_ml.shell.printing import complain, flush, printable, write_json_line, write_line
@@ -181,7 +181,7 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
         if await_broker(cluster.bootstrap, asked=asked, wait=stop.wait, say=said.own):
             # That there are topics, and what is signed is ours, as every worker would.
             with open_log(settings, pipeline.name) as log:
-                working_key(settings, log)
+                check_serving(log, working_key(settings, log), pipeline.recipes)
             said.own(
                 f"{pipeline.name} works on {settings.broker} with {len(posts)} workers; "
                 "Ctrl-C stops them",

@@ -36,21 +36,31 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from stream_ml.differences import agreed, folded
 from stream_ml.errors import UsageError
 from stream_ml.sealing import SEALED_TOPICS, Marker
 from stream_ml.shell.kafka.changelog import message, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import NEVER, Committed, Message
-from stream_ml.shell.restoring import TakenUp, foreign_alert, remade_alert, take_up
+from stream_ml.shell.restoring import TakenUp, changed_notice, foreign_alert, remade_alert, take_up
 from stream_ml.stages.intake import open_sealed
-from stream_ml.stages.learn import Learn
+from stream_ml.stages.learn import Learn, quarantined_in
+from stream_ml.stages.parts import read_piece
 from stream_ml.stages.placement import places_of
 from stream_ml.stages.positions import ACCEPT, Extent, Notice, Resumed, resumed
 from stream_ml.stages.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
 
     from stream_ml.records import Output, Record
     from stream_ml.sealing import Entry, Restored, Seals
@@ -106,6 +116,7 @@ class Home:
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         topics: the id of each topic, by its name in the catalogue.
         accepted: topics that are taken for what they are, whatever positions say.
+        restart_lines: quarantined lines that start anew, be it by another recipe.
         go_to: has records fetched from other offsets on; returns the epoch in which they come.
     """
 
@@ -121,6 +132,7 @@ class Home:
     topics: Mapping[str, str] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
     go_to: Callable[[Mapping[Place, int]], Awaitable[int]] | None = None
+    restart_lines: Collection[str] = ()
 
 
 class KafkaTask:
@@ -253,6 +265,7 @@ class KafkaTask:
         taken = self._take_up(restored, extents)
         self._fresh = taken.positions is None
         going_on = self._resumed(committed, taken, extents)
+        changes = self._agreed(taken, going_on)
         self._task.positions = dict(going_on.state)
         if taken.remade is not None:
             # All of it again, from the beginning.
@@ -292,9 +305,13 @@ class KafkaTask:
                 message=notice.message,
             )
             self._held.append(self._stage.note(notice))
+        if changes and self._work.stage == "evaluate":  # once, and not of every task
+            notice = changed_notice(changes)
+            self._home.say("changed", stage="evaluate", message=notice.message)
+            self._held.append(self._stage.note(notice))
         alerts = self._strange(restored, taken, replayed)
         self._held += alerts
-        if self._fresh or going_on.notices or alerts or self._state.must_write:
+        if self._fresh or changes or going_on.notices or alerts or self._state.must_write:
             # What is told is told once: with the positions at which it is over.
             self._since_checkpoint += 1
             await self._commit(checkpoint=True)
@@ -314,6 +331,34 @@ class KafkaTask:
         if restored.plain:
             self._state.adopt(dict(taken.pieces))
         return taken
+
+    def _agreed(self, taken: TakenUp, going_on: Resumed) -> list[str]:
+        """What of the declaration is another than the state's, and is taken up.
+
+        Raises:
+            UsageError: something that is not taken up; or what was committed since the state was
+                written would have to be folded again, as it was declared then.
+        """
+        if taken.marker is None:
+            return []
+        was, now = taken.marker.declared, self._home.declared
+        quarantined = self._home.restart_lines
+        if self._work.stage == "learn":
+            quarantined = quarantined_in(read_piece("", dict(taken.pieces).get))
+        cluster = self._home.cluster
+        place = (
+            f"the state of {self._task.name} on {cluster.topic(f'{self._work.stage}-changelog')}"
+        )
+        anew = "begin anew under another name of the pipeline"
+        changes = agreed(was, now, place, anew, quarantined)
+        again = taken.remade is not None or going_on.read != going_on.state
+        if again and (paths := folded(was, now)):
+            raise UsageError(
+                f"{place}: expected, until all that was committed is in it, what it was made "
+                f"under, given another {', '.join(paths)}; declare it as it was, start, stop in "
+                "order (Ctrl-C or SIGTERM), and change it then"
+            )
+        return changes
 
     def _strange(self, restored: Restored, taken: TakenUp, replayed: int) -> list[Output]:
         """What a person should know of what lay on the changelog."""

@@ -498,6 +498,7 @@ class Worker:
             self._topics,
             self._accepted,
             self._go_to,
+            self._restart_lines,
         )
 
     def _work(self) -> Work:
