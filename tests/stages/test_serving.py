@@ -288,7 +288,6 @@ def test_a_shadow_whose_learner_is_at_fault_holds_up_nobody(
     world: World, serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The set is applied; that shadow has no answers, said once; it never comes to serve."""
-    answer_of = naive_bayes.GaussianNB.predict_proba_one
     monkeypatch.setattr(naive_bayes.GaussianNB, "predict_proba_one", lambda *_: {True: 0.123})
     serving.apply(world.models[2:4])
     serving.apply(world.registry[1:2])
@@ -300,11 +299,12 @@ def test_a_shadow_whose_learner_is_at_fault_holds_up_nobody(
     (prediction,) = [orjson.loads(o.value or b"") for o in outputs if o.topic == "predictions"]
     assert "logistic@20" == prediction["model"]
     assert {"model": "bayes@20", "prediction": None} == prediction["shadows"]["bayes"]
-    of = world.set_of(2)
-    serving.apply(world.models[4:6])
-    bad = replace(
-        of, champion=of.challengers["bayes"], challengers={}, first=None, predecessor=None
-    )
-    serving.apply([world.decision(2, bad)])
+    of = world.set_of(1)
+    serving.apply([world.decision(2, replace(of, champion=of.challengers["bayes"]))])
     assert AT_20 == serves(serving)
-    monkeypatch.setattr(naive_bayes.GaussianNB, "predict_proba_one", answer_of)
+    # It may stay in later sets, in any slot but that of the champion.
+    serving.apply(world.models[4:6])
+    bayes = of.challengers["bayes"]
+    later = replace(world.set_of(2), predecessor=bayes, challengers={}, first=None)
+    serving.apply([world.decision(3, later)])
+    assert {"champion": "logistic@40", "predecessor": "bayes@20"} == serves(serving)
