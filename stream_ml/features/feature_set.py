@@ -30,6 +30,7 @@ import orjson
 from stream_ml.errors import DeclarationError, Problem, UsageError
 from stream_ml.features.aggregates import Aggregate
 from stream_ml.features.fingerprint import fingerprint
+from stream_ml.features.guarded import Guarded
 from stream_ml.features.transforms import Columns, Feature, FunctionFeature, Scalar
 from stream_ml.features.windows import Buffer, Clock, Series, WindowFeature
 from stream_ml.schema import FieldType, brief
@@ -217,9 +218,9 @@ class FeatureSet:
             windows.append((duration_ms, tuple(range(len(makers), len(makers) + len(hosts)))))
             for found in asked:
                 member = next(n for n, host in enumerate(hosts) if _answers_for(host, found))
-                readings.append((found.kind.value, len(makers) + member))
+                readings.append((_reading(found.kind, hosts[member].kind), len(makers) + member))
                 features.append(found)
-            makers += [partial(host.kind, *host.constructor_arguments()) for host in hosts]
+            makers += [_maker(host.kind, host.constructor_arguments()) for host in hosts]
             identity.append([duration_ms, [host.aggregate_description() for host in hosts]])
         source = group[0].source
         fresh = [make() for make in makers]
@@ -249,6 +250,26 @@ class FeatureSet:
         raise AssertionError(feature)
 
 
+def _is_ours(kind: type[Aggregate]) -> bool:
+    return kind.__module__ == Aggregate.__module__
+
+
+def _maker(kind: type[Aggregate], arguments: tuple[Any, ...]) -> Callable[[], Any]:
+    return partial(kind, *arguments) if _is_ours(kind) else partial(Guarded, kind, *arguments)
+
+
+def _reading(kind: type[Aggregate], host: type[Aggregate]) -> Callable[[Any, int], float | None]:
+    """What asks an aggregate, which may be of a subclass, as one of this kind."""
+    if _is_ours(host):
+        return kind.value
+
+    def read(aggregate: Any, t: int) -> float | None:
+        answer: float | None = aggregate.ask(kind.value, t)
+        return answer
+
+    return read
+
+
 def _joined(steps: Iterable[_Step]) -> tuple[_Step, ...]:
     """The same steps, with window features that follow each other in one."""
     joined: list[_Step] = []
@@ -269,7 +290,8 @@ def _may_miss(feature: Scalar, schema: Mapping[str, FieldType]) -> bool:
         return not feature.total(schema)
     if any(schema[name].optional for name in feature.window.by):
         return True
-    return feature.kind(*feature.constructor_arguments()).value(0) is None
+    fresh = _maker(feature.kind, feature.constructor_arguments())()
+    return _reading(feature.kind, feature.kind)(fresh, 0) is None
 
 
 def _windows_in(feature: Feature) -> Iterator[WindowFeature]:
@@ -333,11 +355,13 @@ class FeatureState:
 
     Attributes:
         overflowed: how many events `window_events_max` has dropped since this was set to 0.
+        failures: what users' aggregates have raised since this was emptied.
     """
 
     def __init__(self, feature_set: FeatureSet) -> None:
         self.feature_set = feature_set
         self.overflowed = 0
+        self.failures: list[str] = []
         self._clock = Clock()
         self._scopes = feature_set.scopes
         self._steps = feature_set.steps
@@ -511,6 +535,7 @@ class FeatureState:
 
     def _hold(self, buffer: Buffer) -> None:
         number, place = self._series[buffer.series.id]
+        buffer.listen(self.failures)
         entities = self._buffers[number]
         if buffer.entity not in entities:
             entities[buffer.entity] = [None] * len(self._scopes[number].series)

@@ -63,6 +63,7 @@ from stream_ml.features.aggregates import (
     Variance,
 )
 from stream_ml.features.durations import duration_text, parse_duration
+from stream_ml.features.guarded import Guarded
 from stream_ml.features.transforms import (
     Evaluate,
     Mistake,
@@ -480,7 +481,7 @@ class Buffer:
         self.start = 0
         self.head = 0
         self.tails = [0] * len(series.windows)
-        self.aggregates = [make() for make in series.makers]
+        self.aggregates: list[Any] = [make() for make in series.makers]
         self.live = True
         self.changed = False
 
@@ -567,10 +568,18 @@ class Buffer:
         if self.start >= RECLAIM_MIN and self.start * 2 >= len(self.times):
             self._reclaim()
 
-    def _filled(self, member: int, tail: int, head: int) -> Aggregate:
-        aggregate = self.series.makers[member]()
+    def _filled(self, member: int, tail: int, head: int) -> Any:
+        aggregate: Any = self.series.makers[member]()
+        if type(aggregate) is Guarded:
+            aggregate.failures = self.aggregates[member].failures
         aggregate.fill(self.times[tail:head], self.values[tail:head])
         return aggregate
+
+    def listen(self, failures: list[str]) -> None:
+        """Have users' aggregates say there what they raise."""
+        for aggregate in self.aggregates:
+            if type(aggregate) is Guarded:
+                aggregate.listen(failures)
 
     def read(self, t: int, answers: list[float | None]) -> None:
         """Append the answers for an event at `t`."""

@@ -143,6 +143,8 @@ class Predict:
             self.counts["events"] += 1
             if self._features.overflowed:
                 self._count_overflow(outputs)
+            if self._features.failures:
+                self._count_failures(outputs)
             if self._watermark.advance(event.key, event.ts, record.append_ms):
                 self._features.advance(self._watermark.ms)
                 self._seen.forget_before(self._watermark.ms - self._pipeline.lateness_ms)
@@ -165,6 +167,22 @@ class Predict:
                 {"dropped": dropped},
             )
             outputs.append(Output("alerts", b"window_overflow", encode(alert), alert))
+
+    def _count_failures(self, outputs: list[Output | _Asked]) -> None:
+        failures = self._features.failures
+        before = self.counts.get("aggregates_failed", 0)
+        failed = self.counts["aggregates_failed"] = before + len(failures)
+        if -(-before // ALERT_EVERY) < -(-failed // ALERT_EVERY):
+            alert = Alert(
+                "aggregate_failed",
+                self._watermark.ms,
+                "predict",
+                f"a user's aggregate has failed, and has no answer for that key and "
+                f"window: {failures[0]}",
+                {"failed": failed},
+            )
+            outputs.append(Output("alerts", b"aggregate_failed", encode(alert), alert))
+        failures.clear()
 
     @property
     def held(self) -> dict[str, int]:

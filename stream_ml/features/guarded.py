@@ -1,0 +1,103 @@
+"""A user's aggregate, called so that whatever it raises ends its own window and nothing else.
+
+What it raises at one event it would raise again at each start: the event lies on the log. So the
+aggregate of that key and window has no answer from then on, until the window is forgotten or
+filled anew, and a person is told. What gives no finite number is as if it had raised.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.errors import STOPS, brief_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_ml.features.aggregates import Aggregate
+
+__all__ = ["Guarded"]
+
+# The one member of what is stored of an aggregate that has failed.
+_FAILED = "failed, and has no answer"
+
+
+class Guarded:
+    """Stands for an aggregate in a buffer.
+
+    Attributes:
+        failures: where it says what was raised; None where nobody listens.
+    """
+
+    __slots__ = ("_inner", "_untold", "_why", "any_order", "failures", "refilled")
+
+    def __init__(self, kind: type[Aggregate], *arguments: Any) -> None:
+        self._inner = kind(*arguments)
+        self._why: str | None = None
+        self._untold = False
+        self.any_order = kind.any_order
+        self.refilled = kind.refilled
+        self.failures: list[str] | None = None
+
+    def add(self, t: int, x: Any) -> None:
+        """As `Aggregate.add`."""
+        self._call(self._inner.add, t, x)
+
+    def evict(self, t: int, x: Any) -> None:
+        """As `Aggregate.evict`."""
+        self._call(self._inner.evict, t, x)
+
+    def fill(self, times: Sequence[int], values: Sequence[Any]) -> None:
+        """As `Aggregate.fill`."""
+        self._call(self._inner.fill, times, values)
+
+    def ask(self, method: Callable[[Any, int], Any], t: int) -> float | None:
+        """What one of the aggregate's methods answers; None where it has failed."""
+        answer = self._call(method, self._inner, t)
+        if answer is None:
+            return None
+        if isinstance(answer, int | float) and math.isfinite(answer):
+            return float(answer)
+        self._fail("gave no finite number")
+        return None
+
+    def listen(self, failures: list[str]) -> None:
+        """Say there what is raised, and what nobody may have heard of before a start."""
+        self.failures = failures
+        if self._untold and self._why is not None:
+            failures.append(self._why)
+
+    def dump(self) -> Any:
+        """As `Aggregate.dump`; of one that has failed, why, and whether nobody heard of it yet."""
+        before = self._why
+        state = self._call(self._inner.dump)
+        self._call(orjson.dumps, state)
+        if self._why is None:
+            return state
+        return {_FAILED: self._why, "untold": before is None}
+
+    def load(self, state: Any) -> None:
+        """As `Aggregate.load`."""
+        if isinstance(state, dict) and _FAILED in state:
+            self._why, self._untold = state[_FAILED], state["untold"]
+        else:
+            self._call(self._inner.load, state)
+
+    def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
+        if self._why is not None:
+            return None
+        try:
+            return method(*arguments)
+        except STOPS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a user's aggregate may raise anything
+            self._fail(f"raised {brief_error(error)}")
+            return None
+
+    def _fail(self, what: str) -> None:
+        self._why = f"{type(self._inner).name} {what}"
+        if self.failures is not None:
+            self.failures.append(self._why)
