@@ -321,3 +321,65 @@ def test_an_id_under_two_keys_is_learned_from_once() -> None:
 def pipeline_with_pending_max(pending_max: int) -> Any:
     """The world's pipeline with a small bound."""
     return replace(pipeline, pending_max=pending_max)
+
+
+MINUTE_MS = 60_000
+
+
+def _spoken(event_id: str, ts: int, partition: int, offset: int, append_ms: int) -> Record:
+    record = _prediction(event_id, ts, partition, offset)
+    record.append_ms = append_ms
+    return record
+
+
+def _with_a_silent_partition(idle: str = "1m") -> tuple[Join, list[str]]:
+    """A join where one partition of events goes on, and what it says of three labels of nothing."""
+    declared = replace(pipeline, events=replace(pipeline.events, idle=idle))
+    join, orphans = Join(declared, 2), []
+    join.apply([_label(f"nothing-{n}", START_MS + n, n) for n in range(3)])
+    for n in range(20):
+        ts, append_ms = START_MS + n * 10 * MINUTE_MS, 2 * START_MS + n * 10_000
+        outputs = join.apply([_spoken(f"e{n}", ts, 0, n, append_ms)])
+        orphans += [f"{o.memo.reason} {append_ms - 2 * START_MS}" for o in outputs]
+    return join, orphans
+
+
+def test_a_partition_that_never_spoke_holds_up_no_orphan_for_longer_than_declared() -> None:
+    """By the time of arrival: whatever event times the others have come to meanwhile."""
+    join, orphans = _with_a_silent_partition()
+    waiting, none = _with_a_silent_partition(idle="1h")
+
+    assert ["orphan 80000"] * 3 == orphans  # an append time counts with the next one
+    assert ([], 3) == (none, waiting.pending["labels"])
+    assert 0 == join.pending["labels"]
+
+
+def test_a_partition_that_comes_back_is_served_and_joined() -> None:
+    """From behind the others: by labels that wait and that come, but by none that was an orphan."""
+    join, _ = _with_a_silent_partition()
+    now_ms = START_MS + 190 * MINUTE_MS  # where the others are
+    join.apply([_label("waits", now_ms, 3)])
+    late = 2 * START_MS + 200_000
+    behind = [("waits", now_ms - HORIZON), ("comes", now_ms - HORIZON), ("nothing-1", START_MS)]
+    outputs = join.apply([_spoken(e, ts, 1, 20 + n, late) for n, (e, ts) in enumerate(behind)])
+    outputs += join.apply([_label("comes", now_ms, 4), _label("nothing-1", START_MS + 5, 5)])
+
+    joined = [o.memo.prediction.event_id for o in outputs if o.topic == "examples"]
+    refused = [(o.memo.reason, o.memo.offset) for o in outputs if o.topic == "dead-letters"]
+    assert ["waits", "comes"] == joined
+    assert [("orphan", 5)] == refused
+
+
+def test_a_partition_is_not_idle_for_one_append_time_that_is_ahead() -> None:
+    """A worker whose clock was ahead for one record makes no silence."""
+    declared = replace(pipeline, events=replace(pipeline.events, idle="1m"))
+    join = Join(declared, 2)
+    join.apply([_label("nothing", START_MS, 0)])
+    ahead = [0, 1_000, 10 * MINUTE_MS, 3_000, 4_000]
+    for n, ms in enumerate(ahead):
+        outputs = join.apply(
+            [_spoken(f"e{n}", START_MS + n * 10 * MINUTE_MS, 0, n, 2 * START_MS + ms)]
+        )
+        assert [] == outputs
+
+    assert 1 == join.pending["labels"]
