@@ -3,15 +3,16 @@
     StreamMLError
     ├── DeclarationError     a pipeline declaration is wrong (every problem listed)
     ├── UsageError           a command or setting is wrong
+    │   └── StateRefused     a task's state is not what the task has written
     ├── BadRecord            a record from outside is wrong; becomes a dead letter, never a crash
     ├── SnapshotRefused      a model snapshot is not what it claims to be, or cannot run here
     ├── BadAnswer            what a model says is no answer (`models.recipes`, where it is caught)
-    ├── StateRefused         a task's state is not what the task has written
     ├── CommandRefused       an operator's command was answered with a refusal
     ├── NoAnswer             an operator's command was not answered in time
     ├── TopicsDiffer         a cluster's topics are not what the catalogue says
     └── LogError             the log cannot do what it was asked
         ├── Fenced           another has taken over, and nothing more may be written
+        ├── LogChanged       somebody else wrote where only the worker may
         ├── LogFull          no space is left where the log lives
         ├── LogLocked        another process holds what was asked for
         ├── NotAcknowledged  of some records nobody knows whether the log took them
@@ -39,6 +40,7 @@ __all__ = [
     "DeclarationError",
     "Fenced",
     "Halt",
+    "LogChanged",
     "LogError",
     "LogFull",
     "LogLocked",
@@ -148,7 +150,7 @@ class SnapshotRefused(StreamMLError):  # noqa: N818 - as BadRecord
         super().__init__(message)
 
 
-class StateRefused(StreamMLError):  # noqa: N818 - as BadRecord
+class StateRefused(UsageError):  # noqa: N818 - as BadRecord
     """Raised when a task's state was altered, or is not all there, and cannot be made again."""
 
 
@@ -178,6 +180,10 @@ class LogError(StreamMLError):
 
 class Fenced(LogError):  # noqa: N818 - says what befell
     """Raised when another has taken over, and nothing more may be written."""
+
+
+class LogChanged(LogError):  # noqa: N818 - says what befell
+    """Raised when somebody else wrote where only the worker may; a worker starts anew after it."""
 
 
 class LogFull(LogError):  # noqa: N818 - names the state of the log

@@ -84,7 +84,8 @@ class Snapshot:
         golden: predictions that it must make again.
         digest: canonical digest of the learner.
         payload: the compressed pickle.
-        signature: HMAC-SHA256 over all of the above; None if unsigned.
+        signature: HMAC-SHA256 over all the others; None if unsigned.
+        log: the identity of the log that it was written to; None in those of former releases.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Snapshot:
     digest: str
     payload: bytes = field(repr=False)
     signature: str | None = None
+    log: str | None = None
 
     @property
     def model(self) -> str:
@@ -145,6 +147,7 @@ def take(
     examples: Mapping[str, int] = NO_EXAMPLES,
     epoch: Mapping[str, Any] | None = None,
     golden_features: Iterable[Mapping[str, float]] = (),
+    log: str | None = None,
 ) -> Snapshot:
     """A snapshot of the learner, which goes on unchanged.
 
@@ -173,6 +176,7 @@ def take(
         golden=tuple(Golden(dict(x), _golden_answer(copy, task, x)) for x in golden_features),
         digest=identity,
         payload=compress(pickled),
+        log=log,
     )
     body = _body(unsigned)
     if len(body) > SNAPSHOT_BYTES_MAX - len(_SIGNATURE) - 66:
@@ -289,6 +293,7 @@ def _body(snapshot: Snapshot) -> bytes:
             "golden": [[golden.features, golden.answer] for golden in snapshot.golden],
             "digest": snapshot.digest,
             "payload": b64encode(snapshot.payload).decode(),
+            **({} if snapshot.log is None else {"log": snapshot.log}),
         }
     )
 
@@ -307,6 +312,7 @@ _MEMBERS = frozenset(
         "digest",
         "payload",
         "signature",
+        "log",
     }
 )
 
@@ -335,6 +341,7 @@ class _Reader:
             digest=self._take("digest", str),
             payload=self._payload(),
             signature=None if "signature" not in given else self._take("signature", str),
+            log=None if "log" not in given else self._take("log", str),
         )
 
     def _take(self, name: str, type_: type) -> Any:

@@ -249,8 +249,8 @@ class Session(_Closing, Protocol):
 
         Raises:
             LogError: it could not be written, `LogFull` and `LogLocked` among the reasons.
-            AssertionError: another writer has appended to a partition that was staged to, which
-                breaks the rule that makes staged offsets right.
+            LogChanged: somebody else has appended to a partition that was staged to, which breaks
+                the rule that makes staged offsets right.
         """
 
     def close(self) -> None:

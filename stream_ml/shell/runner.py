@@ -178,11 +178,11 @@ class Runner:
             topic: self._seals.records(topic) for topic in SEALED_TOPICS
         }
         self._declared = pipeline.declared()
-        self.serving = Serving(pipeline, key)
+        self.serving = Serving(pipeline, key, log.identity)
         events, labels = log.partitions["events"], log.partitions["predictions"]
         self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
         self.joins = [Join(pipeline, events) for _ in range(labels)]
-        self.learn = Learn(pipeline, key, checkpoint_examples, restart_lines)
+        self.learn = Learn(pipeline, key, checkpoint_examples, restart_lines, log=log.identity)
         self.evaluate = Evaluate(
             pipeline,
             Keyring(key, operators or {}),

@@ -42,7 +42,7 @@ from stream_ml.errors import UsageError
 from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.runner import CHECKPOINT_S
 from stream_ml.shell.sqlite_log import MEMORY
-from stream_ml.signing import LOCAL, ROLES, Operator
+from stream_ml.signing import LOCAL, ROLES, Operator, RollingKey
 from stream_ml.stages.evaluate import COMMAND_AGE_MS
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES
 from stream_ml.topics import catalogue
@@ -62,7 +62,7 @@ KEY_BYTES = 32
 KEY_MODE = 0o600
 NAME_LENGTH_MAX = 512
 # Settings whose value is nobody's to see.
-SECRETS = frozenset({"key", "operator_key", "password"})
+SECRETS = frozenset({"key", "key_before", "operator_key", "password"})
 # How often Kafka's workers commit: a read_committed reader sees a prediction that much later.
 COMMIT_S = 0.1
 SYSTEM = "system"
@@ -110,6 +110,12 @@ def _key(text: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise ValueError
     return key
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError
+    return text == "1"
 
 
 def _count(text: str) -> int:
@@ -228,6 +234,18 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _key,
             ),
             Setting(
+                "key_before",
+                "the key before that: what it sealed and signed is believed still; never shown",
+                _KEY_EXPECTED,
+                _key,
+            ),
+            Setting(
+                "accept_unsealed",
+                "whether what a former release wrote, without seals, is believed; for one start",
+                "1 or 0",
+                _yes_or_no,
+            ),
+            Setting(
                 "accept_topics",
                 "topics that workers take for what they are now, for one start: made anew, cut off",
                 "names of topics with commas between, as `stream-ml topics` lists them",
@@ -271,6 +289,8 @@ class Settings:
     keyring: str | None = None
     operator: str = LOCAL
     operator_key: bytes | None = field(default=None, repr=False)
+    key_before: bytes | None = field(default=None, repr=False)
+    accept_unsealed: bool = False
     accept_topics: tuple[str, ...] = ()
     tls_ca: str | None = None
     sasl: str | None = None
@@ -387,7 +407,7 @@ class Settings:
                 the log is on a cluster, where there is no such file, and no key is set.
         """
         if self.key is not None:
-            return self.key
+            return self._rolling(self.key)
         if path.startswith(KAFKA):
             raise UsageError(
                 f"{SETTINGS['key'].variable}: expected the key that signs models and decisions on "
@@ -404,7 +424,11 @@ class Settings:
                     f"no such file; put it back, or set {SETTINGS['key'].variable} to it"
                 )
             _make_key(file)
-        return _read_key(file)
+        return self._rolling(_read_key(file))
+
+    def _rolling(self, key: bytes) -> bytes:
+        """The present key, and the former one beside it where there is one."""
+        return key if self.key_before is None else RollingKey(key, before=self.key_before)
 
     def verifying_key(self, path: str) -> bytes | None:
         """The key that the log at `path` is signed with; None where there is none to be had.
@@ -414,10 +438,11 @@ class Settings:
         Raises:
             UsageError: as `signing_key`.
         """
-        if self.key is not None or path == MEMORY or path.startswith(KAFKA):
-            return self.key
-        file = key_file(path)
-        return _read_key(file) if os.access(file, os.R_OK) else None
+        key = self.key
+        if key is None and path != MEMORY and not path.startswith(KAFKA):
+            file = key_file(path)
+            key = _read_key(file) if os.access(file, os.R_OK) else None
+        return None if key is None else self._rolling(key)
 
     def unchecked(self, path: str) -> str:
         """Why signatures on the log at `path` cannot be checked, where there is no key for it."""

@@ -37,7 +37,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
-from stream_ml.errors import LogError, LogFull, LogLocked, UnknownTopic
+from stream_ml.errors import LogChanged, LogError, LogFull, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
 from stream_ml.shell.lease import Lease, lease_of
 from stream_ml.shell.log import Session, WorkerLog
@@ -725,11 +725,13 @@ class _File:
                 "UPDATE partitions SET next = ?, append_ms = ? WHERE id = ? AND next = ?",
                 [(tail.next, tail.append_ms, tail.place.id, tail.start)],
             )
-            # No fault of anybody outside: the rule that makes staged offsets right is broken.
-            assert moved == 1, (
-                f"{self.path}: another writer appended to {tail.place.topic}-{tail.place.number} "
-                f"after offset {tail.start}, where only the worker may"
-            )
+            if moved != 1:
+                raise LogChanged(
+                    f"{self.path}: expected only the worker to write to {tail.place.topic}-"
+                    f"{tail.place.number} after offset {tail.start}, given another writer, "
+                    "straight into the file; nothing of ours was written, and the worker starts "
+                    "anew from its last commit"
+                )
             self.write(tail.place.append, tail.rows)
 
     def write_positions(self, positions: list[tuple[str, str, int, int]]) -> None:

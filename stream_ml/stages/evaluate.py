@@ -357,6 +357,7 @@ class Evaluate:
         if name not in self._pipeline.recipes:
             lines = ", ".join(self._pipeline.recipes)
             raise BadRecord("unknown_line", "$.name", f"expected one of {lines}, given {name!r}")
+        self._check_log(snapshot.log)
         try:
             flaw = self._flaw(snapshot)
         except SnapshotRefused as refusal:
@@ -600,11 +601,22 @@ class Evaluate:
     def _registry(self, record: Record, _: list[Output]) -> None:
         """Look over what lies where this stage alone writes; nobody else refuses a forgery."""
         decision: Decision = record.memo or decode_decision(record.value, self._key)
+        self._check_log(decision.log)
         if decision.number < self._registered:
             raise BadRecord(
                 "repeated", "$.number", f"expected {self._registered}, given {decision.number}"
             )
         self._registered = decision.number + 1
+
+    def _check_log(self, log: str | None) -> None:
+        """Refuse what was signed for another log; what a former release signed names none."""
+        if None not in (log, self._log) and log != self._log:
+            raise BadRecord(
+                "foreign_log",
+                "$.log",
+                f"expected {self._log}, which is this log, given {log}: it is genuine, and was "
+                "written to another one",
+            )
 
     # --- switches ------------------------------------------------------------------------------
 

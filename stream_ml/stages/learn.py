@@ -168,6 +168,7 @@ class Learn:
         key: signs snapshots and checkpoints.
         checkpoint_examples: after how many examples the learners are written down at the latest.
         restart: lines to start anew, from nothing, where they are quarantined.
+        log: the identity of the log that is written to, which every snapshot names.
     """
 
     def __init__(
@@ -176,7 +177,10 @@ class Learn:
         key: bytes,
         checkpoint_examples: int = CHECKPOINT_EXAMPLES,
         restart: Collection[str] = (),
+        *,
+        log: str | None = None,
     ) -> None:
+        self._log = log
         self._restart = restart
         self._pipeline = pipeline
         self._key = key
@@ -351,6 +355,7 @@ class Learn:
             },
             golden_features=self._golden,
             key=self._key,
+            log=self._log,
         )
         line.parent = snapshot.model
         line.live_loss, line.scored = 0.0, 0

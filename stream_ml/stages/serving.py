@@ -61,8 +61,11 @@ class Lineup:
 class Serving:
     """Follows the registry and hands out the present lineup."""
 
-    def __init__(self, pipeline: Pipeline, key: bytes) -> None:
+    def __init__(self, pipeline: Pipeline, key: bytes, log: str | None = None) -> None:
         self._pipeline = pipeline
+        # The identity of the log; once a decision has named it, none without it is believed.
+        self._log = log
+        self._named = False
         self._key = key
         # By offset; of what is no snapshot of ours only why not.
         self._snapshots: dict[int, bytes | BadRecord | SnapshotRefused] = {}
@@ -103,6 +106,11 @@ class Serving:
             decision = record.memo or decode_decision(record.value, self._key)
         except BadRecord:
             return
+        if self._log is not None and decision.log != self._log:
+            if decision.log is not None or self._named:
+                return  # genuine, of another log
+        else:
+            self._named = True
         if decision.number > self._number:  # none that was written before is believed again
             self._number = decision.number
             self._wanted = decision.serving

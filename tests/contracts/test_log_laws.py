@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_ml.errors import LogError, LogLocked, UnknownTopic
+from stream_ml.errors import LogChanged, LogError, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
 from stream_ml.shell.replay import read_all
 from stream_ml.topics import catalogue, embedded, partition_of
@@ -380,7 +380,7 @@ def test_a_foreign_append_where_only_the_worker_may_stops_the_commit(worker_log:
     with worker_log.session() as session:
         session.stage(predictions(range(8)))
         foreign = worker_log.append(predictions(range(1)))
-        with pytest.raises(AssertionError, match="another writer appended to predictions-"):
+        with pytest.raises(LogChanged, match="only the worker to write to predictions-"):
             session.commit({"predict": {("events", 0): 1}})
     assert everything(worker_log, "predictions") == foreign
     assert worker_log.committed("predict") == {}

@@ -13,7 +13,7 @@ from argparse import ArgumentTypeError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.errors import UsageError
+from stream_ml.errors import LogChanged, UsageError
 from stream_ml.shell.client import open_log
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.deciding import by
@@ -63,27 +63,40 @@ def _work(arguments: Namespace, settings: Settings) -> None:
     with Stop() as stop, SqliteLog.open_or_create(settings.path) as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
-        runner = Runner(
-            log,
-            pipeline,
-            key,
-            operators=operators,
-            checkpoint_examples=settings.checkpoint_examples,
-            checkpoint_s=settings.checkpoint_seconds,
-            accepted=settings.accept_topics,
-            restart_lines=settings.restart_lines,
-            command_age_s=settings.command_age_seconds,
-        )
-        with runner:
-            lineup = runner.serving.lineup()
-            assert lineup is not None, "a runner has something that serves, or does not start"
-            say.started(pipeline.name, settings.path, lineup.champion.ref.model)
-            for change in runner.changes:
-                say.changed(change)
-            for line, why in runner.learn.quarantined.items():
-                say.quarantined(line, why)
-            commit_s = settings.checkpoint_seconds
-            done = work_on(runner, log, stop, commit_s=commit_s, decided=say.decided)
+        done = 0
+
+        def work() -> None:
+            nonlocal done
+            runner = Runner(
+                log,
+                pipeline,
+                key,
+                operators=operators,
+                checkpoint_examples=settings.checkpoint_examples,
+                checkpoint_s=settings.checkpoint_seconds,
+                accepted=settings.accept_topics,
+                accept_unsealed=settings.accept_unsealed,
+                restart_lines=settings.restart_lines,
+                command_age_s=settings.command_age_seconds,
+            )
+            with runner:
+                lineup = runner.serving.lineup()
+                assert lineup is not None, "a runner has something that serves, or does not start"
+                say.started(pipeline.name, settings.path, lineup.champion.ref.model)
+                for change in runner.changes:
+                    say.changed(change)
+                for line, why in runner.learn.quarantined.items():
+                    say.quarantined(line, why)
+                commit_s = settings.checkpoint_seconds
+                done += work_on(runner, log, stop, commit_s=commit_s, decided=say.decided)
+
+        while True:
+            try:
+                work()
+            except LogChanged as error:
+                say.disturbed(error)
+            else:
+                break
         say.stopped(done)
 
 
@@ -100,6 +113,9 @@ class _Told:
             f"{pipeline} works on {path}: {champion} serves; Ctrl-C stops it",
             {"said": "started", "pipeline": pipeline, "log": path, "champion": champion},
         )
+
+    def disturbed(self, error: LogChanged) -> None:
+        self._say(str(error), {"said": "disturbed", "what": str(error)})
 
     def changed(self, change: str) -> None:
         self._say(f"declared otherwise than before: {change}", {"said": "changed", "what": change})

@@ -256,6 +256,7 @@ class Worker:
             )
         self._partitions = {name: found[self.cluster.topic(name)] for name in wanted}
         self._check_partitions()
+        self._serving = Serving(self._pipeline, self._key, self._topics["registry"])
 
     async def _described(self) -> dict[str, int]:
         admin = AIOKafkaAdminClient(
@@ -337,7 +338,13 @@ class Worker:
             case "join":
                 return Join(pipeline, counts["events"], counts["labels"])
             case "learn":
-                return Learn(pipeline, self._key, self._checkpoint_examples, self._restart_lines)
+                return Learn(
+                    pipeline,
+                    self._key,
+                    self._checkpoint_examples,
+                    self._restart_lines,
+                    log=self._topics["registry"],
+                )
             case _:
                 return Evaluate(
                     pipeline,
