@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.sealing import content
+from stream_ml.shell.kafka.client import KafkaLog
+from stream_ml.shell.kafka.cluster import Cluster
 
 # Each test has a partition of its own.
 PARTITIONS = 5
@@ -295,10 +297,10 @@ def a_label(number: int) -> Output:
     return Output("labels", b"a", orjson.dumps(label))
 
 
-async def waiting_labels(cluster: Cluster) -> dict[str, int]:
+def waiting_labels(cluster: Cluster) -> dict[str, int]:
     """What the join's state has: labels that wait, and records that were passed over."""
-    pieces, _ = await state_of(cluster, "join", 0)
-    state = orjson.loads(pieces[""])
+    with KafkaLog(cluster) as log:
+        state = orjson.loads(content(log.piece("join-0", "") or b"{}"))
     return {"labels": state["held"]["labels"], "skipped": state["counts"].get("skipped", 0)}
 
 
@@ -335,7 +337,7 @@ def test_what_is_removed_under_a_worker_ends_it_and_its_successor_tells_it(
             until_said(worker, said="records_lost", partition=0)
             worked_off(cluster)
             worker.stopped()
-        found = asyncio.run(waiting_labels(cluster))
+        found = waiting_labels(cluster)
         (lost,) = asyncio.run(alerts(cluster, "records_lost", 0))
 
     assert 1 == ended.code
