@@ -14,8 +14,10 @@ from kafka.admin import KafkaAdminClient
 
 from stream_ml.errors import UsageError
 from stream_ml.records import Output
+from stream_ml.sealing import content
 from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.asking import topic_ids
+from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.stages.predict import Predict
 from stream_ml.topics import catalogue
@@ -37,9 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from stream_ml.sealing import content
-from stream_ml.shell.kafka.client import KafkaLog
-from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.kafka.cluster import Cluster
 
 # Each test has a partition of its own.
 PARTITIONS = 5
