@@ -496,8 +496,14 @@ class Learn:
 
 
 def quarantined_in(keyless: bytes | None) -> list[str]:
-    """The lines that learn no more, of the piece of state that is no line's."""
-    return [] if keyless is None else list(orjson.loads(keyless).get("quarantined", {}))
+    """The lines that learn no more, of the piece of state that is no line's.
+
+    Of one that is not as it was written, none: nobody has looked at its seal yet.
+    """
+    try:
+        return list(orjson.loads(keyless or b"{}").get("quarantined", {}))
+    except (orjson.JSONDecodeError, AttributeError, TypeError):
+        return []
 
 
 def _mean(total: float, n: int) -> float | None:
