@@ -115,8 +115,12 @@ def test_four_terminals_on_kafka(place: _Place) -> None:
     )
     assert place.run("audit", "verify").code == 0
     status = place.run("status").out
-    share = f"{len(labels) / EVENTS:.1%} of predictions have a label"
-    assert f"{share} (as of the checkpoint at 20" in status, status
+    share = re.search(
+        r"([0-9.]+)% of predictions have a label \(as of the checkpoint at 20", status
+    )
+    assert share is not None, status
+    # The last event of all may have been predicted, and not have come to join.
+    assert abs(float(share[1]) - 100 * len(labels) / EVENTS) < 0.2
 
 
 def _operate(place: _Place, workers: Terminal) -> None:
