@@ -9,10 +9,10 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from chaos import schedule
+from chaos import positions, schedule
 from chaos.run import Run, Story, figures, run
 
-FAULTS = ("chaos", "rebalance", "none")
+FAULTS = ("chaos", "rebalance", "positions", "none")
 
 
 def main() -> int:
@@ -29,6 +29,8 @@ def main() -> int:
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(10_000) if given.seed is None else given.seed
     print(f"SEED={seed}", flush=True)
+    if given.faults == "positions":
+        return _positions(seed, given.seconds, given.rate)
     faults = {
         "chaos": lambda: schedule.chaos(seed, given.seconds, given.kills),
         "rebalance": lambda: schedule.rebalance(given.seconds),
@@ -61,6 +63,15 @@ def main() -> int:
     clean = story.verdict.clean
     took = time.monotonic() - began
     print(f"SEED={seed}: {'clean' if clean else 'NOT CLEAN'}, in {took:.0f} s", flush=True)
+    return 0 if clean else 1
+
+
+def _positions(seed: int, seconds: float, rate: int) -> int:
+    found = positions.run(seed, seconds, rate, lambda text: print(text, flush=True))
+    for promise, broken in found.items():
+        print(f"{'BROKEN' if broken else 'kept'}: {promise}", *broken, sep="\n  ", flush=True)
+    clean = not any(found.values())
+    print(f"SEED={seed}: {'clean' if clean else 'NOT CLEAN'}", flush=True)
     return 0 if clean else 1
 
 

@@ -157,6 +157,10 @@ class Fleet:
         code = f"{plant}import sys; from stream_ml.shell.cli import main; sys.exit(main())"
         return [sys.executable, "-c", code, *arguments, *self._options]
 
+    def set(self, variable: str, value: str) -> None:
+        """Set a variable of those that are started from now on."""
+        self._variables[variable] = value
+
     def run(self, *arguments: str) -> None:
         """Run a command of stream-ml to its end.
 

@@ -272,7 +272,7 @@ def _each_refusal_once(facts: _Facts) -> Iterator[str]:
 def _each_stray_forwarded_once(facts: _Facts) -> Iterator[str]:
     for topic in ("events", "labels"):
         origins: Counter[bytes] = Counter(
-            record.headers[ORIGIN]
+            record.headers[ORIGIN].rpartition(b":")[0]
             for records in facts.topics[topic]
             for record in records
             if ORIGIN in record.headers

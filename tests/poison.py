@@ -256,12 +256,12 @@ def forgeries(model: bytes, decision: bytes, canary: str) -> list[Poison]:
     ]  # fmt: skip
 
 
-def wandering(key: str, partition: int) -> Poison:
+def wandering(key: str, partition: int, topic_id: str) -> Poison:
     """An event in another partition than its key's, that says it was forwarded before."""
     return Poison(
         "a stray that was forwarded", "events", _json(EVENT | {"event_id": "stray", "shop": key}),
         "predict", "stray", "$.shop", key.encode(),
-        (("stream-ml-origin", b"0:" + b"9" * 6_000),), partition,
+        (("stream-ml-origin", b"0:" + b"9" * 6_000 + b":" + topic_id.encode()),), partition,
     )  # fmt: skip
 
 

@@ -154,6 +154,14 @@ class Log(_Closing, Protocol):
     def end_offset(self, topic: str, partition: int) -> int:
         """One past the offset of the last record; what the next record's will be at least."""
 
+    def held_back(self, topic: str, partition: int) -> tuple[int, int] | None:
+        """How many offsets at the end open transactions hold back, and since when (UTC ms).
+
+        None where none is open, or the log has no such transactions.
+        """
+        del topic, partition
+        return None
+
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
         """The offset of the first record that was appended then or later; the end, if none was."""
 

@@ -17,9 +17,12 @@ from stream_ml.codec import encode_prediction
 from stream_ml.errors import BadRecord, LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Output, Prediction, Source
 from stream_ml.sealing import MARKER
+from stream_ml.shell.cli import main
 from stream_ml.shell.client import Publisher, connect, predictions
+from stream_ml.shell.commands import status
 from stream_ml.shell.commands.reading import last_records
 from stream_ml.shell.kafka.admin import Demand, apply
+from stream_ml.shell.kafka.asking import topic_ids
 from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.replay import read_all
@@ -261,7 +264,8 @@ def test_what_is_on_the_wire_is_plain(log: KafkaLog, cluster: Cluster) -> None:
 
 
 def test_a_forwarded_record_says_where_it_lay(log: KafkaLog, cluster: Cluster) -> None:
-    """What a header says of a record's origin is read with it."""
+    """What a header says of a record's origin here is read with it; of another topic nothing is."""
+    here = topic_ids(cluster, ["events"])["events"]
     with worker(cluster) as producer:
         producer.begin_transaction()
         producer.send(
@@ -269,11 +273,44 @@ def test_a_forwarded_record_says_where_it_lay(log: KafkaLog, cluster: Cluster) -
             key=b"k",
             value=b"{}",
             partition=0,
-            headers=[("stream-ml-origin", b"1:17"), ("trace", b"x")],
+            headers=[("stream-ml-origin", f"1:17:{here}".encode()), ("trace", b"x")],
+        )
+        producer.send(
+            cluster.topic("events"),
+            key=b"k",
+            value=b"{}",
+            partition=0,
+            headers=[("stream-ml-origin", b"1:18:of-a-mirror")],
         )
         producer.commit_transaction()
 
-    assert [record.origin for record in read_all(log, "events")] == [Source(1, 17)]
+    assert [record.origin for record in read_all(log, "events")] == [Source(1, 17), None]
+
+
+def test_what_an_open_transaction_holds_back_is_told(
+    log: KafkaLog,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No lag shows what stages may not read yet: `status` says where, how much, and since when."""
+    monkeypatch.setattr(status, "OPEN_MS_MAX", -1)
+    log.append([Output("labels", b"e0", b"{}")])
+    with worker(cluster) as producer:
+        producer.begin_transaction()
+        producer.send(cluster.topic("events"), key=b"k", value=b"{}", partition=0)
+        producer.flush()
+        held = log.held_back("events", 0)
+        code = main(["--broker", f"kafka://{cluster.bootstrap}/{cluster.pipeline}", "status"])
+        producer.commit_transaction()
+
+    assert held is not None
+    assert 1 == held[0]
+    assert 0 == code
+    assert "events-0: up to 1 records are held back by an open transaction since" in (
+        capsys.readouterr().out
+    )
+    assert None is log.held_back("events", 1)
 
 
 # --- the Python interface ---------------------------------------------------------------------

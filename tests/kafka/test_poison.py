@@ -12,6 +12,7 @@ import pytest
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from stream_ml.shell.kafka.asking import topic_ids
 from stream_ml.testing import Driver
 from stream_ml.topics import partition_of
 from tests.kafka.shop_world import STAGES, Reader, alive, shop_on, started
@@ -104,7 +105,9 @@ def test_poison_stops_no_worker_and_costs_no_good_record(tmp_path: Path, cluster
         workers = started(cluster, tmp_path, stack)
         reader.until("registry", 1, workers)
         model, decision = reader.raw("models")[0].value, reader.raw("registry")[0].value
-        inner = [*of_stages(), *forgeries(model, decision, str(canary)), wandering(KEYS[0], 1)]
+        here = topic_ids(cluster, ["events"])["events"]
+        wanderer = wandering(KEYS[0], 1, here)
+        inner = [*of_stages(), *forgeries(model, decision, str(canary)), wanderer]
         for topic in ("models", "registry", "commands", "predictions", "examples"):
             send(cluster, producer, topic, [p for p in inner if p.topic == topic])
         send(cluster, producer, "events", [*stream.mixed_events, inner[-1]])

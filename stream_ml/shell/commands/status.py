@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ INPUTS = {
     "evaluate": ("examples", "models", "commands", "registry"),
 }
 DAY_MS = 86_400_000
+# A worker's own transaction is open for a fraction of a second, an abandoned one for 5 s and more.
+OPEN_MS_MAX = 5_000
 # A cluster puts marks of transactions between records; of a great lag they are a small part.
 COUNTED_MAX = 100
 CHECKPOINTED = (
@@ -67,7 +70,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
             mode = pipeline.promotion.mode
         shown = {"log": settings.path, "empty": is_empty(log), "mode": mode, **_shown(log, key)}
         unchecked = [] if key is not None else [settings.unchecked(settings.path)]
-        shown["notes"] = _notes(settings, [*unchecked, *shown["notes"]])
+        noted = _notes(settings, [*unchecked, *shown["notes"]])
+        shown["notes"] = [*noted, *_held_back(log, _now_ms())]
     if arguments.format == "json":
         write_json(shown)
     elif shown["empty"]:
@@ -115,6 +119,23 @@ def _shown(log: Log, key: bytes | None) -> dict[str, Any]:
 
 def _notes(settings: Settings, noted: list[str]) -> list[str]:
     return [*noted, CHECKPOINTED] if settings.on_kafka else noted
+
+
+def _held_back(log: Log, now_ms: int) -> Iterator[str]:
+    """What is kept from the stages by a transaction that is open for longer than ours are."""
+    for topic in dict.fromkeys(topic for topics in INPUTS.values() for topic in topics):
+        for number in range(log.partitions[topic]):
+            held = log.held_back(topic, number)
+            if held is not None and now_ms - held[1] > OPEN_MS_MAX:
+                yield (
+                    f"{topic}-{number}: up to {held[0]:,} records are held back by an open "
+                    f"transaction since {moment(held[1])}: no lag shows them; "
+                    "`kafka-transactions.sh find-hanging` names it, and the broker ends it in time"
+                )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _stages(log: Log) -> Iterator[dict[str, Any]]:

@@ -208,7 +208,7 @@ class KafkaLog(Log):
                     self._cluster.topic(output.topic),
                     value=output.value,
                     key=output.key,
-                    headers=None if output.origin is None else origin_headers(output.origin),
+                    headers=self._headers(output),
                     partition=partition,
                 )
             sent.append(future)
@@ -217,6 +217,11 @@ class KafkaLog(Log):
             if len(self._pending) >= PENDING_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
                 self._settle()
         return sent
+
+    def _headers(self, output: Output) -> list[tuple[str, bytes]] | None:
+        if output.origin is None:
+            return None
+        return origin_headers(output.origin, self._ids.get(output.topic, ""))
 
     def _partition_of(self, output: Output) -> int:
         topic, key, value = output.topic, output.key, output.value
@@ -295,7 +300,7 @@ class KafkaLog(Log):
                     tp, []
                 )
                 position = consumer.position(tp, timeout_ms=int(self._timeout_s * 1000))
-            records += to_records(topic, fetched)
+            records += to_records(topic, fetched, self._ids.get(topic, ""))
             budget -= sum(len(each.value) for each in fetched if each.value is not None)
             if position is not None and position > offset:
                 offset = position
@@ -312,6 +317,25 @@ class KafkaLog(Log):
     def end_offset(self, topic: str, partition: int) -> int:
         """One past the last record; of committed ones, up to where no transaction is open."""
         return self._offset(self._place(topic, partition), LATEST)
+
+    def held_back(self, topic: str, partition: int) -> tuple[int, int] | None:
+        """What open transactions keep from readers; see `log.Log.held_back`."""
+        if self._isolation != ISOLATIONS["committed"]:
+            return None
+        tp = self._place(topic, partition)
+        stable = self._offset(tp, LATEST)
+        end = self._offset(tp, LATEST, ISOLATIONS["uncommitted"])
+        if end <= stable:
+            return None
+        with self._speaking(f"give the records of {tp.topic}-{tp.partition}"):
+            consumer = self._new_consumer(READ_WAIT_MS, ISOLATIONS["uncommitted"])
+            try:
+                consumer.assign([tp])
+                consumer.seek(tp, stable)
+                fetched = consumer.poll(timeout_ms=TAIL_WAIT_MS, max_records=1).get(tp, [])
+            finally:
+                consumer.close()
+        return (end - stable, fetched[0].timestamp) if fetched else None
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
         """The offset of the first record that was appended then or later."""
@@ -434,15 +458,17 @@ class KafkaLog(Log):
             )
         return TopicPartition(self._cluster.topic(topic), partition)
 
-    def _offset(self, tp: TopicPartition, what: int) -> int:
-        return self._offsets({tp: what})[tp]
+    def _offset(self, tp: TopicPartition, what: int, isolation: str | None = None) -> int:
+        return self._offsets({tp: what}, isolation)[tp]
 
-    def _offsets(self, wanted: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+    def _offsets(
+        self, wanted: Mapping[TopicPartition, int], isolation: str | None = None
+    ) -> dict[TopicPartition, int]:
         found = self._answer(
             "name offsets",
             lambda: self._admin.list_partition_offsets(
                 dict(wanted),
-                isolation_level=self._isolation,
+                isolation_level=isolation or self._isolation,
                 timeout_ms=int(self._timeout_s * 1000),
             ),
         )
@@ -459,10 +485,10 @@ class KafkaLog(Log):
         self._next = None
         return self._consumer
 
-    def _new_consumer(self, wait_ms: int) -> KafkaConsumer:
+    def _new_consumer(self, wait_ms: int, isolation: str | None = None) -> KafkaConsumer:
         return KafkaConsumer(
             **self._options,
-            isolation_level=self._isolation,
+            isolation_level=isolation or self._isolation,
             enable_auto_commit=False,
             # What retention has removed is passed over.
             auto_offset_reset="earliest",

@@ -11,18 +11,20 @@ if TYPE_CHECKING:
 
 __all__ = ["ORIGIN", "origin_headers", "to_records"]
 
-# Where a record lay before it was forwarded to the partition of its key: `PARTITION:OFFSET`.
+# Where a record lay before it was forwarded to the partition of its key: `PARTITION:OFFSET:TOPIC`,
+# with the topic's id: a mirror copies headers, and what was forwarded there may lie wrong here.
 ORIGIN = "stream-ml-origin"
 # Any producer may set it, and of thousands of digits Python refuses to make a number.
 DIGITS_MAX = 19
 
 
-def to_records(topic: str, fetched: Iterable[Any]) -> list[Record]:
+def to_records(topic: str, fetched: Iterable[Any], identity: str = "") -> list[Record]:
     """Fetched records of one partition as the stages know them.
 
     Args:
         topic: its name in the catalogue.
         fetched: as either client library gives them.
+        identity: the topic's id, as whoever forwards knows it.
     """
     return [
         Record(
@@ -33,25 +35,32 @@ def to_records(topic: str, fetched: Iterable[Any]) -> list[Record]:
             each.value,
             each.timestamp,
             None,
-            _origin(each.headers) if each.headers else None,
+            _origin(each.headers, identity) if each.headers else None,
         )
         for each in fetched
     ]
 
 
-def origin_headers(origin: Source) -> list[tuple[str, bytes]]:
-    """The headers of a record that was forwarded.
+def origin_headers(origin: Source, identity: str = "") -> list[tuple[str, bytes]]:
+    """The headers of a record that was forwarded within a topic of this id.
 
-    >>> origin_headers(Source(2, 40))
-    [('stream-ml-origin', b'2:40')]
+    >>> origin_headers(Source(2, 40), "AAAAAAAAAAAAAAAAAAAAAQ")
+    [('stream-ml-origin', b'2:40:AAAAAAAAAAAAAAAAAAAAAQ')]
     """
-    return [(ORIGIN, b"%d:%d" % (origin.partition, origin.offset))]
+    where = f"{origin.partition}:{origin.offset}:{identity}"
+    return [(ORIGIN, where.encode())]
 
 
-def _origin(headers: Sequence[tuple[str, bytes]]) -> Source | None:
+def _origin(headers: Sequence[tuple[str, bytes]], identity: str) -> Source | None:
+    """Where it lay; None where nobody has forwarded it in this topic, as its id there would say.
+
+    What a record comes with is not sent on: forwarded by us, it has our header and no other, so it
+    is forwarded once, whatever it came with.
+    """
     for name, value in headers:
-        if name == ORIGIN:
-            partition, _, offset = (value or b"").partition(b":")
+        where, _, topic = (value or b"").rpartition(b":")
+        if name == ORIGIN and topic == identity.encode():
+            partition, _, offset = where.partition(b":")
             if _is_number(partition) and _is_number(offset):
                 return Source(int(partition), int(offset))
             # Whoever put it there has forwarded it, even if it does not say from where.

@@ -195,7 +195,7 @@ class KafkaTask:
             f"{follows} was expected, after {number} of {epoch}"
         )
         self._batches[topic] = (batch.epoch, batch.number)
-        records = to_records(topic, batch.records)
+        records = to_records(topic, batch.records, self._home.topics.get(topic, ""))
         last = self._inbox[-1] if self._inbox else []
         if last and last[0].topic == topic and len(last) < SLICE_RECORDS:
             last += records
@@ -510,7 +510,7 @@ class KafkaTask:
                 fetched = await consumer.getmany(timeout_ms=1_000, max_records=SLICE_RECORDS)
                 for tp, batch in fetched.items():
                     place = places[tp]
-                    records = to_records(place[0], batch)
+                    records = to_records(place[0], batch, self._home.topics.get(place[0], ""))
                     records = [each for each in records if each.offset < committed[place]]
                     if records:
                         self._open(records)
@@ -612,7 +612,8 @@ class KafkaTask:
             ]
             for each, record in zip(some, messages, strict=True):
                 if each.origin is not None:
-                    record["headers"] = origin_headers(each.origin)
+                    topic_id = home.topics.get(topic, "")
+                    record["headers"] = origin_headers(each.origin, topic_id)
             records.append((home.cluster.topic(topic), messages))
         # Of all inputs, also those of which nothing was read: that we may commit at all is seen by
         # positions.

@@ -359,10 +359,9 @@ class Worker:
         ready = asyncio.ensure_future(self._control.caught_up())
         try:
             while not (await asyncio.wait([ready], timeout=SAY_EVERY_S))[0]:
-                self._say(
-                    "waiting",
-                    for_="something that serves: are learn and evaluate at work, with this key?",
-                )
+                refused = self._serving.refusals[-1:]
+                why = refused or ["are learn and evaluate at work, with this key?"]
+                self._say("waiting", for_=f"something that serves: {why[0]}")
             await ready
         finally:
             ready.cancel()

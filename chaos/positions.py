@@ -1,0 +1,167 @@
+"""Topics that are not what they were, under load: what retention removes unread, what is made anew.
+
+    python -m chaos SEED --faults positions
+
+Predict sleeps while events come, and they are removed before it wakes. Then labels are deleted and
+made anew while they are published, and the join is told to take them for what they are. Each must
+be told and counted, and whatever is left on the topics be worked on: nothing may be passed over in
+silence.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from chaos import ground, topics
+from chaos.fleet import Child, Fleet
+from stream_ml.shell.kafka.client import KafkaLog
+from stream_ml.shell.kafka.cluster import Cluster
+from stream_ml.shell.replay import read_all
+from tools.kafka.broker import Broker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["run"]
+
+PARTITIONS = 4
+READY_S = 120.0
+SETTLE_S = 120.0
+TICK_S = 0.1
+SLEEP_S = 4.0
+# What a worker ends with that must not begin.
+REFUSED = 2
+ACCEPT = "STREAM_ML_ACCEPT_TOPICS"
+
+
+class _Scene:
+    """A run under way."""
+
+    def __init__(self, broker: str, fleet: Fleet, say: Callable[[str], None]) -> None:
+        self.cluster = Cluster(broker, ground.NAME)
+        self.fleet = fleet
+        self.say = say
+
+    def until(self, what: str, condition: Callable[[], bool]) -> None:
+        """Wait for it, and look after the workers meanwhile."""
+        deadline = time.monotonic() + READY_S
+        while not condition():
+            for worker in self.fleet.look_after():
+                self.say(f"  {worker.name} ended {worker.ending}: {worker.last_words()[:300]}")
+            if time.monotonic() > deadline:
+                words = "\n".join(f"  {w.name}: {w.last_words()}" for w in self.fleet.workers)
+                raise TimeoutError(f"no {what} within {READY_S:.0f} s:\n{words}")
+            time.sleep(TICK_S)
+
+    def said(self, stage: str, kind: str) -> set[int]:
+        """The partitions of which the workers of a stage have said something."""
+        workers = [worker for worker in self.fleet.workers if worker.stage == stage]
+        return {m["partition"] for worker in workers for m in worker.sayings(kind)}
+
+    def remove_unread(self) -> None:
+        """Let events be removed while nobody reads them."""
+        (sleeper,) = self.fleet.living("predict")
+        sleeper.signal(signal.SIGSTOP)
+        time.sleep(SLEEP_S)
+        with KafkaLog(self.cluster) as log, _admin(self.cluster) as admin:
+            ends = {p: log.end_offset("events", p) for p in range(PARTITIONS)}
+            name = self.cluster.topic("events")
+            admin.delete_records({TopicPartition(name, p): end - 50 for p, end in ends.items()})
+        sleeper.signal(signal.SIGCONT)
+        self.until("records_lost", lambda: bool(self.said("predict", "records_lost")))
+
+    def make_labels_anew(self) -> None:
+        """Delete the labels and make them anew, and have the join begin there."""
+        with _admin(self.cluster) as admin:
+            admin.delete_topics([self.cluster.topic("labels")])
+            name = self.cluster.topic("labels")
+            self.until("end", lambda: bool(admin.describe_topics([name])[0]["error_code"]))
+        self.fleet.run("topics", "apply", "--partitions", str(PARTITIONS))
+        self.until("refusal", lambda: any(w.process.returncode == REFUSED for w in self._joins()))
+        self.fleet.set(ACCEPT, "labels")
+        self.until("topic_made_anew", lambda: bool(self.said("join", "topic_made_anew")))
+
+    def _joins(self) -> list[Any]:
+        return [worker for worker in self.fleet.workers if worker.stage == "join"]
+
+    def failures(self, left: str | None) -> dict[str, list[str]]:
+        """What was passed over in silence, by promise."""
+        with KafkaLog(self.cluster) as log:
+            alerts = [json.loads(each.value or b"{}") for each in read_all(log, "alerts")]
+            predicted = {json.loads(each.value or b"{}")["event_id"] for each in _of(log)}
+            letters = [json.loads(each.value or b"{}") for each in read_all(log, "dead-letters")]
+            refused = {(each["topic"], each["partition"], each["offset"]) for each in letters}
+            strange = [
+                f"events-{each.partition} {each.offset}: neither predicted nor refused"
+                for each in read_all(log, "events")
+                if _asks(each.value, predicted)
+                and ("events", each.partition, each.offset) not in refused
+            ]
+        kinds = Counter(each["kind"] for each in alerts)
+        lost = sum(e["details"]["skipped"] for e in alerts if e["kind"] == "records_lost")
+        self.say(f"alerts {dict(kinds)}, {lost} records lost")
+        return {
+            "what is lost is told": [] if lost else ["no alert says what was lost"],
+            "what is made anew is told": [] if kinds["topic_made_anew"] else ["no alert says so"],
+            "what is left is predicted or refused": strange[:20],
+            "all is read": [] if left is None else [left],
+        }
+
+
+def _of(log: KafkaLog) -> Any:
+    return read_all(log, "predictions")
+
+
+def _asks(value: bytes | None, predicted: set[str]) -> bool:
+    """Whether a prediction is missing of an event that asks for one and may be one."""
+    try:
+        event = json.loads(value or b"")
+        return event["kind"] == ground.ASKING and event["event_id"] not in predicted
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _admin(cluster: Cluster) -> KafkaAdminClient:
+    return KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+
+
+def run(seed: int, seconds: float, rate: int, say: Callable[[str], None]) -> dict[str, list[str]]:
+    """Carry it out; what was broken, by promise."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        broker = stack.enter_context(Broker(folder / "broker"))
+        checkpoints = {"STREAM_ML_CHECKPOINT_SECONDS": "5"}
+        fleet = stack.enter_context(Fleet(broker.address, folder, **checkpoints))
+        scene = _Scene(broker.address, fleet, say)
+        fleet.run("topics", "apply", "--partitions", str(PARTITIONS))
+        for stage in ("predict", "join", "learn", "evaluate"):
+            fleet.add(stage)
+        scene.until("start", lambda: len(scene.said("predict", "recovered")) == PARTITIONS)
+        where = ["--broker", broker.address, "--partitions", str(PARTITIONS)]
+        what = ["--seed", str(seed), "--seconds", str(seconds), "--rate", str(rate)]
+        traffic = Child([sys.executable, "-m", "chaos.traffic", *where, *what], folder, "traffic")
+        try:
+            began = time.monotonic()
+            scene.until("traffic", lambda: time.monotonic() - began > seconds / 4)
+            say("events are removed before they are read")
+            scene.remove_unread()
+            say("labels are made anew")
+            scene.make_labels_anew()
+            scene.until("end of the traffic", lambda: not traffic.lives)
+        finally:
+            traffic.end(signal.SIGTERM)
+        left = topics.settled(broker.address, ground.NAME, SETTLE_S)
+        say(left or "all is worked off")
+        fleet.stop()
+        return scene.failures(left)
