@@ -15,11 +15,12 @@ import pytest
 from aiokafka import TopicPartition
 from kafka.admin import KafkaAdminClient, NewPartitions
 
-from stream_ml.errors import LogError
+from stream_ml.errors import DeclarationError, LogError, Problem, StreamMLError, UsageError
 from stream_ml.records import Output
 from stream_ml.shell.cli import main
 from stream_ml.shell.kafka import worker as worker_module
 from stream_ml.shell.kafka.cluster import Cluster
+from stream_ml.shell.kafka.supervisor import Patience
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SESSION_TIMEOUT_MS
 from stream_ml.shell.kafka.worker import Worker
@@ -368,6 +369,26 @@ def test_a_worker_that_slept_while_another_took_over_writes_nothing_more(
     assert ended.err.endswith(
         "; what is not committed is worked on again when it is started again\n"
     )
+
+
+@pytest.mark.parametrize(
+    "error", [UsageError("shop: wrong"), DeclarationError("shop", [Problem("key", "a", "b")])]
+)
+def test_what_is_set_up_wrong_is_a_sentence_and_not_started_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: StreamMLError
+) -> None:
+    """Also from amid a restore: no trace, and the exit code at which `up` gives up at once."""
+
+    def exited(code: int) -> None:
+        raise _Exited(code)
+
+    monkeypatch.setattr(os, "_exit", exited)
+    with pytest.raises(_Exited) as ended:
+        a_worker(Cluster("127.0.0.1:1", "gone"), "join", lambda *_, **__: None).failed(error)
+
+    assert 2 == ended.value.args[0]
+    assert f"stream-ml: worker join: {error}\n" == capsys.readouterr().err
+    assert None is Patience().died(2, lived_s=60.0)
 
 
 # --- what it ends for -------------------------------------------------------------------------

@@ -81,6 +81,9 @@ INBOX_BYTES = 64 << 20
 CHECKPOINT_RECORDS = 100_000
 CHECKPOINT_SPREAD = 8
 PROGRESS_S = 2.0
+# By when a leader knows where its partition ends.
+ENDS_S = 3.0
+ENDS_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -261,7 +264,7 @@ class KafkaTask:
         committed = await self._committed()
         restored = await self._read_changelog()
         read_s = time.monotonic() - started
-        extents = await self._extents()
+        extents = await self._extents({at: found.offset for at, found in committed.items()})
         taken = self._take_up(restored, extents)
         self._fresh = taken.positions is None
         going_on = self._resumed(committed, taken, extents)
@@ -420,8 +423,12 @@ class KafkaTask:
             f"with {ACCEPT}={changelog}"
         )
 
-    async def _extents(self) -> dict[Place, Extent]:
-        """What there is of each input, what lies in open transactions included."""
+    async def _extents(self, read: Positions) -> dict[Place, Extent]:
+        """What there is of each input, what lies in open transactions included.
+
+        A partition that seems to end before what was read may have a new leader, which does not
+        know yet how far it goes: it is asked again for a while.
+        """
         cluster = self._home.cluster
         tps = {
             TopicPartition(cluster.topic(topic), self.partition): topic
@@ -429,7 +436,13 @@ class KafkaTask:
         }
         async with self._reader("read_uncommitted") as consumer:
             firsts = await consumer.beginning_offsets(list(tps))
-            ends = await consumer.end_offsets(list(tps))
+            until = time.monotonic() + ENDS_S
+            while True:
+                ends = await consumer.end_offsets(list(tps))
+                short = any(ends[tp] < read.get((tps[tp], self.partition), 0) for tp in tps)
+                if not short or time.monotonic() > until:
+                    break
+                await asyncio.sleep(ENDS_POLL_S)
         return {
             (topic, self.partition): Extent(self._home.topics.get(topic, ""), firsts[tp], ends[tp])
             for tp, topic in tps.items()
