@@ -105,3 +105,28 @@ def test_what_a_learner_writes_into_its_features_is_its_own() -> None:
         driver.feed(events, labels)
         assert {"price": 1.0} == driver.read("predictions")[1]["features"]
         assert {"price": 1.0} == driver.read("examples")[1]["features"]
+
+
+def test_a_champion_that_failed_is_repaired_in_its_declaration() -> None:
+    """With another recipe under its name its line learns from nothing, and serves again."""
+    broken = preprocessing.StatImputer(("nothing", stats.Mean())) | naive_bayes.GaussianNB()
+    at = 1_700_000_000_000
+
+    def feed(driver: Driver, first: int) -> None:
+        numbers = range(first, first + 150)
+        driver.feed(
+            [{"event_id": f"e{n}", "ts": at + n, "customer": "c", "price": n % 3} for n in numbers],
+            [{"event_id": f"e{n}", "ts": at + n, "label": n % 3 == 0} for n in numbers],
+        )
+
+    with Driver(declare(broken, sml.field("price"))) as driver:
+        feed(driver, 0)
+        assert ["m"] == list(driver.runner.learn.quarantined)
+        driver.declare(declare(naive_bayes.GaussianNB(), sml.field("price")))
+        assert {} == driver.runner.learn.quarantined
+        feed(driver, 150)
+
+        assert ["line_quarantined", "line_restarted"] == [
+            alert["kind"] for alert in driver.read("alerts") if alert["kind"].startswith("line_")
+        ]
+        assert ["m@0", "m@200"] == sorted({each["model"] for each in driver.read("predictions")})
