@@ -59,6 +59,7 @@ def tripled(amount: float) -> float:
     return 3 * amount
 
 
+OWN = featured(sml.function(doubled, "amount", name="f"))
 Change = tuple[dict[str, Any], dict[str, Any], list[tuple[str, bool]]]
 # What was declared and what is now, beside the shop; what differs, and whether it is taken up.
 CHANGES: list[Change] = [
@@ -227,7 +228,7 @@ def test_a_declaration_is_the_same_text_in_every_process() -> None:
     """No order of a set and no address in memory is in it."""
     code = (
         "import tests.test_differences as t; "
-        "print(sorted(t.declare(**t.CHANGES[20][0], **t.lines(t=t.tree.HoeffdingTreeClassifier("
+        "print(sorted(t.declare(**t.OWN, **t.lines(t=t.tree.HoeffdingTreeClassifier("
         "nominal_attributes=['b', 'a', 'c'])), predict=t.sml.when(kind=('order', 'visit')))"
         ".declared().items()))"
     )
