@@ -123,6 +123,9 @@ def test_what_others_put_on_the_registry_is_no_other_key(mine: Path) -> None:
     "command",
     [
         ("status",),
+        ("models",),
+        ("predictions",),
+        ("audit", "verify"),
         ("up",),
         ("audit", "reproduce", "--sample", "1"),
         ("pause", "--reason", "x"),

@@ -15,6 +15,7 @@ from stream_ml.sealing import unsealed
 from stream_ml.shell.audit import Entry
 from stream_ml.shell.client import open_log
 from stream_ml.shell.commands.scores import FORMS
+from stream_ml.shell.identity import check_name
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.log import read_between, whole_piece
 from stream_ml.shell.replay import read_all
@@ -50,12 +51,22 @@ def existing_log(settings: Settings, *, isolation: Isolation = "committed") -> L
 
     Raises:
         LogError: it is not.
-        UsageError: it is on a cluster, and the pipeline's name is not known.
+        UsageError: it is on a cluster, and the pipeline's name is not known; or it is the file of
+            another pipeline than the command line names.
     """
     name = None
-    if settings.on_kafka and settings.pipeline is not None:
+    # Who only looks at a file need not wait for a declaration that the surroundings name.
+    named = settings.on_kafka or settings.by_option("pipeline")
+    if named and settings.pipeline is not None:
         name = load_pipeline(settings.pipeline).name
-    return open_log(settings, name, isolation=isolation)
+    log = open_log(settings, name, isolation=isolation)
+    try:
+        if name is not None:
+            check_name(settings, log, name)
+    except BaseException:
+        log.close()
+        raise
+    return log
 
 
 def is_empty(log: Log) -> bool:
