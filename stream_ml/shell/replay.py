@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -176,7 +176,12 @@ def decisions(log: Log, key: bytes | None) -> Iterator[Decision]:
 def evaluations(log: Log) -> Iterator[Evaluation]:
     """How every model stood, each time it was written down."""
     bodies = (orjson.loads(record.value or b"{}") for record in read_all(log, "evaluations"))
-    return (Evaluation(**body) for body in bodies)
+    members = {member.name for member in fields(Evaluation)}
+    # Beside its members a record has a seal, and may have what another release adds.
+    return (
+        Evaluation(**{name: value for name, value in body.items() if name in members})
+        for body in bodies
+    )
 
 
 def tally(log: Log, topic: str, member: str) -> dict[str, int]:

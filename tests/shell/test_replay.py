@@ -109,3 +109,13 @@ def test_how_models_stood_is_read_back() -> None:
     assert found[0].evidence is None
     assert found[1].evidence is not None
     assert found[1].evidence["e_value"] > 0
+
+
+def test_how_models_stood_is_read_from_what_was_sealed() -> None:
+    """An evaluation is its members, whatever else a record holds beside them."""
+    with Driver(toy, key=KEY) as driver:
+        driver.feed(*stream(1_050))
+        found = list(evaluations(driver.log))
+
+    assert {1_000} == {each.n for each in found if each.model == "served"}
+    assert {"served", "scaled", "prior"} <= {each.model for each in found}
