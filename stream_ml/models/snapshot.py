@@ -23,7 +23,7 @@ import orjson
 
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, brief_error
 from stream_ml.models.checkpoint import seal, unseal
-from stream_ml.models.digest import digest
+from stream_ml.models.digest import digest, measured
 from stream_ml.models.pickles import RIVER_VERSION, compress, decompress, dumps, loads
 from stream_ml.models.recipes import answer
 from stream_ml.signing import keys_of
@@ -86,6 +86,7 @@ class Snapshot:
         payload: the compressed pickle.
         signature: HMAC-SHA256 over all the others; None if unsigned.
         log: the identity of the log that it was written to; None in those of former releases.
+        extent: how many bytes the digest was taken of, where it was; not written.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Snapshot:
     payload: bytes = field(repr=False)
     signature: str | None = None
     log: str | None = None
+    extent: int = field(default=0, repr=False, compare=False)
 
     @property
     def model(self) -> str:
@@ -163,7 +165,9 @@ def take(
             raise AssertionError(f"the figure {figure} of {name}@{version} is {value}")
     pickled = dumps(learner)
     copy = loads(pickled)
-    identity = digest(copy)  # before it is asked: some models prepare themselves when asked
+    identity, extent = measured(
+        copy
+    )  # before it is asked: some models prepare themselves when asked
     unsigned = Snapshot(
         name=name,
         version=version,
@@ -177,6 +181,7 @@ def take(
         digest=identity,
         payload=compress(pickled),
         log=log,
+        extent=extent,
     )
     body = _body(unsigned)
     if len(body) > SNAPSHOT_BYTES_MAX - len(_SIGNATURE) - 66:

@@ -58,9 +58,10 @@ WARM_UP_FIRST = 500
 LIVE_LOSS_EVERY = 8
 # A snapshot answers for so many recent examples again when it is loaded.
 GOLDEN_EXAMPLES = 8
-# A snapshot of more bytes than this for each example since the one before costs more to write,
-# check and load than learning from them did (a forest of Mondrian trees: about as much at 4 KiB).
-DEAR_BYTES = 8 * 1024
+# A learner of more bytes than this (as its digest counts them: equal learners' pickles differ) for
+# each example since the snapshot before costs more to write, check and load than learning from
+# them did (a forest of Mondrian trees: about as much at half of it).
+DEAR_BYTES = 16 * 1024
 RESTART_SETTING = "STREAM_ML_RESTART_LINES"
 # Why our own seal may hold what cannot be taken up again: the learner has outgrown it. Any other
 # reason is about the seal itself, and stops the start.
@@ -317,7 +318,7 @@ class Learn:
             try:
                 snapshot = self._snapshot(name, line)
                 outputs.append(snapshot)
-                outputs += self._price(name, line, len(snapshot.value or b""))
+                outputs += self._price(name, line, snapshot.memo.extent)
             except SnapshotRefused as error:
                 self._quarantine(name, self._n, str(error))
                 outputs.append(self._alert(name, str(error)))
@@ -330,7 +331,7 @@ class Learn:
             return []
         line.dear = True
         why = (
-            f"a snapshot of the line {name!r} took {size} bytes after {self._epoch_n} examples, "
+            f"the learner of the line {name!r} took {size} bytes after {self._epoch_n} examples, "
             f"more than {DEAR_BYTES} for each: writing, checking and loading it costs more than "
             "they did; way out: a longer `refresh`, or a learner with a bound (`max_depth`)"
         )

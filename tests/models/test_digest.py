@@ -15,7 +15,7 @@ from learners import LEARNERS, REGRESSION, examples, recipe, trained
 from river import forest, naive_bayes
 
 from stream_ml.errors import SnapshotRefused
-from stream_ml.models.digest import digest
+from stream_ml.models.digest import digest, measured
 from stream_ml.models.pickles import dumps, loads
 from stream_ml.models.recipes import answer, learn
 
@@ -160,3 +160,13 @@ def test_shared_parts_count() -> None:
 
     assert digest([part, part]) != digest([part, dict(part)])
     assert digest([("a", 1), ("a", 1)]) == digest([(pair := ("a", 1)), pair])
+
+
+@pytest.mark.parametrize("name", ["tree", "forest", "bayes"])
+def test_equal_learners_measure_alike_whatever_their_pickles_do(name: str) -> None:
+    """A learner read back from its pickle is as large as the one that was written."""
+    learner = trained(name)
+    again = loads(dumps(learner))
+
+    assert measured(learner) == measured(again) == measured(loads(dumps(again)))
+    assert digest(learner) == measured(learner)[0]

@@ -382,7 +382,7 @@ def test_snapshots_that_cost_more_than_learning_are_told_of_once() -> None:
     (alert,) = alerts(outputs)
 
     assert "snapshot_dear" == alert["kind"]
-    assert alert["details"]["bytes"] > 8 * 1024 * alert["details"]["since"]
+    assert alert["details"]["bytes"] > 16 * 1024 * alert["details"]["since"]
     assert "a longer `refresh`" in alert["message"]
 
 
