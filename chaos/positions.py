@@ -40,6 +40,8 @@ READY_S = 120.0
 SETTLE_S = 120.0
 TICK_S = 0.1
 SLEEP_S = 4.0
+# How many of the newest events are left in each partition.
+LEFT = 20
 # What a worker ends with that must not begin.
 REFUSED = 2
 ACCEPT = "STREAM_ML_ACCEPT_TOPICS"
@@ -71,14 +73,15 @@ class _Scene:
 
     def remove_unread(self) -> None:
         """Let events be removed while nobody reads them."""
-        (sleeper,) = self.fleet.living("predict")
-        sleeper.signal(signal.SIGSTOP)
-        time.sleep(SLEEP_S)
         with KafkaLog(self.cluster) as log, _admin(self.cluster) as admin:
-            ends = {p: log.end_offset("events", p) for p in range(PARTITIONS)}
+            self.until("events", lambda: min(_ends(log)) > LEFT)
+            (sleeper,) = self.fleet.living("predict")
+            sleeper.signal(signal.SIGSTOP)
+            time.sleep(SLEEP_S)
             name = self.cluster.topic("events")
-            admin.delete_records({TopicPartition(name, p): end - 50 for p, end in ends.items()})
-        sleeper.signal(signal.SIGCONT)
+            before = {TopicPartition(name, p): end - LEFT for p, end in enumerate(_ends(log))}
+            admin.delete_records(before)
+            sleeper.signal(signal.SIGCONT)
         self.until("records_lost", lambda: bool(self.said("predict", "records_lost")))
 
     def make_labels_anew(self) -> None:
@@ -117,6 +120,10 @@ class _Scene:
             "what is left is predicted or refused": strange[:20],
             "all is read": [] if left is None else [left],
         }
+
+
+def _ends(log: KafkaLog) -> list[int]:
+    return [log.end_offset("events", partition) for partition in range(PARTITIONS)]
 
 
 def _of(log: KafkaLog) -> Any:
