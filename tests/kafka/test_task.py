@@ -37,6 +37,7 @@ from stream_ml.topics import partition_of
 from tests.kafka.world import (
     SEALS,
     Bench,
+    lying,
     outputs_of,
     place,
     publish,
@@ -844,3 +845,42 @@ def test_a_judge_that_dies_decides_each_thing_once(kafka_broker: str, seed: int)
     assert {1} >= set(answers.values()), f"seed {seed}: {answers}"
     rest = orjson.loads(pieces[""])
     assert (len(history), chained[-1]) == (rest["number"], rest["previous"]), f"seed {seed}"
+
+
+# --- what others put on a changelog ---------------------------------------------------------------
+
+
+def test_what_others_put_on_a_changelog_is_passed_over_and_told(
+    clusters: dict[str, Cluster], partitions: Iterator[int]
+) -> None:
+    """A forged watermark, a forged marker, a copy, a tombstone: the successor goes on as before."""
+    kind, cluster, partition = KINDS["predict"], clusters["predict"], next(partitions)
+    changelog = "predict-changelog"
+
+    async def attacked() -> tuple[str, list[dict[str, Any]]]:
+        tried = bench(cluster, kind)
+        read = {
+            topic: await publish(cluster, topic, partition, records)
+            for topic, records in kind.feed(1).items()
+        }
+        await run_through(tried, partition, read, random.Random(1), 1)
+        ours = (await lying(cluster, (changelog, partition)))[changelog, partition]
+        foreign = [
+            Output(changelog, b"", b'{"watermark":4102444800000,"counts":{}}'),
+            Output(changelog, MARKER, b'{"positions":[["events",1,1000000000]]}'),
+            Output(changelog, ours[0].key, None),
+            Output(changelog, ours[0].key, ours[0].value),
+            Output(changelog, b"\xff\xfe", b"x"),
+        ]
+        await publish(cluster, changelog, partition, foreign)
+        await run_through(tried, partition, read, random.Random(2), 1)
+        found = await outputs_of(cluster, partitions=PARTITIONS)
+        pieces, _ = await state_of(cluster, kind.name, partition)
+        told = [_value(alert) for alert in found["alerts"]]
+        return kind.flaw(read, found, pieces, partition), told
+
+    flaw, told = asyncio.run(attacked())
+
+    assert flaw == ""
+    (alert,) = [each for each in told if each["details"].get("task") == f"predict-{partition}"]
+    assert ("foreign_state", 5) == (alert["kind"], alert["details"]["records"])
