@@ -128,7 +128,9 @@ OWNERS: dict[str, set[str]] = {
     "sqlite3": {"shell.sqlite_log"},
     "confluent_kafka": {"shell.kafka.transactions"},
     "faust": {"shell.kafka.transport", "shell.kafka.worker"},
-    "kafka": {f"shell.kafka.{module}" for module in ("admin", "asking", "client", "connecting")},
+    "kafka": {
+        f"shell.kafka.{module}" for module in ("acls", "admin", "asking", "client", "connecting")
+    },
     "aiokafka": {
         f"shell.kafka.{module}"
         for module in (

@@ -15,7 +15,7 @@ from stream_ml.topics import Topic, TopicField, catalogue
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from stream_ml.shell.kafka.admin import Plan
     from stream_ml.shell.kafka.cluster import Cluster
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 INDENT = "  "
+# As `shell.kafka.acls` has them, which only clusters need to load.
+ROLES = ("producer", "consumer", "operator", "worker")
 ON_CLUSTERS = ("plan", "apply")
 
 
@@ -32,7 +34,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
     if arguments.name in ON_CLUSTERS:
         _on_cluster(arguments, settings)
         return
-    for option in ("partitions", "replication"):
+    for option in ("partitions", "replication", "acls"):
         if getattr(arguments, option) is not None:
             raise UsageError(f"--{option}: expected `topics plan` or `topics apply` with it")
     _show(arguments)
@@ -43,12 +45,22 @@ def _on_cluster(arguments: Namespace, settings: Settings) -> None:
     from stream_ml.shell.kafka import admin  # noqa: PLC0415
 
     cluster, horizon_ms = _place(settings)
-    demand = admin.Demand(arguments.partitions, arguments.replication, horizon_ms)
+    principals = _principals(arguments.acls, cluster)
+    demand = admin.Demand(arguments.partitions, arguments.replication, horizon_ms, principals)
     act = admin.plan if arguments.name == "plan" else admin.apply
     done = act(cluster, demand)
     _say(arguments, cluster, done)
     if arguments.name == "plan" and (done.changes or done.refusals):
         raise TopicsDiffer(_differ(cluster, done))
+
+
+def _principals(
+    named: Sequence[tuple[str, str]] | None, cluster: Cluster
+) -> tuple[tuple[str, str], ...]:
+    """Who has which role; where only `--acls` is said, users whose names say it."""
+    if named is None:
+        return ()
+    return tuple(named) or tuple((role, f"User:{cluster.pipeline}-{role}") for role in ROLES)
 
 
 def _place(settings: Settings) -> tuple[Cluster, int | None]:
@@ -182,6 +194,27 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="N",
         help="copies of each partition; as many as the cluster gives by default, else",
     )
+    parser.add_argument(
+        "--acls",
+        type=_principal,
+        nargs="*",
+        metavar="ROLE=PRINCIPAL",
+        help=(
+            "also what is to be allowed on a cluster with an authorizer, such as "
+            f"producer=User:web; roles are {', '.join(ROLES)}; alone, users called PIPELINE-ROLE"
+        ),
+    )
+
+
+def _principal(text: str) -> tuple[str, str]:
+    role, equals, principal = text.partition("=")
+    kind, colon, name = principal.partition(":")
+    if not (role in ROLES and equals and kind and colon and name):
+        raise ArgumentTypeError(
+            f"expected a role ({', '.join(ROLES)}), = and a principal, such as "
+            f"producer=User:web, given {text!r}"
+        )
+    return role, principal
 
 
 def _count(text: str) -> int:
@@ -211,6 +244,11 @@ COMMAND = Command(
             "stream-ml --broker kafka://127.0.0.1:9092 --pipeline shop:fraud topics apply "
             "--partitions 8",
             "make the topics of a declared pipeline",
+        ),
+        Example(
+            "stream-ml --broker kafka://127.0.0.1:9092/shop topics apply "
+            "--acls worker=User:ml producer=User:web consumer=User:web",
+            "let workers, producers and consumers do what each must, and no more",
         ),
     ),
     add_arguments=_add_arguments,

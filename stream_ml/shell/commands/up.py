@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_ml.records import Decision
+    from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.settings import Settings
 
 __all__ = ["COMMAND"]
@@ -203,8 +204,17 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
                 "Ctrl-C stops them",
                 {"said": "started", "pipeline": pipeline.name, "workers": len(posts)},
             )
+            _say_who_may_write(cluster, said)
             Supervisor(posts, start, say=said.own, wait=relay.pump).run(asked)
         said.own("stopped: no worker is left", {"said": "stopped"})
+
+
+def _say_who_may_write(cluster: Cluster, said: _Relayed) -> None:
+    # The client is slow to load, and on the embedded log nobody needs it.
+    from stream_ml.shell.kafka.admin import who_may_write  # noqa: PLC0415
+
+    if (warning := who_may_write(cluster)) is not None:
+        said.own(f"warning: {warning}", {"said": "anyone_may_write", "warning": warning})
 
 
 def _posts(arguments: Namespace) -> list[Post]:

@@ -18,6 +18,9 @@ are refused, for Kafka cannot take any away.
 compacted topic `layout`. A catalogue with another key is refused: records of one entity would lie
 in two partitions.
 
+**Rights.** Where principals are named, what their roles need is allowed (`acls`); no right is ever
+taken away.
+
 **Retention.** What stages read is kept for as long as workers may be down (`RECOVERY_MS`), and
 what waits for labels for the horizon beside; a catalogue that keeps less is refused.
 """
@@ -26,15 +29,16 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
-from kafka.errors import KafkaError, for_code
+from kafka.errors import ClusterAuthorizationFailedError, KafkaError, for_code
 
 from stream_ml.errors import LogError, Problem, UsageError
+from stream_ml.shell.kafka import acls
 from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.topics import catalogue
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.topics import Topic
 
-__all__ = ["Change", "Demand", "Plan", "Present", "apply", "compare", "plan"]
+__all__ = ["Change", "Demand", "Plan", "Present", "apply", "compare", "plan", "who_may_write"]
 
 CONNECT_MS = 10_000
 REQUEST_MS = 30_000
@@ -81,11 +85,14 @@ class Demand:
         partitions: of the topics that scale; None leaves it to what there is.
         replication: copies of every partition; None leaves it to the cluster.
         horizon_ms: how long a label may come after its event; None where it is not known.
+        principals: who has which role, as pairs of a role and a principal, such as
+            `("producer", "User:web")`: what the role needs is to be allowed (see `acls`).
     """
 
     partitions: int | None = None
     replication: int | None = None
     horizon_ms: int | None = None
+    principals: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What differs: `what` is `topic`, `partitions`, `key`, or a config of Kafka's.
+    """What differs: `what` is `topic`, `partitions`, `key`, `acl`, or a config of Kafka's.
 
     Attributes:
         topic: its name in the catalogue.
@@ -322,6 +329,34 @@ def apply(
         return planned
 
 
+def who_may_write(cluster: Cluster) -> str | None:
+    """A sentence about who may write what only stages should; None where it is well or not shown.
+
+    Raises:
+        LogError: the cluster cannot be reached, or refuses us otherwise.
+    """
+    with _Topics.at(cluster, None) as there:
+        try:
+            grants = acls.present(there.admin)
+        except ClusterAuthorizationFailedError:
+            return None
+        if grants is None:
+            return (
+                f"{cluster.bootstrap} lets anyone write to any topic, for it has no authorizer: "
+                "what is forged is refused, but only brokers can keep it out; see `topics apply "
+                "--acls`"
+            )
+        anybody = [
+            name
+            for name, who in acls.strangers(grants, cluster, there.topics, ()).items()
+            if acls.ANYBODY in who
+        ]
+        if anybody:
+            named = ", ".join(map(cluster.topic, anybody))
+            return f"{cluster.bootstrap} lets anyone write to {named}: take those rules away"
+        return None
+
+
 @dataclass(slots=True)
 class _Topics:
     """A pipeline's topics on a cluster, over one connection."""
@@ -345,7 +380,40 @@ class _Topics:
         # Only new topics need to know, and asking takes another right.
         missing = self.topics.keys() - present.keys()
         replication = self._replication() if missing and demand.replication is None else 1
-        return compare(present, demand, self.topics, replication)
+        planned = compare(present, demand, self.topics, replication)
+        return self._with_rights(planned, demand) if demand.principals else planned
+
+    def _with_rights(self, planned: Plan, demand: Demand) -> Plan:
+        """The plan, and what is to be allowed beside."""
+        there = acls.present(self.admin)
+        if there is None:
+            flaw = Problem(
+                "acls",
+                "a cluster with an authorizer (`authorizer.class.name`), which alone keeps others "
+                "from writing",
+                "one without, on which anybody may write to any topic",
+            )
+            return replace(planned, refusals=(*planned.refusals, flaw))
+        changes = [
+            Change("*", "acl", None, str(grant))
+            for grant in acls.missing(self._grants(demand), there)
+        ]
+        workers = [principal for role, principal in demand.principals if role == "worker"]
+        others = acls.strangers(there, self.cluster, self.topics, workers)
+        warnings = [
+            f"{self.cluster.topic(name)}: {', '.join(who)} may write there, where only workers "
+            "should"
+            for name, who in others.items()
+        ]
+        return Plan((*planned.changes, *changes), planned.refusals, (*planned.warnings, *warnings))
+
+    def _grants(self, demand: Demand) -> list[acls.Grant]:
+        wanted = [
+            acls.Grant(principal, right)
+            for role, principal in demand.principals
+            for right in acls.rights(role, self.cluster, self.topics)
+        ]
+        return list(dict.fromkeys(wanted))
 
     def make(self, planned: Plan, demand: Demand) -> None:
         """Do what was planned."""
@@ -357,6 +425,10 @@ class _Topics:
             counts = {self.cluster.topic(c.topic): int(c.wanted) for c in grown}
             self.admin.create_partitions(counts)
         self._alter(planned)
+        if any(change.what == "acl" for change in planned.changes):
+            acls.create(
+                self.admin, acls.missing(self._grants(demand), acls.present(self.admin) or [])
+            )
         keyed = [change.topic for change in planned.changes if change.what == "key"]
         if keyed or new:
             self._write_layout([*new, *keyed])
@@ -432,7 +504,7 @@ class _Topics:
     def _alter(self, planned: Plan) -> None:
         altered: dict[str, dict[str, str]] = {}
         for change in planned.changes:
-            if change.what not in ("topic", "partitions", "key"):
+            if change.what not in ("topic", "partitions", "key", "acl"):
                 altered.setdefault(self.cluster.topic(change.topic), {})[change.what] = (
                     change.wanted
                 )

@@ -1,0 +1,224 @@
+"""Who may do what with a pipeline's topics: rights by role, as Kafka's authorizer keeps them.
+
+Theory of operation. Seals and signatures make what others write to our topics harmless; that they
+cannot write there at all is for the brokers to see to, which need an authorizer for it. Which role
+writes and reads a topic stands in its file of the catalogue (`writers`, `readers`); the stages are
+the role `worker`. Beside that, everybody may see what topics there are; operators read all that is
+the pipeline's, which `status` and `audit` do; workers hold its groups and transactional ids; and a
+consumer's groups begin with `PIPELINE.consumer`.
+
+What is missing is what no rule of the cluster allows yet, be it by another pattern or for all
+operations. Nothing is ever taken away: a rule that lets somebody else write to what stages own is
+told instead. Rules that deny are the cluster's own business, and not looked at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kafka.admin import (
+    ACL,
+    ACLFilter,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourcePatternFilter,
+    ResourceType,
+)
+from kafka.errors import SecurityDisabledError
+
+from stream_ml.errors import LogError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from kafka.admin import KafkaAdminClient
+
+    from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.topics import Topic
+
+__all__ = ["ROLES", "Grant", "Right", "create", "missing", "present", "rights", "strangers"]
+
+ROLES = ("producer", "consumer", "operator", "worker")
+STAGES = frozenset({"predict", "join", "learn", "evaluate"})
+# What any client may write, sealed or not: it is checked as what it is.
+OPEN_TOPICS = frozenset({"events", "labels", "commands", "layout"})
+# The one name of the cluster itself, as Kafka has it.
+KAFKA_CLUSTER = "kafka-cluster"
+ANYBODY = "User:*"
+
+
+class Right(NamedTuple):
+    """That something may be done with a resource, or all whose names begin with its name.
+
+    Attributes:
+        kind: topic, group, transactional_id or cluster.
+        name: of the resource.
+        prefixed: whether it stands for all names that begin so.
+        operation: read, write, describe and so on.
+    """
+
+    kind: str
+    name: str
+    prefixed: bool
+    operation: str
+
+    def __str__(self) -> str:
+        name = f"{self.name}*" if self.prefixed else self.name
+        return f"{self.operation} {self.kind} {name}"
+
+
+class Grant(NamedTuple):
+    """That a principal, such as `User:web`, has a right."""
+
+    principal: str
+    right: Right
+
+    def __str__(self) -> str:
+        return f"{self.principal} may {self.right}"
+
+
+def rights(role: str, cluster: Cluster, topics: Mapping[str, Topic]) -> list[Right]:
+    """What a role needs.
+
+    >>> from stream_ml.shell.kafka.cluster import Cluster
+    >>> from stream_ml.topics import catalogue
+    >>> for right in rights("producer", Cluster("127.0.0.1:9092", "shop"), catalogue()):
+    ...     print(right)
+    describe topic shop.*
+    write topic shop.events
+    write topic shop.labels
+    """
+    everything = cluster.topic("")
+    found = [Right("topic", everything, True, "describe")]
+    for topic in topics.values():
+        name = cluster.topic(topic.name)
+        if role in _roles(topic.writers):
+            found.append(Right("topic", name, False, "write"))
+        if role in _roles(topic.readers) and role != "operator":
+            found.append(Right("topic", name, False, "read"))
+    if role == "consumer":
+        found.append(Right("group", f"{everything}consumer", True, "read"))
+    if role == "operator":
+        found.append(Right("topic", everything, True, "read"))
+        found.append(Right("topic", everything, True, "describe_configs"))
+        found.append(Right("group", everything, True, "describe"))
+    if role == "worker":
+        found.append(Right("group", everything, True, "read"))
+        found.append(Right("transactional_id", everything, True, "write"))
+        # To say once where anybody may write.
+        found.append(Right("cluster", KAFKA_CLUSTER, False, "describe"))
+    return found
+
+
+def _roles(names: Iterable[str]) -> set[str]:
+    return {"worker" if name in STAGES else name for name in names}
+
+
+def missing(wanted: Iterable[Grant], there: Sequence[Grant]) -> list[Grant]:
+    """The grants that nothing there allows yet."""
+    return [grant for grant in wanted if not any(_covers(each, grant) for each in there)]
+
+
+def _covers(there: Grant, wanted: Grant) -> bool:
+    return (
+        there.principal in (wanted.principal, ANYBODY)
+        and there.right.operation in (wanted.right.operation, "all")
+        and _includes(there.right, wanted.right)
+    )
+
+
+def _includes(there: Right, wanted: Right) -> bool:
+    """Whether a resource is another one, or one of those that it stands for."""
+    if there.kind != wanted.kind:
+        return False
+    if there.prefixed:
+        return wanted.name.startswith(there.name)
+    return there.name == "*" or (there.name == wanted.name and not wanted.prefixed)
+
+
+def strangers(
+    there: Sequence[Grant], cluster: Cluster, topics: Mapping[str, Topic], workers: Iterable[str]
+) -> dict[str, list[str]]:
+    """Of each topic that only stages should write, who else may."""
+    own = set(workers)
+    found: dict[str, list[str]] = {}
+    for name in topics:
+        if name in OPEN_TOPICS:
+            continue
+        write = Right("topic", cluster.topic(name), False, "write")
+        others = {
+            each.principal
+            for each in there
+            if each.principal not in own and _covers(each, Grant(each.principal, write))
+        }
+        if others:
+            found[name] = sorted(others)
+    return found
+
+
+# --- on the cluster ---------------------------------------------------------------------------
+
+
+def present(admin: KafkaAdminClient) -> list[Grant] | None:
+    """What the cluster allows, from any host; None where it has no authorizer.
+
+    Raises:
+        KafkaError: we may not see it.
+    """
+    every = ACLFilter(
+        principal=None,
+        host=None,
+        operation=ACLOperation.ANY,
+        permission_type=ACLPermissionType.ALLOW,
+        resource_pattern=ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
+    )
+    try:
+        acls, _ = admin.describe_acls(every)
+    except SecurityDisabledError:
+        return None
+    return list(_grants(acls))
+
+
+def _grants(acls: Iterable[Any]) -> Iterator[Grant]:
+    for acl in acls:
+        pattern = acl.resource_pattern
+        if acl.host == "*":
+            prefixed = pattern.pattern_type == ACLResourcePatternType.PREFIXED
+            right = Right(
+                pattern.resource_type.name.lower(),
+                pattern.resource_name,
+                prefixed,
+                acl.operation.name.lower(),
+            )
+            yield Grant(acl.principal, right)
+
+
+def create(admin: KafkaAdminClient, grants: Sequence[Grant]) -> None:
+    """Have the cluster allow these.
+
+    Raises:
+        LogError: it refused some.
+        KafkaError: it refused to be asked.
+    """
+    done = admin.create_acls([_acl(grant) for grant in grants])
+    if done["failed"]:
+        reasons = ", ".join(sorted({error.__name__ for error in done["failed"]}))
+        raise LogError(
+            f"topics apply: expected the cluster to take {len(grants)} access rules, given "
+            f"{len(done['failed'])} refusals: {reasons}; whoever applies them needs the right to "
+            "alter the cluster"
+        )
+
+
+def _acl(grant: Grant) -> ACL:
+    right = grant.right
+    kind = ACLResourcePatternType.PREFIXED if right.prefixed else ACLResourcePatternType.LITERAL
+    return ACL(
+        grant.principal,
+        "*",
+        ACLOperation[right.operation.upper()],
+        ACLPermissionType.ALLOW,
+        ResourcePattern(ResourceType[right.kind.upper()], right.name, kind),
+    )
