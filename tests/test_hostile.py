@@ -34,6 +34,7 @@ from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver
 from tests.hostile import anything, is_identifier, is_number, is_time
 from tests.shop import EVENT, KEY, LABEL, declare, shop, stream, written
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -145,7 +146,7 @@ def publish(driver: Driver, topic: str, values: list[Any]) -> list[Record]:
     out = []
     for value in values:
         if value is None:
-            out += driver.log.append([Output(topic, b"a", None)])
+            out += append_straight(driver.log, [Output(topic, b"a", None)])
         else:
             out += driver.publish(topic, [value])
     return out
@@ -325,7 +326,7 @@ def test_a_forged_snapshot_is_refused_before_it_is_unpickled(
             for record in reversed(driver.records("models"))
             if record.value is not None and record.key is not None and b"logistic" in record.key
         )
-        driver.log.append([Output("models", newest.model.encode(), forgery(newest))])
+        append_straight(driver.log, [Output("models", newest.model.encode(), forgery(newest))])
 
     predictions, refusals, chosen = fed_twice(attack)
 
@@ -387,7 +388,7 @@ def test_a_forged_registry_record_is_passed_over() -> None:
             b"\xff",
             None,
         ):
-            driver.log.append([Output("registry", b"shop", value)])
+            append_straight(driver.log, [Output("registry", b"shop", value)])
 
     with Driver(shop, key=KEY) as driver:
         first, second = halves()

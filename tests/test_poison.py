@@ -15,6 +15,7 @@ from stream_ml.testing import Driver
 from stream_ml.topics import partition_of
 from tests.poison import Poison, all_different, forgeries, letters, of_stages, traffic
 from tests.shop import KEY, shop
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,9 +29,9 @@ def publish(driver: Driver, topic: str, records: list[Any]) -> None:
     for record in records:
         if isinstance(record, Poison) and len(record.value or b"") > RECORD_BYTES_MAX:
             with pytest.raises(LogError, match="expected a record of at most"):
-                driver.log.append([Output(topic, record.key, record.value)])
+                append_straight(driver.log, [Output(topic, record.key, record.value)])
         elif isinstance(record, Poison):
-            driver.log.append([Output(topic, record.key, record.value)])
+            append_straight(driver.log, [Output(topic, record.key, record.value)])
         else:
             driver.publish(topic, [record])
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.codec import decode_decision, decode_prediction, encode_command
+from stream_ml.codec import decode_decision, encode_command
 from stream_ml.errors import (
     BadRecord,
     CommandRefused,
@@ -34,7 +34,7 @@ from stream_ml.errors import (
     UsageError,
 )
 from stream_ml.records import Output
-from stream_ml.shell.replay import read_all
+from stream_ml.shell.replay import predictions_in, read_all
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.shell.tailing import Backoff
@@ -302,6 +302,8 @@ def predictions(
 ) -> Iterator[Prediction]:
     """The predictions on a log, one by one; closing the iterator lets go of what it holds.
 
+    What others have put there and is no prediction is passed over; join refuses it.
+
     Args:
         log: where they lie.
         from_end: only those that come from now on.
@@ -333,8 +335,7 @@ def predictions(
         stop=stop,
     )
     with closing(batches):
-        for record in chain.from_iterable(batches):
-            prediction = decode_prediction(record.value)
+        for _, prediction in predictions_in(chain.from_iterable(batches)):
             if key is not None and prediction.key != key:
                 continue
             if since_ms is None or prediction.ts >= since_ms:

@@ -21,11 +21,10 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream_ml.codec import decode_prediction
 from stream_ml.models.compiled import compiled
 from stream_ml.models.recipes import BadAnswer, answer, learn
 from stream_ml.records import line_of
-from stream_ml.shell.replay import examples, read_partition
+from stream_ml.shell.replay import examples, predictions_in, read_partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +84,7 @@ def _moments(line: str, decided: Sequence[Decision]) -> set[int]:
 def _predictions(log: Log) -> Iterator[Prediction]:
     """All predictions, by time as far as each partition is in its order."""
     partitions = [
-        (decode_prediction(record.value) for record in read_partition(log, "predictions", p))
+        (each for _, each in predictions_in(read_partition(log, "predictions", p)))
         for p in range(log.partitions["predictions"])
     ]
     return heapq.merge(*partitions, key=lambda prediction: prediction.ts)

@@ -41,8 +41,8 @@ No log promises:
   was taken, and publishes again: ids make duplicates harmless, not the log.
 - *That an `append` is seen at once*, or all taken if it fails. (The embedded log's is. A cluster's
   error says how many records were not acknowledged; the others lie there.)
-- *A barrier against whoever can write to where the log lives.* A cluster's log refuses to write
-  what only stages write, which stops a slip; its access rules stop everybody else. The embedded
+- *A barrier against whoever can write to where the log lives.* `append` and `post` refuse what
+  only stages write, which stops a slip. A cluster's access rules stop everybody else; the embedded
   log is a file, and its rules are the file's.
 """
 
@@ -50,8 +50,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from stream_ml.errors import LogError
 from stream_ml.sealing import content
 from stream_ml.stages.parts import read_piece
+from stream_ml.topics import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -59,20 +61,26 @@ if TYPE_CHECKING:
     from typing import Self
 
     from stream_ml.records import Output, Record
+    from stream_ml.topics import Topic
 
 __all__ = [
+    "CLIENTS",
     "Isolation",
     "Log",
     "Place",
     "Session",
     "Tail",
     "WorkerLog",
+    "is_of_clients",
+    "not_of_clients",
     "read_between",
     "whole_piece",
 ]
 
 # Whether a reader sees what transactions have committed, or all that is written.
 Isolation = Literal["committed", "uncommitted"]
+# What the catalogue calls those who are no stage and write; all else is the stages' own.
+CLIENTS = frozenset({"producer", "operator"})
 # A partition of a topic.
 Place = tuple[str, int]
 
@@ -118,6 +126,7 @@ class Log(_Closing, Protocol):
 
         Raises:
             UnknownTopic: an output is for a topic that the log does not have.
+            LogError: an output is for a topic that only stages write; none was appended.
             NotAcknowledged: some of them may not have been appended; it says which were.
             LogError: they could not be appended, `LogFull` and `LogLocked` among the reasons.
         """
@@ -263,6 +272,24 @@ class Session(_Closing, Protocol):
 
     def close(self) -> None:
         """Gives up the worker's place; what was not committed is gone."""
+
+
+def is_of_clients(topic: Topic) -> bool:
+    """Whether clients write it.
+
+    >>> [name for name, topic in sorted(embedded().items()) if is_of_clients(topic)]
+    ['commands', 'events', 'labels']
+    """
+    return not CLIENTS.isdisjoint(topic.writers)
+
+
+def not_of_clients(topic: Topic) -> LogError:
+    """What to tell a client that would write a topic of the stages' own."""
+    own = [name for name, each in sorted(embedded().items()) if is_of_clients(each)]
+    return LogError(
+        f"{topic.name}: expected a topic that clients write ({', '.join(own)}), given one that "
+        f"only {', '.join(topic.writers)} may"
+    )
 
 
 def read_between(log: Log, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:

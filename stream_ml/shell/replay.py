@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.codec import decode_decision, decode_example
+from stream_ml.codec import decode_decision, decode_example, decode_prediction
+from stream_ml.errors import BadRecord
 from stream_ml.records import Evaluation, Output
 from stream_ml.shell.progress import Progress
 from stream_ml.shell.runner import Runner
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Decision, Example, Record
+    from stream_ml.records import Decision, Example, Prediction, Record
     from stream_ml.shell.log import Log, WorkerLog
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "evaluations",
     "examples",
     "output_of",
+    "predictions_in",
     "publish_all",
     "read_all",
     "read_partition",
@@ -160,8 +162,31 @@ def read_partition(log: Log, topic: str, partition: int) -> Iterator[Record]:
 
 
 def examples(log: Log) -> Iterator[Example]:
-    """The examples, decoded."""
-    return (decode_example(record.value) for record in read_all(log, "examples"))
+    """The examples, decoded; what is none is passed over: learn and evaluate tell of it."""
+    for record in read_all(log, "examples"):
+        try:
+            yield decode_example(record.value)
+        except BadRecord:
+            continue
+
+
+def predictions_in(
+    records: Iterable[Record], refused: Callable[[Record, BadRecord], object] | None = None
+) -> Iterator[tuple[Record, Prediction]]:
+    """The predictions among `records`; one that is none ends no reader.
+
+    Args:
+        records: of `predictions`.
+        refused: is told of what is none, and why; join writes a dead letter about it, too.
+    """
+    for record in records:
+        try:
+            prediction = decode_prediction(record.value)
+        except BadRecord as error:
+            if refused is not None:
+                refused(record, error)
+            continue
+        yield record, prediction
 
 
 def decisions(log: Log, key: bytes | None) -> Iterator[Decision]:

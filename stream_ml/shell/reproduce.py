@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.codec import decode_example, decode_prediction
+from stream_ml.codec import decode_example
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.shell.audit import entries
-from stream_ml.shell.replay import read_all
+from stream_ml.shell.replay import predictions_in, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -82,12 +83,13 @@ class Reproduced:
 def find(log: Log, event_id: str) -> Prediction | None:
     """The prediction on an event: as logged, or as kept with its label where that is gone."""
     key = event_id.encode()
-    for record in read_all(log, "predictions"):
-        if record.key == key:
-            return decode_prediction(record.value)
+    named = (record for record in read_all(log, "predictions") if record.key == key)
+    for _, prediction in predictions_in(named):
+        return prediction
     for record in read_all(log, "examples"):
         if record.key == key:
-            return decode_example(record.value).prediction
+            with suppress(BadRecord):  # what is none is not ours
+                return decode_example(record.value).prediction
     return None
 
 
@@ -116,7 +118,7 @@ def sample(log: Log, count: int, seed: int) -> list[Prediction]:
     chosen = list(found.values())
     if len(chosen) > count:
         chosen = world.sample(chosen, count)
-    return [decode_prediction(record.value) for record in chosen]
+    return [prediction for _, prediction in predictions_in(chosen)]
 
 
 def reproduce(

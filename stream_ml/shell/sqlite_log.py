@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 from stream_ml.errors import LogChanged, LogError, LogFull, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
 from stream_ml.shell.lease import Lease, lease_of
-from stream_ml.shell.log import Session, WorkerLog
+from stream_ml.shell.log import Session, WorkerLog, is_of_clients, not_of_clients
 from stream_ml.shell.lying import has_left_over, is_somebody_elses, looks, refuse_special
 from stream_ml.shell.tailing import PolledTail
 from stream_ml.topics import Topic, embedded, partition_of
@@ -144,6 +144,7 @@ class SqliteLog(WorkerLog):
         self._topics = topics
         self._now_ms = options.get("now_ms", _system_ms)
         self._layout = _Layout(file, topics)
+        self._stages_own = {name for name, each in topics.items() if not is_of_clients(each)}
         self._session: SqliteSession | None = None
 
     # --- making and opening ---------------------------------------------------------------
@@ -235,6 +236,12 @@ class SqliteLog(WorkerLog):
 
     def append(self, outputs: Sequence[Output]) -> list[Record]:
         """Appends `outputs` in one transaction; see `log.Log.append`."""
+        for output in outputs:
+            if output.topic in self._stages_own:
+                raise not_of_clients(self._topics[output.topic])
+        return self._append(outputs)
+
+    def _append(self, outputs: Sequence[Output]) -> list[Record]:
         places = [self._layout.place(output) for output in outputs]
         if not places:
             return []

@@ -12,6 +12,7 @@ from stream_ml.errors import LogChanged, LogError, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
 from stream_ml.shell.replay import read_all
 from stream_ml.topics import catalogue, embedded, partition_of
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +105,24 @@ def test_nothing_is_taken_of_a_batch_with_an_unknown_topic(log: Log) -> None:
     assert everything(log, "events") == []
 
 
+@pytest.mark.parametrize(
+    "topic", sorted(embedded().keys() - {"events", "labels", "commands", "layout"})
+)
+def test_a_client_writes_none_of_the_stages_topics(log: Log, topic: str) -> None:
+    """It is told whose topic that is and which ones are its own; nothing of the batch is taken."""
+    batch = [*events(range(3)), Output(topic, b"k", b"{}")]
+    expected = (
+        rf"{topic}: expected a topic that clients write \(commands, events, labels\), given one "
+        rf"that only {', '.join(embedded()[topic].writers)} may"
+    )
+    for publish in (log.append, log.post):
+        with pytest.raises(LogError, match=expected):
+            publish(batch)
+    log.flush()
+    assert everything(log, "events") == []
+    assert everything(log, topic) == []
+
+
 def test_nothing_is_staged_of_a_batch_with_an_unknown_topic(worker_log: WorkerLog) -> None:
     """An output for an unknown topic keeps the whole batch out of the commit."""
     with worker_log.session() as session:
@@ -126,8 +145,8 @@ def test_nothing_is_taken_of_a_batch_with_a_record_that_is_too_long(log: Log) ->
 
 def test_a_compacted_topic_takes_no_record_without_a_key(worker_log: WorkerLog) -> None:
     """A topic that is compacted by key refuses a record that has none."""
-    with pytest.raises(LogError, match="models: expected a key"):
-        worker_log.append([Output("models", None, b"{}")])
+    with worker_log.session() as session, pytest.raises(LogError, match="models: expected a key"):
+        session.stage([Output("models", None, b"{}")])
 
 
 # --- appending and reading --------------------------------------------------------------------
@@ -379,7 +398,7 @@ def test_a_foreign_append_where_only_the_worker_may_stops_the_commit(worker_log:
     """Staged offsets that have been taken by another writer are never written."""
     with worker_log.session() as session:
         session.stage(predictions(range(8)))
-        foreign = worker_log.append(predictions(range(1)))
+        foreign = append_straight(worker_log, predictions(range(1)))
         with pytest.raises(LogChanged, match="only the worker to write to predictions-"):
             session.commit({"predict": {("events", 0): 1}})
     assert everything(worker_log, "predictions") == foreign

@@ -23,6 +23,7 @@ from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 from stream_ml.testing import Driver
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +145,9 @@ def test_decisions_of_another_key(cli: Cli, decided: Path, tmp_path: Path) -> No
     shutil.copy(f"{decided}.key", f"{path}.key")
     with SqliteLog.open(path) as log:
         [last] = log.read("registry", 0, 5, 1)
-        log.append([Output("registry", last.key, (last.value or b"").replace(b"ana", b"eve"))] * 2)
+        append_straight(
+            log, [Output("registry", last.key, (last.value or b"").replace(b"ana", b"eve"))] * 2
+        )
 
     ran = cli("audit", "log", "--broker", f"sqlite:{path}")
 
@@ -367,7 +370,7 @@ def test_a_prediction_that_lives_on_with_its_label(paid: SqliteLog) -> None:
     found = find(paid, "t17")
     with SqliteLog.create(MEMORY) as log:
         [example] = paid.read("examples", 0, 17, 1)
-        log.append([Output("examples", example.key, example.value)])
+        append_straight(log, [Output("examples", example.key, example.value)])
         kept = find(log, (example.key or b"").decode())
 
         assert found is not None

@@ -24,6 +24,7 @@ from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 from stream_ml.signing import Operator
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -190,7 +191,7 @@ def test_an_answer_that_the_worker_did_not_give(runner: Runner) -> None:
     log = runner._log
     forged = replace(list(entries(log, OWN))[-1].decision, command_id="c1", reason="trust me")
     with SqliteLog.create(MEMORY) as other:
-        other.append([Output("registry", b"toy", encode_decision(forged, b"mine"))])
+        append_straight(other, [Output("registry", b"toy", encode_decision(forged, b"mine"))])
 
         with pytest.raises(NoAnswer):
             ask(other, _command(), ANA, verifying_key=OWN, timeout_s=0.0)

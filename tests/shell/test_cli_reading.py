@@ -15,6 +15,7 @@ from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.topics import catalogue
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +90,7 @@ def test_models_that_are_not_signed_with_our_key(cli: Cli, worked: Path, tmp_pat
     with SqliteLog.open(path) as log:
         [last] = log.read("registry", 0, 3, 1)
         forged = (last.value or b"").replace(b"plain@2000", b"plain@9999")
-        log.append([Output("registry", last.key, forged)])
+        append_straight(log, [Output("registry", last.key, forged)])
 
     ran = cli("models", "--broker", f"sqlite:{path}")
 

@@ -13,6 +13,7 @@ from stream_ml.records import Output
 from stream_ml.shell.identity import check_key, reading_key, working_key
 from stream_ml.shell.settings import Settings, key_file
 from stream_ml.shell.sqlite_log import SqliteLog
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,9 @@ def test_what_others_put_on_the_registry_is_no_other_key(mine: Path) -> None:
     settings = Settings(f"sqlite:{mine}")
     with SqliteLog.open(mine) as log:
         [last] = log.read("registry", 0, 3, 1)
-        log.append([Output("registry", b"toy", (last.value or b"")[:-9] + b'00000000"')] * 3)
+        append_straight(
+            log, [Output("registry", b"toy", (last.value or b"")[:-9] + b'00000000"')] * 3
+        )
 
         assert settings.verifying_key(str(mine)) == reading_key(settings, log)
         with pytest.raises(UsageError, match="given another one"):

@@ -20,6 +20,7 @@ from stream_ml.records import Output, Record
 from stream_ml.shell import sqlite_log
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 from stream_ml.topics import embedded
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -519,7 +520,7 @@ def test_a_stamp_that_is_still_to_come_keeps_nothing_from_going(
 
 def test_a_read_is_bounded_in_bytes(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large records come a few at a time, but always at least one."""
-    log.append([Output("models", b"m@%d" % n, b"x" * 1000) for n in range(10)])
+    append_straight(log, [Output("models", b"m@%d" % n, b"x" * 1000) for n in range(10)])
     monkeypatch.setattr(sqlite_log, "READ_BYTES_MAX", 2500)
     assert len(log.read("models", 0, 0, 10)) == 3
     monkeypatch.setattr(sqlite_log, "READ_BYTES_MAX", 1)
@@ -541,7 +542,7 @@ def aged(log: SqliteLog, clock: Clock, topic: str, ages_days: list[int]) -> None
     now_ms = clock.now_ms
     for age in ages_days:
         clock.now_ms = now_ms - age * DAY_MS
-        log.append([Output(topic, b"k", b"%d" % age)])
+        append_straight(log, [Output(topic, b"k", b"%d" % age)])
     clock.now_ms = now_ms
 
 
@@ -556,7 +557,7 @@ def test_what_is_older_than_the_catalogue_says_goes(log: SqliteLog, clock: Clock
     assert log.expire(clock.now_ms) == 0
     assert log.expire(clock.now_ms + 10_000 * DAY_MS) == 2
     assert (log.first_offset("alerts", 0), log.end_offset("alerts", 0)) == (4, 4)
-    (placed,) = log.append([Output("alerts", b"k", b"new")])
+    (placed,) = append_straight(log, [Output("alerts", b"k", b"new")])
     assert placed.offset == 4
 
 
@@ -581,7 +582,7 @@ def test_nothing_goes_that_a_group_has_yet_to_consume(clock: Clock) -> None:
 def test_the_work_of_one_call_is_bounded(log: SqliteLog, clock: Clock) -> None:
     """A call looks at so many records of a partition and no more; calls add up."""
     log.append(outputs("labels", range(25)))
-    log.append(outputs("alerts", range(5)))
+    append_straight(log, outputs("alerts", range(5)))
     later = clock.now_ms + 10_000 * DAY_MS
     assert [log.expire(later, records_max=10) for _ in range(4)] == [15, 10, 5, 0]
 
@@ -594,19 +595,19 @@ def model(name: str, value: bytes | None) -> Output:
 def test_a_compacted_topic_keeps_the_newest_of_each_key(log: SqliteLog, clock: Clock) -> None:
     """Superseded records and tombstones go, at whatever age; offsets stay."""
     versions = [("a", b"1"), ("b", b"1"), ("a", b"2"), ("c", b"1"), ("b", None), ("c", None)]
-    log.append([model(name, value) for name, value in [*versions, ("c", b"2")]])
+    append_straight(log, [model(name, value) for name, value in [*versions, ("c", b"2")]])
     removed = sum(log.expire(clock.now_ms, records_max=2) for _ in range(10))
     assert removed == 5
     kept = [(record.key, record.value, record.offset) for record in log.read("models", 0, 0, 10)]
     assert kept == [(b"a", b"2", 2), (b"c", b"2", 6)]
-    log.append([model("a", b"3")])
+    append_straight(log, [model("a", b"3")])
     assert log.expire(clock.now_ms) == 1
     assert [record.offset for record in log.read("models", 0, 0, 10)] == [6, 7]
 
 
 def test_compaction_waits_for_who_reads_the_topic(log: SqliteLog, clock: Clock) -> None:
     """A record supersedes others once every group has read it, and a tombstone stays until then."""
-    log.append([model("a", b"1"), model("a", b"2"), model("b", b"1"), model("b", None)])
+    append_straight(log, [model("a", b"1"), model("a", b"2"), model("b", b"1"), model("b", None)])
     with log.session() as session:
         session.commit({"evaluate": {("models", 0): 1}})
         assert log.expire(clock.now_ms) == 0

@@ -9,7 +9,9 @@ import orjson
 from processes import Ended, Terminal
 
 from stream_ml.examples.cards import transactions
+from stream_ml.records import Output
 from stream_ml.shell.sqlite_log import SqliteLog
+from tests.straight import write_into_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,6 +124,43 @@ def test_a_worker_that_was_killed_goes_on(tmp_path: Path) -> None:
 
     told = _run(tmp_path, "predictions", "--format", "json").out.splitlines()
     assert [orjson.loads(line)["event_id"] for line in told] == [f"t{n}" for n in range(200)]
+
+
+def test_who_writes_into_the_file_does_not_stop_the_worker(tmp_path: Path) -> None:
+    """`up` says whose topic was written to, goes on by itself, and refuses what lies there."""
+    events, labels = transactions(200, seed=2)
+    with Terminal("up", folder=tmp_path, **CARDS) as worker:
+        worker.line()
+        assert _run(tmp_path, "publish", "events", "-", given=_lines(events[:100])).code == 0
+        with Terminal("predictions", "--follow", "--from", "beginning", folder=tmp_path) as reader:
+            reader.line_with("  t99  ")
+        path = tmp_path / "stream_ml.sqlite"
+        own = ("predictions", "examples", "evaluations", "alerts", "registry", "models")
+        write_into_file(path, [Output(topic, b"forged", b'{"a":1}') for topic in own])
+        assert _run(tmp_path, "publish", "events", "-", given=_lines(events[100:])).code == 0
+        line = worker.line_with("expected only the worker to write to")
+        assert "given another writer, straight into the file" in line
+        worker.line_with("logistic@0 serves")
+        assert _run(tmp_path, "publish", "labels", "-", given=_lines(labels[:50])).code == 0
+        with Terminal("predictions", "--follow", "--from", "beginning", folder=tmp_path) as reader:
+            reader.line_with("  t199  ")
+        ended = worker.stopped()
+
+    assert (ended.code, ended.err) == (0, "")
+    with SqliteLog.open(path) as log:
+        letters = [orjson.loads(each.value or b"") for each in log.read("dead-letters", 0, 0, 100)]
+        examples = log.read("examples", 0, 0, 1_000)
+        predictions = log.read("predictions", 0, 0, 1_000)
+    refused = {(each["topic"], each["reason"]) for each in letters}
+    assert {("predictions", "forged"), ("examples", "forged")} <= refused
+    honest = [
+        orjson.loads(each.value or b"")["event_id"] for each in predictions if each.key != b"forged"
+    ]
+    assert [f"t{n}" for n in range(200)] == honest
+    assert len({each.key for each in examples} - {b"forged"}) == len(labels[:50])
+    told = _run(tmp_path, "predictions")
+    assert (told.code, len(told.out.splitlines())) == (0, 200)
+    assert "predictions-0 offset 100: passed over, for it is no prediction" in told.err
 
 
 def test_a_command_without_a_worker(tmp_path: Path) -> None:

@@ -6,19 +6,27 @@ from argparse import ArgumentTypeError
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
-from stream_ml.codec import decode_prediction
 from stream_ml.shell.client import read_on
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.output import NOTHING, instant, moment
 from stream_ml.shell.commands.reading import existing_log
 from stream_ml.shell.loading import load_pipeline
-from stream_ml.shell.printing import as_utf8, flush, printable, write_json_line, write_line
+from stream_ml.shell.printing import (
+    as_utf8,
+    complain,
+    flush,
+    printable,
+    write_json_line,
+    write_line,
+)
+from stream_ml.shell.replay import predictions_in
 from stream_ml.shell.stopping import Stop
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from stream_ml.records import Prediction
+    from stream_ml.errors import BadRecord
+    from stream_ml.records import Prediction, Record
     from stream_ml.shell.settings import Settings
 
 __all__ = ["COMMAND"]
@@ -42,9 +50,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
             stop=stop,
         )
         as_json = arguments.format == "json"
+        passed_over = _PassedOver()
         for records in held.enter_context(closing(batches)):
-            for record in records:
-                prediction = decode_prediction(record.value)
+            for record, prediction in predictions_in(records, passed_over):
                 about = since_ms is None or prediction.ts >= since_ms
                 if about and arguments.key in {None, prediction.key}:
                     if as_json:
@@ -53,6 +61,22 @@ def run(arguments: Namespace, settings: Settings) -> None:
                         write_line(_line(prediction))
             if not flush():
                 return  # nobody reads on
+
+
+class _PassedOver:
+    """Tells of the first record that is no prediction; the dead letters have them all."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self, record: Record, error: BadRecord) -> None:
+        if not self._told:
+            self._told = True
+            complain(
+                f"stream-ml: predictions-{record.partition} offset {record.offset}: passed over, "
+                f"for it is no prediction ({error}); only workers write there: see who else may. "
+                "Others like it are passed over as well"
+            )
 
 
 def _skew_ms(settings: Settings) -> int | None:

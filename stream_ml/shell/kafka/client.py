@@ -47,7 +47,7 @@ from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
-from stream_ml.shell.log import Log, Tail, read_between
+from stream_ml.shell.log import Log, Tail, is_of_clients, not_of_clients, read_between
 from stream_ml.topics import catalogue, embedded, partition_of
 
 if TYPE_CHECKING:
@@ -92,8 +92,6 @@ TAIL_RECORDS = 5_000
 # How far back a piece of state is looked for at first, and how much further each time.
 PIECE_RECORDS = 1_000
 PIECE_FACTOR = 8
-# What clients write; everything else is the stages' own.
-CLIENTS = frozenset({"producer", "operator"})
 APPLY = "make the pipeline's topics with `stream-ml topics apply`"
 
 
@@ -227,11 +225,8 @@ class KafkaLog(Log):
         topic, key, value = output.topic, output.key, output.value
         count = self._partitions[topic]
         described = catalogue()[topic]
-        if CLIENTS.isdisjoint(described.writers):
-            raise LogError(
-                f"{topic}: expected a topic that clients write, given one that only "
-                f"{', '.join(described.writers)} may"
-            )
+        if not is_of_clients(described):
+            raise not_of_clients(described)
         if value is not None and len(value) > described.record_bytes_max:
             raise LogError(
                 f"{topic}: expected a record of at most {described.record_bytes_max} bytes, "
