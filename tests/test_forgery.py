@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -164,6 +165,37 @@ def test_every_sealed_topic_is_sealed() -> None:
         for topic in SEALED_TOPICS:
             for record in driver.records(topic):
                 assert seals.records(topic).opened(record.value)
+
+
+@pytest.mark.parametrize("world", range(3))
+@pytest.mark.parametrize("other", ["log", "pipeline"])
+def test_decisions_and_models_of_another_log_or_pipeline_count_for_nothing(
+    world: int, other: str
+) -> None:
+    """By the same key, newer than ours and with all they name: refused, and ours go on."""
+    events, labels = stream(world)
+    half = len(events) // 2
+    theirs = pipeline if other == "log" else replace(pipeline, name="elsewhere")
+    with Driver(theirs, identity="elsewhere") as elsewhere, Driver(pipeline) as driver:
+        elsewhere.feed(*stream(world + 10))
+        driver.feed(events[:half], labels)
+        foreign = [
+            Output(topic, each.key, each.value)
+            for topic in ("models", "registry")
+            for each in elsewhere.records(topic)
+            if each.value is not None
+        ]
+        assert len(elsewhere.records("registry")) > len(driver.records("registry"))
+        write_straight(driver, foreign)
+        driver.feed(events[half:])
+
+        letters = [
+            letter["reason"]
+            for letter in driver.read("dead-letters")
+            if letter["topic"] in {"models", "registry"}
+        ]
+        assert ["foreign_log"] * len(foreign) == letters
+        assert undisturbed(world) == own(driver)
 
 
 # --- state at rest ----------------------------------------------------------------------------

@@ -90,7 +90,7 @@ class Serving:
         """Keep a snapshot until a set names it, or a newer one; what is not ours is not kept."""
         held: bytes | BadRecord | SnapshotRefused = value
         try:
-            decode(value).verify(self._key)
+            self._verify(value)
         except (BadRecord, SnapshotRefused) as refusal:
             held = refusal
         self._snapshots[offset] = held
@@ -100,6 +100,16 @@ class Serving:
         ):
             self._bytes -= _size(self._snapshots.pop(next(iter(self._snapshots))))
             self.dropped += 1
+
+    def _verify(self, value: bytes) -> None:
+        snapshot = decode(value)
+        snapshot.verify(self._key)
+        if None not in (snapshot.log, self._log) and snapshot.log != self._log:
+            raise SnapshotRefused(
+                "foreign_log",
+                f"{snapshot.model}: expected a snapshot of this log, {self._log}, given a genuine "
+                f"one of {snapshot.log}",
+            )
 
     def _want(self, record: Record) -> None:
         try:

@@ -59,7 +59,7 @@ def test_a_replay_is_what_a_worker_would_have_done() -> None:
     events, labels = stream(700)
     driver = Driver(toy, key=KEY)
     driver.feed(events, labels)
-    with SqliteLog.create(MEMORY) as log:
+    with SqliteLog.create(MEMORY, identity=driver.log.identity) as log:
         done = replay(log, toy, KEY, outputs(700))
 
         for topic in ("predictions", "examples", "registry"):

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class World:
     """What lies on `models` and `registry` after 60 examples: four instants, four sets."""
 
-    def __init__(self) -> None:
-        learn, evaluate = Learn(shop, KEY), Evaluate(shop, Keyring(KEY, {}))
+    def __init__(self, log: str | None = None) -> None:
+        learn, evaluate = Learn(shop, KEY, log=log), Evaluate(shop, Keyring(KEY, {}), log)
         examples = [example(n, n % 3 == 0, {"amount": float(n % 7)}) for n in range(60)]
         self.models = written([*learn.start(), *learn.apply(examples)], "models")
         self.registry = written(evaluate.apply(self.models), "registry")
@@ -225,6 +225,49 @@ def test_an_older_decision_never_serves_again(world: World, serving: Serving) ->
     assert [] == serving.missing()
     serving.apply(world.models[:2])
     assert AT_20 == serves(serving)
+
+
+def test_a_decision_of_another_log_never_serves() -> None:
+    """Genuine, newer, with all it names beside it, and yet of another log: ours goes on."""
+    ours, theirs = World("ours"), World("theirs")
+    serving = Serving(shop, KEY, "ours")
+    serving.apply(theirs.models[:2])
+    serving.apply(theirs.registry[:1])
+    assert (None, []) == (serves(serving), serving.missing())
+
+    serving.apply(ours.models[:2])
+    serving.apply(ours.registry[:1])
+    assert BOOTSTRAP == serves(serving)
+    serving.apply(theirs.models[2:])
+    serving.apply(theirs.registry[1:])
+    assert (BOOTSTRAP, []) == (serves(serving), serving.missing())
+
+    # Nor does one that names no log, from before they were named, once ours have named it.
+    nameless = World()
+    serving.apply(nameless.models[2:4])
+    serving.apply(nameless.registry[1:2])
+    assert BOOTSTRAP == serves(serving)
+
+    serving.apply(ours.models[2:4])
+    serving.apply(ours.registry[1:2])
+    assert AT_20 == serves(serving)
+
+
+def test_a_snapshot_of_another_log_never_serves() -> None:
+    """In the place that a genuine decision names, of the same name and digest: it is refused."""
+    ours, theirs = World("ours"), World("theirs")
+    serving = Serving(shop, KEY, "ours")
+    serving.apply(ours.models[:2])
+    serving.apply(ours.registry[:1])
+    assert BOOTSTRAP == serves(serving)
+
+    serving.apply(theirs.models[2:4])
+    serving.apply(ours.registry[1:2])
+
+    assert BOOTSTRAP == serves(serving)
+    assert "expected a snapshot of this log, ours, given a genuine one of theirs" in str(
+        serving.refusals
+    )
 
 
 def test_snapshots_that_came_early_wait_for_their_set(world: World, serving: Serving) -> None:
