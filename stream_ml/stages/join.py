@@ -20,7 +20,9 @@ Theory of operation. Whatever order the two topics are read in, the same pairs a
    it, with the bound.
 4. Of two predictions of one id the first counts; the second is refused, whatever became of the
    first. Ids are known for this until the newest prediction is `horizon` + lateness past theirs.
-   An id may come again later, in a log that is read far behind its labels' even while the former
+   What is older still is of a source far behind the others, whose events come in the order of
+   their offsets: it counts if it is past the last one, and is a copy if it is not. An id may come
+   again later, in a log that is read far behind its labels' even while the former
    one waits: `_others` has those, too.
 5. What lies in another partition than its id's is forwarded there, and changes nothing here but
    a count (`placement`).
@@ -126,6 +128,8 @@ class Join:
         # labels follow soon nothing is decoded again (measured: 5 µs an event). Each with its
         # value, for an id may come again.
         self._decoded: dict[str, tuple[bytes, Prediction]] = {}
+        # By partition of events: where the event of its last prediction lies.
+        self._source_offsets = [-1] * event_partitions
         self._others: dict[str, list[_Other]] = {}
         self._others_waiting = 0
         self._labels: dict[str, list[_Waiting]] = {}
@@ -254,6 +258,7 @@ class Join:
                 "$.event_id",
                 f"a prediction for the event {event_id!r} came before; the first counts",
             )
+        self._check_place(ts, prediction.source)
         self._taken.add(event_id, ts)
         if self._placement is None:
             self._keep_decoded(record.value, prediction)
@@ -277,6 +282,23 @@ class Join:
         # Many at once only where fewer may wait than could before.
         while self._waiting_predictions() > self._pipeline.pending_max and not self._replaying:
             self._drop_oldest_prediction(outputs)
+
+    def _check_place(self, ts: int, source: Source) -> None:
+        """Refuse a copy of what is older than the ids that are known.
+
+        Predictions on a partition of events come in the order of its offsets. (Where that was made
+        anew they begin again: what is young enough to be known by its id is taken at its word.)
+        """
+        last = self._source_offsets[source.partition]
+        if source.offset <= last and ts < self._sources.newest_ms - self._taken_ms:
+            raise BadRecord(
+                "duplicate_prediction",
+                "$.source.offset",
+                f"expected a prediction on an event past offset {last} of events-"
+                f"{source.partition}, given {source.offset}; older ones came before, and the first "
+                "counts",
+            )
+        self._source_offsets[source.partition] = source.offset
 
     def _advance(self, record: Record, prediction: Prediction, outputs: list[Output]) -> None:
         sources = self._sources
@@ -580,6 +602,7 @@ class Join:
             "sources": self._sources.dump(),
             "refusals": {topic: each.dump() for topic, each in self._refusals.items()},
             "number": self._number,
+            "source_offsets": self._source_offsets,
             "counts": self.counts,
             "held": self.held,
         }
@@ -629,6 +652,8 @@ class Join:
                 self.counts |= keyless["counts"]
                 # A former release numbered none.
                 self._number = keyless.get("number", self.counts["joined"] - 1)
+                offsets = keyless.get("source_offsets", [])
+                self._source_offsets[: len(offsets)] = offsets
         self._joined.restore(ids["j"])
         self._expired.restore(ids["e"])
         self._taken.restore(ids["t"])

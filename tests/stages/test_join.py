@@ -304,6 +304,67 @@ def test_a_second_prediction_of_an_id_leaves_no_example(seed: int) -> None:
     assert 1 == join.counts["duplicate_prediction"]
 
 
+def _lagging(rand: random.Random) -> list[Record]:
+    """Predictions of two partitions of events, of which one is far behind all the time."""
+    behind = 4 * (HORIZON + LATENESS)
+    times = [START_MS + behind, START_MS]
+    records = []
+    for number in range(60):
+        partition = rand.randrange(EVENT_PARTITIONS)
+        times[partition] += rand.randrange(3_000)
+        records.append(_prediction(f"e{number}", times[partition], partition, number))
+    return records
+
+
+@given(st.integers(0, 2**32))
+def test_a_copy_is_refused_however_long_ago_its_id_was_forgotten(seed: int) -> None:
+    """Also one of a source far behind the others, at any place, in any batches, over restarts."""
+    rand = random.Random(seed)
+    predictions = _lagging(rand)
+    labels = [
+        _label(orjson.loads(each.value or b"")["event_id"], START_MS + 1_000_000, offset)
+        for offset, each in enumerate(predictions)
+    ]
+    mixed = list(predictions)
+    for _ in range(rand.randrange(1, 10)):
+        copied = rand.randrange(len(mixed))
+        mixed.insert(rand.randrange(copied + 1, len(mixed) + 1), replace(mixed[copied]))
+    copies = len(mixed) - len(predictions)
+    for offset, record in enumerate(mixed):
+        record.offset = offset
+    undisturbed = Join(pipeline, EVENT_PARTITIONS)
+    undisturbed.apply(predictions)
+    undisturbed.apply(labels)
+
+    join, pieces = Join(pipeline, EVENT_PARTITIONS), dict[str, bytes]()
+    refused = Counter[str]()
+    for batch in [*_interleaved(rand, mixed, []), labels]:
+        if rand.random() < 0.5:
+            for name, piece in join.dirty():
+                if piece is None:
+                    pieces.pop(name, None)
+                else:
+                    pieces[name] = piece
+            join = Join(pipeline, EVENT_PARTITIONS)
+            join.restore(pieces.items())
+        for output in join.apply(batch):
+            if output.topic == "dead-letters":
+                refused[orjson.loads(output.value or b"")["reason"]] += 1
+
+    assert {**undisturbed.counts, "duplicate_prediction": copies} == join.counts
+    assert copies == refused["duplicate_prediction"]
+
+
+def test_a_source_that_begins_anew_goes_on_to_be_joined() -> None:
+    """Where events were made anew their offsets begin again: nothing of now is taken for a copy."""
+    join = Join(pipeline, EVENT_PARTITIONS)
+    join.apply([_prediction("before", START_MS, 0, 5_000)])
+    join.apply([_prediction(f"e{n}", START_MS + n, 0, n) for n in range(3)])
+
+    assert 0 == join.counts["duplicate_prediction"]
+    assert {"predictions": 4, "labels": 0} == join.pending
+
+
 def test_an_id_under_two_keys_is_learned_from_once() -> None:
     """Predicted in both partitions, as README says: the first counts, the other is refused."""
     event = {"event_id": "twice", "ts": START_MS, "kind": "visit", "amount": 1.0, "city": "oslo"}
