@@ -174,6 +174,31 @@ def test_a_line_that_stays_away_is_waited_for_1000_examples(serving: Stage) -> N
     )
 
 
+def test_a_line_that_publishes_again_is_waited_for_again(serving: Stage) -> None:
+    """Stale is who is silent: with its next snapshot a line is one of all lines as before."""
+    serving.learn(500)
+    serving.publish("logistic@500")
+    serving.learn(STALE_EXAMPLES)
+    serving.publish("bayes@1600")
+
+    assert [] == serving.publish("logistic@1700")
+    assert [("refreshed", "logistic@1700", ["bayes@1700"])] == told(serving.publish("bayes@1700"))
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_is_not_signed_with_our_key_never_serves_nor_shadows(
+    serving: Stage, line: str
+) -> None:
+    """A snapshot of either line that somebody altered or signed is a dead letter, not a model."""
+    other = next(name for name in LINES if name != line)
+    genuine = serving.snapshot(f"{line}@20")
+
+    assert [] == serving.put(replace(genuine, signature="0" * 64), replace(genuine, signature=None))
+    assert [] == serving.publish(f"{other}@20")
+
+    assert ["snapshot_signature", "snapshot_unsigned"] == serving.dead_letters()
+
+
 def test_a_champion_that_stays_away_keeps_serving_as_it_is(serving: Stage) -> None:
     """Without its champion nothing is renewed, and the decision says why."""
     serving.learn(500)
@@ -210,6 +235,16 @@ def test_a_champion_that_has_diverged_is_not_served(
     if kind == "refused":
         assert [("refused", "logistic@0", ["bayes@0"])] == told([decision])
         assert f"{live:.4f} live against {served:.4f} served" in decision.reason
+
+
+def test_divergence_includes_its_bound() -> None:
+    """A learner worse by exactly what is allowed has not diverged."""
+    stage = Stage(declare(promotion=sml.Promotion(refresh=20, divergence=0.25)))
+    stage.publish("logistic@0", "bayes@0", "bayes@500")
+
+    (decision,) = stage.publish("logistic@500", live=0.75, served=0.5)
+
+    assert "refreshed" == decision.kind
 
 
 def test_divergence_of_a_regressor_is_a_share_of_its_error() -> None:
@@ -344,6 +379,24 @@ def test_evaluations_are_published_every_1000_examples(serving: Stage) -> None:
     brier = (positives * 0.25**2 + (EVALUATE_EVERY - positives) * 0.75**2) / EVALUATE_EVERY
     assert pytest.approx(brier, abs=1e-12) == served["scores"]["cumulative"]["brier"]
     assert {"p50": 500, "p90": 500, "p99": 500} == served["delay_ms"]
+
+
+def test_scores_are_of_answers_and_of_those_who_may_serve(stage: Stage) -> None:
+    """A fallback is scored of nobody, and what was switched from is judged by the guard alone."""
+    for offset in range(10):
+        record = example(offset, True, {"amount": 1.0}, said=0.75)
+        members = orjson.loads(record.value or b"")
+        members["fallback"] = offset % 2 == 0
+        members["shadows"] = {
+            slot: {"model": f"{slot}@0", "prediction": 0.5} for slot in ("bayes", "predecessor")
+        }
+        stage.evaluate.apply([replace(record, value=orjson.dumps(members), memo=None)])
+
+    reports = {report.model: report for report in stage.evaluate.report()}
+    assert {"served", "bayes"} == reports.keys() - {"prior", "last", "mean"}
+    assert (0.5, 1.0) == (reports["served"].coverage, reports["bayes"].coverage)
+    brier = reports["served"].scores["cumulative"]["brier"]
+    assert pytest.approx(0.25**2, abs=1e-12) == brier
 
 
 # --- order and state --------------------------------------------------------------------------

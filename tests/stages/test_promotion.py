@@ -96,6 +96,7 @@ def test_manual_mode_leaves_it_to_operators() -> None:
     driver = Driver(declared(mode="manual"))
     run(driver, 0, 4 * DAY)
     assert ["bootstrap"] == kinds(driver)
+    assert [] == driver.read("alerts")
 
     [answer] = ask(driver, "promote", "c1", model="better", expect="plain")
 
