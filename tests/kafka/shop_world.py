@@ -109,7 +109,9 @@ def alive(workers: Sequence[Terminal]) -> None:
             raise AssertionError(worker.ended())
 
 
-def started(cluster: Cluster, folder: Path, stack: ExitStack) -> list[Terminal]:
+def started(
+    cluster: Cluster, folder: Path, stack: ExitStack, stages: Sequence[str] = STAGES
+) -> list[Terminal]:
     """A worker of each stage, at work."""
     variables = {
         "STREAM_ML_PIPELINE": "declared:mine",
@@ -120,7 +122,7 @@ def started(cluster: Cluster, folder: Path, stack: ExitStack) -> list[Terminal]:
         stack.enter_context(
             Terminal("worker", stage, "--format", "json", folder=folder, **variables)
         )
-        for stage in STAGES
+        for stage in stages
     ]
     for worker in workers:
         while orjson.loads(worker.line())["said"] != "started":
