@@ -36,6 +36,8 @@ from tests.shop import EVENT, START_MS, shop, stream
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from stream_ml.sealing import Seals
+
 THEIR_KEY = b"the key of somebody else"
 DAY_MS = 86_400_000
 
@@ -53,11 +55,12 @@ class Poison:
     key: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()
     partition: int | None = None
+    body: bytes | None = None
 
     @property
     def expected(self) -> tuple[str, str, str, str, int, str]:
         """What its dead letter says."""
-        value = self.value or b""
+        value = self.body or self.value or b""
         return (
             self.topic,
             self.stage,
@@ -171,8 +174,26 @@ def late(event: dict[str, Any]) -> Poison:
     return Poison("label: late", "labels", value, "join", "late", "$.ts", key)
 
 
-def of_stages() -> list[Poison]:
-    """Valid JSON of the wrong shape on topics that only stages write to."""
+def unsealed() -> list[Poison]:
+    """Of the right shape on topics that only stages write to, and by none of them."""
+    return [
+        replace(poison, kind=f"{poison.topic}: unsealed", reason="forged", path="$.seal")
+        for poison in _of_stages()[:1] + _of_stages()[-1:]
+    ]
+
+
+def of_stages(seals: Seals) -> list[Poison]:
+    """Valid JSON of the wrong shape on topics that only stages write to, under their own seal.
+
+    What is said of them is said of what the seal holds.
+    """
+    return [
+        replace(each, value=seals.records(each.topic).sealed(each.value or b""), body=each.value)
+        for each in _of_stages()
+    ]
+
+
+def _of_stages() -> list[Poison]:
     genuine = Prediction(
         "forged", "a", START_MS, Source(0, 0), "logistic@0", -1, 0.5, False, {"amount": 1.0}, {}
     )

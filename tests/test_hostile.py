@@ -27,6 +27,7 @@ from stream_ml.models import snapshot as snapshots
 from stream_ml.models.pickles import compress
 from stream_ml.records import Output, Record
 from stream_ml.schema import NUMBER_MAX
+from stream_ml.sealing import Seals
 from stream_ml.signing import Keyring, Operator, seal
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
@@ -357,7 +358,7 @@ def test_a_signed_snapshot_with_a_class_off_the_list_does_not_serve() -> None:
         if name != "logistic" or output.memo.version == 0:
             return output
         value = forge(output.memo, payload=off_list, key=KEY)
-        return Output("models", output.key, value)
+        return Output("models", output.key, value, snapshots.decode(value))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Learn, "_snapshot", leaked)
@@ -404,13 +405,38 @@ def test_a_forged_registry_record_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize("forged", [b"SML1" + bytes(32) + CANARY, b"", b"x" * 100])
-def test_a_forged_checkpoint_stops_the_start_before_it_is_unpickled(forged: bytes) -> None:
-    """Learners that somebody else wrote down are not taken up; the error says so."""
+def test_a_forged_checkpoint_is_made_again_and_never_unpickled(forged: bytes) -> None:
+    """Learners that somebody else wrote down are not taken up; they learn again, and it is told."""
+    expected, none, champions = fed_twice(lambda _: None)
+
+    def attack(driver: Driver) -> None:
+        with driver.log.session() as session:
+            session.commit({}, [("learn-0", "llogistic", forged)])
+
+    predictions, refusals, chosen = fed_twice(attack)
+
+    assert [] == none == refusals
+    assert (expected, champions) == (predictions, chosen)
+    assert [] == SUNG
+
+
+@pytest.mark.parametrize("forged", [b"SML1" + bytes(32) + CANARY, b"", b"x" * 100])
+def test_a_checkpoint_under_our_seal_that_is_none_stops_the_start(forged: bytes) -> None:
+    """Whoever could seal it had the key; even then nothing is unpickled, and the error says so."""
     with Driver(shop, key=KEY) as driver:
         driver.feed(*stream())
         driver.crash()
+        state = Seals(KEY, shop.name, driver.log.identity).state("learn-0")
+        marker = state.restore(driver.log.state("learn-0")).marker
+        assert marker is not None
+        entries = state.write(
+            [("llogistic", forged)],
+            marker.positions,
+            topics=marker.topics,
+            declared=marker.declared,
+        )
         with driver.log.session() as session:
-            session.commit({}, [("learn-0", "llogistic", forged)])
+            session.commit({}, [("learn-0", name.decode(), value) for name, value, _ in entries])
 
         with pytest.raises(SnapshotRefused):
             driver.run()

@@ -11,9 +11,10 @@ import pytest
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import LogError
 from stream_ml.records import Output
+from stream_ml.sealing import Seals
 from stream_ml.testing import Driver
 from stream_ml.topics import partition_of
-from tests.poison import Poison, all_different, forgeries, letters, of_stages, traffic
+from tests.poison import Poison, all_different, forgeries, letters, of_stages, traffic, unsealed
 from tests.shop import KEY, shop
 from tests.straight import append_straight
 
@@ -54,7 +55,9 @@ def test_every_kind_of_poison_becomes_one_dead_letter_and_nothing_else(tmp_path:
         driver.run()
         driver.crash()
         (model, *_), (decision, *_) = driver.records("models"), driver.records("registry")
-        inner = of_stages() + forgeries(model.value or b"", decision.value or b"", str(canary))
+        seals = Seals(KEY, shop.name, driver.log.identity)
+        inner = [*of_stages(seals), *unsealed()]
+        inner += forgeries(model.value or b"", decision.value or b"", str(canary))
         for poison in inner:
             publish(driver, poison.topic, [poison])
         driver.feed(stream.last)
@@ -73,7 +76,7 @@ def test_every_kind_of_poison_becomes_one_dead_letter_and_nothing_else(tmp_path:
     assert len(stream.events) <= 10 * len(poisons), "less than one in ten"
     for served in (expected, predictions, examples, joined):
         for each in served.values():
-            for place in ("source", "label_source"):
+            for place in ("source", "label_source", "seal"):
                 each.pop(place, None)
     assert expected == {id_: p for id_, p in predictions.items() if id_ != "forged"}
     assert examples == {id_: e for id_, e in joined.items() if id_ != "forged"}

@@ -12,6 +12,7 @@ import pytest
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
+from stream_ml.sealing import Seals
 from stream_ml.shell.kafka.asking import topic_ids
 from stream_ml.testing import Driver
 from stream_ml.topics import partition_of
@@ -23,6 +24,7 @@ from tests.poison import (
     letters,
     of_stages,
     traffic,
+    unsealed,
     wandering,
 )
 from tests.shop import shop
@@ -105,9 +107,11 @@ def test_poison_stops_no_worker_and_costs_no_good_record(tmp_path: Path, cluster
         workers = started(cluster, tmp_path, stack)
         reader.until("registry", 1, workers)
         model, decision = reader.raw("models")[0].value, reader.raw("registry")[0].value
-        here = topic_ids(cluster, ["events"])["events"]
+        ids = topic_ids(cluster, ["events", "registry"])
+        here = ids["events"]
+        seals = Seals(bytes.fromhex("5a" * 32), cluster.pipeline, ids["registry"])
         wanderer = wandering(KEYS[0], 1, here)
-        inner = [*of_stages(), *forgeries(model, decision, str(canary)), wanderer]
+        inner = [*of_stages(seals), *unsealed(), *forgeries(model, decision, str(canary)), wanderer]
         for topic in ("models", "registry", "commands", "predictions", "examples"):
             send(cluster, producer, topic, [p for p in inner if p.topic == topic])
         send(cluster, producer, "events", [*stream.mixed_events, inner[-1]])
