@@ -1,0 +1,140 @@
+"""Workers on Kafka that are started under another declaration: told, or refused with code 2."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from stream_ml.records import Output
+from stream_ml.shell.client import connect
+from tests.kafka.shop_world import Reader, shop_on, started
+from tests.shell.processes import Terminal
+from tests.shop import stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from stream_ml.shell.kafka.cluster import Cluster
+
+SETTINGS = {"STREAM_ML_PIPELINE": "declared:mine", "STREAM_ML_KEY": "5a" * 32}
+FEATURE = "features=[*shop.features, sml.hour_of_day()]"
+WINDOW = "features=[*shop.features[:2], sml.window('45s').mean('amount', fill=0.0)]"
+RENAMED = (
+    "champion='logit', models={'logit': shop.models['logistic'], 'bayes': shop.models['bayes']}"
+)
+LABEL = "label=dataclasses.replace(shop.label, type=sml.Enum('a', 'b'))"
+KEY = "events=dataclasses.replace(shop.events, key='note_id')"
+RECIPE = "models={**shop.models, 'bayes': tree.HoeffdingTreeClassifier()}"
+MODE = "promotion=dataclasses.replace(shop.promotion, mode='manual')"
+ASKS = "predict=None"
+# What is changed, a stage that is started with it, and a part that is named.
+REFUSED = [
+    (FEATURE, "predict", "features.hour_of_day: expected nothing, given "),
+    (WINDOW, "predict", "features.mean(amount) 45s: expected nothing, given "),
+    (KEY, "predict", "events.key: expected shop, given note_id; "),
+    (LABEL, "join", "label.type: expected bool, given Enum('a', 'b'); "),
+    (RECIPE, "learn", "models.bayes: expected naive_bayes.GaussianNB(), given tree.Hoeffding"),
+    (LABEL, "evaluate", "label.type: expected bool, given Enum('a', 'b'); "),
+]
+
+
+def declare(cluster: Cluster, folder: Path, change: str) -> None:
+    """Declare the shop in the folder with a change."""
+    source = (folder / "declared.py").read_text().partition("mine = ")[0]
+    changed = f"mine = dataclasses.replace(shop, name={cluster.pipeline!r}, {change})\n"
+    imports = "import stream_ml as sml\nfrom river import tree\n"
+    (folder / "declared.py").write_text(f"{source}{imports}{changed}")
+
+
+@pytest.fixture(scope="module")
+def worked(
+    kafka_broker: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Cluster, Path]]:
+    """A cluster on which the shop has worked, and its workers were stopped in order."""
+    folder = tmp_path_factory.mktemp("changed")
+    with shop_on(kafka_broker, folder, 1) as cluster:
+        events, labels = stream(count=60)
+        with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
+            log.append([Output("events", b"a", orjson.dumps(each)) for each in events])
+            ids = [each["event_id"].encode() for each in labels]
+            values = map(orjson.dumps, labels)
+            log.append([Output("labels", k, v) for k, v in zip(ids, values, strict=True)])
+        with ExitStack() as stack:
+            workers = started(cluster, folder, stack)
+            Reader(cluster).until("examples", 30, workers)
+            for worker in workers:
+                assert 0 == worker.stopped().code
+        yield cluster, folder
+
+
+def terminal(cluster: Cluster, folder: Path, *arguments: str) -> Terminal:
+    """A command on the cluster."""
+    broker = {"STREAM_ML_BROKER": f"kafka://{cluster.bootstrap}"}
+    return Terminal(*arguments, "--format", "json", folder=folder, **SETTINGS, **broker)
+
+
+@pytest.mark.parametrize(("change", "stage", "part"), REFUSED, ids=[p for _, _, p in REFUSED])
+def test_a_worker_under_another_declaration_ends_with_what_differs(
+    worked: tuple[Cluster, Path], change: str, stage: str, part: str
+) -> None:
+    """Exit code 2, no traceback: what the state was made under, what is declared, the way out."""
+    cluster, folder = worked
+    declare(cluster, folder, change)
+    with terminal(cluster, folder, "worker", stage) as worker:
+        ended = worker.ended()
+
+    assert 2 == ended.code, ended.err
+    assert "Traceback" not in ended.err
+    assert f"the state of {stage}-0 on {cluster.topic(f'{stage}-changelog')} was made " in ended.err
+    assert part in ended.err
+    assert "Declare it as it was, or begin anew under another name of the pipeline." in ended.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (FEATURE, "features.hour_of_day: expected nothing"),
+        (RENAMED, "the line 'logistic' serves, but the declaration has only logit, bayes"),
+    ],
+    ids=["stateless feature", "renamed champion"],
+)
+def test_up_ends_at_once_under_another_declaration(
+    worked: tuple[Cluster, Path], change: str, said: str
+) -> None:
+    """It neither waits for models that never come, nor starts its workers time and again."""
+    cluster, folder = worked
+    declare(cluster, folder, change)
+    with terminal(cluster, folder, "up") as up:
+        ended = up.ended()
+
+    assert 2 == ended.code, ended.err
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_what_is_taken_up_is_told_once(worked: tuple[Cluster, Path]) -> None:
+    """By the worker that judges, and by an alert; the state knows it from then on."""
+    cluster, folder = worked
+    declare(cluster, folder, f"{MODE}, {ASKS}")
+    changed: list[list[dict[str, Any]]] = []
+    for _ in range(2):
+        with ExitStack() as stack:
+            told = []
+            for stage in ("learn", "evaluate", "predict", "join"):
+                worker = stack.enter_context(terminal(cluster, folder, "worker", stage))
+                while (said := orjson.loads(worker.line()))["said"] != "recovered":
+                    told.append(said)
+                ended = worker.stopped()
+                assert 0 == ended.code, ended.err
+                told += [orjson.loads(line) for line in ended.out.splitlines()]
+        changed.append([each for each in told if each["said"] == "changed"])
+
+    assert [1, 0] == list(map(len, changed))
+    assert "promotion.mode: was automatic, is manual" in changed[0][0]["message"]
+    assert "predict: was kind='visit', is every event" in changed[0][0]["message"]
+    alerts = [a for a in Reader(cluster).read("alerts") if a["kind"] == "declaration_changed"]
+    assert [changed[0][0]["message"]] == [each["message"] for each in alerts]
