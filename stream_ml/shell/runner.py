@@ -58,7 +58,7 @@ __all__ = ["Runner"]
 # Inputs per transaction: large enough that a commit costs little (half as many would cost 2 %
 # more), small enough (a second of work) that readers of a busy log wait no longer for predictions.
 BATCH_RECORDS = 10_000
-BATCH_S = 1.0
+BATCH_S = 2.0
 READ_RECORDS = 2_000
 # Inputs per round: 64 would cost 3 % more, and 512 no less. Whatever waits for the end of a round
 # waits for some 25 ms of work.

@@ -31,6 +31,9 @@ __all__ = ["REMEMBERED_RECORDS", "ExamplesWatermark", "PredictionsWatermark", "W
 
 # How long keys that fall silent hold the others up; at least for as long a burst counts once.
 REMEMBERED_RECORDS = 64
+# Of a partition's records no more are ever counted.
+_NUMBER_BITS = 40
+_NUMBER_MASK = (1 << _NUMBER_BITS) - 1
 
 
 class Watermark:
@@ -50,14 +53,13 @@ class Watermark:
     """
 
     __slots__ = (
-        "_at",
         "_breadth",
         "_keys_max",
+        "_last",
         "_n",
         "_next_silent",
         "_recent",
         "_remembered",
-        "_times",
         "ms",
     )
 
@@ -69,9 +71,9 @@ class Watermark:
         self._n = 0
         # The record with which the first key that is known would be silent for too long.
         self._next_silent = 0
-        # By key, in the order of their last records: its time, and which record it was.
-        self._times: dict[str, int] = {}
-        self._at: dict[str, int] = {}
+        # By key, in the order of their last records: its time, and behind it which record it was,
+        # in one number, for two tables would cost half as much again.
+        self._last: dict[str, int] = {}
         # Of a key that is alone, its last times past the watermark.
         self._recent: list[int] = []
 
@@ -85,19 +87,17 @@ class Watermark:
         if ts > append_ms:  # noqa: PLR1730 - calling `min` would cost as much as half of this
             ts = append_ms
         self._n = n = self._n + 1
-        times, at = self._times, self._at
-        times.pop(key, None)
-        times[key] = ts
-        at[key] = n
-        if len(at) > self._keys_max:
-            first = next(iter(times))
-            del times[first], at[first]
+        last = self._last
+        last.pop(key, None)
+        last[key] = ts << _NUMBER_BITS | n
+        if len(last) > self._keys_max:
+            del last[next(iter(last))]
         if ts <= self.ms:
             return False
         if n >= self._next_silent:
             self._forget_silent()
-        if len(at) >= self._breadth:
-            led = sorted(times.values())[-self._breadth]
+        if len(last) >= self._breadth:
+            led = sorted(last.values())[-self._breadth] >> _NUMBER_BITS
             if self._recent:
                 self._recent = []
         else:
@@ -108,18 +108,26 @@ class Watermark:
         return True
 
     def _forget_silent(self) -> None:
-        times, at = self._times, self._at
-        first = next(iter(times))
-        while at[first] + self._remembered <= self._n:
-            del times[first], at[first]
-            first = next(iter(times))
-        self._next_silent = at[first] + self._remembered
+        last = self._last
+        for key, (_, number) in self._known():
+            if number + self._remembered > self._n:
+                self._next_silent = number + self._remembered
+                return
+            del last[key]
+
+    def _known(self) -> list[tuple[str, tuple[int, int]]]:
+        """By key: its last time, and which record that was."""
+        return [
+            (key, (packed >> _NUMBER_BITS, packed & _NUMBER_MASK))
+            for key, packed in self._last.items()
+        ]
 
     def _led_by_few(self, ts: int) -> int:
         """Where fewer keys than `breadth` may lead."""
-        if len(self._at) > 1:
+        if len(self._last) > 1:
             self._recent = []
-            return min(self._times.values()) if self._n > self._remembered else -1
+            least = min(self._last.values()) >> _NUMBER_BITS
+            return least if self._n > self._remembered else -1
         self._recent = [*self._recent[1 - self._keys_max :], ts]
         if self._n <= self._remembered or len(self._recent) < self._breadth:
             return -1
@@ -127,7 +135,7 @@ class Watermark:
 
     def dump(self) -> list[Any]:
         """The state, as JSON can hold it."""
-        known = [(key, ts, self._at[key]) for key, ts in self._times.items()]
+        known = [(key, ts, number) for key, (ts, number) in self._known()]
         return [self.ms, self._n, known, self._recent]
 
     def load(self, state: Sequence[Any] | int) -> None:
@@ -136,8 +144,7 @@ class Watermark:
             self.ms = state
             return
         self.ms, self._n, known, recent = state
-        self._times = {key: ts for key, ts, _ in known}
-        self._at = {key: n for key, _, n in known}
+        self._last = {key: ts << _NUMBER_BITS | number for key, ts, number in known}
         self._recent = list(recent)
 
 
@@ -187,6 +194,9 @@ class PredictionsWatermark:
         rose = of_partition.advance(key, ts, append_ms)
         if rose:
             self.newest_ms = max(self.newest_ms, of_partition.ms)
+        if len(self._partitions) == 1:  # there is nobody to wait for
+            self.ms = max(self.ms, of_partition.ms)
+            return rose
         # Only if the least rises, or falls silent, may what is least of all rise.
         if (rose and former <= self._least) or now > self._next_idle:
             return self._rise(now)
