@@ -21,6 +21,7 @@ from river import (
 )
 
 import stream_ml as sml
+from stream_ml.errors import DeclarationError
 from stream_ml.testing import Driver
 
 COUNT = 540
@@ -35,7 +36,6 @@ CLASSIFIERS: dict[str, tuple[Any, str | None]] = {
     ),
     "neighbours": (neighbors.KNNClassifier(engine=neighbors.SWINN(maxlen=200, seed=1)), None),
     "multinomial": (naive_bayes.MultinomialNB(), "math domain error"),
-    "fields": (facto.FFMClassifier(seed=1), "finite number"),
     "nothing": (dummy.NoChangeClassifier(), None),
     "stack": (
         ensemble.StackingClassifier(
@@ -48,10 +48,8 @@ CLASSIFIERS: dict[str, tuple[Any, str | None]] = {
 REGRESSORS: dict[str, tuple[Any, str | None]] = {
     "quantized tree": (tree.HoeffdingTreeRegressor(splitter=tree.splitter.QOSplitter()), None),
     "search tree": (tree.HoeffdingTreeRegressor(), None),
-    "rules": (rules.AMRules(), "nested too deep"),
     "mondrian": (forest.AMFRegressor(2, seed=1), None),
     "bayesian": (linear_model.BayesianLinearRegression(), None),
-    "wrong parameter": (dummy.StatisticRegressor(preprocessing.MinMaxScaler()), "update"),
     "statistic": (dummy.StatisticRegressor(stats.Mean()), None),
 }
 
@@ -116,3 +114,20 @@ def test_no_kind_of_learner_stops_the_loop(label: type, model: Any, fault: str |
         assert ("plain" if fault else "challenger", 500) == (newest["model"], newest["version"])
     assert len(alerts) == (0 if fault is None else 1)
     assert fault is None or fault in alerts[0]
+
+
+@pytest.mark.parametrize(
+    ("label", "model", "expected"),
+    [
+        (bool, facto.FFMClassifier(seed=1), "an estimator that answers alike"),
+        (float, rules.AMRules(), "which learns the same in every process"),
+        (float, dummy.StatisticRegressor(preprocessing.MinMaxScaler()), "that takes numbers"),
+    ],
+    ids=["fields", "rules", "wrong parameter"],
+)
+def test_what_could_only_fail_is_refused_where_it_is_declared(
+    label: type, model: Any, expected: str
+) -> None:
+    """What draws weights when asked, names its parts by memory, or has a part of a wrong kind."""
+    with pytest.raises(DeclarationError, match=f"models.challenger: expected .*{expected}"):
+        declare(label, model)
