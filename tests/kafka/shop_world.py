@@ -11,6 +11,7 @@ import orjson
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from stream_ml.sealing import content
 from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.topics import catalogue
@@ -89,7 +90,7 @@ class Reader:
             if record.key == b"":
                 newest[record.partition] = record.value
         for value in newest.values():
-            for name, count in orjson.loads(value)["counts"].items():
+            for name, count in orjson.loads(content(value))["counts"].items():
                 total[name] = total.get(name, 0) + count
         return total
 
