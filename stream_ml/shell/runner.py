@@ -168,6 +168,7 @@ class Runner:
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log = log
+        self.key = key
         self._accepted = accepted
         self._checkpoint_s = checkpoint_s
         self._checkpointed = time.monotonic()

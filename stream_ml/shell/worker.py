@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
+from stream_ml.errors import BadRecord
 from stream_ml.shell.tailing import Backoff
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def work_on(
         count = runner.poll()
         if count:
             done += count
-            seen = _tell(log, seen, decided)
+            seen = _tell(log, seen, runner.key, decided)
             backoff.reset()
         now = clock()
         # While something goes there is more of it, but what comes in is not kept waiting.
@@ -75,9 +76,13 @@ def work_on(
     return done
 
 
-def _tell(log: SqliteLog, seen: int, decided: Callable[[Decision], None]) -> int:
+def _tell(log: SqliteLog, seen: int, key: bytes, decided: Callable[[Decision], None]) -> int:
     while records := log.read("registry", 0, seen, READ_RECORDS):
         for record in records:
-            decided(decode_decision(record.value, None))  # our own runner has just written it
+            try:
+                decision = decode_decision(record.value, key)
+            except BadRecord:
+                continue  # somebody else put it there: evaluate refuses it at the next start
+            decided(decision)
         seen = records[-1].offset + 1
     return seen

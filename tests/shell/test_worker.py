@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cli_toy import outputs, toy
 
+from stream_ml.records import Output
 from stream_ml.shell import worker
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
@@ -51,6 +52,22 @@ def test_it_works_on_what_comes() -> None:
 
     assert done == len(published)
     assert [each.serving.champion.model for each in told] == ["plain@500", "plain@1000"]
+
+
+def test_it_tells_of_no_decision_of_others() -> None:
+    """What somebody without the key puts on the registry ends nobody, and is told to nobody."""
+    told: list[Decision] = []
+    with SqliteLog.create(MEMORY) as log, Runner(log, toy, b"key") as runner:
+        ours = log.read("registry", 0, 0, 1)[0].value
+        assert ours is not None
+        forged = ours.replace(b"plain@0", b"evil0@0")
+        assert forged != ours
+        foreign = [Output("registry", b"toy", value) for value in (b"{}", b"\xff", None, forged)]
+        doings = [lambda: log.append(foreign), lambda: log.append(outputs(100))]
+        with _Waits(iter(doings)) as stop:
+            work_on(runner, log, stop, commit_s=60.0, decided=told.append)
+
+    assert not told
 
 
 def test_it_looks_less_and_less_often() -> None:
