@@ -13,9 +13,12 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import orjson
+
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import line_of
+from stream_ml.sealing import MARKER, content
 from stream_ml.shell.replay import read_all
 from stream_ml.shell.settings import SETTINGS, key_file
 
@@ -122,23 +125,34 @@ def check_name(settings: Settings, log: Log, pipeline: str, key: bytes | None = 
         settings: say where the log is.
         log: the log.
         pipeline: as it is declared.
-        key: what its decisions are signed with; without it any that can be read is believed.
+        key: what its decisions are signed with; without it the worker's state is believed.
 
     Raises:
         UsageError: it is another one's.
     """
     if settings.on_kafka:
         return
+    named = _worked_on(log) if key is None else _decided_on(log, key)
+    if named not in {None, pipeline}:
+        raise UsageError(
+            f"{settings.path}: expected the pipeline whose log it is, {named!r}, given "
+            f"{pipeline!r}; one file holds one pipeline: name that one with --pipeline, or "
+            "another file with --broker sqlite:PATH"
+        )
+
+
+def _decided_on(log: Log, key: bytes) -> str | None:
+    """The pipeline whose decisions lie there, as the first that is signed with `key` says."""
     for record in read_all(log, "registry"):
-        try:
+        with suppress(BadRecord):
             decode_decision(record.value, key)
-        except BadRecord:
-            continue
-        named = (record.key or b"").decode(errors="replace")
-        if named != pipeline:
-            raise UsageError(
-                f"{settings.path}: expected the pipeline whose log it is, {named!r}, given "
-                f"{pipeline!r}; one file holds one pipeline: name that one with --pipeline, or "
-                "another file with --broker sqlite:PATH"
-            )
-        return
+            return (record.key or b"").decode(errors="replace")
+    return None
+
+
+def _worked_on(log: Log) -> str | None:
+    """The pipeline whose worker has state there, which no publisher can put beside it."""
+    marker = log.piece("evaluate-0", MARKER.decode())
+    with suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        return str(orjson.loads(content(marker or b""))["pipeline"])
+    return None

@@ -13,6 +13,7 @@ from stream_ml.records import Output
 from stream_ml.shell.identity import check_key, reading_key, working_key
 from stream_ml.shell.settings import Settings, key_file
 from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.testing import Driver
 from tests.straight import append_straight
 
 if TYPE_CHECKING:
@@ -164,3 +165,29 @@ def test_publishing_to_the_log_of_another_pipeline_is_refused(cli: Cli, mine: Pa
     with SqliteLog.open(mine) as log:
         assert before == log.end_offset("events", 0)
     assert toy.name == "toy"
+
+
+def test_what_others_put_on_the_registry_names_no_pipeline(cli: Cli, tmp_path: Path) -> None:
+    """A decision that somebody has put there before any worker came shuts no publisher out."""
+    path = tmp_path / "stream_ml.sqlite"
+    with Driver(toy) as driver:
+        driver.run()
+        decided = driver.records("registry")[0].value
+    with SqliteLog.create(path) as log:
+        log.append([Output("registry", b"another", decided)])
+    events, _ = stream(20)
+    lines = write_lines(path.with_name("events.jsonl"), events)
+
+    assert 0 == cli("publish", "events", lines, "--pipeline", TOY).code
+
+
+def test_copies_of_decisions_are_not_what_serves(cli: Cli, mine: Path) -> None:
+    """An old decision that somebody puts there once more is as genuine, and no newer."""
+    with SqliteLog.open(mine) as log:
+        first = log.read("registry", 0, 0, 1)[0].value
+        before = cli("models").out.splitlines()[0]
+        log.append([Output("registry", b"toy", first)])
+    ran = cli("models")
+
+    assert before == ran.out.splitlines()[0]
+    assert "1 records of the registry are copies of earlier ones" in ran.out

@@ -97,6 +97,7 @@ class Registry:
     paused: Entry | None = None
     frozen: Entry | None = None
     refused: int = 0
+    copies: int = 0
 
     def fold(self, record: Record, key: bytes | None) -> None:
         """Take in one more record."""
@@ -104,6 +105,9 @@ class Registry:
             decision = decode_decision(record.value, key)
         except BadRecord:
             self.refused += 1
+            return
+        if key is not None and self.newest is not None and decision.number <= self.newest.number:
+            self.copies += 1
             return
         entry = Entry(decision, record.append_ms)
         if self.newest is None or self.newest.serving.champion != decision.serving.champion:
@@ -123,6 +127,11 @@ class Registry:
         if self.refused:
             notes.append(
                 f"{self.refused:,} records of the registry are not signed with our key, and count "
+                "for nothing"
+            )
+        if self.copies:
+            notes.append(
+                f"{self.copies:,} records of the registry are copies of earlier ones, and count "
                 "for nothing"
             )
         return notes
