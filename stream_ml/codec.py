@@ -15,6 +15,7 @@ import re
 from base64 import b64encode
 from dataclasses import asdict
 from functools import lru_cache
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -531,9 +532,39 @@ def decode_decision(value: bytes | None, key: bytes | None) -> Decision:
     members = _object(unseal(value, key))
     try:
         serving = serving_set(members.pop("serving"))
-        return Decision(**members, serving=serving)
+        decision = Decision(**members, serving=serving)
     except (KeyError, TypeError, AttributeError) as error:
         raise BadRecord("malformed", "$", f"expected a decision: {error!r}") from None
+    if key is None:
+        _check_decision(decision)
+    return decision
+
+
+_DECISION_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("number", "ts"), (int,)),
+    **dict.fromkeys(("kind", "actor", "reason", "previous"), (str,)),
+    **dict.fromkeys(("command_id", "log", "signed_by"), (str, NoneType)),
+    **dict.fromkeys(("given_ms", "received_ms"), (int, NoneType)),
+    "inputs": (dict,),
+    "evidence": (dict, NoneType),
+}
+
+
+def _check_decision(decision: Decision) -> None:
+    """Refuse what no stage can have written: whoever has no key may be given anything."""
+    serving = decision.serving
+    refs = [serving.champion, *serving.challengers.values(), serving.predecessor, serving.first]
+    for name, types in _DECISION_TYPES.items():
+        value = getattr(decision, name)
+        if type(value) not in types or (type(value) is int and not -1 <= value <= INTEGER_MAX):
+            raise _malformed(f"$.{name}", "what a decision has there", value)
+    for ref in refs:
+        if ref is not None and (type(ref.model), type(ref.digest), type(ref.offset)) != (
+            str,
+            str,
+            int,
+        ):
+            raise _malformed("$.serving", "snapshots by name, digest and offset", ref.model)
 
 
 def serving_set(members: dict[str, Any]) -> ServingSet:

@@ -372,6 +372,28 @@ def test_a_signed_decision_reads_back_as_it_was(registry: bytes) -> None:
     assert registry == encode_decision(decision, KEY)
 
 
+@pytest.mark.parametrize("value", [[], {}, 1e300, True, 1 << 60])
+def test_who_has_no_key_is_given_no_other_thing_than_a_decision(
+    registry: bytes, value: object
+) -> None:
+    """What anybody may have put there has the types of a decision, or is none."""
+    members = orjson.loads(unseal(registry, KEY))
+    champion = members["serving"]["champion"]
+    wrong = [{**members, name: value} for name in members if type(value) is not type(members[name])]
+    wrong += [
+        {**members, "serving": {**members["serving"], "champion": {**champion, name: value}}}
+        for name in champion
+        if type(value) is not int
+    ]
+
+    assert decode_decision(registry, None) == decode_decision(registry, KEY)
+    for each in wrong:
+        if each.get("evidence") == {}:
+            continue
+        with pytest.raises(BadRecord):
+            decode_decision(orjson.dumps(each), None)
+
+
 def test_decisions_and_commands_of_former_releases_are_read(registry: bytes) -> None:
     """What they did not write down is None, and nothing else of them is lost."""
     members = orjson.loads(unseal(registry, KEY))

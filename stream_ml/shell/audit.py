@@ -37,15 +37,19 @@ class Entry:
 
 
 def entries(log: Log, key: bytes | None) -> Iterator[Entry]:
-    """The decisions in their order, without those that are not signed with `key`.
+    """The decisions in their order: those signed with `key`, without copies of earlier ones.
 
     Without a key none is checked; `verify` says what is wrong with the others.
     """
+    newest = -1
     for record in read_all(log, "registry"):
         try:
             decision = decode_decision(record.value, key)
         except BadRecord:
             continue
+        if key is not None and decision.number <= newest:
+            continue
+        newest = decision.number
         yield Entry(decision, record.append_ms)
 
 

@@ -186,8 +186,10 @@ def test_copies_of_decisions_are_not_what_serves(cli: Cli, mine: Path) -> None:
     with SqliteLog.open(mine) as log:
         first = log.read("registry", 0, 0, 1)[0].value
         before = cli("models").out.splitlines()[0]
+        at = cli("audit", "at", "now").out
         log.append([Output("registry", b"toy", first)])
     ran = cli("models")
 
     assert before == ran.out.splitlines()[0]
     assert "1 records of the registry are copies of earlier ones" in ran.out
+    assert at.splitlines()[:3] == cli("audit", "at", "now").out.splitlines()[:3]
