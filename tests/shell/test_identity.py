@@ -174,7 +174,7 @@ def test_what_others_put_on_the_registry_names_no_pipeline(cli: Cli, tmp_path: P
         driver.run()
         decided = driver.records("registry")[0].value
     with SqliteLog.create(path) as log:
-        log.append([Output("registry", b"another", decided)])
+        append_straight(log, [Output("registry", b"another", decided)])
     events, _ = stream(20)
     lines = write_lines(path.with_name("events.jsonl"), events)
 
@@ -187,9 +187,9 @@ def test_copies_of_decisions_are_not_what_serves(cli: Cli, mine: Path) -> None:
         first = log.read("registry", 0, 0, 1)[0].value
         before = cli("models").out.splitlines()[0]
         at = cli("audit", "at", "now").out
-        log.append([Output("registry", b"toy", first)])
+        append_straight(log, [Output("registry", b"toy", first)])
     ran = cli("models")
 
     assert before == ran.out.splitlines()[0]
     assert "1 records of the registry are copies of earlier ones" in ran.out
-    assert at.splitlines()[:3] == cli("audit", "at", "now").out.splitlines()[:3]
+    assert at.splitlines()[1:] == cli("audit", "at", "now").out.splitlines()[1 : at.count("\n")]

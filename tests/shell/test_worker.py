@@ -12,6 +12,7 @@ from stream_ml.shell.runner import Runner
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 from stream_ml.shell.stopping import Stop
 from stream_ml.shell.worker import work_on
+from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def test_it_tells_of_no_decision_of_others() -> None:
         forged = ours.replace(b"plain@0", b"evil0@0")
         assert forged != ours
         foreign = [Output("registry", b"toy", value) for value in (b"{}", b"\xff", None, forged)]
-        doings = [lambda: log.append(foreign), lambda: log.append(outputs(100))]
+        doings = [lambda: append_straight(log, foreign), lambda: log.append(outputs(100))]
         with _Waits(iter(doings)) as stop:
             work_on(runner, log, stop, commit_s=60.0, decided=told.append)
 
