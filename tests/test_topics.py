@@ -89,7 +89,7 @@ def members(record: Any) -> dict[str, Any]:
         del found["prediction"]
         found = {**members(Prediction), **found}
     if record is Snapshot:
-        del found["signature"]
+        del found["signature"], found["extent"]  # the one beside the record, the other not in it
     return found
 
 

@@ -206,7 +206,7 @@ class Evaluate:
                 except BadRecord as error:
                     self.counts["refused"] += 1
                     outputs.append(dead_letter(record, "evaluate", without_frames(error)))
-                    outputs += refusals.refuse(record, error, number, self._watermark.ms)
+                    outputs += refusals.refuse(record, error, number + 1, self._watermark.ms)
             outputs += refusals.read(len(part), self._watermark.ms)
         self._must_checkpoint |= bool(outputs)
         return outputs

@@ -189,9 +189,12 @@ class Join:
         # What is said of a topic must not depend on how far the other was read.
         time = self._labels_watermark if topic == "labels" else self._sources
         for part in refusals.parts(records):
+            strays = self.counts["strays"]
             for number, error in self._fold_part(part, outputs):
-                outputs += refusals.refuse(part[number], error, number, time.ms)
-            outputs += refusals.read(len(part), time.ms)
+                read = number + 1 - (self.counts["strays"] - strays)
+                outputs += refusals.refuse(part[number], error, read, time.ms)
+            # Strays are counted where they belong.
+            outputs += refusals.read(len(part) - (self.counts["strays"] - strays), time.ms)
         return outputs
 
     def _fold_part(

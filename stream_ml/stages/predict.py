@@ -114,11 +114,15 @@ class Predict:
         outputs: list[Output | _Asked] = []
         self._touched = True
         for part in self._refusals.parts(records):
+            strays = self.counts["strays"]
             self._fold_part(part, outputs)
-            outputs += self._refusals.read(len(part), self._watermark.ms)
+            # Strays are counted where they belong.
+            read = len(part) - (self.counts["strays"] - strays)
+            outputs += self._refusals.read(read, self._watermark.ms)
         return outputs
 
     def _fold_part(self, records: Sequence[Record], outputs: list[Output | _Asked]) -> None:
+        read = 0
         found = [self.parse(record) for record in records]
         strays = self._strays(records, found)
         for number, (record, event) in enumerate(zip(records, found, strict=True)):
@@ -127,6 +131,7 @@ class Predict:
                     outputs.append(forwarded(record, strays[number], self._pipeline.events.key))
                     self.counts["strays"] += 1
                     continue
+                read += 1
                 if isinstance(event, BadRecord):
                     raise event
                 self._check(event)
@@ -137,7 +142,7 @@ class Predict:
             except BadRecord as error:
                 self.counts["refused"] += 1
                 outputs.append(dead_letter(record, "predict", without_frames(error)))
-                outputs += self._refusals.refuse(record, error, number, self._watermark.ms)
+                outputs += self._refusals.refuse(record, error, read, self._watermark.ms)
                 continue
             self._seen.add(event.event_id, event.ts)
             self.counts["events"] += 1

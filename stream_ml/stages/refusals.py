@@ -65,8 +65,8 @@ class Refusals:
             yield records if first == 0 and last >= len(records) else records[first:last]
             first = last
 
-    def refuse(self, record: Record, error: BadRecord, number: int, ts: int) -> list[Output]:
-        """Count a record, the one of this number in its part, from 0; what is to be said."""
+    def refuse(self, record: Record, error: BadRecord, count_read: int, ts: int) -> list[Output]:
+        """Count a record, with which so many of its part were read; what is to be said."""
         reason = error.reason
         count = self._refused[reason] = self._refused.get(reason, 0) + 1
         if count == 1:
@@ -77,7 +77,7 @@ class Refusals:
                 "path": error.path,
                 "message": str(error),
             }
-        read = self._read + number + 1
+        read = self._read + count_read
         if reason in self._open or count < REFUSED_MIN or count < SHARE_MIN * read:
             return []
         self._open.add(reason)

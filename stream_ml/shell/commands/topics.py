@@ -237,10 +237,6 @@ COMMAND = Command(
     examples=(
         Example("stream-ml topics predictions", "what a prediction holds, member by member"),
         Example(
-            "stream-ml --broker kafka://127.0.0.1:9092/shop topics plan",
-            "what would have to change on a cluster",
-        ),
-        Example(
             "stream-ml --broker kafka://127.0.0.1:9092 --pipeline shop:fraud topics apply "
             "--partitions 8",
             "make the topics of a declared pipeline",
