@@ -543,11 +543,12 @@ def _make_key(file: Path) -> None:
 
 
 def _read_key(file: Path) -> bytes:
-    text = _read_secret(file, "signing key", "forge models").strip()
+    way_out = f"; be a user who may, or set {SETTINGS['key'].variable}"
+    text = _read_secret(file, "signing key", "forge models", way_out).strip()
     return bytes(_parsed(SETTINGS["key"], str(file), text))
 
 
-def _read_secret(file: Path, what: str, harm: str) -> str:
+def _read_secret(file: Path, what: str, harm: str, way_out: str = "") -> str:
     """What only its owner may read.
 
     Raises:
@@ -559,8 +560,7 @@ def _read_secret(file: Path, what: str, harm: str) -> str:
             text = opened.read()
     except OSError as error:
         raise UsageError(
-            f"{file}: expected to read the {what}: {error.strerror}; be a user who may, or set "
-            f"{SETTINGS['key'].variable}"
+            f"{file}: expected to read the {what}: {error.strerror}{way_out}"
         ) from error
     if mode & ~KEY_MODE:
         raise UsageError(

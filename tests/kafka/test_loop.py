@@ -40,7 +40,8 @@ LATENESS = "2s"
 DECLARATION = f"""
 from dataclasses import replace
 from stream_ml.examples.cards import cards
-declared = replace(cards, name=name, events=replace(cards.events, lateness={LATENESS!r}))
+events = replace(cards.events, lateness={LATENESS!r}, breadth=1)
+declared = replace(cards, name=name, events=events)
 """
 
 # A record for a topic, with the partition that its publisher chose: None for that of its key.
@@ -158,7 +159,7 @@ def letters(found: dict[str, list[Record]]) -> Counter[tuple[str, ...]]:
 
 def embedded(name: str) -> dict[str, list[Record]]:
     """What the embedded log makes of it, where nobody can publish a stray."""
-    events = replace(cards.events, lateness=LATENESS)
+    events = replace(cards.events, lateness=LATENESS, breadth=1)
     with Driver(replace(cards, name=name, events=events), partitions=PARTITIONS) as driver:
         for topic, key, value, _ in strays():
             assert key is None

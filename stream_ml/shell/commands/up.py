@@ -13,7 +13,7 @@ from argparse import ArgumentTypeError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.errors import LogChanged, UsageError
+from stream_ml.errors import LogChanged, LogError, UsageError
 from stream_ml.shell.client import open_log
 from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.commands.deciding import by
@@ -213,8 +213,9 @@ def _say_who_may_write(cluster: Cluster, said: _Relayed) -> None:
     # The client is slow to load, and on the embedded log nobody needs it.
     from stream_ml.shell.kafka.admin import who_may_write  # noqa: PLC0415
 
-    if (warning := who_may_write(cluster)) is not None:
-        said.own(f"warning: {warning}", {"said": "anyone_may_write", "warning": warning})
+    with suppress(LogError):  # whoever needs the brokers says what is wrong with them
+        if (warning := who_may_write(cluster)) is not None:
+            said.own(f"warning: {warning}", {"said": "anyone_may_write", "warning": warning})
 
 
 def _posts(arguments: Namespace) -> list[Post]:
