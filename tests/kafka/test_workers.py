@@ -17,7 +17,9 @@ from kafka.admin import KafkaAdminClient, NewPartitions
 
 from stream_ml.errors import DeclarationError, LogError, Problem, StreamMLError, UsageError
 from stream_ml.records import Output
+from stream_ml.sealing import Seals
 from stream_ml.shell.cli import main
+from stream_ml.shell.client import connect
 from stream_ml.shell.kafka import worker as worker_module
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.supervisor import Patience
@@ -220,7 +222,9 @@ def test_asked_to_stop_it_commits_all_that_it_has_folded(kafka_broker: str, tmp_
             asyncio.run(predicted(cluster, 300, "read_uncommitted", 1))
             ended = worker.stopped()
         ids = ids_of(cluster, 1)
-        pieces, positions = asyncio.run(state_of(cluster, "predict", 0))
+        with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
+            seals = Seals(bytes.fromhex("5a" * 32), cluster.pipeline, log.identity)
+        pieces, positions = asyncio.run(state_of(cluster, "predict", 0, seals))
 
     assert (0, "") == (ended.code, ended.err)
     said = [orjson.loads(line)["said"] for line in ended.out.splitlines()]

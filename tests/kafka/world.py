@@ -179,12 +179,12 @@ async def outputs_of(
 
 
 async def state_of(
-    cluster: Cluster, stage: str, partition: int
+    cluster: Cluster, stage: str, partition: int, seals: Seals = SEALS
 ) -> tuple[dict[str, bytes], Positions | None]:
     """What a successor would take up: pieces by name, and where they are valid."""
     async with asyncio.timeout(DEADLINE_S), reader(cluster) as consumer:
         tp = TopicPartition(cluster.changelog(stage), partition)
-        state = SEALS.state(f"{stage}-{partition}")
+        state = seals.state(f"{stage}-{partition}")
         restored = await read_changelog(consumer, tp, (await ends_of(cluster, [tp]))[tp], state)
         assert restored.flaws == [], f"{stage}-{partition}"
         marker = restored.marker

@@ -22,8 +22,15 @@ if TYPE_CHECKING:
 
 # As nobody, whom modes of files bind: they do not bind the user who runs tests in a container.
 AS_NOBODY = """
-import os, sys
+import importlib, os, pkgutil, sys
+import cli_toy, stream_ml
 from stream_ml.shell import cli
+from stream_ml.topics import embedded
+# Before it is nobody, to whom the folder of the package itself may be closed.
+for found in pkgutil.walk_packages(stream_ml.__path__, "stream_ml."):
+    if ".kafka" not in found.name and ".examples" not in found.name:
+        importlib.import_module(found.name)
+embedded()
 if os.getuid() == 0:
     os.setuid(65534)
 for command in sys.argv[1:]:
