@@ -106,9 +106,11 @@ def answer(model: Any, task: Task, features: Mapping[str, float]) -> Answer:
         return _probability(said.get(True, 0.0))
     names = _names(task.classes)
     try:
-        return {names[name]: _probability(share) for name, share in said.items()}
+        shares = {names[name]: _probability(share) for name, share in said.items()}
     except KeyError as unknown:
         raise BadAnswer(f"expected {task}, given {unknown}") from None
+    # Some keep labels in a set, whose order is the process's: a log, and sums of shares, show it.
+    return {name: shares[name] for name in task.classes if name in shares}
 
 
 @lru_cache(maxsize=64)

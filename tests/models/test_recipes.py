@@ -133,6 +133,14 @@ def test_asking_teaches_nothing(name: str) -> None:
     assert before == digest(model, generators=True)
 
 
+def test_shares_are_in_the_order_of_the_declared_classes() -> None:
+    """However a model orders its labels, in each process another way, an answer is the same."""
+    shares = answer(Says({"blue": 0.25, "red": 0.75}), COLOURS, {"a": 1.0})
+
+    assert isinstance(shares, dict)
+    assert [("red", 0.75), ("blue", 0.25)] == list(shares.items())
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_asking_leaves_features_alone(name: str) -> None:
     """Neither asking nor teaching alters the features that were given."""
