@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from river import linear_model
 
 import stream_ml as sml
-from stream_ml.codec import decode_decision
+from stream_ml.codec import decode_decision, encode_command, record_hash
 from stream_ml.models import snapshot as snapshots
-from stream_ml.records import Record
+from stream_ml.records import Command, Record
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import EVALUATE_EVERY, STALE_EXAMPLES, Evaluate
 from stream_ml.stages.learn import Learn
-from tests.shop import KEY, declare, example, shop, written
+from tests.shop import KEY, START_MS, declare, example, shop, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +50,14 @@ class Stage:
             self._record("models", snapshot.model.encode(), snapshot.encode()) for snapshot in taken
         ]
         return self._fold(records)
+
+    def command(self, kind: str, **members: Any) -> list[Decision]:
+        """Let the holder of our own key command something."""
+        number = len(self.outputs)
+        given = Command(
+            f"c{number}", kind, 0, "local", "ada", "to see", pipeline=self.pipeline.name, **members
+        )
+        return self._fold([Record("commands", 0, number, None, encode_command(given, KEY), 0)])
 
     def learn(self, count: int, **options: Any) -> list[Decision]:
         """Feed examples."""
@@ -308,6 +316,68 @@ def test_the_former_snapshot_and_the_first_one_go_on_as_shadows(serving: Stage) 
     assert "logistic@0" == sets[0].predecessor.model
 
 
+def test_a_predecessor_stays_until_the_guard_has_judged_it() -> None:
+    """Refreshes meanwhile change what serves, not what it is held against; too young is none."""
+    stage = Stage(declare(promotion=sml.Promotion(refresh=20, first=1)))
+    sets = [
+        decision.serving
+        for version in (0, 20, 40, 60)
+        for decision in stage.publish(f"logistic@{version}", f"bayes@{version}")
+    ]
+
+    assert [None, "logistic@0", "logistic@20", "logistic@20"] == [
+        each.predecessor and each.predecessor.model for each in sets
+    ]
+
+
+def test_after_a_replacement_the_former_champion_stays_as_predecessor() -> None:
+    """Refreshes do not take from the guard what it returns to, were the switch harmful."""
+    stage = Stage(declare(promotion=sml.Promotion(refresh=20, first=1)))
+    stage.publish("logistic@0", "bayes@0", "logistic@20", "bayes@20")
+    stage.command("promote", model="bayes", expect="logistic")
+
+    (decision,) = stage.publish("logistic@40", "bayes@40")
+
+    assert ("refreshed", "bayes@40") == (decision.kind, decision.serving.champion.model)
+    assert decision.serving.predecessor is not None
+    assert "logistic@20" == decision.serving.predecessor.model
+
+
+def test_a_replacement_ends_what_an_operators_rollback_froze() -> None:
+    """Who promotes by hand after a rollback has models renewed again, whichever line serves."""
+    stage = Stage(declare(promotion=sml.Promotion(refresh=20, first=1)))
+    stage.publish("logistic@0", "bayes@0", "logistic@20", "bayes@20")
+    stage.command("rollback", expect="logistic")
+    stage.command("promote", model="bayes", expect="logistic")
+    stage.command("promote", model="logistic", expect="bayes")
+
+    decisions = stage.publish("logistic@40", "bayes@40")
+
+    assert [("refreshed", "logistic@40", ["bayes@40"])] == told(decisions)
+
+
+@pytest.mark.parametrize("kind", ["promote", "rollback"])
+def test_who_switches_says_what_is_believed_to_serve(serving: Stage, kind: str) -> None:
+    """A command that changes what serves and names no champion is refused with its name."""
+    model = "bayes" if kind == "promote" else None
+
+    (decision,) = serving.command(kind, model=model)
+
+    assert [("refused", "logistic@0", ["bayes@0"])] == told([decision])
+    assert "expected the present champion in `expect`; it is logistic@0" in decision.reason
+
+
+def test_each_decision_names_the_record_before_it(serving: Stage) -> None:
+    """By its hash, the first one by none: what is altered or taken out shows in the next."""
+    serving.publish("logistic@20", "bayes@20")
+    serving.command("pause")
+    values = [output.value or b"" for output in serving.outputs if output.topic == "registry"]
+
+    assert ["0" * 64, *map(record_hash, values[:-1])] == [
+        decode_decision(value, KEY).previous for value in values
+    ]
+
+
 # --- what is kept -----------------------------------------------------------------------------
 
 
@@ -318,6 +388,18 @@ def test_challengers_snapshots_are_given_up_beyond_keep() -> None:
         stage.publish(f"logistic@{version}", f"bayes@{version}")
 
     assert ["bayes@0", "bayes@20", "bayes@40"] == stage.tombstones()
+
+
+def test_a_challenger_that_was_promoted_is_not_given_up() -> None:
+    """What has served stays for good, also where a command made it serve."""
+    stage = Stage(declare(keep=1))
+    stage.publish("logistic@0", "bayes@0", "logistic@20", "bayes@20")
+    stage.command("promote", model="bayes", expect="logistic")
+    stage.command("promote", model="logistic", expect="bayes")
+    for version in (40, 60, 80):
+        stage.publish(f"logistic@{version}", f"bayes@{version}")
+
+    assert ["bayes@0", "bayes@40", "bayes@60"] == stage.tombstones()
 
 
 def test_what_shadows_now_is_not_given_up_however_old_it_is() -> None:
@@ -397,6 +479,16 @@ def test_scores_are_of_answers_and_of_those_who_may_serve(stage: Stage) -> None:
     assert (0.5, 1.0) == (reports["served"].coverage, reports["bayes"].coverage)
     brier = reports["served"].scores["cumulative"]["brier"]
     assert pytest.approx(0.25**2, abs=1e-12) == brier
+
+
+def test_no_label_is_part_of_its_own_baseline(stage: Stage) -> None:
+    """Even where truth comes without delay, the prior of its event does not know it."""
+    for offset in range(4):
+        at = START_MS + offset
+        stage.evaluate.apply([example(offset, True, {"amount": 1.0}, ts=at, label_ts=at)])
+
+    (prior,) = (report for report in stage.evaluate.report() if report.model == "prior")
+    assert 0.75 == prior.coverage
 
 
 # --- order and state --------------------------------------------------------------------------
