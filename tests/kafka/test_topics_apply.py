@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,14 @@ def changed(plan: Plan) -> set[tuple[str, str]]:
     return {(change.topic, change.what) for change in plan.changes}
 
 
+def differing(cluster: Cluster) -> Plan:
+    """The plan, once the broker shows what it was told: it answers before it has learned of it."""
+    ends = time.monotonic() + admin_module.SETTLE_S
+    while not (found := plan(cluster)).changes and time.monotonic() < ends:
+        pass
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What a command came to."""
@@ -127,7 +136,7 @@ def test_what_was_altered_by_hand_is_named_and_put_right(
     apply(cluster)
     altered(cluster, topic, values)
 
-    found = plan(cluster)
+    found = differing(cluster)
 
     assert changed(found) == {(topic, name) for name in values}
     assert {change.what: change.present for change in found.changes} == values
@@ -143,6 +152,7 @@ def test_a_topic_that_is_gone_comes_back_as_the_others_are(cluster: Cluster) -> 
     apply(cluster, Demand(partitions=3))
     with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
         admin.delete_topics([cluster.topic("labels")])
+    differing(cluster)
 
     assert changed(apply(cluster)) == {("labels", "topic")}
 
@@ -156,7 +166,7 @@ def test_more_partitions_are_made_with_a_warning_and_fewer_never(cluster: Cluste
 
     with pytest.raises(UsageError, match="events:partitions: expected at least the 2 that there"):
         apply(cluster, Demand(partitions=1))
-    assert changed(plan(cluster)) == {("events", "retention.ms")}  # as it was
+    assert changed(differing(cluster)) == {("events", "retention.ms")}  # as it was
 
     grown = apply(cluster, Demand(partitions=4))
 
