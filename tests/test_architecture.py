@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "stream_ml"
 
 # Which rooms a room may look into; a room is a module or folder directly below the package. The
-# shell's two upper floors, its commands and what finds them, count as rooms of their own.
+# shell's two upper floors, its commands and what finds them, count as rooms of their own, and the
+# table of stages, which who only looks at a log may read.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
@@ -37,7 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"errors", "records", "signing"},
     "evaluation": {"errors", "records"},
     "pipeline": {"codec", "errors", "evaluation", "features", "models", "records", "schema"},
+    "topology": set(),
     "stages": {
+        "topology",
         "codec",
         "errors",
         "evaluation",
@@ -61,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "signing",
         "stages",
         "topics",
+        "topology",
         "differences",
     },
     "testing": {"codec", "errors", "pipeline", "records", "shell", "signing"},
@@ -75,6 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sealing",
         "signing",
         "topics",
+        "topology",
     },
     "cli": {"", "commands", "errors", "shell"},
     # They read as what a user writes, so they may touch what a user may.
@@ -200,6 +205,8 @@ def room(module: str) -> str:
     """The room that a module is in."""
     if module.startswith("shell.commands"):
         return "commands"
+    if module == "stages.topology":
+        return "topology"
     return "cli" if module == "shell.cli" else module.split(".", maxsplit=1)[0]
 
 

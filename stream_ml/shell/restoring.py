@@ -15,6 +15,7 @@ from stream_ml.errors import StateRefused, UsageError
 from stream_ml.records import Alert, Output
 from stream_ml.sealing import MARKER, marker_in
 from stream_ml.stages.positions import Notice
+from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,8 +33,6 @@ __all__ = [
 ]
 
 ACCEPT = "STREAM_ML_ACCEPT_UNSEALED=1"
-# What these tasks hold is a function of their inputs; what evaluate decided is not.
-REMADE = frozenset({"predict", "join", "learn"})
 _ANEW = (
     "way out: put back a copy of the log from before, or begin a new log (or pipeline name) and "
     "publish the events and labels into it again"
@@ -128,7 +127,7 @@ def _plain(
 def _flawed(task: str, restored: Restored, begins: Mapping[tuple[str, int], int]) -> TakenUp:
     stage = task.rpartition("-")[0]
     why = "; ".join(restored.flaws[:3])
-    if restored.marker is None or stage not in REMADE:
+    if restored.marker is None or not STAGES[stage].remade:
         raise StateRefused(f"{task}: expected its state as it was written, given: {why}; {_ANEW}")
     gone = [f"{topic}-{p}" for (topic, p), first in begins.items() if first > 0]
     if gone:

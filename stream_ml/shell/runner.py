@@ -37,10 +37,11 @@ from stream_ml.stages.evaluate import COMMAND_AGE_MS, Evaluate
 from stream_ml.stages.intake import open_sealed
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn, quarantined_in
-from stream_ml.stages.positions import INPUTS, Extent, Resumed, resumed
+from stream_ml.stages.positions import Extent, Resumed, resumed
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.stages.task import Task
+from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -326,7 +327,7 @@ class Runner:
         """Where a task goes on, of what there is of its inputs."""
         log = self._log
         stage, _, number = task.partition("-")
-        places = [(topic, int(number)) for topic in INPUTS[stage]]
+        places = [(topic, int(number)) for topic in STAGES[stage].inputs]
         return resumed(
             task,
             state=dict(positions),

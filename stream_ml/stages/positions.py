@@ -17,7 +17,6 @@ the same transaction as the new position (`noted`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_ml.codec import encode
@@ -27,18 +26,8 @@ from stream_ml.records import Alert, Output
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["ACCEPT", "INPUTS", "SKIPPED", "Extent", "Notice", "Resumed", "noted", "resumed"]
+__all__ = ["ACCEPT", "SKIPPED", "Extent", "Notice", "Resumed", "noted", "resumed"]
 
-# What each stage reads, the same partition of each; the first says how many tasks a stage has. The
-# models that serve come to predict beside it.
-INPUTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "predict": ("events",),
-        "join": ("predictions", "labels"),
-        "learn": ("examples",),
-        "evaluate": ("examples", "models", "commands", "registry"),
-    }
-)
 # The next offset to read, per topic and partition.
 Positions = dict[tuple[str, int], int]
 # The setting that accepts topics for what they are now.

@@ -24,6 +24,7 @@ from stream_ml.shell.commands.scores import FORMS, evidence_table, scores_table
 from stream_ml.shell.identity import check_name, reading_key
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.printing import printable, write, write_json, write_line
+from stream_ml.stages.topology import STAGES, input_topics
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -36,13 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND"]
 
-# What each stage reads; the first of them says how many tasks the stage has.
-INPUTS = {
-    "predict": ("events",),
-    "join": ("predictions", "labels"),
-    "learn": ("examples",),
-    "evaluate": ("examples", "models", "commands", "registry"),
-}
 DAY_MS = 86_400_000
 # A worker's own transaction is open for a fraction of a second, an abandoned one for 5 s and more.
 OPEN_MS_MAX = 5_000
@@ -123,7 +117,7 @@ def _notes(settings: Settings, noted: list[str]) -> list[str]:
 
 def _held_back(log: Log, now_ms: int) -> Iterator[str]:
     """What is kept from the stages by a transaction that is open for longer than ours are."""
-    for topic in dict.fromkeys(topic for topics in INPUTS.values() for topic in topics):
+    for topic in input_topics():
         for number in range(log.partitions[topic]):
             held = log.held_back(topic, number)
             if held is not None and now_ms - held[1] > OPEN_MS_MAX:
@@ -139,11 +133,11 @@ def _now_ms() -> int:
 
 
 def _stages(log: Log) -> Iterator[dict[str, Any]]:
-    for stage, topics in INPUTS.items():
-        for number in range(log.partitions[topics[0]]):
+    for stage, spec in STAGES.items():
+        for number in range(log.partitions[spec.inputs[0]]):
             # Read before the ends: what a worker does meanwhile must not make a lag negative.
             committed = log.committed(f"{stage}-{number}")
-            for topic in topics:
+            for topic in spec.inputs:
                 start = log.first_offset(topic, number)
                 position = max(start, committed.get((topic, number), 0))
                 end = log.end_offset(topic, number)

@@ -27,6 +27,7 @@ from stream_ml.shell.settings import SETTINGS
 from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.shell.stopping import Stop
 from stream_ml.shell.worker import work_on
+from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from stream_ml.shell.settings import Settings
 
 __all__ = ["COMMAND"]
+
+# The stages that may have several workers, each with an option that says how many.
+SCALING = tuple(name for name, spec in STAGES.items() if spec.scales)
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -52,7 +56,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 def _work(arguments: Namespace, settings: Settings) -> None:
     """Hold the worker's place and work, telling what serves whenever that changes."""
-    for option in ("predict", "join"):
+    for option in SCALING:
         if getattr(arguments, option) is not None:
             raise UsageError(
                 f"--{option}: expected a broker kafka://HOST:PORT, given {settings.broker}; on the "
@@ -219,11 +223,10 @@ def _say_who_may_write(cluster: Cluster, said: _Relayed) -> None:
 
 
 def _posts(arguments: Namespace) -> list[Post]:
-    counts = {"predict": arguments.predict, "join": arguments.join, "learn": 1, "evaluate": 1}
     return [
         Post(stage, number)
-        for stage, count in counts.items()
-        for number in range(1, (count or 1) + 1)
+        for stage in STAGES
+        for number in range(1, (getattr(arguments, stage, None) or 1) + 1)
     ]
 
 
@@ -282,7 +285,7 @@ def _count(text: str) -> int:
 
 
 def _arguments(parser: ArgumentParser) -> None:
-    for stage in ("predict", "join"):
+    for stage in SCALING:
         parser.add_argument(
             f"--{stage}",
             metavar="N",

@@ -13,6 +13,7 @@ from stream_ml.shell.commands.command import Command, Example
 from stream_ml.shell.kafka.supervisor import stop_when_input_ends
 from stream_ml.shell.loading import pipeline_of
 from stream_ml.shell.printing import flush, write_json_line, write_line
+from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "Seldom"]
 
-STAGES = ("predict", "join", "learn", "evaluate")
 # Of what the clients say again and again; while a broker is gone that is 70 times a second.
 AGAIN_S = 10.0
 # A broker that has just started is asked again until it is ready; that is nothing to hear of.
@@ -99,7 +99,7 @@ def _as_text(said: str, **members: Any) -> None:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("stage", choices=STAGES, help="what it does")
+    parser.add_argument("stage", choices=tuple(STAGES), help="what it does")
     parser.add_argument(
         "--instance",
         metavar="NAME",

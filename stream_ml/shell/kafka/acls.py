@@ -29,6 +29,7 @@ from kafka.admin import (
 from kafka.errors import SecurityDisabledError
 
 from stream_ml.errors import LogError
+from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "Grant", "Right", "create", "missing", "present", "rights", "strangers"]
 
 ROLES = ("producer", "consumer", "operator", "worker")
-STAGES = frozenset({"predict", "join", "learn", "evaluate"})
 # What any client may write, sealed or not: it is checked as what it is.
 OPEN_TOPICS = frozenset({"events", "labels", "commands", "layout"})
 # The one name of the cluster itself, as Kafka has it.

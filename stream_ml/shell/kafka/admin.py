@@ -41,6 +41,7 @@ from stream_ml.errors import LogError, Problem, UsageError
 from stream_ml.shell.kafka import acls
 from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.security import client_options
+from stream_ml.stages.topology import STAGES
 from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:
@@ -211,8 +212,7 @@ class _Draft:
 
     def retention(self, topic: Topic) -> None:
         """Whether it keeps what stages and recoveries need."""
-        stages = {"predict", "join", "learn", "evaluate"}
-        if topic.retention_ms is None or not stages & set(topic.readers):
+        if topic.retention_ms is None or STAGES.keys().isdisjoint(topic.readers):
             return
         horizon_ms = (self.demand.horizon_ms or 0) if topic.name in WAITED_FOR else 0
         needed_ms = horizon_ms + RECOVERY_MS

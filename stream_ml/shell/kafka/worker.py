@@ -47,9 +47,10 @@ from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import Learn
-from stream_ml.stages.positions import ACCEPT, INPUTS
+from stream_ml.stages.positions import ACCEPT
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
+from stream_ml.stages.topology import STAGES
 from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Worker:
     Args:
         cluster: the pipeline's place.
         pipeline: the declaration.
-        stage: one of `INPUTS`.
+        stage: one of `STAGES`.
         key: signs and verifies what the stages write.
         operators: whose commands are obeyed.
         instance: a name of this worker that outlives it: started again under it, it gets back what
@@ -137,7 +138,7 @@ class Worker:
         self._say = say
         self._accepted = frozenset(accepted)
         self._serving = Serving(pipeline, key)
-        self._names = {cluster.topic(topic): topic for topic in INPUTS[stage]}
+        self._names = {cluster.topic(topic): topic for topic in STAGES[stage].inputs}
         self._tasks: dict[int, KafkaTask] = {}
         self._parked: dict[int, KafkaTask] = {}
         self._starting: set[asyncio.Task[None]] = set()
@@ -272,10 +273,9 @@ class Worker:
     async def _ids(self) -> dict[str, str]:
         """The ids of the topics that we depend on."""
         # By the id of its registry a log is known.
-        names = [*INPUTS[self._stage], f"{self._stage}-changelog", "registry"]
-        if self._stage == "predict":
-            names.append("models")
-        return await asyncio.to_thread(topic_ids, self.cluster, names)
+        spec = STAGES[self._stage]
+        names = {*spec.inputs, *spec.feed, f"{self._stage}-changelog", "registry"}
+        return await asyncio.to_thread(topic_ids, self.cluster, sorted(names))
 
     async def _look_at_topics(self) -> None:
         """End where a topic is another than it was at the start: its offsets begin anew."""
@@ -299,7 +299,7 @@ class Worker:
 
     def _check_partitions(self) -> None:
         """A task needs the partition of its number of every input, and of its changelog."""
-        together = [*INPUTS[self._stage], f"{self._stage}-changelog"]
+        together = [*STAGES[self._stage].inputs, f"{self._stage}-changelog"]
         counts = {self.cluster.topic(name): self._partitions[name] for name in together}
         if len(set(counts.values())) > 1:
             given = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -508,7 +508,7 @@ class Worker:
         )
 
     def _work(self) -> Work:
-        return Work(self._stage, INPUTS[self._stage], self._make, self._ready)
+        return Work(self._stage, STAGES[self._stage].inputs, self._make, self._ready)
 
     # --- end -----------------------------------------------------------------------------------
 

@@ -1,0 +1,95 @@
+"""The stages and the topics between them: the one table of which stage reads and writes what.
+
+The embedded runner, the workers on a cluster, `status`, access rules and the picture of the
+dataflow take it from here. The catalogue (`topics/*.toml`) says the same of each topic, for people
+who look at one; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["SHARED_OUTPUTS", "STAGES", "StageSpec", "input_topics", "readers_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """A stage's place in the dataflow.
+
+    Attributes:
+        name: of the stage; its tasks are `NAME-PARTITION`, its changelog is `NAME-changelog`.
+        inputs: the topics that its tasks read, each task the same partition of all of them; the
+            first says how many tasks the stage has.
+        feed: topics of which every task follows all partitions beside its inputs.
+        outputs: the topics that it alone writes.
+        rerouted: the inputs of which it writes a record again, to its key's own partition, where
+            a client put it into another one.
+        scales: whether several workers may share its tasks.
+        remade: whether its state is a function of its inputs alone, so that a state which cannot
+            be believed is made again from them.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    rerouted: tuple[str, ...] = ()
+    feed: tuple[str, ...] = ()
+    scales: bool = False
+    remade: bool = True
+
+
+# In the order in which the data flows.
+STAGES: Mapping[str, StageSpec] = MappingProxyType(
+    {
+        spec.name: spec
+        for spec in (
+            StageSpec(
+                "predict",
+                inputs=("events",),
+                feed=("models", "registry"),
+                outputs=("predictions",),
+                rerouted=("events",),
+                scales=True,
+            ),
+            StageSpec(
+                "join",
+                inputs=("predictions", "labels"),
+                outputs=("examples",),
+                rerouted=("labels",),
+                scales=True,
+            ),
+            StageSpec("learn", inputs=("examples",), outputs=("models",)),
+            StageSpec(
+                "evaluate",
+                inputs=("examples", "models", "commands", "registry"),
+                outputs=("registry", "evaluations"),
+                remade=False,
+            ),
+        )
+    }
+)
+# Every stage writes these too.
+SHARED_OUTPUTS = ("dead-letters", "alerts")
+
+
+def input_topics() -> tuple[str, ...]:
+    """Every topic that some stage reads as an input, in the order in which the data flows.
+
+    >>> input_topics()
+    ('events', 'predictions', 'labels', 'examples', 'models', 'commands', 'registry')
+    """
+    return tuple(dict.fromkeys(topic for spec in STAGES.values() for topic in spec.inputs))
+
+
+def readers_of(topic: str) -> tuple[str, ...]:
+    """The stages that read a topic, as an input or as a feed.
+
+    >>> readers_of("models"), readers_of("alerts")
+    (('predict', 'evaluate'), ())
+    """
+    return tuple(spec.name for spec in STAGES.values() if topic in spec.inputs + spec.feed)
