@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check bench evidence torture chaos soak kafka kafka-stop clean
+.PHONY: demo test check docs bench evidence torture chaos soak kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
@@ -17,6 +17,12 @@ check: $(VENV)/dev
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+
+docs: $(VENV)/dev  ## the manual as a site, in build/site
+	$(RUN)/python -m tools.dataflow
+	$(RUN)/python -m tools.wire
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 bench: $(VENV)/dev  ## the cards work by us, a bare loop, aiokafka by hand and plain Faust, in turns
 	$(RUN)/python -m benchmarks.cards

@@ -1,1 +1,1 @@
-"""Every figure in README comes from here."""
+"""Every figure in README and docs/figures.md comes from here."""

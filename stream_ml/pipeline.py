@@ -144,7 +144,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A whole declaration; see README for one that runs.
+    """A whole declaration; README has one that runs.
 
     Args:
         name: of the pipeline; on a cluster the prefix of its topics.

@@ -1,4 +1,4 @@
-"""README's walk on Apache Kafka: topics, workers, a publisher, a reader and an operator."""
+"""The manual's walk on Apache Kafka: topics, workers, a publisher, a reader and an operator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stream_ml.examples.cards import transactions
 from tests.kafka_broker import a_name
 from tests.shell.processes import Ended, Terminal
 
-README = Path(__file__).parents[2] / "README.md"
+RUNNING = Path(__file__).parents[2] / "docs" / "running.md"
 # The learners publish at 500, 1,000 and 2,000 examples; labels are known 1,000 events later.
 EVENTS = 3_100
 DECLARATION = """
@@ -74,7 +74,7 @@ def _until(terminal: Terminal, **members: object) -> dict[str, Any]:
 
 
 def test_four_terminals_on_kafka(place: _Place) -> None:
-    """What README shows, in its order, each a real process; then all of it is stopped."""
+    """What the manual shows, in its order, each a real process; then all of it is stopped."""
     events, labels = transactions(EVENTS, seed=1)
     assert place.run("topics", "plan").code == 0
     with place.terminal("up", "--predict", "2", "--format", "json") as workers:
@@ -158,14 +158,14 @@ def lz4(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_its_python_publishes_and_reads(
     place: _Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """README's client in Python gets the answer to what it asks, committed."""
-    (block,) = re.findall(r"```py\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    """The manual's client in Python gets the answer to what it asks, committed."""
+    (block,) = re.findall(r"```py\n(.*?)```", RUNNING.read_text(encoding="utf-8"), flags=re.DOTALL)
     block = block.replace("127.0.0.1:9092", place.broker)
     block = block.replace("from stream_ml.examples.cards import cards", "from declared import mine")
     monkeypatch.syspath_prepend(place.folder)
     with place.terminal("up", "--format", "json") as workers:
         _until(workers, said="serves", model="logistic@0")
-        exec(compile(block.replace("cards", "mine"), "README.md", "exec"), {})  # noqa: S102
+        exec(compile(block.replace("cards", "mine"), "running.md", "exec"), {})  # noqa: S102
         assert workers.stopped().code == 0
 
     assert capsys.readouterr().out.startswith("p1 logistic@0 ")
@@ -173,7 +173,7 @@ def test_its_python_publishes_and_reads(
 
 @pytest.mark.usefixtures("lz4")
 def test_any_client_may_publish_and_read(place: _Place) -> None:
-    """JSON in the topics that README names is all it takes: no key, no header, any compression."""
+    """JSON in the topics that docs/wire.md names is enough: no key, no header, any compression."""
     event = {"event_id": "e1", "ts": 1_700_000_000_000, "card": "c9"}
     event |= {"amount": 12.5, "distance": 3.0, "age": 40.0}
     with place.terminal("up", "--format", "json") as workers:

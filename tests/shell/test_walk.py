@@ -1,4 +1,4 @@
-"""README's walk with four terminals, each a real process, on one log."""
+"""The manual's walk (docs/running.md) with four terminals, each a real process, on one log."""
 
 from __future__ import annotations
 

@@ -366,7 +366,7 @@ def test_a_source_that_begins_anew_goes_on_to_be_joined() -> None:
 
 
 def test_an_id_under_two_keys_is_learned_from_once() -> None:
-    """Predicted in both partitions, as README says: the first counts, the other is refused."""
+    """Predicted in both partitions, as the manual says: the first counts, the other is refused."""
     event = {"event_id": "twice", "ts": START_MS, "kind": "visit", "amount": 1.0, "city": "oslo"}
     label = {"event_id": "twice", "ts": START_MS + 1_000, "label": True}
     with Driver(pipeline, partitions=4) as driver:

@@ -1,0 +1,174 @@
+"""README and the manual are true: their code runs, commands parse, links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream_ml.shell.cli import EXIT_CODES, main
+from stream_ml.shell.settings import SETTINGS
+from tools import dataflow, wire
+from tools.doctest_fences import fenced
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
+README_WORDS_MAX = 1_200
+
+
+def _blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT[page], flags=re.DOTALL)
+
+
+def _names(pages: list[Path]) -> list[str]:
+    return [page.name for page in pages]
+
+
+WITH_PYTHON = [page for page in PAGES if _blocks(page, "python")]
+COMMANDS = [
+    (page, re.sub(r"^(STREAM_ML_\w+=\S+ )+", "", line.removeprefix("$ ")).partition("  #")[0])
+    for page in PAGES
+    for block in _blocks(page, "console")
+    for line in block.splitlines()
+    if re.match(r"\$ (STREAM_ML_\w+=\S+ )*stream-ml", line)
+]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=_names(WITH_PYTHON))
+def test_its_python_runs_from_top_to_bottom(page: Path) -> None:
+    """Each block of a page runs after the ones before it, asserts and all."""
+    namespace: dict[str, object] = {"__name__": page.stem}
+    for block in _blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), namespace)  # noqa: S102 - our own pages
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_its_commands_parse(page: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every `stream-ml` command shown is one that the command line knows."""
+    words = shlex.split(command)[1:]
+
+    code = main([*words, "--help"])
+
+    assert code == 0, page.name
+    assert "usage: stream-ml" in capsys.readouterr().out
+
+
+def test_the_files_that_pages_name_exist() -> None:
+    """No guarantee points at a test that is not there."""
+    found = re.compile(r"`((?:tests|topics|stream_ml|benchmarks|tools|chaos)/[\w./*-]*)`")
+    named = {(page.name, path) for page in PAGES for path in found.findall(TEXT[page])}
+
+    assert {"README.md", "guarantees.md"} <= {page for page, _ in named}
+    assert [] == sorted((page, path) for page, path in named if not list(ROOT.glob(path)))
+
+
+def test_make_targets_that_pages_name_exist() -> None:
+    """Each `make` command shown is a target."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    shown = {
+        name for text in TEXT.values() for name in re.findall(r"(?:`|\$ )make ([a-z-]+)", text)
+    }
+
+    assert {"demo", "test", "docs"} <= shown
+    assert set() == shown - targets
+
+
+def test_readme_is_short_and_begins_with_two_commands() -> None:
+    """Who has never seen it reads it in five minutes, and finds what to type at once."""
+    assert len(TEXT[README].split()) <= README_WORDS_MAX
+    first = _blocks(README, "console")[0].splitlines()
+
+    assert ["make demo", "make test"] == [line[2:].split("  ")[0].rstrip() for line in first]
+
+
+def test_readme_shows_the_picture_and_leads_to_every_page() -> None:
+    """Nothing of the manual is out of reach from the first page."""
+    links = set(re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT[README]))
+    local = {link for link in links if "://" not in link}
+
+    assert "docs/dataflow.svg" in local
+    assert [] == sorted(link for link in local if not (ROOT / link).exists())
+    pages = {f"docs/{page.name}" for page in PAGES if page != README}
+    assert {"docs/index.md"} == pages - local
+
+
+def test_readme_takes_its_figures_from_the_table_of_all() -> None:
+    """A figure that was measured again is not left behind on the first page."""
+    figures = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    table = TEXT[README].partition("## Figures")[2].partition("##")[0]
+    cells = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")][1:]
+
+    numbers = {number for cell in cells for number in re.findall(r"\d[\d.,]*\d|\d", cell)}
+    assert len(numbers) > len(cells)
+    assert set() == {n for n in numbers if not re.search(rf"(?<![\d.,]){re.escape(n)}", figures)}
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Every page is in the navigation; every link and anchor, of the API's pages too, is there."""
+    build = subprocess.run(  # noqa: S603 - our own interpreter and words
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert build.returncode == 0, build.stderr
+    assert "Pipeline" in (tmp_path / "api" / "declaration.html").read_text(encoding="utf-8")
+    # It is read without the network: no page fetches a script, a style or a font from elsewhere.
+    fetched = re.compile(r'<(?:script|link|img)[^>]+(?:src|href)="?https?://(?!127)')
+    assert [] == [
+        page.name for page in tmp_path.rglob("*.html") if fetched.search(page.read_text())
+    ]
+
+
+def test_the_picture_is_of_the_stages_that_there_are() -> None:
+    """The arrows drawn are the topology's, and the file is the one that the script draws."""
+    assert set() == dataflow.unrouted()
+    assert dataflow.main(["--check"]) == 0, "python -m tools.dataflow"
+
+
+def test_a_picture_of_another_system_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A route that no stage takes is noticed."""
+    monkeypatch.setitem(dataflow.ROUTES, ("labels", "learn"), ())
+
+    assert {("labels", "learn")} == dataflow.unrouted()
+    with pytest.raises(SystemExit, match="labels"):
+        dataflow.drawing()
+
+
+def test_the_wire_is_the_catalogue() -> None:
+    """Every topic and field is on the page, as `topics/*.toml` has it."""
+    assert wire.main(["--check"]) == 0, "python -m tools.wire"
+
+
+def test_every_setting_is_in_the_manual() -> None:
+    """Who runs it finds each variable, and no variable that there is not."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.partition("## Settings")[2].partition("\n## ")[0]
+    rows = "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+
+    assert {s.variable for s in SETTINGS.values()} == set(re.findall(r"STREAM_ML_[A-Z_]+", rows))
+
+
+def test_every_exit_code_is_in_the_manual() -> None:
+    """Whoever writes a script around a command finds what each code means."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.partition("## Exit codes")[2].partition("\n## ")[0]
+
+    codes = re.findall(r"^ +(\d+)  ", EXIT_CODES, flags=re.MULTILINE)
+    assert codes == re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)
+
+
+def test_examples_of_docstrings_are_code_on_the_site() -> None:
+    """An example stands between fences, and the words around it do not."""
+    assert "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nOr:" == fenced("Adds.\n\n>>> 1 + 1\n2\n\nOr:")
