@@ -12,6 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 __all__ = [
+    "COMMAND_AGE_MS",
+    "NO_RECORD",
+    "OUT_OF_TIME",
     "Alert",
     "Answer",
     "Command",
@@ -32,6 +35,13 @@ __all__ = [
     "line_of",
     "version_of",
 ]
+
+# How far a command's time may be from its arrival on the log, unless a setting says otherwise.
+COMMAND_AGE_MS = 3_600_000
+# In the evidence of a command that was refused for its time: the age that was allowed.
+OUT_OF_TIME = "command_age_ms"
+# The first decision names this as the hash of the record before it.
+NO_RECORD = "0" * 64
 
 # What a model answers: the probability of `True`, a probability per class, a number,
 # or nothing (a model that has seen too little has no answer).

@@ -33,12 +33,11 @@ from stream_ml.errors import (
     StreamMLError,
     UsageError,
 )
-from stream_ml.records import Output
+from stream_ml.records import OUT_OF_TIME, Output
 from stream_ml.shell.replay import predictions_in, read_all
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.shell.tailing import Backoff
-from stream_ml.stages.evaluate import OUT_OF_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence

@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.differences import agreed
 from stream_ml.errors import BadRecord, LogError, StreamMLError
+from stream_ml.records import COMMAND_AGE_MS
 from stream_ml.sealing import SEALED_TOPICS, Seals
 from stream_ml.shell.log import whole_piece
 from stream_ml.shell.restoring import changed_notice, positions_alert, remade_alert, take_up
 from stream_ml.signing import Keyring
-from stream_ml.stages.evaluate import COMMAND_AGE_MS, Evaluate
+from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.intake import open_sealed
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn, quarantined_in

@@ -39,11 +39,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import UsageError
+from stream_ml.records import COMMAND_AGE_MS
 from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.runner import CHECKPOINT_S
 from stream_ml.shell.sqlite_log import MEMORY
 from stream_ml.signing import LOCAL, ROLES, Operator, RollingKey
-from stream_ml.stages.evaluate import COMMAND_AGE_MS
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES
 from stream_ml.topics import catalogue
 

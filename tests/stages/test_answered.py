@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_ml.codec import encode_command
-from stream_ml.records import Command, Output, Record
+from stream_ml.records import COMMAND_AGE_MS, Command, Output, Record
 from stream_ml.signing import Keyring, Operator
-from stream_ml.stages import evaluate as evaluating
+from stream_ml.stages import operators
 from stream_ml.stages.answered import Answered
-from stream_ml.stages.evaluate import COMMAND_AGE_MS, Evaluate
+from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
 from stream_ml.testing import Driver
 from tests.shop import KEY, shop, written
@@ -232,7 +232,7 @@ def test_equal_ids_of_several_operators_are_each_answered_once(seed: int) -> Non
 def test_whoever_may_nothing_takes_nothing_from_the_others(seed: int, known: int) -> None:
     """With observers' floods of any ids in between, what others ask for is answered just so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluating, "ANSWERED_MAX", known)
+        patch.setattr(operators, "ANSWERED_MAX", known)
         rand = random.Random(seed)
         asked = [_any(rand, operator=rand.choice(["ana", "gus"])) for _ in range(15)]
         ours = [(signed(each), NOW_MS + 10 * n) for n, each in enumerate(asked)]
@@ -252,7 +252,7 @@ def test_whoever_may_nothing_takes_nothing_from_the_others(seed: int, known: int
 def test_what_was_answered_is_never_carried_out_again(seed: int, known: int) -> None:
     """Whatever of a log is sent again, whenever, and however few ids are known: nothing changes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluating, "ANSWERED_MAX", known)
+        patch.setattr(operators, "ANSWERED_MAX", known)
         rand = random.Random(seed)
         first = [
             (

@@ -13,7 +13,7 @@ from stream_ml.codec import encode_command, encode_decision
 from stream_ml.errors import UsageError
 from stream_ml.records import Command, Output, Record
 from stream_ml.signing import Keyring
-from stream_ml.stages import evaluate as evaluating
+from stream_ml.stages import operators
 from stream_ml.stages import serving as servings
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
@@ -133,7 +133,7 @@ def test_a_forged_decision_is_told_by_evaluate() -> None:
 
 def test_a_command_older_than_what_is_known_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its id may have been answered and forgotten, so it is not carried out a second time."""
-    monkeypatch.setattr(evaluating, "ANSWERED_MAX", 3)
+    monkeypatch.setattr(operators, "ANSWERED_MAX", 3)
     evaluate = Evaluate(shop, Keyring(KEY, {}))
     evaluate.apply(written(Learn(shop, KEY).start(), "models"))
 

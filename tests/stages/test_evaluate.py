@@ -17,8 +17,9 @@ from stream_ml.codec import decode_decision, encode_command, record_hash
 from stream_ml.models import snapshot as snapshots
 from stream_ml.records import Command, Record
 from stream_ml.signing import Keyring
-from stream_ml.stages.evaluate import EVALUATE_EVERY, STALE_EXAMPLES, Evaluate
+from stream_ml.stages.evaluate import EVALUATE_EVERY, Evaluate
 from stream_ml.stages.learn import Learn
+from stream_ml.stages.refresh import STALE_EXAMPLES, Arrival, Refresh
 from tests.shop import KEY, START_MS, declare, example, shop, written
 
 if TYPE_CHECKING:
@@ -565,11 +566,9 @@ def test_serving_something_else_than_was_published_is_caught(
 ) -> None:
     """The check on interleaving notices a stage that renews a line as soon as it publishes."""
 
-    def hasty(self: Evaluate, version: int, outputs: list[Output]) -> None:
-        refs = {name: arrival.ref for name, arrival in self._waiting[version].items()}
-        if self._champion_line() in refs:
-            self._renew(version, refs, outputs)
+    def hasty(self: Refresh, version: int) -> dict[str, Arrival]:
+        return self._waiting[version]
 
-    monkeypatch.setattr(Evaluate, "_renew_if_complete", hasty)
+    monkeypatch.setattr(Refresh, "complete", hasty)
     stage = Stage()
     assert [] != stage.publish("logistic@0")

@@ -1,0 +1,155 @@
+"""The snapshots that wait for those of the other lines, and those that never served.
+
+Lines publish at the same instants and are renewed together, so that what is compared has the same
+age. A line that is missing `STALE_EXAMPLES` later is stale, and is not waited for until it
+publishes again. Challengers' snapshots that never served are kept so many deep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import BadRecord
+from stream_ml.records import ModelRef
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from stream_ml.models.snapshot import Snapshot
+
+__all__ = ["STALE_EXAMPLES", "Arrival", "Refresh"]
+
+STALE_EXAMPLES = 1_000
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A line's snapshot of one instant; `flaw` is what speaks against it, if anything."""
+
+    ref: ModelRef
+    flaw: str | None
+
+
+class Refresh:
+    """What the declared lines have published and serves not yet.
+
+    Args:
+        lines: the declared lines.
+
+    Attributes:
+        version: the newest instant of which all was there; -1 before the first.
+    """
+
+    def __init__(self, lines: Collection[str]) -> None:
+        self._lines = frozenset(lines)
+        self.version = -1
+        self._waiting: dict[int, dict[str, Arrival]] = {}
+        self._stale: set[str] = set()
+        self._newest: dict[str, int] = {}
+        self._unserved: dict[str, list[str]] = {name: [] for name in lines}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def newest(self, line: str) -> int:
+        """The newest version that a line published; -1 if none.
+
+        Its successor starts anew if it names no parent.
+        """
+        return self._newest.get(line, -1)
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Refuse what was published before.
+
+        Raises:
+            BadRecord: no newer than the newest of its line.
+        """
+        newest = self.newest(snapshot.name)
+        if snapshot.version <= newest:
+            raise BadRecord(
+                "repeated", "$.version", f"expected above {newest}, given {snapshot.version}"
+            )
+
+    def add(self, snapshot: Snapshot, ref: ModelRef, flaw: str | None) -> bool:
+        """Take in a snapshot that was checked; whether it waits for others of its instant."""
+        name, version = snapshot.name, snapshot.version
+        self._newest[name] = version
+        self._stale.discard(name)
+        self._unserved[name].append(snapshot.model)
+        if version <= self.version:
+            return False
+        self._waiting.setdefault(version, {})[name] = Arrival(ref, flaw)
+        return True
+
+    def overdue(self, examples: int) -> int | None:
+        """The instant for whose missing lines nobody waits any more; they are stale from now on.
+
+        Args:
+            examples: how many came so far.
+        """
+        version = min(self._waiting)
+        if examples < version + STALE_EXAMPLES:
+            return None
+        self._stale |= self._lines - self._waiting[version].keys()
+        return version
+
+    def complete(self, version: int) -> dict[str, Arrival] | None:
+        """The snapshots of an instant, by line, once nothing is missing; older ones go unused."""
+        arrived = self._waiting[version]
+        if not self._lines <= arrived.keys() | self._stale:
+            return None
+        self._waiting = {v: lines for v, lines in self._waiting.items() if v > version}
+        self.version = version
+        return arrived
+
+    def keeps_up(self, line: str) -> bool:
+        """Whether a line publishes as the others do."""
+        behind = any(line not in arrived for arrived in self._waiting.values())
+        return line not in self._stale and not behind
+
+    def serves(self, line: str, model: str) -> None:
+        """Keep a snapshot: it serves, or has."""
+        if model in self._unserved[line]:
+            self._unserved[line].remove(model)
+
+    def drop_unserved(self, keep: int, needed: Collection[str]) -> list[str]:
+        """Forget the oldest snapshots that never served, and return their names.
+
+        Args:
+            keep: how many each line keeps.
+            needed: models that shadow now, and are kept however old.
+        """
+        dropped = [
+            model
+            for models in self._unserved.values()
+            for model in models[: max(0, len(models) - keep)]
+            if model not in needed
+        ]
+        for line, models in self._unserved.items():
+            self._unserved[line] = [model for model in models if model not in dropped]
+        return dropped
+
+    def dump(self) -> dict[str, Any]:
+        """The state, as JSON can hold it."""
+        return {
+            "version": self.version,
+            "waiting": [
+                (version, name, asdict(arrival))
+                for version, arrived in self._waiting.items()
+                for name, arrival in arrived.items()
+            ],
+            "stale": sorted(self._stale),
+            "newest": self._newest,
+            "unserved": self._unserved,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up a dumped state."""
+        self.version = state["version"]
+        for version, name, arrival in state["waiting"]:
+            ref = ModelRef(**arrival["ref"])
+            self._waiting.setdefault(version, {})[name] = Arrival(ref, arrival["flaw"])
+        self._stale, self._newest = set(state["stale"]), state["newest"]
+        # A line may have been declared since, or be declared no more.
+        self._unserved |= state["unserved"]

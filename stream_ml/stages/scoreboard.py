@@ -1,0 +1,114 @@
+"""How good every model is, from the predictions that were made.
+
+Nothing is predicted again: scored are the served answers, each challenger's beside them, the
+never-updated first model's, and baselines that know no more than was known then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.evaluation.baselines import Baselines
+from stream_ml.evaluation.scores import Delays, Scores
+from stream_ml.records import Evaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_ml.models.recipes import Task as Target
+    from stream_ml.records import Answer, Example, LabelValue
+
+__all__ = ["Scoreboard"]
+
+# Where the scores of what was served stand, whichever line served.
+SERVED = "served"
+PREDECESSOR = "predecessor"
+
+
+class Scoreboard:
+    """Scores by slot: `served`, each challenger's line, `first`, and each baseline.
+
+    Args:
+        target: the question, and its classes.
+        horizon_ms: how long a label may take; a baseline knows no label sooner than we do.
+    """
+
+    def __init__(self, target: Target, horizon_ms: int) -> None:
+        self._target = target
+        self._scores: dict[str, Scores] = {}
+        self._versions: dict[str, str] = {}
+        self._baselines = Baselines(target.kind, target.classes, horizon_ms)
+        self._delays = Delays()
+
+    def __contains__(self, slot: str) -> bool:
+        return slot in self._scores
+
+    def add(self, example: Example, newest_ms: int) -> None:
+        """Score all answers of an example.
+
+        Args:
+            example: a prediction and its label.
+            newest_ms: the newest time of a label so far, in ms.
+        """
+        prediction, label = example.prediction, example.label
+        self._delays.update(example.label_ts - prediction.ts)
+        served = None if prediction.fallback else prediction.prediction
+        self._score(SERVED, prediction.model, label, served)
+        for slot, shadow in prediction.shadows.items():
+            if slot != PREDECESSOR:
+                self._score(slot, shadow.model, label, shadow.prediction)
+        for name, answer in self._baselines.answers(prediction.ts).items():
+            self._score(name, name, label, answer)
+        self._baselines.learn(label, example.label_ts, newest_ms)
+
+    def _score(self, slot: str, version: str, label: LabelValue, answer: Answer) -> None:
+        scores = self._scores.get(slot)
+        if scores is None:
+            scores = self._scores[slot] = Scores(self._target.kind, self._target.classes)
+        self._versions[slot] = version
+        scores.update(label, answer)
+
+    def evaluations(
+        self, ts: int, evidence: Callable[[str], dict[str, Any] | None]
+    ) -> list[Evaluation]:
+        """How every model stands, the served one first.
+
+        Args:
+            ts: the event time of the evaluations, in ms.
+            evidence: the evidence for a slot, if it is a challenger's.
+        """
+        delays = self._delays.report()
+        return [
+            Evaluation(
+                model=slot,
+                version=self._versions[slot],
+                ts=ts,
+                n=scores.n,
+                scores=scores.report(),
+                coverage=scores.coverage,
+                delay_ms=delays,
+                evidence=evidence(slot),
+            )
+            for slot, scores in self._scores.items()
+        ]
+
+    def dump(self) -> dict[str, Any]:
+        """The state but the scores themselves, as JSON can hold it."""
+        return {
+            "versions": self._versions,
+            "baselines": self._baselines.dump(),
+            "delays": self._delays.dump(),
+        }
+
+    def dump_scores(self) -> dict[str, Any]:
+        """The scores by slot, as JSON can hold them."""
+        return {slot: scores.dump() for slot, scores in self._scores.items()}
+
+    def load(self, state: dict[str, Any], scores: dict[str, Any]) -> None:
+        """Take up what `dump` and `dump_scores` gave."""
+        self._versions = state["versions"]
+        for slot in self._versions:  # in the order in which they were first scored
+            self._scores[slot] = Scores(self._target.kind, self._target.classes)
+            self._scores[slot].load(scores[slot])
+        self._baselines.load(state["baselines"])
+        self._delays.load(state["delays"])
