@@ -24,7 +24,7 @@ from stream_ml.shell.kafka import task as task_module
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.task import KafkaTask
-from stream_ml.shell.kafka.transactions import Committed, Transactions
+from stream_ml.shell.kafka.transactions import NEVER, Committed, Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
@@ -845,6 +845,47 @@ def test_a_judge_that_dies_decides_each_thing_once(kafka_broker: str, seed: int)
     assert {1} >= set(answers.values()), f"seed {seed}: {answers}"
     rest = orjson.loads(pieces[""])
     assert (len(history), chained[-1]) == (rest["number"], rest["previous"]), f"seed {seed}"
+
+
+def test_a_change_is_said_once_wherever_amid_taking_it_up_a_stop_comes(kafka_broker: str) -> None:
+    """With each step at which it is parked: said as often as alerts tell it, and from the last on.
+
+    Each life has another declaration, so what is said and lost would be missing on the log.
+    """
+    steps = (4, *range(8, 19))  # What is read of the state; from the replay to the end.
+
+    async def lived(cluster: Cluster, keep: int, step: float) -> tuple[list[str], bool]:
+        tried = Bench(
+            cluster,
+            "evaluate",
+            ("examples", "models", "commands"),
+            lambda _: Evaluate(shop, Keyring(KEY, {}), "here"),
+            declared={"keep": str(keep)},
+        )
+        life = tried.task(0)
+        life.go()
+        await life.until(lambda: life.task._taken_over or life.steps >= step)
+        whole = await life.task.park(1)
+        await life.cut_off()
+        assert [] == tried.failures
+        return [each["message"] for each in tried.said if each["said"] == "changed"], whole
+
+    async def run(cluster: Cluster) -> tuple[list[str], list[str], list[bool]]:
+        said, whole = [], []
+        for keep, step in enumerate([NEVER, *steps, NEVER]):
+            told, taken_over = await lived(cluster, keep, step)
+            said += told
+            whole.append(taken_over)
+        alerts = (await outputs_of(cluster))["alerts"]
+        return said, [_value(each)["message"] for each in alerts], whole
+
+    with place(kafka_broker, 1, "evaluate") as cluster:
+        said, alerts, whole = asyncio.run(run(cluster))
+    assert alerts == said
+    steps_told = [re.findall(r"\d+", each) for each in said]
+    assert [each[1] for each in steps_told[:-1]] == [each[0] for each in steps_told[1:]]
+    assert ["0", str(len(steps) + 1)] == [steps_told[0][0], steps_told[-1][1]]
+    assert {False, True} == set(whole), "it was parked amid its take-over, and after it"
 
 
 # --- what others put on a changelog ---------------------------------------------------------------

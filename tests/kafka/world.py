@@ -208,6 +208,7 @@ class Bench:
         checkpoint_s: how often state is written.
         topics: the ids of topics.
         accepted: those that are taken for what they are.
+        declared: the declaration, as checkpoints keep it.
         sends: whether a task that goes on elsewhere has records fetched anew.
         sent_for: from where on records were to be fetched anew.
     """
@@ -221,6 +222,7 @@ class Bench:
     checkpoint_s: float = 3_600.0
     topics: dict[str, str] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
+    declared: dict[str, str] = field(default_factory=dict)
     sends: bool = False
     sent_for: dict[Place, int] = field(default_factory=dict)
     said: list[dict[str, Any]] = field(default_factory=list)
@@ -239,6 +241,7 @@ class Bench:
             lambda kind, **members: self.said.append({"said": kind, **members}),
             self.failures.append,
             SEALS,
+            self.declared,
             topics=self.topics,
             accepted=self.accepted,
             go_to=self._go_to if self.sends else None,

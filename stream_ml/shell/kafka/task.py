@@ -162,6 +162,8 @@ class KafkaTask:
         self._woken = asyncio.Event()
         self._parking = self._leaving = False
         self._taken_over = False
+        # Who commits what is new at the start, and tells it, is not called off between the two.
+        self._news = asyncio.Lock()
         self._closed_epoch = -1
         self._runner: asyncio.Task[None] | None = None
         # What may be sent only together with the state, and when that is looked at, on the clock.
@@ -224,8 +226,9 @@ class KafkaTask:
         if runner is not None:
             self._parking, self._leaving = True, checkpoint
             self._woken.set()
-            if not self._taken_over:
-                runner.cancel()
+            async with self._news:
+                if not self._taken_over:
+                    runner.cancel()
             await asyncio.wait([runner])
         self._inbox.clear()
         self.waiting = self.waiting_bytes = 0
@@ -285,40 +288,54 @@ class KafkaTask:
         # Tasks that begin together do not all write down their states at the same time.
         spread = self.partition % CHECKPOINT_SPREAD / CHECKPOINT_SPREAD
         self._checkpointed = time.monotonic() - spread * self._home.checkpoint_s
-        self._home.say(
-            "recovered",
-            stage=self._work.stage,
-            partition=self.partition,
-            pieces=len(taken.pieces),
-            changelog_s=round(read_s, 3),
-            replayed=replayed,
-            seconds=round(time.monotonic() - started, 3),
-        )
+        seconds = time.monotonic() - started
+        alerts = self._strange(restored, taken, replayed)
+        async with self._news:
+            await self._commit_news(going_on.notices, changes, alerts)
+            self._home.say(
+                "recovered",
+                stage=self._work.stage,
+                partition=self.partition,
+                pieces=len(taken.pieces),
+                changelog_s=round(read_s, 3),
+                replayed=replayed,
+                seconds=round(seconds, 3),
+            )
+            self._say_news(going_on.notices, changes)
+        await self._send_for(committed)
+
+    async def _commit_news(
+        self, notices: Sequence[Notice], changes: Sequence[str], alerts: Sequence[Output]
+    ) -> None:
+        """Commit what is new at the start, with the state under which it is new no more.
+
+        Before anything is folded, for no task may commit positions where no state lies; and before
+        it is said, for what is said and then lost would be said again by the next who starts.
+        """
+        if self._fresh:
+            self._held += self._stage.start()
+        self._held += map(self._stage.note, notices)
+        if changes and self._tells_changes:
+            self._held.append(self._stage.note(changed_notice(changes)))
+        self._held += alerts
+        if self._fresh or changes or notices or alerts or self._state.must_write:
+            self._since_checkpoint += 1
+            await self._commit(checkpoint=True)
+
+    def _say_news(self, notices: Sequence[Notice], changes: Sequence[str]) -> None:
+        stage, partition = self._work.stage, self.partition
         if isinstance(self._stage, Learn):
             for line, why in self._stage.quarantined.items():
                 self._home.say("quarantined", line=line, why=why)
-        if self._fresh:
-            # Before anything is folded: no task may commit positions where no state lies.
-            self._held += self._stage.start()
-        for notice in going_on.notices:
-            self._home.say(
-                notice.kind,
-                stage=self._work.stage,
-                partition=self.partition,
-                message=notice.message,
-            )
-            self._held.append(self._stage.note(notice))
-        if changes and self._work.stage == "evaluate":  # once, and not of every task
-            notice = changed_notice(changes)
-            self._home.say("changed", stage="evaluate", message=notice.message)
-            self._held.append(self._stage.note(notice))
-        alerts = self._strange(restored, taken, replayed)
-        self._held += alerts
-        if self._fresh or changes or going_on.notices or alerts or self._state.must_write:
-            # What is told is told once: with the positions at which it is over.
-            self._since_checkpoint += 1
-            await self._commit(checkpoint=True)
-        await self._send_for(committed)
+        for each in notices:
+            self._home.say(each.kind, stage=stage, partition=partition, message=each.message)
+        if changes and self._tells_changes:
+            self._home.say("changed", stage=stage, message=changed_notice(changes).message)
+
+    @property
+    def _tells_changes(self) -> bool:
+        """Whether it tells how the declaration was changed, which is told once, not of all."""
+        return self._work.stage == "evaluate"
 
     def _take_up(self, restored: Restored, extents: Mapping[Place, Extent]) -> TakenUp:
         """What to start from, if anything of it is to be believed."""
