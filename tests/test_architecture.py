@@ -127,6 +127,7 @@ OWNERS: dict[str, set[str]] = {
         "examples.flights",
         "models.compiled",
         "models.digest",
+        "models.ordering",
         "models.pickles",
         "models.recipes",
     },

@@ -13,8 +13,10 @@ from river import (
     compose,
     ensemble,
     facto,
+    feature_extraction,
     forest,
     linear_model,
+    metrics,
     multiclass,
     neighbors,
     preprocessing,
@@ -133,12 +135,25 @@ def test_asking_teaches_nothing(name: str) -> None:
     assert before == digest(model, generators=True)
 
 
-def test_shares_are_in_the_order_of_the_declared_classes() -> None:
-    """However a model orders its labels, in each process another way, an answer is the same."""
-    shares = answer(Says({"blue": 0.25, "red": 0.75}), COLOURS, {"a": 1.0})
+def test_shares_are_in_the_order_of_the_model() -> None:
+    """Of equally likely classes a model means the first, and the answer keeps it the first."""
+    shares = answer(Says({"blue": 0.5, "red": 0.5}), COLOURS, {"a": 1.0})
 
     assert isinstance(shares, dict)
-    assert [("red", 0.75), ("blue", 0.25)] == list(shares.items())
+    assert [("blue", 0.5), ("red", 0.5)] == list(shares.items())
+
+
+def test_what_goes_through_sets_of_texts_has_them_sorted() -> None:
+    """A confusion matrix lists its classes, and a selection gives its features, in one order."""
+    matrix = metrics.ConfusionMatrix()
+    for name in ("red", "green", "blue", "amber", "cyan"):
+        matrix.update(name, "red")
+    chosen = compose.Select("a", "b", "c", "d").transform_one(dict.fromkeys("dbeac", 0.5))
+
+    assert ["amber", "blue", "cyan", "green", "red"] == matrix.classes
+    assert ["d", "b", "a", "c"] == list(chosen)
+    with pytest.raises(KeyError, match="f"):
+        compose.Select("a", "f").transform_one({"a": 1.0})
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -241,9 +256,21 @@ class TestRecipe:
                 "given none for BaggingClassifier"),
             ),
             (
-                neighbors.KNNClassifier(),
+                neighbors.KNNClassifier(engine=neighbors.SWINN(maxlen=50)),
                 BINARY,
                 "$.m: expected a seed, so that a replay gives the same model, given none for SWINN",
+            ),
+            (
+                neighbors.KNNClassifier(),
+                BINARY,
+                ("$.m: expected neighbors.LazySearch, or a SWINN whose maxlen is less than its "
+                "warm_up and which therefore makes no graph, given neighbors.SWINN"),
+            ),
+            (
+                feature_extraction.RandomTreesEmbedding(seed=1) | linear_model.Perceptron(),
+                BINARY,
+                ("$.m: expected feature_extraction.RBFSampler, which can be written and read "
+                "back, given feature_extraction.RandomTreesEmbedding"),
             ),
             (
                 multiclass.OneVsOneClassifier(linear_model.Perceptron()),

@@ -24,7 +24,9 @@ from river import (
     forest,
     linear_model,
     metrics,
+    multiclass,
     naive_bayes,
+    neighbors,
     preprocessing,
     tree,
 )
@@ -67,6 +69,11 @@ MODELS: dict[str, dict[str, Callable[[], Any]]] = {
         "softmax": lambda: SCALED() | linear_model.SoftmaxRegression(),
         "tree": lambda: tree.HoeffdingTreeClassifier(grace_period=50),
         "naive Bayes": naive_bayes.GaussianNB,
+        "adaptive tree": lambda: tree.HoeffdingAdaptiveTreeClassifier(grace_period=50, seed=1),
+        "neighbours": lambda: neighbors.KNNClassifier(engine=neighbors.LazySearch(50)),
+        "one against the rest": lambda: (
+            SCALED() | multiclass.OneVsRestClassifier(linear_model.LogisticRegression())
+        ),
     },
     "regression": {
         "linear": lambda: SCALED() | linear_model.LinearRegression(),

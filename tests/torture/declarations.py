@@ -46,9 +46,6 @@ _ROOMS = [
 ]
 # What recipes known to be wrong contain: not drawn until they are mended.
 KNOWN: tuple[str, ...] = ()
-# Those that keep labels in a set, over whose shares they sum: of several classes the last bit of
-# an answer is another one after a restart.
-KNOWN_OF_MANY = ("KNNClassifier", "AMFClassifier")
 CLASSES_MIN = 2
 NAMES = ("ash", "birch", "cedar", "ebony", "fir")
 
@@ -221,11 +218,10 @@ def _fallback(rand: random.Random, label: str) -> Any:
 
 
 def _models(rand: random.Random, label: str) -> dict[str, str]:
-    in_many = KNOWN + KNOWN_OF_MANY
     pool = [
         recipe
         for recipe in (REGRESSORS if label == "float" else CLASSIFIERS)
-        if not any(known in recipe for known in (KNOWN if label.count("'") < 5 else in_many))
+        if not any(known in recipe for known in KNOWN)
     ]
     quick = pool[:4] if label != "float" else pool[:2]
     count = rand.choice([1, 2, 2, 3, 4])

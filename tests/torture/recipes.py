@@ -59,6 +59,9 @@ CLASSIFIERS = (
     f"multiclass.OneVsRestClassifier({_SCALED})",
     "neighbors.KNNClassifier(n_neighbors=3, engine=neighbors.LazySearch(window_size=30))",
     "neighbors.KNNClassifier(engine=neighbors.SWINN(maxlen=40, seed=1))",
+    "neighbors.KNNClassifier(engine=neighbors.SWINN(maxlen=40, warm_up=20, graph_k=3, seed=1))",
+    f"feature_extraction.RandomTreesEmbedding(2, 2, seed=1) | {_LOGISTIC}",
+    f"feature_extraction.RBFSampler(n_components=4, seed=1) | {_LOGISTIC}",
     f"active.EntropySampler({_LOGISTIC}, seed=1)",
     # Without a seed, or trained: refused.
     "forest.ARFClassifier(n_models=2)",
@@ -68,6 +71,8 @@ CLASSIFIERS = (
     f"preprocessing.FeatureHasher(n_features=8, seed=1) | {_LOGISTIC}",
     f"preprocessing.StatImputer() | {_BAYES}",
     f"model_selection.BanditClassifier([{_BAYES}, {_STUMP}], metrics.Accuracy(), {_GREEDY})",
+    f"model_selection.BanditClassifier([{_BAYES}, {_STUMP}], metrics.MacroF1(), {_GREEDY})",
+    f"ensemble.VotingClassifier([dummy.NoChangeClassifier(), {_BAYES}])",
     f"(compose.SelectType(float) | preprocessing.StandardScaler()) | {_STUMP}",
 )
 
