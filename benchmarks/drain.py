@@ -84,7 +84,7 @@ def _stream_ml(broker: str, prefix: str, *words: str) -> None:
 
 
 def _cli(*words: str) -> list[str]:
-    return [sys.executable, "-m", "stream_ml.shell.cli", *words]
+    return [sys.executable, "-m", "stream_ml.cli.main", *words]
 
 
 CONTESTANTS = {

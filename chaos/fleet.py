@@ -154,7 +154,7 @@ class Fleet:
     def command(self, *arguments: str) -> list[str]:
         """`stream-ml ARGUMENTS`, with the planted bug where there is one."""
         plant = f"from chaos import plants; plants.{self._plant}(); " if self._plant else ""
-        code = f"{plant}import sys; from stream_ml.shell.cli import main; sys.exit(main())"
+        code = f"{plant}import sys; from stream_ml.cli.main import main; sys.exit(main())"
         return [sys.executable, "-c", code, *arguments, *self._options]
 
     def set(self, variable: str, value: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from stream_ml import __version__
-from stream_ml.shell.cli import parser
+from stream_ml.cli.main import parser
 from stream_ml.shell.settings import Settings
 from tools.kafka.broker import VERSION
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_ml.shell.cli import EXIT_CODES, main
+from stream_ml.cli.main import EXIT_CODES, main
 from stream_ml.shell.settings import SETTINGS
 from tools import dataflow, wire
 from tools.doctest_fences import fenced

@@ -13,9 +13,9 @@ import argparse
 import sys
 import time
 
+from stream_ml.client import Publisher, connect
 from stream_ml.errors import StreamMLError
 from stream_ml.examples.flights import flights
-from stream_ml.shell.client import Publisher, connect
 from stream_ml.shell.flights_data import records
 from stream_ml.shell.stopping import Stop
 

@@ -28,7 +28,7 @@ from stream_ml.evaluation.evidence import RUNG_BLOCKS_MIN, suggested_block, vari
 from stream_ml.evaluation.scores import absolute_error, answered, brier, log_loss, loss, roc_auc
 from stream_ml.records import line_of
 from stream_ml.shell.live import LIVE
-from stream_ml.shell.printing import printable
+from stream_ml.shell.printable import printable
 from stream_ml.stages.watermark import Watermark
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
+from stream_ml.cli.commands import status
+from stream_ml.cli.main import main
+from stream_ml.cli.registry import last_records
+from stream_ml.client import Publisher, connect, predictions
 from stream_ml.codec import encode_prediction
 from stream_ml.errors import BadRecord, LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Output, Prediction, Source
 from stream_ml.sealing import MARKER
-from stream_ml.shell.cli import main
-from stream_ml.shell.client import Publisher, connect, predictions
-from stream_ml.shell.commands import status
-from stream_ml.shell.commands.reading import last_records
 from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.asking import topic_ids
 from stream_ml.shell.kafka.client import KafkaLog

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stream_ml import client
 from stream_ml.codec import encode_command
 from stream_ml.records import Command, Output
-from stream_ml.shell.client import ask
 from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.stages.learn import Learn
 from tests.kafka.test_loop import until_written
@@ -61,7 +61,7 @@ def test_commands_of_other_places_operators_and_times(kafka_broker: str, tmp_pat
 
         def asked(command: Command) -> Any:
             key = KEYS[command.operator]
-            return ask(log, command, key, verifying_key=KEY, timeout_s=DEADLINE_S)
+            return client.command(log, command, key, verifying_key=KEY, timeout_s=DEADLINE_S)
 
         def sent(*values: bytes | None) -> None:
             records = [Output("commands", None, value) for value in values]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from stream_ml.client import connect
 from stream_ml.records import Output
-from stream_ml.shell.client import connect
 from tests.kafka.shop_world import Reader, shop_on, started
 from tests.shell.processes import Terminal
 from tests.shop import stream

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_ml.cli.commands import up
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.shell.commands import up
 from stream_ml.shell.kafka import supervisor
 from stream_ml.shell.kafka.supervisor import (
     DEATHS_MAX,
@@ -488,7 +488,7 @@ def _read(handle: int) -> bytes:
 
 # --- the command ----------------------------------------------------------------------------------
 
-_UP = [sys.executable, "-m", "stream_ml.shell.cli", "up"]
+_UP = [sys.executable, "-m", "stream_ml.cli.main", "up"]
 _CARDS = ["--pipeline", "stream_ml.examples.cards:cards"]
 
 
@@ -601,7 +601,7 @@ def test_each_post_has_its_command_and_its_lines(
     assert _main("up", *_CARDS, "--broker", broker, "--predict", "2", "--format", shape) == 0
 
     names = ["predict-1", "predict-2", "join-1", "learn-1", "evaluate-1"]
-    python = [sys.executable, "-P", "-m", "stream_ml.shell.cli"]
+    python = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
     us = f"{socket.gethostname()}-{os.getpid()}"
     rest = ["--format", shape, "--broker", broker, *_CARDS]
     assert commands == [
@@ -624,6 +624,6 @@ def test_each_post_has_its_command_and_its_lines(
 
 
 def _main(*arguments: str) -> int:
-    from stream_ml.shell.cli import main  # noqa: PLC0415 - as the rest of it is patched by now
+    from stream_ml.cli.main import main  # noqa: PLC0415 - as the rest of it is patched by now
 
     return main(arguments)

@@ -12,8 +12,8 @@ import orjson
 import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
+from stream_ml.cli.main import main
 from stream_ml.errors import LogError, UsageError
-from stream_ml.shell.cli import main
 from stream_ml.shell.kafka import admin as admin_module
 from stream_ml.shell.kafka.admin import Demand, Plan, Present, apply, compare, configs, plan
 from stream_ml.shell.kafka.cluster import Cluster

@@ -15,11 +15,11 @@ import pytest
 from aiokafka import TopicPartition
 from kafka.admin import KafkaAdminClient, NewPartitions
 
+from stream_ml.cli.main import main
+from stream_ml.client import connect
 from stream_ml.errors import DeclarationError, LogError, Problem, StreamMLError, UsageError
 from stream_ml.records import Output
 from stream_ml.sealing import Seals
-from stream_ml.shell.cli import main
-from stream_ml.shell.client import connect
 from stream_ml.shell.kafka import worker as worker_module
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.supervisor import Patience

@@ -32,7 +32,7 @@ from river import (
 )
 
 import stream_ml as sml
-from stream_ml.shell.cli import main
+from stream_ml.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from cli_toy import outputs, toy
 
-from stream_ml.shell.cli import main
+from stream_ml.cli.main import main
 from stream_ml.shell.replay import replay
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog

@@ -21,7 +21,7 @@ DEADLINE_S = 60.0
 STREAM_ML = [
     sys.executable,
     "-c",
-    "import sys; from stream_ml.shell.cli import main; sys.exit(main())",
+    "import sys; from stream_ml.cli.main import main; sys.exit(main())",
 ]
 
 

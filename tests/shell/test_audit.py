@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cli_toy import TOY, outputs, toy
 
+from stream_ml.client import predictions
 from stream_ml.codec import encode_command
 from stream_ml.examples.cards import cards, transactions
 from stream_ml.records import Command, Output
 from stream_ml.shell.audit import verify
-from stream_ml.shell.client import predictions
 from stream_ml.shell.replay import output_of, replay
 from stream_ml.shell.reproduce import find, reproduce, sample
 from stream_ml.shell.runner import Runner

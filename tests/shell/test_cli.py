@@ -11,16 +11,16 @@ import pytest
 from cli_toy import stream, write_lines
 
 from stream_ml import __version__
-from stream_ml.shell.cli import COMMANDS, EXAMPLES, main, parser
-from stream_ml.shell.commands import status
-from stream_ml.shell.commands.command import Group
+from stream_ml.cli.commands import status
+from stream_ml.cli.main import COMMANDS, EXAMPLES, main, parser
+from stream_ml.cli.subcommand import Group
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Cli
 
-    from stream_ml.shell.commands.command import Command, Example
+    from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 # By what one types after `stream-ml`.
 EACH = {
@@ -36,7 +36,7 @@ ALL_EXAMPLES = [*EXAMPLES, *(example for command in EACH.values() for example in
 
 
 @pytest.mark.parametrize("example", ALL_EXAMPLES, ids=lambda example: example.line)
-def test_examples_in_the_help_parse(example: Example) -> None:
+def test_examples_in_the_help_parse(example: UsageExample) -> None:
     """Every example that a help text shows is a command line that is understood."""
     program, *arguments = shlex.split(example.line.rpartition("|")[2])
 
@@ -62,7 +62,7 @@ def test_help_names_commands_and_exit_codes(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("name", "command"), EACH.items(), ids=EACH)
-def test_help_of_a_command(cli: Cli, name: str, command: Command) -> None:
+def test_help_of_a_command(cli: Cli, name: str, command: Subcommand) -> None:
     """Each command's help shows its examples and takes both formats."""
     ran = cli(*name.split(), "--help")
 
@@ -191,7 +191,7 @@ def test_a_reader_that_has_seen_enough() -> None:
 # Far more output than a pipe holds, so that the reader is gone before it is all written.
 PIPED = """
 import sys
-from stream_ml.shell.cli import main
+from stream_ml.cli.main import main
 sys.exit(max(main(["topics", "--format", "json"]) for _ in range(20)))
 """
 

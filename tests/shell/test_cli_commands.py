@@ -14,12 +14,12 @@ import orjson
 import pytest
 from cli_toy import outputs, toy
 
+from stream_ml import client
+from stream_ml.cli import operator
 from stream_ml.codec import encode_command, encode_decision
 from stream_ml.errors import CommandRefused, NoAnswer, StreamMLError
 from stream_ml.records import Command, Output
 from stream_ml.shell.audit import entries
-from stream_ml.shell.client import ask
-from stream_ml.shell.commands import asking
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
@@ -71,7 +71,7 @@ def _command(kind: str = "promote", **members: Any) -> Command:
 def _ask(runner: Runner, command: Command, key: bytes, **options: Any) -> Any:
     """Ask, while the worker works as long as one waits."""
     given = {"verifying_key": OWN, "wait": lambda _: runner.run(), "timeout_s": 5.0, **options}
-    return ask(runner._log, command, key, **given)
+    return client.command(runner._log, command, key, **given)
 
 
 def test_an_operator_promotes(runner: Runner) -> None:
@@ -194,8 +194,10 @@ def test_an_answer_that_the_worker_did_not_give(runner: Runner) -> None:
         append_straight(other, [Output("registry", b"toy", encode_decision(forged, b"mine"))])
 
         with pytest.raises(NoAnswer):
-            ask(other, _command(), ANA, verifying_key=OWN, timeout_s=0.0)
-        assert ask(other, _command(), ANA).reason == "trust me"  # without a key, nothing is checked
+            client.command(other, _command(), ANA, verifying_key=OWN, timeout_s=0.0)
+        assert (
+            client.command(other, _command(), ANA).reason == "trust me"
+        )  # without a key, nothing is checked
 
 
 def test_nothing_to_command() -> None:
@@ -204,7 +206,7 @@ def test_nothing_to_command() -> None:
         SqliteLog.create(MEMORY) as log,
         pytest.raises(StreamMLError, match="nothing serves on this log yet"),
     ):
-        ask(log, _command(), ANA)
+        client.command(log, _command(), ANA)
 
 
 # --- the command line -------------------------------------------------------------------------
@@ -219,13 +221,19 @@ def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         log.append(outputs(600))
         runner.run()
 
-    def ask_and_work(log: SqliteLog, command: Command, signing_key: bytes, **options: Any) -> Any:
+    command_of_client = client.command
+
+    def command_and_work(
+        log: SqliteLog, command: Command, signing_key: bytes, **options: Any
+    ) -> Any:
         with SqliteLog.open(path) as own:
             operators = {"gus": Operator(GUS, "guard")}
             with Runner(own, toy, key, operators=operators) as runner:
-                return ask(log, command, signing_key, wait=lambda _: runner.run(), **options)
+                return command_of_client(
+                    log, command, signing_key, wait=lambda _: runner.run(), **options
+                )
 
-    monkeypatch.setattr(asking, "ask", ask_and_work)
+    monkeypatch.setattr(client, "command", command_and_work)
     return path
 
 
@@ -354,7 +362,7 @@ def test_without_a_key(cli: Cli, answered: Path, monkeypatch: pytest.MonkeyPatch
         ),
     )
     assert own.code == 0
-    assert own.out.splitlines()[-1] == asking.UNCHECKED
+    assert own.out.splitlines()[-1] == operator.UNCHECKED
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from processes import DEADLINE_S, Terminal
 from river import linear_model
 
 import stream_ml as sml
+from stream_ml.cli.commands import publish
+from stream_ml.client import Publisher, predictions
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Output
 from stream_ml.shell import lines
-from stream_ml.shell.client import Publisher, predictions
-from stream_ml.shell.commands import publish
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
@@ -291,7 +291,7 @@ def test_all_predictions_from_a_time_on_whatever_the_skew(
             worker.run()
         since_ms, skew_ms = START_MS + 5 * day, plan.skew_ms if declared else None
         found = [each.event_id for each in predictions(log, since_ms=since_ms, skew_ms=skew_ms)]
-        monkeypatch.setattr("stream_ml.shell.commands.predictions._skew_ms", lambda _: skew_ms)
+        monkeypatch.setattr("stream_ml.cli.commands.predictions._skew_ms", lambda _: skew_ms)
         ran = cli("predictions", "--from", "2023-11-19T22:13:20Z")
 
     assert found == ["in 20", "in 10"]

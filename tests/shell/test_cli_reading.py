@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_toy import TOY, outputs, toy
 
+from stream_ml.cli.commands import status
 from stream_ml.records import Output
-from stream_ml.shell.commands import status
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog

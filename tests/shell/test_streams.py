@@ -12,7 +12,7 @@ import pytest
 from cli_toy import TOY, outputs, stream, toy, write_lines
 from processes import DEADLINE_S, STREAM_ML, environment
 
-from stream_ml.shell.printing import printable
+from stream_ml.shell.printable import printable
 from stream_ml.shell.replay import output_of
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
@@ -124,7 +124,7 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # One process tries them all, each with an output of its own: to start one takes a second.
 EACH = """
 import os, sys
-from stream_ml.shell.cli import main
+from stream_ml.cli.main import main
 for command in sys.argv[2:]:
     if sys.argv[1] == "closed":
         sys.stdout = None

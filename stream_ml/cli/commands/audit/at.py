@@ -1,0 +1,104 @@
+"""`audit at`: what served at a time, since when, by whose decision, on what evidence."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from stream_ml.cli.commands.audit.table import as_members, read_entries
+from stream_ml.cli.decisions import by
+from stream_ml.cli.output import write, write_json
+from stream_ml.cli.scores import evidence_line
+from stream_ml.cli.subcommand import Subcommand, UsageExample
+from stream_ml.cli.tables import aligned, instant, moment
+from stream_ml.shell.audit import served_at
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from stream_ml.shell.audit import Entry
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+EVENTS, LOG = "events", "log"
+NOW = "now"
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print the decision by which something served then."""
+    found, notes = read_entries(settings)
+    now_ms = time.time_ns() // 1_000_000
+    # What serves now is what was decided last, whatever the time of events, or another's clock.
+    ms = sys.maxsize if arguments.time is NOW else arguments.time
+    served = served_at(found, ms, by_log=arguments.clock == LOG)
+    shown_ms = now_ms if arguments.time is NOW else ms
+    if arguments.format == "json":
+        decision = None if served is None else as_members(served)
+        write_json({"time": shown_ms, "decision": decision, "notes": notes})
+        return
+    when = moment(shown_ms)
+    write(f"at {when} nothing served yet" if served is None else _text(when, served))
+    for note in notes:
+        write(note)
+
+
+def _text(when: str, served: Entry) -> str:
+    decision, serving = served.decision, served.decision.serving
+    others = [*serving.challengers.values(), serving.predecessor, serving.first]
+    facts = [
+        ["at", when],
+        ["served", serving.champion.model],
+        ["since", f"{moment(decision.ts)}, on the log at {moment(served.append_ms)}"],
+        ["decision", f"{decision.number}, {decision.kind}"],
+        ["by", by(decision.actor, decision.signed_by)],
+        ["reason", decision.reason],
+        ["evidence", evidence_line(decision.evidence)],
+        ["in its shadow", ", ".join(ref.model for ref in others if ref is not None) or "none"],
+        ["rests on", ", ".join(f"{n:,} {topic}" for topic, n in decision.inputs.items())],
+    ]
+    if decision.command_id is not None:
+        facts.append(["command", decision.command_id])
+    if decision.given_ms is not None:
+        received = f"on the log at {moment(decision.received_ms)}"
+        facts.append(["given", f"{moment(decision.given_ms)}, {received}"])
+    return aligned(facts)
+
+
+def _time(text: str) -> int | str:
+    return NOW if text == NOW else instant(text)
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "time",
+        type=_time,
+        metavar="TIME",
+        help="such as 2013-05-01T12:00Z, or milliseconds; or `now`",
+    )
+    parser.add_argument(
+        "--clock",
+        choices=(EVENTS, LOG),
+        default=EVENTS,
+        help="whose time it is: that of events (the default), or that of the log's own clock, by "
+        "which a replay takes minutes",
+    )
+
+
+COMMAND = Subcommand(
+    name="at",
+    help="what served at a time, and why",
+    description=(
+        "Shows what served at a time: since when, by whose decision, for what reason, on what\n"
+        "evidence, and what shadowed it. A decision counts from the time up to which it knew\n"
+        "labels; where these were long in coming, --clock log tells when it was really made."
+    ),
+    examples=(
+        UsageExample("stream-ml audit at 2013-05-01T12:00Z", "by the time of events"),
+        UsageExample("stream-ml audit at now", "what serves"),
+        UsageExample("stream-ml audit at '2026-01-31 09:00' --clock log", "by the log's clock"),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)

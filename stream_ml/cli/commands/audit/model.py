@@ -1,0 +1,69 @@
+"""`audit model`: every decision about a line, or about one snapshot of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ml.cli import decisions
+from stream_ml.cli.commands.audit.table import as_members, read_entries
+from stream_ml.cli.decisions import HEAD, as_row
+from stream_ml.cli.output import write, write_json
+from stream_ml.cli.subcommand import Subcommand, UsageExample
+from stream_ml.cli.tables import NOTHING, aligned
+from stream_ml.shell.audit import about, roles
+from stream_ml.shell.printable import printable
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from stream_ml.shell.audit import Entry
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print the decisions that changed what it is, or speak of it."""
+    found, notes = read_entries(settings)
+    name = arguments.model
+    chosen = list(about(found, name))
+    if arguments.format == "json":
+        members = [
+            {**as_members(each), "roles": roles(each.decision.serving, name)} for each in chosen
+        ]
+        write_json({"model": name, "decisions": members, "notes": notes})
+        return
+    rows = [
+        [*as_row(decisions.as_members(each))[:-1], _roles(each, name), each.decision.reason]
+        for each in chosen
+    ]
+    head = [*HEAD[:-1], "it is then", HEAD[-1]]
+    nothing = f"no decision is about {printable(name)}"
+    write(aligned([head, *rows], right=[0]) if rows else nothing)
+    for note in notes:
+        write(note)
+
+
+def _roles(entry: Entry, name: str) -> str:
+    found = roles(entry.decision.serving, name)
+    return ", ".join(f"{role} {model}" for role, model in found.items()) or NOTHING
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL[@VERSION]", help="a line, or one snapshot of it")
+
+
+COMMAND = Subcommand(
+    name="model",
+    help="every decision about a model",
+    description=(
+        "Shows every decision that changed what a model is (champion, challenger, predecessor,\n"
+        "first), or that speaks of it, with what it was from then on."
+    ),
+    examples=(
+        UsageExample("stream-ml audit model adagrad", "of the line"),
+        UsageExample("stream-ml audit model adagrad@16000 --format json", "of one snapshot"),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)

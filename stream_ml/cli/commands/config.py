@@ -1,0 +1,88 @@
+"""`config`: every setting, its value, who set it, and what it means."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.cli.output import write, write_json
+from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
+from stream_ml.cli.tables import NOTHING, aligned
+from stream_ml.shell.printable import printable
+from stream_ml.shell.settings import DEFAULT, SECRETS, SETTINGS, Setting, Settings, key_file
+from stream_ml.shell.sqlite_log import MEMORY
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+__all__ = ["COMMAND"]
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print the settings as they are for a command called like this one."""
+    operators = {name: each.role for name, each in sorted(settings.operators().items())}
+    shown = [_shown(setting, settings, operators) for setting in SETTINGS.values()]
+    if arguments.format == "json":
+        write_json(shown)
+        return
+    blocks = [
+        f"{each['name']} = {NOTHING if each['value'] is None else printable(str(each['value']))}\n"
+        + "\n".join(
+            f"    {line}"
+            for line in aligned(
+                [
+                    ["from", each["source"]],
+                    ["set by", " or ".join(filter(None, (each["option"], each["variable"])))],
+                    ["takes", each["expected"]],
+                    ["means", each["meaning"]],
+                    *([f"{role}", name] for name, role in each.get("operators", {}).items()),
+                ]
+            ).splitlines()
+        )
+        for each in shown
+    ]
+    write("\n\n".join(blocks))
+
+
+def _shown(setting: Setting, settings: Settings, operators: dict[str, str]) -> dict[str, Any]:
+    name = setting.name
+    return {
+        "name": name,
+        "value": None if name in SECRETS else getattr(settings, name),
+        "source": _key_source(settings) if name == "key" else settings.source(name),
+        "option": setting.option,
+        "variable": setting.variable,
+        "expected": setting.expected,
+        "meaning": setting.meaning,
+        **({"operators": operators} if name == "keyring" else {}),
+    }
+
+
+def _key_source(settings: Settings) -> str:
+    source = settings.source("key")
+    if source != DEFAULT:
+        return source
+    if settings.on_kafka:
+        return "nowhere: a cluster's workers need it set"
+    if settings.path == MEMORY:
+        return "made for each run, as the log is"
+    file = key_file(settings.path)
+    return f"{file}" if file.exists() else f"{file}, made on first use"
+
+
+COMMAND = Subcommand(
+    name="config",
+    help="every setting, its value and where it came from",
+    description=(
+        "Shows every setting: what it is, who says so, what it takes and means. An option comes\n"
+        "before the environment, the environment before the default. Keys are never shown; of\n"
+        "operators, names and roles are."
+    ),
+    examples=(
+        UsageExample("stream-ml config", "what a command run here would use"),
+        UsageExample(
+            "stream-ml --broker sqlite:other.sqlite config --format json", "with an option"
+        ),
+    ),
+    add_arguments=no_arguments,
+    run=run,
+)

@@ -1,0 +1,240 @@
+"""`publish`: JSON lines to the log, checked before they are sent."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.cli.findings import Findings, members_of
+from stream_ml.cli.output import complain, write_json
+from stream_ml.cli.registry import existing_log
+from stream_ml.cli.subcommand import Subcommand, UsageExample
+from stream_ml.cli.tables import counted
+from stream_ml.client import Publisher
+from stream_ml.codec import RECORD_BYTES_MAX
+from stream_ml.errors import BadRecord, NotAcknowledged, StreamMLError
+from stream_ml.shell.identity import check_name
+from stream_ml.shell.inputs import check, opened
+from stream_ml.shell.lines import batches, paced
+from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.progress import duration
+from stream_ml.shell.stopping import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_ml.records import Output
+    from stream_ml.shell.lines import Line
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+TOPICS = ("events", "labels")
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Publish the lines, report on each, and fail if any was refused."""
+    pipeline = pipeline_of(settings, "publish")
+    check(arguments.files)
+    with ExitStack() as held:
+        stop = held.enter_context(Stop())
+        log = held.enter_context(existing_log(settings))
+        check_name(settings, log, pipeline.name)
+        publisher = Publisher(log, pipeline)
+        report = None
+        if arguments.report is not None:
+            report = held.enter_context(arguments.report.open("wb", buffering=0))
+        findings = Findings(pipeline)
+        delivery = _Delivery(publisher, arguments.topic, findings, report, strict=arguments.strict)
+        try:
+            for file in arguments.files:
+                with opened(file) as handle:
+                    lines = batches(handle, stop, bytes_max=RECORD_BYTES_MAX, file=file)
+                    if arguments.rate is not None:
+                        lines = paced(lines, arguments.rate, stop)
+                    for batch in lines:
+                        delivery.deliver(file, batch)
+                if stop.asked:
+                    raise KeyboardInterrupt
+        finally:
+            delivery.summarize(as_json=arguments.format == "json")
+    if findings.refused:
+        raise StreamMLError(f"publish: {findings.refused.total():,} lines were refused")
+    if findings.wrong_unit():
+        raise StreamMLError("publish: most times are probably no milliseconds; all were published")
+    if delivery.unreported is not None:
+        raise StreamMLError(f"publish: the report is not whole: {delivery.unreported}")
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """Sends lines, and says of each what became of it."""
+
+    publisher: Publisher
+    topic: str
+    findings: Findings
+    report: IO[bytes] | None
+    strict: bool
+    taken: int = 0
+    unacknowledged: int = 0
+    unreported: str | None = None
+    lines: list[bytes] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def deliver(self, file: str, batch: list[Line]) -> None:
+        """Send what can be sent of a batch, all at once; what is reported as taken is taken."""
+        good: list[tuple[int, Output]] = []
+        for number, text in batch:
+            try:
+                output, ts = self._checked(text)
+            except BadRecord as error:
+                self._refuse(file, number, text, error)
+                if self.strict:
+                    self._send(file, good)
+                    raise StreamMLError(
+                        f"publish: stopped at {file}:{number}, as --strict asks; what came before "
+                        "it was published"
+                    ) from None
+            else:
+                self.findings.line((file, number), self.topic, ts)
+                good.append((number, output))
+        self._send(file, good)
+
+    def summarize(self, *, as_json: bool) -> None:
+        """Say what was done, however it ended."""
+        seconds = time.monotonic() - self.started
+        refused_by, hints = self.findings.refused, self.findings.hints()
+        if as_json:
+            by_reason = dict(sorted(refused_by.items()))
+            write_json(
+                {
+                    self.topic: self.taken,
+                    "refused": by_reason,
+                    "unacknowledged": self.unacknowledged,
+                    "seconds": seconds,
+                    "hints": hints,
+                }
+            )
+            return
+        for hint in hints:
+            complain(hint)
+        refused = f"; refused: {counted(refused_by)}" if refused_by else ""
+        if self.unacknowledged:
+            refused += f"; not acknowledged: {self.unacknowledged:,}"
+        rate = f"{self.taken / seconds:,.0f}/s" if seconds else "at once"
+        complain(f"published {self.taken:,} {self.topic} in {duration(seconds)}, {rate}{refused}")
+
+    def _checked(self, text: bytes | None) -> tuple[Output, int]:
+        if text is None:
+            message = f"expected at most {RECORD_BYTES_MAX} bytes in a line, given more"
+            raise BadRecord("too_large", "$", message)
+        return self.publisher.examine(self.topic, text)
+
+    def _refuse(self, file: str, number: int, text: bytes | None, error: BadRecord) -> None:
+        place = (file, number)
+        self.findings.line(place, self.topic, None)
+        if text is not None:
+            self.findings.members(place, self.topic, text, members_of(text))
+        refused = self.findings.refuse(f"{file}:{number}", error.reason, error.path, error.message)
+        complain(str(refused))
+        self._report(file, number, {"refused": error.reason, "path": error.path})
+
+    def _send(self, file: str, good: list[tuple[int, Output]]) -> None:
+        try:
+            placed = self.publisher.send([output for _, output in good])
+        except NotAcknowledged as error:
+            self._taken(file, good, error.places)
+            raise
+        self._taken(file, good, [(record.partition, record.offset) for record in placed])
+
+    def _taken(
+        self, file: str, good: list[tuple[int, Output]], places: Sequence[tuple[int, int] | None]
+    ) -> None:
+        for (number, _), place in zip(good, places, strict=True):
+            if place is None:
+                self.unacknowledged += 1
+                self._report(file, number, {"unacknowledged": True})
+            else:
+                self.taken += 1
+                self._report(file, number, {"partition": place[0], "offset": place[1]})
+        self._hand_on()
+
+    def _report(self, file: str, number: int, became: dict[str, Any]) -> None:
+        if self.report is not None:
+            name = file.encode(errors="backslashreplace").decode()
+            self.lines.append(orjson.dumps({"file": name, "line": number, **became}) + b"\n")
+
+    def _hand_on(self) -> None:
+        """Write what there is of the report."""
+        rest, self.lines = memoryview(b"".join(self.lines)), []
+        try:
+            while self.report is not None and rest:
+                rest = rest[self.report.write(rest) :]
+        except OSError as error:
+            # Whoever reads it has left, or the disk is full: what is published counts all the same.
+            self.unreported, self.report = error.strerror or str(error), None
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, given {text!r}")
+    return rate
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic", choices=TOPICS, help="what the lines are")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="JSON lines; - reads the standard input"
+    )
+    parser.add_argument(
+        "--rate", type=_rate, metavar="N", help="so many lines a second; as fast as can be, else"
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write where each line lies, or why it was refused, as JSON lines",
+    )
+    parser.add_argument("--strict", action="store_true", help="stop at the first bad line")
+
+
+COMMAND = Subcommand(
+    name="publish",
+    help="publish events or labels from files or a pipe",
+    description=(
+        "Publishes JSON lines to the log. Each is checked as the pipeline declares it before it\n"
+        "is sent; a bad one is named on standard error with its line, reason and path, and the\n"
+        "rest goes on (exit code 1 at the end). From a pipe lines are published within 50 ms.\n"
+        "Stopped by Ctrl-C or SIGTERM, it sends what it has read; what the report says was taken\n"
+        "was taken. On Kafka all replicas have it then; what they do not acknowledge within 30 s\n"
+        "ends it with exit code 3, and how many records that were."
+    ),
+    examples=(
+        UsageExample(
+            "stream-ml --pipeline shop:fraud publish events may.jsonl --report taken.jsonl",
+            "a file, with a report on every line",
+        ),
+        UsageExample(
+            "tail -f paid.jsonl | stream-ml --pipeline shop:fraud --broker kafka://10.0.0.1:9092 "
+            "publish labels -",
+            "labels as they become known, to a cluster",
+        ),
+        UsageExample(
+            "stream-ml --pipeline shop:fraud publish events may.jsonl --rate 200 --strict",
+            "200 a second, up to the first bad line",
+        ),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+    acts=True,
+)

@@ -1,0 +1,252 @@
+"""`topics`: what lies on the log, in what form and for how long; and making a cluster's so."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.cli.output import complain, write, write_json, write_line
+from stream_ml.cli.subcommand import Subcommand, UsageExample
+from stream_ml.cli.tables import NOTHING, aligned, span
+from stream_ml.errors import TopicsDiffer, UsageError
+from stream_ml.shell.loading import load_pipeline
+from stream_ml.topics import Topic, TopicField, catalogue
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from stream_ml.shell.kafka.admin import Plan
+    from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["COMMAND"]
+
+INDENT = "  "
+# As `shell.kafka.acls` has them, which only clusters need to load.
+ROLES = ("producer", "consumer", "operator", "worker")
+ON_CLUSTERS = ("plan", "apply")
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print the catalogue, or one topic of it; or hold it against a cluster, or make that so."""
+    if arguments.name in ON_CLUSTERS:
+        _on_cluster(arguments, settings)
+        return
+    for option in ("partitions", "replication", "acls"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(f"--{option}: expected `topics plan` or `topics apply` with it")
+    _show(arguments)
+
+
+def _on_cluster(arguments: Namespace, settings: Settings) -> None:
+    # The client is slow to load, and most commands, on the embedded log, never need it.
+    from stream_ml.shell.kafka import admin  # noqa: PLC0415
+
+    cluster, horizon_ms = _place(settings)
+    principals = _principals(arguments.acls, cluster)
+    demand = admin.Demand(arguments.partitions, arguments.replication, horizon_ms, principals)
+    act = admin.plan if arguments.name == "plan" else admin.apply
+    done = act(cluster, demand)
+    _say(arguments, cluster, done)
+    if arguments.name == "plan" and (done.changes or done.refusals):
+        raise TopicsDiffer(_differ(cluster, done))
+
+
+def _principals(
+    named: Sequence[tuple[str, str]] | None, cluster: Cluster
+) -> tuple[tuple[str, str], ...]:
+    """Who has which role; where only `--acls` is said, users whose names say it."""
+    if named is None:
+        return ()
+    return tuple(named) or tuple((role, f"User:{cluster.pipeline}-{role}") for role in ROLES)
+
+
+def _place(settings: Settings) -> tuple[Cluster, int | None]:
+    """The pipeline's place, and its labels' horizon where there is a declaration."""
+    if settings.pipeline is None:
+        return settings.cluster(), None
+    pipeline = load_pipeline(settings.pipeline)
+    return settings.cluster(pipeline.name), pipeline.horizon_ms
+
+
+def _differ(cluster: Cluster, plan: Plan) -> str:
+    count = len(plan.changes) + len(plan.refusals)
+    differences = "1 difference" if count == 1 else f"{count} differences"
+    way_out = (
+        f"`topics apply` refuses {len(plan.refusals)} of them, and does nothing"
+        if plan.refusals
+        else "`topics apply` makes them"
+    )
+    return f"topics plan: {differences} from the catalogue on {cluster.bootstrap}; {way_out}"
+
+
+def _say(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
+    if arguments.format == "json":
+        write_json(
+            {
+                "changes": [_as_members(change) for change in plan.changes],
+                "refused": [_as_members(problem) for problem in plan.refusals],
+                "warnings": plan.warnings,
+            }
+        )
+        return
+    for warning in plan.warnings:
+        complain(f"warning: {warning}")
+    if plan.changes:
+        plans = arguments.name == "plan"
+        head = ["topic", "what", *(["is", "is to be"] if plans else ["was", "is now"])]
+        rows = [
+            [cluster.topic(c.topic), c.what, NOTHING if c.present is None else c.present, c.wanted]
+            for c in plan.changes
+        ]
+        write(aligned([head, *rows]))
+    for problem in plan.refusals:
+        write_line(f"refused: {problem}")
+    if not (plan.changes or plan.refusals):
+        write(f"0 changes: {cluster.topic('*')} on {cluster.bootstrap} is as the catalogue says")
+
+
+def _as_members(described: Any) -> dict[str, Any]:
+    return {field.name: getattr(described, field.name) for field in fields(described)}
+
+
+def _show(arguments: Namespace) -> None:
+    known = catalogue()
+    if arguments.name is None:
+        shown: Any = {name: _as_dict(topic) for name, topic in known.items()}
+        text = _table(known)
+    elif arguments.name in known:
+        shown = _as_dict(known[arguments.name])
+        text = _described(known[arguments.name])
+    else:
+        expected = ", ".join([*known, *ON_CLUSTERS])
+        raise UsageError(f"topics: expected one of {expected}, given {arguments.name!r}")
+    if arguments.format == "json":
+        write_json(shown)
+    else:
+        write(text)
+
+
+def _as_dict(described: Any) -> dict[str, Any]:
+    values = _as_members(described)
+    members = {name: _as_dict(field) for name, field in described.fields.items()}
+    return {**values, "fields": members}
+
+
+def _table(topics: Mapping[str, Topic]) -> str:
+    head = ["topic", "partitions", "kept", "key", "purpose"]
+    rows = [
+        [t.name, _partitions(t), _kept(t), t.key.partition(",")[0], t.purpose]
+        for t in topics.values()
+    ]
+    return aligned([head, *rows])
+
+
+def _partitions(topic: Topic) -> str:
+    return f"{topic.partitions} by default" if topic.scales else str(topic.partitions)
+
+
+def _kept(topic: Topic) -> str:
+    if topic.cleanup == "compact":
+        return "newest per key"
+    return "forever" if topic.retention_ms is None else span(topic.retention_ms)
+
+
+def _described(topic: Topic) -> str:
+    facts = [
+        ["key", topic.key],
+        ["partitions", _partitions(topic)],
+        ["kept", _kept(topic)],
+        ["record", f"{topic.record} of at most {topic.record_bytes_max:,} bytes"],
+        ["written by", ", ".join(topic.writers)],
+        ["read by", ", ".join(topic.readers)],
+    ]
+    members = [["member", "type", "meaning"], *_members(topic.fields, "")]
+    return f"{topic.name}: {topic.purpose}\n\n{aligned(facts)}\n\n{aligned(members)}"
+
+
+def _members(members: Mapping[str, TopicField], indent: str) -> Iterator[list[str]]:
+    for member in members.values():
+        kind = f"{member.type}, optional" if member.optional else member.type
+        by = "" if member.keyed_by is None else f" By {member.keyed_by}."
+        yield [indent + member.name, kind, member.meaning + by]
+        yield from _members(member.fields, indent + INDENT)
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME|plan|apply",
+        help="a topic, to see its records; or what to do about a cluster's",
+    )
+    parser.add_argument(
+        "--partitions",
+        type=_count,
+        metavar="N",
+        help="of the topics that scale; what there is, or what the catalogue says, else",
+    )
+    parser.add_argument(
+        "--replication",
+        type=_count,
+        metavar="N",
+        help="copies of each partition; as many as the cluster gives by default, else",
+    )
+    parser.add_argument(
+        "--acls",
+        type=_principal,
+        nargs="*",
+        metavar="ROLE=PRINCIPAL",
+        help=(
+            "also what is to be allowed on a cluster with an authorizer, such as "
+            f"producer=User:web; roles are {', '.join(ROLES)}; alone, users called PIPELINE-ROLE"
+        ),
+    )
+
+
+def _principal(text: str) -> tuple[str, str]:
+    role, equals, principal = text.partition("=")
+    kind, colon, name = principal.partition(":")
+    if not (role in ROLES and equals and kind and colon and name):
+        raise ArgumentTypeError(
+            f"expected a role ({', '.join(ROLES)}), = and a principal, such as "
+            f"producer=User:web, given {text!r}"
+        )
+    return role, principal
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ArgumentTypeError(f"expected a whole number from 1, given {text!r}")
+    return int(text)
+
+
+COMMAND = Subcommand(
+    name="topics",
+    help="the topics and what their records hold; on a cluster, making them so",
+    description=(
+        "Shows the catalogue of topics, or one topic with the members of its records.\n\n"
+        "On a cluster `plan` says what differs from the catalogue, and exits with 2 if anything\n"
+        "does; `apply` makes what is missing and alters what differs, and does nothing where\n"
+        "nothing does. Neither takes partitions away, changes what keys are, or keeps records for\n"
+        "less than the pipeline's labels and a recovery need: such a difference is refused. The\n"
+        "pipeline is declared (--pipeline), or named by the broker's address."
+    ),
+    examples=(
+        UsageExample("stream-ml topics predictions", "what a prediction holds, member by member"),
+        UsageExample(
+            "stream-ml --broker kafka://127.0.0.1:9092 --pipeline shop:fraud topics apply "
+            "--partitions 8",
+            "make the topics of a declared pipeline",
+        ),
+        UsageExample(
+            "stream-ml --broker kafka://127.0.0.1:9092/shop topics apply "
+            "--acls worker=User:ml producer=User:web consumer=User:web",
+            "let workers, producers and consumers do what each must, and no more",
+        ),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)

@@ -1,0 +1,200 @@
+"""The command line `stream-ml`: parses, calls the command, and says what went wrong.
+
+Errors that were foreseen are one message on standard error and an exit code, without a traceback.
+A traceback is a mistake of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+from typing import TYPE_CHECKING, Never
+
+from stream_ml import __version__
+from stream_ml.cli.commands import (
+    audit,
+    backtest,
+    config,
+    demo,
+    models,
+    pause,
+    predictions,
+    promote,
+    publish,
+    resume,
+    rollback,
+    status,
+    topics,
+    up,
+    worker,
+)
+from stream_ml.cli.output import begin, complain, flush, lost
+from stream_ml.cli.subcommand import Group, UsageExample
+from stream_ml.errors import StreamMLError, UsageError
+from stream_ml.shell.settings import SETTINGS, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_ml.cli.subcommand import Subcommand
+
+__all__ = ["COMMANDS", "EXAMPLES", "main", "parser"]
+
+COMMANDS: tuple[Subcommand | Group, ...] = (
+    demo.COMMAND,
+    backtest.COMMAND,
+    up.COMMAND,
+    worker.COMMAND,
+    publish.COMMAND,
+    predictions.COMMAND,
+    models.COMMAND,
+    status.COMMAND,
+    promote.COMMAND,
+    rollback.COMMAND,
+    pause.COMMAND,
+    resume.COMMAND,
+    audit.GROUP,
+    topics.COMMAND,
+    config.COMMAND,
+)
+
+EXAMPLES = (
+    UsageExample(
+        "stream-ml demo", "replay half a year of real flights, and see what learning is worth"
+    ),
+    UsageExample(
+        "stream-ml --pipeline stream_ml.examples.cards:cards backtest cards.jsonl",
+        "run a declared pipeline over a file of events and labels",
+    ),
+    UsageExample(
+        "stream-ml --broker sqlite:runs/demo/log.sqlite status --format json",
+        "how the pipeline on that log is getting on, for a machine to read",
+    ),
+)
+
+EXIT_CODES = """\
+exit codes:
+    0  done
+    1  failed, or something was refused: bad lines, an altered registry, an output that is full
+    2  wrong usage, setting or declaration; or `topics plan` has found a difference
+    3  the log refused: not there, locked, full, or not a log
+    4  the worker refused the command; nothing was changed
+    5  no worker answered the command in time
+  130  interrupted
+"""
+INTERRUPTED = 130
+FAILED = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: what follows `stream-ml`; by default those of this process.
+
+    Returns:
+        The exit code, see `stream-ml --help`.
+    """
+    begin()
+    try:
+        acts = _run(arguments)
+    except StreamMLError as error:
+        return _failed(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _failed("interrupted", INTERRUPTED)
+    except OSError as error:
+        return _failed(f"{error.filename or 'system'}: {error.strerror or error}", FAILED)
+    flush()
+    why = lost()
+    # Whoever read our output and left has seen enough.
+    if why is None or why.errno == errno.EPIPE:
+        return 0
+    code = _failed(f"standard output: {why.strerror or why}", FAILED)
+    return 0 if acts else code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    root = _Parser(
+        prog="stream-ml",
+        description="Streaming machine learning with continual learning.",
+        epilog=_epilog(EXAMPLES) + "\n" + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"stream-ml {__version__}")
+    _add_settings(root)
+    _add_commands(root, COMMANDS)
+    return root
+
+
+def _add_commands(to: argparse.ArgumentParser, commands: Sequence[Subcommand | Group]) -> None:
+    parsers = to.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in commands:
+        described = parsers.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            epilog="" if isinstance(command, Group) else _epilog(command.examples),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        _add_settings(described)
+        if isinstance(command, Group):
+            _add_commands(described, command.commands)
+            continue
+        described.add_argument(
+            "--format", choices=("text", "json"), default="text", help="for people or for machines"
+        )
+        command.add_arguments(described)
+        described.set_defaults(run=command.run, acts=command.acts)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one message, and the way out."""
+
+    def error(self, message: str) -> Never:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def _run(arguments: Sequence[str] | None) -> bool:
+    """Run it; whether what it does is done, also where nobody can read of it."""
+    try:
+        given = parser().parse_args(arguments)
+    except SystemExit:
+        return False  # argparse has printed the help or the version
+    # A command's own arguments may have the name of a setting that no option sets, such as `key`.
+    options = {
+        name: getattr(given, name, None)
+        for name, setting in SETTINGS.items()
+        if setting.option is not None
+    }
+    given.run(given, Settings.load(options))
+    return bool(given.acts)
+
+
+def _add_settings(to: argparse.ArgumentParser) -> None:
+    for setting in SETTINGS.values():
+        if setting.option is not None:
+            to.add_argument(
+                setting.option,
+                metavar=setting.metavar,
+                # Suppressed, so that it may stand before the command or after it.
+                default=argparse.SUPPRESS,
+                help=f"{setting.meaning} (else {setting.variable})",
+            )
+
+
+def _epilog(examples: tuple[UsageExample, ...]) -> str:
+    return "\n".join(["examples:", *map(str, examples), ""])
+
+
+def _failed(message: str, code: int) -> int:
+    flush()
+    complain(f"stream-ml: {message}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

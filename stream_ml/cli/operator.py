@@ -1,0 +1,159 @@
+"""What `promote`, `rollback`, `pause` and `resume` share: a command is given, and answered."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import pwd
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from stream_ml import client, records
+from stream_ml.cli.decisions import by, effects
+from stream_ml.cli.output import as_utf8, write, write_json, write_line
+from stream_ml.cli.registry import existing_log, read_registry
+from stream_ml.errors import CommandRefused
+from stream_ml.shell.identity import check_name, reading_key
+from stream_ml.shell.loading import load_pipeline
+from stream_ml.signing import LOCAL
+
+if TYPE_CHECKING:
+    from stream_ml.records import Decision
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["add_arguments", "add_expect", "give"]
+
+TIMEOUT_S = 30.0
+TEXT_LENGTH_MAX = 512
+UNCHECKED = "the answer's signature was not checked: no key is set, and none lies by the log"
+
+
+def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
+    """Give the command, and print how it was answered.
+
+    Raises:
+        CommandRefused: it was refused.
+        NoAnswer: it was not answered in time.
+    """
+    with existing_log(settings) as log:
+        command = records.Command(
+            command_id=arguments.id or str(uuid.uuid4()),
+            kind=kind,
+            ts=time.time_ns() // 1_000_000,
+            operator=settings.operator,
+            actor=arguments.actor or _name(settings),
+            reason=arguments.reason,
+            expect=getattr(arguments, "expect", None),
+            model=getattr(arguments, "model", None),
+        )
+        key = reading_key(settings, log)
+        if settings.pipeline is not None and not settings.on_kafka:
+            check_name(settings, log, load_pipeline(settings.pipeline).name, key)
+        decision = client.command(
+            log,
+            command,
+            settings.commanding_key(settings.path),
+            verifying_key=key,
+            timeout_s=arguments.timeout,
+        )
+        effect = effects(read_registry(log, key, recent=0))
+    _print(decision, effect, as_json=arguments.format == "json", checked=key is not None)
+    if decision.kind == "refused":
+        present = decision.serving.champion.model
+        serves = "" if present in decision.reason else f"; {present} serves"
+        raise CommandRefused(f"{decision.reason}{serves}")
+
+
+def _print(decision: Decision, effect: str, *, as_json: bool, checked: bool) -> None:
+    champion = decision.serving.champion.model
+    if as_json:
+        write_json(
+            {
+                "accepted": decision.kind != "refused",
+                "decision": decision.number,
+                "kind": decision.kind,
+                "champion": champion,
+                "actor": decision.actor,
+                "signed_by": decision.signed_by,
+                "given_ms": decision.given_ms,
+                "received_ms": decision.received_ms,
+                "reason": decision.reason,
+                "evidence": decision.evidence,
+                "command_id": decision.command_id,
+                "effect": effect,
+                "checked": checked,
+            }
+        )
+    elif decision.kind != "refused":
+        write_line(
+            f"{decision.kind.replace('_', ' ')}: {champion} serves (decision {decision.number}, "
+            f"by {by(decision.actor, decision.signed_by)}: {decision.reason})"
+        )
+        write(effect)
+        if not checked:
+            write(UNCHECKED)
+
+
+def _name(settings: Settings) -> str:
+    return _user() if settings.operator == LOCAL else settings.operator
+
+
+def _user() -> str:
+    uid = os.getuid()
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"  # a container may know its user by number only
+
+
+def _text(text: str) -> str:
+    try:
+        text = as_utf8(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected UTF-8, given {text!r}") from None
+    if 0 < len(text.strip()) <= TEXT_LENGTH_MAX >= len(text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"expected 1 to {TEXT_LENGTH_MAX} characters, given {len(text.strip())}"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds >= 0 and math.isfinite(seconds):
+        return seconds
+    raise argparse.ArgumentTypeError(f"expected seconds from 0, given {text!r}")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those that every command has."""
+    options: dict[str, dict[str, Any]] = {
+        "--reason": {"required": True, "help": "why, for whoever reads the audit"},
+        "--actor": {"help": "who asks for it (default: the operator, or this system's user)"},
+        "--id": {"help": "names the command: given twice, it is carried out once (default: new)"},
+    }
+    for option, described in options.items():
+        parser.add_argument(option, type=_text, metavar="TEXT", **described)
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"how long to wait for the answer (default {TIMEOUT_S:g})",
+    )
+
+
+def add_expect(parser: argparse.ArgumentParser) -> None:
+    """For those that change what serves."""
+    parser.add_argument(
+        "--expect",
+        type=_text,
+        required=True,
+        metavar="CHAMPION",
+        help="what serves now, as a line or name@version: where another does, nothing is done",
+    )

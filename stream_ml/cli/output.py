@@ -1,0 +1,197 @@
+"""The output of this process: text that steers nobody's terminal, to streams that may go away.
+
+Clients and operators write what other people are shown: see `shell.printable`.
+
+Whoever reads us may leave, the disk that takes our output may be full, and a stream may have been
+closed before we began. That ends no work: from then on what is said there goes nowhere, and the
+entry point asks `lost` what to make of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from stream_ml.shell.printable import escaped, printable
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+__all__ = [
+    "as_utf8",
+    "begin",
+    "complain",
+    "flush",
+    "lost",
+    "write",
+    "write_json",
+    "write_json_line",
+    "write_line",
+]
+
+Name = Literal["stdout", "stderr"]
+_NOWHERE = "it is closed"
+
+# Of each stream that takes no more: why.
+_lost: dict[Name, OSError] = {}
+_closed: set[Name] = set()
+
+
+# --- what is said -----------------------------------------------------------------------------
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def as_utf8(text: str) -> str:
+    r"""An argument whose bytes are UTF-8 where the locale has taken them for something else.
+
+    >>> as_utf8("Zo\udcc3\udcab"), as_utf8("Zoë")
+    ('Zoë', 'Zoë')
+
+    Raises:
+        ValueError: it is not UTF-8 either.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogateescape").decode()
+    return text
+
+
+def _as_json(value: Any, option: int = 0) -> str:
+    try:
+        return orjson.dumps(value, option=option).decode()
+    except orjson.JSONEncodeError:
+        # A path, say, whose bytes are no text: JSON has no way to hold it as it is.
+        return orjson.dumps(_held(value), option=option).decode()
+
+
+def _held(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_held(name): _held(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_held(each) for each in value]
+    return value
+
+
+def _plain_json(text: str) -> str:
+    """The same JSON, in characters that the output can hold and that do nothing to a terminal."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
+    every = not encoding.startswith("utf")
+    return "".join(
+        each
+        if each in " \n" or ((each.isascii() or not every) and escaped(each) == each)
+        else _json_escape(each)
+        for each in text
+    )
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+# --- where it is said -------------------------------------------------------------------------
+
+
+def begin() -> None:
+    """Make sure that there is something to write to, whatever the streams were when we started."""
+    _lost.clear()
+    _closed.clear()
+    for handle in (0, 1, 2):
+        try:
+            os.fstat(handle)
+        except OSError:
+            # Else the next file that is opened would take its place, and what we say as well.
+            os.open(os.devnull, os.O_RDWR)
+    names: tuple[Name, Name] = ("stdout", "stderr")
+    for name in names:
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            _closed.add(name)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+            continue
+        if isinstance(stream, TextIOWrapper):
+            # What the encoding does not have is escaped; it ends nobody.
+            stream.reconfigure(errors="backslashreplace")
+        with suppress(OSError, ValueError):
+            # Somebody who shares it has made it non-blocking: half of a line would be dropped.
+            os.set_blocking(stream.fileno(), True)
+
+
+def write(text: str) -> None:
+    """Print lines to standard output, and the end of the last one."""
+    _put("stdout", f"{_lines(text)}\n")
+
+
+def write_line(text: str) -> None:
+    """Print one line to standard output, whatever it holds."""
+    _put("stdout", f"{printable(text)}\n")
+
+
+def write_json(value: Any) -> None:
+    """Print one JSON document to standard output."""
+    _put("stdout", f"{_plain_json(_as_json(value, orjson.OPT_INDENT_2))}\n")
+
+
+def write_json_line(value: Any) -> None:
+    """Print one JSON object in a line to standard output; bytes are JSON already."""
+    text = value.decode() if isinstance(value, bytes) else _as_json(value)
+    _put("stdout", f"{_plain_json(text)}\n")
+
+
+def complain(text: str) -> None:
+    """Print a line to standard error; what follows a line's end there is set in."""
+    first, *rest = _lines(text).split("\n")
+    _put("stderr", "\n".join([first, *(f"  {each.removeprefix('  ')}" for each in rest)]) + "\n")
+    flush("stderr")
+
+
+def flush(name: Name = "stdout") -> bool:
+    """Hand on what was written; whether anybody takes it."""
+    stream: TextIO = getattr(sys, name)
+    if name not in _lost and not stream.closed:
+        try:
+            stream.flush()
+        except OSError as error:
+            _lose(name, stream, error)
+    return name not in _lost
+
+
+def lost(name: Name = "stdout") -> OSError | None:
+    """Why something that was said there was not taken; None where all was."""
+    return _lost.get(name)
+
+
+def _put(name: Name, text: str) -> None:
+    stream: TextIO = getattr(sys, name)
+    if name in _closed or stream.closed:
+        _lost.setdefault(name, OSError(errno.EBADF, _NOWHERE))
+    if name in _lost:
+        return
+    try:
+        stream.write(text)
+    except OSError as error:
+        _lose(name, stream, error)
+
+
+def _lose(name: Name, stream: TextIO, error: OSError) -> None:
+    _lost[name] = error
+    # What is still buffered goes nowhere, lest the interpreter complain of it at exit.
+    with suppress(OSError, ValueError):
+        handle = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, handle)
+        os.close(nowhere)

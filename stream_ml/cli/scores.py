@@ -1,0 +1,86 @@
+"""Scores and evidence as tables, for every command that shows how models stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.cli.tables import NOTHING, aligned
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["FORMS", "evidence_line", "evidence_table", "scores_table"]
+
+# By the form that the record has, what people call it.
+FORMS = {"cumulative": "over everything", "windowed": "over the last 1,000"}
+
+
+def scores_table(evaluations: Sequence[Mapping[str, Any]], form: str) -> str:
+    """A line per model, a column per score.
+
+    Args:
+        evaluations: records of the topic `evaluations`.
+        form: `cumulative`, `fading` or `windowed`.
+    """
+    names = list(dict.fromkeys(name for each in evaluations for name in each["scores"][form]))
+    head = ["model", "version", "examples", "answered", *names]
+    rows = [
+        [
+            each["model"],
+            NOTHING if each["version"] == each["model"] else each["version"],
+            f"{each['n']:,}",
+            f"{each['coverage']:.1%}",
+            *(_figure(each["scores"][form].get(name)) for name in names),
+        ]
+        for each in evaluations
+    ]
+    return aligned([head, *rows], right=range(2, len(head)))
+
+
+def evidence_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
+    """A line per challenger: what speaks for it; None where nothing challenges.
+
+    Args:
+        evaluations: records of the topic `evaluations`.
+    """
+    challengers = [each for each in evaluations if each.get("evidence")]
+    if not challengers:
+        return None
+    head = ["challenger", "blocks won", "lost", "tied", "thin", "E", "needed", "gain", "95 %"]
+    rows = [[each["model"], *_evidence(each["evidence"])] for each in challengers]
+    return aligned([head, *rows], right=range(1, len(head)))
+
+
+def _evidence(evidence: Mapping[str, Any]) -> list[str]:
+    low, high = evidence["gain_low"], evidence["gain_high"]
+    interval = NOTHING if low is None or high is None else f"{low:.4f} to {high:.4f}"
+    return [
+        *(f"{evidence[name]:,}" for name in ("wins", "losses", "ties", "thin")),
+        f"{evidence['e_value']:.3g}",
+        f"{evidence['needed']:.3g}",
+        _figure(evidence["gain"]),
+        interval,
+    ]
+
+
+def evidence_line(evidence: Mapping[str, Any] | None) -> str:
+    """What a decision rested on, in a line.
+
+    >>> evidence_line({"wins": 9, "losses": 0, "e_value": 102.3, "needed": 60.0, "gain": 0.01})
+    '9 blocks won, 0 lost: E 102 of 60; gain 0.0100 per example'
+    """
+    if not evidence:
+        return "none"
+    if "e_value" not in evidence:
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in evidence.items())
+    gain, low, high = (evidence.get(name) for name in ("gain", "gain_low", "gain_high"))
+    effect = "" if gain is None else f"; gain {gain:.4f} per example"
+    interval = "" if low is None or high is None else f" ({low:.4f} to {high:.4f})"
+    return (
+        f"{evidence['wins']} blocks won, {evidence['losses']} lost: E {evidence['e_value']:.3g} of "
+        f"{evidence['needed']:.3g}{effect}{interval}"
+    )
+
+
+def _figure(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4f}"
