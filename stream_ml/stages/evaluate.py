@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from stream_ml.signing import Keyring
     from stream_ml.stages.operators import ReceivedCommand
     from stream_ml.stages.positions import Notice
-    from stream_ml.stages.task import Piece
+    from stream_ml.stages.task import StateEntry
 
 __all__ = ["EVALUATE_EVERY", "Evaluate"]
 
@@ -500,7 +500,7 @@ class Evaluate:
         """When something was written since: a decision must not be made twice."""
         return self._must_checkpoint
 
-    def dirty(self) -> list[Piece]:
+    def dirty(self) -> list[StateEntry]:
         """Everything but answered commands that did not change: scores by name, and the rest."""
         self._must_checkpoint = False
         rest = {

@@ -37,26 +37,26 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stream_ml.codec import (
-    ID_LENGTH_MAX,
     dead_letter,
     decode_example,
     decode_prediction,
     encode,
     encode_example,
 )
-from stream_ml.errors import BadRecord, UsageError
+from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
 from stream_ml.stages.intake import parsed, prediction_in, refuse_future, without_frames
 from stream_ml.stages.placement import Placement, forwarded
 from stream_ml.stages.positions import noted
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.seen import SeenIds
-from stream_ml.stages.task import Changes
+from stream_ml.stages.task import DirtyKeys
+from stream_ml.stages.waiting import LABELS_PER_ID_MAX, WaitingLabel, WaitingLabels
 from stream_ml.stages.watermark import PredictionsWatermark, Watermark
 
 if TYPE_CHECKING:
@@ -64,28 +64,14 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.stages.positions import Notice
-    from stream_ml.stages.task import Piece
+    from stream_ml.stages.task import StateEntry
 
 __all__ = ["Join"]
 
 # An overflowing join alerts once for so many records dropped, not for each.
 ALERT_EVERY = 10_000
-# An id is labelled once, and again where somebody thinks better of it; more is a mistake. All
-# that wait are one piece of state.
-LABELS_PER_ID_MAX = 16
-# What labels that wait may be long on average, beyond a few.
-LABEL_BYTES_MEAN_MAX = 256
-LABELS_BYTES_MIN = 1 << 20
 # Some 10 MB; a decoded prediction takes three times the memory of its bytes.
 DECODED_MAX = 4_096
-
-
-class _Waiting(NamedTuple):
-    """A label that waits for its prediction, with what it is judged by (rule 1)."""
-
-    record: Record
-    label: Label
-    watermark: int
 
 
 @dataclass(slots=True)
@@ -132,20 +118,16 @@ class Join:
         self._source_offsets = [-1] * event_partitions
         self._others: dict[str, list[_Other]] = {}
         self._others_waiting = 0
-        self._labels: dict[str, list[_Waiting]] = {}
-        self._labels_waiting = 0
-        self._labels_bytes = 0
-        self._labels_bytes_max = max(LABELS_BYTES_MIN, pipeline.pending_max * LABEL_BYTES_MEAN_MAX)
+        self._dirty = DirtyKeys[str]()
+        self._labels = WaitingLabels(pipeline.label_codec, pipeline.pending_max, self._dirty)
         # By time, for dropping; an id that has been joined meanwhile is passed over.
         self._prediction_times: list[tuple[int, str]] = []
         # As long as they are known: a producer may use all its ids again, and again.
         self._other_times: list[tuple[int, str]] = []
-        self._label_times: list[tuple[int, int, str]] = []
         self._joined = SeenIds(2 * self._horizon)
         self._expired = SeenIds(2 * self._horizon)
         self._taken_ms = self._horizon + pipeline.lateness_ms
         self._taken = SeenIds(self._taken_ms)
-        self._changes = Changes[str]()
         self._refusals = {topic: Refusals("join", topic) for topic in ("predictions", "labels")}
         self._touched = False
         self._overflowed = False
@@ -280,7 +262,7 @@ class Join:
             self._expired.add(event_id, ts)
         else:
             self._predictions[event_id] = (ts, record.value)
-            self._changes.grown(f"p{event_id}", new=True)
+            self._dirty.put(f"p{event_id}", new=True)
             heapq.heappush(self._prediction_times, (ts, event_id))
         # Many at once only where fewer may wait than could before.
         while self._waiting_predictions() > self._pipeline.pending_max and not self._replaying:
@@ -309,7 +291,7 @@ class Join:
         rose = sources.advance(source, prediction.key, prediction.ts, record.append_ms)
         if sources.newest_ms > newest:
             self._taken.forget_before(sources.newest_ms - self._taken_ms)
-        if rose and self._label_times:
+        if rose and self._labels:
             self._drop_orphans(outputs)
 
     def _knows(self, event_id: str) -> bool:
@@ -321,7 +303,7 @@ class Join:
         )
 
     def _add_other(self, event_id: str, other: _Other) -> None:
-        self._changes.grown(f"o{event_id}", new=event_id not in self._others)
+        self._dirty.put(f"o{event_id}", new=event_id not in self._others)
         self._others.setdefault(event_id, []).append(other)
         self._others_waiting += other.value is not None
         heapq.heappush(self._prediction_times, (other.ts, event_id))
@@ -341,7 +323,7 @@ class Join:
         if waiting is None:
             return False
         about = [each for each in waiting if self._about(each.label, each.watermark, ts)]
-        self._keep_waiting(event_id, [each for each in waiting if each not in about])
+        self._labels.keep(event_id, [each for each in waiting if each not in about])
         joined = False
         for each in about:
             try:
@@ -385,7 +367,7 @@ class Join:
         """Let the prediction wait no more; False if it does not."""
         if self._predictions.get(event_id, (None,))[0] == ts:
             del self._predictions[event_id]
-            self._changes.gone(f"p{event_id}")
+            self._dirty.delete(f"p{event_id}")
             if not forget:
                 self._expired.add(event_id, ts)
             return True
@@ -397,17 +379,17 @@ class Join:
                 if forget:
                     self._keep_others(event_id, others[:number] + others[number + 1 :])
                 else:
-                    self._changes.grown(f"o{event_id}", new=False)
+                    self._dirty.put(f"o{event_id}", new=False)
                 return True
         return False
 
     def _keep_others(self, event_id: str, known: list[_Other]) -> None:
         if known:
             self._others[event_id] = known
-            self._changes.grown(f"o{event_id}", new=False)
+            self._dirty.put(f"o{event_id}", new=False)
         else:
             del self._others[event_id]
-            self._changes.gone(f"o{event_id}")
+            self._dirty.delete(f"o{event_id}")
 
     def _overflow(self, what: str, outputs: list[Output]) -> None:
         self.counts["dropped"] += 1
@@ -439,7 +421,7 @@ class Join:
             ts, value = pending
             self._judge(label, ts, watermark, joined=False)
             del self._predictions[event_id]
-            self._changes.gone(f"p{event_id}")
+            self._dirty.delete(f"p{event_id}")
             self._joined.add(event_id, ts)
             self._emit(value, record, label, outputs)
             return
@@ -453,39 +435,26 @@ class Join:
                 assert other.value is not None, "what was not joined waits, or is past its horizon"
                 value, other.value, other.joined = other.value, None, True
                 self._others_waiting -= 1
-                self._changes.grown(f"o{event_id}", new=False)
+                self._dirty.put(f"o{event_id}", new=False)
                 self._emit(value, record, label, outputs)
                 return
         self._wait(record, label, watermark, outputs)
 
     def _wait(self, record: Record, label: Label, watermark: int, outputs: list[Output]) -> None:
         event_id = label.event_id
-        if len(self._labels.get(event_id, ())) >= LABELS_PER_ID_MAX and not self._replaying:
+        if self._labels.is_full(event_id) and not self._replaying:
             self._overflowed = True
             raise BadRecord(
                 "too_many_labels",
                 "$.event_id",
                 f"{LABELS_PER_ID_MAX} labels for {event_id!r} wait for its prediction already",
             )
-        if record.key is not None:
-            record.key = record.key[:ID_LENGTH_MAX]  # as much as a dead letter would show
-        waiting = _Waiting(record, label, watermark)
-        self._changes.grown(f"l{event_id}", new=event_id not in self._labels)
-        self._labels.setdefault(event_id, []).append(waiting)
-        self._labels_waiting += 1
-        self._labels_bytes += _size(record)
-        heapq.heappush(self._label_times, (label.ts, record.offset, event_id))
+        self._labels.add(WaitingLabel(record, label, watermark))
         self._drop_orphans(outputs)
-        while self._too_many_labels() and not self._replaying:
+        while self._labels.is_overfull and not self._replaying:
             while not self._drop_oldest_label(outputs):
                 pass
             self._overflow("labels", outputs)
-
-    def _too_many_labels(self) -> bool:
-        return (
-            self._labels_waiting > self._pipeline.pending_max
-            or self._labels_bytes > self._labels_bytes_max
-        )
 
     def _orphans_before(self) -> int:
         """The time before which a label that waits is an orphan (rule 3)."""
@@ -493,34 +462,16 @@ class Join:
 
     def _drop_orphans(self, outputs: list[Output]) -> None:
         bound = self._orphans_before()
-        while self._label_times and self._label_times[0][0] < bound:
+        while (oldest_ms := self._labels.oldest_ms) is not None and oldest_ms < bound:
             self._drop_oldest_label(outputs)
 
     def _drop_oldest_label(self, outputs: list[Output]) -> bool:
-        _, offset, event_id = heapq.heappop(self._label_times)
-        waiting = self._labels.get(event_id, [])
-        for number, each in enumerate(waiting):
-            if each.record.offset == offset:
-                self._keep_waiting(event_id, waiting[:number] + waiting[number + 1 :])
-                self.counts["orphan"] += 1
-                outputs.append(dead_letter(each.record, "join", _orphan(each.label)))
-                return True
-        return False
-
-    def _keep_waiting(self, event_id: str, waiting: list[_Waiting]) -> None:
-        """Let only `waiting` wait, of the labels of an id."""
-        former = self._labels[event_id]
-        if len(waiting) == len(former):
-            return
-        self._labels_waiting -= len(former) - len(waiting)
-        self._labels_bytes -= sum(_size(each.record) for each in former)
-        self._labels_bytes += sum(_size(each.record) for each in waiting)
-        if waiting:
-            self._labels[event_id] = waiting
-            self._changes.grown(f"l{event_id}", new=False)
-        else:
-            del self._labels[event_id]
-            self._changes.gone(f"l{event_id}")
+        waiting = self._labels.pop_oldest()
+        if waiting is None:
+            return False
+        self.counts["orphan"] += 1
+        outputs.append(dead_letter(waiting.record, "join", _orphan(waiting.label)))
+        return True
 
     # --- both ----------------------------------------------------------------------------------
 
@@ -571,14 +522,14 @@ class Join:
     @property
     def pending(self) -> dict[str, int]:
         """How many predictions and labels wait."""
-        return {"predictions": self._waiting_predictions(), "labels": self._labels_waiting}
+        return {"predictions": self._waiting_predictions(), "labels": len(self._labels)}
 
     @property
     def held(self) -> dict[str, int]:
         """What memory is taken up by: predictions and labels that wait, and ids that are known."""
         return {
             **self.pending,
-            "label_bytes": self._labels_bytes,
+            "label_bytes": self._labels.bytes,
             "closed_ids": len(self._joined) + len(self._expired),
             "prediction_ids": len(self._taken),
         }
@@ -596,7 +547,7 @@ class Join:
         """After any record: what waits follows from it."""
         return self._touched
 
-    def dirty(self) -> list[Piece]:
+    def dirty(self) -> list[StateEntry]:
         """What waits, the closed ids, and the keyless rest, as far as they changed."""
         self._touched = self._overflowed = False
         keyless: dict[str, Any] = {
@@ -609,14 +560,14 @@ class Join:
             "counts": self.counts,
             "held": self.held,
         }
-        pieces: list[Piece] = [("", orjson.dumps(keyless))]
-        for name in self._changes.take():
+        pieces: list[StateEntry] = [("", orjson.dumps(keyless))]
+        for name in self._dirty.drain():
             room, event_id = name[0], name[1:]
             value = None
             if room == "p" and event_id in self._predictions:
                 value = self._predictions[event_id][1]
-            elif room == "l" and event_id in self._labels:
-                value = _dump_waiting(self._labels[event_id])
+            elif room == "l":
+                value = self._labels.entry(event_id)
             elif room == "o" and event_id in self._others:
                 value = _dump_others(self._others[event_id])
             pieces.append((name, value))
@@ -635,7 +586,7 @@ class Join:
                 self._predictions[rest] = (ts, value)
                 self._prediction_times.append((ts, rest))
             elif room == "l":
-                self._labels[rest] = self._load_waiting(value)
+                self._labels.load(rest, value)
             elif room == "o":
                 self._others[rest] = _load_others(value)
                 self._others_waiting += sum(each.value is not None for each in self._others[rest])
@@ -660,55 +611,8 @@ class Join:
         self._joined.restore(ids["j"])
         self._expired.restore(ids["e"])
         self._taken.restore(ids["t"])
-        self._labels_waiting = sum(map(len, self._labels.values()))
-        self._labels_bytes = sum(
-            _size(each.record) for waiting in self._labels.values() for each in waiting
-        )
-        self._label_times = [
-            (each.label.ts, each.record.offset, event_id)
-            for event_id, waiting in self._labels.items()
-            for each in waiting
-        ]
         heapq.heapify(self._prediction_times)
         heapq.heapify(self._other_times)
-        heapq.heapify(self._label_times)
-
-    def _load_waiting(self, value: bytes) -> list[_Waiting]:
-        waiting = []
-        for partition, offset, key, text, append_ms, watermark in orjson.loads(value):
-            raw = None if key is None else key.encode("latin-1")
-            record = Record("labels", partition, offset, raw, text.encode(), append_ms)
-            try:
-                record.memo = label = self._pipeline.label_codec.decode(record.value)
-            except BadRecord as error:
-                raise UsageError(
-                    f"a label that waits, of partition {partition} and offset {offset}, is none "
-                    f"under this declaration: {error}. Declare labels as they were, or give the "
-                    "pipeline another name, under which it begins anew"
-                ) from None
-            waiting.append(_Waiting(record, label, watermark))
-        return waiting
-
-
-def _dump_waiting(waiting: list[_Waiting]) -> bytes:
-    return orjson.dumps(
-        [
-            (
-                each.record.partition,
-                each.record.offset,
-                # A key is any bytes; latin-1 maps each byte to one character and back.
-                None if each.record.key is None else each.record.key.decode("latin-1"),
-                (each.record.value or b"").decode(),
-                each.record.append_ms,
-                each.watermark,
-            )
-            for each in waiting
-        ]
-    )
-
-
-def _size(record: Record) -> int:
-    return len(record.value or b"") + len(record.key or b"")
 
 
 def _dump_others(others: list[_Other]) -> bytes:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import LabelValue, Record
     from stream_ml.stages.positions import Notice
-    from stream_ml.stages.task import Piece
+    from stream_ml.stages.task import StateEntry
 
 __all__ = ["CHECKPOINT_EXAMPLES", "Learn", "RefreshClock", "quarantined_in"]
 
@@ -399,7 +399,7 @@ class Learn:
         """When something was written (rule 5), or so many examples have been learned."""
         return self._must_checkpoint or self._since_checkpoint >= self._checkpoint_examples
 
-    def dirty(self) -> list[Piece]:
+    def dirty(self) -> list[StateEntry]:
         """The learners, each sealed by itself, and the figures beside them."""
         self._must_checkpoint = False
         self._since_checkpoint = 0
@@ -422,7 +422,7 @@ class Learn:
                 name: [*line.quarantined] for name, line in self._lines.items() if line.quarantined
             },
         }
-        gone: list[Piece] = [(f"l{name}", None) for name in self._gone]
+        gone: list[StateEntry] = [(f"l{name}", None) for name in self._gone]
         self._gone = []
         return [("", orjson.dumps(keyless)), *learners, *gone]
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["PART_BYTES", "Parts", "Piece", "read_piece"]
+__all__ = ["PART_BYTES", "Parts", "StateEntry", "read_piece"]
 
 # A piece of a task's state: a name, and its bytes or None where it is dropped.
-Piece = tuple[str, bytes | None]
+StateEntry = tuple[str, bytes | None]
 
 # Half of what a topic usually takes as one record, so that there is room for names and seals.
 PART_BYTES = 512 * 1024
@@ -45,10 +45,10 @@ class Parts:
         # How many parts lie there, of pieces that lie in several.
         self._counts: dict[str, int] = {}
 
-    def split(self, pieces: Iterable[Piece]) -> list[Piece]:
+    def split(self, pieces: Iterable[StateEntry]) -> list[StateEntry]:
         """The pieces as entries, none of more than `limit` bytes and a short head."""
         limit, counts = self._limit, self._counts
-        entries: list[Piece] = []
+        entries: list[StateEntry] = []
         for piece in pieces:
             name, value = piece
             if name not in counts and (
@@ -59,9 +59,9 @@ class Parts:
                 entries += self._parts(name, value)
         return entries
 
-    def _parts(self, name: str, value: bytes | None) -> list[Piece]:
+    def _parts(self, name: str, value: bytes | None) -> list[StateEntry]:
         before = self._counts.pop(name, 1)
-        entries: list[Piece] = [(name, value)]
+        entries: list[StateEntry] = [(name, value)]
         count = 1
         if value is not None and (len(value) > self._limit or value[:1] == _MARK):
             cuts = range(0, max(1, len(value)), self._limit)

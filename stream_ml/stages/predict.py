@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Record
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.serving import Lineup, Serving
-    from stream_ml.stages.task import Piece
+    from stream_ml.stages.task import StateEntry
 
 __all__ = ["Predict"]
 
@@ -264,7 +264,7 @@ class Predict:
         """After any event: each leaves its mark on windows and ids."""
         return self._touched
 
-    def dirty(self) -> list[Piece]:
+    def dirty(self) -> list[StateEntry]:
         """Windows, ids, and the keyless rest, as far as they changed."""
         self._touched = False
         keyless: dict[str, Any] = {

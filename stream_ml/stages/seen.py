@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from stream_ml.stages.task import Changes
+from stream_ml.stages.task import DirtyKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ class SeenIds:
         # The numbers of the buckets, as a heap.
         self._order: list[int] = []
         # By bucket and number of the chunk.
-        self._changes = Changes[tuple[int, int]]()
+        self._dirty = DirtyKeys[tuple[int, int]]()
         # Ids mostly go where the one before went: that chunk, while it is known to have changed.
         self._bucket = -1
         self._chunk: list[tuple[str, int]] = []
@@ -75,7 +75,7 @@ class SeenIds:
         if len(chunks[-1]) >= CHUNK_IDS_MAX:
             chunks.append([])
         self._bucket, self._chunk = bucket, chunks[-1]
-        self._changes.grown((bucket, len(chunks) - 1), new=not self._chunk)
+        self._dirty.put((bucket, len(chunks) - 1), new=not self._chunk)
 
     def forget_before(self, bound_ms: int) -> None:
         """Drop the buckets that hold nothing at or after `bound_ms`."""
@@ -83,7 +83,7 @@ class SeenIds:
         while order and (order[0] + 1) * self._width_ms <= bound_ms:
             bucket = heapq.heappop(order)
             for number, chunk in enumerate(self._buckets.pop(bucket)):
-                self._changes.gone((bucket, number))
+                self._dirty.delete((bucket, number))
                 for event_id, ts in chunk:
                     if self._ts.get(event_id) == ts:
                         del self._ts[event_id]
@@ -93,7 +93,7 @@ class SeenIds:
         """What changed since the last call, as pieces of state; None drops a piece."""
         self._bucket = -1
         pieces: list[tuple[str, bytes | None]] = []
-        for bucket, number in self._changes.take():
+        for bucket, number in self._dirty.drain():
             chunks = self._buckets.get(bucket, [])
             value = orjson.dumps(chunks[number]) if number < len(chunks) else None
             pieces.append((f"{bucket}:{number}", value))

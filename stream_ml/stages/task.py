@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from stream_ml.stages.parts import Parts, Piece
+from stream_ml.stages.parts import Parts, StateEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,46 +18,46 @@ if TYPE_CHECKING:
     from stream_ml.records import Output, Record
     from stream_ml.stages.positions import Notice
 
-__all__ = ["Changes", "Piece", "Positions", "Stage", "Task"]
+__all__ = ["DirtyKeys", "Positions", "Stage", "StateEntry", "Task"]
 
 # The next offset to read, per (topic, partition).
 Positions = dict[tuple[str, int], int]
-# What a stage knows a piece by: its name, or what its name is made of.
-Name = TypeVar("Name")
+# A stage's own key of an entry: the entry's name, or the parts that the name is made of.
+Key = TypeVar("Key")
 
 
-class Changes(Generic[Name]):
-    """The names of the pieces that the next checkpoint has to write or to drop.
+class DirtyKeys(Generic[Key]):
+    """The keys of the state entries that the next checkpoint has to write or to delete.
 
-    What came and went between two checkpoints was never written and need not be dropped: with
-    labels that follow soon most predictions are such (measured: 4 µs an event).
+    An entry that came and went between two checkpoints was never written and need not be deleted:
+    with labels that follow soon most predictions are such (measured: 4 µs an event).
 
-    >>> changes = Changes[str]()
-    >>> changes.grown("a", new=True); changes.gone("a"); changes.gone("b")
-    >>> changes.take(), changes.take()
+    >>> dirty = DirtyKeys[str]()
+    >>> dirty.put("a", new=True); dirty.delete("a"); dirty.delete("b")
+    >>> dirty.drain(), dirty.drain()
     (['b'], [])
     """
 
-    __slots__ = ("_written",)
+    __slots__ = ("_is_written",)
 
     def __init__(self) -> None:
-        # By name, whether the last checkpoint knows the piece.
-        self._written: dict[Name, bool] = {}
+        # By key, whether the last checkpoint holds the entry.
+        self._is_written: dict[Key, bool] = {}
 
-    def grown(self, name: Name, *, new: bool) -> None:
-        """The piece is there, and not as it was; `new` if there was none."""
-        self._written.setdefault(name, not new)
+    def put(self, key: Key, *, new: bool) -> None:
+        """The entry changed; `new` if there was none."""
+        self._is_written.setdefault(key, not new)
 
-    def gone(self, name: Name) -> None:
-        """The piece is there no more."""
-        if not self._written.setdefault(name, True):
-            del self._written[name]
+    def delete(self, key: Key) -> None:
+        """The entry is there no more."""
+        if not self._is_written.setdefault(key, True):
+            del self._is_written[key]
 
-    def take(self) -> list[Name]:
-        """The names of what changed since the last call."""
-        names = list(self._written)
-        self._written = {}
-        return names
+    def drain(self) -> list[Key]:
+        """The keys of what changed since the last call."""
+        keys = list(self._is_written)
+        self._is_written = {}
+        return keys
 
 
 class Stage(Protocol):
@@ -89,7 +89,7 @@ class Stage(Protocol):
         Stays True until `dirty` is asked.
         """
 
-    def dirty(self) -> list[Piece]:
+    def dirty(self) -> list[StateEntry]:
         """What changed in the state since the last call (or since `restore`)."""
 
     def note(self, notice: Notice) -> Output:
@@ -119,7 +119,7 @@ class Task:
         if records:
             self.stage.replay(records)
 
-    def dirty(self) -> list[Piece]:
+    def dirty(self) -> list[StateEntry]:
         """What changed in the stage's state, as entries of bounded size."""
         return self._parts.split(self.stage.dirty())
 

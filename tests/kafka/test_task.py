@@ -52,7 +52,7 @@ from tests.stages.test_replay import EVENT_PARTITIONS, _inputs, _meaning
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from stream_ml.stages.task import Piece, Positions, Stage
+    from stream_ml.stages.task import Positions, Stage, StateEntry
     from tests.kafka.world import Inputs, Life
 
 # Each run has a partition of its own, so that one set of topics serves them all.
@@ -578,7 +578,7 @@ class Hoard(Predict):
 
     hoard = b""
 
-    def dirty(self) -> list[Piece]:
+    def dirty(self) -> list[StateEntry]:
         """All of it, and the hoard."""
         return [*super().dirty(), ("x", self.hoard)]
 

@@ -18,7 +18,7 @@ from stream_ml.stages.task import Task
 from tests.shop import KEY, START_MS, declare
 
 if TYPE_CHECKING:
-    from stream_ml.stages.task import Piece
+    from stream_ml.stages.task import StateEntry
 
 names = st.sampled_from(["", "a", "wkey", 'w["k",1]'])
 pieces = st.lists(
@@ -28,7 +28,7 @@ pieces = st.lists(
 )
 
 
-def write(log: dict[str, bytes], entries: list[Piece]) -> None:
+def write(log: dict[str, bytes], entries: list[StateEntry]) -> None:
     """What a log does with entries."""
     for name, value in entries:
         if value is None:
@@ -39,7 +39,7 @@ def write(log: dict[str, bytes], entries: list[Piece]) -> None:
 
 @given(st.lists(pieces, max_size=6), st.integers(1, 9), st.data())
 def test_what_was_written_is_read_back(
-    checkpoints: list[list[Piece]], limit: int, data: st.DataObject
+    checkpoints: list[list[StateEntry]], limit: int, data: st.DataObject
 ) -> None:
     """In bounded entries, over many checkpoints and starts between them; nothing is left behind."""
     parts, log, expected = Parts(limit), {}, {}

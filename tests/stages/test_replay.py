@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from stream_ml.codec import LABEL_BYTES_MAX, encode_prediction
 from stream_ml.records import Prediction, Record, Source
-from stream_ml.stages.join import LABELS_PER_ID_MAX, Join
+from stream_ml.stages.join import Join
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
+from stream_ml.stages.waiting import LABELS_PER_ID_MAX
 from tests.shop import KEY, START_MS, declare, event, shop, started
 from tests.stages.test_join import pipeline_with_pending_max
 
@@ -212,7 +213,7 @@ def _meaning(join: Join) -> dict[str, Any]:
         "known": Counter(each for each in known if each[1] >= bound),
         "waiting": {
             id_: [(each.record.offset, each.watermark) for each in waiting]
-            for id_, waiting in join._labels.items()
+            for id_, waiting in join._labels._labels.items()
         },
         "taken": {(id_, ts) for id_, ts in join._taken._ts.items() if ts >= newest},
         "watermarks": (join._labels_watermark.dump(), join._sources.dump()),
@@ -305,7 +306,7 @@ def test_too_many_labels_of_one_id_must_be_written_down_at_once() -> None:
 def test_long_labels_give_way_before_there_are_many() -> None:
     """Labels that wait are bounded in bytes too: the oldest of too many bytes is an orphan."""
     join = Join(pipeline_with_pending_max(100), 1)
-    limit = join._labels_bytes_max
+    limit = join._labels.bytes_max
     size = LABEL_BYTES_MAX // 2
     labels = []
     for n in range(limit // size + 2):

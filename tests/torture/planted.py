@@ -85,7 +85,8 @@ def _ages_mixed() -> dict[str, Any]:
     renew = Evaluate._renew
 
     def planted(self: Evaluate, version: int, refs: Any, outputs: Any) -> None:
-        former = None if self._serving is None else self._serving.challengers
+        serving = self._registry.serving
+        former = None if serving is None else serving.challengers
         if former:
             name = next(iter(former))
             refs |= {name: former[name]} if name in refs else {}
@@ -99,7 +100,7 @@ def _judged_by_interleaving() -> dict[str, Any]:
 
     def planted(self: Join, *given: Any) -> None:
         wait(self, *given)
-        for waiting in self._labels.values():
+        for waiting in self._labels._labels.values():
             waiting[:] = [each._replace(watermark=-1) for each in waiting]
 
     return {"_wait": planted}
