@@ -123,7 +123,7 @@ EXCEPTIONS = {
 # Each library from outside, and the only modules that know it.
 OWNERS: dict[str, set[str]] = {
     "matplotlib": {"shell.plots"},
-    "numpy": {"models.digest", "stages.placement"},
+    "numpy": {"models.digest", "stages.partitioning"},
     "river": {
         "examples.cards",
         "examples.flights",

@@ -35,7 +35,7 @@ from stream_ml.shell.log import whole_piece
 from stream_ml.shell.restoring import changed_notice, positions_alert, remade_alert, take_up
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
-from stream_ml.stages.intake import open_sealed
+from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn, quarantined_in
 from stream_ml.stages.positions import Extent, Resumed, resumed
@@ -250,7 +250,7 @@ class Runner:
             self._deliver([self.evaluate.note(changed_notice(self.changes))])
         self._flow()
         self.commit()
-        if self.serving.lineup() is None:
+        if self.serving.current() is None:
             raise StreamMLError(f"nothing can serve: {self._why_not()}")
 
     def _take_up(self, task: Task) -> bool:

@@ -42,7 +42,7 @@ from stream_ml.records import (
     line_of,
     version_of,
 )
-from stream_ml.stages.intake import example_in, without_frames
+from stream_ml.stages.inputs import example_in, without_frames
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.operators import CommandRefused, Operators
 from stream_ml.stages.positions import noted

@@ -25,7 +25,7 @@ Theory of operation. Whatever order the two topics are read in, the same pairs a
    again later, in a log that is read far behind its labels' even while the former
    one waits: `_others` has those, too.
 5. What lies in another partition than its id's is forwarded there, and changes nothing here but
-   a count (`placement`).
+   a count (`partitioning`).
 
 So state and the set of outputs are a function of how far each of the two topics was read. The
 one exception is memory: beyond `pending_max` the oldest waiting predictions (or labels) are
@@ -50,11 +50,11 @@ from stream_ml.codec import (
 )
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
-from stream_ml.stages.intake import parsed, prediction_in, refuse_future, without_frames
-from stream_ml.stages.placement import Placement, forwarded
+from stream_ml.stages.dedup import SeenIds
+from stream_ml.stages.inputs import parsed, prediction_in, refuse_future, without_frames
+from stream_ml.stages.partitioning import Partitioner, forwarded
 from stream_ml.stages.positions import noted
 from stream_ml.stages.refusals import Refusals
-from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.task import DirtyKeys
 from stream_ml.stages.waiting import LABELS_PER_ID_MAX, WaitingLabel, WaitingLabels
 from stream_ml.stages.watermark import PredictionsWatermark, Watermark
@@ -102,7 +102,7 @@ class Join:
         self, pipeline: Pipeline, event_partitions: int, partitions: int | None = None
     ) -> None:
         self._pipeline = pipeline
-        self._placement = None if partitions is None else Placement(partitions)
+        self._partitioner = None if partitions is None else Partitioner(partitions)
         self._horizon = pipeline.horizon_ms
         self._lateness_ms = pipeline.lateness_ms
         self._skew_ms = pipeline.skew_ms
@@ -209,10 +209,10 @@ class Join:
         self, records: Sequence[Record], found: Sequence[Prediction | Label | BadRecord]
     ) -> dict[int, str]:
         """The id of each record that belongs in another partition, by its number in the batch."""
-        if self._placement is None:
+        if self._partitioner is None:
             return {}
         ids = [None if isinstance(each, BadRecord) else each.event_id for each in found]
-        return self._placement.misplaced(records, ids)
+        return self._partitioner.misplaced(records, ids)
 
     def replay(self, records: Sequence[Record]) -> None:
         """Fold in predictions or labels whose examples were written before."""
@@ -245,7 +245,7 @@ class Join:
             )
         self._check_place(ts, prediction.source)
         self._taken.add(event_id, ts)
-        if self._placement is None:
+        if self._partitioner is None:
             self._keep_decoded(record.value, prediction)
         joined = self._join_waiting(event_id, ts, record.value, outputs)
         expired = not joined and self._labels_watermark.ms > ts + self._horizon
@@ -485,7 +485,7 @@ class Join:
             prediction_value, label.label, label.ts, source, label.source, number=number
         )
         example = None
-        if self._placement is None:
+        if self._partitioner is None:
             # Decoded here, once, for learn and evaluate alike.
             known, prediction = self._decoded.pop(label.event_id, (None, None))
             if prediction is not None and known is prediction_value:

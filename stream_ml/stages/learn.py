@@ -34,7 +34,7 @@ from stream_ml.models.compiled import teaching
 from stream_ml.models.recipes import BadAnswer, answer
 from stream_ml.models.snapshot import seal, take, unseal
 from stream_ml.records import Alert, Example, Output, line_of
-from stream_ml.stages.intake import example_in
+from stream_ml.stages.inputs import example_in
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import noted
 from stream_ml.stages.watermark import ExamplesWatermark
@@ -120,7 +120,7 @@ class RefreshClock:
         return strikes
 
 
-class _Lesson(NamedTuple):
+class TrainingExample(NamedTuple):
     """An example to learn from: its number, the watermark there, and which line had served."""
 
     n: int
@@ -223,17 +223,17 @@ class Learn:
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in examples."""
         outputs = self._say_unsaid()
-        lessons: list[_Lesson] = []
+        examples: list[TrainingExample] = []
         for record in records:
             example = example_in(record, self._pipeline)
             if isinstance(example, BadRecord) or not self._is_new(example):
                 continue  # evaluate, which reads the same topic, writes the dead letter
-            lessons.append(self._take(example, record))
+            examples.append(self._take(example, record))
             if self._clock.strikes(self._n, self._watermark.ms):
-                outputs += self._learn(lessons)
-                lessons = []
+                outputs += self._learn(examples)
+                examples = []
                 outputs += self._publish()
-        outputs += self._learn(lessons)
+        outputs += self._learn(examples)
         self._since_checkpoint += len(records)
         self._must_checkpoint |= bool(outputs)
         return outputs
@@ -265,7 +265,7 @@ class Learn:
             return False
         return True
 
-    def _take(self, example: Example, record: Record) -> _Lesson:
+    def _take(self, example: Example, record: Record) -> TrainingExample:
         """Count an example; what is to be learned from it."""
         prediction, label = example.prediction, example.label
         features, kind = prediction.features, self._pipeline.task.kind
@@ -278,26 +278,28 @@ class Learn:
         if not prediction.fallback:
             self._served_loss += loss(kind, label, prediction.prediction)
             self._served_scored += 1
-        return _Lesson(self._n, self._watermark.ms, line_of(prediction.model), features, label)
+        return TrainingExample(
+            self._n, self._watermark.ms, line_of(prediction.model), features, label
+        )
 
-    def _learn(self, lessons: Sequence[_Lesson]) -> list[Output]:
-        """Teach every line all of `lessons`, and give the alerts of those that failed.
+    def _learn(self, examples: Sequence[TrainingExample]) -> list[Output]:
+        """Teach every line all of `examples`, and give the alerts of those that failed.
 
         A line at a time: what its learner works with then stays in the processor's caches
         (measured: a tenth of the whole work).
         """
         task = self._pipeline.task
         alerts: list[tuple[int, Output]] = []
-        if not lessons:
+        if not examples:
             return []
         for name, line in self._lines.items():
             if line.quarantined:
                 continue
-            lesson = lessons[0]
+            example = examples[0]
             try:
                 teach = teaching(line.learner, task)
-                for lesson in lessons:
-                    n, _, serves, features, label = lesson
+                for example in examples:
+                    n, _, serves, features, label = example
                     if serves == name or n % LIVE_LOSS_EVERY == 0:
                         line.score(task, features, label)
                     teach(features, label)
@@ -305,8 +307,8 @@ class Learn:
                 raise
             except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
                 why = f"learning failed: {brief_error(error)}"
-                self._quarantine(name, lesson.n, why)
-                alerts.append((lesson.n, self._alert(name, why, lesson)))
+                self._quarantine(name, example.n, why)
+                alerts.append((example.n, self._alert(name, why, example)))
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
@@ -367,7 +369,7 @@ class Learn:
         line.quarantined = _Quarantine(n, why, self._pipeline.recipes[name].description)
         line.learner = None  # it would stand in the way of checkpoints
 
-    def _alert(self, name: str, why: str, failed: _Lesson | None = None) -> Output:
+    def _alert(self, name: str, why: str, failed: TrainingExample | None = None) -> Output:
         n = self._n if failed is None else failed.n
         watermark_ms = self._watermark.ms if failed is None else failed.watermark_ms
         message = f"the line {name!r} learns no more after example {n}: {why}"

@@ -17,7 +17,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import COMMAND_AGE_MS, OUT_OF_TIME, Command, line_of
 from stream_ml.signing import ROLES
 from stream_ml.stages.answered import Answered
-from stream_ml.stages.intake import parsed
+from stream_ml.stages.inputs import parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

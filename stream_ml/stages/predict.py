@@ -1,4 +1,4 @@
-"""Events in, predictions out: windows per key, and the present lineup's answers.
+"""Events in, predictions out: windows per key, and the present serving set's answers.
 
 Theory of operation:
 
@@ -11,7 +11,7 @@ Theory of operation:
 4. The champion and every shadow answer from the same features; predicting changes no model.
    A shadow that fails has no answer; a champion without one leaves the word to the fallback.
 5. An event that lies in another partition than its key's is forwarded there, and changes
-   nothing here but a count (`placement`).
+   nothing here but a count (`partitioning`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import orjson
 from stream_ml.codec import dead_letter, encode, encode_prediction
 from stream_ml.errors import STOPS, BadRecord
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
-from stream_ml.stages.intake import parsed, refuse_future, without_frames
-from stream_ml.stages.placement import Placement, forwarded
+from stream_ml.stages.dedup import SeenIds
+from stream_ml.stages.inputs import parsed, refuse_future, without_frames
+from stream_ml.stages.partitioning import Partitioner, forwarded
 from stream_ml.stages.positions import noted
 from stream_ml.stages.refusals import Refusals
-from stream_ml.stages.seen import SeenIds
 from stream_ml.stages.watermark import Watermark
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.stages.positions import Notice
-    from stream_ml.stages.serving import Lineup, Serving
+    from stream_ml.stages.serving import LoadedServingSet, Serving
     from stream_ml.stages.task import StateEntry
 
 __all__ = ["Predict"]
@@ -69,7 +69,7 @@ class Predict:
     def __init__(self, pipeline: Pipeline, serving: Serving, partitions: int | None = None) -> None:
         self._pipeline = pipeline
         self._serving = serving
-        self._placement = None if partitions is None else Placement(partitions)
+        self._partitioner = None if partitions is None else Partitioner(partitions)
         self._features = pipeline.feature_set.new_state()
         self._seen = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
         self._watermark = Watermark(pipeline.events.breadth)
@@ -94,11 +94,11 @@ class Predict:
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in events of one partition."""
-        lineup = self._serving.lineup()
-        assert lineup is not None, "predict is fed before the first serving set is loaded"
+        loaded = self._serving.current()
+        assert loaded is not None, "predict is fed before the first serving set is loaded"
         alerts = self._alerts() if self._serving.refusals else []
         folded = self._fold(records)
-        predictions = self._predict([each for each in folded if isinstance(each, _Asked)], lineup)
+        predictions = self._predict([each for each in folded if isinstance(each, _Asked)], loaded)
         return alerts + [next(predictions) if isinstance(e, _Asked) else e for e in folded]
 
     def replay(self, records: Sequence[Record]) -> None:
@@ -198,10 +198,10 @@ class Predict:
         self, records: Sequence[Record], found: Sequence[Event | BadRecord]
     ) -> dict[int, str]:
         """The key of each record that belongs in another partition, by its number in the batch."""
-        if self._placement is None:
+        if self._partitioner is None:
             return {}
         keys = [None if isinstance(event, BadRecord) else event.key for event in found]
-        return self._placement.misplaced(records, keys)
+        return self._partitioner.misplaced(records, keys)
 
     def _check(self, event: Event) -> None:
         """Refuse what is too late, or came before."""
@@ -220,13 +220,13 @@ class Predict:
                 f"an event with the id {event.event_id!r} came before",
             )
 
-    def _predict(self, asking: Sequence[_Asked], lineup: Lineup) -> Iterator[Output]:
-        champion, fallback = lineup.champion, self._pipeline.fallback
+    def _predict(self, asking: Sequence[_Asked], loaded: LoadedServingSet) -> Iterator[Output]:
+        champion, fallback = loaded.champion, self._pipeline.fallback
         # A model at a time: what it works with then stays in the processor's caches.
         served = _answers(champion.ask, asking)
         shadows = [
             (slot, shadow.ref.model, _answers(shadow.ask, asking))
-            for slot, shadow in lineup.shadows
+            for slot, shadow in loaded.shadows
         ]
         self.counts["no_answer"] += served.count(None)
         for i, (record, event, features) in enumerate(asking):

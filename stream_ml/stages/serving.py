@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Answer, ModelRef, Output, Record, ServingSet
 
-__all__ = ["Frozen", "Lineup", "Serving"]
+__all__ = ["LoadedModel", "LoadedServingSet", "Serving"]
 
 # Snapshots that no set has named yet, while evaluate is behind or nothing is to be renewed: the
 # oldest are let go. A set that names one of those is not applied; the next one is.
@@ -42,7 +42,7 @@ AT_FAULT = frozenset({"class_not_allowed", "golden", "malformed", "too_large"})
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class LoadedModel:
     """A verified snapshot that answers. `example` is the newest example in it (-1: none)."""
 
     ref: ModelRef
@@ -51,15 +51,15 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True)
-class Lineup:
+class LoadedServingSet:
     """A serving set with its learners: who serves, and who shadows, by slot."""
 
-    champion: Frozen
-    shadows: tuple[tuple[str, Frozen], ...]
+    champion: LoadedModel
+    shadows: tuple[tuple[str, LoadedModel], ...]
 
 
 class Serving:
-    """Follows the registry and hands out the present lineup."""
+    """Follows the registry and hands out the present serving set."""
 
     def __init__(self, pipeline: Pipeline, key: bytes, log: str | None = None) -> None:
         self._pipeline = pipeline
@@ -73,7 +73,7 @@ class Serving:
         self._number = -1
         self.dropped = 0
         self._wanted: ServingSet | None = None
-        self._lineup: Lineup | None = None
+        self._current: LoadedServingSet | None = None
         self.refusals: list[str] = []
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
@@ -136,12 +136,12 @@ class Serving:
             if ref.offset not in self._snapshots and ref not in loaded
         ]
 
-    def lineup(self) -> Lineup | None:
-        """The present lineup; None before the first set is loaded (not ready)."""
+    def current(self) -> LoadedServingSet | None:
+        """The present serving set; None before the first set is loaded (not ready)."""
         if self._wanted is not None and not self.missing():
             wanted, self._wanted = self._wanted, None
             self._load_set(wanted)
-        return self._lineup
+        return self._current
 
     def _load_set(self, wanted: ServingSet) -> None:
         slots = _slots(wanted)
@@ -152,13 +152,15 @@ class Serving:
             self._refuse(f"{wanted.champion.model} does not serve: {refusal}")
             return
         # The same model may stand in two slots under two names; each keeps its own reference.
-        named = {slot: Frozen(ref, frozen[slot].ask, frozen[slot].example) for slot, ref in slots}
-        self._lineup = Lineup(named.pop("champion"), tuple(named.items()))
+        named = {
+            slot: LoadedModel(ref, frozen[slot].ask, frozen[slot].example) for slot, ref in slots
+        }
+        self._current = LoadedServingSet(named.pop("champion"), tuple(named.items()))
         newest = max(ref.offset for _, ref in slots)
         self._snapshots = {at: value for at, value in self._snapshots.items() if at > newest}
         self._bytes = sum(map(_size, self._snapshots.values()))
 
-    def _load_slot(self, slot: str, ref: ModelRef, known: Frozen | None) -> Frozen:
+    def _load_slot(self, slot: str, ref: ModelRef, known: LoadedModel | None) -> LoadedModel:
         """A snapshot of a set; of a shadow whose learner is at fault one without answers."""
         if known is not None:
             if slot == "champion" and known.ask is _silent:
@@ -170,19 +172,19 @@ class Serving:
             if slot == "champion" or refusal.reason not in AT_FAULT:
                 raise
             self._refuse(f"{ref.model} shadows without answers: {refusal}")
-            return Frozen(ref, _silent, -1)
+            return LoadedModel(ref, _silent, -1)
 
     def _refuse(self, why: str) -> None:
         del self.refusals[: len(self.refusals) - REFUSALS_MAX + 1]
         self.refusals.append(why)
 
-    def _loaded(self) -> dict[ModelRef, Frozen]:
-        if self._lineup is None:
+    def _loaded(self) -> dict[ModelRef, LoadedModel]:
+        if self._current is None:
             return {}
-        frozen = [self._lineup.champion, *(shadow for _, shadow in self._lineup.shadows)]
+        frozen = [self._current.champion, *(shadow for _, shadow in self._current.shadows)]
         return {each.ref: each for each in frozen}
 
-    def _load(self, ref: ModelRef) -> Frozen:
+    def _load(self, ref: ModelRef) -> LoadedModel:
         held = self._snapshots[ref.offset]
         if not isinstance(held, bytes):
             raise held
@@ -196,7 +198,7 @@ class Serving:
         p = self._pipeline
         learner = open_snapshot(snapshot, p.task, self._key, p.feature_set.hash)
         ask = compiled(learner, p.task, [golden.features for golden in snapshot.golden])
-        return Frozen(ref, ask, snapshot.examples["last"])
+        return LoadedModel(ref, ask, snapshot.examples["last"])
 
 
 def _silent(_: Mapping[str, float]) -> Answer:

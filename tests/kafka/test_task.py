@@ -28,7 +28,7 @@ from stream_ml.shell.kafka.transactions import NEVER, Committed, Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
-from stream_ml.stages.intake import open_sealed
+from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.join import LABELS_PER_ID_MAX, Join
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.predict import Predict

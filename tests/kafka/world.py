@@ -28,7 +28,7 @@ from stream_ml.shell.kafka.task import Home, KafkaTask, Work
 from stream_ml.shell.kafka.transactions import NEVER as NOT_DUE
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import Batch
-from stream_ml.stages.intake import open_sealed
+from stream_ml.stages.inputs import open_sealed
 from stream_ml.topics import catalogue
 from tests.kafka_broker import a_name
 from tests.shell.processes import Terminal

@@ -103,11 +103,11 @@ def test_an_old_decision_sent_again_changes_nothing() -> None:
     serving = Serving(shop, KEY)
     serving.apply(models)
     serving.apply(registry)
-    lineup = serving.lineup()
-    assert lineup is not None
+    loaded = serving.current()
+    assert loaded is not None
     serving.apply([replace(registry[0], offset=99)])
 
-    assert lineup is serving.lineup()
+    assert loaded is serving.current()
     assert [] == evaluate.apply(registry)
     again = evaluate.apply([replace(registry[0], offset=99)])
     assert [("repeated", "$.number")] == refusals(again)

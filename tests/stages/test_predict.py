@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from river import linear_model, naive_bayes, preprocessing
 
 import stream_ml as sml
+from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.predict import Predict
-from stream_ml.stages.seen import SeenIds
 from stream_ml.testing import Driver
 from tests.shop import START_MS, declare, event, shop, started, stream
 

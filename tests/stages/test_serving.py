@@ -56,16 +56,16 @@ def serving(world: World) -> Serving:
     serving = Serving(shop, KEY)
     serving.apply(world.models[:2])
     serving.apply(world.registry[:1])
-    assert serving.lineup() is not None
+    assert serving.current() is not None
     return serving
 
 
 def serves(serving: Serving) -> dict[str, str] | None:
     """Who serves and shadows, by slot."""
-    lineup = serving.lineup()
-    if lineup is None:
+    loaded = serving.current()
+    if loaded is None:
         return None
-    return {"champion": lineup.champion.ref.model} | {s: f.ref.model for s, f in lineup.shadows}
+    return {"champion": loaded.champion.ref.model} | {s: f.ref.model for s, f in loaded.shadows}
 
 
 BOOTSTRAP = {"champion": "logistic@0", "bayes": "bayes@0"}
@@ -313,18 +313,18 @@ def test_an_equal_learner_of_more_examples_is_not_taken_for_the_former_one() -> 
     for published, decided in zip(models, registry, strict=True):
         going_on.apply([published])
         going_on.apply([decided])
-        lineup = going_on.lineup()
-        assert lineup is not None
-        inside.append(lineup.champion.example)
+        loaded = going_on.current()
+        assert loaded is not None
+        inside.append(loaded.champion.example)
     restarted.apply(models[-1:])
     restarted.apply(registry[-1:])
     while missing := restarted.missing():
         restarted.apply([models[offset] for offset in missing])
-    lineup = restarted.lineup()
-    assert lineup is not None
+    loaded = restarted.current()
+    assert loaded is not None
 
     assert [-1, 19, 39] == inside
-    assert 39 == lineup.champion.example
+    assert 39 == loaded.champion.example
 
 
 def test_a_shadow_whose_learner_is_at_fault_holds_up_nobody(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.features.windows import Buffer
 from stream_ml.shell.sqlite_log import SqliteSession
+from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
-from stream_ml.stages.seen import SeenIds
 from tests.torture.worlds import Tally, make, torture
 
 if TYPE_CHECKING:

@@ -86,9 +86,9 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 command_age_s=settings.command_age_seconds,
             )
             with runner:
-                lineup = runner.serving.lineup()
-                assert lineup is not None, "a runner has something that serves, or does not start"
-                say.started(pipeline.name, settings.path, lineup.champion.ref.model)
+                loaded = runner.serving.current()
+                assert loaded is not None, "a runner has something that serves, or does not start"
+                say.started(pipeline.name, settings.path, loaded.champion.ref.model)
                 for change in runner.changes:
                     say.changed(change)
                 for line, why in runner.learn.quarantined.items():

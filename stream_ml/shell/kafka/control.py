@@ -119,7 +119,7 @@ class Control:
         """Wait until everything has been read that is there now, and something serves."""
         ends = await self._consumer.end_offsets([self._registry, self._models])
         async with self._moved:
-            while self._serving.lineup() is None or not await self._has_passed(ends):
+            while self._serving.current() is None or not await self._has_passed(ends):
                 await self._moved.wait()
 
     async def stop(self) -> None:
@@ -141,7 +141,7 @@ class Control:
                 self._serving.apply(to_records(name, records))
 
     def _tell(self) -> None:
-        lineup = self._serving.lineup()
-        if lineup is not None and lineup.champion.ref.model != self._champion:
-            self._champion = lineup.champion.ref.model
+        serving_set = self._serving.current()
+        if serving_set is not None and serving_set.champion.ref.model != self._champion:
+            self._champion = serving_set.champion.ref.model
             self._serves(self._champion)

@@ -44,10 +44,10 @@ from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import NEVER, Committed, Message
 from stream_ml.shell.restoring import TakenUp, changed_notice, foreign_alert, remade_alert, take_up
-from stream_ml.stages.intake import open_sealed
+from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.learn import Learn, quarantined_in
+from stream_ml.stages.partitioning import places_of
 from stream_ml.stages.parts import read_piece
-from stream_ml.stages.placement import places_of
 from stream_ml.stages.positions import ACCEPT, Extent, Notice, Resumed, resumed
 from stream_ml.stages.task import Task
 

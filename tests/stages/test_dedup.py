@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_ml.stages.seen import CHUNK_IDS_MAX, SeenIds
+from stream_ml.stages.dedup import CHUNK_IDS_MAX, SeenIds
 
 
 @given(st.integers(1, 5_000), st.integers(0, 2**32))

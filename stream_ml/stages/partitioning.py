@@ -22,7 +22,7 @@ from stream_ml.topics import partition_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Placement", "forwarded", "partitions_of", "places_of"]
+__all__ = ["Partitioner", "forwarded", "partitions_of", "places_of"]
 
 # Below, arrays cost more than they save.
 BATCH_MIN = 64
@@ -33,7 +33,7 @@ _M = np.uint32(0x5BD1E995)
 _SEED = 0x9747B28C
 
 
-class Placement:
+class Partitioner:
     """Tells what lies wrong in a topic of so many partitions."""
 
     def __init__(self, partitions: int) -> None:

@@ -1,4 +1,4 @@
-"""Placement: what lies in another partition than its key's is forwarded once, and no more."""
+"""Partitioner: what lies in another partition than its key's is forwarded once, and no more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream_ml.records import Output, Record, Source
 from stream_ml.stages.join import Join
-from stream_ml.stages.placement import BATCH_MIN, REMEMBERED_MAX, Placement, partitions_of
+from stream_ml.stages.partitioning import BATCH_MIN, REMEMBERED_MAX, Partitioner, partitions_of
 from stream_ml.stages.predict import Predict
 from stream_ml.topics import partition_of
 from tests.shop import LABEL, declare, event, example, shop, started
@@ -33,13 +33,13 @@ def test_keys_are_placed_alike_one_by_one_and_in_a_batch(keys: list[bytes], numb
 
 def test_what_is_remembered_is_bounded_and_never_wrong() -> None:
     """However many keys there are, few are kept, and each is still placed right."""
-    placement = Placement(PARTITIONS)
+    partitioner = Partitioner(PARTITIONS)
     keys = [f"k{n % (REMEMBERED_MAX * 2)}" for n in range(REMEMBERED_MAX * 3)]
     for at in range(0, len(keys), 10_000):
         part = keys[at : at + 10_000]
         records = [Record("events", 1, n, None, None, 0) for n in range(len(part))]
-        wrong = placement.misplaced(records, part)
-        assert len(placement._known) <= REMEMBERED_MAX
+        wrong = partitioner.misplaced(records, part)
+        assert len(partitioner._known) <= REMEMBERED_MAX
         assert all(
             (partition_of(k.encode(), PARTITIONS) != 1) == (n in wrong)
             for n, k in enumerate(part[::97])
