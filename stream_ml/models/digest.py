@@ -24,22 +24,18 @@ import hashlib
 import io
 import pickle
 import random
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from river import proba
 
-from stream_ml.errors import SnapshotRefused, brief_error
-from stream_ml.models.pickles import PASSED_ON, AllowList, too_large, without_collector
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from stream_ml.models.pickles import AllowList, contained, without_collector
 
 __all__ = ["digest", "measured"]
 
 # What a digest of this scheme begins with.
 _GRAPH = "graph:"
+_RAISES = "expected a learner with a digest, given one that raises {}"
 # The last protocol that writes a set as a call of `set`, which the reader below can replace.
 _PROTOCOL_SETS_AS_CALLS = 3
 _PROTOCOL = 5
@@ -58,7 +54,7 @@ def digest(learner: Any, *, generators: bool = False, like: str = _GRAPH) -> str
         SnapshotRefused: `too_large`, where it is nested too deep; `class_not_allowed`, where it
             raises anything else.
     """
-    with _refusing(learner):
+    with contained("class_not_allowed", _RAISES, learner), without_collector():
         if not like.startswith(_GRAPH):
             return _unshared_digest(learner, _SEEDLESS if generators else _REDUCERS)
         return _GRAPH + _graph(learner, _BY_VALUE if generators else _WITHOUT_GENERATORS)[0]
@@ -66,25 +62,9 @@ def digest(learner: Any, *, generators: bool = False, like: str = _GRAPH) -> str
 
 def measured(learner: Any) -> tuple[str, int]:
     """The digest, and how many bytes it was taken of: equal for equal learners, as no pickle is."""
-    with _refusing(learner):
+    with contained("class_not_allowed", _RAISES, learner), without_collector():
         name, length = _graph(learner, _WITHOUT_GENERATORS)
     return _GRAPH + name, length
-
-
-@contextmanager
-def _refusing(learner: Any) -> Iterator[None]:
-    try:
-        with without_collector():
-            yield
-    except PASSED_ON:
-        raise
-    except (RecursionError, MemoryError) as error:
-        raise too_large(learner, error) from None
-    except BaseException as error:  # noqa: BLE001 - whatever reduces itself may raise anything
-        raise SnapshotRefused(
-            "class_not_allowed",
-            f"expected a learner with a digest, given one that raises {brief_error(error)}",
-        ) from None
 
 
 def _graph(learner: Any, by_value: dict[type, Any]) -> tuple[str, int]:

@@ -40,15 +40,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
-    "PASSED_ON",
     "PICKLE_BYTES_MAX",
     "RIVER_VERSION",
     "AllowList",
     "compress",
+    "contained",
     "decompress",
     "dumps",
     "loads",
-    "too_large",
     "without_collector",
 ]
 
@@ -68,9 +67,6 @@ _FUNCTION_ATTRIBUTES: tuple[str, ...] = (
     "__name__",
     "__qualname__",
 )
-
-# What reading or writing a learner lets through as it is.
-PASSED_ON: tuple[type[BaseException], ...] = (SnapshotRefused, *STOPS)
 
 # Packages of river whose classes are parts of a learner.
 _PACKAGES = frozenset(
@@ -249,19 +245,13 @@ def dumps(learner: Any) -> bytes:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=_PROTOCOL)
     pickler.dispatch_table = _REDUCERS
-    try:
+    with contained(
+        "class_not_allowed",
+        "expected a learner made of river's parts only, given one that cannot be pickled ({}); "
+        "compute what a function of your own computes as a declared feature",
+        learner,
+    ):
         pickler.dump(learner)
-    except STOPS:
-        raise
-    except (RecursionError, MemoryError) as error:
-        raise too_large(learner, error) from None
-    except BaseException as error:  # noqa: BLE001 - whatever reduces itself may raise anything
-        raise SnapshotRefused(
-            "class_not_allowed",
-            f"expected a learner made of river's parts only, given one that cannot be pickled "
-            f"({brief_error(error)}); compute what a function of your own computes as a declared "
-            "feature",
-        ) from None
     if buffer.tell() > PICKLE_BYTES_MAX:
         raise SnapshotRefused(
             "too_large",
@@ -271,7 +261,32 @@ def dumps(learner: Any) -> bytes:
     return buffer.getvalue()
 
 
-def too_large(learner: Any, error: BaseException) -> SnapshotRefused:
+@contextmanager
+def contained(reason: str, message: str, learner: Any = None) -> Iterator[None]:
+    """Let a learner's own code run, and contain whatever it raises: Rust panics, `SystemExit`.
+
+    Args:
+        reason: of the refusal that anything unexpected becomes.
+        message: its words, with `{}` for the error's.
+        learner: where it is given, too little memory or stack is told as its size.
+
+    Raises:
+        SnapshotRefused: `too_large`, or `reason`. One from within, and what is meant for the
+            process (`STOPS`), comes through as it is.
+    """
+    try:
+        yield
+    except SnapshotRefused:
+        raise
+    except STOPS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - code that is not ours may raise anything
+        if learner is not None and isinstance(error, RecursionError | MemoryError):
+            raise _too_large(learner, error) from None
+        raise SnapshotRefused(reason, message.format(brief_error(error))) from None
+
+
+def _too_large(learner: Any, error: BaseException) -> SnapshotRefused:
     """That a learner takes more room than there is: of the stack, or of memory."""
     name = type(learner).__name__
     if isinstance(error, MemoryError):
@@ -302,15 +317,11 @@ def loads(data: bytes) -> Any:
     """
     unpickler = AllowList(io.BytesIO(data))
     try:
-        with without_collector():
+        with (
+            contained("malformed", "expected the pickle of a learner, given bytes that raise {}"),
+            without_collector(),
+        ):
             learner = unpickler.load()
-    except PASSED_ON:
-        raise
-    except BaseException as error:  # noqa: BLE001 - Rust panics are no `Exception`s
-        raise SnapshotRefused(
-            "malformed",
-            f"expected the pickle of a learner, given bytes that raise {brief_error(error)}",
-        ) from None
     finally:
         altered = unpickler.restore()
     if altered:
