@@ -13,12 +13,14 @@ import pytest
 
 from stream_ml.cli.main import EXIT_CODES, main
 from stream_ml.shell.settings import SETTINGS
+from tests.test_architecture import FUNCTION_LINES_MAX, MODULE_LINES_MAX
 from tools import dataflow, wire
 from tools.doctest_fences import fenced
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 README_WORDS_MAX = 1_200
 
@@ -91,13 +93,24 @@ def test_readme_is_short_and_begins_with_two_commands() -> None:
 
 def test_readme_shows_the_picture_and_leads_to_every_page() -> None:
     """Nothing of the manual is out of reach from the first page."""
-    links = set(re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT[README]))
-    local = {link for link in links if "://" not in link}
+    local = _links(README)
 
     assert "docs/dataflow.svg" in local
-    assert [] == sorted(link for link in local if not (ROOT / link).exists())
-    pages = {f"docs/{page.name}" for page in PAGES if page != README}
-    assert {"docs/index.md"} == pages - local
+    assert [] == sorted(link for link in local | _links(CONTRIBUTING) if not (ROOT / link).exists())
+    assert {"docs/index.md"} == {str(page.relative_to(ROOT)) for page in PAGES[1:]} - local
+
+
+def _links(page: Path) -> set[str]:
+    """The files that a page at the top leads to."""
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", TEXT[page])
+    return {link for link in links if "://" not in link}
+
+
+def test_the_limits_of_contributing_are_those_that_are_held() -> None:
+    """Who contributes is told the numbers that the test of the architecture will say."""
+    numbers = set(re.findall(r"\b\d+\b", TEXT[CONTRIBUTING]))
+
+    assert {str(FUNCTION_LINES_MAX), str(MODULE_LINES_MAX)} == numbers
 
 
 def test_readme_takes_its_figures_from_the_table_of_all() -> None:
