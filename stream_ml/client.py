@@ -88,7 +88,15 @@ def connect(
 def open_log(
     settings: Settings, pipeline: str | None, *, isolation: Isolation = "committed"
 ) -> Log:
-    """The log that is set, which must be there; see `connect`."""
+    """The log that is set, which must be there; see `connect`.
+
+    Args:
+        settings: which log, and how to reach it.
+        pipeline: its name as declared, where a declaration is known; else the address has to have
+            it.
+        isolation: on Kafka, whether only what is committed is read; the embedded log has nothing
+            else.
+    """
     if settings.on_kafka:
         # Who has no cluster need not wait for its client to be loaded.
         from stream_ml.shell.kafka.client import KafkaLog  # noqa: PLC0415
@@ -179,13 +187,22 @@ class Publisher:
     def check(self, topic: str, value: bytes) -> Output:
         """The record to send, once it is known to be one of `events` or `labels`.
 
+        Args:
+            topic: `events` or `labels`.
+            value: a JSON object as bytes.
+
         Raises:
             BadRecord: the pipeline would refuse it.
         """
         return self.examine(topic, value)[0]
 
     def examine(self, topic: str, value: bytes) -> tuple[Output, int]:
-        """As `check`, with the record's time."""
+        """As `check`, with the record's time.
+
+        Args:
+            topic: `events` or `labels`.
+            value: a JSON object as bytes.
+        """
         if topic == "events":
             event = self._pipeline.event_codec.decode(value)
             return Output(topic, event.key.encode(), value), event.ts

@@ -328,7 +328,16 @@ def encode_example(
     *,
     number: int | None = None,
 ) -> bytes:
-    """The wire form of an example: the prediction's own bytes with the label put in at the end."""
+    """The wire form of an example: the prediction's own bytes with the label put in at the end.
+
+    Args:
+        prediction_value: the prediction as it lies on the log, without its seal.
+        label: the truth.
+        label_ts: when it was known, UTC milliseconds.
+        label_source: the partition and offset of the label on `labels`.
+        label_from: who knew it, in the producer's words.
+        number: counts the examples of a join partition; None for those that are not counted.
+    """
     return b'%s,"label":%s,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}%s%s}' % (
         prediction_value[:-1],
         orjson.dumps(label),
@@ -517,7 +526,12 @@ def encode(record: Evaluation | Alert | DeadLetter) -> bytes:
 
 
 def encode_decision(decision: Decision, key: bytes) -> bytes:
-    """The wire form of a decision, signed with `key`."""
+    """The wire form of a decision, signed with `key`.
+
+    Args:
+        decision: what was decided.
+        key: the pipeline's.
+    """
     return seal(orjson.dumps(asdict(decision)), key)
 
 
@@ -579,7 +593,12 @@ def serving_set(members: dict[str, Any]) -> ServingSet:
 
 
 def encode_command(command: Command, key: bytes) -> bytes:
-    """The wire form of a command, signed with its operator's key."""
+    """The wire form of a command, signed with its operator's key.
+
+    Args:
+        command: what is to be done.
+        key: its operator's.
+    """
     return seal(orjson.dumps(asdict(command)), key)
 
 
@@ -588,6 +607,10 @@ def decode_command(value: bytes | None, keyring: Keyring) -> Command:
 
     Whether the operator's role allows it is not looked at: that deserves an answer. Nor is where
     it was meant for.
+
+    Args:
+        value: the record's, as it lies on the log.
+        keyring: the operators' keys by name.
 
     Raises:
         BadRecord: it holds none, its operator is unknown, or it was not signed with their key.
@@ -626,7 +649,13 @@ def record_hash(value: bytes | None) -> str:
 
 
 def dead_letter(record: Record, stage: str, error: BadRecord) -> Output:
-    """What is written of a record that `stage` refused."""
+    """What is written of a record that `stage` refused.
+
+    Args:
+        record: what was refused; its key and value go into the dead letter, up to a length.
+        stage: the name of the stage that refused it.
+        error: why: reason, path and words.
+    """
     value = record.value
     kept = value is not None and len(value) <= DEAD_LETTER_BYTES_MAX
     letter = DeadLetter(

@@ -146,6 +146,10 @@ def differences(was: Mapping[str, str], now: Mapping[str, str]) -> list[Differen
 
     >>> [str(each) for each in differences({"keep": "20"}, {"keep": "5"})]
     ['keep: was 20, is 5; it holds from the next refresh on']
+
+    Args:
+        was: what the state was made under: text by path, as `Pipeline.declared` gives it.
+        now: the declaration of today, likewise.
     """
     if not was:
         return []
@@ -185,6 +189,10 @@ def folded(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
     >>> folded({"predict": "every event", "keep": "3"}, {"predict": "kind='visit'", "keep": "4"})
     ['predict']
+
+    Args:
+        was: what the state was made under: text by path, as `Pipeline.declared` gives it.
+        now: the declaration of today, likewise.
     """
     paths = [each.path for each in differences(was, now)]
     return [path for path in paths if path.startswith(_FOLDED)]

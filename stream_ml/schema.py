@@ -84,6 +84,10 @@ class FieldType:
     def check(self, name: str, value: Any) -> Any:
         """The value as features see it.
 
+        Args:
+            name: of the field, for the path in the error.
+            value: as JSON decodes to it.
+
         Raises:
             BadRecord: the value is not of this type.
         """
@@ -178,6 +182,10 @@ def shown(value: Any, length_max: int = 120) -> str:
 
     >>> shown("x" * 100, 8)
     "'xxxxxxx..."
+
+    Args:
+        value: anything.
+        length_max: in characters; what is longer is cut, and ends in `...`.
     """
     try:
         text = repr(value)

@@ -79,6 +79,10 @@ def seal(body: bytes, key: bytes) -> bytes:
 
     >>> seal(b'{"a":1}', b"secret")[:22]
     b'{"a":1,"signature":"aa'
+
+    Args:
+        body: a JSON object as bytes.
+        key: signs it, by HMAC-SHA256.
     """
     return body[:-1] + _SIGNATURE + _hmac(body, key) + b'"}'
 

@@ -97,6 +97,10 @@ class Driver:
         among the events the worker dies when it has worked on those before it (with a seed, after
         a random number of steps if that is sooner): what it had not committed is lost, and a new
         one takes over.
+
+        Args:
+            events: JSON objects, their bytes, or `CRASH`.
+            labels: JSON objects or their bytes.
         """
         dies_at: list[int] = []
         batch: list[dict[str, Any] | bytes] = []
@@ -114,7 +118,12 @@ class Driver:
         self.run()
 
     def publish(self, topic: str, values: Iterable[dict[str, Any] | bytes]) -> list[Record]:
-        """Append records to a topic, keyed as publishers key them, without working on them."""
+        """Append records to a topic, keyed as publishers key them, without working on them.
+
+        Args:
+            topic: `events`, `labels`, or any other of the catalogue.
+            values: JSON objects, or bytes as they are to lie there.
+        """
         member = self._pipeline.events.key if topic == "events" else "event_id"
         return self.log.append([_output(topic, value, member) for value in values])
 

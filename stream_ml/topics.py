@@ -127,6 +127,10 @@ def partition_of(key: bytes, partitions: int) -> int:
 
     >>> partition_of(b"JFK", 4)
     1
+
+    Args:
+        key: the record's, as bytes.
+        partitions: how many the topic has.
     """
     if partitions == 1:
         return 0

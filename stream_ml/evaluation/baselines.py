@@ -120,6 +120,11 @@ class Baselines:
 
         A label older than the newest counts as known only since the newest one's time: it was
         not among the examples before, and answers already given must not change.
+
+        Args:
+            label: the truth, of the task's type.
+            label_ts: when it was known, UTC milliseconds.
+            watermark_ms: the labels' watermark.
         """
         ahead = self._ahead
         if not ahead and label_ts <= watermark_ms:

@@ -92,7 +92,12 @@ class Contest:
         self._guarded_from: int | None = None
 
     def start(self, champion: str, challengers: Iterable[str]) -> None:
-        """Begin anew: another line serves, from this snapshot on."""
+        """Begin anew: another line serves, from this snapshot on.
+
+        Args:
+            champion: the snapshot that serves from now on, `name@version`.
+            challengers: the other lines.
+        """
         self._champion, self._since = line_of(champion), version_of(champion)
         self._evidence = {line: self._rules.evidence() for line in challengers}
 
@@ -120,6 +125,11 @@ class Contest:
 
     def add(self, example: Example, watermark_ms: int, predecessor: str | None) -> Harm | None:
         """Take in an example; `predecessor` is the snapshot that the guard compares with.
+
+        Args:
+            example: the newest one, with the answers of all that shadowed.
+            watermark_ms: of the examples.
+            predecessor: the snapshot that the guard compares with, `name@version`; None: no guard.
 
         Returns:
             What the guard found, if it found harm.

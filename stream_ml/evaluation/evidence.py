@@ -98,6 +98,10 @@ def log_e_value(wins: int, losses: int) -> float:
 
     >>> round(log_e_value(100_000, 0) / 100_000, 3)  # each win doubles, or nearly so
     0.693
+
+    Args:
+        wins: blocks that the challenger has won.
+        losses: blocks that it has lost.
     """
     total, exponent = _series(wins, losses)
     return math.log(total) - math.log(losses + 1) + exponent * math.log(2)
@@ -126,6 +130,10 @@ def threshold(slots: int, alpha: float) -> float:
 
     >>> threshold(3, 0.05)
     60.0
+
+    Args:
+        slots: how many challengers share `alpha`.
+        alpha: the chance that any equal challenger ever wins, above 0 and below 1.
     """
     return slots / alpha
 
@@ -229,7 +237,12 @@ class Blocks:
         self.late_pairs = 0
 
     def add(self, prediction_ts: int, difference: float) -> None:
-        """Take in a pair: when it was predicted, and the champion's loss less the challenger's."""
+        """Take in a pair: when it was predicted, and the champion's loss less the challenger's.
+
+        Args:
+            prediction_ts: the event's time, UTC milliseconds.
+            difference: the champion's loss less the challenger's, in the unit of the loss.
+        """
         assert math.isfinite(difference), f"a difference of losses cannot be {difference}"
         if self._block_ms is None:
             number = self._taken // self._every
@@ -372,7 +385,12 @@ class Evidence:
         return Gain(mean, mean - half, mean + half)
 
     def add(self, prediction_ts: int, difference: float) -> None:
-        """Take in a pair: when it was predicted, and the champion's loss less the challenger's."""
+        """Take in a pair: when it was predicted, and the champion's loss less the challenger's.
+
+        Args:
+            prediction_ts: the event's time, UTC milliseconds.
+            difference: the champion's loss less the challenger's, in the unit of the loss.
+        """
         self._blocks.add(prediction_ts, difference)
 
     def close(self, watermark_ms: int) -> list[ClosedBlock]:

@@ -74,6 +74,10 @@ def answered(kind: str, answer: Answer) -> bool:
 
     >>> answered("binary", 0.5), answered("binary", None), answered("binary", float("nan"))
     (True, False, False)
+
+    Args:
+        kind: of the task: `binary`, `multiclass` or `regression`.
+        answer: a probability, a mapping of class to probability, a number, or None.
     """
     return _ANSWERED[kind](answer)
 
@@ -85,6 +89,10 @@ def brier(label: LabelValue, answer: float | dict[str, float]) -> float:
 
     >>> brier(True, 0.75), brier("a", {"a": 0.5, "b": 0.5})
     (0.0625, 0.5)
+
+    Args:
+        label: a bool, or a class.
+        answer: the probability of True, or a mapping of class to probability.
     """
     if not isinstance(answer, dict):
         error = answer - 1.0 if label else answer
@@ -104,6 +112,10 @@ def log_loss(label: LabelValue, answer: float | dict[str, float]) -> float:
 
     >>> round(log_loss(True, 0.5), 6), round(log_loss("c", {"a": 1.0}), 1)
     (0.693147, 34.5)
+
+    Args:
+        label: a bool, or a class.
+        answer: the probability of True, or a mapping of class to probability.
     """
     if isinstance(answer, dict):
         return -math.log(_clamped(answer.get(str(label), 0.0)))
@@ -116,6 +128,10 @@ def absolute_error(label: float, answer: float) -> float:
 
     >>> absolute_error(3.0, 2.5)
     0.5
+
+    Args:
+        label: the truth.
+        answer: in the same unit.
     """
     return abs(bounded(answer) - bounded(label))
 
@@ -127,6 +143,11 @@ def loss(kind: str, label: Any, answer: Any) -> float:
 
     >>> loss("binary", False, 0.5), loss("regression", 1.0, 3.0)
     (0.25, 2.0)
+
+    Args:
+        kind: of the task: `binary`, `multiclass` or `regression`.
+        label: a bool, a class or a number.
+        answer: as the task has it.
     """
     return absolute_error(label, answer) if kind == "regression" else brier(label, answer)
 
@@ -269,7 +290,12 @@ class Scores:
         return self.n / seen if seen else 0.0
 
     def update(self, label: LabelValue, answer: Answer) -> None:
-        """Score what was answered against the truth."""
+        """Score what was answered against the truth.
+
+        Args:
+            label: the truth, of the task's type.
+            answer: as the task has it; None, or one that cannot be scored, counts as not answered.
+        """
         self._fresh.append((label, answer))
         if len(self._fresh) >= FRESH_MAX:
             self._settle()

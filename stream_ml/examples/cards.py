@@ -69,6 +69,12 @@ def transactions(
     """`count` payments and the labels of those whose truth is known by the last of them.
 
     Events come 50 ms apart on average; a label is known when the payment 1,000 later is made.
+
+    Args:
+        count: how many payments.
+        seed: the same one makes the same payments.
+        keys: how many cards there are.
+        start_ms: the time before the first payment, UTC milliseconds.
     """
     events = list(_events(random.Random(seed), count, keys, start_ms))  # noqa: S311 - a made-up world
     truth = random.Random(seed + 1)  # noqa: S311 - as above

@@ -92,11 +92,21 @@ class Aggregate:
     refilled: ClassVar[bool] = False
 
     def add(self, t: int, x: Any) -> None:
-        """An event at `t` (milliseconds) with value `x` enters the window."""
+        """An event at `t` (milliseconds) with value `x` enters the window.
+
+        Args:
+            t: the event's time, UTC milliseconds.
+            x: its value: a finite float, or where `numeric` is False the field as it is.
+        """
         raise NotImplementedError
 
     def evict(self, t: int, x: Any) -> None:
-        """An event that was added leaves the window."""
+        """An event that was added leaves the window.
+
+        Args:
+            t: the event's time in milliseconds, as it was added.
+            x: its value, as it was added.
+        """
         raise NotImplementedError
 
     def value(self, t: int) -> float | None:
@@ -112,7 +122,12 @@ class Aggregate:
         raise NotImplementedError
 
     def fill(self, times: Sequence[int], values: Sequence[Any]) -> None:
-        """Add a whole window at once, oldest first; only ever called on a fresh aggregate."""
+        """Add a whole window at once, oldest first; only ever called on a fresh aggregate.
+
+        Args:
+            times: of the events in milliseconds, ascending.
+            values: of the events, as many.
+        """
         for t, x in zip(times, values, strict=True):
             self.add(t, x)
 
@@ -131,7 +146,12 @@ def exact(x: float) -> int:
 
 
 def quotient(numerator: int, denominator: int) -> float | None:
-    """The correctly rounded quotient, or None beyond the largest float."""
+    """The correctly rounded quotient, or None beyond the largest float.
+
+    Args:
+        numerator: in multiples of 2**-192, as `exact` gives it, or a count.
+        denominator: in the same unit; not 0.
+    """
     try:
         return numerator / denominator
     except OverflowError:
@@ -261,7 +281,9 @@ class Variance(Mean):
 class _Staircase(Aggregate):
     """What `Max` and `Min` share: the values that no later one surpasses, so the first is it.
 
-    Each value is pushed once and leaves once, so the cost is constant per event, amortised.
+    Each value is pushed once and leaves once, so the cost is constant per event, amortised: a
+    monotonic queue (Lemire 2006, "Streaming maximum-minimum filter using no more than three
+    comparisons per element", Nordic Journal of Computing 13).
     """
 
     __slots__ = ("first", "stairs")
@@ -433,7 +455,12 @@ class DecayedMean(Aggregate):
     None in an empty window. Weights are 2**(t / half_life) rather than of the age: what they
     are multiplied by cancels in a mean, and they never have to be touched again. The whole
     half-lives in the exponent are bits to shift by; once in a while the sums move up to the
-    present, and what has decayed by more than 2**-192 falls off their end.
+    present, and what has decayed by more than 2**-192 falls off their end. The idea is forward
+    decay (Cormode, Shkapenyuk, Srivastava & Xu 2009, "Forward decay: a practical time decay model
+    for streaming systems", ICDE).
+
+    Args:
+        half_life_ms: the age at which a value counts half as much, in milliseconds.
     """
 
     __slots__ = ("half_life_ms", "n", "total", "weight", "zero")

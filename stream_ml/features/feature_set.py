@@ -132,7 +132,13 @@ class FeatureSet:
     def check(
         features: Sequence[Feature], schema: Mapping[str, FieldType], path: str = "features"
     ) -> list[Problem]:
-        """Every mistake in the declaration; none if it is right."""
+        """Every mistake in the declaration; none if it is right.
+
+        Args:
+            features: as they were declared, of any type.
+            schema: the events' fields.
+            path: of the features in the declaration; problems are named below it.
+        """
         problems = []
         taken: dict[str, str] = {}
         for number, feature in enumerate(features):

@@ -43,19 +43,39 @@ class Guarded:
         self.failures: list[str] | None = None
 
     def add(self, t: int, x: Any) -> None:
-        """As `Aggregate.add`."""
+        """As `Aggregate.add`.
+
+        Args:
+            t: the event's time in milliseconds.
+            x: its value.
+        """
         self._call(self._inner.add, t, x)
 
     def evict(self, t: int, x: Any) -> None:
-        """As `Aggregate.evict`."""
+        """As `Aggregate.evict`.
+
+        Args:
+            t: the event's time in milliseconds.
+            x: its value.
+        """
         self._call(self._inner.evict, t, x)
 
     def fill(self, times: Sequence[int], values: Sequence[Any]) -> None:
-        """As `Aggregate.fill`."""
+        """As `Aggregate.fill`.
+
+        Args:
+            times: of the events in milliseconds, ascending.
+            values: of the events, as many.
+        """
         self._call(self._inner.fill, times, values)
 
     def ask(self, method: Callable[[Any, int], Any], t: int) -> float | None:
-        """What one of the aggregate's methods answers; None where it has failed."""
+        """What one of the aggregate's methods answers; None where it has failed.
+
+        Args:
+            method: of the aggregate's class; it gets the aggregate and the time.
+            t: the time of the question in milliseconds.
+        """
         answer = self._call(method, self._inner, t)
         if answer is None:
             return None

@@ -181,7 +181,12 @@ def as_scalar(source: Any) -> Any:
 
 
 def source_mistakes(source: Any, schema: Schema) -> Iterator[Mistake]:
-    """What is wrong with something another feature is made from."""
+    """What is wrong with something another feature is made from.
+
+    Args:
+        source: a field's name or a feature; anything else is a mistake.
+        schema: the events' fields.
+    """
     if isinstance(source, Scalar):
         yield from source.mistakes(schema)
         yield from source.label_mistakes()
@@ -202,7 +207,12 @@ def source_description(source: Any) -> Any:
 
 
 def field_mistakes(name: Any, schema: Schema) -> Iterator[Mistake]:
-    """Whether the events have this field."""
+    """Whether the events have this field.
+
+    Args:
+        name: as it was declared, of any type.
+        schema: the events' fields.
+    """
     if not isinstance(name, str) or name not in schema:
         yield f"one of the fields {', '.join(schema)}", brief(name)
 
@@ -344,6 +354,10 @@ def log(source: str | Scalar, *, fill: float | None = None) -> Scalar:
 
     >>> log("amount").name
     'log(amount)'
+
+    Args:
+        source: a numeric field's name, or a feature of one number.
+        fill: stands in where the source is missing.
     """
     return Formula("log", (as_scalar(source),), _signed_log, fill=fill)
 
@@ -353,17 +367,35 @@ def clip(source: str | Scalar, lo: float, hi: float, *, fill: float | None = Non
 
     >>> clip("dep_delay", -30, 180).name
     'clip(dep_delay, -30, 180)'
+
+    Args:
+        source: a numeric field's name, or a feature of one number.
+        lo: the smallest value that is let through.
+        hi: the largest; not below `lo`.
+        fill: stands in where the source is missing.
     """
     return Formula("clip", (as_scalar(source),), _clipped, (lo, hi), fill=fill)
 
 
 def ratio(a: str | Scalar, b: str | Scalar, *, fill: float | None = None) -> Scalar:
-    """`a / b`; missing where `b` is zero."""
+    """`a / b`; missing where `b` is zero.
+
+    Args:
+        a: a numeric field's name, or a feature of one number.
+        b: likewise; what is divided by.
+        fill: stands in where `a` or `b` is missing, `b` is 0, or the ratio is not finite.
+    """
     return Formula("ratio", (as_scalar(a), as_scalar(b)), _ratio, fill=fill)
 
 
 def difference(a: str | Scalar, b: str | Scalar, *, fill: float | None = None) -> Scalar:
-    """`a - b`."""
+    """`a - b`.
+
+    Args:
+        a: a numeric field's name, or a feature of one number.
+        b: likewise; what is taken away.
+        fill: stands in where `a` or `b` is missing, or the difference is not finite.
+    """
     return Formula("difference", (as_scalar(a), as_scalar(b)), _difference, fill=fill)
 
 
@@ -719,5 +751,10 @@ def hour_of_day(tz: str = "UTC", encode: Encode = "number") -> Feature:
 
 
 def weekday(tz: str = "UTC", encode: Encode = "number") -> Feature:
-    """The day of the week of the event's time, Monday 0 to Sunday 6; as `hour_of_day`."""
+    """The day of the week of the event's time, Monday 0 to Sunday 6; as `hour_of_day`.
+
+    Args:
+        tz: the time zone whose calendar is read.
+        encode: `number`; `cycle` (two columns, so that Sunday is next to Monday); or `one_hot` (7).
+    """
     return _calendar(WEEKDAY, tz, encode)

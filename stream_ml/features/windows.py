@@ -102,39 +102,91 @@ class Window:
     by: tuple[str, ...] = ()
 
     def count(self, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """How many events; 0 if none."""
+        """How many events; 0 if none.
+
+        Args:
+            fill: stands in where the event is in no group, as its `by` is null.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(Count, fill=fill, **filters)
 
     def sum(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """The sum; 0 if there are none."""
+        """The sum; 0 if there are none.
+
+        Args:
+            x: a numeric field's name, or an expression on the event's own fields.
+            fill: stands in where the event is in no group, as its `by` is null.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(Sum, x, fill=fill, **filters)
 
     def mean(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """The mean; missing if there are none."""
+        """The mean; missing if there are none.
+
+        Args:
+            x: a numeric field's name, or an expression on the event's own fields.
+            fill: stands in where there are none, or the event is in no group.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(Mean, x, fill=fill, **filters)
 
     def variance(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """The sample variance (n - 1); missing under two events."""
+        """The sample variance (n - 1); missing under two events.
+
+        Args:
+            x: a numeric field's name, or an expression on the event's own fields.
+            fill: stands in under two events.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(Variance, x, fill=fill, **filters)
 
     def min(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """The smallest; missing if there are none."""
+        """The smallest; missing if there are none.
+
+        Args:
+            x: a numeric field's name, or an expression on the event's own fields.
+            fill: stands in where there are none, or the event is in no group.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(Min, x, fill=fill, **filters)
 
     def max(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """The largest; missing if there are none."""
+        """The largest; missing if there are none.
+
+        Args:
+            x: a numeric field's name, or an expression on the event's own fields.
+            fill: stands in where there are none, or the event is in no group.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(Max, x, fill=fill, **filters)
 
     def last(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """The newest (in time; among equal times the later in the log); missing if none."""
+        """The newest (in time; among equal times the later in the log); missing if none.
+
+        Args:
+            x: a numeric field's name, or an expression on the event's own fields.
+            fill: stands in where there are none, or the event is in no group.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(Last, x, fill=fill, **filters)
 
     def time_since_last(self, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """Seconds since the newest event in the window; missing if there are none."""
+        """Seconds since the newest event in the window; missing if there are none.
+
+        Args:
+            fill: stands in where there are none, in seconds.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(SecondsSinceLast, fill=fill, **filters)
 
     def distinct(self, x: str | Scalar, /, *, fill: float | None = None, **filters: Any) -> Scalar:
-        """How many different values, exactly; `x` may be any field; 0 if there are none."""
+        """How many different values, exactly; `x` may be any field; 0 if there are none.
+
+        Args:
+            x: a field's name, of any type, or an expression on the event's own fields.
+            fill: stands in where the event is in no group, as its `by` is null.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(Distinct, x, fill=fill, **filters)
 
     def decayed_mean(
@@ -146,7 +198,14 @@ class Window:
         fill: float | None = None,
         **filters: Any,
     ) -> Scalar:
-        """The mean with weights that halve for every `half_life` of age; missing if none."""
+        """The mean with weights that halve for every `half_life` of age; missing if none.
+
+        Args:
+            x: a numeric field's name, or an expression on the event's own fields.
+            half_life: the age at which a value counts half as much as a new one: a duration.
+            fill: stands in where there are none, or the event is in no group.
+            filters: field = value, or a tuple of values: which events count.
+        """
         return self.aggregate(DecayedMean, x, Duration(half_life), fill=fill, **filters)
 
     def aggregate(
@@ -525,7 +584,12 @@ class Buffer:
         self.tails = [tail - start for tail in self.tails]
 
     def insert(self, t: int, x: Any) -> int:
-        """Take an event in; gives how many the limit made it drop (0 or 1)."""
+        """Take an event in; gives how many the limit made it drop (0 or 1).
+
+        Args:
+            t: the event's time in milliseconds.
+            x: its value, as the series evaluates it.
+        """
         if t >= self.asked:
             if t > self.asked:
                 self.move(t)
@@ -582,7 +646,12 @@ class Buffer:
                 aggregate.listen(failures)
 
     def read(self, t: int, answers: list[float | None]) -> None:
-        """Append the answers for an event at `t`."""
+        """Append the answers for an event at `t`.
+
+        Args:
+            t: the time of the event that asks, in milliseconds.
+            answers: gets one answer for each feature of the series, in the order of its `readings`.
+        """
         if t > self.asked:
             self.move(t)
         elif t < self.asked:
@@ -650,7 +719,14 @@ class Buffer:
 
     @classmethod
     def load(cls, series: Series, entity: Any, state: list[Any], clock: Clock) -> Self:
-        """The buffer that `dump` described."""
+        """The buffer that `dump` described.
+
+        Args:
+            series: the one that it was a buffer of.
+            entity: the key, or a tuple of the key and its group.
+            state: what `dump` gave.
+            clock: its partition's.
+        """
         asked, differences, values, head, tails, aggregates = state
         buffer = cls(series, entity, asked, clock)
         buffer.times = list(accumulate(differences))

@@ -1,0 +1,94 @@
+"""Count the functions whose docstrings explain their parameters.
+
+    $ python -m tools.docstrings                     # one line for each room
+    $ python -m tools.docstrings stream_ml/features  # and each function that does not
+
+Counted are public functions and methods of two or more parameters (beside `self`): those that a
+reader of another module meets. A method without a docstring is an override, explained where it is
+declared. A parameter is explained if it has a line of its own under `Args:`, or is named in
+backticks in the text.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Counted", "counted", "main"]
+
+ROOT = Path(__file__).parents[1]
+PARAMETERS_MIN = 2
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+class Counted(NamedTuple):
+    """A function that was counted, and the parameters of it that nothing explains."""
+
+    path: Path
+    name: str
+    line: int
+    unexplained: tuple[str, ...]
+
+
+def counted(path: Path) -> list[Counted]:
+    """The functions of a module that count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return list(_functions(tree, path, ""))
+
+
+def main(arguments: list[str]) -> int:
+    """Print what was counted; with paths, what is missing there as well."""
+    total: Counter[str] = Counter()
+    explained: Counter[str] = Counter()
+    for path in sorted((ROOT / "stream_ml").rglob("*.py")):
+        room = path.relative_to(ROOT / "stream_ml").parts[0].removesuffix(".py")
+        for function in counted(path):
+            total[room] += 1
+            explained[room] += not function.unexplained
+            if function.unexplained and any(str(path).startswith(str(ROOT / a)) for a in arguments):
+                shown = path.relative_to(ROOT)
+                missing = ", ".join(function.unexplained)
+                print(f"{shown}:{function.line}: {function.name}: {missing}")
+    for room in sorted(total):
+        print(f"{room:14} {explained[room]:4} of {total[room]:4}")
+    share = 100 * explained.total() / total.total()
+    print(f"{'all':14} {explained.total():4} of {total.total():4}, {share:.0f} %")
+    return 0
+
+
+def _functions(node: ast.AST, path: Path, prefix: str) -> Iterator[Counted]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            if not child.name.startswith("_"):
+                yield from _functions(child, path, f"{prefix}{child.name}.")
+        elif isinstance(child, Function) and not child.name.startswith("_"):
+            names = _parameters(child)
+            doc = ast.get_docstring(child)
+            if len(names) >= PARAMETERS_MIN and doc is not None:
+                missing = tuple(name for name in names if not _explains(doc, name))
+                yield Counted(path, f"{prefix}{child.name}", child.lineno, missing)
+
+
+def _parameters(function: Function) -> list[str]:
+    given = function.args
+    names = [a.arg for a in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
+    names += [a.arg for a in (given.vararg, given.kwarg) if a is not None]
+    return [name for name in names if name not in {"self", "cls"} and not name.startswith("_")]
+
+
+def _explains(doc: str, name: str) -> bool:
+    word = re.escape(name)
+    return bool(re.search(rf"^\s+\*{{0,2}}{word}:", doc, flags=re.MULTILINE)) or bool(
+        re.search(rf"`[^`]*\b{word}\b[^`]*`", doc)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
