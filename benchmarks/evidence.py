@@ -48,7 +48,7 @@ from stream_ml.evaluation.evidence import (
     threshold,
     variance_ladder,
 )
-from stream_ml.models.recipes import Task, answer
+from stream_ml.models.recipes import Target, answer
 from stream_ml.records import Event
 from stream_ml.stages.learn import RefreshClock
 
@@ -383,7 +383,7 @@ def check_lines(log: Flights, examples: int = 3_000) -> float:
         known = {name: v for name, v in zip(log.names, x.tolist(), strict=True) if v == v}  # noqa: PLR0124
         if n % 7 == 0:
             ours = lines.snapshot().answers(x[None])[0]
-            theirs = [answer(model, Task.binary(), known) for model in rivers]
+            theirs = [answer(model, Target.binary(), known) for model in rivers]
             apart = max(apart, float(np.abs(ours - np.array(theirs)).max()))
         lines.learn(x, label, seen[n].astype(float))
         for model, sees in zip(rivers, seen[n], strict=True):

@@ -19,7 +19,7 @@ import orjson
 from chaos import ground
 from chaos.expected import Expected, expect
 from chaos.topics import Place, Raw, Topics
-from stream_ml.models.recipes import Task
+from stream_ml.models.recipes import Target
 from stream_ml.models.snapshot import decode, open_snapshot
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class _Models:
         if model not in self._learners:
             snapshot = self.snapshot(model)
             self._learners[model] = open_snapshot(
-                snapshot, Task.binary(), self._key, self._feature_hash
+                snapshot, Target.binary(), self._key, self._feature_hash
             )
         return self._learners[model]
 

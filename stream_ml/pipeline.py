@@ -1,7 +1,7 @@
 """What a user declares: one `Pipeline`, checked as a whole when it is made.
 
 Every mistake is found at once, each with its path, what was expected and what was given.
-Design: the declaration is data. What follows from it (codecs, feature set, task) is made here,
+Design: the declaration is data. What follows from it (codecs, feature set, target) is made here,
 once, and shared by every stage.
 """
 
@@ -20,7 +20,7 @@ from stream_ml.evaluation.contest import Rules
 from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.probe import misses
-from stream_ml.models.recipes import Recipe, Task
+from stream_ml.models.recipes import Recipe, Target
 from stream_ml.schema import INTEGER_MAX, FieldType, field_type, is_text, shown
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Pipeline:
     @cached_property
     def rules(self) -> Rules:
         """What evidence is asked for, and what harm is borne."""
-        promotion, kind = self.promotion, self.task.kind
+        promotion, kind = self.promotion, self.target.kind
         counted = isinstance(promotion.block, int)
         bound = promotion.rollback_loss
         if bound is None and kind != "regression":
@@ -238,21 +238,21 @@ class Pipeline:
         )
 
     @cached_property
-    def task(self) -> Task:
+    def target(self) -> Target:
         """What is predicted."""
-        return _task(field_type(self.label.type))
+        return _target(field_type(self.label.type))
 
     @cached_property
     def fallback(self) -> Any:
         """What is served while the champion has no answer."""
-        given, task = self.label.fallback, self.task
-        if task.kind == "multiclass":
+        given, target = self.label.fallback, self.target
+        if target.kind == "multiclass":
             if given is not None:
-                return {name: float(name == given) for name in task.classes}
-            return dict.fromkeys(task.classes, 1 / len(task.classes))
+                return {name: float(name == given) for name in target.classes}
+            return dict.fromkeys(target.classes, 1 / len(target.classes))
         if given is not None:
             return float(given)
-        return 0.5 if task.kind == "binary" else 0.0
+        return 0.5 if target.kind == "binary" else 0.0
 
     @cached_property
     def event_codec(self) -> EventCodec:
@@ -299,10 +299,10 @@ class Pipeline:
         return () if self.predict is None else tuple(self.predict.equals.items())
 
 
-def _task(label: FieldType) -> Task:
-    # A label that may be null is no truth, so an optional kind is no task either.
+def _target(label: FieldType) -> Target:
+    # A label that may be null is no truth, so an optional kind is none either.
     kinds: dict[str, TaskKind] = {"bool": "binary", "enum": "multiclass", "float": "regression"}
-    return Task(kinds["" if label.optional else label.kind], label.categories)
+    return Target(kinds["" if label.optional else label.kind], label.categories)
 
 
 def _declared(p: Pipeline) -> Iterator[tuple[str, str | None]]:
@@ -501,46 +501,46 @@ def _value_problems(name: str, values: tuple[Any, ...], kind: FieldType) -> Iter
             yield Problem(f"predict.{name}", str(kind), shown(value))
 
 
-def _label_problems(label: object) -> tuple[Task | None, list[Problem]]:
+def _label_problems(label: object) -> tuple[Target | None, list[Problem]]:
     """What is to be predicted, where that is clear, and what is wrong with the label."""
     if not isinstance(label, Label):
         return None, [Problem("label", 'Label(bool, horizon="1d")', shown(label))]
     problems = list(_duration_problems("label.horizon", label.horizon))
     try:
-        task = _task(field_type(label.type))
+        target = _target(field_type(label.type))
     except (TypeError, KeyError):
         kind = label.type
         given = kind.__name__ if isinstance(kind, type) else str(kind) if _is_type(kind) else None
         expected = "bool, Enum or float"
         return None, [*problems, Problem("label.type", expected, given or shown(kind))]
-    if task.kind == "multiclass" and not _are_categories(task.classes, least=2):
-        given = f"Enum{shown(task.classes)}"
+    if target.kind == "multiclass" and not _are_categories(target.classes, least=2):
+        given = f"Enum{shown(target.classes)}"
         return None, [*problems, Problem("label.type", "an Enum of two different strings", given)]
     fallback = label.fallback
-    if fallback is not None and not _suits(fallback, task):
+    if fallback is not None and not _suits(fallback, target):
         wanted = {
             "binary": "a probability",
-            "multiclass": f"one of {', '.join(task.classes)}",
+            "multiclass": f"one of {', '.join(target.classes)}",
             "regression": "a finite number",
         }
-        problems.append(Problem("label.fallback", wanted[task.kind], shown(fallback)))
-    return task, problems
+        problems.append(Problem("label.fallback", wanted[target.kind], shown(fallback)))
+    return target, problems
 
 
 def _is_type(given: Any) -> bool:
     return isinstance(given, FieldType)
 
 
-def _suits(fallback: Any, task: Task) -> bool:
-    if task.kind == "multiclass":
-        return type(fallback) is str and fallback in task.classes
-    if task.kind == "binary":  # True is as good a probability as 1
+def _suits(fallback: Any, target: Target) -> bool:
+    if target.kind == "multiclass":
+        return type(fallback) is str and fallback in target.classes
+    if target.kind == "binary":  # True is as good a probability as 1
         return (_is_number(fallback) or type(fallback) is bool) and 0 <= fallback <= 1
     return _is_number(fallback)
 
 
 def _model_problems(p: Any, names: Sequence[str]) -> Iterator[Problem]:
-    task, problems = _label_problems(p.label)
+    target, problems = _label_problems(p.label)
     yield from problems
     if not isinstance(p.models, Mapping):
         yield Problem("models", "names with their estimators", shown(p.models))
@@ -550,8 +550,8 @@ def _model_problems(p: Any, names: Sequence[str]) -> Iterator[Problem]:
         if not _is_name(name) or name in RESERVED_NAMES:
             wanted = f"lower-case letters, digits, - and _, not {', '.join(sorted(RESERVED_NAMES))}"
             yield Problem(path, wanted, shown(name))
-        if task is not None:
-            yield from _recipe_problems(name, model, task, (path, names))
+        if target is not None:
+            yield from _recipe_problems(name, model, target, (path, names))
     if not p.models:
         yield Problem("models", "at least one model", "none")
     elif not (isinstance(p.champion, str) and p.champion in p.models):
@@ -559,11 +559,11 @@ def _model_problems(p: Any, names: Sequence[str]) -> Iterator[Problem]:
 
 
 def _recipe_problems(
-    name: Any, model: Any, task: Task, at: tuple[str, Sequence[str]]
+    name: Any, model: Any, target: Target, at: tuple[str, Sequence[str]]
 ) -> list[Problem]:
     path, names = at
     try:
-        return Recipe(name, model).check(task, path, names)
+        return Recipe(name, model).check(target, path, names)
     except Exception as error:  # noqa: BLE001 - a user's object, which is copied, may raise anything
         return [Problem(path, "an estimator that can be copied and written down", shown(error))]
 
@@ -573,7 +573,7 @@ def _missing_problems(p: Pipeline) -> Iterator[Problem]:
     features = p.feature_set
     for name, recipe in p.recipes.items():
         path = f"models.{name}"
-        yield from misses(recipe, p.task, features.names, features.missing, path)
+        yield from misses(recipe, p.target, features.names, features.missing, path)
 
 
 def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:

@@ -127,7 +127,9 @@ OWNERS: dict[str, set[str]] = {
     "river": {
         "examples.cards",
         "examples.flights",
-        "models.compiled",
+        "models.fast",
+        "models.fast.linear",
+        "models.fast.tree",
         "models.digest",
         "models.ordering",
         "models.pickles",

@@ -321,7 +321,7 @@ def test_what_follows_from_a_declaration() -> None:
     assert 21_600_000 == pipeline.refresh_ms
     assert declare(promotion=sml.Promotion(refresh=50)).refresh_ms is None
     assert ["logistic", "other"] == list(pipeline.recipes)
-    assert "binary" == pipeline.task.kind
+    assert "binary" == pipeline.target.kind
     assert ("amount",) == pipeline.feature_set.names
 
 

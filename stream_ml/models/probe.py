@@ -15,7 +15,7 @@ from stream_ml.models.recipes import answer, learn
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from stream_ml.models.recipes import Recipe, Task
+    from stream_ml.models.recipes import Recipe, Target
     from stream_ml.records import LabelValue
 
 __all__ = ["misses"]
@@ -27,13 +27,13 @@ NAMED_MAX = 3
 
 
 def misses(
-    recipe: Recipe, task: Task, names: Sequence[str], missing: Collection[str], path: str
+    recipe: Recipe, target: Target, names: Sequence[str], missing: Collection[str], path: str
 ) -> list[Problem]:
     """What is wrong with a recipe where some features may be missing.
 
     Args:
         recipe: it has passed its own checks.
-        task: what it is for.
+        target: what it is for.
         names: of all features.
         missing: of those that may be missing.
         path: where the recipe is declared.
@@ -43,10 +43,10 @@ def misses(
     some = sorted(missing)
     gaps: list[Collection[str]] = [missing, *((name,) for name in some[:ALONE_MAX])]
     # What fails on complete examples too (made up as they are) fails for another reason.
-    if _failure(recipe, task, names, [()] * len(gaps)) is not None:
+    if _failure(recipe, target, names, [()] * len(gaps)) is not None:
         return []
     for order in (gaps, [*([()] * ROUNDS), *gaps, ()]):
-        failure = _failure(recipe, task, names, order)
+        failure = _failure(recipe, target, names, order)
         if failure is not None:
             named = ", ".join(some[:NAMED_MAX]) + (", ..." if len(some) > NAMED_MAX else "")
             expected = (
@@ -58,7 +58,7 @@ def misses(
 
 
 def _failure(
-    recipe: Recipe, task: Task, names: Sequence[str], gaps: Sequence[Collection[str]]
+    recipe: Recipe, target: Target, names: Sequence[str], gaps: Sequence[Collection[str]]
 ) -> str | None:
     """What a fresh learner raises where these features are left out, an example each; or None."""
     try:
@@ -69,8 +69,8 @@ def _failure(
                 for place, name in enumerate(names)
                 if name not in gap
             }
-            answer(learner, task, features)
-            learn(learner, task, features, _label(task, number))
+            answer(learner, target, features)
+            learn(learner, target, features, _label(target, number))
     except STOPS:
         raise
     except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
@@ -78,9 +78,9 @@ def _failure(
     return None
 
 
-def _label(task: Task, number: int) -> LabelValue:
-    if task.kind == "binary":
+def _label(target: Target, number: int) -> LabelValue:
+    if target.kind == "binary":
         return number % 2 == 0
-    if task.kind == "multiclass":
-        return task.classes[number % len(task.classes)]
+    if target.kind == "multiclass":
+        return target.classes[number % len(target.classes)]
     return float(number % 3)

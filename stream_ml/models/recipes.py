@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Answer, LabelValue
 
-__all__ = ["BadAnswer", "Recipe", "Task", "TaskKind", "answer", "describe", "knows_two", "learn"]
+__all__ = ["BadAnswer", "Recipe", "Target", "TaskKind", "answer", "describe", "knows_two", "learn"]
 
 # As many classes as a classifier of True and False can tell apart.
 _TWO = 2
@@ -55,24 +55,24 @@ TaskKind = Literal["binary", "multiclass", "regression"]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Target:
     """What is to be predicted: whether, which of `classes`, or how much."""
 
     kind: TaskKind
     classes: tuple[str, ...] = ()
 
     @classmethod
-    def binary(cls) -> Task:
+    def binary(cls) -> Target:
         """Whether something is so; labels are bool."""
         return cls("binary")
 
     @classmethod
-    def multiclass(cls, *classes: str) -> Task:
+    def multiclass(cls, *classes: str) -> Target:
         """Which of these it is; labels are str."""
         return cls("multiclass", classes)
 
     @classmethod
-    def regression(cls) -> Task:
+    def regression(cls) -> Target:
         """How much it is; labels are float."""
         return cls("regression")
 
@@ -83,17 +83,17 @@ class Task:
 _LABEL_TYPES: dict[str, type] = {"binary": bool, "multiclass": str, "regression": float}
 
 
-def answer(model: Any, task: Task, features: Mapping[str, float]) -> Answer:
+def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
     """What the model says about these features; None where it has no answer yet.
 
     A classifier that gives no probabilities is taken at its word: what it names has 1.
 
     Raises:
-        BadAnswer: it says something that is no answer to the task. Whatever else the estimator
+        BadAnswer: it says something that is no answer to the target. Whatever else the estimator
             itself raises comes through.
     """
     features = {**features}  # some of river's parts write into what they are given
-    if task.kind == "regression":
+    if target.kind == "regression":
         number = model.predict_one(features)
         return None if number is None else _finite(number)
     try:
@@ -105,14 +105,14 @@ def answer(model: Any, task: Task, features: Mapping[str, float]) -> Answer:
         return None
     if not isinstance(said, dict):
         raise BadAnswer(f"expected a probability per label, given {type(said).__name__}")
-    if task.kind == "binary":
+    if target.kind == "binary":
         return _probability(said.get(True, 0.0))
-    names = _names(task.classes)
+    names = _names(target.classes)
     try:
         # In the model's own order: of equally likely classes it means the first.
         return {names[name]: _probability(share) for name, share in said.items()}
     except KeyError as unknown:
-        raise BadAnswer(f"expected {task}, given {unknown}") from None
+        raise BadAnswer(f"expected {target}, given {unknown}") from None
 
 
 @lru_cache(maxsize=64)
@@ -124,18 +124,18 @@ def _names(classes: tuple[str, ...]) -> dict[Any, str]:
     return names
 
 
-def learn(model: Any, task: Task, features: Mapping[str, float], label: LabelValue) -> None:
+def learn(model: Any, target: Target, features: Mapping[str, float], label: LabelValue) -> None:
     """Teach the model one example: `learn_one`, exactly as river alone would be called."""
-    if type(label) is not _LABEL_TYPES[task.kind]:
-        raise AssertionError(f"a label of a {task.kind} task cannot be {label!r}")
+    if type(label) is not _LABEL_TYPES[target.kind]:
+        raise AssertionError(f"a label of a {target.kind} task cannot be {label!r}")
     # River's own copy: some of its parts write into what they are given.
-    taught = label == task.classes[1] if knows_two(model, task) else label
+    taught = label == target.classes[1] if knows_two(model, target) else label
     model.learn_one({**features}, taught)
 
 
-def knows_two(model: Any, task: Task) -> bool:
+def knows_two(model: Any, target: Target) -> bool:
     """Whether the model is taught the second of two classes as True, and the first as False."""
-    return len(task.classes) == _TWO and not getattr(model, "_multiclass", False)
+    return len(target.classes) == _TWO and not getattr(model, "_multiclass", False)
 
 
 def _probability(share: Any) -> float:
@@ -180,11 +180,11 @@ class Recipe:
         """The estimator with all its parameters, as text that is equal for equal recipes."""
         return describe(self.estimator)
 
-    def check(self, task: Task, path: str, names: Iterable[str] = ("x", "y")) -> list[Problem]:
-        """What is wrong with this recipe for this task; nothing, if the list is empty.
+    def check(self, target: Target, path: str, names: Iterable[str] = ("x", "y")) -> list[Problem]:
+        """What is wrong with this recipe for this target; nothing, if the list is empty.
 
         Args:
-            task: what it shall predict.
+            target: what it shall predict.
             path: where it is declared.
             names: of the features that it will see.
         """
@@ -192,29 +192,29 @@ class Recipe:
             return [Problem(path, "an estimator of river", _brief(self.estimator))]
         # What has the wrong kind is replaced, not seeded; what cannot be copied is not tried.
         return (
-            _misfits(self.estimator, task, path)
+            _misfits(self.estimator, target, path)
             or _irreproducible(self.estimator, path)
-            or self._strangers(task, path, names)
+            or self._strangers(target, path, names)
         )
 
-    def _strangers(self, task: Task, path: str, names: Iterable[str]) -> list[Problem]:
-        """Whether the estimator, and those in it, know the task's labels for their own."""
+    def _strangers(self, target: Target, path: str, names: Iterable[str]) -> list[Problem]:
+        """Whether the estimator, and those in it, know the target's labels for their own."""
         learner, names = self.fresh(), tuple(names)
         labels: tuple[Any, ...] = {
             "binary": (False, True),
-            "multiclass": task.classes,
+            "multiclass": target.classes,
             "regression": (0.0, 1.5),
-        }[task.kind]
+        }[target.kind]
         for number in range(TRIAL_EXAMPLES):
             features = {name: float((number + i) % 3) for i, name in enumerate(names)}
             try:
-                answer(learner, task, features)
-                learn(learner, task, features, labels[number % len(labels)])
+                answer(learner, target, features)
+                learn(learner, target, features, labels[number % len(labels)])
             except Exception as error:  # noqa: BLE001 - an estimator may raise anything
                 if not _is_about_labels(error, labels):
                     return []  # what it makes of features shows when there are some
                 given = f"{_brief(self.estimator)}, which raised {type(error).__name__}: {error}"
-                return [Problem(path, f"an estimator that takes {_called(task)}", given)]
+                return [Problem(path, f"an estimator that takes {_called(target)}", given)]
         return []
 
 
@@ -225,30 +225,30 @@ def _is_about_labels(error: Exception, labels: tuple[Any, ...]) -> bool:
     return unknown or isinstance(error, TypeError | AttributeError)
 
 
-def _called(task: Task) -> str:
+def _called(target: Target) -> str:
     """The labels that estimators are taught, as a message names them."""
-    if len(task.classes) == _TWO:
-        first, second = task.classes
+    if len(target.classes) == _TWO:
+        first, second = target.classes
         return f"{first!r} and {second!r} (or, knowing only two, False and True) for labels"
     return {"binary": "False and True", "regression": "numbers"}.get(
-        task.kind, ", ".join(map(repr, task.classes))
+        target.kind, ", ".join(map(repr, target.classes))
     ) + " for labels"
 
 
-def _misfits(estimator: Any, task: Task, path: str) -> list[Problem]:
-    wanted = base.Regressor if task.kind == "regression" else base.Classifier
+def _misfits(estimator: Any, target: Target, path: str) -> list[Problem]:
+    wanted = base.Regressor if target.kind == "regression" else base.Classifier
     if not isinstance(estimator, wanted):
-        kind = "regressor" if task.kind == "regression" else "classifier"
-        return [Problem(path, f"a {kind}, for a {task.kind} label", _brief(estimator))]
-    many = len(task.classes) > _TWO
+        kind = "regressor" if target.kind == "regression" else "classifier"
+        return [Problem(path, f"a {kind}, for a {target.kind} label", _brief(estimator))]
+    many = len(target.classes) > _TWO
     if many and not getattr(estimator, "_multiclass", False):
         expected = "a classifier of more than two classes, such as multiclass.OneVsRestClassifier"
         return [Problem(path, expected, _brief(estimator))]
-    if task.classes and not knows_two(estimator, task):
+    if target.classes and not knows_two(estimator, target):
         # Taught names, some that know but True and False would raise, and some take all for True.
         for part in _parts(estimator, taught=True):
             if isinstance(part, base.Classifier) and not getattr(part, "_multiclass", False):
-                expected = f"parts that each take {task} for a label"
+                expected = f"parts that each take {target} for a label"
                 return [Problem(path, expected, f"{_brief(part)} in {_brief(estimator)}")]
     return []
 

@@ -31,7 +31,7 @@ from stream_ml.signing import keys_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from stream_ml.models.recipes import Task
+    from stream_ml.models.recipes import Target
     from stream_ml.records import Answer
 
 __all__ = [
@@ -138,7 +138,7 @@ class Snapshot:
 
 def take(
     learner: Any,
-    task: Task,
+    target: Target,
     *,
     name: str,
     version: int,
@@ -177,7 +177,7 @@ def take(
         parent=parent,
         examples=dict(examples),
         epoch=dict(epoch or {}),
-        golden=tuple(Golden(dict(x), _golden_answer(copy, task, x)) for x in golden_features),
+        golden=tuple(Golden(dict(x), _golden_answer(copy, target, x)) for x in golden_features),
         digest=identity,
         payload=compress(pickled),
         log=log,
@@ -223,7 +223,7 @@ def _canonical(snapshot: Snapshot) -> bytes | None:
 
 def open_snapshot(
     snapshot: Snapshot,
-    task: Task,
+    target: Target,
     key: bytes | None,
     feature_hash: str,
     *,
@@ -247,7 +247,7 @@ def open_snapshot(
     if found != snapshot.digest:
         raise _refused(snapshot, "malformed", f"digest {snapshot.digest}", found)
     for number, golden in enumerate(snapshot.golden):
-        given = _golden_answer(learner, task, golden.features)
+        given = _golden_answer(learner, target, golden.features)
         if not _agree(golden.answer, given):
             asked = f"golden answer {number} {golden.answer}"
             raise _refused(snapshot, "golden", asked, str(given))
@@ -264,9 +264,9 @@ def _sign(body: bytes, key: bytes) -> str:
     return hmac.new(key, body, hashlib.sha256).hexdigest()
 
 
-def _golden_answer(model: Any, task: Task, features: Mapping[str, float]) -> Answer:
+def _golden_answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
     with contained("golden", "golden prediction: {}"):
-        return answer(model, task, features)
+        return answer(model, target, features)
 
 
 def _agree(expected: Answer, given: Answer) -> bool:

@@ -21,7 +21,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream_ml.models.compiled import compiled
+from stream_ml.models.fast import fast_predictor
 from stream_ml.models.recipes import BadAnswer, answer, learn
 from stream_ml.records import line_of
 from stream_ml.shell.replay import examples, predictions_in, read_partition
@@ -29,7 +29,7 @@ from stream_ml.shell.replay import examples, predictions_in, read_partition
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stream_ml.models.compiled import Ask
+    from stream_ml.models.fast import Predictor
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Answer, Decision, Example, Prediction
     from stream_ml.shell.log import Log
@@ -52,7 +52,7 @@ def lived(
     line = line_of(decided[-1].serving.champion.model)
     moments = _moments(line, decided)
     learner = pipeline.recipes[line].fresh()
-    asked: dict[str, Ask] = {LIVE: partial(answer, learner, pipeline.task)}
+    asked: dict[str, Predictor] = {LIVE: partial(answer, learner, pipeline.target)}
     said: dict[tuple[int, int], dict[str, Answer]] = {}
     rest = examples(log)
     example = next(rest, None)
@@ -61,10 +61,10 @@ def lived(
         # A label may be due at the time of its own question, which then comes first.
         while example and example.label_ts <= prediction.ts and _place(example.prediction) in said:
             yield example, said.pop(_place(example.prediction))
-            learn(learner, pipeline.task, example.prediction.features, example.label)
+            learn(learner, pipeline.target, example.prediction.features, example.label)
             learned += 1
             if learned in moments:
-                asked[f"{line}@{learned}"] = compiled(copy.deepcopy(learner), pipeline.task)
+                asked[f"{line}@{learned}"] = fast_predictor(copy.deepcopy(learner), pipeline.target)
             example = next(rest, None)
         said[_place(prediction)] = _ask(asked, prediction)
     while example:
@@ -95,7 +95,7 @@ def _place(prediction: Prediction) -> tuple[int, int]:
     return prediction.source.partition, prediction.source.offset
 
 
-def _ask(asked: dict[str, Ask], prediction: Prediction) -> dict[str, Answer]:
+def _ask(asked: dict[str, Predictor], prediction: Prediction) -> dict[str, Answer]:
     said: dict[str, Answer] = {}
     for name, ask in asked.items():
         with suppress(BadAnswer):

@@ -199,13 +199,13 @@ def _open(
                 f"{model}: expected digest {ref.digest}, as the registry names it, given "
                 f"{snapshot.model} with {snapshot.digest}",
             )
-        return open_snapshot(snapshot, pipeline.task, key, pipeline.feature_set.hash)
+        return open_snapshot(snapshot, pipeline.target, key, pipeline.feature_set.hash)
     return None
 
 
 def _ask(learner: Any, pipeline: Pipeline, prediction: Prediction) -> Answer:
     try:
-        return answer(learner, pipeline.task, prediction.features)
+        return answer(learner, pipeline.target, prediction.features)
     except STOPS:
         raise
     except BaseException:  # noqa: BLE001 - an estimator may raise anything; then too no answer

@@ -94,7 +94,7 @@ class Evaluate:
         self._pipeline = pipeline
         self._key = keyring.own
         self._slots = {PREDECESSOR, "first", *pipeline.recipes}
-        self._scoreboard = Scoreboard(pipeline.task, pipeline.horizon_ms)
+        self._scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms)
         self._refresh = Refresh(pipeline.recipes)
         self._registry = Registry(pipeline.name, keyring.own, log)
         self._operators = Operators(pipeline.name, log, keyring, command_age_ms)
@@ -277,7 +277,7 @@ class Evaluate:
             return None
         p = self._pipeline
         try:
-            open_snapshot(snapshot, p.task, self._key, p.feature_set.hash)
+            open_snapshot(snapshot, p.target, self._key, p.feature_set.hash)
         except SnapshotRefused as refusal:
             return str(refusal)
         return self._divergence(snapshot.epoch)
@@ -288,7 +288,7 @@ class Evaluate:
             return None
         bound = self._pipeline.promotion.divergence
         excess = live - served
-        if self._pipeline.task.kind == "regression":
+        if self._pipeline.target.kind == "regression":
             excess /= served or 1.0
         if excess <= bound:
             return None

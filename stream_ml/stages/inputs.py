@@ -92,7 +92,7 @@ def prediction_in(record: Record, pipeline: Pipeline) -> Prediction | BadRecord:
 
 def _prediction(record: Record, pipeline: Pipeline) -> Prediction:
     prediction = decode_prediction(record.value)
-    check_prediction(prediction, pipeline.task.kind, pipeline.feature_set.known)
+    check_prediction(prediction, pipeline.target.kind, pipeline.feature_set.known)
     refuse_future(record, prediction.ts, pipeline.skew_ms, "ts")
     return prediction
 
@@ -109,7 +109,7 @@ def example_in(record: Record, pipeline: Pipeline) -> Example | BadRecord:
 
 def _example(record: Record, pipeline: Pipeline) -> Example:
     example = decode_example(record.value)
-    check_prediction(example.prediction, pipeline.task.kind, pipeline.feature_set.known)
+    check_prediction(example.prediction, pipeline.target.kind, pipeline.feature_set.known)
     example.label = pipeline.label_codec.kind.check("label", example.label)
     refuse_future(record, example.label_ts, pipeline.skew_ms, "label_ts")
     if example.label_ts < example.prediction.ts:

@@ -30,7 +30,7 @@ import orjson
 from stream_ml.codec import encode
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brief_error
 from stream_ml.evaluation.scores import loss
-from stream_ml.models.compiled import teaching
+from stream_ml.models.fast import fast_learner
 from stream_ml.models.recipes import BadAnswer, answer
 from stream_ml.models.snapshot import seal, take, unseal
 from stream_ml.records import Alert, Example, Output, line_of
@@ -42,7 +42,7 @@ from stream_ml.stages.watermark import ExamplesWatermark
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from stream_ml.models.recipes import Task
+    from stream_ml.models.recipes import Target
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import LabelValue, Record
     from stream_ml.stages.positions import Notice
@@ -152,12 +152,12 @@ class _Line:
         self.live_loss = 0.0
         self.scored = 0
 
-    def score(self, task: Task, features: dict[str, float], label: LabelValue) -> None:
+    def score(self, target: Target, features: dict[str, float], label: LabelValue) -> None:
         """Add what the learner would have lost on an example that it has not learned."""
         with suppress(BadAnswer):
-            live = answer(self.learner, task, features)
+            live = answer(self.learner, target, features)
             if live is not None:
-                self.live_loss += loss(task.kind, label, live)
+                self.live_loss += loss(target.kind, label, live)
                 self.scored += 1
 
 
@@ -268,7 +268,7 @@ class Learn:
     def _take(self, example: Example, record: Record) -> TrainingExample:
         """Count an example; what is to be learned from it."""
         prediction, label = example.prediction, example.label
-        features, kind = prediction.features, self._pipeline.task.kind
+        features, kind = prediction.features, self._pipeline.target.kind
         self._n += 1
         self._epoch_n += 1
         partition, offset = example.label_source.partition, record.offset
@@ -288,7 +288,7 @@ class Learn:
         A line at a time: what its learner works with then stays in the processor's caches
         (measured: a tenth of the whole work).
         """
-        task = self._pipeline.task
+        target = self._pipeline.target
         alerts: list[tuple[int, Output]] = []
         if not examples:
             return []
@@ -297,11 +297,11 @@ class Learn:
                 continue
             example = examples[0]
             try:
-                teach = teaching(line.learner, task)
+                teach = fast_learner(line.learner, target)
                 for example in examples:
                     n, _, serves, features, label = example
                     if serves == name or n % LIVE_LOSS_EVERY == 0:
-                        line.score(task, features, label)
+                        line.score(target, features, label)
                     teach(features, label)
             except STOPS:
                 raise
@@ -343,7 +343,7 @@ class Learn:
         recipe = self._pipeline.recipes[name]
         snapshot = take(
             line.learner,
-            self._pipeline.task,
+            self._pipeline.target,
             name=name,
             version=self._n,
             recipe=recipe.description,

@@ -33,7 +33,7 @@ from stream_ml.stages.watermark import Watermark
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from stream_ml.models.compiled import Ask
+    from stream_ml.models.fast import Predictor
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.stages.positions import Notice
@@ -297,7 +297,7 @@ class Predict:
         self._seen.restore(rooms["i"])
 
 
-def _answers(ask: Ask, asking: Sequence[_Asked]) -> list[Answer]:
+def _answers(ask: Predictor, asking: Sequence[_Asked]) -> list[Answer]:
     answers: list[Answer] = []
     for _, _, features in asking:
         try:

@@ -15,7 +15,7 @@ from stream_ml.records import Evaluation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ml.models.recipes import Task as Target
+    from stream_ml.models.recipes import Target
     from stream_ml.records import Answer, Example, LabelValue
 
 __all__ = ["Scoreboard"]

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, SnapshotRefused
-from stream_ml.models.compiled import compiled
+from stream_ml.models.fast import fast_predictor
 from stream_ml.models.snapshot import decode, open_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stream_ml.models.compiled import Ask
+    from stream_ml.models.fast import Predictor
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Answer, ModelRef, Output, Record, ServingSet
 
@@ -46,7 +46,7 @@ class LoadedModel:
     """A verified snapshot that answers. `example` is the newest example in it (-1: none)."""
 
     ref: ModelRef
-    ask: Ask
+    ask: Predictor
     example: int
 
 
@@ -196,8 +196,8 @@ class Serving:
                 f"where {snapshot.model} {snapshot.digest} lies",
             )
         p = self._pipeline
-        learner = open_snapshot(snapshot, p.task, self._key, p.feature_set.hash)
-        ask = compiled(learner, p.task, [golden.features for golden in snapshot.golden])
+        learner = open_snapshot(snapshot, p.target, self._key, p.feature_set.hash)
+        ask = fast_predictor(learner, p.target, [golden.features for golden in snapshot.golden])
         return LoadedModel(ref, ask, snapshot.examples["last"])
 
 

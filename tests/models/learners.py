@@ -26,19 +26,19 @@ from river import (
 )
 
 from stream_ml.models.digest import digest
-from stream_ml.models.recipes import Recipe, Task, answer, learn
+from stream_ml.models.recipes import Recipe, Target, answer, learn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BINARY = Task.binary()
-COLOURS = Task.multiclass("red", "green", "blue")
-REGRESSION = Task.regression()
+BINARY = Target.binary()
+COLOURS = Target.multiclass("red", "green", "blue")
+REGRESSION = Target.regression()
 
 scale = preprocessing.StandardScaler
 
-# name -> (task, estimator): every way in which river keeps state that we know to differ.
-LEARNERS: dict[str, tuple[Task, Any]] = {
+# name -> (target, estimator): every way in which river keeps state that we know to differ.
+LEARNERS: dict[str, tuple[Target, Any]] = {
     "logistic": (BINARY, scale() | linear_model.LogisticRegression()),
     "adagrad": (BINARY, scale() | linear_model.LogisticRegression(optim.AdaGrad(0.02))),
     "passive_aggressive": (BINARY, linear_model.PAClassifier()),
@@ -81,16 +81,18 @@ LEARNERS: dict[str, tuple[Task, Any]] = {
 FEATURES = ("a", "b", "c", "d", "e")
 
 
-def examples(task: Task, count: int = 240, seed: int = 7) -> Iterator[tuple[dict[str, float], Any]]:
+def examples(
+    target: Target, count: int = 240, seed: int = 7
+) -> Iterator[tuple[dict[str, float], Any]]:
     """Features and labels that a learner can learn something from; names are fresh strings."""
     rnd = random.Random(seed)
     for _ in range(count):
         features = {"".join(name): rnd.gauss(0, 1) for name in FEATURES}
         score = features["a"] - 2 * features["b"] * (features["c"] > 0) + rnd.gauss(0, 0.3)
         label: Any = score
-        if task is BINARY:
+        if target is BINARY:
             label = score > 0
-        elif task is COLOURS:
+        elif target is COLOURS:
             label = "red" if score > 1 else "green" if score > -1 else "blue"
         yield features, label
 
@@ -102,11 +104,11 @@ def recipe(name: str) -> Recipe:
 
 def trained(name: str, count: int = 240) -> Any:
     """A learner that was asked about, and then taught, so many examples."""
-    task = LEARNERS[name][0]
+    target = LEARNERS[name][0]
     model = recipe(name).fresh()
-    for features, label in examples(task, count):
-        answer(model, task, features)
-        learn(model, task, features, label)
+    for features, label in examples(target, count):
+        answer(model, target, features)
+        learn(model, target, features, label)
     return model
 
 

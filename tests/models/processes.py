@@ -1,7 +1,7 @@
 """Answers of every learner that a declaration accepts, for processes to be compared.
 
 `python processes.py straight` teaches each without a pause, `restored` writes each and reads it
-back at a point of its own on the way. A line for each: name, task, digest of all that it said.
+back at a point of its own on the way. A line for each: name, target, digest of all that it said.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from river import (
 )
 from test_labels import estimators
 
-from stream_ml.models.compiled import teaching
 from stream_ml.models.digest import digest
+from stream_ml.models.fast import fast_learner
 from stream_ml.models.pickles import dumps, loads
-from stream_ml.models.recipes import Recipe, Task, answer
+from stream_ml.models.recipes import Recipe, Target, answer
 from tests.torture.declarations import _ROOMS
 from tests.torture.recipes import CLASSIFIERS, REGRESSORS
 
@@ -45,11 +45,11 @@ NAMES = tuple(
     "ash birch cedar ebony fir gum hazel ivy juniper kauri larch maple".split()  # noqa: SIM905
 )
 TASKS = [
-    Task.binary(),
-    Task.multiclass(*NAMES[:2]),
-    Task.multiclass(*NAMES[:5]),
-    Task.multiclass(*NAMES),
-    Task.regression(),
+    Target.binary(),
+    Target.multiclass(*NAMES[:2]),
+    Target.multiclass(*NAMES[:5]),
+    Target.multiclass(*NAMES),
+    Target.regression(),
 ]
 EXAMPLES = 90
 
@@ -130,9 +130,9 @@ def lines() -> Iterator[Any]:
         yield eval(recipe, names)  # noqa: S307 - our own list
 
 
-def lessons(task: Task, world: random.Random) -> Iterator[tuple[dict[str, float], Any]]:
+def lessons(target: Target, world: random.Random) -> Iterator[tuple[dict[str, float], Any]]:
     """Features that tell the label, mostly, and now and then are just alike."""
-    labels: Any = task.classes or (False, True)
+    labels: Any = target.classes or (False, True)
     for _ in range(EXAMPLES):
         # Few classes at first, the others later, in any order.
         number = world.choice([world.randrange(len(labels)), world.randrange(len(labels)) // 2])
@@ -140,20 +140,20 @@ def lessons(task: Task, world: random.Random) -> Iterator[tuple[dict[str, float]
         x |= {"d": world.random(), "e": 0.1 * world.randrange(3)}
         yield (
             x,
-            0.3 * number + 0.1 * world.random() if task.kind == "regression" else labels[number],
+            0.3 * number + 0.1 * world.random() if target.kind == "regression" else labels[number],
         )
 
 
-def said(recipe: Recipe, task: Task, pause: int) -> str:
+def said(recipe: Recipe, target: Target, pause: int) -> str:
     """A digest of all answers, with their order, and of the learner in the end."""
     learner, told = recipe.fresh(), hashlib.sha256()
-    teach = teaching(learner, task)
-    for number, (features, label) in enumerate(lessons(task, random.Random(task.kind))):
+    teach = fast_learner(learner, target)
+    for number, (features, label) in enumerate(lessons(target, random.Random(target.kind))):
         if number == pause:
             learner = loads(dumps(learner))
-            teach = teaching(learner, task)
+            teach = fast_learner(learner, target)
         try:
-            told.update(repr(answer(learner, task, features)).encode())
+            told.update(repr(answer(learner, target, features)).encode())
             teach(features, label)
         except Exception as error:  # noqa: BLE001 - which ends the line, in every process alike
             told.update(type(error).__name__.encode())
@@ -162,16 +162,16 @@ def said(recipe: Recipe, task: Task, pause: int) -> str:
 
 
 def main(pauses: bool) -> None:
-    """Print a line for each estimator and each task that it is accepted for."""
+    """Print a line for each estimator and each target that it is accepted for."""
     warnings.simplefilter("ignore")
     print("order", *set(NAMES))  # noqa: T201
     for number, estimator in enumerate(lines()):
-        for task in TASKS:
+        for target in TASKS:
             recipe = Recipe("line", estimator)
-            if recipe.check(task, "$.m", tuple("abcde")):
+            if recipe.check(target, "$.m", tuple("abcde")):
                 continue
             pause = random.Random(number).randrange(1, EXAMPLES) if pauses else -1
-            print(number, type(estimator).__name__, task, said(recipe, task, pause))  # noqa: T201
+            print(number, type(estimator).__name__, target, said(recipe, target, pause))  # noqa: T201
 
 
 if __name__ == "__main__":

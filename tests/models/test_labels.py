@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from river import api, base, ensemble, imblearn, linear_model, multiclass, preprocessing, tree
 
-from stream_ml.models.compiled import compiled, teaching
-from stream_ml.models.recipes import Recipe, Task, answer, learn
+from stream_ml.models.fast import fast_learner, fast_predictor
+from stream_ml.models.recipes import Recipe, Target, answer, learn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TWO = Task.multiclass("ham", "spam")
-TASKS = [Task.binary(), TWO, Task.multiclass("a", "b", "c")]
-LABELS: dict[Task, tuple[Any, ...]] = {task: task.classes or (False, True) for task in TASKS}
+TWO = Target.multiclass("ham", "spam")
+TASKS = [Target.binary(), TWO, Target.multiclass("a", "b", "c")]
+LABELS: dict[Target, tuple[Any, ...]] = {
+    target: target.classes or (False, True) for target in TASKS
+}
 assert api, "all of river's classes are loaded with it"
 
 
@@ -60,18 +62,18 @@ def lessons(labels: tuple[Any, ...], count: int = 120) -> Iterator[tuple[dict[st
         yield x, labels[number]
 
 
-@pytest.mark.parametrize("task", TASKS, ids=str)
+@pytest.mark.parametrize("target", TASKS, ids=str)
 @pytest.mark.parametrize("estimator", list(estimators()), ids=lambda e: type(e).__name__)
-def test_what_is_accepted_learns_the_labels_and_says_them(estimator: Any, task: Task) -> None:
+def test_what_is_accepted_learns_the_labels_and_says_them(estimator: Any, target: Target) -> None:
     """Every classifier of river is refused for a kind of label, or works with it."""
     recipe = Recipe("line", estimator)
-    if recipe.check(task, "$.m"):
+    if recipe.check(target, "$.m"):
         return
     learner = recipe.fresh()
-    for features, label in lessons(LABELS[task]):
-        said = answer(learner, task, features)
-        assert said is None or isinstance(said, float) or set(said) <= set(task.classes)
-        learn(learner, task, features, label)
+    for features, label in lessons(LABELS[target]):
+        said = answer(learner, target, features)
+        assert said is None or isinstance(said, float) or set(said) <= set(target.classes)
+        learn(learner, target, features, label)
 
 
 def scaled(model: Any) -> Any:
@@ -99,16 +101,16 @@ def test_two_classes_are_learned_as_true_and_false_are(name: str) -> None:
     assert [] == recipe.check(TWO, "$.m")
     named, plain = recipe.fresh(), recipe.fresh()
     for number, (features, label) in enumerate(lessons((False, True))):
-        said, expected = answer(named, TWO, features), answer(plain, Task.binary(), features)
+        said, expected = answer(named, TWO, features), answer(plain, Target.binary(), features)
         assert expected is None or isinstance(said, dict)
         if isinstance(said, dict):
             assert (expected, 1.0) == (said.get("spam", 0.0), pytest.approx(sum(said.values())))
         # From time to time anew: what teaches quickly is made when something was learned.
-        teach = teaching(named, TWO) if number % 30 == 9 else None
+        teach = fast_learner(named, TWO) if number % 30 == 9 else None
         (teach or (lambda x, y: learn(named, TWO, x, y)))(features, ("ham", "spam")[label])
-        learn(plain, Task.binary(), features, label)
+        learn(plain, Target.binary(), features, label)
 
-    asked = compiled(named, TWO, [features])
+    asked = fast_predictor(named, TWO, [features])
     assert answer(named, TWO, features) == asked(features)
 
 
@@ -125,16 +127,16 @@ def test_a_sampler_of_other_labels_is_refused() -> None:
     assert problem.given.endswith("which raised KeyError: False")
 
 
-@pytest.mark.parametrize("task", [TWO, Task.multiclass("1", "2")], ids=str)
-def test_what_has_a_part_that_knows_no_names_is_refused(task: Task) -> None:
+@pytest.mark.parametrize("target", [TWO, Target.multiclass("1", "2")], ids=str)
+def test_what_has_a_part_that_knows_no_names_is_refused(target: Target) -> None:
     """A part that would raise at a name, or take every name for True, is found when declared."""
     stack = ensemble.StackingClassifier(
         [linear_model.LogisticRegression(), tree.HoeffdingTreeClassifier()],
         meta_classifier=tree.HoeffdingTreeClassifier(),
     )
-    [problem] = Recipe("line", stack).check(task, "$.m")
+    [problem] = Recipe("line", stack).check(target, "$.m")
 
-    assert f"parts that each take {task} for a label" == problem.expected
+    assert f"parts that each take {target} for a label" == problem.expected
     assert "linear_model.LogisticRegression in ensemble.StackingClassifier" == problem.given
 
 

@@ -26,7 +26,7 @@ from river import (
 
 from stream_ml.models.digest import digest
 from stream_ml.models.pickles import dumps
-from stream_ml.models.recipes import BadAnswer, Recipe, Task, answer, describe, learn
+from stream_ml.models.recipes import BadAnswer, Recipe, Target, answer, describe, learn
 
 
 class Says(base.Classifier):
@@ -56,7 +56,7 @@ class OnlyNames(Says):
 
 
 @pytest.mark.parametrize(
-    ("model", "task", "expected"),
+    ("model", "target", "expected"),
     [
         (Says({}), BINARY, None),
         (Says(None), BINARY, None),
@@ -74,16 +74,16 @@ class OnlyNames(Says):
         (OnlyNames("red"), COLOURS, {"red": 1.0}),
     ],
 )
-def test_answers(model: Any, task: Task, expected: Any) -> None:
+def test_answers(model: Any, target: Target, expected: Any) -> None:
     """Whatever tongue an estimator answers in, the answer is one of ours."""
-    found = answer(model, task, {"a": 1.0})
+    found = answer(model, target, {"a": 1.0})
 
     assert expected == found
     assert type(expected) is type(found)
 
 
 @pytest.mark.parametrize(
-    ("said", "task"),
+    ("said", "target"),
     [
         ({True: math.nan}, BINARY),
         ({True: 1.1}, BINARY),
@@ -98,27 +98,27 @@ def test_answers(model: Any, task: Task, expected: Any) -> None:
         (10**400, REGRESSION),
     ],
 )
-def test_bad_answers(said: Any, task: Task) -> None:
-    """What is no answer to the task is refused, never passed on."""
+def test_bad_answers(said: Any, target: Target) -> None:
+    """What is no answer to the target is refused, never passed on."""
     with pytest.raises(BadAnswer):
-        answer(Says(said), task, {"a": 1.0})
+        answer(Says(said), target, {"a": 1.0})
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_as_river_alone(name: str) -> None:
     """Asked and taught through here, a learner says what it says in river's own hands."""
-    task, estimator = LEARNERS[name]
+    target, estimator = LEARNERS[name]
     ours, alone = recipe(name).fresh(), estimator.clone()
-    for features, label in examples(task):
-        if task is REGRESSION:
+    for features, label in examples(target):
+        if target is REGRESSION:
             expected = alone.predict_one(features)
         else:
             expected = alone.predict_proba_one(features) or None
-            if expected and task is BINARY:
+            if expected and target is BINARY:
                 expected = expected.get(True, 0.0)
         alone.learn_one(features, label)
-        found = answer(ours, task, features)
-        learn(ours, task, features, label)
+        found = answer(ours, target, features)
+        learn(ours, target, features, label)
 
         assert expected == found
 
@@ -126,11 +126,11 @@ def test_as_river_alone(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_asking_teaches_nothing(name: str) -> None:
     """A trained learner is the same to the last bit after it was asked, generators included."""
-    task, _ = LEARNERS[name]
+    target, _ = LEARNERS[name]
     model = trained(name)
     before = digest(model, generators=True)
-    for features, _ in examples(task, 20, seed=9):
-        answer(model, task, features)
+    for features, _ in examples(target, 20, seed=9):
+        answer(model, target, features)
 
     assert before == digest(model, generators=True)
 
@@ -159,12 +159,12 @@ def test_what_goes_through_sets_of_texts_has_them_sorted() -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_asking_leaves_features_alone(name: str) -> None:
     """Neither asking nor teaching alters the features that were given."""
-    task, _ = LEARNERS[name]
+    target, _ = LEARNERS[name]
     model = recipe(name).fresh()
-    for features, label in examples(task, 60):
+    for features, label in examples(target, 60):
         before = dict(features)
-        answer(model, task, features)
-        learn(model, task, features, label)
+        answer(model, target, features)
+        learn(model, target, features, label)
 
         assert before == features
 
@@ -181,14 +181,14 @@ class TestRecipe:
     @pytest.mark.parametrize("name", LEARNERS)
     def test_fresh(self, name: str) -> None:
         """Fresh learners are equal, generators included, and share nothing."""
-        task, _ = LEARNERS[name]
+        target, _ = LEARNERS[name]
         declared = recipe(name)
         one, other = declared.fresh(), declared.fresh()
         before = digest(other, generators=True)
 
         assert digest(one, generators=True) == before
-        for features, label in examples(task, 60):
-            learn(one, task, features, label)
+        for features, label in examples(target, 60):
+            learn(one, target, features, label)
         assert digest(other, generators=True) == before
 
     def test_frozen(self) -> None:
@@ -201,11 +201,11 @@ class TestRecipe:
 
     @pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"rules"}))
     def test_check_of_a_good_one(self, name: str) -> None:
-        """Nothing is wrong with a learner that fits its task."""
+        """Nothing is wrong with a learner that fits its target."""
         assert recipe(name).check(LEARNERS[name][0], "$.champion") == []
 
     @pytest.mark.parametrize(
-        ("estimator", "task", "message"),
+        ("estimator", "target", "message"),
         [
             (None, BINARY, "$.m: expected an estimator of river, given None"),
             (
@@ -301,9 +301,9 @@ class TestRecipe:
         ],
         ids=lambda value: type(value).__name__,
     )  # fmt: skip
-    def test_check(self, estimator: Any, task: Task, message: str) -> None:
+    def test_check(self, estimator: Any, target: Target, message: str) -> None:
         """Each mistake in a declared learner is told with what was expected and what given."""
-        assert [message] == list(map(str, Recipe("line", estimator).check(task, "$.m")))
+        assert [message] == list(map(str, Recipe("line", estimator).check(target, "$.m")))
 
     def test_check_of_a_trained_one(self) -> None:
         """A learner that has learned before is told apart from an untrained one."""

@@ -40,8 +40,8 @@ def at_its_time(found: Lived, line: str) -> dict[str, Answer]:
         ts = asked.prediction.ts
         for known in examples:
             if known.label_ts <= ts and known.prediction.ts < ts:
-                learn(learner, toy.task, known.prediction.features, known.label)
-        expected[asked.prediction.event_id] = answer(learner, toy.task, asked.prediction.features)
+                learn(learner, toy.target, known.prediction.features, known.label)
+        expected[asked.prediction.event_id] = answer(learner, toy.target, asked.prediction.features)
     return expected
 
 
@@ -97,13 +97,15 @@ def test_copies_learn_no_more() -> None:
     learner = toy.recipes["scaled"].fresh()
     for number, (example, _) in enumerate(found[:300]):
         if number == 100:
-            at_100 = answer(learner, toy.task, found[-1][0].prediction.features)
-        learn(learner, toy.task, example.prediction.features, example.label)
+            at_100 = answer(learner, toy.target, found[-1][0].prediction.features)
+        learn(learner, toy.target, example.prediction.features, example.label)
     assert [set(answers) - {LIVE} for _, answers in (found[0], found[200], found[-1])] == [
         set(),
         {"scaled@100"},
         {"scaled@100", "scaled@300"},
     ]
     assert found[-1][1]["scaled@100"] == at_100
-    assert found[-1][1]["scaled@300"] == answer(learner, toy.task, found[-1][0].prediction.features)
+    assert found[-1][1]["scaled@300"] == answer(
+        learner, toy.target, found[-1][0].prediction.features
+    )
     assert found[-1][0].prediction.ts > START_MS

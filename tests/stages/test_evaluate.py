@@ -77,7 +77,7 @@ class Stage:
         watermark = 0
         return snapshots.take(
             self.pipeline.recipes[name].fresh(),
-            self.pipeline.task,
+            self.pipeline.target,
             name=name,
             version=int(version),
             recipe="as declared",

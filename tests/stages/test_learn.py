@@ -164,7 +164,7 @@ def test_after_n_examples_a_model_is_what_river_alone_would_be(task: str) -> Non
             alone.learn_one(members["features"], members["label"])
         at_300, at_600 = published(outputs, name)
         assert (f"{name}@300", f"{name}@600") == (at_300.model, at_600.model)
-        learner = snapshots.open_snapshot(at_300, pipeline.task, KEY, pipeline.feature_set.hash)
+        learner = snapshots.open_snapshot(at_300, pipeline.target, KEY, pipeline.feature_set.hash)
         ask = "predict_one" if task == "regression" else "predict_proba_one"
         for record in records[300:400]:
             features = orjson.loads(record.value or b"")["features"]

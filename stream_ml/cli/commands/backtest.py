@@ -196,7 +196,7 @@ def _summary(
         kinds[decision.kind] = kinds.get(decision.kind, 0) + 1
     return {
         "pipeline": pipeline.name,
-        "task": pipeline.task.kind,
+        "task": pipeline.target.kind,
         "published": done.published,
         "events": done.events,
         "labels": done.joins,
@@ -212,7 +212,7 @@ def _summary(
 
 
 def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes) -> Report:
-    task, decided = pipeline.task, list(decisions(log, key))
+    task, decided = pipeline.target, list(decisions(log, key))
     report = Report(
         task.kind,
         (),

@@ -102,13 +102,13 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> R
     }
     decided = list(decisions(log, key))
     report = Report(
-        pipeline.task.kind,
+        pipeline.target.kind,
         (),
         decided,
         accounting,
         horizon_ms=pipeline.horizon_ms,
         breadth=pipeline.events.breadth,
-        classes=pipeline.task.classes,
+        classes=pipeline.target.classes,
         positive="late",
         zone=flights_data.ZONE,
     )

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from learners import BINARY, COLOURS, LEARNERS, REGRESSION, examples, recipe
 from river import compose, linear_model, optim, preprocessing, tree
 
-from stream_ml.models import compiled, pickles
-from stream_ml.models.compiled import teaching
+from stream_ml.models import fast, pickles
 from stream_ml.models.digest import digest
-from stream_ml.models.recipes import Task, answer, learn
+from stream_ml.models.fast import fast_learner
+from stream_ml.models.recipes import Target, answer, learn
 
 scale = preprocessing.StandardScaler
 logistic = linear_model.LogisticRegression
 hoeffding = partial(tree.HoeffdingTreeClassifier, grace_period=30, delta=0.1, tau=0.3)
 
 # What has a quicker form, with every parameter that the form reads.
-QUICK: dict[str, tuple[Task, Any]] = {
+QUICK: dict[str, tuple[Target, Any]] = {
     "sgd": (BINARY, logistic()),
     "scaled sgd": (BINARY, scale() | logistic(optim.SGD(optim.schedulers.InverseScaling(0.1)))),
     "adagrad": (BINARY, logistic(optim.AdaGrad(0.1, eps=1e-3))),
@@ -46,7 +46,7 @@ QUICK: dict[str, tuple[Task, Any]] = {
     "bounded tree": (BINARY, hoeffding(max_size=0.05, memory_estimate_period=40)),
 }
 # What has none: something in it is not what the forms know.
-PLAIN: dict[str, tuple[Task, Any]] = {
+PLAIN: dict[str, tuple[Target, Any]] = {
     "l1": (BINARY, logistic(l1=0.01)),
     "l2": (BINARY, logistic(l2=0.01)),
     "adam": (BINARY, logistic(optim.Adam())),
@@ -85,10 +85,10 @@ KINDS = ("gauss", "offset", "constant", "signed zero", "huge", "leap", "int", "b
 class World:
     """Examples of a truth of its own, with features that are missing, or new, now and then."""
 
-    def __init__(self, seed: int, kinds: list[str], task: Task, missing: float) -> None:
+    def __init__(self, seed: int, kinds: list[str], target: Target, missing: float) -> None:
         self.rand = random.Random(seed)
         self.kinds = {f"{kind} {n}": kind for n, kind in enumerate(kinds)}
-        self.task = task
+        self.target = target
         self.missing = missing
 
     def example(self) -> tuple[dict[str, Any], Any]:
@@ -97,7 +97,7 @@ class World:
         if self.rand.random() < self.missing:
             x = {name: x[name] for name in self.rand.sample(list(x), self.rand.randint(0, len(x)))}
         near = sum(value for value in x.values() if abs(value) < 10)
-        return x, LABELS[self.task.kind](near + self.rand.gauss(0, 1))
+        return x, LABELS[self.target.kind](near + self.rand.gauss(0, 1))
 
 
 def attempt(act: Any, *given: Any) -> Any:
@@ -132,21 +132,21 @@ def test_what_is_left_is_what_river_leaves(
     name: str, seed: int, kinds: list[str], missing: float
 ) -> None:
     """Whatever is learned, in batches between which learners are copied, pickled and asked."""
-    task, estimator = QUICK[name]
-    world = World(seed, kinds, task, missing)
+    target, estimator = QUICK[name]
+    world = World(seed, kinds, target, missing)
     rivers, ours = copy.deepcopy(estimator), copy.deepcopy(estimator)
     for _ in range(6):
-        teach = teaching(ours, task)
+        teach = fast_learner(ours, target)
         for _ in range(world.rand.randrange(120)):
             features, label = world.example()
-            expected = attempt(learn, rivers, task, dict(features), label)
+            expected = attempt(learn, rivers, target, dict(features), label)
             assert expected == attempt(teach, features, label)
             if expected is not None:
                 return  # a learner that failed learns no more
         assert digest(rivers) == digest(ours)
         asked = [world.example()[0] for _ in range(3)]
-        assert [attempt(answer, rivers, task, x) for x in asked] == [
-            attempt(answer, ours, task, x) for x in asked
+        assert [attempt(answer, rivers, target, x) for x in asked] == [
+            attempt(answer, ours, target, x) for x in asked
         ]
         happens = world.rand.choice(HAPPENINGS)
         rivers, ours = happens(rivers), happens(ours)
@@ -155,42 +155,42 @@ def test_what_is_left_is_what_river_leaves(
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_learns_as_before(name: str) -> None:
     """What has no quicker form is taught as it is."""
-    task, _ = LEARNERS[name]
+    target, _ = LEARNERS[name]
     rivers, ours = recipe(name).fresh(), recipe(name).fresh()
     for model in (rivers, ours):
         random.seed(1)  # some learners draw from the generator that all share
-        teach = teaching(ours, task) if model is ours else partial(learn, rivers, task)
-        for features, label in examples(task, 60):
+        teach = fast_learner(ours, target) if model is ours else partial(learn, rivers, target)
+        for features, label in examples(target, 60):
             teach(features, label)
     assert digest(rivers) == digest(ours)
 
 
-def met(estimator: Any, task: Task, count: int = 1) -> Any:
+def met(estimator: Any, target: Target, count: int = 1) -> Any:
     """A copy that has learned so many examples."""
     learner = copy.deepcopy(estimator)
-    for features, label in examples(task, count):
-        learn(learner, task, features, label)
+    for features, label in examples(target, count):
+        learn(learner, target, features, label)
     return learner
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_usual_learner_is_taught_in_the_quicker_form(name: str) -> None:
     """Lest the test above compare river with itself."""
-    task, estimator = QUICK[name]
-    assert not isinstance(teaching(met(estimator, task), task), partial)
+    target, estimator = QUICK[name]
+    assert not isinstance(fast_learner(met(estimator, target), target), partial)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_an_unusual_learner_is_taught_as_it_is(name: str) -> None:
     """Another penalty, optimizer, scaler, step or subclass: river learns itself."""
-    task, estimator = PLAIN[name]
-    assert isinstance(teaching(met(estimator, task), task), partial)
+    target, estimator = PLAIN[name]
+    assert isinstance(fast_learner(met(estimator, target), target), partial)
 
 
 def test_another_river_learns_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """A release of river may reckon otherwise, and its learners must be its own."""
-    monkeypatch.setattr(compiled, "RIVER_VERSION", "0.26.99")
-    assert isinstance(teaching(logistic(), BINARY), partial)
+    monkeypatch.setattr(fast, "RIVER_VERSION", "0.26.99")
+    assert isinstance(fast_learner(logistic(), BINARY), partial)
 
 
 @pytest.mark.parametrize("label", [False, True])
@@ -201,14 +201,14 @@ def test_in_a_tie_that_rounding_makes_the_same_one_wins(label: bool) -> None:
     ours = copy.deepcopy(rivers)
     features = dict.fromkeys(rivers._root.splitters, 0.0)
     learn(rivers, BINARY, features, label)
-    teaching(ours, BINARY)(features, label)
+    fast_learner(ours, BINARY)(features, label)
     assert digest(rivers) == digest(ours)
 
 
 def test_a_tree_seldom_needs_river(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only for what is met first, and where a split may be due."""
     learner = met(tree.HoeffdingTreeClassifier(delta=0.1), BINARY)
-    teach = teaching(learner, BINARY)
+    teach = fast_learner(learner, BINARY)
     taught = []
     plainly = tree.HoeffdingTreeClassifier.learn_one
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from learners import BINARY, LEARNERS, REGRESSION, examples, trained
 from river import compose, linear_model, optim, preprocessing
 
-from stream_ml.models.compiled import compiled
-from stream_ml.models.recipes import BadAnswer, Task, answer, learn
+from stream_ml.models.fast import fast_predictor
+from stream_ml.models.recipes import BadAnswer, Target, answer, learn
 
 NAMES = "abcdef"
-MODELS: dict[str, tuple[Task, Any]] = {
+MODELS: dict[str, tuple[Target, Any]] = {
     "logistic": (BINARY, linear_model.LogisticRegression),
     "linear": (REGRESSION, linear_model.LinearRegression),
 }
@@ -36,14 +36,14 @@ def learned(
     kind: str, scaler: Any, shapes: dict[str, tuple[float, float]], rand: random.Random, count: int
 ) -> Any:
     """A linear model after `count` examples, in each of which some features are missing."""
-    task, make = MODELS[kind]
+    target, make = MODELS[kind]
     optimizer = rand.choice([optim.SGD(0.01), optim.AdaGrad(0.1), optim.Adam(0.01)])
     model = make(optimizer, l2=rand.choice([0.0, 0.01]), intercept_lr=rand.choice([0.0, 0.1]))
     if scaler is not None:
         model = scaler | model
     for _ in range(count):
-        label = rand.random() < 0.4 if task is BINARY else rand.gauss(0, 10)
-        learn(model, task, asked(shapes, rand), label)
+        label = rand.random() < 0.4 if target is BINARY else rand.gauss(0, 10)
+        learn(model, target, asked(shapes, rand), label)
     return model
 
 
@@ -81,21 +81,21 @@ def test_linear_models_answer_as_river_does_to_the_last_bit(
     rand = random.Random(seed)
     scaler = SCALERS[scaled]()
     model = learned(kind, scaler, known, rand, count)
-    task, _ = MODELS[kind]
-    ask = compiled(model, task)
+    target, _ = MODELS[kind]
+    ask = fast_predictor(model, target)
     for _ in range(5):
         features = asked({**known, **new}, rand)
-        assert outcome(partial(answer, model, task), features) == outcome(ask, features)
+        assert outcome(partial(answer, model, target), features) == outcome(ask, features)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_answers_as_before(name: str) -> None:
     """What has no quicker form is asked as it is."""
-    task, _ = LEARNERS[name]
+    target, _ = LEARNERS[name]
     model = trained(name)
-    golden = [features for features, _ in examples(task, 20)]
-    ask = compiled(model, task, golden)
-    assert [answer(model, task, x) for x in golden] == [ask(x) for x in golden]
+    golden = [features for features, _ in examples(target, 20)]
+    ask = fast_predictor(model, target, golden)
+    assert [answer(model, target, x) for x in golden] == [ask(x) for x in golden]
 
 
 @pytest.mark.parametrize(
@@ -109,15 +109,15 @@ def test_every_learner_answers_as_before(name: str) -> None:
 )
 def test_an_unusual_linear_model_is_asked_as_it_is(model: Any) -> None:
     """Another loss, another scaler or another step before it: river answers itself."""
-    assert isinstance(compiled(model, BINARY), partial)
+    assert isinstance(fast_predictor(model, BINARY), partial)
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_usual_linear_model_takes_the_quicker_form(kind: str) -> None:
     """Lest the tests above compare river with itself."""
-    task, make = MODELS[kind]
+    target, make = MODELS[kind]
     for model in (make(), preprocessing.StandardScaler() | make()):
-        assert not isinstance(compiled(model, task), partial)
+        assert not isinstance(fast_predictor(model, target), partial)
 
 
 def test_a_form_that_disagrees_on_golden_features_is_not_used(
@@ -128,7 +128,7 @@ def test_a_form_that_disagrees_on_golden_features_is_not_used(
     monkeypatch.setattr(
         linear_model.LogisticRegression, "predict_proba_one", lambda *_: {True: 0.25}
     )
-    assert isinstance(compiled(model, BINARY, [{"a": 1.0}]), partial)
+    assert isinstance(fast_predictor(model, BINARY, [{"a": 1.0}]), partial)
 
 
 def test_a_model_that_diverged_is_rivers_to_answer_for() -> None:
@@ -136,6 +136,6 @@ def test_a_model_that_diverged_is_rivers_to_answer_for() -> None:
     model = linear_model.LinearRegression(optim.SGD(1e300), clip_gradient=math.inf)
     for x in (1.0, -2.0, 3.0):
         learn(model, REGRESSION, {"a": x * 1e10}, x)
-    ask = compiled(model, REGRESSION)
+    ask = fast_predictor(model, REGRESSION)
     with pytest.raises(BadAnswer):
         ask({"a": 1e300})

@@ -1,0 +1,100 @@
+"""Fast forms of known models: `fast_predictor` predicts as `recipes.answer`, `fast_learner` learns.
+
+A model that learns no more can take a form that does nothing but answer. A linear model, on its
+own or behind a `StandardScaler`, becomes a table of means, deviations and weights, and a loop
+that does river's own operations in river's own order: its answers are river's to the last bit.
+Every other model is asked as it is, and so is a linear one with anything unusual about it.
+
+A model that learns on keeps its form, and what teaches it goes straight to river's own numbers
+in it: one loop instead of a dozen calls per feature. Again with river's own operations in river's
+own order, so that what is left is what river would have left, and river may go on from there.
+Rare things, such as the split of a tree, are river's.
+
+Measured with the 17 features of the cards: a linear model answers in 1.8 µs instead of 4.2, and
+learns in 11 instead of 16, with AdaGrad in 14 instead of 23; a Hoeffding tree in 29 instead of 54,
+5 of which are its splits.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from river import compose
+
+from stream_ml.models.fast.linear import (
+    is_plain,
+    learner_behind,
+    linear_learner,
+    linear_predictor,
+)
+from stream_ml.models.fast.tree import tree_learner
+from stream_ml.models.pickles import RIVER_VERSION
+from stream_ml.models.recipes import answer, knows_two, learn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from stream_ml.models.recipes import Target
+    from stream_ml.records import Answer, LabelValue
+
+    Predictor = Callable[[Mapping[str, float]], Answer]
+    Learner = Callable[[dict[str, float], LabelValue], None]
+
+__all__ = ["fast_learner", "fast_predictor"]
+
+# The river whose arithmetic we know: with another one river's own code learns.
+RIVER_KNOWN = "0.26.1"
+
+
+def fast_predictor(
+    model: Any, target: Target, golden: Iterable[Mapping[str, float]] = ()
+) -> Predictor:
+    """Predicts as `model` does, which must not learn any more: features to an answer.
+
+    Args:
+        model: any of river's estimators.
+        target: the question.
+        golden: features on which the fast form must agree with river exactly, or is not used.
+    """
+    river_predictor = partial(answer, model, target)
+    predict = linear_predictor(model, target, river_predictor)
+    if predict is None:
+        return river_predictor
+    agree = all(predict(features) == river_predictor(features) for features in golden)
+    return predict if agree else river_predictor
+
+
+def fast_learner(model: Any, target: Target) -> Learner:
+    """Teaches `model` one example, as `recipes.learn` does: features and label to nothing.
+
+    It changes the model's own parts, and remembers where they are: make it anew for another
+    model, a copy, and one that something else has taught since.
+
+    Args:
+        model: any of river's estimators.
+        target: the question.
+    """
+    fast = _learner(model) if RIVER_VERSION == RIVER_KNOWN else None
+    if fast is None:
+        return partial(learn, model, target)
+    if not knows_two(model, target):
+        return fast
+    second = target.classes[1]
+    return lambda features, label: fast(features, label == second)
+
+
+def _learner(model: Any) -> Learner | None:
+    """The fast form of a learner; None where there is none."""
+    if type(model) is compose.Pipeline:
+        return _pipeline_learner(model)
+    return linear_learner(model) or tree_learner(model)
+
+
+def _pipeline_learner(pipeline: Any) -> Learner | None:
+    match pipeline._plan:  # noqa: SLF001 - river's own; there is none before the first example
+        case (("transformer", scaler, False, _), ("final", model, True, _)) if (
+            is_plain(scaler) and scaler.with_std
+        ):
+            return learner_behind(scaler, _learner(model) or model.learn_one)
+    return None
