@@ -323,7 +323,14 @@ class SealedState:
         topics: Mapping[str, str] | None = None,
         declared: Mapping[str, str] | None = None,
     ) -> list[Entry]:
-        """A checkpoint: the pieces that changed as entries, and the marker behind them."""
+        """A checkpoint: the pieces that changed as entries, and the marker behind them.
+
+        Args:
+            pieces: names with their bytes; None takes a piece away.
+            positions: by topic and partition, up to which the state has read.
+            topics: the ids of the topics that were read, by name.
+            declared: the declaration, as `Pipeline.declared` gives it.
+        """
         again, self._again = self._again, {}
         changed = {**again, **{name.encode(): body for name, body in pieces}}
         number = self.number + 1
@@ -423,7 +430,13 @@ class SealedState:
         return self._whole(found, [f"{_named(name)} is not what was written" for name in bad])
 
     def take(self, key: bytes | None, value: bytes | None, seal: bytes | None) -> None:
-        """A record of a changelog: its key, its value, and what its header says is its seal."""
+        """A record of a changelog: its key, its value, and what its header says is its seal.
+
+        Args:
+            key: the record's.
+            value: the record's; None for a tombstone.
+            seal: as its header has it.
+        """
         if key is None:
             self._foreign += 1
             return

@@ -5,7 +5,8 @@
 
 Counted are public functions and methods of two or more parameters (beside `self`): those that a
 reader of another module meets. A method without a docstring is an override, explained where it is
-declared. A parameter is explained if it has a line of its own under `Args:`, or is named in
+declared; one that says "see `...`" or "as `...`" is explained there, and a command's `run` at
+`Subcommand`. A parameter is explained if it has a line of its own under `Args:`, or is named in
 backticks in the text.
 """
 
@@ -25,6 +26,9 @@ __all__ = ["Counted", "counted", "main"]
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS_MIN = 2
+COMMAND = ["arguments", "settings"]
+# Where to look instead: what this one has in common with another is said once.
+ELSEWHERE = re.compile(r"\b(?:see|[Aa]s) `[\w.]+`")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -71,8 +75,9 @@ def _functions(node: ast.AST, path: Path, prefix: str) -> Iterator[Counted]:
         elif isinstance(child, Function) and not child.name.startswith("_"):
             names = _parameters(child)
             doc = ast.get_docstring(child)
-            if len(names) >= PARAMETERS_MIN and doc is not None:
-                missing = tuple(name for name in names if not _explains(doc, name))
+            if len(names) >= PARAMETERS_MIN and doc is not None and names != COMMAND:
+                here = not ELSEWHERE.search(doc)
+                missing = tuple(name for name in names if here and not _explains(doc, name))
                 yield Counted(path, f"{prefix}{child.name}", child.lineno, missing)
 
 

@@ -22,6 +22,10 @@ def by(actor: str, signed_by: str | None) -> str:
 
     >>> by("evaluate", None), by("ana", "ana"), by("ana", "gus")
     ('evaluate', 'ana', 'gus (says ana)')
+
+    Args:
+        actor: whom the command or stage names.
+        signed_by: the operator whose key signed; None if no operator's did.
     """
     return actor if signed_by in {None, actor} else f"{signed_by} (says {actor})"
 

@@ -72,7 +72,13 @@ class Findings:
     _first: dict[str, str] = field(default_factory=dict)
 
     def line(self, place: tuple[str, int], topic: str, ts: int | None) -> None:
-        """There was one, with this time where it has one."""
+        """There was one, with this time where it has one.
+
+        Args:
+            place: its file and line number.
+            topic: `events` or `labels`.
+            ts: its time, UTC milliseconds; None if it has none.
+        """
         self.lines[topic] += 1
         if ts is not None and not YEAR_2000_MS <= ts < YEAR_2100_MS:
             self._odd_times += 1
@@ -80,7 +86,14 @@ class Findings:
                 self._odd_time = f"{place[0]}:{place[1]}", ts
 
     def members(self, place: tuple[str, int], topic: str, value: bytes, members: Any) -> None:
-        """Look at what a line holds, for what people often do; None stands for no JSON."""
+        """Look at what a line holds, for what people often do; None stands for no JSON.
+
+        Args:
+            place: the line's file and number.
+            topic: `events` or `labels`.
+            value: the line as it is.
+            members: the line as JSON decodes to.
+        """
         if isinstance(members, dict):
             labelled, keyed = "label" in members, self.pipeline.events.key in members
             if labelled and keyed:
@@ -97,7 +110,14 @@ class Findings:
             self._see("csv", place)
 
     def refuse(self, place: str, reason: str, path: str, message: str) -> _Refused:
-        """One was refused."""
+        """One was refused.
+
+        Args:
+            place: `FILE:LINE`.
+            reason: as a dead letter has it.
+            path: to what was wrong, as `$.ts`.
+            message: what was expected, and what was given.
+        """
         refused = _Refused(place, reason, path, message)
         self.refused[reason] += 1
         named = self._named.setdefault(reason, [])

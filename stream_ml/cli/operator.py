@@ -33,6 +33,11 @@ UNCHECKED = "the answer's signature was not checked: no key is set, and none lie
 def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
     """Give the command, and print how it was answered.
 
+    Args:
+        arguments: of the command line.
+        settings: which log, and who signs.
+        kind: `promote`, `rollback`, `pause` or `resume`.
+
     Raises:
         CommandRefused: it was refused.
         NoAnswer: it was not answered in time.

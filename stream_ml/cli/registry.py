@@ -100,7 +100,12 @@ class Registry:
     copies: int = 0
 
     def fold(self, record: Record, key: bytes | None) -> None:
-        """Take in one more record."""
+        """Take in one more record.
+
+        Args:
+            record: of the topic `registry`.
+            key: checks its signature; without one it is believed.
+        """
         try:
             decision = decode_decision(record.value, key)
         except BadRecord:
@@ -138,7 +143,13 @@ class Registry:
 
 
 def read_registry(log: Log, key: bytes | None, recent: int | None) -> Registry:
-    """The registry, with its last `recent` decisions (all, if None), checked if there is a key."""
+    """The registry, with its last `recent` decisions (all, if None), checked if there is a key.
+
+    Args:
+        log: that it lies on.
+        key: checks signatures; without one all is believed.
+        recent: how many of the last decisions are kept; all, if None.
+    """
     registry = Registry(recent=deque(maxlen=recent))
     for record in read_all(log, "registry"):
         registry.fold(record, key)
@@ -175,7 +186,13 @@ def _is_evaluation(members: Any) -> bool:
 
 
 def last_records(log: Log, topic: str, count: int) -> list[Record]:
-    """Up to so many of the last records of a topic's each partition."""
+    """Up to so many of the last records of a topic's each partition.
+
+    Args:
+        log: that they lie on.
+        topic: that they are of.
+        count: how many of each partition.
+    """
     records = []
     for partition in range(log.partitions[topic]):
         first, end = log.first_offset(topic, partition), log.end_offset(topic, partition)
@@ -190,6 +207,11 @@ def last_records(log: Log, topic: str, count: int) -> list[Record]:
 
 
 def piece(log: Log, task: str) -> dict[str, Any]:
-    """The state of a task that belongs to no key; empty before its first checkpoint."""
+    """The state of a task that belongs to no key; empty before its first checkpoint.
+
+    Args:
+        log: that the state lies on.
+        task: `STAGE-PARTITION`.
+    """
     value = whole_piece(log, task, "")
     return {} if value is None else dict(orjson.loads(value))

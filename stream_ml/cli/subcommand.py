@@ -35,7 +35,7 @@ class Subcommand:
         description: what it does, for its own help.
         examples: ways to use it.
         add_arguments: puts its own arguments into its parser.
-        run: does it.
+        run: does it; gets the arguments of the command line, parsed, and the settings.
         acts: it changes something, so its exit code tells of that, and not of whether its words
             could be written.
     """

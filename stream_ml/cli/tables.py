@@ -33,6 +33,10 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     >>> print(aligned([["topic", "end"], ["events", "5"]], right=[1]))
     topic   end
     events    5
+
+    Args:
+        rows: of cells; all of one length.
+        right: the numbers of the columns that keep to the right, from 0.
     """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]

@@ -28,6 +28,10 @@ _HEAD = len(_MAGIC) + len(_UNSIGNED)
 def seal(learners: Mapping[str, Any], key: bytes | None) -> bytes:
     """Live learners by line, as bytes; unsigned without a key.
 
+    Args:
+        learners: by line.
+        key: the pipeline's; None leaves them unsigned.
+
     Raises:
         SnapshotRefused: `class_not_allowed` or `too_large`, as `pickles.dumps`.
     """
@@ -37,6 +41,11 @@ def seal(learners: Mapping[str, Any], key: bytes | None) -> bytes:
 
 def unseal(sealed: bytes, key: bytes | None, *, allow_unsigned: bool = False) -> dict[str, Any]:
     """The learners that were sealed; they go on as if never stopped.
+
+    Args:
+        sealed: what `seal` gave.
+        key: the pipeline's.
+        allow_unsigned: whether bytes without a signature are believed, where there is no key.
 
     Raises:
         SnapshotRefused: `unsigned`, `signature`, `river_version`, `class_not_allowed`,

@@ -366,7 +366,12 @@ class AllowList(pickle.Unpickler):
         self._handed: dict[int, tuple[Any, dict[str, Any]]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in a pickle stands for; `SnapshotRefused` if it is not on the list."""
+        """What a name in a pickle stands for; `SnapshotRefused` if it is not on the list.
+
+        Args:
+            module: where the name is from, as the pickle has it.
+            name: of a class or function.
+        """
         if (module, name) == ("builtins", "getattr"):
             return _bound_method
         found = _resolve(module, name)

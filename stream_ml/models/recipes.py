@@ -88,6 +88,11 @@ def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
 
     A classifier that gives no probabilities is taken at its word: what it names has 1.
 
+    Args:
+        model: a river estimator, or a pipeline of them.
+        target: what is predicted: its kind and its classes.
+        features: a finite number by name.
+
     Raises:
         BadAnswer: it says something that is no answer to the target. Whatever else the estimator
             itself raises comes through.
@@ -125,7 +130,14 @@ def _names(classes: tuple[str, ...]) -> dict[Any, str]:
 
 
 def learn(model: Any, target: Target, features: Mapping[str, float], label: LabelValue) -> None:
-    """Teach the model one example: `learn_one`, exactly as river alone would be called."""
+    """Teach the model one example: `learn_one`, exactly as river alone would be called.
+
+    Args:
+        model: a river estimator, or a pipeline of them.
+        target: what is predicted: its kind and its classes.
+        features: a finite number by name.
+        label: the truth, of the target's type.
+    """
     if type(label) is not _LABEL_TYPES[target.kind]:
         raise AssertionError(f"a label of a {target.kind} task cannot be {label!r}")
     # River's own copy: some of its parts write into what they are given.
@@ -134,7 +146,12 @@ def learn(model: Any, target: Target, features: Mapping[str, float], label: Labe
 
 
 def knows_two(model: Any, target: Target) -> bool:
-    """Whether the model is taught the second of two classes as True, and the first as False."""
+    """Whether the model is taught the second of two classes as True, and the first as False.
+
+    Args:
+        model: a classifier of river's.
+        target: with two classes.
+    """
     return len(target.classes) == _TWO and not getattr(model, "_multiclass", False)
 
 

@@ -119,6 +119,10 @@ class Snapshot:
     def verify(self, key: bytes | None, *, allow_unsigned: bool = False) -> None:
         """Make sure that it was signed with this key.
 
+        Args:
+            key: the pipeline's.
+            allow_unsigned: whether one without a signature is believed, where there is no key.
+
         Raises:
             SnapshotRefused: `unsigned` or `signature`.
         """
@@ -155,6 +159,20 @@ def take(
 
     The golden answers are those of the learner as read back, so that what is published is known
     to open. They answer `golden_features`, as many as are given. `key` None leaves it unsigned.
+
+    Args:
+        learner: live; it is copied by writing it down.
+        target: what it predicts.
+        name: of its line.
+        version: how many examples it has learned.
+        recipe: as it was declared, in river's own words.
+        feature_hash: the digest of the feature set that it learned on.
+        key: the pipeline's.
+        parent: the line's snapshot before, `name@version`.
+        examples: which ones are inside: how many, and the offsets of the first and the last one.
+        epoch: figures of the refresh instant that it is taken at.
+        golden_features: inputs whose answers are kept, to be made again wherever it is opened.
+        log: the identity of the log that it is taken for.
 
     Raises:
         SnapshotRefused: `class_not_allowed`, `golden` (an answer is not finite), or `too_large`,
@@ -230,6 +248,13 @@ def open_snapshot(
     allow_unsigned: bool = False,
 ) -> Any:
     """The learner inside, after every check that this module's head lists.
+
+    Args:
+        snapshot: as it was decoded.
+        target: what it must predict.
+        key: the pipeline's.
+        feature_hash: the digest of the feature set that asks.
+        allow_unsigned: whether one without a signature is believed, where there is no key.
 
     Raises:
         SnapshotRefused: with the reason of the first check that failed.

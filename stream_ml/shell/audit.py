@@ -39,6 +39,10 @@ def entries(log: Log, key: bytes | None) -> Iterator[Entry]:
     """The decisions in their order: those signed with `key`, without copies of earlier ones.
 
     Without a key none is checked; `verify` says what is wrong with the others.
+
+    Args:
+        log: that the registry lies on.
+        key: checks signatures.
     """
     newest = -1
     for record in read_all(log, "registry"):
@@ -71,7 +75,12 @@ def served_at(found: Iterable[Entry], ms: int, *, by_log: bool = False) -> Entry
 
 
 def roles(serving: ServingSet, name: str) -> dict[str, str]:
-    """What a line, or a snapshot `name@version`, is in a serving set: snapshots by role."""
+    """What a line, or a snapshot `name@version`, is in a serving set: snapshots by role.
+
+    Args:
+        serving: a serving set.
+        name: of a line, or `name@version`.
+    """
     slots: dict[str, ModelRef | None] = {
         "champion": serving.champion,
         **{f"challenger {line}": ref for line, ref in serving.challengers.items()},
@@ -86,7 +95,12 @@ def roles(serving: ServingSet, name: str) -> dict[str, str]:
 
 
 def about(found: Iterable[Entry], name: str) -> Iterator[Entry]:
-    """The decisions that changed what a line or snapshot is, or that speak of it."""
+    """The decisions that changed what a line or snapshot is, or that speak of it.
+
+    Args:
+        found: decisions in their order.
+        name: of a line, or `name@version`.
+    """
     before: dict[str, str] = {}
     for entry in found:
         decision = entry.decision
@@ -117,7 +131,12 @@ class Verdict:
 
 
 def verify(log: Log, key: bytes | None) -> Verdict:
-    """Go through the registry, and find the first record that is not as it was written."""
+    """Go through the registry, and find the first record that is not as it was written.
+
+    Args:
+        log: that the registry lies on.
+        key: checks signatures; without one only numbers and hashes are.
+    """
     # First where the worker stands, lest it write more between the two.
     number, newest = _written(log)
     sound, previous, former = 0, NO_RECORD, None

@@ -170,6 +170,10 @@ def records(
 def checked(first_month: int, last_month: int) -> range:
     """The months asked for.
 
+    Args:
+        first_month: 1 for January.
+        last_month: up to 12, with the month itself.
+
     Raises:
         UsageError: they are none.
     """
@@ -181,7 +185,12 @@ def checked(first_month: int, last_month: int) -> range:
 
 
 def happenings(flights: list[Flight], weather: list[Entry]) -> Iterator[dict[str, Any]]:
-    """All events in publishing order; each object is made only when its turn comes."""
+    """All events in publishing order; each object is made only when its turn comes.
+
+    Args:
+        flights: of the months, in any order.
+        weather: time, id, maker and row of each observation.
+    """
     entries = list(weather)
     for flight in flights:
         entries.append((flight.asked_ts, flight.flight_id, scheduled, flight))
@@ -207,7 +216,13 @@ def truths(flights: list[Flight]) -> Iterator[dict[str, Any]]:
 
 
 def scheduled(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
-    """What is known of a flight an hour before its schedule: its schedule."""
+    """What is known of a flight an hour before its schedule: its schedule.
+
+    Args:
+        event_id: its own.
+        ts: its time, UTC milliseconds.
+        flight: that it is about.
+    """
     return {
         "event_id": event_id,
         "ts": ts,
@@ -222,7 +237,13 @@ def scheduled(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
 
 
 def departed(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
-    """What is known when it leaves the gate."""
+    """What is known when it leaves the gate.
+
+    Args:
+        event_id: its own.
+        ts: its time, UTC milliseconds.
+        flight: that it is about.
+    """
     return {
         "event_id": event_id,
         "ts": ts,
@@ -235,7 +256,13 @@ def departed(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
 
 
 def arrived(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
-    """What is known when it reaches the gate."""
+    """What is known when it reaches the gate.
+
+    Args:
+        event_id: its own.
+        ts: its time, UTC milliseconds.
+        flight: that it is about.
+    """
     return {
         "event_id": event_id,
         "ts": ts,
@@ -248,7 +275,13 @@ def arrived(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
 
 
 def observed(event_id: str, ts: int, row: dict[str, str]) -> dict[str, Any]:
-    """What a weather station said of the hour before."""
+    """What a weather station said of the hour before.
+
+    Args:
+        event_id: its own.
+        ts: its time, UTC milliseconds.
+        row: of the weather table, by column.
+    """
     measures = {name: number(row[name]) for name in WEATHER_MEASURES}
     return {"event_id": event_id, "ts": ts, "kind": "weather", "origin": row["origin"], **measures}
 
@@ -271,7 +304,12 @@ def read_flights(months: range) -> list[Flight]:
 
 
 def flight_of(zone: str, cells: tuple[str, ...]) -> Flight:
-    """One row's `FLIGHT_COLUMNS`, its local clocks resolved; `zone` is the destination's."""
+    """One row's `FLIGHT_COLUMNS`, its local clocks resolved; `zone` is the destination's.
+
+    Args:
+        zone: the destination's time zone.
+        cells: in the order of `FLIGHT_COLUMNS`.
+    """
     month, day, origin, carrier, flight, dest, distance, hour, minute, time_hour, *outcome = cells
     dep_delay, sched_arr, arr_delay = outcome
     planned_dep = utc_ms(time_hour) + int(minute) * MINUTE_MS
@@ -369,6 +407,11 @@ def next_at(zone: str, after_ms: int, clock: str) -> int:
 
 @cache
 def offset_minutes(zone: str, hour: int) -> int:
-    """How far clocks in `zone` are ahead of UTC in that hour since 1970."""
+    """How far clocks in `zone` are ahead of UTC in that hour since 1970.
+
+    Args:
+        zone: a time zone's name.
+        hour: whole hours since 1970, UTC.
+    """
     offset = datetime.fromtimestamp(hour * 3600, UTC).astimezone(ZoneInfo(zone)).utcoffset()
     return int(offset.total_seconds()) // 60 if offset is not None else 0

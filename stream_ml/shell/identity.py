@@ -34,6 +34,10 @@ __all__ = ["check_key", "check_name", "check_serving", "reading_key", "working_k
 def reading_key(settings: Settings, log: Log) -> bytes | None:
     """The key that the decisions on `log` are checked with; None where there is none to be had.
 
+    Args:
+        settings: which keys are set.
+        log: whose decisions are to be checked.
+
     Raises:
         UsageError: they are signed with another one.
     """
@@ -45,6 +49,10 @@ def reading_key(settings: Settings, log: Log) -> bytes | None:
 
 def working_key(settings: Settings, log: Log) -> bytes:
     """The key that a worker on `log` signs with; made only where nothing is signed yet.
+
+    Args:
+        settings: which keys are set.
+        log: that the worker writes to.
 
     Raises:
         UsageError: there is none, or what lies there is signed with another one.
@@ -63,6 +71,11 @@ def _is_used(log: Log) -> bool:
 
 def check_key(settings: Settings, log: Log, key: bytes) -> None:
     """Refuse a key that is not the one that the decisions on `log` are signed with.
+
+    Args:
+        settings: who set the key, for the message.
+        log: whose decisions are looked at.
+        key: to check them with.
 
     Raises:
         UsageError: none of them is signed with it.

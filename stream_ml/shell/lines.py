@@ -72,7 +72,13 @@ def batches(
 
 
 def every_line(handle: int, *, bytes_max: int, file: str) -> Iterator[Line]:
-    """The lines of what is read from `handle`, one by one, to its end; see `batches`."""
+    """The lines of what is read from `handle`, one by one, to its end; see `batches`.
+
+    Args:
+        handle: an open file's descriptor.
+        bytes_max: of the longest line that is taken whole.
+        file: its name, for messages.
+    """
     splitter = _Splitter(bytes_max, file)
     while chunk := os.read(handle, READ_BYTES):
         yield from splitter.lines(chunk)
@@ -133,6 +139,12 @@ def paced(
     """The same lines, so many a second: none sooner than its place in the line allows.
 
     Where the source or the log held it up, it makes up for that, so that the mean rate holds.
+
+    Args:
+        lines: in batches.
+        per_second: how many lines a second.
+        stop: ends the wait when somebody asks for it.
+        clock: seconds that never go back.
     """
     size = max(1, int(per_second * BATCH_S))
     start, given = clock(), 0

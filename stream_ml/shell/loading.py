@@ -22,6 +22,10 @@ __all__ = ["load_pipeline", "pipeline_of"]
 def pipeline_of(settings: Settings, command: str) -> Pipeline:
     """The pipeline that is set.
 
+    Args:
+        settings: which one is set.
+        command: that needs it, for the message.
+
     Raises:
         UsageError: none is set, or it is not to be found.
         DeclarationError: it is wrong.

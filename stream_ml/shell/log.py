@@ -153,29 +153,60 @@ class Log(_Closing, Protocol):
 
         Fewer than `limit` need not mean the end: a log may bound the bytes it reads at once.
 
+        Args:
+            topic: one of the catalogue.
+            partition: from 0.
+            offset: of the first record; where there is none, the next one.
+            limit: how many at most.
+
         Raises:
             UnknownTopic: the log does not have it.
         """
 
     def first_offset(self, topic: str, partition: int) -> int:
-        """The offset before which retention has removed everything."""
+        """The offset before which retention has removed everything.
+
+        Args:
+            topic: one of the catalogue.
+            partition: from 0.
+        """
 
     def end_offset(self, topic: str, partition: int) -> int:
-        """One past the offset of the last record; what the next record's will be at least."""
+        """One past the offset of the last record; what the next record's will be at least.
+
+        Args:
+            topic: one of the catalogue.
+            partition: from 0.
+        """
 
     def held_back(self, topic: str, partition: int) -> tuple[int, int] | None:
         """How many offsets at the end open transactions hold back, and since when (UTC ms).
 
         None where none is open, or the log has no such transactions.
+
+        Args:
+            topic: one of the catalogue.
+            partition: from 0.
         """
         del topic, partition
         return None
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
-        """The offset of the first record that was appended then or later; the end, if none was."""
+        """The offset of the first record that was appended then or later; the end, if none was.
+
+        Args:
+            topic: one of the catalogue.
+            partition: from 0.
+            append_ms: UTC milliseconds.
+        """
 
     def tail(self, topic: str, offsets: Mapping[int, int]) -> Tail:
-        """Reads on from `offsets`, by partition, what is there and what comes."""
+        """Reads on from `offsets`, by partition, what is there and what comes.
+
+        Args:
+            topic: one of the catalogue.
+            offsets: by partition, where to begin.
+        """
 
     def version(self) -> Hashable:
         """A token that differs from an earlier one if anything was appended in between.
@@ -191,7 +222,12 @@ class Log(_Closing, Protocol):
         """The state pieces of `group`, as last committed, by key in order."""
 
     def piece(self, group: str, key: str) -> bytes | None:
-        """One of the state pieces of `group`, without reading all of them; None if it has none."""
+        """One of the state pieces of `group`, without reading all of them; None if it has none.
+
+        Args:
+            group: the task that wrote it, `STAGE-PARTITION`.
+            key: the piece's name.
+        """
 
     def written_ms(self, group: str) -> int | None:
         """When the state of `group` was written down; None if never, or with every commit."""
@@ -293,14 +329,28 @@ def not_of_clients(topic: Topic) -> LogError:
 
 
 def read_between(log: Log, topic: str, partition: int, start: int, end: int) -> Iterator[Record]:
-    """The records of a partition from one offset to before another, whatever gaps lie between."""
+    """The records of a partition from one offset to before another, whatever gaps lie between.
+
+    Args:
+        log: to read from.
+        topic: one of the catalogue.
+        partition: from 0.
+        start: the first offset.
+        end: one past the last.
+    """
     while start < end and (records := log.read(topic, partition, start, end - start)):
         yield from (record for record in records if record.offset < end)
         start = records[-1].offset + 1
 
 
 def whole_piece(log: Log, task: str, name: str) -> bytes | None:
-    """A piece of a task's state, in however many entries it lies; None if there is none."""
+    """A piece of a task's state, in however many entries it lies; None if there is none.
+
+    Args:
+        log: to read from.
+        task: `STAGE-PARTITION`.
+        name: the piece's.
+    """
 
     def read(entry: str) -> bytes | None:
         value = log.piece(task, entry)

@@ -108,7 +108,12 @@ class Progress:
 
 
 def watched(records: Iterable[T], progress: Progress) -> Iterator[T]:
-    """The same records, their progress shown while they are gone through."""
+    """The same records, their progress shown while they are gone through.
+
+    Args:
+        records: of any kind.
+        progress: is told of each.
+    """
     done = 0
     for done, record in enumerate(records, start=1):
         yield record

@@ -90,7 +90,14 @@ def output_of(pipeline: Pipeline, topic: str, members: Any, value: bytes | None 
 def publish_all(
     log: Log, outputs: Iterable[Output], progress: Progress, placed: Placed | None = None
 ) -> dict[str, int]:
-    """Append all of `outputs`, in their order, and return how many that were by topic."""
+    """Append all of `outputs`, in their order, and return how many that were by topic.
+
+    Args:
+        log: that takes them.
+        outputs: in their order.
+        progress: is told of each.
+        placed: is told where each lies, if it is there.
+    """
     published: Counter[str] = Counter({"events": 0, "labels": 0})
     rest = iter(outputs)
     while chunk := list(islice(rest, CHUNK_RECORDS)):
@@ -148,13 +155,24 @@ def replay(
 
 
 def read_all(log: Log, topic: str) -> Iterator[Record]:
-    """The records of a topic, partition by partition."""
+    """The records of a topic, partition by partition.
+
+    Args:
+        log: to read from.
+        topic: one of the catalogue.
+    """
     for partition in range(log.partitions[topic]):
         yield from read_partition(log, topic, partition)
 
 
 def read_partition(log: Log, topic: str, partition: int) -> Iterator[Record]:
-    """The records of one partition, in their order."""
+    """The records of one partition, in their order.
+
+    Args:
+        log: to read from.
+        topic: one of the catalogue.
+        partition: from 0.
+    """
     offset = log.first_offset(topic, partition)
     while records := log.read(topic, partition, offset, READ_RECORDS):
         yield from records
@@ -192,6 +210,10 @@ def predictions_in(
 def decisions(log: Log, key: bytes | None) -> Iterator[Decision]:
     """The decisions on the registry, their signatures checked where there is a key.
 
+    Args:
+        log: that the registry lies on.
+        key: checks signatures; without one all is believed.
+
     Raises:
         BadRecord: one is not signed with `key`.
     """
@@ -210,7 +232,13 @@ def evaluations(log: Log) -> Iterator[Evaluation]:
 
 
 def tally(log: Log, topic: str, member: str) -> dict[str, int]:
-    """How many records of a topic hold each value of `member`, by value."""
+    """How many records of a topic hold each value of `member`, by value.
+
+    Args:
+        log: to read from.
+        topic: one of the catalogue.
+        member: at the top of its records.
+    """
     counts: Counter[str] = Counter()
     for record in read_all(log, topic):
         counts[orjson.loads(record.value or b"{}").get(member)] += 1

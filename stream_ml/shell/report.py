@@ -246,7 +246,12 @@ class Report:
             self.decide(decision)
 
     def add(self, example: Example, said: Mapping[str, Answer] | None = None) -> None:
-        """Take one more example into account, and what `live` and its frozen copies said of it."""
+        """Take one more example into account, and what `live` and its frozen copies said of it.
+
+        Args:
+            example: the next one, in the order of `examples`.
+            said: by name, the answers of learners that no stage knows.
+        """
         prediction, label = example.prediction, example.label
         served = None if prediction.fallback else prediction.prediction
         baselines = self._known.answers(prediction.ts)
@@ -434,7 +439,12 @@ class Report:
         return datetime.fromtimestamp(ms / 1000, self.zone)
 
     def loss(self, label: LabelValue, answer: Answer) -> float:
-        """What the models of this kind of task are compared by."""
+        """What the models of this kind of task are compared by.
+
+        Args:
+            label: the truth, of the task's type.
+            answer: one that can be scored.
+        """
         return loss(self.task_kind, label, answer)
 
     # What follows computes.

@@ -81,7 +81,12 @@ class Reproduced:
 
 
 def find(log: Log, event_id: str) -> Prediction | None:
-    """The prediction on an event: as logged, or as kept with its label where that is gone."""
+    """The prediction on an event: as logged, or as kept with its label where that is gone.
+
+    Args:
+        log: to read from.
+        event_id: the event's.
+    """
     key = event_id.encode()
     named = (record for record in read_all(log, "predictions") if record.key == key)
     for _, prediction in predictions_in(named):
@@ -94,7 +99,13 @@ def find(log: Log, event_id: str) -> Prediction | None:
 
 
 def sample(log: Log, count: int, seed: int) -> list[Prediction]:
-    """So many of the predictions on the log, or all if there are fewer; equal seeds draw alike."""
+    """So many of the predictions on the log, or all if there are fewer; equal seeds draw alike.
+
+    Args:
+        log: to read from.
+        count: how many.
+        seed: of the draw.
+    """
     places = [
         (partition, range(log.first_offset("predictions", partition), end))
         for partition in range(log.partitions["predictions"])

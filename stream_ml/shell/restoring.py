@@ -145,7 +145,12 @@ def changed_notice(changes: Sequence[str]) -> Notice:
 
 
 def foreign_alert(task: str, count: int) -> Output:
-    """Tells a person that others write where a task's state lies."""
+    """Tells a person that others write where a task's state lies.
+
+    Args:
+        task: `STAGE-PARTITION`.
+        count: how many records of others there were.
+    """
     return _alert(
         "foreign_state",
         task,
@@ -167,7 +172,13 @@ def positions_alert(task: str) -> Output:
 
 
 def remade_alert(task: str, why: str, records: int) -> Output:
-    """Tells a person that a state was not what was written, and was made again."""
+    """Tells a person that a state was not what was written, and was made again.
+
+    Args:
+        task: `STAGE-PARTITION`.
+        why: what was wrong with it.
+        records: how many were read again.
+    """
     return _alert(
         "state_remade",
         task,

@@ -184,7 +184,7 @@ class SqliteLog(WorkerLog):
         topics: Mapping[str, Topic] | None = None,
         **options: Unpack[Options],
     ) -> Self:
-        """Opens the log at `path`.
+        """Opens the log at `path`; parameters as `create` has them.
 
         Raises:
             LogError: there is no log, or it is of another format.
@@ -207,7 +207,7 @@ class SqliteLog(WorkerLog):
         partitions: int = 1,
         **options: Unpack[Options],
     ) -> Self:
-        """Opens the log at `path`, made first if there is none; any number may do so at once.
+        """Opens the log at `path`, made as `create` does if there is none; any number may at once.
 
         Raises:
             LogError: something else is there, or a log of another format, or it cannot be made.
@@ -274,13 +274,13 @@ class SqliteLog(WorkerLog):
         return records
 
     def first_offset(self, topic: str, partition: int) -> int:
-        """The offset before which retention has removed everything."""
+        """The offset before which retention has removed all; see `log.Log.first_offset`."""
         place = self._layout.partition(topic, partition)
         (first,) = self._file.row("SELECT first FROM partitions WHERE id = ?", place.id)
         return int(first)
 
     def end_offset(self, topic: str, partition: int) -> int:
-        """One past the offset of the last record."""
+        """One past the offset of the last record; see `log.Log.end_offset`."""
         return self._file.tail(self._layout.partition(topic, partition)).next
 
     def post(self, outputs: Sequence[Output]) -> None:
@@ -291,7 +291,7 @@ class SqliteLog(WorkerLog):
         """Has nothing to wait for; see `log.Log.flush`."""
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
-        """The offset of the first record that was appended then or later."""
+        """The offset of the first record appended then or later; see `log.Log.offset_at`."""
         place = self._layout.partition(topic, partition)
         end = self._file.tail(place).next
         row = self._file.row(_sql(_FIRST_SINCE, place.id), append_ms)
@@ -321,7 +321,7 @@ class SqliteLog(WorkerLog):
         return self._file.rows("SELECT key, piece FROM state WHERE owner = ? ORDER BY key", group)
 
     def piece(self, group: str, key: str) -> bytes | None:
-        """One of the state pieces of `group`."""
+        """One of the state pieces of `group`; see `log.Log.piece`."""
         row = self._file.row("SELECT piece FROM state WHERE owner = ? AND key = ?", group, key)
         return None if row is None else bytes(row[0])
 
@@ -345,7 +345,7 @@ class SqliteLog(WorkerLog):
         return self._session
 
     def expire(self, now_ms: int, records_max: int = EXPIRE_RECORDS_MAX) -> int:
-        """Removes what need be kept no longer; returns how many records went.
+        """Removes what need be kept no longer at `now_ms`; returns how many records went.
 
         Of topics with a retention, what was appended longer ago; of compacted topics, what a newer
         record of the same key supersedes, and tombstones. Nothing goes that a group which reads
@@ -354,6 +354,7 @@ class SqliteLog(WorkerLog):
         At most `records_max` records of each partition are looked at, each partition in a short
         transaction of its own: call again while something goes. The file does not shrink; what was
         removed makes room for what comes.
+
         """
         removed = 0
         for place in self._layout.all():

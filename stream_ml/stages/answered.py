@@ -40,7 +40,12 @@ class Answered:
         return _name(command_id) in self._times
 
     def add(self, command_id: str, ts: int) -> None:
-        """Remember an id that is not known."""
+        """Remember an id that is not known.
+
+        Args:
+            command_id: one operator's.
+            ts: the command's time, UTC milliseconds.
+        """
         name = _name(command_id)
         self._times[name] = ts
         heapq.heappush(self._order, (ts, name))

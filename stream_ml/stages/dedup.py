@@ -59,7 +59,12 @@ class SeenIds:
         return self._ts.get(event_id)
 
     def add(self, event_id: str, ts: int) -> None:
-        """Remember `event_id`; where it was known, under its new time."""
+        """Remember `event_id`; where it was known, under its new time.
+
+        Args:
+            event_id: of an event that was taken.
+            ts: its time, UTC milliseconds.
+        """
         self._ts[event_id] = ts
         bucket = ts // self._width_ms
         if bucket != self._bucket or len(self._chunk) >= CHUNK_IDS_MAX:

@@ -28,7 +28,12 @@ T = TypeVar("T")
 
 
 def parsed(record: Record, decode: Callable[[Record], T]) -> T | BadRecord:
-    """What `decode` makes of a record, or what is wrong with it; kept as the record's memo."""
+    """What `decode` makes of a record, or what is wrong with it; kept as the record's memo.
+
+    Args:
+        record: as it was read; it keeps the answer for whoever asks next.
+        decode: makes a value of a record, or raises BadRecord.
+    """
     if record.memo is None:
         try:
             record.memo = decode(record)
@@ -66,6 +71,12 @@ def open_sealed(records: Sequence[Record], seal: RecordSeal, *, unsealed_before:
 def refuse_future(record: Record, ts: int, skew_ms: int, member: str) -> None:
     """Refuse what is dated later than it came, or one slip of a clock would close every window.
 
+    Args:
+        record: as it was read.
+        ts: its time, UTC milliseconds.
+        skew_ms: how much later than its append time that may be.
+        member: that holds the time, for the path in the error.
+
     Raises:
         BadRecord: `ts` is more than `skew_ms` past the record's append time.
     """
@@ -81,6 +92,10 @@ def prediction_in(record: Record, pipeline: Pipeline) -> Prediction | BadRecord:
     """The prediction in `record`, one that this pipeline can have made, or what is wrong with it.
 
     What is read here was written by a stage, or by whoever may write its topic.
+
+    Args:
+        record: of the topic `predictions`.
+        pipeline: the declaration.
     """
     if record.memo is None:
         try:
@@ -98,7 +113,12 @@ def _prediction(record: Record, pipeline: Pipeline) -> Prediction:
 
 
 def example_in(record: Record, pipeline: Pipeline) -> Example | BadRecord:
-    """The example in `record`, one that this pipeline can have made, or what is wrong with it."""
+    """The example in `record`, one that this pipeline can have made, or what is wrong with it.
+
+    Args:
+        record: of the topic `examples`.
+        pipeline: the declaration.
+    """
     if record.memo is None:
         try:
             record.memo = _example(record, pipeline)

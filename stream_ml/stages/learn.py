@@ -88,7 +88,12 @@ class RefreshClock:
         self.period = -1
 
     def strikes(self, n: int, watermark: int) -> bool:
-        """Whether example number `n` (from 1), with which the watermark is this, is an instant."""
+        """Whether example number `n` (from 1), with which the watermark is this, is an instant.
+
+        Args:
+            n: the example's number, from 1.
+            watermark: of the examples, UTC milliseconds.
+        """
         warm = self._warms_up(n, watermark)
         if self._refresh_ms is None:
             return warm or n % self._every == 0
@@ -98,7 +103,12 @@ class RefreshClock:
         return warm or passed
 
     def load(self, state: list[Any], watermark: int) -> None:
-        """Take up a dumped state; the cadence may be another than it was then."""
+        """Take up a dumped state; the cadence may be another than it was then.
+
+        Args:
+            state: what `dump` gave.
+            watermark: of the examples, UTC milliseconds.
+        """
         self.warm_up, self.warmed_at, self.period = state
         if self.period >= 0 and self._refresh_ms is not None:
             # As it was where the cadence is the same: the watermark never goes back.

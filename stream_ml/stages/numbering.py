@@ -30,6 +30,10 @@ class Numbers:
         The first of a partition may have any number: what retention removed is nobody's fault. One
         of a former release has none.
 
+        Args:
+            partition: of the join task that wrote the example.
+            number: the example's, one more than that before; None for one of a former release.
+
         Raises:
             BadRecord: it was met before.
         """

@@ -146,6 +146,10 @@ class Operators:
     def check(self, received: ReceivedCommand, serving: ServingSet) -> None:
         """Whether the command is in time, its operator may give it, and its sight is the present.
 
+        Args:
+            received: the command, and when the log took it in.
+            serving: what serves now.
+
         Raises:
             CommandRefused: with the reason to answer.
         """

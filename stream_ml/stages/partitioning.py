@@ -65,6 +65,11 @@ class Partitioner:
 def forwarded(record: Record, key: str, member: str) -> Output:
     """What sends a stray to where it belongs.
 
+    Args:
+        record: a stray.
+        key: by which it belongs into another partition.
+        member: that holds the key, for the path in the error.
+
     Raises:
         BadRecord: it was forwarded before, and still lies wrong.
     """
@@ -84,6 +89,10 @@ def places_of(keys: Sequence[bytes], partitions: int) -> list[int]:
 
     >>> places_of([b"JFK", b"LAX"], 4) == [partition_of(b"JFK", 4), partition_of(b"LAX", 4)]
     True
+
+    Args:
+        keys: of records, as bytes.
+        partitions: how many the topic has.
     """
     if partitions == 1 or len(keys) < BATCH_MIN:
         return [partition_of(key, partitions) for key in keys]
@@ -96,6 +105,10 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
     >>> partitions_of([b"JFK", b"LAX", b"ORD"], 4) == [partition_of(key, 4) for key in
     ...     (b"JFK", b"LAX", b"ORD")]
     True
+
+    Args:
+        keys: of records, as bytes.
+        partitions: how many the topic has.
     """
     of_length: dict[int, list[int]] = {}
     for i, key in enumerate(keys):

@@ -72,7 +72,13 @@ class Refresh:
             )
 
     def add(self, snapshot: Snapshot, ref: ModelRef, flaw: str | None) -> bool:
-        """Take in a snapshot that was checked; whether it waits for others of its instant."""
+        """Take in a snapshot that was checked; whether it waits for others of its instant.
+
+        Args:
+            snapshot: the one that came.
+            ref: its name, and where it lies.
+            flaw: why it may not serve; None if it may.
+        """
         name, version = snapshot.name, snapshot.version
         self._newest[name] = version
         self._stale.discard(name)
@@ -109,7 +115,12 @@ class Refresh:
         return line not in self._stale and not behind
 
     def serves(self, line: str, model: str) -> None:
-        """Keep a snapshot: it serves, or has."""
+        """Keep a snapshot: it serves, or has.
+
+        Args:
+            line: of the snapshot.
+            model: the snapshot, `name@version`.
+        """
         if model in self._unserved[line]:
             self._unserved[line].remove(model)
 

@@ -66,7 +66,14 @@ class Refusals:
             first = last
 
     def refuse(self, record: Record, error: BadRecord, count_read: int, ts: int) -> list[Output]:
-        """Count a record, with which so many of its part were read; what is to be said."""
+        """Count a record, with which so many of its part were read; what is to be said.
+
+        Args:
+            record: what was refused.
+            error: why.
+            count_read: how many records of its part were read, it among them.
+            ts: the time of the alert, UTC milliseconds.
+        """
         reason = error.reason
         count = self._refused[reason] = self._refused.get(reason, 0) + 1
         if count == 1:
@@ -84,7 +91,12 @@ class Refusals:
         return [self._alert("open", reason, read, ts)]
 
     def read(self, count: int, ts: int) -> list[Output]:
-        """So many records, a part, were read; what is to be said where a block has ended."""
+        """So many records, a part, were read; what is to be said where a block has ended.
+
+        Args:
+            count: how many records the part had.
+            ts: the time of an alert, UTC milliseconds.
+        """
         self._read += count
         if self._read < BLOCK_RECORDS:
             return []

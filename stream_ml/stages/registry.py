@@ -143,6 +143,10 @@ def promoted(former: ServingSet, line: str) -> ServingSet:
     """What serves once a challenger's line has replaced the champion's, which goes on in its slot.
 
     Promoted is the very snapshot that shadows; the former champion is the predecessor.
+
+    Args:
+        former: what has served so far.
+        line: a challenger's.
     """
     challengers = {
         line_of(former.champion.model) if name == line else name: (

@@ -105,7 +105,12 @@ class Scoreboard:
         return {slot: scores.dump() for slot, scores in self._scores.items()}
 
     def load(self, state: dict[str, Any], scores: dict[str, Any]) -> None:
-        """Take up what `dump` and `dump_scores` gave."""
+        """Take up what `dump` and `dump_scores` gave.
+
+        Args:
+            state: what `dump` gave.
+            scores: what `dump_scores` gave.
+        """
         self._versions = state["versions"]
         for slot in self._versions:  # in the order in which they were first scored
             self._scores[slot] = Scores(self._target.kind, self._target.classes)

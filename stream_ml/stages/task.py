@@ -45,7 +45,12 @@ class DirtyKeys(Generic[Key]):
         self._is_written: dict[Key, bool] = {}
 
     def put(self, key: Key, *, new: bool) -> None:
-        """The entry changed; `new` if there was none."""
+        """The entry changed; `new` if there was none.
+
+        Args:
+            key: of the entry.
+            new: whether there was none.
+        """
         self._is_written.setdefault(key, not new)
 
     def delete(self, key: Key) -> None:

@@ -87,7 +87,12 @@ class WaitingLabels:
         heapq.heappush(self._times, (label.ts, record.offset, label.event_id))
 
     def keep(self, event_id: str, waiting: list[WaitingLabel]) -> None:
-        """Let only `waiting` wait, of the labels of an id."""
+        """Let only `waiting` wait, of the labels of an id.
+
+        Args:
+            event_id: of the labels.
+            waiting: those that still wait; may be empty.
+        """
         former = self._labels[event_id]
         if len(waiting) == len(former):
             return
@@ -138,6 +143,10 @@ class WaitingLabels:
 
     def load(self, event_id: str, entry: bytes) -> None:
         """Take up an id's labels.
+
+        Args:
+            event_id: of the labels.
+            entry: as it was dumped.
 
         Raises:
             UsageError: one is no label under this declaration.

@@ -78,7 +78,13 @@ class Watermark:
         self._recent: list[int] = []
 
     def advance(self, key: str, ts: int, append_ms: int) -> bool:
-        """Take in a record of `key` at `ts`; whether the watermark has risen."""
+        """Take in a record of `key` at `ts`; whether the watermark has risen.
+
+        Args:
+            key: the record's: an entity, or an event id.
+            ts: the record's time, UTC milliseconds.
+            append_ms: when the log took it in; its time counts for no more than that.
+        """
         if self._breadth == 1:
             if ts <= self.ms:
                 return False
@@ -181,7 +187,14 @@ class PredictionsWatermark:
         return len(self._partitions)
 
     def advance(self, partition: int, key: str, ts: int, append_ms: int) -> bool:
-        """Take in a prediction of this partition of events; whether `ms` has risen."""
+        """Take in a prediction of this partition of events; whether `ms` has risen.
+
+        Args:
+            partition: of `events`, which the prediction is about.
+            key: the event's.
+            ts: the event's time, UTC milliseconds.
+            append_ms: when the log took the prediction in.
+        """
         now = append_ms
         if not self._heard:
             self._heard = [now] * len(self._partitions)
@@ -263,7 +276,14 @@ class ExamplesWatermark:
         self.newest_ms = -1
 
     def advance(self, partition: int, event_id: str, label_ts: int, append_ms: int) -> int:
-        """The watermark once an example of this join partition and label time was read."""
+        """The watermark once an example of this join partition and label time was read.
+
+        Args:
+            partition: of the join task that wrote the example.
+            event_id: the example's.
+            label_ts: when its label was known, UTC milliseconds.
+            append_ms: when the log took the example in.
+        """
         of_partition = self._partitions.get(partition)
         if of_partition is None:
             of_partition = self._partitions[partition] = Watermark(self._breadth)

@@ -119,7 +119,12 @@ def is_plain(step: Any) -> bool:
 
 
 def learner_behind(scaler: Any, teach_scaled: Learner) -> Learner:
-    """Teaches a scaler, and a model behind it what has been scaled."""
+    """Teaches a scaler, and a model behind it what has been scaled.
+
+    Args:
+        scaler: a plain `StandardScaler` of river's; it is changed as it learns.
+        teach_scaled: teaches the model, given scaled features and the label.
+    """
     counts, means, variances = scaler.counts, scaler.means, scaler.vars
 
     def teach(features: dict[str, float], label: LabelValue) -> None:

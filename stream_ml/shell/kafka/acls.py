@@ -89,6 +89,11 @@ def rights(role: str, cluster: Cluster, topics: Mapping[str, Topic]) -> list[Rig
     describe topic shop.*
     write topic shop.events
     write topic shop.labels
+
+    Args:
+        role: `producer`, `consumer`, `operator` or `worker`.
+        cluster: the pipeline on its brokers.
+        topics: the catalogue.
     """
     everything = cluster.topic("")
     found = [Right("topic", everything, True, "describe")]
@@ -117,7 +122,12 @@ def _roles(names: Iterable[str]) -> set[str]:
 
 
 def missing(wanted: Iterable[Grant], there: Sequence[Grant]) -> list[Grant]:
-    """The grants that nothing there allows yet."""
+    """The grants that nothing there allows yet.
+
+    Args:
+        wanted: grants that there should be.
+        there: grants that the cluster has.
+    """
     return [grant for grant in wanted if not any(_covers(each, grant) for each in there)]
 
 
@@ -141,7 +151,14 @@ def _includes(there: Right, wanted: Right) -> bool:
 def strangers(
     there: Sequence[Grant], cluster: Cluster, topics: Mapping[str, Topic], workers: Iterable[str]
 ) -> dict[str, list[str]]:
-    """Of each topic that only stages should write, who else may."""
+    """Of each topic that only stages should write, who else may.
+
+    Args:
+        there: grants that the cluster has.
+        cluster: the pipeline on its brokers.
+        topics: the catalogue.
+        workers: principals that may write, such as `User:ml`.
+    """
     own = set(workers)
     found: dict[str, list[str]] = {}
     for name in topics:
@@ -197,6 +214,10 @@ def _grants(acls: Iterable[Any]) -> Iterator[Grant]:
 
 def create(admin: KafkaAdminClient, grants: Sequence[Grant]) -> None:
     """Have the cluster allow these.
+
+    Args:
+        admin: a client that may alter the cluster.
+        grants: those that are missing.
 
     Raises:
         LogError: it refused some.

@@ -262,6 +262,10 @@ def configs(topic: Topic, replication: int) -> dict[str, str]:
     >>> from stream_ml.topics import catalogue
     >>> configs(catalogue()["predictions"], 3)["min.insync.replicas"]
     '2'
+
+    Args:
+        topic: as the catalogue has it.
+        replication: how many copies each partition has.
     """
     found = {
         "cleanup.policy": topic.cleanup,

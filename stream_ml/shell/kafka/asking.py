@@ -56,6 +56,10 @@ def topic_ids(cluster: Cluster, names: Iterable[str]) -> dict[str, str]:
 
     A topic that was deleted and made anew under its name has another one.
 
+    Args:
+        cluster: the pipeline on its brokers.
+        names: of topics, as the catalogue has them.
+
     Raises:
         LogError: the brokers do not answer, or refuse.
     """

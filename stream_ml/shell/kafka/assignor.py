@@ -71,7 +71,12 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
     def assign(
         self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
     ) -> dict[str, ConsumerProtocolMemberAssignment]:
-        """Share out the partitions of a group whose members all read the same topics."""
+        """Share out the partitions of a group whose members all read the same topics.
+
+        Args:
+            cluster: what the brokers say of the topics.
+            members: of the group, with what each had before.
+        """
         topics = sorted({topic for each in members.values() for topic in each.subscription})
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
         claims = {member: _claims(each.user_data) for member, each in members.items()}

@@ -29,6 +29,10 @@ def message(entry: Entry, partition: int) -> dict[str, Any]:
     >>> from stream_ml.sealing import Entry
     >>> message(Entry(b"wana", None, b"seal"), 2)["headers"]
     [('stream-ml-seal', b'seal')]
+
+    Args:
+        entry: of a task's state.
+        partition: of the changelog: the task's number.
     """
     record: dict[str, Any] = {"key": entry.name, "value": entry.value, "partition": partition}
     if entry.seal is not None:
@@ -39,7 +43,12 @@ def message(entry: Entry, partition: int) -> dict[str, Any]:
 def fold_changelog(
     records: Iterable[tuple[bytes | None, bytes | None]], state: dict[bytes, bytes]
 ) -> None:
-    """Take further records (keys and values, in order) into the state by name, unchecked."""
+    """Take further records (keys and values, in order) into the state by name, unchecked.
+
+    Args:
+        records: keys and values, in their order; a value of None takes the entry away.
+        state: by name; it is changed.
+    """
     for key, value in records:
         if value is None:
             state.pop(key or b"", None)

@@ -306,11 +306,14 @@ class KafkaLog(Log):
         return records
 
     def first_offset(self, topic: str, partition: int) -> int:
-        """The offset before which retention has removed everything."""
+        """The offset before which retention has removed all; see `log.Log.first_offset`."""
         return self._offset(self._place(topic, partition), EARLIEST)
 
     def end_offset(self, topic: str, partition: int) -> int:
-        """One past the last record; of committed ones, up to where no transaction is open."""
+        """One past the last record; of committed ones, up to where no transaction is open.
+
+        The rest is as `log.Log.end_offset` says.
+        """
         return self._offset(self._place(topic, partition), LATEST)
 
     def held_back(self, topic: str, partition: int) -> tuple[int, int] | None:
@@ -333,7 +336,7 @@ class KafkaLog(Log):
         return (end - stable, fetched[0].timestamp) if fetched else None
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
-        """The offset of the first record that was appended then or later."""
+        """The offset of the first record appended then or later; see `log.Log.offset_at`."""
         tp = self._place(topic, partition)
         found = self._offset(tp, max(0, append_ms))
         return self._offset(tp, LATEST) if found < 0 else found
@@ -384,7 +387,7 @@ class KafkaLog(Log):
         return sorted((key.decode(), piece) for key, piece in pieces.items())
 
     def piece(self, group: str, key: str) -> bytes | None:
-        """One state piece, looked for from the changelog's end back."""
+        """One state piece, looked for from the changelog's end back; see `log.Log.piece`."""
         found = self._newest(group, key.encode())
         return None if found is None else found.value
 

@@ -75,7 +75,12 @@ class Cluster:
         return f"{self.pipeline}.{stage}"
 
     def transactional_id(self, stage: str, worker: str) -> str:
-        """What a worker's producer is called; a new one of the same name fences the old one."""
+        """What a worker's producer is called; a new one of the same name fences the old one.
+
+        Args:
+            stage: the worker's.
+            worker: a name that stays when it is started again.
+        """
         return f"{self.group(stage)}.{worker}"
 
 

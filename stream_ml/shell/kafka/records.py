@@ -46,6 +46,10 @@ def origin_headers(origin: Source, identity: str = "") -> list[tuple[str, bytes]
 
     >>> origin_headers(Source(2, 40), "AAAAAAAAAAAAAAAAAAAAAQ")
     [('stream-ml-origin', b'2:40:AAAAAAAAAAAAAAAAAAAAAQ')]
+
+    Args:
+        origin: the partition and offset where it lay.
+        identity: the topic's id.
     """
     where = f"{origin.partition}:{origin.offset}:{identity}"
     return [(ORIGIN, where.encode())]

@@ -185,6 +185,10 @@ class KafkaTask:
     def put(self, topic: str, batch: Batch) -> None:
         """Put a batch of one of its inputs before it.
 
+        Args:
+            topic: one of its inputs, as the catalogue has it.
+            batch: records in their order, with the offsets that they cover.
+
         Raises:
             AssertionError: a batch before this one was lost.
         """
