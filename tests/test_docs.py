@@ -14,7 +14,7 @@ import pytest
 from stream_ml.cli.main import EXIT_CODES, main
 from stream_ml.shell.settings import SETTINGS
 from tests.test_architecture import FUNCTION_LINES_MAX, MODULE_LINES_MAX
-from tools import dataflow, wire
+from tools import dataflow, docstrings, wire
 from tools.doctest_fences import fenced
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +23,8 @@ CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 README_WORDS_MAX = 1_200
+# Of the public functions of two or more parameters, how many in a hundred explain them.
+EXPLAINED_MIN = 95
 
 
 def _blocks(page: Path, language: str) -> list[str]:
@@ -185,3 +187,32 @@ def test_every_exit_code_is_in_the_manual() -> None:
 def test_examples_of_docstrings_are_code_on_the_site() -> None:
     """An example stands between fences, and the words around it do not."""
     assert "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nOr:" == fenced("Adds.\n\n>>> 1 + 1\n2\n\nOr:")
+
+
+def test_every_room_is_on_the_map() -> None:
+    """Whoever opens the package's folder finds each name in it explained."""
+    package = ROOT / "stream_ml"
+    rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## Rooms")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert {room for room in rooms if not room.startswith("__")} == told
+
+
+def test_functions_explain_their_parameters() -> None:
+    """A reader of another module learns what to give a function without reading its body."""
+    counted = [c for path in (ROOT / "stream_ml").rglob("*.py") for c in docstrings.counted(path)]
+    explained = [each for each in counted if not each.unexplained]
+
+    assert len(explained) * 100 >= EXPLAINED_MIN * len(counted), "python -m tools.docstrings"
+
+
+def test_a_parameter_that_nothing_explains_is_counted(tmp_path: Path) -> None:
+    """The count has teeth: what neither a line nor the text names is found."""
+    module = tmp_path / "module.py"
+    lines = ['    """Does `a`.', "", "    Args:", "        b: a number.", '    """']
+    module.write_text("\n".join(["def f(a: int, b: int, c: int) -> None:", *lines]))
+
+    assert [("c",)] == [each.unexplained for each in docstrings.counted(module)]

@@ -354,7 +354,6 @@ class SqliteLog(WorkerLog):
         At most `records_max` records of each partition are looked at, each partition in a short
         transaction of its own: call again while something goes. The file does not shrink; what was
         removed makes room for what comes.
-
         """
         removed = 0
         for place in self._layout.all():
