@@ -288,15 +288,20 @@ def test_a_forwarded_record_says_where_it_lay(log: KafkaLog, cluster: Cluster) -
     assert [record.origin for record in read_all(log, "events")] == [Source(1, 17), None]
 
 
+@pytest.mark.parametrize("labels", [0, 1])
 def test_what_an_open_transaction_holds_back_is_told(
     log: KafkaLog,
     cluster: Cluster,
+    labels: int,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """No lag shows what stages may not read yet: `status` says where, how much, and since when."""
+    """No lag shows what stages may not read yet: `status` says where, how much, and since when.
+
+    Also on a log that is empty as far as anybody may read.
+    """
     monkeypatch.setattr(status, "OPEN_MS_MAX", -1)
-    log.append([Output("labels", b"e0", b"{}")])
+    log.append([Output("labels", b"e0", b"{}")] * labels)
     with worker(cluster) as producer:
         producer.begin_transaction()
         producer.send(cluster.topic("events"), key=b"k", value=b"{}", partition=0)
@@ -308,9 +313,9 @@ def test_what_an_open_transaction_holds_back_is_told(
     assert held is not None
     assert 1 == held[0]
     assert 0 == code
-    assert "events-0: up to 1 records are held back by an open transaction since" in (
-        capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "events-0: up to 1 records are held back by an open transaction since" in said
+    assert (not labels) == ("an empty log: nothing that is committed was published to it" in said)
     assert None is log.held_back("events", 1)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.cli.decisions import as_members, by, when
-from stream_ml.cli.output import write, write_json, write_line
+from stream_ml.cli.output import write, write_json
 from stream_ml.cli.registry import (
     existing_log,
     is_empty,
@@ -66,12 +66,14 @@ def run(arguments: Namespace, settings: Settings) -> None:
         shown = {"log": settings.path, "empty": is_empty(log), "mode": mode, **_shown(log, key)}
         unchecked = [] if key is not None else [settings.unchecked(settings.path)]
         noted = _notes(settings, [*unchecked, *shown["notes"]])
-        shown["notes"] = [*noted, *_held_back(log, _now_ms())]
+        held_back = list(_held_back(log, _now_ms()))
+        shown["notes"] = [*noted, *held_back]
     if arguments.format == "json":
         write_json(shown)
     elif shown["empty"]:
-        empty = "an empty log: nothing was published to it, and no worker has run"
-        write_line(f"{settings.path}: {empty}")
+        committed = "that is committed " if held_back else ""
+        empty = f"an empty log: nothing {committed}was published to it, and no worker has run"
+        write("\n\n".join([printable(f"{settings.path}: {empty}"), *held_back]))
     else:
         write("\n\n".join(_blocks(shown)))
 
