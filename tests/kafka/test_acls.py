@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
 from kafka.errors import TopicAuthorizationFailedError
 
 from stream_ml.errors import UsageError
 from stream_ml.examples.cards import transactions
-from stream_ml.shell.kafka.acls import ROLES, Grant, Right, missing, rights, strangers
+from stream_ml.shell.kafka.acls import ROLES, Grant, Right, create, missing, rights, strangers
 from stream_ml.shell.kafka.admin import Demand, apply, plan, who_may_write
 from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.kafka.security import client_options
@@ -47,6 +48,7 @@ def test_a_right_is_there_where_a_wider_rule_gives_it() -> None:
         Grant("User:web", Right("group", "shop.events", False, "write")),
         Grant("User:web", Right("topic", "shop.events.old", True, "write")),
         Grant("User:web", Right("topic", "shop.event", False, "write")),
+        Grant("User:web", Right("topic", "shop.events", False, "write"), "10.0.0.7"),
     ]
 
     assert [missing([wanted], [each]) for each in covering] == [[]] * 5
@@ -66,10 +68,13 @@ def test_whoever_else_may_write_what_stages_own_is_named() -> None:
     there = [
         Grant("User:ml", Right("topic", "shop.", True, "all")),
         Grant("User:eve", Right("topic", "shop.examples", False, "write")),
+        Grant("User:eve", Right("topic", "shop.examples", False, "write"), "10.0.0.7"),
         Grant("User:web", Right("topic", "shop.events", False, "write")),
     ]
 
-    assert strangers(there, HERE, catalogue(), ["User:ml"]) == {"examples": ["User:eve"]}
+    assert strangers(there, HERE, catalogue(), ["User:ml"]) == {
+        "examples": ["User:eve", "User:eve from 10.0.0.7"]
+    }
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +182,15 @@ def test_who_else_may_write_is_told(
     assert who_may_write(cluster) is None
     # Who may not look is told nothing.
     assert who_may_write(place(broker, name, "producer")) is None
+
+    with KafkaAdminClient(
+        bootstrap_servers=broker.address, **client_options(cluster.security)
+    ) as admin:
+        right = Right("topic", cluster.topic("registry"), False, "write")
+        create(admin, [Grant("User:eve", right, "10.0.0.7")])
+    (warning,) = plan(cluster, Demand(principals=PRINCIPALS)).warnings
+    assert f"{name}.registry: User:eve from 10.0.0.7 may write there" in warning
+    assert who_may_write(cluster) is None
 
     wide = Demand(principals=(*PRINCIPALS, ("worker", "User:*")))
     apply(cluster, wide)

@@ -8,8 +8,9 @@ the pipeline's, which `status` and `audit` do; workers hold its groups and trans
 consumer's groups begin with `PIPELINE.consumer`.
 
 What is missing is what no rule of the cluster allows yet, be it by another pattern or for all
-operations. Nothing is ever taken away: a rule that lets somebody else write to what stages own is
-told instead. Rules that deny are the cluster's own business, and not looked at.
+operations; from any host, for a role may move. Nothing is ever taken away: a rule that lets
+somebody else write to what stages own, be it from a single host, is told instead. Rules that deny
+are the cluster's own business, and not looked at.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ OPEN_TOPICS = frozenset({"events", "labels", "commands", "layout"})
 # The one name of the cluster itself, as Kafka has it.
 KAFKA_CLUSTER = "kafka-cluster"
 ANYBODY = "User:*"
+ANY_HOST = "*"
 
 
 class Right(NamedTuple):
@@ -70,13 +72,19 @@ class Right(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """That a principal, such as `User:web`, has a right."""
+    """That a principal, such as `User:web`, has a right, from one host or from any."""
 
     principal: str
     right: Right
+    host: str = ANY_HOST
+
+    @property
+    def who(self) -> str:
+        """The principal, and its host where it is a single one."""
+        return self.principal if self.host == ANY_HOST else f"{self.principal} from {self.host}"
 
     def __str__(self) -> str:
-        return f"{self.principal} may {self.right}"
+        return f"{self.who} may {self.right}"
 
 
 def rights(role: str, cluster: Cluster, topics: Mapping[str, Topic]) -> list[Right]:
@@ -134,6 +142,7 @@ def missing(wanted: Iterable[Grant], there: Sequence[Grant]) -> list[Grant]:
 def _covers(there: Grant, wanted: Grant) -> bool:
     return (
         there.principal in (wanted.principal, ANYBODY)
+        and there.host in (wanted.host, ANY_HOST)
         and there.right.operation in (wanted.right.operation, "all")
         and _includes(there.right, wanted.right)
     )
@@ -166,9 +175,9 @@ def strangers(
             continue
         write = Right("topic", cluster.topic(name), False, "write")
         others = {
-            each.principal
+            each.who
             for each in there
-            if each.principal not in own and _covers(each, Grant(each.principal, write))
+            if each.principal not in own and _covers(each, Grant(each.principal, write, each.host))
         }
         if others:
             found[name] = sorted(others)
@@ -179,7 +188,7 @@ def strangers(
 
 
 def present(admin: KafkaAdminClient) -> list[Grant] | None:
-    """What the cluster allows, from any host; None where it has no authorizer.
+    """What the cluster allows; None where it has no authorizer.
 
     Raises:
         KafkaError: we may not see it.
@@ -201,15 +210,13 @@ def present(admin: KafkaAdminClient) -> list[Grant] | None:
 def _grants(acls: Iterable[Any]) -> Iterator[Grant]:
     for acl in acls:
         pattern = acl.resource_pattern
-        if acl.host == "*":
-            prefixed = pattern.pattern_type == ACLResourcePatternType.PREFIXED
-            right = Right(
-                pattern.resource_type.name.lower(),
-                pattern.resource_name,
-                prefixed,
-                acl.operation.name.lower(),
-            )
-            yield Grant(acl.principal, right)
+        right = Right(
+            pattern.resource_type.name.lower(),
+            pattern.resource_name,
+            pattern.pattern_type == ACLResourcePatternType.PREFIXED,
+            acl.operation.name.lower(),
+        )
+        yield Grant(acl.principal, right, acl.host)
 
 
 def create(admin: KafkaAdminClient, grants: Sequence[Grant]) -> None:
@@ -238,7 +245,7 @@ def _acl(grant: Grant) -> ACL:
     kind = ACLResourcePatternType.PREFIXED if right.prefixed else ACLResourcePatternType.LITERAL
     return ACL(
         grant.principal,
-        "*",
+        grant.host,
         ACLOperation[right.operation.upper()],
         ACLPermissionType.ALLOW,
         ResourcePattern(ResourceType[right.kind.upper()], right.name, kind),
