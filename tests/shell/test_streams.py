@@ -6,11 +6,12 @@ import json
 import shlex
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from cli_toy import TOY, outputs, stream, toy, write_lines
-from processes import DEADLINE_S, STREAM_ML, environment
+from cli_toy import START_MS, TOY, outputs, stream, toy, write_lines
+from processes import DEADLINE_S, STREAM_ML, Terminal, environment
 
 from stream_ml.shell.printable import printable
 from stream_ml.shell.replay import output_of
@@ -173,6 +174,57 @@ def test_a_verdict_that_nobody_reads(looked_at: Path) -> None:
     assert reproduced.returncode == 1
 
 
+@pytest.mark.parametrize("output", [">/dev/full 2>/dev/full", ">&- 2>&-"])
+def test_a_worker_works_on_without_its_output(lines: Path, output: str) -> None:
+    """A worker that cannot say what it does does it all the same, and ends as it is asked to."""
+    line = ["/bin/bash", "-c", f"exec {COMMAND} up {output}"]
+    variables = environment(STREAM_ML_PIPELINE=TOY)
+    with (
+        SqliteLog.open(lines / "stream_ml.sqlite") as log,
+        subprocess.Popen(line, cwd=lines, env=variables) as up,  # noqa: S603 - our own line
+        closing(log.tail("predictions", {0: 0})) as tail,
+    ):
+        try:
+            log.append([output_of(toy, "events", event) for event in stream(12)[0]])
+            predicted = 0
+            while predicted < 12:
+                more = tail.poll(DEADLINE_S)
+                assert more, f"nothing in {DEADLINE_S} s after {predicted} predictions"
+                predicted += len(more)
+            up.terminate()
+            assert up.wait(DEADLINE_S) == 0
+        finally:
+            up.kill()
+
+
+def test_a_command_is_done_or_refused_whoever_reads(lines: Path) -> None:
+    """The answer makes the exit code, printed or not; nobody forges a line by a reason.
+
+    Who reads of the worker and goes does not take it along.
+    """
+    with Terminal("up", "--pipeline", TOY, folder=lines) as up:
+        up.line()
+        reason = ("--reason", HOSTILE, "--actor", HOSTILE, "--pipeline", TOY)
+        with Terminal("promote", "scaled", "--expect", "plain", *reason, folder=lines) as promote:
+            answer = promote.ended()
+        said = up.line()
+        assert up.process.stdout is not None
+        up.process.stdout.close()
+
+        done = shell(lines, "$S promote plain --reason r --expect scaled > /dev/full")
+        asking = "$S promote plain --reason r --expect scaled --format json"
+        refused = shell(lines, f"{asking} | true; exit ${{PIPESTATUS[0]}}")
+        logged = shell(lines, "$S audit log").stdout.decode()
+        up.process.terminate()
+        ended = up.process.wait(DEADLINE_S)
+
+    assert (answer.code, done.returncode, refused.returncode, ended) == (0, 0, 4, 0)
+    assert done.stderr == b"stream-ml: standard output: No space left on device\n"
+    for text in (answer.out, said, logged):
+        assert SHOWN in text
+        assert "\n2023" not in text
+
+
 # --- special files -----------------------------------------------------------------------------
 
 
@@ -181,6 +233,8 @@ def test_a_verdict_that_nobody_reads(looked_at: Path) -> None:
     [
         "<(cat good.jsonl labels.jsonl)",
         "- < <(cat good.jsonl labels.jsonl)",
+        "<(printf '\\xef\\xbb\\xbf'; cat good.jsonl) <(sed 's/$/\\r/' labels.jsonl)",
+        "pipe & gzip -c good.jsonl labels.jsonl > pipe; wait %1",
     ],
 )
 def test_files_of_any_kind(lines: Path, given: str) -> None:
@@ -190,6 +244,45 @@ def test_files_of_any_kind(lines: Path, given: str) -> None:
     assert (ran.returncode, ran.stderr) == (0, b"")
     found = json.loads(ran.stdout)
     assert (found["published"], found["labels"]["joined"]) == ({"events": 12, "labels": 2}, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["-", "-"], "-: expected the standard input once, given it twice"),
+        (["."], ".: expected a file of JSON lines, given a folder"),
+        (["zstd"], "zstd: expected a file of JSON lines, given one packed by zstd; unpack it"),
+        (["zip"], "expected a file of JSON lines, given a zip archive; unpack it"),
+        (["parquet"], "parquet: expected a file of JSON lines, given a Parquet file; write it as"),
+        (["utf16"], "utf16: expected a file of JSON lines, given UTF-16; write it as UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("command", [["backtest"], ["publish", "events"]], ids=" ".join)
+def test_a_file_of_another_kind_is_named(
+    cli: Cli, lines: Path, command: list[str], given: list[str], message: str
+) -> None:
+    """It is told from one of bad lines, with a way out."""
+    (lines / "zstd").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20))
+    (lines / "zip").write_bytes(b"PK\x03\x04" + bytes(20))
+    (lines / "parquet").write_bytes(b"PAR1" + bytes(20))
+    (lines / "utf16").write_text('{"event_id":"e"}\n', encoding="utf-16")
+
+    ran = cli(*command, *given, "--pipeline", TOY)
+
+    assert ran.code == 2
+    assert message in ran.err
+
+
+def test_what_ends_too_soon_or_is_closed_is_named(lines: Path) -> None:
+    """What could be unpacked is published, and the exit code says that there was more."""
+    packing = "gzip -c bad.jsonl good.jsonl | head -c 100 > cut.gz"
+
+    cut = shell(lines, f"{packing}; $S publish events cut.gz")
+    closed = shell(lines, "$S publish events - <&-")
+
+    assert (cut.returncode, closed.returncode) == (1, 2)
+    assert b"cut.gz: expected a sound gzip file, given a damaged one" in cut.stderr
+    assert b"-: expected a standard input to read, given a closed one" in closed.stderr
 
 
 # --- what clients and operators write ----------------------------------------------------------
@@ -235,3 +328,37 @@ def test_what_others_wrote_is_shown_escaped(
             said = ran.out + ran.err
             assert not set(said) & set(HOSTILE) - set("x\n2023 forged[J"), command
             assert not any(line.startswith("2023 forged") for line in said.splitlines()), command
+
+
+# --- encodings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["latin-1", "C"],
+)
+def test_an_output_of_another_encoding(lines: Path, variables: dict[str, str]) -> None:
+    """What it does not have is escaped: nobody dies of an id, a reason or a bad line."""
+    event = {"event_id": "é→", "ts": START_MS, "user": "日", "x": 1.0}
+    write_lines(lines / "one.jsonl", [event], '{"ü":"→"}'.encode())
+    asking = "$S promote scaled --expect plain --reason 'Zoë→' --actor Zoë"
+    waiting = "until $S predictions --format json > said && [ -s said ]; do :; done; cat said"
+    with Terminal("up", "--pipeline", TOY, folder=lines, **variables) as up:
+        up.line()
+        published = shell(lines, "$S publish events one.jsonl", **variables)
+        asked = shell(lines, asking, **variables)
+        assert "scaled@0 serves" in up.line()
+        as_json = shell(lines, waiting, **variables)
+        predicted = shell(lines, "$S predictions", **variables)
+        logged = shell(lines, "$S audit log --format json")
+        assert up.stopped().code == 0
+
+    assert (published.returncode, asked.returncode, predicted.returncode) == (1, 0, 0)
+    assert json.loads(as_json.stdout)["event_id"] == "é→"
+    decisions = json.loads(logged.stdout)["decisions"]
+    assert (decisions[-1]["reason"], decisions[-1]["actor"]) == ("Zoë→", "Zoë")
+    assert b"Traceback" not in published.stderr + asked.stderr + predicted.stderr
