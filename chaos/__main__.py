@@ -9,10 +9,12 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from chaos import positions, schedule
+from chaos import plants, positions, schedule
 from chaos.run import Run, Story, figures, run
 
-FAULTS = ("chaos", "rebalance", "positions", "none")
+FAULTS = ("chaos", "rebalance", "positions", "forgery", "none")
+# How often a second somebody without the key puts something where only stages should write.
+FORGERIES = 50.0
 
 
 def main() -> int:
@@ -24,7 +26,7 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=2_000, help="events a second")
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--plant", choices=("offset_too_far", "unsuppressed_replay"))
+    parser.add_argument("--plant", choices=plants.__all__)
     parser.add_argument("--folder", type=Path, help="keep the broker's data and all that was said")
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(10_000) if given.seed is None else given.seed
@@ -33,6 +35,7 @@ def main() -> int:
         return _positions(seed, given.seconds, given.rate)
     faults = {
         "chaos": lambda: schedule.chaos(seed, given.seconds, given.kills),
+        "forgery": lambda: schedule.chaos(seed, given.seconds, given.kills),
         "rebalance": lambda: schedule.rebalance(given.seconds),
         "none": schedule.nothing,
     }[given.faults]()
@@ -47,6 +50,7 @@ def main() -> int:
             partitions=given.partitions,
             predict=1 if given.faults == "rebalance" else 2,
             plant=given.plant,
+            forgeries=FORGERIES if given.faults == "forgery" else 0.0,
             folder=given.folder,
             variables={"STREAM_ML_CHECKPOINT_SECONDS": "5"},
         ),

@@ -12,12 +12,13 @@ import hmac
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
 from chaos import ground
 from chaos.expected import Expected, expect
+from chaos.forger import FORGED
 from chaos.topics import Place, Raw, Topics
 from stream_ml.models.recipes import Target
 from stream_ml.models.snapshot import decode, open_snapshot
@@ -29,6 +30,9 @@ __all__ = ["Verdict", "judge"]
 
 SHOWN = 3
 ORIGIN = "stream-ml-origin"
+# What stages own, and read; of that, where they forward what lies in another partition.
+READ = ("predictions", "examples", "models", "registry")
+STRAYING = "predictions"
 ANSWER_TOLERANCE = 1e-12
 LEARNED_TOLERANCE = 1e-9
 # A learner is compared on so many examples that it has not learned.
@@ -67,12 +71,46 @@ def judge(topics: Topics, feature_hash: str, key: bytes) -> Verdict:
         feature_hash: of the declared features, which a snapshot must name to be opened.
         key: what snapshots and decisions are signed with.
     """
-    facts = _Facts(topics, expect(topics), _Models(topics["models"][0], feature_hash, key), key)
+    topics, forged = _parted(topics)
+    models = _Models(topics["models"][0], feature_hash, key)
+    facts = _Facts(topics, expect(topics), models, key, forged)
     verdict = Verdict()
     for name, check in CHECKS.items():
         verdict.failures[name] = list(check(facts))
     verdict.figures = _figures(facts)
     return verdict
+
+
+class _Forged(NamedTuple):
+    """A record of the forger's: how it was made, and how many dead letters it is to have."""
+
+    kind: str
+    letters: int
+
+
+def _parted(topics: Topics) -> tuple[Topics, dict[Place, _Forged]]:
+    """What is ours and what was forged, also where a stage has forwarded that as a stray."""
+    forged: dict[Place, _Forged] = {}
+    for topic, partitions in topics.items():
+        for each in (each for records in partitions for each in records if FORGED in each.headers):
+            # A tombstone of a model, as evaluate's own, is nothing to be believed or not.
+            silent = topic not in READ or (topic == "models" and each.value is None)
+            place = Place(topic, each.partition, each.offset)
+            forged[place] = _Forged(each.headers[FORGED].decode(), 0 if silent else 1)
+    for each in (each for records in topics[STRAYING] for each in records):
+        partition, _, offset = each.headers.get(ORIGIN, b"").decode().partition(":")
+        origin = Place(STRAYING, int(partition or -1), int(offset.partition(":")[0] or -1))
+        if origin in forged:
+            forged[Place(STRAYING, each.partition, each.offset)] = forged[origin]
+            forged[origin] = forged[origin]._replace(letters=0)
+    ours = {
+        topic: [
+            [each for each in records if Place(topic, each.partition, each.offset) not in forged]
+            for records in partitions
+        ]
+        for topic, partitions in topics.items()
+    }
+    return ours, forged
 
 
 class _Models:
@@ -109,6 +147,7 @@ class _Facts:
     expected: Expected
     models: _Models
     key: bytes
+    forged: dict[Place, _Forged]
 
     def __post_init__(self) -> None:
         self.predictions: dict[Place, list[Raw]] = defaultdict(list)
@@ -270,6 +309,10 @@ def _each_refusal_once(facts: _Facts) -> Iterator[str]:
         if len(given) != 1 or given[0] not in reasons:
             wanted = " or ".join(sorted(reasons))
             yield f"{_at(place)}: expected one dead letter ({wanted}), found {given}"
+    for place, each in facts.forged.items():
+        given = found.pop(place, [])
+        if len(given) != each.letters:
+            yield f"{_at(place)}: {each.kind} by somebody without the key, refused as {given}"
     for place, given in found.items():
         yield f"{_at(place)}: refused as {given}, though nothing is wrong with it"
 
@@ -411,6 +454,7 @@ def _figures(facts: _Facts) -> dict[str, Any]:
         "examples": len(facts.examples),
         "dead letters": dict(refused.most_common()),
         "strays": len(facts.expected.strays),
+        "forged": dict(Counter(f"{at.topic} {each.kind}" for at, each in facts.forged.items())),
         "snapshots": len(facts.models.records),
         "decisions": dict(kinds.most_common()),
         "switches of the champion": sum(a != b for a, b in pairwise(champions)),

@@ -5,8 +5,12 @@ A worker that has one is started by `python -c "from chaos import plants; plants
 
 from __future__ import annotations
 
+import hmac
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from stream_ml import sealing
+from stream_ml.sealing import RecordSeal, unsealed
 from stream_ml.shell.kafka.task import KafkaTask
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.stages.task import Task
@@ -18,7 +22,16 @@ if TYPE_CHECKING:
     from stream_ml.shell.log import Place
     from stream_ml.stages.task import Positions
 
-__all__ = ["offset_too_far", "unsuppressed_replay"]
+__all__ = [
+    "offset_too_far",
+    "trusting_join",
+    "trusting_learn",
+    "trusting_state",
+    "unsuppressed_replay",
+]
+
+# Of an entry of state; records have theirs in hexadecimal.
+STATE_SEAL_BYTES = 16
 
 
 def offset_too_far() -> None:
@@ -29,6 +42,36 @@ def offset_too_far() -> None:
         write(self, records, {place: at + 1 for place, at in positions.items()})
 
     Transactions.write = too_far  # type: ignore[method-assign]  # that is the bug
+
+
+def _trust(topic: str) -> None:
+    opened = RecordSeal.opened
+
+    def trusting(self: RecordSeal, value: bytes | None) -> bytes:
+        if self._topic == topic and value is not None:
+            return unsealed(value)
+        return opened(self, value)
+
+    RecordSeal.opened = trusting  # type: ignore[method-assign]  # that is the bug
+
+
+def trusting_join() -> None:
+    """Take every prediction for one of ours."""
+    _trust("predictions")
+
+
+def trusting_learn() -> None:
+    """Take every example for one of ours."""
+    _trust("examples")
+
+
+def trusting_state() -> None:
+    """Take every entry of state for one of ours, if it looks like one."""
+
+    def equal(given: bytes, wanted: bytes) -> bool:
+        return len(given) == STATE_SEAL_BYTES or hmac.compare_digest(given, wanted)
+
+    vars(sealing)["hmac"] = SimpleNamespace(compare_digest=equal, digest=hmac.digest)
 
 
 def unsuppressed_replay() -> None:

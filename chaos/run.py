@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from chaos import ground, topics
 from chaos.fleet import Child, Fleet
+from chaos.forger import CHANGELOGS, SEALED, SIGNED
 from chaos.judge import Verdict, judge
 from tools.kafka.broker import Broker
 
@@ -49,6 +50,8 @@ class Run:
         partitions: of the topics that scale.
         predict: how many workers predict at first.
         plant: a bug of `chaos.plants` that every worker has.
+        forgeries: how many times a second a client without the key puts something on topics that
+            only stages should write; never by default.
         shops: how many keys the events have.
         judged: whether what came out is read and judged at the end.
         folder: where everything that was said is kept; nowhere by default.
@@ -62,6 +65,7 @@ class Run:
     partitions: int = 4
     predict: int = 2
     plant: str | None = None
+    forgeries: float = 0.0
     shops: int = ground.SHOPS
     judged: bool = True
     folder: Path | None = None
@@ -78,6 +82,7 @@ class Story:
     workers: list[Worker] = field(default_factory=list)
     stalls: dict[str, list[list[float]]] = field(default_factory=dict)
     silences: dict[str, list[list[float]]] = field(default_factory=dict)
+    forged: dict[str, int] = field(default_factory=dict)
 
     def during(self, began: float, seconds: float) -> str:
         """What befell the workers shortly before or in a time."""
@@ -121,7 +126,9 @@ def run(given: Run, say: Callable[[str], None]) -> Story:
         say("all is worked off" if left is None else left)
         if given.judged:
             _judge(scene.story, broker.address)
-        scene.story.verdict.failures |= _further_failures(scene.story, left)
+        scene.story.verdict.failures |= _further_failures(scene.story, left, given.seconds)
+        if given.forgeries:
+            scene.story.verdict.failures["forgeries were tried"] = _untried(scene.story)
         return scene.story
 
 
@@ -166,8 +173,11 @@ class _Scene:
         reading = Child([sys.executable, "-m", "chaos.reader", *where], self.folder, "reader")
         command = [sys.executable, "-m", "chaos.traffic", *where, *drawn]
         publishing = Child(command, self.folder, "traffic")
+        forging = self._forger(where[:2]) if given.forgeries else None
         try:
             self._await_begin(reading)
+            if forging is not None:
+                self._await_begin(forging)
             self._await_begin(publishing)
             story.began = time.time()
             self._befall(publishing, reading)
@@ -176,6 +186,14 @@ class _Scene:
         finally:
             publishing.end(signal.SIGTERM)
             reading.end(signal.SIGTERM)
+            if forging is not None:
+                forging.end(signal.SIGTERM)
+        if forging is not None:
+            tried = forging.sayings("forged")
+            if not tried:
+                raise RuntimeError(f"forging failed: {forging.last_words()}")
+            story.forged = tried[0]["count"]
+            self.say(f"forged {sum(story.forged.values())} records")
         published = publishing.sayings("published")
         if not published or published[0]["failed"] or not published[0]["acknowledged"]:
             raise RuntimeError(f"publishing failed: {published or publishing.last_words()}")
@@ -183,6 +201,11 @@ class _Scene:
         self.say(f"published {said['acknowledged']} records in {said['seconds']} s")
         for read in reading.sayings("read"):
             story.stalls, story.silences = read["stalls"], read["silences"]
+
+    def _forger(self, where: list[str]) -> Child:
+        command = [sys.executable, "-m", "chaos.forger", *where]
+        command += ["--seed", str(self.given.seed), "--rate", str(self.given.forgeries)]
+        return Child(command, self.folder, "forger")
 
     def _await_begin(self, child: Child) -> None:
         """Wait until it has found the broker, before that is killed."""
@@ -264,9 +287,17 @@ def _judge(story: Story, broker: str) -> None:
     story.verdict = judge(raw, world.feature_set.hash, bytes.fromhex(ground.KEY))
 
 
-def _further_failures(story: Story, left: str | None) -> dict[str, list[str]]:
+def _untried(story: Story) -> list[str]:
+    """Topics that nothing was forged on."""
+    tried = {name.split()[0] for name in story.forged}
+    return sorted({*SEALED, *SIGNED, *CHANGELOGS} - tried)
+
+
+def _further_failures(story: Story, left: str | None, seconds: float) -> dict[str, list[str]]:
     """What does not lie in the topics."""
-    grown = [(worker, flat(worker.memory)) for worker in story.workers]
+    # In a run that is shorter a worker lives so long only where the machine is slow.
+    settled = story.workers if seconds >= MEMORY_LIFE_S else []
+    grown = [(worker, flat(worker.memory)) for worker in settled]
     words = [(w, m["words"]) for w in story.workers for m in w.sayings("last words")]
     return {
         "all worked off": [] if left is None else [left],

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 
 from chaos import ground
+from chaos.forger import CHANGELOGS, FORGED, SEALED, SIGNED, Forger, Genuine
 from chaos.judge import Verdict, judge
 from chaos.reader import Gaps
 from chaos.run import flat
 from chaos.topics import OUTPUTS, Raw, Topics
 from chaos.traffic import Traffic, partition_of
 from chaos.world import world
+from stream_ml.errors import BadRecord
+from stream_ml.sealing import Seals
 from stream_ml.testing import Driver
 
 if TYPE_CHECKING:
@@ -193,6 +198,50 @@ def test_a_refresh_that_nobody_decided_on_is_found() -> None:
     del raw["registry"][0][2:]
 
     assert "every refresh decided" in failed(raw)
+
+
+@pytest.mark.parametrize("topic", ["predictions", "examples", "models", "registry"])
+def test_what_was_forged_is_to_be_refused_once_and_changes_nothing(topic: str) -> None:
+    """A copy by somebody else is as if it were not there, if it has one dead letter; else not."""
+    found = []
+    for letters in range(3):
+        raw = topics()
+        records = raw[topic][0]
+        forged = replace(records[-1], offset=records[-1].offset + 1)
+        forged.headers = {FORGED: b"copied"}
+        records.append(forged)
+        letter = {"topic": topic, "partition": 0, "offset": forged.offset, "reason": "forged"}
+        last = raw["dead-letters"][0][-1].offset
+        raw["dead-letters"][0] += [
+            Raw(0, last + 1 + n, None, orjson.dumps(letter)) for n in range(letters)
+        ]
+        found.append(failed(raw))
+
+    refused = "each refused record counted once"
+    assert [{refused}, set(), {refused}] == found
+
+
+def test_every_kind_of_forgery_is_made_of_what_lies_there() -> None:
+    """Of records and of state; what is altered, made up or foreign has no seal of ours."""
+    seals = Seals(KEY, ground.NAME, "here")
+    records = seals.records("predictions")
+    known = [
+        Genuine("predictions", 0, b"e", records.sealed(b'{"event_id":"e%d"}' % n), None)
+        for n in range(5)
+    ]
+    entries = seals.state("join-0").write([("pa", b"1"), ("pb", None)], {})
+    state = [Genuine("join-changelog", 0, each.name, each.value, each.seal) for each in entries]
+    forger = Forger(1, dict.fromkeys((*SEALED, *SIGNED, *CHANGELOGS), PARTITIONS))
+    made = [each for _ in range(300) for some in (known, state) for each in forger.forgeries(some)]
+
+    kinds = {"copied", "reordered", "moved", "altered", "made", "foreign", "junk"}
+    for topic in ("predictions", "join-changelog"):
+        assert kinds == {each.kind for each in made if each.topic == topic}
+    for each in made:
+        if each.topic == "predictions" and each.kind in {"altered", "made", "foreign", "junk"}:
+            copy = each.value in {one.value for one in known}
+            with nullcontext() if copy else pytest.raises(BadRecord, match="expected the seal"):
+                records.opened(each.value)
 
 
 def test_memory_is_flat_or_grows() -> None:

@@ -1,4 +1,4 @@
-"""A short chaos run on a broker of its own: workers and the broker are killed, nothing is lost."""
+"""A short chaos run on a broker of its own: killed, and forged all along, nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ from chaos.run import Run, run
 SEED = 5
 SECONDS = 12.0
 KILLS = 4
+# A second, on each topic that only stages should write.
+FORGERIES = 50.0
 
 
-def test_killed_at_any_instant_nothing_is_lost_doubled_or_altered() -> None:
-    """Four kills, a worker more and one less, and a dead broker leave a log as promised."""
+def test_killed_at_any_instant_and_forged_all_along_nothing_is_lost_doubled_or_altered() -> None:
+    """Four kills, a worker more and one less, and a dead broker leave a log as promised.
+
+    So does a client without the key: what it puts between ours is refused once, and nothing else.
+    """
     faults = schedule.chaos(SEED, SECONDS, KILLS)
     said = [f"seed {SEED}", *map(str, faults)]
     story = run(
@@ -21,6 +26,7 @@ def test_killed_at_any_instant_nothing_is_lost_doubled_or_altered() -> None:
             seconds=SECONDS,
             rate=500,
             partitions=2,
+            forgeries=FORGERIES,
             variables={"STREAM_ML_CHECKPOINT_SECONDS": "3"},
         ),
         said.append,
@@ -29,3 +35,4 @@ def test_killed_at_any_instant_nothing_is_lost_doubled_or_altered() -> None:
     assert story.verdict.clean, "\n".join([*said, story.verdict.text()])
     assert story.verdict.figures["predictions"] > SECONDS * 250
     assert len(story.faults) >= len(faults)
+    assert sum(story.forged.values()) > SECONDS * FORGERIES / 20
