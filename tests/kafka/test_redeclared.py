@@ -10,7 +10,7 @@ import pytest
 
 from stream_ml.client import connect
 from stream_ml.records import Output
-from tests.kafka.shop_world import Reader, shop_on, started
+from tests.kafka.shop_world import STAGES, Reader, shop_on, started
 from tests.shell.processes import Terminal
 from tests.shop import stream
 
@@ -124,10 +124,11 @@ def test_what_is_taken_up_is_told_once(worked: tuple[Cluster, Path]) -> None:
     for _ in range(2):
         with ExitStack() as stack:
             told = []
-            for stage in ("learn", "evaluate", "predict", "join"):
-                worker = stack.enter_context(terminal(cluster, folder, "worker", stage))
+            workers = [stack.enter_context(terminal(cluster, folder, "worker", s)) for s in STAGES]
+            for worker in workers:
                 while (said := orjson.loads(worker.line()))["said"] != "recovered":
                     told.append(said)
+            for worker in workers:
                 ended = worker.stopped()
                 assert 0 == ended.code, ended.err
                 told += [orjson.loads(line) for line in ended.out.splitlines()]
