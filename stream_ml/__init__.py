@@ -7,25 +7,32 @@
 
 Every arrow is a topic, every stage a pure fold over its topics. What predicts is a frozen
 snapshot; what learns does not predict. Here are the words that a pipeline is declared with;
-`stream_ml.testing` runs one without a broker, `stream-ml --help` runs one for real.
+`stream_ml.testing` runs one without a broker, `stream-ml --help` runs one for real, and
+`stream_ml.client` publishes to it and reads from it.
+
+A word is loaded when it is first used (PEP 562): whoever only reads predictions waits for no model.
 """
 
-from stream_ml.features import (
-    Feature,
-    Scalar,
-    clip,
-    difference,
-    field,
-    function,
-    hour_of_day,
-    log,
-    one_hot,
-    ratio,
-    weekday,
-    window,
-)
-from stream_ml.pipeline import Events, Label, Pipeline, Promotion, when
-from stream_ml.schema import Enum, Optional
+import importlib as _importlib
+import typing as _typing
+
+if _typing.TYPE_CHECKING:
+    from stream_ml.features import (
+        Feature,
+        Scalar,
+        clip,
+        difference,
+        field,
+        function,
+        hour_of_day,
+        log,
+        one_hot,
+        ratio,
+        weekday,
+        window,
+    )
+    from stream_ml.pipeline import Events, Label, Pipeline, Promotion, when
+    from stream_ml.schema import Enum, Optional
 
 __version__ = "0.1.0"
 
@@ -50,3 +57,21 @@ __all__ = [
     "when",
     "window",
 ]
+
+# The module that each word is of; all others are of `features`.
+_MODULES = {
+    **dict.fromkeys(("Enum", "Optional"), "stream_ml.schema"),
+    **dict.fromkeys(("Events", "Label", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
+}
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_importlib.import_module(_MODULES.get(name, "stream_ml.features")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

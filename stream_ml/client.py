@@ -34,7 +34,7 @@ from stream_ml.errors import (
     UsageError,
 )
 from stream_ml.records import OUT_OF_TIME, Output
-from stream_ml.shell.replay import predictions_in, read_all
+from stream_ml.shell.reader import predictions_in, read_all
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.shell.tailing import Backoff

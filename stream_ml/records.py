@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 __all__ = [
-    "COMMAND_AGE_MS",
     "NO_RECORD",
     "OUT_OF_TIME",
     "Alert",
@@ -36,8 +35,6 @@ __all__ = [
     "version_of",
 ]
 
-# How far a command's time may be from its arrival on the log, unless a setting says otherwise.
-COMMAND_AGE_MS = 3_600_000
 # In the evidence of a command that was refused for its time: the age that was allowed.
 OUT_OF_TIME = "command_age_ms"
 # The first decision names this as the hash of the record before it.

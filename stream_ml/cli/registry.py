@@ -18,7 +18,7 @@ from stream_ml.shell.audit import Entry
 from stream_ml.shell.identity import check_name
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.log import read_between, whole_piece
-from stream_ml.shell.replay import read_all
+from stream_ml.shell.reader import read_all
 
 if TYPE_CHECKING:
     from stream_ml.records import Decision, Record

@@ -16,7 +16,7 @@ from stream_ml.codec import decode_decision, record_hash
 from stream_ml.errors import BadRecord
 from stream_ml.records import NO_RECORD, ModelRef, line_of
 from stream_ml.shell.log import whole_piece
-from stream_ml.shell.replay import read_all
+from stream_ml.shell.reader import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

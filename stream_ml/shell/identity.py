@@ -19,7 +19,7 @@ from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, content
-from stream_ml.shell.replay import read_all
+from stream_ml.shell.reader import read_all
 from stream_ml.shell.settings import SETTINGS, key_file
 
 if TYPE_CHECKING:

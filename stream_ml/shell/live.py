@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from stream_ml.models.fast import fast_predictor
 from stream_ml.models.recipes import BadAnswer, answer, learn
 from stream_ml.records import line_of
-from stream_ml.shell.replay import examples, predictions_in, read_partition
+from stream_ml.shell.reader import examples, predictions_in, read_partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

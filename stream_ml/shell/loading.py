@@ -9,11 +9,11 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings import Settings
 
 __all__ = ["load_pipeline", "pipeline_of"]
@@ -48,6 +48,9 @@ def load_pipeline(spec: str) -> Pipeline:
     >>> load_pipeline("stream_ml.examples.cards:cards").name
     'cards'
     """
+    # A declaration brings learners, which whoever only reads a log need not wait for.
+    from stream_ml.pipeline import Pipeline  # noqa: PLC0415
+
     module_name, _, name = spec.rpartition(":")
     _refuse_file(spec, module_name, name)
     module = _import(spec, module_name)
@@ -117,5 +120,7 @@ def _where(module: ModuleType) -> str:
 
 
 def _offered(module: ModuleType) -> str:
+    from stream_ml.pipeline import Pipeline  # noqa: PLC0415
+
     names = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]
     return f"the pipelines {', '.join(sorted(names))}" if names else "no pipeline there"

@@ -10,45 +10,35 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.codec import decode_decision, decode_example, decode_prediction
-from stream_ml.errors import BadRecord
 from stream_ml.records import Evaluation, Output
 from stream_ml.shell.progress import Progress
 from stream_ml.shell.runner import Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Decision, Example, Prediction, Record
+    from stream_ml.records import Record
     from stream_ml.shell.log import Log, WorkerLog
 
 __all__ = [
     "Placed",
     "Replayed",
-    "decisions",
-    "evaluations",
-    "examples",
     "output_of",
-    "predictions_in",
     "publish_all",
-    "read_all",
-    "read_partition",
     "replay",
-    "tally",
 ]
 
 # Called with records that the log has just taken in.
 Placed = Callable[[Sequence["Record"]], object]
 # Few enough to be nothing in memory, many enough that a transaction costs little for each.
 CHUNK_RECORDS = 5_000
-READ_RECORDS = 5_000
 # A replay that dies can be run again, so its learners need not be written down in between.
 CHECKPOINT_EXAMPLES = 50_000
 
@@ -128,6 +118,10 @@ def replay(
         progress: makes what shows the progress of publishing, then of working.
         placed: called with where some more of `outputs` lie now, in their order.
 
+    Args:
+        log: that the registry lies on.
+        key: checks signatures; without one all is believed.
+
     Raises:
         LogLocked: a worker is at work on this log.
         LogError: the log takes no more.
@@ -152,97 +146,6 @@ def replay(
         evaluations,
         {"publish": worked - started, "work": ended - worked},
     )
-
-
-def read_all(log: Log, topic: str) -> Iterator[Record]:
-    """The records of a topic, partition by partition.
-
-    Args:
-        log: to read from.
-        topic: one of the catalogue.
-    """
-    for partition in range(log.partitions[topic]):
-        yield from read_partition(log, topic, partition)
-
-
-def read_partition(log: Log, topic: str, partition: int) -> Iterator[Record]:
-    """The records of one partition, in their order.
-
-    Args:
-        log: to read from.
-        topic: one of the catalogue.
-        partition: from 0.
-    """
-    offset = log.first_offset(topic, partition)
-    while records := log.read(topic, partition, offset, READ_RECORDS):
-        yield from records
-        offset = records[-1].offset + 1
-
-
-def examples(log: Log) -> Iterator[Example]:
-    """The examples, decoded; what is none is passed over: learn and evaluate tell of it."""
-    for record in read_all(log, "examples"):
-        try:
-            yield decode_example(record.value)
-        except BadRecord:
-            continue
-
-
-def predictions_in(
-    records: Iterable[Record], refused: Callable[[Record, BadRecord], object] | None = None
-) -> Iterator[tuple[Record, Prediction]]:
-    """The predictions among `records`; one that is none ends no reader.
-
-    Args:
-        records: of `predictions`.
-        refused: is told of what is none, and why; join writes a dead letter about it, too.
-    """
-    for record in records:
-        try:
-            prediction = decode_prediction(record.value)
-        except BadRecord as error:
-            if refused is not None:
-                refused(record, error)
-            continue
-        yield record, prediction
-
-
-def decisions(log: Log, key: bytes | None) -> Iterator[Decision]:
-    """The decisions on the registry, their signatures checked where there is a key.
-
-    Args:
-        log: that the registry lies on.
-        key: checks signatures; without one all is believed.
-
-    Raises:
-        BadRecord: one is not signed with `key`.
-    """
-    return (decode_decision(record.value, key) for record in read_all(log, "registry"))
-
-
-def evaluations(log: Log) -> Iterator[Evaluation]:
-    """How every model stood, each time it was written down."""
-    bodies = (orjson.loads(record.value or b"{}") for record in read_all(log, "evaluations"))
-    members = {member.name for member in fields(Evaluation)}
-    # Beside its members a record has a seal, and may have what another release adds.
-    return (
-        Evaluation(**{name: value for name, value in body.items() if name in members})
-        for body in bodies
-    )
-
-
-def tally(log: Log, topic: str, member: str) -> dict[str, int]:
-    """How many records of a topic hold each value of `member`, by value.
-
-    Args:
-        log: to read from.
-        topic: one of the catalogue.
-        member: at the top of its records.
-    """
-    counts: Counter[str] = Counter()
-    for record in read_all(log, topic):
-        counts[orjson.loads(record.value or b"{}").get(member)] += 1
-    return dict(sorted(counts.items()))
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.shell.audit import entries
-from stream_ml.shell.replay import predictions_in, read_all
+from stream_ml.shell.reader import predictions_in, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -27,9 +27,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.differences import agreed
 from stream_ml.errors import BadRecord, LogError, StreamMLError
-from stream_ml.records import COMMAND_AGE_MS
 from stream_ml.sealing import SEALED_TOPICS, Seals
 from stream_ml.shell.log import whole_piece
 from stream_ml.shell.restoring import changed_notice, positions_alert, remade_alert, take_up
@@ -37,7 +37,7 @@ from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.join import Join
-from stream_ml.stages.learn import CHECKPOINT_EXAMPLES, Learn, quarantined_in
+from stream_ml.stages.learn import Learn, quarantined_in
 from stream_ml.stages.positions import Extent, Resumed, resumed
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
@@ -65,7 +65,6 @@ READ_RECORDS = 2_000
 # Inputs per round: 64 would cost 3 % more, and 512 no less. Whatever waits for the end of a round
 # waits for some 25 ms of work.
 ROUND_RECORDS = 256
-CHECKPOINT_S = 60.0
 OFFSET_MAX = 2**63 - 1
 
 

@@ -38,13 +38,11 @@ from tempfile import NamedTemporaryFile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.errors import UsageError
-from stream_ml.records import COMMAND_AGE_MS
 from stream_ml.shell.kafka.cluster import Cluster, Security
-from stream_ml.shell.runner import CHECKPOINT_S
 from stream_ml.shell.sqlite_log import MEMORY
 from stream_ml.signing import LOCAL, ROLES, Operator, RollingKey
-from stream_ml.stages.learn import CHECKPOINT_EXAMPLES
 from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:

@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.codec import dead_letter, encode
+from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord, SnapshotRefused, UsageError
 from stream_ml.evaluation.contest import Contest
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import (
-    COMMAND_AGE_MS,
     Alert,
     ModelRef,
     Output,

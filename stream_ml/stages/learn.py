@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from stream_ml.codec import encode
+from stream_ml.defaults import CHECKPOINT_EXAMPLES
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brief_error
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.fast import fast_learner
@@ -48,11 +49,8 @@ if TYPE_CHECKING:
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.task import StateEntry
 
-__all__ = ["CHECKPOINT_EXAMPLES", "Learn", "RefreshClock", "quarantined_in"]
+__all__ = ["Learn", "RefreshClock", "quarantined_in"]
 
-# The learners are written down at least this often (in examples): what a crash costs is
-# learning so many again, what a checkpoint costs is pickling every learner.
-CHECKPOINT_EXAMPLES = 512
 WARM_UP_FIRST = 500
 # Asking costs as much as half of learning, and what only informs need not be asked each time.
 LIVE_LOSS_EVERY = 8

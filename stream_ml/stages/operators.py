@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_ml.codec import decode_command
+from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord
-from stream_ml.records import COMMAND_AGE_MS, OUT_OF_TIME, Command, line_of
+from stream_ml.records import OUT_OF_TIME, Command, line_of
 from stream_ml.signing import ROLES
 from stream_ml.stages.answered import Answered
 from stream_ml.stages.inputs import parsed

@@ -10,7 +10,7 @@ import pytest
 
 from stream_ml.errors import LogChanged, LogError, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
-from stream_ml.shell.replay import read_all
+from stream_ml.shell.reader import read_all
 from stream_ml.topics import catalogue, embedded, partition_of
 from tests.straight import append_straight
 

@@ -25,7 +25,7 @@ from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.asking import topic_ids
 from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.shell.replay import read_all
+from stream_ml.shell.reader import read_all
 from stream_ml.topics import partition_of
 from tests.kafka_broker import a_name
 from tests.shell.cli_toy import stream, toy

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_ml.cli.commands import up
+from stream_ml.cli.execution import up
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.kafka import supervisor
 from stream_ml.shell.kafka.supervisor import (

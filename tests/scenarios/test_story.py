@@ -9,7 +9,8 @@ import pytest
 from stream_ml.examples.flights import flights
 from stream_ml.shell import flights_data
 from stream_ml.shell.live import lived
-from stream_ml.shell.replay import decisions, output_of, replay
+from stream_ml.shell.reader import decisions
+from stream_ml.shell.replay import output_of, replay
 from stream_ml.shell.report import Report
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 

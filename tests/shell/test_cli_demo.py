@@ -8,7 +8,7 @@ import orjson
 import pytest
 from cli_toy import TOY, stream
 
-from stream_ml.cli.commands import demo
+from stream_ml.cli.execution import demo
 from stream_ml.errors import UsageError
 from stream_ml.shell import flights_data
 from stream_ml.shell.sqlite_log import SqliteLog

@@ -11,7 +11,8 @@ from cli_toy import START_MS, outputs, stream, toy
 from stream_ml.models.recipes import answer, learn
 from stream_ml.records import ModelRef, ServingSet
 from stream_ml.shell.live import LIVE, lived
-from stream_ml.shell.replay import decisions, output_of, replay
+from stream_ml.shell.reader import decisions
+from stream_ml.shell.replay import output_of, replay
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 
 if TYPE_CHECKING:

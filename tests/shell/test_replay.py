@@ -9,16 +9,8 @@ from cli_toy import outputs, stream, toy
 
 from stream_ml.errors import BadRecord
 from stream_ml.shell.progress import Progress
-from stream_ml.shell.replay import (
-    decisions,
-    evaluations,
-    examples,
-    output_of,
-    publish_all,
-    read_all,
-    replay,
-    tally,
-)
+from stream_ml.shell.reader import decisions, evaluations, examples, read_all, tally
+from stream_ml.shell.replay import output_of, publish_all, replay
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 from stream_ml.testing import Driver
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_ml.codec import encode_command
-from stream_ml.records import COMMAND_AGE_MS, Command, Output, Record
+from stream_ml.defaults import COMMAND_AGE_MS
+from stream_ml.records import Command, Output, Record
 from stream_ml.signing import Keyring, Operator
 from stream_ml.stages import operators
 from stream_ml.stages.answered import Answered

@@ -14,6 +14,7 @@ from river import linear_model
 
 import stream_ml as sml
 from stream_ml.codec import decode_decision, encode_command, record_hash
+from stream_ml.models import envelope
 from stream_ml.models import snapshot as snapshots
 from stream_ml.records import Command, Record
 from stream_ml.signing import Keyring
@@ -283,7 +284,7 @@ def test_a_champion_that_answers_otherwise_than_it_says_is_not_served(serving: S
     """Signed as it is, its golden predictions are made again and must agree."""
     taken = serving.snapshot("logistic@500")
     lying = replace(taken, golden=(replace(taken.golden[0], answer=0.9),), signature=None)
-    signature = snapshots._sign(lying.encode(), KEY)
+    signature = envelope.sign(lying.encode(), KEY)
     serving.publish("bayes@500")
     (decision,) = serving.put(replace(lying, signature=signature))
 

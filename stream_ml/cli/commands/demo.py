@@ -2,154 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import ArgumentTypeError
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.errors import LogError, LogLocked, UsageError
-from stream_ml.shell import flights_data
-from stream_ml.shell.live import lived
-from stream_ml.shell.loading import load_pipeline
-from stream_ml.shell.plots import draw, require_matplotlib
-from stream_ml.shell.progress import Progress, duration, watched
-from stream_ml.shell.replay import Replayed, decisions, evaluations, output_of, replay
-from stream_ml.shell.report import Report
-from stream_ml.shell.sqlite_log import SqliteLog
 
 if TYPE_CHECKING:
-    from stream_ml.pipeline import Pipeline
+    from argparse import Namespace
+
     from stream_ml.shell.settings import Settings
 
-__all__ = ["COMMAND", "FLIGHTS"]
 
-FLIGHTS = "stream_ml.examples.flights:flights"
+__all__ = ["COMMAND"]
+
 MONTHS = 6
 MONTHS_MAX = 12
-# Its presence says that the log beside it is a demo's own, to be made anew.
-MARK = "this-is-a-demo"
-MARK_TEXT = "`stream-ml demo` made this folder and replaces the log in it each time.\n"
-LOG = "log.sqlite"
 
 
-def run(arguments: argparse.Namespace, settings: Settings) -> None:
+def run(arguments: Namespace, settings: Settings) -> None:
     """Replay, report, and say where everything is."""
-    for name in ("broker", "pipeline"):
-        if settings.by_option(name):
-            raise UsageError(
-                f"demo: expected no --{name}, for it runs the flights on a log of its own in "
-                "--folder; to run anything else, see `stream-ml backtest --help`"
-            )
-    pipeline = load_pipeline(FLIGHTS)
-    months = MONTHS_MAX if arguments.all else arguments.months
-    # What would end it after minutes of work is found out before anything is replaced.
-    flights_data.data_file("flights.csv.zip")
-    require_matplotlib()
-    path = _fresh_log(arguments.folder)
-    key = settings.signing_key(str(path))
-    outputs = (output_of(pipeline, topic, body) for topic, body in flights_data.records(1, months))
-    with SqliteLog.create(path) as log:
-        done = replay(log, pipeline, key, outputs)
-        report = _report(log, pipeline, key, done)
-    written = _write_report(report, arguments.folder)
-    if arguments.format == "json":
-        write_json({**report.as_dict(), "seconds": done.seconds, "written": written})
-    else:
-        write(f"{report.text()}\n{_ending(done, written, path)}")
+    from stream_ml.cli.execution import demo  # noqa: PLC0415 - loads stages and models
 
-
-def _fresh_log(folder: Path) -> Path:
-    """The path of a log that is not there, in a folder that is.
-
-    Raises:
-        UsageError: the folder holds something that no demo has put there.
-        LogLocked: another demo is at work in it.
-    """
-    path, mark = folder / LOG, folder / MARK
-    if folder.exists() and not mark.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(
-            f"{folder}: expected an empty folder or a former demo's, given something else; "
-            "nothing was touched; name another with --folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(MARK_TEXT, encoding="utf-8")
-    if path.exists():
-        _make_sure_of_rest(path)
-    for end in ("", "-wal", "-shm"):
-        path.with_name(LOG + end).unlink(missing_ok=True)
-    return path
-
-
-def _make_sure_of_rest(path: Path) -> None:
-    try:
-        with SqliteLog.open(path) as log, log.session():
-            pass
-    except LogLocked:
-        raise
-    except LogError:
-        pass  # of another format, or damaged: a former demo's all the same
-
-
-def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> Report:
-    accounting = {
-        **done.published,
-        "predictions": done.events["predictions"],
-        **{name.replace("_", " "): count for name, count in done.joins.items() if count},
-    }
-    decided = list(decisions(log, key))
-    report = Report(
-        pipeline.target.kind,
-        (),
-        decided,
-        accounting,
-        horizon_ms=pipeline.horizon_ms,
-        breadth=pipeline.events.breadth,
-        classes=pipeline.target.classes,
-        positive="late",
-        zone=flights_data.ZONE,
-    )
-    with Progress("reporting", done.joins["joined"]) as shown:
-        for example, said in watched(lived(log, pipeline, decided), shown):
-            report.add(example, said)
-    for evaluation in evaluations(log):
-        report.evaluate(evaluation)
-    return report
-
-
-def _write_report(report: Report, folder: Path) -> list[str]:
-    text, data = folder / "report.txt", folder / "report.json"
-    text.write_text(report.text(), encoding="utf-8")
-    data.write_bytes(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2))
-    return [str(path) for path in (text, data, *draw(report, folder / "plots"))]
-
-
-def _ending(done: Replayed, written: list[str], path: Path) -> str:
-    total, seconds = sum(done.published.values()), sum(done.seconds.values())
-    return "\n".join(
-        [
-            f"replayed {total:,} records in {duration(seconds)}",
-            "written:",
-            *(f"  {path}" for path in written),
-            "look around:",
-            f"  stream-ml --broker sqlite:{path} models",
-            f"  stream-ml --broker sqlite:{path} status",
-            f"  stream-ml --broker sqlite:{path} audit log",
-            f"  stream-ml --broker sqlite:{path} audit at 2013-04-30T12:00Z",
-            f"  stream-ml --broker sqlite:{path} audit verify",
-            f"  stream-ml --broker sqlite:{path} --pipeline {FLIGHTS} audit reproduce --sample 9",
-        ]
-    )
+    demo.run(arguments, settings)
 
 
 def _months(text: str) -> int:
     with suppress(ValueError):
         if 1 <= int(text) <= MONTHS_MAX:
             return int(text)
-    raise argparse.ArgumentTypeError(f"expected 1 to {MONTHS_MAX}, given {text!r}")
+    raise ArgumentTypeError(f"expected 1 to {MONTHS_MAX}, given {text!r}")
 
 
 def _add_arguments(parser: Any) -> None:

@@ -19,7 +19,7 @@ from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NOTHING, aligned, moment, span
 from stream_ml.codec import decode_prediction
 from stream_ml.errors import BadRecord
-from stream_ml.models.snapshot import decode
+from stream_ml.models.envelope import decode
 from stream_ml.shell.identity import reading_key
 from stream_ml.shell.printable import printable
 

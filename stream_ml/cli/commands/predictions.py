@@ -13,7 +13,7 @@ from stream_ml.cli.tables import NOTHING, instant, moment
 from stream_ml.client import read_batches
 from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.printable import printable
-from stream_ml.shell.replay import predictions_in
+from stream_ml.shell.reader import predictions_in
 from stream_ml.shell.stopping import Stop
 
 if TYPE_CHECKING:

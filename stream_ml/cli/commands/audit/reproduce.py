@@ -2,146 +2,41 @@
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from argparse import ArgumentTypeError
+from typing import TYPE_CHECKING
 
-from stream_ml.cli.output import write, write_json
-from stream_ml.cli.registry import existing_log
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import NOTHING, aligned
-from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.shell.identity import check_name, reading_key
-from stream_ml.shell.loading import pipeline_of
-from stream_ml.shell.printable import printable
-from stream_ml.shell.reproduce import TOLERANCE, find, reproduce, sample
-from stream_ml.shell.settings import SETTINGS, key_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from argparse import ArgumentParser, Namespace
 
-    from stream_ml.records import Answer, Prediction
-    from stream_ml.shell.log import Log
-    from stream_ml.shell.reproduce import Again, Reproduced
     from stream_ml.shell.settings import Settings
+
 
 __all__ = ["COMMAND"]
 
-# So many of a kind are shown; the rest is counted.
-SHOWN = 10
 
-
-def run(arguments: argparse.Namespace, settings: Settings) -> None:
+def run(arguments: Namespace, settings: Settings) -> None:
     """Make predictions again, and fail if one is not what was logged."""
-    pipeline = pipeline_of(settings, "audit reproduce")
-    with existing_log(settings) as log:
-        key = reading_key(settings, log)
-        check_name(settings, log, pipeline.name, key)
-        if key is None:
-            where = "" if settings.on_kafka else f" in {key_file(settings.path)}"
-            raise UsageError(
-                f"audit reproduce: expected the key that snapshots are signed with{where}, given "
-                f"none; set {SETTINGS['key'].variable}"
-            )
-        chosen = _chosen(arguments, log)
-        done = reproduce(log, pipeline, key, chosen)
-    if arguments.format == "json":
-        write_json(_members(done, len(chosen)))
-    else:
-        write("\n".join(_lines(done, len(chosen), each=arguments.event_id is not None)))
-    if done.different or done.refused:
-        raise StreamMLError(
-            f"audit reproduce: {len(done.different):,} answers are not what was logged, "
-            f"{done.refused.total():,} are of snapshots that cannot be believed"
-        )
+    from stream_ml.cli.execution import reproduce  # noqa: PLC0415 - loads stages and models
 
-
-def _chosen(arguments: argparse.Namespace, log: Log) -> list[Prediction]:
-    if arguments.sample is not None:
-        return sample(log, arguments.sample, arguments.seed)
-    found = find(log, arguments.event_id)
-    if found is None:
-        raise StreamMLError(
-            f"audit reproduce: no prediction on event {arguments.event_id!r} is on the log"
-        )
-    return [found]
-
-
-def _champions(done: Reproduced) -> tuple[int, int]:
-    """Of the champions' answers: how many are equal, how many could be made again."""
-    served = [each for each in done.answers if each.slot == "champion"]
-    return sum(each.equal for each in served), len(served)
-
-
-def _lines(done: Reproduced, count: int, *, each: bool) -> Iterator[str]:
-    equal, served = _champions(done)
-    total = len(done.answers)
-    noun = "prediction" if count == 1 else "predictions"
-    yield f"{count:,} {noun}: {equal:,} of {served:,} served answers are equal"
-    yield (
-        f"with shadows: {total - len(done.different):,} of {total:,} are equal to {TOLERANCE:g}; "
-        f"the largest difference is {done.worst:g}"
-    )
-    if done.dropped:
-        yield (
-            f"{done.dropped.total():,} answers cannot be made again, for retention has dropped "
-            f"their {len(done.dropped):,} snapshots"
-        )
-    for reason, n in done.refused.most_common(SHOWN):
-        yield printable(f"{n:,} answers: {reason}")
-    shown = done.answers if each else done.different[:SHOWN]
-    if shown:
-        head = ["event", "slot", "model", "logged", "again", "difference"]
-        yield aligned([head, *map(_row, shown)])
-
-
-def _row(again: Again) -> list[str]:
-    said = [_said(again.logged), _said(again.again)]
-    return [again.event_id, again.slot, again.model, *said, f"{again.difference:g}"]
-
-
-def _said(answer: Answer) -> str:
-    return NOTHING if answer is None else str(answer)
-
-
-def _members(done: Reproduced, count: int) -> dict[str, Any]:
-    equal, served = _champions(done)
-    return {
-        "predictions": count,
-        "served": {"made_again": served, "equal": equal},
-        "answers": {
-            "made_again": len(done.answers),
-            "equal": len(done.answers) - len(done.different),
-        },
-        "worst": done.worst if done.worst != float("inf") else None,
-        "different": [
-            {
-                "event_id": each.event_id,
-                "slot": each.slot,
-                "model": each.model,
-                "logged": each.logged,
-                "again": each.again,
-            }
-            for each in done.different
-        ],
-        "dropped": dict(done.dropped),
-        "refused": dict(done.refused),
-    }
+    reproduce.run(arguments, settings)
 
 
 def _count(text: str) -> int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
-    raise argparse.ArgumentTypeError(f"expected a whole number from 1, given {text!r}")
+    raise ArgumentTypeError(f"expected a whole number from 1, given {text!r}")
 
 
 def _seed(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a whole number, given {text!r}") from None
+        raise ArgumentTypeError(f"expected a whole number, given {text!r}") from None
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("event_id", nargs="?", metavar="EVENT_ID", help="the event predicted on")
     what.add_argument("--sample", type=_count, metavar="N", help="so many, drawn at random")

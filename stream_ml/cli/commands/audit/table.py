@@ -11,7 +11,7 @@ from stream_ml.cli.registry import existing_log
 from stream_ml.cli.tables import aligned
 from stream_ml.shell.audit import entries
 from stream_ml.shell.identity import reading_key
-from stream_ml.shell.replay import read_all
+from stream_ml.shell.reader import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

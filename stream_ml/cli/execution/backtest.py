@@ -1,0 +1,271 @@
+"""`backtest`: the very stages that run live, over files, as fast as the machine goes."""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict, deque
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.cli.findings import Findings, members_of
+from stream_ml.cli.output import write, write_json
+from stream_ml.cli.scores import FORMS, scores_table
+from stream_ml.cli.tables import aligned, counted
+from stream_ml.codec import RECORD_BYTES_MAX
+from stream_ml.errors import StreamMLError, UsageError
+from stream_ml.shell.inputs import check, opened
+from stream_ml.shell.lines import every_line
+from stream_ml.shell.live import lived
+from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.plots import draw, require_matplotlib
+from stream_ml.shell.printable import printable
+from stream_ml.shell.progress import Progress, duration, watched
+from stream_ml.shell.reader import decisions, evaluations, examples, read_all, tally
+from stream_ml.shell.replay import output_of, replay
+from stream_ml.shell.report import NOTHING_TO_SCORE, Report
+from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Output, Record
+    from stream_ml.shell.replay import Replayed
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["run"]
+
+# So many lines has no file; a place is one number.
+LINES_MAX = 1 << 40
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Replay the files and print what came of it."""
+    pipeline = pipeline_of(settings, "backtest")
+    if settings.on_kafka and settings.by_option("broker"):
+        raise UsageError(
+            f"backtest: expected --broker sqlite:PATH, given {settings.broker}; it replays files "
+            "on a log of its own, in memory if none is named"
+        )
+    _check(arguments, pipeline)
+    # A log that the surroundings name is somebody's; only who names it here means it.
+    path = settings.path if settings.by_option("broker") else MEMORY
+    with SqliteLog.open_or_create(path) as log:
+        _refuse_used(log, path)
+        key = settings.signing_key(path)
+        lines = _Lines(pipeline, arguments.files)
+        done = replay(log, pipeline, key, lines.outputs(), placed=lines.placed)
+        lines.refused(log)
+        report = _report(arguments, log, pipeline, key)
+        summary = _summary(log, pipeline, key, done, lines.findings)
+        summary["written"] = _write_files(arguments, log, report)
+    if arguments.format == "json":
+        write_json({**summary, "report": report.as_dict()})
+    else:
+        parts = [_text(summary, lines.findings)]
+        parts.append(report.tables() if arguments.live and report.times else "")
+        write("\n\n".join(filter(None, [*parts, report.changes(), report.luck()])))
+    _judge(lines.findings, arguments.files)
+
+
+def _judge(findings: Findings, files: Sequence[str]) -> None:
+    """Fail where something, or most of it, is not what it should be.
+
+    Raises:
+        StreamMLError: it is not.
+    """
+    if findings.refused:
+        refused = findings.refused.total()
+        raise StreamMLError(f"backtest: {refused:,} of {findings.lines.total():,} were refused")
+    if not findings.lines:
+        raise StreamMLError(f"backtest: expected lines in {', '.join(files)}, given none")
+    if not findings.lines["events"]:
+        raise StreamMLError("backtest: expected events, given labels only: nothing was predicted")
+    if findings.wrong_unit():
+        raise StreamMLError("backtest: most times are probably no milliseconds")
+
+
+# --- what goes in -----------------------------------------------------------------------------
+
+
+def _check(arguments: Namespace, pipeline: Pipeline) -> None:
+    """Find out now what would else end it after the work is done."""
+    if "label" in pipeline.schema:
+        raise UsageError(
+            f"backtest: expected no event field 'label', by which labels are told from events, "
+            f"given one in pipeline {pipeline.name!r}; rename it"
+        )
+    check(arguments.files)
+    if arguments.predictions is not None and not arguments.predictions.parent.is_dir():
+        raise UsageError(
+            f"--predictions: expected a folder {arguments.predictions.parent} to write into, "
+            "given none; make it first"
+        )
+    if arguments.plots is not None:
+        if arguments.plots.exists() and not arguments.plots.is_dir():
+            raise UsageError(f"--plots: expected a folder, given the file {arguments.plots}")
+        require_matplotlib()
+
+
+def _refuse_used(log: SqliteLog, path: str) -> None:
+    held = {
+        topic: sum(log.end_offset(topic, p) for p in range(log.partitions[topic]))
+        for topic in ("events", "labels")
+    }
+    if any(held.values()):
+        raise UsageError(
+            f"backtest: expected a log with nothing in it, given {path} with {counted(held)}; "
+            "name another, or leave --broker out to work in memory"
+        )
+
+
+class _Lines:
+    """The lines of some files, as records to publish, and where each of them came from."""
+
+    def __init__(self, pipeline: Pipeline, files: Sequence[str]) -> None:
+        self._pipeline = pipeline
+        self._files = files
+        self._read: deque[int] = deque()
+        # By partition, and there by offset: which line of which file.
+        self._origins: dict[tuple[str, int], array[int]] = defaultdict(lambda: array("Q"))
+        self.findings = Findings(pipeline)
+
+    def outputs(self) -> Iterator[Output]:
+        """A record for each line."""
+        for place, file in enumerate(self._files):
+            with opened(file) as handle:
+                for number, text in every_line(handle, bytes_max=RECORD_BYTES_MAX, file=file):
+                    if text is None:
+                        raise UsageError(
+                            f"{file}:{number}: expected at most {RECORD_BYTES_MAX} bytes in a "
+                            "line, given more; is it a file of JSON lines?"
+                        )
+                    self._read.append(place * LINES_MAX + number)
+                    yield self._output((file, number), text)
+
+    def placed(self, records: Sequence[Record]) -> None:
+        """Note where lines lie now; they come in the order in which they were read."""
+        for record in records:
+            self._origins[record.topic, record.partition].append(self._read.popleft())
+
+    def refused(self, log: SqliteLog) -> None:
+        """Find out which lines were refused."""
+        for record in read_all(log, "dead-letters"):
+            letter = orjson.loads(record.value or b"{}")
+            place = f"{letter['topic']}-{letter['partition']}, offset {letter['offset']}"
+            origins = self._origins.get((letter["topic"], letter["partition"]))
+            if origins is not None:
+                file, number = divmod(origins[letter["offset"]], LINES_MAX)
+                place = f"{self._files[file]}:{number}"
+            self.findings.refuse(place, letter["reason"], letter["path"], letter["message"])
+
+    def _output(self, place: tuple[str, int], value: bytes) -> Output:
+        # What is no JSON is published all the same: it is refused where everything is.
+        members = members_of(value)
+        topic, time = "events", self._pipeline.events.time
+        if isinstance(members, dict) and "label" in members:
+            topic, time = "labels", "ts"
+        ts = members.get(time) if isinstance(members, dict) else None
+        self.findings.line(place, topic, ts if type(ts) is int else None)
+        self.findings.members(place, topic, value, members)
+        return output_of(self._pipeline, topic, members, value)
+
+
+# --- what comes out ---------------------------------------------------------------------------
+
+
+def _summary(
+    log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed, findings: Findings
+) -> dict[str, Any]:
+    champion = None
+    kinds: dict[str, int] = {}
+    for decision in decisions(log, key):
+        champion = decision.serving.champion.model
+        kinds[decision.kind] = kinds.get(decision.kind, 0) + 1
+    return {
+        "pipeline": pipeline.name,
+        "task": pipeline.target.kind,
+        "published": done.published,
+        "events": done.events,
+        "labels": done.joins,
+        "champion": champion,
+        "decisions": kinds,
+        "models": [asdict(each) for each in done.evaluations],
+        "dead_letters": dict(sorted(findings.refused.items())),
+        "refused": findings.as_members(),
+        "hints": findings.hints(),
+        "alerts": tally(log, "alerts", "kind"),
+        "seconds": done.seconds,
+    }
+
+
+def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes) -> Report:
+    task, decided = pipeline.target, list(decisions(log, key))
+    report = Report(
+        task.kind,
+        (),
+        decided,
+        horizon_ms=pipeline.horizon_ms,
+        breadth=pipeline.events.breadth,
+        classes=task.classes,
+    )
+    with Progress("reporting", log.end_offset("examples", 0)) as shown:
+        if arguments.live:
+            for example, said in watched(lived(log, pipeline, decided), shown):
+                report.add(example, said)
+        else:
+            for example in watched(examples(log), shown):
+                report.add(example)
+    for evaluation in evaluations(log):
+        report.evaluate(evaluation)
+    return report
+
+
+def _write_files(arguments: Namespace, log: SqliteLog, report: Report) -> list[str]:
+    written: list[Path] = []
+    if arguments.predictions is not None:
+        with arguments.predictions.open("wb") as file:
+            for record in read_all(log, "predictions"):
+                file.write((record.value or b"") + b"\n")
+        written.append(arguments.predictions)
+    if arguments.plots is not None:
+        written += draw(report, arguments.plots)
+    return [str(path) for path in written]
+
+
+def _text(summary: dict[str, Any], findings: Findings) -> str:
+    models, seconds = summary["models"], summary["seconds"]
+    total = sum(summary["published"].values())
+    facts = aligned(
+        [
+            ["pipeline", f"{summary['pipeline']} ({summary['task']})"],
+            ["published", counted(summary["published"])],
+            ["events", counted(summary["events"])],
+            ["labels", counted(summary["labels"])],
+            ["decisions", counted(summary["decisions"])],
+            ["champion", summary["champion"]],
+            ["dead letters", counted(summary["dead_letters"])],
+            ["alerts", counted(summary["alerts"])],
+            ["published in", duration(seconds["publish"])],
+            ["worked in", f"{duration(seconds['work'])}, {total / seconds['work']:,.0f} records/s"],
+        ]
+    )
+    tables = [
+        f"scores {name}\n{scores_table(models, form)}" for form, name in FORMS.items() if models
+    ]
+    refused = [f"  {each}" for each in findings.named()]
+    paths = map(printable, summary["written"])
+    written = ["\n".join(["written:", *(f"  {path}" for path in paths)])]
+    return "\n\n".join(
+        [
+            facts,
+            *(["\n".join(["refused:", *refused])] if refused else []),
+            *findings.hints(),
+            *(tables or [NOTHING_TO_SCORE]),
+            *(written if summary["written"] else []),
+        ]
+    )

@@ -1,0 +1,95 @@
+"""`worker`: one stage of a pipeline on a cluster, until it is asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.cli.output import flush, write_json_line, write_line
+from stream_ml.shell.kafka.supervisor import stop_when_input_ends
+from stream_ml.shell.kafka.worker import Worker
+from stream_ml.shell.loading import pipeline_of
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["Seldom", "run"]
+
+# Of what the clients say again and again; while a broker is gone that is 70 times a second.
+AGAIN_S = 10.0
+# A broker that has just started is asked again until it is ready; that is nothing to hear of.
+NOT_READY = "GroupCoordinatorNotAvailableError"
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Run one stage."""
+    if arguments.supervised:
+        # Whoever started us reads UTF-8, whatever the locale.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(encoding="utf-8")
+        stop_when_input_ends()
+    pipeline = pipeline_of(settings, "worker")
+    cluster = settings.cluster(pipeline.name)
+    # What the clients warn of (a broker that is gone, say) they mend, or a task ends with it.
+    heard = logging.StreamHandler(sys.stderr)
+    heard.addFilter(Seldom())
+    logging.basicConfig(level=logging.ERROR, handlers=[heard], format="%(name)s: %(message)s")
+    worker = Worker(
+        cluster,
+        pipeline,
+        arguments.stage,
+        settings.signing_key(settings.path),
+        operators=settings.operators(),
+        instance=arguments.instance,
+        commit_s=settings.commit_seconds,
+        checkpoint_s=settings.checkpoint_seconds,
+        command_age_s=settings.command_age_seconds,
+        checkpoint_examples=settings.checkpoint_examples,
+        restart_lines=settings.restart_lines,
+        say=_as_json if arguments.format == "json" else _as_text,
+        accepted=settings.accept_topics,
+        accept_unsealed=settings.accept_unsealed,
+    )
+    asyncio.run(worker.run())
+
+
+class Seldom(logging.Filter):
+    """Lets what one line of code says through, and again when `AGAIN_S` has passed.
+
+    Args:
+        clock: seconds, from any start.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._heard: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is to be heard."""
+        if NOT_READY in record.getMessage():
+            return False
+        now, line = self._clock(), (record.pathname, record.lineno)
+        if now - self._heard.get(line, -AGAIN_S) < AGAIN_S:
+            return False
+        self._heard[line] = now
+        return True
+
+
+def _as_json(said: str, **members: Any) -> None:
+    write_json_line({"said": said, **members})
+    flush()
+
+
+def _as_text(said: str, **members: Any) -> None:
+    rest = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
+    write_line(f"{said}: {rest}")
+    flush()

@@ -1,0 +1,11 @@
+"""Defaults of settings that stages and runners share: whoever shows a setting loads no stage."""
+
+__all__ = ["CHECKPOINT_EXAMPLES", "CHECKPOINT_S", "COMMAND_AGE_MS"]
+
+# The learners are written down at least this often (in examples): what a crash costs is
+# learning so many again, what a checkpoint costs is pickling every learner.
+CHECKPOINT_EXAMPLES = 512
+# While records come, state is written down at least this often (in seconds).
+CHECKPOINT_S = 60.0
+# How far a command's time may be from its arrival on the log, either way (in milliseconds).
+COMMAND_AGE_MS = 3_600_000
