@@ -258,6 +258,29 @@ def test_a_label_past_its_own_horizon_is_late_though_nobody_leads_the_watermark(
 
 
 @pytest.mark.parametrize("label_first", [False, True], ids=["prediction-first", "label-first"])
+@pytest.mark.parametrize(
+    ("after", "reasons"),
+    [
+        (HORIZON, []),
+        (HORIZON + 1, ["late"]),
+        (2 * HORIZON, ["late"]),
+        (2 * HORIZON + 1, ["orphan"]),
+    ],
+)
+def test_a_label_is_late_up_to_twice_the_horizon_and_then_about_nothing(
+    *, after: int, reasons: list[str], label_first: bool
+) -> None:
+    """To the millisecond, whichever of the two is read first."""
+    join = Join(pipeline, 1)
+    topics = [[_prediction("a", START_MS, 0, 0)], [_label("a", START_MS + after, 0)]]
+    outputs = [each for topic in topics[:: -1 if label_first else 1] for each in join.apply(topic)]
+    outputs += join.apply([_prediction("z", START_MS + 20 * HORIZON, 0, 1)])
+
+    assert reasons == [o.memo.reason for o in outputs if o.topic == "dead-letters"]
+    assert (not reasons) == any(o.topic == "examples" for o in outputs)
+
+
+@pytest.mark.parametrize("label_first", [False, True], ids=["prediction-first", "label-first"])
 @pytest.mark.parametrize("restarts", [False, True], ids=["going-on", "restarted"])
 @pytest.mark.parametrize("partitions", [None, 1], ids=["embedded", "cluster"])
 def test_an_example_says_who_knew_the_truth(
