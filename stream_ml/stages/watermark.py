@@ -31,9 +31,6 @@ __all__ = ["REMEMBERED_RECORDS", "ExamplesWatermark", "PredictionsWatermark", "W
 
 # How long keys that fall silent hold the others up; at least for as long a burst counts once.
 REMEMBERED_RECORDS = 64
-# Of a partition's records no more are ever counted.
-_NUMBER_BITS = 40
-_NUMBER_MASK = (1 << _NUMBER_BITS) - 1
 
 
 class Watermark:
@@ -54,26 +51,35 @@ class Watermark:
 
     __slots__ = (
         "_breadth",
+        "_keys",
         "_keys_max",
-        "_last",
+        "_middle",
         "_n",
         "_next_silent",
+        "_numbers",
         "_recent",
         "_remembered",
+        "_run",
+        "_times",
         "ms",
     )
 
     def __init__(self, breadth: int) -> None:
         self._breadth = breadth
         self._keys_max = 2 * breadth - 1
+        self._middle = breadth - 1
         self._remembered = max(REMEMBERED_RECORDS, 8 * self._keys_max)
         self.ms = -1
         self._n = 0
         # The record with which the first key that is known would be silent for too long.
         self._next_silent = 0
-        # By key, in the order of their last records: its time, and behind it which record it was,
-        # in one number, for two tables would cost half as much again.
-        self._last: dict[str, int] = {}
+        # The keys that are known, in the order of their last records; of each the time and the
+        # number of that record. (Lists, for there are few: a table costs half as much again.)
+        self._keys: list[str] = []
+        self._times: list[int] = []
+        self._numbers: list[int] = []
+        # So many of the last times, if not more, do not fall.
+        self._run = 0
         # Of a key that is alone, its last times past the watermark.
         self._recent: list[int] = []
 
@@ -85,25 +91,56 @@ class Watermark:
             ts: the record's time, UTC milliseconds.
             append_ms: when the log took it in; its time counts for no more than that.
         """
+        if ts > append_ms and self._breadth > 1:
+            ts = append_ms
+        keys, times = self._keys, self._times
+        if self._run < self._keys_max or ts < times[-1] or key in keys:
+            return self._take(key, ts)
+        # What nearly all are: another key than those that are known, in the order of time.
+        numbers = self._numbers
+        self._n = n = self._n + 1
+        keys.append(key)
+        times.append(ts)
+        numbers.append(n)
+        del keys[0], times[0], numbers[0]
+        if n >= self._next_silent:
+            return ts > self.ms and self._lead(ts)
+        led = times[self._middle]
+        if led <= self.ms:
+            return False
+        self.ms = led
+        return True
+
+    def _take(self, key: str, ts: int) -> bool:
+        """As `advance`, of any record, whose time is no later than its arrival."""
         if self._breadth == 1:
             if ts <= self.ms:
                 return False
             self.ms = ts
             return True
-        if ts > append_ms:  # noqa: PLR1730 - calling `min` would cost as much as half of this
-            ts = append_ms
-        self._n = n = self._n + 1
-        last = self._last
-        last.pop(key, None)
-        last[key] = ts << _NUMBER_BITS | n
-        if len(last) > self._keys_max:
-            del last[next(iter(last))]
-        if ts <= self.ms:
-            return False
-        if n >= self._next_silent:
-            self._forget_silent()
-        if len(last) >= self._breadth:
-            led = sorted(last.values())[-self._breadth] >> _NUMBER_BITS
+        self._n += 1
+        if key in self._keys:
+            self._forget(self._keys.index(key))
+        elif len(self._keys) == self._keys_max:
+            self._forget(0)
+        times = self._times
+        self._run = self._run + 1 if times and ts >= times[-1] else 1
+        self._keys.append(key)
+        times.append(ts)
+        self._numbers.append(self._n)
+        risen = ts > self.ms and self._lead(ts)
+        if self._recent:
+            self._run = 0  # of a key that was alone something is still to be forgotten
+        return risen
+
+    def _lead(self, ts: int) -> bool:
+        """Let the records so far lead, the last of which is past the watermark."""
+        while self._n >= self._next_silent:
+            self._next_silent = self._numbers[0] + self._remembered
+            if self._n >= self._next_silent:
+                self._forget(0)
+        if len(self._times) >= self._breadth:
+            led = sorted(self._times)[-self._breadth]
             if self._recent:
                 self._recent = []
         else:
@@ -113,27 +150,16 @@ class Watermark:
         self.ms = led
         return True
 
-    def _forget_silent(self) -> None:
-        last = self._last
-        for key, (_, number) in self._known():
-            if number + self._remembered > self._n:
-                self._next_silent = number + self._remembered
-                return
-            del last[key]
-
-    def _known(self) -> list[tuple[str, tuple[int, int]]]:
-        """By key: its last time, and which record that was."""
-        return [
-            (key, (packed >> _NUMBER_BITS, packed & _NUMBER_MASK))
-            for key, packed in self._last.items()
-        ]
+    def _forget(self, place: int) -> None:
+        if place >= len(self._keys) - self._run:
+            self._run -= 1
+        del self._keys[place], self._times[place], self._numbers[place]
 
     def _led_by_few(self, ts: int) -> int:
         """Where fewer keys than `breadth` may lead."""
-        if len(self._last) > 1:
+        if len(self._times) > 1:
             self._recent = []
-            least = min(self._last.values()) >> _NUMBER_BITS
-            return least if self._n > self._remembered else -1
+            return min(self._times) if self._n > self._remembered else -1
         self._recent = [*self._recent[1 - self._keys_max :], ts]
         if self._n <= self._remembered or len(self._recent) < self._breadth:
             return -1
@@ -141,7 +167,7 @@ class Watermark:
 
     def dump(self) -> list[Any]:
         """The state, as JSON can hold it."""
-        known = [(key, ts, number) for key, (ts, number) in self._known()]
+        known = list(zip(self._keys, self._times, self._numbers, strict=True))
         return [self.ms, self._n, known, self._recent]
 
     def load(self, state: Sequence[Any] | int) -> None:
@@ -150,7 +176,10 @@ class Watermark:
             self.ms = state
             return
         self.ms, self._n, known, recent = state
-        self._last = {key: ts << _NUMBER_BITS | number for key, ts, number in known}
+        self._keys = [key for key, _, _ in known]
+        self._times = [ts for _, ts, _ in known]
+        self._numbers = [number for _, _, number in known]
+        self._run, self._next_silent = 0, 0
         self._recent = list(recent)
 
 
@@ -174,6 +203,7 @@ class PredictionsWatermark:
     def __init__(self, partitions: int, breadth: int, idle_ms: int) -> None:
         self._idle_ms = idle_ms
         self._partitions = [Watermark(breadth) for _ in range(partitions)]
+        self._alone = partitions == 1
         # By partition: when its last prediction came.
         self._heard: list[int] = []
         self._append_ms = -1
@@ -195,6 +225,12 @@ class PredictionsWatermark:
             ts: the event's time, UTC milliseconds.
             append_ms: when the log took the prediction in.
         """
+        of_partition = self._partitions[partition]
+        if self._alone:  # there is nobody to wait for, or to be silent
+            if not of_partition.advance(key, ts, append_ms):
+                return False
+            self.ms = self.newest_ms = of_partition.ms
+            return True
         now = append_ms
         if not self._heard:
             self._heard = [now] * len(self._partitions)
@@ -202,14 +238,10 @@ class PredictionsWatermark:
             now = self._append_ms
         self._append_ms = append_ms
         self._heard[partition] = now
-        of_partition = self._partitions[partition]
         former = of_partition.ms
         rose = of_partition.advance(key, ts, append_ms)
         if rose:
             self.newest_ms = max(self.newest_ms, of_partition.ms)
-        if len(self._partitions) == 1:  # there is nobody to wait for
-            self.ms = max(self.ms, of_partition.ms)
-            return rose
         # Only if the least rises, or falls silent, may what is least of all rise.
         if (rose and former <= self._least) or now > self._next_idle:
             return self._rise(now)
@@ -288,10 +320,10 @@ class ExamplesWatermark:
         if of_partition is None:
             of_partition = self._partitions[partition] = Watermark(self._breadth)
         if of_partition.advance(event_id, label_ts, append_ms):
-            self.newest_ms = max(self.newest_ms, of_partition.ms)
             if len(self._partitions) == 1:
-                self.ms = of_partition.ms
+                self.ms = self.newest_ms = of_partition.ms
             else:
+                self.newest_ms = max(self.newest_ms, of_partition.ms)
                 bound = self.newest_ms - self._silence_ms
                 speaking = [each.ms for each in self._partitions.values() if each.ms >= bound]
                 self.ms = max(self.ms, min(speaking))
