@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Predictor = Callable[[Mapping[str, float]], Answer]
     Learner = Callable[[dict[str, float], LabelValue], None]
-    # Mean, standard deviation and weight of each feature that can move the answer.
+    # Mean, standard deviation and weight of each feature; a weight of 0 where it moves nothing.
     Terms = dict[str, tuple[float, float, float]]
 
 __all__ = ["is_plain", "learner_behind", "linear_learner", "linear_predictor"]
@@ -53,12 +53,18 @@ def linear_predictor(model: Any, target: Target, river_predictor: Predictor) -> 
 
 
 def _classifier(terms: Terms, intercept: float, river_predictor: Predictor) -> Predictor:
+    names, rows = list(terms), list(terms.values())
+
     def predict(features: Mapping[str, float]) -> Answer:
         logit = 0.0
-        for name, x in features.items():
-            if name in terms:
-                mean, deviation, weight = terms[name]
+        if [*features] == names:  # as nearly always: then nothing need be looked up
+            for x, (mean, deviation, weight) in zip(features.values(), rows, strict=True):
                 logit += (x - mean) / deviation * weight
+        else:
+            for name, x in features.items():
+                if name in terms:
+                    mean, deviation, weight = terms[name]
+                    logit += (x - mean) / deviation * weight
         logit += intercept
         if -LOGIT_MAX <= logit <= LOGIT_MAX:
             return 1 / (1 + exp(-logit))
@@ -68,12 +74,18 @@ def _classifier(terms: Terms, intercept: float, river_predictor: Predictor) -> P
 
 
 def _regressor(terms: Terms, intercept: float, river_predictor: Predictor) -> Predictor:
+    names, rows = list(terms), list(terms.values())
+
     def predict(features: Mapping[str, float]) -> Answer:
         value = 0.0
-        for name, x in features.items():
-            if name in terms:
-                mean, deviation, weight = terms[name]
+        if [*features] == names:  # as nearly always: then nothing need be looked up
+            for x, (mean, deviation, weight) in zip(features.values(), rows, strict=True):
                 value += (x - mean) / deviation * weight
+        else:
+            for name, x in features.items():
+                if name in terms:
+                    mean, deviation, weight = terms[name]
+                    value += (x - mean) / deviation * weight
         value += intercept
         return value if math.isfinite(value) else river_predictor(features)
 
@@ -92,10 +104,12 @@ def _terms(model: Any, target: Target) -> Terms | None:
         variance = scaler.vars.get(name, 0.0) if scaler.with_std else 1.0
         if variance < 0:
             return None
-        if variance > 0:  # without any, river scales to 0
-            # Not `math.sqrt`, which rounds otherwise now and then.
-            deviation = variance**0.5
-            terms[name] = (float(scaler.means.get(name, 0.0)), deviation, float(weight))
+        # Without variance river scales to 0. (Not `math.sqrt`, which rounds otherwise at times.)
+        terms[name] = (
+            (float(scaler.means.get(name, 0.0)), variance**0.5, float(weight))
+            if variance > 0
+            else (0.0, 1.0, 0.0)
+        )
     numbers = [model.intercept, *(number for term in terms.values() for number in term)]
     return terms if all(map(math.isfinite, numbers)) else None
 

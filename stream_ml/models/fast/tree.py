@@ -8,7 +8,7 @@ Rare things, such as the split of a leaf, are river's.
 from __future__ import annotations
 
 import math
-from math import exp, inf, log
+from math import exp, inf, log, nan
 from typing import TYPE_CHECKING, Any
 
 from river import tree
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     Learner = Callable[[dict[str, float], LabelValue], None]
     # Where a leaf of a tree counts a feature: variance and mean, and the extremes by label.
-    Rows = list[tuple[str, Any, Any, dict[Any, float], dict[Any, float]]]
-    Table = dict[LabelValue, Rows]
+    Rows = list[tuple[Any, Any, dict[Any, float], dict[Any, float]]]
+    # What a feature's density is computed from: mean, -2 variance, half the variance's log.
+    Densities = list[tuple[float, float, float]]
 
 __all__ = ["tree_learner"]
 
@@ -37,7 +38,7 @@ def tree_learner(model: Any) -> Learner | None:
 
 
 def _learner(model: Any) -> Learner:
-    tables: dict[int, Table] = {}
+    tables: dict[int, _Table] = {}
 
     def teach(features: dict[str, float], label: LabelValue) -> None:
         leaf = model._root
@@ -45,10 +46,12 @@ def _learner(model: Any) -> Learner:
             leaf = leaf.children[0 if features[leaf.feature] <= leaf.threshold else 1]
         table = tables.get(id(leaf))
         if table is None:
-            table = tables[id(leaf)] = _table(leaf)
-        if label in table and _is_routine(model, leaf, table[label], features, label):
+            table = tables[id(leaf)] = _Table(leaf)
+        rows = table.rows.get(label)
+        values = table.values_of(features)
+        if rows and values and _is_routine(model, leaf, rows, values, label):
             model._train_weight_seen_by_model += 1.0
-            _teach_leaf(leaf, table, features, label)
+            _teach_leaf(leaf, table, values, label)
         else:
             tables.clear()  # river may split leaves, or count what was not counted yet
             model.learn_one(features, label)
@@ -56,28 +59,63 @@ def _learner(model: Any) -> Learner:
     return teach
 
 
-def _table(leaf: Any) -> Table:
+class _Table:
     """Where a leaf counts, per label and feature; nothing, if it counts in any other way.
 
-    Finding what is counted costs as much as counting: attributes of what was pickled are slow.
+    Finding what is counted costs as much as counting: attributes of what was pickled are slow. So
+    what densities are computed from is kept beside it, and follows what is counted: of the labels
+    only the one that is taught has others afterwards.
     """
-    if type(leaf) is not LeafNaiveBayesAdaptive or not leaf.splitters:
-        return {}
-    if set(map(type, leaf.splitters.values())) != {GaussianSplitter}:
-        return {}
-    table: Table = {label: [] for label in leaf.stats}
-    for name, splitter in leaf.splitters.items():
-        least, most = splitter._min_per_class, splitter._max_per_class
-        for label, gaussian in splitter._att_dist_per_class.items():
-            table[label].append((name, gaussian._var, gaussian._var.mean, least, most))
-    return table
+
+    __slots__ = ("densities", "names", "rows")
+
+    def __init__(self, leaf: Any) -> None:
+        self.names: list[str] = []
+        self.rows: dict[LabelValue, Rows] = {}
+        self.densities: dict[LabelValue, Densities] = {}
+        if type(leaf) is not LeafNaiveBayesAdaptive or not leaf.splitters:
+            return
+        if set(map(type, leaf.splitters.values())) != {GaussianSplitter}:
+            return
+        self.names = list(leaf.splitters)
+        self.rows = {label: [] for label in leaf.stats}
+        self.densities = {label: [] for label in leaf.stats}
+        for splitter in leaf.splitters.values():
+            least, most = splitter._min_per_class, splitter._max_per_class
+            by_label = splitter._att_dist_per_class
+            for label, rows in self.rows.items():
+                density = _NO_DENSITY
+                if label in by_label:
+                    var = by_label[label]._var
+                    rows.append((var, var.mean, least, most))
+                    density = _density(var.mean.n, var.mean._mean, var._S)
+                self.densities[label].append(density)
+
+    def values_of(self, features: dict[str, float]) -> list[float] | None:
+        """The features in the order in which they are counted; None if they are others."""
+        if [*features] == self.names:
+            return [*features.values()]
+        if features.keys() == set(self.names):
+            return [features[name] for name in self.names]
+        return None
 
 
-def _is_routine(model: Any, leaf: Any, rows: Rows, features: dict[str, float], label: Any) -> bool:
+# Of what was counted too little, or never varied: no number comes out, whatever the value.
+_NO_DENSITY = (nan, -1.0, inf)
+
+
+def _density(n: float, mean: float, squares: float) -> tuple[float, float, float]:
+    if n > 1.0:
+        variance = squares / (n - 1.0)
+        if variance > 0.0:
+            return mean, -2.0 * variance, 0.5 * log(variance)
+    return _NO_DENSITY
+
+
+def _is_routine(model: Any, leaf: Any, rows: Rows, values: list[float], label: Any) -> bool:
     """Whether an example changes only numbers in a leaf: no split is due, nothing is met first."""
     return (
-        len(rows) == len(features)
-        and features.keys() == leaf.splitters.keys()
+        len(rows) == len(values)
         and leaf.stats[label] > 0
         and leaf.depth < model.max_depth
         # Short of the next attempt to split by one more, lest rounding matter.
@@ -86,13 +124,13 @@ def _is_routine(model: Any, leaf: Any, rows: Rows, features: dict[str, float], l
     )
 
 
-def _teach_leaf(leaf: Any, table: Table, features: dict[str, float], label: LabelValue) -> None:
-    stats = leaf.stats
+def _teach_leaf(leaf: Any, table: _Table, values: list[float], label: LabelValue) -> None:
+    stats, densities = leaf.stats, table.densities
     weight = sum(stats.values())
     scale = 1 / weight
     shares = {name: seen * scale for name, seen in stats.items()}
     votes = {
-        name: _vote(table[name], features, seen / weight) if seen > 0 else 0.0
+        name: _vote(densities[name], values, seen / weight) if seen > 0 else 0.0
         for name, seen in stats.items()
     }
     best = max(votes.values())
@@ -104,27 +142,30 @@ def _teach_leaf(leaf: Any, table: Table, features: dict[str, float], label: Labe
     if max(odds, key=odds.__getitem__) == label:
         leaf._nb_correct_weight += 1.0
     stats[label] += 1.0
-    for name, var, mean, least, most in table[label]:
-        x, mu = features[name], mean._mean
+    densities[label] = _count(table.rows[label], values, label)
+
+
+def _count(rows: Rows, values: list[float], label: LabelValue) -> Densities:
+    """Count an example of a label, feature by feature; the label's densities from then on."""
+    densities = []
+    for x, (var, mean, least, most) in zip(values, rows, strict=True):
         if x < least[label]:
             least[label] = x
         elif x > most[label]:
             most[label] = x
-        n = mean.n = mean.n + 1.0
-        new = mean._mean = mu + 1.0 / n * (x - mu)
-        var._S += (x - mu) * (x - new)
+        n, mu = mean.n + 1.0, mean._mean
+        new = mu + 1.0 / n * (x - mu)
+        squares = var._S + (x - mu) * (x - new)
+        mean.n, mean._mean, var._S = n, new, squares
+        densities.append(_density(n, new, squares))
+    return densities
 
 
-def _vote(rows: Rows, features: dict[str, float], share: float) -> float:
+def _vote(densities: Densities, values: list[float], share: float) -> float:
     """The log of how likely these features are together with a label that has this share."""
     vote = log(share)
-    for name, var, mean, _, _ in rows:
-        n = mean.n
-        if n > 1.0:
-            variance = var._S / (n - 1.0)
-            if variance > 0.0:
-                off = features[name] - mean._mean
-                density = off**2 / (-2.0 * variance) - HALF_LOG_TAU - 0.5 * log(variance)
-                if density > -inf:
-                    vote += density
+    for x, (mu, scale, half_log) in zip(values, densities, strict=True):
+        density = (x - mu) ** 2 / scale - HALF_LOG_TAU - half_log
+        if density > -inf:
+            vote += density
     return vote
