@@ -319,6 +319,9 @@ def encode_prediction(prediction: Prediction) -> bytes:
     return bytes(memoryview(value))
 
 
+_BOOLS = (b"false", b"true")
+
+
 def encode_example(
     prediction_value: bytes,
     label: bool | str | float,
@@ -338,14 +341,16 @@ def encode_example(
         label_from: who knew it, in the producer's words.
         number: counts the examples of a join partition; None for those that are not counted.
     """
-    return b'%s,"label":%s,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}%s%s}' % (
+    whence = b"" if label_from is None else b',"label_from":' + orjson.dumps(label_from)
+    if number is not None:
+        whence = b'%b,"number":%d' % (whence, number)
+    return b'%b,"label":%b,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}%b}' % (
         prediction_value[:-1],
-        orjson.dumps(label),
+        _BOOLS[label] if type(label) is bool else orjson.dumps(label),
         label_ts,
         label_source.partition,
         label_source.offset,
-        b"" if label_from is None else b',"label_from":' + orjson.dumps(label_from),
-        b"" if number is None else b',"number":%d' % number,
+        whence,
     )
 
 

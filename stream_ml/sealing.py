@@ -27,6 +27,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
+from binascii import hexlify
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -171,7 +172,7 @@ class RecordSeal:
         """`body`, a JSON object, with its seal as the last member."""
         hashed = self._bases[0].copy()
         hashed.update(body)
-        return b'%s,"seal":"%s"}' % (body[:-1], hashed.hexdigest().encode())
+        return b'%b,"seal":"%b"}' % (body[:-1], hexlify(hashed.digest()))
 
     def opened(self, value: bytes | None) -> bytes:
         """What `sealed` was given.
@@ -186,7 +187,7 @@ class RecordSeal:
         for base in self._bases:
             hashed = base.copy()
             hashed.update(body)
-            if hmac.compare_digest(seal, hashed.hexdigest().encode() + b'"}'):
+            if hmac.compare_digest(seal, hexlify(hashed.digest()) + b'"}'):
                 return body
         raise self._forged("another")
 

@@ -31,6 +31,7 @@ from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.differences import agreed
 from stream_ml.errors import BadRecord, LogError, StreamMLError
 from stream_ml.sealing import SEALED_TOPICS, Seals
+from stream_ml.shell.collecting import collect_less_often
 from stream_ml.shell.log import whole_piece
 from stream_ml.shell.restoring import changed_notice, positions_alert, remade_alert, take_up
 from stream_ml.signing import Keyring
@@ -214,6 +215,7 @@ class Runner:
         self._inbox: dict[Place, list[Record]] = {}
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
         self._committed = {task.name: dict(task.positions) for task in self.tasks}
+        collect_less_often()
         self._session = log.session()
         try:
             self._restore()
@@ -438,17 +440,22 @@ class Runner:
 
     def _deliver(self, outputs: Sequence[Output]) -> None:
         """Stage what a stage wrote, sealed; whoever reads it here has it as it was."""
-        bodies = [output.value for output in outputs]
-        seals = self._topic_seals
-        for output, body in zip(outputs, bodies, strict=True):
-            if body is not None and output.topic in seals:
+        seals, readers, inbox = self._topic_seals, self._readers, self._inbox
+        bodies = []
+        for output in outputs:
+            body = output.value
+            bodies.append(body)
+            if output.topic in seals and body is not None:
                 output.value = seals[output.topic].sealed(body)
-        readers = self._readers
+        last, waiting = None, None
         for record, body in zip(self._session.stage(outputs), bodies, strict=True):
             place = (record.topic, record.partition)
-            if place in readers:
+            if place != last:
+                last = place
+                waiting = inbox.setdefault(place, []) if place in readers else None
+            if waiting is not None:
                 record.value = body
-                self._inbox.setdefault(place, []).append(record)
+                waiting.append(record)
         self._step("stage")
 
     def _flow(self) -> None:
