@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from stream_ml.schema import INTEGER_MAX
 
 __all__ = [
+    "ID_LENGTH_MAX",
     "NO_RECORD",
     "OUT_OF_TIME",
+    "PARTITIONS_MAX",
     "Alert",
     "Answer",
     "Command",
@@ -25,6 +31,8 @@ __all__ = [
     "Label",
     "LabelValue",
     "ModelRef",
+    "Natural",
+    "Number",
     "Output",
     "Prediction",
     "Record",
@@ -40,10 +48,19 @@ OUT_OF_TIME = "command_age_ms"
 # The first decision names this as the hash of the record before it.
 NO_RECORD = "0" * 64
 
-# What a model answers: the probability of `True`, a probability per class, a number,
-# or nothing (a model that has seen too little has no answer).
-Answer = float | dict[str, float] | None
+# A longer id could not be a Kafka key for long, and is held in memory while it may repeat.
+ID_LENGTH_MAX = 512
+# Kafka has no clusters beyond; who says more would fill memory with partitions that are none.
+PARTITIONS_MAX = 1_000_000
+
+# The types of the wire: `codec` reads records by them. A whole number stays one.
+Number = float | int
+Answer = Number | dict[str, Number] | None
 LabelValue = bool | str | float
+Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
+Natural = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+Partition = Annotated[int, Meta(ge=0, lt=PARTITIONS_MAX)]
+ExampleOffset = Annotated[int, Meta(ge=-1, le=INTEGER_MAX)]
 
 
 @dataclass(slots=True)
@@ -79,12 +96,11 @@ class Output:
     origin: Source | None = None
 
 
-@dataclass(slots=True)
-class Source:
-    """The place of a record: a partition of its topic and the offset there."""
+class Source(Struct, forbid_unknown_fields=True, gc=False):
+    """Where a record lies: a partition of its topic and the offset there."""
 
-    partition: int
-    offset: int
+    partition: Partition
+    offset: Natural
 
 
 @dataclass(slots=True)
@@ -111,16 +127,14 @@ class Label:
     source: str | None = None
 
 
-@dataclass(slots=True)
-class Shadow:
+class Shadow(Struct, forbid_unknown_fields=True):
     """What a model that does not serve said at event time. `model` is `name@version`."""
 
     model: str
     prediction: Answer
 
 
-@dataclass(slots=True)
-class Prediction:
+class Prediction(Struct, forbid_unknown_fields=True):
     """A served prediction with all that is needed to make it again.
 
     `model` is `name@version` of the champion and `example` the offset on `examples` of the
@@ -129,15 +143,15 @@ class Prediction:
     `shadows` is keyed by slot: a challenger's line, `predecessor` or `first`.
     """
 
-    event_id: str
-    key: str
-    ts: int
+    event_id: Identifier
+    key: Identifier
+    ts: Natural
     source: Source
     model: str
-    example: int
+    example: ExampleOffset
     prediction: Answer
     fallback: bool
-    features: dict[str, float]
+    features: dict[str, Number]
     shadows: dict[str, Shadow]
 
 

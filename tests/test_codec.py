@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stream_ml as sml
+from stream_ml import codec
 from stream_ml.codec import (
     EventCodec,
     LabelCodec,
@@ -39,6 +40,9 @@ from stream_ml.schema import field_type
 from stream_ml.signing import Keyring, seal, unseal
 from stream_ml.testing import Driver
 from tests.simulation.world import pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 events = EventCodec(
     {
@@ -330,6 +334,91 @@ def test_an_example_is_the_prediction_and_the_truth(
 
     assert decode_example(example) == Example(prediction, label, label_ts, Source(2, 7), label_from)
     assert example.startswith(value[:-1])
+
+
+def members_of(value: bytes) -> list[tuple[Any, ...]]:
+    """Every place in a JSON document, as a path of names."""
+    paths: list[tuple[Any, ...]] = [()]
+    for path in paths:
+        inner = at(orjson.loads(value), path)
+        if isinstance(inner, dict):
+            paths += [(*path, name) for name in inner]
+    return paths[1:]
+
+
+def at(document: Any, path: tuple[Any, ...]) -> Any:
+    """The value at a path."""
+    for name in path:
+        document = document[name]
+    return document
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**65), 2**65),
+    st.floats(),
+    text,
+    st.just({}),
+    st.just([]),
+    st.just({"a": 1}),
+    st.just({"a": "1"}),
+    st.just("x" * 600),
+    st.just("name@"),
+    st.just("a\nb@7"),
+)
+
+
+def decoded_by(read: Callable[[bytes], Any], value: bytes) -> Any:
+    """The record with its types told apart (1 and 1.0 are equal), or what is wrong with it."""
+    try:
+        return repr(read(value))
+    except BadRecord as error:
+        return error.reason, error.path, str(error)
+
+
+@given(predictions, st.booleans() | finite | text, st.integers(0, 2**53), st.data())
+def test_the_short_way_reads_what_the_long_way_reads(
+    prediction: Prediction, label: Any, label_ts: int, data: st.DataObject
+) -> None:
+    """Whatever one member is changed to, taken out or added: the same record or refusal."""
+    value = encode_prediction(prediction)
+    example = encode_example(value, label, label_ts, Source(2, 7), "me", number=3)
+    document = orjson.loads(example)
+    path = data.draw(st.sampled_from(members_of(example)))
+    *where, name = path
+    kind = data.draw(st.sampled_from(["change", "remove", "add"]))
+    if kind == "change":
+        at(document, tuple(where))[name] = data.draw(ODD)
+    elif kind == "remove":
+        del at(document, tuple(where))[name]
+    else:
+        at(document, tuple(where))[data.draw(text)] = data.draw(ODD)
+    # `json` writes what orjson cannot: NaN, integers past 64 bits, surrogates.
+    changed = json.dumps(document).encode()
+
+    with pytest.MonkeyPatch.context() as patch:
+        short = decoded_by(decode_prediction, changed), decoded_by(decode_example, changed)
+        patch.setattr(codec, "_has_usual_answers", lambda _: False)
+        long = decoded_by(decode_prediction, changed), decoded_by(decode_example, changed)
+    assert long == short
+
+
+@given(predictions, st.data())
+def test_bytes_that_are_no_json_are_refused_alike(
+    prediction: Prediction, data: st.DataObject
+) -> None:
+    """A byte changed anywhere, a document cut short: the same record or refusal either way."""
+    value = bytearray(encode_prediction(prediction))
+    place = data.draw(st.integers(0, len(value) - 1))
+    value[place] = data.draw(st.integers(0, 255))
+    changed = bytes(value[: data.draw(st.sampled_from([len(value), place]))])
+
+    with pytest.MonkeyPatch.context() as patch:
+        short = decoded_by(decode_prediction, changed)
+        patch.setattr(codec, "_has_usual_answers", lambda _: False)
+        long = decoded_by(decode_prediction, changed)
+    assert long == short
 
 
 def test_predictions_are_written_as_they_have_always_been() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from stream_ml.errors import DeclarationError
 from stream_ml.models.snapshot import SNAPSHOT_BYTES_MAX, Snapshot
@@ -66,17 +67,43 @@ def alternatives(hint: Any) -> list[Any]:
 
 def json_type(hint: Any) -> set[str]:
     """The JSON types of what is annotated with `hint`."""
-    return {
-        "object" if is_dataclass(kind) else JSON_TYPES[get_origin(kind) or kind]
+    types = {
+        "object" if is_record(kind) else JSON_TYPES[get_origin(kind) or kind]
         for kind in alternatives(hint)
     }
+    # A whole number is a number.
+    return types - {"integer"} if "number" in types else types
+
+
+def is_record(kind: Any) -> bool:
+    """Whether it is a class of records."""
+    return is_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, Struct))
+
+
+def names_of(record: Any) -> tuple[str, ...]:
+    """The names of a record's members."""
+    if is_dataclass(record):
+        return tuple(field.name for field in fields(record))
+    return record.__struct_fields__  # type: ignore[no-any-return]
+
+
+def having_defaults(record: Any) -> set[str]:
+    """The members that it need not be given."""
+    if is_dataclass(record):
+        return {
+            field.name
+            for field in fields(record)
+            if field.default is not MISSING or field.default_factory is not MISSING
+        }
+    names, defaults = names_of(record), record.__struct_defaults__
+    return set(names[len(names) - len(defaults) :])
 
 
 def inner_dataclass(hint: Any) -> Any:
     """The dataclass in `hint`, be it alone, optional, or the values of a mapping."""
     for kind in alternatives(hint):
         inner = get_args(kind)[1] if get_origin(kind) is dict else kind
-        if is_dataclass(inner):
+        if is_record(inner):
             return inner
     return None
 
@@ -84,7 +111,7 @@ def inner_dataclass(hint: Any) -> Any:
 def members(record: Any) -> dict[str, Any]:
     """The annotations of a dataclass's members in their wire form, by name."""
     hints = get_type_hints(record)
-    found = {field.name: hints[field.name] for field in fields(record)}
+    found = {name: hints[name] for name in names_of(record)}
     if record is Example:  # the prediction's members lie beside the label's
         del found["prediction"]
         found = {**members(Prediction), **found}
@@ -150,11 +177,7 @@ def test_clusters_have_a_changelog_for_each_stage_beside() -> None:
 def test_what_may_be_absent_has_a_default(topic: str) -> None:
     """A member is optional in the catalogue only where the dataclass can do without it."""
     optional = {name for name, field in catalogue()[topic].fields.items() if field.optional}
-    dispensable = {
-        field.name
-        for field in fields(RECORDS[topic])
-        if field.default is not MISSING or field.default_factory is not MISSING
-    }
+    dispensable = having_defaults(RECORDS[topic])
     assert optional - {"signature", "seal"} <= dispensable
 
 
