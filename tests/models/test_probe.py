@@ -54,7 +54,6 @@ def test_an_estimator_that_needs_every_feature_is_refused_where_one_may_be_missi
         (sml.one_hot("shop", categories=("a", "b")), set()),
         (sml.hour_of_day(), set()),
     ],
-    ids=str,
 )
 def test_what_may_be_missing(feature: Any, missing: set[str]) -> None:
     """What has a `fill`, or a value for every event, is never missing."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).with_name("processes.py")
+SCRIPT = Path(__file__).with_name("answers.py")
 
 
 def test_processes_and_restarts_change_no_bit_of_an_answer() -> None:

@@ -1,6 +1,6 @@
 """Answers of every learner that a declaration accepts, for processes to be compared.
 
-`python processes.py straight` teaches each without a pause, `restored` writes each and reads it
+`python answers.py straight` teaches each without a pause, `restored` writes each and reads it
 back at a point of its own on the way. A line for each: name, target, digest of all that it said.
 """
 
