@@ -49,6 +49,7 @@ __all__ = [
     "Restored",
     "SealedState",
     "Seals",
+    "checkpoint_seal",
     "content",
     "marker_in",
     "unsealed",
@@ -87,6 +88,8 @@ class Marker:
         digest: over all of them.
         topics: the identity of each input topic, by name, where the log knows one.
         declared: the declaration under which the state came about, by path.
+        manifest: whether something beside it says which checkpoint is the last (on a log where one
+            process writes all).
     """
 
     positions: dict[tuple[str, int], int]
@@ -95,6 +98,7 @@ class Marker:
     digest: int = 0
     topics: dict[str, str] = field(default_factory=dict)
     declared: dict[str, str] = field(default_factory=dict)
+    manifest: bool = False
 
 
 @dataclass(slots=True)
@@ -219,6 +223,11 @@ def content(piece: bytes) -> bytes:
     return piece[_HEAD:] if piece.startswith(_MARK) else piece
 
 
+def checkpoint_seal(pieces: Mapping[str, bytes]) -> str:
+    """The seal of the marker among the entries of a state, by name; empty where there is none."""
+    return pieces.get(MARKER.decode(), b"")[len(_MARK) + 8 : _HEAD].hex()
+
+
 # --- markers ----------------------------------------------------------------------------------
 
 
@@ -234,6 +243,7 @@ def _encode_marker(marker: Marker, seals: Seals) -> bytes:
             "digest": f"{marker.digest:032x}",
             "topics": marker.topics,
             "declared": marker.declared,
+            "manifest": marker.manifest,
         }
     )
 
@@ -252,6 +262,7 @@ def marker_in(body: bytes) -> Marker:
         int(members.get("digest", "0"), 16),
         members.get("topics", {}),
         members.get("declared", {}),
+        members.get("manifest", False),
     )
 
 
@@ -323,6 +334,7 @@ class SealedState:
         *,
         topics: Mapping[str, str] | None = None,
         declared: Mapping[str, str] | None = None,
+        manifest: bool = False,
     ) -> list[Entry]:
         """A checkpoint: the pieces that changed as entries, and the marker behind them.
 
@@ -331,6 +343,7 @@ class SealedState:
             positions: by topic and partition, up to which the state has read.
             topics: the ids of the topics that were read, by name.
             declared: the declaration, as `Pipeline.declared` gives it.
+            manifest: whether something beside it says which checkpoint is the last.
         """
         again, self._again = self._again, {}
         changed = {**again, **{name.encode(): body for name, body in pieces}}
@@ -344,6 +357,7 @@ class SealedState:
             self._digest,
             dict(topics or {}),
             dict(declared or {}),
+            manifest,
         )
         body = _encode_marker(marker, self._seals)
         entries.append(Entry(MARKER, self._sealed(MARKER, body, number)[0]))

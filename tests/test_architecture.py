@@ -140,7 +140,7 @@ OWNERS: dict[str, set[str]] = {
         "models.pickles",
         "models.recipes",
     },
-    "sqlite3": {"shell.sqlite_log"},
+    "sqlite3": {"shell.sqlite_file"},
     "confluent_kafka": {"shell.kafka.transactions"},
     "faust": {"shell.kafka.transport", "shell.kafka.worker"},
     "kafka": {

@@ -27,7 +27,8 @@ from stream_ml.models import snapshot as snapshots
 from stream_ml.models.pickles import compress
 from stream_ml.records import Output, Record
 from stream_ml.schema import NUMBER_MAX
-from stream_ml.sealing import Seals
+from stream_ml.sealing import Seals, checkpoint_seal
+from stream_ml.shell.manifest import NAME, OWNER, TOPIC, Manifest
 from stream_ml.signing import Keyring, Operator, seal
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
@@ -426,7 +427,9 @@ def test_a_checkpoint_under_our_seal_that_is_none_stops_the_start(forged: bytes)
     with Driver(shop, key=KEY) as driver:
         driver.feed(*stream())
         driver.crash()
-        state = Seals(KEY, shop.name, driver.log.identity).state("learn-0")
+        seals = Seals(KEY, shop.name, driver.log.identity)
+        state = seals.state("learn-0")
+        manifest = Manifest(driver.log.piece(OWNER, NAME), seals.records(TOPIC))
         marker = state.restore(driver.log.state("learn-0")).marker
         assert marker is not None
         entries = state.write(
@@ -434,9 +437,14 @@ def test_a_checkpoint_under_our_seal_that_is_none_stops_the_start(forged: bytes)
             marker.positions,
             topics=marker.topics,
             declared=marker.declared,
+            manifest=True,
         )
+        pieces = [("learn-0", name.decode(), value) for name, value, _ in entries]
+        seal = checkpoint_seal({name: value or b"" for _, name, value in pieces})
+        manifest.note("learn-0", state.number, seal, marker.positions)
+        assert manifest.own is not None
         with driver.log.session() as session:
-            session.commit({}, [("learn-0", name.decode(), value) for name, value, _ in entries])
+            session.commit({}, [*pieces, (OWNER, NAME, manifest.sealed(manifest.own))])
 
         with pytest.raises(SnapshotRefused):
             driver.run()

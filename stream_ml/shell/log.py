@@ -17,8 +17,10 @@ Every log promises:
 - **Append time.** The log stamps a record when it takes it in. Within a partition stamps do not
   fall, but where a clock that stamps was ahead of the next one by more than a minute: the one is
   then wrong, or the other, and a log that went on from the greater would let one client's clock
-  stamp all that follows. So no stamp is good for more than the record that bears it. (What a
-  worker writes on the embedded log has stamps that never fall.)
+  stamp all that follows. So no stamp is good for more than the record that bears it. (On the
+  embedded log, where publishers' clocks stamp, the worker stamps anew what lies more than a minute
+  past its own clock, once, before it works on it. What a worker writes there has stamps that never
+  fall, whoever writes between.)
 - **Durable when reported.** What `append` has returned, and what `commit` has returned from,
   outlives the death of every process, at any instant. (A log may add what it outlives beyond that,
   such as a loss of power.)
@@ -48,6 +50,7 @@ No log promises:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from stream_ml.errors import LogError
@@ -57,6 +60,7 @@ from stream_ml.topics import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
@@ -67,7 +71,9 @@ __all__ = [
     "CLIENTS",
     "Isolation",
     "Log",
+    "OwnWrites",
     "Place",
+    "Range",
     "Session",
     "Tail",
     "WorkerLog",
@@ -83,6 +89,23 @@ Isolation = Literal["committed", "uncommitted"]
 CLIENTS = frozenset({"producer", "operator"})
 # A partition of a topic.
 Place = tuple[str, int]
+# Offsets from the first one to before the second.
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnWrites:
+    """What the worker of a log knows that it has written itself.
+
+    Attributes:
+        stamp_ms: the newest append time it has given.
+        ends: of each partition that only it writes, the next offset after its last record.
+        ranges: of those that are compacted, which offsets are its own.
+    """
+
+    stamp_ms: int
+    ends: Mapping[Place, int]
+    ranges: Mapping[Place, Sequence[Range]]
 
 
 class _Closing(Protocol):
@@ -271,6 +294,44 @@ class Session(_Closing, Protocol):
     registry, evaluations, alerts and dead letters. So a record's offset is known when it is
     staged, and a later stage in the same process can have the record before it is committed.
     """
+
+    # The first record of others that was stamped anew, and how far ahead it was, in ms.
+    ahead: tuple[Record, int] | None
+
+    @property
+    def setback_ms(self) -> int:
+        """How far the clock is behind what the worker has stamped before; 0 up to a minute.
+
+        If by more, it is wrong, or was: by it no publisher's stamp is judged, and none stamped
+        anew.
+        """
+
+    def resume(self, own: OwnWrites | None) -> None:
+        """Goes on from what the worker has written before; None where all there is may be its own.
+
+        Before, stamps may follow those of others by up to a minute, and all supersedes.
+        """
+
+    def own(self) -> OwnWrites:
+        """What the worker will have written with the next commit."""
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
+        """As `Log.read`, of records that are worked on for the first time.
+
+        What is stamped more than a minute past the clock, others' clocks have stamped: it is
+        stamped anew, on the log, before anybody works on it. So whoever reads it again reads the
+        same.
+        """
+
+    def exclusive(self) -> AbstractContextManager[list[tuple[Place, int, int]]]:
+        """Keeps all others from writing until it is left, with all that is committed inside.
+
+        Publishers wait meanwhile: be quick. For where somebody else writes where only the worker
+        may, so often that no commit succeeds.
+
+        Returns:
+            Of each partition that others have written to, from which offset to before which.
+        """
 
     @property
     def staged(self) -> int:

@@ -15,25 +15,30 @@ from stream_ml.errors import StateRefused, UsageError
 from stream_ml.records import Alert, Output
 from stream_ml.sealing import MARKER, marker_in
 from stream_ml.stages.positions import Notice
-from stream_ml.stages.topology import STAGES
+from stream_ml.stages.topology import STAGES, readers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stream_ml.records import Record
     from stream_ml.sealing import Marker, Restored
 
 __all__ = [
     "ACCEPT",
+    "WAY_OUT",
     "TakenUp",
+    "ahead_alert",
     "changed_notice",
+    "exclusive_alert",
     "foreign_alert",
     "positions_alert",
     "remade_alert",
+    "setback_alert",
     "take_up",
 ]
 
 ACCEPT = "STREAM_ML_ACCEPT_UNSEALED=1"
-_ANEW = (
+WAY_OUT = (
     "way out: put back a copy of the log from before, or begin a new log (or pipeline name) and "
     "publish the events and labels into it again"
 )
@@ -93,7 +98,7 @@ def take_up(
         if committed:
             raise StateRefused(
                 f"{task}: expected its state beside its positions, given none: it was removed; "
-                f"{_ANEW}"
+                f"{WAY_OUT}"
             )
         return TakenUp([], None)
     pieces = sorted(restored.pieces.items())
@@ -119,7 +124,7 @@ def _plain(
         positions = dict(committed) if marker is None else marker_in(marker).positions
     except (ValueError, KeyError, TypeError) as error:
         raise StateRefused(
-            f"{task}: expected the marker of a former release, given another: {error!r}; {_ANEW}"
+            f"{task}: expected the marker of a former release, given another: {error!r}; {WAY_OUT}"
         ) from None
     return TakenUp(sorted(pieces.items()), positions)
 
@@ -128,12 +133,12 @@ def _flawed(task: str, restored: Restored, begins: Mapping[tuple[str, int], int]
     stage = task.rpartition("-")[0]
     why = "; ".join(restored.flaws[:3])
     if restored.marker is None or not STAGES[stage].remade:
-        raise StateRefused(f"{task}: expected its state as it was written, given: {why}; {_ANEW}")
+        raise StateRefused(f"{task}: expected its state as it was written, given: {why}; {WAY_OUT}")
     gone = [f"{topic}-{p}" for (topic, p), first in begins.items() if first > 0]
     if gone:
         raise StateRefused(
             f"{task}: expected its state as it was written, given: {why}; it cannot be made again, "
-            f"for retention has removed the beginning of {', '.join(gone)}; {_ANEW}"
+            f"for retention has removed the beginning of {', '.join(gone)}; {WAY_OUT}"
         )
     return TakenUp([], dict(restored.marker.positions), why, restored.marker)
 
@@ -185,6 +190,46 @@ def remade_alert(task: str, why: str, records: int) -> Output:
         f"the state of {task} was not as it was written ({why}); it was made again from "
         f"{records} records of its inputs",
         {"task": task, "records": records},
+    )
+
+
+def ahead_alert(record: Record, ahead_ms: int) -> Output:
+    """Tells a person that a publisher's clock is ahead of ours, and what was done about it."""
+    place = f"{record.topic}-{record.partition} offset {record.offset}"
+    return _alert(
+        "clock_ahead",
+        f"{readers_of(record.topic)[0]}-{record.partition}",
+        f"the record at {place} was stamped {ahead_ms / 1_000:,.0f} s past the worker's clock: it "
+        "and others like it are stamped anew by that; set the clock that is wrong, a publisher's "
+        "or the worker's",
+        {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "ahead_ms": ahead_ms,
+        },
+    )
+
+
+def setback_alert(setback_ms: int) -> Output:
+    """Tells a person that our own clock is behind what it gave before."""
+    return _alert(
+        "clock_set_back",
+        "worker-0",
+        f"the worker's clock is {setback_ms / 1_000:,.0f} s behind what it has stamped before: it "
+        "is wrong, or was; until it has caught up no publisher's clock is corrected by it",
+        {"setback_ms": setback_ms},
+    )
+
+
+def exclusive_alert() -> Output:
+    """Tells a person that somebody else writes too often for us to commit beside it."""
+    return _alert(
+        "foreign_writer",
+        "worker-0",
+        "somebody else writes again and again where only the worker may: it keeps all others from "
+        "writing while it works on a batch, and publishers wait for up to a second; find who it is",
+        {},
     )
 
 

@@ -25,15 +25,25 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.differences import agreed
 from stream_ml.errors import BadRecord, LogError, StreamMLError
-from stream_ml.sealing import SEALED_TOPICS, Seals
+from stream_ml.sealing import SEALED_TOPICS, Seals, checkpoint_seal
 from stream_ml.shell.collecting import collect_less_often
 from stream_ml.shell.log import whole_piece
-from stream_ml.shell.restoring import changed_notice, positions_alert, remade_alert, take_up
+from stream_ml.shell.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
+from stream_ml.shell.restoring import (
+    ahead_alert,
+    changed_notice,
+    exclusive_alert,
+    positions_alert,
+    remade_alert,
+    setback_alert,
+    take_up,
+)
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.inputs import open_sealed
@@ -52,8 +62,8 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
-    from stream_ml.sealing import Marker, RecordSeal, SealedState
-    from stream_ml.shell.log import Log, Place, WorkerLog
+    from stream_ml.sealing import Marker, SealedState
+    from stream_ml.shell.log import Place, Session, WorkerLog
     from stream_ml.signing import Operator
 
 __all__ = ["Runner"]
@@ -66,6 +76,10 @@ READ_RECORDS = 2_000
 # Inputs per round: 64 would cost 3 % more, and 512 no less. Whatever waits for the end of a round
 # waits for some 25 ms of work.
 ROUND_RECORDS = 256
+# How long all others are kept from writing, where somebody writes too often to commit beside him;
+# and for how long nobody may have done so before they are let write again.
+EXCLUSIVE_S = 0.5
+QUIET_S = 10.0
 OFFSET_MAX = 2**63 - 1
 
 
@@ -79,9 +93,9 @@ class _Cursor:
 
     __slots__ = (
         "_fetched",
-        "_log",
         "_parse",
         "_read",
+        "_session",
         "next",
         "partition",
         "rank",
@@ -90,13 +104,18 @@ class _Cursor:
     )
 
     def __init__(
-        self, log: Log, topic: str, partition: int, task: Task, parse: Callable[[Record], Any]
+        self,
+        session: Session,
+        topic: str,
+        partition: int,
+        task: Task,
+        parse: Callable[[Record], Any],
     ) -> None:
         self.topic = topic
         self.partition = partition
         self.rank = RANKS[topic]
         self.task = task
-        self._log = log
+        self._session = session
         self._parse = parse
         self.next = self._fetched = task.positions.get((topic, partition), 0)
         self._read: deque[tuple[int, Record]] = deque()
@@ -113,7 +132,7 @@ class _Cursor:
         return record
 
     def _refill(self) -> bool:
-        records = self._log.read(self.topic, self.partition, self._fetched, READ_RECORDS)
+        records = self._session.read(self.topic, self.partition, self._fetched, READ_RECORDS)
         for record in records:
             parsed = self._parse(record)
             # A bad record has no time of its own, and a command's is not event time: at once.
@@ -145,6 +164,8 @@ class Runner:
         command_age_s: how far a command's time may be from its arrival on the log, in seconds.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         accepted: topics that are taken for what they are now, whatever was read of them.
+        exclusive: whether others are kept from writing while a batch is worked on, until nobody
+            has written where only the worker may for a while.
         step: called between any two steps with the name of the one that was done; for tests.
 
     Raises:
@@ -167,19 +188,19 @@ class Runner:
         command_age_s: float = COMMAND_AGE_MS / 1_000,
         accept_unsealed: bool = False,
         accepted: Collection[str] = (),
+        exclusive: bool = False,
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log = log
         self.key = key
         self._accepted = accepted
+        self.exclusive = exclusive
         self._checkpoint_s = checkpoint_s
-        self._checkpointed = time.monotonic()
+        self._quiet_since = self._checkpointed = time.monotonic()
         self._step = step or (lambda _: None)
         self._accept_unsealed = accept_unsealed
         self._seals = Seals(key, pipeline.name, log.identity)
-        self._topic_seals: dict[str, RecordSeal] = {
-            topic: self._seals.records(topic) for topic in SEALED_TOPICS
-        }
+        self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
         self._declared = pipeline.declared()
         self.serving = Serving(pipeline, key, log.identity)
         events, labels = log.partitions["events"], log.partitions["predictions"]
@@ -197,6 +218,10 @@ class Runner:
         learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)
         self.tasks = [*predicts, *joins, learn, evaluate]
         self._states: dict[str, SealedState] = {}
+        self._manifest = Manifest(None, self._seals.records(TOPIC))
+        # Alerts that wait until all states are taken up.
+        self._told: list[Output] = []
+        self._told_ahead = False
         # What of the declaration is another than it was, and was taken up: a sentence each.
         self.changes: list[str] = []
         self._place = getattr(log, "path", "the log")
@@ -205,13 +230,7 @@ class Runner:
         self._astray: set[str] = set()
         # Of each task with a state, how its last checkpoint ended.
         self.markers: dict[str, Marker] = {}
-        # Who reads what a stage writes, in the order in which the data flows.
-        self._readers: dict[Place, tuple[Task | Serving, ...]] = {
-            **{("predictions", p): (task,) for p, task in enumerate(joins)},
-            ("examples", 0): (learn, evaluate),
-            ("models", 0): (evaluate, self.serving),
-            ("registry", 0): (evaluate, self.serving),
-        }
+        self._readers = self._who_reads(joins, learn, evaluate)
         self._inbox: dict[Place, list[Record]] = {}
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
         self._committed = {task.name: dict(task.positions) for task in self.tasks}
@@ -224,6 +243,17 @@ class Runner:
             raise
         self._cursors = list(self._inputs())
 
+    def _who_reads(
+        self, joins: Sequence[Task], learn: Task, evaluate: Task
+    ) -> dict[Place, tuple[Task | Serving, ...]]:
+        """Who reads what a stage writes, in the order in which the data flows."""
+        return {
+            **{("predictions", p): (task,) for p, task in enumerate(joins)},
+            ("examples", 0): (learn, evaluate),
+            ("models", 0): (evaluate, self.serving),
+            ("registry", 0): (evaluate, self.serving),
+        }
+
     def _inputs(self) -> Iterator[_Cursor]:
         """What is read of what clients write, by the task that works on it."""
         stages: Mapping[str, Sequence[Predict | Join | Evaluate]] = {
@@ -234,13 +264,32 @@ class Runner:
         tasks = {id(task.stage): task for task in self.tasks}
         for topic, some in stages.items():
             for p, stage in enumerate(some):
-                yield _Cursor(self._log, topic, p, tasks[id(stage)], stage.parse)
+                yield _Cursor(self._session, topic, p, tasks[id(stage)], stage.parse)
 
     # --- start ---------------------------------------------------------------------------------
 
     def _restore(self) -> None:
+        # With the worker's place: nobody else's commit comes between the states and the manifest.
+        self._manifest = Manifest(self._log.piece(OWNER, NAME), self._seals.records(TOPIC))
         fresh = [task for task in self.tasks if not self._take_up(task)]
+        own = self._manifest.own
+        if own is not None:
+            self._refuse_unread(own.ends)
+        self._session.resume(own)
         self._load_serving()
+        with self._session.exclusive() if self.exclusive else nullcontext():
+            self._begin(fresh)
+        if self.serving.current() is None:
+            raise StreamMLError(f"nothing can serve: {self._why_not()}")
+
+    def _begin(self, fresh: Sequence[Task]) -> None:
+        """Tell what befell, and work on what lies between the stages."""
+        if self._session.setback_ms:
+            self._told.append(setback_alert(self._session.setback_ms))
+        if self.exclusive:
+            self._told.append(exclusive_alert())
+        self._deliver(self._told)
+        self._told = []
         for (topic, partition), readers in self._readers.items():
             for reader in readers:
                 if isinstance(reader, Task):
@@ -251,14 +300,23 @@ class Runner:
             self._deliver([self.evaluate.note(changed_notice(self.changes))])
         self._flow()
         self.commit()
-        if self.serving.current() is None:
-            raise StreamMLError(f"nothing can serve: {self._why_not()}")
+
+    def _refuse_unread(self, ends: Mapping[Place, int]) -> None:
+        """Refuse states that are older than what lies behind the worker's last commit."""
+        read = {place: at for task in self.tasks for place, at in task.positions.items()}
+        for topic in ("predictions", "examples"):
+            for partition in range(self._log.partitions[topic]):
+                end = ends.get((topic, partition), OFFSET_MAX)
+                for records in self._scan(topic, partition, end):
+                    refuse_unread(records, read)
 
     def _take_up(self, task: Task) -> bool:
         """Give a task its state; False if it never had one."""
         name, log = task.name, self._log
         state = self._states[name] = self._seals.state(name)
-        restored = state.restore(log.state(name))
+        pieces = dict(log.state(name))
+        restored = state.restore(pieces.items())
+        self._manifest.compare(name, restored, pieces)
         committed = log.committed(name)
         at = {} if restored.marker is None else restored.marker.positions
         begins = {(topic, p): log.first_offset(topic, p) for topic, p in at}
@@ -271,7 +329,15 @@ class Runner:
         )
         if taken.marker is not None:
             self.markers[name] = taken.marker
+            # No number is given twice, whatever was put back.
+            state.number = taken.marker.number
             self._agree(name, taken.marker.declared)
+            if taken.marker.manifest:
+                self._manifest.note(
+                    name, state.number, checkpoint_seal(pieces), taken.marker.positions
+                )
+            else:
+                self._astray.add(name)
         self._committed[name] = committed
         going_on = self._resumed(name, taken.positions or {})
         if taken.positions is None:
@@ -281,14 +347,15 @@ class Runner:
             state.adopt(restored.plain)
         if taken.marker is not None and committed != taken.positions:
             # What counts is sealed; the table beside it is for readers.
-            self._deliver([positions_alert(name)])
+            self._told.append(positions_alert(name))
             self._astray.add(name)
         if taken.remade is None:
             task.restore(taken.pieces)
         else:
             state.begin_anew()
+            self._astray.add(name)
             records = self._remake(task, taken.positions)
-            self._deliver([remade_alert(name, taken.remade, records)])
+            self._told.append(remade_alert(name, taken.remade, records))
         self._go_on(task, going_on)
         return True
 
@@ -296,7 +363,7 @@ class Runner:
         """Take up positions, and tell what befell them."""
         task.positions = dict(going_on.read)
         for notice in going_on.notices:
-            self._deliver([task.stage.note(notice)])
+            self._told.append(task.stage.note(notice))
 
     def _agree(self, task: str, declared: Mapping[str, str]) -> None:
         """Make sure that the state of a task may be gone on with as it is declared now.
@@ -357,17 +424,25 @@ class Runner:
             self.serving.apply(records)
 
     def _catch_up(self, task: Task, topic: str, partition: int) -> None:
-        for records in self._scan(topic, partition, task.positions.get((topic, partition), 0)):
+        begin = task.positions.get((topic, partition), 0)
+        for records in self._scan(topic, partition, begin, first_time=True):
             self._work(task, records)
             self._flow()
 
     def _scan(
-        self, topic: str, partition: int, offset: int, end: int = OFFSET_MAX
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        end: int = OFFSET_MAX,
+        *,
+        first_time: bool = False,
     ) -> Iterator[list[Record]]:
         """What lies there, as it is worked on: without seals, or with what is wrong with it."""
         seal = self._topic_seals.get(topic)
+        read = self._session.read if first_time else self._log.read
         while offset < end and (
-            records := self._log.read(topic, partition, offset, min(READ_RECORDS, end - offset))
+            records := read(topic, partition, offset, min(READ_RECORDS, end - offset))
         ):
             offset = records[-1].offset + 1
             records = [record for record in records if record.offset < end]
@@ -399,9 +474,40 @@ class Runner:
         On fewer where they take longer than `BATCH_S`: what is killed soon after each start still
         gets on. What comes out follows from the rounds, which begin with the log, not with a batch.
         """
+        if not self.exclusive:
+            return self._poll(limit, BATCH_S)
+        with self._exclusively() as foreign:
+            done = self._poll(limit, EXCLUSIVE_S)
+            if foreign and not done:
+                self.commit()
+        now = time.monotonic()
+        if foreign:
+            self._quiet_since = now
+        elif now - self._quiet_since >= QUIET_S:
+            self.exclusive = False
+        return done
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[bool]:
+        """Keep all others from writing; whether they have written where only we may."""
+        with self._session.exclusive() as foreign:
+            for (topic, partition), first, end in foreign:
+                self._absorb(topic, partition, first, end)
+            yield bool(foreign)
+
+    def _absorb(self, topic: str, partition: int, first: int, end: int) -> None:
+        """Work on what somebody else wrote where only we may, as at a start."""
+        readers = self._readers.get((topic, partition), ())
+        if readers:
+            for records in self._scan(topic, partition, first, end, first_time=True):
+                for reader in readers:
+                    self._work(reader, records)
+                self._flow()
+
+    def _poll(self, limit: int, batch_s: float) -> int:
         heads = [(head, i) for i, cursor in enumerate(self._cursors) if (head := cursor.head())]
         heapq.heapify(heads)
-        done, until = 0, time.monotonic() + BATCH_S
+        done, until = 0, time.monotonic() + batch_s
         while heads and done < limit and (not done or time.monotonic() < until):
             picked = self._pick_round(heads)
             done += sum(map(len, picked.values()))
@@ -410,6 +516,9 @@ class Runner:
             for cursor in sorted(picked, key=lambda cursor: (-cursor.rank, cursor.partition)):
                 self._work(cursor.task, picked[cursor])
                 self._flow()
+        if self._session.ahead is not None and not self._told_ahead:
+            self._told_ahead = True
+            self._deliver([ahead_alert(*self._session.ahead)])
         if done:
             self.commit()
         return done
@@ -486,8 +595,15 @@ class Runner:
             due = task.stage.must_checkpoint() or sealed.must_write or name in self._astray
             if due or (checkpoint and moved):
                 positions[name] = self._committed[name] = dict(task.positions)
-                entries = sealed.write(task.dirty(), task.positions, declared=self._declared)
-                state += [(name, entry.name.decode(), entry.value) for entry in entries]
+                entries = sealed.write(
+                    task.dirty(), task.positions, declared=self._declared, manifest=True
+                )
+                pieces = [(name, entry.name.decode(), entry.value) for entry in entries]
+                seal = checkpoint_seal({pieces[-1][1]: pieces[-1][2] or b""})
+                self._manifest.note(name, sealed.number, seal, task.positions)
+                state += pieces
+        if state or self._session.staged:
+            state.append((OWNER, NAME, self._manifest.sealed(self._session.own())))
         self._step("dirty")
         self._session.commit(positions, state)
         self._astray.clear()
@@ -508,6 +624,9 @@ class Runner:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.commit(checkpoint=True)
-        self.close()
+        try:
+            if kind is None:
+                with self._exclusively() if self.exclusive else nullcontext():
+                    self.commit(checkpoint=True)
+        finally:
+            self.close()

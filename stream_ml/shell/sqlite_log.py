@@ -27,87 +27,47 @@ holding. The file stays, and means nothing without its lock.
 
 from __future__ import annotations
 
-import math
-import secrets
-import sqlite3
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
-from stream_ml.errors import LogChanged, LogError, LogFull, LogLocked, UnknownTopic
+from stream_ml.errors import LogError, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
 from stream_ml.shell.lease import Lease, lease_of
-from stream_ml.shell.log import Session, WorkerLog, is_of_clients, not_of_clients
-from stream_ml.shell.lying import has_left_over, is_somebody_elses, looks, refuse_special
+from stream_ml.shell.log import OwnWrites, Session, WorkerLog, is_of_clients, not_of_clients
+from stream_ml.shell.sqlite_file import (
+    MEMORY,
+    READ_BYTES_MAX,
+    SETBACK_MS,
+    File,
+    Partition,
+    Tail,
+    sql,
+)
 from stream_ml.shell.tailing import PolledTail
 from stream_ml.topics import Topic, embedded, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from typing import Any, Self
+    from typing import Self
 
-    from stream_ml.shell.log import Place
+    from stream_ml.shell.log import Place, Range
 
 __all__ = ["MEMORY", "Options", "SqliteLog", "SqliteSession"]
 
-# The path of a log that lives as long as its object, for backtests and tests.
-MEMORY = ":memory:"
 
-FORMAT = 1
-# Says whose file it is, where SQLite keeps such a mark: "SMLg".
-APPLICATION_ID = 0x534D4C67
-# Predictions outgrow a page of 4,096 bytes; pages of 16,384 make small commits dear.
-PAGE_BYTES = 8192
-# A read stops after so many bytes: a thousand snapshots at once would be 16 GiB.
-READ_BYTES_MAX = 64 * 1024 * 1024
 # Looked at per partition and call of `expire`, so that publishers never wait long for it.
 EXPIRE_RECORDS_MAX = 10_000
-# A clock that is set back by no more is waited for; by more, it was wrong before, or is now.
-SETBACK_MS = 60_000
-# Making a log takes some milliseconds; whoever makes the same one at once asks again after so long.
-RETRY_S = 0.005
+# Of how many stretches of a compacted partition it is kept that they are ours; others interrupt.
+RANGES_MAX = 100
 
-_SCHEMA = """
-CREATE TABLE partitions (
-    id INTEGER PRIMARY KEY,
-    topic TEXT NOT NULL,
-    number INTEGER NOT NULL,
-    first INTEGER NOT NULL DEFAULT 0,       -- what lies before was removed by retention
-    next INTEGER NOT NULL DEFAULT 0,        -- the offset of the next record
-    append_ms INTEGER NOT NULL DEFAULT 0,   -- the last record's
-    compacted INTEGER NOT NULL DEFAULT 0,   -- what lies before was looked at by compaction
-    UNIQUE (topic, number)
-) STRICT;
-CREATE TABLE positions (
-    reader TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    partition INTEGER NOT NULL,
-    next INTEGER NOT NULL,
-    PRIMARY KEY (reader, topic, partition)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE state (
-    owner TEXT NOT NULL,
-    key TEXT NOT NULL,
-    piece BLOB NOT NULL,
-    UNIQUE (owner, key)
-) STRICT
-"""
-# Which log this is. Files of former releases get it from the first that may write to them.
-_IDENTITY = "CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL) STRICT"
-_HAS_IDENTITY = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'identity'"
-
-# Of one partition: its own table stands for "$", see `_sql`.
-_CREATE = "CREATE TABLE $ (at INTEGER PRIMARY KEY, key BLOB, value BLOB, append_ms INTEGER) STRICT"
-_CREATE_KEYS = "CREATE INDEX $_keys ON $ (key)"
-_APPEND = "INSERT INTO $ VALUES (?, ?, ?, ?)"
-_READ = "SELECT at, key, value, append_ms FROM $ WHERE at >= ? ORDER BY at LIMIT ?"
 _FIRST_SINCE = "SELECT at FROM $ WHERE append_ms >= ? ORDER BY at LIMIT 1"
 _FIRST_YOUNG = "SELECT min(at) FROM $ WHERE at >= ? AND at < ? AND append_ms BETWEEN ? AND ?"
 _TRIM = "DELETE FROM $ WHERE at < ?"
 _CHANGES = "SELECT at, key, value IS NULL FROM $ WHERE at >= ? AND at < ? ORDER BY at LIMIT ?"
+_STAMP = "UPDATE $ SET append_ms = ? WHERE at = ? AND append_ms > ?"
 _SUPERSEDE = "DELETE FROM $ WHERE key = ? AND at < ?"
 
 
@@ -139,7 +99,7 @@ class SqliteLog(WorkerLog):
     True
     """
 
-    def __init__(self, file: _File, topics: Mapping[str, Topic], options: Options) -> None:
+    def __init__(self, file: File, topics: Mapping[str, Topic], options: Options) -> None:
         self._file = file
         self._topics = topics
         self._now_ms = options.get("now_ms", _system_ms)
@@ -250,7 +210,7 @@ class SqliteLog(WorkerLog):
             tails = {place.id: file.tail(place) for place in set(places)}
             now_ms = self._now_ms()
             records = [
-                tails[place.id].extend(output, now_ms, SETBACK_MS)
+                tails[place.id].extend(output, now_ms)
                 for place, output in zip(places, outputs, strict=True)
             ]
             file.write_rows(tails.values())
@@ -294,7 +254,7 @@ class SqliteLog(WorkerLog):
         """The offset of the first record appended then or later; see `log.Log.offset_at`."""
         place = self._layout.partition(topic, partition)
         end = self._file.tail(place).next
-        row = self._file.row(_sql(_FIRST_SINCE, place.id), append_ms)
+        row = self._file.row(sql(_FIRST_SINCE, place.id), append_ms)
         return end if row is None else int(row[0])
 
     def tail(self, topic: str, offsets: Mapping[int, int]) -> PolledTail:
@@ -337,7 +297,7 @@ class SqliteLog(WorkerLog):
             raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
         lease = None if self.path == MEMORY else Lease(lease_of(Path(self.path)))
         try:
-            self._session = SqliteSession(self._file, self._layout, self._now_ms, lease)
+            self._session = SqliteSession(self, self._file, self._layout, self._now_ms, lease)
         except BaseException:
             if lease is not None:
                 lease.release()
@@ -351,15 +311,20 @@ class SqliteLog(WorkerLog):
         record of the same key supersedes, and tombstones. Nothing goes that a group which reads
         the topic has yet to consume.
 
+        While a worker is at work that knows what it has written (`Session.resume`), only that
+        supersedes: what somebody else puts there under a key of ours removes nothing.
+
         At most `records_max` records of each partition are looked at, each partition in a short
         transaction of its own: call again while something goes. The file does not shrink; what was
         removed makes room for what comes.
         """
         removed = 0
+        session = None if self._session is None or self._session.closed else self._session
         for place in self._layout.all():
             topic = self._topics.get(place.topic)
             if place.compact:
-                removed += _compact(self._file, place, records_max)
+                own = None if session is None else session.ranges(place)
+                removed += _compact(self._file, place, records_max, own)
             elif topic is not None and topic.retention_ms is not None:
                 young = now_ms - topic.retention_ms, now_ms
                 removed += _trim(self._file, place, young, records_max)
@@ -376,14 +341,123 @@ class SqliteSession(Session):
     """The worker's hold on a `SqliteLog`, got by its `session`; see `log.Session`."""
 
     def __init__(
-        self, file: _File, layout: _Layout, now_ms: Callable[[], int], lease: Lease | None
+        self,
+        log: SqliteLog,
+        file: File,
+        layout: _Layout,
+        now_ms: Callable[[], int],
+        lease: Lease | None,
     ) -> None:
+        self._log = log
         self._file = file
         self._layout = layout
         self._now_ms = now_ms
         self._lease = lease
         self._tails = {place.id: file.tail(place) for place in layout.all()}
         self.closed = False
+        self._exclusive = False
+        # Until the worker says what it has given: of what lies there, what can be ours.
+        bound_ms = now_ms() + SETBACK_MS
+        stamps = [each.append_ms for each in self._own_tails() if each.append_ms <= bound_ms]
+        self._stamp_ms = max(stamps, default=0)
+        # Of compacted partitions, what is ours before what we began to write now; None until said.
+        self._ranges: dict[int, list[Range]] | None = None
+        self.ahead: tuple[Record, int] | None = None
+
+    def _own_tails(self) -> list[Tail]:
+        return [tail for tail in self._tails.values() if not tail.place.of_clients]
+
+    # --- what is ours ---------------------------------------------------------------------
+
+    @property
+    def setback_ms(self) -> int:
+        """How far the clock is behind what the worker has stamped; see `log.Session`."""
+        setback_ms = self._stamp_ms - self._now_ms()
+        return setback_ms if setback_ms > SETBACK_MS else 0
+
+    def resume(self, own: OwnWrites | None) -> None:
+        """Goes on from what the worker has written; see `log.Session.resume`."""
+        self._ranges = {}
+        if own is not None:
+            self._stamp_ms = own.stamp_ms
+        for tail in self._own_tails():
+            if not tail.place.compact:
+                continue
+            if own is None:
+                tail.begin = 0
+                continue
+            place = (tail.place.topic, tail.place.number)
+            *_, compacted = _bounds(self._file, tail.place)
+            ranges = [each for each in own.ranges.get(place, ()) if each[1] > compacted]
+            if ranges and ranges[-1][1] == tail.start:
+                tail.begin = ranges.pop()[0]
+            self._ranges[tail.place.id] = ranges[-RANGES_MAX:]
+
+    def ranges(self, place: Partition) -> list[Range] | None:
+        """Which offsets of a compacted partition are ours; None where that was never said."""
+        if self._ranges is None:
+            return None
+        tail = self._tails[place.id]
+        return [*self._ranges.get(place.id, ()), (tail.begin, tail.start)]
+
+    def own(self) -> OwnWrites:
+        """What the worker will have written with the next commit; see `log.Session.own`."""
+        ends, ranges = {}, {}
+        for tail in self._own_tails():
+            place = (tail.place.topic, tail.place.number)
+            ends[place] = tail.next
+            if tail.place.compact:
+                before = (self._ranges or {}).get(tail.place.id, ())
+                ranges[place] = [*before, (tail.begin, tail.next)]
+        return OwnWrites(self._stamp_ms, ends, ranges)
+
+    # --- work -----------------------------------------------------------------------------
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
+        """Records that are worked on for the first time; see `log.Session.read`."""
+        records = self._log.read(topic, partition, offset, limit)
+        newest_ms = max([record.append_ms for record in records], default=0)
+        if newest_ms <= self._stamp_ms:
+            return records
+        now_ms = self._now_ms()
+        bound_ms = now_ms + SETBACK_MS
+        # By a clock that is behind what it gave before nobody else's is judged.
+        if newest_ms > bound_ms and self._stamp_ms <= bound_ms:
+            self._stamp_anew(self._layout.partition(topic, partition), records, now_ms)
+            newest_ms = max(record.append_ms for record in records)
+        # What is made of a record is stamped no earlier than that.
+        self._stamp_ms = max(self._stamp_ms, min(newest_ms, bound_ms))
+        return records
+
+    def _stamp_anew(self, place: Partition, records: Sequence[Record], now_ms: int) -> None:
+        ahead = [each for each in records if each.append_ms > now_ms + SETBACK_MS]
+        with self._file.transaction():
+            rows = [(now_ms, each.offset, now_ms + SETBACK_MS) for each in ahead]
+            self._file.write(sql(_STAMP, place.id), rows)
+        if self.ahead is None:
+            self.ahead = ahead[0], ahead[0].append_ms - now_ms
+        for each in ahead:
+            each.append_ms = now_ms
+
+    @contextmanager
+    def exclusive(self) -> Iterator[list[tuple[Place, int, int]]]:
+        """Keeps all others from writing; see `log.Session.exclusive`."""
+        assert not self.staged, "what is staged has its offsets already"
+        with self._file.transaction():
+            foreign = []
+            for tail in self._own_tails():
+                end = self._file.tail(tail.place).next
+                if end != tail.next:
+                    foreign.append(((tail.place.topic, tail.place.number), tail.next, end))
+                    self._pass_over(tail, end)
+            yield foreign
+        for tail in self._tails.values():
+            tail.written()
+
+    def _pass_over(self, tail: Tail, end: int) -> None:
+        if self._ranges is not None and tail.begin < tail.next:
+            self._ranges.setdefault(tail.place.id, []).append((tail.begin, tail.next))
+        tail.begin = tail.start = tail.next = end
 
     @property
     def staged(self) -> int:
@@ -393,10 +467,10 @@ class SqliteSession(Session):
     def stage(self, outputs: Sequence[Output]) -> list[Record]:
         """Takes `outputs` into the next commit; see `log.Session.stage`."""
         places = [self._layout.place(output) for output in outputs]
-        now_ms = self._now_ms()
+        now_ms = self._stamp_ms = max(self._stamp_ms, self._now_ms())
         tails = self._tails
         return [
-            tails[place.id].extend(output, now_ms)
+            tails[place.id].follow(output, now_ms)
             for place, output in zip(places, outputs, strict=True)
         ]
 
@@ -434,48 +508,23 @@ class SqliteSession(Session):
 # --- partitions -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Partition:
-    """A partition, and the table that holds it."""
-
-    id: int
-    topic: str
-    number: int
-    compact: bool
-    record_bytes_max: int
-    append: str
-    read: str
-
-    @classmethod
-    def of(cls, number: int, topic: str, partition: int, described: Topic | None) -> Self:
-        # A topic that the catalogue no longer has is kept as it is, and may be read.
-        compact = described is not None and described.cleanup == "compact"
-        record_bytes_max = READ_BYTES_MAX if described is None else described.record_bytes_max
-        append, read = _sql(_APPEND, number), _sql(_READ, number)
-        return cls(number, topic, partition, compact, record_bytes_max, append, read)
-
-
-def _sql(template: str, number: int) -> str:
-    return template.replace("$", f"records_{number}")
-
-
 class _Layout:
     """Which partitions the file has, and where a record belongs."""
 
-    def __init__(self, file: _File, topics: Mapping[str, Topic]) -> None:
+    def __init__(self, file: File, topics: Mapping[str, Topic]) -> None:
         self._path = file.path
-        self._places: dict[str, list[_Partition]] = {}
+        self._places: dict[str, list[Partition]] = {}
         for number, topic, partition in file.rows(
             "SELECT id, topic, number FROM partitions ORDER BY topic, number"
         ):
-            place = _Partition.of(number, topic, partition, topics.get(topic))
+            place = Partition.of(number, topic, partition, topics.get(topic))
             self._places.setdefault(topic, []).append(place)
         self.counts = MappingProxyType({topic: len(p) for topic, p in self._places.items()})
 
-    def all(self) -> list[_Partition]:
+    def all(self) -> list[Partition]:
         return [place for places in self._places.values() for place in places]
 
-    def partition(self, topic: str, partition: int) -> _Partition:
+    def partition(self, topic: str, partition: int) -> Partition:
         places = self._places.get(topic)
         if places is None:
             known = ", ".join(self._places)
@@ -487,7 +536,7 @@ class _Layout:
             )
         return places[partition]
 
-    def place(self, output: Output) -> _Partition:
+    def place(self, output: Output) -> Partition:
         """The partition that `output` belongs to, once it is known to be a record of its topic."""
         topic, key, value = output.topic, output.key, output.value
         places = self._places.get(topic)
@@ -504,71 +553,43 @@ class _Layout:
         return place
 
 
-@dataclass(slots=True)
-class _Tail:
-    """The end of a partition, and the rows that are to follow it."""
-
-    place: _Partition
-    start: int
-    next: int
-    append_ms: int
-    rows: list[tuple[int, bytes | None, bytes | None, int]] = field(default_factory=list)
-
-    def extend(self, output: Output, now_ms: int, setback_ms: float = math.inf) -> Record:
-        """The record that `output` becomes; its row waits to be written.
-
-        Its stamp is no less than the last one, though the clock may have been set back: by up to
-        `setback_ms`. If by more, the last one came from a clock that was ahead of this one, and
-        the next must not all be stamped by it.
-        """
-        at = self.next
-        self.next = at + 1
-        if now_ms < self.append_ms <= now_ms + setback_ms:
-            now_ms = self.append_ms
-        else:
-            self.append_ms = now_ms
-        key, value, place = output.key, output.value, self.place
-        self.rows.append((at, key, value, now_ms))
-        return Record(place.topic, place.number, at, key, value, now_ms, output.memo)
-
-    def written(self) -> None:
-        self.start = self.next
-        self.rows.clear()
-
-
 # --- retention --------------------------------------------------------------------------------
 
 
-def _trim(file: _File, place: _Partition, young_ms: tuple[int, int], records_max: int) -> int:
+def _trim(file: File, place: Partition, young_ms: tuple[int, int], records_max: int) -> int:
     first, end, _ = _bounds(file, place)
     end = min(end, first + records_max)
     # Stamps hardly fall within a partition, so the first young one is where to stop. One that is
     # still to come is of a clock that was ahead: it must not keep all that follows.
-    (young,) = file.row(_sql(_FIRST_YOUNG, place.id), first, end, *young_ms)
+    (young,) = file.row(sql(_FIRST_YOUNG, place.id), first, end, *young_ms)
     end = end if young is None else young
     if end <= first:
         return 0
     with file.transaction():
-        removed = file.write(_sql(_TRIM, place.id), [(end,)])
+        removed = file.write(sql(_TRIM, place.id), [(end,)])
         file.write("UPDATE partitions SET first = ? WHERE id = ?", [(end, place.id)])
     return removed
 
 
-def _compact(file: _File, place: _Partition, records_max: int) -> int:
+def _compact(file: File, place: Partition, records_max: int, own: list[Range] | None) -> int:
     _, end, start = _bounds(file, place)
-    changes = file.rows(_sql(_CHANGES, place.id), start, end, records_max)
+    changes = file.rows(sql(_CHANGES, place.id), start, end, records_max)
     if not changes:
         return 0
     # What came before under the same key goes; of a tombstone the record itself goes as well.
-    before = [(key, at + 1 if gone else at) for at, key, gone in changes]
+    before = [
+        (key, at + 1 if gone else at)
+        for at, key, gone in changes
+        if own is None or any(first <= at < last for first, last in own)
+    ]
     with file.transaction():
-        removed = file.write(_sql(_SUPERSEDE, place.id), before)
+        removed = file.write(sql(_SUPERSEDE, place.id), before)
         done = changes[-1][0] + 1
         file.write("UPDATE partitions SET compacted = ? WHERE id = ?", [(done, place.id)])
     return removed
 
 
-def _bounds(file: _File, place: _Partition) -> tuple[int, int, int]:
+def _bounds(file: File, place: Partition) -> tuple[int, int, int]:
     """Where a partition begins, up to where every group has read it, how far it is compacted."""
     first, end, compacted = file.row(
         "SELECT first, next, compacted FROM partitions WHERE id = ?", place.id
@@ -591,305 +612,15 @@ def _system_ms() -> int:
 
 
 @contextmanager
-def _opening(path: str | Path, mode: str, options: Options) -> Iterator[_File]:
+def _opening(path: str | Path, mode: str, options: Options) -> Iterator[File]:
     """The file at `path`, closed again if what it is opened for fails."""
     synchronous = options.get("synchronous", "normal")
     if synchronous not in {"normal", "full"}:
         raise LogError(f"synchronous: expected 'normal' or 'full', given {synchronous!r}")
-    file = _File(path, mode, options.get("busy_timeout_ms", 10_000))
+    file = File(path, mode, options.get("busy_timeout_ms", 10_000))
     try:
         file.row(f"PRAGMA synchronous = {synchronous}")
         yield file
     except BaseException:
         file.close()
         raise
-
-
-class _File:
-    """The SQLite file: what is asked of it, and what its errors mean."""
-
-    def __init__(self, path: str | Path, mode: str, busy_timeout_ms: int) -> None:
-        self.path = str(path)
-        self._busy_timeout_ms = busy_timeout_ms
-        self._identity: str | None = None
-        # Of a file that is read as it lies there: what it looked like when it was opened.
-        self._still: tuple[object, ...] | None = None
-        self.times_opened = 1
-        try:
-            self._connection = self._opened(mode)
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
-
-    def _opened(self, mode: str) -> sqlite3.Connection:
-        """Opens it, for reading only where this user may not write what writing takes."""
-        if self.path == MEMORY:
-            return self._connected(MEMORY)
-        path = Path(self.path)
-        refuse_special(path)
-        if mode != "rw":
-            return self._connected(f"mode={mode}")
-        if is_somebody_elses(path):
-            return self._as_it_lies(path)
-        connection = self._connected("mode=rw")
-        try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
-                connection.close()
-                return self._as_it_lies(path)
-        except sqlite3.Error:
-            pass  # whatever it is, who asks next is told
-        return connection
-
-    def _as_it_lies(self, path: Path) -> sqlite3.Connection:
-        """Opens a file beside which nothing can be made, so that nobody is at work on it.
-
-        What a killed worker has left beside it is read too: without a place for the index that
-        processes share, which this connection keeps for itself.
-        """
-        self._still = looks(path)
-        if not has_left_over(path):
-            return self._connected("mode=ro&immutable=1")
-        connection = self._connected("mode=ro&vfs=unix-none")
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        return connection
-
-    def _connected(self, how: str) -> sqlite3.Connection:
-        return sqlite3.connect(
-            how if how == MEMORY else f"{Path(self.path).absolute().as_uri()}?{how}",
-            timeout=self._busy_timeout_ms / 1000,
-            isolation_level=None,
-            uri=True,
-        )
-
-    def look_again(self) -> None:
-        """Opens a file anew that is read as it lies there, if somebody has changed it."""
-        if self._still is not None and self._still != looks(Path(self.path)):
-            self._still = None
-            self.times_opened += 1
-            self._connection.close()
-            self._connection = self._opened("rw")
-
-    def rows(self, sql: str, *values: object) -> list[Any]:
-        try:
-            return self._connection.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
-
-    def row(self, sql: str, *values: object) -> Any:
-        try:
-            return self._connection.execute(sql, values).fetchone()
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
-
-    @contextmanager
-    def query(self, sql: str, values: tuple[object, ...]) -> Iterator[sqlite3.Cursor]:
-        """Rows one by one; a read that is left early ends, lest it hold up the checkpoint."""
-        try:
-            cursor = self._connection.execute(sql, values)
-            yield cursor
-            cursor.close()
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
-
-    def write(self, sql: str, rows: Sequence[tuple[object, ...]]) -> int:
-        """Runs `sql` for each of `rows`, inside a transaction; how many rows that changed."""
-        return self._connection.executemany(sql, rows).rowcount
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Everything that is written inside, or nothing."""
-        connection = self._connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            yield
-            connection.execute("COMMIT")
-        except BaseException as error:
-            # A full disk may have ended it already.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise self._explained(error) from error
-            raise
-
-    def rows_written(self) -> int:
-        return self._connection.total_changes
-
-    def close(self) -> None:
-        self._connection.close()
-
-    # --- records, positions, state --------------------------------------------------------
-
-    def tail(self, place: _Partition) -> _Tail:
-        end, append_ms = self.row("SELECT next, append_ms FROM partitions WHERE id = ?", place.id)
-        return _Tail(place, end, end, append_ms)
-
-    def write_rows(self, tails: Iterable[_Tail]) -> None:
-        for tail in tails:
-            if not tail.rows:
-                continue
-            moved = self.write(
-                "UPDATE partitions SET next = ?, append_ms = ? WHERE id = ? AND next = ?",
-                [(tail.next, tail.append_ms, tail.place.id, tail.start)],
-            )
-            if moved != 1:
-                raise LogChanged(
-                    f"{self.path}: expected only the worker to write to {tail.place.topic}-"
-                    f"{tail.place.number} after offset {tail.start}, given another writer, "
-                    "straight into the file; nothing of ours was written, and the worker starts "
-                    "anew from its last commit"
-                )
-            self.write(tail.place.append, tail.rows)
-
-    def write_positions(self, positions: list[tuple[str, str, int, int]]) -> None:
-        self.write(
-            "INSERT INTO positions VALUES (?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET next = excluded.next",
-            positions,
-        )
-
-    def write_state(self, pieces: Mapping[tuple[str, str], bytes | None]) -> None:
-        self.write(
-            "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET piece = excluded.piece",
-            [(*place, piece) for place, piece in pieces.items() if piece is not None],
-        )
-        self.write(
-            "DELETE FROM state WHERE owner = ? AND key = ?",
-            [place for place, piece in pieces.items() if piece is None],
-        )
-
-    # --- what it is -----------------------------------------------------------------------
-
-    def is_log(self) -> bool:
-        """Whether it is a log of ours, or else empty.
-
-        Raises:
-            LogError: it is neither, or a log of another format.
-        """
-        # Tables first: if another process makes it a log meanwhile, in one transaction, whoever has
-        # seen its tables then sees its marks.
-        (tables,) = self.row("SELECT count(*) FROM sqlite_master")
-        (application_id,) = self.row("PRAGMA application_id")
-        (version,) = self.row("PRAGMA user_version")
-        if application_id != APPLICATION_ID and (application_id or tables):
-            raise LogError(
-                f"{self.path}: expected a log, given another program's SQLite file; "
-                "choose another path"
-            )
-        if application_id == APPLICATION_ID and version != FORMAT:
-            raise LogError(
-                f"{self.path}: expected a log of format {FORMAT}, given format {version}; "
-                "use the release that wrote it, or publish into a new log"
-            )
-        return bool(application_id == APPLICATION_ID)
-
-    def identity(self) -> str:
-        """Which log this is, settled now if it never was; empty if it may not be written to."""
-        if self._identity is None:
-            if not self.row(_HAS_IDENTITY)[0]:
-                try:
-                    with self.transaction():
-                        self._make_identity(None)
-                except LogError:
-                    return ""
-            (self._identity,) = self.row("SELECT value FROM identity")
-        return self._identity
-
-    def _make_identity(self, identity: str | None) -> None:
-        self.row(_IDENTITY)
-        if self.row("SELECT value FROM identity") is None:
-            self.row("INSERT INTO identity VALUES (?)", identity or secrets.token_hex(16))
-
-    def make(self, topics: Mapping[str, Topic], partitions: int, identity: str | None) -> bool:
-        """Makes it a log, in one transaction; false if it is one already."""
-        if partitions < 1:
-            raise LogError(f"{self.path}: expected at least 1 partition, given {partitions}")
-        if self.is_log():
-            return False
-        # Both are settled with the first page, before which there can be no transaction.
-        self.row(f"PRAGMA page_size = {PAGE_BYTES}")
-        self._use_wal()
-        with self.transaction():
-            if self.is_log():
-                return False
-            for statement in _SCHEMA.split(";"):
-                self.row(statement)
-            self._make_partitions(topics, partitions)
-            self._make_identity(identity)
-            self.row(f"PRAGMA application_id = {APPLICATION_ID}")
-            self.row(f"PRAGMA user_version = {FORMAT}")
-        return True
-
-    def _use_wal(self) -> None:
-        # SQLite waits for no lock here, where two who wait could do so for each other.
-        deadline_s = time.monotonic() + self._busy_timeout_ms / 1000
-        while True:
-            try:
-                self.row("PRAGMA journal_mode = WAL")
-            except LogLocked:
-                if time.monotonic() > deadline_s:
-                    raise
-                time.sleep(RETRY_S)
-            else:
-                return
-
-    def _make_partitions(self, topics: Mapping[str, Topic], partitions: int) -> None:
-        places = [
-            (topic, partition)
-            for topic in topics.values()
-            for partition in range(partitions if topic.scales else topic.partitions)
-        ]
-        for number, (topic, partition) in enumerate(places):
-            self.row(_sql(_CREATE, number))
-            if topic.cleanup == "compact":
-                self.row(_sql(_CREATE_KEYS, number))
-            self.row(
-                "INSERT INTO partitions (id, topic, number) VALUES (?, ?, ?)",
-                number,
-                topic.name,
-                partition,
-            )
-
-    def _explained(self, error: sqlite3.Error) -> Exception:
-        """What `error` means for the log, and the way out of it."""
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None:  # not SQLite's: a mistake in our use of it
-            raise error
-        # The low byte is the kind, the rest of it the detail.
-        kind, message = _MEANINGS.get(code) or _MEANINGS.get(code & 0xFF) or _UNKNOWN
-        return kind(f"{self.path}: {message} ({error.sqlite_errorname}: {error})")
-
-
-_FULL = (
-    LogFull,
-    "no space is left, nothing of the transaction was written; free some space and try again",
-)
-_LOCKED = (
-    LogLocked,
-    "another process wrote for longer than we wait (`busy_timeout_ms`); find it with `fuser`",
-)
-_MEANINGS: dict[int, tuple[type[LogError], str]] = {
-    sqlite3.SQLITE_FULL: _FULL,
-    # A quota, or a limit on the size of files, comes as a write that failed.
-    sqlite3.SQLITE_IOERR_WRITE: _FULL,
-    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,
-    sqlite3.SQLITE_BUSY: _LOCKED,
-    sqlite3.SQLITE_LOCKED: _LOCKED,
-    sqlite3.SQLITE_READONLY: (
-        LogError,
-        "expected to write, given a read-only file or folder; see its owner and mode",
-    ),
-    sqlite3.SQLITE_NOTADB: (
-        LogError,
-        "expected a log, given a file that is no SQLite file; choose another path",
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        LogError,
-        "expected a sound file, given a damaged one; restore a copy, or try `sqlite3 .recover`",
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        LogError,
-        "expected to open it, could not; see that its folder exists and may be written to",
-    ),
-}
-_UNKNOWN = (LogError, "expected to read and write it, could not; see the disk")

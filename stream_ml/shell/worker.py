@@ -27,6 +27,9 @@ __all__ = ["work_on"]
 # What a retention of hours removes a minute later is nobody's loss.
 EXPIRE_S = 60.0
 READ_RECORDS = 1_000
+# Where others are kept from writing during each batch, they get in between for so long: as long as
+# SQLite waits at most before it asks for the lock again.
+GAP_S = 0.1
 
 
 def work_on(
@@ -71,8 +74,10 @@ def work_on(
         elif now - committed >= commit_s:
             committed = now
             runner.commit()
-        elif log.version() == version:
+        elif not runner.exclusive and log.version() == version:
             stop.wait(backoff.next())
+        if runner.exclusive:
+            stop.wait(GAP_S)
     return done
 
 

@@ -251,7 +251,8 @@ class Evaluate:
 
     def _model(self, record: Record, outputs: list[Output]) -> None:
         if record.value is None:
-            return  # our own tombstone
+            self._refresh.tombstone((record.key or b"").decode(errors="replace"))
+            return
         snapshot: Snapshot = record.memo or decode(record.value)
         name = snapshot.name
         if name not in self._pipeline.recipes:

@@ -2,7 +2,8 @@
 
 Lines publish at the same instants and are renewed together, so that what is compared has the same
 age. A line that is missing `STALE_EXAMPLES` later is stale, and is not waited for until it
-publishes again. Challengers' snapshots that never served are kept so many deep.
+publishes again. Challengers' snapshots that never served are kept so many deep, and then given
+tombstones. They come back as input: a tombstone that was not written here is somebody else's.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Refresh:
         self._stale: set[str] = set()
         self._newest: dict[str, int] = {}
         self._unserved: dict[str, list[str]] = {name: [] for name in lines}
+        # What was given a tombstone that has not come back yet.
+        self._retired: list[str] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -139,7 +142,23 @@ class Refresh:
         ]
         for line, models in self._unserved.items():
             self._unserved[line] = [model for model in models if model not in dropped]
+        self._retired += dropped
         return dropped
+
+    def tombstone(self, model: str) -> None:
+        """Take in a tombstone of what was dropped.
+
+        Raises:
+            BadRecord: it was not dropped, or its tombstone has come.
+        """
+        if model not in self._retired:
+            raise BadRecord(
+                "forged",
+                "$",
+                f"expected a tombstone of a snapshot that was dropped, given one of {model!r}; "
+                "only workers write there: see who else may",
+            )
+        self._retired.remove(model)
 
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
@@ -153,6 +172,7 @@ class Refresh:
             "stale": sorted(self._stale),
             "newest": self._newest,
             "unserved": self._unserved,
+            "retired": self._retired,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -164,3 +184,4 @@ class Refresh:
         self._stale, self._newest = set(state["stale"]), state["newest"]
         # A line may have been declared since, or be declared no more.
         self._unserved |= state["unserved"]
+        self._retired = state.get("retired", [])

@@ -18,6 +18,7 @@ import pytest
 from stream_ml.errors import LogError, LogFull, LogLocked
 from stream_ml.records import Output, Record
 from stream_ml.shell import sqlite_log
+from stream_ml.shell.sqlite_file import PAGE_BYTES
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
 from stream_ml.topics import embedded
 from tests.straight import append_straight
@@ -438,8 +439,8 @@ def test_a_damaged_file_is_said_to_be_so(path: Path) -> None:
     with SqliteLog.create(path) as log:
         log.append([Output("events", b"k", b"x" * 3000) for _ in range(500)])
     with path.open("r+b") as file:
-        file.seek(40 * sqlite_log.PAGE_BYTES)
-        file.write(b"\x5a" * 100 * sqlite_log.PAGE_BYTES)
+        file.seek(40 * PAGE_BYTES)
+        file.write(b"\x5a" * 100 * PAGE_BYTES)
     with SqliteLog.open(path) as log, pytest.raises(LogError, match="given a damaged one"):
         values(log, "events")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from typing import TYPE_CHECKING
 
@@ -161,6 +162,48 @@ def test_who_writes_into_the_file_does_not_stop_the_worker(tmp_path: Path) -> No
     told = _run(tmp_path, "predictions")
     assert (told.code, len(told.out.splitlines())) == (0, 200)
     assert "predictions-0 offset 100: passed over, for it is no prediction" in told.err
+
+
+def write_on(path: Path, written: Any, stop: Any) -> None:
+    """Somebody who writes hundreds of records a second straight into the file, until stopped."""
+    while not stop.wait(0.02):
+        write_into_file(path, [Output("predictions", b"forged", b'{"a":1}')] * 10)
+        written.value += 10
+
+
+def test_who_writes_into_the_file_without_end_holds_nobody_up(tmp_path: Path) -> None:
+    """The worker keeps that writer waiting for the length of a batch, and says so; all goes on."""
+    events, labels = transactions(200, seed=2)
+    path = tmp_path / "stream_ml.sqlite"
+    context = multiprocessing.get_context("spawn")
+    written, stop = context.Value("l", 0), context.Event()
+    with Terminal("up", folder=tmp_path, **CARDS) as worker:
+        worker.line()
+        assert _run(tmp_path, "publish", "events", "-", given=_lines(events[:100])).code == 0
+        with Terminal("predictions", "--follow", "--from", "beginning", folder=tmp_path) as reader:
+            reader.line_with("  t99  ")
+            writer = context.Process(target=write_on, args=(path, written, stop), daemon=True)
+            writer.start()
+            try:
+                published = _run(tmp_path, "publish", "events", "-", given=_lines(events[100:]))
+                worker.line_with("keeps all others from writing while it works on a batch")
+                reader.line_with("  t199  ")
+                during = written.value
+                labelled = _run(tmp_path, "publish", "labels", "-", given=_lines(labels[:50]))
+            finally:
+                stop.set()
+                writer.join()
+        ended = worker.stopped()
+
+    assert (0, 0, 0, "") == (published.code, labelled.code, ended.code, ended.err)
+    with SqliteLog.open(path) as log:
+        predictions = log.read("predictions", 0, 0, 100_000)
+        alerts = [orjson.loads(each.value or b"")["kind"] for each in log.read("alerts", 0, 0, 100)]
+    assert during > 100
+    assert [f"t{n}" for n in range(200)] == [
+        orjson.loads(each.value or b"")["event_id"] for each in predictions if each.key != b"forged"
+    ]
+    assert "foreign_writer" in alerts
 
 
 def test_a_command_without_a_worker(tmp_path: Path) -> None:

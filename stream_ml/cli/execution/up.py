@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     from stream_ml.shell.settings import Settings
 
 __all__ = ["run"]
+
+# After more commits in a row that somebody's writing straight into the file has undone, others are
+# kept from writing for the length of a batch; they are in a row if a worker lived no longer.
+DISTURBANCES_MAX = 2
+UNDISTURBED_S = 60.0
 
 # The stages that may have several workers, each with an option that says how many.
 SCALING = tuple(name for name, spec in STAGES.items() if spec.scales)
@@ -67,7 +73,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
     with Stop() as stop, SqliteLog.open_or_create(settings.path) as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
-        done = 0
+        done = disturbances = 0
 
         def work() -> None:
             nonlocal done
@@ -82,6 +88,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 accept_unsealed=settings.accept_unsealed,
                 restart_lines=settings.restart_lines,
                 command_age_s=settings.command_age_seconds,
+                exclusive=disturbances > DISTURBANCES_MAX,
             )
             with runner:
                 loaded = runner.serving.current()
@@ -95,10 +102,14 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 done += work_on(runner, log, stop, commit_s=commit_s, decided=say.decided)
 
         while True:
+            started = time.monotonic()
             try:
                 work()
             except LogChanged as error:
-                say.disturbed(error)
+                if time.monotonic() - started > UNDISTURBED_S:
+                    disturbances = 0
+                disturbances += 1
+                say.disturbed(error, exclusive=disturbances > DISTURBANCES_MAX)
             else:
                 break
         say.stopped(done)
@@ -118,8 +129,14 @@ class _Told:
             {"said": "started", "pipeline": pipeline, "log": path, "champion": champion},
         )
 
-    def disturbed(self, error: LogChanged) -> None:
-        self._say(str(error), {"said": "disturbed", "what": str(error)})
+    def disturbed(self, error: LogChanged, *, exclusive: bool) -> None:
+        what = str(error)
+        if exclusive:
+            what += (
+                ", and keeps all others from writing while it works on a batch: publishers wait "
+                "for up to a second, until the other writer has stopped"
+            )
+        self._say(what, {"said": "disturbed", "what": what, "exclusive": exclusive})
 
     def changed(self, change: str) -> None:
         self._say(f"declared otherwise than before: {change}", {"said": "changed", "what": change})
