@@ -22,7 +22,7 @@ docs: $(VENV)/dev  ## the manual as a site, in build/site
 	$(RUN)/python -m tools.dataflow
 	$(RUN)/python -m tools.wire
 	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
-	@echo "build/site/index.html"
+	@echo "build/site/index.html; to search in it: $(PYTHON) -m http.server --directory build/site"
 
 bench: $(VENV)/dev  ## the cards work by us, a bare loop, aiokafka by hand and plain Faust, in turns
 	$(RUN)/python -m benchmarks.cards
