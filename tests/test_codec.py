@@ -270,6 +270,92 @@ def test_a_number_beyond_floats_is_refused() -> None:
         assert "out_of_range" == refused.value.reason
 
 
+def outcome(decode: Callable[[bytes], Any], value: bytes) -> str | None:
+    """Why it is refused, or None."""
+    try:
+        decode(value)
+    except BadRecord as refused:
+        return refused.reason
+    return None
+
+
+def padded(length: int, **members: Any) -> bytes:
+    """A JSON object of so many bytes."""
+    value = json.dumps(members).encode()
+    return value[:-1] + b" " * (length - len(value)) + value[-1:]
+
+
+def test_bounds_are_themselves_allowed_and_nothing_past_them() -> None:
+    """Of ids, of events, labels and predictions in bytes, of places and of probabilities."""
+    labels = LabelCodec(field_type(bool)).decode
+    label = {"event_id": "e", "ts": 5, "label": True}
+    prediction: dict[str, Any] = {
+        "event_id": "e",
+        "key": "k",
+        "ts": 5,
+        "source": {"partition": 0, "offset": 0},
+        "model": "m@0",
+        "example": -1,
+        "prediction": 1.0,
+        "fallback": False,
+        "features": {},
+        "shadows": {},
+    }
+
+    def checked(value: bytes) -> None:
+        codec.check_prediction(decode_prediction(value), "binary", frozenset())
+
+    def predicted(**changes: Any) -> bytes:
+        return json.dumps(prediction | changes).encode()
+
+    def source(partition: int, offset: int) -> bytes:
+        return predicted(source={"partition": partition, "offset": offset})
+
+    bounds: list[tuple[Callable[[bytes], Any], bytes, bytes, str]] = [
+        (events.decode, having(event_id="e" * 512), having(event_id="e" * 513), "wrong_type"),
+        (events.decode, padded(2**20, **VALID), padded(2**20 + 1, **VALID), "too_large"),
+        (labels, padded(2**16, **label), padded(2**16 + 1, **label), "too_large"),
+        (
+            decode_prediction,
+            padded(2**20 - 2**16, **prediction),
+            padded(2**20 - 2**16 + 1, **prediction),
+            "too_large",
+        ),
+        (checked, predicted(prediction=1.0), predicted(prediction=1.0000001), "malformed"),
+        (checked, predicted(prediction=0), predicted(prediction=-0.0000001), "malformed"),
+        (
+            checked,
+            predicted(shadows={"a": {"model": "m@1", "prediction": 1.0}}),
+            predicted(shadows={"a": {"model": "m@1", "prediction": 1.0000001}}),
+            "malformed",
+        ),
+        (decode_prediction, predicted(example=-1), predicted(example=-2), "malformed"),
+        (decode_prediction, predicted(example=2**53), predicted(example=2**53 + 2), "malformed"),
+        (decode_prediction, source(999_999, 0), source(1_000_000, 0), "malformed"),
+        (decode_prediction, source(0, 0), source(-1, 0), "malformed"),
+        (decode_prediction, source(0, 2**53), source(0, 2**53 + 2), "malformed"),
+        (decode_prediction, source(0, 0), source(0, -1), "malformed"),
+        (decode_prediction, predicted(model="m@" + "9" * 15), predicted(model="m@"), "malformed"),
+        (
+            decode_prediction,
+            predicted(model="m" * 510 + "@1"),
+            predicted(model="m" * 511 + "@1"),
+            "malformed",
+        ),
+        (decode_prediction, predicted(model="m@1"), predicted(model="@1"), "malformed"),
+        (decode_prediction, predicted(fallback=True), predicted(fallback=1), "malformed"),
+    ]
+    for decode, allowed, past, reason in bounds:
+        assert (None, reason) == (outcome(decode, allowed), outcome(decode, past)), past[:80]
+
+
+def test_an_integer_within_another_member_is_not_taken_for_a_field() -> None:
+    """A nested member of a field's name, however long its digits, refuses no event."""
+    nested = having(amount=1e17).replace(b"}", b', "more": {"amount": 90071992547409931}}')
+
+    assert 1e17 == events.decode(nested).fields["amount"]
+
+
 def test_labels_have_a_type_too() -> None:
     """A label is of the declared type, and never null."""
     labels = LabelCodec(field_type(bool))
