@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -34,7 +34,7 @@ from stream_ml.errors import (
     UsageError,
 )
 from stream_ml.records import OUT_OF_TIME, Output
-from stream_ml.shell.reader import predictions_in, read_all
+from stream_ml.shell.reader import predictions_in, registry_records
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.shell.tailing import Backoff
@@ -444,11 +444,10 @@ def _answers(decision: Decision, command: Command) -> bool:
 def _pipeline_name(log: Log, key: bytes | None) -> str:
     """Whose commands they are, as its registry says; rather by a record that is the worker's."""
     name: str | None = None
-    for record in read_all(log, "registry"):
+    for record, decision in registry_records(log, key):
         written = (record.key or b"").decode(errors="replace")
         name = written if name is None else name
-        with suppress(BadRecord):
-            decode_decision(record.value, key)
+        if not isinstance(decision, BadRecord):
             return written
     if name is not None:
         return name

@@ -7,7 +7,7 @@ turns bytes into these and back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -223,6 +223,10 @@ class Decision:
     signed_by: str | None = None
     given_ms: int | None = None
     received_ms: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The decision as every JSON output has it: its members, and `champion` by name."""
+        return {**asdict(self), "champion": self.serving.champion.model}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stream_ml.cli.tables import moment
+from stream_ml.cli.tables import aligned, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
-    from stream_ml.cli.registry import Registry
-    from stream_ml.shell.audit import Entry
+    from stream_ml.shell.views.registry import Entry, RegistryView
 
-__all__ = ["HEAD", "as_members", "as_row", "by", "effects", "made_ms", "when"]
+__all__ = ["HEAD", "as_row", "by", "decisions_table", "effects", "registry_notes", "when"]
 
 HEAD = ["decision", "events at", "made at", "kind", "by", "champion", "reason"]
 
@@ -30,49 +29,51 @@ def by(actor: str, signed_by: str | None) -> str:
     return actor if signed_by in {None, actor} else f"{signed_by} (says {actor})"
 
 
-def made_ms(entry: Entry) -> int:
-    """When it was made, by a clock: a person's when it was given, else when the log took it in."""
-    given_ms = entry.decision.given_ms
-    return entry.append_ms if given_ms is None else given_ms
-
-
-def as_members(entry: Entry) -> dict[str, Any]:
-    """For a machine, what a line says."""
-    decision = entry.decision
-    return {
-        "number": decision.number,
-        "kind": decision.kind,
-        "ts": decision.ts,
-        "made_ms": made_ms(entry),
-        "actor": decision.actor,
-        "signed_by": decision.signed_by,
-        "command_id": decision.command_id,
-        "champion": decision.serving.champion.model,
-        "reason": decision.reason,
-    }
-
-
-def as_row(members: Mapping[str, Any]) -> list[str]:
+def as_row(entry: Entry) -> list[str]:
     """As a row of a table; see `HEAD`."""
+    decision = entry.decision
     return [
-        str(members["number"]),
-        moment(members["ts"]),
-        moment(members["made_ms"]),
-        members["kind"],
-        by(members["actor"], members["signed_by"]),
-        members["champion"],
-        members["reason"],
+        str(decision.number),
+        moment(decision.ts),
+        moment(entry.made_ms),
+        decision.kind,
+        by(decision.actor, decision.signed_by),
+        decision.serving.champion.model,
+        decision.reason,
     ]
 
 
-def when(members: Mapping[str, Any]) -> str:
+def decisions_table(entries: Iterable[Entry]) -> str:
+    """Decisions, a line each."""
+    return aligned([HEAD, *map(as_row, entries)], right=[0])
+
+
+def when(entry: Entry) -> str:
     """When it took effect: in the time of events, and a person's decision by the clock."""
-    if members["command_id"] is None:
-        return moment(members["ts"])
-    return f"{moment(members['made_ms'])} (at events of {moment(members['ts'])})"
+    decision = entry.decision
+    if decision.command_id is None:
+        return moment(decision.ts)
+    return f"{moment(entry.made_ms)} (at events of {moment(decision.ts)})"
 
 
-def effects(registry: Registry) -> str:
+def registry_notes(registry: RegistryView, unchecked: str | None) -> list[str]:
+    """What a reader should know of signatures.
+
+    Args:
+        registry: as it was read.
+        unchecked: why no signature was checked, where none was.
+    """
+    notes = [] if unchecked is None else [unchecked]
+    for count, of_them in (
+        (registry.refused, "not signed with our key"),
+        (registry.copies, "copies of earlier ones"),
+    ):
+        if count:
+            notes.append(f"{count:,} records of the registry are {of_them}, and count for nothing")
+    return notes
+
+
+def effects(registry: RegistryView) -> str:
     """What the last decisions mean for those to come."""
     if registry.paused is not None:
         return "paused: nothing is renewed, or replaced by itself, until `resume`"

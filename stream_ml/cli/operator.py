@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml import client, records
 from stream_ml.cli.decisions import by, effects
+from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import as_utf8, write, write_json, write_line
-from stream_ml.cli.registry import existing_log, read_registry
 from stream_ml.errors import CommandRefused
 from stream_ml.shell.identity import check_name, reading_key
 from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.views.registry import read_registry
 from stream_ml.signing import LOCAL
 
 if TYPE_CHECKING:
@@ -77,16 +78,7 @@ def _print(decision: Decision, effect: str, *, as_json: bool, checked: bool) -> 
         write_json(
             {
                 "accepted": decision.kind != "refused",
-                "decision": decision.number,
-                "kind": decision.kind,
-                "champion": champion,
-                "actor": decision.actor,
-                "signed_by": decision.signed_by,
-                "given_ms": decision.given_ms,
-                "received_ms": decision.received_ms,
-                "reason": decision.reason,
-                "evidence": decision.evidence,
-                "command_id": decision.command_id,
+                "decision": decision.as_dict(),
                 "effect": effect,
                 "checked": checked,
             }

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, content
-from stream_ml.shell.reader import read_all
+from stream_ml.shell.reader import registry_records
 from stream_ml.shell.settings import SETTINGS, key_file
 
 if TYPE_CHECKING:
@@ -81,13 +80,10 @@ def check_key(settings: Settings, log: Log, key: bytes) -> None:
         UsageError: none of them is signed with it.
     """
     foreign = 0
-    for record in read_all(log, "registry"):
-        try:
-            decode_decision(record.value, key)
-        except BadRecord as error:
-            foreign += error.reason == "signature"
-        else:
+    for _, decision in registry_records(log, key):
+        if not isinstance(decision, BadRecord):
             return
+        foreign += decision.reason == "signature"
     if not foreign:
         return
     variable = SETTINGS["key"].variable
@@ -116,9 +112,9 @@ def check_serving(log: Log, key: bytes, lines: Collection[str]) -> None:
         UsageError: the line that the newest decision names is not among them.
     """
     newest = None
-    for record in read_all(log, "registry"):
-        with suppress(BadRecord):
-            newest = decode_decision(record.value, key)
+    for _, decision in registry_records(log, key):
+        if not isinstance(decision, BadRecord):
+            newest = decision
     if newest is None:
         return
     line = line_of(newest.serving.champion.model)
@@ -156,9 +152,8 @@ def check_name(settings: Settings, log: Log, pipeline: str, key: bytes | None = 
 
 def _decided_on(log: Log, key: bytes) -> str | None:
     """The pipeline whose decisions lie there, as the first that is signed with `key` says."""
-    for record in read_all(log, "registry"):
-        with suppress(BadRecord):
-            decode_decision(record.value, key)
+    for record, decision in registry_records(log, key):
+        if not isinstance(decision, BadRecord):
             return (record.key or b"").decode(errors="replace")
     return None
 

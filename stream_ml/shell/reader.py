@@ -11,6 +11,7 @@ import orjson
 from stream_ml.codec import decode_decision, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.records import Evaluation
+from stream_ml.shell.log import read_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -22,9 +23,11 @@ __all__ = [
     "decisions",
     "evaluations",
     "examples",
+    "last_records",
     "predictions_in",
     "read_all",
     "read_partition",
+    "registry_records",
     "tally",
 ]
 
@@ -94,7 +97,26 @@ def decisions(log: Log, key: bytes | None) -> Iterator[Decision]:
     Raises:
         BadRecord: one is not signed with `key`.
     """
-    return (decode_decision(record.value, key) for record in read_all(log, "registry"))
+    for _, decision in registry_records(log, key):
+        if isinstance(decision, BadRecord):
+            raise decision
+        yield decision
+
+
+def registry_records(log: Log, key: bytes | None) -> Iterator[tuple[Record, Decision | BadRecord]]:
+    """The records of the registry, each with its decision, or with why it is none of ours.
+
+    Args:
+        log: that the registry lies on.
+        key: checks signatures; without one all is believed.
+    """
+    for record in read_all(log, "registry"):
+        try:
+            decision = decode_decision(record.value, key)
+        except BadRecord as refusal:
+            yield record, refusal
+        else:
+            yield record, decision
 
 
 def evaluations(log: Log) -> Iterator[Evaluation]:
@@ -120,3 +142,24 @@ def tally(log: Log, topic: str, member: str) -> dict[str, int]:
     for record in read_all(log, topic):
         counts[orjson.loads(record.value or b"{}").get(member)] += 1
     return dict(sorted(counts.items()))
+
+
+def last_records(log: Log, topic: str, count: int) -> list[Record]:
+    """Up to so many of the last records of a topic's each partition.
+
+    Args:
+        log: that they lie on.
+        topic: that they are of.
+        count: how many of each partition.
+    """
+    records = []
+    for partition in range(log.partitions[topic]):
+        first, end = log.first_offset(topic, partition), log.end_offset(topic, partition)
+        reach = count
+        found = list(read_between(log, topic, partition, max(first, end - reach), end))
+        # Offsets have gaps, so it may be further back than it seems.
+        while len(found) < count and end - reach > first:
+            reach *= 8
+            found = list(read_between(log, topic, partition, max(first, end - reach), end))
+        records += found[-count:]
+    return records

@@ -13,9 +13,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
-from stream_ml.cli.commands import status
 from stream_ml.cli.main import main
-from stream_ml.cli.registry import last_records
 from stream_ml.client import Publisher, connect, predictions
 from stream_ml.codec import encode_prediction
 from stream_ml.errors import BadRecord, LogError, NotAcknowledged, UnknownTopic
@@ -25,7 +23,8 @@ from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.asking import topic_ids
 from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.shell.reader import read_all
+from stream_ml.shell.reader import last_records, read_all
+from stream_ml.shell.views import status
 from stream_ml.topics import partition_of
 from tests.kafka_broker import a_name
 from tests.shell.cli_toy import stream, toy

@@ -19,10 +19,10 @@ from stream_ml.cli import operator
 from stream_ml.codec import encode_command, encode_decision
 from stream_ml.errors import CommandRefused, NoAnswer, StreamMLError
 from stream_ml.records import Command, Output
-from stream_ml.shell.audit import entries
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.views.registry import entries
 from stream_ml.signing import Operator
 from tests.straight import append_straight
 
@@ -237,6 +237,24 @@ def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return path
 
 
+def test_a_decision_is_one_object_wherever_it_is_shown(cli: Cli, answered: Path) -> None:
+    """A program that reads one output of ours reads the decisions of every other."""
+    broker = ("--broker", f"sqlite:{answered}", "--format", "json")
+
+    given = cli("pause", "--reason", "hold on", *broker).json["decision"]
+
+    history = cli("audit", "log", *broker).json["decisions"]
+    models = cli("models", *broker).json
+    status = cli("status", *broker).json
+    assert given == {name: history[-1][name] for name in given}
+    assert {"append_ms", "made_ms"} == history[-1].keys() - given.keys()
+    assert history == models["decisions"]
+    assert status["paused"] == history[-1]
+    assert status["since"] == models["since"] == cli("audit", "at", "now", *broker).json["decision"]
+    about = cli("audit", "model", "plain", *broker).json["decisions"]
+    assert history[0] == {name: about[0][name] for name in about[0].keys() - {"roles"}}
+
+
 @pytest.mark.usefixtures("answered")
 def test_a_walk_of_commands(cli: Cli) -> None:
     """Each is printed with its decision; the actor is the system's user where none is named."""
@@ -254,16 +272,16 @@ def test_a_walk_of_commands(cli: Cli) -> None:
         "paused: scaled@500 serves (decision 3, by local (says ana): hold on)\n"
         "paused: nothing is renewed, or replaced by itself, until `resume`\n"
     )
-    assert (back.code, back.json["accepted"], back.json["kind"], back.json["champion"]) == (
+    decision = back.json["decision"]
+    assert (back.code, back.json["accepted"], decision["kind"], decision["champion"]) == (
         0,
         True,
         "rolled_back",
         "plain@500",
     )
-    told = back.json
-    assert (told["signed_by"], told["actor"]) == ("local", user)
-    assert abs(told["received_ms"] - told["given_ms"]) < 600_000
-    assert told["effect"].startswith("paused: ")
+    assert (decision["signed_by"], decision["actor"]) == ("local", user)
+    assert abs(decision["received_ms"] - decision["given_ms"]) < 600_000
+    assert back.json["effect"].startswith("paused: ")
     assert resumed.out == (
         f"resumed: plain@500 serves (decision 5, by local (says {user}): go on)\n{GOES_ON}\n"
     )
@@ -320,7 +338,8 @@ def test_a_refusal_names_the_champion(cli: Cli) -> None:
     message = "rollback refused: expected scaled to serve, but plain@500 does"
     assert (text.code, text.out, text.err) == (4, "", f"stream-ml: {message}\n")
     assert (json.code, json.err) == (4, f"stream-ml: {message}\n")
-    assert (json.json["accepted"], json.json["champion"], json.json["reason"]) == (
+    decision = json.json["decision"]
+    assert (json.json["accepted"], decision["champion"], decision["reason"]) == (
         False,
         "plain@500",
         message,
@@ -408,7 +427,7 @@ def test_evidence_that_does_not_suffice(tmp_path: Path, cli: Cli) -> None:
 
     assert (found["mode"], found["frozen"]) == ("automatic", None)
     paused = found["paused"]
-    assert (paused["decision"], paused["actor"], paused["reason"]) == (3, "Ana", "because")
+    assert (paused["number"], paused["actor"], paused["reason"]) == (3, "Ana", "because")
     assert (paused["signed_by"], paused["made_ms"]) == ("local", NOW_MS)
     assert found["decisions_last_day"] == {"refreshed": 2, "paused": 1}
     [scaled] = [each for each in found["models"] if each["model"] == "scaled"]

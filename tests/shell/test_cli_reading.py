@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_toy import TOY, outputs, toy
 
-from stream_ml.cli.commands import status
 from stream_ml.records import Output
 from stream_ml.shell.runner import Runner
 from stream_ml.shell.settings import Settings
 from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.views import status
+from stream_ml.shell.views.status import labelled_share
 from stream_ml.topics import catalogue
 from tests.straight import append_straight
 
@@ -300,8 +301,8 @@ def test_status_before_anything_was_written_down(tmp_path: Path, cli: Cli) -> No
         assert f"{name:<12}  not known before a worker's first checkpoint" in lines
     one = {"counts": {"joined": 6, "expired": 1, "dropped": 1}, "held": {"predictions": 2}}
     other = {"counts": {"joined": 4, "expired": 0}, "held": {"predictions": 6}}
-    assert status._labelled([one, other, {}]) == 0.5
-    assert status._labelled([{}]) is None
+    assert labelled_share([one, other, {}]) == 0.5
+    assert labelled_share([{}]) is None
 
 
 # --- topics and config ------------------------------------------------------------------------

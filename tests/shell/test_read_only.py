@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 AS_NOBODY = """
 import importlib, os, pkgutil, sys
 import cli_toy, stream_ml
-from stream_ml.shell import cli
+from stream_ml.cli import main as cli
 from stream_ml.topics import embedded
 # Before it is nobody, to whom the folder of the package itself may be closed.
 for found in pkgutil.walk_packages(stream_ml.__path__, "stream_ml."):

@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.shell import audit
-from stream_ml.shell.reproduce import reproduce, sample
+from stream_ml.shell.views import audit
+from stream_ml.shell.views.reproduce import reproduce, sample
 from tests.torture import features as definitions
 from tests.torture.declarations import milliseconds
 from tests.torture.run import KEY

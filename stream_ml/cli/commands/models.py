@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stream_ml.cli.decisions import HEAD, as_members, as_row, by, effects, when
+from stream_ml.cli.decisions import HEAD, as_row, by, effects, registry_notes, when
+from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
-from stream_ml.cli.registry import (
-    existing_log,
-    last_records,
-    newest_evaluations,
-    read_registry,
-)
 from stream_ml.cli.scores import evidence_table
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NOTHING, aligned, moment, span
-from stream_ml.codec import decode_prediction
-from stream_ml.errors import BadRecord
-from stream_ml.models.envelope import decode
 from stream_ml.shell.identity import reading_key
 from stream_ml.shell.printable import printable
+from stream_ml.shell.views.models import read_models
+from stream_ml.shell.views.registry import read_registry
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
 
-    from stream_ml.cli.registry import Registry
-    from stream_ml.records import ModelRef, ServingSet
-    from stream_ml.shell.log import Log
     from stream_ml.shell.settings import Settings
+    from stream_ml.shell.views.models import ModelsView
+    from stream_ml.shell.views.registry import RegistryView
 
 __all__ = ["COMMAND"]
 
@@ -42,111 +35,58 @@ def run(arguments: Namespace, settings: Settings) -> None:
     with existing_log(settings) as log:
         key = reading_key(settings, log)
         registry = read_registry(log, key, arguments.decisions)
-        shown = _shown(log, registry)
-    shown["notes"] = registry.notes(settings.unchecked(settings.path) if key is None else None)
+        view = read_models(log, registry)
+    notes = registry_notes(registry, settings.unchecked(settings.path) if key is None else None)
     if arguments.format == "json":
-        write_json({"log": settings.path, **shown})
+        write_json(
+            {
+                "log": settings.path,
+                "pipeline": registry.pipeline,
+                "since": None if registry.since is None else registry.since.as_dict(),
+                "effect": effects(registry),
+                "models": [each.as_dict() for each in view.models],
+                "evidence": view.evidence or {},
+                "decisions": [entry.as_dict() for entry in registry.decisions],
+                "notes": notes,
+            }
+        )
     else:
-        write("\n\n".join(_blocks(settings.path, shown)))
+        write("\n\n".join([*_blocks(settings.path, registry, view), *notes]))
 
 
-def _shown(log: Log, registry: Registry) -> dict[str, Any]:
-    newest = registry.newest
-    return {
-        "pipeline": registry.pipeline,
-        "since": None if registry.since is None else as_members(registry.since),
-        "effect": effects(registry),
-        "models": [] if newest is None else list(_models(log, newest.serving)),
-        "evidence": {
-            each["model"]: each["evidence"]
-            for each in newest_evaluations(log)
-            # What was said of the champion while it challenged is history.
-            if each.get("evidence") and newest is not None
-            if each["model"] in newest.serving.challengers
-        },
-        "decisions": [as_members(entry) for entry in registry.recent],
-    }
-
-
-def _models(log: Log, serving: ServingSet) -> Iterator[dict[str, Any]]:
-    now_ms = _newest_prediction_ms(log)
-    for role, ref in _roles(serving):
-        examples, taken_ms = _taken(log, ref)
-        age_ms = None
-        if now_ms is not None and taken_ms is not None and taken_ms >= 0:
-            age_ms = max(0, now_ms - taken_ms)
-        yield {
-            "role": role,
-            "model": ref.model,
-            "examples": examples,
-            "taken_ts": taken_ms,
-            "age_ms": age_ms,
-            "digest": ref.digest,
-        }
-
-
-def _roles(serving: ServingSet) -> Iterator[tuple[str, ModelRef]]:
-    yield "champion", serving.champion
-    for ref in serving.challengers.values():
-        yield "challenger", ref
-    if serving.predecessor is not None:
-        yield "predecessor", serving.predecessor
-    if serving.first is not None:
-        yield "first", serving.first
-
-
-def _taken(log: Log, ref: ModelRef) -> tuple[int | None, int | None]:
-    """How many examples are in a snapshot, and the time of events it was taken at."""
-    for record in log.read("models", 0, ref.offset, 1):
-        # What compaction has left in its place is another.
-        if record.offset == ref.offset and record.value is not None:
-            with suppress(BadRecord):
-                snapshot = decode(record.value)
-                return snapshot.examples["count"], snapshot.epoch.get("watermark")
-    return None, None
-
-
-def _newest_prediction_ms(log: Log) -> int | None:
-    times = []
-    for record in last_records(log, "predictions", 1):
-        with suppress(BadRecord):  # not one of ours
-            times.append(decode_prediction(record.value).ts)
-    return max(times, default=None)
-
-
-def _blocks(path: str, shown: dict[str, Any]) -> Iterator[str]:
-    since = shown["since"]
+def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str]:
+    since = registry.since
     if since is None:
         path = printable(path)
         yield f"{path}: nothing serves yet: the log holds no decision that we can believe"
     else:
-        serves = "from the start" if since["ts"] < 0 else f"since {when(since)}"
+        decision = since.decision
+        serves = "from the start" if decision.ts < 0 else f"since {when(since)}"
         served = printable(
-            f"pipeline {shown['pipeline']}: {since['champion']} serves {serves} "
-            f"(decision {since['number']}, {since['kind']} by "
-            f"{by(since['actor'], since['signed_by'])})"
+            f"pipeline {registry.pipeline}: {decision.serving.champion.model} serves {serves} "
+            f"(decision {decision.number}, {decision.kind} by "
+            f"{by(decision.actor, decision.signed_by)})"
         )
-        yield f"{served}\n{shown['effect']}"
+        yield f"{served}\n{effects(registry)}"
         rows = [
             [
-                each["role"],
-                each["model"],
-                NOTHING if each["examples"] is None else f"{each['examples']:,}",
-                moment(each["taken_ts"]),
-                span(each["age_ms"]),
+                each.role,
+                each.model,
+                NOTHING if each.examples is None else f"{each.examples:,}",
+                moment(each.taken_ts),
+                span(each.age_ms),
             ]
-            for each in shown["models"]
+            for each in view.models
         ]
         head = ["role", "model", "examples", "taken at", "age"]
         yield aligned([head, *rows], right=[2])
     evidence = evidence_table(
-        [{"model": model, "evidence": each} for model, each in shown["evidence"].items()]
+        [{"model": model, "evidence": each} for model, each in (view.evidence or {}).items()]
     )
     if evidence is not None:
         yield evidence
-    if shown["decisions"]:
-        yield aligned([HEAD, *map(as_row, shown["decisions"])], right=[0])
-    yield from shown["notes"]
+    if registry.decisions:
+        yield aligned([HEAD, *map(as_row, registry.decisions)], right=[0])
 
 
 def _count(text: str) -> int:

@@ -6,8 +6,8 @@ from argparse import ArgumentTypeError
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import as_utf8, complain, flush, write_json_line, write_line
-from stream_ml.cli.registry import existing_log
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NOTHING, instant, moment
 from stream_ml.client import read_batches

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.cli.findings import Findings, members_of
+from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import complain, write_json
-from stream_ml.cli.registry import existing_log
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import counted
 from stream_ml.client import Publisher

@@ -157,13 +157,7 @@ class _Told:
             {
                 "said": "serves" if switched else "answered",
                 "champion": champion,
-                "decision": decision.number,
-                "kind": decision.kind,
-                "ts": decision.ts,
-                "given_ms": decision.given_ms,
-                "actor": decision.actor,
-                "signed_by": decision.signed_by,
-                "reason": decision.reason,
+                "decision": decision.as_dict(),
             },
         )
 

@@ -6,19 +6,19 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.commands.audit.table import as_members, read_entries
+from stream_ml.cli.commands.audit.history import history_of
 from stream_ml.cli.decisions import by
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import evidence_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import aligned, instant, moment
-from stream_ml.shell.audit import served_at
+from stream_ml.shell.views.audit import served_at
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from stream_ml.shell.audit import Entry
     from stream_ml.shell.settings import Settings
+    from stream_ml.shell.views.registry import Entry
 
 __all__ = ["COMMAND"]
 
@@ -28,14 +28,14 @@ NOW = "now"
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decision by which something served then."""
-    found, notes = read_entries(settings)
+    found, notes = history_of(settings)
     now_ms = time.time_ns() // 1_000_000
     # What serves now is what was decided last, whatever the time of events, or another's clock.
     ms = sys.maxsize if arguments.time is NOW else arguments.time
     served = served_at(found, ms, by_log=arguments.clock == LOG)
     shown_ms = now_ms if arguments.time is NOW else ms
     if arguments.format == "json":
-        decision = None if served is None else as_members(served)
+        decision = None if served is None else served.as_dict()
         write_json({"time": shown_ms, "decision": decision, "notes": notes})
         return
     when = moment(shown_ms)

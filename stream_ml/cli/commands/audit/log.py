@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.commands.audit.table import as_members, read_entries, table
+from stream_ml.cli.commands.audit.history import history_of
+from stream_ml.cli.decisions import decisions_table
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 
@@ -18,11 +19,11 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print all of them, the oldest first."""
-    found, notes = read_entries(settings)
+    found, notes = history_of(settings)
     if arguments.format == "json":
-        write_json({"decisions": [as_members(each) for each in found], "notes": notes})
+        write_json({"decisions": [each.as_dict() for each in found], "notes": notes})
         return
-    write("\n".join([table(found), *notes]))
+    write("\n".join([decisions_table(found), *notes]))
 
 
 COMMAND = Subcommand(

@@ -4,39 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli import decisions
-from stream_ml.cli.commands.audit.table import as_members, read_entries
+from stream_ml.cli.commands.audit.history import history_of
 from stream_ml.cli.decisions import HEAD, as_row
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NOTHING, aligned
-from stream_ml.shell.audit import about, roles
 from stream_ml.shell.printable import printable
+from stream_ml.shell.views.audit import about, roles
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from stream_ml.shell.audit import Entry
     from stream_ml.shell.settings import Settings
+    from stream_ml.shell.views.registry import Entry
 
 __all__ = ["COMMAND"]
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decisions that changed what it is, or speak of it."""
-    found, notes = read_entries(settings)
+    found, notes = history_of(settings)
     name = arguments.model
     chosen = list(about(found, name))
     if arguments.format == "json":
         members = [
-            {**as_members(each), "roles": roles(each.decision.serving, name)} for each in chosen
+            {**each.as_dict(), "roles": roles(each.decision.serving, name)} for each in chosen
         ]
         write_json({"model": name, "decisions": members, "notes": notes})
         return
-    rows = [
-        [*as_row(decisions.as_members(each))[:-1], _roles(each, name), each.decision.reason]
-        for each in chosen
-    ]
+    rows = [[*as_row(each)[:-1], _roles(each, name), each.decision.reason] for each in chosen]
     head = [*HEAD[:-1], "it is then", HEAD[-1]]
     nothing = f"no decision is about {printable(name)}"
     write(aligned([head, *rows], right=[0]) if rows else nothing)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
-from stream_ml.cli.registry import existing_log
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 from stream_ml.errors import StreamMLError
-from stream_ml.shell.audit import verify
 from stream_ml.shell.identity import reading_key
+from stream_ml.shell.views.audit import verify
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -12,48 +12,43 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from stream_ml.codec import decode_decision, record_hash
+from stream_ml.codec import record_hash
 from stream_ml.errors import BadRecord
 from stream_ml.records import NO_RECORD, ModelRef, line_of
 from stream_ml.shell.log import whole_piece
-from stream_ml.shell.reader import read_all
+from stream_ml.shell.reader import read_all, registry_records
+from stream_ml.shell.views.registry import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from stream_ml.records import Decision, Record, ServingSet
     from stream_ml.shell.log import Log
+    from stream_ml.shell.views.registry import Entry
 
-__all__ = ["Entry", "Verdict", "about", "entries", "roles", "served_at", "verify"]
+__all__ = ["History", "Verdict", "about", "read_history", "roles", "served_at", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A decision, and when the log took it in."""
+class History:
+    """The decisions that can be believed, in their order, and how many records cannot."""
 
-    decision: Decision
-    append_ms: int
+    entries: tuple[Entry, ...]
+    missing: int
 
 
-def entries(log: Log, key: bytes | None) -> Iterator[Entry]:
-    """The decisions in their order: those signed with `key`, without copies of earlier ones.
-
-    Without a key none is checked; `verify` says what is wrong with the others.
+def read_history(log: Log, key: bytes | None) -> History:
+    """All decisions; `verify` says what is wrong with the others.
 
     Args:
         log: that the registry lies on.
-        key: checks signatures.
+        key: checks signatures; without one all is believed.
     """
-    newest = -1
-    for record in read_all(log, "registry"):
-        try:
-            decision = decode_decision(record.value, key)
-        except BadRecord:
-            continue
-        if key is not None and decision.number <= newest:
-            continue
-        newest = decision.number
-        yield Entry(decision, record.append_ms)
+    believed = tuple(entries(log, key))
+    # More than were decided, or fewer: offsets have gaps, and tell nothing.
+    decided = max((entry.decision.number + 1 for entry in believed), default=0)
+    records = sum(1 for _ in read_all(log, "registry"))
+    return History(believed, max(decided, records) - len(believed))
 
 
 def served_at(found: Iterable[Entry], ms: int, *, by_log: bool = False) -> Entry | None:
@@ -140,8 +135,8 @@ def verify(log: Log, key: bytes | None) -> Verdict:
     # First where the worker stands, lest it write more between the two.
     number, newest = _written(log)
     sound, previous, former = 0, NO_RECORD, None
-    for record in read_all(log, "registry"):
-        flaw = _flaw(record, former, sound, previous, key)
+    for record, decision in registry_records(log, key):
+        flaw = _flaw(record, decision, former, sound, previous)
         previous, former = record_hash(record.value), record
         if flaw is None and sound + 1 == number and newest != previous:
             flaw = "it is not the record that the worker wrote last and remembers"
@@ -166,13 +161,15 @@ def _written(log: Log) -> tuple[int, str]:
 
 
 def _flaw(
-    record: Record, former: Record | None, number: int, previous: str, key: bytes | None
+    record: Record,
+    decision: Decision | BadRecord,
+    former: Record | None,
+    number: int,
+    previous: str,
 ) -> str | None:
     """What is wrong with the record that should be decision `number`."""
-    try:
-        decision = decode_decision(record.value, key)
-    except BadRecord as error:
-        return str(error)
+    if isinstance(decision, BadRecord):
+        return str(decision)
     if decision.number != number:
         return f"expected decision {number}, given {decision.number}: one is missing or misplaced"
     if decision.previous != previous:

@@ -18,8 +18,8 @@ from stream_ml.codec import decode_example
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
-from stream_ml.shell.audit import entries
 from stream_ml.shell.reader import predictions_in, read_all
+from stream_ml.shell.views.registry import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

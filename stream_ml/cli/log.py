@@ -1,0 +1,42 @@
+"""The log that a command's settings name, which a worker may be at work on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ml.client import open_log
+from stream_ml.shell.identity import check_name
+from stream_ml.shell.loading import load_pipeline
+
+if TYPE_CHECKING:
+    from stream_ml.shell.log import Isolation, Log
+    from stream_ml.shell.settings import Settings
+
+__all__ = ["existing_log"]
+
+
+def existing_log(settings: Settings, *, isolation: Isolation = "committed") -> Log:
+    """The log that is set, in a file or on a cluster, which must be there: reading makes none.
+
+    Args:
+        settings: say where.
+        isolation: what readers see of transactions; the embedded log's are all committed.
+
+    Raises:
+        LogError: it is not.
+        UsageError: it is on a cluster, and the pipeline's name is not known; or it is the file of
+            another pipeline than the command line names.
+    """
+    name = None
+    # Who only looks at a file need not wait for a declaration that the surroundings name.
+    named = settings.on_kafka or settings.by_option("pipeline")
+    if named and settings.pipeline is not None:
+        name = load_pipeline(settings.pipeline).name
+    log = open_log(settings, name, isolation=isolation)
+    try:
+        if name is not None:
+            check_name(settings, log, name)
+    except BaseException:
+        log.close()
+        raise
+    return log

@@ -1,0 +1,158 @@
+"""The models that answer: the serving set with ages, and how each stood when last scored."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.codec import decode_prediction
+from stream_ml.errors import BadRecord
+from stream_ml.models.envelope import decode
+from stream_ml.sealing import unsealed
+from stream_ml.shell.reader import last_records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stream_ml.records import ModelRef, ServingSet
+    from stream_ml.shell.log import Log
+    from stream_ml.shell.views.registry import RegistryView
+
+__all__ = ["ModelView", "ModelsView", "newest_evaluations", "read_models"]
+
+# The forms of a score that are shown of every model.
+FORMS = ("cumulative", "windowed")
+# Of an evaluation, what is shown of every model.
+SHOWN = {"model": str, "version": str, "ts": int, "n": int, "scores": dict, "coverage": float}
+EVIDENCE = {"wins", "losses", "ties", "thin", "e_value", "needed", "gain", "gain_low", "gain_high"}
+# Enough for the newest evaluation of every model: they are written together.
+EVALUATIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A model of the serving set.
+
+    Attributes:
+        role: champion, challenger, predecessor or first.
+        model: `name@version`.
+        examples: how many its snapshot has learned; None where that is no longer kept.
+        taken_ts: the time of events that it was taken at (UTC ms).
+        age_ms: how long before the newest prediction that was, in the time of events.
+        digest: the canonical digest of its learner.
+    """
+
+    role: str
+    model: str
+    examples: int | None
+    taken_ts: int | None
+    age_ms: int | None
+    digest: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsView:
+    """All that answer.
+
+    Attributes:
+        models: the serving set, the champion first.
+        evidence: what speaks for each challenger, by line, as its newest evaluation has it.
+    """
+
+    models: tuple[ModelView, ...] = ()
+    evidence: Mapping[str, Mapping[str, Any]] | None = None
+
+
+def read_models(log: Log, registry: RegistryView) -> ModelsView:
+    """The serving set of the newest decision.
+
+    Args:
+        log: that snapshots and evaluations lie on.
+        registry: as it was read from it.
+    """
+    newest = registry.newest
+    if newest is None:
+        return ModelsView()
+    evidence = {
+        each["model"]: each["evidence"]
+        for each in newest_evaluations(log)
+        # What was said of the champion while it challenged is history.
+        if each.get("evidence")
+        if each["model"] in newest.serving.challengers
+    }
+    return ModelsView(tuple(_models(log, newest.serving)), evidence)
+
+
+def _models(log: Log, serving: ServingSet) -> Iterator[ModelView]:
+    now_ms = _newest_prediction_ms(log)
+    for role, ref in _roles(serving):
+        examples, taken_ms = _taken(log, ref)
+        age_ms = None
+        if now_ms is not None and taken_ms is not None and taken_ms >= 0:
+            age_ms = max(0, now_ms - taken_ms)
+        yield ModelView(role, ref.model, examples, taken_ms, age_ms, ref.digest)
+
+
+def _roles(serving: ServingSet) -> Iterator[tuple[str, ModelRef]]:
+    yield "champion", serving.champion
+    for ref in serving.challengers.values():
+        yield "challenger", ref
+    if serving.predecessor is not None:
+        yield "predecessor", serving.predecessor
+    if serving.first is not None:
+        yield "first", serving.first
+
+
+def _taken(log: Log, ref: ModelRef) -> tuple[int | None, int | None]:
+    """How many examples are in a snapshot, and the time of events it was taken at."""
+    for record in log.read("models", 0, ref.offset, 1):
+        # What compaction has left in its place is another.
+        if record.offset == ref.offset and record.value is not None:
+            with suppress(BadRecord):
+                snapshot = decode(record.value)
+                return snapshot.examples["count"], snapshot.epoch.get("watermark")
+    return None, None
+
+
+def _newest_prediction_ms(log: Log) -> int | None:
+    times = []
+    for record in last_records(log, "predictions", 1):
+        with suppress(BadRecord):  # not one of ours
+            times.append(decode_prediction(record.value).ts)
+    return max(times, default=None)
+
+
+def newest_evaluations(log: Log) -> list[dict[str, Any]]:
+    """How each model stood when that was last written down, the served one first."""
+    newest = {}
+    for record in last_records(log, "evaluations", EVALUATIONS):
+        # Whatever else lies there, what can be shown is.
+        with suppress(orjson.JSONDecodeError, BadRecord):
+            evaluation = orjson.loads(unsealed(record.value) or b"{}")
+            if _is_evaluation(evaluation):
+                newest[evaluation["model"]] = evaluation
+    return list(newest.values())
+
+
+def _is_evaluation(members: Any) -> bool:
+    """Whether it has the members of one that are shown, each of its type."""
+    if not isinstance(members, dict):
+        return False
+    evidence = members.get("evidence")
+    return (
+        all(isinstance(members.get(name), kind) for name, kind in SHOWN.items())
+        and all(isinstance(members["scores"].get(form), dict) for form in FORMS)
+        and all(
+            isinstance(figure, int | float)
+            for form in FORMS
+            for figure in members["scores"][form].values()
+        )
+        and (evidence is None or (isinstance(evidence, dict) and evidence.keys() >= EVIDENCE))
+    )

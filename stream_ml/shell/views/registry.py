@@ -1,0 +1,124 @@
+"""The registry as it is believed: its decisions in order, what serves since when, what holds."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import BadRecord
+from stream_ml.shell.reader import registry_records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ml.records import Decision, Record
+    from stream_ml.shell.log import Log
+
+__all__ = ["Entry", "RegistryView", "entries", "read_registry"]
+
+REFUSED, COPIES = "refused", "copies"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A decision, and when the log took it in (UTC ms)."""
+
+    decision: Decision
+    append_ms: int
+
+    @property
+    def made_ms(self) -> int:
+        """When it was made, by a clock: an operator's when it was given, else as it was logged."""
+        given_ms = self.decision.given_ms
+        return self.append_ms if given_ms is None else given_ms
+
+    def as_dict(self) -> dict[str, Any]:
+        """The decision as every JSON output has it, with its times on the log."""
+        return {
+            **self.decision.as_dict(),
+            "append_ms": self.append_ms,
+            "made_ms": self.made_ms,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryView:
+    """The registry, read to its end.
+
+    Attributes:
+        pipeline: whose decisions they are; None before the first.
+        newest: the last decision; None before the first.
+        since: the decision that made the champion serve.
+        decisions: the last ones that were asked for, oldest first.
+        paused: the decision since which nothing is renewed or replaced by itself, if so.
+        frozen: the rollback since which the champion's line is not renewed, if so.
+        refused: how many records are not signed with our key, and count for nothing.
+        copies: how many are copies of earlier ones, and count for nothing.
+    """
+
+    pipeline: str | None = None
+    newest: Decision | None = None
+    since: Entry | None = None
+    decisions: tuple[Entry, ...] = ()
+    paused: Entry | None = None
+    frozen: Entry | None = None
+    refused: int = 0
+    copies: int = 0
+
+    @property
+    def champion(self) -> str | None:
+        """The model that serves, `name@version`."""
+        return None if self.newest is None else self.newest.serving.champion.model
+
+
+def entries(log: Log, key: bytes | None) -> Iterator[Entry]:
+    """The decisions in their order: those signed with `key`, without copies of earlier ones.
+
+    Args:
+        log: that the registry lies on.
+        key: checks signatures; without one all is believed, copies included.
+    """
+    return (entry for _, entry in _believed(log, key, Counter()))
+
+
+def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryView:
+    """The registry as it stands.
+
+    Args:
+        log: that it lies on.
+        key: checks signatures; without one all is believed.
+        recent: how many of the last decisions to hold; all, if None.
+    """
+    counts: Counter[str] = Counter()
+    last: deque[Entry] = deque(maxlen=recent)
+    pipeline, newest = None, None
+    since = paused = frozen = None
+    for record, entry in _believed(log, key, counts):
+        decision = entry.decision
+        if newest is None or newest.serving.champion != decision.serving.champion:
+            since = entry
+        pipeline = (record.key or b"").decode(errors="replace")
+        newest = decision
+        if decision.kind in {"paused", "resumed"}:
+            paused = entry if decision.kind == "paused" else None
+        if decision.kind in {"rolled_back", "resumed", "replaced"}:
+            by_hand = decision.kind == "rolled_back" and decision.command_id is not None
+            frozen = entry if by_hand else None
+        last.append(entry)
+    return RegistryView(
+        pipeline, newest, since, tuple(last), paused, frozen, counts[REFUSED], counts[COPIES]
+    )
+
+
+def _believed(log: Log, key: bytes | None, counts: Counter[str]) -> Iterator[tuple[Record, Entry]]:
+    """The records that count, decoded; the others are only counted."""
+    newest = -1
+    for record, decision in registry_records(log, key):
+        if isinstance(decision, BadRecord):
+            counts[REFUSED] += 1
+        elif key is not None and decision.number <= newest:
+            counts[COPIES] += 1
+        else:
+            newest = decision.number
+            yield record, Entry(decision, record.append_ms)

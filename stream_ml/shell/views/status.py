@@ -1,0 +1,308 @@
+"""The status of a pipeline on a log: lag, freshness, scores, refusals, alerts, what holds now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.shell.log import whole_piece
+from stream_ml.shell.reader import last_records
+from stream_ml.shell.views.models import newest_evaluations
+from stream_ml.shell.views.registry import Entry, RegistryView, read_registry
+from stream_ml.stages.topology import STAGES, input_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from stream_ml.shell.log import Log
+
+__all__ = [
+    "AlertCount",
+    "HeldBack",
+    "Progress",
+    "StatusView",
+    "Watermarks",
+    "held_back",
+    "is_empty",
+    "labelled_share",
+    "read_status",
+]
+
+DAY_MS = 86_400_000
+# A worker's own transaction is open for a fraction of a second, an abandoned one for 5 s and more.
+OPEN_MS_MAX = 5_000
+# A cluster puts marks of transactions between records; of a great lag they are a small part.
+COUNTED_MAX = 100
+# Of dead letters and alerts so many of the last are read, in half a second: there may be millions.
+LETTERS_READ = 10_000
+# What tells that a record is a dead letter, or an alert.
+NAMED = {"dead-letters": "reason", "alerts": "kind"}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a task has read one partition: offsets, and how many records wait (`lag`)."""
+
+    task: str
+    topic: str
+    partition: int
+    position: int
+    end: int
+    lag: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """Up to when (UTC ms, time of events; -1: nothing yet) events and labels are known.
+
+    Attributes:
+        events: by partition of events.
+        labels: by partition of predictions, where labels join.
+        examples: up to when models are scored.
+    """
+
+    events: tuple[int, ...]
+    labels: tuple[int, ...]
+    examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertCount:
+    """Alerts of a kind: how many, and time and words of the last one."""
+
+    kind: str
+    count: int
+    ts: int | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """Records that a transaction keeps from readers, open since `since_ms` (UTC ms)."""
+
+    topic: str
+    partition: int
+    records: int
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """How a pipeline is getting on. Counts are of the tasks' last checkpoints.
+
+    Attributes:
+        pipeline: its name; None before its first decision.
+        champion: the model that serves, `name@version`.
+        since: the decision that made it serve.
+        paused: the decision since which nothing is renewed or replaced by itself, if so.
+        frozen: the rollback since which the champion's line is not renewed, if so.
+        decisions_last_day: how many of each kind in the last day of events.
+        stages: how far each task is.
+        watermarks: up to when everything is known.
+        checkpoints: when each task's state was written down (UTC ms), by task.
+        events: what became of events, by outcome.
+        labels: what became of labels, by outcome.
+        labelled: the share of predictions that have a label; None before the first prediction.
+        held: what waits inside the tasks, by kind.
+        models: the newest evaluation of each model, as on the log.
+        dead_letters: of the last refusals, how many for each reason.
+        dead_letters_read: how many of them were read.
+        dead_letters_total: how many there are, at most.
+        alerts: by kind.
+        registry: the registry that this was read from.
+    """
+
+    pipeline: str | None
+    champion: str | None
+    since: Entry | None
+    paused: Entry | None
+    frozen: Entry | None
+    decisions_last_day: Mapping[str, int]
+    stages: tuple[Progress, ...]
+    watermarks: Watermarks
+    checkpoints: Mapping[str, int | None]
+    events: Mapping[str, int]
+    labels: Mapping[str, int]
+    labelled: float | None
+    held: Mapping[str, int]
+    models: tuple[Mapping[str, Any], ...]
+    dead_letters: Mapping[str, int]
+    dead_letters_read: int
+    dead_letters_total: int
+    alerts: tuple[AlertCount, ...]
+    registry: RegistryView
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, without the registry."""
+        members = {each.name: getattr(self, each.name) for each in fields(self)}
+        del members["registry"]
+        for name in ("since", "paused", "frozen"):
+            entry: Entry | None = members[name]
+            members[name] = None if entry is None else entry.as_dict()
+        return {
+            **members,
+            "watermarks": asdict(self.watermarks),
+            "stages": [asdict(each) for each in self.stages],
+            "alerts": [asdict(each) for each in self.alerts],
+        }
+
+
+def read_status(log: Log, key: bytes | None) -> StatusView:
+    """The status of the pipeline on a log.
+
+    Args:
+        log: to look at; a worker may be at work on it.
+        key: checks decisions; without one all is believed.
+    """
+    registry = read_registry(log, key, recent=None)
+    predicts = [_piece(log, f"predict-{p}") for p in _partitions(log, "events")]
+    joins = [_piece(log, f"join-{p}") for p in _partitions(log, "predictions")]
+    tasks = [
+        *(f"predict-{p}" for p in range(len(predicts))),
+        *(f"join-{p}" for p in range(len(joins))),
+    ]
+    letters, alerts = _last(log, "dead-letters"), _last(log, "alerts")
+    models = newest_evaluations(log)
+    return StatusView(
+        pipeline=registry.pipeline,
+        champion=registry.champion,
+        since=registry.since,
+        paused=registry.paused,
+        frozen=registry.frozen,
+        decisions_last_day=_last_day(registry, predicts),
+        stages=tuple(_stages(log)),
+        watermarks=Watermarks(
+            events=tuple(each.get("watermark", -1) for each in predicts),
+            labels=tuple(each.get("labels_watermark", -1) for each in joins),
+            examples=max((each["ts"] for each in models), default=-1),
+        ),
+        checkpoints={task: log.written_ms(task) for task in tasks},
+        events=_sum(each.get("counts", {}) for each in predicts),
+        labels=_sum(each.get("counts", {}) for each in joins),
+        labelled=labelled_share(joins),
+        held=_sum(each.get("held", {}) for each in [*predicts, *joins]),
+        models=tuple(models),
+        dead_letters=dict(sorted(Counter(each["reason"] for each in letters).items())),
+        dead_letters_read=len(letters),
+        dead_letters_total=_total(log, "dead-letters", len(letters)),
+        alerts=tuple(_alerts(alerts)),
+        registry=registry,
+    )
+
+
+def is_empty(log: Log) -> bool:
+    """Whether nothing was ever published or written."""
+    return not any(
+        log.end_offset(topic, p) for topic, count in log.partitions.items() for p in range(count)
+    )
+
+
+def held_back(log: Log, now_ms: int) -> Iterator[HeldBack]:
+    """What a transaction keeps from the stages that is open for longer than ours are.
+
+    Args:
+        log: to look at.
+        now_ms: the time (UTC ms).
+    """
+    for topic in input_topics():
+        for number in _partitions(log, topic):
+            held = log.held_back(topic, number)
+            if held is not None and now_ms - held[1] > OPEN_MS_MAX:
+                yield HeldBack(topic, number, *held)
+
+
+def _piece(log: Log, task: str) -> dict[str, Any]:
+    """The state of a task that belongs to no key; empty before its first checkpoint."""
+    value = whole_piece(log, task, "")
+    return {} if value is None else dict(orjson.loads(value))
+
+
+def _stages(log: Log) -> Iterator[Progress]:
+    for stage, spec in STAGES.items():
+        for number in range(log.partitions[spec.inputs[0]]):
+            # Read before the ends: what a worker does meanwhile must not make a lag negative.
+            committed = log.committed(f"{stage}-{number}")
+            for topic in spec.inputs:
+                start = log.first_offset(topic, number)
+                position = max(start, committed.get((topic, number), 0))
+                end = log.end_offset(topic, number)
+                yield Progress(
+                    f"{stage}-{number}",
+                    topic,
+                    number,
+                    position,
+                    end,
+                    _lag(log, topic, number, position, end),
+                )
+
+
+def _lag(log: Log, topic: str, partition: int, position: int, end: int) -> int:
+    """How many records wait: a few are counted, for between offsets there may be none."""
+    lag = max(0, end - position)
+    if 0 < lag <= COUNTED_MAX:
+        waiting = log.read(topic, partition, position, COUNTED_MAX)
+        return sum(record.offset < end for record in waiting)
+    return lag
+
+
+def _last_day(registry: RegistryView, predicts: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """How many decisions of each kind the last day of events has seen."""
+    since_ms = max(each.get("watermark", -1) for each in predicts) - DAY_MS
+    decided = (each.decision for each in registry.decisions)
+    return dict(Counter(each.kind for each in decided if each.ts > since_ms))
+
+
+def _last(log: Log, topic: str) -> list[dict[str, Any]]:
+    """The last records of dead letters or alerts that are some, whatever others have put there."""
+    member, found = NAMED[topic], []
+    for record in last_records(log, topic, LETTERS_READ):
+        with suppress(orjson.JSONDecodeError):
+            members = orjson.loads(record.value or b"")
+            if isinstance(members, dict) and isinstance(members.get(member), str):
+                found.append(members)
+    return found
+
+
+def _total(log: Log, topic: str, read: int) -> int:
+    """How many there are of a topic: as many as were read, or at most as many as its offsets."""
+    if read < LETTERS_READ:
+        return read
+    ends = ((log.first_offset(topic, p), log.end_offset(topic, p)) for p in _partitions(log, topic))
+    return sum(end - first for first, end in ends)
+
+
+def _partitions(log: Log, topic: str) -> range:
+    return range(log.partitions[topic])
+
+
+def labelled_share(joins: Iterable[dict[str, Any]]) -> float | None:
+    """The share of predictions that have a label, both counted by join, at one checkpoint each."""
+    joined = predictions = 0
+    for each in joins:
+        counts, waiting = each.get("counts", {}), each.get("held", {}).get("predictions", 0)
+        joined += counts.get("joined", 0)
+        # What waits no more was joined, has expired, or was dropped where too many waited.
+        predictions += waiting + sum(counts.get(n, 0) for n in ("joined", "expired", "dropped"))
+    return joined / predictions if predictions else None
+
+
+def _alerts(alerts: Iterable[dict[str, Any]]) -> Iterator[AlertCount]:
+    """One per kind: how many, and the last one's words."""
+    counts: Counter[str] = Counter()
+    last: dict[str, dict[str, Any]] = {}
+    for alert in alerts:
+        counts[alert["kind"]] += 1
+        last[alert["kind"]] = alert
+    for kind, alert in sorted(last.items()):
+        yield AlertCount(kind, counts[kind], alert.get("ts"), alert.get("message"))
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
