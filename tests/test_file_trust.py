@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from stream_ml.codec import decode_decision
-from stream_ml.errors import StateRefused
+from stream_ml.errors import LogLocked, StateRefused
 from stream_ml.records import Output
-from stream_ml.sealing import Seals
+from stream_ml.sealing import Seals, unsealed
 from stream_ml.shell.manifest import NAME, OWNER
+from stream_ml.shell.runner import Runner
+from stream_ml.shell.sqlite_log import SqliteLog
 from stream_ml.testing import Driver
 from tests.scenarios.test_one_record import COUNT, LIVE_MS, YEAR_MS, honest, outcome, quiet, watched
 from tests.simulation.world import pipeline, stream
@@ -19,8 +22,10 @@ from tests.straight import append_straight
 from tests.test_forgery import own, undisturbed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stream_ml.records import Record
     from stream_ml.shell.log import OwnWrites
-    from stream_ml.shell.sqlite_log import SqliteLog
 
 TASKS = ("predict-0", "join-0", "learn-0", "evaluate-0")
 HOUR_MS = 3_600_000
@@ -332,3 +337,55 @@ def test_what_is_ours_is_known_by_stretches() -> None:
         end = driver.log.end_offset("models", 0)
 
         assert [(0, first), (first + 1, end)] == list(written.ranges["models", 0])
+
+
+# --- who writes without end -------------------------------------------------------------------
+
+
+def test_a_worker_that_keeps_others_waiting_gets_on(tmp_path: Path) -> None:
+    """Somebody writes before each batch and would during it: each is committed, and it is told."""
+    events, labels = stream(1)
+    foreign = [Output(topic, b"x", b"{}") for topic in ("predictions", "examples", "models")]
+    refused: list[LogLocked] = []
+    with (
+        SqliteLog.create(tmp_path / "log", identity="testing") as log,
+        SqliteLog.open(tmp_path / "log", busy_timeout_ms=0) as other,
+        Driver(pipeline) as driver,
+    ):
+        log.append([Output(r.topic, r.key, r.value) for r in published(driver, events, labels)])
+
+        def intrude(step: str) -> None:
+            if step == "events":
+                with pytest.raises(LogLocked) as error:
+                    append_straight(other, foreign)
+                refused.append(error.value)
+
+        with Runner(log, pipeline, b"testing", exclusive=True, step=intrude) as runner:
+            rounds = 0
+            append_straight(other, foreign)
+            while runner.poll(20):
+                append_straight(other, foreign)
+                rounds += 1
+        letters = [orjson.loads(r.value or b"") for r in log.read("dead-letters", 0, 0, 10_000)]
+        alerts = [orjson.loads(r.value or b"")["kind"] for r in log.read("alerts", 0, 0, 1_000)]
+        ours = [r.value for r in log.read("predictions", 0, 0, 10_000) if r.key != b"x"]
+
+        assert rounds > 3
+        assert refused
+        assert "foreign_writer" in alerts
+        assert len(ours) > 50
+        counts = Counter(each["topic"] for each in letters)
+        assert rounds + 1 <= counts["predictions"]
+        quiet_ones = [record.value for record in driver.records("predictions")]
+        assert [placeless(value) for value in quiet_ones] == [placeless(value) for value in ours]
+
+
+def placeless(value: bytes | None) -> dict[str, Any]:
+    """A prediction without its seal, and without what says where other records lie."""
+    return {**orjson.loads(unsealed(value)), "example": None}
+
+
+def published(driver: Driver, events: list[Any], labels: list[Any]) -> list[Record]:
+    """What clients wrote on a log where nobody interferes, which was worked on to its end."""
+    driver.feed(events, labels)
+    return [*driver.records("labels"), *driver.records("events")]

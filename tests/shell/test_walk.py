@@ -166,13 +166,13 @@ def test_who_writes_into_the_file_does_not_stop_the_worker(tmp_path: Path) -> No
 
 def write_on(path: Path, written: Any, stop: Any) -> None:
     """Somebody who writes hundreds of records a second straight into the file, until stopped."""
-    while not stop.wait(0.02):
-        write_into_file(path, [Output("predictions", b"forged", b'{"a":1}')] * 10)
-        written.value += 10
+    while not stop.wait(0.001):
+        write_into_file(path, [Output("predictions", b"forged", b'{"a":1}')])
+        written.value += 1
 
 
 def test_who_writes_into_the_file_without_end_holds_nobody_up(tmp_path: Path) -> None:
-    """The worker keeps that writer waiting for the length of a batch, and says so; all goes on."""
+    """Publishers and the worker get on beside that writer, and nothing of ours is lost."""
     events, labels = transactions(200, seed=2)
     path = tmp_path / "stream_ml.sqlite"
     context = multiprocessing.get_context("spawn")
@@ -186,7 +186,6 @@ def test_who_writes_into_the_file_without_end_holds_nobody_up(tmp_path: Path) ->
             writer.start()
             try:
                 published = _run(tmp_path, "publish", "events", "-", given=_lines(events[100:]))
-                worker.line_with("keeps all others from writing while it works on a batch")
                 reader.line_with("  t199  ")
                 during = written.value
                 labelled = _run(tmp_path, "publish", "labels", "-", given=_lines(labels[:50]))
@@ -198,12 +197,10 @@ def test_who_writes_into_the_file_without_end_holds_nobody_up(tmp_path: Path) ->
     assert (0, 0, 0, "") == (published.code, labelled.code, ended.code, ended.err)
     with SqliteLog.open(path) as log:
         predictions = log.read("predictions", 0, 0, 100_000)
-        alerts = [orjson.loads(each.value or b"")["kind"] for each in log.read("alerts", 0, 0, 100)]
-    assert during > 100
+    assert during > 0
     assert [f"t{n}" for n in range(200)] == [
         orjson.loads(each.value or b"")["event_id"] for each in predictions if each.key != b"forged"
     ]
-    assert "foreign_writer" in alerts
 
 
 def test_a_command_without_a_worker(tmp_path: Path) -> None:
