@@ -12,6 +12,7 @@ from tests.shell.processes import environment
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(
     r'```(python title="(?P<file>[\w.]+)"|console|text)\n(?P<text>.*?)```', re.DOTALL
 )
@@ -69,6 +70,18 @@ def test_the_tutorial_works_as_it_is_written(tmp_path: Path) -> None:
 
     tasks = [re.search(r"deliveries:(\w+) backtest events", line) for line in ran]
     assert ["late", "outcome", "minutes"] == [task[1] for task in tasks if task]
+
+
+def test_the_first_use_of_readme_can_be_typed_as_it_stands(tmp_path: Path) -> None:
+    """Who has just read it gets scores from its first four lines."""
+    uses = README.partition("## Three uses")[2]
+    lines = re.findall(r"^\$ (.*)$", uses.partition("**2.")[0], flags=re.MULTILINE)
+
+    done = _typed("\n".join(lines).replace("20000", "1500"), tmp_path)
+
+    assert "backtest" in lines[-1]
+    assert (0, "") == (done.returncode, re.sub(r"(published|work).*\n", "", done.stderr)), done
+    assert "events        1,500 events, 1,500 predictions" in done.stdout.splitlines()
 
 
 def test_an_output_that_changed_is_noticed() -> None:
