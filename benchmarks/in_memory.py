@@ -29,8 +29,8 @@ import orjson
 from benchmarks.work import Models, Windows
 from stream_ml.examples.cards import LABEL_DELAY_EVENTS, cards, transactions
 from stream_ml.records import Output
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
 
 __all__ = ["bare", "system"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_ml.records import Output, Record
-    from stream_ml.shell.log import Place
+    from stream_ml.shell.log.port import Place
     from stream_ml.stages.task import Positions
 
 __all__ = [

@@ -26,9 +26,9 @@ from kafka.admin import KafkaAdminClient
 
 from chaos import ground, topics
 from chaos.fleet import Child, Fleet
-from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.shell.reader import read_all
+from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.log.reading import read_all
 from tools.kafka.broker import Broker
 
 if TYPE_CHECKING:

@@ -34,10 +34,10 @@ from stream_ml.errors import (
     UsageError,
 )
 from stream_ml.records import OUT_OF_TIME, Output
-from stream_ml.shell.reader import predictions_in, registry_records
-from stream_ml.shell.settings import Settings
-from stream_ml.shell.sqlite_log import SqliteLog
-from stream_ml.shell.tailing import Backoff
+from stream_ml.shell.log.reading import predictions_in, registry_records
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.log.tail import Backoff
+from stream_ml.shell.settings.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Command, Decision, Prediction, Record
-    from stream_ml.shell.log import Isolation, Log
-    from stream_ml.shell.stopping import Stop
+    from stream_ml.shell.log.port import Isolation, Log
+    from stream_ml.shell.processes.stop import Stop
 
 __all__ = ["Publisher", "command", "connect", "open_log", "predictions", "read_batches"]
 
@@ -99,7 +99,7 @@ def open_log(
     """
     if settings.on_kafka:
         # Who has no cluster need not wait for its client to be loaded.
-        from stream_ml.shell.kafka.client import KafkaLog  # noqa: PLC0415
+        from stream_ml.shell.kafka.log import KafkaLog  # noqa: PLC0415
 
         return KafkaLog(settings.cluster(pipeline), isolation=isolation)
     if not Path(settings.path).exists():
@@ -122,7 +122,7 @@ class Publisher:
         pipeline: says what an event and a label are, and which member is the key.
 
     >>> from stream_ml.examples.cards import cards, transactions
-    >>> from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+    >>> from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
     >>> events, labels = transactions(1_001, seed=1)
     >>> with SqliteLog.create(MEMORY) as log:
     ...     publisher = Publisher(log, cards)

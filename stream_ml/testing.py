@@ -25,8 +25,8 @@ import orjson
 from stream_ml.codec import encode_command
 from stream_ml.errors import Halt
 from stream_ml.records import Command, Output
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.signing import LOCAL
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.topics import partition_of
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ml.records import Output, Record
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
 
 __all__ = ["append_straight", "write_into_file"]
 

@@ -14,7 +14,7 @@ import yaml
 
 from stream_ml import __version__
 from stream_ml.cli.main import parser
-from stream_ml.shell.settings import Settings
+from stream_ml.shell.settings.settings import Settings
 from tools.kafka.broker import VERSION
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stream_ml.cli.main import EXIT_CODES, main
-from stream_ml.shell.settings import SETTINGS
+from stream_ml.shell.settings.settings import SETTINGS
 from tests.test_architecture import FUNCTION_LINES_MAX, MODULE_LINES_MAX
 from tools import dataflow, docstrings, wire
 from tools.doctest_fences import fenced

@@ -12,9 +12,9 @@ from stream_ml.codec import decode_decision
 from stream_ml.errors import LogLocked, StateRefused
 from stream_ml.records import Output
 from stream_ml.sealing import Seals, unsealed
-from stream_ml.shell.manifest import NAME, OWNER
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.manifest import NAME, OWNER
+from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.testing import Driver
 from tests.scenarios.test_one_record import COUNT, LIVE_MS, YEAR_MS, honest, outcome, quiet, watched
 from tests.simulation.world import pipeline, stream
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ml.records import Record
-    from stream_ml.shell.log import OwnWrites
+    from stream_ml.shell.log.port import OwnWrites
 
 TASKS = ("predict-0", "join-0", "learn-0", "evaluate-0")
 HOUR_MS = 3_600_000

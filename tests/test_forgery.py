@@ -12,7 +12,7 @@ import pytest
 from stream_ml.errors import StateRefused
 from stream_ml.records import Output
 from stream_ml.sealing import SEALED_TOPICS, RecordSeal, Seals, content
-from stream_ml.shell.runner import Runner
+from stream_ml.shell.embedded.runner import Runner
 from stream_ml.testing import Driver
 from tests.simulation.test_crash import outcome
 from tests.simulation.world import pipeline, stream

@@ -28,7 +28,7 @@ from stream_ml.models.pickles import compress
 from stream_ml.records import Output, Record
 from stream_ml.schema import NUMBER_MAX
 from stream_ml.sealing import Seals, checkpoint_seal
-from stream_ml.shell.manifest import NAME, OWNER, TOPIC, Manifest
+from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest
 from stream_ml.signing import Keyring, Operator, seal
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn

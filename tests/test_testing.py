@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.sqlite_log import SqliteSession
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteSession
 from stream_ml.testing import CRASH, Driver
 from tests.shop import shop, stream
 

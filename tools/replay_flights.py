@@ -17,7 +17,7 @@ from stream_ml.client import Publisher, connect
 from stream_ml.errors import StreamMLError
 from stream_ml.examples.flights import flights
 from stream_ml.shell.flights_data import records
-from stream_ml.shell.stopping import Stop
+from stream_ml.shell.processes.stop import Stop
 
 # So many at once, and then a pause: pauses of less than that are not kept.
 PACE_S = 0.05

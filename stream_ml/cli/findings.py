@@ -10,7 +10,7 @@ import orjson
 
 from stream_ml.cli.tables import moment
 from stream_ml.shell.printable import printable
-from stream_ml.shell.units import YEAR_2000_MS, YEAR_2100_MS, likely_ms
+from stream_ml.shell.time_units import YEAR_2000_MS, YEAR_2100_MS, likely_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.client import open_log
-from stream_ml.shell.identity import check_name
-from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.settings.keys import check_name
+from stream_ml.shell.settings.loader import load_pipeline
 
 if TYPE_CHECKING:
-    from stream_ml.shell.log import Isolation, Log
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.log.port import Isolation, Log
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["existing_log"]
 

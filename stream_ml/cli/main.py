@@ -32,7 +32,7 @@ from stream_ml.cli.commands import (
 from stream_ml.cli.output import begin, complain, flush, lost
 from stream_ml.cli.subcommand import Group, UsageExample
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.shell.settings import SETTINGS, Settings
+from stream_ml.shell.settings.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,14 +15,14 @@ from stream_ml.cli.decisions import by, effects
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import as_utf8, write, write_json, write_line
 from stream_ml.errors import CommandRefused
-from stream_ml.shell.identity import check_name, reading_key
-from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.settings.keys import check_name, reading_key
+from stream_ml.shell.settings.loader import load_pipeline
 from stream_ml.shell.views.registry import read_registry
 from stream_ml.signing import LOCAL
 
 if TYPE_CHECKING:
     from stream_ml.records import Decision
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["add_arguments", "add_expect", "give"]
 

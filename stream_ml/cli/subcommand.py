@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
 
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["Group", "Subcommand", "UsageExample", "no_arguments"]
 

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from stream_ml.shell.printable import printable
-from stream_ml.shell.progress import duration
-from stream_ml.shell.units import likely_ms
+from stream_ml.shell.processes.progress import duration
+from stream_ml.shell.time_units import likely_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,9 +13,9 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from stream_ml.shell.kafka.admin import Demand, apply
-from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from tests.kafka_broker import a_name
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from stream_ml.shell.log import Log, WorkerLog
+    from stream_ml.shell.log.port import Log, WorkerLog
 
     Opens = Callable[[pytest.FixtureRequest], AbstractContextManager[Callable[[], Log]]]
 

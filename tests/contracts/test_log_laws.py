@@ -1,4 +1,4 @@
-"""The laws that every log keeps; see `stream_ml.shell.log` for the promises themselves."""
+"""The laws that every log keeps; see `stream_ml.shell.log.port` for the promises themselves."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 
 from stream_ml.errors import LogChanged, LogError, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
-from stream_ml.shell.reader import read_all
+from stream_ml.shell.log.reading import read_all
 from stream_ml.topics import catalogue, embedded, partition_of
 from tests.straight import append_straight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_ml.shell.log import Log, WorkerLog
+    from stream_ml.shell.log.port import Log, WorkerLog
 
 KEYS = [b"JFK", b"LGA", b"EWR", b"BOS", b"", "Zürich".encode()]
 

@@ -20,10 +20,10 @@ from stream_ml.errors import BadRecord, LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Output, Prediction, Source
 from stream_ml.sealing import MARKER
 from stream_ml.shell.kafka.admin import Demand, apply
-from stream_ml.shell.kafka.asking import topic_ids
-from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.shell.reader import last_records, read_all
+from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.kafka.metadata import topic_ids
+from stream_ml.shell.log.reading import last_records, read_all
 from stream_ml.shell.views import status
 from stream_ml.topics import partition_of
 from tests.kafka_broker import a_name
@@ -212,7 +212,7 @@ def test_a_piece_is_found_however_far_back_it_lies(
     log: KafkaLog, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is looked for from the end back, further each time."""
-    monkeypatch.setattr("stream_ml.shell.kafka.client.PIECE_RECORDS", 2)
+    monkeypatch.setattr("stream_ml.shell.kafka.log.PIECE_RECORDS", 2)
     with worker(cluster) as producer:
         for n in range(30):
             producer.begin_transaction()
@@ -423,7 +423,7 @@ def test_a_broker_that_is_not_there(cluster: Cluster) -> None:
 
 def test_a_broker_that_dies_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever publishes learns in bounded time what was not taken; whoever follows goes on."""
-    monkeypatch.setattr("stream_ml.shell.kafka.client.DELIVERY_S", 2.0)
+    monkeypatch.setattr("stream_ml.shell.kafka.log.DELIVERY_S", 2.0)
     with refusals(), Broker(tmp_path) as broker:
         cluster = Cluster(broker.address, a_name("dies"))
         apply(cluster, Demand(partitions=PARTITIONS))
@@ -492,7 +492,7 @@ def test_a_cluster_is_used_in_bounded_memory(
     log: KafkaLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who posts more than may be on its way waits for what was posted before."""
-    monkeypatch.setattr("stream_ml.shell.kafka.client.PENDING_MAX", 100)
+    monkeypatch.setattr("stream_ml.shell.kafka.log.PENDING_MAX", 100)
     for start in range(0, 1_000, 10):
         log.post([Output("events", b"k%d" % n, b"{}") for n in range(start, start + 10)])
         assert len(log._pending) < 100

@@ -12,7 +12,7 @@ import orjson
 from stream_ml import client
 from stream_ml.codec import encode_command
 from stream_ml.records import Command, Output
-from stream_ml.shell.kafka.client import KafkaLog
+from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.stages.learn import Learn
 from tests.kafka.test_loop import until_written
 from tests.kafka.test_workers import DECLARATION, KEY

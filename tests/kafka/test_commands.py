@@ -14,9 +14,9 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from stream_ml.codec import encode_prediction
 from stream_ml.records import Prediction, Source
 from stream_ml.shell.kafka.admin import Demand, apply
-from stream_ml.shell.kafka.client import KafkaLog
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.shell.reader import read_all
+from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.log.reading import read_all
 from tests.kafka_broker import a_name
 from tests.shell.cli_toy import stream, write_lines
 from tests.shell.processes import Ended, Terminal

@@ -11,7 +11,7 @@ from stream_ml.errors import UsageError
 from stream_ml.sealing import Marker
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.task import KafkaTask
-from stream_ml.shell.restoring import TakenUp
+from stream_ml.shell.restoration import TakenUp
 from stream_ml.stages.positions import Resumed
 from tests.shop import declare, shop
 

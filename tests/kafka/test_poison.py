@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from stream_ml.sealing import Seals
-from stream_ml.shell.kafka.asking import topic_ids
+from stream_ml.shell.kafka.metadata import topic_ids
 from stream_ml.testing import Driver
 from stream_ml.topics import partition_of
 from tests.kafka.shop_world import STAGES, Reader, alive, shop_on, started

@@ -16,8 +16,8 @@ from stream_ml.errors import UsageError
 from stream_ml.records import Output
 from stream_ml.sealing import content
 from stream_ml.shell.kafka.admin import Demand, apply
-from stream_ml.shell.kafka.asking import topic_ids
-from stream_ml.shell.kafka.client import KafkaLog
+from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.kafka.metadata import topic_ids
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.stages.predict import Predict
 from stream_ml.topics import catalogue

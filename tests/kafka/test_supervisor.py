@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from stream_ml.cli.execution import up
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.shell.kafka import supervisor
-from stream_ml.shell.kafka.supervisor import (
+from stream_ml.shell.processes import supervisor
+from stream_ml.shell.processes.supervisor import (
     DEATHS_MAX,
     HEALTHY_S,
     STOP_S,
@@ -432,7 +432,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_supervisor_alone() -> None:
 
 _CHILD = """
 import os, signal, sys
-from stream_ml.shell.kafka.supervisor import stop_when_input_ends
+from stream_ml.shell.processes.supervisor import stop_when_input_ends
 
 def stop(*_):
     print("a last word", flush=True)

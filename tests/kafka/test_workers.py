@@ -22,10 +22,10 @@ from stream_ml.records import Output
 from stream_ml.sealing import Seals
 from stream_ml.shell.kafka import worker as worker_module
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.shell.kafka.supervisor import Patience
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SESSION_TIMEOUT_MS
 from stream_ml.shell.kafka.worker import Worker
+from stream_ml.shell.processes.supervisor import Patience
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ml.records import Output, Record
-    from stream_ml.shell.log import Place
+    from stream_ml.shell.log.port import Place
     from stream_ml.stages.task import Positions, Stage
 
 # Far more than anything here takes, even on a machine that is busy with something else.

@@ -8,11 +8,11 @@ import pytest
 
 from stream_ml.examples.flights import flights
 from stream_ml.shell import flights_data
-from stream_ml.shell.live import lived
-from stream_ml.shell.reader import decisions
-from stream_ml.shell.replay import output_of, replay
-from stream_ml.shell.report import Report
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.embedded.replay import output_of, replay
+from stream_ml.shell.log.reading import decisions
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.report.bound import lived
+from stream_ml.shell.report.run import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import orjson
 from river import linear_model, preprocessing
 
 import stream_ml as sml
-from stream_ml.shell.replay import output_of
+from stream_ml.shell.embedded.replay import output_of
 
 if TYPE_CHECKING:
     from pathlib import Path

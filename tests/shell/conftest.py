@@ -12,9 +12,9 @@ import pytest
 from cli_toy import outputs, toy
 
 from stream_ml.cli.main import main
-from stream_ml.shell.replay import replay
-from stream_ml.shell.settings import Settings
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.embedded.replay import replay
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.settings.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,10 +16,10 @@ from stream_ml.client import predictions
 from stream_ml.codec import encode_command
 from stream_ml.examples.cards import cards, transactions
 from stream_ml.records import Command, Output
-from stream_ml.shell.replay import output_of, replay
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.settings import Settings
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.embedded.replay import output_of, replay
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.audit import verify
 from stream_ml.shell.views.reproduce import find, reproduce, sample
 from stream_ml.testing import Driver

@@ -13,8 +13,8 @@ from cli_toy import TOY, stream, toy, write_lines
 import stream_ml as sml
 from stream_ml.cli.execution import backtest
 from stream_ml.codec import RECORD_BYTES_MAX
-from stream_ml.shell.reader import read_all
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.log.reading import read_all
+from stream_ml.shell.log.sqlite import SqliteLog
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,9 +19,9 @@ from stream_ml.cli import operator
 from stream_ml.codec import encode_command, encode_decision
 from stream_ml.errors import CommandRefused, NoAnswer, StreamMLError
 from stream_ml.records import Command, Output
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.settings import Settings
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.registry import entries
 from stream_ml.signing import Operator
 from tests.straight import append_straight

@@ -11,7 +11,7 @@ from cli_toy import TOY, stream
 from stream_ml.cli.execution import demo
 from stream_ml.errors import UsageError
 from stream_ml.shell import flights_data
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.log.sqlite import SqliteLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,11 +18,11 @@ from stream_ml.cli.commands import publish
 from stream_ml.client import Publisher, predictions
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Output
-from stream_ml.shell import lines
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.settings import Settings
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
-from stream_ml.shell.stopping import Stop
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.processes import line_batches as lines
+from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.settings.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,9 @@ import pytest
 from cli_toy import TOY, outputs, toy
 
 from stream_ml.records import Output
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.settings import Settings
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views import status
 from stream_ml.shell.views.status import labelled_share
 from stream_ml.topics import catalogue

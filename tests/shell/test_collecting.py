@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_ml.shell.collecting import YOUNG_MAX, collect_less_often
+from stream_ml.shell.embedded.garbage import YOUNG_MAX, collect_less_often
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,7 @@ HEAVY = {
     "stream_ml.models.pickles",
     "stream_ml.models.recipes",
     "stream_ml.pipeline",
-    "stream_ml.shell.runner",
+    "stream_ml.shell.embedded.runner",
 }
 # In the folder of stages, yet none: the table of them, and the form of state in entries.
 LIGHT_STAGES = {"stream_ml.stages", "stream_ml.stages.parts", "stream_ml.stages.topology"}
@@ -139,7 +139,7 @@ def test_commanding_loads_no_model(worked: Path, tmp_path: Path) -> None:
 
 def test_a_stage_that_is_loaded_is_noticed(tmp_path: Path) -> None:
     """What loads a model or a stage is told from what does not."""
-    heavy = _heavy(_loaded("import sys, stream_ml.shell.runner", folder=tmp_path))
+    heavy = _heavy(_loaded("import sys, stream_ml.shell.embedded.runner", folder=tmp_path))
 
     assert {"river", "numpy", "stream_ml.stages.evaluate"} <= heavy
 

@@ -10,9 +10,9 @@ from cli_toy import TOY, outputs, stream, toy, write_lines
 
 from stream_ml.errors import UsageError
 from stream_ml.records import Output
-from stream_ml.shell.identity import check_key, reading_key, working_key
-from stream_ml.shell.settings import Settings, key_file
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.settings.keys import check_key, reading_key, working_key
+from stream_ml.shell.settings.settings import Settings, key_file
 from stream_ml.testing import Driver
 from tests.straight import append_straight
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_ml.shell import lines
-from stream_ml.shell.lines import Line, batches, paced
-from stream_ml.shell.stopping import Stop
+from stream_ml.shell.processes import line_batches as lines
+from stream_ml.shell.processes.line_batches import Line, batches, paced
+from stream_ml.shell.processes.stop import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

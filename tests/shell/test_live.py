@@ -10,10 +10,10 @@ from cli_toy import START_MS, outputs, stream, toy
 
 from stream_ml.models.recipes import answer, learn
 from stream_ml.records import ModelRef, ServingSet
-from stream_ml.shell.live import LIVE, lived
-from stream_ml.shell.reader import decisions
-from stream_ml.shell.replay import output_of, replay
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.embedded.replay import output_of, replay
+from stream_ml.shell.log.reading import decisions
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.report.bound import LIVE, lived
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

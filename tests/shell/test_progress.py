@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from stream_ml.shell.progress import Progress, duration, watched
+from stream_ml.shell.processes.progress import Progress, duration, watched
 
 
 class Clock:

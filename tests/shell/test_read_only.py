@@ -13,9 +13,9 @@ import pytest
 from cli_toy import TOY, outputs, toy
 from processes import DEADLINE_S, environment
 
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.settings import Settings
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.settings.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ import pytest
 from cli_toy import outputs, stream, toy
 
 from stream_ml.errors import BadRecord
-from stream_ml.shell.progress import Progress
-from stream_ml.shell.reader import decisions, evaluations, examples, read_all, tally
-from stream_ml.shell.replay import output_of, publish_all, replay
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.embedded.replay import output_of, publish_all, replay
+from stream_ml.shell.log.reading import decisions, evaluations, examples, read_all, tally
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.processes.progress import Progress
 from stream_ml.testing import Driver
 
 KEY = b"k" * 32

@@ -21,8 +21,8 @@ from stream_ml.records import (
     Shadow,
     Source,
 )
-from stream_ml.shell.plots import draw
-from stream_ml.shell.report import Report
+from stream_ml.shell.report.plots import draw
+from stream_ml.shell.report.run import Report
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ import pytest
 import stream_ml as sml
 from stream_ml.errors import LogError, LogLocked, StreamMLError, UsageError
 from stream_ml.sealing import content
-from stream_ml.shell import runner as runner_module
-from stream_ml.shell.runner import ROUND_RECORDS, Runner
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.embedded import runner as runner_module
+from stream_ml.shell.embedded.runner import ROUND_RECORDS, Runner
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver

@@ -9,8 +9,8 @@ import pytest
 
 from stream_ml.errors import UsageError
 from stream_ml.shell.kafka.cluster import Cluster, Security
-from stream_ml.shell.settings import SETTINGS, Settings
-from stream_ml.shell.sqlite_log import MEMORY
+from stream_ml.shell.log.sqlite import MEMORY
+from stream_ml.shell.settings.settings import SETTINGS, Settings
 from stream_ml.signing import Operator
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ import pytest
 from cli_toy import START_MS, TOY, outputs, stream, toy, write_lines
 from processes import DEADLINE_S, STREAM_ML, Terminal, environment
 
+from stream_ml.shell.embedded.replay import output_of
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.printable import printable
-from stream_ml.shell.replay import output_of
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.settings import Settings
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.settings.settings import Settings
 
 if TYPE_CHECKING:
     from pathlib import Path

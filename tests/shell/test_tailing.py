@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_ml.records import Output
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
-from stream_ml.shell.tailing import PolledTail
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.log.tail import PolledTail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from processes import Ended, Terminal
 
 from stream_ml.examples.cards import transactions
 from stream_ml.records import Output
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.log.sqlite import SqliteLog
 from tests.straight import write_into_file
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from cli_toy import outputs, toy
 
 from stream_ml.records import Output
-from stream_ml.shell import worker
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
-from stream_ml.shell.stopping import Stop
-from stream_ml.shell.worker import work_on
+from stream_ml.shell.embedded import follow as worker
+from stream_ml.shell.embedded.follow import work_on
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.processes.stop import Stop
 from tests.straight import append_straight
 
 if TYPE_CHECKING:

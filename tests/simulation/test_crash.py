@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stream_ml.shell.sqlite_log import SqliteSession
+from stream_ml.shell.log.sqlite import SqliteSession
 from stream_ml.testing import CRASH, Driver
 from tests.simulation.world import pipeline, stream
 

@@ -12,7 +12,7 @@ import pytest
 import stream_ml as sml
 from stream_ml.codec import encode_command, record_hash
 from stream_ml.records import Command, Output
-from stream_ml.shell.sqlite_log import SqliteSession
+from stream_ml.shell.log.sqlite import SqliteSession
 from stream_ml.testing import CRASH, Driver
 from tests.simulation.test_crash import outcome
 from tests.simulation.world import pipeline, stream

@@ -233,7 +233,7 @@ def answered(pipeline: Pipeline, members: list[dict[str, Any]], rand: random.Ran
             said = orjson.loads(output.value or b"")
             if output.topic == "predictions":
                 features[said["event_id"]] = said["features"]
-            else:
+            elif output.topic == "dead-letters":
                 refused.append(members[said["offset"]]["event_id"])
         del records[:size]
         if rand.random() < 0.3:
@@ -251,7 +251,8 @@ def test_an_event_that_is_ahead_changes_no_other_answer(seed: int, shops: int) -
     members = visits(rand, 150, shops)
     fast = rand.choice(["fast", "s0"])
     with_fast = list(members)
-    for number in range(rand.choice([1, 3])):
+    # Of a key that is alone as many as the breadth are what it supports itself.
+    for number in range(rand.choice([1, 3] if shops > 1 else [1, 2])):
         place = rand.choice([0, 75, 150])
         near = with_fast[max(0, place - 1)]
         ahead = near["ts"] + rand.choice([200_000, YEAR_MS])

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.features.windows import Buffer
-from stream_ml.shell.sqlite_log import SqliteSession
+from stream_ml.shell.log.sqlite import SqliteSession
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join

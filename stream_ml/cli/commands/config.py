@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 from stream_ml.cli.tables import NOTHING, aligned
+from stream_ml.shell.log.sqlite import MEMORY
 from stream_ml.shell.printable import printable
-from stream_ml.shell.settings import DEFAULT, SECRETS, SETTINGS, Setting, Settings, key_file
-from stream_ml.shell.sqlite_log import MEMORY
+from stream_ml.shell.settings.settings import (
+    DEFAULT,
+    SECRETS,
+    SETTINGS,
+    Setting,
+    Settings,
+    key_file,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace

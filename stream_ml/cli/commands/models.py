@@ -12,8 +12,8 @@ from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import evidence_table
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NOTHING, aligned, moment, span
-from stream_ml.shell.identity import reading_key
 from stream_ml.shell.printable import printable
+from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.models import read_models
 from stream_ml.shell.views.registry import read_registry
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator
 
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.models import ModelsView
     from stream_ml.shell.views.registry import RegistryView
 

@@ -11,17 +11,17 @@ from stream_ml.cli.output import as_utf8, complain, flush, write_json_line, writ
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NOTHING, instant, moment
 from stream_ml.client import read_batches
-from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.log.reading import predictions_in
 from stream_ml.shell.printable import printable
-from stream_ml.shell.reader import predictions_in
-from stream_ml.shell.stopping import Stop
+from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.settings.loader import load_pipeline
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from stream_ml.errors import BadRecord
     from stream_ml.records import Prediction, Record
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["COMMAND"]
 

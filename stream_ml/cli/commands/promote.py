@@ -10,7 +10,7 @@ from stream_ml.cli.subcommand import Subcommand, UsageExample
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["COMMAND"]
 

@@ -19,19 +19,19 @@ from stream_ml.cli.tables import counted
 from stream_ml.client import Publisher
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import BadRecord, NotAcknowledged, StreamMLError
-from stream_ml.shell.identity import check_name
-from stream_ml.shell.inputs import check, opened
-from stream_ml.shell.lines import batches, paced
-from stream_ml.shell.loading import pipeline_of
-from stream_ml.shell.progress import duration
-from stream_ml.shell.stopping import Stop
+from stream_ml.shell.input_files import check, opened
+from stream_ml.shell.processes.line_batches import batches, paced
+from stream_ml.shell.processes.progress import duration
+from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.settings.keys import check_name
+from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_ml.records import Output
-    from stream_ml.shell.lines import Line
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.processes.line_batches import Line
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["COMMAND"]
 

@@ -11,16 +11,16 @@ from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import FORMS, evidence_table, scores_table
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 from stream_ml.cli.tables import aligned, counted, moment
-from stream_ml.shell.identity import check_name, reading_key
-from stream_ml.shell.loading import load_pipeline
 from stream_ml.shell.printable import printable
+from stream_ml.shell.settings.keys import check_name, reading_key
+from stream_ml.shell.settings.loader import load_pipeline
 from stream_ml.shell.views.status import held_back, is_empty, read_status
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
 
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.status import HeldBack, StatusView
 
 __all__ = ["COMMAND"]

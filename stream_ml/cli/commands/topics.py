@@ -10,7 +10,7 @@ from stream_ml.cli.output import complain, write, write_json, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NOTHING, aligned, span
 from stream_ml.errors import TopicsDiffer, UsageError
-from stream_ml.shell.loading import load_pipeline
+from stream_ml.shell.settings.loader import load_pipeline
 from stream_ml.topics import Topic, TopicField, catalogue
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.kafka.admin import Plan
     from stream_ml.shell.kafka.cluster import Cluster
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["COMMAND"]
 

@@ -15,17 +15,17 @@ from stream_ml.cli.scores import FORMS, scores_table
 from stream_ml.cli.tables import aligned, counted
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.shell.inputs import check, opened
-from stream_ml.shell.lines import every_line
-from stream_ml.shell.live import lived
-from stream_ml.shell.loading import pipeline_of
-from stream_ml.shell.plots import draw, require_matplotlib
+from stream_ml.shell.embedded.replay import output_of, replay
+from stream_ml.shell.input_files import check, opened
+from stream_ml.shell.log.reading import decisions, evaluations, examples, read_all, tally
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.printable import printable
-from stream_ml.shell.progress import Progress, duration, watched
-from stream_ml.shell.reader import decisions, evaluations, examples, read_all, tally
-from stream_ml.shell.replay import output_of, replay
-from stream_ml.shell.report import NOTHING_TO_SCORE, Report
-from stream_ml.shell.sqlite_log import MEMORY, SqliteLog
+from stream_ml.shell.processes.line_batches import every_line
+from stream_ml.shell.processes.progress import Progress, duration, watched
+from stream_ml.shell.report.bound import lived
+from stream_ml.shell.report.plots import draw, require_matplotlib
+from stream_ml.shell.report.run import NOTHING_TO_SCORE, Report
+from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
-    from stream_ml.shell.replay import Replayed
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.embedded.replay import Replayed
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["run"]
 

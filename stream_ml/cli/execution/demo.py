@@ -9,21 +9,21 @@ import orjson
 from stream_ml.cli.output import write, write_json
 from stream_ml.errors import LogError, LogLocked, UsageError
 from stream_ml.shell import flights_data
-from stream_ml.shell.live import lived
-from stream_ml.shell.loading import load_pipeline
-from stream_ml.shell.plots import draw, require_matplotlib
-from stream_ml.shell.progress import Progress, duration, watched
-from stream_ml.shell.reader import decisions, evaluations
-from stream_ml.shell.replay import Replayed, output_of, replay
-from stream_ml.shell.report import Report
-from stream_ml.shell.sqlite_log import SqliteLog
+from stream_ml.shell.embedded.replay import Replayed, output_of, replay
+from stream_ml.shell.log.reading import decisions, evaluations
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.processes.progress import Progress, duration, watched
+from stream_ml.shell.report.bound import lived
+from stream_ml.shell.report.plots import draw, require_matplotlib
+from stream_ml.shell.report.run import Report
+from stream_ml.shell.settings.loader import load_pipeline
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["FLIGHTS", "run"]
 

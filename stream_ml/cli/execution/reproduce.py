@@ -8,10 +8,10 @@ from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.tables import NOTHING, aligned
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.shell.identity import check_name, reading_key
-from stream_ml.shell.loading import pipeline_of
 from stream_ml.shell.printable import printable
-from stream_ml.shell.settings import SETTINGS, key_file
+from stream_ml.shell.settings.keys import check_name, reading_key
+from stream_ml.shell.settings.loader import pipeline_of
+from stream_ml.shell.settings.settings import SETTINGS, key_file
 from stream_ml.shell.views.reproduce import TOLERANCE, find, reproduce, sample
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_ml.records import Answer, Prediction
-    from stream_ml.shell.log import Log
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.log.port import Log
+    from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.reproduce import Again, Reproduced
 
 __all__ = ["run"]

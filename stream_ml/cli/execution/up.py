@@ -18,15 +18,15 @@ from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import moment
 from stream_ml.client import open_log
 from stream_ml.errors import LogChanged, LogError, UsageError
-from stream_ml.shell.identity import check_name, check_serving, working_key
-from stream_ml.shell.kafka.supervisor import Post, Process, Relay, Supervisor, await_broker
-from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.embedded.follow import work_on
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.printable import printable
-from stream_ml.shell.runner import Runner
-from stream_ml.shell.settings import SETTINGS
-from stream_ml.shell.sqlite_log import SqliteLog
-from stream_ml.shell.stopping import Stop
-from stream_ml.shell.worker import work_on
+from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.processes.supervisor import Post, Process, Relay, Supervisor, await_broker
+from stream_ml.shell.settings.keys import check_name, check_serving, working_key
+from stream_ml.shell.settings.loader import pipeline_of
+from stream_ml.shell.settings.settings import SETTINGS
 from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Decision
     from stream_ml.shell.kafka.cluster import Cluster
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["run"]
 

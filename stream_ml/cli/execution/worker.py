@@ -10,15 +10,15 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.output import flush, write_json_line, write_line
-from stream_ml.shell.kafka.supervisor import stop_when_input_ends
 from stream_ml.shell.kafka.worker import Worker
-from stream_ml.shell.loading import pipeline_of
+from stream_ml.shell.processes.supervisor import stop_when_input_ends
+from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["Seldom", "run"]
 

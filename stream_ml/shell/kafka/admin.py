@@ -39,7 +39,7 @@ from kafka.errors import ClusterAuthorizationFailedError, KafkaError, for_code
 
 from stream_ml.errors import LogError, Problem, UsageError
 from stream_ml.shell.kafka import acls
-from stream_ml.shell.kafka.connecting import admin_client, told
+from stream_ml.shell.kafka.clients import admin_client, told
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.stages.topology import STAGES
 from stream_ml.topics import catalogue

@@ -43,7 +43,13 @@ from stream_ml.shell.kafka.changelog import message, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import NEVER, Committed, Message
-from stream_ml.shell.restoring import TakenUp, changed_notice, foreign_alert, remade_alert, take_up
+from stream_ml.shell.restoration import (
+    TakenUp,
+    changed_notice,
+    foreign_alert,
+    remade_alert,
+    take_up,
+)
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.learn import Learn, quarantined_in
 from stream_ml.stages.partitioning import places_of
@@ -67,7 +73,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transactions import Transactions
     from stream_ml.shell.kafka.transport import Batch
-    from stream_ml.shell.log import Place
+    from stream_ml.shell.log.port import Place
     from stream_ml.stages.task import Positions, Stage
 
 __all__ = ["Home", "KafkaTask", "Work"]

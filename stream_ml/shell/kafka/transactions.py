@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from stream_ml.shell.kafka.cluster import Cluster
-    from stream_ml.shell.log import Place
+    from stream_ml.shell.log.port import Place
 
 __all__ = ["NEVER", "Committed", "Membership", "Message", "Transactions"]
 

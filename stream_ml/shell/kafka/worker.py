@@ -36,10 +36,10 @@ from faust.types import TP
 
 from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.sealing import Seals
-from stream_ml.shell.kafka.asking import rival, topic_ids
-from stream_ml.shell.kafka.control import Control
-from stream_ml.shell.kafka.leniency import read_any_header
+from stream_ml.shell.kafka.header_names import read_any_header
+from stream_ml.shell.kafka.metadata import rival, topic_ids
 from stream_ml.shell.kafka.security import async_options
+from stream_ml.shell.kafka.serving_feed import Control
 from stream_ml.shell.kafka.task import Home, KafkaTask, Work
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transport import Batch
-    from stream_ml.shell.log import Place
+    from stream_ml.shell.log.port import Place
     from stream_ml.signing import Operator
     from stream_ml.stages.task import Stage
 

@@ -15,15 +15,15 @@ import orjson
 from stream_ml.codec import record_hash
 from stream_ml.errors import BadRecord
 from stream_ml.records import NO_RECORD, ModelRef, line_of
-from stream_ml.shell.log import whole_piece
-from stream_ml.shell.reader import read_all, registry_records
+from stream_ml.shell.log.port import whole_piece
+from stream_ml.shell.log.reading import read_all, registry_records
 from stream_ml.shell.views.registry import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from stream_ml.records import Decision, Record, ServingSet
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
     from stream_ml.shell.views.registry import Entry
 
 __all__ = ["History", "Verdict", "about", "read_history", "roles", "served_at", "verify"]

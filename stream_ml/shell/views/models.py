@@ -12,13 +12,13 @@ from stream_ml.codec import decode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.models.envelope import decode
 from stream_ml.sealing import unsealed
-from stream_ml.shell.reader import last_records
+from stream_ml.shell.log.reading import last_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stream_ml.records import ModelRef, ServingSet
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
     from stream_ml.shell.views.registry import RegistryView
 
 __all__ = ["ModelView", "ModelsView", "newest_evaluations", "read_models"]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
-from stream_ml.shell.reader import registry_records
+from stream_ml.shell.log.reading import registry_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_ml.records import Decision, Record
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
 
 __all__ = ["Entry", "RegistryView", "entries", "read_registry"]
 

@@ -18,7 +18,7 @@ from stream_ml.codec import decode_example
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
-from stream_ml.shell.reader import predictions_in, read_all
+from stream_ml.shell.log.reading import predictions_in, read_all
 from stream_ml.shell.views.registry import entries
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Answer, ModelRef, Prediction, Record, ServingSet
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
 
 __all__ = ["TOLERANCE", "Again", "Reproduced", "find", "reproduce", "sample"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.shell.log import whole_piece
-from stream_ml.shell.reader import last_records
+from stream_ml.shell.log.port import whole_piece
+from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.views.models import newest_evaluations
 from stream_ml.shell.views.registry import Entry, RegistryView, read_registry
 from stream_ml.stages.topology import STAGES, input_topics
@@ -18,7 +18,7 @@ from stream_ml.stages.topology import STAGES, input_topics
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
 
 __all__ = [
     "AlertCount",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.log import existing_log
-from stream_ml.shell.identity import reading_key
+from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.audit import read_history
 
 if TYPE_CHECKING:
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.registry import Entry
 
 __all__ = ["history_of"]

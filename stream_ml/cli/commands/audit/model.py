@@ -15,7 +15,7 @@ from stream_ml.shell.views.audit import about, roles
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.registry import Entry
 
 __all__ = ["COMMAND"]

@@ -9,13 +9,13 @@ from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 from stream_ml.errors import StreamMLError
-from stream_ml.shell.identity import reading_key
+from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.audit import verify
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["COMMAND"]
 

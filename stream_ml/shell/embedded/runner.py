@@ -32,10 +32,10 @@ from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.differences import agreed
 from stream_ml.errors import BadRecord, LogError, StreamMLError
 from stream_ml.sealing import SEALED_TOPICS, Seals, checkpoint_seal
-from stream_ml.shell.collecting import collect_less_often
-from stream_ml.shell.log import whole_piece
-from stream_ml.shell.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
-from stream_ml.shell.restoring import (
+from stream_ml.shell.embedded.garbage import collect_less_often
+from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
+from stream_ml.shell.log.port import whole_piece
+from stream_ml.shell.restoration import (
     ahead_alert,
     changed_notice,
     exclusive_alert,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
     from stream_ml.sealing import Marker, SealedState
-    from stream_ml.shell.log import Place, Session, WorkerLog
+    from stream_ml.shell.log.port import Place, Session, WorkerLog
     from stream_ml.signing import Operator
 
 __all__ = ["Runner"]

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.records import Evaluation, Output
-from stream_ml.shell.progress import Progress
-from stream_ml.shell.runner import Runner
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.processes.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
-    from stream_ml.shell.log import Log, WorkerLog
+    from stream_ml.shell.log.port import Log, WorkerLog
 
 __all__ = [
     "Placed",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from kafka.errors import KafkaError
 
 from stream_ml.errors import UsageError
+from stream_ml.shell.kafka.clients import admin_client, told
 from stream_ml.shell.kafka.cluster import topic_id
-from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.security import client_options
 
 if TYPE_CHECKING:

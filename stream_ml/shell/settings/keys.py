@@ -18,14 +18,14 @@ import orjson
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, content
-from stream_ml.shell.reader import registry_records
-from stream_ml.shell.settings import SETTINGS, key_file
+from stream_ml.shell.log.reading import registry_records
+from stream_ml.shell.settings.settings import SETTINGS, key_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from stream_ml.shell.log import Log
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.log.port import Log
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["check_key", "check_name", "check_serving", "reading_key", "working_key"]
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord
-from stream_ml.shell.tailing import Backoff
+from stream_ml.shell.log.tail import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_ml.records import Decision
-    from stream_ml.shell.runner import Runner
-    from stream_ml.shell.sqlite_log import SqliteLog
-    from stream_ml.shell.stopping import Stop
+    from stream_ml.shell.embedded.runner import Runner
+    from stream_ml.shell.log.sqlite import SqliteLog
+    from stream_ml.shell.processes.stop import Stop
 
 __all__ = ["work_on"]
 

@@ -1,6 +1,6 @@
 """The SQLite file of the embedded log: its tables, what is asked of them, what its errors mean.
 
-Part of `sqlite_log`, where the theory of operation stands.
+Part of `sqlite`, where the theory of operation stands.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from stream_ml.errors import LogChanged, LogError, LogFull, LogLocked
 from stream_ml.records import Record
-from stream_ml.shell.log import is_of_clients
-from stream_ml.shell.lying import has_left_over, is_somebody_elses, looks, refuse_special
+from stream_ml.shell.log.file_state import has_left_over, is_somebody_elses, looks, refuse_special
+from stream_ml.shell.log.port import is_of_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

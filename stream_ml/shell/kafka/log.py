@@ -43,11 +43,11 @@ from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
 from stream_ml.sealing import MARKER
 from stream_ml.shell.kafka.changelog import fold_changelog
+from stream_ml.shell.kafka.clients import admin_client, told
 from stream_ml.shell.kafka.cluster import topic_id
-from stream_ml.shell.kafka.connecting import admin_client, told
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
-from stream_ml.shell.log import Log, Tail, is_of_clients, not_of_clients, read_between
+from stream_ml.shell.log.port import Log, Tail, is_of_clients, not_of_clients, read_between
 from stream_ml.topics import catalogue, embedded, partition_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Output
     from stream_ml.shell.kafka.cluster import Cluster
-    from stream_ml.shell.log import Isolation, Place
+    from stream_ml.shell.log.port import Isolation, Place
 
 __all__ = ["KafkaLog"]
 

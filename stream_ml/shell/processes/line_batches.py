@@ -6,12 +6,12 @@ import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from stream_ml.shell.inputs import STANDARD_INPUT, Unpacker
+from stream_ml.shell.input_files import STANDARD_INPUT, Unpacker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from stream_ml.shell.stopping import Stop
+    from stream_ml.shell.processes.stop import Stop
 
 __all__ = ["Line", "batches", "every_line", "paced"]
 

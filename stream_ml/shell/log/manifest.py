@@ -27,15 +27,15 @@ import orjson
 from stream_ml.codec import decode_example, decode_prediction
 from stream_ml.errors import BadRecord, StateRefused
 from stream_ml.sealing import checkpoint_seal
-from stream_ml.shell.log import OwnWrites
-from stream_ml.shell.restoring import WAY_OUT
+from stream_ml.shell.log.port import OwnWrites
+from stream_ml.shell.restoration import WAY_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from stream_ml.records import Record
     from stream_ml.sealing import RecordSeal, Restored
-    from stream_ml.shell.log import Place
+    from stream_ml.shell.log.port import Place
 
 __all__ = ["NAME", "OWNER", "TOPIC", "Manifest", "refuse_unread"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.shell.settings import Settings
+    from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["load_pipeline", "pipeline_of"]
 

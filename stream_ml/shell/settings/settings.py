@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.errors import UsageError
 from stream_ml.shell.kafka.cluster import Cluster, Security
-from stream_ml.shell.sqlite_log import MEMORY
+from stream_ml.shell.log.sqlite import MEMORY
 from stream_ml.signing import LOCAL, ROLES, Operator, RollingKey
 from stream_ml.topics import catalogue
 

@@ -11,13 +11,13 @@ import orjson
 from stream_ml.codec import decode_decision, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.records import Evaluation
-from stream_ml.shell.log import read_between
+from stream_ml.shell.log.port import read_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from stream_ml.records import Decision, Example, Prediction, Record
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
 
 __all__ = [
     "decisions",

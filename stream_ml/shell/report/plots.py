@@ -14,15 +14,15 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import UsageError
-from stream_ml.shell.live import LIVE
-from stream_ml.shell.report import ALL, FIRST, HOUR_MS, LOSS_NAMES, SERVED
+from stream_ml.shell.report.bound import LIVE
+from stream_ml.shell.report.run import ALL, FIRST, HOUR_MS, LOSS_NAMES, SERVED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
     from pathlib import Path
 
-    from stream_ml.shell.report import Report
+    from stream_ml.shell.report.run import Report
 
 __all__ = ["draw", "require_matplotlib"]
 

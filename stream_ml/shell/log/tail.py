@@ -11,13 +11,13 @@ import heapq
 import time
 from typing import TYPE_CHECKING
 
-from stream_ml.shell.log import Tail
+from stream_ml.shell.log.port import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from stream_ml.records import Record
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
 
 __all__ = ["Backoff", "PolledTail"]
 

@@ -6,7 +6,7 @@ model predicts again but the bound. The columns are who answered:
     served      the champion of the moment, whichever line it came from
     <line>      a line under its own name, while it challenged and while it served
     first       the champion line's first settled snapshot, never updated
-    live        the bound: the last champion's line, had it predicted live (`shell.live`)
+    live        the bound: the last champion's line, had it predicted live (`shell.report.bound`)
     prior, ...  what one would have answered without a model, from the labels known by then
 
 Scores stand beside each other only where they are of the same examples, so a month counts the
@@ -27,8 +27,8 @@ from stream_ml.evaluation.baselines import Baselines
 from stream_ml.evaluation.evidence import RUNG_BLOCKS_MIN, suggested_block, variance_ladder
 from stream_ml.evaluation.scores import absolute_error, answered, brier, log_loss, loss, roc_auc
 from stream_ml.records import line_of
-from stream_ml.shell.live import LIVE
 from stream_ml.shell.printable import printable
+from stream_ml.shell.report.bound import LIVE
 from stream_ml.stages.watermark import Watermark
 
 if TYPE_CHECKING:

@@ -35,9 +35,9 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from stream_ml.errors import LogError, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
-from stream_ml.shell.lease import Lease, lease_of
-from stream_ml.shell.log import OwnWrites, Session, WorkerLog, is_of_clients, not_of_clients
-from stream_ml.shell.sqlite_file import (
+from stream_ml.shell.log.lease import Lease, lease_of
+from stream_ml.shell.log.port import OwnWrites, Session, WorkerLog, is_of_clients, not_of_clients
+from stream_ml.shell.log.sqlite_file import (
     MEMORY,
     READ_BYTES_MAX,
     SETBACK_MS,
@@ -46,14 +46,14 @@ from stream_ml.shell.sqlite_file import (
     Tail,
     sql,
 )
-from stream_ml.shell.tailing import PolledTail
+from stream_ml.shell.log.tail import PolledTail
 from stream_ml.topics import Topic, embedded, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
-    from stream_ml.shell.log import Place, Range
+    from stream_ml.shell.log.port import Place, Range
 
 __all__ = ["MEMORY", "Options", "SqliteLog", "SqliteSession"]
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from stream_ml.models.fast import fast_predictor
 from stream_ml.models.recipes import BadAnswer, answer, learn
 from stream_ml.records import line_of
-from stream_ml.shell.reader import examples, predictions_in, read_partition
+from stream_ml.shell.log.reading import examples, predictions_in, read_partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stream_ml.models.fast import Predictor
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Answer, Decision, Example, Prediction
-    from stream_ml.shell.log import Log
+    from stream_ml.shell.log.port import Log
 
 __all__ = ["LIVE", "lived"]
 

@@ -1,0 +1,1 @@
+"""The loop in one process, on the embedded log."""

@@ -1,0 +1,1 @@
+"""What a log promises, read whole and to its end, and the embedded one: a file of SQLite."""

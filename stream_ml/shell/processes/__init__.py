@@ -1,0 +1,1 @@
+"""Processes that work, stop, tell how far they are and read lines as they come."""

@@ -1,0 +1,1 @@
+"""Settings, keys and the declaration: what a process is started with."""
