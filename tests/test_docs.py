@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stream_ml.cli.main import EXIT_CODES, main
-from stream_ml.shell.settings.settings import SETTINGS
+from stream_ml.shell.settings.settings import SETTINGS, Settings
 from tests.test_architecture import FUNCTION_LINES_MAX, MODULE_LINES_MAX
 from tools import dataflow, docstrings, wire
 from tools.doctest_fences import fenced
@@ -173,6 +173,22 @@ def test_every_setting_is_in_the_manual() -> None:
     rows = "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
 
     assert {s.variable for s in SETTINGS.values()} == set(re.findall(r"STREAM_ML_[A-Z_]+", rows))
+
+
+def test_defaults_of_settings_are_the_true_ones() -> None:
+    """A number or address that the manual gives for a setting is what a command would use."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    cells = [line.split(" | ") for line in text.splitlines() if line.startswith("| `STREAM_ML_")]
+    told = {row[0].split("`")[1]: row[2].strip("`| ") for row in cells}
+    unset = Settings()
+
+    for setting in SETTINGS.values():
+        default = getattr(unset, setting.name)
+        if isinstance(default, bool):
+            assert told[setting.variable] == str(int(default))
+        elif isinstance(default, int | float):
+            assert told[setting.variable] == f"{default:g}"
+    assert told["STREAM_ML_BROKER"] == unset.broker
 
 
 def test_every_exit_code_is_in_the_manual() -> None:
