@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import math
 import os
 import pwd
 import time
@@ -11,9 +9,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from stream_ml import client, records
+from stream_ml.cli.arguments import seconds, utf8_up_to
 from stream_ml.cli.decisions import by, effects
 from stream_ml.cli.log import existing_log
-from stream_ml.cli.output import as_utf8, write, write_json, write_line
+from stream_ml.cli.output import write, write_json, write_line
 from stream_ml.errors import CommandRefused
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import load_pipeline
@@ -21,6 +20,8 @@ from stream_ml.shell.views.registry import read_registry
 from stream_ml.signing import LOCAL
 
 if TYPE_CHECKING:
+    import argparse
+
     from stream_ml.records import Decision
     from stream_ml.shell.settings.settings import Settings
 
@@ -105,28 +106,6 @@ def _user() -> str:
         return f"uid {uid}"  # a container may know its user by number only
 
 
-def _text(text: str) -> str:
-    try:
-        text = as_utf8(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected UTF-8, given {text!r}") from None
-    if 0 < len(text.strip()) <= TEXT_LENGTH_MAX >= len(text):
-        return text
-    raise argparse.ArgumentTypeError(
-        f"expected 1 to {TEXT_LENGTH_MAX} characters, given {len(text.strip())}"
-    )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if seconds >= 0 and math.isfinite(seconds):
-        return seconds
-    raise argparse.ArgumentTypeError(f"expected seconds from 0, given {text!r}")
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those that every command has."""
     options: dict[str, dict[str, Any]] = {
@@ -135,10 +114,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--id": {"help": "names the command: given twice, it is carried out once (default: new)"},
     }
     for option, described in options.items():
-        parser.add_argument(option, type=_text, metavar="TEXT", **described)
+        parser.add_argument(option, type=utf8_up_to(TEXT_LENGTH_MAX), metavar="TEXT", **described)
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds,
         default=TIMEOUT_S,
         metavar="SECONDS",
         help=f"how long to wait for the answer (default {TIMEOUT_S:g})",
@@ -149,7 +128,7 @@ def add_expect(parser: argparse.ArgumentParser) -> None:
     """For those that change what serves."""
     parser.add_argument(
         "--expect",
-        type=_text,
+        type=utf8_up_to(TEXT_LENGTH_MAX),
         required=True,
         metavar="CHAMPION",
         help="what serves now, as a line or name@version: where another does, nothing is done",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.cli.arguments import whole_number
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -28,19 +27,12 @@ def run(arguments: Namespace, settings: Settings) -> None:
     demo.run(arguments, settings)
 
 
-def _months(text: str) -> int:
-    with suppress(ValueError):
-        if 1 <= int(text) <= MONTHS_MAX:
-            return int(text)
-    raise ArgumentTypeError(f"expected 1 to {MONTHS_MAX}, given {text!r}")
-
-
 def _add_arguments(parser: Any) -> None:
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--all", action="store_true", help="the whole year")
     length.add_argument(
         "--months",
-        type=_months,
+        type=whole_number(1, MONTHS_MAX),
         default=MONTHS,
         metavar="N",
         help=f"January to month N of 2013 (default {MONTHS})",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.arguments import whole_number
 from stream_ml.cli.decisions import HEAD, as_row, by, effects, registry_notes, when
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
@@ -89,17 +88,10 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
         yield aligned([HEAD, *map(as_row, registry.decisions)], right=[0])
 
 
-def _count(text: str) -> int:
-    with suppress(ValueError):
-        if int(text) >= 0:
-            return int(text)
-    raise ArgumentTypeError(f"expected a whole number from 0, given {text!r}")
-
-
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--decisions",
-        type=_count,
+        type=whole_number(0),
         default=DECISIONS,
         metavar="N",
         help=f"how many of the last decisions to show (default {DECISIONS})",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.arguments import instant, utf8
 from stream_ml.cli.log import existing_log
-from stream_ml.cli.output import as_utf8, complain, flush, write_json_line, write_line
+from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import NOTHING, instant, moment
+from stream_ml.cli.tables import NOTHING, moment
 from stream_ml.client import read_batches
 from stream_ml.shell.log.reading import predictions_in
 from stream_ml.shell.printable import printable
@@ -90,12 +90,6 @@ def _line(prediction: Prediction) -> str:
     return "  ".join(printable(cell).replace("  ", " \\x20") for cell in cells)
 
 
-def _argument(text: str) -> str:
-    with suppress(ValueError):
-        return as_utf8(text)
-    raise ArgumentTypeError(f"expected UTF-8, given {text!r}")
-
-
 def _start(text: str) -> str | int:
     return text if text in {BEGINNING, END} else instant(text)
 
@@ -112,7 +106,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="where to begin; TIME is of the events (default: the beginning; with --follow the "
         "end)",
     )
-    parser.add_argument("--key", metavar="KEY", type=_argument, help="only those of this entity")
+    parser.add_argument("--key", metavar="KEY", type=utf8, help="only those of this entity")
     parser.add_argument(
         "--isolation",
         choices=("committed", "uncommitted"),

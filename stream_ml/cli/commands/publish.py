@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
+from stream_ml.cli.arguments import rate
 from stream_ml.cli.findings import Findings, members_of
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import complain, write_json
@@ -27,6 +27,7 @@ from stream_ml.shell.settings.keys import check_name
 from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from stream_ml.records import Output
@@ -181,23 +182,13 @@ class _Delivery:
             self.unreported, self.report = error.strerror or str(error), None
 
 
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, given {text!r}")
-    return rate
-
-
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", choices=TOPICS, help="what the lines are")
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="JSON lines; - reads the standard input"
     )
     parser.add_argument(
-        "--rate", type=_rate, metavar="N", help="so many lines a second; as fast as can be, else"
+        "--rate", type=rate, metavar="N", help="so many lines a second; as fast as can be, else"
     )
     parser.add_argument(
         "--report",

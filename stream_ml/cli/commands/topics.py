@@ -6,6 +6,7 @@ from argparse import ArgumentTypeError
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.cli.arguments import whole_number
 from stream_ml.cli.output import complain, write, write_json, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NOTHING, aligned, span
@@ -184,13 +185,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--partitions",
-        type=_count,
+        type=whole_number(1),
         metavar="N",
         help="of the topics that scale; what there is, or what the catalogue says, else",
     )
     parser.add_argument(
         "--replication",
-        type=_count,
+        type=whole_number(1),
         metavar="N",
         help="copies of each partition; as many as the cluster gives by default, else",
     )
@@ -215,12 +216,6 @@ def _principal(text: str) -> tuple[str, str]:
             f"producer=User:web, given {text!r}"
         )
     return role, principal
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ArgumentTypeError(f"expected a whole number from 1, given {text!r}")
-    return int(text)
 
 
 COMMAND = Subcommand(

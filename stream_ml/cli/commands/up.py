@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.arguments import whole_number
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.stages.topology import STAGES
 
@@ -25,19 +24,12 @@ def run(arguments: Namespace, settings: Settings) -> None:
     up.run(arguments, settings)
 
 
-def _count(text: str) -> int:
-    with suppress(ValueError):
-        if (count := int(text)) > 0:
-            return count
-    raise ArgumentTypeError(f"expected a whole number from 1, given {text!r}")
-
-
 def _arguments(parser: ArgumentParser) -> None:
     for stage in (name for name, spec in STAGES.items() if spec.scales):
         parser.add_argument(
             f"--{stage}",
             metavar="N",
-            type=_count,
+            type=whole_number(1),
             help=f"on Kafka, how many workers the {stage} stage has (1); partitions are shared out",
         )
 

@@ -6,12 +6,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.arguments import instant
 from stream_ml.cli.commands.audit.history import history_of
 from stream_ml.cli.decisions import by
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import evidence_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import aligned, instant, moment
+from stream_ml.cli.tables import aligned, moment
 from stream_ml.shell.views.audit import served_at
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.arguments import integer, whole_number
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -23,25 +23,14 @@ def run(arguments: Namespace, settings: Settings) -> None:
     reproduce.run(arguments, settings)
 
 
-def _count(text: str) -> int:
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise ArgumentTypeError(f"expected a whole number from 1, given {text!r}")
-
-
-def _seed(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ArgumentTypeError(f"expected a whole number, given {text!r}") from None
-
-
 def _add_arguments(parser: ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("event_id", nargs="?", metavar="EVENT_ID", help="the event predicted on")
-    what.add_argument("--sample", type=_count, metavar="N", help="so many, drawn at random")
+    what.add_argument(
+        "--sample", type=whole_number(1), metavar="N", help="so many, drawn at random"
+    )
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="S", help="draws the same again (default 0)"
+        "--seed", type=integer, default=0, metavar="S", help="draws the same again (default 0)"
     )
 
 

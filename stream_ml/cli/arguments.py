@@ -1,0 +1,155 @@
+"""Types of command-line arguments: of a text, the value; `ArgumentTypeError` if it has none."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from argparse import ArgumentTypeError
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from stream_ml.cli.output import as_utf8
+from stream_ml.cli.tables import moment
+from stream_ml.shell.time_units import likely_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["instant", "integer", "rate", "seconds", "utf8", "utf8_up_to", "whole_number"]
+
+YEAR_DIGITS, DATE_DIGITS = 4, 8
+_YEAR, _MONTH = re.compile(r"\d{4}", re.ASCII), re.compile(r"\d{4}-\d{2}", re.ASCII)
+# Bare numbers below are taken for seconds, beyond for a finer unit: 1973 to 2100.
+FIRST_MS, NUMBER_MS_MAX = 100_000_000_000, 4_102_444_800_000
+NUMBER_DIGITS_MAX = 20
+
+
+def whole_number(first: int, last: int | None = None) -> Callable[[str], int]:
+    """The type of a whole number from `first` on, up to `last` where there is one.
+
+    Args:
+        first: the smallest; not below 0.
+        last: the largest; None for no end.
+
+    >>> whole_number(1)("12")
+    12
+    """
+    expected = f"a whole number from {first}" if last is None else f"{first} to {last}"
+
+    def parse(text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) < NUMBER_DIGITS_MAX:
+            number = int(text)
+            if first <= number and (last is None or number <= last):
+                return number
+        raise ArgumentTypeError(f"expected {expected}, given {text!r}")
+
+    return parse
+
+
+def integer(text: str) -> int:
+    """A whole number of either sign."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"expected a whole number, given {text!r}") from None
+
+
+def rate(text: str) -> float:
+    """A finite number above 0."""
+    number = _number(text)
+    if number > 0:
+        return number
+    raise ArgumentTypeError(f"expected a number above 0, given {text!r}")
+
+
+def seconds(text: str) -> float:
+    """A finite length of time, 0 included."""
+    number = _number(text)
+    if number >= 0:
+        return number
+    raise ArgumentTypeError(f"expected seconds from 0, given {text!r}")
+
+
+def _number(text: str) -> float:
+    """The finite number that it is; -1 if it is none."""
+    with suppress(ValueError):
+        number = float(text)
+        if math.isfinite(number):
+            return number
+    return -1.0
+
+
+def utf8(text: str) -> str:
+    """A text whose bytes are UTF-8, whatever the locale takes them for."""
+    with suppress(ValueError):
+        return as_utf8(text)
+    raise ArgumentTypeError(f"expected UTF-8, given {text!r}")
+
+
+def utf8_up_to(length: int) -> Callable[[str], str]:
+    """The type of a text in UTF-8 of at most `length` characters that says something."""
+
+    def parse(text: str) -> str:
+        text = utf8(text)
+        if 0 < len(text.strip()) <= length >= len(text):
+            return text
+        raise ArgumentTypeError(f"expected 1 to {length} characters, given {len(text.strip())}")
+
+    return parse
+
+
+def instant(text: str) -> int:
+    """A time as one types it: as `moment` shows it, in ISO 8601, in milliseconds, or `now`.
+
+    Where no zone is named, it is UTC. A year, a month or a day is where it begins.
+
+    >>> instant("2013-01-01 11:00:00Z"), instant("2013-01-01T12:00+01:00"), instant("2013-01-01")
+    (1357038000000, 1357038000000, 1356998400000)
+    >>> instant("2013"), instant("2013-01"), instant("20130101"), instant("1356998400000")
+    (1356998400000, 1356998400000, 1356998400000, 1356998400000)
+
+    Raises:
+        ArgumentTypeError: it is none, for a command line to say so.
+    """
+    if text == "now":
+        return time.time_ns() // 1_000_000
+    if text.isascii() and text.isdigit() and len(text) not in {YEAR_DIGITS, DATE_DIGITS}:
+        return _milliseconds(text)
+    whole = f"{text}-01-01" if _YEAR.fullmatch(text) else text
+    whole = f"{text}-01" if _MONTH.fullmatch(text) else whole
+    with suppress(ValueError, OverflowError):
+        given = datetime.fromisoformat(whole)
+        ms = math.floor((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
+        if ms >= 0:
+            return ms
+    raise ArgumentTypeError(
+        f"expected a time such as 2013-05-01T12:00Z or UTC milliseconds, given {text!r}"
+    )
+
+
+def _milliseconds(text: str) -> int:
+    """A bare number, where it can hardly be anything else."""
+    ms = int(text) if len(text) < NUMBER_DIGITS_MAX else NUMBER_MS_MAX + 1
+    if ms == 0 or (FIRST_MS <= ms <= NUMBER_MS_MAX and not _is_written_out(text)):
+        return ms
+    raise ArgumentTypeError(
+        f"expected a time such as 2013-05-01T12:00Z or UTC milliseconds, given {text!r}"
+        f"{_other_unit(ms)}"
+    )
+
+
+def _is_written_out(text: str) -> bool:
+    """Whether it may be a date and a time without signs between: 202611271200."""
+    with suppress(ValueError):
+        return 1_900 <= datetime.strptime(text, "%Y%m%d%H%M").year < 2_100  # noqa: DTZ007, PLR2004
+    return False
+
+
+def _other_unit(number: int) -> str:
+    guess = likely_ms(number)
+    if guess is None:
+        return ""
+    unit, ms = guess
+    return f"; if these are {unit}, it is {moment(ms)}: write {ms}"
