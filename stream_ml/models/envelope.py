@@ -154,12 +154,24 @@ def _canonical(snapshot: Snapshot) -> bytes | None:
 
 
 def refusal(snapshot: Snapshot, reason: str, expected: str, given: str) -> SnapshotRefused:
-    """The refusal of a snapshot: what was expected of it, what was given, the way out."""
+    """The refusal of a snapshot: what was expected of it, what was given, the way out.
+
+    Args:
+        snapshot: the one that is refused.
+        reason: one word, by which refusals are counted.
+        expected: of the snapshot.
+        given: by it.
+    """
     return SnapshotRefused(reason, f"{snapshot.model}: expected {expected}, given {given}{WAY_OUT}")
 
 
 def sign(body: bytes, key: bytes) -> str:
-    """The signature of a record's unsigned bytes, in hexadecimal."""
+    """The signature of a record's unsigned bytes, in hexadecimal.
+
+    Args:
+        body: the record without its signature.
+        key: the pipeline's.
+    """
     return hmac.new(key, body, hashlib.sha256).hexdigest()
 
 

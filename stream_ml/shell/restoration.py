@@ -194,7 +194,12 @@ def remade_alert(task: str, why: str, records: int) -> Output:
 
 
 def ahead_alert(record: Record, ahead_ms: int) -> Output:
-    """Tells a person that a publisher's clock is ahead of ours, and what was done about it."""
+    """Tells a person that a publisher's clock is ahead of ours, and what was done about it.
+
+    Args:
+        record: with the stamp that is ahead.
+        ahead_ms: by how much.
+    """
     place = f"{record.topic}-{record.partition} offset {record.offset}"
     return _alert(
         "clock_ahead",

@@ -123,7 +123,14 @@ class Manifest:
         restored.marker = replace(marker, number=last.number, positions=dict(last.positions))
 
     def note(self, task: str, number: int, seal: str, positions: Mapping[Place, int]) -> None:
-        """Take note of the checkpoint of a task that goes with the next commit."""
+        """Take note of the checkpoint of a task that goes with the next commit.
+
+        Args:
+            task: `STAGE-PARTITION`.
+            number: of the checkpoint.
+            seal: of its marker.
+            positions: by topic and partition.
+        """
         places = [(topic, partition, at) for (topic, partition), at in positions.items()]
         encoded = orjson.dumps((task, number, seal, places))
         self._tasks[task] = _Checkpoint(number, seal, dict(positions), encoded)

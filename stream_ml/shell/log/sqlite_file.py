@@ -100,7 +100,14 @@ class Partition:
 
     @classmethod
     def of(cls, number: int, topic: str, partition: int, described: Topic | None) -> Self:
-        """The partition of a topic that has this number in the file."""
+        """The partition of a topic that has this number in the file.
+
+        Args:
+            number: of its table in the file.
+            topic: that it is of.
+            partition: from 0.
+            described: the topic as the catalogue has it; None for one that it no longer has.
+        """
         # A topic that the catalogue no longer has is kept as it is, and may be read.
         compact = described is not None and described.cleanup == "compact"
         record_bytes_max = READ_BYTES_MAX if described is None else described.record_bytes_max
@@ -110,7 +117,12 @@ class Partition:
 
 
 def sql(template: str, number: int) -> str:
-    """A statement about the table of one partition."""
+    """A statement about the table of one partition.
+
+    Args:
+        template: with `$` for the table's name.
+        number: of the partition in the file.
+    """
     return template.replace("$", f"records_{number}")
 
 
@@ -132,6 +144,10 @@ class Tail:
         Its stamp is no less than the last one, though the clock may have been set back: by up to
         a minute. If by more, the last one came from a clock that was ahead of this one, and the
         next must not all be stamped by it.
+
+        Args:
+            output: what the client appends.
+            now_ms: the client's clock, UTC milliseconds.
         """
         if now_ms < self.append_ms <= now_ms + SETBACK_MS:
             now_ms = self.append_ms
@@ -218,14 +234,24 @@ class File:
             self._connection = self._opened("rw")
 
     def rows(self, sql: str, *values: object) -> list[Any]:
-        """All rows of a query."""
+        """All rows of a query.
+
+        Args:
+            sql: the query, with `?` for values.
+            values: in their order.
+        """
         try:
             return self._connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise self._explained(error) from error
 
     def row(self, sql: str, *values: object) -> Any:
-        """The first row of a query; None if it has none."""
+        """The first row of a query; None if it has none.
+
+        Args:
+            sql: the query, with `?` for values.
+            values: in their order.
+        """
         try:
             return self._connection.execute(sql, values).fetchone()
         except sqlite3.Error as error:
@@ -233,7 +259,12 @@ class File:
 
     @contextmanager
     def query(self, sql: str, values: tuple[object, ...]) -> Iterator[sqlite3.Cursor]:
-        """Rows one by one; a read that is left early ends, lest it hold up the checkpoint."""
+        """Rows one by one; a read that is left early ends, lest it hold up the checkpoint.
+
+        Args:
+            sql: the query, with `?` for values.
+            values: in their order.
+        """
         try:
             cursor = self._connection.execute(sql, values)
             yield cursor
@@ -363,7 +394,13 @@ class File:
             self.row("INSERT INTO identity VALUES (?)", identity or secrets.token_hex(16))
 
     def make(self, topics: Mapping[str, Topic], partitions: int, identity: str | None) -> bool:
-        """Makes it a log, in one transaction; false if it is one already."""
+        """Makes it a log, in one transaction; false if it is one already.
+
+        Args:
+            topics: that it is to hold.
+            partitions: of those that scale.
+            identity: of the log; made at random, if None.
+        """
         if partitions < 1:
             raise LogError(f"{self.path}: expected at least 1 partition, given {partitions}")
         if self.is_log():
