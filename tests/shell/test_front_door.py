@@ -117,6 +117,13 @@ def test_reading_predictions_loads_no_model(worked: Path, tmp_path: Path) -> Non
     assert set() == _heavy(_loaded(code, f"sqlite:{worked}", folder=tmp_path))
 
 
+def test_a_cluster_is_reached_by_its_own_client_alone(tmp_path: Path) -> None:
+    """Whoever reads from a cluster waits for Kafka's client, and for no worker's or model's."""
+    code = "import sys, stream_ml.cli.main, stream_ml.shell.kafka.log"
+
+    assert {"kafka"} == _heavy(_loaded(code, folder=tmp_path)) - {"asyncio"}
+
+
 def test_help_loads_no_model(tmp_path: Path) -> None:
     """Help, of every command, is there at once."""
     assert set() == _heavy(_loaded_by(HELP, 0, folder=tmp_path))
