@@ -83,11 +83,11 @@ def unsuppressed_replay() -> None:
         outputs.extend(self.apply(records))
 
     async def unsuppressed(self: KafkaTask, committed: Positions) -> int:
-        await self._work.ready()
+        await self._spec.ready()
         replayed = await replay(self, committed)
         written, outputs[:] = list(outputs), []
-        await self._home.transactions.free()
-        self._held += written
+        await self._context.transactions.wait_until_writable()
+        self._pending_outputs += written
         self._send()
         return replayed
 

@@ -13,7 +13,7 @@ from kafka.errors import TopicAuthorizationFailedError
 from stream_ml.errors import UsageError
 from stream_ml.examples.cards import transactions
 from stream_ml.shell.kafka.acls import ROLES, Grant, Right, create, missing, rights, strangers
-from stream_ml.shell.kafka.admin import Demand, apply, plan, who_may_write
+from stream_ml.shell.kafka.admin import Demand, apply, plan, write_access_warning
 from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.topics import catalogue
@@ -142,8 +142,8 @@ def test_plan_says_what_is_missing_and_apply_allows_it_once(broker: Broker, name
         f"User:{role} may {right}" for role in ROLES for right in rights(role, cluster, topics)
     }
 
-    planned = {c.wanted for c in plan(cluster, demand).changes if c.what == "acl"}
-    applied = {c.wanted for c in apply(cluster, demand).changes if c.what == "acl"}
+    planned = {c.target for c in plan(cluster, demand).changes if c.attribute == "acl"}
+    applied = {c.target for c in apply(cluster, demand).changes if c.attribute == "acl"}
 
     # Rights that no topic is named in may have been given to another pipeline's workers before.
     assert (wanted - planned, planned - wanted) in [
@@ -179,9 +179,9 @@ def test_who_else_may_write_is_told(
     del monkeypatch
     cluster = place(broker, name, "admin")
     apply(cluster, Demand(principals=PRINCIPALS))
-    assert who_may_write(cluster) is None
+    assert write_access_warning(cluster) is None
     # Who may not look is told nothing.
-    assert who_may_write(place(broker, name, "producer")) is None
+    assert write_access_warning(place(broker, name, "producer")) is None
 
     with KafkaAdminClient(
         bootstrap_servers=broker.address, **client_options(cluster.security)
@@ -190,14 +190,14 @@ def test_who_else_may_write_is_told(
         create(admin, [Grant("User:eve", right, "10.0.0.7")])
     (warning,) = plan(cluster, Demand(principals=PRINCIPALS)).warnings
     assert f"{name}.registry: User:eve from 10.0.0.7 may write there" in warning
-    assert who_may_write(cluster) is None
+    assert write_access_warning(cluster) is None
 
     wide = Demand(principals=(*PRINCIPALS, ("worker", "User:*")))
     apply(cluster, wide)
-    assert f"lets anyone write to {name}.alerts" in (who_may_write(cluster) or "")
+    assert f"lets anyone write to {name}.alerts" in (write_access_warning(cluster) or "")
 
     trial = Cluster(kafka_broker, name)
-    assert "lets anyone write to any topic" in (who_may_write(trial) or "")
+    assert "lets anyone write to any topic" in (write_access_warning(trial) or "")
     with pytest.raises(UsageError, match="acls: expected a cluster with an authorizer"):
         apply(trial, Demand(principals=PRINCIPALS))
 

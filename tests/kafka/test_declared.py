@@ -23,18 +23,18 @@ def changes(stage: str, read: int = 0, **changed: Any) -> list[str]:
     """What a task says that starts from the shop's state, having read so much since."""
     task = object.__new__(KafkaTask)
     home: Any = SimpleNamespace(
-        declared=declare(**changed).declared(),
+        declaration=declare(**changed).declared(),
         restart_lines=(),
         cluster=Cluster("nowhere:1", "shop"),
     )
-    task._home, task._work, task._task = (
+    task._context, task._spec, task._task = (
         home,
         SimpleNamespace(stage=stage),  # type: ignore[assignment]  # as much of it as is asked
         SimpleNamespace(name=f"{stage}-0"),  # type: ignore[assignment]  # likewise
     )
     taken = TakenUp(list(LEARNT), {}, None, Marker({}, declared=shop.declared()))
     going_on = Resumed({("events", 0): 0}, {("events", 0): read}, ())
-    return task._agreed(taken, going_on)
+    return task._declaration_changes(taken, going_on)
 
 
 @pytest.mark.parametrize("stage", ["predict", "join", "learn", "evaluate"])

@@ -98,14 +98,14 @@ async def work(tried: Bench, partition: int, records: list[Any], *, crash: bool 
             assert life.runner is not None
             life.runner.result()
         if records:
-            life.task.put("events", Batch(records, 1, 0))
+            life.task.enqueue("events", Batch(records, 1, 0))
             await life.until_folded({("events", partition): records[-1].offset + 1})
         await life.until_committed()
         if crash:
             assert life.runner is not None
             life.runner.cancel()
         else:
-            assert await life.task.park(1, checkpoint=True)
+            assert await life.task.suspend(1, checkpoint=True)
             assert not tried.failures, tried.failures
     finally:
         await life.cut_off()

@@ -24,7 +24,7 @@ from stream_ml.shell.kafka import task as task_module
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.task import KafkaTask
-from stream_ml.shell.kafka.transactions import NEVER, Committed, Transactions
+from stream_ml.shell.kafka.transactions import NEVER, CommittedOffset, Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
@@ -272,7 +272,7 @@ def a_replay_that_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
         stage: Any = self._stage
         stage.replay = lambda records: again.extend(stage.apply(records))
         replayed = await replay(self, committed)
-        self._held += again
+        self._pending_outputs += again
         self._send()
         return replayed
 
@@ -284,11 +284,11 @@ def a_marker_outside_its_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     write_state = KafkaTask._write_state
 
     async def rashly(self: KafkaTask) -> None:
-        cluster = self._home.cluster
+        cluster = self._context.cluster
         producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap)
         await producer.start()
         topic, (entry,) = (
-            cluster.changelog(self._work.stage),
+            cluster.changelog(self._spec.stage),
             self._state.write([], self._task.positions),
         )
         value = entry.value
@@ -355,7 +355,7 @@ def numbered(epoch: int, records: list[Any], number: int = 0) -> Batch:
 
 async def parked(life: Life, epoch: int = 1, *, checkpoint: bool = False) -> None:
     """Park a task that is whole, and let go of it."""
-    assert await life.task.park(epoch, checkpoint=checkpoint)
+    assert await life.task.suspend(epoch, checkpoint=checkpoint)
     assert life.runner is not None
     await life.runner
     await life.cut_off()
@@ -379,15 +379,15 @@ def test_a_successor_fences_the_former_owner_and_nothing_of_it_is_seen(
         slow = bench(cluster, KINDS["predict"], commit_s=60.0)
         former = slow.task(partition)
         former.go()
-        former.task.put("events", numbered(1, read[:60]))
+        former.task.enqueue("events", numbered(1, read[:60]))
         await former.until_folded({("events", partition): 60})
         successor = bench(cluster, KINDS["predict"]).task(partition)
         successor.go()
-        successor.task.put("events", numbered(1, read))
+        successor.task.enqueue("events", numbered(1, read))
         await successor.until_folded(ends)
 
-        former.task.put("events", numbered(1, read[60:], 1))
-        await former.task.park(1)
+        former.task.enqueue("events", numbered(1, read[60:], 1))
+        await former.task.suspend(1)
         assert former.runner is not None
         await asyncio.wait([former.runner])
         failures = list(slow.failures)
@@ -410,16 +410,18 @@ def test_what_another_task_commits_of_a_fresh_one_has_a_state_to_go_on_from(
         read, ends = await fed(cluster, partition)
         life = bench(cluster, KINDS["predict"], commit_s=60.0).task(partition)
         life.go()
-        life.task.put("events", numbered(1, read[:20]))
+        life.task.enqueue("events", numbered(1, read[:20]))
         await life.until_folded({("events", partition): 20})
         life.transactions.write([], {(cluster.topic("events"), partition + 1): 0})
         await life.transactions.commit()
-        assert {("events", partition): Committed(20, ours=True)} == await life.task._committed()
+        assert {
+            ("events", partition): CommittedOffset(20, is_ours=True)
+        } == await life.task._committed_offsets()
 
         heir = bench(cluster, KINDS["predict"]).task(partition)
         heir.go()
         await heir.until_taken_over()
-        heir.task.put("events", numbered(1, read))
+        heir.task.enqueue("events", numbered(1, read))
         await heir.until_folded(ends)
         await parked(heir, checkpoint=True)
         await life.cut_off()
@@ -439,12 +441,12 @@ def test_a_parked_task_that_gets_its_partition_back_goes_on_without_reading_its_
         read, ends = await fed(cluster, partition)
         life = tried.task(partition)
         life.go()
-        life.task.put("events", numbered(1, read[:90]))
+        life.task.enqueue("events", numbered(1, read[:90]))
         await life.until_folded({("events", partition): 90})
-        assert await life.task.park(1)
-        assert await life.task.may_go_on()
+        assert await life.task.suspend(1)
+        assert await life.task.can_resume()
         life.go()
-        life.task.put("events", numbered(2, read[80:]))
+        life.task.enqueue("events", numbered(2, read[80:]))
         await life.until_folded(ends)
         await parked(life, 2, checkpoint=True)
         return await flaw_of(cluster, partition, read)
@@ -465,19 +467,19 @@ def test_a_parked_task_does_not_go_on_where_another_has_committed_meanwhile(
         goes_on = []
         first, second = tried.task(partition), tried.task(partition)
         first.go()
-        first.task.put("events", numbered(1, read[:50]))
+        first.task.enqueue("events", numbered(1, read[:50]))
         await first.until_folded({("events", partition): 50})
-        assert await first.task.park(1)
-        goes_on.append(await first.task.may_go_on())
+        assert await first.task.suspend(1)
+        goes_on.append(await first.task.can_resume())
         second.go()
-        second.task.put("events", numbered(1, read[:51]))
+        second.task.enqueue("events", numbered(1, read[:51]))
         await second.until_folded({("events", partition): 51})
-        assert await second.task.park(1)
+        assert await second.task.suspend(1)
 
-        goes_on += [await first.task.may_go_on(), await second.task.may_go_on()]
+        goes_on += [await first.task.can_resume(), await second.task.can_resume()]
         await first.cut_off()
         second.go()
-        second.task.put("events", numbered(2, read[51:]))
+        second.task.enqueue("events", numbered(2, read[51:]))
         await second.until_folded(ends)
         await parked(second, 2, checkpoint=True)
         return goes_on, await flaw_of(cluster, partition, read)
@@ -498,13 +500,13 @@ def test_parking_amid_a_take_over_ends_it_and_nothing_is_kept(
             life = tried.task(partition)
             life.halt_at(step)
             life.go()
-            life.task.put("events", numbered(1, read))
+            life.task.enqueue("events", numbered(1, read))
             await life.until(lambda life=life: life.halted)
-            assert not await life.task.park(1)
+            assert not await life.task.suspend(1)
             await life.cut_off()
         life = tried.task(partition)
         life.go()
-        life.task.put("events", numbered(1, read))
+        life.task.enqueue("events", numbered(1, read))
         await life.until_folded(ends)
         await parked(life, checkpoint=True)
         return await flaw_of(cluster, partition, read)
@@ -524,10 +526,10 @@ def test_what_left_in_order_leaves_nothing_to_replay(
         read, _ = await fed(cluster, partition)
         life = tried.task(partition)
         life.go()
-        life.task.put("events", numbered(1, read[:20]))
+        life.task.enqueue("events", numbered(1, read[:20]))
         await life.until_folded({("events", partition): 20})
         await life.until_committed()
-        life.task.put("events", numbered(1, read[20:50], 1))
+        life.task.enqueue("events", numbered(1, read[20:50], 1))
         await life.until_folded({("events", partition): 50})
         await parked(life)
         for more, checkpoint in ((10, True), (10, False), (0, True), (0, True)):
@@ -535,7 +537,7 @@ def test_what_left_in_order_leaves_nothing_to_replay(
             again.go()
             await again.until_taken_over()
             at = again.task._task.positions["events", partition]
-            again.task.put("events", numbered(1, read[at - 1 : at + more]))
+            again.task.enqueue("events", numbered(1, read[at - 1 : at + more]))
             await again.until_folded({("events", partition): at + more})
             await parked(again, checkpoint=checkpoint)
 
@@ -554,7 +556,7 @@ def test_the_marker_holds_where_the_cluster_forgot_what_a_group_had_committed(
         read, ends = await fed(cluster, partition)
         life = tried.task(partition)
         life.go()
-        life.task.put("events", numbered(1, read[:100]))
+        life.task.enqueue("events", numbered(1, read[:100]))
         await life.until_folded({("events", partition): 100})
         await parked(life, checkpoint=True)
         forgotten = TopicPartition(cluster.topic("events"), partition)
@@ -563,9 +565,9 @@ def test_the_marker_holds_where_the_cluster_forgot_what_a_group_had_committed(
                 admin.delete_group_offsets, cluster.group("predict"), [forgotten]
             )
         again = tried.task(partition)
-        assert {} == await again.task._committed()
+        assert {} == await again.task._committed_offsets()
         again.go()
-        again.task.put("events", numbered(1, read))
+        again.task.enqueue("events", numbered(1, read))
         await again.until_folded(ends)
         await parked(again, checkpoint=True)
         return await flaw_of(cluster, partition, read)
@@ -615,7 +617,7 @@ def test_a_piece_larger_than_any_record_is_written_and_taken_up(
             assert expected == stage.hoard
             expected = stage.hoard = hoard
             at = number * 10
-            life.task.put("events", numbered(1, read[at : at + 10]))
+            life.task.enqueue("events", numbered(1, read[at : at + 10]))
             await life.until_folded({("events", partition): at + 10})
             await parked(life, checkpoint=True)
             state, _ = await state_of(cluster, "predict", partition)
@@ -644,39 +646,39 @@ def fetched(*offsets: int) -> list[Any]:
 def test_a_batch_that_was_lost_on_the_way_is_no_gap_but_an_error() -> None:
     """Neither the first of an epoch nor one amid may be missing, nor may one come twice."""
     task = idle()
-    task.put("events", Batch(fetched(0, 1), 3, 0))
+    task.enqueue("events", Batch(fetched(0, 1), 3, 0))
     for epoch, number in ((3, 2), (3, 0), (4, 1)):
         with pytest.raises(
             AssertionError, match=rf"batch {number} of epoch {epoch} of events came"
         ):
-            task.put("events", Batch(fetched(9), epoch, number))
+            task.enqueue("events", Batch(fetched(9), epoch, number))
 
-    task.put("events", Batch(fetched(2), 3, 1))
-    task.put("events", Batch(fetched(2), 4, 0))
+    task.enqueue("events", Batch(fetched(2), 3, 1))
+    task.enqueue("events", Batch(fetched(2), 4, 0))
     assert 4 == task.waiting
 
 
 def test_what_was_fetched_before_a_rebalance_is_not_taken_after_it() -> None:
     """A batch of a former epoch, or of one that was closed by parking, is passed over."""
     task = idle()
-    task.put("events", Batch(fetched(0, 1), 3, 0))
-    task.put("events", Batch(fetched(2), 2, 7))
+    task.enqueue("events", Batch(fetched(0, 1), 3, 0))
+    task.enqueue("events", Batch(fetched(2), 2, 7))
     assert 2 == task.waiting
 
-    assert not asyncio.run(task.park(3))
-    task.put("events", Batch(fetched(2, 3), 3, 1))
+    assert not asyncio.run(task.suspend(3))
+    task.enqueue("events", Batch(fetched(2, 3), 3, 1))
     assert 0 == task.waiting
-    task.put("events", Batch(fetched(0), 4, 0))
+    task.enqueue("events", Batch(fetched(0), 4, 0))
     assert 1 == task.waiting
 
 
 def test_a_task_with_enough_before_it_says_so() -> None:
     """More is fetched for it only when it has worked on some of it."""
     task = idle()
-    task.put("events", Batch(fetched(*range(7_999)), 1, 0))
-    assert not task.full
-    task.put("events", Batch(fetched(7_999), 1, 1))
-    assert task.full
+    task.enqueue("events", Batch(fetched(*range(7_999)), 1, 0))
+    assert not task.is_full
+    task.enqueue("events", Batch(fetched(7_999), 1, 1))
+    assert task.is_full
 
 
 def test_a_task_with_enough_bytes_before_it_says_so() -> None:
@@ -685,12 +687,12 @@ def test_a_task_with_enough_bytes_before_it_says_so() -> None:
     records = fetched(*range(64))
     for record in records:
         record.value = bytes(1 << 20)
-    task.put("events", Batch(records[:63], 1, 0))
-    assert not task.full
-    task.put("events", Batch(records[63:], 1, 1))
-    assert task.full
-    asyncio.run(task.park(1))
-    assert not task.full
+    task.enqueue("events", Batch(records[:63], 1, 0))
+    assert not task.is_full
+    task.enqueue("events", Batch(records[63:], 1, 1))
+    assert task.is_full
+    asyncio.run(task.suspend(1))
+    assert not task.is_full
 
 
 @pytest.mark.parametrize(
@@ -752,24 +754,26 @@ def test_what_learns_commits_only_together_with_its_state(kafka_broker: str) -> 
         read = await publish(cluster, "examples", 0, examples(50))
         life = learning(cluster).task(0)
         life.go()
-        life.task.put("examples", numbered(1, read[:19]))
+        life.task.enqueue("examples", numbered(1, read[:19]))
         await life.until_folded({("examples", 0): 19})
         after = life.steps + 20
         await life.until(lambda: life.steps >= after)
-        assert {} == await life.task._committed()
+        assert {} == await life.task._committed_offsets()
         assert {} == (await state_of(cluster, "learn", 0))[1]
 
-        life.task.put("examples", numbered(1, read[19:25], 1))
+        life.task.enqueue("examples", numbered(1, read[19:25], 1))
         await life.until_folded({("examples", 0): 25})
         await life.until(lambda: not life.transactions._open)
-        life.task.put("examples", numbered(1, read[25:], 2))
+        life.task.enqueue("examples", numbered(1, read[25:], 2))
         await life.until_folded({("examples", 0): 50})
         await life.cut_off()
         assert life.runner is not None
         life.runner.cancel()
 
         heir = learning(cluster).task(0)
-        committed = {at: found.offset for at, found in (await heir.task._committed()).items()}
+        committed = {
+            at: found.offset for at, found in (await heir.task._committed_offsets()).items()
+        }
         await heir.cut_off()
         assert committed == (await state_of(cluster, "learn", 0))[1]
         assert 25 <= committed["examples", 0] <= 50
@@ -865,7 +869,7 @@ def test_a_change_is_said_once_wherever_amid_taking_it_up_a_stop_comes(kafka_bro
         life = tried.task(0)
         life.go()
         await life.until(lambda: life.task._taken_over or life.steps >= step)
-        whole = await life.task.park(1)
+        whole = await life.task.suspend(1)
         await life.cut_off()
         assert [] == tried.failures
         return [each["message"] for each in tried.said if each["said"] == "changed"], whole

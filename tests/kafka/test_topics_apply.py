@@ -67,7 +67,7 @@ def partitions(cluster: Cluster) -> dict[str, int]:
 
 def changed(plan: Plan) -> set[tuple[str, str]]:
     """Topic and what of it changes."""
-    return {(change.topic, change.what) for change in plan.changes}
+    return {(change.topic, change.attribute) for change in plan.changes}
 
 
 def differing(cluster: Cluster) -> Plan:
@@ -139,7 +139,7 @@ def test_what_was_altered_by_hand_is_named_and_put_right(
     found = differing(cluster)
 
     assert changed(found) == {(topic, name) for name in values}
-    assert {change.what: change.present for change in found.changes} == values
+    assert {change.attribute: change.present for change in found.changes} == values
     assert apply(cluster).changes == found.changes
     assert plan(cluster) == Plan()
     assert {**described(cluster, topic), **configs(catalogue()[topic], 1)} == described(

@@ -99,7 +99,7 @@ def step(transactions: Transactions, name: str, at: int) -> None:
 async def steps(transactions: Transactions, name: str, *at: int) -> None:
     """What a task does that commits after each of its steps."""
     for each in at:
-        await transactions.free()
+        await transactions.wait_until_writable()
         step(transactions, name, each)
         await transactions.commit()
 

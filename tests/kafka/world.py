@@ -24,7 +24,7 @@ from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.changelog import read_changelog
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.records import to_records
-from stream_ml.shell.kafka.task import Home, KafkaTask, Work
+from stream_ml.shell.kafka.task import KafkaTask, TaskContext, TaskSpec
 from stream_ml.shell.kafka.transactions import NEVER as NOT_DUE
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import Batch
@@ -233,7 +233,7 @@ class Bench:
         counts = dict.fromkeys(catalogue(), 1) | self.partitions
         group = self.cluster.group(self.stage)
         transactions = Transactions(self.cluster, group, self.name(partition), self.commit_s)
-        home = Home(
+        context = TaskContext(
             self.cluster,
             transactions,
             counts,
@@ -243,14 +243,14 @@ class Bench:
             SEALS,
             self.declared,
             topics=self.topics,
-            accepted=self.accepted,
-            go_to=self._go_to if self.sends else None,
+            accepted_topics=self.accepted,
+            seek=self._seek if self.sends else None,
         )
-        work = Work(self.stage, self.inputs, self.make, _ready)
-        return Life(KafkaTask(home, work, partition), transactions)
+        spec = TaskSpec(self.stage, self.inputs, self.make, _ready)
+        return Life(KafkaTask(context, spec, partition), transactions)
 
-    async def _go_to(self, places: Mapping[Place, int]) -> int:
-        self.sent_for |= places
+    async def _seek(self, offsets: Mapping[Place, int]) -> int:
+        self.sent_for |= offsets
         return 1
 
     def name(self, partition: int) -> str:
@@ -275,7 +275,7 @@ class Life:
         self._within: dict[str, int] = {}
         self._stepped = asyncio.Event()
         for name in (
-            "_committed",
+            "_committed_offsets",
             "_read_changelog",
             "_replay",
             "_fold",
@@ -283,7 +283,7 @@ class Life:
             "_write_state",
         ):
             setattr(task, name, self._step_by_step(name, getattr(task, name)))
-        for name in ("start", "free", "commit"):
+        for name in ("start", "wait_until_writable", "commit"):
             setattr(transactions, name, self._step_by_step(name, getattr(transactions, name)))
         take_over = task._take_over
 
@@ -338,7 +338,7 @@ class Life:
 
     def go(self) -> None:
         """Begin, or go on."""
-        self.task.go()
+        self.task.start()
         # Parking, a task lets go of its own; a step of its last commit may be its last.
         self.runner = self.task._runner
         assert self.runner is not None, "it has just begun"
@@ -451,7 +451,7 @@ async def _live(life: Life, inputs: Inputs, rand: random.Random) -> bool:
         feed = _Feed(inputs, _back(rand, task._task.positions), rand)
     while feed.left and not life.dead:
         topic, records, number = feed.take()
-        task.put(topic, Batch(records, epoch, number))
+        task.enqueue(topic, Batch(records, epoch, number))
         if rand.random() < 0.6:
             await life.until(lambda: task.waiting == 0)
         if rand.random() < 0.05 and task._taken_over and not life.dead:
@@ -468,7 +468,7 @@ async def _live(life: Life, inputs: Inputs, rand: random.Random) -> bool:
 async def _rebalance(life: Life, epoch: int) -> bool:
     if not await _park(life, epoch):
         return False
-    assert await life.task.may_go_on(), "nobody else was there"
+    assert await life.task.can_resume(), "nobody else was there"
     life.go()
     return True
 
@@ -476,7 +476,7 @@ async def _rebalance(life: Life, epoch: int) -> bool:
 async def _park(life: Life, epoch: int, *, checkpoint: bool = False) -> bool:
     """Park it; False where it died of that."""
     async with asyncio.timeout(DEADLINE_S):
-        whole = await life.task.park(epoch, checkpoint=checkpoint)
+        whole = await life.task.suspend(epoch, checkpoint=checkpoint)
     return whole and life.runner is not None and not life.runner.cancelled()
 
 

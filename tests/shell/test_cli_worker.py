@@ -15,7 +15,7 @@ from stream_ml.shell.kafka.worker import Worker
 worker = Worker.__new__(Worker)
 worker._stage = "predict"
 try:
-    worker.failed(ValueError("a task has failed"))
+    worker.fail(ValueError("a task has failed"))
 except BaseException:
     os._exit(77)
 """

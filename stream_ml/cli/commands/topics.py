@@ -99,7 +99,12 @@ def _say(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
         plans = arguments.name == "plan"
         head = ["topic", "what", *(["is", "is to be"] if plans else ["was", "is now"])]
         rows = [
-            [cluster.topic(c.topic), c.what, NOTHING if c.present is None else c.present, c.wanted]
+            [
+                cluster.topic(c.topic),
+                c.attribute,
+                NOTHING if c.present is None else c.present,
+                c.target,
+            ]
             for c in plan.changes
         ]
         write(aligned([head, *rows]))

@@ -225,10 +225,10 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
 
 def _say_who_may_write(cluster: Cluster, said: _Relayed) -> None:
     # The client is slow to load, and on the embedded log nobody needs it.
-    from stream_ml.shell.kafka.admin import who_may_write  # noqa: PLC0415
+    from stream_ml.shell.kafka.admin import write_access_warning  # noqa: PLC0415
 
     with suppress(LogError):  # whoever needs the brokers says what is wrong with them
-        if (warning := who_may_write(cluster)) is not None:
+        if (warning := write_access_warning(cluster)) is not None:
             said.own(f"warning: {warning}", {"said": "anyone_may_write", "warning": warning})
 
 

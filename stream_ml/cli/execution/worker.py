@@ -55,7 +55,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
         say=_as_json if arguments.format == "json" else _as_text,
-        accepted=settings.accept_topics,
+        accepted_topics=settings.accept_topics,
         accept_unsealed=settings.accept_unsealed,
     )
     asyncio.run(worker.run())

@@ -47,7 +47,7 @@ ROLES = ("producer", "consumer", "operator", "worker")
 OPEN_TOPICS = frozenset({"events", "labels", "commands", "layout"})
 # The one name of the cluster itself, as Kafka has it.
 KAFKA_CLUSTER = "kafka-cluster"
-ANYBODY = "User:*"
+ANY_PRINCIPAL = "User:*"
 ANY_HOST = "*"
 
 
@@ -57,17 +57,17 @@ class Right(NamedTuple):
     Attributes:
         kind: topic, group, transactional_id or cluster.
         name: of the resource.
-        prefixed: whether it stands for all names that begin so.
+        is_prefix: whether it stands for all names that begin so.
         operation: read, write, describe and so on.
     """
 
     kind: str
     name: str
-    prefixed: bool
+    is_prefix: bool
     operation: str
 
     def __str__(self) -> str:
-        name = f"{self.name}*" if self.prefixed else self.name
+        name = f"{self.name}*" if self.is_prefix else self.name
         return f"{self.operation} {self.kind} {name}"
 
 
@@ -79,12 +79,12 @@ class Grant(NamedTuple):
     host: str = ANY_HOST
 
     @property
-    def who(self) -> str:
+    def subject(self) -> str:
         """The principal, and its host where it is a single one."""
         return self.principal if self.host == ANY_HOST else f"{self.principal} from {self.host}"
 
     def __str__(self) -> str:
-        return f"{self.who} may {self.right}"
+        return f"{self.subject} may {self.right}"
 
 
 def rights(role: str, cluster: Cluster, topics: Mapping[str, Topic]) -> list[Right]:
@@ -104,84 +104,85 @@ def rights(role: str, cluster: Cluster, topics: Mapping[str, Topic]) -> list[Rig
         topics: the catalogue.
     """
     everything = cluster.topic("")
-    found = [Right("topic", everything, True, "describe")]
+    role_rights = [Right("topic", everything, True, "describe")]
     for topic in topics.values():
         name = cluster.topic(topic.name)
         if role in _roles(topic.writers):
-            found.append(Right("topic", name, False, "write"))
+            role_rights.append(Right("topic", name, False, "write"))
         if role in _roles(topic.readers) and role != "operator":
-            found.append(Right("topic", name, False, "read"))
+            role_rights.append(Right("topic", name, False, "read"))
     if role == "consumer":
-        found.append(Right("group", f"{everything}consumer", True, "read"))
+        role_rights.append(Right("group", f"{everything}consumer", True, "read"))
     if role == "operator":
-        found.append(Right("topic", everything, True, "read"))
-        found.append(Right("topic", everything, True, "describe_configs"))
-        found.append(Right("group", everything, True, "describe"))
+        role_rights.append(Right("topic", everything, True, "read"))
+        role_rights.append(Right("topic", everything, True, "describe_configs"))
+        role_rights.append(Right("group", everything, True, "describe"))
     if role == "worker":
-        found.append(Right("group", everything, True, "read"))
-        found.append(Right("transactional_id", everything, True, "write"))
+        role_rights.append(Right("group", everything, True, "read"))
+        role_rights.append(Right("transactional_id", everything, True, "write"))
         # To say once where anybody may write.
-        found.append(Right("cluster", KAFKA_CLUSTER, False, "describe"))
-    return found
+        role_rights.append(Right("cluster", KAFKA_CLUSTER, False, "describe"))
+    return role_rights
 
 
 def _roles(names: Iterable[str]) -> set[str]:
     return {"worker" if name in STAGES else name for name in names}
 
 
-def missing(wanted: Iterable[Grant], there: Sequence[Grant]) -> list[Grant]:
+def missing(targets: Iterable[Grant], existing: Sequence[Grant]) -> list[Grant]:
     """The grants that nothing there allows yet.
 
     Args:
-        wanted: grants that there should be.
-        there: grants that the cluster has.
+        targets: grants that there should be.
+        existing: grants that the cluster has.
     """
-    return [grant for grant in wanted if not any(_covers(each, grant) for each in there)]
+    return [target for target in targets if not any(_covers(grant, target) for grant in existing)]
 
 
-def _covers(there: Grant, wanted: Grant) -> bool:
+def _covers(existing: Grant, target: Grant) -> bool:
     return (
-        there.principal in (wanted.principal, ANYBODY)
-        and there.host in (wanted.host, ANY_HOST)
-        and there.right.operation in (wanted.right.operation, "all")
-        and _includes(there.right, wanted.right)
+        existing.principal in (target.principal, ANY_PRINCIPAL)
+        and existing.host in (target.host, ANY_HOST)
+        and existing.right.operation in (target.right.operation, "all")
+        and _includes(existing.right, target.right)
     )
 
 
-def _includes(there: Right, wanted: Right) -> bool:
+def _includes(existing: Right, target: Right) -> bool:
     """Whether a resource is another one, or one of those that it stands for."""
-    if there.kind != wanted.kind:
+    if existing.kind != target.kind:
         return False
-    if there.prefixed:
-        return wanted.name.startswith(there.name)
-    return there.name == "*" or (there.name == wanted.name and not wanted.prefixed)
+    if existing.is_prefix:
+        return target.name.startswith(existing.name)
+    return existing.name == "*" or (existing.name == target.name and not target.is_prefix)
 
 
 def strangers(
-    there: Sequence[Grant], cluster: Cluster, topics: Mapping[str, Topic], workers: Iterable[str]
+    existing: Sequence[Grant], cluster: Cluster, topics: Mapping[str, Topic], workers: Iterable[str]
 ) -> dict[str, list[str]]:
     """Of each topic that only stages should write, who else may.
 
     Args:
-        there: grants that the cluster has.
+        existing: grants that the cluster has.
         cluster: the pipeline on its brokers.
         topics: the catalogue.
         workers: principals that may write, such as `User:ml`.
     """
-    own = set(workers)
-    found: dict[str, list[str]] = {}
+    worker_principals = set(workers)
+    strangers_by_topic: dict[str, list[str]] = {}
     for name in topics:
         if name in OPEN_TOPICS:
             continue
         write = Right("topic", cluster.topic(name), False, "write")
-        others = {
-            each.who
-            for each in there
-            if each.principal not in own and _covers(each, Grant(each.principal, write, each.host))
+        other_writers = {
+            grant.subject
+            for grant in existing
+            if grant.principal not in worker_principals
+            and _covers(grant, Grant(grant.principal, write, grant.host))
         }
-        if others:
-            found[name] = sorted(others)
-    return found
+        if other_writers:
+            strangers_by_topic[name] = sorted(other_writers)
+    return strangers_by_topic
 
 
 # --- on the cluster ---------------------------------------------------------------------------
@@ -193,7 +194,7 @@ def present(admin: KafkaAdminClient) -> list[Grant] | None:
     Raises:
         KafkaError: we may not see it.
     """
-    every = ACLFilter(
+    any_allowed = ACLFilter(
         principal=None,
         host=None,
         operation=ACLOperation.ANY,
@@ -201,7 +202,7 @@ def present(admin: KafkaAdminClient) -> list[Grant] | None:
         resource_pattern=ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY),
     )
     try:
-        acls, _ = admin.describe_acls(every)
+        acls, _ = admin.describe_acls(any_allowed)
     except SecurityDisabledError:
         return None
     return list(_grants(acls))
@@ -230,19 +231,19 @@ def create(admin: KafkaAdminClient, grants: Sequence[Grant]) -> None:
         LogError: it refused some.
         KafkaError: it refused to be asked.
     """
-    done = admin.create_acls([_acl(grant) for grant in grants])
-    if done["failed"]:
-        reasons = ", ".join(sorted({error.__name__ for error in done["failed"]}))
+    response = admin.create_acls([_acl(grant) for grant in grants])
+    if response["failed"]:
+        reasons = ", ".join(sorted({error.__name__ for error in response["failed"]}))
         raise LogError(
             f"topics apply: expected the cluster to take {len(grants)} access rules, given "
-            f"{len(done['failed'])} refusals: {reasons}; whoever applies them needs the right to "
-            "alter the cluster"
+            f"{len(response['failed'])} refusals: {reasons}; whoever applies them needs the right "
+            "to alter the cluster"
         )
 
 
 def _acl(grant: Grant) -> ACL:
     right = grant.right
-    kind = ACLResourcePatternType.PREFIXED if right.prefixed else ACLResourcePatternType.LITERAL
+    kind = ACLResourcePatternType.PREFIXED if right.is_prefix else ACLResourcePatternType.LITERAL
     return ACL(
         grant.principal,
         grant.host,

@@ -39,7 +39,7 @@ from kafka.errors import ClusterAuthorizationFailedError, KafkaError, for_code
 
 from stream_ml.errors import LogError, Problem, UsageError
 from stream_ml.shell.kafka import acls
-from stream_ml.shell.kafka.clients import admin_client, told
+from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.stages.topology import STAGES
 from stream_ml.topics import catalogue
@@ -50,7 +50,16 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.topics import Topic
 
-__all__ = ["Change", "Demand", "Plan", "Present", "apply", "compare", "plan", "who_may_write"]
+__all__ = [
+    "Change",
+    "Demand",
+    "Plan",
+    "Present",
+    "apply",
+    "compare",
+    "plan",
+    "write_access_warning",
+]
 
 CONNECT_MS = 10_000
 REQUEST_MS = 30_000
@@ -108,19 +117,19 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What differs: `what` is `topic`, `partitions`, `key`, `acl`, or a config of Kafka's.
+    """What differs: `attribute` is `topic`, `partitions`, `key`, `acl`, or a config of Kafka's.
 
     Attributes:
         topic: its name in the catalogue.
-        what: of it is to change.
+        attribute: of it is to change.
         present: how it is; None where there is nothing.
-        wanted: how it is to be.
+        target: how it is to be.
     """
 
     topic: str
-    what: str
+    attribute: str
     present: str | None
-    wanted: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +157,7 @@ def compare(
 
     >>> from stream_ml.topics import catalogue
     >>> new = compare({}, Demand(partitions=8), catalogue(), 1)
-    >>> [change.wanted for change in new.changes if change.topic == "events"]
+    >>> [change.target for change in new.changes if change.topic == "events"]
     ['8 partitions']
     """
     draft = _Draft(demand, demand.replication or replication, _scale(present, demand, topics))
@@ -184,8 +193,8 @@ class _Draft:
 
     def create(self, topic: Topic) -> None:
         count = self.partitions(topic)
-        wanted = "1 partition" if count == 1 else f"{count} partitions"
-        self.changes.append(Change(topic.name, "topic", None, wanted))
+        target = "1 partition" if count == 1 else f"{count} partitions"
+        self.changes.append(Change(topic.name, "topic", None, target))
 
     def alter(self, topic: Topic, present: Present) -> None:
         self._alter_partitions(topic, present)
@@ -196,9 +205,9 @@ class _Draft:
                 f"{present.replication}, for Kafka moves copies by kafka-reassign-partitions alone",
                 str(self.demand.replication),
             )
-        for name, wanted in configs(topic, present.replication).items():
-            if present.configs.get(name) != wanted:
-                self._alter_config(topic, name, present.configs.get(name), wanted)
+        for name, target in configs(topic, present.replication).items():
+            if present.configs.get(name) != target:
+                self._alter_config(topic, name, present.configs.get(name), target)
         if present.key is None:
             self.changes.append(Change(topic.name, "key", None, topic.key))
         elif present.key != topic.key:
@@ -230,30 +239,30 @@ class _Draft:
         return topic.partitions if not topic.scales or self.scale is None else self.scale
 
     def _alter_partitions(self, topic: Topic, present: Present) -> None:
-        wanted = self.partitions(topic)
-        if wanted == present.partitions:
+        target = self.partitions(topic)
+        if target == present.partitions:
             return
-        if wanted < present.partitions:
+        if target < present.partitions:
             self._refuse(
                 topic,
                 "partitions",
                 f"at least the {present.partitions} that there are, for Kafka cannot take any away",
-                str(wanted),
+                str(target),
             )
             return
-        self.changes.append(Change(topic.name, "partitions", str(present.partitions), str(wanted)))
+        self.changes.append(Change(topic.name, "partitions", str(present.partitions), str(target)))
         if RESHARDS not in self.warnings:
             self.warnings.append(RESHARDS)
 
-    def _alter_config(self, topic: Topic, name: str, present: str | None, wanted: str) -> None:
-        self.changes.append(Change(topic.name, name, present, wanted))
-        if name == "retention.ms" and wanted != FOREVER and present is not None:
-            was = int(present)
-            if was < 0 or was > int(wanted):
-                self.warnings.append(f"{topic.name}: what is older than {wanted} ms is deleted")
+    def _alter_config(self, topic: Topic, name: str, present: str | None, target: str) -> None:
+        self.changes.append(Change(topic.name, name, present, target))
+        if name == "retention.ms" and target != FOREVER and present is not None:
+            present_ms = int(present)
+            if present_ms < 0 or present_ms > int(target):
+                self.warnings.append(f"{topic.name}: what is older than {target} ms is deleted")
 
-    def _refuse(self, topic: Topic, what: str, expected: str, given: str) -> None:
-        self.refusals.append(Problem(f"{topic.name}:{what}", expected, given))
+    def _refuse(self, topic: Topic, attribute: str, requirement: str, actual: str) -> None:
+        self.refusals.append(Problem(f"{topic.name}:{attribute}", requirement, actual))
 
 
 def configs(topic: Topic, replication: int) -> dict[str, str]:
@@ -267,7 +276,7 @@ def configs(topic: Topic, replication: int) -> dict[str, str]:
         topic: as the catalogue has it.
         replication: how many copies each partition has.
     """
-    found = {
+    values = {
         "cleanup.policy": topic.cleanup,
         "retention.ms": FOREVER if topic.retention_ms is None else str(topic.retention_ms),
         "retention.bytes": FOREVER,
@@ -281,8 +290,8 @@ def configs(topic: Topic, replication: int) -> dict[str, str]:
         "unclean.leader.election.enable": "false",
     }
     if topic.cleanup == "compact":
-        found["segment.bytes"] = str(COMPACTED_SEGMENT_BYTES)
-    return found
+        values["segment.bytes"] = str(COMPACTED_SEGMENT_BYTES)
+    return values
 
 
 # --- on the cluster ---------------------------------------------------------------------------
@@ -301,8 +310,8 @@ def plan(
     Raises:
         LogError: the cluster cannot be reached, or refuses us.
     """
-    with _Topics.at(cluster, topics) as there:
-        return there.plan(demand or Demand())
+    with _TopicManager.connect(cluster, topics) as manager:
+        return manager.plan(demand or Demand())
 
 
 def apply(
@@ -322,26 +331,26 @@ def apply(
         LogError: the cluster cannot be reached, or refuses us, or did not do what it was told.
     """
     demand = demand or Demand()
-    with _Topics.at(cluster, topics) as there:
-        planned = there.plan(demand)
-        if planned.refusals:
-            listed = "\n  ".join(map(str, planned.refusals))
-            raise UsageError(f"topics apply: refused, and nothing was changed:\n  {listed}")
-        if planned.changes:
-            there.make(planned, demand)
-            there.settle(demand)
-        return planned
+    with _TopicManager.connect(cluster, topics) as manager:
+        topic_plan = manager.plan(demand)
+        if topic_plan.refusals:
+            problems = "\n  ".join(map(str, topic_plan.refusals))
+            raise UsageError(f"topics apply: refused, and nothing was changed:\n  {problems}")
+        if topic_plan.changes:
+            manager.make(topic_plan, demand)
+            manager.settle(demand)
+        return topic_plan
 
 
-def who_may_write(cluster: Cluster) -> str | None:
+def write_access_warning(cluster: Cluster) -> str | None:
     """A sentence about who may write what only stages should; None where it is well or not shown.
 
     Raises:
         LogError: the cluster cannot be reached, or refuses us otherwise.
     """
-    with _Topics.at(cluster, None) as there:
+    with _TopicManager.connect(cluster, None) as manager:
         try:
-            grants = acls.present(there.admin)
+            grants = acls.present(manager.admin)
         except ClusterAuthorizationFailedError:
             return None
         if grants is None:
@@ -350,19 +359,19 @@ def who_may_write(cluster: Cluster) -> str | None:
                 "what is forged is refused, but only brokers can keep it out; see `topics apply "
                 "--acls`"
             )
-        anybody = [
+        open_topics = [
             name
-            for name, who in acls.strangers(grants, cluster, there.topics, ()).items()
-            if acls.ANYBODY in who
+            for name, principals in acls.strangers(grants, cluster, manager.topics, ()).items()
+            if acls.ANY_PRINCIPAL in principals
         ]
-        if anybody:
-            named = ", ".join(map(cluster.topic, anybody))
-            return f"{cluster.bootstrap} lets anyone write to {named}: take those rules away"
+        if open_topics:
+            names = ", ".join(map(cluster.topic, open_topics))
+            return f"{cluster.bootstrap} lets anyone write to {names}: take those rules away"
         return None
 
 
 @dataclass(slots=True)
-class _Topics:
+class _TopicManager:
     """A pipeline's topics on a cluster, over one connection."""
 
     cluster: Cluster
@@ -371,8 +380,10 @@ class _Topics:
 
     @classmethod
     @contextmanager
-    def at(cls, cluster: Cluster, topics: Mapping[str, Topic] | None) -> Iterator[_Topics]:
-        with told(cluster):
+    def connect(
+        cls, cluster: Cluster, topics: Mapping[str, Topic] | None
+    ) -> Iterator[_TopicManager]:
+        with translated_errors(cluster):
             admin = admin_client(**_options(cluster))
             try:
                 yield cls(cluster, topics or catalogue(), admin)
@@ -384,139 +395,146 @@ class _Topics:
         # Only new topics need to know, and asking takes another right.
         missing = self.topics.keys() - present.keys()
         replication = self._replication() if missing and demand.replication is None else 1
-        planned = compare(present, demand, self.topics, replication)
-        return self._with_rights(planned, demand) if demand.principals else planned
+        topic_plan = compare(present, demand, self.topics, replication)
+        return self._with_rights(topic_plan, demand) if demand.principals else topic_plan
 
-    def _with_rights(self, planned: Plan, demand: Demand) -> Plan:
+    def _with_rights(self, topic_plan: Plan, demand: Demand) -> Plan:
         """The plan, and what is to be allowed beside."""
-        there = acls.present(self.admin)
-        if there is None:
+        existing = acls.present(self.admin)
+        if existing is None:
             flaw = Problem(
                 "acls",
                 "a cluster with an authorizer (`authorizer.class.name`), which alone keeps others "
                 "from writing",
                 "one without, on which anybody may write to any topic",
             )
-            return replace(planned, refusals=(*planned.refusals, flaw))
+            return replace(topic_plan, refusals=(*topic_plan.refusals, flaw))
         changes = [
             Change("*", "acl", None, str(grant))
-            for grant in acls.missing(self._grants(demand), there)
+            for grant in acls.missing(self._grants(demand), existing)
         ]
         workers = [principal for role, principal in demand.principals if role == "worker"]
-        others = acls.strangers(there, self.cluster, self.topics, workers)
+        strangers = acls.strangers(existing, self.cluster, self.topics, workers)
         warnings = [
-            f"{self.cluster.topic(name)}: {', '.join(who)} may write there, where only workers "
-            "should"
-            for name, who in others.items()
+            f"{self.cluster.topic(name)}: {', '.join(principals)} may write there, where only "
+            "workers should"
+            for name, principals in strangers.items()
         ]
-        return Plan((*planned.changes, *changes), planned.refusals, (*planned.warnings, *warnings))
+        return Plan(
+            (*topic_plan.changes, *changes), topic_plan.refusals, (*topic_plan.warnings, *warnings)
+        )
 
     def _grants(self, demand: Demand) -> list[acls.Grant]:
-        wanted = [
+        grants = [
             acls.Grant(principal, right)
             for role, principal in demand.principals
             for right in acls.rights(role, self.cluster, self.topics)
         ]
-        return list(dict.fromkeys(wanted))
+        return list(dict.fromkeys(grants))
 
-    def make(self, planned: Plan, demand: Demand) -> None:
+    def make(self, topic_plan: Plan, demand: Demand) -> None:
         """Do what was planned."""
-        new = [change.topic for change in planned.changes if change.what == "topic"]
-        if new:
-            self._create(planned, demand)
-        grown = [change for change in planned.changes if change.what == "partitions"]
-        if grown:
-            counts = {self.cluster.topic(c.topic): int(c.wanted) for c in grown}
+        new_topics = [change.topic for change in topic_plan.changes if change.attribute == "topic"]
+        if new_topics:
+            self._create(topic_plan, demand)
+        extensions = [change for change in topic_plan.changes if change.attribute == "partitions"]
+        if extensions:
+            counts = {self.cluster.topic(change.topic): int(change.target) for change in extensions}
             self.admin.create_partitions(counts)
-        self._alter(planned)
-        if any(change.what == "acl" for change in planned.changes):
+        self._alter(topic_plan)
+        if any(change.attribute == "acl" for change in topic_plan.changes):
             acls.create(
                 self.admin, acls.missing(self._grants(demand), acls.present(self.admin) or [])
             )
-        keyed = [change.topic for change in planned.changes if change.what == "key"]
-        if keyed or new:
-            self._write_layout([*new, *keyed])
+        new_keys = [change.topic for change in topic_plan.changes if change.attribute == "key"]
+        if new_keys or new_topics:
+            self._write_layout([*new_topics, *new_keys])
 
     def settle(self, demand: Demand) -> None:
         """Wait until the cluster shows what it was told."""
-        ends = time.monotonic() + SETTLE_S
+        deadline = time.monotonic() + SETTLE_S
         while True:
-            left = self.plan(demand).changes
-            if not left:
+            remaining = self.plan(demand).changes
+            if not remaining:
                 return
-            if time.monotonic() > ends:
-                listed = ", ".join(f"{change.topic}:{change.what}" for change in left)
+            if time.monotonic() > deadline:
+                differences = ", ".join(
+                    f"{change.topic}:{change.attribute}" for change in remaining
+                )
                 raise LogError(
-                    f"{self.cluster.bootstrap}: expected the cluster to have changed {listed} "
+                    f"{self.cluster.bootstrap}: expected the cluster to have changed {differences} "
                     f"within {SETTLE_S:.0f} s, given what it was before"
                 )
             time.sleep(SETTLE_POLL_S)
 
     def _present(self) -> dict[str, Present]:
         names = {self.cluster.topic(name): name for name in self.topics}
-        found = {}
+        partitions_by_name = {}
         for topic in self.admin.describe_topics(list(names)):
             code = topic["error_code"]
             if code == _UNKNOWN_TOPIC:
                 continue
             if code:
                 raise for_code(code)(topic["name"])
-            found[topic["name"]] = topic["partitions"]
-        if not found:
+            partitions_by_name[topic["name"]] = topic["partitions"]
+        if not partitions_by_name:
             return {}
-        described = self.admin.describe_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, name) for name in found], config_filter="all"
+        configs_by_name = self.admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions_by_name],
+            config_filter="all",
         )["topic"]
-        keys = self._read_layout() if self.cluster.topic(LAYOUT) in found else {}
+        keys = self._read_layout() if self.cluster.topic(LAYOUT) in partitions_by_name else {}
         return {
             names[name]: Present(
                 partitions=len(partitions),
                 replication=len(partitions[0]["replica_nodes"]),
-                configs={config: each["value"] for config, each in described[name].items()},
+                configs={config: entry["value"] for config, entry in configs_by_name[name].items()},
                 key=keys.get(names[name]),
             )
-            for name, partitions in found.items()
+            for name, partitions in partitions_by_name.items()
         }
 
     def _replication(self) -> int:
         """How many copies the cluster gives a topic that does not say."""
         broker = str(self.admin.describe_cluster()["brokers"][0]["broker_id"])
-        asked = ConfigResource(
+        default_replication = ConfigResource(
             ConfigResourceType.BROKER, broker, configs={"default.replication.factor": None}
         )
-        described = self.admin.describe_configs([asked], config_filter="all")["broker"][broker]
-        return int(described["default.replication.factor"]["value"])
+        broker_configs = self.admin.describe_configs([default_replication], config_filter="all")[
+            "broker"
+        ][broker]
+        return int(broker_configs["default.replication.factor"]["value"])
 
-    def _create(self, planned: Plan, demand: Demand) -> None:
+    def _create(self, topic_plan: Plan, demand: Demand) -> None:
         replication = demand.replication or self._replication()
-        wanted = {}
-        for change in planned.changes:
-            if change.what == "topic":
+        new_topics = {}
+        for change in topic_plan.changes:
+            if change.attribute == "topic":
                 topic = self.topics[change.topic]
-                wanted[self.cluster.topic(topic.name)] = {
-                    "num_partitions": int(change.wanted.partition(" ")[0]),
+                new_topics[self.cluster.topic(topic.name)] = {
+                    "num_partitions": int(change.target.partition(" ")[0]),
                     "replication_factor": replication,
                     "configs": configs(topic, replication),
                 }
-        answered = self.admin.create_topics(wanted, raise_errors=False)
-        for topic in answered["topics"]:
+        response = self.admin.create_topics(new_topics, raise_errors=False)
+        for topic in response["topics"]:
             # Another `apply` may have been quicker; whether it meant the same is seen at the end.
             if topic["error_code"] not in (0, _ALREADY_THERE):
                 raise for_code(topic["error_code"])(f"{topic['name']}: {topic['error_message']}")
-        self.admin.wait_for_topics(list(wanted), timeout_ms=int(SETTLE_S * 1000))
+        self.admin.wait_for_topics(list(new_topics), timeout_ms=int(SETTLE_S * 1000))
 
-    def _alter(self, planned: Plan) -> None:
-        altered: dict[str, dict[str, str]] = {}
-        for change in planned.changes:
-            if change.what not in ("topic", "partitions", "key", "acl"):
-                altered.setdefault(self.cluster.topic(change.topic), {})[change.what] = (
-                    change.wanted
+    def _alter(self, topic_plan: Plan) -> None:
+        new_values: dict[str, dict[str, str]] = {}
+        for change in topic_plan.changes:
+            if change.attribute not in ("topic", "partitions", "key", "acl"):
+                new_values.setdefault(self.cluster.topic(change.topic), {})[change.attribute] = (
+                    change.target
                 )
-        if not altered:
+        if not new_values:
             return
         resources = [
             ConfigResource(ConfigResourceType.TOPIC, name, configs=values)
-            for name, values in altered.items()
+            for name, values in new_values.items()
         ]
         for name, result in self.admin.alter_configs(resources)["topic"].items():
             if result != "OK":
@@ -525,18 +543,18 @@ class _Topics:
     # --- what the keys are ----------------------------------------------------------------
 
     def _read_layout(self) -> dict[str, str]:
-        place = TopicPartition(self.cluster.topic(LAYOUT), 0)
+        tp = TopicPartition(self.cluster.topic(LAYOUT), 0)
         keys: dict[str, str] = {}
         consumer = KafkaConsumer(enable_auto_commit=False, **_options(self.cluster))
         try:
-            consumer.assign([place])
-            consumer.seek_to_beginning(place)
-            ends = consumer.end_offsets([place])[place]
-            until = time.monotonic() + REQUEST_MS / 1000
-            while consumer.position(place) < ends:
-                if time.monotonic() > until:
-                    raise LogError(f"{place.topic}: expected {ends} records, given no end to them")
-                for record in consumer.poll(timeout_ms=1_000).get(place, ()):
+            consumer.assign([tp])
+            consumer.seek_to_beginning(tp)
+            end = consumer.end_offsets([tp])[tp]
+            deadline = time.monotonic() + REQUEST_MS / 1000
+            while consumer.position(tp) < end:
+                if time.monotonic() > deadline:
+                    raise LogError(f"{tp.topic}: expected {end} records, given no end to them")
+                for record in consumer.poll(timeout_ms=1_000).get(tp, ()):
                     layout = orjson.loads(record.value)
                     keys[layout["topic"]] = layout["key"]
         finally:
@@ -547,7 +565,7 @@ class _Topics:
         topic = self.cluster.topic(LAYOUT)
         producer = KafkaProducer(acks="all", **_options(self.cluster))
         try:
-            sent = [
+            futures = [
                 producer.send(
                     topic,
                     key=name.encode(),
@@ -556,8 +574,8 @@ class _Topics:
                 )
                 for name in names
             ]
-            for each in sent:
-                each.get(timeout=REQUEST_MS / 1000)
+            for future in futures:
+                future.get(timeout=REQUEST_MS / 1000)
         finally:
             producer.close(timeout=REQUEST_MS / 1000)
 

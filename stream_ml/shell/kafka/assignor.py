@@ -36,21 +36,21 @@ def shares(partitions: int, claims: Mapping[str, set[int]]) -> dict[str, list[in
     >>> shares(3, {"a": {2}, "b": {0, 1}, "c": set()})
     {'a': [2], 'b': [0], 'c': [1]}
     """
-    least, over = divmod(partitions, len(claims))
+    minimum, remainder = divmod(partitions, len(claims))
     # Where there is one more to have, those who hold most keep it.
-    ranked = sorted(claims, key=lambda member: (-len(claims[member]), member))
-    room = {member: least + (rank < over) for rank, member in enumerate(ranked)}
+    by_size = sorted(claims, key=lambda member: (-len(claims[member]), member))
+    capacity = {member: minimum + (rank < remainder) for rank, member in enumerate(by_size)}
     free = set(range(partitions))
-    given: dict[str, list[int]] = {}
-    for member in ranked:
-        given[member] = sorted(claims[member] & free)[: room[member]]
-        free -= set(given[member])
-    left = sorted(free)
+    numbers: dict[str, list[int]] = {}
+    for member in by_size:
+        numbers[member] = sorted(claims[member] & free)[: capacity[member]]
+        free -= set(numbers[member])
+    free_numbers = sorted(free)
     for member in sorted(claims):
-        short = room[member] - len(given[member])
-        given[member] = sorted(given[member] + left[:short])
-        left = left[short:]
-    return {member: given[member] for member in sorted(given)}
+        short = capacity[member] - len(numbers[member])
+        numbers[member] = sorted(numbers[member] + free_numbers[:short])
+        free_numbers = free_numbers[short:]
+    return {member: numbers[member] for member in sorted(numbers)}
 
 
 class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships no types
@@ -60,12 +60,12 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
     version = 0
 
     def __init__(self) -> None:
-        self._held: list[int] = []
+        self._numbers: list[int] = []
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """What this member tells the one who shares out: its topics, and what it held."""
         return ConsumerProtocolMemberMetadata(
-            self.version, sorted(topics), orjson.dumps(self._held)
+            self.version, sorted(topics), orjson.dumps(self._numbers)
         )
 
     def assign(
@@ -77,9 +77,9 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
             cluster: what the brokers say of the topics.
             members: of the group, with what each had before.
         """
-        topics = sorted({topic for each in members.values() for topic in each.subscription})
+        topics = sorted({topic for member in members.values() for topic in member.subscription})
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
-        claims = {member: _claims(each.user_data) for member, each in members.items()}
+        claims = {member: _claims(metadata.user_data) for member, metadata in members.items()}
         return {
             member: ConsumerProtocolMemberAssignment(
                 self.version,
@@ -91,13 +91,13 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """Remember what is held from now on."""
-        self._held = sorted({p for _, numbers in assignment.assignment for p in numbers})
+        self._numbers = sorted({p for _, numbers in assignment.assignment for p in numbers})
 
 
 def _claims(user_data: bytes) -> set[int]:
     try:
-        claimed = orjson.loads(user_data)
+        numbers = orjson.loads(user_data)
     except orjson.JSONDecodeError:
         return set()  # a member that held nothing yet, or is none of ours
     # JSON's true would pass for a 1, and be given out as one.
-    return {each for each in claimed if type(each) is int} if type(claimed) is list else set()
+    return {number for number in numbers if type(number) is int} if type(numbers) is list else set()

@@ -71,8 +71,8 @@ async def read_changelog(
     await consumer.seek_to_beginning(tp)
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
-            for each in records:
-                state.take(each.key, each.value, _seal(each.headers))
+            for record in records:
+                state.take(record.key, record.value, _seal(record.headers))
     return state.restored()
 
 

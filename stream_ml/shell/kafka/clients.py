@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.kafka.cluster import Cluster
 
-__all__ = ["admin_client", "told"]
+__all__ = ["admin_client", "translated_errors"]
 
 _LOG = logging.getLogger("kafka")
 _LOG.addHandler(logging.NullHandler())
@@ -38,14 +38,14 @@ class _Reasons(logging.Handler):
         self.last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        found = self._REASON.search(record.getMessage())
+        match = self._REASON.search(record.getMessage())
         # That time ran out is known, and says less than what came before.
-        if found is not None and "Timeout" not in found[1]:
-            self.last = found[1]
+        if match is not None and "Timeout" not in match[1]:
+            self.last = match[1]
 
 
 @contextmanager
-def told(cluster: Cluster) -> Iterator[None]:
+def translated_errors(cluster: Cluster) -> Iterator[None]:
     """Turns what the client library raises into what we do, while connecting or in a short errand.
 
     Raises:
@@ -57,10 +57,10 @@ def told(cluster: Cluster) -> Iterator[None]:
     try:
         yield
     except KafkaTimeoutError as error:
-        why = f": {reasons.last}" if reasons.last else ""
+        reason = f": {reasons.last}" if reasons.last else ""
         raise LogError(
             f"{cluster.bootstrap}: expected a Kafka cluster that answers and lets us in by "
-            f"{cluster.security.protocol}, given no answer{why}; is it running there, and are "
+            f"{cluster.security.protocol}, given no answer{reason}; is it running there, and are "
             "STREAM_ML_TLS_CA, STREAM_ML_SASL and STREAM_ML_PASSWORD as it wants them?"
         ) from error
     except KafkaError as error:
@@ -78,17 +78,17 @@ def admin_client(**options: Any) -> KafkaAdminClient:
     Raises:
         KafkaTimeoutError: nobody answered, or let us in.
     """
-    made: list[KafkaNetClient] = []
+    clients: list[KafkaNetClient] = []
 
-    def remembered(**configs: Any) -> KafkaNetClient:
-        made.append(KafkaNetClient(**configs))
-        return made[-1]
+    def make_client(**configs: Any) -> KafkaNetClient:
+        clients.append(KafkaNetClient(**configs))
+        return clients[-1]
 
     try:
-        return KafkaAdminClient(**options, kafka_client=remembered)
+        return KafkaAdminClient(**options, kafka_client=make_client)
     except BaseException:
         # Its thread would go on trying to connect for as long as the process lives.
-        for client in made:
+        for client in clients:
             client._net.stop()  # noqa: SLF001 - what the admin client's own `close` does
             client.close()
         raise

@@ -40,9 +40,9 @@ class _Text(bytearray):
 class _Buffer(bytearray):
     """A buffer whose slices decode, whatever is in them."""
 
-    def __getitem__(self, place: Any) -> Any:
-        found = super().__getitem__(place)
-        return found if isinstance(found, int) else _Text(found)
+    def __getitem__(self, index: Any) -> Any:
+        value = super().__getitem__(index)
+        return value if isinstance(value, int) else _Text(value)
 
 
 class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # final to type checkers
@@ -83,7 +83,7 @@ class _Records:
     def __init__(self, data: bytes) -> None:
         self._records: Any = MemoryRecords(data)
         self._data = data
-        self._place = 0
+        self._offset = 0
 
     def has_next(self) -> bool:
         """Whether there is another whole batch."""
@@ -94,10 +94,10 @@ class _Records:
         batch = self._records.next_batch()
         if batch is None:
             return None
-        start = self._place
+        start = self._offset
         (length,) = struct.unpack_from(">i", self._data, start + _LENGTH_AT)
-        self._place = start + _LENGTH_ENDS_AT + length
-        return _Batch(batch, self._data, start, self._place)
+        self._offset = start + _LENGTH_ENDS_AT + length
+        return _Batch(batch, self._data, start, self._offset)
 
     def size_in_bytes(self) -> int:
         """How long all of it is."""

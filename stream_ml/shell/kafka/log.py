@@ -43,7 +43,7 @@ from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
 from stream_ml.sealing import MARKER
 from stream_ml.shell.kafka.changelog import fold_changelog
-from stream_ml.shell.kafka.clients import admin_client, told
+from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
@@ -123,7 +123,7 @@ class KafkaLog(Log):
             "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
             **client_options(cluster.security),
         }
-        with told(cluster):
+        with translated_errors(cluster):
             self._admin = admin_client(**self._options)
         self._producer: KafkaProducer | None = None
         self._consumer: KafkaConsumer | None = None
@@ -132,11 +132,11 @@ class KafkaLog(Log):
         self._ends: dict[TopicPartition, int] = {}
         self._pending: list[FutureRecordMetadata] = []
         self._pending_bytes = 0
-        self._failed: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
         # Of each topic, what Kafka knows it by: made anew under its name, it has another.
         self._ids: dict[str, str] = {}
         try:
-            self._counts = self._described()
+            self._counts = self._describe_topics()
         except BaseException:
             self.close()
             raise
@@ -161,16 +161,23 @@ class KafkaLog(Log):
         self.flush()
         futures = self._send(outputs)
         self.flush(futures)
-        placed = [future.value for future in futures]
+        metadata = [future.value for future in futures]
         return [
-            Record(output.topic, at.partition, at.offset, output.key, output.value, at.timestamp)
-            for output, at in zip(outputs, placed, strict=True)
+            Record(
+                output.topic,
+                position.partition,
+                position.offset,
+                output.key,
+                output.value,
+                position.timestamp,
+            )
+            for output, position in zip(outputs, metadata, strict=True)
         ]
 
     def post(self, outputs: Sequence[Output]) -> None:
         """Hands `outputs` to the producer; see `log.Log.post`."""
         self._send(outputs)
-        if self._failed:
+        if self._failures:
             self.flush()
 
     def flush(self, futures: Sequence[FutureRecordMetadata] = ()) -> None:
@@ -180,18 +187,18 @@ class KafkaLog(Log):
             futures: of the records whose places an error should tell.
         """
         self._settle()
-        failed, self._failed = self._failed, Counter()
-        if not failed:
+        failures, self._failures = self._failures, Counter()
+        if not failures:
             return
         # Its sequence numbers have a hole, which brokers would refuse.
         self._drop_producer()
-        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in failed.most_common())
+        reasons = "; ".join(f"{reason} ({count:,})" for reason, count in failures.most_common())
         raise NotAcknowledged(
             f"{self._cluster.bootstrap}: expected every record to be acknowledged, given "
-            f"{failed.total():,} that were not: {reasons}",
+            f"{failures.total():,} that were not: {reasons}",
             [
-                (each.value.partition, each.value.offset) if _arrived(each) else None
-                for each in futures
+                (future.value.partition, future.value.offset) if _is_acknowledged(future) else None
+                for future in futures
             ],
         )
 
@@ -199,9 +206,9 @@ class KafkaLog(Log):
         # Of a batch with a record that cannot be one, nothing is sent.
         partitions = [self._partition_of(output) for output in outputs]
         producer = self._producing()
-        sent = []
+        futures = []
         for output, partition in zip(outputs, partitions, strict=True):
-            with self._speaking("take a record"):
+            with self._translated_errors("take a record"):
                 future = producer.send(
                     self._cluster.topic(output.topic),
                     value=output.value,
@@ -209,12 +216,12 @@ class KafkaLog(Log):
                     headers=self._headers(output),
                     partition=partition,
                 )
-            sent.append(future)
+            futures.append(future)
             self._pending.append(future)
             self._pending_bytes += len(output.value or b"") + len(output.key or b"")
             if len(self._pending) >= PENDING_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
                 self._settle()
-        return sent
+        return futures
 
     def _headers(self, output: Output) -> list[tuple[str, bytes]] | None:
         if output.origin is None:
@@ -224,12 +231,12 @@ class KafkaLog(Log):
     def _partition_of(self, output: Output) -> int:
         topic, key, value = output.topic, output.key, output.value
         count = self._partitions[topic]
-        described = catalogue()[topic]
-        if not is_of_clients(described):
-            raise not_of_clients(described)
-        if value is not None and len(value) > described.record_bytes_max:
+        description = catalogue()[topic]
+        if not is_of_clients(description):
+            raise not_of_clients(description)
+        if value is not None and len(value) > description.record_bytes_max:
             raise LogError(
-                f"{topic}: expected a record of at most {described.record_bytes_max} bytes, "
+                f"{topic}: expected a record of at most {description.record_bytes_max} bytes, "
                 f"given {len(value)}"
             )
         if key is None and value is None:
@@ -245,14 +252,14 @@ class KafkaLog(Log):
             self._producer.flush(DELIVERY_S + self._timeout_s)
         for future in self._pending:
             if not future.is_done:
-                self._failed[f"no answer within {DELIVERY_S + self._timeout_s:g} s"] += 1
-            elif not _arrived(future):
-                self._failed[_reason(future.exception)] += 1
+                self._failures[f"no answer within {DELIVERY_S + self._timeout_s:g} s"] += 1
+            elif not _is_acknowledged(future):
+                self._failures[_reason(future.exception)] += 1
         self._pending, self._pending_bytes = [], 0
 
     def _producing(self) -> KafkaProducer:
         if self._producer is None:
-            with self._speaking("take records"):
+            with self._translated_errors("take records"):
                 # A request may be tried more than once before its records are given up.
                 request_s = min(self._timeout_s, DELIVERY_S / 2)
                 self._producer = KafkaProducer(
@@ -279,24 +286,24 @@ class KafkaLog(Log):
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
         """Up to `limit` records from `offset` on; see `log.Log.read`."""
-        tp = self._place(topic, partition)
+        tp = self._tp(topic, partition)
         end = self._ends.get(tp, 0)
         if offset >= end:
             end = self._ends[tp] = self._offset(tp, LATEST)
         if offset >= end:
             return []
-        consumer = self._at(tp, offset)
+        consumer = self._consumer_at(tp, offset)
         records: list[Record] = []
         budget = READ_BYTES_MAX
         deadline = time.monotonic() + self._timeout_s
         while offset < end and len(records) < limit and budget > 0:
-            with self._speaking(f"give the records of {tp.topic}-{partition}"):
-                fetched = consumer.poll(timeout_ms=POLL_MS, max_records=limit - len(records)).get(
+            with self._translated_errors(f"give the records of {tp.topic}-{partition}"):
+                batch = consumer.poll(timeout_ms=POLL_MS, max_records=limit - len(records)).get(
                     tp, []
                 )
                 position = consumer.position(tp, timeout_ms=int(self._timeout_s * 1000))
-            records += to_records(topic, fetched, self._ids.get(topic, ""))
-            budget -= sum(len(each.value) for each in fetched if each.value is not None)
+            records += to_records(topic, batch, self._ids.get(topic, ""))
+            budget -= sum(len(record.value) for record in batch if record.value is not None)
             if position is not None and position > offset:
                 offset = position
                 deadline = time.monotonic() + self._timeout_s
@@ -307,47 +314,49 @@ class KafkaLog(Log):
 
     def first_offset(self, topic: str, partition: int) -> int:
         """The offset before which retention has removed all; see `log.Log.first_offset`."""
-        return self._offset(self._place(topic, partition), EARLIEST)
+        return self._offset(self._tp(topic, partition), EARLIEST)
 
     def end_offset(self, topic: str, partition: int) -> int:
         """One past the last record; of committed ones, up to where no transaction is open.
 
         The rest is as `log.Log.end_offset` says.
         """
-        return self._offset(self._place(topic, partition), LATEST)
+        return self._offset(self._tp(topic, partition), LATEST)
 
     def held_back(self, topic: str, partition: int) -> tuple[int, int] | None:
         """What open transactions keep from readers; see `log.Log.held_back`."""
         if self._isolation != ISOLATIONS["committed"]:
             return None
-        tp = self._place(topic, partition)
+        tp = self._tp(topic, partition)
         stable = self._offset(tp, LATEST)
         end = self._offset(tp, LATEST, ISOLATIONS["uncommitted"])
         if end <= stable:
             return None
-        with self._speaking(f"give the records of {tp.topic}-{tp.partition}"):
+        with self._translated_errors(f"give the records of {tp.topic}-{tp.partition}"):
             consumer = self._new_consumer(READ_WAIT_MS, ISOLATIONS["uncommitted"])
             try:
                 consumer.assign([tp])
                 consumer.seek(tp, stable)
-                fetched = consumer.poll(timeout_ms=TAIL_WAIT_MS, max_records=1).get(tp, [])
+                batch = consumer.poll(timeout_ms=TAIL_WAIT_MS, max_records=1).get(tp, [])
             finally:
                 consumer.close()
-        return (end - stable, fetched[0].timestamp) if fetched else None
+        return (end - stable, batch[0].timestamp) if batch else None
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
         """The offset of the first record appended then or later; see `log.Log.offset_at`."""
-        tp = self._place(topic, partition)
-        found = self._offset(tp, max(0, append_ms))
-        return self._offset(tp, LATEST) if found < 0 else found
+        tp = self._tp(topic, partition)
+        offset = self._offset(tp, max(0, append_ms))
+        return self._offset(tp, LATEST) if offset < 0 else offset
 
     def tail(self, topic: str, offsets: Mapping[int, int]) -> KafkaTail:
         """Reads on from `offsets`; see `log.Log.tail`."""
         for partition in offsets:
-            self._place(topic, partition)
-        with self._speaking("give records"):
+            self._tp(topic, partition)
+        with self._translated_errors("give records"):
             consumer = self._new_consumer(TAIL_WAIT_MS)
-        return KafkaTail(consumer, topic, self._cluster.topic(topic), offsets, self._speaking)
+        return KafkaTail(
+            consumer, topic, self._cluster.topic(topic), offsets, self._translated_errors
+        )
 
     def version(self) -> tuple[int, ...]:
         """The ends of all partitions; see `log.Log.version`."""
@@ -356,8 +365,8 @@ class KafkaLog(Log):
             for topic, count in self._partitions.items()
             for partition in range(count)
         ]
-        found = self._offsets(dict.fromkeys(tps, LATEST))
-        return tuple(found[tp] for tp in tps)
+        ends = self._offsets(dict.fromkeys(tps, LATEST))
+        return tuple(ends[tp] for tp in tps)
 
     # --- groups and state -----------------------------------------------------------------
 
@@ -370,9 +379,9 @@ class KafkaLog(Log):
         )[name]
         prefix = self._cluster.topic("")
         return {
-            (tp.topic.removeprefix(prefix), tp.partition): int(found.offset)
-            for tp, found in offsets.items()
-            if tp.partition == int(number) and tp.topic.startswith(prefix) and found.offset >= 0
+            (tp.topic.removeprefix(prefix), tp.partition): int(metadata.offset)
+            for tp, metadata in offsets.items()
+            if tp.partition == int(number) and tp.topic.startswith(prefix) and metadata.offset >= 0
         }
 
     def state(self, group: str) -> list[tuple[str, bytes]]:
@@ -382,19 +391,19 @@ class KafkaLog(Log):
         offset = self.first_offset(topic, partition)
         while records := self.read(topic, partition, offset, TAIL_RECORDS):
             offset = records[-1].offset + 1
-            fold_changelog(((each.key, each.value) for each in records), pieces)
+            fold_changelog(((record.key, record.value) for record in records), pieces)
         pieces.pop(MARKER, None)
         return sorted((key.decode(), piece) for key, piece in pieces.items())
 
     def piece(self, group: str, key: str) -> bytes | None:
         """One state piece, looked for from the changelog's end back; see `log.Log.piece`."""
-        found = self._newest(group, key.encode())
-        return None if found is None else found.value
+        record = self._newest(group, key.encode())
+        return None if record is None else record.value
 
     def written_ms(self, group: str) -> int | None:
         """When the task's last checkpoint came to its changelog; None if there is none."""
-        found = self._newest(group, MARKER)
-        return None if found is None else found.append_ms
+        record = self._newest(group, MARKER)
+        return None if record is None else record.append_ms
 
     def _newest(self, group: str, name: bytes) -> Record | None:
         topic, partition = self._changelog(group)
@@ -403,17 +412,17 @@ class KafkaLog(Log):
         reach = PIECE_RECORDS
         while end > first:
             start = max(first, end - reach)
-            between = read_between(self, topic, partition, start, end)
-            found = [each for each in between if (each.key or b"") == name]
-            if found:
-                return found[-1]
+            records = read_between(self, topic, partition, start, end)
+            matches = [record for record in records if (record.key or b"") == name]
+            if matches:
+                return matches[-1]
             end, reach = start, reach * PIECE_FACTOR
         return None
 
     def _changelog(self, group: str) -> Place:
         stage, _, number = group.rpartition("-")
         topic = f"{stage}-changelog"
-        self._place(topic, int(number))
+        self._tp(topic, int(number))
         return topic, int(number)
 
     # --- the end --------------------------------------------------------------------------
@@ -426,20 +435,22 @@ class KafkaLog(Log):
             self._consumer = None
         self._admin.close()
 
-    # --- speaking with brokers ------------------------------------------------------------
+    # --- requests to brokers --------------------------------------------------------------
 
-    def _described(self) -> dict[str, int]:
+    def _describe_topics(self) -> dict[str, int]:
         """The partitions of each of the catalogue's topics that the cluster has."""
         names = {self._cluster.topic(name): name for name in catalogue()}
-        with self._speaking("name the topics"):
-            found = self._admin.describe_topics(list(names))
+        with self._translated_errors("name the topics"):
+            descriptions = self._admin.describe_topics(list(names))
         counts = {
-            names[each["name"]]: len(each["partitions"]) for each in found if not each["error_code"]
+            names[description["name"]]: len(description["partitions"])
+            for description in descriptions
+            if not description["error_code"]
         }
         self._ids |= {
-            names[each["name"]]: topic_id(str(each["topic_id"]))
-            for each in found
-            if not each["error_code"] and each.get("topic_id")
+            names[description["name"]]: topic_id(str(description["topic_id"]))
+            for description in descriptions
+            if not description["error_code"] and description.get("topic_id")
         }
         if not counts:
             raise UnknownTopic(
@@ -448,7 +459,7 @@ class KafkaLog(Log):
             )
         return counts
 
-    def _place(self, topic: str, partition: int) -> TopicPartition:
+    def _tp(self, topic: str, partition: int) -> TopicPartition:
         count = self._counts[topic] if topic in self._counts else self._partitions[topic]
         if not 0 <= partition < count:
             raise UnknownTopic(
@@ -456,26 +467,26 @@ class KafkaLog(Log):
             )
         return TopicPartition(self._cluster.topic(topic), partition)
 
-    def _offset(self, tp: TopicPartition, what: int, isolation: str | None = None) -> int:
-        return self._offsets({tp: what}, isolation)[tp]
+    def _offset(self, tp: TopicPartition, timestamp_ms: int, isolation: str | None = None) -> int:
+        return self._offsets({tp: timestamp_ms}, isolation)[tp]
 
     def _offsets(
-        self, wanted: Mapping[TopicPartition, int], isolation: str | None = None
+        self, timestamps_ms: Mapping[TopicPartition, int], isolation: str | None = None
     ) -> dict[TopicPartition, int]:
-        found = self._answer(
+        answer = self._answer(
             "name offsets",
             lambda: self._admin.list_partition_offsets(
-                dict(wanted),
+                dict(timestamps_ms),
                 isolation_level=isolation or self._isolation,
                 timeout_ms=int(self._timeout_s * 1000),
             ),
         )
-        return {tp: int(each.offset) for tp, each in found.items()}
+        return {tp: int(result.offset) for tp, result in answer.items()}
 
-    def _at(self, tp: TopicPartition, offset: int) -> KafkaConsumer:
+    def _consumer_at(self, tp: TopicPartition, offset: int) -> KafkaConsumer:
         """The consumer, about to read from there."""
         if self._consumer is None:
-            with self._speaking("give records"):
+            with self._translated_errors("give records"):
                 self._consumer = self._new_consumer(READ_WAIT_MS)
         if self._next != (tp, offset):
             self._consumer.assign([tp])
@@ -500,7 +511,7 @@ class KafkaLog(Log):
         """What is answered, asked again where whoever knows is just not there."""
         deadline = time.monotonic() + self._timeout_s
         while True:
-            with self._speaking(doing):
+            with self._translated_errors(doing):
                 try:
                     return ask()
                 except (KafkaTimeoutError, UnknownTopicOrPartitionError):
@@ -511,7 +522,7 @@ class KafkaLog(Log):
             time.sleep(RETRY_S)
 
     @contextmanager
-    def _speaking(self, doing: str) -> Iterator[None]:
+    def _translated_errors(self, doing: str) -> Iterator[None]:
         """Turns the client library's errors into ours.
 
         Raises:
@@ -548,11 +559,11 @@ class KafkaTail(Tail):
         topic: str,
         name: str,
         offsets: Mapping[int, int],
-        speaking: Callable[[str], Any],
+        translated_errors: Callable[[str], Any],
     ) -> None:
         self._consumer = consumer
         self._topic = topic
-        self._speaking = speaking
+        self._translated_errors = translated_errors
         self._tps = {partition: TopicPartition(name, partition) for partition in offsets}
         consumer.assign(list(self._tps.values()))
         for partition, offset in offsets.items():
@@ -560,14 +571,14 @@ class KafkaTail(Tail):
 
     def poll(self, wait_s: float) -> list[Record]:
         """What has come; see `log.Tail.poll`."""
-        with self._speaking("give records"):
-            fetched = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=TAIL_RECORDS)
-        each = [to_records(self._topic, records) for records in fetched.values()]
-        return list(heapq.merge(*each, key=lambda record: record.append_ms))
+        with self._translated_errors("give records"):
+            batches = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=TAIL_RECORDS)
+        by_partition = [to_records(self._topic, records) for records in batches.values()]
+        return list(heapq.merge(*by_partition, key=lambda record: record.append_ms))
 
     def reached(self, ends: Mapping[int, int]) -> bool:
         """Whether everything before `ends` was given out; see `log.Tail.reached`."""
-        with self._speaking("name a position"):
+        with self._translated_errors("name a position"):
             return all(self._consumer.position(self._tps[p]) >= end for p, end in ends.items())
 
     def close(self) -> None:
@@ -594,7 +605,7 @@ class _Partitions(dict[str, int]):
         )
 
 
-def _arrived(future: FutureRecordMetadata) -> bool:
+def _is_acknowledged(future: FutureRecordMetadata) -> bool:
     return bool(future.is_done and not future.failed())
 
 

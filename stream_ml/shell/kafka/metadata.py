@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kafka.errors import KafkaError
 
 from stream_ml.errors import UsageError
-from stream_ml.shell.kafka.clients import admin_client, told
+from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.security import client_options
 
@@ -64,11 +64,11 @@ def topic_ids(cluster: Cluster, names: Iterable[str]) -> dict[str, str]:
         LogError: the brokers do not answer, or refuse.
     """
     ours = {cluster.topic(name): name for name in names}
-    with told(cluster), _admin(cluster) as admin:
+    with translated_errors(cluster), _admin(cluster) as admin:
         return {
-            ours[each["name"]]: topic_id(str(each["topic_id"]))
-            for each in admin.describe_topics(list(ours))
-            if not each["error_code"]
+            ours[description["name"]]: topic_id(str(description["topic_id"]))
+            for description in admin.describe_topics(list(ours))
+            if not description["error_code"]
         }
 
 

@@ -18,26 +18,26 @@ ORIGIN = "stream-ml-origin"
 DIGITS_MAX = 19
 
 
-def to_records(topic: str, fetched: Iterable[Any], identity: str = "") -> list[Record]:
+def to_records(topic: str, messages: Iterable[Any], identity: str = "") -> list[Record]:
     """Fetched records of one partition as the stages know them.
 
     Args:
         topic: its name in the catalogue.
-        fetched: as either client library gives them.
+        messages: as either client library gives them.
         identity: the topic's id, as whoever forwards knows it.
     """
     return [
         Record(
             topic,
-            each.partition,
-            each.offset,
-            each.key,
-            each.value,
-            each.timestamp,
+            message.partition,
+            message.offset,
+            message.key,
+            message.value,
+            message.timestamp,
             None,
-            _origin(each.headers, identity) if each.headers else None,
+            _origin(message.headers, identity) if message.headers else None,
         )
-        for each in fetched
+        for message in messages
     ]
 
 
@@ -51,8 +51,8 @@ def origin_headers(origin: Source, identity: str = "") -> list[tuple[str, bytes]
         origin: the partition and offset where it lay.
         identity: the topic's id.
     """
-    where = f"{origin.partition}:{origin.offset}:{identity}"
-    return [(ORIGIN, where.encode())]
+    value = f"{origin.partition}:{origin.offset}:{identity}"
+    return [(ORIGIN, value.encode())]
 
 
 def _origin(headers: Sequence[tuple[str, bytes]], identity: str) -> Source | None:
@@ -62,9 +62,9 @@ def _origin(headers: Sequence[tuple[str, bytes]], identity: str) -> Source | Non
     is forwarded once, whatever it came with.
     """
     for name, value in headers:
-        where, _, topic = (value or b"").rpartition(b":")
+        position, _, topic = (value or b"").rpartition(b":")
         if name == ORIGIN and topic == identity.encode():
-            partition, _, offset = where.partition(b":")
+            partition, _, offset = position.partition(b":")
             if _is_number(partition) and _is_number(offset):
                 return Source(int(partition), int(offset))
             # Whoever put it there has forwarded it, even if it does not say from where.

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.stages.serving import Serving
 
-__all__ = ["Control"]
+__all__ = ["ServingFeed"]
 
 POLL_MS = 500
 FETCH_BYTES = 4 << 20
 
 
-class Control:
+class ServingFeed:
     """Feeds `serving` for the life of a worker; everything happens on the loop that `start` ran on.
 
     Args:
@@ -61,7 +61,7 @@ class Control:
             fetch_max_wait_ms=POLL_MS,
             **async_options(cluster.security),
         )
-        self._moved = asyncio.Condition()
+        self._progress = asyncio.Condition()
 
     async def start(self) -> None:
         """Read what serves now, as far as anything does."""
@@ -76,16 +76,16 @@ class Control:
         consumer.pause(registry)
         consumer.resume(models)
         newest = 0
-        for offset in await self._there(sorted(self._serving.missing())):
+        for offset in await self._available(sorted(self._serving.missing())):
             consumer.seek(models, offset)
             record = await consumer.getone(models)
             self._serving.apply(to_records("models", [record]))
             newest = max(newest, record.offset + 1)
         consumer.seek(models, newest)
         consumer.resume(registry)
-        self._tell()
+        self._report_champion()
 
-    async def _there(self, offsets: Sequence[int]) -> list[int]:
+    async def _available(self, offsets: Sequence[int]) -> list[int]:
         """Those of the offsets that `models` has.
 
         Raises:
@@ -96,31 +96,31 @@ class Control:
             return []
         first = (await self._consumer.beginning_offsets([models]))[models]
         end = (await self._consumer.end_offsets([models]))[models]
-        there = [offset for offset in offsets if first <= offset < end]
-        gone = [offset for offset in offsets if offset not in there]
-        if gone and self._strict:
+        available = [offset for offset in offsets if first <= offset < end]
+        absent = [offset for offset in offsets if offset not in available]
+        if absent and self._strict:
             raise UsageError(
-                f"{models.topic}: expected the snapshots at {', '.join(map(str, gone))}, which "
+                f"{models.topic}: expected the snapshots at {', '.join(map(str, absent))}, which "
                 f"the newest decision on {self._registry.topic} names, given a topic that begins "
                 f"at {first} and ends at {end}: it was made anew or emptied. Put its records back, "
                 f"or wait for the next snapshots, by starting once with {ACCEPT}=models"
             )
-        return there
+        return available
 
     async def follow(self) -> None:
         """Go on reading, until cancelled."""
         while True:
             await self._poll()
-            self._tell()
-            async with self._moved:
-                self._moved.notify_all()
+            self._report_champion()
+            async with self._progress:
+                self._progress.notify_all()
 
     async def caught_up(self) -> None:
         """Wait until everything has been read that is there now, and something serves."""
         ends = await self._consumer.end_offsets([self._registry, self._models])
-        async with self._moved:
+        async with self._progress:
             while self._serving.current() is None or not await self._has_passed(ends):
-                await self._moved.wait()
+                await self._progress.wait()
 
     async def stop(self) -> None:
         """Close the connection."""
@@ -133,14 +133,14 @@ class Control:
         return True
 
     async def _poll(self) -> None:
-        fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+        batches = await self._consumer.getmany(timeout_ms=POLL_MS)
         # The registry last: it names snapshots that lie on the models by then.
         for tp in (self._models, self._registry):
-            if records := fetched.get(tp):
+            if records := batches.get(tp):
                 name = "models" if tp == self._models else "registry"
                 self._serving.apply(to_records(name, records))
 
-    def _tell(self) -> None:
+    def _report_champion(self) -> None:
         serving_set = self._serving.current()
         if serving_set is not None and serving_set.champion.ref.model != self._champion:
             self._champion = serving_set.champion.ref.model

@@ -42,7 +42,7 @@ from stream_ml.sealing import SEALED_TOPICS, Marker
 from stream_ml.shell.kafka.changelog import message, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
-from stream_ml.shell.kafka.transactions import NEVER, Committed, Message
+from stream_ml.shell.kafka.transactions import NEVER, CommittedOffset, Message
 from stream_ml.shell.restoration import (
     TakenUp,
     changed_notice,
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.log.port import Place
     from stream_ml.stages.task import Positions, Stage
 
-__all__ = ["Home", "KafkaTask", "Work"]
+__all__ = ["KafkaTask", "TaskContext", "TaskSpec"]
 
 # A stage folds so many at a time: what arrives meanwhile, and other tasks, wait no longer.
 SLICE_RECORDS = 256
@@ -93,8 +93,8 @@ ENDS_POLL_S = 0.2
 
 
 @dataclass(frozen=True)
-class Work:
-    """What the workers of a stage do.
+class TaskSpec:
+    """The stage whose tasks a worker runs, and how one is made.
 
     Args:
         stage: its name.
@@ -110,8 +110,8 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Home:
-    """Where tasks work, and how.
+class TaskContext:
+    """All that the tasks of a worker share: cluster, transactions, settings, callbacks.
 
     Args:
         cluster: the pipeline's place.
@@ -119,14 +119,14 @@ class Home:
         partitions: of each topic that outputs may go to, by its name in the catalogue.
         checkpoint_s: how often state is written, in seconds.
         say: told what happens, as a kind and members.
-        failed: told what ended a task that should not have ended.
+        on_failure: told what ended a task that should not have ended.
         seals: of what is written, and what is read must have.
-        declared: the declaration, as its checkpoints keep it.
+        declaration: the declaration, as its checkpoints keep it.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         topics: the id of each topic, by its name in the catalogue.
-        accepted: topics that are taken for what they are, whatever positions say.
+        accepted_topics: topics that are taken for what they are, whatever positions say.
         restart_lines: quarantined lines that start anew, be it by another recipe.
-        go_to: has records fetched from other offsets on; returns the epoch in which they come.
+        seek: has records fetched from other offsets on; returns the epoch in which they come.
     """
 
     cluster: Cluster
@@ -134,61 +134,61 @@ class Home:
     partitions: dict[str, int]
     checkpoint_s: float
     say: Callable[..., None]
-    failed: Callable[[BaseException], None]
+    on_failure: Callable[[BaseException], None]
     seals: Seals
-    declared: Mapping[str, str] = field(default_factory=dict)
+    declaration: Mapping[str, str] = field(default_factory=dict)
     accept_unsealed: bool = False
     topics: Mapping[str, str] = field(default_factory=dict)
-    accepted: frozenset[str] = frozenset()
-    go_to: Callable[[Mapping[Place, int]], Awaitable[int]] | None = None
+    accepted_topics: frozenset[str] = frozenset()
+    seek: Callable[[Mapping[Place, int]], Awaitable[int]] | None = None
     restart_lines: Collection[str] = ()
 
 
 class KafkaTask:
     """A task that takes over, folds what is put before it, commits, and parks."""
 
-    def __init__(self, home: Home, work: Work, partition: int) -> None:
-        self._home = home
-        self._work = work
+    def __init__(self, context: TaskContext, spec: TaskSpec, partition: int) -> None:
+        self._context = context
+        self._spec = spec
         self.partition = partition
-        self._task = Task(f"{work.stage}-{partition}", work.make(partition))
+        self._task = Task(f"{spec.stage}-{partition}", spec.make(partition))
         self._stage = self._task.stage
         self._options = {
-            "bootstrap_servers": home.cluster.bootstrap,
-            **async_options(home.cluster.security),
+            "bootstrap_servers": context.cluster.bootstrap,
+            **async_options(context.cluster.security),
         }
-        self._state = home.seals.state(self._task.name)
+        self._state = context.seals.state(self._task.name)
         # Up to where a former release wrote the inputs, where that is believed.
         self._unsealed_before: dict[str, int] = {}
         self._inbox: deque[list[Record]] = deque()
         self.waiting = self.waiting_bytes = 0
         self._batches: dict[str, tuple[int, int]] = {}
         # What comes while other records are sent for, and may be some of those.
-        self._aside: list[tuple[str, Batch]] | None = None
-        self._woken = asyncio.Event()
-        self._parking = self._leaving = False
-        self._taken_over = False
+        self._deferred_batches: list[tuple[str, Batch]] | None = None
+        self._wakeup = asyncio.Event()
+        self._is_suspending = self._is_leaving = False
+        self._has_taken_over = False
         # Who commits what is new at the start, and tells it, is not called off between the two.
-        self._news = asyncio.Lock()
+        self._news_lock = asyncio.Lock()
         self._closed_epoch = -1
         self._runner: asyncio.Task[None] | None = None
         # What may be sent only together with the state, and when that is looked at, on the clock.
-        self._held: list[Output] = []
-        self._look_at = NEVER
+        self._pending_outputs: list[Output] = []
+        self._next_check_s = NEVER
         # No checkpoint lies on the changelog yet: the first commit must hold one.
-        self._fresh = False
-        self._checkpointed = 0.0
-        self._since_checkpoint = 0
+        self._needs_first_checkpoint = False
+        self._last_checkpoint_s = 0.0
+        self._records_since_checkpoint = 0
 
     # --- what a host does with a task ----------------------------------------------------------
 
-    def go(self) -> None:
-        """Begin, or go on after `park`."""
-        self._parking = False
+    def start(self) -> None:
+        """Begin, or go on after `suspend`."""
+        self._is_suspending = False
         self._runner = asyncio.create_task(self._run(), name=self._task.name)
-        self._runner.add_done_callback(self._ended)
+        self._runner.add_done_callback(self._on_runner_end)
 
-    def put(self, topic: str, batch: Batch) -> None:
+    def enqueue(self, topic: str, batch: Batch) -> None:
         """Put a batch of one of its inputs before it.
 
         Args:
@@ -198,8 +198,8 @@ class KafkaTask:
         Raises:
             AssertionError: a batch before this one was lost.
         """
-        if self._aside is not None:
-            self._aside.append((topic, batch))
+        if self._deferred_batches is not None:
+            self._deferred_batches.append((topic, batch))
             return
         epoch, number = self._batches.get(topic, (-1, -1))
         if batch.epoch < epoch or batch.epoch <= self._closed_epoch:
@@ -210,7 +210,7 @@ class KafkaTask:
             f"{follows} was expected, after {number} of {epoch}"
         )
         self._batches[topic] = (batch.epoch, batch.number)
-        records = to_records(topic, batch.records, self._home.topics.get(topic, ""))
+        records = to_records(topic, batch.records, self._context.topics.get(topic, ""))
         last = self._inbox[-1] if self._inbox else []
         if last and last[0].topic == topic and len(last) < SLICE_RECORDS:
             last += records
@@ -218,14 +218,14 @@ class KafkaTask:
             self._inbox.append(records)
         self.waiting += len(records)
         self.waiting_bytes += _size(records)
-        self._woken.set()
+        self._wakeup.set()
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether it has enough before it."""
         return self.waiting >= INBOX_RECORDS or self.waiting_bytes >= INBOX_BYTES
 
-    async def park(self, epoch: int, *, checkpoint: bool = False) -> bool:
+    async def suspend(self, epoch: int, *, checkpoint: bool = False) -> bool:
         """Commit what was folded, forget what was not, and stop; whether its state is whole.
 
         Args:
@@ -234,34 +234,38 @@ class KafkaTask:
         """
         runner, self._runner = self._runner, None
         if runner is not None:
-            self._parking, self._leaving = True, checkpoint
-            self._woken.set()
-            async with self._news:
-                if not self._taken_over:
+            self._is_suspending, self._is_leaving = True, checkpoint
+            self._wakeup.set()
+            async with self._news_lock:
+                if not self._has_taken_over:
                     runner.cancel()
             await asyncio.wait([runner])
         self._inbox.clear()
         self.waiting = self.waiting_bytes = 0
         self._closed_epoch = epoch
-        return self._taken_over
+        return self._has_taken_over
 
-    async def may_go_on(self) -> bool:
+    async def can_resume(self) -> bool:
         """Whether nobody has committed for it since it was parked."""
-        committed = await self._committed()
-        ours = {place: Committed(at, True) for place, at in self._task.positions.items() if at}
-        return committed == ours
+        committed_offsets = await self._committed_offsets()
+        own_offsets = {
+            partition: CommittedOffset(offset, True)
+            for partition, offset in self._task.positions.items()
+            if offset
+        }
+        return committed_offsets == own_offsets
 
-    def _ended(self, runner: asyncio.Task[None]) -> None:
+    def _on_runner_end(self, runner: asyncio.Task[None]) -> None:
         if not runner.cancelled() and (error := runner.exception()) is not None:
-            self._home.failed(error)
+            self._context.on_failure(error)
 
     # --- taking over ---------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        if not self._taken_over:
+        if not self._has_taken_over:
             await self._take_over()
-            self._taken_over = True
-        while not self._parking:
+            self._has_taken_over = True
+        while not self._is_suspending:
             if not self._inbox:
                 await self._wait()
             else:
@@ -269,50 +273,52 @@ class KafkaTask:
             if self._due() <= time.monotonic():
                 await self._commit()
         # What learns and judges commits only with its state.
-        await self._commit(checkpoint=self._leaving or self._stage.needs_checkpoint())
+        await self._commit(checkpoint=self._is_leaving or self._stage.needs_checkpoint())
 
     async def _take_over(self) -> None:
-        started = time.monotonic()
-        self._home.say("recovering", stage=self._work.stage, partition=self.partition)
-        committed = await self._committed()
-        restored = await self._read_changelog()
-        read_s = time.monotonic() - started
-        extents = await self._extents({at: found.offset for at, found in committed.items()})
-        taken = self._take_up(restored, extents)
-        self._fresh = taken.positions is None
-        going_on = self._resumed(committed, taken, extents)
-        changes = self._agreed(taken, going_on)
-        self._task.positions = dict(going_on.state)
-        if taken.remade is not None:
+        started_s = time.monotonic()
+        self._context.say("recovering", stage=self._spec.stage, partition=self.partition)
+        committed_offsets = await self._committed_offsets()
+        changelog = await self._read_changelog()
+        read_s = time.monotonic() - started_s
+        extents = await self._extents(
+            {partition: entry.offset for partition, entry in committed_offsets.items()}
+        )
+        start_state = self._choose_start_state(changelog, extents)
+        self._needs_first_checkpoint = start_state.positions is None
+        resume_point = self._resume_point(committed_offsets, start_state, extents)
+        changes = self._declaration_changes(start_state, resume_point)
+        self._task.positions = dict(resume_point.state)
+        if start_state.remade is not None:
             # All of it again, from the beginning.
             self._state.begin_anew()
             self._task.positions = {}
-        elif taken.positions is not None:
+        elif start_state.positions is not None:
             # A thread of its own: other tasks go on while thousands of keys are decoded.
-            await asyncio.to_thread(_restore, self._task, taken.pieces)
-        replayed = await self._replay(going_on.read)
+            await asyncio.to_thread(_restore, self._task, start_state.pieces)
+        replay_count = await self._replay(resume_point.read)
         # What dies before its checkpoint time and again must not replay more each time.
-        self._since_checkpoint = replayed
-        self._task.positions = dict(going_on.read)
-        await self._work.ready()
+        self._records_since_checkpoint = replay_count
+        self._task.positions = dict(resume_point.read)
+        await self._spec.ready()
         # Tasks that begin together do not all write down their states at the same time.
         spread = self.partition % CHECKPOINT_SPREAD / CHECKPOINT_SPREAD
-        self._checkpointed = time.monotonic() - spread * self._home.checkpoint_s
-        seconds = time.monotonic() - started
-        alerts = self._strange(restored, taken, replayed)
-        async with self._news:
-            await self._commit_news(going_on.notices, changes, alerts)
-            self._home.say(
+        self._last_checkpoint_s = time.monotonic() - spread * self._context.checkpoint_s
+        seconds = time.monotonic() - started_s
+        alerts = self._state_alerts(changelog, start_state, replay_count)
+        async with self._news_lock:
+            await self._commit_news(resume_point.notices, changes, alerts)
+            self._context.say(
                 "recovered",
-                stage=self._work.stage,
+                stage=self._spec.stage,
                 partition=self.partition,
-                pieces=len(taken.pieces),
+                pieces=len(start_state.pieces),
                 changelog_s=round(read_s, 3),
-                replayed=replayed,
+                replayed=replay_count,
                 seconds=round(seconds, 3),
             )
-            self._say_news(going_on.notices, changes)
-        await self._send_for(committed)
+            self._say_news(resume_point.notices, changes)
+        await self._refetch(committed_offsets)
 
     async def _commit_news(
         self, notices: Sequence[Notice], changes: Sequence[str], alerts: Sequence[Output]
@@ -322,87 +328,89 @@ class KafkaTask:
         Before anything is folded, for no task may commit positions where no state lies; and before
         it is said, for what is said and then lost would be said again by the next who starts.
         """
-        if self._fresh:
-            self._held += self._stage.start()
-        self._held += map(self._stage.note, notices)
+        if self._needs_first_checkpoint:
+            self._pending_outputs += self._stage.start()
+        self._pending_outputs += map(self._stage.note, notices)
         if changes and self._tells_changes:
-            self._held.append(self._stage.note(changed_notice(changes)))
-        self._held += alerts
-        if self._fresh or changes or notices or alerts or self._state.must_write:
-            self._since_checkpoint += 1
+            self._pending_outputs.append(self._stage.note(changed_notice(changes)))
+        self._pending_outputs += alerts
+        if self._needs_first_checkpoint or changes or notices or alerts or self._state.must_write:
+            self._records_since_checkpoint += 1
             await self._commit(checkpoint=True)
 
     def _say_news(self, notices: Sequence[Notice], changes: Sequence[str]) -> None:
-        stage, partition = self._work.stage, self.partition
+        stage, partition = self._spec.stage, self.partition
         if isinstance(self._stage, Learn):
-            for line, why in self._stage.quarantined.items():
-                self._home.say("quarantined", line=line, why=why)
-        for each in notices:
-            self._home.say(each.kind, stage=stage, partition=partition, message=each.message)
+            for line, reason in self._stage.quarantined.items():
+                self._context.say("quarantined", line=line, why=reason)
+        for notice in notices:
+            self._context.say(notice.kind, stage=stage, partition=partition, message=notice.message)
         if changes and self._tells_changes:
-            self._home.say("changed", stage=stage, message=changed_notice(changes).message)
+            self._context.say("changed", stage=stage, message=changed_notice(changes).message)
 
     @property
     def _tells_changes(self) -> bool:
         """Whether it tells how the declaration was changed, which is told once, not of all."""
-        return self._work.stage == "evaluate"
+        return self._spec.stage == "evaluate"
 
-    def _take_up(self, restored: Restored, extents: Mapping[Place, Extent]) -> TakenUp:
+    def _choose_start_state(self, changelog: Restored, extents: Mapping[Place, Extent]) -> TakenUp:
         """What to start from, if anything of it is to be believed."""
-        if self._home.accept_unsealed:
+        if self._context.accept_unsealed:
             self._unsealed_before = {topic: extent.end for (topic, _), extent in extents.items()}
-        taken = take_up(
+        start_state = take_up(
             self._task.name,
-            restored,
+            changelog,
             {},
-            {place: extent.first for place, extent in extents.items()},
-            accept_unsealed=self._home.accept_unsealed,
+            {partition: extent.first for partition, extent in extents.items()},
+            accept_unsealed=self._context.accept_unsealed,
         )
-        if restored.plain:
-            self._state.adopt(dict(taken.pieces))
-        return taken
+        if changelog.plain:
+            self._state.adopt(dict(start_state.pieces))
+        return start_state
 
-    def _agreed(self, taken: TakenUp, going_on: Resumed) -> list[str]:
+    def _declaration_changes(self, start_state: TakenUp, resume_point: Resumed) -> list[str]:
         """What of the declaration is another than the state's, and is taken up.
 
         Raises:
             UsageError: something that is not taken up; or what was committed since the state was
                 written would have to be folded again, as it was declared then.
         """
-        if taken.marker is None:
+        if start_state.marker is None:
             return []
-        was, now = taken.marker.declared, self._home.declared
-        quarantined = self._home.restart_lines
-        if self._work.stage == "learn":
-            quarantined = quarantined_in(read_piece("", dict(taken.pieces).get))
-        cluster = self._home.cluster
-        place = (
-            f"the state of {self._task.name} on {cluster.topic(f'{self._work.stage}-changelog')}"
+        former, current = start_state.marker.declared, self._context.declaration
+        quarantined_lines = self._context.restart_lines
+        if self._spec.stage == "learn":
+            quarantined_lines = quarantined_in(read_piece("", dict(start_state.pieces).get))
+        cluster = self._context.cluster
+        origin = (
+            f"the state of {self._task.name} on {cluster.topic(f'{self._spec.stage}-changelog')}"
         )
-        anew = "begin anew under another name of the pipeline"
-        changes = agreed(was, now, place, anew, quarantined)
-        again = taken.remade is not None or going_on.read != going_on.state
-        if again and (paths := folded(was, now)):
+        remedy = "begin anew under another name of the pipeline"
+        changes = agreed(former, current, origin, remedy, quarantined_lines)
+        must_replay = start_state.remade is not None or resume_point.read != resume_point.state
+        if must_replay and (paths := folded(former, current)):
             raise UsageError(
-                f"{place}: expected, until all that was committed is in it, what it was made "
+                f"{origin}: expected, until all that was committed is in it, what it was made "
                 f"under, given another {', '.join(paths)}; declare it as it was, start, stop in "
                 "order (Ctrl-C or SIGTERM), and change it then"
             )
         return changes
 
-    def _strange(self, restored: Restored, taken: TakenUp, replayed: int) -> list[Output]:
+    def _state_alerts(
+        self, changelog: Restored, start_state: TakenUp, replay_count: int
+    ) -> list[Output]:
         """What a person should know of what lay on the changelog."""
         alerts = []
-        if restored.foreign:
-            alerts.append(foreign_alert(self._task.name, restored.foreign))
-        if taken.remade is not None:
-            alerts.append(remade_alert(self._task.name, taken.remade, replayed))
+        if changelog.foreign:
+            alerts.append(foreign_alert(self._task.name, changelog.foreign))
+        if start_state.remade is not None:
+            alerts.append(remade_alert(self._task.name, start_state.remade, replay_count))
         return alerts
 
-    def _resumed(
+    def _resume_point(
         self,
-        committed: Mapping[Place, Committed],
-        taken: TakenUp,
+        committed_offsets: Mapping[Place, CommittedOffset],
+        start_state: TakenUp,
         extents: Mapping[Place, Extent],
     ) -> Resumed:
         """Where to go on, as far as that is known.
@@ -410,44 +418,52 @@ class KafkaTask:
         Raises:
             UsageError: what was read is not what there is, or the state is gone.
         """
-        marker = taken.marker
-        if marker is None and taken.positions is not None:
-            marker = Marker(taken.positions)
+        marker = start_state.marker
+        if marker is None and start_state.positions is not None:
+            marker = Marker(start_state.positions)
         state: Positions = {} if marker is None else dict(marker.positions)
         # The cluster forgets what a group committed that was idle for long; the marker knows.
-        read = {place: at.offset for place, at in committed.items() if at.ours}
+        read = {
+            partition: entry.offset
+            for partition, entry in committed_offsets.items()
+            if entry.is_ours
+        }
         notices = []
         if marker is None and read:
             self._expect_loss(read)
             state = dict(read)
-            notices.append(_state_lost(self._work.stage, read))
-        by_hand = {place: at.offset for place, at in committed.items() if not at.ours}
-        for place, at in by_hand.items():
-            if at != state.get(place, 0):
-                group = self._home.cluster.group(self._work.stage)
-                notices.append(_set_by_hand(group, place, at, state.get(place, 0)))
-        found = resumed(
+            notices.append(_state_lost(self._spec.stage, read))
+        by_hand = {
+            partition: entry.offset
+            for partition, entry in committed_offsets.items()
+            if not entry.is_ours
+        }
+        for partition, offset in by_hand.items():
+            if offset != state.get(partition, 0):
+                group = self._context.cluster.group(self._spec.stage)
+                notices.append(_set_by_hand(group, partition, offset, state.get(partition, 0)))
+        resume_point = resumed(
             self._task.name,
             state=state,
             read=read,
             identities={} if marker is None else marker.topics,
             extents=extents,
-            accepted=self._home.accepted,
+            accepted=self._context.accepted_topics,
         )
-        return replace(found, notices=(*notices, *found.notices))
+        return replace(resume_point, notices=(*notices, *resume_point.notices))
 
     def _expect_loss(self, read: Positions) -> None:
-        changelog = f"{self._work.stage}-changelog"
-        if changelog in self._home.accepted:
+        changelog = f"{self._spec.stage}-changelog"
+        if changelog in self._context.accepted_topics:
             return
-        until = ", ".join(
-            f"{topic}-{partition} up to {at}" for (topic, partition), at in read.items()
+        positions = ", ".join(
+            f"{topic}-{partition} up to {offset}" for (topic, partition), offset in read.items()
         )
         raise UsageError(
-            f"{self._task.name}: expected its state on {self._home.cluster.topic(changelog)}, for "
-            f"it has read {until}, given none: the topic was made anew, or lost its beginning. Put "
-            "it back, or have the tasks go on from there with an empty state, by starting once "
-            f"with {ACCEPT}={changelog}"
+            f"{self._task.name}: expected its state on {self._context.cluster.topic(changelog)}, "
+            f"for it has read {positions}, given none: the topic was made anew, or lost its "
+            "beginning. Put it back, or have the tasks go on from there with an empty state, by "
+            f"starting once with {ACCEPT}={changelog}"
         )
 
     async def _extents(self, read: Positions) -> dict[Place, Extent]:
@@ -456,57 +472,70 @@ class KafkaTask:
         A partition that seems to end before what was read may have a new leader, which does not
         know yet how far it goes: it is asked again for a while.
         """
-        cluster = self._home.cluster
+        cluster = self._context.cluster
         tps = {
             TopicPartition(cluster.topic(topic), self.partition): topic
-            for topic in self._work.inputs
+            for topic in self._spec.inputs
         }
         async with self._reader("read_uncommitted") as consumer:
             firsts = await consumer.beginning_offsets(list(tps))
-            until = time.monotonic() + ENDS_S
+            deadline_s = time.monotonic() + ENDS_S
             while True:
                 ends = await consumer.end_offsets(list(tps))
                 short = any(ends[tp] < read.get((tps[tp], self.partition), 0) for tp in tps)
-                if not short or time.monotonic() > until:
+                if not short or time.monotonic() > deadline_s:
                     break
                 await asyncio.sleep(ENDS_POLL_S)
         return {
-            (topic, self.partition): Extent(self._home.topics.get(topic, ""), firsts[tp], ends[tp])
+            (topic, self.partition): Extent(
+                self._context.topics.get(topic, ""), firsts[tp], ends[tp]
+            )
             for tp, topic in tps.items()
         }
 
-    async def _send_for(self, committed: Mapping[Place, Committed]) -> None:
+    async def _refetch(self, committed_offsets: Mapping[Place, CommittedOffset]) -> None:
         """Have fetched what we go on with, where the consumer began elsewhere."""
-        if self._home.go_to is None:
+        if self._context.seek is None:
             return
-        elsewhere = {
-            (self._home.cluster.topic(topic), partition): at
-            for (topic, partition), at in self._task.positions.items()
-            if at != (committed[topic, partition].offset if (topic, partition) in committed else 0)
+        offsets = {
+            (self._context.cluster.topic(topic), partition): offset
+            for (topic, partition), offset in self._task.positions.items()
+            if offset
+            != (
+                committed_offsets[topic, partition].offset
+                if (topic, partition) in committed_offsets
+                else 0
+            )
         }
-        if not elsewhere:
+        if not offsets:
             return
-        self._aside = []
+        self._deferred_batches = []
         self._inbox.clear()
         self.waiting = self.waiting_bytes = 0
         self._batches.clear()
-        self._closed_epoch = await self._home.go_to(elsewhere) - 1
-        aside, self._aside = self._aside, None
-        for topic, batch in aside:
-            self.put(topic, batch)
+        self._closed_epoch = await self._context.seek(offsets) - 1
+        batches, self._deferred_batches = self._deferred_batches, None
+        for topic, batch in batches:
+            self.enqueue(topic, batch)
 
-    def has_read(self, topic: str) -> int | None:
+    def read_offset(self, topic: str) -> int | None:
         """Up to where it has read a topic; None while it does not know where to go on."""
-        return self._task.positions.get((topic, self.partition), 0) if self._taken_over else None
+        return (
+            self._task.positions.get((topic, self.partition), 0) if self._has_taken_over else None
+        )
 
-    async def _committed(self) -> dict[Place, Committed]:
+    async def _committed_offsets(self) -> dict[Place, CommittedOffset]:
         """What is committed of each input; nothing where nothing was read."""
-        places = {
-            (self._home.cluster.topic(topic), self.partition): (topic, self.partition)
-            for topic in self._work.inputs
+        partitions = {
+            (self._context.cluster.topic(topic), self.partition): (topic, self.partition)
+            for topic in self._spec.inputs
         }
-        found = await self._home.transactions.committed(places)
-        return {places[place]: at for place, at in found.items() if at.offset or not at.ours}
+        offsets = await self._context.transactions.committed_offsets(partitions)
+        return {
+            partitions[tp]: entry
+            for tp, entry in offsets.items()
+            if entry.offset or not entry.is_ours
+        }
 
     @asynccontextmanager
     async def _reader(self, isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
@@ -524,87 +553,98 @@ class KafkaTask:
             await consumer.stop()
 
     async def _read_changelog(self) -> Restored:
-        tp = TopicPartition(self._home.cluster.changelog(self._work.stage), self.partition)
+        tp = TopicPartition(self._context.cluster.changelog(self._spec.stage), self.partition)
         # Where all ends that was written, be it committed or (a moment longer) open.
         async with self._reader("read_uncommitted") as consumer:
             end = (await consumer.end_offsets([tp]))[tp]
         async with self._reader("read_committed") as consumer:
             return await read_changelog(consumer, tp, end, self._state)
 
-    async def _replay(self, committed: Positions) -> int:
+    async def _replay(self, end_offsets: Positions) -> int:
         """Fold what was committed after the state was written; how many records it was."""
-        behind = {
-            place: at for place, at in committed.items() if at > self._task.positions.get(place, 0)
+        targets = {
+            partition: offset
+            for partition, offset in end_offsets.items()
+            if offset > self._task.positions.get(partition, 0)
         }
-        if not behind:
+        if not targets:
             return 0
-        cluster = self._home.cluster
-        places = {TopicPartition(cluster.topic(topic), p): (topic, p) for topic, p in behind}
-        started = said = time.monotonic()
-        replayed = 0
+        cluster = self._context.cluster
+        partitions = {TopicPartition(cluster.topic(topic), p): (topic, p) for topic, p in targets}
+        started_s = reported_s = time.monotonic()
+        replay_count = 0
         async with self._reader("read_committed") as consumer:
-            consumer.assign(list(places))
-            for tp, place in places.items():
-                consumer.seek(tp, self._task.positions.get(place, 0))
-            while behind:
-                fetched = await consumer.getmany(timeout_ms=1_000, max_records=SLICE_RECORDS)
-                for tp, batch in fetched.items():
-                    place = places[tp]
-                    records = to_records(place[0], batch, self._home.topics.get(place[0], ""))
-                    records = [each for each in records if each.offset < committed[place]]
+            consumer.assign(list(partitions))
+            for tp, partition in partitions.items():
+                consumer.seek(tp, self._task.positions.get(partition, 0))
+            while targets:
+                batches = await consumer.getmany(timeout_ms=1_000, max_records=SLICE_RECORDS)
+                for tp, batch in batches.items():
+                    partition = partitions[tp]
+                    records = to_records(
+                        partition[0], batch, self._context.topics.get(partition[0], "")
+                    )
+                    records = [
+                        record for record in records if record.offset < end_offsets[partition]
+                    ]
                     if records:
-                        self._open(records)
+                        self._unseal(records)
                         self._task.replay(records)
-                        replayed += len(records)
-                for tp, place in places.items():
-                    if place in behind and await consumer.position(tp) >= behind[place]:
-                        del behind[place]
+                        replay_count += len(records)
+                for tp, partition in partitions.items():
+                    if partition in targets and await consumer.position(tp) >= targets[partition]:
+                        del targets[partition]
                         consumer.pause(tp)
                 await asyncio.sleep(0)
-                now = time.monotonic()
-                if now - said >= PROGRESS_S:
-                    said = now
-                    self._say_progress(committed, replayed, now - started)
-        return replayed
+                now_s = time.monotonic()
+                if now_s - reported_s >= PROGRESS_S:
+                    reported_s = now_s
+                    self._say_progress(end_offsets, replay_count, now_s - started_s)
+        return replay_count
 
-    def _say_progress(self, committed: Positions, replayed: int, seconds: float) -> None:
-        left = sum(at - self._task.positions.get(place, 0) for place, at in committed.items())
-        self._home.say(
+    def _say_progress(self, end_offsets: Positions, replay_count: int, seconds: float) -> None:
+        remaining = sum(
+            offset - self._task.positions.get(partition, 0)
+            for partition, offset in end_offsets.items()
+        )
+        self._context.say(
             "replaying",
-            stage=self._work.stage,
+            stage=self._spec.stage,
             partition=self.partition,
-            replayed=replayed,
-            per_second=round(replayed / seconds),
-            remaining=max(0, left),
+            replayed=replay_count,
+            per_second=round(replay_count / seconds),
+            remaining=max(0, remaining),
         )
 
     # --- work ----------------------------------------------------------------------------------
 
-    def _open(self, records: Sequence[Record]) -> None:
+    def _unseal(self, records: Sequence[Record]) -> None:
         """Take off the seals of what is about to be folded, where its topic has some."""
         topic = records[0].topic
         if topic in SEALED_TOPICS:
-            before = self._unsealed_before.get(topic, 0)
-            open_sealed(records, self._home.seals.records(topic), unsealed_before=before)
+            unsealed_before = self._unsealed_before.get(topic, 0)
+            open_sealed(
+                records, self._context.seals.records(topic), unsealed_before=unsealed_before
+            )
 
     async def _wait(self) -> None:
         """Until something comes, or a commit is due."""
-        self._woken.clear()
-        if self._inbox or self._parking:
+        self._wakeup.clear()
+        if self._inbox or self._is_suspending:
             return
         due = self._due() - time.monotonic()
         try:
             async with asyncio.timeout(None if due == NEVER else max(0.0, due)):
-                await self._woken.wait()
+                await self._wakeup.wait()
         except TimeoutError:
             return
 
     def _due(self) -> float:
         """When to commit: what is under way, or the state, also if nothing more comes."""
-        due = min(self._home.transactions.due, self._look_at)
-        if not self._since_checkpoint:
+        due = min(self._context.transactions.due, self._next_check_s)
+        if not self._records_since_checkpoint:
             return due
-        return min(due, self._checkpointed + self._home.checkpoint_s)
+        return min(due, self._last_checkpoint_s + self._context.checkpoint_s)
 
     def _slice(self) -> Sequence[Record]:
         records = self._inbox[0]
@@ -619,13 +659,15 @@ class KafkaTask:
         return part
 
     async def _fold(self, records: Sequence[Record]) -> None:
-        await self._home.transactions.free()
-        self._open(records)
+        await self._context.transactions.wait_until_writable()
+        self._unseal(records)
         # Nothing is awaited until all is handed over: a commit has all of it, or nothing.
-        self._held += self._task.apply(records)
-        self._since_checkpoint += len(records)
+        self._pending_outputs += self._task.apply(records)
+        self._records_since_checkpoint += len(records)
         if self._stage.needs_checkpoint():
-            self._look_at = min(self._look_at, time.monotonic() + self._home.transactions.commit_s)
+            self._next_check_s = min(
+                self._next_check_s, time.monotonic() + self._context.transactions.commit_s
+            )
         else:
             self._send()
         # Whoever else has work in this process gets a turn.
@@ -633,100 +675,102 @@ class KafkaTask:
 
     def _send(self, state: Iterable[Message] = ()) -> None:
         """Hand over what is to be sent, behind a state, and where its inputs were read to."""
-        home = self._home
+        context = self._context
         by_topic: dict[str, list[Output]] = {}
-        for each in self._held:
-            by_topic.setdefault(each.topic, []).append(each)
-        self._held = []
-        records = [(home.cluster.changelog(self._work.stage), state)]
-        for topic, some in by_topic.items():
-            hashed = places_of([each.key or b"" for each in some], home.partitions[topic])
-            sealed = home.seals.records(topic).sealed if topic in SEALED_TOPICS else _as_it_is
+        for output in self._pending_outputs:
+            by_topic.setdefault(output.topic, []).append(output)
+        self._pending_outputs = []
+        records = [(context.cluster.changelog(self._spec.stage), state)]
+        for topic, outputs in by_topic.items():
+            partitions = places_of(
+                [output.key or b"" for output in outputs], context.partitions[topic]
+            )
+            seal = context.seals.records(topic).sealed if topic in SEALED_TOPICS else _identity
             messages: list[Message] = [
                 {
-                    "key": each.key,
-                    "value": None if each.value is None else sealed(each.value),
-                    "partition": 0 if each.key is None else at,
+                    "key": output.key,
+                    "value": None if output.value is None else seal(output.value),
+                    "partition": 0 if output.key is None else partition,
                 }
-                for each, at in zip(some, hashed, strict=True)
+                for output, partition in zip(outputs, partitions, strict=True)
             ]
-            for each, record in zip(some, messages, strict=True):
-                if each.origin is not None:
-                    topic_id = home.topics.get(topic, "")
-                    record["headers"] = origin_headers(each.origin, topic_id)
-            records.append((home.cluster.topic(topic), messages))
+            for output, record in zip(outputs, messages, strict=True):
+                if output.origin is not None:
+                    topic_id = context.topics.get(topic, "")
+                    record["headers"] = origin_headers(output.origin, topic_id)
+            records.append((context.cluster.topic(topic), messages))
         # Of all inputs, also those of which nothing was read: that we may commit at all is seen by
         # positions.
-        at = self._task.positions
+        read_to = self._task.positions
         positions = {
-            (home.cluster.topic(topic), self.partition): at.get((topic, self.partition), 0)
-            for topic in self._work.inputs
+            (context.cluster.topic(topic), self.partition): read_to.get((topic, self.partition), 0)
+            for topic in self._spec.inputs
         }
-        home.transactions.write(records, positions)
+        context.transactions.write(records, positions)
 
     async def _commit(self, *, checkpoint: bool = False) -> None:
-        stage, now = self._stage, time.monotonic()
-        due = (
+        stage, now_s = self._stage, time.monotonic()
+        is_due = (
             checkpoint
-            or self._fresh
-            or now - self._checkpointed >= self._home.checkpoint_s
-            or self._since_checkpoint >= CHECKPOINT_RECORDS
+            or self._needs_first_checkpoint
+            or now_s - self._last_checkpoint_s >= self._context.checkpoint_s
+            or self._records_since_checkpoint >= CHECKPOINT_RECORDS
         )
-        self._look_at = NEVER
+        self._next_check_s = NEVER
         if stage.needs_checkpoint():
-            due = due or stage.must_checkpoint()
+            is_due = is_due or stage.must_checkpoint()
             # It may stay behind: after a crash it folds the same again.
-            if not due and self._since_checkpoint:
-                self._look_at = now + self._home.transactions.commit_s
-        if due and (self._since_checkpoint or self._fresh):
+            if not is_due and self._records_since_checkpoint:
+                self._next_check_s = now_s + self._context.transactions.commit_s
+        if is_due and (self._records_since_checkpoint or self._needs_first_checkpoint):
             await self._write_state()
-        await self._home.transactions.commit()
+        await self._context.transactions.commit()
 
     async def _write_state(self) -> None:
-        alone = self._fresh or self._stage.needs_checkpoint()
+        alone = self._needs_first_checkpoint or self._stage.needs_checkpoint()
         entries = await asyncio.to_thread(self._entries)
         if not alone:
             # Writing down a large state takes seconds, in which few should wait for outputs, nor
             # their transaction run out. State and its positions are whole by themselves.
-            await self._home.transactions.commit()
-        await self._home.transactions.free()
+            await self._context.transactions.commit()
+        await self._context.transactions.wait_until_writable()
         self._send(message(entry, self.partition) for entry in entries)
-        self._fresh = False
-        self._checkpointed = time.monotonic()
-        self._since_checkpoint = 0
+        self._needs_first_checkpoint = False
+        self._last_checkpoint_s = time.monotonic()
+        self._records_since_checkpoint = 0
 
     def _entries(self) -> list[Entry]:
         """What the next checkpoint consists of."""
-        topics = {name: self._home.topics.get(name, "") for name in self._work.inputs}
+        topics = {name: self._context.topics.get(name, "") for name in self._spec.inputs}
         return self._state.write(
             self._task.dirty(),
             self._task.positions,
             topics=topics,
-            declared=self._home.declared,
+            declared=self._context.declaration,
         )
 
 
-def _as_it_is(value: bytes) -> bytes:
+def _identity(value: bytes) -> bytes:
     return value
 
 
 def _state_lost(stage: str, read: Positions) -> Notice:
-    places = {f"{topic}-{partition}": at for (topic, partition), at in read.items()}
+    positions = {f"{topic}-{partition}": offset for (topic, partition), offset in read.items()}
     return Notice(
         "state_lost",
-        f"the state of {stage} was gone: it goes on with an empty one from {places}, as {ACCEPT} "
-        "says",
-        {"positions": places},
+        f"the state of {stage} was gone: it goes on with an empty one from {positions}, as "
+        f"{ACCEPT} says",
+        {"positions": positions},
     )
 
 
-def _set_by_hand(group: str, place: Place, at: int, state: int) -> Notice:
-    topic, partition = place
+def _set_by_hand(group: str, source: Place, offset: int, state: int) -> Notice:
+    topic, partition = source
     return Notice(
         "group_reset",
-        f"{topic}-{partition}: {at} is committed for {group}, and not by a worker; what was read "
-        f"is known from the state, which goes on from {state}",
-        {"topic": topic, "partition": partition, "committed": at, "position": state},
+        f"{topic}-{partition}: {offset} is committed for {group}, and not by a worker; what was "
+        f"read is known from the state, which goes on from {state}",
+        {"topic": topic, "partition": partition, "committed": offset, "position": state},
     )
 
 

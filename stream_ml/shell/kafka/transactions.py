@@ -14,7 +14,7 @@ Theory of operation:
 4. A worker started again under the same name ends what it had left open; else the brokers do, at
    their next look after `TIMEOUT_MS`.
 5. Whoever takes over asks what is committed and waits until nobody is about to commit there
-   (`committed`, a fetch of stable offsets); what is open then will be refused.
+   (`committed_offsets`, a fetch of stable offsets); what is open then will be refused.
 6. librdkafka does the work, rather than aiokafka: for the small batches of live traffic it takes a
    third of the CPU time. Its waits block, so it has threads of its own.
 """
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.log.port import Place
 
-__all__ = ["NEVER", "Committed", "Membership", "Message", "Transactions"]
+__all__ = ["NEVER", "CommittedOffset", "Membership", "Message", "Transactions"]
 
 NEVER = float("inf")
 # What is committed with each position: what tools set by hand comes without.
@@ -65,7 +65,7 @@ AGAIN_S = 0.1
 # moment it would wait for ever (confluentinc/librdkafka issue 5456).
 SPARE_S = 2.0
 # What asks the group waits in: take-overs, a few at a time.
-ASKING_THREADS = 2
+OFFSET_THREADS = 2
 # What says that we are no longer who may write.
 FENCED_CODES = frozenset(
     {
@@ -94,11 +94,11 @@ PASSING_CODES = frozenset(
 Message = dict[str, Any]
 
 
-class Committed(NamedTuple):
+class CommittedOffset(NamedTuple):
     """A committed position, and whether a worker has committed it, rather than somebody by hand."""
 
     offset: int
-    ours: bool
+    is_ours: bool
 
 
 class Membership(NamedTuple):
@@ -120,7 +120,7 @@ class Membership(NamedTuple):
         return b"CGMDv2:" + generation + names + instance
 
 
-NOBODY = Membership(-1, "", None)
+NO_MEMBER = Membership(-1, "", None)
 
 
 class Transactions:
@@ -137,7 +137,7 @@ class Transactions:
         self.commit_s = commit_s
         # When what was written is to be committed, on the clock.
         self.due = NEVER
-        self._membership = NOBODY
+        self._membership = NO_MEMBER
         self._group = group
         self._name = name
         self._timeout_s = TIMEOUT_MS / 1_000 + commit_s
@@ -167,18 +167,20 @@ class Transactions:
         self._consumer = Consumer(
             {**common, "group.id": group, "isolation.level": "read_committed"}
         )
-        told = self._consumer.consumer_group_metadata()
-        assert told == NOBODY.encode(group), f"librdkafka writes down memberships as {told!r}"
-        self._open = False
-        self._moved: dict[Place, int] = {}
+        encoding = self._consumer.consumer_group_metadata()
+        assert encoding == NO_MEMBER.encode(group), (
+            f"librdkafka writes down memberships as {encoding!r}"
+        )
+        self._is_open = False
+        self._positions: dict[Place, int] = {}
         self._failure: BaseException | None = None
         self._closing = False
         self._thread = ThreadPoolExecutor(1, "transactions")
-        self._asking = ThreadPoolExecutor(ASKING_THREADS, "committed")
+        self._offset_threads = ThreadPoolExecutor(OFFSET_THREADS, "committed")
         # What the thread is at, and by when it must have ended, on the loop's clock.
         self._busy: asyncio.Future[None] | None = None
         self._deadline = NEVER
-        self._asked: set[asyncio.Future[Any]] = set()
+        self._requests: set[asyncio.Future[Any]] = set()
 
     async def start(self) -> None:
         """Fence whoever had the name, and end what it had left open.
@@ -187,7 +189,7 @@ class Transactions:
             LogError: the brokers do not answer in time, or refuse.
         """
         try:
-            await self._ended(self._alone(self._init, START_S + SPARE_S))
+            await self._wait_for(self._run_exclusively(self._init, START_S + SPARE_S))
         except asyncio.CancelledError:
             self._closing = True
             raise
@@ -198,34 +200,36 @@ class Transactions:
         Raises:
             Fenced: something is, and must not be committed any more.
         """
-        if self._open or self._busy is not None or membership.generation < 0:
+        if self._is_open or self._busy is not None or membership.generation < 0:
             raise Fenced(
                 f"{self._name}: expected that all was committed before the group went on to "
                 f"{membership}, given what is still open"
             )
         self._membership = membership
 
-    async def committed(self, places: Iterable[Place]) -> dict[Place, Committed]:
+    async def committed_offsets(self, partitions: Iterable[Place]) -> dict[Place, CommittedOffset]:
         """What the group has committed for partitions of topics, once nobody is at it any more.
 
         Raises:
             LogError: the brokers do not answer in time, or refuse.
         """
-        asked = [TopicPartition(topic, partition) for topic, partition in places]
-        asking = asyncio.get_running_loop().run_in_executor(self._asking, self._ask, asked)
-        self._asked.add(asking)
-        asking.add_done_callback(self._asked.discard)
-        await asyncio.wait([asking], timeout=START_S + SPARE_S)
-        if not asking.done():
-            raise self._unheard()
-        found = asking.result()
+        tps = [TopicPartition(topic, partition) for topic, partition in partitions]
+        future = asyncio.get_running_loop().run_in_executor(
+            self._offset_threads, self._fetch_committed, tps
+        )
+        self._requests.add(future)
+        future.add_done_callback(self._requests.discard)
+        await asyncio.wait([future], timeout=START_S + SPARE_S)
+        if not future.done():
+            raise self._no_answer()
+        answer = future.result()
         return {
-            (each.topic, each.partition): Committed(each.offset, each.metadata == OURS)
-            for each in found
-            if each.offset >= 0
+            (tp.topic, tp.partition): CommittedOffset(tp.offset, tp.metadata == OURS)
+            for tp in answer
+            if tp.offset >= 0
         }
 
-    async def free(self) -> None:
+    async def wait_until_writable(self) -> None:
         """Wait until one may write: no transaction is ending, and not too much is on its way.
 
         Raises:
@@ -236,17 +240,17 @@ class Transactions:
             if self._failure is not None:
                 raise self._failure
             if self._busy is not None:
-                await self._ended(self._busy)
+                await self._wait_for(self._busy)
             elif len(self._producer) > QUEUED_MAX:
                 flush = partial(self._producer.flush, self._timeout_s)
-                await self._ended(self._alone(flush, self._timeout_s + SPARE_S))
+                await self._wait_for(self._run_exclusively(flush, self._timeout_s + SPARE_S))
             else:
                 return
 
     def write(
         self, records: Iterable[tuple[str, Iterable[Message]]], positions: Mapping[Place, int]
     ) -> None:
-        """Put records on their way, in order; only after `free`, and with no wait between.
+        """Put records on their way, in order; after `wait_until_writable`, with no wait between.
 
         Args:
             records: by topic.
@@ -258,11 +262,11 @@ class Transactions:
         """
         assert self._busy is None, "nobody writes while a transaction ends"
         try:
-            self._raising(partial(self._put, records))
+            self._translate_errors(partial(self._produce, records))
         except BaseException as error:
             self._failure = error  # half of it must not be committed by another
             raise
-        self._moved.update(positions)
+        self._positions.update(positions)
         self.due = min(self.due, time.monotonic() + self.commit_s)
 
     async def commit(self) -> None:
@@ -272,24 +276,26 @@ class Transactions:
             Fenced: another has taken over; nothing of the transaction will be seen.
             LogError: the transaction has failed otherwise, or nobody knows.
         """
-        await self.free()
-        if not self._open:
+        await self.wait_until_writable()
+        if not self._is_open:
             return
-        positions, self._moved = self._moved, {}
+        positions, self._positions = self._positions, {}
         self.due = NEVER
-        us = self._membership.encode(self._group)
+        member = self._membership.encode(self._group)
         # It may have to wait twice: for the offsets, and for the end.
         limit_s = 2 * self._timeout_s + SPARE_S
-        await self._ended(self._alone(partial(self._commit, positions, us), limit_s))
+        await self._wait_for(
+            self._run_exclusively(partial(self._commit, positions, member), limit_s)
+        )
 
     async def close(self) -> None:
         """Let go, once what is under way has ended; what is open then will never be seen."""
         self._closing = True
-        if self._busy is not None or self._asked:
-            await asyncio.wait([*self._asked, *([] if self._busy is None else [self._busy])])
+        if self._busy is not None or self._requests:
+            await asyncio.wait([*self._requests, *([] if self._busy is None else [self._busy])])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
-        self._asking.shutdown(wait=False)
+        self._offset_threads.shutdown(wait=False)
 
     # --- what librdkafka does ------------------------------------------------------------------
 
@@ -303,41 +309,43 @@ class Transactions:
                 if time.monotonic() > deadline or not error.args[0].retriable():
                     raise
 
-    def _ask(self, asked: list[TopicPartition]) -> list[TopicPartition]:
+    def _fetch_committed(self, tps: list[TopicPartition]) -> list[TopicPartition]:
         deadline = time.monotonic() + START_S
         while True:
             try:
-                found: list[TopicPartition] = self._consumer.committed(asked, STEP_S)
-                error = next((each.error for each in found if each.error is not None), None)
+                answer: list[TopicPartition] = self._consumer.committed(tps, STEP_S)
+                error = next((tp.error for tp in answer if tp.error is not None), None)
             except KafkaException as raised:
                 error = raised.args[0]
             if error is None:
-                return found
-            over = self._closing or time.monotonic() > deadline
-            if over or error.code() not in PASSING_CODES:
-                raise self._told(error)
+                return answer
+            is_over = self._closing or time.monotonic() > deadline
+            if is_over or error.code() not in PASSING_CODES:
+                raise self._as_log_error(error)
             time.sleep(AGAIN_S)
 
-    def _put(self, records: Iterable[tuple[str, Iterable[Message]]]) -> None:
-        if not self._open:
+    def _produce(self, records: Iterable[tuple[str, Iterable[Message]]]) -> None:
+        if not self._is_open:
             self._producer.begin_transaction()
-            self._open = True
+            self._is_open = True
         # Not `produce_batch`: it passes over the partition of each (confluent-kafka 2.16).
         for topic, messages in records:
-            for each in messages:
-                self._producer.produce(topic, **each)
+            for message in messages:
+                self._producer.produce(topic, **message)
 
-    def _commit(self, positions: Mapping[Place, int], us: bytes) -> None:
-        offsets = [TopicPartition(topic, p, at, OURS) for (topic, p), at in positions.items()]
+    def _commit(self, positions: Mapping[Place, int], member: bytes) -> None:
+        offsets = [
+            TopicPartition(topic, p, offset, OURS) for (topic, p), offset in positions.items()
+        ]
         try:
-            self._producer.send_offsets_to_transaction(offsets, us, self._timeout_s)
+            self._producer.send_offsets_to_transaction(offsets, member, self._timeout_s)
             self._producer.commit_transaction(self._timeout_s)
         except KafkaException as error:
             if error.args[0].txn_requires_abort():  # or readers would wait for the brokers' clock
                 with suppress(KafkaException):
                     self._producer.abort_transaction(self._timeout_s)
             raise
-        self._open = False
+        self._is_open = False
 
     def _close(self) -> None:
         self._consumer.close()
@@ -347,41 +355,41 @@ class Transactions:
 
     # --- how it is waited for ------------------------------------------------------------------
 
-    def _alone(self, work: Callable[[], Any], limit_s: float) -> asyncio.Future[None]:
+    def _run_exclusively(self, work: Callable[[], Any], limit_s: float) -> asyncio.Future[None]:
         """Have the thread do what waits, while nobody may write; nor after, should it fail."""
         loop = asyncio.get_running_loop()
-        busy = loop.run_in_executor(self._thread, self._raising, work)
+        busy = loop.run_in_executor(self._thread, self._translate_errors, work)
         self._busy, self._deadline = busy, loop.time() + limit_s
-        busy.add_done_callback(self._done)
+        busy.add_done_callback(self._finish)
         return busy
 
-    def _done(self, busy: asyncio.Future[None]) -> None:
+    def _finish(self, busy: asyncio.Future[None]) -> None:
         self._failure = self._failure or busy.exception()
         self._busy = None
 
-    async def _ended(self, busy: asyncio.Future[None]) -> None:
+    async def _wait_for(self, busy: asyncio.Future[None]) -> None:
         """Wait for what the thread is at, whoever wanted it; called off, leave it to others."""
         left = self._deadline - asyncio.get_running_loop().time()
         await asyncio.wait([busy], timeout=max(0.0, left))
         if not busy.done():
-            self._failure = self._unheard()
+            self._failure = self._no_answer()
         if self._failure is not None:
             raise self._failure
 
-    def _unheard(self) -> LogError:
+    def _no_answer(self) -> LogError:
         return LogError(
             f"{self._name}: expected the brokers to answer for groups and transactions, given "
             "nothing for longer than their clients wait"
         )
 
-    def _raising(self, work: Callable[[], Any]) -> None:
+    def _translate_errors(self, work: Callable[[], Any]) -> None:
         """Do it, and tell what went wrong in our words."""
         try:
             work()
         except KafkaException as error:
-            raise self._told(error.args[0]) from error
+            raise self._as_log_error(error.args[0]) from error
 
-    def _told(self, error: KafkaError) -> LogError:
+    def _as_log_error(self, error: KafkaError) -> LogError:
         if error.code() in FENCED_CODES:
             return Fenced(
                 f"{self._name}: expected to be who may write, given another that has taken over: "

@@ -5,7 +5,7 @@ Theory of operation:
 1. Faust keeps what it does well: the consumer group, rebalances, a consumer in a thread of its own
    (so that heartbeats go on while stages work). What costs 65 µs a record in plain Faust, its
    streams, channels and acknowledgements, is passed by: the fetch loop (`_drain_messages`) gives a
-   partition's fetched records to the `Desk` as one batch.
+   partition's fetched records to the `TaskHost` as one batch.
 2. Faust commits nothing: offsets travel only in our transactions.
 3. A batch must not be lost between the thread that fetches and the task that folds: nobody would
    miss it. So the thread numbers the batches of each partition, in epochs: a new one begins when
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.kafka.cluster import Cluster
 
-__all__ = ["SCHEME", "Batch", "Desk", "Transport"]
+__all__ = ["SCHEME", "Batch", "TaskHost", "Transport"]
 
 # The URL that an application names this transport by.
 SCHEME = "stream-ml-kafka"
@@ -65,15 +65,15 @@ class Batch(NamedTuple):
     number: int
 
 
-class Desk(Protocol):
-    """Takes batches in; what an application of this transport has as its `desk`."""
+class TaskHost(Protocol):
+    """Takes batches in; what an application of this transport has as its `task_host`."""
 
     cluster: Cluster
     instance: str | None
     # How long records may gather between two fetches, in seconds.
     gather_s: float
 
-    def wanted(self, assigned: Iterable[TP]) -> set[TP]:
+    def partitions_with_capacity(self, assignment: Iterable[TP]) -> set[TP]:
         """The partitions there is room for."""
 
     def deliver(self, batches: Mapping[TP, Batch]) -> None:
@@ -82,13 +82,13 @@ class Desk(Protocol):
     def out_of_range(self, offsets: Mapping[TP, int]) -> None:
         """Told of offsets that a partition does not have; they are asked for again."""
 
-    async def room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         """Wait until there may be room for some partition; may return early."""
 
-    def failed(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Told what ended our place in the group."""
 
-    async def thrown_out(self, member: str) -> None:
+    async def on_eviction(self, member: str) -> None:
         """Told that the group knows us no more as `member`, before we join anew."""
 
 
@@ -103,12 +103,12 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, _: Any) -> aiokafka.AIOKafkaConsumer:
         self._numbers = {}
-        desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk
+        host: TaskHost = self.app.task_host  # type: ignore[attr-defined]  # see TaskHost
         return aiokafka.AIOKafkaConsumer(
-            bootstrap_servers=desk.cluster.bootstrap,
+            bootstrap_servers=host.cluster.bootstrap,
             client_id=self.app.conf.id,
             group_id=self.app.conf.id,
-            group_instance_id=desk.instance,
+            group_instance_id=host.instance,
             partition_assignment_strategy=[TaskAssignor()],
             enable_auto_commit=False,
             # What was committed and is not there is nobody's to pass over, see `out_of_range`.
@@ -122,13 +122,13 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             metadata_max_age_ms=METADATA_AGE_MS,
-            **async_options(desk.cluster.security),
+            **async_options(host.cluster.security),
         )
 
     async def on_start(self) -> None:
         await super().on_start()
         coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - as Faust does
-        coordinator._coordination_task.add_done_callback(self._coordinated)  # noqa: SLF001
+        coordinator._coordination_task.add_done_callback(self._on_coordination_end)  # noqa: SLF001
         coordinator._do_rejoin_group = self._rejoining(coordinator)  # noqa: SLF001
 
     def _rejoining(self, coordinator: Any) -> Callable[[Any], Awaitable[Any]]:
@@ -138,29 +138,29 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
         """
         rejoin = coordinator._do_rejoin_group  # noqa: SLF001 - all joining goes through it
 
-        async def unless_thrown_out(subscription: Any) -> Any:
+        async def rejoin_unless_evicted(subscription: Any) -> Any:
             if self.member and not coordinator.member_id:
-                await self.app.desk.thrown_out(self.member)  # type: ignore[attr-defined]  # see Desk
-            joined = await rejoin(subscription)
+                await self.app.task_host.on_eviction(self.member)  # type: ignore[attr-defined]  # see TaskHost
+            response = await rejoin(subscription)
             self.member = coordinator.member_id or self.member
-            return joined
+            return response
 
-        return unless_thrown_out
+        return rejoin_unless_evicted
 
-    def _coordinated(self, coordinating: Any) -> None:
+    def _on_coordination_end(self, coordinating: Any) -> None:
         """What ends our place in the group (refused, say) would else leave us idle for ever."""
         if not coordinating.cancelled() and (error := coordinating.exception()) is not None:
-            self.app.desk.failed(error)  # type: ignore[attr-defined]  # see Desk
+            self.app.task_host.fail(error)  # type: ignore[attr-defined]  # see TaskHost
 
-    async def fetch(self, wanted: set[TP]) -> dict[TP, Batch]:
-        """What there is of the `wanted` partitions; waits a while for the first of it."""
-        asked = self._fetch_batches, wanted, self.epoch
-        return await self.call_thread(*asked)  # type: ignore[no-any-return]
+    async def fetch(self, tps: set[TP]) -> dict[TP, Batch]:
+        """What there is of the `tps` partitions; waits a while for the first of it."""
+        request = self._fetch_batches, tps, self.epoch
+        return await self.call_thread(*request)  # type: ignore[no-any-return]
 
-    async def _fetch_batches(self, wanted: set[TP], epoch: int) -> dict[TP, Batch]:
+    async def _fetch_batches(self, tps: set[TP], epoch: int) -> dict[TP, Batch]:
         consumer = self._ensure_consumer()
         try:
-            fetched = await self._fetch_records(consumer, wanted, FETCH_TIMEOUT_S, POLL_RECORDS)
+            records_by_tp = await self._fetch_records(consumer, tps, FETCH_TIMEOUT_S, POLL_RECORDS)
         except NoOffsetForPartitionError as error:
             self._seek(dict.fromkeys(error.args, 0))
             return {}
@@ -172,37 +172,37 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             self._next_epoch()
         if epoch != self.epoch:
             # Who asked may be gone, and those who are there now may want other partitions.
-            self._put_back(assignment, fetched)
+            self._put_back(assignment, records_by_tp)
             return {}
-        return {_tp(tp): self._numbered(_tp(tp), records) for tp, records in fetched.items()}
+        return {_tp(tp): self._to_batch(_tp(tp), records) for tp, records in records_by_tp.items()}
 
-    def _put_back(self, assignment: Any, fetched: Mapping[Any, Sequence[Any]]) -> None:
+    def _put_back(self, assignment: Any, records_by_tp: Mapping[Any, Sequence[Any]]) -> None:
         """Have records fetched again, by going back to them where they have been passed."""
         consumer = self._ensure_consumer()
-        for tp, records in fetched.items():
+        for tp, records in records_by_tp.items():
             if assignment is None or tp not in assignment.tps:
                 continue
             state = assignment.state_value(tp)
             if state.has_valid_position and state.position > records[0].offset:
                 consumer.seek(tp, records[0].offset)
 
-    async def go_to(self, places: Mapping[TP, int]) -> int:
+    async def seek_in_new_epoch(self, offsets: Mapping[TP, int]) -> int:
         """Fetch from these offsets on, in a new epoch, which is returned."""
-        return await self.call_thread(self._go_to, places)  # type: ignore[no-any-return]
+        return await self.call_thread(self._seek_in_new_epoch, offsets)  # type: ignore[no-any-return]
 
-    async def _go_to(self, places: Mapping[TP, int]) -> int:
-        self._seek(places)
+    async def _seek_in_new_epoch(self, offsets: Mapping[TP, int]) -> int:
+        self._seek(offsets)
         self._next_epoch()
         return self.epoch
 
-    def _seek(self, places: Mapping[Any, int]) -> None:
+    def _seek(self, offsets: Mapping[Any, int]) -> None:
         consumer = self._ensure_consumer()
-        for (topic, partition), offset in places.items():
+        for (topic, partition), offset in offsets.items():
             tp = aiokafka.TopicPartition(topic, partition)
             if tp in consumer.assignment():
                 consumer.seek(tp, offset)
 
-    def _numbered(self, tp: TP, records: Sequence[Any]) -> Batch:
+    def _to_batch(self, tp: TP, records: Sequence[Any]) -> Batch:
         number = self._numbers.get(tp, 0)
         self._numbers[tp] = number + 1
         return Batch(records, self.epoch, number)
@@ -225,7 +225,7 @@ def _tp(tp: Any) -> TP:
 
 
 class _Consumer(faust_aiokafka.Consumer):
-    """Fetches for the desk."""
+    """Fetches for the host."""
 
     _thread: _Thread
 
@@ -246,30 +246,30 @@ class _Consumer(faust_aiokafka.Consumer):
     def membership(self) -> Membership:
         """Who we are in the group as of now: to be asked when assigned."""
         coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 - nobody else knows
-        desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk
-        return Membership(coordinator.generation, coordinator.member_id, desk.instance)
+        host: TaskHost = self.app.task_host  # type: ignore[attr-defined]  # see TaskHost
+        return Membership(coordinator.generation, coordinator.member_id, host.instance)
 
-    async def go_to(self, places: Mapping[TP, int]) -> int:
+    async def seek_in_new_epoch(self, offsets: Mapping[TP, int]) -> int:
         """Fetch from these offsets on, in a new epoch, which is returned."""
-        return await self._thread.go_to(places)
+        return await self._thread.seek_in_new_epoch(offsets)
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        desk: Desk = self.app.desk  # type: ignore[attr-defined]  # see Desk
+        host: TaskHost = self.app.task_host  # type: ignore[attr-defined]  # see TaskHost
         while not (self.should_stop or fetcher.should_stop):
             if not self.flow_active:
                 await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # as Faust does
                 continue
-            wanted = desk.wanted(self.assignment())
-            if not wanted:
-                await desk.room()
+            tps = host.partitions_with_capacity(self.assignment())
+            if not tps:
+                await host.wait_for_capacity()
                 continue
             try:
-                desk.deliver(await self._thread.fetch(wanted))
+                host.deliver(await self._thread.fetch(tps))
             except OffsetOutOfRangeError as error:
-                desk.out_of_range({_tp(tp): offset for tp, offset in error.args[0].items()})
-                await desk.room()
+                host.out_of_range({_tp(tp): offset for tp, offset in error.args[0].items()})
+                await host.wait_for_capacity()
             # What comes meanwhile costs little more than one record by itself.
-            await asyncio.sleep(desk.gather_s)
+            await asyncio.sleep(host.gather_s)
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002
         return True

@@ -39,8 +39,8 @@ from stream_ml.sealing import Seals
 from stream_ml.shell.kafka.header_names import read_any_header
 from stream_ml.shell.kafka.metadata import rival, topic_ids
 from stream_ml.shell.kafka.security import async_options
-from stream_ml.shell.kafka.serving_feed import Control
-from stream_ml.shell.kafka.task import Home, KafkaTask, Work
+from stream_ml.shell.kafka.serving_feed import ServingFeed
+from stream_ml.shell.kafka.task import KafkaTask, TaskContext, TaskSpec
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
 from stream_ml.signing import Keyring
@@ -72,13 +72,13 @@ GATHER_S = {"predict": 0.001, "join": 0.1, "learn": 0.1, "evaluate": 0.1}
 SWITCH_S = {"predict": 0.0005}
 RETRY_S = 1.0
 # A topic that was made anew is told by its offsets, soon, or where they go on by its id, by then.
-LOOK_EVERY_S = 10.0
-SAY_EVERY_S = 10.0
+TOPIC_CHECK_S = 10.0
+REPORT_EVERY_S = 10.0
 # By when a worker that was asked to stop has committed, or gives up.
 STOP_S = 20.0
 # By when it has taken leave of the brokers, where they answer.
 CLOSE_S = 5.0
-FAILED = 1
+EXIT_FAILURE = 1
 # After how many more objects the collector looks at the young ones; Python's 700 is a few records.
 COLLECT_AFTER = 10_000
 
@@ -100,7 +100,7 @@ class Worker:
         restart_lines: quarantined lines to start anew, from nothing.
         command_age_s: how far a command's time may be from its arrival on the log.
         say: told what happens, as a kind and members.
-        accepted: topics that are taken for what they are now, whatever was read of them.
+        accepted_topics: topics that are taken for what they are now, whatever was read of them.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
     """
 
@@ -119,7 +119,7 @@ class Worker:
         restart_lines: Collection[str] = (),
         command_age_s: float,
         say: Callable[..., None],
-        accepted: Iterable[str] = (),
+        accepted_topics: Iterable[str] = (),
         accept_unsealed: bool = False,
     ) -> None:
         self.cluster = cluster
@@ -136,19 +136,19 @@ class Worker:
         self._restart_lines = restart_lines
         self._command_age_s = command_age_s
         self._say = say
-        self._accepted = frozenset(accepted)
+        self._accepted_topics = frozenset(accepted_topics)
         self._serving = Serving(pipeline, key)
         self._names = {cluster.topic(topic): topic for topic in STAGES[stage].inputs}
         self._tasks: dict[int, KafkaTask] = {}
-        self._parked: dict[int, KafkaTask] = {}
+        self._suspended_tasks: dict[int, KafkaTask] = {}
         self._starting: set[asyncio.Task[None]] = set()
-        self._stopped = asyncio.Event()
-        self._parking = asyncio.Lock()
+        self._stop_event = asyncio.Event()
+        self._suspension = asyncio.Lock()
         self._app: Any = None
         self._partitions: dict[str, int] = {}
         # The id of each topic that we depend on.
         self._topics: dict[str, str] = {}
-        self._control: Control | None = None
+        self._serving_feed: ServingFeed | None = None
         self._transactions: Transactions
 
     async def run(self) -> None:
@@ -159,11 +159,11 @@ class Worker:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopped.set)
+            loop.add_signal_handler(number, self._stop_event.set)
         read_any_header()
         sys.setswitchinterval(SWITCH_S.get(self._stage, sys.getswitchinterval()))
         await self._until_stopped(self._find_topics())
-        if self._stopped.is_set():
+        if self._stop_event.is_set():
             return
         # Without a name that stays nobody ends what it leaves open, but the brokers' clock.
         name = self.instance or secrets.token_hex(8)
@@ -176,25 +176,25 @@ class Worker:
         try:
             await self._until_stopped(self._transactions.start())
         except LogError as error:
-            self.failed(error)  # what waits for brokers may wait for ever: nothing waits for it
-        if self._stopped.is_set():
+            self.fail(error)  # what waits for brokers may wait for ever: nothing waits for it
+        if self._stop_event.is_set():
             return
-        following = await self._follow() if self._stage == "predict" else None
-        if self._stopped.is_set():
+        feed = await self._start_feed() if self._stage == "predict" else None
+        if self._stop_event.is_set():
             return
-        looking = asyncio.create_task(self._look_at_topics(), name="topics")
-        looking.add_done_callback(self._watch)
+        topic_watch = asyncio.create_task(self._watch_topics(), name="topics")
+        topic_watch.add_done_callback(self._watch)
         self._app = self._application()
         _spare_collector()
         await self._app.start()
         self._say("started", stage=self._stage, pipeline=self._pipeline.name)
         await self._until_stopped(self._app.wait_until_stopped())
         if self._app.crash_reason is not None:
-            self.failed(self._app.crash_reason)
-        await self._park_for_good()
-        for beside in (looking, following):
-            if beside is not None:
-                beside.cancel()
+            self.fail(self._app.crash_reason)
+        await self._suspend_finally()
+        for background in (topic_watch, feed):
+            if background is not None:
+                background.cancel()
         closing = asyncio.create_task(self._close(), name="close")
         await asyncio.wait([closing], timeout=CLOSE_S)
         self._say("stopped", stage=self._stage)
@@ -202,26 +202,26 @@ class Worker:
             # All is committed; what nobody answers may end with the process.
             os._exit(0)
 
-    async def _follow(self) -> asyncio.Task[None]:
+    async def _start_feed(self) -> asyncio.Task[None]:
         """Read what serves now, and go on reading beside the tasks."""
-        self._control = Control(
+        self._serving_feed = ServingFeed(
             self.cluster,
             self._serving,
             lambda model: self._say("serves", model=model),
-            strict="models" not in self._accepted,
+            strict="models" not in self._accepted_topics,
         )
         try:
-            await self._until_stopped(self._control.start())
+            await self._until_stopped(self._serving_feed.start())
         except UsageError as error:
-            self.failed(error)
-        following = asyncio.create_task(self._control.follow(), name="control")
-        following.add_done_callback(self._watch)
-        return following
+            self.fail(error)
+        feed = asyncio.create_task(self._serving_feed.follow(), name="control")
+        feed.add_done_callback(self._watch)
+        return feed
 
     async def _until_stopped(self, work: Any) -> None:
         """Until `work` is done, or we are asked to stop."""
         doing = asyncio.ensure_future(work)
-        stopping = asyncio.create_task(self._stopped.wait())
+        stopping = asyncio.create_task(self._stop_event.wait())
         await asyncio.wait([doing, stopping], return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if doing.done():
@@ -234,20 +234,20 @@ class Worker:
     # --- start ---------------------------------------------------------------------------------
 
     async def _find_topics(self) -> None:
-        said = 0.0
+        reported_s = 0.0
         loop = asyncio.get_running_loop()
         while True:
             try:
-                found = await self._described()
-                self._topics = await self._ids()
+                counts = await self._partition_counts()
+                self._topics = await self._topic_ids()
                 break
             except (KafkaError, LogError, OSError) as error:
-                if loop.time() - said >= SAY_EVERY_S:
-                    said = loop.time()
+                if loop.time() - reported_s >= REPORT_EVERY_S:
+                    reported_s = loop.time()
                     self._say("waiting", for_=self.cluster.bootstrap, error=str(error))
                 await asyncio.sleep(RETRY_S)
-        wanted = catalogue()
-        missing = [name for name in wanted if self.cluster.topic(name) not in found]
+        topics = catalogue()
+        missing = [name for name in topics if self.cluster.topic(name) not in counts]
         if missing:
             raise LogError(
                 f"worker {self._stage}: expected the topics of {self._pipeline.name!r} on "
@@ -255,46 +255,50 @@ class Worker:
                 f"{', '.join(map(self.cluster.topic, missing))}; make them with "
                 "`stream-ml topics apply`"
             )
-        self._partitions = {name: found[self.cluster.topic(name)] for name in wanted}
+        self._partitions = {name: counts[self.cluster.topic(name)] for name in topics}
         self._check_partitions()
         self._serving = Serving(self._pipeline, self._key, self._topics["registry"])
 
-    async def _described(self) -> dict[str, int]:
+    async def _partition_counts(self) -> dict[str, int]:
         admin = AIOKafkaAdminClient(
             bootstrap_servers=self.cluster.bootstrap, **async_options(self.cluster.security)
         )
         try:
             await admin.start()
-            described = await admin.describe_topics()
+            descriptions = await admin.describe_topics()
         finally:
             await admin.close()
-        return {each["topic"]: len(each["partitions"]) for each in described}
+        return {
+            description["topic"]: len(description["partitions"]) for description in descriptions
+        }
 
-    async def _ids(self) -> dict[str, str]:
+    async def _topic_ids(self) -> dict[str, str]:
         """The ids of the topics that we depend on."""
         # By the id of its registry a log is known.
         spec = STAGES[self._stage]
         names = {*spec.inputs, *spec.feed, f"{self._stage}-changelog", "registry"}
         return await asyncio.to_thread(topic_ids, self.cluster, sorted(names))
 
-    async def _look_at_topics(self) -> None:
+    async def _watch_topics(self) -> None:
         """End where a topic is another than it was at the start: its offsets begin anew."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(TOPIC_CHECK_S)
             with suppress(LogError):  # what does not answer is waited for elsewhere
-                self._expect_ids(await self._ids())
+                self._expect_ids(await self._topic_ids())
 
     def _expect_ids(self, ids: Mapping[str, str]) -> None:
-        other = {name: found for name, found in ids.items() if found != self._topics.get(name)}
-        if other:
-            listed = ", ".join(
-                f"{self.cluster.topic(name)} of the id {self._topics.get(name)}, given {found}"
-                for name, found in other.items()
+        differences = {
+            name: topic_id for name, topic_id in ids.items() if topic_id != self._topics.get(name)
+        }
+        if differences:
+            texts = ", ".join(
+                f"{self.cluster.topic(name)} of the id {self._topics.get(name)}, given {topic_id}"
+                for name, topic_id in differences.items()
             )
             raise UsageError(
-                f"expected {listed}: it was made anew while it was in use. Put back what was "
+                f"expected {texts}: it was made anew while it was in use. Put back what was "
                 "there, or have the tasks begin where it begins, by starting once with "
-                f"{ACCEPT}={','.join(other)}"
+                f"{ACCEPT}={','.join(differences)}"
             )
 
     def _check_partitions(self) -> None:
@@ -302,10 +306,10 @@ class Worker:
         together = [*STAGES[self._stage].inputs, f"{self._stage}-changelog"]
         counts = {self.cluster.topic(name): self._partitions[name] for name in together}
         if len(set(counts.values())) > 1:
-            given = ", ".join(f"{name} {count}" for name, count in counts.items())
+            actual = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise LogError(
                 f"worker {self._stage}: expected as many partitions of each topic it reads, given "
-                f"{given}; `stream-ml topics plan` tells how they should be"
+                f"{actual}; `stream-ml topics plan` tells how they should be"
             )
 
     def _application(self) -> Any:
@@ -321,12 +325,12 @@ class Worker:
             stream_wait_empty=False,
             broker_commit_interval=3_600.0,
         )
-        app.desk = self  # type: ignore[attr-defined]  # the transport asks for it
+        app.task_host = self  # type: ignore[attr-defined]  # the transport asks for it
         app.finalize()
         for topic in self._names:
             app.topics.add(app.topic(topic, value_serializer="raw"))
-        app.on_partitions_revoked.connect(self._revoked, weak=False)  # type: ignore[arg-type]
-        app.on_partitions_assigned.connect(self._assigned, weak=False)  # type: ignore[arg-type]
+        app.on_partitions_revoked.connect(self._on_revocation, weak=False)  # type: ignore[arg-type]
+        app.on_partitions_assigned.connect(self._on_assignment, weak=False)  # type: ignore[arg-type]
         return app
 
     def _make(self, partition: int) -> Stage:
@@ -354,26 +358,26 @@ class Worker:
                 )
 
     async def _ready(self) -> None:
-        if self._control is None:
+        if self._serving_feed is None:
             return
-        ready = asyncio.ensure_future(self._control.caught_up())
+        ready = asyncio.ensure_future(self._serving_feed.caught_up())
         try:
-            while not (await asyncio.wait([ready], timeout=SAY_EVERY_S))[0]:
-                refused = self._serving.refusals[-1:]
-                why = refused or ["are learn and evaluate at work, with this key?"]
-                self._say("waiting", for_=f"something that serves: {why[0]}")
+            while not (await asyncio.wait([ready], timeout=REPORT_EVERY_S))[0]:
+                refusals = self._serving.refusals[-1:]
+                reasons = refusals or ["are learn and evaluate at work, with this key?"]
+                self._say("waiting", for_=f"something that serves: {reasons[0]}")
             await ready
         finally:
             ready.cancel()
 
     # --- what the transport asks ---------------------------------------------------------------
 
-    def wanted(self, assigned: Iterable[TP]) -> set[TP]:
+    def partitions_with_capacity(self, assignment: Iterable[TP]) -> set[TP]:
         """The partitions there is room for."""
         return {
             tp
-            for tp in assigned
-            if (task := self._tasks.get(tp.partition)) is not None and not task.full
+            for tp in assignment
+            if (task := self._tasks.get(tp.partition)) is not None and not task.is_full
         }
 
     def deliver(self, batches: Mapping[TP, Batch]) -> None:
@@ -382,16 +386,16 @@ class Worker:
             for tp, batch in batches.items():
                 task = self._tasks.get(tp.partition)
                 if task is not None:
-                    task.put(self._names[tp.topic], batch)
+                    task.enqueue(self._names[tp.topic], batch)
         except AssertionError as error:
-            self.failed(error)
+            self.fail(error)
 
     def out_of_range(self, offsets: Mapping[TP, int]) -> None:
         """End where a task was to go on from there; who takes over finds out why, and tells it."""
         for tp, offset in offsets.items():
             task = self._tasks.get(tp.partition)
-            if task is not None and task.has_read(self._names[tp.topic]) is not None:
-                self.failed(
+            if task is not None and task.read_offset(self._names[tp.topic]) is not None:
+                self.fail(
                     LogError(
                         f"{tp.topic}-{tp.partition}: expected to go on from {offset}, given a "
                         "partition that does not reach to there: records were removed before they "
@@ -399,143 +403,145 @@ class Worker:
                     )
                 )
 
-    async def _go_to(self, places: Mapping[Place, int]) -> int:
+    async def _seek_in_new_epoch(self, offsets: Mapping[Place, int]) -> int:
         """Have records of our tasks fetched from other offsets on."""
-        wanted = {TP(topic, partition): at for (topic, partition), at in places.items()}
-        return int(await self._app.consumer.go_to(wanted))
+        tps = {TP(topic, partition): offset for (topic, partition), offset in offsets.items()}
+        return int(await self._app.consumer.seek_in_new_epoch(tps))
 
-    async def thrown_out(self, member: str) -> None:
+    async def on_eviction(self, member: str) -> None:
         """End where another worker has our name; else join anew."""
         if self.instance is not None:
-            where = self.cluster, self._stage, self.instance
-            error = await asyncio.to_thread(rival, *where, member)
+            group = self.cluster, self._stage, self.instance
+            error = await asyncio.to_thread(rival, *group, member)
             if error is not None:
-                self.failed(error)
+                self.fail(error)
 
-    async def room(self) -> None:
+    async def wait_for_capacity(self) -> None:
         """Wait until a task may have room; at most a moment."""
         await asyncio.sleep(0.005)
 
     # --- assignment ----------------------------------------------------------------------------
 
-    async def _revoked(self, app: Any, revoked: Iterable[TP], **_: Any) -> None:
-        del app, revoked  # a rebalance takes all, and gives some back
-        await self._park()
+    async def _on_revocation(self, app: Any, assignment: Iterable[TP], **_: Any) -> None:
+        del app, assignment  # a rebalance takes all, and gives some back
+        await self._suspend_all()
 
-    async def _park(self, *, leaving: bool = False) -> None:
+    async def _suspend_all(self, *, leaving: bool = False) -> None:
         # One after the other: who leaves the group, or goes on with it, has committed all before.
-        async with self._parking:
+        async with self._suspension:
             for starting in list(self._starting):
                 starting.cancel()
             tasks, self._tasks = self._tasks, {}
             epoch = self._app.consumer.epoch
-            whole = await asyncio.gather(
-                *(task.park(epoch, checkpoint=leaving) for task in tasks.values())
+            intact = await asyncio.gather(
+                *(task.suspend(epoch, checkpoint=leaving) for task in tasks.values())
             )
-            for (partition, task), is_whole in zip(tasks.items(), whole, strict=True):
-                if is_whole:
-                    self._parked[partition] = task
+            for (partition, task), is_intact in zip(tasks.items(), intact, strict=True):
+                if is_intact:
+                    self._suspended_tasks[partition] = task
                     self._say("parked", stage=self._stage, partition=partition)
             try:
                 await self._transactions.commit()
             except LogError as error:
-                self.failed(error)
+                self.fail(error)
 
-    async def _assigned(self, app: Any, assigned: Iterable[TP], **_: Any) -> None:
+    async def _on_assignment(self, app: Any, assignment: Iterable[TP], **_: Any) -> None:
         del app
-        if self._stopped.is_set():
+        if self._stop_event.is_set():
             return
         try:
             self._transactions.join(self._app.consumer.membership)
         except Fenced as error:
-            self.failed(error)
-        held = {tp.partition for tp in assigned}
-        for partition in [each for each in self._parked if each not in held]:
-            del self._parked[partition]
+            self.fail(error)
+        numbers = {tp.partition for tp in assignment}
+        for partition in [number for number in self._suspended_tasks if number not in numbers]:
+            del self._suspended_tasks[partition]
             self._say("released", stage=self._stage, partition=partition)
-        work = [(f"begin-{partition}", self._begin(partition)) for partition in sorted(held)]
+        work = [
+            (f"begin-{partition}", self._start_task(partition)) for partition in sorted(numbers)
+        ]
         for name, begin in [("layout", self._check_layout()), *work]:
             starting = asyncio.create_task(begin, name=name)
             self._starting.add(starting)
-            starting.add_done_callback(self._begun)
+            starting.add_done_callback(self._on_task_start)
 
     async def _check_layout(self) -> None:
         """End, to be started anew, where there are more partitions than we place keys in."""
-        found = await self._described()
-        self._expect_ids(await self._ids())
-        grown = [
+        counts = await self._partition_counts()
+        self._expect_ids(await self._topic_ids())
+        changed_topics = [
             name
             for name, count in self._partitions.items()
-            if found.get(self.cluster.topic(name), count) != count
+            if counts.get(self.cluster.topic(name), count) != count
         ]
-        if grown:
-            topics = ", ".join(map(self.cluster.topic, grown))
+        if changed_topics:
+            topics = ", ".join(map(self.cluster.topic, changed_topics))
             raise LogError(f"expected as many partitions as at the start, given others of {topics}")
 
-    async def _begin(self, partition: int) -> None:
-        task = self._parked.get(partition)
+    async def _start_task(self, partition: int) -> None:
+        task = self._suspended_tasks.get(partition)
         if task is not None:
-            goes_on = await task.may_go_on()
-            del self._parked[partition]
-            if goes_on:
+            can_resume = await task.can_resume()
+            del self._suspended_tasks[partition]
+            if can_resume:
                 self._say("resumed", stage=self._stage, partition=partition)
             else:
                 task = None
         if task is None:
-            task = KafkaTask(self._home(), self._work(), partition)
+            task = KafkaTask(self._task_context(), self._task_spec(), partition)
         self._tasks[partition] = task
-        task.go()
+        task.start()
 
-    def _begun(self, starting: asyncio.Task[None]) -> None:
+    def _on_task_start(self, starting: asyncio.Task[None]) -> None:
         self._starting.discard(starting)
         self._watch(starting)
 
-    def _home(self) -> Home:
-        return Home(
+    def _task_context(self) -> TaskContext:
+        return TaskContext(
             self.cluster,
             self._transactions,
             self._partitions,
             self._checkpoint_s,
             self._say,
-            self.failed,
+            self.fail,
             Seals(self._key, self._pipeline.name, self._topics["registry"]),
             self._pipeline.declared(),
             self._accept_unsealed,
             self._topics,
-            self._accepted,
-            self._go_to,
+            self._accepted_topics,
+            self._seek_in_new_epoch,
             self._restart_lines,
         )
 
-    def _work(self) -> Work:
-        return Work(self._stage, STAGES[self._stage].inputs, self._make, self._ready)
+    def _task_spec(self) -> TaskSpec:
+        return TaskSpec(self._stage, STAGES[self._stage].inputs, self._make, self._ready)
 
     # --- end -----------------------------------------------------------------------------------
 
-    async def _park_for_good(self) -> None:
+    async def _suspend_finally(self) -> None:
         self._app.consumer.stop_flow()
         try:
             async with asyncio.timeout(STOP_S):
-                await self._park(leaving=True)
+                await self._suspend_all(leaving=True)
         except TimeoutError:
-            self.failed(LogError(f"asked to stop, it could not commit within {STOP_S:g} s"))
+            self.fail(LogError(f"asked to stop, it could not commit within {STOP_S:g} s"))
 
     async def _close(self) -> None:
         await self._app.stop()
         await self._transactions.close()
-        if self._control is not None:
-            await self._control.stop()
+        if self._serving_feed is not None:
+            await self._serving_feed.stop()
 
     def _watch(self, work: asyncio.Task[None]) -> None:
         if not work.cancelled() and (error := work.exception()) is not None:
-            self.failed(error)
+            self.fail(error)
 
-    def failed(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """End the process: nothing may be committed after what went wrong."""
-        code = FAILED
+        code = EXIT_FAILURE
         try:
             sys.stdout.flush()
-            error = self._explained(error)
+            error = self._root_cause(error)
             if isinstance(error, StreamMLError) and error.exit_code == UsageError.exit_code:
                 # Where we stand is wrong, and not how we work: a sentence says more than a trace.
                 code = error.exit_code
@@ -550,7 +556,7 @@ class Worker:
         finally:  # also where nobody hears it
             os._exit(code)
 
-    def _explained(self, error: BaseException) -> BaseException:
+    def _root_cause(self, error: BaseException) -> BaseException:
         """What lies behind an error that says only that somebody else has our place."""
         if self.instance is None or not isinstance(error, (Fenced, KafkaError)):
             return error
