@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["seal", "unseal"]
 
 _MAGIC = b"SML1"
-_UNSIGNED = bytes(32)
-_HEAD = len(_MAGIC) + len(_UNSIGNED)
+_NO_SIGNATURE = bytes(32)
+_HEAD = len(_MAGIC) + len(_NO_SIGNATURE)
 
 
 def seal(learners: Mapping[str, Any], key: bytes | None) -> bytes:
@@ -35,15 +35,15 @@ def seal(learners: Mapping[str, Any], key: bytes | None) -> bytes:
     Raises:
         SnapshotRefused: `class_not_allowed` or `too_large`, as `pickles.dumps`.
     """
-    rest = RIVER_VERSION.encode() + b"\n" + compress(dumps(dict(learners)))
-    return _MAGIC + (_UNSIGNED if key is None else _sign(rest, key)) + rest
+    body = RIVER_VERSION.encode() + b"\n" + compress(dumps(dict(learners)))
+    return _MAGIC + (_NO_SIGNATURE if key is None else _sign(body, key)) + body
 
 
-def unseal(sealed: bytes, key: bytes | None, *, allow_unsigned: bool = False) -> dict[str, Any]:
+def unseal(data: bytes, key: bytes | None, *, allow_unsigned: bool = False) -> dict[str, Any]:
     """The learners that were sealed; they go on as if never stopped.
 
     Args:
-        sealed: what `seal` gave.
+        data: what `seal` gave.
         key: the pipeline's.
         allow_unsigned: whether bytes without a signature are believed, where there is no key.
 
@@ -51,11 +51,11 @@ def unseal(sealed: bytes, key: bytes | None, *, allow_unsigned: bool = False) ->
         SnapshotRefused: `unsigned`, `signature`, `river_version`, `class_not_allowed`,
             `too_large` or `malformed`.
     """
-    if len(sealed) < _HEAD or not sealed.startswith(_MAGIC):
+    if len(data) < _HEAD or not data.startswith(_MAGIC):
         raise SnapshotRefused("malformed", "expected a checkpoint, given other bytes")
-    signature, rest = sealed[len(_MAGIC) : _HEAD], sealed[_HEAD:]
-    _check_signature(signature, rest, key, allow_unsigned=allow_unsigned)
-    version, _, payload = rest.partition(b"\n")
+    signature, body = data[len(_MAGIC) : _HEAD], data[_HEAD:]
+    _check_signature(signature, body, key, allow_unsigned=allow_unsigned)
+    version, _, payload = body.partition(b"\n")
     if version != RIVER_VERSION.encode():
         raise SnapshotRefused(
             "river_version",
@@ -69,7 +69,7 @@ def unseal(sealed: bytes, key: bytes | None, *, allow_unsigned: bool = False) ->
 
 
 def _check_signature(
-    signature: bytes, rest: bytes, key: bytes | None, *, allow_unsigned: bool
+    signature: bytes, body: bytes, key: bytes | None, *, allow_unsigned: bool
 ) -> None:
     if key is None:
         if allow_unsigned:
@@ -79,13 +79,15 @@ def _check_signature(
             "checkpoint: expected a key to check its signature with, given none; way out: set the "
             "key, or allow unsigned models where nobody else can write to the log",
         )
-    if signature == _UNSIGNED:
+    if signature == _NO_SIGNATURE:
         raise SnapshotRefused("unsigned", "checkpoint: expected a signature, given none")
-    if not any(hmac.compare_digest(signature, _sign(rest, each)) for each in keys_of(key)):
+    if not any(
+        hmac.compare_digest(signature, _sign(body, candidate)) for candidate in keys_of(key)
+    ):
         raise SnapshotRefused(
             "signature", "checkpoint: expected a signature by our key, given another"
         )
 
 
-def _sign(rest: bytes, key: bytes) -> bytes:
-    return hmac.new(key, rest, hashlib.sha256).digest()
+def _sign(body: bytes, key: bytes) -> bytes:
+    return hmac.new(key, body, hashlib.sha256).digest()

@@ -187,9 +187,9 @@ class _PathPickler(pickle._Pickler):  # noqa: SLF001 - the C pickler has no hook
     def save(self, obj: Any, save_persistent_id: bool = True) -> Any:
         if isinstance(obj, str | bytes | int | float | type(None) | type):
             return super().save(obj, save_persistent_id)  # type: ignore[misc]  # missing from typeshed
-        above = self._path.get(id(obj))
-        if above is not None:
-            return super().save(f"up {len(self._path) - above}")  # type: ignore[misc]  # as above
+        depth = self._path.get(id(obj))
+        if depth is not None:
+            return super().save(f"up {len(self._path) - depth}")  # type: ignore[misc]  # as above
         self._path[id(obj)] = len(self._path)
         try:
             return super().save(obj, save_persistent_id)  # type: ignore[misc]  # missing from typeshed

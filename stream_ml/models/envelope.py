@@ -120,8 +120,11 @@ class Snapshot:
                 f"{self.model}: expected a signed snapshot, given no {lacking}; way out: set the "
                 "key, or allow unsigned models where nobody else can write to the log",
             )
-        body, given = unsigned_bytes(self), self.signature.encode()
-        if not any(hmac.compare_digest(sign(body, each).encode(), given) for each in keys_of(key)):
+        body, signature = unsigned_bytes(self), self.signature.encode()
+        if not any(
+            hmac.compare_digest(sign(body, candidate).encode(), signature)
+            for candidate in keys_of(key)
+        ):
             raise refusal(self, "signature", "a signature by our key", "another")
 
 
@@ -134,12 +137,12 @@ def decode(value: bytes) -> Snapshot:
     if len(value) > SNAPSHOT_BYTES_MAX:
         raise BadRecord("too_large", "$", f"expected at most {SNAPSHOT_BYTES_MAX} bytes")
     try:
-        given = orjson.loads(value)
+        members = orjson.loads(value)
     except orjson.JSONDecodeError as error:
         raise BadRecord("not_json", "$", str(error)) from None
-    if not isinstance(given, dict):
-        raise BadRecord("wrong_type", "$", f"expected an object, given {type(given).__name__}")
-    snapshot = _Reader(given).snapshot()
+    if not isinstance(members, dict):
+        raise BadRecord("wrong_type", "$", f"expected an object, given {type(members).__name__}")
+    snapshot = _Reader(members).snapshot()
     # One spelling per snapshot: no byte of a record is left that no check covers.
     if _canonical(snapshot) != value:
         raise BadRecord("not_canonical", "$", "expected the bytes that encoding it gives")
@@ -153,16 +156,18 @@ def _canonical(snapshot: Snapshot) -> bytes | None:
         return None  # orjson reads deeper nesting than it writes
 
 
-def refusal(snapshot: Snapshot, reason: str, expected: str, given: str) -> SnapshotRefused:
+def refusal(snapshot: Snapshot, reason: str, expected: str, actual: str) -> SnapshotRefused:
     """The refusal of a snapshot: what was expected of it, what was given, the way out.
 
     Args:
         snapshot: the one that is refused.
         reason: one word, by which refusals are counted.
         expected: of the snapshot.
-        given: by it.
+        actual: by it.
     """
-    return SnapshotRefused(reason, f"{snapshot.model}: expected {expected}, given {given}{WAY_OUT}")
+    return SnapshotRefused(
+        reason, f"{snapshot.model}: expected {expected}, given {actual}{WAY_OUT}"
+    )
 
 
 def sign(body: bytes, key: bytes) -> str:
@@ -217,32 +222,32 @@ _MEMBERS = frozenset(
 class _Reader:
     """Takes an envelope's members out of a JSON object, each of its type."""
 
-    def __init__(self, given: dict[str, Any]) -> None:
-        self._given = given
+    def __init__(self, members: dict[str, Any]) -> None:
+        self._members = members
 
     def snapshot(self) -> Snapshot:
-        given = self._given
-        for name in given.keys() - _MEMBERS:
+        members = self._members
+        for name in members.keys() - _MEMBERS:
             raise BadRecord("unknown_field", f"$.{name}", "no member of a snapshot")
         examples = self._take("examples", dict)
         return Snapshot(
             name=self._take("model", str),
-            version=_integer(given.get("version"), "$.version"),
+            version=_integer(members.get("version"), "$.version"),
             recipe=self._take("recipe", str),
             river=self._take("river", str),
             features=self._take("features", str),
-            parent=None if given.get("parent") is None else self._take("parent", str),
+            parent=None if members.get("parent") is None else self._take("parent", str),
             examples={n: _integer(examples.get(n), f"$.examples.{n}") for n in NO_EXAMPLES},
             epoch=self._take("epoch", dict),
             golden=tuple(map(_golden, self._take("golden", list))),
             digest=self._take("digest", str),
             payload=self._payload(),
-            signature=None if "signature" not in given else self._take("signature", str),
-            log=None if "log" not in given else self._take("log", str),
+            signature=None if "signature" not in members else self._take("signature", str),
+            log=None if "log" not in members else self._take("log", str),
         )
 
     def _take(self, name: str, type_: type) -> Any:
-        value = self._given.get(name)
+        value = self._members.get(name)
         if type(value) is not type_:
             raise _wrong_type(f"$.{name}", type_.__name__, value)
         return value
@@ -263,10 +268,10 @@ def _integer(value: Any, path: str) -> int:
 def _golden(value: Any) -> Golden:
     if not isinstance(value, list) or len(value) != 2:  # noqa: PLR2004 - a pair
         raise _wrong_type("$.golden", "pairs of features and answer", value)
-    features, said = value
-    if not isinstance(features, dict) or not (said is None or isinstance(said, float | dict)):
+    features, answer = value
+    if not isinstance(features, dict) or not (answer is None or isinstance(answer, float | dict)):
         raise _wrong_type("$.golden", "pairs of features and answer", value)
-    return Golden(features, said)
+    return Golden(features, answer)
 
 
 def _wrong_type(path: str, expected: str, value: Any) -> BadRecord:

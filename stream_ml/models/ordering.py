@@ -48,10 +48,10 @@ def order_sets() -> None:
         matrix.classes = property(_marked(classes, lambda counts: _in_order(classes(counts))))
 
 
-def _replace(kind: type, name: str, made: Callable[..., Callable[..., Any]]) -> None:
+def _replace(kind: type, name: str, make: Callable[..., Callable[..., Any]]) -> None:
     method = getattr(kind, name)
     if not hasattr(method, _MARK):
-        setattr(kind, name, _marked(method, made(method)))
+        setattr(kind, name, _marked(method, make(method)))
 
 
 def _marked(method: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,19 +68,19 @@ def _in_order(members: Collection[Any]) -> Collection[Any]:
 def _sorted(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     """The method, called on an estimator whose labels lie in order, and all else as it is."""
 
-    def ordered(estimator: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(estimator: Any, *args: Any, **kwargs: Any) -> Any:
         view = object.__new__(type(estimator))
         view.__dict__ = {**vars(estimator), name: _in_order(getattr(estimator, name))}
         return method(view, *args, **kwargs)
 
-    return ordered
+    return call
 
 
 def _selecting(method: Callable[..., Any]) -> Callable[..., Any]:
     """The method, whose features come in the order in which they were given."""
 
-    def ordered(select: Any, x: dict[Any, Any]) -> dict[Any, Any]:
-        selected = method(select, x)
-        return {name: value for name, value in x.items() if name in selected}
+    def call(select: Any, x: dict[Any, Any]) -> dict[Any, Any]:
+        features = method(select, x)
+        return {name: value for name, value in x.items() if name in features}
 
-    return ordered
+    return call

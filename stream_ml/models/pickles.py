@@ -323,10 +323,10 @@ def loads(data: bytes) -> Any:
         ):
             learner = unpickler.load()
     finally:
-        altered = unpickler.restore()
-    if altered:
+        alterations = unpickler.restore()
+    if alterations:
         raise SnapshotRefused(
-            "class_not_allowed", f"the pickle alters {', '.join(altered)} instead of a learner"
+            "class_not_allowed", f"the pickle alters {', '.join(alterations)} instead of a learner"
         )
     return learner
 
@@ -363,7 +363,7 @@ class AllowList(pickle.Unpickler):
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
-        self._handed: dict[int, tuple[Any, dict[str, Any]]] = {}
+        self._handed_objects: dict[int, tuple[Any, dict[str, Any]]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name in a pickle stands for; `SnapshotRefused` if it is not on the list.
@@ -374,54 +374,54 @@ class AllowList(pickle.Unpickler):
         """
         if (module, name) == ("builtins", "getattr"):
             return _bound_method
-        found = _resolve(module, name)
-        if id(found) not in self._handed:
-            self._handed[id(found)] = (found, _look(found))
-        return found
+        target = _resolve(module, name)
+        if id(target) not in self._handed_objects:
+            self._handed_objects[id(target)] = (target, _look(target))
+        return target
 
     def restore(self) -> list[str]:
         """Undo what the pickle did to what it was handed; the names of what it did it to."""
-        altered = []
-        for found, before in self._handed.values():
-            after = _look(found)
-            if _same(before, after):
+        alterations = []
+        for target, original in self._handed_objects.values():
+            current = _look(target)
+            if _same(original, current):
                 continue
-            altered.append(f"{found.__module__}.{found.__qualname__}")
-            for name in after.keys() - before.keys():
-                delattr(found, name)
-            for name, value in before.items():
-                if not _same({name: value}, {name: after.get(name, after)}):
-                    setattr(found, name, value)
-        return altered
+            alterations.append(f"{target.__module__}.{target.__qualname__}")
+            for name in current.keys() - original.keys():
+                delattr(target, name)
+            for name, value in original.items():
+                if not _same({name: value}, {name: current.get(name, current)}):
+                    setattr(target, name, value)
+        return alterations
 
 
 def _resolve(module: str, name: str) -> Any:
     """What the allow-list gives for a name."""
-    listed = (module, name) in _EXACT
-    if not listed and not _may_hold_parts(module):
+    is_listed = (module, name) in _EXACT
+    if not is_listed and not _may_hold_parts(module):
         raise _not_allowed(module, name)
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
         for part in name.split("."):
             # The class's own dictionary: inheritance and descriptors would be ways around.
-            found = inspect.getattr_static(found, part)
+            target = inspect.getattr_static(target, part)
     except (ImportError, AttributeError):
         raise _not_allowed(module, name) from None
-    if isinstance(found, staticmethod | classmethod):
-        found = found.__func__
-    if listed or (
-        isinstance(found, type)
-        and found.__module__ == module
-        and found.__qualname__ == name
-        and (issubclass(found, base.Base) or (module, name) in _STATE_CLASSES)
+    if isinstance(target, staticmethod | classmethod):
+        target = target.__func__
+    if is_listed or (
+        isinstance(target, type)
+        and target.__module__ == module
+        and target.__qualname__ == name
+        and (issubclass(target, base.Base) or (module, name) in _STATE_CLASSES)
     ):
-        return found
+        return target
     raise _not_allowed(module, name)
 
 
 def _may_hold_parts(module: str) -> bool:
-    first, _, rest = module.partition(".")
-    parts = rest.split(".")
+    first, _, tail = module.partition(".")
+    parts = tail.split(".")
     return first == "river" and parts[0] in _PACKAGES and "datasets" not in parts
 
 
@@ -445,24 +445,24 @@ def _bound_method(owner: Any, name: str) -> Any:
     raise _not_allowed("builtins", f"getattr of {type(owner).__name__}.{name}")
 
 
-def _look(found: Any) -> dict[str, Any]:
+def _look(target: Any) -> dict[str, Any]:
     """The attributes that a pickle could set on what it was handed."""
-    if isinstance(found, type):
-        if not found.__flags__ & _HEAP_TYPE:
+    if isinstance(target, type):
+        if not target.__flags__ & _HEAP_TYPE:
             return {}
         special = _CLASS_ATTRIBUTES
-    elif isinstance(found, types.FunctionType):
+    elif isinstance(target, types.FunctionType):
         special = _FUNCTION_ATTRIBUTES
     else:
         return {}
-    return {**vars(found), **{name: getattr(found, name) for name in special}}
+    return {**vars(target), **{name: getattr(target, name) for name in special}}
 
 
-def _same(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    return before.keys() == after.keys() and all(
+def _same(original: dict[str, Any], current: dict[str, Any]) -> bool:
+    return original.keys() == current.keys() and all(
         # Names and bases are made anew at each look; the rest is the same object or altered.
-        after[name] is value or (isinstance(value, str | tuple) and after[name] == value)
-        for name, value in before.items()
+        current[name] is value or (isinstance(value, str | tuple) and current[name] == value)
+        for name, value in original.items()
     )
 
 

@@ -40,17 +40,19 @@ def misses(
     """
     if not missing:
         return []
-    some = sorted(missing)
-    gaps: list[Collection[str]] = [missing, *((name,) for name in some[:ALONE_MAX])]
+    missing_names = sorted(missing)
+    gaps: list[Collection[str]] = [missing, *((name,) for name in missing_names[:ALONE_MAX])]
     # What fails on complete examples too (made up as they are) fails for another reason.
     if _failure(recipe, target, names, [()] * len(gaps)) is not None:
         return []
     for order in (gaps, [*([()] * ROUNDS), *gaps, ()]):
         failure = _failure(recipe, target, names, order)
         if failure is not None:
-            named = ", ".join(some[:NAMED_MAX]) + (", ..." if len(some) > NAMED_MAX else "")
+            examples = ", ".join(missing_names[:NAMED_MAX]) + (
+                ", ..." if len(missing_names) > NAMED_MAX else ""
+            )
             expected = (
-                f"an estimator that copes with a feature that is missing, as {named} may be; "
+                f"an estimator that copes with a feature that is missing, as {examples} may be; "
                 "or give each of these a `fill`"
             )
             return [Problem(path, expected, f"one that raises {failure}")]
@@ -65,8 +67,8 @@ def _failure(
         learner = recipe.fresh()
         for number, gap in enumerate(gaps):
             features = {
-                name: float((number + 2 * place) % 5)
-                for place, name in enumerate(names)
+                name: float((number + 2 * index) % 5)
+                for index, name in enumerate(names)
                 if name not in gap
             }
             answer(learner, target, features)

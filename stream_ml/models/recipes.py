@@ -102,20 +102,20 @@ def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
         number = model.predict_one(features)
         return None if number is None else _finite(number)
     try:
-        said = model.predict_proba_one(features)
+        output = model.predict_proba_one(features)
     except NotImplementedError:
-        named = model.predict_one(features)
-        said = None if named is None else {named: 1.0}
-    if not said:
+        label = model.predict_one(features)
+        output = None if label is None else {label: 1.0}
+    if not output:
         return None
-    if not isinstance(said, dict):
-        raise BadAnswer(f"expected a probability per label, given {type(said).__name__}")
+    if not isinstance(output, dict):
+        raise BadAnswer(f"expected a probability per label, given {type(output).__name__}")
     if target.kind == "binary":
-        return _probability(said.get(True, 0.0))
+        return _probability(output.get(True, 0.0))
     names = _names(target.classes)
     try:
         # In the model's own order: of equally likely classes it means the first.
-        return {names[name]: _probability(share) for name, share in said.items()}
+        return {names[name]: _probability(share) for name, share in output.items()}
     except KeyError as unknown:
         raise BadAnswer(f"expected {target}, given {unknown}") from None
 
@@ -141,8 +141,8 @@ def learn(model: Any, target: Target, features: Mapping[str, float], label: Labe
     if type(label) is not _LABEL_TYPES[target.kind]:
         raise AssertionError(f"a label of a {target.kind} task cannot be {label!r}")
     # River's own copy: some of its parts write into what they are given.
-    taught = label == target.classes[1] if knows_two(model, target) else label
-    model.learn_one({**features}, taught)
+    river_label = label == target.classes[1] if knows_two(model, target) else label
+    model.learn_one({**features}, river_label)
 
 
 def knows_two(model: Any, target: Target) -> bool:
@@ -230,8 +230,8 @@ class Recipe:
             except Exception as error:  # noqa: BLE001 - an estimator may raise anything
                 if not _is_about_labels(error, labels):
                     return []  # what it makes of features shows when there are some
-                given = f"{_brief(self.estimator)}, which raised {type(error).__name__}: {error}"
-                return [Problem(path, f"an estimator that takes {_called(target)}", given)]
+                actual = f"{_brief(self.estimator)}, which raised {type(error).__name__}: {error}"
+                return [Problem(path, f"an estimator that takes {_called(target)}", actual)]
         return []
 
 
@@ -253,17 +253,17 @@ def _called(target: Target) -> str:
 
 
 def _misfits(estimator: Any, target: Target, path: str) -> list[Problem]:
-    wanted = base.Regressor if target.kind == "regression" else base.Classifier
-    if not isinstance(estimator, wanted):
+    base_class = base.Regressor if target.kind == "regression" else base.Classifier
+    if not isinstance(estimator, base_class):
         kind = "regressor" if target.kind == "regression" else "classifier"
         return [Problem(path, f"a {kind}, for a {target.kind} label", _brief(estimator))]
-    many = len(target.classes) > _TWO
-    if many and not getattr(estimator, "_multiclass", False):
+    is_multiclass = len(target.classes) > _TWO
+    if is_multiclass and not getattr(estimator, "_multiclass", False):
         expected = "a classifier of more than two classes, such as multiclass.OneVsRestClassifier"
         return [Problem(path, expected, _brief(estimator))]
     if target.classes and not knows_two(estimator, target):
         # Taught names, some that know but True and False would raise, and some take all for True.
-        for part in _parts(estimator, taught=True):
+        for part in _parts(estimator, skip_own_labels=True):
             if isinstance(part, base.Classifier) and not getattr(part, "_multiclass", False):
                 expected = f"parts that each take {target} for a label"
                 return [Problem(path, expected, f"{_brief(part)} in {_brief(estimator)}")]
@@ -283,12 +283,12 @@ def _irreproducible(estimator: Any, path: str) -> list[Problem]:
         return problems  # without what is replaced, the rest may be right
     if digest(estimator) != digest(estimator.clone()):
         problems.append(Problem(path, "an estimator that has learned nothing", "a trained one"))
-    one, other = estimator.clone(), estimator.clone()
-    if digest(one, generators=True) != digest(other, generators=True):
+    first, second = estimator.clone(), estimator.clone()
+    if digest(first, generators=True) != digest(second, generators=True):
         seedless = {type(p).__name__ for p in _parts(estimator) if getattr(p, "seed", 0) is None}
-        given = f"none for {', '.join(sorted(seedless))}"
-        problems.append(Problem(path, "a seed, so that a replay gives the same model", given))
-    elif _answers(one, _QUESTIONS) != _answers(other, _QUESTIONS[::-1])[::-1]:
+        actual = f"none for {', '.join(sorted(seedless))}"
+        problems.append(Problem(path, "a seed, so that a replay gives the same model", actual))
+    elif _answers(first, _QUESTIONS) != _answers(second, _QUESTIONS[::-1])[::-1]:
         expected = "an estimator that answers alike, whatever it was asked before"
         problems.append(Problem(path, expected, _brief(estimator)))
     return problems
@@ -322,33 +322,34 @@ def _stays_small(part: Any) -> bool:
 
 def _answers(model: Any, questions: Iterable[dict[str, float]]) -> list[str]:
     """What it says, as text: of what is not a number no two are equal."""
-    said = []
+    answers = []
     for features in questions:
-        ask = getattr(model, "predict_proba_one", model.predict_one)
+        predict = getattr(model, "predict_proba_one", model.predict_one)
         try:
-            said.append(repr(ask(dict(features))))
+            answers.append(repr(predict(dict(features))))
         except Exception as error:  # noqa: BLE001 - an estimator may raise anything
-            said.append(type(error).__name__)
-    return said
+            answers.append(type(error).__name__)
+    return answers
 
 
-def _parts(whole: Any, *, taught: bool = False) -> Iterator[Any]:
+def _parts(owner: Any, *, skip_own_labels: bool = False) -> Iterator[Any]:
     """The river objects that an estimator is made of, itself the first.
 
     Args:
-        whole: the estimator, or what it holds.
-        taught: leave out those in what teaches them labels of its own (one against the rest).
+        owner: the estimator, or what it holds.
+        skip_own_labels: leave out those in what teaches them labels of its own (one against the
+            rest).
     """
-    if isinstance(whole, base.Base):
-        yield whole
-        if taught and isinstance(whole, _OWN_LABELS):
+    if isinstance(owner, base.Base):
+        yield owner
+        if skip_own_labels and isinstance(owner, _OWN_LABELS):
             return
-        whole = vars(whole)
-    if isinstance(whole, dict | UserDict):
-        whole = list(whole.values())
-    if isinstance(whole, list | tuple | UserList):
-        for part in whole:
-            yield from _parts(part, taught=taught)
+        owner = vars(owner)
+    if isinstance(owner, dict | UserDict):
+        owner = list(owner.values())
+    if isinstance(owner, list | tuple | UserList):
+        for part in owner:
+            yield from _parts(part, skip_own_labels=skip_own_labels)
 
 
 _OWN_LABELS = (
@@ -381,15 +382,15 @@ def describe(part: Any) -> str:
 def _describe_all(parts: Any) -> str:
     if isinstance(parts, dict):
         return f"{{{', '.join(f'{describe(k)}: {describe(v)}' for k, v in parts.items())}}}"
-    described = [describe(part) for part in parts]
+    texts = [describe(part) for part in parts]
     if isinstance(parts, set | frozenset):
-        return f"{{{', '.join(sorted(described))}}}"
-    return f"[{', '.join(described)}]"
+        return f"{{{', '.join(sorted(texts))}}}"
+    return f"[{', '.join(texts)}]"
 
 
 def _parameters(part: Any) -> list[str]:
     """What the part was made with, in the order of its constructor."""
-    given: list[str] = []
+    texts: list[str] = []
     for name, parameter in inspect.signature(type(part)).parameters.items():
         # Some of river's parameters are properties (a tree's `leaf_prediction`).
         value = getattr(part, name, parameter.empty)
@@ -397,23 +398,23 @@ def _parameters(part: Any) -> list[str]:
             value = parameter.empty
         if parameter.kind is parameter.VAR_POSITIONAL:
             values = list(map(describe, value)) if isinstance(value, list | tuple | set) else []
-            given += sorted(values) if isinstance(value, set) else values
+            texts += sorted(values) if isinstance(value, set) else values
         elif value is not parameter.empty:
-            given.append(f"{name}={describe(value)}")
-    return given
+            texts.append(f"{name}={describe(value)}")
+    return texts
 
 
 def _class_name(cls: type) -> str:
     """`preprocessing.StandardScaler`: the name that river's users write."""
-    first, _, rest = cls.__module__.partition(".")
-    module = rest.split(".")[0] if first == "river" else cls.__module__
+    package, _, tail = cls.__module__.partition(".")
+    module = tail.split(".")[0] if package == "river" else cls.__module__
     return f"{module}.{cls.__qualname__}"
 
 
-def _brief(given: Any) -> str:
+def _brief(value: Any) -> str:
     """What was given, without its parameters."""
-    if isinstance(given, compose.Pipeline):
-        return " | ".join(map(_brief, given.steps.values()))
-    if isinstance(given, base.Base):
-        return _class_name(type(given))
-    return f"the class {_class_name(given)}" if isinstance(given, type) else repr(given)[:80]
+    if isinstance(value, compose.Pipeline):
+        return " | ".join(map(_brief, value.steps.values()))
+    if isinstance(value, base.Base):
+        return _class_name(type(value))
+    return f"the class {_class_name(value)}" if isinstance(value, type) else repr(value)[:80]

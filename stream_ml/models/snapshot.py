@@ -98,12 +98,12 @@ def take(
     for figure, value in (epoch or {}).items():
         if isinstance(value, float) and not math.isfinite(value):  # orjson would write null
             raise AssertionError(f"the figure {figure} of {name}@{version} is {value}")
-    pickled = dumps(learner)
-    copy = loads(pickled)
+    pickle_bytes = dumps(learner)
+    copy = loads(pickle_bytes)
     identity, extent = measured(
         copy
     )  # before it is asked: some models prepare themselves when asked
-    unsigned = Snapshot(
+    snapshot = Snapshot(
         name=name,
         version=version,
         recipe=recipe,
@@ -114,18 +114,18 @@ def take(
         epoch=dict(epoch or {}),
         golden=tuple(Golden(dict(x), _golden_answer(copy, target, x)) for x in golden_features),
         digest=identity,
-        payload=compress(pickled),
+        payload=compress(pickle_bytes),
         log=log,
         extent=extent,
     )
-    body = unsigned_bytes(unsigned)
+    body = unsigned_bytes(snapshot)
     if len(body) > SNAPSHOT_BYTES_MAX - SIGNATURE_BYTES:
         raise SnapshotRefused(
             "too_large",
-            f"expected a snapshot of at most {SNAPSHOT_BYTES_MAX} bytes, given {unsigned.model} "
+            f"expected a snapshot of at most {SNAPSHOT_BYTES_MAX} bytes, given {snapshot.model} "
             f"with {len(body)}; way out: bound the learner (`max_depth`, a longer grace_period)",
         )
-    return unsigned if key is None else replace(unsigned, signature=sign(body, key))
+    return snapshot if key is None else replace(snapshot, signature=sign(body, key))
 
 
 def open_snapshot(
@@ -157,14 +157,14 @@ def open_snapshot(
         learner = loads(decompress(snapshot.payload))
     except SnapshotRefused as error:
         raise SnapshotRefused(error.reason, f"{snapshot.model}: {error}{WAY_OUT}") from None
-    found = digest(learner, like=snapshot.digest)
-    if found != snapshot.digest:
-        raise refusal(snapshot, "malformed", f"digest {snapshot.digest}", found)
+    actual_digest = digest(learner, like=snapshot.digest)
+    if actual_digest != snapshot.digest:
+        raise refusal(snapshot, "malformed", f"digest {snapshot.digest}", actual_digest)
     for number, golden in enumerate(snapshot.golden):
-        given = _golden_answer(learner, target, golden.features)
-        if not _agree(golden.answer, given):
-            asked = f"golden answer {number} {golden.answer}"
-            raise refusal(snapshot, "golden", asked, str(given))
+        actual = _golden_answer(learner, target, golden.features)
+        if not _agree(golden.answer, actual):
+            question = f"golden answer {number} {golden.answer}"
+            raise refusal(snapshot, "golden", question, str(actual))
     return learner
 
 
@@ -173,11 +173,11 @@ def _golden_answer(model: Any, target: Target, features: Mapping[str, float]) ->
         return answer(model, target, features)
 
 
-def _agree(expected: Answer, given: Answer) -> bool:
-    if isinstance(expected, dict) and isinstance(given, dict):
-        return expected.keys() == given.keys() and all(
-            _agree(value, given[name]) for name, value in expected.items()
+def _agree(expected: Answer, actual: Answer) -> bool:
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        return expected.keys() == actual.keys() and all(
+            _agree(value, actual[name]) for name, value in expected.items()
         )
-    if isinstance(expected, float) and isinstance(given, float):
-        return math.isclose(expected, given, rel_tol=GOLDEN_TOLERANCE, abs_tol=GOLDEN_TOLERANCE)
-    return expected is None and given is None
+    if isinstance(expected, float) and isinstance(actual, float):
+        return math.isclose(expected, actual, rel_tol=GOLDEN_TOLERANCE, abs_tol=GOLDEN_TOLERANCE)
+    return expected is None and actual is None

@@ -52,12 +52,12 @@ class Answered:
 
     def keep(self, count: int) -> int:
         """Forget all but so many, and return how many went."""
-        before = len(self._times)
+        former_count = len(self._times)
         while len(self._times) > count:
             ts, name = heapq.heappop(self._order)
             del self._times[name]
             self.forgotten_ms = max(self.forgotten_ms, ts)
-        return before - len(self._times)
+        return former_count - len(self._times)
 
     def dump(self) -> dict[str, object]:
         """What the constructor takes, as JSON can hold it."""

@@ -128,10 +128,10 @@ class Evaluate:
             "commands": self._command,
             "registry": self._decision,
         }
-        fold, counted, refusals = folds[topic], topic in self._inputs, self._refusals[topic]
+        fold, is_counted, refusals = folds[topic], topic in self._inputs, self._refusals[topic]
         for part in refusals.parts(records):
             for number, record in enumerate(part):
-                if counted:
+                if is_counted:
                     self._inputs[topic] = record.offset + 1
                 try:
                     fold(record, outputs)
@@ -224,8 +224,8 @@ class Evaluate:
     def _is_alive(self, line: str) -> bool:
         """Whether a line can go on as champion: declared, and not behind the other lines."""
         # What shadows may still be of a line of that name that was taken out meanwhile.
-        known = line in self._pipeline.recipes and line in self._contest.lines
-        return known and self._refresh.keeps_up(line)
+        is_known = line in self._pipeline.recipes and line in self._contest.lines
+        return is_known and self._refresh.keeps_up(line)
 
     def _guard_rolls_back(self, harm: Harm, serving: ServingSet, outputs: list[Output]) -> None:
         reason = f"guard: {serving.champion.model} {harm.reason}"
@@ -240,7 +240,8 @@ class Evaluate:
         Else what spoke for the champion while it challenged would be the last that is known.
         """
         return [
-            Output("evaluations", each.model.encode(), encode(each), each) for each in self.report()
+            Output("evaluations", evaluation.model.encode(), encode(evaluation), evaluation)
+            for evaluation in self.report()
         ]
 
     def report(self) -> list[Evaluation]:
@@ -284,18 +285,18 @@ class Evaluate:
         return self._divergence(snapshot.epoch)
 
     def _divergence(self, epoch: dict[str, Any]) -> str | None:
-        live, served = epoch["live_loss"], epoch["served_loss"]
-        if epoch["n"] < DIVERGENCE_EXAMPLES_MIN or live is None or served is None:
+        live_loss, served_loss = epoch["live_loss"], epoch["served_loss"]
+        if epoch["n"] < DIVERGENCE_EXAMPLES_MIN or live_loss is None or served_loss is None:
             return None
         bound = self._pipeline.promotion.divergence
-        excess = live - served
+        excess = live_loss - served_loss
         if self._pipeline.target.kind == "regression":
-            excess /= served or 1.0
+            excess /= served_loss or 1.0
         if excess <= bound:
             return None
         return (
-            f"its learner has diverged: loss {live:.4f} live against {served:.4f} served over the "
-            f"same {epoch['n']} examples, more than {bound} worse"
+            f"its learner has diverged: loss {live_loss:.4f} live against {served_loss:.4f} served "
+            f"over the same {epoch['n']} examples, more than {bound} worse"
         )
 
     def _champion_line(self) -> str:
@@ -307,16 +308,16 @@ class Evaluate:
             self._renew_if_complete(version, outputs)
 
     def _renew_if_complete(self, version: int, outputs: list[Output]) -> None:
-        arrived = self._refresh.complete(version)
-        if arrived is None:
+        arrivals = self._refresh.complete(version)
+        if arrivals is None:
             return
         serving, line = self._registry.serving, self._champion_line()
         silent = f"the line {line!r} published nothing; promote a challenger to go on"
-        flaw = arrived[line].flaw if line in arrived else silent
+        flaw = arrivals[line].flaw if line in arrivals else silent
         if self._paused or self._frozen == line:
             pass  # an operator, or the guard, has said that what serves shall stay
         elif flaw is None:
-            self._renew(version, {name: arrival.ref for name, arrival in arrived.items()}, outputs)
+            self._renew(version, {name: arrival.ref for name, arrival in arrivals.items()}, outputs)
         elif serving is not None:
             reason = f"{line}@{version} refused, none is renewed: {flaw}"
             outputs.append(self._decide("refused", reason, serving))
@@ -326,8 +327,8 @@ class Evaluate:
         champion = refs.pop(self._champion_line())
         former = self._registry.serving
         self._refresh.serves(line_of(champion.model), champion.model)
-        every = "all lines" if len(refs) + 1 == len(self._pipeline.recipes) else "some lines"
-        reason = f"{every} published @{version}"
+        publishers = "all lines" if len(refs) + 1 == len(self._pipeline.recipes) else "some lines"
+        reason = f"{publishers} published @{version}"
         first = champion if version >= self._pipeline.promotion.first else None
         if former is None:
             self._contest.start(champion.model, refs)
@@ -338,17 +339,19 @@ class Evaluate:
         predecessor = former.predecessor
         if not self._contest.watching:
             predecessor = former.champion
-            grown = version_of(predecessor.model) >= self._pipeline.promotion.first
-            self._contest.watch(on=grown)
+            is_mature = version_of(predecessor.model) >= self._pipeline.promotion.first
+            self._contest.watch(on=is_mature)
         serving = ServingSet(champion, refs, predecessor, former.first or first)
         outputs.append(self._decide("refreshed", reason, serving))
 
     def _drop_unserved(self, outputs: list[Output]) -> None:
         serving = self._registry.serving
         # What shadows now is still needed: while nothing is renewed it grows old.
-        needed = set() if serving is None else {ref.model for ref in serving.challengers.values()}
-        dropped = self._refresh.drop_unserved(self._pipeline.keep, needed)
-        outputs += [Output("models", model.encode(), None) for model in dropped]
+        needed_models = (
+            set() if serving is None else {ref.model for ref in serving.challengers.values()}
+        )
+        dropped_models = self._refresh.drop_unserved(self._pipeline.keep, needed_models)
+        outputs += [Output("models", model.encode(), None) for model in dropped_models]
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -357,55 +360,55 @@ class Evaluate:
         return self._operators.parse(record)
 
     def _command(self, record: Record, outputs: list[Output]) -> None:
-        received = self._operators.receive(record)
-        if received is None:
+        request = self._operators.receive(record)
+        if request is None:
             return  # it was answered
         self.counts["commands"] += 1
         serving = self._registry.serving
         if serving is None:
             raise BadRecord("not_ready", "$", "nothing serves yet; send it again once it does")
         try:
-            self._operators.check(received, serving)
-            decision = self._carry_out(received, serving)
+            self._operators.check(request, serving)
+            decision = self._carry_out(request, serving)
         except CommandRefused as refusal:
             decision = self._decide(
                 "refused",
-                f"{received.command.kind} refused: {refusal}",
+                f"{request.command.kind} refused: {refusal}",
                 serving,
-                evidence=self._operators.figures(received),
-                received=received,
+                evidence=self._operators.figures(request),
+                request=request,
             )
-        self.counts["commands_forgotten"] += self._operators.remember(received)
+        self.counts["commands_forgotten"] += self._operators.remember(request)
         outputs.append(decision)
         if decision.memo.kind in {"replaced", "rolled_back"}:
             outputs += self._evaluations()
 
-    def _carry_out(self, received: ReceivedCommand, serving: ServingSet) -> Output:
-        command = received.command
+    def _carry_out(self, request: ReceivedCommand, serving: ServingSet) -> Output:
+        command = request.command
         reason = command.reason
         if command.kind == "promote":
             line = self._promotable(command, serving)
-            return self._replace(line, reason, self._contest.report(line), received)
+            return self._replace(line, reason, self._contest.report(line), request)
         if command.kind == "rollback":
             if serving.predecessor is None:
                 raise CommandRefused(f"{serving.champion.model} has no predecessor to return to")
-            return self._roll_back(reason, None, received)
+            return self._roll_back(reason, None, request)
         self._paused = command.kind == "pause"
         if not self._paused:
             self._frozen = None
         kind = "paused" if self._paused else "resumed"
-        return self._decide(kind, reason, serving, received=received)
+        return self._decide(kind, reason, serving, request=request)
 
     def _promotable(self, command: Command, serving: ServingSet) -> str:
         """The challenger that a command names, if it may be promoted."""
-        given = command.model or ""
+        model = command.model or ""
         for line, ref in serving.challengers.items():
-            if given in {line, ref.model}:
+            if model in {line, ref.model}:
                 break
         else:
             shadows = ", ".join(ref.model for ref in serving.challengers.values()) or "none"
             raise CommandRefused(
-                f"expected a challenger that shadows now ({shadows}), given {given!r}"
+                f"expected a challenger that shadows now ({shadows}), given {model!r}"
             )
         if not self._is_alive(line):
             raise CommandRefused(f"the line {line!r} publishes no more: it could not be renewed")
@@ -428,7 +431,7 @@ class Evaluate:
         line: str,
         reason: str,
         evidence: dict[str, Any] | None,
-        received: ReceivedCommand | None = None,
+        request: ReceivedCommand | None = None,
     ) -> Output:
         former = self._registry.serving
         assert former is not None, "nothing can be replaced before anything serves"
@@ -437,13 +440,13 @@ class Evaluate:
         self._frozen = self._announced = None
         self._contest.start(serving.champion.model, serving.challengers)
         self._contest.watch(on=True)
-        return self._decide("replaced", reason, serving, evidence=evidence, received=received)
+        return self._decide("replaced", reason, serving, evidence=evidence, request=request)
 
     def _roll_back(
         self,
         reason: str,
         evidence: dict[str, Any] | None,
-        received: ReceivedCommand | None = None,
+        request: ReceivedCommand | None = None,
     ) -> Output:
         former = self._registry.serving
         assert former is not None, "nothing can be rolled back before anything serves"
@@ -451,9 +454,9 @@ class Evaluate:
         line = line_of(serving.champion.model)
         if line != line_of(former.champion.model):
             self._contest.start(serving.champion.model, serving.challengers)
-        self._frozen = None if received is None else line
+        self._frozen = None if request is None else line
         self._contest.watch(on=False)
-        return self._decide("rolled_back", reason, serving, evidence=evidence, received=received)
+        return self._decide("rolled_back", reason, serving, evidence=evidence, request=request)
 
     def _decide(
         self,
@@ -462,7 +465,7 @@ class Evaluate:
         serving: ServingSet,
         *,
         evidence: dict[str, Any] | None = None,
-        received: ReceivedCommand | None = None,
+        request: ReceivedCommand | None = None,
     ) -> Output:
         return self._registry.decide(
             kind,
@@ -471,7 +474,7 @@ class Evaluate:
             ts=self._watermark.ms,
             inputs=self._inputs,
             evidence=evidence,
-            received=received,
+            request=request,
         )
 
     # --- state ---------------------------------------------------------------------------------
@@ -504,7 +507,7 @@ class Evaluate:
     def dirty(self) -> list[StateEntry]:
         """Everything but answered commands that did not change: scores by name, and the rest."""
         self._must_checkpoint = False
-        rest = {
+        keyless = {
             **self._scoreboard.dump(),
             **self._refresh.dump(),
             **self._registry.dump(),
@@ -518,42 +521,42 @@ class Evaluate:
             "counts": self.counts,
             "held": self.held,
             "inputs": self._inputs,
-            "refusals": {topic: each.dump() for topic, each in self._refusals.items()},
+            "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
         }
-        scores, answered = self._scoreboard.dump_scores(), self._operators.dirty()
+        scores, answered_ids = self._scoreboard.dump_scores(), self._operators.dirty()
         return [
-            ("", orjson.dumps(rest)),
+            ("", orjson.dumps(keyless)),
             *((f"s{name}", orjson.dumps(state)) for name, state in scores.items()),
-            *((f"c{name}", orjson.dumps(state)) for name, state in answered.items()),
+            *((f"c{name}", orjson.dumps(state)) for name, state in answered_ids.items()),
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
         state = {name: orjson.loads(value) for name, value in pieces}
-        rest = state.pop("")
-        self._registry.load(rest)
+        keyless = state.pop("")
+        self._registry.load(keyless)
         if self._champion_line() not in self._pipeline.recipes:
-            declared = ", ".join(self._pipeline.recipes)
+            lines = ", ".join(self._pipeline.recipes)
             raise UsageError(
                 f"the line {self._champion_line()!r} serves, but the declaration has only "
-                f"{declared}: declare it, or promote another line before it is taken out"
+                f"{lines}: declare it, or promote another line before it is taken out"
             )
-        self._scoreboard.load(rest, {n[1:]: each for n, each in state.items() if n[:1] == "s"})
-        self._refresh.load(rest)
+        self._scoreboard.load(keyless, {n[1:]: value for n, value in state.items() if n[:1] == "s"})
+        self._refresh.load(keyless)
         # A former release did not tell operators apart.
-        former = rest.get("answered")
-        self._operators.load(((n[1:], each) for n, each in state.items() if n[:1] == "c"), former)
-        self._watermark.load(rest["watermark"])
-        self._numbers.load(rest.get("numbers", []))
-        self._n = rest["n"]
-        self._contest.load(rest["contest"])
+        former = keyless.get("answered")
+        self._operators.load(((n[1:], value) for n, value in state.items() if n[:1] == "c"), former)
+        self._watermark.load(keyless["watermark"])
+        self._numbers.load(keyless.get("numbers", []))
+        self._n = keyless["n"]
+        self._contest.load(keyless["contest"])
         # What spoke for a line that is declared no more must not speak for another of its name.
         self._contest.renew(
-            [each for each in self._contest.lines if each in self._pipeline.recipes]
+            [line for line in self._contest.lines if line in self._pipeline.recipes]
         )
-        self._paused, self._frozen = rest["paused"], rest["frozen"]
-        self._announced = rest["announced"]
-        self._inputs = rest["inputs"]
-        for topic, dumped in rest.get("refusals", {}).items():
-            self._refusals[topic].load(dumped)
-        self.counts |= rest.get("counts", {})
+        self._paused, self._frozen = keyless["paused"], keyless["frozen"]
+        self._announced = keyless["announced"]
+        self._inputs = keyless["inputs"]
+        for topic, refusals in keyless.get("refusals", {}).items():
+            self._refusals[topic].load(refusals)
+        self.counts |= keyless.get("counts", {})

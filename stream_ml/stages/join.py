@@ -187,31 +187,31 @@ class Join:
         parse: Callable[[Record], Any] = self.parse if labels else self._parse_prediction
         fold: Callable[[Record, Any, list[Output]], None]
         fold = self._label if labels else self._prediction
-        found = [parse(record) for record in records]
-        strays = self._strays(records, found)
+        contents = [parse(record) for record in records]
+        strays = self._strays(records, contents)
         for number, record in enumerate(records):
             try:
                 if number in strays:
                     outputs.append(forwarded(record, strays[number], "event_id"))
                     self.counts["strays"] += 1
                     continue
-                if isinstance(found[number], BadRecord):
-                    raise found[number]
-                fold(record, found[number], outputs)
+                if isinstance(contents[number], BadRecord):
+                    raise contents[number]
+                fold(record, contents[number], outputs)
             except BadRecord as error:
                 bad = "bad_label" if labels else "bad_prediction"
                 self.counts[error.reason if error.reason in self.counts else bad] += 1
                 outputs.append(dead_letter(record, "join", without_frames(error)))
-                if error is found[number]:
+                if error is contents[number]:
                     yield number, error
 
     def _strays(
-        self, records: Sequence[Record], found: Sequence[Prediction | Label | BadRecord]
+        self, records: Sequence[Record], contents: Sequence[Prediction | Label | BadRecord]
     ) -> dict[int, str]:
         """The id of each record that belongs in another partition, by its number in the batch."""
         if self._partitioner is None:
             return {}
-        ids = [None if isinstance(each, BadRecord) else each.event_id for each in found]
+        ids = [None if isinstance(content, BadRecord) else content.event_id for content in contents]
         return self._partitioner.misplaced(records, ids)
 
     def replay(self, records: Sequence[Record]) -> None:
@@ -236,8 +236,8 @@ class Join:
                 f"expected below {len(self._sources)}, given {source}",
             )
         self._advance(record, prediction, outputs)
-        taken = self._taken.get(event_id)
-        if taken is not None and taken >= self._sources.newest_ms - self._taken_ms:
+        former_ts = self._taken.get(event_id)
+        if former_ts is not None and former_ts >= self._sources.newest_ms - self._taken_ms:
             raise BadRecord(
                 "duplicate_prediction",
                 "$.event_id",
@@ -247,18 +247,18 @@ class Join:
         self._taken.add(event_id, ts)
         if self._partitioner is None:
             self._keep_decoded(record.value, prediction)
-        joined = self._join_waiting(event_id, ts, record.value, outputs)
-        expired = not joined and self._labels_watermark.ms > ts + self._horizon
-        if expired:
+        is_joined = self._join_waiting(event_id, ts, record.value, outputs)
+        is_expired = not is_joined and self._labels_watermark.ms > ts + self._horizon
+        if is_expired:
             self.counts["expired"] += 1
-        behind = ts < self._sources.ms - self._lateness_ms
-        if behind or self._knows(event_id):
-            value = None if joined or expired else record.value
-            floor_ms = self._orphans_before() if behind else -1
-            self._add_other(event_id, _Other(ts, value, joined, floor_ms))
-        elif joined:
+        is_behind = ts < self._sources.ms - self._lateness_ms
+        if is_behind or self._knows(event_id):
+            value = None if is_joined or is_expired else record.value
+            floor_ms = self._orphans_before() if is_behind else -1
+            self._add_other(event_id, _Other(ts, value, is_joined, floor_ms))
+        elif is_joined:
             self._joined.add(event_id, ts)
-        elif expired:
+        elif is_expired:
             self._expired.add(event_id, ts)
         else:
             self._predictions[event_id] = (ts, record.value)
@@ -302,39 +302,39 @@ class Join:
             or self._closed(event_id) is not None
         )
 
-    def _add_other(self, event_id: str, other: _Other) -> None:
+    def _add_other(self, event_id: str, extra: _Other) -> None:
         self._dirty.put(f"o{event_id}", new=event_id not in self._others)
-        self._others.setdefault(event_id, []).append(other)
-        self._others_waiting += other.value is not None
-        heapq.heappush(self._prediction_times, (other.ts, event_id))
-        heapq.heappush(self._other_times, (other.ts, event_id))
+        self._others.setdefault(event_id, []).append(extra)
+        self._others_waiting += extra.value is not None
+        heapq.heappush(self._prediction_times, (extra.ts, event_id))
+        heapq.heappush(self._other_times, (extra.ts, event_id))
 
     def _waiting_predictions(self) -> int:
         return len(self._predictions) + self._others_waiting
 
     def _keep_decoded(self, value: bytes, prediction: Prediction) -> None:
-        decoded = self._decoded
-        decoded[prediction.event_id] = (value, prediction)
-        if len(decoded) > DECODED_MAX:
-            del decoded[next(iter(decoded))]
+        decoded_by_id = self._decoded
+        decoded_by_id[prediction.event_id] = (value, prediction)
+        if len(decoded_by_id) > DECODED_MAX:
+            del decoded_by_id[next(iter(decoded_by_id))]
 
     def _join_waiting(self, event_id: str, ts: int, value: bytes, outputs: list[Output]) -> bool:
         waiting = self._labels.get(event_id)
         if waiting is None:
             return False
-        about = [each for each in waiting if self._about(each.label, each.watermark, ts)]
-        self._labels.keep(event_id, [each for each in waiting if each not in about])
-        joined = False
-        for each in about:
+        matches = [match for match in waiting if self._about(match.label, match.watermark, ts)]
+        self._labels.keep(event_id, [match for match in waiting if match not in matches])
+        is_joined = False
+        for match in matches:
             try:
-                self._judge(each.label, ts, each.watermark, joined=joined)
+                self._judge(match.label, ts, match.watermark, is_joined=is_joined)
             except BadRecord as error:
                 self.counts[error.reason] += 1
-                outputs.append(dead_letter(each.record, "join", error))
+                outputs.append(dead_letter(match.record, "join", error))
                 continue
-            joined = True
-            self._emit(value, each.record, each.label, outputs)
-        return joined
+            is_joined = True
+            self._emit(value, match.record, match.label, outputs)
+        return is_joined
 
     def _about(self, label: Label, watermark: int, ts: int, floor_ms: int = -1) -> bool:
         """Whether a label judged by `watermark` is about a prediction at `ts` of its id."""
@@ -344,11 +344,11 @@ class Join:
             and label.ts >= floor_ms
         )
 
-    def _judge(self, label: Label, ts: int, watermark: int, *, joined: bool) -> None:
+    def _judge(self, label: Label, ts: int, watermark: int, *, is_joined: bool) -> None:
         """Raise what is wrong with `label` for the prediction at `ts` that it is about."""
         if watermark > ts + self._horizon:
             raise _late(self._horizon)
-        if joined:
+        if is_joined:
             raise _duplicate(label)
         if label.ts < ts:
             raise BadRecord(
@@ -371,27 +371,27 @@ class Join:
             if not forget:
                 self._expired.add(event_id, ts)
             return True
-        others = self._others.get(event_id, [])
-        for number, other in enumerate(others):
-            if other.ts == ts and other.value is not None:
-                other.value = None
+        extras = self._others.get(event_id, [])
+        for number, extra in enumerate(extras):
+            if extra.ts == ts and extra.value is not None:
+                extra.value = None
                 self._others_waiting -= 1
                 if forget:
-                    self._keep_others(event_id, others[:number] + others[number + 1 :])
+                    self._keep_others(event_id, extras[:number] + extras[number + 1 :])
                 else:
                     self._dirty.put(f"o{event_id}", new=False)
                 return True
         return False
 
-    def _keep_others(self, event_id: str, known: list[_Other]) -> None:
-        if known:
-            self._others[event_id] = known
+    def _keep_others(self, event_id: str, extras: list[_Other]) -> None:
+        if extras:
+            self._others[event_id] = extras
             self._dirty.put(f"o{event_id}", new=False)
         else:
             del self._others[event_id]
             self._dirty.delete(f"o{event_id}")
 
-    def _overflow(self, what: str, outputs: list[Output]) -> None:
+    def _overflow(self, topic: str, outputs: list[Output]) -> None:
         self.counts["dropped"] += 1
         self._overflowed = True
         if self.counts["dropped"] % ALERT_EVERY == 1:
@@ -399,7 +399,7 @@ class Join:
                 "pending_overflow",
                 self._labels_watermark.ms,
                 "join",
-                f"more than {self._pipeline.pending_max} {what} wait; the oldest are dropped: "
+                f"more than {self._pipeline.pending_max} {topic} wait; the oldest are dropped: "
                 "are labels (or predictions) still coming?",
                 {"dropped": self.counts["dropped"]},
             )
@@ -419,21 +419,21 @@ class Join:
         pending = self._predictions.get(event_id)
         if pending is not None and self._about(label, watermark, pending[0]):
             ts, value = pending
-            self._judge(label, ts, watermark, joined=False)
+            self._judge(label, ts, watermark, is_joined=False)
             del self._predictions[event_id]
             self._dirty.delete(f"p{event_id}")
             self._joined.add(event_id, ts)
             self._emit(value, record, label, outputs)
             return
-        closed = self._closed(event_id)
-        if closed is not None and self._about(label, watermark, closed[0]):
-            self._judge(label, closed[0], watermark, joined=closed[1])
+        former = self._closed(event_id)
+        if former is not None and self._about(label, watermark, former[0]):
+            self._judge(label, former[0], watermark, is_joined=former[1])
             raise AssertionError("what was neither joined nor waits is past its horizon")
-        for other in self._others.get(event_id, ()):
-            if self._about(label, watermark, other.ts, other.floor_ms):
-                self._judge(label, other.ts, watermark, joined=other.joined)
-                assert other.value is not None, "what was not joined waits, or is past its horizon"
-                value, other.value, other.joined = other.value, None, True
+        for extra in self._others.get(event_id, ()):
+            if self._about(label, watermark, extra.ts, extra.floor_ms):
+                self._judge(label, extra.ts, watermark, is_joined=extra.joined)
+                assert extra.value is not None, "what was not joined waits, or is past its horizon"
+                value, extra.value, extra.joined = extra.value, None, True
                 self._others_waiting -= 1
                 self._dirty.put(f"o{event_id}", new=False)
                 self._emit(value, record, label, outputs)
@@ -487,8 +487,8 @@ class Join:
         example = None
         if self._partitioner is None:
             # Decoded here, once, for learn and evaluate alike.
-            known, prediction = self._decoded.pop(label.event_id, (None, None))
-            if prediction is not None and known is prediction_value:
+            decoded_value, prediction = self._decoded.pop(label.event_id, (None, None))
+            if prediction is not None and decoded_value is prediction_value:
                 example = Example(prediction, label.label, label.ts, source, label.source, number)
             else:
                 example = decode_example(value)
@@ -496,10 +496,10 @@ class Join:
 
     def _closed(self, event_id: str) -> tuple[int, bool] | None:
         """The time of a prediction that waits no more and whether it was joined; None: unknown."""
-        for seen, joined in ((self._joined, True), (self._expired, False)):
-            ts = seen.get(event_id)
+        for ids, is_joined in ((self._joined, True), (self._expired, False)):
+            ts = ids.get(event_id)
             if ts is not None and self._labels_watermark.ms <= ts + 2 * self._horizon:
-                return ts, joined
+                return ts, is_joined
         return None
 
     def _expire_predictions(self) -> None:
@@ -514,10 +514,10 @@ class Join:
     def _forget_others(self, bound: int) -> None:
         while self._other_times and self._other_times[0][0] < bound:
             _, event_id = heapq.heappop(self._other_times)
-            others = self._others.get(event_id, [])
-            known = [each for each in others if each.ts >= bound]
-            if len(known) < len(others):  # else it went with another one of its id
-                self._keep_others(event_id, known)
+            extras = self._others.get(event_id, [])
+            remaining = [extra for extra in extras if extra.ts >= bound]
+            if len(remaining) < len(extras):  # else it went with another one of its id
+                self._keep_others(event_id, remaining)
 
     @property
     def pending(self) -> dict[str, int]:
@@ -554,7 +554,7 @@ class Join:
             "labels_watermark": self._labels_watermark.ms,
             "labels_led_by": self._labels_watermark.dump(),
             "sources": self._sources.dump(),
-            "refusals": {topic: each.dump() for topic, each in self._refusals.items()},
+            "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
             "number": self._number,
             "source_offsets": self._source_offsets,
             "counts": self.counts,
@@ -580,29 +580,29 @@ class Join:
         """Take up a state."""
         ids: dict[str, list[tuple[str, bytes]]] = {"j": [], "e": [], "t": []}
         for name, value in pieces:
-            room, rest = name[:1], name[1:]
+            room, key = name[:1], name[1:]
             if room == "p":
                 ts = decode_prediction(value).ts
-                self._predictions[rest] = (ts, value)
-                self._prediction_times.append((ts, rest))
+                self._predictions[key] = (ts, value)
+                self._prediction_times.append((ts, key))
             elif room == "l":
-                self._labels.load(rest, value)
+                self._labels.load(key, value)
             elif room == "o":
-                self._others[rest] = _load_others(value)
-                self._others_waiting += sum(each.value is not None for each in self._others[rest])
-                times = [(each.ts, rest) for each in self._others[rest]]
+                self._others[key] = _load_others(value)
+                self._others_waiting += sum(extra.value is not None for extra in self._others[key])
+                times = [(extra.ts, key) for extra in self._others[key]]
                 self._prediction_times += times
                 self._other_times += times
             elif room:
-                ids[room].append((rest, value))
+                ids[room].append((key, value))
             else:
                 keyless = orjson.loads(value)
                 # What was written before there was a breadth has only how far it had come.
                 led_by = keyless.get("labels_led_by", keyless["labels_watermark"])
                 self._labels_watermark.load(led_by)
                 self._sources.load(keyless["sources"])
-                for topic, dumped in keyless.get("refusals", {}).items():
-                    self._refusals[topic].load(dumped)
+                for topic, refusals in keyless.get("refusals", {}).items():
+                    self._refusals[topic].load(refusals)
                 self.counts |= keyless["counts"]
                 # A former release numbered none.
                 self._number = keyless.get("number", self.counts["joined"] - 1)
@@ -615,17 +615,17 @@ class Join:
         heapq.heapify(self._other_times)
 
 
-def _dump_others(others: list[_Other]) -> bytes:
+def _dump_others(extras: list[_Other]) -> bytes:
     # JSON that is valid UTF-8 stays itself.
     return orjson.dumps(
         [
             (
-                each.ts,
-                None if each.value is None else each.value.decode(),
-                each.joined,
-                each.floor_ms,
+                extra.ts,
+                None if extra.value is None else extra.value.decode(),
+                extra.joined,
+                extra.floor_ms,
             )
-            for each in others
+            for extra in extras
         ]
     )
 
@@ -633,8 +633,8 @@ def _dump_others(others: list[_Other]) -> bytes:
 def _load_others(value: bytes) -> list[_Other]:
     return [
         # What was written before partitions could be idle has no bound.
-        _Other(ts, None if text is None else text.encode(), joined, *floor_ms)
-        for ts, text, joined, *floor_ms in orjson.loads(value)
+        _Other(ts, None if text is None else text.encode(), is_joined, *floor_ms)
+        for ts, text, is_joined, *floor_ms in orjson.loads(value)
     ]
 
 

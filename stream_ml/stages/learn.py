@@ -96,9 +96,9 @@ class RefreshClock:
         if self._refresh_ms is None:
             return warm or n % self._every == 0
         period = watermark // self._refresh_ms
-        passed = self.period >= 0 and period > self.period
+        has_passed = self.period >= 0 and period > self.period
         self.period = max(self.period, period)
-        return warm or passed
+        return warm or has_passed
 
     def load(self, state: list[Any], watermark: int) -> None:
         """Take up a dumped state; the cadence may be another than it was then.
@@ -118,13 +118,13 @@ class RefreshClock:
         if self.warm_up is None or n < self.warm_up:
             return False
         if self._refresh_ms is None:
-            reached = self.warm_up * 2 >= self._every
+            is_reached = self.warm_up * 2 >= self._every
             strikes = self.warm_up < self._every
         else:
-            reached = watermark - self.warmed_at >= self._refresh_ms
+            is_reached = watermark - self.warmed_at >= self._refresh_ms
             strikes = True
         self.warmed_at = watermark
-        self.warm_up = None if reached else self.warm_up * 2
+        self.warm_up = None if is_reached else self.warm_up * 2
         return strikes
 
 
@@ -142,7 +142,7 @@ class _Quarantine(NamedTuple):
     """That a line learns no more: after which example, why, and what its recipe was."""
 
     n: int
-    why: str
+    reason: str
     recipe: str | None
 
 
@@ -249,10 +249,10 @@ class Learn:
     def _say_unsaid(self) -> list[Output]:
         unsaid, self._unsaid = self._unsaid, []
         return [
-            self._alert(name, why)
+            self._alert(name, reason)
             if kind == "line_quarantined"
-            else self._tell(kind, name, f"the line {name!r} starts anew, from nothing: {why}")
-            for kind, name, why in unsaid
+            else self._tell(kind, name, f"the line {name!r} starts anew, from nothing: {reason}")
+            for kind, name, reason in unsaid
         ]
 
     @property
@@ -260,8 +260,8 @@ class Learn:
         """Of each line that learns no more, why, and how it goes on."""
         return {
             name: f"the line {name!r} learns no more after example {line.quarantined.n}: "
-            f"{line.quarantined.why}; way out: declare another recipe for it, or start once with "
-            f"{RESTART_SETTING}={name}: it then starts anew, from nothing"
+            f"{line.quarantined.reason}; way out: declare another recipe for it, or start once "
+            f"with {RESTART_SETTING}={name}: it then starts anew, from nothing"
             for name, line in self._lines.items()
             if line.quarantined is not None
         }
@@ -314,9 +314,9 @@ class Learn:
             except STOPS:
                 raise
             except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
-                why = f"learning failed: {brief_error(error)}"
-                self._quarantine(name, example.n, why)
-                alerts.append((example.n, self._alert(name, why, example)))
+                reason = f"learning failed: {brief_error(error)}"
+                self._quarantine(name, example.n, reason)
+                alerts.append((example.n, self._alert(name, reason, example)))
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
@@ -340,12 +340,12 @@ class Learn:
         if line.dear or size <= DEAR_BYTES * self._epoch_n:
             return []
         line.dear = True
-        why = (
+        message = (
             f"the learner of the line {name!r} took {size} bytes after {self._epoch_n} examples, "
             f"more than {DEAR_BYTES} for each: writing, checking and loading it costs more than "
             "they did; way out: a longer `refresh`, or a learner with a bound (`max_depth`)"
         )
-        return [self._tell("snapshot_dear", name, why, {"bytes": size, "since": self._epoch_n})]
+        return [self._tell("snapshot_dear", name, message, {"bytes": size, "since": self._epoch_n})]
 
     def _snapshot(self, name: str, line: _Line) -> Output:
         recipe = self._pipeline.recipes[name]
@@ -372,15 +372,15 @@ class Learn:
         line.live_loss, line.scored = 0.0, 0
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
-    def _quarantine(self, name: str, n: int, why: str) -> None:
+    def _quarantine(self, name: str, n: int, reason: str) -> None:
         line = self._lines[name]
-        line.quarantined = _Quarantine(n, why, self._pipeline.recipes[name].description)
+        line.quarantined = _Quarantine(n, reason, self._pipeline.recipes[name].description)
         line.learner = None  # it would stand in the way of checkpoints
 
-    def _alert(self, name: str, why: str, failed: TrainingExample | None = None) -> Output:
-        n = self._n if failed is None else failed.n
-        watermark_ms = self._watermark.ms if failed is None else failed.watermark_ms
-        message = f"the line {name!r} learns no more after example {n}: {why}"
+    def _alert(self, name: str, reason: str, example: TrainingExample | None = None) -> Output:
+        n = self._n if example is None else example.n
+        watermark_ms = self._watermark.ms if example is None else example.watermark_ms
+        message = f"the line {name!r} learns no more after example {n}: {reason}"
         evidence = {"line": name, "examples": n}
         alert = Alert("line_quarantined", watermark_ms, "learn", message, evidence)
         return Output("alerts", b"line_quarantined", encode(alert), alert)
@@ -432,9 +432,9 @@ class Learn:
                 name: [*line.quarantined] for name, line in self._lines.items() if line.quarantined
             },
         }
-        gone: list[StateEntry] = [(f"l{name}", None) for name in self._gone]
+        deletions: list[StateEntry] = [(f"l{name}", None) for name in self._gone]
         self._gone = []
-        return [("", orjson.dumps(keyless)), *learners, *gone]
+        return [("", orjson.dumps(keyless)), *learners, *deletions]
 
     def _sealed(self, name: str, line: _Line) -> bytes | None:
         if line.quarantined:
@@ -445,10 +445,10 @@ class Learn:
             self._give_up(name, str(error))
             return None
 
-    def _give_up(self, name: str, why: str) -> None:
+    def _give_up(self, name: str, reason: str) -> None:
         """Quarantine a line where nothing can be written now."""
-        self._quarantine(name, self._n, why)
-        self._unsaid.append(("line_quarantined", name, why))
+        self._quarantine(name, self._n, reason)
+        self._unsaid.append(("line_quarantined", name, reason))
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
@@ -464,41 +464,41 @@ class Learn:
         self.counts |= keyless.get("counts", {})
         # What was written before there were other kinds has none.
         self._unsaid = [
-            (kind[0] if kind else "line_quarantined", name, why)
-            for *kind, name, why in keyless["unsaid"]
+            (kind[0] if kind else "line_quarantined", name, reason)
+            for *kind, name, reason in keyless["unsaid"]
         ]
-        quarantined = keyless.get("quarantined", {})
+        quarantines = keyless.get("quarantined", {})
         # One that is declared again later starts anew.
         self._gone = [name for name in keyless["lines"] if name not in self._lines]
         for name, line in self._lines.items():
             if name not in keyless["lines"]:
                 continue  # declared since: it starts now, and has only what is still to come
-            parent, stopped, *figures = keyless["lines"][name]
-            if stopped:
-                was = quarantined.get(name, [self._n, "see the alerts", None])
+            parent, is_stopped, *figures = keyless["lines"][name]
+            if is_stopped:
+                was = quarantines.get(name, [self._n, "see the alerts", None])
                 self._stay_or_restart(name, line, _Quarantine(*was))
                 if line.quarantined is None:
                     continue
             line.live_loss, line.scored, *dear = figures
             line.parent, line.dear = parent, any(dear)
-            if not stopped:
+            if not is_stopped:
                 line.learner = self._unsealed(name, state[f"l{name}"])
 
     def _stay_or_restart(self, name: str, line: _Line, was: _Quarantine) -> None:
         """Rule 4: a line stays quarantined, or starts anew as it was declared."""
         if name in self._restart:
-            why = f"{RESTART_SETTING} names it"
+            reason = f"{RESTART_SETTING} names it"
         elif was.recipe not in {None, self._pipeline.recipes[name].description}:
-            why = "its recipe is another"
+            reason = "its recipe is another"
         else:
             line.learner, line.quarantined = None, was
             return
         self._must_checkpoint = True
-        self._unsaid.append(("line_restarted", name, f"{why}; it had stopped: {was.why}"))
+        self._unsaid.append(("line_restarted", name, f"{reason}; it had stopped: {was.reason}"))
 
-    def _unsealed(self, name: str, sealed: bytes) -> Any:
+    def _unsealed(self, name: str, data: bytes) -> Any:
         try:
-            return unseal(sealed, self._key)[name]
+            return unseal(data, self._key)[name]
         except SnapshotRefused as error:
             if error.reason not in UNREADABLE:
                 raise

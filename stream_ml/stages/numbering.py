@@ -39,16 +39,16 @@ class Numbers:
         """
         if number is None:
             return 0
-        expected = self._next.get(partition, number)
-        if number < expected:
+        next_number = self._next.get(partition, number)
+        if number < next_number:
             raise BadRecord(
                 "repeated",
                 "$.number",
-                f"expected {expected} or more of join's partition {partition}, given {number}: it "
-                "is a copy of one that came before; only workers write there: see who else may",
+                f"expected {next_number} or more of join's partition {partition}, given {number}: "
+                "it is a copy of one that came before; only workers write there: see who else may",
             )
         self._next[partition] = number + 1
-        return number - expected
+        return number - next_number
 
     def dump(self) -> list[tuple[int, int]]:
         """The state, as JSON can hold it."""

@@ -89,74 +89,74 @@ class Operators:
         if isinstance(command, BadRecord):
             raise command
         self._check_meant_here(command)
-        received = ReceivedCommand(command, record.append_ms)
-        return None if self._was_answered(received) else received
+        request = ReceivedCommand(command, record.append_ms)
+        return None if self._was_answered(request) else request
 
     def _check_meant_here(self, command: Command) -> None:
         """Refuse what was signed for another place: who has seen it there could send it here."""
-        for member, given, expected in (
+        for member, actual, own in (
             ("pipeline", command.pipeline, self._pipeline),
             ("log", command.log, self._log),
         ):
-            if given != expected:
+            if actual != own:
                 way_out = (
                     "it was signed for another one: give it there"
-                    if given is not None
+                    if actual is not None
                     else "commands of former releases could be sent again anywhere: give it anew, "
                     "with this release"
                 )
                 raise BadRecord(
                     "foreign_command",
                     f"$.{member}",
-                    f"expected this {member}, {expected!r}, given {given!r}; {way_out}",
+                    f"expected this {member}, {own!r}, given {actual!r}; {way_out}",
                 )
 
-    def _was_answered(self, received: ReceivedCommand) -> bool:
-        answered = self._answered.get(received.command.operator, _NONE_ANSWERED)
-        command_id = received.command.command_id
-        if command_id in answered or command_id in self._answered.get(ANYBODY, _NONE_ANSWERED):
+    def _was_answered(self, request: ReceivedCommand) -> bool:
+        answered_ids = self._answered.get(request.command.operator, _NONE_ANSWERED)
+        command_id = request.command.command_id
+        if command_id in answered_ids or command_id in self._answered.get(ANYBODY, _NONE_ANSWERED):
             return True
-        if _dated(received.command) in answered:
+        if _dated(request.command) in answered_ids:
             return True  # then it was out of its time, and stays refused
-        if self._is_out_of_time(received) and received.command.ts <= answered.forgotten_ms:
-            raise BadRecord("repeated", "$.ts", f"{self._out_of_time(received)}; give it anew")
+        if self._is_out_of_time(request) and request.command.ts <= answered_ids.forgotten_ms:
+            raise BadRecord("repeated", "$.ts", f"{self._out_of_time(request)}; give it anew")
         return False
 
-    def _is_out_of_time(self, received: ReceivedCommand) -> bool:
-        return abs(received.received_ms - received.command.ts) > self._age_ms
+    def _is_out_of_time(self, request: ReceivedCommand) -> bool:
+        return abs(request.received_ms - request.command.ts) > self._age_ms
 
-    def _out_of_time(self, received: ReceivedCommand) -> str:
+    def _out_of_time(self, request: ReceivedCommand) -> str:
         return (
             f"expected at most {self._age_ms} ms between when it was given, "
-            f"{received.command.ts}, and when the log took it in, {received.received_ms}"
+            f"{request.command.ts}, and when the log took it in, {request.received_ms}"
         )
 
-    def figures(self, received: ReceivedCommand) -> dict[str, Any] | None:
+    def figures(self, request: ReceivedCommand) -> dict[str, Any] | None:
         """The evidence of a refusal: of a command out of its time, whose id is free, the age."""
-        return {OUT_OF_TIME: self._age_ms} if self._is_out_of_time(received) else None
+        return {OUT_OF_TIME: self._age_ms} if self._is_out_of_time(request) else None
 
-    def remember(self, received: ReceivedCommand) -> int:
+    def remember(self, request: ReceivedCommand) -> int:
         """Keep that it was answered; how many others are forgotten for it."""
-        command = received.command
-        answered = self._answered.setdefault(command.operator, Answered())
-        late = self._is_out_of_time(received)
-        answered.add(_dated(command) if late else command.command_id, command.ts)
+        command = request.command
+        answered_ids = self._answered.setdefault(command.operator, Answered())
+        late = self._is_out_of_time(request)
+        answered_ids.add(_dated(command) if late else command.command_id, command.ts)
         self._answered_anew.add(command.operator)
-        return answered.keep(ANSWERED_MAX)
+        return answered_ids.keep(ANSWERED_MAX)
 
-    def check(self, received: ReceivedCommand, serving: ServingSet) -> None:
+    def check(self, request: ReceivedCommand, serving: ServingSet) -> None:
         """Whether the command is in time, its operator may give it, and its sight is the present.
 
         Args:
-            received: the command, and when the log took it in.
+            request: the command, and when the log took it in.
             serving: what serves now.
 
         Raises:
             CommandRefused: with the reason to answer.
         """
-        command = received.command
-        if self._is_out_of_time(received):
-            raise CommandRefused(f"{self._out_of_time(received)}; is a clock wrong? Give it anew")
+        command = request.command
+        if self._is_out_of_time(request):
+            raise CommandRefused(f"{self._out_of_time(request)}; is a clock wrong? Give it anew")
         forgotten_ms = self._answered.get(command.operator, _NONE_ANSWERED).forgotten_ms
         if command.ts <= forgotten_ms:
             raise CommandRefused(
@@ -178,14 +178,14 @@ class Operators:
         names, self._answered_anew = sorted(self._answered_anew), set()
         return {name: self._answered[name].dump() for name in names}
 
-    def load(self, answered: Iterable[tuple[str, dict[str, Any]]], former: Any = None) -> None:
+    def load(self, states: Iterable[tuple[str, dict[str, Any]]], former: Any = None) -> None:
         """Take up what was answered.
 
         Args:
-            answered: by operator.
+            states: by operator.
             former: the ids that a release answered which did not tell operators apart.
         """
-        self._answered = {name: Answered(**state) for name, state in answered}
+        self._answered = {name: Answered(**state) for name, state in states}
         if former:
             self._answered[ANYBODY] = Answered(former)
             self._answered_anew.add(ANYBODY)

@@ -47,19 +47,19 @@ class Partitioner:
             records: a batch of one partition as it was read.
             keys: the key in each one's value; None where there is none: it belongs anywhere.
         """
-        known = self._known
-        unknown = [key for key in keys if key is not None and key not in known]
+        cache = self._known
+        unknown = [key for key in keys if key is not None and key not in cache]
         if unknown:
-            if len(known) + len(unknown) > REMEMBERED_MAX:
-                known.clear()
+            if len(cache) + len(unknown) > REMEMBERED_MAX:
+                cache.clear()
                 unknown = [key for key in keys if key is not None]
             self._learn(unknown)
-        here = records[0].partition
-        return {i: key for i, key in enumerate(keys) if key is not None and known[key] != here}
+        partition = records[0].partition
+        return {i: key for i, key in enumerate(keys) if key is not None and cache[key] != partition}
 
     def _learn(self, keys: list[str]) -> None:
-        places = places_of([key.encode() for key in keys], self._partitions)
-        self._known.update(zip(keys, places, strict=True))
+        partitions = places_of([key.encode() for key in keys], self._partitions)
+        self._known.update(zip(keys, partitions, strict=True))
 
 
 def forwarded(record: Record, key: str, member: str) -> Output:
@@ -113,28 +113,30 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
     of_length: dict[int, list[int]] = {}
     for i, key in enumerate(keys):
         of_length.setdefault(len(key), []).append(i)
-    places = [0] * len(keys)
+    result = [0] * len(keys)
     for length, members in of_length.items():
         hashes = _murmur2(b"".join([keys[i] for i in members]), length, len(members))
-        found = (hashes & np.uint32(0x7FFFFFFF)) % np.uint32(partitions)
-        for i, place in zip(members, found.tolist(), strict=True):
-            places[i] = place
-    return places
+        indexes = (hashes & np.uint32(0x7FFFFFFF)) % np.uint32(partitions)
+        for i, index in zip(members, indexes.tolist(), strict=True):
+            result[i] = index
+    return result
 
 
-def _murmur2(joined: bytes, length: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
+def _murmur2(
+    key_bytes: bytes, length: int, count: int
+) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     """`topics._murmur2` of `count` keys of one length; array arithmetic wraps as it must."""
-    data = np.frombuffer(joined, np.uint8).reshape(count, length)
+    data = np.frombuffer(key_bytes, np.uint8).reshape(count, length)
     hashes = np.full(count, _SEED ^ length, np.uint32)
-    whole = length & ~3
-    words = np.ascontiguousarray(data[:, :whole]).view("<u4").astype(np.uint32) * _M
+    aligned_length = length & ~3
+    words = np.ascontiguousarray(data[:, :aligned_length]).view("<u4").astype(np.uint32) * _M
     words = (words ^ (words >> np.uint32(24))) * _M
     for column in words.T:
         hashes = hashes * _M ^ column
-    if length > whole:
+    if length > aligned_length:
         tail = np.zeros(count, np.uint32)
-        for place in range(length - whole):
-            tail |= data[:, whole + place].astype(np.uint32) << np.uint32(8 * place)
+        for index in range(length - aligned_length):
+            tail |= data[:, aligned_length + index].astype(np.uint32) << np.uint32(8 * index)
         hashes = (hashes ^ tail) * _M
     hashes = (hashes ^ (hashes >> np.uint32(13))) * _M
     return hashes ^ (hashes >> np.uint32(15))

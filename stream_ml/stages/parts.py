@@ -60,7 +60,7 @@ class Parts:
         return entries
 
     def _parts(self, name: str, value: bytes | None) -> list[StateEntry]:
-        before = self._counts.pop(name, 1)
+        former_count = self._counts.pop(name, 1)
         entries: list[StateEntry] = [(name, value)]
         count = 1
         if value is not None and (len(value) > self._limit or value[:1] == _MARK):
@@ -74,26 +74,26 @@ class Parts:
             entries[0] = (name, head + value[: self._limit])
         if count > 1:
             self._counts[name] = count
-        return entries + [(_name(name, number), None) for number in range(count, before)]
+        return entries + [(_name(name, number), None) for number in range(count, former_count)]
 
     def join(self, entries: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         """The pieces that `split` was given, of all entries that live."""
-        found = list(entries)
-        rest = {name: value for name, value in found if name[:1] == _PART}
+        all_entries = list(entries)
+        tails = {name: value for name, value in all_entries if name[:1] == _PART}
         return [
-            (name, self._whole(name, value, rest) if value[:1] == _MARK else value)
-            for name, value in found
+            (name, self._whole(name, value, tails) if value[:1] == _MARK else value)
+            for name, value in all_entries
             if name[:1] != _PART
         ]
 
-    def _whole(self, name: str, first: bytes, rest: dict[str, bytes]) -> bytes:
+    def _whole(self, name: str, first: bytes, tails: dict[str, bytes]) -> bytes:
         head, _, part = first[1:].partition(b"\n")
         count = int(head)
         if count > 1:
             self._counts[name] = count
-        missing = [n for n in range(1, count) if _name(name, n) not in rest]
+        missing = [n for n in range(1, count) if _name(name, n) not in tails]
         assert not missing, f"the state lacks parts {missing} of {count} of its piece {name!r}"
-        return part + b"".join(rest[_name(name, number)] for number in range(1, count))
+        return part + b"".join(tails[_name(name, number)] for number in range(1, count))
 
 
 def read_piece(name: str, read: Callable[[str], bytes | None]) -> bytes | None:
@@ -108,9 +108,9 @@ def read_piece(name: str, read: Callable[[str], bytes | None]) -> bytes | None:
         if first is None or first[:1] != _MARK:
             return first
         head, _, part = first[1:].partition(b"\n")
-        rest = [read(_name(name, number)) for number in range(1, int(head))]
-        if read(name) == first and None not in rest:
-            return part + b"".join(each for each in rest if each is not None)
+        tails = [read(_name(name, number)) for number in range(1, int(head))]
+        if read(name) == first and None not in tails:
+            return part + b"".join(tail for tail in tails if tail is not None)
     return None
 
 

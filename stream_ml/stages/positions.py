@@ -76,7 +76,7 @@ def resumed(
     read: Positions,
     identities: Mapping[str, str],
     extents: Mapping[tuple[str, int], Extent],
-    accepted: Collection[str],
+    accepted_topics: Collection[str],
 ) -> Resumed:
     """Hold a task's positions against what the log has.
 
@@ -87,7 +87,7 @@ def resumed(
             nothing is said.
         identities: of the topics that were read, as far as they are known.
         extents: of each of its inputs, what there is.
-        accepted: the topics that are taken for what they are, by name.
+        accepted_topics: the topics that are taken for what they are, by name.
 
     Raises:
         UsageError: some position is not of its topic, which is not accepted.
@@ -100,20 +100,24 @@ def resumed(
     problems: dict[tuple[str, int], str] = {}
     notices = []
     state, read = dict(state), {**state, **read}
-    for place, extent in extents.items():
-        topic = place[0]
-        at, known = read.get(place, 0), identities.get(topic, "")
-        other = bool(at and known and extent.identity and known != extent.identity)
-        if other or at > extent.end:
-            if topic not in accepted:
-                problems[place] = _problem(place, at, known, extent, other=other)
+    for topic_partition, extent in extents.items():
+        topic = topic_partition[0]
+        position, identity = read.get(topic_partition, 0), identities.get(topic, "")
+        is_other = bool(position and identity and extent.identity and identity != extent.identity)
+        if is_other or position > extent.end:
+            if topic not in accepted_topics:
+                problems[topic_partition] = _problem(
+                    topic_partition, position, identity, extent, is_other=is_other
+                )
                 continue
-            notices.append(_anew(place, at, known, extent))
-            state[place] = read[place] = at = 0
-        if state.get(place, 0) < extent.first:
-            notices.append(_lost(place, state.get(place, 0), at, extent.first))
-            state[place] = extent.first
-            read[place] = max(at, extent.first)
+            notices.append(_anew(topic_partition, position, identity, extent))
+            state[topic_partition] = read[topic_partition] = position = 0
+        if state.get(topic_partition, 0) < extent.first:
+            notices.append(
+                _lost(topic_partition, state.get(topic_partition, 0), position, extent.first)
+            )
+            state[topic_partition] = extent.first
+            read[topic_partition] = max(position, extent.first)
     if problems:
         topics = ",".join(dict.fromkeys(topic for topic, _ in problems))
         raise UsageError(
@@ -124,43 +128,50 @@ def resumed(
     return Resumed(state, read, tuple(notices))
 
 
-def _problem(place: tuple[str, int], at: int, known: str, extent: Extent, *, other: bool) -> str:
-    was = f" of the topic {known}" if other else ""
-    is_now = f"the topic {extent.identity}, which" if other else "one that"
+def _problem(
+    topic_partition: tuple[str, int],
+    position: int,
+    identity: str,
+    extent: Extent,
+    *,
+    is_other: bool,
+) -> str:
+    was = f" of the topic {identity}" if is_other else ""
+    is_now = f"the topic {extent.identity}, which" if is_other else "one that"
     return (
-        f"{place[0]}-{place[1]}: expected the partition{was} that was read up to {at}, given "
-        f"{is_now} begins at {extent.first} and ends at {extent.end}"
+        f"{topic_partition[0]}-{topic_partition[1]}: expected the partition{was} that was read up "
+        f"to {position}, given {is_now} begins at {extent.first} and ends at {extent.end}"
     )
 
 
-def _anew(place: tuple[str, int], at: int, known: str, extent: Extent) -> Notice:
-    topic, partition = place
+def _anew(topic_partition: tuple[str, int], position: int, identity: str, extent: Extent) -> Notice:
+    topic, partition = topic_partition
     return Notice(
         "topic_made_anew",
-        f"{topic}-{partition} is not what was read up to {at}: it is read from its beginning, as "
-        f"{ACCEPT} says",
+        f"{topic}-{partition} is not what was read up to {position}: it is read from its "
+        f"beginning, as {ACCEPT} says",
         {
             "topic": topic,
             "partition": partition,
-            "position": at,
-            "was": known,
+            "position": position,
+            "was": identity,
             "is": extent.identity,
             "end": extent.end,
         },
     )
 
 
-def _lost(place: tuple[str, int], state: int, read: int, first: int) -> Notice:
-    topic, partition = place
+def _lost(topic_partition: tuple[str, int], state: int, read: int, first: int) -> Notice:
+    topic, partition = topic_partition
     unread = max(0, first - max(state, read))
     if unread:
-        what = f"up to {unread} records of it were never read"
+        consequence = f"up to {unread} records of it were never read"
     else:
-        what = "they were read, but what they did to the state is lost with them"
+        consequence = "they were read, but what they did to the state is lost with them"
     return Notice(
         "records_lost",
         f"{topic}-{partition}: the records from {state} to before {first} were removed before the "
-        f"state held them; {what}; keep them for longer than workers may be down or behind",
+        f"state held them; {consequence}; keep them for longer than workers may be down or behind",
         {
             "topic": topic,
             "partition": partition,

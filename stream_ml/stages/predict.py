@@ -94,12 +94,14 @@ class Predict:
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in events of one partition."""
-        loaded = self._serving.current()
-        assert loaded is not None, "predict is fed before the first serving set is loaded"
+        serving_set = self._serving.current()
+        assert serving_set is not None, "predict is fed before the first serving set is loaded"
         alerts = self._alerts() if self._serving.refusals else []
-        folded = self._fold(records)
-        predictions = self._predict([each for each in folded if isinstance(each, _Asked)], loaded)
-        return alerts + [next(predictions) if isinstance(e, _Asked) else e for e in folded]
+        items = self._fold(records)
+        predictions = self._predict(
+            [item for item in items if isinstance(item, _Asked)], serving_set
+        )
+        return alerts + [next(predictions) if isinstance(item, _Asked) else item for item in items]
 
     def replay(self, records: Sequence[Record]) -> None:
         """Fold in events that were predicted before; needs no models.
@@ -123,9 +125,9 @@ class Predict:
 
     def _fold_part(self, records: Sequence[Record], outputs: list[Output | _Asked]) -> None:
         read = 0
-        found = [self.parse(record) for record in records]
-        strays = self._strays(records, found)
-        for number, (record, event) in enumerate(zip(records, found, strict=True)):
+        events = [self.parse(record) for record in records]
+        strays = self._strays(records, events)
+        for number, (record, event) in enumerate(zip(records, events, strict=True)):
             try:
                 if number in strays:
                     outputs.append(forwarded(record, strays[number], self._pipeline.events.key))
@@ -158,33 +160,33 @@ class Predict:
                 outputs.append(_Asked(record, event, features))
 
     def _count_overflow(self, outputs: list[Output | _Asked]) -> None:
-        before = self.counts["window_events_dropped"]
-        dropped = before + self._features.overflowed
+        former_count = self.counts["window_events_dropped"]
+        dropped_count = former_count + self._features.overflowed
         self._features.overflowed = 0
-        self.counts["window_events_dropped"] = dropped
-        if -(-before // ALERT_EVERY) < -(-dropped // ALERT_EVERY):
+        self.counts["window_events_dropped"] = dropped_count
+        if -(-former_count // ALERT_EVERY) < -(-dropped_count // ALERT_EVERY):
             alert = Alert(
                 "window_overflow",
                 self._watermark.ms,
                 "predict",
                 f"a window of one key holds more than {self._pipeline.window_events_max} events; "
                 "its oldest are dropped: features are of the newest only",
-                {"dropped": dropped},
+                {"dropped": dropped_count},
             )
             outputs.append(Output("alerts", b"window_overflow", encode(alert), alert))
 
     def _count_failures(self, outputs: list[Output | _Asked]) -> None:
         failures = self._features.failures
-        before = self.counts.get("aggregates_failed", 0)
-        failed = self.counts["aggregates_failed"] = before + len(failures)
-        if -(-before // ALERT_EVERY) < -(-failed // ALERT_EVERY):
+        former_count = self.counts.get("aggregates_failed", 0)
+        failed_count = self.counts["aggregates_failed"] = former_count + len(failures)
+        if -(-former_count // ALERT_EVERY) < -(-failed_count // ALERT_EVERY):
             alert = Alert(
                 "aggregate_failed",
                 self._watermark.ms,
                 "predict",
                 f"a user's aggregate has failed, and has no answer for that key and "
                 f"window: {failures[0]}",
-                {"failed": failed},
+                {"failed": failed_count},
             )
             outputs.append(Output("alerts", b"aggregate_failed", encode(alert), alert))
         failures.clear()
@@ -195,12 +197,12 @@ class Predict:
         return {"keys": len(self._features), "ids": len(self._seen)}
 
     def _strays(
-        self, records: Sequence[Record], found: Sequence[Event | BadRecord]
+        self, records: Sequence[Record], events: Sequence[Event | BadRecord]
     ) -> dict[int, str]:
         """The key of each record that belongs in another partition, by its number in the batch."""
         if self._partitioner is None:
             return {}
-        keys = [None if isinstance(event, BadRecord) else event.key for event in found]
+        keys = [None if isinstance(event, BadRecord) else event.key for event in events]
         return self._partitioner.misplaced(records, keys)
 
     def _check(self, event: Event) -> None:
@@ -220,17 +222,19 @@ class Predict:
                 f"an event with the id {event.event_id!r} came before",
             )
 
-    def _predict(self, asking: Sequence[_Asked], loaded: LoadedServingSet) -> Iterator[Output]:
-        champion, fallback = loaded.champion, self._pipeline.fallback
+    def _predict(
+        self, requests: Sequence[_Asked], serving_set: LoadedServingSet
+    ) -> Iterator[Output]:
+        champion, fallback = serving_set.champion, self._pipeline.fallback
         # A model at a time: what it works with then stays in the processor's caches.
-        served = _answers(champion.ask, asking)
+        answers_of_champion = _answers(champion.ask, requests)
         shadows = [
-            (slot, shadow.ref.model, _answers(shadow.ask, asking))
-            for slot, shadow in loaded.shadows
+            (slot, shadow.ref.model, _answers(shadow.ask, requests))
+            for slot, shadow in serving_set.shadows
         ]
-        self.counts["no_answer"] += served.count(None)
-        for i, (record, event, features) in enumerate(asking):
-            answer = served[i]
+        self.counts["no_answer"] += answers_of_champion.count(None)
+        for i, (record, event, features) in enumerate(requests):
+            answer = answers_of_champion[i]
             prediction = Prediction(
                 event.event_id,
                 event.key,
@@ -248,8 +252,11 @@ class Predict:
 
     def _alerts(self) -> list[Output]:
         refusals, self._serving.refusals = self._serving.refusals, []
-        alerts = [Alert("serving_set_refused", self._watermark.ms, "predict", r) for r in refusals]
-        return [Output("alerts", b"serving_set_refused", encode(a), a) for a in alerts]
+        alerts = [
+            Alert("serving_set_refused", self._watermark.ms, "predict", message)
+            for message in refusals
+        ]
+        return [Output("alerts", b"serving_set_refused", encode(alert), alert) for alert in alerts]
 
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""
@@ -297,11 +304,11 @@ class Predict:
         self._seen.restore(rooms["i"])
 
 
-def _answers(ask: Predictor, asking: Sequence[_Asked]) -> list[Answer]:
+def _answers(predict: Predictor, requests: Sequence[_Asked]) -> list[Answer]:
     answers: list[Answer] = []
-    for _, _, features in asking:
+    for _, _, features in requests:
         try:
-            answers.append(ask(features))
+            answers.append(predict(features))
         except STOPS:
             raise
         except BaseException:  # noqa: BLE001 - an estimator may raise anything; no answer counts

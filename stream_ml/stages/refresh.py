@@ -105,17 +105,17 @@ class Refresh:
 
     def complete(self, version: int) -> dict[str, Arrival] | None:
         """The snapshots of an instant, by line, once nothing is missing; older ones go unused."""
-        arrived = self._waiting[version]
-        if not self._lines <= arrived.keys() | self._stale:
+        arrivals = self._waiting[version]
+        if not self._lines <= arrivals.keys() | self._stale:
             return None
         self._waiting = {v: lines for v, lines in self._waiting.items() if v > version}
         self.version = version
-        return arrived
+        return arrivals
 
     def keeps_up(self, line: str) -> bool:
         """Whether a line publishes as the others do."""
-        behind = any(line not in arrived for arrived in self._waiting.values())
-        return line not in self._stale and not behind
+        is_behind = any(line not in arrivals for arrivals in self._waiting.values())
+        return line not in self._stale and not is_behind
 
     def serves(self, line: str, model: str) -> None:
         """Keep a snapshot: it serves, or has.
@@ -127,23 +127,23 @@ class Refresh:
         if model in self._unserved[line]:
             self._unserved[line].remove(model)
 
-    def drop_unserved(self, keep: int, needed: Collection[str]) -> list[str]:
+    def drop_unserved(self, keep: int, needed_models: Collection[str]) -> list[str]:
         """Forget the oldest snapshots that never served, and return their names.
 
         Args:
             keep: how many each line keeps.
-            needed: models that shadow now, and are kept however old.
+            needed_models: models that shadow now, and are kept however old.
         """
-        dropped = [
+        dropped_models = [
             model
             for models in self._unserved.values()
             for model in models[: max(0, len(models) - keep)]
-            if model not in needed
+            if model not in needed_models
         ]
         for line, models in self._unserved.items():
-            self._unserved[line] = [model for model in models if model not in dropped]
-        self._retired += dropped
-        return dropped
+            self._unserved[line] = [model for model in models if model not in dropped_models]
+        self._retired += dropped_models
+        return dropped_models
 
     def tombstone(self, model: str) -> None:
         """Take in a tombstone of what was dropped.
@@ -166,8 +166,8 @@ class Refresh:
             "version": self.version,
             "waiting": [
                 (version, name, asdict(arrival))
-                for version, arrived in self._waiting.items()
-                for name, arrival in arrived.items()
+                for version, arrivals in self._waiting.items()
+                for name, arrival in arrivals.items()
             ],
             "stale": sorted(self._stale),
             "newest": self._newest,

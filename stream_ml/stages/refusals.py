@@ -100,28 +100,28 @@ class Refusals:
         self._read += count
         if self._read < BLOCK_RECORDS:
             return []
-        said = []
+        alerts = []
         for reason in sorted({*self._refused, *self._open}):
             was_open, is_open = reason in self._open, self._goes_on(reason)
             if was_open != is_open:
                 state = "open" if is_open else "resolved"
-                said.append(self._alert(state, reason, BLOCK_RECORDS, ts))
+                alerts.append(self._alert(state, reason, BLOCK_RECORDS, ts))
                 (self._open.add if is_open else self._open.remove)(reason)
             if not is_open:
                 self._past[reason] = self._past.get(reason, 0) + self._refused.get(reason, 0)
         self._end_block()
-        return said
+        return alerts
 
     def _goes_on(self, reason: str) -> bool:
         """Whether a block that ends belongs to an episode."""
-        refused, usual = self._refused.get(reason, 0), self._past.get(reason, 0)
+        count, usual = self._refused.get(reason, 0), self._past.get(reason, 0)
         # What has opened an episode keeps it open at half of that.
-        counted = refused * (2 if reason in self._open else 1)
-        if counted >= SHARE_MIN * BLOCK_RECORDS:
+        weighted_count = count * (2 if reason in self._open else 1)
+        if weighted_count >= SHARE_MIN * BLOCK_RECORDS:
             return True
-        if not self._past_read or counted < UNUSUAL_MIN:
+        if not self._past_read or weighted_count < UNUSUAL_MIN:
             return False
-        return counted * self._past_read >= UNUSUAL_TIMES * usual * BLOCK_RECORDS
+        return weighted_count * self._past_read >= UNUSUAL_TIMES * usual * BLOCK_RECORDS
 
     def _end_block(self) -> None:
         self._past_read += BLOCK_RECORDS
@@ -131,26 +131,26 @@ class Refusals:
         self._read, self._refused, self._samples = 0, {}, {}
 
     def _alert(self, state: str, reason: str, read: int, ts: int) -> Output:
-        refused = self._refused.get(reason, 0)
+        count = self._refused.get(reason, 0)
         details = {
             "state": state,
             "topic": self._topic,
             "reason": reason,
-            "refused": refused,
+            "refused": count,
             "records": read,
-            "share": refused / read,
+            "share": count / read,
         }
-        said = f"{refused} of {read} {self._topic} were refused as {reason}"
+        message = f"{count} of {read} {self._topic} were refused as {reason}"
         sample = self._samples.get(reason)
         if state == "resolved":
-            said = f"no more than usual is refused as {reason}: {said}"
+            message = f"no more than usual is refused as {reason}: {message}"
         elif sample is not None:
             details["sample"] = sample
-            said = (
-                f"{said}, first partition {sample['partition']}, offset {sample['offset']}: "
+            message = (
+                f"{message}, first partition {sample['partition']}, offset {sample['offset']}: "
                 f"{sample['message']}"
             )
-        alert = Alert(KIND, ts, self._stage, said, details)
+        alert = Alert(KIND, ts, self._stage, message, details)
         return Output("alerts", KIND.encode(), encode(alert), alert)
 
     def dump(self) -> list[Any]:
@@ -167,5 +167,5 @@ class Refusals:
     def load(self, state: Sequence[Any]) -> None:
         """Take up a dumped state; nothing where there was none yet."""
         if state:
-            self._read, self._refused, self._samples, known, self._past_read, self._past = state
-            self._open = set(known)
+            self._read, self._refused, self._samples, reasons, self._past_read, self._past = state
+            self._open = set(reasons)

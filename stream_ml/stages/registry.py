@@ -57,7 +57,7 @@ class Registry:
         ts: int,
         inputs: dict[str, int],
         evidence: dict[str, Any] | None = None,
-        received: ReceivedCommand | None = None,
+        request: ReceivedCommand | None = None,
     ) -> Output:
         """Make the next decision.
 
@@ -68,9 +68,9 @@ class Registry:
             ts: the event time, in ms.
             inputs: the next offset of each input, before which all was known.
             evidence: the figures behind it.
-            received: the command that is answered by it.
+            request: the command that is answered by it.
         """
-        command = None if received is None else received.command
+        command = None if request is None else request.command
         decision = Decision(
             number=self._number,
             kind=kind,
@@ -85,7 +85,7 @@ class Registry:
             log=self._log,
             signed_by=None if command is None else command.operator,
             given_ms=None if command is None else command.ts,
-            received_ms=None if received is None else received.received_ms,
+            received_ms=None if request is None else request.received_ms,
         )
         self._number += 1
         self.serving = serving

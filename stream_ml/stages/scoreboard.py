@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Scoreboard"]
 
 # Where the scores of what was served stand, whichever line served.
-SERVED = "served"
+SERVED_SLOT = "served"
 PREDECESSOR = "predecessor"
 
 
@@ -52,8 +52,8 @@ class Scoreboard:
         """
         prediction, label = example.prediction, example.label
         self._delays.update(example.label_ts - prediction.ts)
-        served = None if prediction.fallback else prediction.prediction
-        self._score(SERVED, prediction.model, label, served)
+        served_answer = None if prediction.fallback else prediction.prediction
+        self._score(SERVED_SLOT, prediction.model, label, served_answer)
         for slot, shadow in prediction.shadows.items():
             if slot != PREDECESSOR:
                 self._score(slot, shadow.model, label, shadow.prediction)

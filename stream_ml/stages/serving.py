@@ -88,13 +88,13 @@ class Serving:
 
     def _hold(self, offset: int, value: bytes) -> None:
         """Keep a snapshot until a set names it, or a newer one; what is not ours is not kept."""
-        held: bytes | BadRecord | SnapshotRefused = value
+        content: bytes | BadRecord | SnapshotRefused = value
         try:
             self._verify(value)
         except (BadRecord, SnapshotRefused) as refusal:
-            held = refusal
-        self._snapshots[offset] = held
-        self._bytes += _size(held)
+            content = refusal
+        self._snapshots[offset] = content
+        self._bytes += _size(content)
         while len(self._snapshots) > 1 and (
             len(self._snapshots) > HELD_MAX or self._bytes > HELD_BYTES_MAX
         ):
@@ -129,43 +129,49 @@ class Serving:
         """The offsets on `models` of the snapshots that the newest set still needs."""
         if self._wanted is None:
             return []
-        loaded = self._loaded()
+        loaded_models = self._loaded()
         return [
             ref.offset
             for _, ref in _slots(self._wanted)
-            if ref.offset not in self._snapshots and ref not in loaded
+            if ref.offset not in self._snapshots and ref not in loaded_models
         ]
 
     def current(self) -> LoadedServingSet | None:
         """The present serving set; None before the first set is loaded (not ready)."""
         if self._wanted is not None and not self.missing():
-            wanted, self._wanted = self._wanted, None
-            self._load_set(wanted)
+            serving_set, self._wanted = self._wanted, None
+            self._load_set(serving_set)
         return self._current
 
-    def _load_set(self, wanted: ServingSet) -> None:
-        slots = _slots(wanted)
-        loaded = self._loaded()
+    def _load_set(self, serving_set: ServingSet) -> None:
+        slots = _slots(serving_set)
+        loaded_models = self._loaded()
         try:
-            frozen = {slot: self._load_slot(slot, ref, loaded.get(ref)) for slot, ref in slots}
+            models = {
+                slot: self._load_slot(slot, ref, loaded_models.get(ref)) for slot, ref in slots
+            }
         except (SnapshotRefused, BadRecord) as refusal:
-            self._refuse(f"{wanted.champion.model} does not serve: {refusal}")
+            self._refuse(f"{serving_set.champion.model} does not serve: {refusal}")
             return
         # The same model may stand in two slots under two names; each keeps its own reference.
-        named = {
-            slot: LoadedModel(ref, frozen[slot].ask, frozen[slot].example) for slot, ref in slots
+        models_by_slot = {
+            slot: LoadedModel(ref, models[slot].ask, models[slot].example) for slot, ref in slots
         }
-        self._current = LoadedServingSet(named.pop("champion"), tuple(named.items()))
+        self._current = LoadedServingSet(
+            models_by_slot.pop("champion"), tuple(models_by_slot.items())
+        )
         newest = max(ref.offset for _, ref in slots)
-        self._snapshots = {at: value for at, value in self._snapshots.items() if at > newest}
+        self._snapshots = {
+            offset: value for offset, value in self._snapshots.items() if offset > newest
+        }
         self._bytes = sum(map(_size, self._snapshots.values()))
 
-    def _load_slot(self, slot: str, ref: ModelRef, known: LoadedModel | None) -> LoadedModel:
+    def _load_slot(self, slot: str, ref: ModelRef, loaded_model: LoadedModel | None) -> LoadedModel:
         """A snapshot of a set; of a shadow whose learner is at fault one without answers."""
-        if known is not None:
-            if slot == "champion" and known.ask is _silent:
+        if loaded_model is not None:
+            if slot == "champion" and loaded_model.ask is _silent:
                 raise SnapshotRefused("golden", f"{ref.model} has had no answers as a shadow")
-            return known
+            return loaded_model
         try:
             return self._load(ref)
         except SnapshotRefused as refusal:
@@ -174,21 +180,21 @@ class Serving:
             self._refuse(f"{ref.model} shadows without answers: {refusal}")
             return LoadedModel(ref, _silent, -1)
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, message: str) -> None:
         del self.refusals[: len(self.refusals) - REFUSALS_MAX + 1]
-        self.refusals.append(why)
+        self.refusals.append(message)
 
     def _loaded(self) -> dict[ModelRef, LoadedModel]:
         if self._current is None:
             return {}
-        frozen = [self._current.champion, *(shadow for _, shadow in self._current.shadows)]
-        return {each.ref: each for each in frozen}
+        models = [self._current.champion, *(shadow for _, shadow in self._current.shadows)]
+        return {model.ref: model for model in models}
 
     def _load(self, ref: ModelRef) -> LoadedModel:
-        held = self._snapshots[ref.offset]
-        if not isinstance(held, bytes):
-            raise held
-        snapshot = decode(held)
+        content = self._snapshots[ref.offset]
+        if not isinstance(content, bytes):
+            raise content
+        snapshot = decode(content)
         if (snapshot.model, snapshot.digest) != (ref.model, ref.digest):
             raise SnapshotRefused(
                 "digest",
@@ -205,8 +211,8 @@ def _silent(_: Mapping[str, float]) -> Answer:
     return None
 
 
-def _size(held: bytes | BadRecord | SnapshotRefused) -> int:
-    return len(held) if isinstance(held, bytes) else 0
+def _size(content: bytes | BadRecord | SnapshotRefused) -> int:
+    return len(content) if isinstance(content, bytes) else 0
 
 
 def _slots(serving: ServingSet) -> list[tuple[str, ModelRef]]:

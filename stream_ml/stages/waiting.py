@@ -97,8 +97,8 @@ class WaitingLabels:
         if len(waiting) == len(former):
             return
         self._count -= len(former) - len(waiting)
-        self.bytes -= sum(_size(each.record) for each in former)
-        self.bytes += sum(_size(each.record) for each in waiting)
+        self.bytes -= sum(_size(item.record) for item in former)
+        self.bytes += sum(_size(item.record) for item in waiting)
         if waiting:
             self._labels[event_id] = waiting
             self._dirty.put(f"{PREFIX}{event_id}", new=False)
@@ -115,10 +115,10 @@ class WaitingLabels:
         """Let the oldest wait no more; None if it was gone already."""
         _, offset, event_id = heapq.heappop(self._times)
         waiting = self._labels.get(event_id, [])
-        for number, each in enumerate(waiting):
-            if each.record.offset == offset:
+        for number, item in enumerate(waiting):
+            if item.record.offset == offset:
                 self.keep(event_id, waiting[:number] + waiting[number + 1 :])
-                return each
+                return item
         return None
 
     def entry(self, event_id: str) -> bytes | None:
@@ -129,15 +129,15 @@ class WaitingLabels:
         return orjson.dumps(
             [
                 (
-                    each.record.partition,
-                    each.record.offset,
+                    item.record.partition,
+                    item.record.offset,
                     # A key is any bytes; latin-1 maps each byte to one character and back.
-                    None if each.record.key is None else each.record.key.decode("latin-1"),
-                    (each.record.value or b"").decode(),
-                    each.record.append_ms,
-                    each.watermark,
+                    None if item.record.key is None else item.record.key.decode("latin-1"),
+                    (item.record.value or b"").decode(),
+                    item.record.append_ms,
+                    item.watermark,
                 )
-                for each in waiting
+                for item in waiting
             ]
         )
 

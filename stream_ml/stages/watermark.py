@@ -128,10 +128,10 @@ class Watermark:
         self._keys.append(key)
         times.append(ts)
         self._numbers.append(self._n)
-        risen = ts > self.ms and self._lead(ts)
+        has_risen = ts > self.ms and self._lead(ts)
         if self._recent:
             self._run = 0  # of a key that was alone something is still to be forgotten
-        return risen
+        return has_risen
 
     def _lead(self, ts: int) -> bool:
         """Let the records so far lead, the last of which is past the watermark."""
@@ -150,10 +150,10 @@ class Watermark:
         self.ms = led
         return True
 
-    def _forget(self, place: int) -> None:
-        if place >= len(self._keys) - self._run:
+    def _forget(self, index: int) -> None:
+        if index >= len(self._keys) - self._run:
             self._run -= 1
-        del self._keys[place], self._times[place], self._numbers[place]
+        del self._keys[index], self._times[index], self._numbers[index]
 
     def _led_by_few(self, ts: int) -> int:
         """Where fewer keys than `breadth` may lead."""
@@ -167,18 +167,18 @@ class Watermark:
 
     def dump(self) -> list[Any]:
         """The state, as JSON can hold it."""
-        known = list(zip(self._keys, self._times, self._numbers, strict=True))
-        return [self.ms, self._n, known, self._recent]
+        keys = list(zip(self._keys, self._times, self._numbers, strict=True))
+        return [self.ms, self._n, keys, self._recent]
 
     def load(self, state: Sequence[Any] | int) -> None:
         """Take up a dumped state, or only how far it had come."""
         if isinstance(state, int):
             self.ms = state
             return
-        self.ms, self._n, known, recent = state
-        self._keys = [key for key, _, _ in known]
-        self._times = [ts for _, ts, _ in known]
-        self._numbers = [number for _, _, number in known]
+        self.ms, self._n, keys, recent = state
+        self._keys = [key for key, _, _ in keys]
+        self._times = [ts for _, ts, _ in keys]
+        self._numbers = [number for _, _, number in keys]
         self._run, self._next_silent = 0, 0
         self._recent = list(recent)
 
@@ -231,31 +231,31 @@ class PredictionsWatermark:
                 return False
             self.ms = self.newest_ms = of_partition.ms
             return True
-        now = append_ms
+        now_ms = append_ms
         if not self._heard:
-            self._heard = [now] * len(self._partitions)
-        elif self._append_ms < now:
-            now = self._append_ms
+            self._heard = [now_ms] * len(self._partitions)
+        elif self._append_ms < now_ms:
+            now_ms = self._append_ms
         self._append_ms = append_ms
-        self._heard[partition] = now
+        self._heard[partition] = now_ms
         former = of_partition.ms
         rose = of_partition.advance(key, ts, append_ms)
         if rose:
             self.newest_ms = max(self.newest_ms, of_partition.ms)
         # Only if the least rises, or falls silent, may what is least of all rise.
-        if (rose and former <= self._least) or now > self._next_idle:
-            return self._rise(now)
+        if (rose and former <= self._least) or now_ms > self._next_idle:
+            return self._rise(now_ms)
         return False
 
-    def _rise(self, now: int) -> bool:
-        oldest = now - self._idle_ms
+    def _rise(self, now_ms: int) -> bool:
+        oldest = now_ms - self._idle_ms
         speaking = [
-            (each.ms, heard)
-            for each, heard in zip(self._partitions, self._heard, strict=True)
-            if heard >= oldest
+            (watermark.ms, last_ms)
+            for watermark, last_ms in zip(self._partitions, self._heard, strict=True)
+            if last_ms >= oldest
         ]
         self._least = min(ms for ms, _ in speaking)
-        self._next_idle = min(heard for _, heard in speaking) + self._idle_ms
+        self._next_idle = min(last_ms for _, last_ms in speaking) + self._idle_ms
         if self._least <= self.ms:
             return False
         self.ms = self._least
@@ -267,7 +267,7 @@ class PredictionsWatermark:
             "ms": self.ms,
             "append_ms": self._append_ms,
             "heard": self._heard,
-            "partitions": [each.dump() for each in self._partitions],
+            "partitions": [watermark.dump() for watermark in self._partitions],
         }
 
     def load(self, state: dict[str, Any] | list[int]) -> None:
@@ -275,9 +275,9 @@ class PredictionsWatermark:
         if isinstance(state, list):
             state = {"ms": min(state), "append_ms": -1, "heard": [], "partitions": state}
         self.ms, self._append_ms, self._heard = state["ms"], state["append_ms"], state["heard"]
-        for each, dumped in zip(self._partitions, state["partitions"], strict=True):
-            each.load(dumped)
-        self.newest_ms = max(each.ms for each in self._partitions)
+        for watermark, watermark_state in zip(self._partitions, state["partitions"], strict=True):
+            watermark.load(watermark_state)
+        self.newest_ms = max(watermark.ms for watermark in self._partitions)
 
 
 class ExamplesWatermark:
@@ -325,18 +325,23 @@ class ExamplesWatermark:
             else:
                 self.newest_ms = max(self.newest_ms, of_partition.ms)
                 bound = self.newest_ms - self._silence_ms
-                speaking = [each.ms for each in self._partitions.values() if each.ms >= bound]
+                speaking = [
+                    watermark.ms for watermark in self._partitions.values() if watermark.ms >= bound
+                ]
                 self.ms = max(self.ms, min(speaking))
         return self.ms
 
     def dump(self) -> list[object]:
         """The state, as JSON can hold it."""
-        return [self.ms, [(number, each.dump()) for number, each in self._partitions.items()]]
+        return [
+            self.ms,
+            [(number, watermark.dump()) for number, watermark in self._partitions.items()],
+        ]
 
     def load(self, state: list[Any]) -> None:
         """Take up a dumped state."""
         self.ms, partitions = state
-        for number, dumped in partitions:
+        for number, watermark_state in partitions:
             self._partitions[int(number)] = Watermark(self._breadth)
-            self._partitions[int(number)].load(dumped)
-        self.newest_ms = max((each.ms for each in self._partitions.values()), default=-1)
+            self._partitions[int(number)].load(watermark_state)
+        self.newest_ms = max((watermark.ms for watermark in self._partitions.values()), default=-1)

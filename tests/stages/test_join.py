@@ -128,8 +128,8 @@ def test_a_label_judged_when_its_prediction_turns_up_is_caught(
     """The check notices a join that judges a label by interleaving instead of by its offset."""
     judge = Join._judge
 
-    def by_interleaving(self: Join, label: Any, ts: int, _: int, *, joined: bool) -> None:
-        judge(self, label, ts, self._labels_watermark.ms, joined=joined)
+    def by_interleaving(self: Join, label: Any, ts: int, _: int, *, is_joined: bool) -> None:
+        judge(self, label, ts, self._labels_watermark.ms, is_joined=is_joined)
 
     monkeypatch.setattr(Join, "_judge", by_interleaving)
     rand = random.Random(1)

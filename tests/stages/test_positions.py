@@ -33,7 +33,7 @@ def go_on(world: tuple[int, int, str, Extent], *accepted: str) -> Resumed:
         read={PLACE: read},
         identities={"events": known},
         extents={PLACE: extent},
-        accepted=accepted,
+        accepted_topics=accepted,
     )
 
 
@@ -102,7 +102,7 @@ def test_each_place_that_is_wrong_is_named() -> None:
             read={},
             identities={"predictions": "a", "labels": "b"},
             extents={("predictions", 1): Extent("c", 0, 99), ("labels", 1): Extent("b", 2, 8)},
-            accepted=(),
+            accepted_topics=(),
         )
 
     assert str(refused.value) == (

@@ -363,8 +363,8 @@ def test_a_join_that_looks_at_interleaving_is_caught(
     else:
         judge = Join._judge
 
-        def by_interleaving(self: Join, label: Any, ts: int, _: int, *, joined: bool) -> None:
-            judge(self, label, ts, self._labels_watermark.ms, joined=joined)
+        def by_interleaving(self: Join, label: Any, ts: int, _: int, *, is_joined: bool) -> None:
+            judge(self, label, ts, self._labels_watermark.ms, is_joined=is_joined)
 
         monkeypatch.setattr(Join, "_judge", by_interleaving)
 

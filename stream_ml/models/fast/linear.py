@@ -123,8 +123,8 @@ def _scaler(model: Any) -> Any:
     """The scaler before a model, or one that changes nothing; None if something else is there."""
     if type(model) is not compose.Pipeline:
         return preprocessing.StandardScaler(with_std=False)
-    first, *others = model.steps.values()
-    return first if is_plain(first) and len(others) == 1 else None
+    first, *tail = model.steps.values()
+    return first if is_plain(first) and len(tail) == 1 else None
 
 
 def is_plain(step: Any) -> bool:
@@ -142,17 +142,19 @@ def learner_behind(scaler: Any, teach_scaled: Learner) -> Learner:
     counts, means, variances = scaler.counts, scaler.means, scaler.vars
 
     def teach(features: dict[str, float], label: LabelValue) -> None:
-        scaled = {}
+        scaled_features = {}
         for name, x in features.items():
             count = counts[name] = counts[name] + 1
             mean = means[name]
-            before = x - mean
-            mean = means[name] = mean + before / count
-            after = x - mean
+            former_deviation = x - mean
+            mean = means[name] = mean + former_deviation / count
+            deviation = x - mean
             variance = variances[name]
-            variance = variances[name] = variance + (before * after - variance) / count
-            scaled[name] = after / variance**0.5 if variance else 0.0
-        teach_scaled(scaled, label)
+            variance = variances[name] = (
+                variance + (former_deviation * deviation - variance) / count
+            )
+            scaled_features[name] = deviation / variance**0.5 if variance else 0.0
+        teach_scaled(scaled_features, label)
 
     return teach
 

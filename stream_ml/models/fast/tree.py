@@ -81,13 +81,13 @@ class _Table:
         self.rows = {label: [] for label in leaf.stats}
         self.densities = {label: [] for label in leaf.stats}
         for splitter in leaf.splitters.values():
-            least, most = splitter._min_per_class, splitter._max_per_class
+            least, greatest = splitter._min_per_class, splitter._max_per_class
             by_label = splitter._att_dist_per_class
             for label, rows in self.rows.items():
                 density = _NO_DENSITY
                 if label in by_label:
                     var = by_label[label]._var
-                    rows.append((var, var.mean, least, most))
+                    rows.append((var, var.mean, least, greatest))
                     density = _density(var.mean.n, var.mean._mean, var._S)
                 self.densities[label].append(density)
 
@@ -128,10 +128,10 @@ def _teach_leaf(leaf: Any, table: _Table, values: list[float], label: LabelValue
     stats, densities = leaf.stats, table.densities
     weight = sum(stats.values())
     scale = 1 / weight
-    shares = {name: seen * scale for name, seen in stats.items()}
+    shares = {name: count * scale for name, count in stats.items()}
     votes = {
-        name: _vote(densities[name], values, seen / weight) if seen > 0 else 0.0
-        for name, seen in stats.items()
+        name: _vote(densities[name], values, count / weight) if count > 0 else 0.0
+        for name, count in stats.items()
     }
     best = max(votes.values())
     total = best + log(sum([exp(vote - best) for vote in votes.values()]))
@@ -148,11 +148,11 @@ def _teach_leaf(leaf: Any, table: _Table, values: list[float], label: LabelValue
 def _count(rows: Rows, values: list[float], label: LabelValue) -> Densities:
     """Count an example of a label, feature by feature; the label's densities from then on."""
     densities = []
-    for x, (var, mean, least, most) in zip(values, rows, strict=True):
+    for x, (var, mean, least, greatest) in zip(values, rows, strict=True):
         if x < least[label]:
             least[label] = x
-        elif x > most[label]:
-            most[label] = x
+        elif x > greatest[label]:
+            greatest[label] = x
         n, mu = mean.n + 1.0, mean._mean
         new = mu + 1.0 / n * (x - mu)
         squares = var._S + (x - mu) * (x - new)

@@ -404,7 +404,7 @@ class Runner:
             # State of another log is not believed in the first place.
             identities={},
             extents={at: Extent("", log.first_offset(*at), log.end_offset(*at)) for at in places},
-            accepted=self._accepted,
+            accepted_topics=self._accepted,
         )
 
     def _why_not(self) -> str:

@@ -448,7 +448,7 @@ class KafkaTask:
             read=read,
             identities={} if marker is None else marker.topics,
             extents=extents,
-            accepted=self._context.accepted_topics,
+            accepted_topics=self._context.accepted_topics,
         )
         return replace(resume_point, notices=(*notices, *resume_point.notices))
 
