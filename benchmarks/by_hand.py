@@ -39,42 +39,42 @@ class _Loop:
 
     async def event(self, event: dict[str, Any]) -> None:
         features = self._windows.features(event)
-        said = self._models.predict(features)
+        answers = self._models.predict(features)
         event_id = event["event_id"]
         prediction = {
             "event_id": event_id,
             "key": event["card"],
             "ts": event["ts"],
-            "prediction": said[0],
+            "prediction": answers[0],
             "features": features,
-            "shadows": said[1:],
+            "shadows": answers[1:],
         }
         await self._producer.send(
             self._predictions, orjson.dumps(prediction), key=event_id.encode()
         )
         label = self._early.pop(event_id, None)
         if label is None:
-            self._waiting[event_id] = features, said
+            self._waiting[event_id] = features, answers
         else:
-            self._learn(features, said, label)
+            self._learn(features, answers, label)
 
     def label(self, label: dict[str, Any]) -> None:
-        found = self._waiting.pop(label["event_id"], None)
-        if found is None:
+        pair = self._waiting.pop(label["event_id"], None)
+        if pair is None:
             self._early[label["event_id"]] = label["label"]
         else:
-            self._learn(*found, label["label"])
+            self._learn(*pair, label["label"])
 
-    def _learn(self, features: dict[str, float], said: list[float], label: bool) -> None:
-        self._models.learn(features, said, label)
-        if self._models.learned % REPORT == 0:
+    def _learn(self, features: dict[str, float], answers: list[float], label: bool) -> None:
+        self._models.learn(features, answers, label)
+        if self._models.learned_count % REPORT == 0:
             print(json.dumps(self._models.report()), flush=True)
 
 
 async def _run(broker: str, prefix: str) -> None:
     events, labels = f"{prefix}.events", f"{prefix}.labels"
-    stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    stop_event = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop_event.set)
     gc.freeze()
     consumer = AIOKafkaConsumer(
         events,
@@ -85,11 +85,11 @@ async def _run(broker: str, prefix: str) -> None:
     )
     async with AIOKafkaProducer(bootstrap_servers=broker) as producer, consumer:
         loop = _Loop(producer, prefix)
-        while not stopped.is_set():
-            fetched = await consumer.getmany(timeout_ms=100, max_records=1_000)
-            for place, records in fetched.items():
+        while not stop_event.is_set():
+            batches = await consumer.getmany(timeout_ms=100, max_records=1_000)
+            for tp, records in batches.items():
                 for record in records:
-                    if place.topic == events:
+                    if tp.topic == events:
                         await loop.event(orjson.loads(record.value))
                     else:
                         loop.label(orjson.loads(record.value))

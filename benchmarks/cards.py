@@ -30,8 +30,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from benchmarks.drain import CONTESTANTS, Drained, drain
-from benchmarks.latency import ISOLATIONS, Latency, Offered, measure
+from benchmarks.drain import CONTESTANTS, DrainResult, drain
+from benchmarks.latency import ISOLATIONS, Latency, OfferResult, measure
 from tools.kafka.broker import Broker
 
 if TYPE_CHECKING:
@@ -45,21 +45,21 @@ RATE = 1_000
 
 
 def _in_memory(contestant: str, events: int) -> dict[str, float]:
-    done = subprocess.run(  # noqa: S603 - our own module
+    process = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", "benchmarks.in_memory", contestant, str(events)],
         check=True,
         stdout=subprocess.PIPE,
     )
-    result: dict[str, float] = json.loads(done.stdout)
+    result: dict[str, float] = json.loads(process.stdout)
     return result
 
 
 @contextmanager
 def _broker(folder: Path) -> Iterator[tuple[str, int | None]]:
     """The broker's address, and its process where it is ours."""
-    given = os.environ.get("STREAM_ML_TEST_BROKER")
-    if given is not None:
-        yield given, None
+    address = os.environ.get("STREAM_ML_TEST_BROKER")
+    if address is not None:
+        yield address, None
         return
     with Broker(folder / "broker", heap="1g") as broker:
         yield broker.address, broker.pid
@@ -73,8 +73,8 @@ class _Rounds:
         self._log = log
         self.loads: list[float] = []
         self.in_memory: dict[str, list[dict[str, float]]] = {name: [] for name in IN_MEMORY}
-        self.drained: dict[str, list[Drained]] = {name: [] for name in CONTESTANTS}
-        self.latency: dict[str, list[Offered]] = {name: [] for name in CONTESTANTS}
+        self.drain_results: dict[str, list[DrainResult]] = {name: [] for name in CONTESTANTS}
+        self.latency: dict[str, list[OfferResult]] = {name: [] for name in CONTESTANTS}
 
     def run(self, broker: tuple[str, int | None] | None) -> None:
         """All rounds; those on a broker too where there is one."""
@@ -97,7 +97,9 @@ class _Rounds:
         share = FAUST_SHARE if name == "faust" else 1
         # Whole thousands, for that is how often contestants say how far they are.
         count = max(1, self._options.events // share // 1_000) * 1_000
-        self.drained[name].append(await drain(CONTESTANTS[name], broker, count, self._log, pid))
+        self.drain_results[name].append(
+            await drain(CONTESTANTS[name], broker, count, self._log, pid)
+        )
 
     async def _measure(self, name: str, broker: str) -> None:
         self._say(f"    {CONTESTANTS[name].title}")
@@ -106,17 +108,17 @@ class _Rounds:
             await measure(CONTESTANTS[name], broker, RATE, seconds, self._log)
         )
 
-    def _say(self, what: str) -> None:
+    def _say(self, title: str) -> None:
         load = os.getloadavg()[0]
         self.loads.append(load)
-        print(f"{what:<40} (load {load:.1f})", file=sys.stderr, flush=True)
+        print(f"{title:<40} (load {load:.1f})", file=sys.stderr, flush=True)
 
 
 # --- tables -----------------------------------------------------------------------------------
 
 
-def _median(of: Iterable[float]) -> float:
-    return statistics.median(of)
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)
 
 
 def _spread(ratios: list[float]) -> str:
@@ -134,34 +136,34 @@ def _print_cpu(rounds: _Rounds, events: int) -> None:
     print(f"the system's speed as a share of the bare loop's: {_spread(ratios)}")
 
 
-def _print_drained(rounds: _Rounds, events: int) -> None:
+def _print_drain_results(rounds: _Rounds, events: int) -> None:
     columns = f"{'events/s':>10}{'µs/event':>10}{'+ broker':>10}{'peak MiB':>10}"
     print(f"\n{'on a broker: elapsed, and CPU':34}{columns}")
-    for name, results in rounds.drained.items():
+    for name, results in rounds.drain_results.items():
         rate = _median(d.events / d.seconds for d in results)
         cost = _median(_cost(d) for d in results)
-        known = [US * d.broker_cpu / d.events for d in results if d.broker_cpu is not None]
-        broker = f"{_median(known):.1f}" if known else "?"
+        broker_costs = [US * d.broker_cpu / d.events for d in results if d.broker_cpu is not None]
+        broker = f"{_median(broker_costs):.1f}" if broker_costs else "?"
         peak = _median(d.peak_mib for d in results)
         print(f"{CONTESTANTS[name].title:34}{rate:>10,.0f}{cost:>10.1f}{broker:>10}{peak:>10.0f}")
-    ours, faust = rounds.drained["kafka"], rounds.drained["faust"]
+    ours, faust = rounds.drain_results["kafka"], rounds.drain_results["faust"]
     print(f"of that our {_parts(ours)}")
     bare = [US * result["seconds"] / events for result in rounds.in_memory["bare"]]
     ratios = [_cost(d) / cost for d, cost in zip(ours, bare, strict=True)]
     print(f"CPU of all our processes, of the bare loop's: {_spread(ratios)}")
-    ratios = [_rate(a) / _rate(b) for a, b in zip(ours, faust, strict=True)]
+    ratios = [_rate(mine) / _rate(theirs) for mine, theirs in zip(ours, faust, strict=True)]
     print(f"our events/s, of plain Faust's: {_spread(ratios)}")
 
 
-def _cost(drained: Drained) -> float:
-    return US * sum(drained.cpu.values()) / drained.events
+def _cost(result: DrainResult) -> float:
+    return US * sum(result.cpu.values()) / result.events
 
 
-def _rate(drained: Drained) -> float:
-    return drained.events / drained.seconds
+def _rate(result: DrainResult) -> float:
+    return result.events / result.seconds
 
 
-def _parts(ours: list[Drained]) -> str:
+def _parts(ours: list[DrainResult]) -> str:
     return ", ".join(
         f"{stage} {_median(US * d.cpu[stage] / d.events for d in ours):.0f}"
         for stage in ours[0].cpu
@@ -173,16 +175,21 @@ def _print_latency(rounds: _Rounds) -> None:
     columns = "".join(f"{isolation:>18}" for isolation in ISOLATIONS)
     print(f"\n{title:34}{columns}{'µs/event':>10}{'sender p99':>12}")
     for name, results in rounds.latency.items():
-        cells = [_cell([each.seen[isolation] for each in results]) for isolation in ISOLATIONS]
-        cost, late = (_median(each.cost for each in results), _median(e.late for e in results))
+        cells = [
+            _cell([offer.latencies[isolation] for offer in results]) for isolation in ISOLATIONS
+        ]
+        cost, late = (
+            _median(offer.cost for offer in results),
+            _median(offer.late for offer in results),
+        )
         columns = "".join(f"{cell:>18}" for cell in cells)
         print(f"{CONTESTANTS[name].title:34}{columns}{cost:>10.1f}{late:>12.1f}")
 
 
 def _cell(results: list[Latency]) -> str:
     part: Callable[[str], float] = lambda name: _median(getattr(r, name) for r in results)  # noqa: E731
-    lost = "" if all(r.seen == r.sent for r in results) else " lost some"
-    return f"{part('p50'):.1f} / {part('p99'):.1f}{lost}"
+    remark = "" if all(r.received_count == r.sent_count for r in results) else " lost some"
+    return f"{part('p50'):.1f} / {part('p99'):.1f}{remark}"
 
 
 def main() -> None:
@@ -215,7 +222,7 @@ def main() -> None:
     _print_cpu(rounds, options.events)
     if not options.without_kafka:
         if options.rounds:
-            _print_drained(rounds, options.events)
+            _print_drain_results(rounds, options.events)
         if options.latency_rounds:
             _print_latency(rounds)
 

@@ -24,7 +24,7 @@ from stream_ml.examples.cards import LABEL_DELAY_EVENTS, transactions
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CONTESTANTS", "Contestant", "Drained", "drain", "idle"]
+__all__ = ["CONTESTANTS", "Contestant", "DrainResult", "drain", "idle"]
 
 WARM_EVENTS = 3_000
 CHUNK = 1_000
@@ -108,7 +108,7 @@ CONTESTANTS = {
 
 
 @dataclass(frozen=True)
-class Drained:
+class DrainResult:
     """What a contestant needed for `events` events, each with its label."""
 
     events: int
@@ -116,7 +116,7 @@ class Drained:
     cpu: dict[str, float]
     broker_cpu: float | None
     peak_mib: float
-    said: dict[str, Any]
+    report: dict[str, Any]
 
 
 def workload(count: int) -> tuple[list[tuple[str, list[wire.Pair]]], int]:
@@ -126,18 +126,18 @@ def workload(count: int) -> tuple[list[tuple[str, list[wire.Pair]]], int]:
     for first in range(0, count, CHUNK):
         chunks.append(("events", wire.pairs(events[first : first + CHUNK], "card")))
         if first >= LABEL_DELAY_EVENTS:
-            known = first - LABEL_DELAY_EVENTS
-            chunks.append(("labels", wire.pairs(labels[known : known + CHUNK], "event_id")))
+            start = first - LABEL_DELAY_EVENTS
+            chunks.append(("labels", wire.pairs(labels[start : start + CHUNK], "event_id")))
     return chunks, 2 * (WARM_EVENTS // CHUNK) - 1
 
 
 async def drain(
     contestant: Contestant, broker: str, count: int, log: IO[bytes], broker_pid: int | None
-) -> Drained:
+) -> DrainResult:
     """One run of a contestant over `count` events, beside those it warms up with."""
     prefix = f"bench-{secrets.token_hex(4)}"
     chunks, warm = workload(WARM_EVENTS + count)
-    named = [(f"{prefix}.{topic}", records) for topic, records in chunks]
+    batches = [(f"{prefix}.{topic}", records) for topic, records in chunks]
     await contestant.prepare(broker, prefix)
     topics = {f"{prefix}.predictions": wire.PARTITIONS}
     if contestant.says_examples:
@@ -146,78 +146,86 @@ async def drain(
     running = contestant.start(broker, prefix, log)
     try:
         await counter.start()
-        await wire.feed(broker, named[:warm])
-        await counter.reach(_expected(prefix, topics, WARM_EVENTS), START_S)
+        await wire.feed(broker, batches[:warm])
+        await counter.reach(_target_counts(prefix, topics, WARM_EVENTS), START_S)
         await idle(running)
-        before, broker_before = running.cpu(), _cpu(broker_pid)
-        started = time.monotonic()
-        await wire.feed(broker, named[warm:])
-        ended = await counter.reach(_expected(prefix, topics, WARM_EVENTS + count), DRAIN_S)
+        cpu_before, broker_before = running.cpu(), _cpu(broker_pid)
+        start_s = time.monotonic()
+        await wire.feed(broker, batches[warm:])
+        end_s = await counter.reach(_target_counts(prefix, topics, WARM_EVENTS + count), DRAIN_S)
         if contestant.says_examples:
             groups = [f"{prefix}.learn", f"{prefix}.evaluate"]
             examples = f"{prefix}.examples"
-            done = await wire.worked_off(broker, examples, groups, CHECKPOINT_SLACK, DRAIN_S)
+            processed_s = await wire.wait_until_worked_off(
+                broker, examples, groups, CHECKPOINT_SLACK, DRAIN_S
+            )
         else:
-            done = await _learned(running, WARM_EVENTS + count - LABEL_DELAY_EVENTS)
-        ended = max(ended, done)
+            processed_s = await _wait_until_learned(
+                running, WARM_EVENTS + count - LABEL_DELAY_EVENTS
+            )
+        end_s = max(end_s, processed_s)
         await idle(running)
-        after, broker_after = running.cpu(), _cpu(broker_pid)
-        drained = Drained(
+        cpu_after, broker_after = running.cpu(), _cpu(broker_pid)
+        result = DrainResult(
             count,
-            ended - started,
-            _cost(running, before, after),
+            end_s - start_s,
+            _cost(running, cpu_before, cpu_after),
             None if broker_before is None else (broker_after or 0.0) - broker_before,
-            sum(peak_mib(pid) for pid in after),
-            running.said[-1][1] if running.said else {},
+            sum(peak_mib(pid) for pid in cpu_after),
+            running.reports[-1][1] if running.reports else {},
         )
         await asyncio.to_thread(running.stop)
     finally:
         running.kill()
         await counter.stop()
         await wire.delete(broker, prefix)
-    return drained
+    return result
 
 
-def _expected(prefix: str, topics: dict[str, int], events: int) -> dict[str, int]:
-    expected = {f"{prefix}.predictions": events, f"{prefix}.examples": events - LABEL_DELAY_EVENTS}
-    return {topic: expected[topic] for topic in topics}
+def _target_counts(prefix: str, topics: dict[str, int], events: int) -> dict[str, int]:
+    counts = {f"{prefix}.predictions": events, f"{prefix}.examples": events - LABEL_DELAY_EVENTS}
+    return {topic: counts[topic] for topic in topics}
 
 
-async def _learned(running: Running, labels: int) -> float:
+async def _wait_until_learned(running: Running, labels: int) -> float:
     """Wait until it says that it has learned so many; returns when it said so."""
     deadline = time.monotonic() + DRAIN_S
     while time.monotonic() < deadline:
-        for moment, said in running.said:
-            if said["learned"] >= labels:
-                return moment
+        for time_s, report in running.reports:
+            if report["learned"] >= labels:
+                return time_s
         await asyncio.sleep(0.05)
         running.cpu()
-    raise TimeoutError(f"expected {labels} labels learned, given {running.said[-1:]}")
+    raise TimeoutError(f"expected {labels} labels learned, given {running.reports[-1:]}")
 
 
 def _cpu(pid: int | None) -> float | None:
     return None if pid is None else cpu_seconds(pid)
 
 
-def _cost(running: Running, before: dict[int, float], after: dict[int, float]) -> dict[str, float]:
+def _cost(
+    running: Running, cpu_before: dict[int, float], cpu_after: dict[int, float]
+) -> dict[str, float]:
     """CPU seconds by what a process does; a process that was restarted would spoil them."""
-    assert set(before) == set(after), f"expected processes {set(before)}, given {set(after)}"
+    assert set(cpu_before) == set(cpu_after), (
+        f"expected processes {set(cpu_before)}, given {set(cpu_after)}"
+    )
     cost: dict[str, float] = {}
-    for pid, seconds in after.items():
+    for pid, seconds in cpu_after.items():
         name = running.name(pid)
-        cost[name] = cost.get(name, 0.0) + seconds - before[pid]
+        cost[name] = cost.get(name, 0.0) + seconds - cpu_before[pid]
     return cost
 
 
 async def idle(running: Running) -> None:
     """Wait until the processes have had nothing to do for a while: on a busy machine, no turn."""
     deadline = time.monotonic() + DRAIN_S
-    before, quiet = sum(running.cpu().values()), 0
+    former_s, quiet = sum(running.cpu().values()), 0
     while time.monotonic() < deadline:
         await asyncio.sleep(IDLE_S)
-        after = sum(running.cpu().values())
-        quiet = quiet + 1 if after - before < IDLE_SHARE * IDLE_S else 0
+        current_s = sum(running.cpu().values())
+        quiet = quiet + 1 if current_s - former_s < IDLE_SHARE * IDLE_S else 0
         if quiet == IDLE_TIMES:
             return
-        before = after
+        former_s = current_s
     raise TimeoutError(f"expected the contestant to come to rest within {DRAIN_S} s")

@@ -99,12 +99,12 @@ def gate(sums: Any, pairs: Any, gain_min: float = 0.0) -> Any:
     """The block at which each row's challenger replaces the champion, counted from 0, or NEVER."""
     # Lines that have learned the same differ by rounding of a matrix product, at the most.
     sums = np.where(np.abs(sums) < 1e-9, 0.0, sums)
-    judged = pairs >= PAIRS_MIN
-    wins = np.cumsum((sums > 0) & judged, axis=1)
-    losses = np.cumsum((sums < 0) & judged, axis=1)
-    ahead = np.cumsum(np.where(judged, sums - gain_min * pairs, 0.0), axis=1) >= 0
-    enough = e_table(sums.shape[1])[wins, losses] >= threshold(SLOTS, ALPHA)
-    return first(enough & ahead & (wins > 0))
+    is_counted = pairs >= PAIRS_MIN
+    wins = np.cumsum((sums > 0) & is_counted, axis=1)
+    losses = np.cumsum((sums < 0) & is_counted, axis=1)
+    is_ahead = np.cumsum(np.where(is_counted, sums - gain_min * pairs, 0.0), axis=1) >= 0
+    is_sure = e_table(sums.shape[1])[wins, losses] >= threshold(SLOTS, ALPHA)
+    return first(is_sure & is_ahead & (wins > 0))
 
 
 def by_blocks(daily: Any, days: int) -> Any:
@@ -115,7 +115,7 @@ def by_blocks(daily: Any, days: int) -> Any:
 
 def label_rules(n: Any, s: Any, ss: Any, votes: Any, wealth: Any) -> dict[str, Any]:
     """The day at which each rule by label replaces, from daily sums."""
-    n, s, ss = (np.cumsum(each, axis=1, dtype=float) for each in (n, s, ss))
+    n, s, ss = (np.cumsum(column, axis=1, dtype=float) for column in (n, s, ss))
     with np.errstate(invalid="ignore", divide="ignore"):
         t = s / np.sqrt(ss - s * s / n)
     wins, losses = np.cumsum(votes, axis=2, dtype=float)
@@ -149,7 +149,7 @@ class World:
     spell_hours: int = 0
     anywhere: bool = False
     gain: float = 0.0
-    delayed: bool = False
+    has_delays: bool = False
     mature: bool = True
 
 
@@ -162,8 +162,8 @@ EQUAL = (
     World("a day, from any hour", 24, anywhere=True),
     World("three days, from any hour", 72, anywhere=True),
     World("a week, from any hour", 168, anywhere=True),
-    World("a day; labels delayed and missing", 24, delayed=True),
-    World("the same, blocks closed at once", 24, delayed=True, mature=False),
+    World("a day; labels delayed and missing", 24, has_delays=True),
+    World("the same, blocks closed at once", 24, has_delays=True, mature=False),
 )
 # The share of days that the challenger wins, and the gain it takes, in units of .04 of loss.
 WON_DAYS = {0.55: 0.1257, 0.6: 0.2533, 0.7: 0.5244, 0.8: 0.8416, 0.9: 1.2816}
@@ -190,7 +190,7 @@ def pairs_of(world: World, runs: int, rand: np.random.Generator) -> Any:
     return x
 
 
-def joined(x: Any, rand: np.random.Generator) -> tuple[Any, Any]:
+def label_arrivals(x: Any, rand: np.random.Generator) -> tuple[Any, Any]:
     """Which labels come at all (1 or 0), and after how many hours.
 
     3 % go missing, and on one day in twenty all of them. A label that speaks for the challenger
@@ -203,10 +203,12 @@ def joined(x: Any, rand: np.random.Generator) -> tuple[Any, Any]:
     return came, np.minimum(delay, HORIZON_HOURS)
 
 
-def replaced(world: World, runs: int, rand: np.random.Generator) -> dict[str, Any]:
+def replacement_days(world: World, runs: int, rand: np.random.Generator) -> dict[str, Any]:
     """By rule, the day after which each run's challenger has replaced the champion, or NEVER."""
     x = pairs_of(world, runs, rand)
-    came, delay = joined(x, rand) if world.delayed else (np.ones((1, 1, 1, 1), bool), np.zeros(1))
+    came, delay = (
+        label_arrivals(x, rand) if world.has_delays else (np.ones((1, 1, 1, 1), bool), np.zeros(1))
+    )
     d = np.float32(SIGMA) * x * came
     n = np.broadcast_to(came, x.shape).sum(axis=(2, 3))
     s = d.sum(axis=(2, 3), dtype=float)
@@ -215,8 +217,8 @@ def replaced(world: World, runs: int, rand: np.random.Generator) -> dict[str, An
         sums, pairs = s, n
         if not world.mature:
             hours = np.arange(DAYS * 24).reshape(DAYS, 24, 1) % (24 * length) + 0.5
-            known = hours + delay <= 24 * length
-            sums, pairs = (d * known).sum(axis=(2, 3)), (came & known).sum(axis=(2, 3))
+            is_known = hours + delay <= 24 * length
+            sums, pairs = (d * is_known).sum(axis=(2, 3)), (came & is_known).sum(axis=(2, 3))
         block = gate(by_blocks(sums, length), by_blocks(pairs, length))
         days[f"block {length} d"] = np.where(block == NEVER, NEVER, (block + 1) * length)
     votes = np.stack([((sign * x > DISCORDANT) & came).sum(axis=(2, 3)) for sign in (1, -1)])
@@ -227,14 +229,14 @@ def replaced(world: World, runs: int, rand: np.random.Generator) -> dict[str, An
 
 
 def simulate(worlds: list[World], runs: int, seed: int, chunk: int = 10) -> dict[str, Any]:
-    """`replaced` for every world, in chunks that fit into memory."""
+    """`replacement_days` for every world, in chunks that fit into memory."""
     results = {}
     for number, world in enumerate(worlds):
         rand = np.random.default_rng([seed, number])
         parts = []
-        for done in range(0, runs, chunk):
-            progress(f"luck shared by {world.name}, {number + 1} of {len(worlds)}: {done}/{runs}")
-            parts.append(replaced(world, min(chunk, runs - done), rand))
+        for start in range(0, runs, chunk):
+            progress(f"luck shared by {world.name}, {number + 1} of {len(worlds)}: {start}/{runs}")
+            parts.append(replacement_days(world, min(chunk, runs - start), rand))
         results[world.name] = {rule: np.concatenate([p[rule] for p in parts]) for rule in RULES}
     return results
 
@@ -252,21 +254,21 @@ def check_gate(runs: int = 2) -> None:
         for length in BLOCK_DAYS:
             maturity = HORIZON_HOURS * HOUR_MS
             evidence = Evidence(length * DAY_MS, maturity_ms=maturity, pairs_min=PAIRS_MIN)
-            found = NEVER
+            actual = NEVER
             flat = zip(
                 ts.ravel()[order], d[run].ravel()[order], arrival.ravel()[order], strict=True
             )
-            for at, difference, known in flat:
-                evidence.add(int(at), float(difference))
-                closed = evidence.close(int(known))
-                if closed and ready(evidence, SLOTS, ALPHA):
-                    found = closed[-1].number
+            for time_ms, difference, known_ms in flat:
+                evidence.add(int(time_ms), float(difference))
+                blocks = evidence.close(int(known_ms))
+                if blocks and ready(evidence, SLOTS, ALPHA):
+                    actual = blocks[-1].number
                     break
             sums = d[run : run + 1].sum(axis=(2, 3), dtype=float)
             # The last blocks may be unripe when the labels end.
             expected = gate(by_blocks(sums, length), np.full((1, 60 // length), 1_000))[0]
             ripe = expected == NEVER or (expected + 1) * length + 1.5 < 59.5
-            assert not ripe or found == expected, (run, length, found, expected)
+            assert not ripe or actual == expected, (run, length, actual, expected)
 
 
 # --- real learners -----------------------------------------------------------------------------
@@ -286,7 +288,7 @@ class Flights:
     x: Any  # by prediction and feature; NaN where there is none
     ts: Any
     label_ts: Any
-    asked: Any  # by label, in the order in which they came: which prediction it belongs to
+    rows: Any  # by label, in the order in which they came: which prediction it belongs to
     label: Any
 
 
@@ -298,15 +300,15 @@ def flights_log(months: int) -> Flights:
     state, names = flights.feature_set.new_state(), flights.feature_set.names
     rows, labels = [], []
     ts: list[int] = []
-    asked: dict[str, int] = {}
+    row_numbers: dict[str, int] = {}
     for topic, body in records(1, months):
         if topic == "labels":
-            labels.append((body["ts"], asked[body["event_id"]], body["label"]))
+            labels.append((body["ts"], row_numbers[body["event_id"]], body["label"]))
             continue
         fields = {name: body.get(name) for name in flights.schema}
         event = Event(body["event_id"], body["ts"], body["origin"], fields)
         if flights.asks(event):
-            asked[event.event_id] = len(ts)
+            row_numbers[event.event_id] = len(ts)
             features = state.features(event)
             rows.append([features.get(name, np.nan) for name in names])
             ts.append(event.ts)
@@ -314,8 +316,8 @@ def flights_log(months: int) -> Flights:
                 progress(f"features of flights: {len(ts):,}")
         state.insert(event)
         state.advance(event.ts)
-    label_ts, places, truth = (np.array(column) for column in zip(*labels, strict=True))
-    return Flights(names, np.array(rows), np.array(ts), label_ts, places, truth)
+    label_ts, label_rows, truth = (np.array(column) for column in zip(*labels, strict=True))
+    return Flights(names, np.array(rows), np.array(ts), label_ts, label_rows, truth)
 
 
 class Lines:
@@ -326,24 +328,24 @@ class Lines:
         self.count, self.mean, self.var = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.weight, self.g2, self.intercept = np.zeros(shape), np.zeros(shape), np.zeros(lines)
 
-    def learn(self, x: Any, label: bool, seen: Any) -> None:
+    def learn(self, x: Any, label: bool, mask: Any) -> None:
         """One example, for the lines that see it."""
         present = ~np.isnan(x)
         x = np.where(present, x, 0.0)
-        sees = seen[:, None] * present
+        sees = mask[:, None] * present
         self.count += sees
         step = sees / np.maximum(self.count, 1.0)
-        apart = x - self.mean
-        self.mean += apart * step
-        apart *= x - self.mean
-        self.var += (apart - self.var) * step
-        scaled = (x - self.mean) * self._scale() * present
-        raw = np.einsum("ij,ij->i", self.weight, scaled) + self.intercept
-        slope = (1 / (1 + np.exp(-raw)) - label) * seen
+        deviation = x - self.mean
+        self.mean += deviation * step
+        deviation *= x - self.mean
+        self.var += (deviation - self.var) * step
+        inputs = (x - self.mean) * self._scale() * present
+        raw = np.einsum("ij,ij->i", self.weight, inputs) + self.intercept
+        slope = (1 / (1 + np.exp(-raw)) - label) * mask
         self.intercept -= 0.003 * slope
-        scaled *= slope[:, None]
-        self.g2 += scaled * scaled
-        self.weight -= 0.02 * scaled / np.sqrt(self.g2 + 1e-8)
+        inputs *= slope[:, None]
+        self.g2 += inputs * inputs
+        self.weight -= 0.02 * inputs / np.sqrt(self.g2 + 1e-8)
 
     def _scale(self) -> Any:
         return np.where(self.var > 0, 1 / np.sqrt(np.where(self.var > 0, self.var, 1.0)), 0.0)
@@ -374,26 +376,26 @@ def check_lines(log: Flights, examples: int = 3_000) -> float:
     from stream_ml.examples.flights import flights  # noqa: PLC0415 - needs the data
 
     rand = np.random.default_rng(5)
-    seen = rand.random((examples, 2)) < SHARE
+    mask = rand.random((examples, 2)) < SHARE
     lines = Lines(2, len(log.names))
     rivers = [flights.recipes["adagrad"].fresh() for _ in range(2)]
-    apart = 0.0
+    difference = 0.0
     for n in range(examples):
-        x, label = log.x[log.asked[n]], bool(log.label[n])
-        known = {name: v for name, v in zip(log.names, x.tolist(), strict=True) if v == v}  # noqa: PLR0124
+        x, label = log.x[log.rows[n]], bool(log.label[n])
+        features = {name: v for name, v in zip(log.names, x.tolist(), strict=True) if v == v}  # noqa: PLR0124
         if n % 7 == 0:
             ours = lines.snapshot().answers(x[None])[0]
-            theirs = [answer(model, Target.binary(), known) for model in rivers]
-            apart = max(apart, float(np.abs(ours - np.array(theirs)).max()))
-        lines.learn(x, label, seen[n].astype(float))
-        for model, sees in zip(rivers, seen[n], strict=True):
+            theirs = [answer(model, Target.binary(), features) for model in rivers]
+            difference = max(difference, float(np.abs(ours - np.array(theirs)).max()))
+        lines.learn(x, label, mask[n].astype(float))
+        for model, sees in zip(rivers, mask[n], strict=True):
             if sees:
-                model.learn_one(known, label)
-    assert apart < 1e-8, f"not river's learner: answers differ by {apart}"
-    return apart
+                model.learn_one(features, label)
+    assert difference < 1e-8, f"not river's learner: answers differ by {difference}"
+    return difference
 
 
-def losses(log: Flights, seen: Any, watched: list[tuple[int, int]]) -> tuple[Any, Any, Any]:
+def losses(log: Flights, mask: Any, pairs: list[tuple[int, int]]) -> tuple[Any, Any, Any]:
     """Brier loss of every line summed by day; the pairs of each day; watched lines' differences.
 
     Served as the system serves: snapshots of the refresh instants, each answering what is asked
@@ -401,31 +403,31 @@ def losses(log: Flights, seen: Any, watched: list[tuple[int, int]]) -> tuple[Any
 
     Args:
         log: the flights.
-        seen: by label and line, whether the line learns from the label.
-        watched: pairs of lines whose differences are wanted label by label.
+        mask: by label and line, whether the line learns from the label.
+        pairs: pairs of lines whose differences are wanted label by label.
     """
-    lines = Lines(seen.shape[1], len(log.names))
+    lines = Lines(mask.shape[1], len(log.names))
     clock, serving = RefreshClock(DAY_MS), lines.snapshot()
     truth = np.full(len(log.ts), np.nan)
-    truth[log.asked] = log.label
+    truth[log.rows] = log.label
     day = log.ts // DAY_MS - log.ts[0] // DAY_MS
-    sums = np.zeros((day[-1] + 1, seen.shape[1]))
-    one, other = np.array(watched).T
-    differences = np.full((len(log.ts), len(watched)), np.nan)
-    served = 0
-    for n, (ts, row) in enumerate(zip(log.label_ts.tolist(), log.asked.tolist(), strict=True), 1):
-        lines.learn(log.x[row], bool(log.label[n - 1]), seen[n - 1])
+    sums = np.zeros((day[-1] + 1, mask.shape[1]))
+    first_line, second_line = np.array(pairs).T
+    differences = np.full((len(log.ts), len(pairs)), np.nan)
+    start = 0
+    for n, (ts, row) in enumerate(zip(log.label_ts.tolist(), log.rows.tolist(), strict=True), 1):
+        lines.learn(log.x[row], bool(log.label[n - 1]), mask[n - 1])
         last = n == len(log.label)
         if clock.strikes(n, ts) or last:
-            until = len(log.ts) if last else int(np.searchsorted(log.ts, ts))
-            rows = np.arange(served, until)
+            end = len(log.ts) if last else int(np.searchsorted(log.ts, ts))
+            rows = np.arange(start, end)
             rows = rows[~np.isnan(truth[rows])]
             loss = (serving.answers(log.x[rows]) - truth[rows, None]) ** 2
             np.add.at(sums, day[rows], loss)
-            differences[rows] = loss[:, one] - loss[:, other]
-            served, serving = until, lines.snapshot()
+            differences[rows] = loss[:, first_line] - loss[:, second_line]
+            start, serving = end, lines.snapshot()
         if n % 5_000 == 0:
-            progress(f"{seen.shape[1]} lines learn from flights: {n:,} of {len(log.label):,}")
+            progress(f"{mask.shape[1]} lines learn from flights: {n:,} of {len(log.label):,}")
     return sums.T, np.bincount(day[~np.isnan(truth)], minlength=len(sums)), differences
 
 
@@ -433,7 +435,7 @@ def draw(log: Flights, unit: str, lines: int, rand: np.random.Generator) -> Any:
     """By label and line: whether it is among the 80 %, drawn by label, day or week."""
     if unit == "label":
         return rand.random((len(log.label), lines)) < SHARE
-    number = log.ts[log.asked] // ({"day": 1, "week": 7}[unit] * DAY_MS)
+    number = log.ts[log.rows] // ({"day": 1, "week": 7}[unit] * DAY_MS)
     number -= number.min()
     return (rand.random((number.max() + 1, lines)) < SHARE)[number]
 
@@ -468,11 +470,11 @@ def duels(sums: Any, pairs: Any, days: int, start: int = 0, gain_min: float = 0.
         block = gate(by_blocks(np.pad(daily, sides), days), counts, gain_min)
         won = block < NEVER
         hits[champion, challenger] += won / days
-        for place in np.nonzero(won)[0]:
+        for index in np.nonzero(won)[0]:
             # The labels of a block's last day take 36 hours to come.
-            after = (block[place] + 1) * days - phase + 2
-            if after < len(pairs):
-                gains.append(daily[place, after:].sum() / pairs[after:].sum())
+            next_day = (block[index] + 1) * days - phase + 2
+            if next_day < len(pairs):
+                gains.append(daily[index, next_day:].sum() / pairs[next_day:].sum())
     # Leaving one line out at a time: the duels of one line are not independent of each other.
     without = hits.sum() - hits.sum(axis=0) - hits.sum(axis=1)
     shares = without / ((lines - 1) * (lines - 2))
@@ -485,16 +487,16 @@ def duels(sums: Any, pairs: Any, days: int, start: int = 0, gain_min: float = 0.
 # --- tables ------------------------------------------------------------------------------------
 
 
-def reached(p: float, votes: int) -> list[float]:
+def chances_by_votes(p: float, votes: int) -> list[float]:
     """The chance that E has reached the threshold, by votes, each of them won with chance p."""
     going, chances = np.ones(1), [0.0]
-    enough = e_table(votes) >= threshold(SLOTS, ALPHA)
+    is_enough = e_table(votes) >= threshold(SLOTS, ALPHA)
     for n in range(1, votes + 1):
         going = np.append(going * (1 - p), 0.0) + np.append(0.0, going * p)
         wins = np.arange(n + 1)
-        done = enough[wins, n - wins]
-        chances.append(chances[-1] + float(going[done].sum()))
-        going[done] = 0.0
+        is_over = is_enough[wins, n - wins]
+        chances.append(chances[-1] + float(going[is_over].sum()))
+        going[is_over] = 0.0
     return chances
 
 
@@ -503,10 +505,12 @@ def votes_table() -> list[str]:
     rows = []
     for p in (0.5, 0.55, 0.6, 0.7, 0.8, 0.9):
         progress(f"votes won with chance {p}")
-        chances = reached(p, VOTES_MAX)
+        chances = chances_by_votes(p, VOTES_MAX)
         within = [f"{chances[365 // days]:.3f}" for days in reversed(BLOCK_DAYS)]
-        when = [next((str(n) for n, c in enumerate(chances) if c >= q), "-") for q in (0.5, 0.9)]
-        rows.append([f"{p:.0%}", *within, *when])
+        votes_needed = [
+            next((str(n) for n, c in enumerate(chances) if c >= q), "-") for q in (0.5, 0.9)
+        ]
+        rows.append([f"{p:.0%}", *within, *votes_needed])
     counts = [f"replaced within {365 // days} votes" for days in reversed(BLOCK_DAYS)]
     text = f"`-`: not within {VOTES_MAX} votes. A year has 365, 121 or 52 blocks of 1, 3 or 7 days."
     head = ["votes won", *counts, "votes to half", "votes to 90 %"]
@@ -528,7 +532,7 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 def equal_table(runs: int, seed: int) -> list[str]:
     """How often a challenger that is equal to the champion replaces it within a year."""
     results = simulate(list(EQUAL), runs, seed)
-    rows = [[name, *(share_text(by[rule]) for rule in RULES)] for name, by in results.items()]
+    rows = [[name, *(share_text(days[rule]) for rule in RULES)] for name, days in results.items()]
     text = (
         "Share of years in which the equal challenger replaced the champion, ± standard error; "
         f"nominal {ALPHA / SLOTS:.3f}, for the t-test .05."
@@ -563,53 +567,53 @@ def better_table(runs: int, seed: int) -> list[str]:
     ]
     rows = []
     for world in worlds:
-        by = results[world.name]
+        days = results[world.name]
         cells = [world.name, f"{SIGMA * world.gain:.5f}"]
         for rule in RULES:
             length = int(rule.split()[1]) if rule.startswith("block") else 1
-            half, most = (quantile_text(by[rule], q, length) for q in (0.5, 0.9))
-            cells.append(f"{half} ({most})")
+            half, ninth = (quantile_text(days[rule], q, length) for q in (0.5, 0.9))
+            cells.append(f"{half} ({ninth})")
         rows.append(cells)
     return lines + table(["days it wins", "gain", *RULES], rows)
 
 
-def flights_tables(months: int, each: int, seed: int) -> tuple[list[str], dict[str, Any]]:
+def flights_tables(months: int, count: int, seed: int) -> tuple[list[str], dict[str, Any]]:
     """Real learners: false replacements and what they cost; and pairs for the ladder."""
     log = flights_log(months)
-    apart = check_lines(log)
+    difference = check_lines(log)
     rand = np.random.default_rng(seed)
-    seen = np.concatenate([draw(log, unit, each, rand) for unit in UNITS], axis=1)
-    watched = [(n * each, n * each + 1) for n in range(len(UNITS))]
-    sums, pairs, differences = losses(log, seen, watched)
+    mask = np.concatenate([draw(log, unit, count, rand) for unit in UNITS], axis=1)
+    line_pairs = [(n * count, n * count + 1) for n in range(len(UNITS))]
+    sums, pairs, differences = losses(log, mask, line_pairs)
     rows = []
     for number, unit in enumerate(UNITS):
-        group = sums[number * each : (number + 1) * each]
+        group = sums[number * count : (number + 1) * count]
         for days in BLOCK_DAYS:
             progress(f"duels: drawn by {unit}, blocks of {days} days")
-            found = duels(group, pairs, days)
+            now = duels(group, pairs, days)
             later = duels(group, pairs, days, SETTLED_DAYS)
             worth = duels(group, pairs, days, gain_min=GAIN_MIN)
             cells = ["-", "-"]
-            if len(found.gains):
-                low, mid, high = np.quantile(found.gains * 1e4, [0.05, 0.5, 0.95])
+            if len(now.gains):
+                low, mid, high = np.quantile(now.gains * 1e4, [0.05, 0.5, 0.95])
                 cells = [
                     f"{mid:+.1f} ({low:+.1f} to {high:+.1f})",
-                    f"{(found.gains > 0).mean():.0%}",
+                    f"{(now.gains > 0).mean():.0%}",
                 ]
-            shares = [f"{d.share:.3f} ± {d.error:.3f}" for d in (found, later, worth)]
-            persistence = f"{found.persistence:.2f}"
+            shares = [f"{d.share:.3f} ± {d.error:.3f}" for d in (now, later, worth)]
+            persistence = f"{now.persistence:.2f}"
             rows.append([unit, f"{days} d", *shares, *cells, persistence])
     head = ["80 % drawn by", "block", "replaced", f"from day {SETTLED_DAYS}", "gain_min"]
     head += ["gained after", "better after", "neighbours"]
     ladders = {}
     for unit, column in zip(UNITS, differences.T, strict=True):
         progress(f"variance ladder: drawn by {unit}")
-        known = ~np.isnan(column)
+        is_present = ~np.isnan(column)
         ladders[f"flights: two lines, 80 % by {unit}"] = [
-            list(zip(log.ts[known].tolist(), column[known].tolist(), strict=True))
+            list(zip(log.ts[is_present].tolist(), column[is_present].tolist(), strict=True))
         ]
     text = (
-        f"{each} lines each that learned from 80 % of the labels, drawn by {', by '.join(UNITS)}; "
+        f"{count} lines each that learned from 80 % of the labels, drawn by {', by '.join(UNITS)}; "
         "every line challenges every other, all renewed daily. Share of challengers that replaced "
         "their champion (mean over the days at which blocks may start; ± jackknife standard error "
         f"over lines; all live in the same year; nominal {ALPHA / SLOTS:.3f}), with evidence from "
@@ -617,7 +621,7 @@ def flights_tables(months: int, each: int, seed: int) -> tuple[list[str], dict[s
         f"{GAIN_MIN}; what the winners of the first kind gained on the examples after, in units of "
         ".0001 Brier per example (median, 5 % and 95 %), and how many gained at all; and the "
         "correlation of neighbouring votes. "
-        f"Against river on a prefix, answers differ by at most {apart:.0e}."
+        f"Against river on a prefix, answers differ by at most {difference:.0e}."
     )
     lines = [
         f"### Equal models, real learners: {pairs.sum():,} flights of {months} months",
@@ -648,9 +652,9 @@ def ladder_table(years: dict[str, list[Any]]) -> list[str]:
         progress(f"variance ladder: {name}")
         ladders = [variance_ladder(sample, LADDER_MS) for sample in samples]
         inflation = np.mean([[rung.inflation for rung in rungs] for rungs in ladders], axis=0)
-        found = [suggested_block(rungs) or 0 for rungs in ladders]
-        suggested = [f"{brief(b)} ({found.count(b)})" if b else "-" for b in sorted(set(found))]
-        rows.append([name, *(f"{value:.1f}" for value in inflation), ", ".join(suggested)])
+        lengths = [suggested_block(rungs) or 0 for rungs in ladders]
+        texts = [f"{brief(b)} ({lengths.count(b)})" if b else "-" for b in sorted(set(lengths))]
+        rows.append([name, *(f"{value:.1f}" for value in inflation), ", ".join(texts)])
     text = "By how much the variance of block sums exceeds what independent pairs would give."
     return ["### The variance ladder", "", text, "", *table(head, rows)]
 
@@ -681,7 +685,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     runs, lines, months, years = (40, 12, 4, 1) if options.quick else (options.runs, 150, 12, 4)
-    started = time.monotonic()
+    start_s = time.monotonic()
     check_gate()
     tables = votes_table() + equal_table(runs, options.seed) + better_table(runs, options.seed)
     real, ladders = flights_tables(months, lines, options.seed)
@@ -692,7 +696,7 @@ def main() -> None:
     print(text)
     if options.out:
         write(options.out, text)
-    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+    print(f"{time.monotonic() - start_s:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

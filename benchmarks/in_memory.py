@@ -40,23 +40,23 @@ def bare(events: list[dict[str, Any]], labels: list[dict[str, Any]]) -> float:
     windows, models = Windows(), Models()
     waiting: deque[tuple[dict[str, float], list[float]]] = deque()
     gc.freeze()
-    started = time.process_time()
+    start_s = time.process_time()
     for number, event in enumerate(events):
         if number >= LABEL_DELAY_EVENTS:
             models.learn(*waiting.popleft(), labels[number - LABEL_DELAY_EVENTS]["label"])
         features = windows.features(event)
         waiting.append((features, models.predict(features)))
-    return time.process_time() - started
+    return time.process_time() - start_s
 
 
 def system(events: list[dict[str, Any]], labels: list[dict[str, Any]], folder: Path) -> float:
     """The whole system on the embedded log; returns its CPU seconds, publishing included."""
     raw = (
-        [_published("events", event["card"], event) for event in events],
-        [_published("labels", label["event_id"], label) for label in labels],
+        [_output("events", event["card"], event) for event in events],
+        [_output("labels", label["event_id"], label) for label in labels],
     )
     gc.freeze()
-    started = time.process_time()
+    start_s = time.process_time()
     with SqliteLog.create(folder / "cards.sqlite") as log:
         for outputs in raw:
             for first in range(0, len(outputs), 5_000):
@@ -65,10 +65,10 @@ def system(events: list[dict[str, Any]], labels: list[dict[str, Any]], folder: P
             runner.run()
         assert runner.predicts[0].counts["predictions"] == len(events)
         assert runner.joins[0].counts["joined"] == len(labels)
-    return time.process_time() - started
+    return time.process_time() - start_s
 
 
-def _published(topic: str, key: str, members: dict[str, Any]) -> Output:
+def _output(topic: str, key: str, members: dict[str, Any]) -> Output:
     # orjson keeps 4 kB for a short value; what comes from a producer is as long as it is.
     return Output(topic, key.encode(), bytes(memoryview(orjson.dumps(members))))
 

@@ -31,7 +31,7 @@ from stream_ml.examples.cards import LABEL_DELAY_EVENTS, transactions
 if TYPE_CHECKING:
     from benchmarks.drain import Contestant
 
-__all__ = ["ISOLATIONS", "Latency", "Offered", "measure"]
+__all__ = ["ISOLATIONS", "Latency", "OfferResult", "measure"]
 
 ISOLATIONS = ("uncommitted", "committed")
 NS_PER_MS = 1_000_000
@@ -46,30 +46,30 @@ class Latency:
 
     p50: float
     p99: float
-    most: float
-    seen: int
-    sent: int
+    maximum: float
+    received_count: int
+    sent_count: int
 
 
 @dataclass(frozen=True)
-class Offered:
+class OfferResult:
     """What each kind of reader saw, what an event cost meanwhile (CPU, µs), and the sender's p99.
 
     The sender is late (milliseconds) where the machine is too busy to measure on.
     """
 
-    seen: dict[str, Latency]
+    latencies: dict[str, Latency]
     cost: float
     late: float
 
 
-def quantile(ordered: list[float], share: float) -> float:
+def quantile(values: list[float], share: float) -> float:
     """The least value that at least this share of all does not exceed.
 
     >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5)
     2.0
     """
-    return ordered[max(0, -(-len(ordered) * round(share * 1_000) // 1_000) - 1)]
+    return values[max(0, -(-len(values) * round(share * 1_000) // 1_000) - 1)]
 
 
 # --- the sender and the reader ----------------------------------------------------------------
@@ -79,7 +79,7 @@ async def _offer(broker: str, prefix: str, rate: int, count: int) -> None:
     """Send `count` events when each is due, and the label of the one 1,000 before."""
     events, labels = transactions(count + LABEL_DELAY_EVENTS, seed=2)
     ids: list[str] = []
-    late: list[float] = []
+    lateness_ms: list[float] = []
     gc.freeze()
     gc.disable()
     async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
@@ -87,25 +87,25 @@ async def _offer(broker: str, prefix: str, rate: int, count: int) -> None:
         await asyncio.to_thread(sys.stdin.readline)
         start = time.monotonic_ns() + NS_PER_MS
         for number in range(count):
-            due = start + number * 1_000_000_000 // rate
-            await asyncio.sleep(max(0.0, (due - time.monotonic_ns()) / 1e9))
-            now = time.monotonic_ns()
-            late.append((now - due) / NS_PER_MS)
+            due_ns = start + number * 1_000_000_000 // rate
+            await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+            now_ns = time.monotonic_ns()
+            lateness_ms.append((now_ns - due_ns) / NS_PER_MS)
             event = events[number]
-            ids.append(f"{number}-{now}")
+            ids.append(f"{number}-{now_ns}")
             await producer.send(
                 f"{prefix}.events",
                 orjson.dumps({**event, "event_id": ids[number]}),
                 key=event["card"].encode(),
             )
             if number >= LABEL_DELAY_EVENTS:
-                known = number - LABEL_DELAY_EVENTS
+                earlier = number - LABEL_DELAY_EVENTS
                 await producer.send(
                     f"{prefix}.labels",
-                    orjson.dumps({**labels[known], "event_id": ids[known]}),
-                    key=ids[known].encode(),
+                    orjson.dumps({**labels[earlier], "event_id": ids[earlier]}),
+                    key=ids[earlier].encode(),
                 )
-    print(json.dumps({"late_p99": quantile(sorted(late), 0.99)}))
+    print(json.dumps({"late_p99": quantile(sorted(lateness_ms), 0.99)}))
 
 
 async def _read(broker: str, prefix: str, isolation: str, first: int, count: int) -> None:
@@ -118,24 +118,24 @@ async def _read(broker: str, prefix: str, isolation: str, first: int, count: int
         isolation_level=f"read_{isolation}",
         fetch_max_wait_ms=FETCH_WAIT_MS,
     ) as consumer:
-        places = [TopicPartition(f"{prefix}.predictions", p) for p in range(wire.PARTITIONS)]
-        consumer.assign(places)
+        tps = [TopicPartition(f"{prefix}.predictions", p) for p in range(wire.PARTITIONS)]
+        consumer.assign(tps)
         await consumer.seek_to_end()
-        for place in places:
-            await consumer.position(place)
+        for tp in tps:
+            await consumer.position(tp)
         print("{}", flush=True)
         while len(delays) < count - first and time.monotonic() < quiet_since + WAIT_S:
             for records in (await consumer.getmany(timeout_ms=100)).values():
-                now = time.monotonic_ns()
-                quiet_since = now / 1e9
+                now_ns = time.monotonic_ns()
+                quiet_since = now_ns / 1e9
                 for record in records:
-                    number, sent = map(int, record.key.split(b"-"))
+                    number, sent_ns = map(int, record.key.split(b"-"))
                     if number >= first:
-                        delays.append((now - sent) / NS_PER_MS)
+                        delays.append((now_ns - sent_ns) / NS_PER_MS)
     delays.sort()
-    said = {"seen": len(delays), "sent": count - first}
-    figures = {"p50": quantile(delays, 0.5), "p99": quantile(delays, 0.99), "most": delays[-1]}
-    print(json.dumps({**said, **figures}))
+    counts = {"received_count": len(delays), "sent_count": count - first}
+    figures = {"p50": quantile(delays, 0.5), "p99": quantile(delays, 0.99), "maximum": delays[-1]}
+    print(json.dumps({**counts, **figures}))
 
 
 # --- a round ----------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ async def _read(broker: str, prefix: str, isolation: str, first: int, count: int
 
 async def measure(
     contestant: Contestant, broker: str, rate: int, seconds: int, log: IO[bytes]
-) -> Offered:
+) -> OfferResult:
     """One run of a contestant under `rate` events/s.
 
     The first `seconds` / 2 are for warming up, and are not timed.
@@ -152,34 +152,34 @@ async def measure(
     first, count = rate * seconds // 2, rate * seconds * 3 // 2
     await contestant.prepare(broker, prefix)
     running = contestant.start(broker, prefix, log)
-    others: list[subprocess.Popen[bytes]] = []
+    processes: list[subprocess.Popen[bytes]] = []
     try:
         await _serves(broker, prefix)
-        others.append(_start("offer", broker, prefix, str(rate), str(count)))
-        others += [
+        processes.append(_start("offer", broker, prefix, str(rate), str(count)))
+        processes += [
             _start("read", broker, prefix, isolation, str(first), str(count))
             for isolation in ISOLATIONS
         ]
-        for other in others:
-            await _line(other)
+        for process in processes:
+            await _line(process)
         await idle(running)
-        before = sum(running.cpu().values())
-        offer, *readers = others
+        cpu_before_s = sum(running.cpu().values())
+        offer, *readers = processes
         assert offer.stdin is not None
         offer.stdin.write(b"go\n")
         offer.stdin.flush()
         late = (await _line(offer))["late_p99"]
-        seen = [Latency(**await _line(reader)) for reader in readers]
+        latencies = [Latency(**await _line(reader)) for reader in readers]
         await idle(running)
-        cost = (sum(running.cpu().values()) - before) / count
+        cost = (sum(running.cpu().values()) - cpu_before_s) / count
         await asyncio.to_thread(running.stop)
     finally:
         running.kill()
-        for other in others:
-            other.kill()
-            other.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
         await wire.delete(broker, prefix)
-    return Offered(dict(zip(ISOLATIONS, seen, strict=True)), cost * 1e6, late)
+    return OfferResult(dict(zip(ISOLATIONS, latencies, strict=True)), cost * 1e6, late)
 
 
 async def _serves(broker: str, prefix: str) -> None:
@@ -207,11 +207,11 @@ async def _line(process: subprocess.Popen[bytes]) -> Any:
 
 def main() -> None:
     """Be a sender or a reader."""
-    role, broker, prefix, *rest = sys.argv[1:]
+    role, broker, prefix, *numbers = sys.argv[1:]
     if role == "offer":
-        asyncio.run(_offer(broker, prefix, *map(int, rest)))
+        asyncio.run(_offer(broker, prefix, *map(int, numbers)))
     else:
-        isolation, first, count = rest
+        isolation, first, count = numbers
         asyncio.run(_read(broker, prefix, isolation, int(first), int(count)))
 
 

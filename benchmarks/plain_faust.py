@@ -109,17 +109,17 @@ async def predict(stream: Any) -> None:
         features = plain_features(payment.asdict()) | card.features(payment.ts)
         card.insert(payment.ts, payment.amount)
         cards[payment.card] = card
-        said = models.predict(features)
+        answers = models.predict(features)
         await predictions.send(
             key=payment.event_id,
             value=Prediction(
-                payment.event_id, payment.card, payment.ts, said[0], features, said[1:]
+                payment.event_id, payment.card, payment.ts, answers[0], features, answers[1:]
             ),
         )
         if payment.event_id in early:
-            _learn(features, said, early.pop(payment.event_id))
+            _learn(features, answers, early.pop(payment.event_id))
         else:
-            waiting[payment.event_id] = features, said
+            waiting[payment.event_id] = features, answers
 
 
 @app.agent(truths)
@@ -132,9 +132,9 @@ async def learn(stream: Any) -> None:
             early[truth.event_id] = truth.label
 
 
-def _learn(features: dict[str, float], said: list[float], label: bool) -> None:
-    models.learn(features, said, label)
-    if models.learned % REPORT == 0:
+def _learn(features: dict[str, float], answers: list[float], label: bool) -> None:
+    models.learn(features, answers, label)
+    if models.learned_count % REPORT == 0:
         # Faust has turned `print` into a log call.
         sys.__stdout__.write(json.dumps(models.report()) + "\n")  # type: ignore[union-attr]
         sys.__stdout__.flush()  # type: ignore[union-attr]

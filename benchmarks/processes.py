@@ -61,7 +61,7 @@ class Running:
             start_new_session=True,
         )
         # What it has printed, a JSON object a line, and when (monotonic seconds).
-        self.said: list[tuple[float, dict[str, Any]]] = []
+        self.reports: list[tuple[float, dict[str, Any]]] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -69,7 +69,7 @@ class Running:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(b"{"):
-                self.said.append((time.monotonic(), json.loads(line)))
+                self.reports.append((time.monotonic(), json.loads(line)))
 
     def pids(self) -> list[int]:
         """The process, and all that descend from it."""
@@ -81,11 +81,11 @@ class Running:
                 except (FileNotFoundError, ProcessLookupError):
                     continue
                 children.setdefault(parent, []).append(int(folder.name))
-        found, queue = [], [self._process.pid]
+        pids, queue = [], [self._process.pid]
         while queue:
-            found.append(queue.pop())
-            queue.extend(children.get(found[-1], ()))
-        return sorted(found)
+            pids.append(queue.pop())
+            queue.extend(children.get(pids[-1], ()))
+        return sorted(pids)
 
     def cpu(self) -> dict[int, float]:
         """CPU seconds so far of each of its processes.

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from kafka import KafkaProducer
 
-from chaos import ground, topics
+from chaos import parameters, topics
 from chaos.fleet import Fleet, Worker
 from tools.kafka.broker import Broker
 
@@ -51,7 +51,7 @@ class Events:
         self._rand = random.Random(SEED)
         self._keys = keys
         self._rate = rate
-        self._ts = float(ground.START_MS)
+        self._ts = float(parameters.START_MS)
         self._number = 0
 
     def each_key(self, seconds: float) -> Iterator[dict[str, Any]]:
@@ -59,7 +59,7 @@ class Events:
         for key in range(self._keys):
             yield self._event(key, seconds * 1_000 / self._keys)
 
-    def some(self, count: int) -> Iterator[dict[str, Any]]:
+    def random_events(self, count: int) -> Iterator[dict[str, Any]]:
         """Events of keys at random."""
         for _ in range(count):
             yield self._event(self._rand.randrange(self._keys), 1_000 / self._rate)
@@ -71,9 +71,9 @@ class Events:
             "event_id": f"e{self._number}",
             "ts": int(self._ts),
             "shop": f"shop {key}",
-            "kind": self._rand.choice(ground.KINDS),
+            "kind": self._rand.choice(parameters.KINDS),
             "amount": round(self._rand.expovariate(0.05) + 0.01, 2),
-            "city": self._rand.choice(ground.CITIES),
+            "city": self._rand.choice(parameters.CITIES),
         }
 
 
@@ -88,29 +88,29 @@ class Bench:
         """Publish events, and wait until all are predicted on and committed."""
         producer = KafkaProducer(bootstrap_servers=self._broker, acks="all", linger_ms=20)
         for event in events:
-            producer.send(f"{ground.NAME}.events", orjson.dumps(event), event["shop"].encode())
+            producer.send(f"{parameters.NAME}.events", orjson.dumps(event), event["shop"].encode())
         producer.flush(WAIT_S)
         producer.close()
-        left = topics.settled(self._broker, ground.NAME, WAIT_S, ["predict"])
+        left = topics.wait_until_settled(self._broker, parameters.NAME, WAIT_S, ["predict"])
         assert left is None, left
 
-    def took_over(self, worker: Worker) -> dict[str, Any]:
+    def wait_for_recovery(self, worker: Worker) -> dict[str, Any]:
         """What a worker says once it has recovered."""
         deadline = time.monotonic() + WAIT_S
-        while not (said := worker.sayings("recovered")):
+        while not (messages := worker.sayings("recovered")):
             assert worker.lives, worker.last_words()
             assert time.monotonic() < deadline, f"not recovered within {WAIT_S:.0f} s"
             time.sleep(POLL_S)
         worker.sample()
-        since = round(time.time() - worker.started, 1)
-        return {**said[0], "since start": since, "cpu": worker.cpu_s}
+        elapsed_s = round(time.time() - worker.start_s, 1)
+        return {**messages[0], "since start": elapsed_s, "cpu": worker.cpu_s}
 
-    def again(self, worker: Worker, number: signal.Signals) -> tuple[Worker, dict[str, Any]]:
+    def restart(self, worker: Worker, number: signal.Signals) -> tuple[Worker, dict[str, Any]]:
         """End a worker, and start it again."""
         worker.ending = "ended"
         worker.end(number)
-        other = self._fleet.start(worker.stage, worker.number, worker.life + 1)
-        return other, self.took_over(other)
+        worker = self._fleet.start(worker.stage, worker.number, worker.life + 1)
+        return worker, self.wait_for_recovery(worker)
 
 
 def main() -> None:
@@ -119,8 +119,8 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--seconds", type=int, default=30, help="of events since the checkpoint")
     parser.add_argument("--rate", type=int, default=2_000, help="events a second, on one partition")
-    given = parser.parse_args()
-    events = Events(given.keys, given.rate)
+    arguments = parser.parse_args()
+    events = Events(arguments.keys, arguments.rate)
     with (
         tempfile.TemporaryDirectory(prefix="recovery-") as folder,
         Broker(Path(folder) / "broker") as broker,
@@ -131,14 +131,14 @@ def main() -> None:
         fleet.add("learn")
         fleet.add("evaluate")
         worker = fleet.add("predict")
-        bench.took_over(worker)
-        bench.publish(events.each_key(ground.SHORT_MS / 1_000))
-        print(f"{given.keys} keys are live", flush=True)
-        worker, quiet = bench.again(worker, signal.SIGTERM)
+        bench.wait_for_recovery(worker)
+        bench.publish(events.each_key(parameters.SHORT_MS / 1_000))
+        print(f"{arguments.keys} keys are live", flush=True)
+        worker, quiet = bench.restart(worker, signal.SIGTERM)
         report("stopped, nothing to replay", quiet)
-        bench.publish(events.some(given.seconds * given.rate))
-        worker, busy = bench.again(worker, signal.SIGKILL)
-        report(f"killed, {given.seconds} s of events since the checkpoint", busy)
+        bench.publish(events.random_events(arguments.seconds * arguments.rate))
+        worker, busy = bench.restart(worker, signal.SIGKILL)
+        report(f"killed, {arguments.seconds} s of events since the checkpoint", busy)
         replay_s = busy["seconds"] - quiet["seconds"]
         if busy["replayed"] and replay_s > 0:
             cpu_s = busy["cpu"] - quiet["cpu"]
@@ -151,12 +151,13 @@ def main() -> None:
         print(f"memory of the worker: {memory:.0f} MB")
 
 
-def report(what: str, said: dict[str, Any]) -> None:
+def report(title: str, message: dict[str, Any]) -> None:
     """Print one take-over."""
     print(
-        f"{what}: taken over in {said['seconds']:.2f} s, {said['changelog_s']:.2f} s of it until "
-        f"the changelog's {said['pieces']} pieces were read; {said['replayed']} events replayed; "
-        f"{said['since start']} s after the process was started",
+        f"{title}: taken over in {message['seconds']:.2f} s, {message['changelog_s']:.2f} s of it "
+        f"until the changelog's {message['pieces']} pieces were read; "
+        f"{message['replayed']} events replayed; {message['since start']} s after the process was "
+        "started",
         flush=True,
     )
 

@@ -46,40 +46,40 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--rate", type=int, default=2_000)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     story = run(
-        Run(given.seed, [], seconds=given.seconds, rate=given.rate, judged=False),
+        Run(arguments.seed, [], seconds=arguments.seconds, rate=arguments.rate, should_judge=False),
         lambda text: print(text, flush=True),
     )
     curves = {
-        worker.name: [(at, mb) for at, mb in worker.memory if at <= given.seconds]
+        worker.name: [(at_s, mb) for at_s, mb in worker.memory if at_s <= arguments.seconds]
         for worker in story.workers
     }
     print("seconds " + " ".join(f"{name:>12}" for name in curves) + "   (resident MB)")
     for row in range(ROWS + 1):
-        at = given.seconds * row / ROWS
-        nearest = [min(c, key=lambda s: abs(s[0] - at))[1] for c in curves.values() if c]
-        print(f"{at:7.0f} " + " ".join(f"{mb:12.1f}" for mb in nearest))
+        at_s = arguments.seconds * row / ROWS
+        nearest = [min(c, key=lambda s: abs(s[0] - at_s))[1] for c in curves.values() if c]
+        print(f"{at_s:7.0f} " + " ".join(f"{mb:12.1f}" for mb in nearest))
     flat = True
     for name, curve in curves.items():
-        settled = [(at, mb) for at, mb in curve if at >= given.seconds * WARM_UP_SHARE]
-        if len(settled) < SAMPLES_MIN:
+        samples = [(at_s, mb) for at_s, mb in curve if at_s >= arguments.seconds * WARM_UP_SHARE]
+        if len(samples) < SAMPLES_MIN:
             print(f"{name:<14} lived too briefly to say")
             continue
-        per_s = slope(settled)
-        grown = per_s * (settled[-1][0] - settled[0][0])
-        flat &= (fits := grown <= NOISE_MB)
+        per_s = slope(samples)
+        growth_mb = per_s * (samples[-1][0] - samples[0][0])
+        flat &= (fits := growth_mb <= NOISE_MB)
         print(
-            f"{name:<14} {per_s * 60:+.2f} MB a minute, {grown:+.1f} MB in "
-            f"{settled[-1][0] - settled[0][0]:.0f} s: {'flat' if fits else 'NOT FLAT'}"
+            f"{name:<14} {per_s * 60:+.2f} MB a minute, {growth_mb:+.1f} MB in "
+            f"{samples[-1][0] - samples[0][0]:.0f} s: {'flat' if fits else 'NOT FLAT'}"
         )
     for name, value in figures(story).items():
         print(f"  {name:<28} {value}")
     left = story.verdict.failures["all worked off"]
     print(*left, sep="\n", end="\n" if left else "")
-    ended = [worker.name for worker in story.workers if worker.ending == "by itself"]
-    print(f"ended by themselves: {', '.join(ended) or 'none'}")
-    return 0 if flat and not left and not ended else 1
+    deaths = [worker.name for worker in story.workers if worker.ending == "by itself"]
+    print(f"ended by themselves: {', '.join(deaths) or 'none'}")
+    return 0 if flat and not left and not deaths else 1
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from stream_ml.topics import partition_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-__all__ = ["PARTITIONS", "Count", "create", "delete", "feed", "pairs", "worked_off"]
+__all__ = ["PARTITIONS", "Count", "create", "delete", "feed", "pairs", "wait_until_worked_off"]
 
 PARTITIONS = 4
 FEED_BATCH_BYTES = 1 << 19
@@ -56,9 +56,9 @@ async def create(broker: str, topics: Sequence[str]) -> None:
 async def delete(broker: str, prefix: str) -> None:
     """Delete every topic that begins so."""
     async with _admin(broker) as admin:
-        doomed = [name for name in await admin.list_topics() if name.startswith(prefix)]
-        if doomed:
-            await admin.delete_topics(doomed)
+        names = [name for name in await admin.list_topics() if name.startswith(prefix)]
+        if names:
+            await admin.delete_topics(names)
 
 
 async def feed(broker: str, chunks: Sequence[tuple[str, Sequence[Pair]]]) -> None:
@@ -71,7 +71,7 @@ async def feed(broker: str, chunks: Sequence[tuple[str, Sequence[Pair]]]) -> Non
     async with AIOKafkaProducer(
         bootstrap_servers=broker, acks="all", max_batch_size=FEED_BATCH_BYTES
     ) as producer:
-        sent: list[asyncio.Future[Any]] = []
+        futures: list[asyncio.Future[Any]] = []
         for topic, records in chunks:
             batches = [producer.create_batch() for _ in range(PARTITIONS)]
             for key, value in records:
@@ -80,8 +80,8 @@ async def feed(broker: str, chunks: Sequence[tuple[str, Sequence[Pair]]]) -> Non
                     raise ValueError(f"{topic}: a chunk of {len(records)} records is too large")
             for partition, batch in enumerate(batches):
                 if batch.record_count():
-                    sent.append(await producer.send_batch(batch, topic, partition=partition))
-        await asyncio.gather(*sent)
+                    futures.append(await producer.send_batch(batch, topic, partition=partition))
+        await asyncio.gather(*futures)
 
 
 class Count:
@@ -97,7 +97,7 @@ class Count:
             bootstrap_servers=broker, isolation_level="read_committed", auto_offset_reset="earliest"
         )
         self._topics = topics
-        self.seen = dict.fromkeys(topics, 0)
+        self.counts = dict.fromkeys(topics, 0)
 
     async def start(self) -> None:
         """Read from the first record on."""
@@ -114,22 +114,22 @@ class Count:
         """Close the connection."""
         await self._consumer.stop()
 
-    async def reach(self, expected: dict[str, int], timeout_s: float) -> float:
+    async def reach(self, targets: dict[str, int], timeout_s: float) -> float:
         """Wait until each topic has as many records; returns the moment (monotonic seconds).
 
         Raises:
             TimeoutError: they did not come; says how many did.
         """
         deadline = time.monotonic() + timeout_s
-        while any(self.seen[topic] < count for topic, count in expected.items()):
+        while any(self.counts[topic] < count for topic, count in targets.items()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"expected {expected} within {timeout_s} s, given {self.seen}")
-            for place, records in (await self._consumer.getmany(timeout_ms=100)).items():
-                self.seen[place.topic] += len(records)
+                raise TimeoutError(f"expected {targets} within {timeout_s} s, given {self.counts}")
+            for tp, records in (await self._consumer.getmany(timeout_ms=100)).items():
+                self.counts[tp.topic] += len(records)
         return time.monotonic()
 
 
-async def worked_off(
+async def wait_until_worked_off(
     broker: str, topic: str, groups: Sequence[str], slack: int, timeout_s: float
 ) -> float:
     """Wait until groups have committed all but `slack` offsets of a topic of one partition.
@@ -141,12 +141,12 @@ async def worked_off(
         TimeoutError: they did not.
     """
     deadline = time.monotonic() + timeout_s
-    place = TopicPartition(topic, 0)
+    tp = TopicPartition(topic, 0)
     async with AIOKafkaConsumer(bootstrap_servers=broker) as consumer, _admin(broker) as admin:
-        end = (await consumer.end_offsets([place]))[place]
+        end = (await consumer.end_offsets([tp]))[tp]
         while time.monotonic() < deadline:
-            found = [(await admin.list_consumer_group_offsets(group))[place] for group in groups]
-            if all(each.offset >= end - slack for each in found):
+            answer = [(await admin.list_consumer_group_offsets(group))[tp] for group in groups]
+            if all(metadata.offset >= end - slack for metadata in answer):
                 return time.monotonic()
             await asyncio.sleep(POLL_S)
-    raise TimeoutError(f"expected {groups} at {end} within {timeout_s} s, given {found}")
+    raise TimeoutError(f"expected {groups} at {end} within {timeout_s} s, given {answer}")

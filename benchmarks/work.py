@@ -46,7 +46,7 @@ class _Card:
         self.sums = [0.0, 0.0, 0.0]
         self.maxima: list[deque[tuple[int, float]]] = [deque(), deque(), deque()]
 
-    def features(self, t: int, into: dict[str, float]) -> None:
+    def features(self, t: int, target: dict[str, float]) -> None:
         times, amounts = self.times, self.amounts
         for w, width in enumerate(WINDOWS_MS):
             tail, bound = self.tails[w], t - width
@@ -58,10 +58,10 @@ class _Card:
             while maxima and maxima[0][0] < bound:
                 maxima.popleft()
             count = len(times) - tail
-            into[f"count {w}"] = count
-            into[f"sum {w}"] = self.sums[w]
-            into[f"mean {w}"] = self.sums[w] / count if count else 0.0
-            into[f"max {w}"] = maxima[0][1] if maxima else 0.0
+            target[f"count {w}"] = count
+            target[f"sum {w}"] = self.sums[w]
+            target[f"mean {w}"] = self.sums[w] / count if count else 0.0
+            target[f"max {w}"] = maxima[0][1] if maxima else 0.0
 
     def insert(self, t: int, amount: float) -> None:
         self.times.append(t)
@@ -100,24 +100,24 @@ class Models:
             (metrics.ROCAUC(), metrics.LogLoss(), metrics.MSE(), metrics.Accuracy())
             for _ in self._models
         ]
-        self.learned = 0
+        self.learned_count = 0
 
     def predict(self, features: dict[str, float]) -> list[float]:
         """What each model says, the champion first."""
         return [model.predict_proba_one(features).get(True, 0.0) for model in self._models]
 
-    def learn(self, features: dict[str, float], said: list[float], label: bool) -> None:
+    def learn(self, features: dict[str, float], answers: list[float], label: bool) -> None:
         """Score what the models said, and let them learn the truth."""
         for model, p, (auc, log_loss, brier, accuracy) in zip(
-            self._models, said, self._scores, strict=True
+            self._models, answers, self._scores, strict=True
         ):
             auc.update(label, p)
             log_loss.update(label, p)
             brier.update(float(label), p)
             accuracy.update(label, p > 0.5)
             model.learn_one(features, label)
-        self.learned += 1
+        self.learned_count += 1
 
     def report(self) -> dict[str, float]:
         """What was learned so far, and how good the champion's predictions were."""
-        return {"learned": self.learned, "roc_auc": float(self._scores[0][0].get())}
+        return {"learned": self.learned_count, "roc_auc": float(self._scores[0][0].get())}

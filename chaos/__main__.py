@@ -9,7 +9,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from chaos import plants, positions, schedule
+from chaos import planted_bugs, positions, schedule
 from chaos.run import Run, Story, figures, run
 
 FAULTS = ("chaos", "rebalance", "positions", "forgery", "none")
@@ -26,78 +26,78 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=2_000, help="events a second")
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--plant", choices=plants.__all__)
+    parser.add_argument("--plant", choices=planted_bugs.__all__)
     parser.add_argument("--folder", type=Path, help="keep the broker's data and all that was said")
-    given = parser.parse_args()
-    seed = random.SystemRandom().randrange(10_000) if given.seed is None else given.seed
+    arguments = parser.parse_args()
+    seed = random.SystemRandom().randrange(10_000) if arguments.seed is None else arguments.seed
     print(f"SEED={seed}", flush=True)
-    if given.faults == "positions":
-        return _positions(seed, given.seconds, given.rate)
+    if arguments.faults == "positions":
+        return _positions(seed, arguments.seconds, arguments.rate)
     faults = {
-        "chaos": lambda: schedule.chaos(seed, given.seconds, given.kills),
-        "forgery": lambda: schedule.chaos(seed, given.seconds, given.kills),
-        "rebalance": lambda: schedule.rebalance(given.seconds),
-        "none": schedule.nothing,
-    }[given.faults]()
+        "chaos": lambda: schedule.chaos(seed, arguments.seconds, arguments.kills),
+        "forgery": lambda: schedule.chaos(seed, arguments.seconds, arguments.kills),
+        "rebalance": lambda: schedule.rebalance(arguments.seconds),
+        "none": schedule.no_faults,
+    }[arguments.faults]()
     print("planned:", *(f"  {fault}" for fault in faults), sep="\n", flush=True)
-    began = time.monotonic()
+    began_s = time.monotonic()
     story = run(
         Run(
             seed,
             faults,
-            seconds=given.seconds,
-            rate=given.rate,
-            partitions=given.partitions,
-            predict=1 if given.faults == "rebalance" else 2,
-            plant=given.plant,
-            forgeries=FORGERIES if given.faults == "forgery" else 0.0,
-            folder=given.folder,
+            seconds=arguments.seconds,
+            rate=arguments.rate,
+            partitions=arguments.partitions,
+            predict=1 if arguments.faults == "rebalance" else 2,
+            plant=arguments.plant,
+            forgeries=FORGERIES if arguments.faults == "forgery" else 0.0,
+            folder=arguments.folder,
             variables={"STREAM_ML_CHECKPOINT_SECONDS": "5"},
         ),
         lambda text: print(text, flush=True),
     )
     failures = story.verdict.failures
-    if given.faults == "rebalance":
-        failures["partitions that stay are not recovered again"] = recovered_again(story)
+    if arguments.faults == "rebalance":
+        failures["partitions that stay are not recovered again"] = repeated_recoveries(story)
     story.verdict.figures |= figures(story)
     for name, gaps in story.silences.items():
-        longest = [f"{gap:.1f} s at {at - story.began:.1f} s" for gap, at in gaps[:3]]
+        longest = [f"{gap_s:.1f} s at {start_s - story.began:.1f} s" for gap_s, start_s in gaps[:3]]
         story.verdict.figures[f"without predictions, p. {name}"] = ", ".join(longest)
     print(story.verdict.text())
     clean = story.verdict.clean
-    took = time.monotonic() - began
+    took = time.monotonic() - began_s
     print(f"SEED={seed}: {'clean' if clean else 'NOT CLEAN'}, in {took:.0f} s", flush=True)
     return 0 if clean else 1
 
 
 def _positions(seed: int, seconds: float, rate: int) -> int:
-    found = positions.run(seed, seconds, rate, lambda text: print(text, flush=True))
-    for promise, broken in found.items():
-        print(f"{'BROKEN' if broken else 'kept'}: {promise}", *broken, sep="\n  ", flush=True)
-    clean = not any(found.values())
+    failures = positions.run(seed, seconds, rate, lambda text: print(text, flush=True))
+    for promise, problems in failures.items():
+        print(f"{'BROKEN' if problems else 'kept'}: {promise}", *problems, sep="\n  ", flush=True)
+    clean = not any(failures.values())
     print(f"SEED={seed}: {'clean' if clean else 'NOT CLEAN'}", flush=True)
     return 0 if clean else 1
 
 
-def recovered_again(story: Story) -> list[str]:
+def repeated_recoveries(story: Story) -> list[str]:
     """Partitions that a worker recovered twice in a row, with nobody else in between."""
     recoveries = sorted(
-        (at, members["partition"], worker.name)
+        (at_s, members["partition"], worker.name)
         for worker in story.workers
         if worker.stage == "predict"
-        for at, members in worker.said
+        for at_s, members in worker.messages
         if members.get("said") == "recovered"
     )
-    found = []
-    for partition in sorted({each[1] for each in recoveries}):
-        owners = [(at, name) for at, p, name in recoveries if p == partition]
-        found += [
+    failures = []
+    for partition in sorted({recovery[1] for recovery in recoveries}):
+        owners = [(at_s, name) for at_s, number, name in recoveries if number == partition]
+        failures += [
             f"{name} recovered partition {partition} at {first - story.began:.1f} s and again at "
             f"{second - story.began:.1f} s"
             for (first, name), (second, other) in pairwise(owners)
             if name == other
         ]
-    return found
+    return failures
 
 
 if __name__ == "__main__":

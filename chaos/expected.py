@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from chaos import ground
-from chaos.topics import Place, Raw, Topics
+from chaos import parameters
+from chaos.topics import Raw, RecordPosition, Topics
 from chaos.traffic import partition_of
 
-__all__ = ["Expected", "Served", "expect"]
+__all__ = ["ExpectedOutputs", "ExpectedPrediction", "expect"]
 
 # Amounts have two decimals; every double from .01 on is a whole multiple of this.
 UNIT = 2**60
@@ -27,7 +27,7 @@ STRAY = "stray"
 ORPHAN, LATE, DUPLICATE, EARLY = "orphan", "late", "duplicate_label", "label_before_event"
 
 
-class Served(NamedTuple):
+class ExpectedPrediction(NamedTuple):
     """A prediction that has to be there: its event and the raw bytes of its features."""
 
     event_id: str
@@ -37,33 +37,33 @@ class Served(NamedTuple):
 
 
 @dataclass
-class Expected:
+class ExpectedOutputs:
     """What has to be there, by the place of the record that it follows from.
 
     Attributes:
-        served: the predictions.
-        refused: the reasons why records became dead letters; any of several will do.
+        predictions: the predictions.
+        refusals: the reasons why records became dead letters; any of several will do.
         strays: records that lie where their key does not belong.
-        joined: per label that makes an example, the id of its event.
+        joins: per label that makes an example, the id of its event.
     """
 
-    served: dict[Place, Served] = field(default_factory=dict)
-    refused: dict[Place, frozenset[str]] = field(default_factory=dict)
-    strays: set[Place] = field(default_factory=set)
-    joined: dict[Place, str] = field(default_factory=dict)
+    predictions: dict[RecordPosition, ExpectedPrediction] = field(default_factory=dict)
+    refusals: dict[RecordPosition, frozenset[str]] = field(default_factory=dict)
+    strays: set[RecordPosition] = field(default_factory=set)
+    joins: dict[RecordPosition, str] = field(default_factory=dict)
 
 
-def expect(topics: Topics) -> Expected:
+def expect(topics: Topics) -> ExpectedOutputs:
     """Judge every event and label of the run."""
-    expected = Expected()
+    expected = ExpectedOutputs()
     partitions = len(topics["events"])
     times: dict[str, int] = {}
     for records in topics["events"]:
         partition = _Events(expected, partitions)
         for record in records:
             partition.take(record)
-    for served in expected.served.values():
-        times.setdefault(served.event_id, served.ts)
+    for prediction in expected.predictions.values():
+        times.setdefault(prediction.event_id, prediction.ts)
     for records in topics["labels"]:
         labels = _Labels(expected, times, len(topics["labels"]))
         for record in records:
@@ -100,7 +100,7 @@ def _event(record: Raw) -> dict[str, Any]:
     _need(members, "event_id", str)
     _need(members, "ts", int)
     _need(members, "shop", str)
-    for name, categories in (("kind", ground.KINDS), ("city", ground.CITIES)):
+    for name, categories in (("kind", parameters.KINDS), ("city", parameters.CITIES)):
         if _need(members, name, str) not in categories:
             raise _Bad("unknown_category")
     if members.get("amount") is not None:
@@ -110,7 +110,7 @@ def _event(record: Raw) -> dict[str, Any]:
 
 
 def _not_from_the_future(record: Raw, ts: int) -> None:
-    if ts > record.append_ms + ground.SKEW_MS:
+    if ts > record.append_ms + parameters.SKEW_MS:
         raise _Bad("from_the_future")
 
 
@@ -125,12 +125,12 @@ class _Time:
         """The next record that counts."""
         self._came.append((key, min(ts, append_ms)))
         last: dict[str, int] = {}
-        for known, at in reversed(self._came[-ground.REMEMBERED :]):
-            last.setdefault(known, at)
-            if len(last) == 2 * ground.BREADTH - 1:
+        for known_key, ms in reversed(self._came[-parameters.KEYS_KEPT :]):
+            last.setdefault(known_key, ms)
+            if len(last) == 2 * parameters.BREADTH - 1:
                 break
-        if len(last) >= ground.BREADTH:
-            self.ms = max(self.ms, sorted(last.values())[-ground.BREADTH])
+        if len(last) >= parameters.BREADTH:
+            self.ms = max(self.ms, sorted(last.values())[-parameters.BREADTH])
 
 
 class _Past(NamedTuple):
@@ -147,8 +147,8 @@ class _Past(NamedTuple):
 class _Events:
     """Events of one partition, in the order of its log."""
 
-    def __init__(self, expected: Expected, partitions: int) -> None:
-        self._expected = expected
+    def __init__(self, expected: ExpectedOutputs, partitions: int) -> None:
+        self._outputs = expected
         self._partitions = partitions
         self._time = _Time()
         self._ids: set[str] = set()
@@ -156,21 +156,21 @@ class _Events:
 
     def take(self, record: Raw) -> None:
         """The next record."""
-        place = Place("events", record.partition, record.offset)
+        position = RecordPosition("events", record.partition, record.offset)
         try:
             event = _event(record)
             if partition_of(event["shop"].encode(), self._partitions) != record.partition:
-                self._expected.strays.add(place)
+                self._outputs.strays.add(position)
                 return
             self._judge(event)
         except _Bad as bad:
-            self._expected.refused[place] = frozenset(bad.args)
+            self._outputs.refusals[position] = frozenset(bad.args)
             return
         self._ids.add(event["event_id"])
-        if event["kind"] == ground.ASKING:
+        if event["kind"] == parameters.ASKING:
             features = orjson.dumps(self._features(event))
-            served = Served(event["event_id"], event["shop"], event["ts"], features)
-            self._expected.served[place] = served
+            prediction = ExpectedPrediction(event["event_id"], event["shop"], event["ts"], features)
+            self._outputs.predictions[position] = prediction
         self._time.take(event["shop"], event["ts"], record.append_ms)
         amount = event.get("amount")
         units = None if amount is None else _units(float(amount))
@@ -178,7 +178,7 @@ class _Events:
         insort(self._past[event["shop"]], past)
 
     def _judge(self, event: dict[str, Any]) -> None:
-        if event["ts"] < self._time.ms - ground.LATENESS_MS:
+        if event["ts"] < self._time.ms - parameters.LATENESS_MS:
             raise _Bad("too_late")
         if event["event_id"] in self._ids:
             raise _Bad("duplicate")
@@ -187,27 +187,33 @@ class _Events:
         ts, amount = event["ts"], event.get("amount")
         past = self._past[event["shop"]]
         end = bisect_left(past, (ts,))
-        long = past[bisect_left(past, (ts - ground.LONG_MS,)) : end]
-        short = past[bisect_left(past, (ts - ground.SHORT_MS,)) : end]
-        long_units = [each.units for each in long if each.units is not None]
-        short_units = [each.units for each in short if each.units is not None]
-        amounts = [each.amount for each in long if each.amount is not None]
+        long = past[bisect_left(past, (ts - parameters.LONG_MS,)) : end]
+        short = past[bisect_left(past, (ts - parameters.SHORT_MS,)) : end]
+        long_units = [event_before.units for event_before in long if event_before.units is not None]
+        short_units = [
+            event_before.units for event_before in short if event_before.units is not None
+        ]
+        amounts = [event_before.amount for event_before in long if event_before.amount is not None]
         return {
             "amount": float(amount or 0.0),
-            **{f"city={city}": float(event["city"] == city) for city in ground.CITIES},
-            "count 1m kind=order": float(sum(each.kind == "order" for each in short)),
+            **{f"city={city}": float(event["city"] == city) for city in parameters.CITIES},
+            "count 1m kind=order": float(
+                sum(event_before.kind == "order" for event_before in short)
+            ),
             "mean(amount) 1m": _mean(short_units),
             "mean(amount) 3m": _mean(long_units),
             "variance(amount) 3m": _variance(long_units),
-            "count 1m by city": float(sum(each.city == event["city"] for each in short)),
+            "count 1m by city": float(
+                sum(event_before.city == event["city"] for event_before in short)
+            ),
             "max(amount) 3m": float(max(amounts, default=0.0)),
         }
 
 
 def _units(amount: float) -> int:
     numerator, denominator = amount.as_integer_ratio()
-    units, rest = divmod(numerator * UNIT, denominator)
-    assert rest == 0, f"{amount} is no multiple of the unit"
+    units, remainder = divmod(numerator * UNIT, denominator)
+    assert remainder == 0, f"{amount} is no multiple of the unit"
     return units
 
 
@@ -230,28 +236,28 @@ def _variance(units: list[int]) -> float:
 class _Labels:
     """Labels of one partition, in the order of its log."""
 
-    def __init__(self, expected: Expected, times: dict[str, int], partitions: int) -> None:
-        self._expected = expected
+    def __init__(self, expected: ExpectedOutputs, times: dict[str, int], partitions: int) -> None:
+        self._outputs = expected
         self._times = times
         self._partitions = partitions
         self._time = _Time()
-        self._joined: set[str] = set()
+        self._event_ids: set[str] = set()
 
     def take(self, record: Raw) -> None:
         """The next record."""
-        place = Place("labels", record.partition, record.offset)
+        position = RecordPosition("labels", record.partition, record.offset)
         try:
             label = self._label(record)
             if partition_of(label["event_id"].encode(), self._partitions) != record.partition:
-                self._expected.strays.add(place)
+                self._outputs.strays.add(position)
                 return
             self._time.take(label["event_id"], label["ts"], record.append_ms)
             self._judge(label)
         except _Bad as bad:
-            self._expected.refused[place] = frozenset(bad.args)
+            self._outputs.refusals[position] = frozenset(bad.args)
             return
-        self._joined.add(label["event_id"])
-        self._expected.joined[place] = label["event_id"]
+        self._event_ids.add(label["event_id"])
+        self._outputs.joins[position] = label["event_id"]
 
     @staticmethod
     def _label(record: Raw) -> dict[str, Any]:
@@ -264,12 +270,12 @@ class _Labels:
 
     def _judge(self, label: dict[str, Any]) -> None:
         ts = self._times.get(label["event_id"])
-        now = max(self._time.ms, label["ts"])
-        if ts is None or now > ts + 2 * ground.HORIZON_MS:
+        now_ms = max(self._time.ms, label["ts"])
+        if ts is None or now_ms > ts + 2 * parameters.HORIZON_MS:
             raise _Bad(ORPHAN)
-        if now > ts + ground.HORIZON_MS:
+        if now_ms > ts + parameters.HORIZON_MS:
             raise _Bad(LATE)
-        if label["event_id"] in self._joined:
+        if label["event_id"] in self._event_ids:
             raise _Bad(DUPLICATE)
         if label["ts"] < ts:
             # Nobody waits for a prediction that would have to be older than all that come.

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chaos import ground
+from chaos import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +40,8 @@ class Child:
         ours = {n: v for n, v in os.environ.items() if not n.startswith("STREAM_ML_")}
         self.name = name
         self.stderr = folder / f"{name}.stderr"
-        self.started = time.time()
-        self.said: list[tuple[float, dict[str, Any]]] = []
+        self.start_s = time.time()
+        self.messages: list[tuple[float, dict[str, Any]]] = []
         folder.mkdir(parents=True, exist_ok=True)
         with self.stderr.open("ab") as stderr:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
@@ -61,11 +61,11 @@ class Child:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             with contextlib.suppress(ValueError):
-                self.said.append((time.time(), json.loads(line)))
+                self.messages.append((time.time(), json.loads(line)))
 
-    def sayings(self, said: str) -> list[dict[str, Any]]:
+    def sayings(self, kind: str) -> list[dict[str, Any]]:
         """What it has said of one kind."""
-        return [members for _, members in list(self.said) if members.get("said") == said]
+        return [members for _, members in list(self.messages) if members.get("said") == kind]
 
     @property
     def lives(self) -> bool:
@@ -120,7 +120,7 @@ class Worker(Child):
         except (OSError, IndexError):
             return
         if pages:
-            self.memory.append((time.time() - self.started, pages * PAGE_BYTES / 2**20))
+            self.memory.append((time.time() - self.start_s, pages * PAGE_BYTES / 2**20))
             self.cpu_s = (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -140,10 +140,10 @@ class Fleet:
         self._options = ["--broker", f"kafka://{broker}", "--pipeline", "chaos.world:world"]
         self._folder = folder
         self._plant = plant
-        self._variables = {"STREAM_ML_KEY": ground.KEY, **variables}
+        self._variables = {"STREAM_ML_KEY": parameters.KEY, **variables}
         self.workers: list[Worker] = []
         self._due: list[tuple[float, str, int, int]] = []
-        self._sampled = 0.0
+        self._sample_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +153,9 @@ class Fleet:
 
     def command(self, *arguments: str) -> list[str]:
         """`stream-ml ARGUMENTS`, with the planted bug where there is one."""
-        plant = f"from chaos import plants; plants.{self._plant}(); " if self._plant else ""
+        plant = (
+            f"from chaos import planted_bugs; planted_bugs.{self._plant}(); " if self._plant else ""
+        )
         code = f"{plant}import sys; from stream_ml.cli.main import main; sys.exit(main())"
         return [sys.executable, "-c", code, *arguments, *self._options]
 
@@ -184,8 +186,8 @@ class Fleet:
 
     def start(self, stage: str, number: int, life: int) -> Worker:
         """A worker in its life of this number."""
-        told = ("--supervised", "--format", "json", "--instance", f"{stage}-{number}")
-        command = self.command("worker", stage, *told)
+        options = ("--supervised", "--format", "json", "--instance", f"{stage}-{number}")
+        command = self.command("worker", stage, *options)
         worker = Worker(stage, number, life, command, self._folder, **self._variables)
         self.workers.append(worker)
         return worker
@@ -202,34 +204,34 @@ class Fleet:
         """Ask one of the stage's workers to stop; None if none lives now."""
         return self._finish(stage, draw, "removed", signal.SIGTERM)
 
-    def _finish(self, stage: str, draw: int, why: str, number: signal.Signals) -> Worker | None:
+    def _finish(self, stage: str, draw: int, ending: str, number: signal.Signals) -> Worker | None:
         living = self.living(stage)
         if not living:
             return None
         worker = living[draw % len(living)]
-        worker.ending = why
+        worker.ending = ending
         worker.signal(number)
         return worker
 
     def look_after(self) -> list[Worker]:
         """Start again who has ended and is due, take samples; who ended since the last time."""
-        now = time.time()
-        ended = [w for w in self.workers if not w.lives and w.process.stdin is not None]
-        ended = [w for w in ended if w.process.stdin is not None and not w.process.stdin.closed]
-        for worker in ended:
+        now_s = time.time()
+        dead = [w for w in self.workers if not w.lives and w.process.stdin is not None]
+        dead = [w for w in dead if w.process.stdin is not None and not w.process.stdin.closed]
+        for worker in dead:
             worker.end(signal.SIGKILL)
             if worker.ending != "removed":
                 worker.ending = worker.ending or "by itself"
-                self._due.append((now + AGAIN_S, worker.stage, worker.number, worker.life + 1))
-        for due in [each for each in self._due if each[0] <= now]:
-            self._due.remove(due)
-            self.start(*due[1:])
-        if now - self._sampled >= SAMPLE_S:
-            self._sampled = now
+                self._due.append((now_s + AGAIN_S, worker.stage, worker.number, worker.life + 1))
+        for entry in [entry for entry in self._due if entry[0] <= now_s]:
+            self._due.remove(entry)
+            self.start(*entry[1:])
+        if now_s - self._sample_s >= SAMPLE_S:
+            self._sample_s = now_s
             for worker in self.workers:
                 if worker.lives:
                     worker.sample()
-        return ended
+        return dead
 
     def stop(self) -> None:
         """Stop every worker, by force where asking does not help."""

@@ -21,17 +21,25 @@ import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from chaos import ground
+from chaos import parameters
 from stream_ml.sealing import MARKER, Seals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CHANGELOGS", "FORGED", "SEALED", "SIGNED", "Forger", "Forgery", "Genuine"]
+__all__ = [
+    "CHANGELOGS",
+    "FORGERY_HEADER",
+    "SEALED_TOPICS",
+    "SIGNED_TOPICS",
+    "Forger",
+    "Forgery",
+    "Genuine",
+]
 
-FORGED = "chaos-forged"
-SEALED = ("predictions", "examples", "evaluations", "alerts")
-SIGNED = ("models", "registry")
+FORGERY_HEADER = "chaos-forged"
+SEALED_TOPICS = ("predictions", "examples", "evaluations", "alerts")
+SIGNED_TOPICS = ("models", "registry")
 CHANGELOGS = ("predict-changelog", "join-changelog", "learn-changelog", "evaluate-changelog")
 SEAL = "stream-ml-seal"
 # Of each partition so many of the newest records are looked at, so often.
@@ -77,89 +85,91 @@ class Forger:
         self._rand = random.Random(seed)
         self._partitions = partitions
         self._kinds: tuple[Callable[[list[Genuine]], list[Forgery]], ...] = (
-            self._copied,
-            self._reordered,
-            self._moved,
-            self._altered,
-            self._made,
+            self._copy,
+            self._reorder,
+            self._move,
+            self._alter,
+            self._make_up,
             self._foreign,
             self._junk,
         )
 
-    def forgeries(self, known: list[Genuine]) -> list[Forgery]:
+    def forgeries(self, genuine: list[Genuine]) -> list[Forgery]:
         """Some of one kind, of what lies on one partition, oldest first."""
-        return self._rand.choice(self._kinds)(known)
+        return self._rand.choice(self._kinds)(genuine)
 
-    def _copied(self, known: list[Genuine]) -> list[Forgery]:
-        return [Forgery("copied", *self._rand.choice(known))]
+    def _copy(self, genuine: list[Genuine]) -> list[Forgery]:
+        return [Forgery("copied", *self._rand.choice(genuine))]
 
-    def _reordered(self, known: list[Genuine]) -> list[Forgery]:
+    def _reorder(self, genuine: list[Genuine]) -> list[Forgery]:
         """A stretch of them again, the newest first; of a changelog perhaps a whole checkpoint."""
-        start = self._rand.randrange(len(known))
-        stretch = known[start : start + self._rand.randint(2, 5)]
+        start = self._rand.randrange(len(genuine))
+        stretch = genuine[start : start + self._rand.randint(2, 5)]
         if self._rand.choice((True, False)):
             stretch.reverse()
-        return [Forgery("reordered", *each) for each in stretch]
+        return [Forgery("reordered", *record) for record in stretch]
 
-    def _moved(self, known: list[Genuine]) -> list[Forgery]:
+    def _move(self, genuine: list[Genuine]) -> list[Forgery]:
         """To another partition, or to another topic of those that are sealed alike."""
-        one = self._rand.choice(known)
-        alike = next(each for each in (SEALED, SIGNED, CHANGELOGS) if one.topic in each)
-        topic = self._rand.choice(alike)
-        places = [p for p in range(self._partitions[topic]) if (topic, p) != one[:2]]
-        if not places:
-            return self._copied(known)
-        moved = one._replace(topic=topic, partition=self._rand.choice(places))
-        return [Forgery("moved", *moved)]
+        record = self._rand.choice(genuine)
+        topics = next(
+            group for group in (SEALED_TOPICS, SIGNED_TOPICS, CHANGELOGS) if record.topic in group
+        )
+        topic = self._rand.choice(topics)
+        partitions = [p for p in range(self._partitions[topic]) if (topic, p) != record[:2]]
+        if not partitions:
+            return self._copy(genuine)
+        copy = record._replace(topic=topic, partition=self._rand.choice(partitions))
+        return [Forgery("moved", *copy)]
 
-    def _altered(self, known: list[Genuine]) -> list[Forgery]:
+    def _alter(self, genuine: list[Genuine]) -> list[Forgery]:
         """With another byte somewhere, or the seal of another record."""
-        one, other = self._rand.choice(known), self._rand.choice(known)
-        value = bytearray(one.value or b"{}")
+        record, donor = self._rand.choice(genuine), self._rand.choice(genuine)
+        value = bytearray(record.value or b"{}")
         value[self._rand.randrange(len(value))] ^= 1 << self._rand.randrange(8)
-        return [Forgery("altered", *one._replace(value=bytes(value), seal=other.seal))]
+        return [Forgery("altered", *record._replace(value=bytes(value), seal=donor.seal))]
 
-    def _made(self, known: list[Genuine]) -> list[Forgery]:
+    def _make_up(self, genuine: list[Genuine]) -> list[Forgery]:
         """Of what never happened, without a seal."""
-        one = self._rand.choice(known)
-        if one.topic in CHANGELOGS:
+        record = self._rand.choice(genuine)
+        if record.topic in CHANGELOGS:
             bodies: list[tuple[bytes, Any]] = [
                 (b"", {"watermark": FAR_MS, "counts": {}}),
-                (MARKER, {"positions": [["events", one.partition, 10**9]]}),
+                (MARKER, {"positions": [["events", record.partition, 10**9]]}),
             ]
             key, body = self._rand.choice(bodies)
-            return [Forgery("made", one.topic, one.partition, key, orjson.dumps(body))]
-        body = orjson.dumps(self._changed(one))
-        return [Forgery("made", one.topic, one.partition, one.key, body)]
+            return [Forgery("made", record.topic, record.partition, key, orjson.dumps(body))]
+        body = orjson.dumps(self._change(record))
+        return [Forgery("made", record.topic, record.partition, record.key, body)]
 
-    def _foreign(self, known: list[Genuine]) -> list[Forgery]:
+    def _foreign(self, genuine: list[Genuine]) -> list[Forgery]:
         """Sealed by a key that was guessed, or by our seal for what lies elsewhere."""
-        one = self._rand.choice(known)
-        seals = Seals(self._rand.randbytes(32), ground.NAME, "a log")
-        if one.topic in CHANGELOGS:
-            state = seals.state(f"{one.topic.partition('-')[0]}-{one.partition}")
+        record = self._rand.choice(genuine)
+        seals = Seals(self._rand.randbytes(32), parameters.NAME, "a log")
+        if record.topic in CHANGELOGS:
+            state = seals.state(f"{record.topic.partition('-')[0]}-{record.partition}")
             entries = state.write([("", b'{"watermark":%d}' % FAR_MS)], {})
             return [
-                Forgery("foreign", one.topic, one.partition, each.name, each.value)
-                for each in entries
+                Forgery("foreign", record.topic, record.partition, entry.name, entry.value)
+                for entry in entries
             ]
-        value = seals.records(one.topic).sealed(orjson.dumps(self._changed(one)))
-        return [Forgery("foreign", one.topic, one.partition, one.key, value)]
+        value = seals.records(record.topic).sealed(orjson.dumps(self._change(record)))
+        return [Forgery("foreign", record.topic, record.partition, record.key, value)]
 
-    def _junk(self, known: list[Genuine]) -> list[Forgery]:
+    def _junk(self, genuine: list[Genuine]) -> list[Forgery]:
         """None, or no JSON; under the key of one of ours it hides that from compaction."""
-        one = self._rand.choice(known)
+        record = self._rand.choice(genuine)
         value = self._rand.choice([None, b"", b"\xff", b"null", b"[]"])
-        key = self._rand.choice([one.key, None, b"\xff\xfe"])
+        key = self._rand.choice([record.key, None, b"\xff\xfe"])
         if key is None and value is None:
-            key = one.key
-        if key is None and one.topic in (*CHANGELOGS, "models", "registry"):
-            key = one.key  # brokers take nothing without a key where they compact
-        return [Forgery("junk", one.topic, one.partition, key, value)]
+            key = record.key
+        if key is None and record.topic in (*CHANGELOGS, "models", "registry"):
+            key = record.key  # brokers take nothing without a key where they compact
+        return [Forgery("junk", record.topic, record.partition, key, value)]
 
-    def _changed(self, one: Genuine) -> dict[str, Any]:
+    def _change(self, record: Genuine) -> dict[str, Any]:
         try:
-            body = orjson.loads(one.value or b"{}")
+            body = orjson.loads(record.value or b"{}")
         except orjson.JSONDecodeError:
             body = {}
         body.pop("seal", None)
@@ -167,7 +177,7 @@ class Forger:
         return {**body, "event_id": f"forged-{number}", "ts": FAR_MS, "prediction": 0.99}
 
 
-class _Known:
+class _NewestRecords:
     """The newest of what stages have committed, partition by partition."""
 
     def __init__(self, broker: str, pipeline: str) -> None:
@@ -178,48 +188,48 @@ class _Known:
             max_poll_records=2_000,
         )
         self._prefix = f"{pipeline}."
-        self._places: list[TopicPartition] = []
+        self._tps: list[TopicPartition] = []
         self.newest: dict[TopicPartition, list[Genuine]] = {}
-        self._looked = 0.0
+        self._refresh_s = 0.0
 
     def partitions(self) -> dict[str, int]:
         """Of each topic that only stages write."""
         counts = {
             topic: len(self._consumer.partitions_for_topic(self._prefix + topic) or ())
-            for topic in (*SEALED, *SIGNED, *CHANGELOGS)
+            for topic in (*SEALED_TOPICS, *SIGNED_TOPICS, *CHANGELOGS)
         }
-        self._places = [
+        self._tps = [
             TopicPartition(self._prefix + topic, p)
             for topic, count in counts.items()
             for p in range(count)
         ]
-        self._consumer.assign(self._places)
+        self._consumer.assign(self._tps)
         return counts
 
     def look(self) -> None:
         """Read on; now and then only the newest."""
-        if time.monotonic() - self._looked > LOOK_S:
-            self._looked = time.monotonic()
-            for place, end in self._consumer.end_offsets(self._places).items():
-                self._consumer.seek(place, max(0, end - NEWEST))
+        if time.monotonic() - self._refresh_s > LOOK_S:
+            self._refresh_s = time.monotonic()
+            for tp, end in self._consumer.end_offsets(self._tps).items():
+                self._consumer.seek(tp, max(0, end - NEWEST))
             self.newest = {}
-        for place, records in self._consumer.poll(timeout_ms=POLL_MS).items():
-            kept = self.newest.setdefault(place, [])
-            for each in records:
-                headers = dict(each.headers)
-                if FORGED not in headers:
-                    topic = place.topic.removeprefix(self._prefix)
-                    where = topic, each.partition
-                    kept.append(Genuine(*where, each.key, each.value, headers.get(SEAL)))
+        for tp, records in self._consumer.poll(timeout_ms=POLL_MS).items():
+            newest = self.newest.setdefault(tp, [])
+            for record in records:
+                headers = dict(record.headers)
+                if FORGERY_HEADER not in headers:
+                    topic = tp.topic.removeprefix(self._prefix)
+                    position = topic, record.partition
+                    newest.append(Genuine(*position, record.key, record.value, headers.get(SEAL)))
 
 
 def run(broker: str, pipeline: str, seed: int, rate: float) -> Counter[str]:
     """Forge until SIGTERM; how many of each kind."""
-    stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
     rand = random.Random(seed)
-    known = _Known(broker, pipeline)
-    forger = Forger(seed, known.partitions())
+    watcher = _NewestRecords(broker, pipeline)
+    forger = Forger(seed, watcher.partitions())
     producer = KafkaProducer(
         bootstrap_servers=broker,
         acks="all",
@@ -230,25 +240,27 @@ def run(broker: str, pipeline: str, seed: int, rate: float) -> Counter[str]:
     )
     count: Counter[str] = Counter()
     print(json.dumps({"said": "begins"}), flush=True)
-    while not stopped:
+    while not signals:
         try:
-            known.look()
+            watcher.look()
         except KafkaError:  # the broker is dead, and will be back
             time.sleep(AGAIN_S)
             continue
         # Topics alike, however many partitions they have; of those that have something.
-        topics = sorted({place.topic for place, some in known.newest.items() if some})
+        topics = sorted({tp.topic for tp, records in watcher.newest.items() if records})
         if not topics:
             continue
         topic = rand.choice(topics)
-        places = sorted(p for p, some in known.newest.items() if some and p.topic == topic)
-        for each in forger.forgeries(known.newest[rand.choice(places)]):
-            headers = [(FORGED, each.kind.encode())]
-            if each.seal is not None:
-                headers.append((SEAL, each.seal))
-            name = f"{pipeline}.{each.topic}"
-            producer.send(name, each.value, each.key, headers=headers, partition=each.partition)
-            count[f"{each.topic} {each.kind}"] += 1
+        tps = sorted(p for p, records in watcher.newest.items() if records and p.topic == topic)
+        for forgery in forger.forgeries(watcher.newest[rand.choice(tps)]):
+            headers = [(FORGERY_HEADER, forgery.kind.encode())]
+            if forgery.seal is not None:
+                headers.append((SEAL, forgery.seal))
+            name = f"{pipeline}.{forgery.topic}"
+            producer.send(
+                name, forgery.value, forgery.key, headers=headers, partition=forgery.partition
+            )
+            count[f"{forgery.topic} {forgery.kind}"] += 1
         time.sleep(rand.expovariate(rate))
     producer.flush(timeout=TIMEOUT_MS / 1_000)
     producer.close()
@@ -259,11 +271,11 @@ def main() -> None:
     """Forge, and say as JSON what was forged."""
     parser = argparse.ArgumentParser(description="Puts forgeries on the topics of a chaos run.")
     parser.add_argument("--broker", required=True)
-    parser.add_argument("--pipeline", default=ground.NAME)
+    parser.add_argument("--pipeline", default=parameters.NAME)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rate", type=float, default=50.0)
-    given = parser.parse_args()
-    count = run(given.broker, given.pipeline, given.seed, given.rate)
+    arguments = parser.parse_args()
+    count = run(arguments.broker, arguments.pipeline, arguments.seed, arguments.rate)
     print(json.dumps({"said": "forged", "count": dict(count)}), flush=True)
 
 

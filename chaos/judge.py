@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from chaos import ground
-from chaos.expected import Expected, expect
-from chaos.forger import FORGED
-from chaos.topics import Place, Raw, Topics
+from chaos import parameters
+from chaos.expected import ExpectedOutputs, expect
+from chaos.forger import FORGERY_HEADER
+from chaos.topics import Raw, RecordPosition, Topics
 from stream_ml.models.recipes import Target
 from stream_ml.models.snapshot import decode, open_snapshot
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Verdict", "judge"]
 
-SHOWN = 3
+FAILURES_MAX = 3
 ORIGIN = "stream-ml-origin"
 # What stages own, and read; of that, where they forward what lies in another partition.
 READ = ("predictions", "examples", "models", "registry")
@@ -57,9 +57,9 @@ class Verdict:
         lines = [f"  {name:<28} {value}" for name, value in self.figures.items()]
         for name, failures in self.failures.items():
             lines.append(f"  {'FAIL' if failures else 'ok':<5} {name}")
-            lines += [f"          {failure}" for failure in failures[:SHOWN]]
-            if len(failures) > SHOWN:
-                lines.append(f"          and {len(failures) - SHOWN} more")
+            lines += [f"          {failure}" for failure in failures[:FAILURES_MAX]]
+            if len(failures) > FAILURES_MAX:
+                lines.append(f"          and {len(failures) - FAILURES_MAX} more")
         return "\n".join(lines)
 
 
@@ -71,9 +71,9 @@ def judge(topics: Topics, feature_hash: str, key: bytes) -> Verdict:
         feature_hash: of the declared features, which a snapshot must name to be opened.
         key: what snapshots and decisions are signed with.
     """
-    topics, forged = _parted(topics)
+    topics, forgeries = _split_forgeries(topics)
     models = _Models(topics["models"][0], feature_hash, key)
-    facts = _Facts(topics, expect(topics), models, key, forged)
+    facts = _Facts(topics, expect(topics), models, key, forgeries)
     verdict = Verdict()
     for name, check in CHECKS.items():
         verdict.failures[name] = list(check(facts))
@@ -81,36 +81,47 @@ def judge(topics: Topics, feature_hash: str, key: bytes) -> Verdict:
     return verdict
 
 
-class _Forged(NamedTuple):
+class _ForgedRecord(NamedTuple):
     """A record of the forger's: how it was made, and how many dead letters it is to have."""
 
     kind: str
     letters: int
 
 
-def _parted(topics: Topics) -> tuple[Topics, dict[Place, _Forged]]:
+def _split_forgeries(topics: Topics) -> tuple[Topics, dict[RecordPosition, _ForgedRecord]]:
     """What is ours and what was forged, also where a stage has forwarded that as a stray."""
-    forged: dict[Place, _Forged] = {}
+    forgeries: dict[RecordPosition, _ForgedRecord] = {}
     for topic, partitions in topics.items():
-        for each in (each for records in partitions for each in records if FORGED in each.headers):
+        for record in (
+            record
+            for records in partitions
+            for record in records
+            if FORGERY_HEADER in record.headers
+        ):
             # A tombstone of a model, as evaluate's own, is nothing to be believed or not.
-            silent = topic not in READ or (topic == "models" and each.value is None)
-            place = Place(topic, each.partition, each.offset)
-            forged[place] = _Forged(each.headers[FORGED].decode(), 0 if silent else 1)
-    for each in (each for records in topics[STRAYING] for each in records):
-        partition, _, offset = each.headers.get(ORIGIN, b"").decode().partition(":")
-        origin = Place(STRAYING, int(partition or -1), int(offset.partition(":")[0] or -1))
-        if origin in forged:
-            forged[Place(STRAYING, each.partition, each.offset)] = forged[origin]
-            forged[origin] = forged[origin]._replace(letters=0)
+            silent = topic not in READ or (topic == "models" and record.value is None)
+            position = RecordPosition(topic, record.partition, record.offset)
+            forgeries[position] = _ForgedRecord(
+                record.headers[FORGERY_HEADER].decode(), 0 if silent else 1
+            )
+    for record in (record for records in topics[STRAYING] for record in records):
+        partition, _, offset = record.headers.get(ORIGIN, b"").decode().partition(":")
+        origin = RecordPosition(STRAYING, int(partition or -1), int(offset.partition(":")[0] or -1))
+        if origin in forgeries:
+            forgeries[RecordPosition(STRAYING, record.partition, record.offset)] = forgeries[origin]
+            forgeries[origin] = forgeries[origin]._replace(letters=0)
     ours = {
         topic: [
-            [each for each in records if Place(topic, each.partition, each.offset) not in forged]
+            [
+                record
+                for record in records
+                if RecordPosition(topic, record.partition, record.offset) not in forgeries
+            ]
             for records in partitions
         ]
         for topic, partitions in topics.items()
     }
-    return ours, forged
+    return ours, forgeries
 
 
 class _Models:
@@ -122,7 +133,7 @@ class _Models:
         self._feature_hash = feature_hash
         self._key = key
         self._learners: dict[str, Any] = {}
-        self.at = {record.offset: record for record in self.records}
+        self.by_offset = {record.offset: record for record in self.records}
 
     def __contains__(self, model: str) -> bool:
         return model in self._values
@@ -144,21 +155,21 @@ class _Models:
 @dataclass
 class _Facts:
     topics: Topics
-    expected: Expected
+    expected: ExpectedOutputs
     models: _Models
     key: bytes
-    forged: dict[Place, _Forged]
+    forgeries: dict[RecordPosition, _ForgedRecord]
 
     def __post_init__(self) -> None:
-        self.predictions: dict[Place, list[Raw]] = defaultdict(list)
-        self.decoded: dict[Place, dict[str, Any]] = {}
+        self.predictions: dict[RecordPosition, list[Raw]] = defaultdict(list)
+        self.members: dict[RecordPosition, dict[str, Any]] = {}
         for records in self.topics["predictions"]:
             for record in records:
                 members = orjson.loads(record.value or b"null")
                 source = members["source"]
-                place = Place("events", source["partition"], source["offset"])
-                self.predictions[place].append(record)
-                self.decoded[place] = members
+                position = RecordPosition("events", source["partition"], source["offset"])
+                self.predictions[position].append(record)
+                self.members[position] = members
         self.examples = [record for records in self.topics["examples"] for record in records]
         self.decisions = [orjson.loads(r.value or b"null") for r in self.topics["registry"][0]]
 
@@ -167,82 +178,86 @@ class _Facts:
 
 
 def _one_prediction_each(facts: _Facts) -> Iterator[str]:
-    for place in facts.expected.served:
-        found = len(facts.predictions.get(place, ()))
-        if found != 1:
-            yield f"{_at(place)}: expected one prediction, found {found}"
-    for place in facts.predictions.keys() - facts.expected.served.keys():
-        yield f"{_at(place)}: a prediction, where no valid event asks for one"
+    for position in facts.expected.predictions:
+        count = len(facts.predictions.get(position, ()))
+        if count != 1:
+            yield f"{_text_of(position)}: expected one prediction, found {count}"
+    for position in facts.predictions.keys() - facts.expected.predictions.keys():
+        yield f"{_text_of(position)}: a prediction, where no valid event asks for one"
 
 
 def _features_to_the_byte(facts: _Facts) -> Iterator[str]:
-    for place, served in facts.expected.served.items():
-        for record in facts.predictions.get(place, ()):
-            members, value = facts.decoded[place], record.value or b""
-            named = (members["event_id"], members["key"], members["ts"])
-            if named != (served.event_id, served.key, served.ts):
-                yield f"{_at(place)}: expected {served[:3]}, found {named}"
+    for position, prediction in facts.expected.predictions.items():
+        for record in facts.predictions.get(position, ()):
+            members, value = facts.members[position], record.value or b""
+            actual = (members["event_id"], members["key"], members["ts"])
+            if actual != (prediction.event_id, prediction.key, prediction.ts):
+                yield f"{_text_of(position)}: expected {prediction[:3]}, found {actual}"
             start = value.index(b'"features":') + len(b'"features":')
-            found = value[start : value.index(b',"shadows":', start)]
-            if found != served.features:
-                yield f"{_at(place)}: expected {served.features!r}, found {found!r}"
+            features = value[start : value.index(b',"shadows":', start)]
+            if features != prediction.features:
+                yield f"{_text_of(position)}: expected {prediction.features!r}, found {features!r}"
 
 
 def _answers_of_the_named(facts: _Facts) -> Iterator[str]:
-    for place, members in facts.decoded.items():
-        said = [(members["model"], None if members["fallback"] else members["prediction"])]
-        said += [(each["model"], each["prediction"]) for each in members["shadows"].values()]
-        for model, given in said:
+    for position, members in facts.members.items():
+        answers = [(members["model"], None if members["fallback"] else members["prediction"])]
+        answers += [
+            (shadow["model"], shadow["prediction"]) for shadow in members["shadows"].values()
+        ]
+        for model, actual in answers:
             if model not in facts.models:
-                yield f"{_at(place)}: {model} answers, which was never published"
+                yield f"{_text_of(position)}: {model} answers, which was never published"
                 continue
-            wanted = _answer(facts.models.learner(model), members["features"])
-            if not _close(wanted, given, ANSWER_TOLERANCE):
-                yield f"{_at(place)}: {model} says {wanted}, found {given}"
+            expected = _answer(facts.models.learner(model), members["features"])
+            if not _close(expected, actual, ANSWER_TOLERANCE):
+                yield f"{_text_of(position)}: {model} says {expected}, found {actual}"
         if members["fallback"] and members["prediction"] != 0.5:  # noqa: PLR2004 - a coin
-            yield f"{_at(place)}: expected the fallback 0.5, found {members['prediction']}"
+            yield f"{_text_of(position)}: expected the fallback 0.5, found {members['prediction']}"
         if members["model"] in facts.models:
             inside = facts.models.snapshot(members["model"]).examples["last"]
             if members["example"] != inside:
-                yield f"{_at(place)}: expected example {inside}, found {members['example']}"
+                yield f"{_text_of(position)}: expected example {inside}, found {members['example']}"
 
 
 def _answer(learner: Any, features: dict[str, float]) -> float | None:
-    said = learner.predict_proba_one(features)
-    return float(said.get(True, 0.0)) if said else None
+    probabilities = learner.predict_proba_one(features)
+    return float(probabilities.get(True, 0.0)) if probabilities else None
 
 
-def _close(wanted: float | None, given: float | None, tolerance: float) -> bool:
-    if wanted is None or given is None:
-        return wanted is given
-    return abs(wanted - given) <= tolerance
+def _close(expected: float | None, actual: float | None, tolerance: float) -> bool:
+    if expected is None or actual is None:
+        return expected is actual
+    return abs(expected - actual) <= tolerance
 
 
 def _versions_go_forward(facts: _Facts) -> Iterator[str]:
     """Per partition of events, the lineups in the order of the log are the registry's, in order."""
     lineups = [_lineup_of_set(decision["serving"]) for decision in facts.decisions]
-    by_partition: dict[int, list[Place]] = defaultdict(list)
-    for place in facts.decoded:
-        by_partition[place.partition].append(place)
-    for places in by_partition.values():
-        at = 0
+    by_partition: dict[int, list[RecordPosition]] = defaultdict(list)
+    for position in facts.members:
+        by_partition[position.partition].append(position)
+    for positions in by_partition.values():
+        number = 0
         former = None
-        for place in sorted(places):
-            lineup = _lineup(facts.decoded[place])
+        for position in sorted(positions):
+            lineup = _lineup(facts.members[position])
             if lineup == former:
                 continue
             former = lineup
-            after = next((n for n in range(at, len(lineups)) if lineups[n] == lineup), None)
-            if after is None:
-                back = lineup in lineups[:at]
-                why = f"served before decision {at}" if back else "was never decided"
-                yield f"{_at(place)}: {lineup[0]} with {len(lineup[1])} shadows {why}"
+            next_number = next(
+                (n for n in range(number, len(lineups)) if lineups[n] == lineup), None
+            )
+            if next_number is None:
+                goes_back = lineup in lineups[:number]
+                reason = f"served before decision {number}" if goes_back else "was never decided"
+                yield f"{_text_of(position)}: {lineup[0]} with {len(lineup[1])} shadows {reason}"
                 continue
-            at = after
+            number = next_number
 
 
 def _lineup(members: dict[str, Any]) -> tuple[str, tuple[tuple[str, str], ...]]:
-    shadows = {slot: each["model"] for slot, each in members["shadows"].items()}
+    shadows = {slot: shadow["model"] for slot, shadow in members["shadows"].items()}
     return members["model"], tuple(sorted(shadows.items()))
 
 
@@ -263,26 +278,30 @@ def _body(value: bytes | None) -> bytes:
 
 
 def _each_label_once(facts: _Facts) -> Iterator[str]:
-    found: Counter[Place] = Counter()
+    counts: Counter[RecordPosition] = Counter()
     for record in facts.examples:
         members = orjson.loads(record.value or b"null")
         source = members["label_source"]
-        place = Place("labels", source["partition"], source["offset"])
-        found[place] += 1
-        wanted = facts.expected.joined.get(place)
-        if wanted != members["event_id"]:
-            yield f"{_at(place)}: joined with {members['event_id']}, expected {wanted}"
+        position = RecordPosition("labels", source["partition"], source["offset"])
+        counts[position] += 1
+        event_id = facts.expected.joins.get(position)
+        if event_id != members["event_id"]:
+            yield f"{_text_of(position)}: joined with {members['event_id']}, expected {event_id}"
             continue
-        label = _find(facts.topics["labels"][place.partition], place.offset)
+        label = _find(facts.topics["labels"][position.partition], position.offset)
         if (label["label"], label["ts"]) != (members["label"], members["label_ts"]):
-            yield f"{_at(place)}: the example has another label than its source"
+            yield f"{_text_of(position)}: the example has another label than its source"
         event = members["source"]
-        made = facts.predictions.get(Place("events", event["partition"], event["offset"]), [])
-        if not any((record.value or b"").startswith(_body(each.value)) for each in made):
-            yield f"{_at(place)}: the example does not hold the prediction byte for byte"
-    for place, event_id in facts.expected.joined.items():
-        if found[place] != 1:
-            yield f"{_at(place)}: the label of {event_id} makes {found[place]} examples"
+        predictions = facts.predictions.get(
+            RecordPosition("events", event["partition"], event["offset"]), []
+        )
+        if not any(
+            (record.value or b"").startswith(_body(prediction.value)) for prediction in predictions
+        ):
+            yield f"{_text_of(position)}: the example does not hold the prediction byte for byte"
+    for position, event_id in facts.expected.joins.items():
+        if counts[position] != 1:
+            yield f"{_text_of(position)}: the label of {event_id} makes {counts[position]} examples"
 
 
 def _find(records: list[Raw], offset: int) -> dict[str, Any]:
@@ -298,23 +317,24 @@ def _find(records: list[Raw], offset: int) -> dict[str, Any]:
 
 
 def _each_refusal_once(facts: _Facts) -> Iterator[str]:
-    found: dict[Place, list[str]] = defaultdict(list)
+    letters: dict[RecordPosition, list[str]] = defaultdict(list)
     for records in facts.topics["dead-letters"]:
         for record in records:
-            letter = orjson.loads(record.value or b"null")
-            place = Place(letter["topic"], letter["partition"], letter["offset"])
-            found[place].append(letter["reason"])
-    for place, reasons in facts.expected.refused.items():
-        given = found.pop(place, [])
-        if len(given) != 1 or given[0] not in reasons:
-            wanted = " or ".join(sorted(reasons))
-            yield f"{_at(place)}: expected one dead letter ({wanted}), found {given}"
-    for place, each in facts.forged.items():
-        given = found.pop(place, [])
-        if len(given) != each.letters:
-            yield f"{_at(place)}: {each.kind} by somebody without the key, refused as {given}"
-    for place, given in found.items():
-        yield f"{_at(place)}: refused as {given}, though nothing is wrong with it"
+            members = orjson.loads(record.value or b"null")
+            position = RecordPosition(members["topic"], members["partition"], members["offset"])
+            letters[position].append(members["reason"])
+    for position, reasons in facts.expected.refusals.items():
+        actual = letters.pop(position, [])
+        if len(actual) != 1 or actual[0] not in reasons:
+            alternatives = " or ".join(sorted(reasons))
+            yield f"{_text_of(position)}: expected one dead letter ({alternatives}), found {actual}"
+    for position, forgery in facts.forgeries.items():
+        actual = letters.pop(position, [])
+        if len(actual) != forgery.letters:
+            forger = f"{forgery.kind} by somebody without the key"
+            yield f"{_text_of(position)}: {forger}, refused as {actual}"
+    for position, actual in letters.items():
+        yield f"{_text_of(position)}: refused as {actual}, though nothing is wrong with it"
 
 
 def _each_stray_forwarded_once(facts: _Facts) -> Iterator[str]:
@@ -326,13 +346,13 @@ def _each_stray_forwarded_once(facts: _Facts) -> Iterator[str]:
             if ORIGIN in record.headers
         )
         strays = {
-            b"%d:%d" % (place.partition, place.offset): place
-            for place in facts.expected.strays
-            if place.topic == topic
+            b"%d:%d" % (position.partition, position.offset): position
+            for position in facts.expected.strays
+            if position.topic == topic
         }
-        for origin, place in strays.items():
+        for origin, position in strays.items():
             if origins[origin] != 1:
-                yield f"{_at(place)}: a stray, forwarded {origins[origin]} times"
+                yield f"{_text_of(position)}: a stray, forwarded {origins[origin]} times"
         for origin in origins.keys() - strays.keys():
             yield f"{topic} {origin.decode()}: forwarded, and was no stray"
 
@@ -342,46 +362,46 @@ def _each_stray_forwarded_once(facts: _Facts) -> Iterator[str]:
 
 def _instants(examples: int) -> list[int]:
     """After how many examples every line publishes."""
-    warm, n = [0], ground.WARM_UP
-    while n < ground.REFRESH:
+    warm, n = [0], parameters.WARM_UP
+    while n < parameters.REFRESH:
         warm.append(n)
         n *= 2
-    instants = [*warm, *range(ground.REFRESH, examples + 1, ground.REFRESH)]
+    instants = [*warm, *range(parameters.REFRESH, examples + 1, parameters.REFRESH)]
     return [instant for instant in instants if instant <= examples]
 
 
 def _one_snapshot_each(facts: _Facts) -> Iterator[str]:
-    found = Counter((record.key or b"").decode() for record in facts.models.records)
-    wanted = [f"{line}@{n}" for n in _instants(len(facts.examples)) for line in ground.lines()]
-    for model in wanted:
-        if found[model] != 1:
-            yield f"{model} was published {found[model]} times"
-    for model in found.keys() - set(wanted):
+    counts = Counter((record.key or b"").decode() for record in facts.models.records)
+    models = [f"{line}@{n}" for n in _instants(len(facts.examples)) for line in parameters.lines()]
+    for model in models:
+        if counts[model] != 1:
+            yield f"{model} was published {counts[model]} times"
+    for model in counts.keys() - set(models):
         yield f"{model} was published, at no instant of refresh"
 
 
 def _models_as_river_alone(facts: _Facts) -> Iterator[str]:
     """Each line's learner, at each of its snapshots, against one that river alone has taught."""
-    learned = [orjson.loads(record.value or b"null") for record in facts.examples]
+    examples = [orjson.loads(record.value or b"null") for record in facts.examples]
     offsets = [record.offset for record in facts.examples]
-    for line, learner in ground.lines().items():
-        at = 0
-        for instant in _instants(len(learned)):
-            for each in learned[at:instant]:
-                learner.learn_one(each["features"], each["label"])
-            at = instant
+    for line, learner in parameters.lines().items():
+        start = 0
+        for instant in _instants(len(examples)):
+            for example in examples[start:instant]:
+                learner.learn_one(example["features"], example["label"])
+            start = instant
             model = f"{line}@{instant}"
             if model not in facts.models:
                 continue
-            examples = facts.models.snapshot(model).examples
+            inputs = facts.models.snapshot(model).examples
             inside = (instant, offsets[instant - 1] if instant else -1)
-            if (examples["count"], examples["last"]) != inside:
-                yield f"{model}: expected examples up to {inside}, found {examples}"
-            for each in learned[instant : instant + PROBES] or learned[-PROBES:]:
-                wanted = _answer(learner, each["features"])
-                given = _answer(facts.models.learner(model), each["features"])
-                if not _close(wanted, given, LEARNED_TOLERANCE):
-                    yield f"{model}: river alone says {wanted}, the snapshot {given}"
+            if (inputs["count"], inputs["last"]) != inside:
+                yield f"{model}: expected examples up to {inside}, found {inputs}"
+            for example in examples[instant : instant + PROBES] or examples[-PROBES:]:
+                expected = _answer(learner, example["features"])
+                actual = _answer(facts.models.learner(model), example["features"])
+                if not _close(expected, actual, LEARNED_TOLERANCE):
+                    yield f"{model}: river alone says {expected}, the snapshot {actual}"
                     break
 
 
@@ -391,12 +411,12 @@ def _one_history(facts: _Facts) -> Iterator[str]:
     for number, record in enumerate(facts.topics["registry"][0]):
         value, decision = record.value or b"", facts.decisions[number]
         if decision["number"] != number:
-            given = decision["number"]
-            yield f"registry {record.offset}: expected decision {number}, found {given}"
+            actual = decision["number"]
+            yield f"registry {record.offset}: expected decision {number}, found {actual}"
         if decision["previous"] != previous:
             yield f"registry {record.offset}: decision {number} does not follow the one before it"
         previous = hashlib.sha256(value).hexdigest()
-        if not _signed(value, facts.key):
+        if not _has_signature(value, facts.key):
             yield f"registry {record.offset}: decision {number} is not signed with the key"
         if (decision["kind"] == "bootstrap") != (number == 0):
             yield f"registry {record.offset}: decision {number} is {decision['kind']}"
@@ -409,22 +429,22 @@ def _one_history(facts: _Facts) -> Iterator[str]:
         yield "the registry is empty"
 
 
-def _signed(value: bytes, key: bytes) -> bool:
+def _has_signature(value: bytes, key: bytes) -> bool:
     body, _, signature = value.rpartition(b',"signature":"')
-    wanted = hmac.new(key, body + b"}", hashlib.sha256).hexdigest().encode()
-    return signature == wanted + b'"}'
+    expected = hmac.new(key, body + b"}", hashlib.sha256).hexdigest().encode()
+    return signature == expected + b'"}'
 
 
 def _unknown_snapshots(facts: _Facts, decision: dict[str, Any]) -> Iterator[str]:
     serving = decision["serving"]
-    named = [serving["champion"], *serving["challengers"].values()]
-    named += [serving[slot] for slot in ("predecessor", "first") if serving[slot] is not None]
-    for ref in named:
-        record = facts.models.at.get(ref["offset"])
+    refs = [serving["champion"], *serving["challengers"].values()]
+    refs += [serving[slot] for slot in ("predecessor", "first") if serving[slot] is not None]
+    for ref in refs:
+        record = facts.models.by_offset.get(ref["offset"])
         lies = None if record is None else decode(record.value or b"")
         if lies is None or (lies.model, lies.digest) != (ref["model"], ref["digest"]):
-            found = "nothing" if lies is None else lies.model
-            yield f"decision {decision['number']} names {ref['model']}, where {found} lies"
+            model = "nothing" if lies is None else lies.model
+            yield f"decision {decision['number']} names {ref['model']}, where {model} lies"
 
 
 def _every_refresh_decided(facts: _Facts) -> Iterator[str]:
@@ -433,28 +453,32 @@ def _every_refresh_decided(facts: _Facts) -> Iterator[str]:
         int(decision["serving"]["champion"]["model"].rpartition("@")[2])
         for decision in facts.decisions
     }
-    refused = " ".join(d["reason"] for d in facts.decisions if d["kind"] == "refused")
+    refusals = " ".join(d["reason"] for d in facts.decisions if d["kind"] == "refused")
     for instant in _instants(len(facts.examples)):
-        if instant not in versions and f"@{instant} refused" not in refused:
+        if instant not in versions and f"@{instant} refused" not in refusals:
             yield f"@{instant} was published, and never served nor refused"
 
 
-def _at(place: Place) -> str:
-    return f"{place.topic} {place.partition}:{place.offset}"
+def _text_of(position: RecordPosition) -> str:
+    return f"{position.topic} {position.partition}:{position.offset}"
 
 
 def _figures(facts: _Facts) -> dict[str, Any]:
     kinds = Counter(decision["kind"] for decision in facts.decisions)
-    refused = Counter(min(reasons) for reasons in facts.expected.refused.values())
+    refusals = Counter(min(reasons) for reasons in facts.expected.refusals.values())
     champions = [decision["serving"]["champion"]["model"] for decision in facts.decisions]
     return {
         "events": sum(map(len, facts.topics["events"])),
-        "predictions": len(facts.decoded),
+        "predictions": len(facts.members),
         "labels": sum(map(len, facts.topics["labels"])),
         "examples": len(facts.examples),
-        "dead letters": dict(refused.most_common()),
+        "dead letters": dict(refusals.most_common()),
         "strays": len(facts.expected.strays),
-        "forged": dict(Counter(f"{at.topic} {each.kind}" for at, each in facts.forged.items())),
+        "forged": dict(
+            Counter(
+                f"{position.topic} {forgery.kind}" for position, forgery in facts.forgeries.items()
+            )
+        ),
         "snapshots": len(facts.models.records),
         "decisions": dict(kinds.most_common()),
         "switches of the champion": sum(a != b for a, b in pairwise(champions)),
@@ -467,12 +491,12 @@ def _longest_pauses(facts: _Facts) -> str:
 
     Of those who read committed records some waited longer: for the transactions of others.
     """
-    appended: dict[int, list[int]] = defaultdict(list)
-    for place, records in facts.predictions.items():
-        appended[place.partition].append(records[0].append_ms)
+    append_times: dict[int, list[int]] = defaultdict(list)
+    for position, records in facts.predictions.items():
+        append_times[position.partition].append(records[0].append_ms)
     pauses = {
         partition: max((b - a for a, b in pairwise(sorted(times))), default=0)
-        for partition, times in sorted(appended.items())
+        for partition, times in sorted(append_times.items())
     }
     return ", ".join(f"p. {partition} {ms / 1_000:.1f} s" for partition, ms in pauses.items())
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chaos import ground, topics
+from chaos import parameters, topics
 from chaos.fleet import Child, Fleet
-from chaos.forger import CHANGELOGS, SEALED, SIGNED
+from chaos.forger import CHANGELOGS, SEALED_TOPICS, SIGNED_TOPICS
 from chaos.judge import Verdict, judge
 from tools.kafka.broker import Broker
 
@@ -53,7 +53,7 @@ class Run:
         forgeries: how many times a second a client without the key puts something on topics that
             only stages should write; never by default.
         shops: how many keys the events have.
-        judged: whether what came out is read and judged at the end.
+        should_judge: whether what came out is read and judged at the end.
         folder: where everything that was said is kept; nowhere by default.
         variables: settings of the workers, as environment variables.
     """
@@ -66,8 +66,8 @@ class Run:
     predict: int = 2
     plant: str | None = None
     forgeries: float = 0.0
-    shops: int = ground.SHOPS
-    judged: bool = True
+    shops: int = parameters.SHOPS
+    should_judge: bool = True
     folder: Path | None = None
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -82,12 +82,12 @@ class Story:
     workers: list[Worker] = field(default_factory=list)
     stalls: dict[str, list[list[float]]] = field(default_factory=dict)
     silences: dict[str, list[list[float]]] = field(default_factory=dict)
-    forged: dict[str, int] = field(default_factory=dict)
+    forgery_counts: dict[str, int] = field(default_factory=dict)
 
-    def during(self, began: float, seconds: float) -> str:
+    def faults_in(self, began: float, seconds: float) -> str:
         """What befell the workers shortly before or in a time."""
-        ends = began + seconds
-        fell = [what.split(":")[0] for at, what in self.faults if began - 1.0 <= at <= ends]
+        end_s = began + seconds
+        fell = [event.split(":")[0] for at_s, event in self.faults if began - 1.0 <= at_s <= end_s]
         return ", ".join(fell) or "nothing"
 
     def worst(self, *, broker: bool) -> str:
@@ -97,38 +97,42 @@ class Story:
             broker: whether the broker's own death and what followed from it counts.
         """
         gaps = [
-            (gap, at, name, self.during(at, gap))
+            (gap_s, start_s, name, self.faults_in(start_s, gap_s))
             for name, longest in self.stalls.items()
-            for gap, at in longest
+            for gap_s, start_s in longest
         ]
-        gaps = [each for each in gaps if broker or "broker" not in each[3]]
+        gaps = [entry for entry in gaps if broker or "broker" not in entry[3]]
         if not gaps:
             return "none"
-        gap, at, name, amid = max(gaps)
-        return f"{gap:.1f} s (partition {name}, from {at - self.began:.1f} s, amid: {amid})"
+        gap_s, start_s, name, events = max(gaps)
+        return (
+            f"{gap_s:.1f} s (partition {name}, from {start_s - self.began:.1f} s, amid: {events})"
+        )
 
 
-def run(given: Run, say: Callable[[str], None]) -> Story:
+def run(plan: Run, say: Callable[[str], None]) -> Story:
     """Carry it out, in bounded time; nothing is left running, whatever happens."""
     with ExitStack() as stack:
-        folder = given.folder
+        folder = plan.folder
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         broker = stack.enter_context(Broker(folder / "broker"))
         say(f"broker at {broker.address}; what workers say lies in {folder}")
-        fleet = stack.enter_context(Fleet(broker.address, folder, given.plant, **given.variables))
-        scene = _Scene(given, broker, fleet, folder, say)
+        fleet = stack.enter_context(Fleet(broker.address, folder, plan.plant, **plan.variables))
+        scene = _Scene(plan, broker, fleet, folder, say)
         scene.set_up()
-        say(f"all partitions are predicted on; {given.rate} events/s for {given.seconds:.0f} s")
+        say(f"all partitions are predicted on; {plan.rate} events/s for {plan.seconds:.0f} s")
         scene.play()
-        left = topics.settled(broker.address, ground.NAME, SETTLE_S)
+        remaining = topics.wait_until_settled(broker.address, parameters.NAME, SETTLE_S)
         scene.wind_up()
-        say("all is worked off" if left is None else left)
-        if given.judged:
+        say("all is worked off" if remaining is None else remaining)
+        if plan.should_judge:
             _judge(scene.story, broker.address)
-        scene.story.verdict.failures |= _further_failures(scene.story, left, given.seconds)
-        if given.forgeries:
-            scene.story.verdict.failures["forgeries were tried"] = _untried(scene.story)
+        scene.story.verdict.failures |= _further_failures(scene.story, remaining, plan.seconds)
+        if plan.forgeries:
+            scene.story.verdict.failures["forgeries were tried"] = _topics_without_forgery(
+                scene.story
+            )
         return scene.story
 
 
@@ -136,7 +140,7 @@ def run(given: Run, say: Callable[[str], None]) -> Story:
 class _Scene:
     """A run under way."""
 
-    given: Run
+    plan: Run
     broker: Broker
     fleet: Fleet
     folder: Path
@@ -146,34 +150,34 @@ class _Scene:
 
     def set_up(self) -> None:
         """Make the topics, start the workers, and wait until they predict."""
-        partitions = self.given.partitions
+        partitions = self.plan.partitions
         self.fleet.run("topics", "apply", "--partitions", str(partitions))
-        for stage in ("predict",) * self.given.predict + ("join", "learn", "evaluate"):
+        for stage in ("predict",) * self.plan.predict + ("join", "learn", "evaluate"):
             self.fleet.add(stage)
         deadline = time.monotonic() + READY_S
-        while self._recovered() < partitions:
+        while self._recovered_count() < partitions:
             self._notice()
             if time.monotonic() > deadline:
                 words = "\n".join(f"  {w.name}: {w.last_words()}" for w in self.fleet.workers)
                 raise TimeoutError(f"the workers were not ready within {READY_S:.0f} s:\n{words}")
             time.sleep(TICK_S)
 
-    def _recovered(self) -> int:
+    def _recovered_count(self) -> int:
         """How many partitions are predicted on."""
         workers = [worker for worker in self.fleet.workers if worker.stage == "predict"]
         return len({m["partition"] for worker in workers for m in worker.sayings("recovered")})
 
     def play(self) -> None:
         """Publish and read, while what is planned happens."""
-        given, story = self.given, self.story
-        where = ["--broker", self.broker.address, "--partitions", str(given.partitions)]
-        what = {"seed": given.seed, "seconds": given.seconds, "rate": given.rate}
-        what["shops"] = given.shops
-        drawn = [word for name, value in what.items() for word in (f"--{name}", str(value))]
-        reading = Child([sys.executable, "-m", "chaos.reader", *where], self.folder, "reader")
-        command = [sys.executable, "-m", "chaos.traffic", *where, *drawn]
+        plan, story = self.plan, self.story
+        destination = ["--broker", self.broker.address, "--partitions", str(plan.partitions)]
+        values = {"seed": plan.seed, "seconds": plan.seconds, "rate": plan.rate}
+        values["shops"] = plan.shops
+        options = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+        reading = Child([sys.executable, "-m", "chaos.reader", *destination], self.folder, "reader")
+        command = [sys.executable, "-m", "chaos.traffic", *destination, *options]
         publishing = Child(command, self.folder, "traffic")
-        forging = self._forger(where[:2]) if given.forgeries else None
+        forging = self._forger(destination[:2]) if plan.forgeries else None
         try:
             self._await_begin(reading)
             if forging is not None:
@@ -189,22 +193,22 @@ class _Scene:
             if forging is not None:
                 forging.end(signal.SIGTERM)
         if forging is not None:
-            tried = forging.sayings("forged")
-            if not tried:
+            reports = forging.sayings("forged")
+            if not reports:
                 raise RuntimeError(f"forging failed: {forging.last_words()}")
-            story.forged = tried[0]["count"]
-            self.say(f"forged {sum(story.forged.values())} records")
-        published = publishing.sayings("published")
-        if not published or published[0]["failed"] or not published[0]["acknowledged"]:
-            raise RuntimeError(f"publishing failed: {published or publishing.last_words()}")
-        said = published[0]
-        self.say(f"published {said['acknowledged']} records in {said['seconds']} s")
+            story.forgery_counts = reports[0]["count"]
+            self.say(f"forged {sum(story.forgery_counts.values())} records")
+        answers = publishing.sayings("published")
+        if not answers or answers[0]["failed"] or not answers[0]["acknowledged"]:
+            raise RuntimeError(f"publishing failed: {answers or publishing.last_words()}")
+        answer = answers[0]
+        self.say(f"published {answer['acknowledged']} records in {answer['seconds']} s")
         for read in reading.sayings("read"):
             story.stalls, story.silences = read["stalls"], read["silences"]
 
-    def _forger(self, where: list[str]) -> Child:
-        command = [sys.executable, "-m", "chaos.forger", *where]
-        command += ["--seed", str(self.given.seed), "--rate", str(self.given.forgeries)]
+    def _forger(self, destination: list[str]) -> Child:
+        command = [sys.executable, "-m", "chaos.forger", *destination]
+        command += ["--seed", str(self.plan.seed), "--rate", str(self.plan.forgeries)]
         return Child(command, self.folder, "forger")
 
     def _await_begin(self, child: Child) -> None:
@@ -217,23 +221,23 @@ class _Scene:
             time.sleep(TICK_S)
 
     def _befall(self, publishing: Child, reading: Child) -> None:
-        left, said, reads = sorted(self.given.faults), 0.0, True
+        faults, reported_s, is_reading = sorted(self.plan.faults), 0.0, True
         while publishing.lives:
-            elapsed = time.time() - self.story.began
-            if elapsed > self.given.seconds + PUBLISH_EXTRA_S:
-                raise TimeoutError(f"publishing took more than {elapsed:.0f} s")
+            elapsed_s = time.time() - self.story.began
+            if elapsed_s > self.plan.seconds + PUBLISH_EXTRA_S:
+                raise TimeoutError(f"publishing took more than {elapsed_s:.0f} s")
             # Where nobody lives whom it could befall, it does as soon as somebody does.
-            while left and left[0].at_s <= elapsed and self._carry_out(left[0]):
-                left.pop(0)
+            while faults and faults[0].at_s <= elapsed_s and self._carry_out(faults[0]):
+                faults.pop(0)
             self._notice()
-            if elapsed - said >= PROGRESS_S:
-                said = elapsed
+            if elapsed_s - reported_s >= PROGRESS_S:
+                reported_s = elapsed_s
                 living = sum(worker.lives for worker in self.fleet.workers)
-                self.say(f"{elapsed:5.1f} s  {living} workers live")
-            if reads and elapsed >= self.given.seconds:
+                self.say(f"{elapsed_s:5.1f} s  {living} workers live")
+            if is_reading and elapsed_s >= self.plan.seconds:
                 # No more events come, so that there is nothing more to wait for.
                 reading.signal(signal.SIGTERM)
-                reads = False
+                is_reading = False
             time.sleep(TICK_S)
 
     def _carry_out(self, fault: Fault) -> bool:
@@ -257,10 +261,10 @@ class _Scene:
         self.broker.start()
         self._tell("broker back")
 
-    def _tell(self, what: str) -> None:
-        now = time.time()
-        self.story.faults.append((now, what))
-        self.say(f"{now - self.story.began:5.1f} s  {what}")
+    def _tell(self, event: str) -> None:
+        now_s = time.time()
+        self.story.faults.append((now_s, event))
+        self.say(f"{now_s - self.story.began:5.1f} s  {event}")
 
     def _notice(self) -> None:
         """Look after the workers, and tell who ended by itself."""
@@ -273,61 +277,67 @@ class _Scene:
         for worker in self.fleet.workers:
             if worker.ending == "by itself":
                 last = {"said": "last words", "words": worker.last_words()}
-                worker.said.append((time.time(), last))
+                worker.messages.append((time.time(), last))
         self.fleet.stop()
         self.story.workers = self.fleet.workers
-        if self.given.folder is not None:
-            _write_down(self.story, self.given.folder / "said.jsonl")
+        if self.plan.folder is not None:
+            _write_down(self.story, self.plan.folder / "said.jsonl")
 
 
 def _judge(story: Story, broker: str) -> None:
     from chaos.world import world  # noqa: PLC0415 - the declaration is the workers'; only its hash
 
-    raw = topics.read(broker, ground.NAME)
-    story.verdict = judge(raw, world.feature_set.hash, bytes.fromhex(ground.KEY))
+    raw = topics.read(broker, parameters.NAME)
+    story.verdict = judge(raw, world.feature_set.hash, bytes.fromhex(parameters.KEY))
 
 
-def _untried(story: Story) -> list[str]:
+def _topics_without_forgery(story: Story) -> list[str]:
     """Topics that nothing was forged on."""
-    tried = {name.split()[0] for name in story.forged}
-    return sorted({*SEALED, *SIGNED, *CHANGELOGS} - tried)
+    attempts = {name.split()[0] for name in story.forgery_counts}
+    return sorted({*SEALED_TOPICS, *SIGNED_TOPICS, *CHANGELOGS} - attempts)
 
 
-def _further_failures(story: Story, left: str | None, seconds: float) -> dict[str, list[str]]:
+def _further_failures(story: Story, remaining: str | None, seconds: float) -> dict[str, list[str]]:
     """What does not lie in the topics."""
     # In a run that is shorter a worker lives so long only where the machine is slow.
-    settled = story.workers if seconds >= MEMORY_LIFE_S else []
-    grown = [(worker, flat(worker.memory)) for worker in settled]
+    workers = story.workers if seconds >= MEMORY_LIFE_S else []
+    growths = [(worker, flat(worker.memory)) for worker in workers]
     words = [(w, m["words"]) for w in story.workers for m in w.sayings("last words")]
     return {
-        "all worked off": [] if left is None else [left],
-        "memory flat": [f"{worker.name}: {why}" for worker, why in grown if why],
+        "all worked off": [] if remaining is None else [remaining],
+        "memory flat": [f"{worker.name}: {reason}" for worker, reason in growths if reason],
         # A worker that is fenced, or finds no broker, is to end; one that is wrong is not to be.
-        "none ends for a bug": [f"{w.name}: {said}" for w, said in words if "Assertion" in said],
+        "none ends for a bug": [
+            f"{w.name}: {last_words}" for w, last_words in words if "Assertion" in last_words
+        ],
     }
 
 
 def _write_down(story: Story, file: Path) -> None:
     """Everything that was said and that befell, in the order of time."""
-    lines = [(at, "fault", {"what": what}) for at, what in story.faults]
-    lines += [(at, worker.name, members) for worker in story.workers for at, members in worker.said]
-    with file.open("w") as out:
-        for at, who, members in sorted(lines, key=lambda line: line[0]):
-            out.write(f"{at - story.began:8.2f} {who:<14} {json.dumps(members)}\n")
+    lines = [(at_s, "fault", {"what": event}) for at_s, event in story.faults]
+    lines += [
+        (at_s, worker.name, members)
+        for worker in story.workers
+        for at_s, members in worker.messages
+    ]
+    with file.open("w") as stream:
+        for at_s, name, members in sorted(lines, key=lambda line: line[0]):
+            stream.write(f"{at_s - story.began:8.2f} {name:<14} {json.dumps(members)}\n")
 
 
 def flat(memory: Sequence[tuple[float, float]]) -> str | None:
     """Why a worker's memory is not flat; None if it is, or if it lived too briefly to say."""
     if not memory or memory[-1][0] < MEMORY_LIFE_S:
         return None
-    ends = memory[-1][0]
-    middle = [mb for at, mb in memory if ends * 0.5 <= at < ends * 0.7]
-    last = [mb for at, mb in memory if at >= ends * 0.85]
+    end_s = memory[-1][0]
+    middle = [mb for at_s, mb in memory if end_s * 0.5 <= at_s < end_s * 0.7]
+    last = [mb for at_s, mb in memory if at_s >= end_s * 0.85]
     if not middle or not last:
         return None
-    before, after = sum(middle) / len(middle), sum(last) / len(last)
-    if after > before * GROWTH_MAX + GROWTH_SPARE_MB:
-        return f"grew from {before:.0f} to {after:.0f} MB in the last half of {ends:.0f} s"
+    middle_mb, last_mb = sum(middle) / len(middle), sum(last) / len(last)
+    if last_mb > middle_mb * GROWTH_MAX + GROWTH_SPARE_MB:
+        return f"grew from {middle_mb:.0f} to {last_mb:.0f} MB in the last half of {end_s:.0f} s"
     return None
 
 
@@ -339,12 +349,12 @@ def figures(story: Story) -> dict[str, Any]:
         peak = max((mb for _, mb in worker.memory), default=0.0)
         peaks[worker.stage] = max(peaks.get(worker.stage, 0.0), peak)
         cpu[worker.stage] = cpu.get(worker.stage, 0.0) + worker.cpu_s
-    recovered = [m["seconds"] for w in story.workers for m in w.sayings("recovered")]
+    recoveries = [m["seconds"] for w in story.workers for m in w.sayings("recovered")]
     return {
         "worst stall of readers": story.worst(broker=True),
         "worst, broker alive": story.worst(broker=False),
         "ended by themselves": sum(worker.ending == "by itself" for worker in story.workers),
-        "take-overs": f"{len(recovered)}, the longest {max(recovered, default=0):.1f} s",
+        "take-overs": f"{len(recoveries)}, the longest {max(recoveries, default=0):.1f} s",
         "peak memory, MB": {stage: round(mb) for stage, mb in peaks.items()},
         "CPU, s": {stage: round(s, 1) for stage, s in cpu.items()},
     }

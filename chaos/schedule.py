@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
-__all__ = ["Fault", "chaos", "nothing", "rebalance"]
+__all__ = ["Fault", "chaos", "no_faults", "rebalance"]
 
 STAGES = ("predict", "join", "learn", "evaluate")
 # A third of the kills are for those of whom there are several.
@@ -39,16 +39,16 @@ def chaos(seed: int, seconds: float, kills: int) -> list[Fault]:
     """
     rand = random.Random(seed)
 
-    def between(low: float, high: float) -> float:
+    def draw_time(low: float, high: float) -> float:
         return round(seconds * rand.uniform(low, high), 1)
 
     stages = [TURNS[number % len(TURNS)] for number in range(kills)]
     rand.shuffle(stages)
-    faults = [Fault(between(0.08, 0.95), "kill", stage, rand.randrange(100)) for stage in stages]
+    faults = [Fault(draw_time(0.08, 0.95), "kill", stage, rand.randrange(100)) for stage in stages]
     faults += [
-        Fault(between(0.2, 0.35), "add", "predict"),
-        Fault(between(0.4, 0.55), "broker"),
-        Fault(between(0.65, 0.8), "remove", "predict", rand.randrange(100)),
+        Fault(draw_time(0.2, 0.35), "add", "predict"),
+        Fault(draw_time(0.4, 0.55), "broker"),
+        Fault(draw_time(0.65, 0.8), "remove", "predict", rand.randrange(100)),
     ]
     return sorted(faults)
 
@@ -66,6 +66,6 @@ def rebalance(seconds: float) -> list[Fault]:
     ]
 
 
-def nothing() -> list[Fault]:
+def no_faults() -> list[Fault]:
     """Nothing happens."""
     return []

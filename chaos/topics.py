@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["OUTPUTS", "Place", "Raw", "Topics", "read", "settled"]
+__all__ = ["OUTPUTS", "Raw", "RecordPosition", "Topics", "read", "wait_until_settled"]
 
 OUTPUTS = ("predictions", "examples", "models", "registry", "evaluations", "alerts", "dead-letters")
 INPUTS = {
@@ -28,7 +28,7 @@ POLL_MS = 500
 READ_TIMEOUT_S = 120.0
 
 
-class Place(NamedTuple):
+class RecordPosition(NamedTuple):
     """Where a record lies."""
 
     topic: str
@@ -63,7 +63,7 @@ def _consumer(broker: str) -> KafkaConsumer:
     )
 
 
-def _places(consumer: KafkaConsumer, names: list[str]) -> list[TopicPartition]:
+def _partitions(consumer: KafkaConsumer, names: list[str]) -> list[TopicPartition]:
     return [
         TopicPartition(name, number)
         for name in names
@@ -81,20 +81,20 @@ def read(
     """
     consumer = _consumer(broker)
     try:
-        places = _places(consumer, [f"{pipeline}.{name}" for name in names])
-        consumer.assign(places)
-        consumer.seek_to_beginning(*places)
-        ends = consumer.end_offsets(places)
+        tps = _partitions(consumer, [f"{pipeline}.{name}" for name in names])
+        consumer.assign(tps)
+        consumer.seek_to_beginning(*tps)
+        ends = consumer.end_offsets(tps)
         topics: Topics = {name: [] for name in names}
-        for place in places:
-            topics[place.topic.removeprefix(f"{pipeline}.")].append([])
+        for tp in tps:
+            topics[tp.topic.removeprefix(f"{pipeline}.")].append([])
         deadline = time.monotonic() + READ_TIMEOUT_S
-        while any(consumer.position(place) < ends[place] for place in places):
+        while any(consumer.position(tp) < ends[tp] for tp in tps):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the topics were not read within {READ_TIMEOUT_S} s")
-            for place, records in consumer.poll(timeout_ms=POLL_MS).items():
-                kept = topics[place.topic.removeprefix(f"{pipeline}.")][place.partition]
-                kept += [
+            for tp, records in consumer.poll(timeout_ms=POLL_MS).items():
+                partition = topics[tp.topic.removeprefix(f"{pipeline}.")][tp.partition]
+                partition += [
                     Raw(r.partition, r.offset, r.key, r.value, r.timestamp, dict(r.headers))
                     for r in records
                 ]
@@ -103,23 +103,23 @@ def read(
         consumer.close()
 
 
-def settled(
+def wait_until_settled(
     broker: str, pipeline: str, timeout_s: float, stages: Iterable[str] = INPUTS
 ) -> str | None:
     """Wait until the workers have worked everything off; what is left where they do not."""
     consumer, admin = _consumer(broker), KafkaAdminClient(bootstrap_servers=broker)
     deadline = time.monotonic() + timeout_s
-    last, since = -1, time.monotonic()
+    last, since_s = -1, time.monotonic()
     try:
         while True:
-            total, behind = _standing(consumer, admin, pipeline, stages)
-            now = time.monotonic()
-            if total != last or behind:
-                last, since = total, now
-            if now - since >= SETTLED_S:
+            total, lag = _standing(consumer, admin, pipeline, stages)
+            now_s = time.monotonic()
+            if total != last or lag:
+                last, since_s = total, now_s
+            if now_s - since_s >= SETTLED_S:
                 return None
-            if now > deadline:
-                return behind or f"the topics still grow after {timeout_s:.0f} s"
+            if now_s > deadline:
+                return lag or f"the topics still grow after {timeout_s:.0f} s"
             time.sleep(0.5)
     finally:
         consumer.close()
@@ -130,16 +130,16 @@ def _standing(
     consumer: KafkaConsumer, admin: KafkaAdminClient, pipeline: str, stages: Iterable[str]
 ) -> tuple[int, str | None]:
     """How much lies in the topics, and which stage is behind."""
-    total, behind = 0, None
+    total, lag = 0, None
     for stage in stages:
         group, inputs = f"{pipeline}.{stage}", INPUTS[stage]
-        places = _places(consumer, [f"{pipeline}.{name}" for name in inputs])
-        ends = consumer.end_offsets(places)
+        tps = _partitions(consumer, [f"{pipeline}.{name}" for name in inputs])
+        ends = consumer.end_offsets(tps)
         offsets = admin.list_group_offsets({group: None}).get(group, {})
-        committed = {place: known.offset for place, known in offsets.items()}
+        committed_offsets = {tp: metadata.offset for tp, metadata in offsets.items()}
         total += sum(ends.values())
-        for place, end in ends.items():
-            left = end - max(0, committed.get(place, 0))
-            if left > MARKERS_MAX:
-                behind = f"{stage} has {left} records of {place.topic} {place.partition} to read"
-    return total, behind
+        for tp, end in ends.items():
+            remaining = end - max(0, committed_offsets.get(tp, 0))
+            if remaining > MARKERS_MAX:
+                lag = f"{stage} has {remaining} records of {tp.topic} {tp.partition} to read"
+    return total, lag

@@ -22,14 +22,14 @@ import orjson
 from kafka import KafkaProducer
 from kafka.partitioner.default import murmur2
 
-from chaos import ground
+from chaos import parameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SPEED = 10
 # Of a thousand events (or labels) so many are of each kind; the rest are as they should be.
-LATE, TOO_LATE, REPEATED, BAD, FUTURE, STRAY = 80, 5, 5, 5, 1, 3
+LATE, TOO_LATE, REPEATS, BAD, FUTURE, STRAY = 80, 5, 5, 5, 1, 3
 NO_LABEL, TWO_LABELS, EARLY_LABEL, SLOW_LABEL, UNKNOWN_LABEL, BAD_LABEL = 40, 10, 3, 10, 10, 3
 NO_AMOUNT = 0.1
 # How long after the event a label is known, in event time.
@@ -71,12 +71,12 @@ class Traffic:
     seconds: float
     rate: int
     partitions: int
-    shops: int = ground.SHOPS
+    shops: int = parameters.SHOPS
 
     def __iter__(self) -> Iterator[Send]:
         rand = random.Random(self.seed)
         waiting: list[tuple[float, int, Send]] = []
-        ts, count = ground.START_MS, int(self.seconds * self.rate)
+        ts, count = parameters.START_MS, int(self.seconds * self.rate)
         step_ms = 2 * SPEED * 1_000 / self.rate
         due_s = 0.0
         for number in range(count):
@@ -95,9 +95,9 @@ class Traffic:
     def _event(self, rand: random.Random, number: int, ts: int) -> dict[str, Any]:
         draw = rand.randrange(1_000)
         if draw < LATE:
-            ts -= rand.randrange(ground.LATENESS_MS)
+            ts -= rand.randrange(parameters.LATENESS_MS)
         elif draw < LATE + TOO_LATE:
-            ts -= ground.LATENESS_MS + rand.randrange(ground.LATENESS_MS)
+            ts -= parameters.LATENESS_MS + rand.randrange(parameters.LATENESS_MS)
         elif draw < LATE + TOO_LATE + FUTURE:
             ts = FUTURE_MS
         amount = round(rand.expovariate(0.05) + 0.01, 2)
@@ -105,21 +105,21 @@ class Traffic:
             "event_id": f"e{self.seed}-{number}",
             "ts": ts,
             "shop": f"shop {rand.randrange(self.shops)}",
-            "kind": rand.choice((ground.ASKING, ground.ASKING, "order")),
+            "kind": rand.choice((parameters.ASKING, parameters.ASKING, "order")),
             "amount": None if rand.random() < NO_AMOUNT else amount,
-            "city": rand.choice(ground.CITIES),
+            "city": rand.choice(parameters.CITIES),
         }
 
     def _events(self, rand: random.Random, due_s: float, event: dict[str, Any]) -> Iterator[Send]:
         key, value = event["shop"].encode(), orjson.dumps(event)
         draw = rand.randrange(1_000)
-        own = partition_of(key, self.partitions)
+        partition = partition_of(key, self.partitions)
         if draw < STRAY:
-            own = (own + 1) % self.partitions
-        yield Send(due_s, "events", key, value, own)
-        if draw >= 1_000 - REPEATED:
+            partition = (partition + 1) % self.partitions
+        yield Send(due_s, "events", key, value, partition)
+        if draw >= 1_000 - REPEATS:
             yield Send(due_s, "events", key, value)
-        elif draw >= 1_000 - REPEATED - BAD:
+        elif draw >= 1_000 - REPEATS - BAD:
             bad = rand.choice(
                 (
                     value[:-1],
@@ -133,7 +133,7 @@ class Traffic:
             yield Send(due_s, "events", key, bad)
 
     def _labels(self, rand: random.Random, due_s: float, event: dict[str, Any]) -> Iterator[Send]:
-        if event["kind"] != ground.ASKING:
+        if event["kind"] != parameters.ASKING:
             return
         draw = rand.randrange(1_000)
         span = SLOW_MS if draw < SLOW_LABEL else DELAY_MS
@@ -169,9 +169,9 @@ class Traffic:
 
         Every label that waits for a prediction is then known to wait in vain.
         """
-        ts += 10 * max(ground.HORIZON_MS, ground.LONG_MS)
+        ts += 10 * max(parameters.HORIZON_MS, parameters.LONG_MS)
         ways = [(e, p) for e in range(self.partitions) for p in range(self.partitions)]
-        ways *= ground.BREADTH
+        ways *= parameters.BREADTH
         number = 0
         while ways:
             shop, event_id = f"shop {number}", f"end{self.seed}-{number}"
@@ -182,13 +182,13 @@ class Traffic:
             number += 1
             if way in ways:
                 ways.remove(way)
-                event = {"kind": ground.ASKING, "amount": None, "city": ground.CITIES[0]}
+                event = {"kind": parameters.ASKING, "amount": None, "city": parameters.CITIES[0]}
                 value = {"event_id": event_id, "ts": ts, "shop": shop} | event
                 yield Send(due_s, "events", shop.encode(), orjson.dumps(value))
 
 
 class Publishing:
-    """Sends what is due; `failed` counts what the broker did not take."""
+    """Sends what is due; `failures` lists what the broker did not take."""
 
     def __init__(self, broker: str, pipeline: str) -> None:
         self._producer = KafkaProducer(
@@ -201,9 +201,9 @@ class Publishing:
             max_block_ms=TIMEOUT_MS,
         )
         self._pipeline = pipeline
-        self.stopped = False
-        self.sent = self.acknowledged = 0
-        self.failed: list[str] = []
+        self.is_stopped = False
+        self.sent_count = self.acknowledged_count = 0
+        self.failures: list[str] = []
 
     def run(self, traffic: Traffic) -> None:
         """Publish it all, each record when it is due."""
@@ -212,51 +212,55 @@ class Publishing:
             wait_s = send.due_s - (time.monotonic() - start)
             if wait_s > 0:
                 time.sleep(wait_s)
-            if self.stopped:
+            if self.is_stopped:
                 break
             future = self._producer.send(
                 f"{self._pipeline}.{send.topic}", send.value, send.key, partition=send.partition
             )
-            self.sent += 1
-            future.add_callback(self._took).add_errback(self._refused)
+            self.sent_count += 1
+            future.add_callback(self._on_acknowledgement).add_errback(self._on_refusal)
         self._producer.flush(timeout=TIMEOUT_MS / 1_000)
         self._producer.close()
 
-    def _took(self, _: object) -> None:
-        self.acknowledged += 1
+    def _on_acknowledgement(self, _: object) -> None:
+        self.acknowledged_count += 1
 
-    def _refused(self, error: BaseException) -> None:
-        self.failed.append(repr(error))
+    def _on_refusal(self, error: BaseException) -> None:
+        self.failures.append(repr(error))
 
     def stop(self, *_: object) -> None:
         """Send no more, and wait for what was sent."""
-        self.stopped = True
+        self.is_stopped = True
 
 
 def main() -> None:
     """Publish, and say as JSON how it went."""
     parser = argparse.ArgumentParser(description="Publishes the traffic of a chaos run.")
     parser.add_argument("--broker", required=True)
-    parser.add_argument("--pipeline", default=ground.NAME)
+    parser.add_argument("--pipeline", default=parameters.NAME)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=int, default=2_000)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--shops", type=int, default=ground.SHOPS)
-    given = parser.parse_args()
-    publishing = Publishing(given.broker, given.pipeline)
+    parser.add_argument("--shops", type=int, default=parameters.SHOPS)
+    arguments = parser.parse_args()
+    publishing = Publishing(arguments.broker, arguments.pipeline)
     signal.signal(signal.SIGTERM, publishing.stop)
     print(json.dumps({"said": "begins"}), flush=True)
     began = time.monotonic()
-    publishing.run(Traffic(given.seed, given.seconds, given.rate, given.partitions, given.shops))
-    said = {
+    publishing.run(
+        Traffic(
+            arguments.seed, arguments.seconds, arguments.rate, arguments.partitions, arguments.shops
+        )
+    )
+    answer = {
         "said": "published",
-        "sent": publishing.sent,
-        "acknowledged": publishing.acknowledged,
-        "failed": publishing.failed[:5],
+        "sent": publishing.sent_count,
+        "acknowledged": publishing.acknowledged_count,
+        "failed": publishing.failures[:5],
         "seconds": round(time.monotonic() - began, 1),
     }
-    print(json.dumps(said), flush=True)
+    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import stream_ml as sml
-from chaos import ground
+from chaos import parameters
 
-_short = f"{ground.SHORT_MS // 1_000}s"
-_long = f"{ground.LONG_MS // 1_000}s"
+_short = f"{parameters.SHORT_MS // 1_000}s"
+_long = f"{parameters.LONG_MS // 1_000}s"
 
 world = sml.Pipeline(
-    ground.NAME,
+    parameters.NAME,
     events=sml.Events(
         key="shop",
         fields={
-            "kind": sml.Enum(*ground.KINDS),
+            "kind": sml.Enum(*parameters.KINDS),
             "amount": sml.Optional[float],
-            "city": sml.Enum(*ground.CITIES),
+            "city": sml.Enum(*parameters.CITIES),
         },
-        lateness=ground.LATENESS_MS,
-        skew=ground.SKEW_MS,
-        breadth=ground.BREADTH,
+        lateness=parameters.LATENESS_MS,
+        skew=parameters.SKEW_MS,
+        breadth=parameters.BREADTH,
     ),
-    predict=sml.when(kind=ground.ASKING),
+    predict=sml.when(kind=parameters.ASKING),
     features=[
         sml.field("amount", fill=0.0),
         sml.one_hot("city"),
@@ -32,13 +32,13 @@ world = sml.Pipeline(
         sml.window(_short, by="city").count(),
         sml.window(_long).max("amount", fill=0.0),
     ],
-    label=sml.Label(bool, horizon=ground.HORIZON_MS),
-    champion=ground.CHAMPION,
-    models=ground.lines(),
+    label=sml.Label(bool, horizon=parameters.HORIZON_MS),
+    champion=parameters.CHAMPION,
+    models=parameters.lines(),
     # So little is asked for that luck alone replaces and rolls back: switches are what is wanted.
     promotion=sml.Promotion(
-        refresh=ground.REFRESH,
-        first=ground.FIRST,
+        refresh=parameters.REFRESH,
+        first=parameters.FIRST,
         block="20s",
         slots=2,
         alpha=0.5,

@@ -15,7 +15,7 @@ from stream_ml.cli.main import EXIT_CODES, main
 from stream_ml.shell.settings.settings import SETTINGS, Settings
 from tests.test_architecture import FUNCTION_LINES_MAX, MODULE_LINES_MAX
 from tools import dataflow, docstrings, wire
-from tools.doctest_fences import fenced
+from tools.doctest_fences import with_fences
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -148,7 +148,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 def test_the_picture_is_of_the_stages_that_there_are() -> None:
     """The arrows drawn are the topology's, and the file is the one that the script draws."""
-    assert set() == dataflow.unrouted()
+    assert set() == dataflow.route_differences()
     assert dataflow.main(["--check"]) == 0, "python -m tools.dataflow"
 
 
@@ -156,7 +156,7 @@ def test_a_picture_of_another_system_is_refused(monkeypatch: pytest.MonkeyPatch)
     """A route that no stage takes is noticed."""
     monkeypatch.setitem(dataflow.ROUTES, ("labels", "learn"), ())
 
-    assert {("labels", "learn")} == dataflow.unrouted()
+    assert {("labels", "learn")} == dataflow.route_differences()
     with pytest.raises(SystemExit, match="labels"):
         dataflow.drawing()
 
@@ -202,7 +202,9 @@ def test_every_exit_code_is_in_the_manual() -> None:
 
 def test_examples_of_docstrings_are_code_on_the_site() -> None:
     """An example stands between fences, and the words around it do not."""
-    assert "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nOr:" == fenced("Adds.\n\n>>> 1 + 1\n2\n\nOr:")
+    assert "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nOr:" == with_fences(
+        "Adds.\n\n>>> 1 + 1\n2\n\nOr:"
+    )
 
 
 def test_every_room_is_on_the_map() -> None:
@@ -226,7 +228,9 @@ def _first_column(table: str) -> set[str]:
 
 def test_functions_explain_their_parameters() -> None:
     """A reader of another module learns what to give a function without reading its body."""
-    counted = [c for path in (ROOT / "stream_ml").rglob("*.py") for c in docstrings.counted(path)]
+    counted = [
+        c for path in (ROOT / "stream_ml").rglob("*.py") for c in docstrings.count_functions(path)
+    ]
     explained = [each for each in counted if not each.unexplained]
 
     assert len(explained) * 100 >= EXPLAINED_MIN * len(counted), "python -m tools.docstrings"
@@ -238,4 +242,4 @@ def test_a_parameter_that_nothing_explains_is_counted(tmp_path: Path) -> None:
     lines = ['    """Does `a`.', "", "    Args:", "        b: a number.", '    """']
     module.write_text("\n".join(["def f(a: int, b: int, c: int) -> None:", *lines]))
 
-    assert [("c",)] == [each.unexplained for each in docstrings.counted(module)]
+    assert [("c",)] == [each.unexplained for each in docstrings.count_functions(module)]

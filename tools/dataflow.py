@@ -19,7 +19,7 @@ from stream_ml.stages.topology import SHARED_OUTPUTS
 from stream_ml.stages.topology import STAGES as SPECS
 from stream_ml.topics import catalogue
 
-__all__ = ["arrows", "drawing", "main", "unrouted"]
+__all__ = ["arrows", "drawing", "main", "route_differences"]
 
 SVG = Path(__file__).parents[1] / "docs" / "dataflow.svg"
 WIDTH, HEIGHT = 1040, 464
@@ -110,18 +110,18 @@ STYLE = """
 
 def arrows() -> set[tuple[str, str]]:
     """Every arrow of the system: from who writes to a topic, from a topic to who reads it."""
-    found: set[tuple[str, str]] = set()
+    pairs: set[tuple[str, str]] = set()
     for spec in SPECS.values():
-        found |= {(topic, spec.name) for topic in spec.inputs + spec.feed}
-        found |= {(spec.name, topic) for topic in spec.outputs}
+        pairs |= {(topic, spec.name) for topic in spec.inputs + spec.feed}
+        pairs |= {(spec.name, topic) for topic in spec.outputs}
     for topic in catalogue().values():
         if not topic.clusters_only and topic.name not in SHARED_OUTPUTS:
-            found |= {(who, topic.name) for who in topic.writers if who in PEOPLE}
-            found |= {(topic.name, who) for who in topic.readers if who in PEOPLE}
-    return found - LEFT_OUT
+            pairs |= {(person, topic.name) for person in topic.writers if person in PEOPLE}
+            pairs |= {(topic.name, person) for person in topic.readers if person in PEOPLE}
+    return pairs - LEFT_OUT
 
 
-def unrouted() -> set[tuple[str, str]]:
+def route_differences() -> set[tuple[str, str]]:
     """Arrows that have no route, and routes of arrows that are none."""
     return arrows() ^ ROUTES.keys()
 
@@ -132,8 +132,10 @@ def drawing() -> str:
     Raises:
         SystemExit: the table of routes is not of the topics that there are.
     """
-    if unrouted():
-        raise SystemExit(f"dataflow: expected a route for each arrow, differs: {unrouted()}")
+    if route_differences():
+        raise SystemExit(
+            f"dataflow: expected a route for each arrow, differs: {route_differences()}"
+        )
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
@@ -194,7 +196,7 @@ def _arrow(origin: str, target: str, points: tuple[tuple[int, int], ...]) -> str
     path = [_edge(start, first), *points, _edge(end, last, gap=3)]
     # A route that ends on the very edge of a box needs no point of its own there.
     path = [point for i, point in enumerate(path) if i == 0 or point != path[i - 1]]
-    return f'  <path class="arrow" d="{_rounded(path)}" marker-end="url(#head)"/>'
+    return f'  <path class="arrow" d="{_round_corners(path)}" marker-end="url(#head)"/>'
 
 
 def _edge(
@@ -209,20 +211,20 @@ def _edge(
     return towards[0], y + side * (half_height + gap)
 
 
-def _rounded(path: list[tuple[float, float]]) -> str:
+def _round_corners(path: list[tuple[float, float]]) -> str:
     """A line through the points, its corners rounded."""
     text = "M{:g} {:g}".format(*path[0])
-    for before, corner, after in zip(path, path[1:], path[2:], strict=False):
-        into, out = _short_of(corner, before), _short_of(corner, after)
-        text += " L{:g} {:g} Q{:g} {:g} {:g} {:g}".format(*into, *corner, *out)
+    for former, corner, following in zip(path, path[1:], path[2:], strict=False):
+        start, end = _short_of(corner, former), _short_of(corner, following)
+        text += " L{:g} {:g} Q{:g} {:g} {:g} {:g}".format(*start, *corner, *end)
     return text + " L{:g} {:g}".format(*path[-1])
 
 
-def _short_of(corner: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    across, down = other[0] - corner[0], other[1] - corner[1]
-    length = max(abs(across), abs(down))
+def _short_of(corner: tuple[float, float], neighbour: tuple[float, float]) -> tuple[float, float]:
+    dx, dy = neighbour[0] - corner[0], neighbour[1] - corner[1]
+    length = max(abs(dx), abs(dy))
     share = min(CORNER, length / 2) / length if length else 0
-    return corner[0] + across * share, corner[1] + down * share
+    return corner[0] + dx * share, corner[1] + dy * share
 
 
 def _stage(name: str, node: Node) -> str:

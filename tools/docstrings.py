@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Counted", "counted", "main"]
+__all__ = ["CountedFunction", "count_functions", "main"]
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS_MIN = 2
@@ -32,7 +32,7 @@ ELSEWHERE = re.compile(r"\b(?:see|[Aa]s) `[\w.]+`")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-class Counted(NamedTuple):
+class CountedFunction(NamedTuple):
     """A function that was counted, and the parameters of it that nothing explains."""
 
     path: Path
@@ -41,7 +41,7 @@ class Counted(NamedTuple):
     unexplained: tuple[str, ...]
 
 
-def counted(path: Path) -> list[Counted]:
+def count_functions(path: Path) -> list[CountedFunction]:
     """The functions of a module that count."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return list(_functions(tree, path, ""))
@@ -50,24 +50,26 @@ def counted(path: Path) -> list[Counted]:
 def main(arguments: list[str]) -> int:
     """Print what was counted; with paths, what is missing there as well."""
     total: Counter[str] = Counter()
-    explained: Counter[str] = Counter()
+    explained_count: Counter[str] = Counter()
     for path in sorted((ROOT / "stream_ml").rglob("*.py")):
         room = path.relative_to(ROOT / "stream_ml").parts[0].removesuffix(".py")
-        for function in counted(path):
+        for function in count_functions(path):
             total[room] += 1
-            explained[room] += not function.unexplained
-            if function.unexplained and any(str(path).startswith(str(ROOT / a)) for a in arguments):
-                shown = path.relative_to(ROOT)
+            explained_count[room] += not function.unexplained
+            if function.unexplained and any(
+                str(path).startswith(str(ROOT / prefix)) for prefix in arguments
+            ):
+                relative_path = path.relative_to(ROOT)
                 missing = ", ".join(function.unexplained)
-                print(f"{shown}:{function.line}: {function.name}: {missing}")
+                print(f"{relative_path}:{function.line}: {function.name}: {missing}")
     for room in sorted(total):
-        print(f"{room:14} {explained[room]:4} of {total[room]:4}")
-    share = 100 * explained.total() / total.total()
-    print(f"{'all':14} {explained.total():4} of {total.total():4}, {share:.0f} %")
+        print(f"{room:14} {explained_count[room]:4} of {total[room]:4}")
+    share = 100 * explained_count.total() / total.total()
+    print(f"{'all':14} {explained_count.total():4} of {total.total():4}, {share:.0f} %")
     return 0
 
 
-def _functions(node: ast.AST, path: Path, prefix: str) -> Iterator[Counted]:
+def _functions(node: ast.AST, path: Path, prefix: str) -> Iterator[CountedFunction]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.ClassDef):
             if not child.name.startswith("_"):
@@ -76,15 +78,22 @@ def _functions(node: ast.AST, path: Path, prefix: str) -> Iterator[Counted]:
             names = _parameters(child)
             doc = ast.get_docstring(child)
             if len(names) >= PARAMETERS_MIN and doc is not None and names != COMMAND:
-                here = not ELSEWHERE.search(doc)
-                missing = tuple(name for name in names if here and not _explains(doc, name))
-                yield Counted(path, f"{prefix}{child.name}", child.lineno, missing)
+                is_local = not ELSEWHERE.search(doc)
+                missing = tuple(name for name in names if is_local and not _explains(doc, name))
+                yield CountedFunction(path, f"{prefix}{child.name}", child.lineno, missing)
 
 
 def _parameters(function: Function) -> list[str]:
-    given = function.args
-    names = [a.arg for a in [*given.posonlyargs, *given.args, *given.kwonlyargs]]
-    names += [a.arg for a in (given.vararg, given.kwarg) if a is not None]
+    parameters = function.args
+    names = [
+        parameter.arg
+        for parameter in [*parameters.posonlyargs, *parameters.args, *parameters.kwonlyargs]
+    ]
+    names += [
+        parameter.arg
+        for parameter in (parameters.vararg, parameters.kwarg)
+        if parameter is not None
+    ]
     return [name for name in names if name not in {"self", "cls"} and not name.startswith("_")]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import griffe
 
-__all__ = ["DoctestFences", "fenced"]
+__all__ = ["DoctestFences", "with_fences"]
 
 
 class DoctestFences(griffe.Extension):  # type: ignore[misc]  # griffe is no dependency of the package
@@ -19,10 +19,10 @@ class DoctestFences(griffe.Extension):  # type: ignore[misc]  # griffe is no dep
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change the docstring of a module, class, function or attribute as it is loaded."""
         if obj.docstring is not None:
-            obj.docstring.value = fenced(obj.docstring.value)
+            obj.docstring.value = with_fences(obj.docstring.value)
 
 
-def fenced(text: str) -> str:
+def with_fences(text: str) -> str:
     """The text with each example between fences; an example ends at an empty line."""
     lines: list[str] = []
     inside = False

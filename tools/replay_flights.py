@@ -25,7 +25,7 @@ PACE_S = 0.05
 
 def replay(rate: float, first_month: int, last_month: int) -> int:
     """Publish, until all is or we are asked to stop; returns how many were."""
-    done = 0
+    count = 0
     with Stop() as stop, connect(None, flights) as log, Publisher(log, flights) as publisher:
         began = time.monotonic()
         for topic, members in records(first_month, last_month):
@@ -33,13 +33,13 @@ def replay(rate: float, first_month: int, last_month: int) -> int:
                 publisher.post_event(members)
             else:
                 publisher.post_label(members)
-            done += 1
-            ahead = done / rate - (time.monotonic() - began)
+            count += 1
+            ahead = count / rate - (time.monotonic() - began)
             if ahead > PACE_S:
                 stop.wait(ahead)
             if stop.asked:
                 break
-    return done
+    return count
 
 
 def main() -> int:
@@ -47,13 +47,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Publishes half a year of real flights.")
     parser.add_argument("--rate", type=float, default=500.0, help="records a second (500)")
     parser.add_argument("--months", type=int, nargs=2, default=(1, 6), help="first and last (1 6)")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        done = replay(given.rate, *given.months)
+        count = replay(arguments.rate, *arguments.months)
     except StreamMLError as error:
         print(f"replay: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"published {done:,} events and labels")
+    print(f"published {count:,} events and labels")
     return 0
 
 

@@ -44,8 +44,8 @@ ORDER = (
 def tables() -> str:
     """A section for each topic, with a table of its fields."""
     topics = catalogue()
-    rest = sorted(topics.keys() - set(ORDER))
-    return "\n\n".join(_section(topics[name]) for name in (*ORDER, *rest))
+    others_by_name = sorted(topics.keys() - set(ORDER))
+    return "\n\n".join(_section(topics[name]) for name in (*ORDER, *others_by_name))
 
 
 def page(text: str) -> str:
@@ -54,11 +54,11 @@ def page(text: str) -> str:
     Raises:
         ValueError: a mark is missing.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    head, begin, remainder = text.partition(BEGIN)
+    _, end, tail = remainder.partition(END)
     if not (begin and end):
         raise ValueError(f"{PAGE}: expected the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
+    return f"{head}{BEGIN}\n\n{tables()}\n\n{END}{tail}"
 
 
 def main(arguments: list[str]) -> int:
@@ -72,9 +72,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _section(topic: Topic) -> str:
-    kept = "for ever" if topic.retention_ms is None else f"{topic.retention_ms // DAY_MS} days"
+    retention = "for ever" if topic.retention_ms is None else f"{topic.retention_ms // DAY_MS} days"
     if topic.cleanup == "compact":
-        kept += ", the newest record of each key"
+        retention += ", the newest record of each key"
     partitions = f"{topic.partitions}, unless a deployment says otherwise"
     facts = [
         ("key", topic.key),
@@ -82,7 +82,7 @@ def _section(topic: Topic) -> str:
         ("written by", ", ".join(topic.writers)),
         ("read by", ", ".join(topic.readers)),
         ("partitions", partitions if topic.scales else str(topic.partitions)),
-        ("kept", kept),
+        ("kept", retention),
         ("longest value", f"{topic.record_bytes_max // KIB:,} KiB"),
     ]
     if topic.clusters_only:
@@ -101,8 +101,8 @@ def _rows(fields: Mapping[str, TopicField], path: str) -> Iterator[str]:
         type_ = field.type + (f" by {field.keyed_by}" if field.keyed_by else "")
         absent = " (may be absent)" if field.optional else ""
         yield f"| `{name}` | {_cell(type_)}{absent} | {_cell(field.meaning)} |"
-        below = f"{name}.<{field.keyed_by}>." if field.keyed_by else f"{name}."
-        yield from _rows(field.fields, below)
+        prefix = f"{name}.<{field.keyed_by}>." if field.keyed_by else f"{name}."
+        yield from _rows(field.fields, prefix)
 
 
 def _cell(text: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from chaos import ground
-from chaos.forger import CHANGELOGS, FORGED, SEALED, SIGNED, Forger, Genuine
+from chaos import parameters
+from chaos.forger import CHANGELOGS, FORGERY_HEADER, SEALED_TOPICS, SIGNED_TOPICS, Forger, Genuine
 from chaos.judge import Verdict, judge
 from chaos.reader import Gaps
 from chaos.run import flat
@@ -25,7 +25,7 @@ from stream_ml.testing import Driver
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-KEY = bytes.fromhex(ground.KEY)
+KEY = bytes.fromhex(parameters.KEY)
 NOW_MS = 2**41
 PARTITIONS = 2
 
@@ -208,7 +208,7 @@ def test_what_was_forged_is_to_be_refused_once_and_changes_nothing(topic: str) -
         raw = topics()
         records = raw[topic][0]
         forged = replace(records[-1], offset=records[-1].offset + 1)
-        forged.headers = {FORGED: b"copied"}
+        forged.headers = {FORGERY_HEADER: b"copied"}
         records.append(forged)
         letter = {"topic": topic, "partition": 0, "offset": forged.offset, "reason": "forged"}
         last = raw["dead-letters"][0][-1].offset
@@ -223,7 +223,7 @@ def test_what_was_forged_is_to_be_refused_once_and_changes_nothing(topic: str) -
 
 def test_every_kind_of_forgery_is_made_of_what_lies_there() -> None:
     """Of records and of state; what is altered, made up or foreign has no seal of ours."""
-    seals = Seals(KEY, ground.NAME, "here")
+    seals = Seals(KEY, parameters.NAME, "here")
     records = seals.records("predictions")
     known = [
         Genuine("predictions", 0, b"e", records.sealed(b'{"event_id":"e%d"}' % n), None)
@@ -231,7 +231,7 @@ def test_every_kind_of_forgery_is_made_of_what_lies_there() -> None:
     ]
     entries = seals.state("join-0").write([("pa", b"1"), ("pb", None)], {})
     state = [Genuine("join-changelog", 0, each.name, each.value, each.seal) for each in entries]
-    forger = Forger(1, dict.fromkeys((*SEALED, *SIGNED, *CHANGELOGS), PARTITIONS))
+    forger = Forger(1, dict.fromkeys((*SEALED_TOPICS, *SIGNED_TOPICS, *CHANGELOGS), PARTITIONS))
     made = [each for _ in range(300) for some in (known, state) for each in forger.forgeries(some)]
 
     kinds = {"copied", "reordered", "moved", "altered", "made", "foreign", "junk"}
@@ -258,7 +258,7 @@ def test_the_longest_silences_are_kept_also_the_one_at_the_end() -> None:
     """What did not come back before the end was silent until then."""
     gaps = Gaps()
     for at in (1.0, 2.0, 7.0, 8.0):
-        gaps.arrived("0", at)
+        gaps.note_arrival("0", at)
     gaps.end(20.0)
 
     assert gaps.longest()["0"][:2] == [[12.0, 8.0], [5.0, 2.0]]

@@ -35,4 +35,4 @@ def test_killed_at_any_instant_and_forged_all_along_nothing_is_lost_doubled_or_a
     assert story.verdict.clean, "\n".join([*said, story.verdict.text()])
     assert story.verdict.figures["predictions"] > SECONDS * 250
     assert len(story.faults) >= len(faults)
-    assert sum(story.forged.values()) > SECONDS * FORGERIES / 20
+    assert sum(story.forgery_counts.values()) > SECONDS * FORGERIES / 20

@@ -96,8 +96,8 @@ class BrokerError(Exception):
 
 def missing(home: Path = HOME) -> list[str]:
     """The commands that are needed and not there; once the jars are, Maven is not needed."""
-    needed = ["java"] if _folder(home).is_dir() else ["java", "mvn"]
-    return [command for command in needed if shutil.which(command) is None]
+    commands = ["java"] if _folder(home).is_dir() else ["java", "mvn"]
+    return [command for command in commands if shutil.which(command) is None]
 
 
 def _folder(home: Path) -> Path:
@@ -121,8 +121,8 @@ def jars(home: Path = HOME) -> Path:
         return folder
     home.mkdir(parents=True, exist_ok=True)
     # Whole or not at all, should two come at once, or one be interrupted.
-    with tempfile.TemporaryDirectory(dir=home) as fetched:
-        target = Path(fetched) / "jars"
+    with tempfile.TemporaryDirectory(dir=home) as temporary:
+        target = Path(temporary) / "jars"
         log = home / "maven.log"
         command = ["mvn", "--batch-mode", "--file", str(POM), "dependency:copy-dependencies"]
         code = _run([*command, f"-DoutputDirectory={target}"], log, FETCH_S_MAX)
@@ -140,30 +140,30 @@ def jars(home: Path = HOME) -> Path:
 
 def _run(command: Sequence[str], log: Path, seconds_max: float) -> int | None:
     """The exit code of a command that logs to `log`; None if it took too long."""
-    with log.open("ab") as out:
+    with log.open("ab") as stream:
         try:
-            done = subprocess.run(  # noqa: S603 - our own words
+            process = subprocess.run(  # noqa: S603 - our own words
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=stream,
                 stderr=subprocess.STDOUT,
                 timeout=seconds_max,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             return None
-    return done.returncode
+    return process.returncode
 
 
 def free_ports(count: int) -> list[int]:
     """Ports of loopback where nobody listens, and where no outgoing connection begins."""
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
-        with closing(socket.socket()) as tried, suppress(OSError):
-            tried.bind((HOST, port))
-            found.append(port)
-        if len(found) == count:
-            return found
+        with closing(socket.socket()) as candidate, suppress(OSError):
+            candidate.bind((HOST, port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
     raise BrokerError(f"expected a free port from {PORTS.start} to {PORTS.stop}, given none")
 
 
@@ -218,11 +218,11 @@ class Broker:
         running = self._server is not None and self._server.poll() is None
         return self._server.pid if self._server is not None and running else None
 
-    def start(self, *, guarded: bool = True) -> None:
+    def start(self, *, has_guard: bool = True) -> None:
         """Start it and wait until it is ready.
 
         Args:
-            guarded: whether it dies with this process.
+            has_guard: whether it dies with this process.
 
         Raises:
             BrokerError: it runs already, ended at once, or was not ready in time.
@@ -233,20 +233,20 @@ class Broker:
         self.home.mkdir(parents=True, exist_ok=True)
         self._format(folder)
         # What an earlier start said does not count.
-        seen = self.log.stat().st_size if self.log.exists() else 0
-        with self.log.open("ab") as out:
+        log_bytes = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as stream:
             self._server = subprocess.Popen(  # noqa: S603 - our own words
                 [*self._java(folder), "kafka.Kafka", str(self._file)],
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=stream,
                 stderr=subprocess.STDOUT,
                 # A Ctrl-C is for whoever started us; the broker is stopped in its turn.
                 start_new_session=True,
             )
-        if guarded:
+        if has_guard:
             self._guard = _guard(self._server.pid)
         try:
-            self._wait(seen)
+            self._wait(log_bytes)
         except BaseException:
             self.kill()
             raise
@@ -329,21 +329,21 @@ class Broker:
     def _java(self, folder: Path) -> list[str]:
         return ["java", f"-Xmx{self._heap}", "-cp", f"{folder}/*"]
 
-    def _wait(self, seen: int) -> None:
+    def _wait(self, log_bytes: int) -> None:
         assert self._server is not None, "what is waited for was started"
-        ends = time.monotonic() + START_S_MAX
-        while time.monotonic() < ends:
+        deadline_s = time.monotonic() + START_S_MAX
+        while time.monotonic() < deadline_s:
             code = self._server.poll()
             if code is not None:
                 raise BrokerError(f"the broker ended at once, with code {code}; see {self.log}")
-            if self._ready(seen):
+            if self._ready(log_bytes):
                 return
             time.sleep(POLL_S)
         raise BrokerError(f"the broker was not ready within {START_S_MAX} s; see {self.log}")
 
-    def _ready(self, seen: int) -> bool:
+    def _ready(self, log_bytes: int) -> bool:
         with self.log.open("rb") as log:
-            log.seek(seen)
+            log.seek(log_bytes)
             if READY.encode() not in log.read():
                 return False
         return answers(self.address)
@@ -400,7 +400,7 @@ def _start(home: Path, port: int) -> None:
     if not _folder(HOME).is_dir():
         print(f"fetching Apache Kafka {VERSION} from Maven Central (43 MB, once)", flush=True)
     broker = Broker(home, port=port)
-    broker.start(guarded=False)
+    broker.start(has_guard=False)
     (home / "address").write_text(address)
     (home / "pid").write_text(str(broker.pid))
     print(
@@ -415,9 +415,9 @@ def _stop(home: Path) -> None:
         print("no Apache Kafka of ours runs")
         return
     os.kill(pid, signal.SIGTERM)
-    ends = time.monotonic() + STOP_S_MAX
+    deadline_s = time.monotonic() + STOP_S_MAX
     while _running(home) is not None:
-        if time.monotonic() > ends:
+        if time.monotonic() > deadline_s:
             raise BrokerError(f"process {pid} did not stop within {STOP_S_MAX} s; see {home}")
         time.sleep(POLL_S)
     (home / "pid").unlink(missing_ok=True)
@@ -430,12 +430,12 @@ def main() -> int:
     parser.add_argument("what", choices=("start", "stop", "status"))
     parser.add_argument("--port", type=int, default=9092, help="where clients connect (9092)")
     parser.add_argument("--home", type=Path, default=HOME / "broker", help="its data and its log")
-    given = parser.parse_args()
-    home = given.home.absolute()
+    arguments = parser.parse_args()
+    home = arguments.home.absolute()
     try:
-        if given.what == "start":
-            _start(home, given.port)
-        elif given.what == "stop":
+        if arguments.what == "start":
+            _start(home, arguments.port)
+        elif arguments.what == "stop":
             _stop(home)
         else:
             pid = _running(home)

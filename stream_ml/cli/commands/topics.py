@@ -87,7 +87,7 @@ def _say(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
     if arguments.format == "json":
         write_json(
             {
-                "changes": [_as_members(change) for change in plan.changes],
+                "changes": [change.as_dict() for change in plan.changes],
                 "refused": [_as_members(problem) for problem in plan.refusals],
                 "warnings": plan.warnings,
             }

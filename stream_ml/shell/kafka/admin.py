@@ -131,6 +131,19 @@ class Change:
     present: str | None
     target: str
 
+    def as_dict(self) -> dict[str, str | None]:
+        """The change as `topics plan --format json` prints it.
+
+        >>> Change("alerts", "retention.ms", None, "60000").as_dict()
+        {'topic': 'alerts', 'what': 'retention.ms', 'present': None, 'wanted': '60000'}
+        """
+        return {
+            "topic": self.topic,
+            "what": self.attribute,
+            "present": self.present,
+            "wanted": self.target,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -20,7 +20,7 @@ HORIZON_MS = 60_000
 SKEW_MS = 300_000
 # How many keys have to have come as far for a watermark to follow, and for how long one is known.
 BREADTH = 3
-REMEMBERED = 64
+KEYS_KEPT = 64
 
 MINUTE_MS = 60_000
 SHORT_MS = MINUTE_MS

@@ -1,6 +1,7 @@
 """Bugs to plant in workers from outside, for the judge to find: production code has no hooks.
 
-A worker that has one is started by `python -c "from chaos import plants; plants.NAME(); ..."`.
+A worker that has one is started by
+`python -c "from chaos import planted_bugs; planted_bugs.NAME(); ..."`.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ def offset_too_far() -> None:
     write = Transactions.write
 
     def too_far(self: Transactions, records: Any, positions: Mapping[Place, int]) -> None:
-        write(self, records, {place: at + 1 for place, at in positions.items()})
+        write(self, records, {partition: offset + 1 for partition, offset in positions.items()})
 
     Transactions.write = too_far  # type: ignore[method-assign]  # that is the bug
 
 
 def _trust(topic: str) -> None:
-    opened = RecordSeal.opened
+    genuine = RecordSeal.opened
 
     def trusting(self: RecordSeal, value: bytes | None) -> bytes:
         if self._topic == topic and value is not None:
             return unsealed(value)
-        return opened(self, value)
+        return genuine(self, value)
 
     RecordSeal.opened = trusting  # type: ignore[method-assign]  # that is the bug
 
@@ -68,8 +69,8 @@ def trusting_learn() -> None:
 def trusting_state() -> None:
     """Take every entry of state for one of ours, if it looks like one."""
 
-    def equal(given: bytes, wanted: bytes) -> bool:
-        return len(given) == STATE_SEAL_BYTES or hmac.compare_digest(given, wanted)
+    def equal(actual: bytes, expected: bytes) -> bool:
+        return len(actual) == STATE_SEAL_BYTES or hmac.compare_digest(actual, expected)
 
     vars(sealing)["hmac"] = SimpleNamespace(compare_digest=equal, digest=hmac.digest)
 
@@ -82,14 +83,14 @@ def unsuppressed_replay() -> None:
     def apply(self: Task, records: Sequence[Record]) -> None:
         outputs.extend(self.apply(records))
 
-    async def unsuppressed(self: KafkaTask, committed: Positions) -> int:
+    async def replay_aloud(self: KafkaTask, end_offsets: Positions) -> int:
         await self._spec.ready()
-        replayed = await replay(self, committed)
-        written, outputs[:] = list(outputs), []
+        replay_count = await replay(self, end_offsets)
+        copy, outputs[:] = list(outputs), []
         await self._context.transactions.wait_until_writable()
-        self._pending_outputs += written
+        self._pending_outputs += copy
         self._send()
-        return replayed
+        return replay_count
 
     Task.replay = apply  # type: ignore[method-assign]  # that is the bug
-    KafkaTask._replay = unsuppressed  # type: ignore[method-assign]  # noqa: SLF001 - as above
+    KafkaTask._replay = replay_aloud  # type: ignore[method-assign]  # noqa: SLF001 - as above
