@@ -10,8 +10,9 @@ RUN := $(VENV)/bin
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
 
+# Two processes, each with a broker of its own: tests wait for brokers more than they compute.
 test: $(VENV)/dev check  ## what CI runs: format, lint, types, tests, examples in the docs
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/dev
 	$(RUN)/ruff format --check .
