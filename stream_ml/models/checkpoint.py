@@ -1,4 +1,4 @@
-"""Checkpoints: live learners, sealed so that only whoever has the key can have written them.
+"""Checkpoints: live learners, signed so that only whoever has the key can have written them.
 
     "SML1" + signature (32 bytes) + river's release + newline + compressed pickle
 
@@ -18,14 +18,14 @@ from stream_ml.signing import keys_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["seal", "unseal"]
+__all__ = ["pack", "unpack"]
 
 _MAGIC = b"SML1"
 _NO_SIGNATURE = bytes(32)
 _HEAD = len(_MAGIC) + len(_NO_SIGNATURE)
 
 
-def seal(learners: Mapping[str, Any], key: bytes | None) -> bytes:
+def pack(learners: Mapping[str, Any], key: bytes | None) -> bytes:
     """Live learners by line, as bytes; unsigned without a key.
 
     Args:
@@ -39,11 +39,11 @@ def seal(learners: Mapping[str, Any], key: bytes | None) -> bytes:
     return _MAGIC + (_NO_SIGNATURE if key is None else _sign(body, key)) + body
 
 
-def unseal(data: bytes, key: bytes | None, *, allow_unsigned: bool = False) -> dict[str, Any]:
-    """The learners that were sealed; they go on as if never stopped.
+def unpack(data: bytes, key: bytes | None, *, allow_unsigned: bool = False) -> dict[str, Any]:
+    """The learners that were packed; they go on as if never stopped.
 
     Args:
-        data: what `seal` gave.
+        data: what `pack` gave.
         key: the pipeline's.
         allow_unsigned: whether bytes without a signature are believed, where there is no key.
 

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from river import proba
 
-from stream_ml.models.pickles import AllowList, contained, without_collector
+from stream_ml.models.pickles import AllowList, contain_errors, without_collector
 
-__all__ = ["digest", "measured"]
+__all__ = ["digest", "digest_and_size"]
 
 # What a digest of this scheme begins with.
 _GRAPH = "graph:"
@@ -54,15 +54,15 @@ def digest(learner: Any, *, generators: bool = False, like: str = _GRAPH) -> str
         SnapshotRefused: `too_large`, where it is nested too deep; `class_not_allowed`, where it
             raises anything else.
     """
-    with contained("class_not_allowed", _RAISES, learner), without_collector():
+    with contain_errors("class_not_allowed", _RAISES, learner), without_collector():
         if not like.startswith(_GRAPH):
             return _unshared_digest(learner, _SEEDLESS if generators else _REDUCERS)
         return _GRAPH + _graph(learner, _BY_VALUE if generators else _WITHOUT_GENERATORS)[0]
 
 
-def measured(learner: Any) -> tuple[str, int]:
+def digest_and_size(learner: Any) -> tuple[str, int]:
     """The digest, and how many bytes it was taken of: equal for equal learners, as no pickle is."""
-    with contained("class_not_allowed", _RAISES, learner), without_collector():
+    with contain_errors("class_not_allowed", _RAISES, learner), without_collector():
         name, length = _graph(learner, _WITHOUT_GENERATORS)
     return _GRAPH + name, length
 
@@ -137,7 +137,7 @@ _WITHOUT_GENERATORS: dict[type, Any] = {
 def _unshared_digest(learner: Any, reducers: dict[type, Any]) -> str:
     plain = _without_accidents(learner, reducers)
     try:
-        text = _unshared(plain)
+        text = _plain_bytes(plain)
     except ValueError:
         # Fast mode gives up on cycles, such as a node that knows its parent.
         buffer = io.BytesIO()
@@ -155,7 +155,7 @@ def _without_accidents(learner: Any, reducers: dict[type, Any]) -> Any:
     return _SetReader(buffer).load()
 
 
-def _unshared(plain: Any) -> bytes:
+def _plain_bytes(plain: Any) -> bytes:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=_PROTOCOL)
     pickler.fast = True
@@ -173,7 +173,7 @@ class _SetReader(AllowList):
 
 
 def _sorted_set(members: Any = ()) -> tuple[Any, ...]:
-    return ("set", *sorted(members, key=_unshared))
+    return ("set", *sorted(members, key=_plain_bytes))
 
 
 class _PathPickler(pickle._Pickler):  # noqa: SLF001 - the C pickler has no hook per object

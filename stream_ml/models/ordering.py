@@ -40,21 +40,27 @@ _MARK = "_stream_ml_ordered"
 def order_sets() -> None:
     """Give river's parts their sets of texts in order; a second call changes nothing."""
     for kind, attribute in _LABELS.items():
-        _replace(kind, "predict_proba_one", lambda method, name=attribute: _sorted(method, name))
+        _replace(
+            kind, "predict_proba_one", lambda method, name=attribute: _sort_labels(method, name)
+        )
     _replace(compose.Select, "transform_one", _selecting)
     matrix: Any = metrics.ConfusionMatrix
     classes = matrix.classes.fget
     if not hasattr(classes, _MARK):
-        matrix.classes = property(_marked(classes, lambda counts: _in_order(classes(counts))))
+        matrix.classes = property(
+            _mark_replacement(classes, lambda counts: _in_order(classes(counts)))
+        )
 
 
 def _replace(kind: type, name: str, make: Callable[..., Callable[..., Any]]) -> None:
     method = getattr(kind, name)
     if not hasattr(method, _MARK):
-        setattr(kind, name, _marked(method, make(method)))
+        setattr(kind, name, _mark_replacement(method, make(method)))
 
 
-def _marked(method: Callable[..., Any], replacement: Callable[..., Any]) -> Callable[..., Any]:
+def _mark_replacement(
+    method: Callable[..., Any], replacement: Callable[..., Any]
+) -> Callable[..., Any]:
     replacement = wraps(method)(replacement)
     setattr(replacement, _MARK, True)
     return replacement
@@ -65,7 +71,7 @@ def _in_order(members: Collection[Any]) -> Collection[Any]:
     return sorted(members) if all(type(member) is str for member in members) else members
 
 
-def _sorted(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _sort_labels(method: Callable[..., Any], name: str) -> Callable[..., Any]:
     """The method, called on an estimator whose labels lie in order, and all else as it is."""
 
     def call(estimator: Any, *args: Any, **kwargs: Any) -> Any:

@@ -44,7 +44,7 @@ __all__ = [
     "RIVER_VERSION",
     "AllowList",
     "compress",
-    "contained",
+    "contain_errors",
     "decompress",
     "dumps",
     "loads",
@@ -245,7 +245,7 @@ def dumps(learner: Any) -> bytes:
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=_PROTOCOL)
     pickler.dispatch_table = _REDUCERS
-    with contained(
+    with contain_errors(
         "class_not_allowed",
         "expected a learner made of river's parts only, given one that cannot be pickled ({}); "
         "compute what a function of your own computes as a declared feature",
@@ -262,7 +262,7 @@ def dumps(learner: Any) -> bytes:
 
 
 @contextmanager
-def contained(reason: str, message: str, learner: Any = None) -> Iterator[None]:
+def contain_errors(reason: str, message: str, learner: Any = None) -> Iterator[None]:
     """Let a learner's own code run, and contain whatever it raises: Rust panics, `SystemExit`.
 
     Args:
@@ -318,7 +318,9 @@ def loads(data: bytes) -> Any:
     unpickler = AllowList(io.BytesIO(data))
     try:
         with (
-            contained("malformed", "expected the pickle of a learner, given bytes that raise {}"),
+            contain_errors(
+                "malformed", "expected the pickle of a learner, given bytes that raise {}"
+            ),
             without_collector(),
         ):
             learner = unpickler.load()
@@ -376,21 +378,21 @@ class AllowList(pickle.Unpickler):
             return _bound_method
         target = _resolve(module, name)
         if id(target) not in self._handed_objects:
-            self._handed_objects[id(target)] = (target, _look(target))
+            self._handed_objects[id(target)] = (target, _attributes(target))
         return target
 
     def restore(self) -> list[str]:
         """Undo what the pickle did to what it was handed; the names of what it did it to."""
         alterations = []
         for target, original in self._handed_objects.values():
-            current = _look(target)
-            if _same(original, current):
+            current = _attributes(target)
+            if _is_same(original, current):
                 continue
             alterations.append(f"{target.__module__}.{target.__qualname__}")
             for name in current.keys() - original.keys():
                 delattr(target, name)
             for name, value in original.items():
-                if not _same({name: value}, {name: current.get(name, current)}):
+                if not _is_same({name: value}, {name: current.get(name, current)}):
                     setattr(target, name, value)
         return alterations
 
@@ -445,7 +447,7 @@ def _bound_method(owner: Any, name: str) -> Any:
     raise _not_allowed("builtins", f"getattr of {type(owner).__name__}.{name}")
 
 
-def _look(target: Any) -> dict[str, Any]:
+def _attributes(target: Any) -> dict[str, Any]:
     """The attributes that a pickle could set on what it was handed."""
     if isinstance(target, type):
         if not target.__flags__ & _HEAP_TYPE:
@@ -458,7 +460,7 @@ def _look(target: Any) -> dict[str, Any]:
     return {**vars(target), **{name: getattr(target, name) for name in special}}
 
 
-def _same(original: dict[str, Any], current: dict[str, Any]) -> bool:
+def _is_same(original: dict[str, Any], current: dict[str, Any]) -> bool:
     return original.keys() == current.keys() and all(
         # Names and bases are made anew at each look; the rest is the same object or altered.
         current[name] is value or (isinstance(value, str | tuple) and current[name] == value)

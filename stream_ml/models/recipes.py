@@ -231,7 +231,7 @@ class Recipe:
                 if not _is_about_labels(error, labels):
                     return []  # what it makes of features shows when there are some
                 actual = f"{_brief(self.estimator)}, which raised {type(error).__name__}: {error}"
-                return [Problem(path, f"an estimator that takes {_called(target)}", actual)]
+                return [Problem(path, f"an estimator that takes {_label_names(target)}", actual)]
         return []
 
 
@@ -242,7 +242,7 @@ def _is_about_labels(error: Exception, labels: tuple[Any, ...]) -> bool:
     return unknown or isinstance(error, TypeError | AttributeError)
 
 
-def _called(target: Target) -> str:
+def _label_names(target: Target) -> str:
     """The labels that estimators are taught, as a message names them."""
     if len(target.classes) == _TWO:
         first, second = target.classes

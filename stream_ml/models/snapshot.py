@@ -17,8 +17,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import SnapshotRefused
-from stream_ml.models.checkpoint import seal, unseal
-from stream_ml.models.digest import digest, measured
+from stream_ml.models.checkpoint import pack, unpack
+from stream_ml.models.digest import digest, digest_and_size
 from stream_ml.models.envelope import (
     NO_EXAMPLES,
     SIGNATURE_BYTES,
@@ -31,7 +31,14 @@ from stream_ml.models.envelope import (
     sign,
     unsigned_bytes,
 )
-from stream_ml.models.pickles import RIVER_VERSION, compress, contained, decompress, dumps, loads
+from stream_ml.models.pickles import (
+    RIVER_VERSION,
+    compress,
+    contain_errors,
+    decompress,
+    dumps,
+    loads,
+)
 from stream_ml.models.recipes import answer
 
 if TYPE_CHECKING:
@@ -48,9 +55,9 @@ __all__ = [
     "Snapshot",
     "decode",
     "open_snapshot",
-    "seal",
+    "pack",
     "take",
-    "unseal",
+    "unpack",
 ]
 
 # Equal learners of one release of river differ by less on any machine we have seen.
@@ -100,7 +107,7 @@ def take(
             raise AssertionError(f"the figure {figure} of {name}@{version} is {value}")
     pickle_bytes = dumps(learner)
     copy = loads(pickle_bytes)
-    identity, extent = measured(
+    identity, extent = digest_and_size(
         copy
     )  # before it is asked: some models prepare themselves when asked
     snapshot = Snapshot(
@@ -169,7 +176,7 @@ def open_snapshot(
 
 
 def _golden_answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
-    with contained("golden", "golden prediction: {}"):
+    with contain_errors("golden", "golden prediction: {}"):
         return answer(model, target, features)
 
 

@@ -44,11 +44,11 @@ from stream_ml.records import (
 )
 from stream_ml.stages.inputs import example_in, without_frames
 from stream_ml.stages.numbering import Numbers
-from stream_ml.stages.operators import CommandRefused, Operators
-from stream_ml.stages.positions import noted
+from stream_ml.stages.operators import CommandRefusal, Operators
+from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refresh import Refresh
 from stream_ml.stages.refusals import Refusals
-from stream_ml.stages.registry import Registry, promoted, returned
+from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
 from stream_ml.stages.scoreboard import PREDECESSOR, Scoreboard
 from stream_ml.stages.watermark import ExamplesWatermark
 
@@ -102,9 +102,9 @@ class Evaluate:
         self._numbers = Numbers()
         self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._n = 0
-        self._paused = False
-        self._frozen: str | None = None
-        self._announced: str | None = None
+        self._is_paused = False
+        self._frozen_line: str | None = None
+        self._announced_line: str | None = None
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self.counts["examples_missing"] = 0
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
@@ -200,7 +200,7 @@ class Evaluate:
         harm = self._contest.add(example, watermark, predecessor)
         if harm is not None:
             self._guard_rolls_back(harm, serving, outputs)
-        elif self._contest.voted and not self._paused:
+        elif self._contest.voted and not self._is_paused:
             self._replace_on_evidence(outputs)
 
     def _replace_on_evidence(self, outputs: list[Output]) -> None:
@@ -214,8 +214,8 @@ class Evaluate:
         if mode == "automatic":
             outputs.append(self._replace(winner, reason, evidence))
             outputs += self._evaluations()
-        elif winner != self._announced:
-            self._announced = winner
+        elif winner != self._announced_line:
+            self._announced_line = winner
             sentence = f"{reason}; `promote {winner}` would be accepted"
             details = evidence or {}
             alert = Alert("challenger_ready", self._watermark.ms, "evaluate", sentence, details)
@@ -314,7 +314,7 @@ class Evaluate:
         serving, line = self._registry.serving, self._champion_line()
         silent = f"the line {line!r} published nothing; promote a challenger to go on"
         flaw = arrivals[line].flaw if line in arrivals else silent
-        if self._paused or self._frozen == line:
+        if self._is_paused or self._frozen_line == line:
             pass  # an operator, or the guard, has said that what serves shall stay
         elif flaw is None:
             self._renew(version, {name: arrival.ref for name, arrival in arrivals.items()}, outputs)
@@ -370,7 +370,7 @@ class Evaluate:
         try:
             self._operators.check(request, serving)
             decision = self._carry_out(request, serving)
-        except CommandRefused as refusal:
+        except CommandRefusal as refusal:
             decision = self._decide(
                 "refused",
                 f"{request.command.kind} refused: {refusal}",
@@ -391,12 +391,12 @@ class Evaluate:
             return self._replace(line, reason, self._contest.report(line), request)
         if command.kind == "rollback":
             if serving.predecessor is None:
-                raise CommandRefused(f"{serving.champion.model} has no predecessor to return to")
+                raise CommandRefusal(f"{serving.champion.model} has no predecessor to return to")
             return self._roll_back(reason, None, request)
-        self._paused = command.kind == "pause"
-        if not self._paused:
-            self._frozen = None
-        kind = "paused" if self._paused else "resumed"
+        self._is_paused = command.kind == "pause"
+        if not self._is_paused:
+            self._frozen_line = None
+        kind = "paused" if self._is_paused else "resumed"
         return self._decide(kind, reason, serving, request=request)
 
     def _promotable(self, command: Command, serving: ServingSet) -> str:
@@ -407,14 +407,14 @@ class Evaluate:
                 break
         else:
             shadows = ", ".join(ref.model for ref in serving.challengers.values()) or "none"
-            raise CommandRefused(
+            raise CommandRefusal(
                 f"expected a challenger that shadows now ({shadows}), given {model!r}"
             )
         if not self._is_alive(line):
-            raise CommandRefused(f"the line {line!r} publishes no more: it could not be renewed")
+            raise CommandRefusal(f"the line {line!r} publishes no more: it could not be renewed")
         if self._pipeline.promotion.mode == "gated" and not self._contest.suffices(line):
             report = self._contest.report(line) or {}
-            raise CommandRefused(
+            raise CommandRefusal(
                 f"the evidence for {line} does not suffice: E is {report['e_value']:.3g} of "
                 f"{report['needed']:.3g}, from {report['wins']} blocks won and "
                 f"{report['losses']} lost (the pipeline is gated)"
@@ -435,9 +435,9 @@ class Evaluate:
     ) -> Output:
         former = self._registry.serving
         assert former is not None, "nothing can be replaced before anything serves"
-        serving = promoted(former, line)
+        serving = serving_after_promotion(former, line)
         self._refresh.serves(line, serving.champion.model)
-        self._frozen = self._announced = None
+        self._frozen_line = self._announced_line = None
         self._contest.start(serving.champion.model, serving.challengers)
         self._contest.watch(on=True)
         return self._decide("replaced", reason, serving, evidence=evidence, request=request)
@@ -450,11 +450,11 @@ class Evaluate:
     ) -> Output:
         former = self._registry.serving
         assert former is not None, "nothing can be rolled back before anything serves"
-        serving = returned(former)
+        serving = serving_after_rollback(former)
         line = line_of(serving.champion.model)
         if line != line_of(former.champion.model):
             self._contest.start(serving.champion.model, serving.challengers)
-        self._frozen = None if request is None else line
+        self._frozen_line = None if request is None else line
         self._contest.watch(on=False)
         return self._decide("rolled_back", reason, serving, evidence=evidence, request=request)
 
@@ -488,7 +488,7 @@ class Evaluate:
         return True
 
     @property
-    def held(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """What memory is taken up by: instants that wait for lines, and commands answered."""
         return {
             "instants_waiting": len(self._refresh),
@@ -498,7 +498,7 @@ class Evaluate:
     def note(self, notice: Notice) -> Output:
         """Take note of what befell an input."""
         self._must_checkpoint = True
-        return noted(notice, "evaluate", self._watermark.ms, self.counts)
+        return record_notice(notice, "evaluate", self._watermark.ms, self.counts)
 
     def must_checkpoint(self) -> bool:
         """When something was written since: a decision must not be made twice."""
@@ -515,11 +515,11 @@ class Evaluate:
             "numbers": self._numbers.dump(),
             "n": self._n,
             "contest": self._contest.dump(),
-            "paused": self._paused,
-            "frozen": self._frozen,
-            "announced": self._announced,
+            "paused": self._is_paused,
+            "frozen": self._frozen_line,
+            "announced": self._announced_line,
             "counts": self.counts,
-            "held": self.held,
+            "held": self.sizes,
             "inputs": self._inputs,
             "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
         }
@@ -554,8 +554,8 @@ class Evaluate:
         self._contest.renew(
             [line for line in self._contest.lines if line in self._pipeline.recipes]
         )
-        self._paused, self._frozen = keyless["paused"], keyless["frozen"]
-        self._announced = keyless["announced"]
+        self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
+        self._announced_line = keyless["announced"]
         self._inputs = keyless["inputs"]
         for topic, refusals in keyless.get("refusals", {}).items():
             self._refusals[topic].load(refusals)

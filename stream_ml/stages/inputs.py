@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "example_in",
     "open_sealed",
-    "parsed",
+    "parse_once",
     "prediction_in",
     "refuse_future",
     "without_frames",
@@ -27,7 +27,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-def parsed(record: Record, decode: Callable[[Record], T]) -> T | BadRecord:
+def parse_once(record: Record, decode: Callable[[Record], T]) -> T | BadRecord:
     """What `decode` makes of a record, or what is wrong with it; kept as the record's memo.
 
     Args:

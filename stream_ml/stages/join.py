@@ -16,14 +16,14 @@ Theory of operation. Whatever order the two topics are read in, the same pairs a
    horizon: after that no label can be about it. A waiting label is dropped (`orphan`) only when
    M, less the lateness allowed, has passed its time + `skew`. A prediction that comes from before
    M less the lateness (its source was idle, or few of its keys are here) is taken all the same,
-   but no label that M had made an orphan is about it, whichever is read first: `_others` keeps
+   but no label that M had made an orphan is about it, whichever is read first: `_extras` keeps
    it, with the bound.
 4. Of two predictions of one id the first counts; the second is refused, whatever became of the
    first. Ids are known for this until the newest prediction is `horizon` + lateness past theirs.
    What is older still is of a source far behind the others, whose events come in the order of
    their offsets: it counts if it is past the last one, and is a copy if it is not. An id may come
    again later, in a log that is read far behind its labels' even while the former
-   one waits: `_others` has those, too.
+   one waits: `_extras` has those, too.
 5. What lies in another partition than its id's is forwarded there, and changes nothing here but
    a count (`partitioning`).
 
@@ -51,9 +51,9 @@ from stream_ml.codec import (
 from stream_ml.errors import BadRecord
 from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
 from stream_ml.stages.dedup import SeenIds
-from stream_ml.stages.inputs import parsed, prediction_in, refuse_future, without_frames
-from stream_ml.stages.partitioning import Partitioner, forwarded
-from stream_ml.stages.positions import noted
+from stream_ml.stages.inputs import parse_once, prediction_in, refuse_future, without_frames
+from stream_ml.stages.partitioning import Partitioner, forward
+from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.task import DirtyKeys
 from stream_ml.stages.waiting import LABELS_PER_ID_MAX, WaitingLabel, WaitingLabels
@@ -75,7 +75,7 @@ DECODED_MAX = 4_096
 
 
 @dataclass(slots=True)
-class _Other:
+class _ExtraPrediction:
     """A prediction that is not alone, or behind M; its value is None where it waits no more.
 
     `floor_ms` is the time before which no label is about it (rule 3).
@@ -83,7 +83,7 @@ class _Other:
 
     ts: int
     value: bytes | None
-    joined: bool
+    is_joined: bool
     floor_ms: int = -1
 
 
@@ -113,24 +113,24 @@ class Join:
         # The newest ones as they came, decoded, for learn and evaluate in this process: where
         # labels follow soon nothing is decoded again (measured: 5 µs an event). Each with its
         # value, for an id may come again.
-        self._decoded: dict[str, tuple[bytes, Prediction]] = {}
+        self._decoded_by_id: dict[str, tuple[bytes, Prediction]] = {}
         # By partition of events: where the event of its last prediction lies.
         self._source_offsets = [-1] * event_partitions
-        self._others: dict[str, list[_Other]] = {}
-        self._others_waiting = 0
+        self._extras: dict[str, list[_ExtraPrediction]] = {}
+        self._extras_waiting = 0
         self._dirty = DirtyKeys[str]()
         self._labels = WaitingLabels(pipeline.label_codec, pipeline.pending_max, self._dirty)
         # By time, for dropping; an id that has been joined meanwhile is passed over.
         self._prediction_times: list[tuple[int, str]] = []
         # As long as they are known: a producer may use all its ids again, and again.
-        self._other_times: list[tuple[int, str]] = []
-        self._joined = SeenIds(2 * self._horizon)
-        self._expired = SeenIds(2 * self._horizon)
-        self._taken_ms = self._horizon + pipeline.lateness_ms
-        self._taken = SeenIds(self._taken_ms)
+        self._extra_times: list[tuple[int, str]] = []
+        self._joined_ids = SeenIds(2 * self._horizon)
+        self._expired_ids = SeenIds(2 * self._horizon)
+        self._prediction_ids_ms = self._horizon + pipeline.lateness_ms
+        self._prediction_ids = SeenIds(self._prediction_ids_ms)
         self._refusals = {topic: Refusals("join", topic) for topic in ("predictions", "labels")}
-        self._touched = False
-        self._overflowed = False
+        self._has_changed = False
+        self._has_overflowed = False
         self._replaying = False
         # The last example's; -2 before the first label is met.
         self._number = -2
@@ -155,7 +155,7 @@ class Join:
 
     def parse(self, record: Record) -> Label | BadRecord:
         """The label in `record`, or what is wrong with it; kept as the record's memo."""
-        return parsed(record, self._decode)
+        return parse_once(record, self._decode)
 
     def _decode(self, record: Record) -> Label:
         label = self._pipeline.label_codec.decode(record.value)
@@ -165,7 +165,7 @@ class Join:
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in predictions or labels of one partition."""
         outputs: list[Output] = []
-        self._touched = True
+        self._has_changed = True
         topic = records[0].topic
         refusals = self._refusals[topic]
         # What is said of a topic must not depend on how far the other was read.
@@ -192,7 +192,7 @@ class Join:
         for number, record in enumerate(records):
             try:
                 if number in strays:
-                    outputs.append(forwarded(record, strays[number], "event_id"))
+                    outputs.append(forward(record, strays[number], "event_id"))
                     self.counts["strays"] += 1
                     continue
                 if isinstance(contents[number], BadRecord):
@@ -212,7 +212,7 @@ class Join:
         if self._partitioner is None:
             return {}
         ids = [None if isinstance(content, BadRecord) else content.event_id for content in contents]
-        return self._partitioner.misplaced(records, ids)
+        return self._partitioner.strays(records, ids)
 
     def replay(self, records: Sequence[Record]) -> None:
         """Fold in predictions or labels whose examples were written before."""
@@ -236,15 +236,15 @@ class Join:
                 f"expected below {len(self._sources)}, given {source}",
             )
         self._advance(record, prediction, outputs)
-        former_ts = self._taken.get(event_id)
-        if former_ts is not None and former_ts >= self._sources.newest_ms - self._taken_ms:
+        former_ts = self._prediction_ids.get(event_id)
+        if former_ts is not None and former_ts >= self._sources.newest_ms - self._prediction_ids_ms:
             raise BadRecord(
                 "duplicate_prediction",
                 "$.event_id",
                 f"a prediction for the event {event_id!r} came before; the first counts",
             )
         self._check_place(ts, prediction.source)
-        self._taken.add(event_id, ts)
+        self._prediction_ids.add(event_id, ts)
         if self._partitioner is None:
             self._keep_decoded(record.value, prediction)
         is_joined = self._join_waiting(event_id, ts, record.value, outputs)
@@ -255,11 +255,11 @@ class Join:
         if is_behind or self._knows(event_id):
             value = None if is_joined or is_expired else record.value
             floor_ms = self._orphans_before() if is_behind else -1
-            self._add_other(event_id, _Other(ts, value, is_joined, floor_ms))
+            self._add_extra(event_id, _ExtraPrediction(ts, value, is_joined, floor_ms))
         elif is_joined:
-            self._joined.add(event_id, ts)
+            self._joined_ids.add(event_id, ts)
         elif is_expired:
-            self._expired.add(event_id, ts)
+            self._expired_ids.add(event_id, ts)
         else:
             self._predictions[event_id] = (ts, record.value)
             self._dirty.put(f"p{event_id}", new=True)
@@ -275,7 +275,7 @@ class Join:
         anew they begin again: what is young enough to be known by its id is taken at its word.)
         """
         last = self._source_offsets[source.partition]
-        if source.offset <= last and ts < self._sources.newest_ms - self._taken_ms:
+        if source.offset <= last and ts < self._sources.newest_ms - self._prediction_ids_ms:
             raise BadRecord(
                 "duplicate_prediction",
                 "$.source.offset",
@@ -290,7 +290,7 @@ class Join:
         newest, source = sources.newest_ms, prediction.source.partition
         rose = sources.advance(source, prediction.key, prediction.ts, record.append_ms)
         if sources.newest_ms > newest:
-            self._taken.forget_before(sources.newest_ms - self._taken_ms)
+            self._prediction_ids.forget_before(sources.newest_ms - self._prediction_ids_ms)
         if rose and self._labels:
             self._drop_orphans(outputs)
 
@@ -298,22 +298,22 @@ class Join:
         """Whether a former prediction of the id waits, or labels may still be about one."""
         return (
             event_id in self._predictions
-            or event_id in self._others
-            or self._closed(event_id) is not None
+            or event_id in self._extras
+            or self._closed_prediction(event_id) is not None
         )
 
-    def _add_other(self, event_id: str, extra: _Other) -> None:
-        self._dirty.put(f"o{event_id}", new=event_id not in self._others)
-        self._others.setdefault(event_id, []).append(extra)
-        self._others_waiting += extra.value is not None
+    def _add_extra(self, event_id: str, extra: _ExtraPrediction) -> None:
+        self._dirty.put(f"o{event_id}", new=event_id not in self._extras)
+        self._extras.setdefault(event_id, []).append(extra)
+        self._extras_waiting += extra.value is not None
         heapq.heappush(self._prediction_times, (extra.ts, event_id))
-        heapq.heappush(self._other_times, (extra.ts, event_id))
+        heapq.heappush(self._extra_times, (extra.ts, event_id))
 
     def _waiting_predictions(self) -> int:
-        return len(self._predictions) + self._others_waiting
+        return len(self._predictions) + self._extras_waiting
 
     def _keep_decoded(self, value: bytes, prediction: Prediction) -> None:
-        decoded_by_id = self._decoded
+        decoded_by_id = self._decoded_by_id
         decoded_by_id[prediction.event_id] = (value, prediction)
         if len(decoded_by_id) > DECODED_MAX:
             del decoded_by_id[next(iter(decoded_by_id))]
@@ -322,7 +322,7 @@ class Join:
         waiting = self._labels.get(event_id)
         if waiting is None:
             return False
-        matches = [match for match in waiting if self._about(match.label, match.watermark, ts)]
+        matches = [match for match in waiting if self._is_about(match.label, match.watermark, ts)]
         self._labels.keep(event_id, [match for match in waiting if match not in matches])
         is_joined = False
         for match in matches:
@@ -336,7 +336,7 @@ class Join:
             self._emit(value, match.record, match.label, outputs)
         return is_joined
 
-    def _about(self, label: Label, watermark: int, ts: int, floor_ms: int = -1) -> bool:
+    def _is_about(self, label: Label, watermark: int, ts: int, floor_ms: int = -1) -> bool:
         """Whether a label judged by `watermark` is about a prediction at `ts` of its id."""
         return (
             label.ts + self._skew_ms >= ts
@@ -369,31 +369,31 @@ class Join:
             del self._predictions[event_id]
             self._dirty.delete(f"p{event_id}")
             if not forget:
-                self._expired.add(event_id, ts)
+                self._expired_ids.add(event_id, ts)
             return True
-        extras = self._others.get(event_id, [])
+        extras = self._extras.get(event_id, [])
         for number, extra in enumerate(extras):
             if extra.ts == ts and extra.value is not None:
                 extra.value = None
-                self._others_waiting -= 1
+                self._extras_waiting -= 1
                 if forget:
-                    self._keep_others(event_id, extras[:number] + extras[number + 1 :])
+                    self._keep_extras(event_id, extras[:number] + extras[number + 1 :])
                 else:
                     self._dirty.put(f"o{event_id}", new=False)
                 return True
         return False
 
-    def _keep_others(self, event_id: str, extras: list[_Other]) -> None:
+    def _keep_extras(self, event_id: str, extras: list[_ExtraPrediction]) -> None:
         if extras:
-            self._others[event_id] = extras
+            self._extras[event_id] = extras
             self._dirty.put(f"o{event_id}", new=False)
         else:
-            del self._others[event_id]
+            del self._extras[event_id]
             self._dirty.delete(f"o{event_id}")
 
     def _overflow(self, topic: str, outputs: list[Output]) -> None:
         self.counts["dropped"] += 1
-        self._overflowed = True
+        self._has_overflowed = True
         if self.counts["dropped"] % ALERT_EVERY == 1:
             alert = Alert(
                 "pending_overflow",
@@ -417,24 +417,24 @@ class Join:
             self._expire_predictions()
         watermark = max(self._labels_watermark.ms, label.ts)
         pending = self._predictions.get(event_id)
-        if pending is not None and self._about(label, watermark, pending[0]):
+        if pending is not None and self._is_about(label, watermark, pending[0]):
             ts, value = pending
             self._judge(label, ts, watermark, is_joined=False)
             del self._predictions[event_id]
             self._dirty.delete(f"p{event_id}")
-            self._joined.add(event_id, ts)
+            self._joined_ids.add(event_id, ts)
             self._emit(value, record, label, outputs)
             return
-        former = self._closed(event_id)
-        if former is not None and self._about(label, watermark, former[0]):
+        former = self._closed_prediction(event_id)
+        if former is not None and self._is_about(label, watermark, former[0]):
             self._judge(label, former[0], watermark, is_joined=former[1])
             raise AssertionError("what was neither joined nor waits is past its horizon")
-        for extra in self._others.get(event_id, ()):
-            if self._about(label, watermark, extra.ts, extra.floor_ms):
-                self._judge(label, extra.ts, watermark, is_joined=extra.joined)
+        for extra in self._extras.get(event_id, ()):
+            if self._is_about(label, watermark, extra.ts, extra.floor_ms):
+                self._judge(label, extra.ts, watermark, is_joined=extra.is_joined)
                 assert extra.value is not None, "what was not joined waits, or is past its horizon"
-                value, extra.value, extra.joined = extra.value, None, True
-                self._others_waiting -= 1
+                value, extra.value, extra.is_joined = extra.value, None, True
+                self._extras_waiting -= 1
                 self._dirty.put(f"o{event_id}", new=False)
                 self._emit(value, record, label, outputs)
                 return
@@ -443,7 +443,7 @@ class Join:
     def _wait(self, record: Record, label: Label, watermark: int, outputs: list[Output]) -> None:
         event_id = label.event_id
         if self._labels.is_full(event_id) and not self._replaying:
-            self._overflowed = True
+            self._has_overflowed = True
             raise BadRecord(
                 "too_many_labels",
                 "$.event_id",
@@ -487,16 +487,16 @@ class Join:
         example = None
         if self._partitioner is None:
             # Decoded here, once, for learn and evaluate alike.
-            decoded_value, prediction = self._decoded.pop(label.event_id, (None, None))
+            decoded_value, prediction = self._decoded_by_id.pop(label.event_id, (None, None))
             if prediction is not None and decoded_value is prediction_value:
                 example = Example(prediction, label.label, label.ts, source, label.source, number)
             else:
                 example = decode_example(value)
         outputs.append(Output("examples", label.event_id.encode(), value, example))
 
-    def _closed(self, event_id: str) -> tuple[int, bool] | None:
+    def _closed_prediction(self, event_id: str) -> tuple[int, bool] | None:
         """The time of a prediction that waits no more and whether it was joined; None: unknown."""
-        for ids, is_joined in ((self._joined, True), (self._expired, False)):
+        for ids, is_joined in ((self._joined_ids, True), (self._expired_ids, False)):
             ts = ids.get(event_id)
             if ts is not None and self._labels_watermark.ms <= ts + 2 * self._horizon:
                 return ts, is_joined
@@ -507,17 +507,17 @@ class Join:
         times = self._prediction_times
         while times and times[0][0] < bound:
             self.counts["expired"] += self._close(*heapq.heappop(times))
-        self._joined.forget_before(bound - self._horizon)
-        self._expired.forget_before(bound - self._horizon)
-        self._forget_others(bound - self._horizon)
+        self._joined_ids.forget_before(bound - self._horizon)
+        self._expired_ids.forget_before(bound - self._horizon)
+        self._forget_extras(bound - self._horizon)
 
-    def _forget_others(self, bound: int) -> None:
-        while self._other_times and self._other_times[0][0] < bound:
-            _, event_id = heapq.heappop(self._other_times)
-            extras = self._others.get(event_id, [])
+    def _forget_extras(self, bound: int) -> None:
+        while self._extra_times and self._extra_times[0][0] < bound:
+            _, event_id = heapq.heappop(self._extra_times)
+            extras = self._extras.get(event_id, [])
             remaining = [extra for extra in extras if extra.ts >= bound]
             if len(remaining) < len(extras):  # else it went with another one of its id
-                self._keep_others(event_id, remaining)
+                self._keep_extras(event_id, remaining)
 
     @property
     def pending(self) -> dict[str, int]:
@@ -525,31 +525,31 @@ class Join:
         return {"predictions": self._waiting_predictions(), "labels": len(self._labels)}
 
     @property
-    def held(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """What memory is taken up by: predictions and labels that wait, and ids that are known."""
         return {
             **self.pending,
             "label_bytes": self._labels.bytes,
-            "closed_ids": len(self._joined) + len(self._expired),
-            "prediction_ids": len(self._taken),
+            "closed_ids": len(self._joined_ids) + len(self._expired_ids),
+            "prediction_ids": len(self._prediction_ids),
         }
 
     def note(self, notice: Notice) -> Output:
         """Take note of what befell an input."""
-        self._touched = True
-        return noted(notice, "join", self._labels_watermark.ms, self.counts)
+        self._has_changed = True
+        return record_notice(notice, "join", self._labels_watermark.ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """After an overflow: what was dropped depends on how the two inputs alternated."""
-        return self._overflowed
+        return self._has_overflowed
 
     def must_checkpoint(self) -> bool:
         """After any record: what waits follows from it."""
-        return self._touched
+        return self._has_changed
 
     def dirty(self) -> list[StateEntry]:
         """What waits, the closed ids, and the keyless rest, as far as they changed."""
-        self._touched = self._overflowed = False
+        self._has_changed = self._has_overflowed = False
         keyless: dict[str, Any] = {
             "labels_watermark": self._labels_watermark.ms,
             "labels_led_by": self._labels_watermark.dump(),
@@ -558,7 +558,7 @@ class Join:
             "number": self._number,
             "source_offsets": self._source_offsets,
             "counts": self.counts,
-            "held": self.held,
+            "held": self.sizes,
         }
         pieces: list[StateEntry] = [("", orjson.dumps(keyless))]
         for name in self._dirty.drain():
@@ -568,12 +568,12 @@ class Join:
                 value = self._predictions[event_id][1]
             elif room == "l":
                 value = self._labels.entry(event_id)
-            elif room == "o" and event_id in self._others:
-                value = _dump_others(self._others[event_id])
+            elif room == "o" and event_id in self._extras:
+                value = _dump_extras(self._extras[event_id])
             pieces.append((name, value))
-        pieces += [(f"j{name}", value) for name, value in self._joined.dirty()]
-        pieces += [(f"e{name}", value) for name, value in self._expired.dirty()]
-        pieces += [(f"t{name}", value) for name, value in self._taken.dirty()]
+        pieces += [(f"j{name}", value) for name, value in self._joined_ids.dirty()]
+        pieces += [(f"e{name}", value) for name, value in self._expired_ids.dirty()]
+        pieces += [(f"t{name}", value) for name, value in self._prediction_ids.dirty()]
         return pieces
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
@@ -588,11 +588,11 @@ class Join:
             elif room == "l":
                 self._labels.load(key, value)
             elif room == "o":
-                self._others[key] = _load_others(value)
-                self._others_waiting += sum(extra.value is not None for extra in self._others[key])
-                times = [(extra.ts, key) for extra in self._others[key]]
+                self._extras[key] = _load_extras(value)
+                self._extras_waiting += sum(extra.value is not None for extra in self._extras[key])
+                times = [(extra.ts, key) for extra in self._extras[key]]
                 self._prediction_times += times
-                self._other_times += times
+                self._extra_times += times
             elif room:
                 ids[room].append((key, value))
             else:
@@ -608,21 +608,21 @@ class Join:
                 self._number = keyless.get("number", self.counts["joined"] - 1)
                 offsets = keyless.get("source_offsets", [])
                 self._source_offsets[: len(offsets)] = offsets
-        self._joined.restore(ids["j"])
-        self._expired.restore(ids["e"])
-        self._taken.restore(ids["t"])
+        self._joined_ids.restore(ids["j"])
+        self._expired_ids.restore(ids["e"])
+        self._prediction_ids.restore(ids["t"])
         heapq.heapify(self._prediction_times)
-        heapq.heapify(self._other_times)
+        heapq.heapify(self._extra_times)
 
 
-def _dump_others(extras: list[_Other]) -> bytes:
+def _dump_extras(extras: list[_ExtraPrediction]) -> bytes:
     # JSON that is valid UTF-8 stays itself.
     return orjson.dumps(
         [
             (
                 extra.ts,
                 None if extra.value is None else extra.value.decode(),
-                extra.joined,
+                extra.is_joined,
                 extra.floor_ms,
             )
             for extra in extras
@@ -630,10 +630,10 @@ def _dump_others(extras: list[_Other]) -> bytes:
     )
 
 
-def _load_others(value: bytes) -> list[_Other]:
+def _load_extras(value: bytes) -> list[_ExtraPrediction]:
     return [
         # What was written before partitions could be idle has no bound.
-        _Other(ts, None if text is None else text.encode(), is_joined, *floor_ms)
+        _ExtraPrediction(ts, None if text is None else text.encode(), is_joined, *floor_ms)
         for ts, text, is_joined, *floor_ms in orjson.loads(value)
     ]
 

@@ -33,11 +33,11 @@ from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brie
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.fast import fast_learner
 from stream_ml.models.recipes import BadAnswer, answer
-from stream_ml.models.snapshot import seal, take, unseal
+from stream_ml.models.snapshot import pack, take, unpack
 from stream_ml.records import Alert, Example, Output, line_of
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.numbering import Numbers
-from stream_ml.stages.positions import noted
+from stream_ml.stages.positions import record_notice
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -70,17 +70,17 @@ class RefreshClock:
     """Tells the refresh instants (rule 3) from example counts and the examples watermark.
 
     Args:
-        refresh_ms: the cadence in event time, or None where `every` counts examples.
-        every: the cadence in examples, where `refresh_ms` is None.
+        refresh_ms: the cadence in event time, or None where `refresh_examples` counts examples.
+        refresh_examples: the cadence in examples, where `refresh_ms` is None.
 
-    >>> clock = RefreshClock(None, every=1_500)
+    >>> clock = RefreshClock(None, refresh_examples=1_500)
     >>> [n for n in range(1, 5_000) if clock.strikes(n, watermark=n)]
     [500, 1000, 1500, 3000, 4500]
     """
 
-    def __init__(self, refresh_ms: int | None, every: int = 0) -> None:
+    def __init__(self, refresh_ms: int | None, refresh_examples: int = 0) -> None:
         self._refresh_ms = refresh_ms
-        self._every = every
+        self._refresh_examples = refresh_examples
         self.warm_up: int | None = WARM_UP_FIRST
         self.warmed_at = -1
         self.period = -1
@@ -94,7 +94,7 @@ class RefreshClock:
         """
         warm = self._warms_up(n, watermark)
         if self._refresh_ms is None:
-            return warm or n % self._every == 0
+            return warm or n % self._refresh_examples == 0
         period = watermark // self._refresh_ms
         has_passed = self.period >= 0 and period > self.period
         self.period = max(self.period, period)
@@ -118,8 +118,8 @@ class RefreshClock:
         if self.warm_up is None or n < self.warm_up:
             return False
         if self._refresh_ms is None:
-            is_reached = self.warm_up * 2 >= self._every
-            strikes = self.warm_up < self._every
+            is_reached = self.warm_up * 2 >= self._refresh_examples
+            strikes = self.warm_up < self._refresh_examples
         else:
             is_reached = watermark - self.warmed_at >= self._refresh_ms
             strikes = True
@@ -149,16 +149,16 @@ class _Quarantine(NamedTuple):
 class _Line:
     """A live learner and its losses since the last refresh."""
 
-    __slots__ = ("dear", "learner", "live_loss", "parent", "quarantined", "scored")
+    __slots__ = ("dear", "learner", "live_loss", "parent", "quarantine", "scored_count")
 
     def __init__(self, learner: Any) -> None:
         self.learner = learner
         self.parent: str | None = None
-        self.quarantined: _Quarantine | None = None
+        self.quarantine: _Quarantine | None = None
         # Whether it was told that its snapshots cost much.
         self.dear = False
         self.live_loss = 0.0
-        self.scored = 0
+        self.scored_count = 0
 
     def score(self, target: Target, features: dict[str, float], label: LabelValue) -> None:
         """Add what the learner would have lost on an example that it has not learned."""
@@ -166,7 +166,7 @@ class _Line:
             live = answer(self.learner, target, features)
             if live is not None:
                 self.live_loss += loss(target.kind, label, live)
-                self.scored += 1
+                self.scored_count += 1
 
 
 class Learn:
@@ -211,7 +211,7 @@ class Learn:
         # Kind, line and reason of alerts where nothing can be written: said with the next outputs.
         self._unsaid: list[tuple[str, str, str]] = []
         # Lines that are declared no more, whose learners are still to be dropped from the state.
-        self._gone: list[str] = []
+        self._undeclared_lines: list[str] = []
         self._must_checkpoint = False
 
     def start(self) -> list[Output]:
@@ -256,14 +256,14 @@ class Learn:
         ]
 
     @property
-    def quarantined(self) -> dict[str, str]:
+    def quarantine_reasons(self) -> dict[str, str]:
         """Of each line that learns no more, why, and how it goes on."""
         return {
-            name: f"the line {name!r} learns no more after example {line.quarantined.n}: "
-            f"{line.quarantined.reason}; way out: declare another recipe for it, or start once "
+            name: f"the line {name!r} learns no more after example {line.quarantine.n}: "
+            f"{line.quarantine.reason}; way out: declare another recipe for it, or start once "
             f"with {RESTART_SETTING}={name}: it then starts anew, from nothing"
             for name, line in self._lines.items()
-            if line.quarantined is not None
+            if line.quarantine is not None
         }
 
     def _is_new(self, example: Example) -> bool:
@@ -301,7 +301,7 @@ class Learn:
         if not examples:
             return []
         for name, line in self._lines.items():
-            if line.quarantined:
+            if line.quarantine:
                 continue
             example = examples[0]
             try:
@@ -323,7 +323,7 @@ class Learn:
     def _publish(self) -> list[Output]:
         outputs = []
         for name, line in self._lines.items():
-            if line.quarantined:
+            if line.quarantine:
                 continue
             try:
                 snapshot = self._snapshot(name, line)
@@ -361,7 +361,7 @@ class Learn:
             epoch={
                 "n": self._epoch_n,
                 "watermark": self._watermark.ms,
-                "live_loss": _mean(line.live_loss, line.scored),
+                "live_loss": _mean(line.live_loss, line.scored_count),
                 "served_loss": _mean(self._served_loss, self._served_scored),
             },
             golden_features=self._golden,
@@ -369,12 +369,12 @@ class Learn:
             log=self._log,
         )
         line.parent = snapshot.model
-        line.live_loss, line.scored = 0.0, 0
+        line.live_loss, line.scored_count = 0.0, 0
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
     def _quarantine(self, name: str, n: int, reason: str) -> None:
         line = self._lines[name]
-        line.quarantined = _Quarantine(n, reason, self._pipeline.recipes[name].description)
+        line.quarantine = _Quarantine(n, reason, self._pipeline.recipes[name].description)
         line.learner = None  # it would stand in the way of checkpoints
 
     def _alert(self, name: str, reason: str, example: TrainingExample | None = None) -> Output:
@@ -399,7 +399,7 @@ class Learn:
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""
         self._must_checkpoint = True
-        return noted(notice, "learn", self._watermark.ms, self.counts)
+        return record_notice(notice, "learn", self._watermark.ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """Always: what is learned and judged depends on how the inputs alternated."""
@@ -413,7 +413,7 @@ class Learn:
         """The learners, each sealed by itself, and the figures beside them."""
         self._must_checkpoint = False
         self._since_checkpoint = 0
-        learners = [(f"l{name}", self._sealed(name, line)) for name, line in self._lines.items()]
+        learners = [(f"l{name}", self._pack_line(name, line)) for name, line in self._lines.items()]
         keyless = {
             "n": self._n,
             "watermark": self._watermark.dump(),
@@ -425,22 +425,28 @@ class Learn:
             "unsaid": self._unsaid,
             **({"counts": self.counts} if self.counts else {}),
             "lines": {
-                name: [line.parent, bool(line.quarantined), line.live_loss, line.scored, line.dear]
+                name: [
+                    line.parent,
+                    bool(line.quarantine),
+                    line.live_loss,
+                    line.scored_count,
+                    line.dear,
+                ]
                 for name, line in self._lines.items()
             },
             "quarantined": {
-                name: [*line.quarantined] for name, line in self._lines.items() if line.quarantined
+                name: [*line.quarantine] for name, line in self._lines.items() if line.quarantine
             },
         }
-        deletions: list[StateEntry] = [(f"l{name}", None) for name in self._gone]
-        self._gone = []
+        deletions: list[StateEntry] = [(f"l{name}", None) for name in self._undeclared_lines]
+        self._undeclared_lines = []
         return [("", orjson.dumps(keyless)), *learners, *deletions]
 
-    def _sealed(self, name: str, line: _Line) -> bytes | None:
-        if line.quarantined:
+    def _pack_line(self, name: str, line: _Line) -> bytes | None:
+        if line.quarantine:
             return None
         try:
-            return seal({name: line.learner}, self._key)
+            return pack({name: line.learner}, self._key)
         except SnapshotRefused as error:
             self._give_up(name, str(error))
             return None
@@ -469,7 +475,7 @@ class Learn:
         ]
         quarantines = keyless.get("quarantined", {})
         # One that is declared again later starts anew.
-        self._gone = [name for name in keyless["lines"] if name not in self._lines]
+        self._undeclared_lines = [name for name in keyless["lines"] if name not in self._lines]
         for name, line in self._lines.items():
             if name not in keyless["lines"]:
                 continue  # declared since: it starts now, and has only what is still to come
@@ -477,12 +483,12 @@ class Learn:
             if is_stopped:
                 was = quarantines.get(name, [self._n, "see the alerts", None])
                 self._stay_or_restart(name, line, _Quarantine(*was))
-                if line.quarantined is None:
+                if line.quarantine is None:
                     continue
-            line.live_loss, line.scored, *dear = figures
+            line.live_loss, line.scored_count, *dear = figures
             line.parent, line.dear = parent, any(dear)
             if not is_stopped:
-                line.learner = self._unsealed(name, state[f"l{name}"])
+                line.learner = self._unpack_line(name, state[f"l{name}"])
 
     def _stay_or_restart(self, name: str, line: _Line, was: _Quarantine) -> None:
         """Rule 4: a line stays quarantined, or starts anew as it was declared."""
@@ -491,14 +497,14 @@ class Learn:
         elif was.recipe not in {None, self._pipeline.recipes[name].description}:
             reason = "its recipe is another"
         else:
-            line.learner, line.quarantined = None, was
+            line.learner, line.quarantine = None, was
             return
         self._must_checkpoint = True
         self._unsaid.append(("line_restarted", name, f"{reason}; it had stopped: {was.reason}"))
 
-    def _unsealed(self, name: str, data: bytes) -> Any:
+    def _unpack_line(self, name: str, data: bytes) -> Any:
         try:
-            return unseal(data, self._key)[name]
+            return unpack(data, self._key)[name]
         except SnapshotRefused as error:
             if error.reason not in UNREADABLE:
                 raise

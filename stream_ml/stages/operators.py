@@ -17,8 +17,8 @@ from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord
 from stream_ml.records import OUT_OF_TIME, Command, line_of
 from stream_ml.signing import ROLES
-from stream_ml.stages.answered import Answered
-from stream_ml.stages.inputs import parsed
+from stream_ml.stages.answered_ids import AnsweredIds
+from stream_ml.stages.inputs import parse_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from stream_ml.records import Record, ServingSet
     from stream_ml.signing import Keyring
 
-__all__ = ["ANSWERED_MAX", "CommandRefused", "Operators", "ReceivedCommand"]
+__all__ = ["ANSWERED_MAX", "CommandRefusal", "Operators", "ReceivedCommand"]
 
 # An operator's command ids are remembered so many deep; what is older than one forgotten is
 # refused, for it may have been answered.
 ANSWERED_MAX = 1_000
 # Whose ids those are that were answered when operators were not told apart: no operator's name.
-ANYBODY = ""
-_NONE_ANSWERED = Answered()
+UNKNOWN_OPERATOR = ""
+_NONE_ANSWERED = AnsweredIds()
 
 
-class CommandRefused(Exception):  # noqa: N818 - as the decision that it becomes
+class CommandRefusal(Exception):  # noqa: N818 - as the decision that it becomes
     """Raised where a command cannot be carried out, with the reason to answer."""
 
 
@@ -68,16 +68,16 @@ class Operators:
         self._keyring = keyring
         self._age_ms = age_ms
         # By operator, the command ids that were answered; and those that changed since written.
-        self._answered: dict[str, Answered] = {}
-        self._answered_anew: set[str] = set()
+        self._answered_ids: dict[str, AnsweredIds] = {}
+        self._changed_operators: set[str] = set()
 
     def __len__(self) -> int:
         """How many answered commands are remembered."""
-        return sum(map(len, self._answered.values()))
+        return sum(map(len, self._answered_ids.values()))
 
     def parse(self, record: Record) -> Command | BadRecord:
         """The command in `record`, or what is wrong with it; kept as the record's memo."""
-        return parsed(record, lambda record: decode_command(record.value, self._keyring))
+        return parse_once(record, lambda record: decode_command(record.value, self._keyring))
 
     def receive(self, record: Record) -> ReceivedCommand | None:
         """The command in `record` that is to be answered; None if it was.
@@ -112,11 +112,13 @@ class Operators:
                 )
 
     def _was_answered(self, request: ReceivedCommand) -> bool:
-        answered_ids = self._answered.get(request.command.operator, _NONE_ANSWERED)
+        answered_ids = self._answered_ids.get(request.command.operator, _NONE_ANSWERED)
         command_id = request.command.command_id
-        if command_id in answered_ids or command_id in self._answered.get(ANYBODY, _NONE_ANSWERED):
+        if command_id in answered_ids or command_id in self._answered_ids.get(
+            UNKNOWN_OPERATOR, _NONE_ANSWERED
+        ):
             return True
-        if _dated(request.command) in answered_ids:
+        if _dated_id(request.command) in answered_ids:
             return True  # then it was out of its time, and stays refused
         if self._is_out_of_time(request) and request.command.ts <= answered_ids.forgotten_ms:
             raise BadRecord("repeated", "$.ts", f"{self._out_of_time(request)}; give it anew")
@@ -138,10 +140,10 @@ class Operators:
     def remember(self, request: ReceivedCommand) -> int:
         """Keep that it was answered; how many others are forgotten for it."""
         command = request.command
-        answered_ids = self._answered.setdefault(command.operator, Answered())
+        answered_ids = self._answered_ids.setdefault(command.operator, AnsweredIds())
         late = self._is_out_of_time(request)
-        answered_ids.add(_dated(command) if late else command.command_id, command.ts)
-        self._answered_anew.add(command.operator)
+        answered_ids.add(_dated_id(command) if late else command.command_id, command.ts)
+        self._changed_operators.add(command.operator)
         return answered_ids.keep(ANSWERED_MAX)
 
     def check(self, request: ReceivedCommand, serving: ServingSet) -> None:
@@ -156,27 +158,27 @@ class Operators:
         """
         command = request.command
         if self._is_out_of_time(request):
-            raise CommandRefused(f"{self._out_of_time(request)}; is a clock wrong? Give it anew")
-        forgotten_ms = self._answered.get(command.operator, _NONE_ANSWERED).forgotten_ms
+            raise CommandRefusal(f"{self._out_of_time(request)}; is a clock wrong? Give it anew")
+        forgotten_ms = self._answered_ids.get(command.operator, _NONE_ANSWERED).forgotten_ms
         if command.ts <= forgotten_ms:
-            raise CommandRefused(
+            raise CommandRefusal(
                 f"it is of {command.ts}, and of commands up to {forgotten_ms} it is known "
                 "no more which were answered; send it anew"
             )
         operator = self._keyring.operator(command.operator)
         role = "nobody" if operator is None else operator.role
         if command.kind not in ROLES.get(role, ()):
-            raise CommandRefused(f"{command.operator} is {role}, which may not {command.kind}")
+            raise CommandRefusal(f"{command.operator} is {role}, which may not {command.kind}")
         present = serving.champion.model
         if command.expect is None and command.kind in {"promote", "rollback"}:
-            raise CommandRefused(f"expected the present champion in `expect`; it is {present}")
+            raise CommandRefusal(f"expected the present champion in `expect`; it is {present}")
         if command.expect is not None and command.expect not in {present, line_of(present)}:
-            raise CommandRefused(f"expected {command.expect} to serve, but {present} does")
+            raise CommandRefusal(f"expected {command.expect} to serve, but {present} does")
 
     def dirty(self) -> dict[str, dict[str, object]]:
         """By operator, the answered commands, where they changed since the last call."""
-        names, self._answered_anew = sorted(self._answered_anew), set()
-        return {name: self._answered[name].dump() for name in names}
+        names, self._changed_operators = sorted(self._changed_operators), set()
+        return {name: self._answered_ids[name].dump() for name in names}
 
     def load(self, states: Iterable[tuple[str, dict[str, Any]]], former: Any = None) -> None:
         """Take up what was answered.
@@ -185,12 +187,12 @@ class Operators:
             states: by operator.
             former: the ids that a release answered which did not tell operators apart.
         """
-        self._answered = {name: Answered(**state) for name, state in states}
+        self._answered_ids = {name: AnsweredIds(**state) for name, state in states}
         if former:
-            self._answered[ANYBODY] = Answered(former)
-            self._answered_anew.add(ANYBODY)
+            self._answered_ids[UNKNOWN_OPERATOR] = AnsweredIds(former)
+            self._changed_operators.add(UNKNOWN_OPERATOR)
 
 
-def _dated(command: Command) -> str:
+def _dated_id(command: Command) -> str:
     """What a command out of its time is known by: its id stays free for one that is in time."""
     return f"{command.ts} {command.command_id}"

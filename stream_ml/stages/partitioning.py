@@ -22,7 +22,7 @@ from stream_ml.topics import partition_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Partitioner", "forwarded", "partitions_of", "places_of"]
+__all__ = ["Partitioner", "forward", "partitions_of", "partitions_of_batch"]
 
 # Below, arrays cost more than they save.
 BATCH_MIN = 64
@@ -38,16 +38,16 @@ class Partitioner:
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
-        self._known: dict[str, int] = {}
+        self._cache: dict[str, int] = {}
 
-    def misplaced(self, records: Sequence[Record], keys: Sequence[str | None]) -> dict[int, str]:
+    def strays(self, records: Sequence[Record], keys: Sequence[str | None]) -> dict[int, str]:
         """The keys of those of `records` that belong elsewhere, by their numbers in the batch.
 
         Args:
             records: a batch of one partition as it was read.
             keys: the key in each one's value; None where there is none: it belongs anywhere.
         """
-        cache = self._known
+        cache = self._cache
         unknown = [key for key in keys if key is not None and key not in cache]
         if unknown:
             if len(cache) + len(unknown) > REMEMBERED_MAX:
@@ -58,11 +58,11 @@ class Partitioner:
         return {i: key for i, key in enumerate(keys) if key is not None and cache[key] != partition}
 
     def _learn(self, keys: list[str]) -> None:
-        partitions = places_of([key.encode() for key in keys], self._partitions)
-        self._known.update(zip(keys, partitions, strict=True))
+        partitions = partitions_of([key.encode() for key in keys], self._partitions)
+        self._cache.update(zip(keys, partitions, strict=True))
 
 
-def forwarded(record: Record, key: str, member: str) -> Output:
+def forward(record: Record, key: str, member: str) -> Output:
     """What sends a stray to where it belongs.
 
     Args:
@@ -84,10 +84,10 @@ def forwarded(record: Record, key: str, member: str) -> Output:
     return Output(record.topic, key.encode(), record.value, origin=origin)
 
 
-def places_of(keys: Sequence[bytes], partitions: int) -> list[int]:
+def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
     """What `partition_of` gives each of `keys`, hashed one by one or at once, as costs less.
 
-    >>> places_of([b"JFK", b"LAX"], 4) == [partition_of(b"JFK", 4), partition_of(b"LAX", 4)]
+    >>> partitions_of([b"JFK", b"LAX"], 4) == [partition_of(b"JFK", 4), partition_of(b"LAX", 4)]
     True
 
     Args:
@@ -96,13 +96,13 @@ def places_of(keys: Sequence[bytes], partitions: int) -> list[int]:
     """
     if partitions == 1 or len(keys) < BATCH_MIN:
         return [partition_of(key, partitions) for key in keys]
-    return partitions_of(keys, partitions)
+    return partitions_of_batch(keys, partitions)
 
 
-def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
+def partitions_of_batch(keys: Sequence[bytes], partitions: int) -> list[int]:
     """The partitions that Kafka's default partitioner gives `keys`.
 
-    >>> partitions_of([b"JFK", b"LAX", b"ORD"], 4) == [partition_of(key, 4) for key in
+    >>> partitions_of_batch([b"JFK", b"LAX", b"ORD"], 4) == [partition_of(key, 4) for key in
     ...     (b"JFK", b"LAX", b"ORD")]
     True
 

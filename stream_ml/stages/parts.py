@@ -81,12 +81,12 @@ class Parts:
         all_entries = list(entries)
         tails = {name: value for name, value in all_entries if name[:1] == _PART}
         return [
-            (name, self._whole(name, value, tails) if value[:1] == _MARK else value)
+            (name, self._assemble(name, value, tails) if value[:1] == _MARK else value)
             for name, value in all_entries
             if name[:1] != _PART
         ]
 
-    def _whole(self, name: str, first: bytes, tails: dict[str, bytes]) -> bytes:
+    def _assemble(self, name: str, first: bytes, tails: dict[str, bytes]) -> bytes:
         head, _, part = first[1:].partition(b"\n")
         count = int(head)
         if count > 1:

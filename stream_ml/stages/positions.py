@@ -3,7 +3,7 @@
 A position is a number. It means something only of the partition that it was counted in: of a topic
 that was deleted and made anew under its name, or cut off behind it, it says nothing, and of what
 retention removed before it was read nothing is left. So whoever takes up positions holds them
-against what the log has (`resumed`):
+against what the log has (`find_resume_point`):
 
 1. A topic of another identity than the one that was read, or that ends before the position:
    refused, for whatever is done some records might be passed over in silence. Whoever has seen to
@@ -11,7 +11,7 @@ against what the log has (`resumed`):
 2. A partition that begins past the position: read from there on. What is gone is gone.
 
 What follows from 1 (accepted) and 2 is counted in the stage's state and raised as an alert, both in
-the same transaction as the new position (`noted`).
+the same transaction as the new position (`record_notice`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,22 @@ from stream_ml.records import Alert, Output
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["ACCEPT", "SKIPPED", "Extent", "Notice", "Resumed", "noted", "resumed"]
+__all__ = [
+    "ACCEPT",
+    "SKIPPED_KEY",
+    "Extent",
+    "Notice",
+    "ResumePoint",
+    "find_resume_point",
+    "record_notice",
+]
 
 # The next offset to read, per topic and partition.
 Positions = dict[tuple[str, int], int]
 # The setting that accepts topics for what they are now.
 ACCEPT = "STREAM_ML_ACCEPT_TOPICS"
 # What is counted in a stage's state.
-SKIPPED = "skipped"
+SKIPPED_KEY = "skipped"
 
 
 class Extent(NamedTuple):
@@ -55,7 +63,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Resumed:
+class ResumePoint:
     """Where a task goes on.
 
     Attributes:
@@ -69,7 +77,7 @@ class Resumed:
     notices: tuple[Notice, ...]
 
 
-def resumed(
+def find_resume_point(
     task: str,
     *,
     state: Positions,
@@ -77,7 +85,7 @@ def resumed(
     identities: Mapping[str, str],
     extents: Mapping[tuple[str, int], Extent],
     accepted_topics: Collection[str],
-) -> Resumed:
+) -> ResumePoint:
     """Hold a task's positions against what the log has.
 
     Args:
@@ -94,7 +102,9 @@ def resumed(
 
     >>> there = {("events", 0): Extent("b", 40, 100)}
     >>> state = {("events", 0): 10}
-    >>> resumed("predict-0", state=state, read={}, identities={}, extents=there, accepted=()).read
+    >>> find_resume_point(
+    ...     "predict-0", state=state, read={}, identities={}, extents=there, accepted_topics=()
+    ... ).read
     {('events', 0): 40}
     """
     problems: dict[tuple[str, int], str] = {}
@@ -110,11 +120,11 @@ def resumed(
                     topic_partition, position, identity, extent, is_other=is_other
                 )
                 continue
-            notices.append(_anew(topic_partition, position, identity, extent))
+            notices.append(_anew_notice(topic_partition, position, identity, extent))
             state[topic_partition] = read[topic_partition] = position = 0
         if state.get(topic_partition, 0) < extent.first:
             notices.append(
-                _lost(topic_partition, state.get(topic_partition, 0), position, extent.first)
+                _loss_notice(topic_partition, state.get(topic_partition, 0), position, extent.first)
             )
             state[topic_partition] = extent.first
             read[topic_partition] = max(position, extent.first)
@@ -125,7 +135,7 @@ def resumed(
             "cluster's; nothing of it was read. Put back what was there, or have the tasks begin "
             f"where it begins, by starting once with {ACCEPT}={topics}"
         )
-    return Resumed(state, read, tuple(notices))
+    return ResumePoint(state, read, tuple(notices))
 
 
 def _problem(
@@ -144,7 +154,9 @@ def _problem(
     )
 
 
-def _anew(topic_partition: tuple[str, int], position: int, identity: str, extent: Extent) -> Notice:
+def _anew_notice(
+    topic_partition: tuple[str, int], position: int, identity: str, extent: Extent
+) -> Notice:
     topic, partition = topic_partition
     return Notice(
         "topic_made_anew",
@@ -161,7 +173,7 @@ def _anew(topic_partition: tuple[str, int], position: int, identity: str, extent
     )
 
 
-def _lost(topic_partition: tuple[str, int], state: int, read: int, first: int) -> Notice:
+def _loss_notice(topic_partition: tuple[str, int], state: int, read: int, first: int) -> Notice:
     topic, partition = topic_partition
     unread = max(0, first - max(state, read))
     if unread:
@@ -183,7 +195,7 @@ def _lost(topic_partition: tuple[str, int], state: int, read: int, first: int) -
     )
 
 
-def noted(notice: Notice, stage: str, ts: int, counts: dict[str, int]) -> Output:
+def record_notice(notice: Notice, stage: str, ts: int, counts: dict[str, int]) -> Output:
     """Count in a stage's state what a notice says, and write the alert.
 
     Args:
@@ -193,6 +205,6 @@ def noted(notice: Notice, stage: str, ts: int, counts: dict[str, int]) -> Output
         counts: the stage's.
     """
     if notice.skipped:
-        counts[SKIPPED] = counts.get(SKIPPED, 0) + notice.skipped
+        counts[SKIPPED_KEY] = counts.get(SKIPPED_KEY, 0) + notice.skipped
     alert = Alert(notice.kind, ts, stage, notice.message, notice.details)
     return Output("alerts", notice.kind.encode(), encode(alert), alert)

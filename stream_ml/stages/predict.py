@@ -24,9 +24,9 @@ from stream_ml.codec import dead_letter, encode, encode_prediction
 from stream_ml.errors import STOPS, BadRecord
 from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
 from stream_ml.stages.dedup import SeenIds
-from stream_ml.stages.inputs import parsed, refuse_future, without_frames
-from stream_ml.stages.partitioning import Partitioner, forwarded
-from stream_ml.stages.positions import noted
+from stream_ml.stages.inputs import parse_once, refuse_future, without_frames
+from stream_ml.stages.partitioning import Partitioner, forward
+from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.watermark import Watermark
 
@@ -48,7 +48,7 @@ ALERT_EVERY = 10_000
 _SPAN_MIN_MS = 1_000
 
 
-class _Asked(NamedTuple):
+class _PredictionRequest(NamedTuple):
     """An event that asks for a prediction."""
 
     record: Record
@@ -71,10 +71,10 @@ class Predict:
         self._serving = serving
         self._partitioner = None if partitions is None else Partitioner(partitions)
         self._features = pipeline.feature_set.new_state()
-        self._seen = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
+        self._known_ids = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
         self._watermark = Watermark(pipeline.events.breadth)
         self._refusals = Refusals("predict", "events")
-        self._touched = False
+        self._has_changed = False
         self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0, "strays": 0}
         # What `window_events_max` made windows forget.
         self.counts["window_events_dropped"] = 0
@@ -85,7 +85,7 @@ class Predict:
 
     def parse(self, record: Record) -> Event | BadRecord:
         """The event in `record`, or what is wrong with it; kept as the record's memo."""
-        return parsed(record, self._decode)
+        return parse_once(record, self._decode)
 
     def _decode(self, record: Record) -> Event:
         event = self._pipeline.event_codec.decode(record.value)
@@ -99,9 +99,11 @@ class Predict:
         alerts = self._alerts() if self._serving.refusals else []
         items = self._fold(records)
         predictions = self._predict(
-            [item for item in items if isinstance(item, _Asked)], serving_set
+            [item for item in items if isinstance(item, _PredictionRequest)], serving_set
         )
-        return alerts + [next(predictions) if isinstance(item, _Asked) else item for item in items]
+        return alerts + [
+            next(predictions) if isinstance(item, _PredictionRequest) else item for item in items
+        ]
 
     def replay(self, records: Sequence[Record]) -> None:
         """Fold in events that were predicted before; needs no models.
@@ -111,10 +113,10 @@ class Predict:
         """
         self._fold(records)
 
-    def _fold(self, records: Sequence[Record]) -> list[Output | _Asked]:
+    def _fold(self, records: Sequence[Record]) -> list[Output | _PredictionRequest]:
         """Take events in: what is to be written, in their order, predictions still to be made."""
-        outputs: list[Output | _Asked] = []
-        self._touched = True
+        outputs: list[Output | _PredictionRequest] = []
+        self._has_changed = True
         for part in self._refusals.parts(records):
             strays = self.counts["strays"]
             self._fold_part(part, outputs)
@@ -123,14 +125,16 @@ class Predict:
             outputs += self._refusals.read(read, self._watermark.ms)
         return outputs
 
-    def _fold_part(self, records: Sequence[Record], outputs: list[Output | _Asked]) -> None:
+    def _fold_part(
+        self, records: Sequence[Record], outputs: list[Output | _PredictionRequest]
+    ) -> None:
         read = 0
         events = [self.parse(record) for record in records]
         strays = self._strays(records, events)
         for number, (record, event) in enumerate(zip(records, events, strict=True)):
             try:
                 if number in strays:
-                    outputs.append(forwarded(record, strays[number], self._pipeline.events.key))
+                    outputs.append(forward(record, strays[number], self._pipeline.events.key))
                     self.counts["strays"] += 1
                     continue
                 read += 1
@@ -146,7 +150,7 @@ class Predict:
                 outputs.append(dead_letter(record, "predict", without_frames(error)))
                 outputs += self._refusals.refuse(record, error, read, self._watermark.ms)
                 continue
-            self._seen.add(event.event_id, event.ts)
+            self._known_ids.add(event.event_id, event.ts)
             self.counts["events"] += 1
             if self._features.overflowed:
                 self._count_overflow(outputs)
@@ -154,12 +158,12 @@ class Predict:
                 self._count_failures(outputs)
             if self._watermark.advance(event.key, event.ts, record.append_ms):
                 self._features.advance(self._watermark.ms)
-                self._seen.forget_before(self._watermark.ms - self._pipeline.lateness_ms)
+                self._known_ids.forget_before(self._watermark.ms - self._pipeline.lateness_ms)
             if features is not None:
                 self.counts["predictions"] += 1
-                outputs.append(_Asked(record, event, features))
+                outputs.append(_PredictionRequest(record, event, features))
 
-    def _count_overflow(self, outputs: list[Output | _Asked]) -> None:
+    def _count_overflow(self, outputs: list[Output | _PredictionRequest]) -> None:
         former_count = self.counts["window_events_dropped"]
         dropped_count = former_count + self._features.overflowed
         self._features.overflowed = 0
@@ -175,7 +179,7 @@ class Predict:
             )
             outputs.append(Output("alerts", b"window_overflow", encode(alert), alert))
 
-    def _count_failures(self, outputs: list[Output | _Asked]) -> None:
+    def _count_failures(self, outputs: list[Output | _PredictionRequest]) -> None:
         failures = self._features.failures
         former_count = self.counts.get("aggregates_failed", 0)
         failed_count = self.counts["aggregates_failed"] = former_count + len(failures)
@@ -192,9 +196,9 @@ class Predict:
         failures.clear()
 
     @property
-    def held(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """How many keys have windows, and how many ids are known."""
-        return {"keys": len(self._features), "ids": len(self._seen)}
+        return {"keys": len(self._features), "ids": len(self._known_ids)}
 
     def _strays(
         self, records: Sequence[Record], events: Sequence[Event | BadRecord]
@@ -203,7 +207,7 @@ class Predict:
         if self._partitioner is None:
             return {}
         keys = [None if isinstance(event, BadRecord) else event.key for event in events]
-        return self._partitioner.misplaced(records, keys)
+        return self._partitioner.strays(records, keys)
 
     def _check(self, event: Event) -> None:
         """Refuse what is too late, or came before."""
@@ -215,7 +219,7 @@ class Predict:
                 f"expected at most {pipeline.lateness_ms} ms before the partition's watermark "
                 f"{self._watermark.ms}, given {event.ts}",
             )
-        if self._seen.get(event.event_id) is not None:
+        if self._known_ids.get(event.event_id) is not None:
             raise BadRecord(
                 "duplicate",
                 f"$.{pipeline.events.id}",
@@ -223,13 +227,13 @@ class Predict:
             )
 
     def _predict(
-        self, requests: Sequence[_Asked], serving_set: LoadedServingSet
+        self, requests: Sequence[_PredictionRequest], serving_set: LoadedServingSet
     ) -> Iterator[Output]:
         champion, fallback = serving_set.champion, self._pipeline.fallback
         # A model at a time: what it works with then stays in the processor's caches.
-        answers_of_champion = _answers(champion.ask, requests)
+        answers_of_champion = _answers(champion.predict, requests)
         shadows = [
-            (slot, shadow.ref.model, _answers(shadow.ask, requests))
+            (slot, shadow.ref.model, _answers(shadow.predict, requests))
             for slot, shadow in serving_set.shadows
         ]
         self.counts["no_answer"] += answers_of_champion.count(None)
@@ -260,8 +264,8 @@ class Predict:
 
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""
-        self._touched = True
-        return noted(notice, "predict", self._watermark.ms, self.counts)
+        self._has_changed = True
+        return record_notice(notice, "predict", self._watermark.ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """Never: with one input the state is a function of its position."""
@@ -269,22 +273,22 @@ class Predict:
 
     def must_checkpoint(self) -> bool:
         """After any event: each leaves its mark on windows and ids."""
-        return self._touched
+        return self._has_changed
 
     def dirty(self) -> list[StateEntry]:
         """Windows, ids, and the keyless rest, as far as they changed."""
-        self._touched = False
+        self._has_changed = False
         keyless: dict[str, Any] = {
             "watermark": self._watermark.ms,
             "led_by": self._watermark.dump(),
             "refusals": self._refusals.dump(),
             "counts": self.counts,
-            "held": self.held,
+            "held": self.sizes,
         }
         return [
             ("", orjson.dumps(keyless)),
             *((f"w{name}", value) for name, value in self._features.dirty()),
-            *((f"i{name}", value) for name, value in self._seen.dirty()),
+            *((f"i{name}", value) for name, value in self._known_ids.dirty()),
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
@@ -301,10 +305,10 @@ class Predict:
                 self.counts |= keyless["counts"]
         self._features.restore(rooms["w"])
         self._features.advance(self._watermark.ms)
-        self._seen.restore(rooms["i"])
+        self._known_ids.restore(rooms["i"])
 
 
-def _answers(predict: Predictor, requests: Sequence[_Asked]) -> list[Answer]:
+def _answers(predict: Predictor, requests: Sequence[_PredictionRequest]) -> list[Answer]:
     answers: list[Answer] = []
     for _, _, features in requests:
         try:

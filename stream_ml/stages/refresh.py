@@ -48,9 +48,9 @@ class Refresh:
         self._waiting: dict[int, dict[str, Arrival]] = {}
         self._stale: set[str] = set()
         self._newest: dict[str, int] = {}
-        self._unserved: dict[str, list[str]] = {name: [] for name in lines}
+        self._unserved_models: dict[str, list[str]] = {name: [] for name in lines}
         # What was given a tombstone that has not come back yet.
-        self._retired: list[str] = []
+        self._retired_models: list[str] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -85,7 +85,7 @@ class Refresh:
         name, version = snapshot.name, snapshot.version
         self._newest[name] = version
         self._stale.discard(name)
-        self._unserved[name].append(snapshot.model)
+        self._unserved_models[name].append(snapshot.model)
         if version <= self.version:
             return False
         self._waiting.setdefault(version, {})[name] = Arrival(ref, flaw)
@@ -124,8 +124,8 @@ class Refresh:
             line: of the snapshot.
             model: the snapshot, `name@version`.
         """
-        if model in self._unserved[line]:
-            self._unserved[line].remove(model)
+        if model in self._unserved_models[line]:
+            self._unserved_models[line].remove(model)
 
     def drop_unserved(self, keep: int, needed_models: Collection[str]) -> list[str]:
         """Forget the oldest snapshots that never served, and return their names.
@@ -136,13 +136,13 @@ class Refresh:
         """
         dropped_models = [
             model
-            for models in self._unserved.values()
+            for models in self._unserved_models.values()
             for model in models[: max(0, len(models) - keep)]
             if model not in needed_models
         ]
-        for line, models in self._unserved.items():
-            self._unserved[line] = [model for model in models if model not in dropped_models]
-        self._retired += dropped_models
+        for line, models in self._unserved_models.items():
+            self._unserved_models[line] = [model for model in models if model not in dropped_models]
+        self._retired_models += dropped_models
         return dropped_models
 
     def tombstone(self, model: str) -> None:
@@ -151,14 +151,14 @@ class Refresh:
         Raises:
             BadRecord: it was not dropped, or its tombstone has come.
         """
-        if model not in self._retired:
+        if model not in self._retired_models:
             raise BadRecord(
                 "forged",
                 "$",
                 f"expected a tombstone of a snapshot that was dropped, given one of {model!r}; "
                 "only workers write there: see who else may",
             )
-        self._retired.remove(model)
+        self._retired_models.remove(model)
 
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
@@ -171,8 +171,8 @@ class Refresh:
             ],
             "stale": sorted(self._stale),
             "newest": self._newest,
-            "unserved": self._unserved,
-            "retired": self._retired,
+            "unserved": self._unserved_models,
+            "retired": self._retired_models,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -183,5 +183,5 @@ class Refresh:
             self._waiting.setdefault(version, {})[name] = Arrival(ref, arrival["flaw"])
         self._stale, self._newest = set(state["stale"]), state["newest"]
         # A line may have been declared since, or be declared no more.
-        self._unserved |= state["unserved"]
-        self._retired = state.get("retired", [])
+        self._unserved_models |= state["unserved"]
+        self._retired_models = state.get("retired", [])

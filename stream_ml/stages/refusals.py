@@ -51,7 +51,7 @@ class Refusals:
         self._stage = stage
         self._topic = topic
         self._read = 0
-        self._refused: dict[str, int] = {}
+        self._refused_counts: dict[str, int] = {}
         self._samples: dict[str, dict[str, Any]] = {}
         self._open: set[str] = set()
         self._past_read = 0
@@ -75,7 +75,7 @@ class Refusals:
             ts: the time of the alert, UTC milliseconds.
         """
         reason = error.reason
-        count = self._refused[reason] = self._refused.get(reason, 0) + 1
+        count = self._refused_counts[reason] = self._refused_counts.get(reason, 0) + 1
         if count == 1:
             self._samples[reason] = {
                 "topic": record.topic,
@@ -101,20 +101,20 @@ class Refusals:
         if self._read < BLOCK_RECORDS:
             return []
         alerts = []
-        for reason in sorted({*self._refused, *self._open}):
+        for reason in sorted({*self._refused_counts, *self._open}):
             was_open, is_open = reason in self._open, self._goes_on(reason)
             if was_open != is_open:
                 state = "open" if is_open else "resolved"
                 alerts.append(self._alert(state, reason, BLOCK_RECORDS, ts))
                 (self._open.add if is_open else self._open.remove)(reason)
             if not is_open:
-                self._past[reason] = self._past.get(reason, 0) + self._refused.get(reason, 0)
+                self._past[reason] = self._past.get(reason, 0) + self._refused_counts.get(reason, 0)
         self._end_block()
         return alerts
 
     def _goes_on(self, reason: str) -> bool:
         """Whether a block that ends belongs to an episode."""
-        count, usual = self._refused.get(reason, 0), self._past.get(reason, 0)
+        count, usual = self._refused_counts.get(reason, 0), self._past.get(reason, 0)
         # What has opened an episode keeps it open at half of that.
         weighted_count = count * (2 if reason in self._open else 1)
         if weighted_count >= SHARE_MIN * BLOCK_RECORDS:
@@ -128,10 +128,10 @@ class Refusals:
         if self._past_read >= PAST_RECORDS_MAX:
             self._past_read //= 2
             self._past = {reason: n // 2 for reason, n in self._past.items() if n > 1}
-        self._read, self._refused, self._samples = 0, {}, {}
+        self._read, self._refused_counts, self._samples = 0, {}, {}
 
     def _alert(self, state: str, reason: str, read: int, ts: int) -> Output:
-        count = self._refused.get(reason, 0)
+        count = self._refused_counts.get(reason, 0)
         details = {
             "state": state,
             "topic": self._topic,
@@ -157,7 +157,7 @@ class Refusals:
         """The state, as JSON can hold it."""
         return [
             self._read,
-            self._refused,
+            self._refused_counts,
             self._samples,
             sorted(self._open),
             self._past_read,
@@ -167,5 +167,12 @@ class Refusals:
     def load(self, state: Sequence[Any]) -> None:
         """Take up a dumped state; nothing where there was none yet."""
         if state:
-            self._read, self._refused, self._samples, reasons, self._past_read, self._past = state
+            (
+                self._read,
+                self._refused_counts,
+                self._samples,
+                reasons,
+                self._past_read,
+                self._past,
+            ) = state
             self._open = set(reasons)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Record
     from stream_ml.stages.operators import ReceivedCommand
 
-__all__ = ["Registry", "promoted", "returned"]
+__all__ = ["Registry", "serving_after_promotion", "serving_after_rollback"]
 
 # Who decides where no operator does.
 ACTOR = "evaluate"
@@ -41,7 +41,7 @@ class Registry:
         self._number = 0
         self._previous = NO_RECORD
         # The next number that a genuine record on the topic can have.
-        self._registered = 0
+        self._next_registered = 0
 
     @property
     def line(self) -> str | None:
@@ -101,11 +101,11 @@ class Registry:
         """
         decision: Decision = record.memo or decode_decision(record.value, self._key)
         self.check_log(decision.log)
-        if decision.number < self._registered:
+        if decision.number < self._next_registered:
             raise BadRecord(
-                "repeated", "$.number", f"expected {self._registered}, given {decision.number}"
+                "repeated", "$.number", f"expected {self._next_registered}, given {decision.number}"
             )
-        self._registered = decision.number + 1
+        self._next_registered = decision.number + 1
 
     def check_log(self, log: str | None) -> None:
         """Refuse what was signed for another log; what a former release signed names none.
@@ -126,7 +126,7 @@ class Registry:
         return {
             "number": self._number,
             "serving": None if self.serving is None else asdict(self.serving),
-            "registered": self._registered,
+            "registered": self._next_registered,
             "previous": self._previous,
         }
 
@@ -135,11 +135,11 @@ class Registry:
         self._number = state["number"]
         self.serving = None if state["serving"] is None else serving_set(state["serving"])
         # State of a release that did not count them has none.
-        self._registered = state.get("registered", 0)
+        self._next_registered = state.get("registered", 0)
         self._previous = state["previous"]
 
 
-def promoted(former: ServingSet, line: str) -> ServingSet:
+def serving_after_promotion(former: ServingSet, line: str) -> ServingSet:
     """What serves once a challenger's line has replaced the champion's, which goes on in its slot.
 
     Promoted is the very snapshot that shadows; the former champion is the predecessor.
@@ -157,7 +157,7 @@ def promoted(former: ServingSet, line: str) -> ServingSet:
     return ServingSet(former.challengers[line], challengers, former.champion, former.first)
 
 
-def returned(former: ServingSet) -> ServingSet:
+def serving_after_rollback(former: ServingSet) -> ServingSet:
     """What serves once the predecessor serves again; there must be one."""
     bad, champion = former.champion, former.predecessor
     assert champion is not None, "a rollback returns to a predecessor"

@@ -46,7 +46,7 @@ class LoadedModel:
     """A verified snapshot that answers. `example` is the newest example in it (-1: none)."""
 
     ref: ModelRef
-    ask: Predictor
+    predict: Predictor
     example: int
 
 
@@ -65,14 +65,14 @@ class Serving:
         self._pipeline = pipeline
         # The identity of the log; once a decision has named it, none without it is believed.
         self._log = log
-        self._named = False
+        self._has_log_identity = False
         self._key = key
         # By offset; of what is no snapshot of ours only why not.
         self._snapshots: dict[int, bytes | BadRecord | SnapshotRefused] = {}
         self._bytes = 0
         self._number = -1
-        self.dropped = 0
-        self._wanted: ServingSet | None = None
+        self.dropped_count = 0
+        self._next_set: ServingSet | None = None
         self._current: LoadedServingSet | None = None
         self.refusals: list[str] = []
 
@@ -81,12 +81,12 @@ class Serving:
         for record in records:
             if record.topic == "models":
                 if record.value is not None:
-                    self._hold(record.offset, record.value)
+                    self._keep_snapshot(record.offset, record.value)
             else:
-                self._want(record)
+                self._read_decision(record)
         return []
 
-    def _hold(self, offset: int, value: bytes) -> None:
+    def _keep_snapshot(self, offset: int, value: bytes) -> None:
         """Keep a snapshot until a set names it, or a newer one; what is not ours is not kept."""
         content: bytes | BadRecord | SnapshotRefused = value
         try:
@@ -99,7 +99,7 @@ class Serving:
             len(self._snapshots) > HELD_MAX or self._bytes > HELD_BYTES_MAX
         ):
             self._bytes -= _size(self._snapshots.pop(next(iter(self._snapshots))))
-            self.dropped += 1
+            self.dropped_count += 1
 
     def _verify(self, value: bytes) -> None:
         snapshot = decode(value)
@@ -111,41 +111,41 @@ class Serving:
                 f"one of {snapshot.log}",
             )
 
-    def _want(self, record: Record) -> None:
+    def _read_decision(self, record: Record) -> None:
         try:
             decision = record.memo or decode_decision(record.value, self._key)
         except BadRecord:
             return
         if self._log is not None and decision.log != self._log:
-            if decision.log is not None or self._named:
+            if decision.log is not None or self._has_log_identity:
                 return  # genuine, of another log
         else:
-            self._named = True
+            self._has_log_identity = True
         if decision.number > self._number:  # none that was written before is believed again
             self._number = decision.number
-            self._wanted = decision.serving
+            self._next_set = decision.serving
 
     def missing(self) -> list[int]:
         """The offsets on `models` of the snapshots that the newest set still needs."""
-        if self._wanted is None:
+        if self._next_set is None:
             return []
-        loaded_models = self._loaded()
+        loaded_models = self._loaded_models()
         return [
             ref.offset
-            for _, ref in _slots(self._wanted)
+            for _, ref in _slots(self._next_set)
             if ref.offset not in self._snapshots and ref not in loaded_models
         ]
 
     def current(self) -> LoadedServingSet | None:
         """The present serving set; None before the first set is loaded (not ready)."""
-        if self._wanted is not None and not self.missing():
-            serving_set, self._wanted = self._wanted, None
+        if self._next_set is not None and not self.missing():
+            serving_set, self._next_set = self._next_set, None
             self._load_set(serving_set)
         return self._current
 
     def _load_set(self, serving_set: ServingSet) -> None:
         slots = _slots(serving_set)
-        loaded_models = self._loaded()
+        loaded_models = self._loaded_models()
         try:
             models = {
                 slot: self._load_slot(slot, ref, loaded_models.get(ref)) for slot, ref in slots
@@ -155,7 +155,8 @@ class Serving:
             return
         # The same model may stand in two slots under two names; each keeps its own reference.
         models_by_slot = {
-            slot: LoadedModel(ref, models[slot].ask, models[slot].example) for slot, ref in slots
+            slot: LoadedModel(ref, models[slot].predict, models[slot].example)
+            for slot, ref in slots
         }
         self._current = LoadedServingSet(
             models_by_slot.pop("champion"), tuple(models_by_slot.items())
@@ -169,7 +170,7 @@ class Serving:
     def _load_slot(self, slot: str, ref: ModelRef, loaded_model: LoadedModel | None) -> LoadedModel:
         """A snapshot of a set; of a shadow whose learner is at fault one without answers."""
         if loaded_model is not None:
-            if slot == "champion" and loaded_model.ask is _silent:
+            if slot == "champion" and loaded_model.predict is _silent:
                 raise SnapshotRefused("golden", f"{ref.model} has had no answers as a shadow")
             return loaded_model
         try:
@@ -184,7 +185,7 @@ class Serving:
         del self.refusals[: len(self.refusals) - REFUSALS_MAX + 1]
         self.refusals.append(message)
 
-    def _loaded(self) -> dict[ModelRef, LoadedModel]:
+    def _loaded_models(self) -> dict[ModelRef, LoadedModel]:
         if self._current is None:
             return {}
         models = [self._current.champion, *(shadow for _, shadow in self._current.shadows)]
@@ -203,8 +204,8 @@ class Serving:
             )
         p = self._pipeline
         learner = open_snapshot(snapshot, p.target, self._key, p.feature_set.hash)
-        ask = fast_predictor(learner, p.target, [golden.features for golden in snapshot.golden])
-        return LoadedModel(ref, ask, snapshot.examples["last"])
+        predict = fast_predictor(learner, p.target, [golden.features for golden in snapshot.golden])
+        return LoadedModel(ref, predict, snapshot.examples["last"])
 
 
 def _silent(_: Mapping[str, float]) -> Answer:

@@ -27,8 +27,8 @@ class StageSpec:
             first says how many tasks the stage has.
         feed: topics of which every task follows all partitions beside its inputs.
         outputs: the topics that it alone writes.
-        rerouted: the inputs of which it writes a record again, to its key's own partition, where
-            a client put it into another one.
+        rerouted_inputs: the inputs of which it writes a record again, to its key's own partition,
+            where a client put it into another one.
         scales: whether several workers may share its tasks.
         remade: whether its state is a function of its inputs alone, so that a state which cannot
             be believed is made again from them.
@@ -37,7 +37,7 @@ class StageSpec:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    rerouted: tuple[str, ...] = ()
+    rerouted_inputs: tuple[str, ...] = ()
     feed: tuple[str, ...] = ()
     scales: bool = False
     remade: bool = True
@@ -53,14 +53,14 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
                 inputs=("events",),
                 feed=("models", "registry"),
                 outputs=("predictions",),
-                rerouted=("events",),
+                rerouted_inputs=("events",),
                 scales=True,
             ),
             StageSpec(
                 "join",
                 inputs=("predictions", "labels"),
                 outputs=("examples",),
-                rerouted=("labels",),
+                rerouted_inputs=("labels",),
                 scales=True,
             ),
             StageSpec("learn", inputs=("examples",), outputs=("models",)),

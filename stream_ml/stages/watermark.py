@@ -53,12 +53,12 @@ class Watermark:
         "_breadth",
         "_keys",
         "_keys_max",
+        "_memory_records",
         "_middle",
         "_n",
         "_next_silent",
         "_numbers",
         "_recent",
-        "_remembered",
         "_run",
         "_times",
         "ms",
@@ -68,7 +68,7 @@ class Watermark:
         self._breadth = breadth
         self._keys_max = 2 * breadth - 1
         self._middle = breadth - 1
-        self._remembered = max(REMEMBERED_RECORDS, 8 * self._keys_max)
+        self._memory_records = max(REMEMBERED_RECORDS, 8 * self._keys_max)
         self.ms = -1
         self._n = 0
         # The record with which the first key that is known would be silent for too long.
@@ -136,7 +136,7 @@ class Watermark:
     def _lead(self, ts: int) -> bool:
         """Let the records so far lead, the last of which is past the watermark."""
         while self._n >= self._next_silent:
-            self._next_silent = self._numbers[0] + self._remembered
+            self._next_silent = self._numbers[0] + self._memory_records
             if self._n >= self._next_silent:
                 self._forget(0)
         if len(self._times) >= self._breadth:
@@ -159,9 +159,9 @@ class Watermark:
         """Where fewer keys than `breadth` may lead."""
         if len(self._times) > 1:
             self._recent = []
-            return min(self._times) if self._n > self._remembered else -1
+            return min(self._times) if self._n > self._memory_records else -1
         self._recent = [*self._recent[1 - self._keys_max :], ts]
-        if self._n <= self._remembered or len(self._recent) < self._breadth:
+        if self._n <= self._memory_records or len(self._recent) < self._breadth:
             return -1
         return sorted(self._recent)[-self._breadth]
 
@@ -205,7 +205,7 @@ class PredictionsWatermark:
         self._partitions = [Watermark(breadth) for _ in range(partitions)]
         self._alone = partitions == 1
         # By partition: when its last prediction came.
-        self._heard: list[int] = []
+        self._last_append_ms: list[int] = []
         self._append_ms = -1
         self._least = -1
         self._next_idle = -1
@@ -232,12 +232,12 @@ class PredictionsWatermark:
             self.ms = self.newest_ms = of_partition.ms
             return True
         now_ms = append_ms
-        if not self._heard:
-            self._heard = [now_ms] * len(self._partitions)
+        if not self._last_append_ms:
+            self._last_append_ms = [now_ms] * len(self._partitions)
         elif self._append_ms < now_ms:
             now_ms = self._append_ms
         self._append_ms = append_ms
-        self._heard[partition] = now_ms
+        self._last_append_ms[partition] = now_ms
         former = of_partition.ms
         rose = of_partition.advance(key, ts, append_ms)
         if rose:
@@ -251,7 +251,7 @@ class PredictionsWatermark:
         oldest = now_ms - self._idle_ms
         speaking = [
             (watermark.ms, last_ms)
-            for watermark, last_ms in zip(self._partitions, self._heard, strict=True)
+            for watermark, last_ms in zip(self._partitions, self._last_append_ms, strict=True)
             if last_ms >= oldest
         ]
         self._least = min(ms for ms, _ in speaking)
@@ -266,7 +266,7 @@ class PredictionsWatermark:
         return {
             "ms": self.ms,
             "append_ms": self._append_ms,
-            "heard": self._heard,
+            "heard": self._last_append_ms,
             "partitions": [watermark.dump() for watermark in self._partitions],
         }
 
@@ -274,7 +274,11 @@ class PredictionsWatermark:
         """Take up a dumped state, or only how far each partition had come."""
         if isinstance(state, list):
             state = {"ms": min(state), "append_ms": -1, "heard": [], "partitions": state}
-        self.ms, self._append_ms, self._heard = state["ms"], state["append_ms"], state["heard"]
+        self.ms, self._append_ms, self._last_append_ms = (
+            state["ms"],
+            state["append_ms"],
+            state["heard"],
+        )
         for watermark, watermark_state in zip(self._partitions, state["partitions"], strict=True):
             watermark.load(watermark_state)
         self.newest_ms = max(watermark.ms for watermark in self._partitions)

@@ -12,7 +12,7 @@ from stream_ml.sealing import Marker
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.task import KafkaTask
 from stream_ml.shell.restoration import TakenUp
-from stream_ml.stages.positions import Resumed
+from stream_ml.stages.positions import ResumePoint
 from tests.shop import declare, shop
 
 LEARNT = [("", b'{"quarantined":{"bayes":"it failed"}}')]
@@ -33,7 +33,7 @@ def changes(stage: str, read: int = 0, **changed: Any) -> list[str]:
         SimpleNamespace(name=f"{stage}-0"),  # type: ignore[assignment]  # likewise
     )
     taken = TakenUp(list(LEARNT), {}, None, Marker({}, declared=shop.declared()))
-    going_on = Resumed({("events", 0): 0}, {("events", 0): read}, ())
+    going_on = ResumePoint({("events", 0): 0}, {("events", 0): read}, ())
     return task._declaration_changes(taken, going_on)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from learners import LEARNERS, examples, trained
 
 from stream_ml.errors import SnapshotRefused
-from stream_ml.models.checkpoint import seal, unseal
+from stream_ml.models.checkpoint import pack, unpack
 from stream_ml.models.digest import digest
 from stream_ml.models.pickles import RIVER_VERSION, compress, dumps
 from stream_ml.models.recipes import learn
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 KEY = b"a key of ours"
-SEALED = seal({"tree": trained("tree"), "bayes": trained("bayes")}, KEY)
+SEALED = pack({"tree": trained("tree"), "bayes": trained("bayes")}, KEY)
 
 
 def refusal(sealed: bytes, key: bytes | None = KEY, **options: Any) -> SnapshotRefused:
     """The error that opening it raises."""
     with pytest.raises(SnapshotRefused) as refused:
-        unseal(sealed, key, **options)
+        unpack(sealed, key, **options)
     return refused.value
 
 
@@ -43,7 +43,7 @@ def signed(rest: bytes) -> bytes:
 
 def test_learning_goes_on() -> None:
     """Learners go on from a checkpoint as if they had never stopped."""
-    learners = unseal(SEALED, KEY)
+    learners = unpack(SEALED, KEY)
     assert list(learners) == ["tree", "bayes"]
     for name, learner in learners.items():
         task, _ = LEARNERS[name]
@@ -57,12 +57,12 @@ def test_learning_goes_on() -> None:
 
 def test_unsigned() -> None:
     """A checkpoint without signature opens only where there is no key and that is allowed."""
-    unsigned = seal({"bayes": trained("bayes")}, None)
+    unsigned = pack({"bayes": trained("bayes")}, None)
 
     assert refusal(unsigned).reason == "unsigned"
     assert refusal(unsigned, key=None).reason == "unsigned"
     assert refusal(unsigned, allow_unsigned=True).reason == "unsigned"
-    assert list(unseal(unsigned, None, allow_unsigned=True)) == ["bayes"]
+    assert list(unpack(unsigned, None, allow_unsigned=True)) == ["bayes"]
 
 
 @unhurried

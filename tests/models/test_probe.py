@@ -120,9 +120,9 @@ def test_a_champion_that_failed_is_repaired_in_its_declaration() -> None:
 
     with Driver(declare(broken, sml.field("price"))) as driver:
         feed(driver, 0)
-        assert ["m"] == list(driver.runner.learn.quarantined)
+        assert ["m"] == list(driver.runner.learn.quarantine_reasons)
         driver.declare(declare(naive_bayes.GaussianNB(), sml.field("price")))
-        assert {} == driver.runner.learn.quarantined
+        assert {} == driver.runner.learn.quarantine_reasons
         feed(driver, 150)
 
         assert ["line_quarantined", "line_restarted"] == [

@@ -16,7 +16,7 @@ from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.records import Command, Output, Record
 from stream_ml.signing import Keyring, Operator
 from stream_ml.stages import operators
-from stream_ml.stages.answered import Answered
+from stream_ml.stages.answered_ids import AnsweredIds
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
 from stream_ml.testing import Driver
@@ -295,13 +295,13 @@ def test_ids_that_a_former_release_has_answered_stay_answered() -> None:
 
     for each in (evaluate, restarted(evaluate, pieces)):
         assert [] == answers(each, (signed(command()), NOW_MS))
-        assert 1 == each.held["commands_answered"]
+        assert 1 == each.sizes["commands_answered"]
 
 
 @given(st.lists(st.tuples(st.text(min_size=1, max_size=80), st.integers(0, 99)), max_size=40))
 def test_what_is_forgotten_is_never_newer_than_what_is_known(ids: list[tuple[str, int]]) -> None:
     """So that a command is either known, or no newer than the newest that is not."""
-    answered = Answered()
+    answered = AnsweredIds()
     times: dict[str, int] = {}
     for name, ts in ids:
         if name in answered:
@@ -310,6 +310,6 @@ def test_what_is_forgotten_is_never_newer_than_what_is_known(ids: list[tuple[str
         times[name] = ts
         answered.keep(5)
         assert len(answered) <= 5
-    again = Answered(**answered.dump())  # type: ignore[arg-type]
+    again = AnsweredIds(**answered.dump())  # type: ignore[arg-type]
     for each in (answered, again):
         assert all(name in each or ts <= each.forgotten_ms for name, ts in times.items())

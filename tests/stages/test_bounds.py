@@ -85,7 +85,7 @@ def test_snapshots_that_no_set_names_are_let_go_one_day(monkeypatch: pytest.Monk
     monkeypatch.setattr(servings, "HELD_MAX", 10)
     serving = Serving(shop, KEY)
     serving.apply([Record("models", 0, n, None, genuine, 0) for n in range(15)])
-    assert (list(range(5, 15)), 5) == (list(serving._snapshots), serving.dropped)
+    assert (list(range(5, 15)), 5) == (list(serving._snapshots), serving.dropped_count)
 
     monkeypatch.setattr(servings, "HELD_BYTES_MAX", 3 * len(genuine))
     serving.apply([Record("models", 0, 15, None, genuine, 0)])
@@ -144,7 +144,7 @@ def test_a_command_older_than_what_is_known_is_refused(monkeypatch: pytest.Monke
         return outputs[0].memo.kind if outputs else None
 
     assert ["paused"] * 5 == [ask(n, 100 + n) for n in range(5)]
-    assert 3 == evaluate.held["commands_answered"]
+    assert 3 == evaluate.sizes["commands_answered"]
     assert None is ask(4, 104), "it is known still"
     assert "refused" == ask(0, 100), "it was answered, and forgotten"
     assert "refused" == ask(9, 101), "it could have been"

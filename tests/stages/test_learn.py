@@ -304,7 +304,7 @@ def test_an_interrupt_is_not_contained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(naive_bayes.GaussianNB, "learn_one", interrupt)
     with pytest.raises(KeyboardInterrupt):
         learn.apply(world(1))
-    assert {} == learn.quarantined
+    assert {} == learn.quarantine_reasons
 
 
 def quarantined(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
@@ -326,8 +326,8 @@ def test_a_quarantined_line_says_why_and_how_to_go_on(monkeypatch: pytest.Monkey
     learn = Learn(shop, KEY)
     learn.restore(quarantined(monkeypatch))
 
-    assert ["bayes"] == list(learn.quarantined)
-    why = learn.quarantined["bayes"]
+    assert ["bayes"] == list(learn.quarantine_reasons)
+    why = learn.quarantine_reasons["bayes"]
     assert "'bayes' learns no more after example 11: learning failed: Planted()" in why
     assert "declare another recipe" in why
     assert "STREAM_ML_RESTART_LINES=bayes" in why
@@ -351,7 +351,7 @@ def test_a_quarantined_line_starts_anew_when_it_is_repaired(
         outputs = stage.apply(world(60)[15:])
         (alert,) = alerts(outputs)
         assert ("line_restarted", "bayes") == (alert["kind"], alert["details"]["line"])
-        assert {} == stage.quarantined
+        assert {} == stage.quarantine_reasons
         first, *_ = published(outputs, "bayes")
         assert ("bayes@20", None) == (first.model, first.parent)
 

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from stream_ml.records import Output, Record, Source
 from stream_ml.stages.join import Join
-from stream_ml.stages.partitioning import BATCH_MIN, REMEMBERED_MAX, Partitioner, partitions_of
+from stream_ml.stages.partitioning import (
+    BATCH_MIN,
+    REMEMBERED_MAX,
+    Partitioner,
+    partitions_of_batch,
+)
 from stream_ml.stages.predict import Predict
 from stream_ml.topics import partition_of
 from tests.shop import LABEL, declare, event, example, shop, started
@@ -28,7 +33,7 @@ PARTITIONS = 4
 @given(st.lists(st.binary(max_size=80), max_size=200), st.integers(1, 300))
 def test_keys_are_placed_alike_one_by_one_and_in_a_batch(keys: list[bytes], number: int) -> None:
     """The batch's hash is Kafka's default partitioner, whatever the keys' lengths."""
-    assert [partition_of(key, number) for key in keys] == partitions_of(keys, number)
+    assert [partition_of(key, number) for key in keys] == partitions_of_batch(keys, number)
 
 
 def test_what_is_remembered_is_bounded_and_never_wrong() -> None:
@@ -38,8 +43,8 @@ def test_what_is_remembered_is_bounded_and_never_wrong() -> None:
     for at in range(0, len(keys), 10_000):
         part = keys[at : at + 10_000]
         records = [Record("events", 1, n, None, None, 0) for n in range(len(part))]
-        wrong = partitioner.misplaced(records, part)
-        assert len(partitioner._known) <= REMEMBERED_MAX
+        wrong = partitioner.strays(records, part)
+        assert len(partitioner._cache) <= REMEMBERED_MAX
         assert all(
             (partition_of(k.encode(), PARTITIONS) != 1) == (n in wrong)
             for n, k in enumerate(part[::97])

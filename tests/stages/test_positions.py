@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_ml.errors import UsageError
-from stream_ml.stages.positions import Extent, Resumed, resumed
+from stream_ml.stages.positions import Extent, ResumePoint, find_resume_point
 
 OFFSETS = st.integers(min_value=0, max_value=50)
 IDENTITIES = st.sampled_from(["", "a", "b"])
@@ -24,10 +24,10 @@ def worlds(draw: st.DrawFn) -> tuple[int, int, str, Extent]:
     return state, read, draw(IDENTITIES), Extent(draw(IDENTITIES), first, end)
 
 
-def go_on(world: tuple[int, int, str, Extent], *accepted: str) -> Resumed:
+def go_on(world: tuple[int, int, str, Extent], *accepted: str) -> ResumePoint:
     """Where the task goes on."""
     state, read, known, extent = world
-    return resumed(
+    return find_resume_point(
         "predict-0",
         state={PLACE: state},
         read={PLACE: read},
@@ -96,7 +96,7 @@ def test_what_is_as_it_was_is_not_told(world: tuple[int, int, str, Extent]) -> N
 def test_each_place_that_is_wrong_is_named() -> None:
     """With what was expected of it, and what is there."""
     with pytest.raises(UsageError) as refused:
-        resumed(
+        find_resume_point(
             "join-1",
             state={("predictions", 1): 7, ("labels", 1): 9},
             read={},

@@ -201,21 +201,21 @@ def _meaning(join: Join) -> dict[str, Any]:
     """All that a join's future depends on, in a form without order."""
     bound = join._labels_watermark.ms - 2 * HORIZON
     known = [(id_, ts, value, False) for id_, (ts, value) in join._predictions.items()]
-    for seen, joined in ((join._joined, True), (join._expired, False)):
+    for seen, joined in ((join._joined_ids, True), (join._expired_ids, False)):
         known += [(id_, ts, None, joined) for id_, ts in seen._ts.items() if ts >= bound]
     known += [
         (id_, each.ts, each.value, each.joined)
-        for id_, others in join._others.items()
+        for id_, others in join._extras.items()
         for each in others
     ]
-    newest = join._sources.newest_ms - join._taken_ms
+    newest = join._sources.newest_ms - join._prediction_ids_ms
     return {
         "known": Counter(each for each in known if each[1] >= bound),
         "waiting": {
             id_: [(each.record.offset, each.watermark) for each in waiting]
             for id_, waiting in join._labels._labels.items()
         },
-        "taken": {(id_, ts) for id_, ts in join._taken._ts.items() if ts >= newest},
+        "taken": {(id_, ts) for id_, ts in join._prediction_ids._ts.items() if ts >= newest},
         "watermarks": (join._labels_watermark.dump(), join._sources.dump()),
         "counts": join.counts,
         "number": join._number,
@@ -315,7 +315,7 @@ def test_long_labels_give_way_before_there_are_many() -> None:
     outputs = join.apply(labels)
 
     assert {"orphan"} == {o.memo.reason for o in outputs if o.topic == "dead-letters"}
-    assert 0 < join.held["label_bytes"] <= limit
+    assert 0 < join.sizes["label_bytes"] <= limit
     assert join.needs_checkpoint()
 
 
@@ -346,15 +346,15 @@ def test_a_join_that_looks_at_interleaving_is_caught(
     partition that is idle by what of the labels was read.
     """
     if fault == "orphans":
-        monkeypatch.setattr(Join, "_about", lambda *_: True)
+        monkeypatch.setattr(Join, "_is_about", lambda *_: True)
     elif fault == "ids":
         taken = Join._knows
         monkeypatch.setattr(
-            Join, "_knows", lambda self, id_: bool(self._others) and taken(self, id_)
+            Join, "_knows", lambda self, id_: bool(self._extras) and taken(self, id_)
         )
     elif fault == "behind":
-        about = Join._about
-        monkeypatch.setattr(Join, "_about", lambda *args: about(*args[:4]))
+        about = Join._is_about
+        monkeypatch.setattr(Join, "_is_about", lambda *args: about(*args[:4]))
     elif fault == "idle":
         orphans = Join._orphans_before
         monkeypatch.setattr(

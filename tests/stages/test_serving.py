@@ -297,7 +297,7 @@ def test_forged_snapshots_take_no_room_from_ours(
 
     serving.apply(world.registry[1:2])
 
-    assert (AT_20, 0) == (serves(serving), serving.dropped)
+    assert (AT_20, 0) == (serves(serving), serving.dropped_count)
 
 
 def test_an_equal_learner_of_more_examples_is_not_taken_for_the_former_one() -> None:

@@ -9,7 +9,7 @@ from stream_ml.topics import catalogue
 
 
 def _writes(spec: StageSpec) -> set[str]:
-    return {*spec.outputs, *spec.rerouted, *SHARED_OUTPUTS, f"{spec.name}-changelog"}
+    return {*spec.outputs, *spec.rerouted_inputs, *SHARED_OUTPUTS, f"{spec.name}-changelog"}
 
 
 def _reads(spec: StageSpec) -> set[str]:

@@ -43,7 +43,7 @@ def _knows_no_prediction() -> dict[str, Any]:
 
     def planted(self: Join, *given: Any, **named: Any) -> None:
         begin(self, *given, **named)
-        self._taken.get = lambda _: None  # type: ignore[method-assign]
+        self._prediction_ids.get = lambda _: None  # type: ignore[method-assign]
 
     return {"__init__": planted}
 

@@ -130,5 +130,5 @@ def _state_faults(happened: Happened) -> Iterator[str]:
                     held = 0 if buffer is None else len(buffer.times) - buffer.start
                     if held > limits["window_events_max"]:
                         yield f"a window of {entity} holds {held} events"
-    if len(runner.evaluate.held) and runner.evaluate.held["instants_waiting"] > 1_000:
+    if len(runner.evaluate.sizes) and runner.evaluate.sizes["instants_waiting"] > 1_000:
         yield "evaluate holds more instants than may wait"

@@ -96,7 +96,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 say.started(pipeline.name, settings.path, loaded.champion.ref.model)
                 for change in runner.changes:
                     say.changed(change)
-                for line, why in runner.learn.quarantined.items():
+                for line, why in runner.learn.quarantine_reasons.items():
                     say.quarantined(line, why)
                 commit_s = settings.checkpoint_seconds
                 done += work_on(runner, log, stop, commit_s=commit_s, decided=say.decided)

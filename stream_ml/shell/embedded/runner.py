@@ -49,7 +49,7 @@ from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import Learn, quarantined_in
-from stream_ml.stages.positions import Extent, Resumed, resumed
+from stream_ml.stages.positions import Extent, ResumePoint, find_resume_point
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.stages.task import Task
@@ -359,7 +359,7 @@ class Runner:
         self._go_on(task, going_on)
         return True
 
-    def _go_on(self, task: Task, going_on: Resumed) -> None:
+    def _go_on(self, task: Task, going_on: ResumePoint) -> None:
         """Take up positions, and tell what befell them."""
         task.positions = dict(going_on.read)
         for notice in going_on.notices:
@@ -392,12 +392,12 @@ class Runner:
                 count += len(records)
         return count
 
-    def _resumed(self, task: str, positions: Mapping[Place, int]) -> Resumed:
+    def _resumed(self, task: str, positions: Mapping[Place, int]) -> ResumePoint:
         """Where a task goes on, of what there is of its inputs."""
         log = self._log
         stage, _, number = task.partition("-")
         places = [(topic, int(number)) for topic in STAGES[stage].inputs]
-        return resumed(
+        return find_resume_point(
             task,
             state=dict(positions),
             read={},

@@ -52,9 +52,9 @@ from stream_ml.shell.restoration import (
 )
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.learn import Learn, quarantined_in
-from stream_ml.stages.partitioning import places_of
+from stream_ml.stages.partitioning import partitions_of
 from stream_ml.stages.parts import read_piece
-from stream_ml.stages.positions import ACCEPT, Extent, Notice, Resumed, resumed
+from stream_ml.stages.positions import ACCEPT, Extent, Notice, ResumePoint, find_resume_point
 from stream_ml.stages.task import Task
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ class KafkaTask:
     def _say_news(self, notices: Sequence[Notice], changes: Sequence[str]) -> None:
         stage, partition = self._spec.stage, self.partition
         if isinstance(self._stage, Learn):
-            for line, reason in self._stage.quarantined.items():
+            for line, reason in self._stage.quarantine_reasons.items():
                 self._context.say("quarantined", line=line, why=reason)
         for notice in notices:
             self._context.say(notice.kind, stage=stage, partition=partition, message=notice.message)
@@ -368,7 +368,7 @@ class KafkaTask:
             self._state.adopt(dict(start_state.pieces))
         return start_state
 
-    def _declaration_changes(self, start_state: TakenUp, resume_point: Resumed) -> list[str]:
+    def _declaration_changes(self, start_state: TakenUp, resume_point: ResumePoint) -> list[str]:
         """What of the declaration is another than the state's, and is taken up.
 
         Raises:
@@ -412,7 +412,7 @@ class KafkaTask:
         committed_offsets: Mapping[Place, CommittedOffset],
         start_state: TakenUp,
         extents: Mapping[Place, Extent],
-    ) -> Resumed:
+    ) -> ResumePoint:
         """Where to go on, as far as that is known.
 
         Raises:
@@ -442,7 +442,7 @@ class KafkaTask:
             if offset != state.get(partition, 0):
                 group = self._context.cluster.group(self._spec.stage)
                 notices.append(_set_by_hand(group, partition, offset, state.get(partition, 0)))
-        resume_point = resumed(
+        resume_point = find_resume_point(
             self._task.name,
             state=state,
             read=read,
@@ -682,7 +682,7 @@ class KafkaTask:
         self._pending_outputs = []
         records = [(context.cluster.changelog(self._spec.stage), state)]
         for topic, outputs in by_topic.items():
-            partitions = places_of(
+            partitions = partitions_of(
                 [output.key or b"" for output in outputs], context.partitions[topic]
             )
             seal = context.seals.records(topic).sealed if topic in SEALED_TOPICS else _identity

@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import heapq
 
-__all__ = ["Answered"]
+__all__ = ["AnsweredIds"]
 
 # A longer id is known by its hash: state stays small, whatever operators call their commands.
 ID_BYTES_MAX = 64
 
 
-class Answered:
+class AnsweredIds:
     """The command ids of one operator that were answered, each with its command's time.
 
-    >>> answered = Answered({"a": 5})
+    >>> answered = AnsweredIds({"a": 5})
     >>> answered.add("b", 7); answered.add("c", 6)
     >>> answered.keep(2), "a" in answered, "b" in answered, answered.forgotten_ms
     (1, False, True, 5)
