@@ -36,14 +36,14 @@ def whole_number(first: int, last: int | None = None) -> Callable[[str], int]:
     >>> whole_number(1)("12")
     12
     """
-    expected = f"a whole number from {first}" if last is None else f"{first} to {last}"
+    expectation = f"a whole number from {first}" if last is None else f"{first} to {last}"
 
     def parse(text: str) -> int:
         if text.isascii() and text.isdigit() and len(text) < NUMBER_DIGITS_MAX:
             number = int(text)
             if first <= number and (last is None or number <= last):
                 return number
-        raise ArgumentTypeError(f"expected {expected}, given {text!r}")
+        raise ArgumentTypeError(f"expected {expectation}, given {text!r}")
 
     return parse
 
@@ -117,11 +117,13 @@ def instant(text: str) -> int:
         return time.time_ns() // 1_000_000
     if text.isascii() and text.isdigit() and len(text) not in {YEAR_DIGITS, DATE_DIGITS}:
         return _milliseconds(text)
-    whole = f"{text}-01-01" if _YEAR.fullmatch(text) else text
-    whole = f"{text}-01" if _MONTH.fullmatch(text) else whole
+    date_text = f"{text}-01-01" if _YEAR.fullmatch(text) else text
+    date_text = f"{text}-01" if _MONTH.fullmatch(text) else date_text
     with suppress(ValueError, OverflowError):
-        given = datetime.fromisoformat(whole)
-        ms = math.floor((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)
+        parsed = datetime.fromisoformat(date_text)
+        ms = math.floor(
+            (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000
+        )
         if ms >= 0:
             return ms
     raise ArgumentTypeError(

@@ -64,12 +64,14 @@ def registry_notes(registry: RegistryView, unchecked: str | None) -> list[str]:
         unchecked: why no signature was checked, where none was.
     """
     notes = [] if unchecked is None else [unchecked]
-    for count, of_them in (
+    for count, description in (
         (registry.refused, "not signed with our key"),
         (registry.copies, "copies of earlier ones"),
     ):
         if count:
-            notes.append(f"{count:,} records of the registry are {of_them}, and count for nothing")
+            notes.append(
+                f"{count:,} records of the registry are {description}, and count for nothing"
+            )
     return notes
 
 

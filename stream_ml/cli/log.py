@@ -29,8 +29,8 @@ def existing_log(settings: Settings, *, isolation: Isolation = "committed") -> L
     """
     name = None
     # Who only looks at a file need not wait for a declaration that the surroundings name.
-    named = settings.on_kafka or settings.by_option("pipeline")
-    if named and settings.pipeline is not None:
+    has_declaration = settings.on_kafka or settings.by_option("pipeline")
+    if has_declaration and settings.pipeline is not None:
         name = load_pipeline(settings.pipeline).name
     log = open_log(settings, name, isolation=isolation)
     try:

@@ -29,7 +29,7 @@ from stream_ml.cli.commands import (
     up,
     worker,
 )
-from stream_ml.cli.output import begin, complain, flush, lost
+from stream_ml.cli.output import begin, complain, flush, output_error
 from stream_ml.cli.subcommand import Group, UsageExample
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.settings.settings import SETTINGS, Settings
@@ -83,8 +83,8 @@ exit codes:
     5  no worker answered the command in time
   130  interrupted
 """
-INTERRUPTED = 130
-FAILED = 1
+EXIT_INTERRUPTED = 130
+EXIT_FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,17 +100,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         acts = _run(arguments)
     except StreamMLError as error:
-        return _failed(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        return _failed("interrupted", INTERRUPTED)
+        return _fail("interrupted", EXIT_INTERRUPTED)
     except OSError as error:
-        return _failed(f"{error.filename or 'system'}: {error.strerror or error}", FAILED)
+        return _fail(f"{error.filename or 'system'}: {error.strerror or error}", EXIT_FAILED)
     flush()
-    why = lost()
+    failure = output_error()
     # Whoever read our output and left has seen enough.
-    if why is None or why.errno == errno.EPIPE:
+    if failure is None or failure.errno == errno.EPIPE:
         return 0
-    code = _failed(f"standard output: {why.strerror or why}", FAILED)
+    code = _fail(f"standard output: {failure.strerror or failure}", EXIT_FAILED)
     return 0 if acts else code
 
 
@@ -129,10 +129,10 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _add_commands(to: argparse.ArgumentParser, commands: Sequence[Subcommand | Group]) -> None:
-    parsers = to.add_subparsers(title="commands", metavar="COMMAND", required=True)
+def _add_commands(target: argparse.ArgumentParser, commands: Sequence[Subcommand | Group]) -> None:
+    parsers = target.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in commands:
-        described = parsers.add_parser(
+        subparser = parsers.add_parser(
             command.name,
             help=command.help,
             description=command.description,
@@ -140,15 +140,15 @@ def _add_commands(to: argparse.ArgumentParser, commands: Sequence[Subcommand | G
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        _add_settings(described)
+        _add_settings(subparser)
         if isinstance(command, Group):
-            _add_commands(described, command.commands)
+            _add_commands(subparser, command.commands)
             continue
-        described.add_argument(
+        subparser.add_argument(
             "--format", choices=("text", "json"), default="text", help="for people or for machines"
         )
-        command.add_arguments(described)
-        described.set_defaults(run=command.run, acts=command.acts)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run, acts=command.acts)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -161,23 +161,23 @@ class _Parser(argparse.ArgumentParser):
 def _run(arguments: Sequence[str] | None) -> bool:
     """Run it; whether what it does is done, also where nobody can read of it."""
     try:
-        given = parser().parse_args(arguments)
+        namespace = parser().parse_args(arguments)
     except SystemExit:
         return False  # argparse has printed the help or the version
     # A command's own arguments may have the name of a setting that no option sets, such as `key`.
     options = {
-        name: getattr(given, name, None)
+        name: getattr(namespace, name, None)
         for name, setting in SETTINGS.items()
         if setting.option is not None
     }
-    given.run(given, Settings.load(options))
-    return bool(given.acts)
+    namespace.run(namespace, Settings.load(options))
+    return bool(namespace.acts)
 
 
-def _add_settings(to: argparse.ArgumentParser) -> None:
+def _add_settings(target: argparse.ArgumentParser) -> None:
     for setting in SETTINGS.values():
         if setting.option is not None:
-            to.add_argument(
+            target.add_argument(
                 setting.option,
                 metavar=setting.metavar,
                 # Suppressed, so that it may stand before the command or after it.
@@ -190,7 +190,7 @@ def _epilog(examples: tuple[UsageExample, ...]) -> str:
     return "\n".join(["examples:", *map(str, examples), ""])
 
 
-def _failed(message: str, code: int) -> int:
+def _fail(message: str, code: int) -> int:
     flush()
     complain(f"stream-ml: {message}")
     return code

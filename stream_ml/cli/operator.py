@@ -29,7 +29,9 @@ __all__ = ["add_arguments", "add_expect", "give"]
 
 TIMEOUT_S = 30.0
 TEXT_LENGTH_MAX = 512
-UNCHECKED = "the answer's signature was not checked: no key is set, and none lies by the log"
+SIGNATURE_UNCHECKED = (
+    "the answer's signature was not checked: no key is set, and none lies by the log"
+)
 
 
 def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
@@ -66,14 +68,14 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
             timeout_s=arguments.timeout,
         )
         effect = effects(read_registry(log, key, recent=0))
-    _print(decision, effect, as_json=arguments.format == "json", checked=key is not None)
+    _print(decision, effect, as_json=arguments.format == "json", is_checked=key is not None)
     if decision.kind == "refused":
         present = decision.serving.champion.model
         serves = "" if present in decision.reason else f"; {present} serves"
         raise CommandRefused(f"{decision.reason}{serves}")
 
 
-def _print(decision: Decision, effect: str, *, as_json: bool, checked: bool) -> None:
+def _print(decision: Decision, effect: str, *, as_json: bool, is_checked: bool) -> None:
     champion = decision.serving.champion.model
     if as_json:
         write_json(
@@ -81,7 +83,7 @@ def _print(decision: Decision, effect: str, *, as_json: bool, checked: bool) -> 
                 "accepted": decision.kind != "refused",
                 "decision": decision.as_dict(),
                 "effect": effect,
-                "checked": checked,
+                "checked": is_checked,
             }
         )
     elif decision.kind != "refused":
@@ -90,8 +92,8 @@ def _print(decision: Decision, effect: str, *, as_json: bool, checked: bool) -> 
             f"by {by(decision.actor, decision.signed_by)}: {decision.reason})"
         )
         write(effect)
-        if not checked:
-            write(UNCHECKED)
+        if not is_checked:
+            write(SIGNATURE_UNCHECKED)
 
 
 def _name(settings: Settings) -> str:
@@ -113,8 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--actor": {"help": "who asks for it (default: the operator, or this system's user)"},
         "--id": {"help": "names the command: given twice, it is carried out once (default: new)"},
     }
-    for option, described in options.items():
-        parser.add_argument(option, type=utf8_up_to(TEXT_LENGTH_MAX), metavar="TEXT", **described)
+    for option, keywords in options.items():
+        parser.add_argument(option, type=utf8_up_to(TEXT_LENGTH_MAX), metavar="TEXT", **keywords)
     parser.add_argument(
         "--timeout",
         type=seconds,

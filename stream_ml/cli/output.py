@@ -4,7 +4,7 @@ Clients and operators write what other people are shown: see `shell.printable`.
 
 Whoever reads us may leave, the disk that takes our output may be full, and a stream may have been
 closed before we began. That ends no work: from then on what is said there goes nowhere, and the
-entry point asks `lost` what to make of it.
+entry point asks `output_error` what to make of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
     "begin",
     "complain",
     "flush",
-    "lost",
+    "output_error",
     "write",
     "write_json",
     "write_json_line",
@@ -39,8 +39,8 @@ Name = Literal["stdout", "stderr"]
 _NOWHERE = "it is closed"
 
 # Of each stream that takes no more: why.
-_lost: dict[Name, OSError] = {}
-_closed: set[Name] = set()
+_errors: dict[Name, OSError] = {}
+_closed_names: set[Name] = set()
 
 
 # --- what is said -----------------------------------------------------------------------------
@@ -71,16 +71,16 @@ def _as_json(value: Any, option: int = 0) -> str:
         return orjson.dumps(value, option=option).decode()
     except orjson.JSONEncodeError:
         # A path, say, whose bytes are no text: JSON has no way to hold it as it is.
-        return orjson.dumps(_held(value), option=option).decode()
+        return orjson.dumps(_encodable(value), option=option).decode()
 
 
-def _held(value: Any) -> Any:
+def _encodable(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
-        return {_held(name): _held(each) for name, each in value.items()}
+        return {_encodable(name): _encodable(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_held(each) for each in value]
+        return [_encodable(item) for item in value]
     return value
 
 
@@ -89,18 +89,19 @@ def _plain_json(text: str) -> str:
     if text.isascii() and "\x7f" not in text:
         return text
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
-    every = not encoding.startswith("utf")
+    must_escape_all = not encoding.startswith("utf")
     return "".join(
-        each
-        if each in " \n" or ((each.isascii() or not every) and escaped(each) == each)
-        else _json_escape(each)
-        for each in text
+        character
+        if character in " \n"
+        or ((character.isascii() or not must_escape_all) and escaped(character) == character)
+        else _json_escape(character)
+        for character in text
     )
 
 
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be")
-    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+    return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2))
 
 
 # --- where it is said -------------------------------------------------------------------------
@@ -108,8 +109,8 @@ def _json_escape(character: str) -> str:
 
 def begin() -> None:
     """Make sure that there is something to write to, whatever the streams were when we started."""
-    _lost.clear()
-    _closed.clear()
+    _errors.clear()
+    _closed_names.clear()
     for handle in (0, 1, 2):
         try:
             os.fstat(handle)
@@ -120,7 +121,7 @@ def begin() -> None:
     for name in names:
         stream: TextIO | None = getattr(sys, name)
         if stream is None:
-            _closed.add(name)
+            _closed_names.add(name)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
             continue
         if isinstance(stream, TextIOWrapper):
@@ -154,32 +155,35 @@ def write_json_line(value: Any) -> None:
 
 def complain(text: str) -> None:
     """Print a line to standard error; what follows a line's end there is set in."""
-    first, *rest = _lines(text).split("\n")
-    _put("stderr", "\n".join([first, *(f"  {each.removeprefix('  ')}" for each in rest)]) + "\n")
+    first, *continuation = _lines(text).split("\n")
+    _put(
+        "stderr",
+        "\n".join([first, *(f"  {line.removeprefix('  ')}" for line in continuation)]) + "\n",
+    )
     flush("stderr")
 
 
 def flush(name: Name = "stdout") -> bool:
     """Hand on what was written; whether anybody takes it."""
     stream: TextIO = getattr(sys, name)
-    if name not in _lost and not stream.closed:
+    if name not in _errors and not stream.closed:
         try:
             stream.flush()
         except OSError as error:
             _lose(name, stream, error)
-    return name not in _lost
+    return name not in _errors
 
 
-def lost(name: Name = "stdout") -> OSError | None:
+def output_error(name: Name = "stdout") -> OSError | None:
     """Why something that was said there was not taken; None where all was."""
-    return _lost.get(name)
+    return _errors.get(name)
 
 
 def _put(name: Name, text: str) -> None:
     stream: TextIO = getattr(sys, name)
-    if name in _closed or stream.closed:
-        _lost.setdefault(name, OSError(errno.EBADF, _NOWHERE))
-    if name in _lost:
+    if name in _closed_names or stream.closed:
+        _errors.setdefault(name, OSError(errno.EBADF, _NOWHERE))
+    if name in _errors:
         return
     try:
         stream.write(text)
@@ -188,7 +192,7 @@ def _put(name: Name, text: str) -> None:
 
 
 def _lose(name: Name, stream: TextIO, error: OSError) -> None:
-    _lost[name] = error
+    _errors[name] = error
     # What is still buffered goes nowhere, lest the interpreter complain of it at exit.
     with suppress(OSError, ValueError):
         handle = stream.fileno()

@@ -22,17 +22,19 @@ def scores_table(evaluations: Sequence[Mapping[str, Any]], form: str) -> str:
         evaluations: records of the topic `evaluations`.
         form: `cumulative`, `fading` or `windowed`.
     """
-    names = list(dict.fromkeys(name for each in evaluations for name in each["scores"][form]))
+    names = list(
+        dict.fromkeys(name for evaluation in evaluations for name in evaluation["scores"][form])
+    )
     head = ["model", "version", "examples", "answered", *names]
     rows = [
         [
-            each["model"],
-            NOTHING if each["version"] == each["model"] else each["version"],
-            f"{each['n']:,}",
-            f"{each['coverage']:.1%}",
-            *(_figure(each["scores"][form].get(name)) for name in names),
+            evaluation["model"],
+            NOTHING if evaluation["version"] == evaluation["model"] else evaluation["version"],
+            f"{evaluation['n']:,}",
+            f"{evaluation['coverage']:.1%}",
+            *(_figure(evaluation["scores"][form].get(name)) for name in names),
         ]
-        for each in evaluations
+        for evaluation in evaluations
     ]
     return aligned([head, *rows], right=range(2, len(head)))
 
@@ -43,11 +45,11 @@ def evidence_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
     Args:
         evaluations: records of the topic `evaluations`.
     """
-    challengers = [each for each in evaluations if each.get("evidence")]
+    challengers = [evaluation for evaluation in evaluations if evaluation.get("evidence")]
     if not challengers:
         return None
     head = ["challenger", "blocks won", "lost", "tied", "thin", "E", "needed", "gain", "95 %"]
-    rows = [[each["model"], *_evidence(each["evidence"])] for each in challengers]
+    rows = [[evaluation["model"], *_evidence(evaluation["evidence"])] for evaluation in challengers]
     return aligned([head, *rows], right=range(1, len(head)))
 
 

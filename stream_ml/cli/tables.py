@@ -31,8 +31,8 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
-            f"{cell:>{width}}" if place in right else f"{cell:<{width}}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            f"{cell:>{width}}" if index in right else f"{cell:<{width}}"
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     )
@@ -44,8 +44,8 @@ def counted(counts: Mapping[str, int]) -> str:
     >>> counted({"joined": 1200, "late": 0, "bad_label": 3})
     '1,200 joined, 3 bad label'
     """
-    found = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
-    return ", ".join(found) or "none"
+    texts = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
+    return ", ".join(texts) or "none"
 
 
 def moment(ms: int | None) -> str:

@@ -222,4 +222,4 @@ def test_a_command_without_a_worker(tmp_path: Path) -> None:
         "log and may still be answered: ask again with --id p1, which does nothing twice\n"
     )
     assert answered.code == 0
-    assert orjson.loads(answered.out)["kind"] == "paused"
+    assert orjson.loads(answered.out)["decision"]["kind"] == "paused"

@@ -26,31 +26,34 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the settings as they are for a command called like this one."""
-    operators = {name: each.role for name, each in sorted(settings.operators().items())}
-    shown = [_shown(setting, settings, operators) for setting in SETTINGS.values()]
+    operators = {name: member.role for name, member in sorted(settings.operators().items())}
+    members = [_setting_members(setting, settings, operators) for setting in SETTINGS.values()]
     if arguments.format == "json":
-        write_json(shown)
+        write_json(members)
         return
     blocks = [
-        f"{each['name']} = {NOTHING if each['value'] is None else printable(str(each['value']))}\n"
+        f"{member['name']} = "
+        f"{NOTHING if member['value'] is None else printable(str(member['value']))}\n"
         + "\n".join(
             f"    {line}"
             for line in aligned(
                 [
-                    ["from", each["source"]],
-                    ["set by", " or ".join(filter(None, (each["option"], each["variable"])))],
-                    ["takes", each["expected"]],
-                    ["means", each["meaning"]],
-                    *([f"{role}", name] for name, role in each.get("operators", {}).items()),
+                    ["from", member["source"]],
+                    ["set by", " or ".join(filter(None, (member["option"], member["variable"])))],
+                    ["takes", member["expected"]],
+                    ["means", member["meaning"]],
+                    *([f"{role}", name] for name, role in member.get("operators", {}).items()),
                 ]
             ).splitlines()
         )
-        for each in shown
+        for member in members
     ]
     write("\n\n".join(blocks))
 
 
-def _shown(setting: Setting, settings: Settings, operators: dict[str, str]) -> dict[str, Any]:
+def _setting_members(
+    setting: Setting, settings: Settings, operators: dict[str, str]
+) -> dict[str, Any]:
     name = setting.name
     return {
         "name": name,

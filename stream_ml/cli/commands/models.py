@@ -43,7 +43,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 "pipeline": registry.pipeline,
                 "since": None if registry.since is None else registry.since.as_dict(),
                 "effect": effects(registry),
-                "models": [each.as_dict() for each in view.models],
+                "models": [model.as_dict() for model in view.models],
                 "evidence": view.evidence or {},
                 "decisions": [entry.as_dict() for entry in registry.decisions],
                 "notes": notes,
@@ -54,19 +54,19 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 
 def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str]:
-    since = registry.since
-    if since is None:
+    entry = registry.since
+    if entry is None:
         path = printable(path)
         yield f"{path}: nothing serves yet: the log holds no decision that we can believe"
     else:
-        decision = since.decision
-        serves = "from the start" if decision.ts < 0 else f"since {when(since)}"
-        served = printable(
+        decision = entry.decision
+        serves = "from the start" if decision.ts < 0 else f"since {when(entry)}"
+        headline = printable(
             f"pipeline {registry.pipeline}: {decision.serving.champion.model} serves {serves} "
             f"(decision {decision.number}, {decision.kind} by "
             f"{by(decision.actor, decision.signed_by)})"
         )
-        yield f"{served}\n{effects(registry)}"
+        yield f"{headline}\n{effects(registry)}"
         rows = [
             [
                 each.role,

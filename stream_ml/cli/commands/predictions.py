@@ -32,9 +32,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
     """Print predictions, those to come as well if they are to be followed."""
     start = arguments.start or (END if arguments.follow else BEGINNING)
     since_ms = start if isinstance(start, int) else None
-    with ExitStack() as held:
-        log = held.enter_context(existing_log(settings, isolation=arguments.isolation))
-        stop = held.enter_context(Stop()) if arguments.follow else None
+    with ExitStack() as stack:
+        log = stack.enter_context(existing_log(settings, isolation=arguments.isolation))
+        stop = stack.enter_context(Stop()) if arguments.follow else None
         batches = read_batches(
             log,
             "predictions",
@@ -45,10 +45,10 @@ def run(arguments: Namespace, settings: Settings) -> None:
         )
         as_json = arguments.format == "json"
         passed_over = _PassedOver()
-        for records in held.enter_context(closing(batches)):
+        for records in stack.enter_context(closing(batches)):
             for record, prediction in predictions_in(records, passed_over):
-                about = since_ms is None or prediction.ts >= since_ms
-                if about and arguments.key in {None, prediction.key}:
+                is_recent = since_ms is None or prediction.ts >= since_ms
+                if is_recent and arguments.key in {None, prediction.key}:
                     if as_json:
                         write_json_line(record.value)
                     else:
@@ -61,11 +61,11 @@ class _PassedOver:
     """Tells of the first record that is no prediction; the dead letters have them all."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._has_warned = False
 
     def __call__(self, record: Record, error: BadRecord) -> None:
-        if not self._told:
-            self._told = True
+        if not self._has_warned:
+            self._has_warned = True
             complain(
                 f"stream-ml: predictions-{record.partition} offset {record.offset}: passed over, "
                 f"for it is no prediction ({error}); only workers write there: see who else may. "
@@ -78,14 +78,14 @@ def _skew_ms(settings: Settings) -> int | None:
 
 
 def _line(prediction: Prediction) -> str:
-    said = prediction.prediction
-    if isinstance(said, dict):
-        likeliest = max(said, key=lambda name: said[name], default=NOTHING)
-        said_text = f"{likeliest} {said.get(likeliest, 0.0):.4f}"
+    answer = prediction.prediction
+    if isinstance(answer, dict):
+        likeliest = max(answer, key=lambda name: answer[name], default=NOTHING)
+        answer_text = f"{likeliest} {answer.get(likeliest, 0.0):.4f}"
     else:
-        said_text = NOTHING if said is None else f"{said:.4f}"
-    by = f"{prediction.model}, no answer" if prediction.fallback else prediction.model
-    cells = [moment(prediction.ts), prediction.event_id, prediction.key, said_text, by]
+        answer_text = NOTHING if answer is None else f"{answer:.4f}"
+    model = f"{prediction.model}, no answer" if prediction.fallback else prediction.model
+    cells = [moment(prediction.ts), prediction.event_id, prediction.key, answer_text, model]
     # Two spaces are what tells columns apart.
     return "  ".join(printable(cell).replace("  ", " \\x20") for cell in cells)
 

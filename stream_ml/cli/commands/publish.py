@@ -43,14 +43,14 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     """Publish the lines, report on each, and fail if any was refused."""
     pipeline = pipeline_of(settings, "publish")
     check(arguments.files)
-    with ExitStack() as held:
-        stop = held.enter_context(Stop())
-        log = held.enter_context(existing_log(settings))
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        log = stack.enter_context(existing_log(settings))
         check_name(settings, log, pipeline.name)
         publisher = Publisher(log, pipeline)
         report = None
         if arguments.report is not None:
-            report = held.enter_context(arguments.report.open("wb", buffering=0))
+            report = stack.enter_context(arguments.report.open("wb", buffering=0))
         findings = Findings(pipeline)
         delivery = _Delivery(publisher, arguments.topic, findings, report, strict=arguments.strict)
         try:
@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
         raise StreamMLError(f"publish: {findings.refused.total():,} lines were refused")
     if findings.wrong_unit():
         raise StreamMLError("publish: most times are probably no milliseconds; all were published")
-    if delivery.unreported is not None:
-        raise StreamMLError(f"publish: the report is not whole: {delivery.unreported}")
+    if delivery.report_error is not None:
+        raise StreamMLError(f"publish: the report is not whole: {delivery.report_error}")
 
 
 @dataclass(slots=True)
@@ -82,18 +82,18 @@ class _Delivery:
     findings: Findings
     report: IO[bytes] | None
     strict: bool
-    taken: int = 0
-    unacknowledged: int = 0
-    unreported: str | None = None
+    acknowledged_count: int = 0
+    unacknowledged_count: int = 0
+    report_error: str | None = None
     lines: list[bytes] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
+    started_s: float = field(default_factory=time.monotonic)
 
     def deliver(self, file: str, batch: list[Line]) -> None:
         """Send what can be sent of a batch, all at once; what is reported as taken is taken."""
         good: list[tuple[int, Output]] = []
         for number, text in batch:
             try:
-                output, ts = self._checked(text)
+                output, ts = self._examine(text)
             except BadRecord as error:
                 self._refuse(file, number, text, error)
                 if self.strict:
@@ -109,15 +109,15 @@ class _Delivery:
 
     def summarize(self, *, as_json: bool) -> None:
         """Say what was done, however it ended."""
-        seconds = time.monotonic() - self.started
-        refused_by, hints = self.findings.refused, self.findings.hints()
+        seconds = time.monotonic() - self.started_s
+        refused_counts, hints = self.findings.refused, self.findings.hints()
         if as_json:
-            by_reason = dict(sorted(refused_by.items()))
+            by_reason = dict(sorted(refused_counts.items()))
             write_json(
                 {
-                    self.topic: self.taken,
+                    self.topic: self.acknowledged_count,
                     "refused": by_reason,
-                    "unacknowledged": self.unacknowledged,
+                    "unacknowledged": self.unacknowledged_count,
                     "seconds": seconds,
                     "hints": hints,
                 }
@@ -125,61 +125,69 @@ class _Delivery:
             return
         for hint in hints:
             complain(hint)
-        refused = f"; refused: {counted(refused_by)}" if refused_by else ""
-        if self.unacknowledged:
-            refused += f"; not acknowledged: {self.unacknowledged:,}"
-        rate = f"{self.taken / seconds:,.0f}/s" if seconds else "at once"
-        complain(f"published {self.taken:,} {self.topic} in {duration(seconds)}, {rate}{refused}")
+        refusals = f"; refused: {counted(refused_counts)}" if refused_counts else ""
+        if self.unacknowledged_count:
+            refusals += f"; not acknowledged: {self.unacknowledged_count:,}"
+        rate = f"{self.acknowledged_count / seconds:,.0f}/s" if seconds else "at once"
+        complain(
+            f"published {self.acknowledged_count:,} {self.topic} in {duration(seconds)}, "
+            f"{rate}{refusals}"
+        )
 
-    def _checked(self, text: bytes | None) -> tuple[Output, int]:
+    def _examine(self, text: bytes | None) -> tuple[Output, int]:
         if text is None:
             message = f"expected at most {RECORD_BYTES_MAX} bytes in a line, given more"
             raise BadRecord("too_large", "$", message)
         return self.publisher.examine(self.topic, text)
 
     def _refuse(self, file: str, number: int, text: bytes | None, error: BadRecord) -> None:
-        place = (file, number)
-        self.findings.line(place, self.topic, None)
+        position = (file, number)
+        self.findings.line(position, self.topic, None)
         if text is not None:
-            self.findings.members(place, self.topic, text, members_of(text))
-        refused = self.findings.refuse(f"{file}:{number}", error.reason, error.path, error.message)
-        complain(str(refused))
+            self.findings.members(position, self.topic, text, members_of(text))
+        refusal = self.findings.refuse(f"{file}:{number}", error.reason, error.path, error.message)
+        complain(str(refusal))
         self._report(file, number, {"refused": error.reason, "path": error.path})
 
-    def _send(self, file: str, good: list[tuple[int, Output]]) -> None:
+    def _send(self, file: str, outputs: list[tuple[int, Output]]) -> None:
         try:
-            placed = self.publisher.send([output for _, output in good])
+            records = self.publisher.send([output for _, output in outputs])
         except NotAcknowledged as error:
-            self._taken(file, good, error.places)
+            self._note_outcomes(file, outputs, error.places)
             raise
-        self._taken(file, good, [(record.partition, record.offset) for record in placed])
+        self._note_outcomes(
+            file, outputs, [(record.partition, record.offset) for record in records]
+        )
 
-    def _taken(
-        self, file: str, good: list[tuple[int, Output]], places: Sequence[tuple[int, int] | None]
+    def _note_outcomes(
+        self,
+        file: str,
+        outputs: list[tuple[int, Output]],
+        positions: Sequence[tuple[int, int] | None],
     ) -> None:
-        for (number, _), place in zip(good, places, strict=True):
-            if place is None:
-                self.unacknowledged += 1
+        for (number, _), position in zip(outputs, positions, strict=True):
+            if position is None:
+                self.unacknowledged_count += 1
                 self._report(file, number, {"unacknowledged": True})
             else:
-                self.taken += 1
-                self._report(file, number, {"partition": place[0], "offset": place[1]})
-        self._hand_on()
+                self.acknowledged_count += 1
+                self._report(file, number, {"partition": position[0], "offset": position[1]})
+        self._write_report()
 
-    def _report(self, file: str, number: int, became: dict[str, Any]) -> None:
+    def _report(self, file: str, number: int, outcome: dict[str, Any]) -> None:
         if self.report is not None:
             name = file.encode(errors="backslashreplace").decode()
-            self.lines.append(orjson.dumps({"file": name, "line": number, **became}) + b"\n")
+            self.lines.append(orjson.dumps({"file": name, "line": number, **outcome}) + b"\n")
 
-    def _hand_on(self) -> None:
+    def _write_report(self) -> None:
         """Write what there is of the report."""
-        rest, self.lines = memoryview(b"".join(self.lines)), []
+        remaining, self.lines = memoryview(b"".join(self.lines)), []
         try:
-            while self.report is not None and rest:
-                rest = rest[self.report.write(rest) :]
+            while self.report is not None and remaining:
+                remaining = remaining[self.report.write(remaining) :]
         except OSError as error:
             # Whoever reads it has left, or the disk is full: what is published counts all the same.
-            self.unreported, self.report = error.strerror or str(error), None
+            self.report_error, self.report = error.strerror or str(error), None
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND"]
 
-CHECKPOINTED = (
+CHECKPOINT_NOTE = (
     "counts and times are those of each task's last checkpoint, which is due every "
     "STREAM_ML_CHECKPOINT_SECONDS while records come; positions are of now"
 )
@@ -42,20 +42,20 @@ def run(arguments: Namespace, settings: Settings) -> None:
             check_name(settings, log, pipeline.name, key)
             mode = pipeline.promotion.mode
         empty, view = is_empty(log), read_status(log, key)
-        kept = list(held_back(log, time.time_ns() // 1_000_000))
+        transactions = list(held_back(log, time.time_ns() // 1_000_000))
     notes = registry_notes(
         view.registry, settings.unchecked(settings.path) if key is None else None
     )
     if settings.on_kafka:
-        notes.append(CHECKPOINTED)
-    notes += map(_held_back, kept)
+        notes.append(CHECKPOINT_NOTE)
+    notes += map(_held_back, transactions)
     if arguments.format == "json":
         members = {"log": settings.path, "empty": empty, "mode": mode, **view.as_dict()}
         write_json({**members, "notes": notes})
     elif empty:
-        committed = "that is committed " if kept else ""
-        words = f"an empty log: nothing {committed}was published to it, and no worker has run"
-        write("\n\n".join([printable(f"{settings.path}: {words}"), *map(_held_back, kept)]))
+        qualifier = "that is committed " if transactions else ""
+        words = f"an empty log: nothing {qualifier}was published to it, and no worker has run"
+        write("\n\n".join([printable(f"{settings.path}: {words}"), *map(_held_back, transactions)]))
     else:
         facts = _facts(view, settings.path, mode)
         write("\n\n".join([facts, *_blocks(view), *notes]))
@@ -64,22 +64,22 @@ def run(arguments: Namespace, settings: Settings) -> None:
 # --- as text ----------------------------------------------------------------------------------
 
 
-def _held_back(held: HeldBack) -> str:
+def _held_back(transaction: HeldBack) -> str:
     return (
-        f"{held.topic}-{held.partition}: up to {held.records:,} records are held back by an open "
-        f"transaction since {moment(held.since_ms)}: no lag shows them; "
-        "`kafka-transactions.sh find-hanging` names it, and the broker ends it in time"
+        f"{transaction.topic}-{transaction.partition}: up to {transaction.records:,} records "
+        f"are held back by an open transaction since {moment(transaction.since_ms)}: no lag "
+        "shows them; `kafka-transactions.sh find-hanging` names it, and the broker ends it in time"
     )
 
 
 def _blocks(view: StatusView) -> Iterator[str]:
     rows = [
         [
-            each.task,
-            f"{each.topic}-{each.partition}",
-            *(f"{figure:,}" for figure in (each.position, each.end, each.lag)),
+            progress.task,
+            f"{progress.topic}-{progress.partition}",
+            *(f"{figure:,}" for figure in (progress.position, progress.end, progress.lag)),
         ]
-        for each in view.stages
+        for progress in view.stages
     ]
     yield aligned([["stage", "reads", "position", "end", "lag"], *rows], right=[2, 3, 4])
     if view.models:
@@ -97,11 +97,11 @@ def _blocks(view: StatusView) -> Iterator[str]:
 
 
 def _facts(view: StatusView, path: str, mode: str | None) -> str:
-    since, watermarks = view.since, view.watermarks
+    entry, watermarks = view.since, view.watermarks
     serves = "none yet: the log holds no decision that we can believe"
-    if since is not None:
-        start = "from the start" if since.decision.ts < 0 else f"since {when(since)}"
-        serves = f"{view.champion}, {start} (decision {since.decision.number})"
+    if entry is not None:
+        start = "from the start" if entry.decision.ts < 0 else f"since {when(entry)}"
+        serves = f"{view.champion}, {start} (decision {entry.decision.number})"
     return aligned(
         [
             ["log", path],
@@ -150,8 +150,8 @@ def _counts(view: StatusView, stage: str) -> str:
 
 def _letters(view: StatusView) -> str:
     read, total = view.dead_letters_read, view.dead_letters_total
-    of = "" if read == total else f" (of the last {read:,}; at most {total:,} in all)"
-    return counted(view.dead_letters) + of
+    scope = "" if read == total else f" (of the last {read:,}; at most {total:,} in all)"
+    return counted(view.dead_letters) + scope
 
 
 COMMAND = Subcommand(

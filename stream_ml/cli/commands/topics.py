@@ -45,26 +45,26 @@ def _on_cluster(arguments: Namespace, settings: Settings) -> None:
     # The client is slow to load, and most commands, on the embedded log, never need it.
     from stream_ml.shell.kafka import admin  # noqa: PLC0415
 
-    cluster, horizon_ms = _place(settings)
+    cluster, horizon_ms = _cluster(settings)
     principals = _principals(arguments.acls, cluster)
     demand = admin.Demand(arguments.partitions, arguments.replication, horizon_ms, principals)
     act = admin.plan if arguments.name == "plan" else admin.apply
-    done = act(cluster, demand)
-    _say(arguments, cluster, done)
-    if arguments.name == "plan" and (done.changes or done.refusals):
-        raise TopicsDiffer(_differ(cluster, done))
+    plan = act(cluster, demand)
+    _print_plan(arguments, cluster, plan)
+    if arguments.name == "plan" and (plan.changes or plan.refusals):
+        raise TopicsDiffer(_differ(cluster, plan))
 
 
 def _principals(
-    named: Sequence[tuple[str, str]] | None, cluster: Cluster
+    pairs: Sequence[tuple[str, str]] | None, cluster: Cluster
 ) -> tuple[tuple[str, str], ...]:
     """Who has which role; where only `--acls` is said, users whose names say it."""
-    if named is None:
+    if pairs is None:
         return ()
-    return tuple(named) or tuple((role, f"User:{cluster.pipeline}-{role}") for role in ROLES)
+    return tuple(pairs) or tuple((role, f"User:{cluster.pipeline}-{role}") for role in ROLES)
 
 
-def _place(settings: Settings) -> tuple[Cluster, int | None]:
+def _cluster(settings: Settings) -> tuple[Cluster, int | None]:
     """The pipeline's place, and its labels' horizon where there is a declaration."""
     if settings.pipeline is None:
         return settings.cluster(), None
@@ -83,7 +83,7 @@ def _differ(cluster: Cluster, plan: Plan) -> str:
     return f"topics plan: {differences} from the catalogue on {cluster.bootstrap}; {way_out}"
 
 
-def _say(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
+def _print_plan(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
     if arguments.format == "json":
         write_json(
             {
@@ -114,37 +114,37 @@ def _say(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
         write(f"0 changes: {cluster.topic('*')} on {cluster.bootstrap} is as the catalogue says")
 
 
-def _as_members(described: Any) -> dict[str, Any]:
-    return {field.name: getattr(described, field.name) for field in fields(described)}
+def _as_members(instance: Any) -> dict[str, Any]:
+    return {field.name: getattr(instance, field.name) for field in fields(instance)}
 
 
 def _show(arguments: Namespace) -> None:
-    known = catalogue()
+    topics = catalogue()
     if arguments.name is None:
-        shown: Any = {name: _as_dict(topic) for name, topic in known.items()}
-        text = _table(known)
-    elif arguments.name in known:
-        shown = _as_dict(known[arguments.name])
-        text = _described(known[arguments.name])
+        document: Any = {name: _as_dict(topic) for name, topic in topics.items()}
+        text = _table(topics)
+    elif arguments.name in topics:
+        document = _as_dict(topics[arguments.name])
+        text = _description(topics[arguments.name])
     else:
-        expected = ", ".join([*known, *ON_CLUSTERS])
-        raise UsageError(f"topics: expected one of {expected}, given {arguments.name!r}")
+        choices = ", ".join([*topics, *ON_CLUSTERS])
+        raise UsageError(f"topics: expected one of {choices}, given {arguments.name!r}")
     if arguments.format == "json":
-        write_json(shown)
+        write_json(document)
     else:
         write(text)
 
 
-def _as_dict(described: Any) -> dict[str, Any]:
-    values = _as_members(described)
-    members = {name: _as_dict(field) for name, field in described.fields.items()}
+def _as_dict(instance: Any) -> dict[str, Any]:
+    values = _as_members(instance)
+    members = {name: _as_dict(field) for name, field in instance.fields.items()}
     return {**values, "fields": members}
 
 
 def _table(topics: Mapping[str, Topic]) -> str:
     head = ["topic", "partitions", "kept", "key", "purpose"]
     rows = [
-        [t.name, _partitions(t), _kept(t), t.key.partition(",")[0], t.purpose]
+        [t.name, _partitions(t), _retention(t), t.key.partition(",")[0], t.purpose]
         for t in topics.values()
     ]
     return aligned([head, *rows])
@@ -154,17 +154,17 @@ def _partitions(topic: Topic) -> str:
     return f"{topic.partitions} by default" if topic.scales else str(topic.partitions)
 
 
-def _kept(topic: Topic) -> str:
+def _retention(topic: Topic) -> str:
     if topic.cleanup == "compact":
         return "newest per key"
     return "forever" if topic.retention_ms is None else span(topic.retention_ms)
 
 
-def _described(topic: Topic) -> str:
+def _description(topic: Topic) -> str:
     facts = [
         ["key", topic.key],
         ["partitions", _partitions(topic)],
-        ["kept", _kept(topic)],
+        ["kept", _retention(topic)],
         ["record", f"{topic.record} of at most {topic.record_bytes_max:,} bytes"],
         ["written by", ", ".join(topic.writers)],
         ["read by", ", ".join(topic.readers)],
@@ -176,8 +176,8 @@ def _described(topic: Topic) -> str:
 def _members(members: Mapping[str, TopicField], indent: str) -> Iterator[list[str]]:
     for member in members.values():
         kind = f"{member.type}, optional" if member.optional else member.type
-        by = "" if member.keyed_by is None else f" By {member.keyed_by}."
-        yield [indent + member.name, kind, member.meaning + by]
+        key_note = "" if member.keyed_by is None else f" By {member.keyed_by}."
+        yield [indent + member.name, kind, member.meaning + key_note]
         yield from _members(member.fields, indent + INDENT)
 
 

@@ -58,10 +58,10 @@ def run(arguments: Namespace, settings: Settings) -> None:
         _refuse_used(log, path)
         key = settings.signing_key(path)
         lines = _Lines(pipeline, arguments.files)
-        done = replay(log, pipeline, key, lines.outputs(), placed=lines.placed)
+        result = replay(log, pipeline, key, lines.outputs(), placed=lines.note_positions)
         lines.refused(log)
         report = _report(arguments, log, pipeline, key)
-        summary = _summary(log, pipeline, key, done, lines.findings)
+        summary = _summary(log, pipeline, key, result, lines.findings)
         summary["written"] = _write_files(arguments, log, report)
     if arguments.format == "json":
         write_json({**summary, "report": report.as_dict()})
@@ -79,8 +79,10 @@ def _judge(findings: Findings, files: Sequence[str]) -> None:
         StreamMLError: it is not.
     """
     if findings.refused:
-        refused = findings.refused.total()
-        raise StreamMLError(f"backtest: {refused:,} of {findings.lines.total():,} were refused")
+        refused_count = findings.refused.total()
+        raise StreamMLError(
+            f"backtest: {refused_count:,} of {findings.lines.total():,} were refused"
+        )
     if not findings.lines:
         raise StreamMLError(f"backtest: expected lines in {', '.join(files)}, given none")
     if not findings.lines["events"]:
@@ -112,13 +114,13 @@ def _check(arguments: Namespace, pipeline: Pipeline) -> None:
 
 
 def _refuse_used(log: SqliteLog, path: str) -> None:
-    held = {
+    counts = {
         topic: sum(log.end_offset(topic, p) for p in range(log.partitions[topic]))
         for topic in ("events", "labels")
     }
-    if any(held.values()):
+    if any(counts.values()):
         raise UsageError(
-            f"backtest: expected a log with nothing in it, given {path} with {counted(held)}; "
+            f"backtest: expected a log with nothing in it, given {path} with {counted(counts)}; "
             "name another, or leave --broker out to work in memory"
         )
 
@@ -129,14 +131,14 @@ class _Lines:
     def __init__(self, pipeline: Pipeline, files: Sequence[str]) -> None:
         self._pipeline = pipeline
         self._files = files
-        self._read: deque[int] = deque()
+        self._pending_lines: deque[int] = deque()
         # By partition, and there by offset: which line of which file.
         self._origins: dict[tuple[str, int], array[int]] = defaultdict(lambda: array("Q"))
         self.findings = Findings(pipeline)
 
     def outputs(self) -> Iterator[Output]:
         """A record for each line."""
-        for place, file in enumerate(self._files):
+        for file_index, file in enumerate(self._files):
             with opened(file) as handle:
                 for number, text in every_line(handle, bytes_max=RECORD_BYTES_MAX, file=file):
                     if text is None:
@@ -144,34 +146,34 @@ class _Lines:
                             f"{file}:{number}: expected at most {RECORD_BYTES_MAX} bytes in a "
                             "line, given more; is it a file of JSON lines?"
                         )
-                    self._read.append(place * LINES_MAX + number)
+                    self._pending_lines.append(file_index * LINES_MAX + number)
                     yield self._output((file, number), text)
 
-    def placed(self, records: Sequence[Record]) -> None:
+    def note_positions(self, records: Sequence[Record]) -> None:
         """Note where lines lie now; they come in the order in which they were read."""
         for record in records:
-            self._origins[record.topic, record.partition].append(self._read.popleft())
+            self._origins[record.topic, record.partition].append(self._pending_lines.popleft())
 
     def refused(self, log: SqliteLog) -> None:
         """Find out which lines were refused."""
         for record in read_all(log, "dead-letters"):
             letter = orjson.loads(record.value or b"{}")
-            place = f"{letter['topic']}-{letter['partition']}, offset {letter['offset']}"
+            position = f"{letter['topic']}-{letter['partition']}, offset {letter['offset']}"
             origins = self._origins.get((letter["topic"], letter["partition"]))
             if origins is not None:
                 file, number = divmod(origins[letter["offset"]], LINES_MAX)
-                place = f"{self._files[file]}:{number}"
-            self.findings.refuse(place, letter["reason"], letter["path"], letter["message"])
+                position = f"{self._files[file]}:{number}"
+            self.findings.refuse(position, letter["reason"], letter["path"], letter["message"])
 
-    def _output(self, place: tuple[str, int], value: bytes) -> Output:
+    def _output(self, position: tuple[str, int], value: bytes) -> Output:
         # What is no JSON is published all the same: it is refused where everything is.
         members = members_of(value)
         topic, time = "events", self._pipeline.events.time
         if isinstance(members, dict) and "label" in members:
             topic, time = "labels", "ts"
         ts = members.get(time) if isinstance(members, dict) else None
-        self.findings.line(place, topic, ts if type(ts) is int else None)
-        self.findings.members(place, topic, value, members)
+        self.findings.line(position, topic, ts if type(ts) is int else None)
+        self.findings.members(position, topic, value, members)
         return output_of(self._pipeline, topic, members, value)
 
 
@@ -179,7 +181,7 @@ class _Lines:
 
 
 def _summary(
-    log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed, findings: Findings
+    log: SqliteLog, pipeline: Pipeline, key: bytes, result: Replayed, findings: Findings
 ) -> dict[str, Any]:
     champion = None
     kinds: dict[str, int] = {}
@@ -189,36 +191,36 @@ def _summary(
     return {
         "pipeline": pipeline.name,
         "task": pipeline.target.kind,
-        "published": done.published,
-        "events": done.events,
-        "labels": done.joins,
+        "published": result.published,
+        "events": result.events,
+        "labels": result.joins,
         "champion": champion,
         "decisions": kinds,
-        "models": [asdict(each) for each in done.evaluations],
+        "models": [asdict(evaluation) for evaluation in result.evaluations],
         "dead_letters": dict(sorted(findings.refused.items())),
         "refused": findings.as_members(),
         "hints": findings.hints(),
         "alerts": tally(log, "alerts", "kind"),
-        "seconds": done.seconds,
+        "seconds": result.seconds,
     }
 
 
 def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes) -> Report:
-    task, decided = pipeline.target, list(decisions(log, key))
+    task, serving_decisions = pipeline.target, list(decisions(log, key))
     report = Report(
         task.kind,
         (),
-        decided,
+        serving_decisions,
         horizon_ms=pipeline.horizon_ms,
         breadth=pipeline.events.breadth,
         classes=task.classes,
     )
-    with Progress("reporting", log.end_offset("examples", 0)) as shown:
+    with Progress("reporting", log.end_offset("examples", 0)) as progress:
         if arguments.live:
-            for example, said in watched(lived(log, pipeline, decided), shown):
-                report.add(example, said)
+            for example, live_answers in watched(lived(log, pipeline, serving_decisions), progress):
+                report.add(example, live_answers)
         else:
-            for example in watched(examples(log), shown):
+            for example in watched(examples(log), progress):
                 report.add(example)
     for evaluation in evaluations(log):
         report.evaluate(evaluation)
@@ -226,15 +228,15 @@ def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes
 
 
 def _write_files(arguments: Namespace, log: SqliteLog, report: Report) -> list[str]:
-    written: list[Path] = []
+    paths: list[Path] = []
     if arguments.predictions is not None:
         with arguments.predictions.open("wb") as file:
             for record in read_all(log, "predictions"):
                 file.write((record.value or b"") + b"\n")
-        written.append(arguments.predictions)
+        paths.append(arguments.predictions)
     if arguments.plots is not None:
-        written += draw(report, arguments.plots)
-    return [str(path) for path in written]
+        paths += draw(report, arguments.plots)
+    return [str(path) for path in paths]
 
 
 def _text(summary: dict[str, Any], findings: Findings) -> str:
@@ -257,15 +259,15 @@ def _text(summary: dict[str, Any], findings: Findings) -> str:
     tables = [
         f"scores {name}\n{scores_table(models, form)}" for form, name in FORMS.items() if models
     ]
-    refused = [f"  {each}" for each in findings.named()]
+    refused_lines = [f"  {line}" for line in findings.named()]
     paths = map(printable, summary["written"])
-    written = ["\n".join(["written:", *(f"  {path}" for path in paths)])]
+    written_text = ["\n".join(["written:", *(f"  {path}" for path in paths)])]
     return "\n\n".join(
         [
             facts,
-            *(["\n".join(["refused:", *refused])] if refused else []),
+            *(["\n".join(["refused:", *refused_lines])] if refused_lines else []),
             *findings.hints(),
             *(tables or [NOTHING_TO_SCORE]),
-            *(written if summary["written"] else []),
+            *(written_text if summary["written"] else []),
         ]
     )

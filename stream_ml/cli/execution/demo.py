@@ -52,13 +52,13 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     key = settings.signing_key(str(path))
     outputs = (output_of(pipeline, topic, body) for topic, body in flights_data.records(1, months))
     with SqliteLog.create(path) as log:
-        done = replay(log, pipeline, key, outputs)
-        report = _report(log, pipeline, key, done)
-    written = _write_report(report, arguments.folder)
+        result = replay(log, pipeline, key, outputs)
+        report = _report(log, pipeline, key, result)
+    paths = _write_report(report, arguments.folder)
     if arguments.format == "json":
-        write_json({**report.as_dict(), "seconds": done.seconds, "written": written})
+        write_json({**report.as_dict(), "seconds": result.seconds, "written": paths})
     else:
-        write(f"{report.text()}\n{_ending(done, written, path)}")
+        write(f"{report.text()}\n{_ending(result, paths, path)}")
 
 
 def _fresh_log(folder: Path) -> Path:
@@ -77,13 +77,13 @@ def _fresh_log(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(MARK_TEXT, encoding="utf-8")
     if path.exists():
-        _make_sure_of_rest(path)
+        _refuse_locked(path)
     for end in ("", "-wal", "-shm"):
         path.with_name(LOG + end).unlink(missing_ok=True)
     return path
 
 
-def _make_sure_of_rest(path: Path) -> None:
+def _refuse_locked(path: Path) -> None:
     try:
         with SqliteLog.open(path) as log, log.session():
             pass
@@ -93,17 +93,17 @@ def _make_sure_of_rest(path: Path) -> None:
         pass  # of another format, or damaged: a former demo's all the same
 
 
-def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> Report:
+def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, result: Replayed) -> Report:
     accounting = {
-        **done.published,
-        "predictions": done.events["predictions"],
-        **{name.replace("_", " "): count for name, count in done.joins.items() if count},
+        **result.published,
+        "predictions": result.events["predictions"],
+        **{name.replace("_", " "): count for name, count in result.joins.items() if count},
     }
-    decided = list(decisions(log, key))
+    serving_decisions = list(decisions(log, key))
     report = Report(
         pipeline.target.kind,
         (),
-        decided,
+        serving_decisions,
         accounting,
         horizon_ms=pipeline.horizon_ms,
         breadth=pipeline.events.breadth,
@@ -111,9 +111,9 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, done: Replayed) -> R
         positive="late",
         zone=flights_data.ZONE,
     )
-    with Progress("reporting", done.joins["joined"]) as shown:
-        for example, said in watched(lived(log, pipeline, decided), shown):
-            report.add(example, said)
+    with Progress("reporting", result.joins["joined"]) as progress:
+        for example, live_answers in watched(lived(log, pipeline, serving_decisions), progress):
+            report.add(example, live_answers)
     for evaluation in evaluations(log):
         report.evaluate(evaluation)
     return report
@@ -126,13 +126,13 @@ def _write_report(report: Report, folder: Path) -> list[str]:
     return [str(path) for path in (text, data, *draw(report, folder / "plots"))]
 
 
-def _ending(done: Replayed, written: list[str], path: Path) -> str:
-    total, seconds = sum(done.published.values()), sum(done.seconds.values())
+def _ending(result: Replayed, paths: list[str], path: Path) -> str:
+    total, seconds = sum(result.published.values()), sum(result.seconds.values())
     return "\n".join(
         [
             f"replayed {total:,} records in {duration(seconds)}",
             "written:",
-            *(f"  {path}" for path in written),
+            *(f"  {path}" for path in paths),
             "look around:",
             f"  stream-ml --broker sqlite:{path} models",
             f"  stream-ml --broker sqlite:{path} status",

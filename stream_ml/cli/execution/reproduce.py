@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 # So many of a kind are shown; the rest is counted.
-SHOWN = 10
+ROWS_MAX = 10
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -36,92 +36,92 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         if key is None:
-            where = "" if settings.on_kafka else f" in {key_file(settings.path)}"
+            location = "" if settings.on_kafka else f" in {key_file(settings.path)}"
             raise UsageError(
-                f"audit reproduce: expected the key that snapshots are signed with{where}, given "
-                f"none; set {SETTINGS['key'].variable}"
+                f"audit reproduce: expected the key that snapshots are signed with{location}, "
+                f"given none; set {SETTINGS['key'].variable}"
             )
-        chosen = _chosen(arguments, log)
-        done = reproduce(log, pipeline, key, chosen)
+        predictions = _select(arguments, log)
+        result = reproduce(log, pipeline, key, predictions)
     if arguments.format == "json":
-        write_json(_members(done, len(chosen)))
+        write_json(_members(result, len(predictions)))
     else:
-        write("\n".join(_lines(done, len(chosen), each=arguments.event_id is not None)))
-    if done.different or done.refused:
+        write("\n".join(_lines(result, len(predictions), is_single=arguments.event_id is not None)))
+    if result.different or result.refused:
         raise StreamMLError(
-            f"audit reproduce: {len(done.different):,} answers are not what was logged, "
-            f"{done.refused.total():,} are of snapshots that cannot be believed"
+            f"audit reproduce: {len(result.different):,} answers are not what was logged, "
+            f"{result.refused.total():,} are of snapshots that cannot be believed"
         )
 
 
-def _chosen(arguments: argparse.Namespace, log: Log) -> list[Prediction]:
+def _select(arguments: argparse.Namespace, log: Log) -> list[Prediction]:
     if arguments.sample is not None:
         return sample(log, arguments.sample, arguments.seed)
-    found = find(log, arguments.event_id)
-    if found is None:
+    prediction = find(log, arguments.event_id)
+    if prediction is None:
         raise StreamMLError(
             f"audit reproduce: no prediction on event {arguments.event_id!r} is on the log"
         )
-    return [found]
+    return [prediction]
 
 
-def _champions(done: Reproduced) -> tuple[int, int]:
+def _champions(result: Reproduced) -> tuple[int, int]:
     """Of the champions' answers: how many are equal, how many could be made again."""
-    served = [each for each in done.answers if each.slot == "champion"]
-    return sum(each.equal for each in served), len(served)
+    champions = [champion for champion in result.answers if champion.slot == "champion"]
+    return sum(champion.equal for champion in champions), len(champions)
 
 
-def _lines(done: Reproduced, count: int, *, each: bool) -> Iterator[str]:
-    equal, served = _champions(done)
-    total = len(done.answers)
+def _lines(result: Reproduced, count: int, *, is_single: bool) -> Iterator[str]:
+    equal, champions = _champions(result)
+    total = len(result.answers)
     noun = "prediction" if count == 1 else "predictions"
-    yield f"{count:,} {noun}: {equal:,} of {served:,} served answers are equal"
+    yield f"{count:,} {noun}: {equal:,} of {champions:,} served answers are equal"
     yield (
-        f"with shadows: {total - len(done.different):,} of {total:,} are equal to {TOLERANCE:g}; "
-        f"the largest difference is {done.worst:g}"
+        f"with shadows: {total - len(result.different):,} of {total:,} are equal to {TOLERANCE:g}; "
+        f"the largest difference is {result.worst:g}"
     )
-    if done.dropped:
+    if result.dropped:
         yield (
-            f"{done.dropped.total():,} answers cannot be made again, for retention has dropped "
-            f"their {len(done.dropped):,} snapshots"
+            f"{result.dropped.total():,} answers cannot be made again, for retention has dropped "
+            f"their {len(result.dropped):,} snapshots"
         )
-    for reason, n in done.refused.most_common(SHOWN):
-        yield printable(f"{n:,} answers: {reason}")
-    shown = done.answers if each else done.different[:SHOWN]
-    if shown:
+    for reason, count_of_reason in result.refused.most_common(ROWS_MAX):
+        yield printable(f"{count_of_reason:,} answers: {reason}")
+    rows = result.answers if is_single else result.different[:ROWS_MAX]
+    if rows:
         head = ["event", "slot", "model", "logged", "again", "difference"]
-        yield aligned([head, *map(_row, shown)])
+        yield aligned([head, *map(_row, rows)])
 
 
-def _row(again: Again) -> list[str]:
-    said = [_said(again.logged), _said(again.again)]
-    return [again.event_id, again.slot, again.model, *said, f"{again.difference:g}"]
+def _row(answer: Again) -> list[str]:
+    texts = [_answer_text(answer.logged), _answer_text(answer.again)]
+    return [answer.event_id, answer.slot, answer.model, *texts, f"{answer.difference:g}"]
 
 
-def _said(answer: Answer) -> str:
+def _answer_text(answer: Answer) -> str:
     return NOTHING if answer is None else str(answer)
 
 
-def _members(done: Reproduced, count: int) -> dict[str, Any]:
-    equal, served = _champions(done)
+def _members(result: Reproduced, count: int) -> dict[str, Any]:
+    equal, champions = _champions(result)
     return {
         "predictions": count,
-        "served": {"made_again": served, "equal": equal},
+        "served": {"made_again": champions, "equal": equal},
         "answers": {
-            "made_again": len(done.answers),
-            "equal": len(done.answers) - len(done.different),
+            "made_again": len(result.answers),
+            "equal": len(result.answers) - len(result.different),
         },
-        "worst": done.worst if done.worst != float("inf") else None,
+        "worst": result.worst if result.worst != float("inf") else None,
         "different": [
             {
-                "event_id": each.event_id,
-                "slot": each.slot,
-                "model": each.model,
-                "logged": each.logged,
-                "again": each.again,
+                "event_id": answer.event_id,
+                "slot": answer.slot,
+                "model": answer.model,
+                "logged": answer.logged,
+                "again": answer.again,
             }
-            for each in done.different
+            for answer in result.different
         ],
-        "dropped": dict(done.dropped),
-        "refused": dict(done.refused),
+        "dropped": dict(result.dropped),
+        "refused": dict(result.refused),
     }

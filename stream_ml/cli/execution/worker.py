@@ -39,9 +39,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
     pipeline = pipeline_of(settings, "worker")
     cluster = settings.cluster(pipeline.name)
     # What the clients warn of (a broker that is gone, say) they mend, or a task ends with it.
-    heard = logging.StreamHandler(sys.stderr)
-    heard.addFilter(Seldom())
-    logging.basicConfig(level=logging.ERROR, handlers=[heard], format="%(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Seldom())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")
     worker = Worker(
         cluster,
         pipeline,
@@ -71,25 +71,25 @@ class Seldom(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._heard: dict[tuple[str, int], float] = {}
+        self._passed_at_s: dict[tuple[str, int], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it is to be heard."""
         if NOT_READY in record.getMessage():
             return False
-        now, line = self._clock(), (record.pathname, record.lineno)
-        if now - self._heard.get(line, -AGAIN_S) < AGAIN_S:
+        now_s, line = self._clock(), (record.pathname, record.lineno)
+        if now_s - self._passed_at_s.get(line, -AGAIN_S) < AGAIN_S:
             return False
-        self._heard[line] = now
+        self._passed_at_s[line] = now_s
         return True
 
 
-def _as_json(said: str, **members: Any) -> None:
-    write_json_line({"said": said, **members})
+def _as_json(event: str, **members: Any) -> None:
+    write_json_line({"said": event, **members})
     flush()
 
 
-def _as_text(said: str, **members: Any) -> None:
-    rest = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
-    write_line(f"{said}: {rest}")
+def _as_text(event: str, **members: Any) -> None:
+    details = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
+    write_line(f"{event}: {details}")
     flush()

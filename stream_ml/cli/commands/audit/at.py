@@ -23,52 +23,52 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND"]
 
-EVENTS, LOG = "events", "log"
-NOW = "now"
+EVENT_CLOCK, LOG_CLOCK = "events", "log"
+NOW_WORD = "now"
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decision by which something served then."""
-    found, notes = history_of(settings)
+    entries, notes = history_of(settings)
     now_ms = time.time_ns() // 1_000_000
     # What serves now is what was decided last, whatever the time of events, or another's clock.
-    ms = sys.maxsize if arguments.time is NOW else arguments.time
-    served = served_at(found, ms, by_log=arguments.clock == LOG)
-    shown_ms = now_ms if arguments.time is NOW else ms
+    ms = sys.maxsize if arguments.time is NOW_WORD else arguments.time
+    entry = served_at(entries, ms, by_log=arguments.clock == LOG_CLOCK)
+    shown_ms = now_ms if arguments.time is NOW_WORD else ms
     if arguments.format == "json":
-        decision = None if served is None else served.as_dict()
+        decision = None if entry is None else entry.as_dict()
         write_json({"time": shown_ms, "decision": decision, "notes": notes})
         return
-    when = moment(shown_ms)
-    write(f"at {when} nothing served yet" if served is None else _text(when, served))
+    time_text = moment(shown_ms)
+    write(f"at {time_text} nothing served yet" if entry is None else _text(time_text, entry))
     for note in notes:
         write(note)
 
 
-def _text(when: str, served: Entry) -> str:
-    decision, serving = served.decision, served.decision.serving
-    others = [*serving.challengers.values(), serving.predecessor, serving.first]
+def _text(time_text: str, entry: Entry) -> str:
+    decision, serving = entry.decision, entry.decision.serving
+    shadow_refs = [*serving.challengers.values(), serving.predecessor, serving.first]
     facts = [
-        ["at", when],
+        ["at", time_text],
         ["served", serving.champion.model],
-        ["since", f"{moment(decision.ts)}, on the log at {moment(served.append_ms)}"],
+        ["since", f"{moment(decision.ts)}, on the log at {moment(entry.append_ms)}"],
         ["decision", f"{decision.number}, {decision.kind}"],
         ["by", by(decision.actor, decision.signed_by)],
         ["reason", decision.reason],
         ["evidence", evidence_line(decision.evidence)],
-        ["in its shadow", ", ".join(ref.model for ref in others if ref is not None) or "none"],
+        ["in its shadow", ", ".join(ref.model for ref in shadow_refs if ref is not None) or "none"],
         ["rests on", ", ".join(f"{n:,} {topic}" for topic, n in decision.inputs.items())],
     ]
     if decision.command_id is not None:
         facts.append(["command", decision.command_id])
     if decision.given_ms is not None:
-        received = f"on the log at {moment(decision.received_ms)}"
-        facts.append(["given", f"{moment(decision.given_ms)}, {received}"])
+        log_time_text = f"on the log at {moment(decision.received_ms)}"
+        facts.append(["given", f"{moment(decision.given_ms)}, {log_time_text}"])
     return aligned(facts)
 
 
 def _time(text: str) -> int | str:
-    return NOW if text == NOW else instant(text)
+    return NOW_WORD if text == NOW_WORD else instant(text)
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -80,8 +80,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--clock",
-        choices=(EVENTS, LOG),
-        default=EVENTS,
+        choices=(EVENT_CLOCK, LOG_CLOCK),
+        default=EVENT_CLOCK,
         help="whose time it is: that of events (the default), or that of the log's own clock, by "
         "which a replay takes minutes",
     )

@@ -19,11 +19,11 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print all of them, the oldest first."""
-    found, notes = history_of(settings)
+    entries, notes = history_of(settings)
     if arguments.format == "json":
-        write_json({"decisions": [each.as_dict() for each in found], "notes": notes})
+        write_json({"decisions": [entry.as_dict() for entry in entries], "notes": notes})
         return
-    write("\n".join([decisions_table(found), *notes]))
+    write("\n".join([decisions_table(entries), *notes]))
 
 
 COMMAND = Subcommand(

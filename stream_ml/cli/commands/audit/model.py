@@ -23,26 +23,26 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decisions that changed what it is, or speak of it."""
-    found, notes = history_of(settings)
+    entries, notes = history_of(settings)
     name = arguments.model
-    chosen = list(about(found, name))
+    matches = list(about(entries, name))
     if arguments.format == "json":
         members = [
-            {**each.as_dict(), "roles": roles(each.decision.serving, name)} for each in chosen
+            {**entry.as_dict(), "roles": roles(entry.decision.serving, name)} for entry in matches
         ]
         write_json({"model": name, "decisions": members, "notes": notes})
         return
-    rows = [[*as_row(each)[:-1], _roles(each, name), each.decision.reason] for each in chosen]
+    rows = [[*as_row(entry)[:-1], _roles(entry, name), entry.decision.reason] for entry in matches]
     head = [*HEAD[:-1], "it is then", HEAD[-1]]
-    nothing = f"no decision is about {printable(name)}"
-    write(aligned([head, *rows], right=[0]) if rows else nothing)
+    empty_text = f"no decision is about {printable(name)}"
+    write(aligned([head, *rows], right=[0]) if rows else empty_text)
     for note in notes:
         write(note)
 
 
 def _roles(entry: Entry, name: str) -> str:
-    found = roles(entry.decision.serving, name)
-    return ", ".join(f"{role} {model}" for role, model in found.items()) or NOTHING
+    models_by_role = roles(entry.decision.serving, name)
+    return ", ".join(f"{role} {model}" for role, model in models_by_role.items()) or NOTHING
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

@@ -24,9 +24,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("event_id", nargs="?", metavar="EVENT_ID", help="the event predicted on")
-    what.add_argument(
+    selection = parser.add_mutually_exclusive_group(required=True)
+    selection.add_argument("event_id", nargs="?", metavar="EVENT_ID", help="the event predicted on")
+    selection.add_argument(
         "--sample", type=whole_number(1), metavar="N", help="so many, drawn at random"
     )
     parser.add_argument(

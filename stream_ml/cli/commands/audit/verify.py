@@ -27,8 +27,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
     if arguments.format == "json":
         write_json(asdict(verdict))
     else:
-        checked = "signature, number and chain" if verdict.signatures else "number and chain"
-        write(f"{verdict.sound:,} decisions are as they were written, by {checked}")
+        checks = "signature, number and chain" if verdict.signatures else "number and chain"
+        write(f"{verdict.sound:,} decisions are as they were written, by {checks}")
         if not verdict.signatures:
             write(settings.unchecked(settings.path))
     if verdict.flaw is not None:
