@@ -98,11 +98,11 @@ def _split_forgeries(topics: Topics) -> tuple[Topics, dict[RecordPosition, _Forg
             for record in records
             if FORGERY_HEADER in record.headers
         ):
-            # A tombstone of a model, as evaluate's own, is nothing to be believed or not.
-            silent = topic not in READ or (topic == "models" and record.value is None)
+            # Also a tombstone of a model: evaluate knows which it has written itself.
+            is_read = topic in READ
             position = RecordPosition(topic, record.partition, record.offset)
             forgeries[position] = _ForgedRecord(
-                record.headers[FORGERY_HEADER].decode(), 0 if silent else 1
+                record.headers[FORGERY_HEADER].decode(), 1 if is_read else 0
             )
     for record in (record for records in topics[STRAYING] for record in records):
         partition, _, offset = record.headers.get(ORIGIN, b"").decode().partition(":")

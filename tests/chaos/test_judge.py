@@ -200,15 +200,27 @@ def test_a_refresh_that_nobody_decided_on_is_found() -> None:
     assert "every refresh decided" in failed(raw)
 
 
-@pytest.mark.parametrize("topic", ["predictions", "examples", "models", "registry"])
-def test_what_was_forged_is_to_be_refused_once_and_changes_nothing(topic: str) -> None:
-    """A copy by somebody else is as if it were not there, if it has one dead letter; else not."""
+@pytest.mark.parametrize(
+    ("topic", "is_tombstone"),
+    [
+        ("predictions", False),
+        ("examples", False),
+        ("models", False),
+        ("models", True),
+        ("registry", False),
+    ],
+)
+def test_what_was_forged_is_to_be_refused_once_and_changes_nothing(
+    topic: str, *, is_tombstone: bool
+) -> None:
+    """Of somebody else's copy or tombstone no trace is left but one dead letter."""
     found = []
     for letters in range(3):
         raw = topics()
         records = raw[topic][0]
         forged = replace(records[-1], offset=records[-1].offset + 1)
-        forged.headers = {FORGERY_HEADER: b"copied"}
+        forged.headers = {FORGERY_HEADER: b"junk" if is_tombstone else b"copied"}
+        forged.value = None if is_tombstone else forged.value
         records.append(forged)
         letter = {"topic": topic, "partition": 0, "offset": forged.offset, "reason": "forged"}
         last = raw["dead-letters"][0][-1].offset
