@@ -868,7 +868,7 @@ def test_a_change_is_said_once_wherever_amid_taking_it_up_a_stop_comes(kafka_bro
         )
         life = tried.task(0)
         life.go()
-        await life.until(lambda: life.task._taken_over or life.steps >= step)
+        await life.until(lambda: life.task._has_taken_over or life.steps >= step)
         whole = await life.task.suspend(1)
         await life.cut_off()
         assert [] == tried.failures

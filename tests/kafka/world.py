@@ -358,7 +358,7 @@ class Life:
 
     async def until_taken_over(self) -> None:
         """Wait until it works."""
-        await self.until(lambda: self.task._taken_over)
+        await self.until(lambda: self.task._has_taken_over)
 
     async def until_folded(self, ends: Positions) -> None:
         """Wait until it has folded all before some offsets."""
@@ -454,7 +454,7 @@ async def _live(life: Life, inputs: Inputs, rand: random.Random) -> bool:
         task.enqueue(topic, Batch(records, epoch, number))
         if rand.random() < 0.6:
             await life.until(lambda: task.waiting == 0)
-        if rand.random() < 0.05 and task._taken_over and not life.dead:
+        if rand.random() < 0.05 and task._has_taken_over and not life.dead:
             if not await _rebalance(life, epoch):
                 return False
             epoch += 1
