@@ -763,7 +763,7 @@ def test_what_learns_commits_only_together_with_its_state(kafka_broker: str) -> 
 
         life.task.enqueue("examples", numbered(1, read[19:25], 1))
         await life.until_folded({("examples", 0): 25})
-        await life.until(lambda: not life.transactions._open)
+        await life.until(lambda: not life.transactions._is_open)
         life.task.enqueue("examples", numbered(1, read[25:], 2))
         await life.until_folded({("examples", 0): 50})
         await life.cut_off()

@@ -274,7 +274,7 @@ def stopped_unheard(
             os.kill(os.getpid(), signal.SIGTERM)
 
     worker = a_worker(Cluster("127.0.0.1:1", "gone"), "join", say)
-    worker._tasks[0] = SimpleNamespace(park=park)
+    worker._tasks[0] = SimpleNamespace(suspend=park)
     with pytest.raises(_Exited) as ended:
         asyncio.run(asyncio.wait_for(worker.run(), DEADLINE_S))
     return said, ended.value.args[0]
@@ -388,7 +388,7 @@ def test_what_is_set_up_wrong_is_a_sentence_and_not_started_again(
 
     monkeypatch.setattr(os, "_exit", exited)
     with pytest.raises(_Exited) as ended:
-        a_worker(Cluster("127.0.0.1:1", "gone"), "join", lambda *_, **__: None).failed(error)
+        a_worker(Cluster("127.0.0.1:1", "gone"), "join", lambda *_, **__: None).fail(error)
 
     assert 2 == ended.value.args[0]
     assert f"stream-ml: worker join: {error}\n" == capsys.readouterr().err

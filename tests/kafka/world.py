@@ -368,7 +368,7 @@ class Life:
     async def until_committed(self) -> None:
         """Wait until nothing is under way."""
         ours = self.transactions
-        await self.until(lambda: ours.due == NOT_DUE and not ours._open)
+        await self.until(lambda: ours.due == NOT_DUE and not ours._is_open)
 
     async def cut_off(self) -> None:
         """Take its connections down, as of a process that ends."""
