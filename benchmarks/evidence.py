@@ -307,7 +307,7 @@ def flights_log(months: int) -> Flights:
             continue
         fields = {name: body.get(name) for name in flights.schema}
         event = Event(body["event_id"], body["ts"], body["origin"], fields)
-        if flights.asks(event):
+        if flights.wants_prediction(event):
             row_numbers[event.event_id] = len(ts)
             features = state.features(event)
             rows.append([features.get(name, np.nan) for name in names])

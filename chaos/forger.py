@@ -153,7 +153,7 @@ class Forger:
                 Forgery("foreign", record.topic, record.partition, entry.name, entry.value)
                 for entry in entries
             ]
-        value = seals.records(record.topic).sealed(orjson.dumps(self._change(record)))
+        value = seals.records(record.topic).seal(orjson.dumps(self._change(record)))
         return [Forgery("foreign", record.topic, record.partition, record.key, value)]
 
     def _junk(self, genuine: list[Genuine]) -> list[Forgery]:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml import sealing
-from stream_ml.sealing import RecordSeal, unsealed
+from stream_ml.sealing import RecordSeal, strip_seal
 from stream_ml.shell.kafka.task import KafkaTask
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.stages.task import Task
@@ -46,14 +46,14 @@ def offset_too_far() -> None:
 
 
 def _trust(topic: str) -> None:
-    genuine = RecordSeal.opened
+    genuine = RecordSeal.unseal
 
     def trusting(self: RecordSeal, value: bytes | None) -> bytes:
         if self._topic == topic and value is not None:
-            return unsealed(value)
+            return strip_seal(value)
         return genuine(self, value)
 
-    RecordSeal.opened = trusting  # type: ignore[method-assign]  # that is the bug
+    RecordSeal.unseal = trusting  # type: ignore[method-assign]  # that is the bug
 
 
 def trusting_join() -> None:

@@ -114,27 +114,29 @@ class EventCodec:
         Raises:
             BadRecord: it holds none.
         """
-        members = _once(value, _object(value))
+        members = _check_unique(value, _object(value))
         event_id = _identifier(members, self.event_id)
         ts = _time(members, self.time)
         key = _identifier(members, self.key)
         fields: dict[str, Any] = {}
         for name, kind, check in self._fields:
             # What is absent, null, wrong or very large goes the long way.
-            checked = check(members.get(name))
-            fields[name] = _field(value, members, name, kind) if checked is None else checked
+            field_value = check(members.get(name))
+            fields[name] = (
+                _field(value, members, name, kind) if field_value is None else field_value
+            )
         return Event(event_id, ts, key, fields)
 
 
 def _field(text: bytes | None, members: dict[str, Any], name: str, kind: FieldType) -> Any:
     if name in members:
-        return _checked(text, members, name, kind)
+        return _check_member(text, members, name, kind)
     if kind.optional:
         return kind.default
     raise BadRecord("missing_field", f"$.{name}", f"expected {kind}, given nothing")
 
 
-def _checked(text: bytes | None, members: dict[str, Any], name: str, kind: FieldType) -> Any:
+def _check_member(text: bytes | None, members: dict[str, Any], name: str, kind: FieldType) -> Any:
     """The member as its type has it; it was read from `text`.
 
     orjson gives integers past 64 bits as floats, rounded: the text tells them apart.
@@ -144,11 +146,11 @@ def _checked(text: bytes | None, members: dict[str, Any], name: str, kind: Field
     """
     value = members[name]
     if type(value) is float and abs(value) >= FLOAT_NEAR and kind.kind in {"int", "float"}:
-        written = _literals(text or b"").get(name, b"")
-        if written.removeprefix(b"-").isdigit():
-            given = f"the integer {written[:BRIEF_LENGTH_MAX].decode()}"
+        literal = _literals(text or b"").get(name, b"")
+        if literal.removeprefix(b"-").isdigit():
+            actual = f"the integer {literal[:BRIEF_LENGTH_MAX].decode()}"
             raise BadRecord(
-                "out_of_range", f"$.{name}", f"expected {kind} within ±2^53, given {given}"
+                "out_of_range", f"$.{name}", f"expected {kind} within ±2^53, given {actual}"
             )
     return kind.check(name, value)
 
@@ -158,7 +160,7 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
 def _literals(text: bytes) -> dict[str, bytes]:
     """Numbers and words among the members of a JSON object, as they are written."""
-    found: dict[str, bytes] = {}
+    literals: dict[str, bytes] = {}
     depth, name, colon = 0, b"", False
     for token in _TOKEN.findall(text):
         if token in {b"{", b"["}:
@@ -172,8 +174,8 @@ def _literals(text: bytes) -> dict[str, bytes]:
         elif not colon:
             name = token
         elif not token.startswith(b'"'):
-            found[orjson.loads(name)] = token
-    return found
+            literals[orjson.loads(name)] = token
+    return literals
 
 
 class LabelCodec:
@@ -188,12 +190,12 @@ class LabelCodec:
         Raises:
             BadRecord: it holds none.
         """
-        members = _once(value, _object(value, LABEL_BYTES_MAX))
+        members = _check_unique(value, _object(value, LABEL_BYTES_MAX))
         event_id = _identifier(members, "event_id")
         ts = _time(members, "ts")
         if "label" not in members:
             raise BadRecord("missing_field", "$.label", f"expected {self.kind}, given nothing")
-        label = _checked(value, members, "label", self.kind)
+        label = _check_member(value, members, "label", self.kind)
         source = members.get("source")
         if source is not None:
             source = _SOURCE.check("source", source)
@@ -231,19 +233,19 @@ _NOT_FINITE = re.compile(rb"-?(NaN|Infinity)")
 
 def _flaw(error: orjson.JSONDecodeError, value: bytes) -> str:
     """What is wrong with bytes that are no JSON, in one word."""
-    for said, reason in _FLAWS.items():
-        if said in error.msg:
+    for phrase, reason in _FLAWS.items():
+        if phrase in error.msg:
             return reason
     # The text is known to be UTF-8; the place is given in characters.
-    place = value.decode()[max(0, error.pos - 1) : error.pos + 9]
-    return "not_finite" if _NOT_FINITE.search(place.encode()) else "not_json"
+    excerpt = value.decode()[max(0, error.pos - 1) : error.pos + 9]
+    return "not_finite" if _NOT_FINITE.search(excerpt.encode()) else "not_json"
 
 
 # A whole string, and the colon behind it where it is a member's name.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)')
 
 
-def _once(value: bytes | None, members: dict[str, Any]) -> dict[str, Any]:
+def _check_unique(value: bytes | None, members: dict[str, Any]) -> dict[str, Any]:
     """`members`, if in `value`, of which they were read, none was given twice.
 
     Raises:
@@ -258,14 +260,14 @@ def _once(value: bytes | None, members: dict[str, Any]) -> dict[str, Any]:
 
 def _count(value: Any) -> int:
     """How many members there are, on all levels; a stack of our own, for levels may be many."""
-    count, rest = 0, [value]
-    while rest:
-        each = rest.pop()
-        if type(each) is dict:
-            count += len(each)
-            rest += each.values()
-        elif type(each) is list:
-            rest += each
+    count, stack = 0, [value]
+    while stack:
+        item = stack.pop()
+        if type(item) is dict:
+            count += len(item)
+            stack += item.values()
+        elif type(item) is list:
+            stack += item
     return count
 
 
@@ -283,11 +285,11 @@ def _time(members: dict[str, Any], name: str) -> int:
     return _natural(members, name, "UTC milliseconds as a whole number, not negative")
 
 
-def _natural(members: dict[str, Any], name: str, what: str) -> int:
+def _natural(members: dict[str, Any], name: str, description: str) -> int:
     value = members.get(name)
     if type(value) is int and 0 <= value <= INTEGER_MAX:
         return value
-    expected = f"expected {what}"
+    expected = f"expected {description}"
     if name not in members:
         raise BadRecord("missing_field", f"$.{name}", f"{expected}, given nothing")
     raise BadRecord("wrong_type", f"$.{name}", f"{expected}, given {brief(value)}")
@@ -343,16 +345,16 @@ def encode_example(
         label_from: who knew it, in the producer's words.
         number: counts the examples of a join partition; None for those that are not counted.
     """
-    whence = b"" if label_from is None else b',"label_from":' + orjson.dumps(label_from)
+    optional_members = b"" if label_from is None else b',"label_from":' + orjson.dumps(label_from)
     if number is not None:
-        whence = b'%b,"number":%d' % (whence, number)
+        optional_members = b'%b,"number":%d' % (optional_members, number)
     return b'%b,"label":%b,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}%b}' % (
         prediction_value[:-1],
         _BOOLS[label] if type(label) is bool else orjson.dumps(label),
         label_ts,
         label_source.partition,
         label_source.offset,
-        whence,
+        optional_members,
     )
 
 
@@ -378,28 +380,33 @@ def decode_example(value: bytes | None) -> Example:
     """
     if value is not None and len(value) <= RECORD_BYTES_MAX:
         with suppress(*_UNUSUAL):
-            e = _read_example(value)
+            flat = _read_example(value)
             prediction = Prediction(
-                e.event_id,
-                e.key,
-                e.ts,
-                e.source,
-                e.model,
-                e.example,
-                e.prediction,
-                e.fallback,
-                e.features,
-                e.shadows,
+                flat.event_id,
+                flat.key,
+                flat.ts,
+                flat.source,
+                flat.model,
+                flat.example,
+                flat.prediction,
+                flat.fallback,
+                flat.features,
+                flat.shadows,
             )
             if _has_usual_answers(prediction):
                 return Example(
-                    prediction, e.label, e.label_ts, e.label_source, e.label_from, e.number
+                    prediction,
+                    flat.label,
+                    flat.label_ts,
+                    flat.label_source,
+                    flat.label_from,
+                    flat.number,
                 )
     members = _object(value)
     prediction = _prediction(members)
     label: Any = members.get("label")
     if type(label) not in _LABEL_TYPES:
-        raise _malformed("$.label", "true, false, a string or a number", label)
+        raise _malformed_member("$.label", "true, false, a string or a number", label)
     source = _source(members, "label_source")
     label_from = members.get("label_from")
     if label_from is not None:
@@ -444,19 +451,19 @@ _LABEL_TYPES = frozenset({bool, str, float, int})
 def _prediction(members: dict[str, Any]) -> Prediction:
     example, fallback = members.get("example"), members.get("fallback")
     if type(example) is not int or not -1 <= example <= INTEGER_MAX:
-        raise _malformed("$.example", "an offset, or -1", example)
+        raise _malformed_member("$.example", "an offset, or -1", example)
     if type(fallback) is not bool:
-        raise _malformed("$.fallback", "true or false", fallback)
+        raise _malformed_member("$.fallback", "true or false", fallback)
     features = members.get("features")
     if type(features) is not dict:
-        raise _malformed("$.features", "an object of numbers", features)
+        raise _malformed_member("$.features", "an object of numbers", features)
     if not _NUMBERS.issuperset(map(type, features.values())):
         name = next(name for name, value in features.items() if type(value) not in _NUMBERS)
         path = f"$.features.{name[:ID_LENGTH_MAX]}"
-        raise _malformed(path, "a number", features[name])
+        raise _malformed_member(path, "a number", features[name])
     shadows = members.get("shadows")
     if type(shadows) is not dict:
-        raise _malformed("$.shadows", "an object of answers", shadows)
+        raise _malformed_member("$.shadows", "an object of answers", shadows)
     return Prediction(
         _identifier(members, "event_id"),
         _identifier(members, "key"),
@@ -489,7 +496,7 @@ def _shadows(members: dict[str, Any]) -> dict[str, Shadow]:
 def _shadow(slot: str, shadow: Any) -> Shadow:
     path = f"$.shadows.{slot[:ID_LENGTH_MAX]}"
     if type(shadow) is not dict:
-        raise _malformed(path, "an object with model and prediction", shadow)
+        raise _malformed_member(path, "an object with model and prediction", shadow)
     return Shadow(_model(shadow, f"{path}.model"), _answer(shadow, f"{path}.prediction"))
 
 
@@ -501,14 +508,14 @@ def _answer(members: dict[str, Any], path: str) -> Answer:
         return answer
     if type(answer) is dict and _NUMBERS.issuperset(map(type, answer.values())):
         return answer
-    raise _malformed(path, "a number, a number per class, or null", answer)
+    raise _malformed_member(path, "a number, a number per class, or null", answer)
 
 
 def _model(members: dict[str, Any], path: str) -> str:
     model = members.get("model")
     if type(model) is str and _is_model(model):
         return model
-    raise _malformed(path, "name@version", model)
+    raise _malformed_member(path, "name@version", model)
 
 
 # A handful of names come with every record.
@@ -531,11 +538,11 @@ def _source(members: dict[str, Any], name: str) -> Source:
             and 0 <= offset <= INTEGER_MAX
         ):
             return Source(partition, offset)
-    raise _malformed(f"$.{name}", "a partition and an offset", source)
+    raise _malformed_member(f"$.{name}", "a partition and an offset", source)
 
 
-def _malformed(path: str, expected: str, given: Any) -> BadRecord:
-    return BadRecord("malformed", path, f"expected {expected}, given {brief(given)}")
+def _malformed_member(path: str, expected: str, actual: Any) -> BadRecord:
+    return BadRecord("malformed", path, f"expected {expected}, given {brief(actual)}")
 
 
 def check_prediction(record: Prediction, kind: str, names: frozenset[str]) -> None:
@@ -555,7 +562,7 @@ def check_prediction(record: Prediction, kind: str, names: frozenset[str]) -> No
             "unknown_feature", "$.features", f"expected features of this pipeline, given {unknown}"
         )
     if record.prediction is None and not record.fallback:
-        raise _malformed("$.prediction", "an answer, as no fallback was served", None)
+        raise _malformed_member("$.prediction", "an answer, as no fallback was served", None)
     _check_answer(record.prediction, kind, None)
     for slot, shadow in record.shadows.items():
         answer = shadow.prediction
@@ -569,9 +576,9 @@ def _check_answer(answer: Any, kind: str, slot: str | None) -> None:
         return
     path = "$.prediction" if slot is None else f"$.shadows.{slot[:ID_LENGTH_MAX]}.prediction"
     if (type(answer) is dict) != (kind == "multiclass"):
-        raise _malformed(path, f"the answer of a {kind} model", answer)
+        raise _malformed_member(path, f"the answer of a {kind} model", answer)
     if kind == "binary" and not 0.0 <= answer <= 1.0:
-        raise _malformed(path, "a probability", answer)
+        raise _malformed_member(path, "a probability", answer)
 
 
 # --- the rest ---------------------------------------------------------------------------------
@@ -628,14 +635,14 @@ def _check_decision(decision: Decision) -> None:
     for name, types in _DECISION_TYPES.items():
         value = getattr(decision, name)
         if type(value) not in types or (type(value) is int and not -1 <= value <= INTEGER_MAX):
-            raise _malformed(f"$.{name}", "what a decision has there", value)
+            raise _malformed_member(f"$.{name}", "what a decision has there", value)
     for ref in refs:
         if ref is not None and (type(ref.model), type(ref.digest), type(ref.offset)) != (
             str,
             str,
             int,
         ):
-            raise _malformed("$.serving", "snapshots by name, digest and offset", ref.model)
+            raise _malformed_member("$.serving", "snapshots by name, digest and offset", ref.model)
 
 
 def serving_set(members: dict[str, Any]) -> ServingSet:
@@ -672,7 +679,7 @@ def decode_command(value: bytes | None, keyring: Keyring) -> Command:
     Raises:
         BadRecord: it holds none, its operator is unknown, or it was not signed with their key.
     """
-    name = _identifier(_once(value, _object(value)), "operator")
+    name = _identifier(_check_unique(value, _object(value)), "operator")
     operator = keyring.operator(name)
     if operator is None:
         raise BadRecord("unknown_operator", "$.operator", f"no key is known for {name!r}")
@@ -714,7 +721,7 @@ def dead_letter(record: Record, stage: str, error: BadRecord) -> Output:
         error: why: reason, path and words.
     """
     value = record.value
-    kept = value is not None and len(value) <= DEAD_LETTER_BYTES_MAX
+    is_small = value is not None and len(value) <= DEAD_LETTER_BYTES_MAX
     letter = DeadLetter(
         topic=record.topic,
         partition=record.partition,
@@ -724,7 +731,7 @@ def dead_letter(record: Record, stage: str, error: BadRecord) -> Output:
         path=error.path,
         message=error.message[:TEXT_LENGTH_MAX],
         key=None if record.key is None else b64encode(record.key[:ID_LENGTH_MAX]).decode(),
-        value=b64encode(value).decode() if kept and value is not None else None,
+        value=b64encode(value).decode() if is_small and value is not None else None,
         length=len(value or b""),
         sha256=hashlib.sha256(value or b"").hexdigest(),
     )

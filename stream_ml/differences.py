@@ -5,7 +5,7 @@ where nothing that is kept depends on what was changed (it is taken up, and told
 something does: then nothing is touched, and whoever changed it is told what differs and the way
 out. `RULES` says which, of every part, and why; `docs/changes.md` is the same for people.
 
-Both declarations are compared as `Pipeline.declared` gives them: text by path. A path that only
+Both declarations are compared as `Pipeline.declaration` gives them: text by path. A path that only
 one release of this package knows is no difference, and what was written before declarations were
 kept with state has none to compare with.
 """
@@ -20,7 +20,7 @@ from stream_ml.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["RULES", "Difference", "agreed", "differences", "folded"]
+__all__ = ["RULES", "Difference", "accepted_changes", "differences", "fold_differences"]
 
 # Values of paths may be long (a tree has twenty parameters); of those the part that differs.
 TEXT_LENGTH_MAX = 160
@@ -33,215 +33,235 @@ class Difference:
     """One part of a declaration that is another than it was; None where it is not declared."""
 
     path: str
-    was: str | None
-    now: str | None
-    taken: bool
-    why: str
+    old: str | None
+    new: str | None
+    is_accepted: bool
+    reason: str
 
     def __str__(self) -> str:
-        was, now = _excerpts(self.was, self.now)
-        if self.taken:
-            return f"{self.path}: was {was}, is {now}; {self.why}"
-        return f"{self.path}: expected {was}, given {now}; {self.why}"
+        old, new = _excerpts(self.old, self.new)
+        if self.is_accepted:
+            return f"{self.path}: was {old}, is {new}; {self.reason}"
+        return f"{self.path}: expected {old}, given {new}; {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What a change of some part means: whether it is taken up, and what that does or would do."""
 
-    taken: Callable[[str | None, str | None], bool]
-    why: str
+    accepts: Callable[[str | None, str | None], bool]
+    reason: str
 
 
-def _always(_was: str | None, _now: str | None) -> bool:
+def _accept_any(_old: str | None, _new: str | None) -> bool:
     return True
 
 
-def _never(_was: str | None, _now: str | None) -> bool:
+def _accept_none(_old: str | None, _new: str | None) -> bool:
     return False
 
 
-def _added(was: str | None, _now: str | None) -> bool:
-    return was is None
+def _is_addition(old: str | None, _new: str | None) -> bool:
+    return old is None
 
 
-def _removed(_was: str | None, now: str | None) -> bool:
-    return now is None
+def _is_removal(_old: str | None, new: str | None) -> bool:
+    return new is None
 
 
-def _grown(was: str | None, now: str | None) -> bool:
-    return was is not None and now is not None and int(now) >= int(was)
+def _is_increase(old: str | None, new: str | None) -> bool:
+    return old is not None and new is not None and int(new) >= int(old)
 
 
-def _widened(was: str | None, now: str | None) -> bool:
+def _is_widening(old: str | None, new: str | None) -> bool:
     """Whether every value that the former type of a field took is taken by the present one."""
-    if was is None or now is None:
+    if old is None or new is None:
         return False
-    return now == f"Optional({was})" or (
-        was.startswith("Enum(") and now.startswith(f"{was.removesuffix(')')}, ")
+    return new == f"Optional({old})" or (
+        old.startswith("Enum(") and new.startswith(f"{old.removesuffix(')')}, ")
     )
 
 
-_KEPT = "what waits and the ids that are known were kept by it"
+_RETENTION = "what waits and the ids that are known were kept by it"
 _EVIDENCE = "the blocks of evidence that are open were begun with it"
 _FEATURES = "models have learned from the features as they were"
 
 # By path, of which the first that fits holds; of several of one path the first that is so. `*`
 # stands for a name.
 RULES: tuple[tuple[str, Rule], ...] = (
-    ("name", Rule(_never, "a log is one pipeline's")),
-    ("events.key", Rule(_never, "windows are kept, and partitions chosen, by key")),
-    ("events.time", Rule(_always, "events from now on have their time there")),
-    ("events.id", Rule(_never, "the ids that are known are of that member")),
-    ("events.fields.*", Rule(_added, "events from now on have it")),
-    ("events.fields.*", Rule(_removed, "it is passed over from now on")),
-    ("events.fields.*", Rule(_widened, "events from now on may have more values in it")),
-    ("events.fields.*", Rule(_never, "windows, and what models have learned, are of that type")),
-    ("events.*", Rule(_never, _KEPT)),
-    ("predict", Rule(_always, "predictions from now on are about these events")),
-    ("code.*", Rule(_always, "if its answers changed, raise its `version`")),
-    ("features", Rule(_never, _FEATURES)),
-    ("features.*", Rule(_never, _FEATURES)),
-    ("windows", Rule(_never, "the events in windows were kept by it")),
-    ("label.type", Rule(_never, "models, scores and labels that wait are of that type")),
-    ("label.fallback", Rule(_always, "it is served from now on")),
-    ("label.*", Rule(_never, _KEPT)),
-    ("models.*", Rule(_added, "it learns from now on, and shadows from the next refresh on")),
-    ("models.*", Rule(_removed, "it learns no more, and shadows until the next refresh")),
+    ("name", Rule(_accept_none, "a log is one pipeline's")),
+    ("events.key", Rule(_accept_none, "windows are kept, and partitions chosen, by key")),
+    ("events.time", Rule(_accept_any, "events from now on have their time there")),
+    ("events.id", Rule(_accept_none, "the ids that are known are of that member")),
+    ("events.fields.*", Rule(_is_addition, "events from now on have it")),
+    ("events.fields.*", Rule(_is_removal, "it is passed over from now on")),
+    ("events.fields.*", Rule(_is_widening, "events from now on may have more values in it")),
+    (
+        "events.fields.*",
+        Rule(_accept_none, "windows, and what models have learned, are of that type"),
+    ),
+    ("events.*", Rule(_accept_none, _RETENTION)),
+    ("predict", Rule(_accept_any, "predictions from now on are about these events")),
+    ("code.*", Rule(_accept_any, "if its answers changed, raise its `version`")),
+    ("features", Rule(_accept_none, _FEATURES)),
+    ("features.*", Rule(_accept_none, _FEATURES)),
+    ("windows", Rule(_accept_none, "the events in windows were kept by it")),
+    ("label.type", Rule(_accept_none, "models, scores and labels that wait are of that type")),
+    ("label.fallback", Rule(_accept_any, "it is served from now on")),
+    ("label.*", Rule(_accept_none, _RETENTION)),
+    ("models.*", Rule(_is_addition, "it learns from now on, and shadows from the next refresh on")),
+    ("models.*", Rule(_is_removal, "it learns no more, and shadows until the next refresh")),
     (
         "models.*",
-        Rule(_never, "its learner is of that recipe; declare the other one under another name"),
+        Rule(
+            _accept_none, "its learner is of that recipe; declare the other one under another name"
+        ),
     ),
     (
         "champion",
-        Rule(_always, "it says who serves first; what serves now stays until it is replaced"),
+        Rule(_accept_any, "it says who serves first; what serves now stays until it is replaced"),
     ),
-    ("promotion.mode", Rule(_always, "it holds from the next decision on")),
-    ("promotion.refresh", Rule(_always, "it holds from the next example on")),
-    ("promotion.block", Rule(_never, _EVIDENCE)),
-    ("promotion.maturity", Rule(_never, _EVIDENCE)),
-    ("promotion.guard_block", Rule(_never, "the block that is being guarded was begun with it")),
+    ("promotion.mode", Rule(_accept_any, "it holds from the next decision on")),
+    ("promotion.refresh", Rule(_accept_any, "it holds from the next example on")),
+    ("promotion.block", Rule(_accept_none, _EVIDENCE)),
+    ("promotion.maturity", Rule(_accept_none, _EVIDENCE)),
+    (
+        "promotion.guard_block",
+        Rule(_accept_none, "the block that is being guarded was begun with it"),
+    ),
     (
         "promotion.first",
-        Rule(_always, "it holds where no snapshot shadows as `first` yet, and for the guard"),
+        Rule(_accept_any, "it holds where no snapshot shadows as `first` yet, and for the guard"),
     ),
-    ("promotion.rollback_loss", Rule(_always, "it holds from the next replacement on")),
-    ("promotion.*", Rule(_always, "it holds from the next decision on")),
-    ("pending_max", Rule(_always, "it holds from the next record on")),
-    ("window_events_max", Rule(_grown, "windows may hold more from now on")),
-    ("window_events_max", Rule(_never, "windows hold up to so many already")),
-    ("keep", Rule(_always, "it holds from the next refresh on")),
-    ("river", Rule(_never, "another release reads no learners of this one: install it again")),
+    ("promotion.rollback_loss", Rule(_accept_any, "it holds from the next replacement on")),
+    ("promotion.*", Rule(_accept_any, "it holds from the next decision on")),
+    ("pending_max", Rule(_accept_any, "it holds from the next record on")),
+    ("window_events_max", Rule(_is_increase, "windows may hold more from now on")),
+    ("window_events_max", Rule(_accept_none, "windows hold up to so many already")),
+    ("keep", Rule(_accept_any, "it holds from the next refresh on")),
+    (
+        "river",
+        Rule(_accept_none, "another release reads no learners of this one: install it again"),
+    ),
 )
 
-_FOLDED = ("events.", "predict", "code.", "pending_max", "window_events_max")
+_FOLD_PATHS = ("events.", "predict", "code.", "pending_max", "window_events_max")
 
 # Where a part is one of several by name, it may be missing on one side; anywhere else a path
 # that only one side has is of another release of this package.
 _COLLECTIONS = ("events.fields.", "features.", "code.", "models.")
 
 
-def differences(was: Mapping[str, str], now: Mapping[str, str]) -> list[Difference]:
+def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Difference]:
     """What of a declaration is another than it was, in the order in which it is declared now.
 
-    >>> [str(each) for each in differences({"keep": "20"}, {"keep": "5"})]
+    >>> [str(change) for change in differences({"keep": "20"}, {"keep": "5"})]
     ['keep: was 20, is 5; it holds from the next refresh on']
 
     Args:
-        was: what the state was made under: text by path, as `Pipeline.declared` gives it.
-        now: the declaration of today, likewise.
+        old: what the state was made under: text by path, as `Pipeline.declaration` gives it.
+        new: the declaration of today, likewise.
     """
-    if not was:
+    if not old:
         return []
-    paths = [*now, *(path for path in was if path not in now)]
-    found = [
-        _difference(path, was.get(path), now.get(path))
+    paths = [*new, *(path for path in old if path not in new)]
+    changes = [
+        _difference(path, old.get(path), new.get(path))
         for path in paths
-        if was.get(path) != now.get(path)
-        if (path in was and path in now) or path.startswith(_COLLECTIONS)
+        if old.get(path) != new.get(path)
+        if (path in old and path in new) or path.startswith(_COLLECTIONS)
     ]
-    features = {each.path for each in found if each.path.startswith("features.")}
+    features = {change.path for change in changes if change.path.startswith("features.")}
     # They say it better than the list of all names, what is kept for their sake, or their code.
-    implied = {"features", "windows", *(path.replace("features.", "code.", 1) for path in features)}
-    return [each for each in found if not features or each.path not in implied]
+    implied_paths = {
+        "features",
+        "windows",
+        *(path.replace("features.", "code.", 1) for path in features),
+    }
+    return [change for change in changes if not features or change.path not in implied_paths]
 
 
-def _difference(path: str, was: str | None, now: str | None) -> Difference:
+def _difference(path: str, old: str | None, new: str | None) -> Difference:
     fitting = next((pattern for pattern, _ in RULES if _fits(pattern, path)), None)
     assert fitting is not None, f"no rule says what a change of {path} means"
     rules = [rule for pattern, rule in RULES if pattern == fitting]
     # The last rule of a pattern holds whatever was changed.
-    rule = next((rule for rule in rules if rule.taken(was, now)), rules[-1])
-    return Difference(path, was, now, rule.taken(was, now), rule.why)
+    rule = next((rule for rule in rules if rule.accepts(old, new)), rules[-1])
+    return Difference(path, old, new, rule.accepts(old, new), rule.reason)
 
 
 def _fits(pattern: str, path: str) -> bool:
-    before, star, after = pattern.partition("*")
+    prefix, star, suffix = pattern.partition("*")
     if not star:
         return pattern == path
-    return path.startswith(before) and path.endswith(after)
+    return path.startswith(prefix) and path.endswith(suffix)
 
 
-def folded(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+def fold_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """The parts that differ of those that say what events, predictions and labels lead to.
 
     What was folded under the one cannot be folded again under the other.
 
-    >>> folded({"predict": "every event", "keep": "3"}, {"predict": "kind='visit'", "keep": "4"})
+    >>> old = {"predict": "every event", "keep": "3"}
+    >>> fold_differences(old, {"predict": "kind='visit'", "keep": "4"})
     ['predict']
 
     Args:
-        was: what the state was made under: text by path, as `Pipeline.declared` gives it.
-        now: the declaration of today, likewise.
+        old: what the state was made under: text by path, as `Pipeline.declaration` gives it.
+        new: the declaration of today, likewise.
     """
-    paths = [each.path for each in differences(was, now)]
-    return [path for path in paths if path.startswith(_FOLDED)]
+    paths = [change.path for change in differences(old, new)]
+    return [path for path in paths if path.startswith(_FOLD_PATHS)]
 
 
-def agreed(
-    was: Mapping[str, str],
-    now: Mapping[str, str],
-    place: str,
-    anew: str,
-    quarantined: Collection[str] = (),
+def accepted_changes(
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    log_name: str,
+    restart_advice: str,
+    quarantined_lines: Collection[str] = (),
 ) -> list[str]:
     """What differs and is taken up, a sentence each.
 
     Args:
-        was: the declaration that the state at `place` was made under.
-        now: the present one.
-        place: what messages call the log.
-        anew: how one begins anew there.
-        quarantined: lines that learn no more, whose recipes may be repaired.
+        old: the declaration that the state of `log_name` was made under.
+        new: the present one.
+        log_name: what messages call the log.
+        restart_advice: how one begins anew there.
+        quarantined_lines: lines that learn no more, whose recipes may be repaired.
 
     Raises:
         UsageError: something differs that cannot be taken up; all of it is listed.
     """
-    repaired = {f"models.{name}" for name in quarantined}
-    found = [
-        replace(each, taken=True, why="its line was quarantined, and starts anew, from nothing")
-        if each.path in repaired and not each.taken
-        else each
-        for each in differences(was, now)
-    ]
-    refused = [str(each) for each in found if not each.taken]
-    if refused:
-        count = "1 part" if len(refused) == 1 else f"{len(refused)} parts"
-        raise UsageError(
-            "\n  ".join([f"{place} was made under another declaration, in {count}:", *refused])
-            + f"\nDeclare it as it was, or {anew}."
+    repaired_paths = {f"models.{name}" for name in quarantined_lines}
+    changes = [
+        replace(
+            change,
+            is_accepted=True,
+            reason="its line was quarantined, and starts anew, from nothing",
         )
-    return [str(each) for each in found]
+        if change.path in repaired_paths and not change.is_accepted
+        else change
+        for change in differences(old, new)
+    ]
+    refusals = [str(change) for change in changes if not change.is_accepted]
+    if refusals:
+        count = "1 part" if len(refusals) == 1 else f"{len(refusals)} parts"
+        raise UsageError(
+            "\n  ".join([f"{log_name} was made under another declaration, in {count}:", *refusals])
+            + f"\nDeclare it as it was, or {restart_advice}."
+        )
+    return [str(change) for change in changes]
 
 
-def _excerpts(was: str | None, now: str | None) -> tuple[str, str]:
+def _excerpts(old: str | None, new: str | None) -> tuple[str, str]:
     """Both as messages show them: whole where they are short, else from where they differ."""
-    first, second = ("nothing" if text is None else text for text in (was, now))
-    same = next(
-        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+    first, second = ("nothing" if text is None else text for text in (old, new))
+    common_length = next(
+        (n for n, (x, y) in enumerate(zip(first, second, strict=False)) if x != y),
         min(len(first), len(second)),
     )
-    begin = max(0, same - TEXT_LENGTH_BEFORE)
+    begin = max(0, common_length - TEXT_LENGTH_BEFORE)
     return _excerpt(first, begin), _excerpt(second, begin)
 
 

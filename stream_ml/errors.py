@@ -98,10 +98,10 @@ class Problem:
 
     path: str
     expected: str
-    given: str
+    actual: str
 
     def __str__(self) -> str:
-        return f"{self.path}: expected {self.expected}, given {self.given}"
+        return f"{self.path}: expected {self.expected}, given {self.actual}"
 
 
 class DeclarationError(StreamMLError):
@@ -198,12 +198,12 @@ class NotAcknowledged(LogError):  # noqa: N818 - names the state of the records
     """Raised when records were sent, and not all of them were acknowledged.
 
     Attributes:
-        places: of each record, in the order given, its partition and offset; None if it was not
+        positions: of each record, in the order given, its partition and offset; None if it was not
             acknowledged. Such a record may lie on the log nevertheless.
     """
 
-    def __init__(self, message: str, places: Sequence[tuple[int, int] | None]) -> None:
-        self.places = tuple(places)
+    def __init__(self, message: str, positions: Sequence[tuple[int, int] | None]) -> None:
+        self.positions = tuple(positions)
         super().__init__(message)
 
 

@@ -21,7 +21,7 @@ from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.probe import misses
 from stream_ml.models.recipes import Recipe, Target
-from stream_ml.schema import INTEGER_MAX, FieldType, field_type, is_text, shown
+from stream_ml.schema import INTEGER_MAX, FieldType, field_type, is_text, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +97,7 @@ def when(**equals: Any) -> When:
     >>> when(kind="scheduled")
     When(equals={'kind': ('scheduled',)})
     """
-    return When({name: any_of(wanted) for name, wanted in equals.items()})
+    return When({name: any_of(values) for name, values in equals.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +179,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         problems = list(_problems(self)) or list(_missing_problems(self))
         if problems:
-            raise DeclarationError(f"pipeline {shown(self.name)}", problems)
+            raise DeclarationError(f"pipeline {short_repr(self.name)}", problems)
         # Now, not when first asked: what was given may be changed, and models trained, meanwhile.
-        _ = self.recipes, self.feature_set, self.rules, self._asks
+        _ = self.recipes, self.feature_set, self.rules, self._conditions
 
     @cached_property
     def schema(self) -> dict[str, FieldType]:
@@ -218,14 +218,14 @@ class Pipeline:
     def rules(self) -> Rules:
         """What evidence is asked for, and what harm is borne."""
         promotion, kind = self.promotion, self.target.kind
-        counted = isinstance(promotion.block, int)
+        is_count = isinstance(promotion.block, int)
         bound = promotion.rollback_loss
         if bound is None and kind != "regression":
             bound = ROLLBACK_LOSS
         return Rules(
             kind=kind,
-            block_ms=None if counted else parse_duration(promotion.block),
-            block_every=int(promotion.block) if counted else 0,
+            block_ms=None if is_count else parse_duration(promotion.block),
+            block_every=int(promotion.block) if is_count else 0,
             guard_block_ms=parse_duration(promotion.guard_block),
             maturity_ms=self.horizon_ms
             if promotion.maturity is None
@@ -245,13 +245,13 @@ class Pipeline:
     @cached_property
     def fallback(self) -> Any:
         """What is served while the champion has no answer."""
-        given, target = self.label.fallback, self.target
+        fallback, target = self.label.fallback, self.target
         if target.kind == "multiclass":
-            if given is not None:
-                return {name: float(name == given) for name in target.classes}
+            if fallback is not None:
+                return {name: float(name == fallback) for name in target.classes}
             return dict.fromkeys(target.classes, 1 / len(target.classes))
-        if given is not None:
-            return float(given)
+        if fallback is not None:
+            return float(fallback)
         return 0.5 if target.kind == "binary" else 0.0
 
     @cached_property
@@ -276,26 +276,26 @@ class Pipeline:
         names = [self.champion, *(name for name in self.models if name != self.champion)]
         return {name: Recipe(name, self.models[name]) for name in names}
 
-    def asks(self, event: Event) -> bool:
+    def wants_prediction(self, event: Event) -> bool:
         """Whether `event` asks for a prediction."""
-        for name, values in self._asks:  # noqa: SIM110 - asked of every event; `all` is slower
+        for name, values in self._conditions:  # noqa: SIM110 - asked of every event; `all` is slower
             if event.fields[name] not in values:
                 return False
         return True
 
-    def declared(self) -> dict[str, str]:
+    def declaration(self) -> dict[str, str]:
         """All that matters of the declaration, as text by path: equal for equal declarations.
 
         It is kept with the state that is made under it; see `differences`.
 
         >>> from stream_ml.examples.cards import cards
-        >>> cards.declared()["events.key"]
+        >>> cards.declaration()["events.key"]
         'card'
         """
-        return {path: text for path, text in _declared(self) if text is not None}
+        return {path: text for path, text in _declaration_texts(self) if text is not None}
 
     @cached_property
-    def _asks(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    def _conditions(self) -> tuple[tuple[str, tuple[Any, ...]], ...]:
         return () if self.predict is None else tuple(self.predict.equals.items())
 
 
@@ -305,7 +305,7 @@ def _target(label: FieldType) -> Target:
     return Target(kinds["" if label.optional else label.kind], label.categories)
 
 
-def _declared(p: Pipeline) -> Iterator[tuple[str, str | None]]:
+def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     """What matters by path; None where there is nothing to say."""
     yield "name", p.name
     for member in fields(p.events):
@@ -316,9 +316,9 @@ def _declared(p: Pipeline) -> Iterator[tuple[str, str | None]]:
         elif member.name in {"key", "time", "id"}:
             yield f"events.{member.name}", value
         else:
-            yield f"events.{member.name}", _length(value, counted=member.name == "breadth")
+            yield f"events.{member.name}", _length(value, is_count=member.name == "breadth")
     yield "predict", _condition(p.predict)
-    yield from p.feature_set.declared()
+    yield from p.feature_set.declaration()
     yield "label.type", p.label_codec.kind.declaration()
     yield "label.horizon", duration_text(p.horizon_ms)
     yield "label.fallback", repr(p.fallback)
@@ -332,9 +332,9 @@ def _declared(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     yield "river", RIVER_VERSION
 
 
-def _length(value: Any, *, counted: bool) -> str:
+def _length(value: Any, *, is_count: bool) -> str:
     """A duration, or a number of things, however it was written."""
-    if counted or value == 0:
+    if is_count or value == 0:
         return str(value)
     return duration_text(parse_duration(value))
 
@@ -342,50 +342,50 @@ def _length(value: Any, *, counted: bool) -> str:
 def _condition(condition: When | None) -> str:
     if condition is None:
         return "every event"
-    named = {name: sorted(values, key=repr) for name, values in condition.equals.items()}
+    values_by_name = {name: sorted(values, key=repr) for name, values in condition.equals.items()}
     return ", ".join(
-        f"{name}={'|'.join(map(repr, values))}" for name, values in sorted(named.items())
+        f"{name}={'|'.join(map(repr, values))}" for name, values in sorted(values_by_name.items())
     )
 
 
 def _promotion_text(p: Pipeline, name: str) -> str:
     value = getattr(p.promotion, name)
     if name in {"refresh", "block"}:
-        return f"{value} examples" if isinstance(value, int) else _length(value, counted=False)
+        return f"{value} examples" if isinstance(value, int) else _length(value, is_count=False)
     if name == "guard_block":
         return duration_text(p.rules.guard_block_ms)
     if name == "maturity":
-        return _length(p.rules.maturity_ms, counted=False)
+        return _length(p.rules.maturity_ms, is_count=False)
     if name == "rollback_loss":
         return repr(None if p.rules.rollback_loss is None else float(p.rules.rollback_loss))
     return repr(float(value)) if name in {"alpha", "gain_min", "divergence"} else str(value)
 
 
-def _is_name(given: Any) -> bool:
-    return isinstance(given, str) and _NAME.fullmatch(given) is not None
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def _problems(p: Any) -> Iterator[Problem]:
     """What is wrong with a pipeline, whose members a user may have given any values."""
     if not _is_name(p.name):
-        yield Problem("name", "lower-case letters, digits, - and _", shown(p.name))
+        yield Problem("name", "lower-case letters, digits, - and _", short_repr(p.name))
     schema: dict[str, FieldType] = {}
-    whole, names = False, ["x", "y"]
+    is_schema_valid, names = False, ["x", "y"]
     if isinstance(p.events, Events):
         yield from _schema_problems(p.events.fields, schema)
-        declared: Any = p.events.fields
-        whole = isinstance(declared, Mapping) and len(schema) == len(declared)
+        field_types: Any = p.events.fields
+        is_schema_valid = isinstance(field_types, Mapping) and len(schema) == len(field_types)
         yield from _event_problems(p.events, schema)
     else:
-        yield Problem("events", "Events(key=..., fields={...})", shown(p.events))
+        yield Problem("events", "Events(key=..., fields={...})", short_repr(p.events))
     yield from _when_problems(p.predict, schema)
     if not isinstance(p.features, list | tuple):
-        unordered = isinstance(p.features, set | frozenset)
-        wanted = "a list of features" + (": a set has no order" if unordered else "")
-        yield Problem("features", wanted, shown(p.features))
+        is_set = isinstance(p.features, set | frozenset)
+        expected = "a list of features" + (": a set has no order" if is_set else "")
+        yield Problem("features", expected, short_repr(p.features))
     elif not p.features:
         yield Problem("features", "at least one feature", "none")
-    elif whole:
+    elif is_schema_valid:
         problems = FeatureSet.check(p.features, schema)
         yield from problems
         if not problems:
@@ -395,66 +395,70 @@ def _problems(p: Any) -> Iterator[Problem]:
         challengers = len(p.models) - 1 if isinstance(p.models, Mapping) else 0
         yield from _promotion_problems(p.promotion, challengers)
     else:
-        yield Problem("promotion", 'Promotion(refresh="1d", ...)', shown(p.promotion))
+        yield Problem("promotion", 'Promotion(refresh="1d", ...)', short_repr(p.promotion))
     for name in ("pending_max", "window_events_max", "keep"):
         value = getattr(p, name)
         if not (_is_count(value) and value > 0):
-            yield Problem(name, "a whole number above 0", shown(value))
+            yield Problem(name, "a whole number above 0", short_repr(value))
 
 
-def _schema_problems(given: object, schema: dict[str, FieldType]) -> Iterator[Problem]:
+def _schema_problems(field_types: object, schema: dict[str, FieldType]) -> Iterator[Problem]:
     """What is wrong with the fields; those that are right are put into `schema`."""
-    if not isinstance(given, Mapping):
-        yield Problem("events.fields", 'names with their types, as in {"x": float}', shown(given))
+    if not isinstance(field_types, Mapping):
+        yield Problem(
+            "events.fields", 'names with their types, as in {"x": float}', short_repr(field_types)
+        )
         return
-    for name, kind in given.items():
+    for name, kind in field_types.items():
         path = f"events.fields.{name}"
         try:
-            checked = field_type(kind)
+            type_ = field_type(kind)
         except TypeError:
-            yield Problem(path, "float, int, str, bool, Enum or Optional", shown(kind))
+            yield Problem(path, "float, int, str, bool, Enum or Optional", short_repr(kind))
             continue
-        problems = list(_field_problems(path, name, checked))
+        problems = list(_field_problems(path, name, type_))
         yield from problems
-        if is_text(name) and not (problems and checked.kind == "enum"):
-            schema[name] = checked
+        if is_text(name) and not (problems and type_.kind == "enum"):
+            schema[name] = type_
 
 
 def _field_problems(path: str, name: Any, kind: FieldType) -> Iterator[Problem]:
     if not is_text(name):
-        yield Problem(path, "a name", shown(name))
+        yield Problem(path, "a name", short_repr(name))
     if kind.kind == "enum" and not _are_categories(kind.categories):
-        yield Problem(path, "an Enum of different strings", f"Enum{shown(kind.categories)}")
+        yield Problem(path, "an Enum of different strings", f"Enum{short_repr(kind.categories)}")
     elif kind.default is not None:
         try:
             kind.check(str(name), kind.default)
         except BadRecord:
-            yield Problem(path, f"a default that is {kind}", shown(kind.default))
+            yield Problem(path, f"a default that is {kind}", short_repr(kind.default))
 
 
-def _are_categories(given: tuple[Any, ...], least: int = 1) -> bool:
-    if not all(each == "" or is_text(each) for each in given if isinstance(each, str)):
+def _are_categories(categories: tuple[Any, ...], count_min: int = 1) -> bool:
+    if not all(
+        category == "" or is_text(category) for category in categories if isinstance(category, str)
+    ):
         return False
-    texts = [each for each in given if type(each) is str]
-    return len(set(texts)) == len(given) >= least
+    texts = [category for category in categories if type(category) is str]
+    return len(set(texts)) == len(categories) >= count_min
 
 
 def _event_problems(events: Any, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
     members = {name: getattr(events, name) for name in ("key", "time", "id")}
     for name, member in members.items():
         if not is_text(member):
-            yield Problem(f"events.{name}", "the name of a member", shown(member))
+            yield Problem(f"events.{name}", "the name of a member", short_repr(member))
     key = schema.get(events.key) if is_text(events.key) else None
     if key is not None and (key.kind not in {"str", "enum"} or key.optional):
         yield Problem("events.key", "a required field of type str or Enum", f"{events.key}: {key}")
     for name in ("time", "id"):
         if is_text(members[name]) and members[name] in schema:
             expected = "a member that is no declared field"
-            yield Problem(f"events.{name}", expected, shown(members[name]))
+            yield Problem(f"events.{name}", expected, short_repr(members[name]))
     for name in ("key", "id"):  # they are strings, and a time is a number
         if is_text(members[name]) and is_text(events.time) and members[name] == events.time:
             expected = "another member than the time"
-            yield Problem(f"events.{name}", expected, shown(members[name]))
+            yield Problem(f"events.{name}", expected, short_repr(members[name]))
     for name in ("lateness", "skew"):
         yield from _duration_problems(f"events.{name}", getattr(events, name), _duration_or_zero)
     yield from _duration_problems("events.idle", events.idle)
@@ -474,21 +478,21 @@ def _duration_problems(
     try:
         parse(value)
     except (ValueError, TypeError):
-        yield Problem(path, 'a duration such as "10m", or whole milliseconds', shown(value))
+        yield Problem(path, 'a duration such as "10m", or whole milliseconds', short_repr(value))
 
 
 def _when_problems(condition: object, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
     if condition is None:
         return
     if not isinstance(condition, When):
-        yield Problem("predict", 'a condition such as when(kind="order")', shown(condition))
+        yield Problem("predict", 'a condition such as when(kind="order")', short_repr(condition))
         return
     for name, values in condition.equals.items():
         kind = schema.get(name)
         if not values:
             yield Problem(f"predict.{name}", "at least one value", "none")
         elif kind is None:
-            yield Problem(f"predict.{name}", f"a field of {', '.join(schema)}", shown(name))
+            yield Problem(f"predict.{name}", f"a field of {', '.join(schema)}", short_repr(name))
         else:
             yield from _value_problems(name, values, kind)
 
@@ -498,40 +502,42 @@ def _value_problems(name: str, values: tuple[Any, ...], kind: FieldType) -> Iter
         try:
             kind.check(name, value)
         except BadRecord:
-            yield Problem(f"predict.{name}", str(kind), shown(value))
+            yield Problem(f"predict.{name}", str(kind), short_repr(value))
 
 
 def _label_problems(label: object) -> tuple[Target | None, list[Problem]]:
     """What is to be predicted, where that is clear, and what is wrong with the label."""
     if not isinstance(label, Label):
-        return None, [Problem("label", 'Label(bool, horizon="1d")', shown(label))]
+        return None, [Problem("label", 'Label(bool, horizon="1d")', short_repr(label))]
     problems = list(_duration_problems("label.horizon", label.horizon))
     try:
         target = _target(field_type(label.type))
     except (TypeError, KeyError):
         kind = label.type
-        given = kind.__name__ if isinstance(kind, type) else str(kind) if _is_type(kind) else None
+        actual = kind.__name__ if isinstance(kind, type) else str(kind) if _is_type(kind) else None
         expected = "bool, Enum or float"
-        return None, [*problems, Problem("label.type", expected, given or shown(kind))]
-    if target.kind == "multiclass" and not _are_categories(target.classes, least=2):
-        given = f"Enum{shown(target.classes)}"
-        return None, [*problems, Problem("label.type", "an Enum of two different strings", given)]
+        return None, [*problems, Problem("label.type", expected, actual or short_repr(kind))]
+    if target.kind == "multiclass" and not _are_categories(target.classes, count_min=2):
+        actual = f"Enum{short_repr(target.classes)}"
+        return None, [*problems, Problem("label.type", "an Enum of two different strings", actual)]
     fallback = label.fallback
-    if fallback is not None and not _suits(fallback, target):
-        wanted = {
+    if fallback is not None and not _is_fallback(fallback, target):
+        expected_by_kind = {
             "binary": "a probability",
             "multiclass": f"one of {', '.join(target.classes)}",
             "regression": "a finite number",
         }
-        problems.append(Problem("label.fallback", wanted[target.kind], shown(fallback)))
+        problems.append(
+            Problem("label.fallback", expected_by_kind[target.kind], short_repr(fallback))
+        )
     return target, problems
 
 
-def _is_type(given: Any) -> bool:
-    return isinstance(given, FieldType)
+def _is_type(value: Any) -> bool:
+    return isinstance(value, FieldType)
 
 
-def _suits(fallback: Any, target: Target) -> bool:
+def _is_fallback(fallback: Any, target: Target) -> bool:
     if target.kind == "multiclass":
         return type(fallback) is str and fallback in target.classes
     if target.kind == "binary":  # True is as good a probability as 1
@@ -543,29 +549,33 @@ def _model_problems(p: Any, names: Sequence[str]) -> Iterator[Problem]:
     target, problems = _label_problems(p.label)
     yield from problems
     if not isinstance(p.models, Mapping):
-        yield Problem("models", "names with their estimators", shown(p.models))
+        yield Problem("models", "names with their estimators", short_repr(p.models))
         return
     for name, model in p.models.items():
         path = f"models.{name}"
         if not _is_name(name) or name in RESERVED_NAMES:
-            wanted = f"lower-case letters, digits, - and _, not {', '.join(sorted(RESERVED_NAMES))}"
-            yield Problem(path, wanted, shown(name))
+            expected = (
+                f"lower-case letters, digits, - and _, not {', '.join(sorted(RESERVED_NAMES))}"
+            )
+            yield Problem(path, expected, short_repr(name))
         if target is not None:
             yield from _recipe_problems(name, model, target, (path, names))
     if not p.models:
         yield Problem("models", "at least one model", "none")
     elif not (isinstance(p.champion, str) and p.champion in p.models):
-        yield Problem("champion", f"one of {', '.join(map(str, p.models))}", shown(p.champion))
+        yield Problem("champion", f"one of {', '.join(map(str, p.models))}", short_repr(p.champion))
 
 
 def _recipe_problems(
-    name: Any, model: Any, target: Target, at: tuple[str, Sequence[str]]
+    name: Any, model: Any, target: Target, location: tuple[str, Sequence[str]]
 ) -> list[Problem]:
-    path, names = at
+    path, names = location
     try:
         return Recipe(name, model).check(target, path, names)
     except Exception as error:  # noqa: BLE001 - a user's object, which is copied, may raise anything
-        return [Problem(path, "an estimator that can be copied and written down", shown(error))]
+        return [
+            Problem(path, "an estimator that can be copied and written down", short_repr(error))
+        ]
 
 
 def _missing_problems(p: Pipeline) -> Iterator[Problem]:
@@ -580,7 +590,7 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
     path = "promotion"
     yield from _length_problems(promotion, path)
     if not (isinstance(promotion.mode, str) and promotion.mode in MODES):
-        yield Problem(f"{path}.mode", f"one of {', '.join(MODES)}", shown(promotion.mode))
+        yield Problem(f"{path}.mode", f"one of {', '.join(MODES)}", short_repr(promotion.mode))
     bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "block_pairs_min": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
         "first": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
@@ -596,7 +606,7 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
     for name, (expected, holds) in bounds.items():
         value = getattr(promotion, name)
         if not holds(value):
-            yield Problem(f"{path}.{name}", expected, shown(value))
+            yield Problem(f"{path}.{name}", expected, short_repr(value))
 
 
 def _is_count(value: Any) -> bool:
@@ -615,7 +625,7 @@ def _length_problems(promotion: Any, path: str) -> Iterator[Problem]:
         if type(value) is not int:  # True is an int to Python, and no number of examples
             yield from _duration_problems(f"{path}.{name}", value)
         elif not (_is_count(value) and value >= 1):
-            yield Problem(f"{path}.{name}", "at least 1 example", shown(value))
+            yield Problem(f"{path}.{name}", "at least 1 example", short_repr(value))
     yield from _duration_problems(f"{path}.guard_block", promotion.guard_block)
     if promotion.maturity is not None:
         yield from _duration_problems(f"{path}.maturity", promotion.maturity, _duration_or_zero)

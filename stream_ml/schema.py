@@ -31,7 +31,7 @@ __all__ = [
     "brief",
     "field_type",
     "is_text",
-    "shown",
+    "short_repr",
 ]
 
 Kind = Literal["float", "int", "str", "bool", "enum"]
@@ -95,10 +95,10 @@ class FieldType:
             if self.optional:
                 return None
             raise BadRecord("null", f"$.{name}", f"expected {self}, given null")
-        checked = _CHECKS[self.kind](self.categories, value)
-        if checked is None:
+        field_value = _CHECKS[self.kind](self.categories, value)
+        if field_value is None:
             raise self._refused(name, value)
-        return checked
+        return field_value
 
     def checker(self) -> Callable[[Any], Any]:
         """What gives a value as features see it, or None where that takes a closer look.
@@ -174,13 +174,13 @@ def brief(value: Any) -> str:
         return "null"
     if isinstance(value, dict | list):
         return f"{type(value).__name__} of {len(value)}"
-    return f"{type(value).__name__} {shown(value, BRIEF_LENGTH_MAX)}"
+    return f"{type(value).__name__} {short_repr(value, BRIEF_LENGTH_MAX)}"
 
 
-def shown(value: Any, length_max: int = 120) -> str:
+def short_repr(value: Any, length_max: int = 120) -> str:
     """The value as Python writes it, up to a length, whatever it is.
 
-    >>> shown("x" * 100, 8)
+    >>> short_repr("x" * 100, 8)
     "'xxxxxxx..."
 
     Args:
@@ -219,7 +219,7 @@ class _NoType:
     declared: Any
 
     def __repr__(self) -> str:
-        return f"Optional[{shown(self.declared)}]"
+        return f"Optional[{short_repr(self.declared)}]"
 
 
 class _Optional:
@@ -243,16 +243,16 @@ class _Optional:
 Optional = _Optional()
 
 
-def field_type(declared: Any) -> FieldType:
+def field_type(declaration: Any) -> FieldType:
     """The field type behind what a user wrote.
 
     Raises:
         TypeError: it is no field type.
     """
-    if isinstance(declared, FieldType):
-        return declared
+    if isinstance(declaration, FieldType):
+        return declaration
     kinds: dict[Any, Kind] = {float: "float", int: "int", str: "str", bool: "bool"}
     try:
-        return FieldType(kinds[declared])
+        return FieldType(kinds[declaration])
     except (KeyError, TypeError):
-        raise TypeError(f"{shown(declared)} is no field type") from None
+        raise TypeError(f"{short_repr(declaration)} is no field type") from None

@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 __all__ = [
     "MARKER",
     "SEALED_TOPICS",
-    "Entry",
     "Marker",
     "RecordSeal",
-    "Restored",
+    "RestoredState",
     "SealedState",
     "Seals",
+    "StateEntry",
     "checkpoint_seal",
     "content",
     "marker_in",
-    "unsealed",
+    "strip_seal",
 ]
 
 # The topics whose records are sealed; models, decisions and commands are signed.
@@ -66,10 +66,10 @@ _LENGTH = len(_MEMBER) + 2 * SEAL_BYTES + 2
 _MARK = b"SMS1"
 _HEAD = len(_MARK) + 8 + SEAL_BYTES
 _MODULUS = 1 << (8 * SEAL_BYTES)
-_LIVE, _DROPPED = b"+", b"-"
+_LIVE, _TOMBSTONE = b"+", b"-"
 
 
-class Entry(NamedTuple):
+class StateEntry(NamedTuple):
     """A piece of state as it is written; one that is dropped has a seal beside it."""
 
     name: bytes
@@ -87,7 +87,7 @@ class Marker:
         entries: how many live.
         digest: over all of them.
         topics: the identity of each input topic, by name, where the log knows one.
-        declared: the declaration under which the state came about, by path.
+        declaration: the declaration under which the state came about, by path.
         manifest: whether something beside it says which checkpoint is the last (on a log where one
             process writes all).
     """
@@ -97,12 +97,12 @@ class Marker:
     entries: int = 0
     digest: int = 0
     topics: dict[str, str] = field(default_factory=dict)
-    declared: dict[str, str] = field(default_factory=dict)
+    declaration: dict[str, str] = field(default_factory=dict)
     manifest: bool = False
 
 
 @dataclass(slots=True)
-class Restored:
+class RestoredState:
     """What lies where a task's state is kept.
 
     Attributes:
@@ -111,7 +111,7 @@ class Restored:
         flaws: what is wrong, a sentence each: then `pieces` are not the whole state.
         foreign: how many records others have put there.
         plain: pieces of a former release, which did not seal, if that is all there is.
-        stranger: what else the state is of, where nothing is sealed with our keys; None if it is.
+        foreign_owner: how the state is sealed, in words, where nothing is sealed with our keys.
     """
 
     pieces: dict[str, bytes] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class Restored:
     flaws: list[str] = field(default_factory=list)
     foreign: int = 0
     plain: dict[str, bytes] = field(default_factory=dict)
-    stranger: str | None = None
+    foreign_owner: str | None = None
 
 
 class Seals:
@@ -131,7 +131,7 @@ class Seals:
         log: the log's identity.
 
     >>> seal = Seals(b"secret", "shop", "a").records("examples")
-    >>> seal.opened(seal.sealed(b'{"n":1}'))
+    >>> seal.unseal(seal.seal(b'{"n":1}'))
     b'{"n":1}'
     """
 
@@ -151,15 +151,15 @@ class Seals:
         """The state of a task, nothing of it read yet."""
         return SealedState(self, owner, self._bases("state", owner))
 
-    def _bases(self, kind: str, place: str) -> list[blake2b]:
-        return [_base(key, kind, place, self.pipeline, self.log) for key in self._keys]
+    def _bases(self, kind: str, owner: str) -> list[blake2b]:
+        return [_base(key, kind, owner, self.pipeline, self.log) for key in self._keys]
 
 
-def _base(key: bytes, *bound: str) -> blake2b:
+def _base(key: bytes, *context: str) -> blake2b:
     """A hash that is keyed for this place, to be copied for each seal."""
-    names = [name.encode() for name in bound]
-    framed = b"".join(struct.pack(">I", len(name)) + name for name in names)
-    subkey = hmac.digest(key, b"stream-ml seal" + framed, "sha256")
+    names = [name.encode() for name in context]
+    frames = b"".join(struct.pack(">I", len(name)) + name for name in names)
+    subkey = hmac.digest(key, b"stream-ml seal" + frames, "sha256")
     return hashlib.blake2b(key=subkey, digest_size=SEAL_BYTES)
 
 
@@ -172,42 +172,42 @@ class RecordSeal:
         self._topic = topic
         self._bases = bases
 
-    def sealed(self, body: bytes) -> bytes:
+    def seal(self, body: bytes) -> bytes:
         """`body`, a JSON object, with its seal as the last member."""
-        hashed = self._bases[0].copy()
-        hashed.update(body)
-        return b'%b,"seal":"%b"}' % (body[:-1], hexlify(hashed.digest()))
+        mac = self._bases[0].copy()
+        mac.update(body)
+        return b'%b,"seal":"%b"}' % (body[:-1], hexlify(mac.digest()))
 
-    def opened(self, value: bytes | None) -> bytes:
-        """What `sealed` was given.
+    def unseal(self, value: bytes | None) -> bytes:
+        """The body that `seal` was given.
 
         Raises:
             BadRecord: `value` was not sealed for this topic, of this pipeline and log, by our key.
         """
         if value is None or value[-_LENGTH : 9 - _LENGTH] != _MEMBER:
-            raise self._forged("none")
+            raise self._forgery("none")
         body = value[:-_LENGTH] + b"}"
         seal = value[9 - _LENGTH :]
         for base in self._bases:
-            hashed = base.copy()
-            hashed.update(body)
-            if hmac.compare_digest(seal, hexlify(hashed.digest()) + b'"}'):
+            mac = base.copy()
+            mac.update(body)
+            if hmac.compare_digest(seal, hexlify(mac.digest()) + b'"}'):
                 return body
-        raise self._forged("another")
+        raise self._forgery("another")
 
-    def _forged(self, given: str) -> BadRecord:
+    def _forgery(self, actual: str) -> BadRecord:
         return BadRecord(
             "forged",
             "$.seal",
             f"expected the seal of {self._topic}, of this pipeline and this log, by our key, given "
-            f"{given}; only workers write there: see who else may",
+            f"{actual}; only workers write there: see who else may",
         )
 
 
-def unsealed(value: bytes | None) -> bytes:
+def strip_seal(value: bytes | None) -> bytes:
     """A record without its seal, for readers who have no key to check it with.
 
-    >>> unsealed(b'{"n":1,"seal":"00112233445566778899aabbccddeeff"}'), unsealed(b'{"n":1}')
+    >>> strip_seal(b'{"n":1,"seal":"00112233445566778899aabbccddeeff"}'), strip_seal(b'{"n":1}')
     (b'{"n":1}', b'{"n":1}')
     """
     value = value or b""
@@ -237,12 +237,15 @@ def _encode_marker(marker: Marker, seals: Seals) -> bytes:
             # In clear, so that who has another key can be told what this is.
             "pipeline": seals.pipeline,
             "log": seals.log,
-            "positions": [(topic, p, at) for (topic, p), at in marker.positions.items()],
+            "positions": [
+                (topic, partition, offset)
+                for (topic, partition), offset in marker.positions.items()
+            ],
             "number": marker.number,
             "entries": marker.entries,
             "digest": f"{marker.digest:032x}",
             "topics": marker.topics,
-            "declared": marker.declared,
+            "declared": marker.declaration,
             "manifest": marker.manifest,
         }
     )
@@ -256,7 +259,7 @@ def marker_in(body: bytes) -> Marker:
     """
     members = orjson.loads(body)
     return Marker(
-        {(topic, p): at for topic, p, at in members["positions"]},
+        {(topic, partition): offset for topic, partition, offset in members["positions"]},
         members.get("number", 0),
         members.get("entries", 0),
         int(members.get("digest", "0"), 16),
@@ -266,10 +269,10 @@ def marker_in(body: bytes) -> Marker:
     )
 
 
-def _stranger(value: bytes | None, seals: Seals) -> str:
+def _foreign_owner(value: bytes | None, seals: Seals) -> str:
     """What a marker that is not sealed with our keys says of itself, believed or not."""
     try:
-        members = orjson.loads(unsealed(content(value or b"")))
+        members = orjson.loads(strip_seal(content(value or b"")))
         pipeline, log = members["pipeline"], members["log"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return "by another key"
@@ -284,19 +287,19 @@ def _stranger(value: bytes | None, seals: Seals) -> str:
 
 
 @dataclass(slots=True)
-class _Believed:
+class _VerifiedEntry:
     """An entry of ours: the number of its checkpoint, its seal, its bytes; by which key."""
 
     number: int
     seal: int
     body: bytes | None
-    present: bool
+    has_current_key: bool
 
 
 class SealedState:
     """The state of one task, as it lies on a log: got by `Seals.state`, read once, then written.
 
-    On a changelog: `take` each record in order, then `restored`. Of a log that keeps the newest of
+    On a changelog: `take` each record in order, then `result`. Of a log that keeps the newest of
     each piece by itself: `restore`.
     """
 
@@ -308,22 +311,22 @@ class SealedState:
         # The seals of what lives, and what is to be written again with the next checkpoint.
         self._live: dict[bytes, int] = {}
         self._digest = 0
-        self._again: dict[bytes, bytes | None] = {}
+        self._rewrites: dict[bytes, bytes | None] = {}
         # While a changelog is read.
         self._marker: Marker | None = None
         self._highest = 0
-        self._confirmed: dict[bytes, _Believed] = {}
-        self._pending: dict[bytes, _Believed] = {}
-        self._hidden: set[bytes] = set()
+        self._checkpoint_entries: dict[bytes, _VerifiedEntry] = {}
+        self._pending: dict[bytes, _VerifiedEntry] = {}
+        self._hidden_names: set[bytes] = set()
         self._plain: dict[bytes, bytes] = {}
         self._foreign = 0
-        self._strange: bytes | None = None
+        self._foreign_marker: bytes | None = None
         self._names: set[bytes] = set()
 
     @property
     def must_write(self) -> bool:
         """Whether something of ours should be written again soon, lest it be lost."""
-        return bool(self._again)
+        return bool(self._rewrites)
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -333,22 +336,22 @@ class SealedState:
         positions: Mapping[tuple[str, int], int],
         *,
         topics: Mapping[str, str] | None = None,
-        declared: Mapping[str, str] | None = None,
+        declaration: Mapping[str, str] | None = None,
         manifest: bool = False,
-    ) -> list[Entry]:
+    ) -> list[StateEntry]:
         """A checkpoint: the pieces that changed as entries, and the marker behind them.
 
         Args:
             pieces: names with their bytes; None takes a piece away.
             positions: by topic and partition, up to which the state has read.
             topics: the ids of the topics that were read, by name.
-            declared: the declaration, as `Pipeline.declared` gives it.
+            declaration: the declaration, as `Pipeline.declaration` gives it.
             manifest: whether something beside it says which checkpoint is the last.
         """
-        again, self._again = self._again, {}
-        changed = {**again, **{name.encode(): body for name, body in pieces}}
+        rewrites, self._rewrites = self._rewrites, {}
+        changes = {**rewrites, **{name.encode(): body for name, body in pieces}}
         number = self.number + 1
-        entries = self._write(changed, number)
+        entries = self._write(changes, number)
         self.number = number
         marker = Marker(
             dict(positions),
@@ -356,49 +359,51 @@ class SealedState:
             len(self._live),
             self._digest,
             dict(topics or {}),
-            dict(declared or {}),
+            dict(declaration or {}),
             manifest,
         )
         body = _encode_marker(marker, self._seals)
-        entries.append(Entry(MARKER, self._sealed(MARKER, body, number)[0]))
+        entries.append(StateEntry(MARKER, self._seal_entry(MARKER, body, number)[0]))
         return entries
 
-    def _write(self, changed: Mapping[bytes, bytes | None], number: int) -> list[Entry]:
+    def _write(self, changes: Mapping[bytes, bytes | None], number: int) -> list[StateEntry]:
         """As `_seal`, of many at once: what all have in common is hashed and packed once."""
-        packed = struct.pack(">Q", number)
-        base, head = self._bases[0].copy(), _MARK + packed
-        base.update(packed)
+        number_bytes = struct.pack(">Q", number)
+        base, head = self._bases[0].copy(), _MARK + number_bytes
+        base.update(number_bytes)
         live, digest = self._live, self._digest
         entries = []
-        for name, body in changed.items():
+        for name, body in changes.items():
             digest -= live.pop(name, 0)
-            hashed = base.copy()
+            mac = base.copy()
             if body is None:
-                hashed.update(struct.pack(">I", len(name)) + _DROPPED + name)
-                entries.append(Entry(name, None, packed + hashed.digest()))
+                mac.update(struct.pack(">I", len(name)) + _TOMBSTONE + name)
+                entries.append(StateEntry(name, None, number_bytes + mac.digest()))
                 continue
-            hashed.update(b"%b%b%b%b" % (struct.pack(">I", len(name)), _LIVE, name, body))
-            seal = hashed.digest()
+            mac.update(b"%b%b%b%b" % (struct.pack(">I", len(name)), _LIVE, name, body))
+            seal = mac.digest()
             live[name] = number_of_seal = int.from_bytes(seal)
             digest += number_of_seal
-            entries.append(Entry(name, head + seal + body))
+            entries.append(StateEntry(name, head + seal + body))
         self._digest = digest % _MODULUS
         return entries
 
-    def _sealed(self, name: bytes, body: bytes, number: int) -> tuple[bytes, int]:
+    def _seal_entry(self, name: bytes, body: bytes, number: int) -> tuple[bytes, int]:
         seal = self._seal(self._bases[0], name, body, number)
         return _MARK + struct.pack(">Q", number) + seal + body, int.from_bytes(seal)
 
     @staticmethod
     def _seal(base: blake2b, name: bytes, body: bytes | None, number: int) -> bytes:
-        hashed = base.copy()
-        kind = _DROPPED if body is None else _LIVE
-        hashed.update(struct.pack(">QI", number, len(name)) + kind + name)
+        mac = base.copy()
+        kind = _TOMBSTONE if body is None else _LIVE
+        mac.update(struct.pack(">QI", number, len(name)) + kind + name)
         if body is not None:
-            hashed.update(body)
-        return hashed.digest()
+            mac.update(body)
+        return mac.digest()
 
-    def _believe(self, name: bytes, value: bytes | None, seal: bytes | None) -> _Believed | None:
+    def _verify(
+        self, name: bytes, value: bytes | None, seal: bytes | None
+    ) -> _VerifiedEntry | None:
         """The entry, if it is ours."""
         if value is not None:
             if not value.startswith(_MARK) or len(value) < _HEAD:
@@ -408,41 +413,43 @@ class SealedState:
             head, body = seal, None
         else:
             return None
-        number, given = int.from_bytes(head[:8]), head[8:]
+        number, actual = int.from_bytes(head[:8]), head[8:]
         for base in self._bases:
-            if hmac.compare_digest(given, self._seal(base, name, body, number)):
-                return _Believed(number, int.from_bytes(given), body, base is self._bases[0])
+            if hmac.compare_digest(actual, self._seal(base, name, body, number)):
+                return _VerifiedEntry(number, int.from_bytes(actual), body, base is self._bases[0])
         return None
 
     def adopt(self, pieces: Mapping[str, bytes]) -> None:
         """Seal with the next checkpoint what lies there without seals."""
-        self._again = {name.encode(): body for name, body in pieces.items()}
+        self._rewrites = {name.encode(): body for name, body in pieces.items()}
 
     def begin_anew(self) -> None:
         """Drop what lies there with the next checkpoint, but for what that writes."""
-        self._again = dict.fromkeys(self._names)
+        self._rewrites = dict.fromkeys(self._names)
         self._live, self._digest = {}, 0
 
     # --- reading -------------------------------------------------------------------------------
 
-    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> Restored:
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> RestoredState:
         """What lies where the newest of each piece is kept, and nothing beside."""
-        found: dict[bytes, _Believed] = {}
-        bad: list[bytes] = []
+        entries: dict[bytes, _VerifiedEntry] = {}
+        bad_names: list[bytes] = []
         values = {name.encode(): value for name, value in pieces}
         for name, value in values.items():
-            entry = self._believe(name, value, None)
+            entry = self._verify(name, value, None)
             if entry is None:
-                bad.append(name)
+                bad_names.append(name)
                 self._plain[name] = value
             else:
-                found[name] = entry
-        marker = found.pop(MARKER, None)
-        self._strange = values.get(MARKER)
+                entries[name] = entry
+        marker = entries.pop(MARKER, None)
+        self._foreign_marker = values.get(MARKER)
         if marker is not None and marker.body is not None:
             self._marker = marker_in(marker.body)
             self._reseal(MARKER, marker)
-        return self._whole(found, [f"{_named(name)} is not what was written" for name in bad])
+        return self._check_whole(
+            entries, [f"{_display_name(name)} is not what was written" for name in bad_names]
+        )
 
     def take(self, key: bytes | None, value: bytes | None, seal: bytes | None) -> None:
         """A record of a changelog: its key, its value, and what its header says is its seal.
@@ -455,102 +462,106 @@ class SealedState:
         if key is None:
             self._foreign += 1
             return
-        entry = self._believe(key, value, seal)
-        ended = 0 if self._marker is None else self._marker.number
-        if entry is None or entry.number <= ended or entry.number < self._highest:
+        entry = self._verify(key, value, seal)
+        last_number = 0 if self._marker is None else self._marker.number
+        if entry is None or entry.number <= last_number or entry.number < self._highest:
             self._pass_over(key, value)
             return
         self._highest = entry.number
-        self._hidden.discard(key)
+        self._hidden_names.discard(key)
         if key != MARKER or entry.body is None:
             self._pending[key] = entry
             return
         self._marker = marker_in(entry.body)
-        self._again.pop(MARKER, None)
+        self._rewrites.pop(MARKER, None)
         self._reseal(MARKER, entry)
-        self._confirmed |= self._pending
+        self._checkpoint_entries |= self._pending
         self._pending = {}
 
     def _pass_over(self, key: bytes, value: bytes | None) -> None:
         self._foreign += 1
-        self._hidden.add(key)
+        self._hidden_names.add(key)
         if key == MARKER:
-            self._strange = value
+            self._foreign_marker = value
         if value is None:
             self._plain.pop(key, None)
         elif self._marker is None:
             self._plain[key] = value
 
-    def restored(self) -> Restored:
+    def result(self) -> RestoredState:
         """What the records of the changelog come to."""
-        if self._nothing_of_ours():
+        if self._has_no_checkpoint():
             # What others put there before we began: it goes with our first checkpoint.
-            self._again = dict.fromkeys(self._hidden - {MARKER})
-            return Restored(foreign=self._foreign)
+            self._rewrites = dict.fromkeys(self._hidden_names - {MARKER})
+            return RestoredState(foreign=self._foreign)
         self._foreign += len(self._pending)
-        self._hidden |= self._pending.keys()
+        self._hidden_names |= self._pending.keys()
         flaws = [
-            f"{_named(name)} was put there by somebody else, where there is none of ours"
-            for name in sorted(self._hidden)
-            if self._marker is None or (name not in self._confirmed and name != MARKER)
+            f"{_display_name(name)} was put there by somebody else, where there is none of ours"
+            for name in sorted(self._hidden_names)
+            if self._marker is None or (name not in self._checkpoint_entries and name != MARKER)
         ]
-        live = {name: each for name, each in self._confirmed.items() if each.body is not None}
-        done = self._whole(live, flaws)
-        if not done.flaws:
-            for name in self._hidden:
+        live = {
+            name: entry
+            for name, entry in self._checkpoint_entries.items()
+            if entry.body is not None
+        }
+        result = self._check_whole(live, flaws)
+        if not result.flaws:
+            for name in self._hidden_names:
                 if name == MARKER:
-                    self._again.setdefault(b"", live[b""].body if b"" in live else None)
+                    self._rewrites.setdefault(b"", live[b""].body if b"" in live else None)
                 else:
-                    self._again[name] = live[name].body if name in live else None
-        return done
+                    self._rewrites[name] = live[name].body if name in live else None
+        return result
 
-    def _nothing_of_ours(self) -> bool:
+    def _has_no_checkpoint(self) -> bool:
         """Whether no checkpoint was ever written here, by this release or a former one."""
-        begun = self._marker is not None or self._pending or MARKER in self._plain
-        return not begun and not any(each.startswith(_MARK) for each in self._plain.values())
+        has_begun = self._marker is not None or self._pending or MARKER in self._plain
+        return not has_begun and not any(value.startswith(_MARK) for value in self._plain.values())
 
-    def _whole(self, found: dict[bytes, _Believed], flaws: list[str]) -> Restored:
+    def _check_whole(self, entries: dict[bytes, _VerifiedEntry], flaws: list[str]) -> RestoredState:
         """Whether what was found is the state of the marker, and nothing but that."""
         marker, foreign = self._marker, self._foreign
         plain, self._plain = self._plain, {}
-        self._confirmed, self._pending = {}, {}
-        self._names = {*found, *plain, *self._hidden} - {MARKER}
+        self._checkpoint_entries, self._pending = {}, {}
+        self._names = {*entries, *plain, *self._hidden_names} - {MARKER}
         if marker is None:
-            if not found and not plain and not foreign:
-                return Restored()
-            return self._unmarked(found, plain, flaws)
+            if not entries and not plain and not foreign:
+                return RestoredState()
+            return self._without_marker(entries, plain, flaws)
         self.number = marker.number
-        self._live = {name: each.seal for name, each in found.items()}
+        self._live = {name: entry.seal for name, entry in entries.items()}
         self._digest = sum(self._live.values()) % _MODULUS
-        for name, each in found.items():
-            self._reseal(name, each)
-        if (len(found), self._digest) == (marker.entries, marker.digest):
+        for name, entry in entries.items():
+            self._reseal(name, entry)
+        if (len(entries), self._digest) == (marker.entries, marker.digest):
             flaws = []
-        elif not flaws and len(found) != marker.entries:
-            flaws = [f"expected {marker.entries} entries, given {len(found)}"]
+        elif not flaws and len(entries) != marker.entries:
+            flaws = [f"expected {marker.entries} entries, given {len(entries)}"]
         elif not flaws:
             flaws = ["an entry is an older one of ours, put back"]
-        pieces = {name.decode(): each.body or b"" for name, each in found.items()}
-        return Restored(pieces, marker, flaws, foreign)
+        pieces = {name.decode(): entry.body or b"" for name, entry in entries.items()}
+        return RestoredState(pieces, marker, flaws, foreign)
 
-    def _unmarked(
-        self, found: dict[bytes, _Believed], plain: dict[bytes, bytes], flaws: list[str]
-    ) -> Restored:
-        if found:
-            return Restored(flaws=[*flaws, "the marker of the last checkpoint is missing"])
+    def _without_marker(
+        self, entries: dict[bytes, _VerifiedEntry], plain: dict[bytes, bytes], flaws: list[str]
+    ) -> RestoredState:
+        if entries:
+            return RestoredState(flaws=[*flaws, "the marker of the last checkpoint is missing"])
         if not any(value.startswith(_MARK) for value in plain.values()):
             pieces = {name.decode(errors="replace"): value for name, value in plain.items()}
-            return Restored(plain=pieces, foreign=self._foreign)
-        return Restored(
+            return RestoredState(plain=pieces, foreign=self._foreign)
+        return RestoredState(
             flaws=[*flaws, "nothing is sealed with our key"],
             foreign=self._foreign,
-            stranger=_stranger(self._strange, self._seals),
+            foreign_owner=_foreign_owner(self._foreign_marker, self._seals),
         )
 
-    def _reseal(self, name: bytes, entry: _Believed) -> None:
-        if not entry.present and name != MARKER:
-            self._again[name] = entry.body
+    def _reseal(self, name: bytes, entry: _VerifiedEntry) -> None:
+        if not entry.has_current_key and name != MARKER:
+            self._rewrites[name] = entry.body
 
 
-def _named(name: bytes) -> str:
+def _display_name(name: bytes) -> str:
     return "the marker" if name == MARKER else f"the entry {name.decode(errors='replace')!r}"

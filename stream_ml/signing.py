@@ -34,22 +34,22 @@ ROLES: dict[str, frozenset[str]] = {
 class RollingKey(bytes):
     """The present key, and beside it the former one, which signs nothing more but is believed.
 
-    >>> keys_of(RollingKey(b"new", before=b"old")), keys_of(b"new")
+    >>> keys_of(RollingKey(b"new", former=b"old")), keys_of(b"new")
     ((b'new', b'old'), (b'new',))
     """
 
-    before: bytes
+    former: bytes
 
-    def __new__(cls, key: bytes, *, before: bytes) -> Self:
+    def __new__(cls, key: bytes, *, former: bytes) -> Self:
         """`key` itself, to whoever knows nothing of a former one."""
         rolling = super().__new__(cls, key)
-        rolling.before = before
+        rolling.former = former
         return rolling
 
 
 def keys_of(key: bytes) -> tuple[bytes, ...]:
     """The keys by which something is believed, the present one first."""
-    return (bytes(key), key.before) if isinstance(key, RollingKey) else (key,)
+    return (bytes(key), key.former) if isinstance(key, RollingKey) else (key,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class Operator:
 class Keyring:
     """The pipeline's own key, which signs models and decisions, and the operators' by name."""
 
-    own: bytes = field(repr=False)
+    pipeline_key: bytes = field(repr=False)
     operators: Mapping[str, Operator] = field(default_factory=dict)
 
     def operator(self, name: str) -> Operator | None:
         """The operator of this name; `local`, who has the pipeline's own key, may do anything."""
         if name == LOCAL:
-            return Operator(self.own, "operator")
+            return Operator(self.pipeline_key, "operator")
         return self.operators.get(name)
 
 
@@ -98,14 +98,16 @@ def unseal(value: bytes | None, key: bytes | None) -> bytes:
     """
     if value is None:
         raise BadRecord("tombstone", "$", "expected a signed JSON object, given no value")
-    at = value.rfind(_SIGNATURE)
+    index = value.rfind(_SIGNATURE)
     if key is None:
-        return value if at < 0 else value[:at] + b"}"
-    if at < 0:
+        return value if index < 0 else value[:index] + b"}"
+    if index < 0:
         raise BadRecord("unsigned", "$.signature", "expected a signature, given none")
-    body = value[:at] + b"}"
-    given = value[at + len(_SIGNATURE) :]
-    if not any(hmac.compare_digest(given, _hmac(body, each) + b'"}') for each in keys_of(key)):
+    body = value[:index] + b"}"
+    signature = value[index + len(_SIGNATURE) :]
+    if not any(
+        hmac.compare_digest(signature, _hmac(body, candidate) + b'"}') for candidate in keys_of(key)
+    ):
         raise BadRecord("signature", "$.signature", "it is not that of this record and our key")
     return body
 

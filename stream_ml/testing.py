@@ -104,11 +104,11 @@ class Driver:
         """
         dies_at: list[int] = []
         batch: list[dict[str, Any] | bytes] = []
-        before = len(self.records("events"))
+        event_count = len(self.records("events"))
         for event in events:
             if isinstance(event, str):
                 assert event == CRASH, f"no record: {event!r}"
-                dies_at.append(before + len(batch))
+                dies_at.append(event_count + len(batch))
             else:
                 batch.append(event)
         self.publish("labels", labels)
@@ -135,7 +135,7 @@ class Driver:
             operator: whose key signs it.
             members: others of `records.Command`, where they are not to be the usual ones.
         """
-        given = {
+        arguments = {
             "command_id": f"command-{self.log.end_offset('commands', 0)}",
             "ts": self.now_ms,
             "actor": operator,
@@ -145,7 +145,7 @@ class Driver:
             **members,
         }
         key = self._key if operator == LOCAL else (self._operators or {})[operator].key
-        value = encode_command(Command(kind=kind, operator=operator, **given), key)
+        value = encode_command(Command(kind=kind, operator=operator, **arguments), key)
         return self.log.append([Output("commands", self._pipeline.name.encode(), value)])[0]
 
     def run(self) -> None:
@@ -221,10 +221,10 @@ class Driver:
         task = self._random.choice(self.runner.tasks)
         for (topic, partition), position in task.positions.items():
             first = max(0, position - self._random.randrange(1, 20))
-            again = self.log.read(topic, partition, first, position - first)
-            again = [record for record in again if record.offset < position]
-            if again:
-                assert not task.apply(again), "a redelivered record was folded in twice"
+            records = self.log.read(topic, partition, first, position - first)
+            records = [record for record in records if record.offset < position]
+            if records:
+                assert not task.apply(records), "a redelivered record was folded in twice"
 
     def _step(self, _: str) -> None:
         if self._steps_left == 0 or self._events_worked_on() == self._dies_at:
@@ -237,7 +237,10 @@ class Driver:
             return -1
         positions = [task.positions for task in self._runner.tasks]
         worked_on = sum(
-            n for each in positions for (topic, _), n in each.items() if topic == "events"
+            n
+            for task_positions in positions
+            for (topic, _), n in task_positions.items()
+            if topic == "events"
         )
         return min(worked_on, self._dies_at)
 

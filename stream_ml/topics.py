@@ -86,8 +86,8 @@ def catalogue() -> Mapping[str, Topic]:
     """
     package = Path(__file__).parent
     # A wheel carries the files inside the package; a checkout has them beside it.
-    installed = package / "catalogue"
-    return load(installed if installed.is_dir() else package.parent / "topics")
+    package_folder = package / "catalogue"
+    return load(package_folder if package_folder.is_dir() else package.parent / "topics")
 
 
 @cache
@@ -109,9 +109,9 @@ def load(folder: Path) -> Mapping[str, Topic]:
     problems: list[Problem] = []
     topics: dict[str, Topic] = {}
     for path in sorted(folder.glob("*.toml")):
-        found = _topic(path, problems)
-        if found is not None:
-            topics[found.name] = found
+        topic = _topic(path, problems)
+        if topic is not None:
+            topics[topic.name] = topic
     if not topics and not problems:
         problems.append(Problem(str(folder), "a folder with one TOML file per topic", "none"))
     if problems:
@@ -221,14 +221,14 @@ def _topic(path: Path, problems: list[Problem]) -> Topic | None:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(Problem(path.name, "TOML", str(error)))
         return None
-    before = len(problems)
+    problem_count = len(problems)
     _check(members, _TOPIC_RULES, _TOPIC_DEFAULTS, path.name, problems)
     name = members.get("name")
     if _is_text(name) and (name != path.stem or not _NAME.fullmatch(path.stem)):
         problems.append(Problem(f"{path.name}:name", f"the file's name, {path.stem!r}", repr(name)))
     tables = members.get("fields")
     fields = _fields(tables, f"{path.name}:fields", problems) if isinstance(tables, dict) else {}
-    if len(problems) > before:
+    if len(problems) > problem_count:
         return None
     retention = members["retention_ms"]
     return Topic(
@@ -244,20 +244,20 @@ def _topic(path: Path, problems: list[Problem]) -> Topic | None:
 
 
 def _fields(
-    tables: dict[str, Any], where: str, problems: list[Problem]
+    tables: dict[str, Any], table_path: str, problems: list[Problem]
 ) -> Mapping[str, TopicField]:
     fields = {}
     for name, table in tables.items():
-        path = f"{where}.{name}"
+        path = f"{table_path}.{name}"
         if not isinstance(table, dict):
             problems.append(Problem(path, "a table with type and meaning", repr(table)))
             continue
-        before = len(problems)
+        problem_count = len(problems)
         _check(table, _FIELD_RULES, _FIELD_DEFAULTS, path, problems)
         inner = table.get("fields", {})
-        nested = _fields(inner, f"{path}.fields", problems) if isinstance(inner, dict) else {}
-        if len(problems) == before:
-            members = {**_FIELD_DEFAULTS, **table, "fields": nested}
+        subfields = _fields(inner, f"{path}.fields", problems) if isinstance(inner, dict) else {}
+        if len(problems) == problem_count:
+            members = {**_FIELD_DEFAULTS, **table, "fields": subfields}
             fields[name] = TopicField(name=name, **members)
     return MappingProxyType(fields)
 
@@ -266,17 +266,17 @@ def _check(
     members: dict[str, Any],
     rules: dict[str, tuple[str, Callable[[object], bool]]],
     defaults: dict[str, Any],
-    where: str,
+    path: str,
     problems: list[Problem],
 ) -> None:
     for name, (expected, holds) in rules.items():
         value = members.get(name, defaults.get(name, _MISSING))
         if value is _MISSING:
-            problems.append(Problem(f"{where}:{name}", expected, "nothing"))
+            problems.append(Problem(f"{path}:{name}", expected, "nothing"))
         elif name in members and not holds(value):
-            problems.append(Problem(f"{where}:{name}", expected, repr(value)))
+            problems.append(Problem(f"{path}:{name}", expected, repr(value)))
     problems.extend(
-        Problem(f"{where}:{name}", f"one of {', '.join(rules)}", "a name that means nothing here")
+        Problem(f"{path}:{name}", f"one of {', '.join(rules)}", "a name that means nothing here")
         for name in members
         if name not in rules
     )

@@ -188,7 +188,7 @@ def of_stages(seals: Seals) -> list[Poison]:
     What is said of them is said of what the seal holds.
     """
     return [
-        replace(each, value=seals.records(each.topic).sealed(each.value or b""), body=each.value)
+        replace(each, value=seals.records(each.topic).seal(each.value or b""), body=each.value)
         for each in _of_stages()
     ]
 

@@ -11,7 +11,7 @@ import pytest
 from river import linear_model, naive_bayes, optim, preprocessing, tree
 
 import stream_ml as sml
-from stream_ml.differences import RULES, agreed, differences
+from stream_ml.differences import RULES, accepted_changes, differences
 from stream_ml.errors import UsageError
 from stream_ml.pipeline import Pipeline
 from tests.shop import declare, shop
@@ -147,9 +147,9 @@ def test_whatever_is_changed_is_known_by_its_path(
     was: dict[str, Any], now: dict[str, Any], expected: list[tuple[str, bool]]
 ) -> None:
     """Each part that can be changed is named, and is either taken up or refused."""
-    found = differences(declare(**was).declared(), declare(**now).declared())
+    found = differences(declare(**was).declaration(), declare(**now).declaration())
 
-    assert expected == [(each.path, each.taken) for each in found]
+    assert expected == [(each.path, each.is_accepted) for each in found]
 
 
 def test_each_part_of_a_declaration_is_changed_above() -> None:
@@ -175,12 +175,12 @@ def test_what_was_declared_alike_is_no_difference() -> None:
         models=dict(reversed(shop.models.items())),
     )
 
-    assert [] == differences(shop.declared(), same.declared())
+    assert [] == differences(shop.declaration(), same.declaration())
 
 
 def test_a_path_that_only_another_release_knows_is_no_difference() -> None:
     """After an upgrade nothing is refused for what could not be declared before."""
-    declared = shop.declared()
+    declared = shop.declaration()
     former = {path: text for path, text in declared.items() if path != "events.skew"}
 
     assert [] == differences(former, declared)
@@ -193,7 +193,9 @@ def test_all_that_is_refused_is_said_at_once_with_the_way_out() -> None:
     now = declare(**events(key="other"), champion="bayes", **lines(bayes=scaled(0.5)))
 
     with pytest.raises(UsageError) as raised:
-        agreed(shop.declared(), now.declared(), "the log shop.sqlite", "begin anew elsewhere")
+        accepted_changes(
+            shop.declaration(), now.declaration(), "the log shop.sqlite", "begin anew elsewhere"
+        )
 
     first, key, model, last = str(raised.value).splitlines()
     assert "the log shop.sqlite was made under another declaration, in 2 parts:" == first
@@ -207,7 +209,9 @@ def test_all_that_is_refused_is_said_at_once_with_the_way_out() -> None:
 
 def test_what_is_taken_up_is_told() -> None:
     """Nothing is taken up in silence."""
-    told = agreed(shop.declared(), declare(keep=3).declared(), "the log", "begin anew")
+    told = accepted_changes(
+        shop.declaration(), declare(keep=3).declaration(), "the log", "begin anew"
+    )
 
     assert ["keep: was 20, is 3; it holds from the next refresh on"] == told
 
@@ -217,7 +221,7 @@ def test_of_long_texts_the_part_that_differs_is_shown() -> None:
     was = declare(**lines(tree=tree.HoeffdingTreeClassifier()))
     now = declare(**lines(tree=tree.HoeffdingTreeClassifier(merit_preprune=False)))
 
-    [difference] = differences(was.declared(), now.declared())
+    [difference] = differences(was.declaration(), now.declaration())
 
     assert "merit_preprune=True)" in str(difference)
     assert "merit_preprune=False)" in str(difference)
@@ -230,7 +234,7 @@ def test_a_declaration_is_the_same_text_in_every_process() -> None:
         "import tests.test_differences as t; "
         "print(sorted(t.declare(**t.OWN, **t.lines(t=t.tree.HoeffdingTreeClassifier("
         "nominal_attributes=['b', 'a', 'c'])), predict=t.sml.when(kind=('order', 'visit')))"
-        ".declared().items()))"
+        ".declaration().items()))"
     )
     printed = {
         subprocess.run(  # noqa: S603 - our own interpreter and words
@@ -249,7 +253,7 @@ def test_a_declaration_is_the_same_text_in_every_process() -> None:
 
 def test_every_rule_says_why() -> None:
     """No part of a declaration is refused or taken up without a word."""
-    assert [] == [pattern for pattern, rule in RULES if not rule.why]
+    assert [] == [pattern for pattern, rule in RULES if not rule.reason]
 
 
 def test_recipes_differ_in_every_parameter() -> None:
@@ -269,16 +273,16 @@ def test_recipes_differ_in_every_parameter() -> None:
         declare(**lines(tree=default)),
     ]
 
-    texts = [recipe.declared().get("models.tree") for recipe in recipes]
+    texts = [recipe.declaration().get("models.tree") for recipe in recipes]
     assert len(set(texts)) == len(texts)
 
 
 def test_a_quarantined_line_may_be_repaired() -> None:
     """Its learner learns no more, so another recipe begins anew under its name; no other line's."""
     repaired = {**shop.models, "bayes": preprocessing.StandardScaler() | naive_bayes.GaussianNB()}
-    now = declare(models=repaired).declared()
+    now = declare(models=repaired).declaration()
 
-    (told,) = agreed(shop.declared(), now, "the log", "begin anew", ["bayes"])
+    (told,) = accepted_changes(shop.declaration(), now, "the log", "begin anew", ["bayes"])
     assert told.endswith("its line was quarantined, and starts anew, from nothing")
     with pytest.raises(UsageError, match=r"models\.bayes"):
-        agreed(shop.declared(), now, "the log", "begin anew", ["logistic"])
+        accepted_changes(shop.declaration(), now, "the log", "begin anew", ["logistic"])

@@ -11,7 +11,7 @@ import pytest
 from stream_ml.codec import decode_decision
 from stream_ml.errors import LogLocked, StateRefused
 from stream_ml.records import Output
-from stream_ml.sealing import Seals, unsealed
+from stream_ml.sealing import Seals, strip_seal
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.manifest import NAME, OWNER
 from stream_ml.shell.log.sqlite import SqliteLog
@@ -233,7 +233,7 @@ def without_manifest(driver: Driver) -> None:
         marker = sealed.restore(driver.log.state(task)).marker
         assert marker is not None
         sealed.number = marker.number - 1
-        for name, piece, _ in sealed.write([], marker.positions, declared=marker.declared):
+        for name, piece, _ in sealed.write([], marker.positions, declaration=marker.declaration):
             state.append((task, name.decode(), piece))
     with driver.log.session() as session:
         session.commit(state=state)
@@ -382,7 +382,7 @@ def test_a_worker_that_keeps_others_waiting_gets_on(tmp_path: Path) -> None:
 
 def placeless(value: bytes | None) -> dict[str, Any]:
     """A prediction without its seal, and without what says where other records lie."""
-    return {**orjson.loads(unsealed(value)), "example": None}
+    return {**orjson.loads(strip_seal(value)), "example": None}
 
 
 def published(driver: Driver, events: list[Any], labels: list[Any]) -> list[Record]:

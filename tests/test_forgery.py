@@ -66,7 +66,7 @@ def _placeless(value: bytes) -> bytes:
 
 def _ours(seal: RecordSeal, value: bytes | None) -> bool:
     try:
-        seal.opened(value)
+        seal.unseal(value)
     except Exception:  # noqa: BLE001 - whatever is wrong with it
         return False
     return True
@@ -89,10 +89,10 @@ def forgeries(driver: Driver, rand: random.Random, topic: str) -> list[Output]:
         orjson.dumps(changed),
         orjson.dumps({**changed, "seal": seal}),
         orjson.dumps({**body, "prediction": None, "fallback": False}),
-        *(each.records(topic).sealed(orjson.dumps(changed)) for each in elsewhere),
+        *(each.records(topic).seal(orjson.dumps(changed)) for each in elsewhere),
         Seals(b"testing", pipeline.name, driver.log.identity)
         .records("alerts")
-        .sealed(orjson.dumps(changed)),
+        .seal(orjson.dumps(changed)),
         one.value,  # a copy
         None,
         b"",
@@ -137,14 +137,14 @@ def test_what_others_put_on_the_stages_topics_changes_nothing(world: int, topic:
 @pytest.mark.parametrize("topic", READ_AGAIN)
 def test_a_stage_that_checks_nothing_is_caught(monkeypatch: pytest.MonkeyPatch, topic: str) -> None:
     """With verification left out of one topic, a forged record gets through, and tests see it."""
-    opened = RecordSeal.opened
+    unseal = RecordSeal.unseal
 
     def trusting(self: RecordSeal, value: bytes | None) -> bytes:
         if self._topic == topic and value is not None:
             return value
-        return opened(self, value)
+        return unseal(self, value)
 
-    monkeypatch.setattr(RecordSeal, "opened", trusting)
+    monkeypatch.setattr(RecordSeal, "unseal", trusting)
     events, labels = stream(1)
     with Driver(pipeline) as driver:
         driver.feed(events, labels)
@@ -164,7 +164,7 @@ def test_every_sealed_topic_is_sealed() -> None:
         seals = Seals(b"testing", pipeline.name, driver.log.identity)
         for topic in SEALED_TOPICS:
             for record in driver.records(topic):
-                assert seals.records(topic).opened(record.value)
+                assert seals.records(topic).unseal(record.value)
 
 
 @pytest.mark.parametrize("world", range(3))

@@ -108,7 +108,7 @@ class Cluster:
         for key, value, headers in self._changelogs[stage]:
             seals = [_bytes(text) for name, text in headers if name == SEAL]
             state.take(_bytes(key), _bytes(value), seals[0] if seals else None)
-        return take_up(f"{stage}-0", state.restored(), {}, {}, accept_unsealed=False)
+        return take_up(f"{stage}-0", state.result(), {}, {}, accept_unsealed=False)
 
     def task(self, name: str, stage: Stage) -> Task:
         """A task that goes on from the state on its changelog."""

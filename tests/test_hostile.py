@@ -436,7 +436,7 @@ def test_a_checkpoint_under_our_seal_that_is_none_stops_the_start(forged: bytes)
             [("llogistic", forged)],
             marker.positions,
             topics=marker.topics,
-            declared=marker.declared,
+            declaration=marker.declaration,
             manifest=True,
         )
         pieces = [("learn-0", name.decode(), value) for name, value, _ in entries]

@@ -352,10 +352,10 @@ def test_only_events_that_meet_the_condition_ask() -> None:
 
     some = declare(predict=sml.when(kind="visit", shop=("a", "b")))
 
-    assert some.asks(event("visit", "b"))
-    assert not some.asks(event("order", "b"))
-    assert not some.asks(event("visit", "c"))
-    assert declare().asks(event("order", "c"))
+    assert some.wants_prediction(event("visit", "b"))
+    assert not some.wants_prediction(event("order", "b"))
+    assert not some.wants_prediction(event("visit", "c"))
+    assert declare().wants_prediction(event("order", "c"))
 
 
 def test_what_happens_to_a_given_model_later_changes_no_declaration() -> None:
@@ -556,7 +556,7 @@ def test_whatever_is_given_is_refused_in_words_or_works(
         pipeline = declare(**make(*given))
     except DeclarationError:
         return
-    declared = pipeline.declared()
+    declared = pipeline.declaration()
     orjson.dumps(declared)
     _ = pipeline.event_codec, pipeline.label_codec, pipeline.fallback, pipeline.rules
     state = pipeline.feature_set.new_state()

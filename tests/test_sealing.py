@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_ml.errors import BadRecord
-from stream_ml.sealing import MARKER, SEALED_TOPICS, Entry, SealedState, Seals
+from stream_ml.sealing import MARKER, SEALED_TOPICS, SealedState, Seals, StateEntry
 from stream_ml.signing import RollingKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_ml.sealing import Restored
+    from stream_ml.sealing import RestoredState
 
 KEY = b"the pipeline's own key"
 OURS = Seals(KEY, "shop", "log-1")
@@ -37,19 +37,19 @@ SEEDS = st.integers(0, 2**32)
 @pytest.mark.parametrize("stranger", STRANGERS)
 def test_a_record_sealed_elsewhere_is_not_believed(stranger: str, topic: str) -> None:
     """A record of another key, pipeline or log is forged here."""
-    theirs = STRANGERS[stranger].records(topic).sealed(BODY)
+    theirs = STRANGERS[stranger].records(topic).seal(BODY)
     with pytest.raises(BadRecord, match="forged at"):
-        OURS.records(topic).opened(theirs)
+        OURS.records(topic).unseal(theirs)
 
 
 def test_a_record_of_one_topic_is_none_of_another() -> None:
     """A genuine example is no genuine prediction, and so on for each pair."""
     for one in SEALED_TOPICS:
-        value = OURS.records(one).sealed(BODY)
-        assert BODY == OURS.records(one).opened(value)
+        value = OURS.records(one).seal(BODY)
+        assert BODY == OURS.records(one).unseal(value)
         for other in SEALED_TOPICS - {one}:
             with pytest.raises(BadRecord, match="forged at"):
-                OURS.records(other).opened(value)
+                OURS.records(other).unseal(value)
 
 
 @settings(deadline=None)
@@ -57,7 +57,7 @@ def test_a_record_of_one_topic_is_none_of_another() -> None:
 def test_no_byte_of_a_record_can_change(seed: int) -> None:
     """Whichever byte is altered, put in or taken away, the record is not believed."""
     rand = random.Random(seed)
-    seal, value = OURS.records("examples"), bytearray(OURS.records("examples").sealed(BODY))
+    seal, value = OURS.records("examples"), bytearray(OURS.records("examples").seal(BODY))
     at = rand.randrange(len(value))
     match rand.choice(["alter", "insert", "delete", "cut"]):
         case "alter":
@@ -68,28 +68,28 @@ def test_no_byte_of_a_record_can_change(seed: int) -> None:
             del value[at]
         case _:
             del value[at:]
-    if bytes(value) == seal.sealed(BODY):
+    if bytes(value) == seal.seal(BODY):
         return  # a byte like its neighbour was put in beside it, or taken away
     with pytest.raises(BadRecord, match="forged at"):
-        seal.opened(bytes(value))
+        seal.unseal(bytes(value))
 
 
 def test_a_key_is_rolled() -> None:
     """What the former key sealed is believed beside it, and what is written has the present one."""
-    rolling = Seals(RollingKey(b"new", before=KEY), "shop", "log-1").records("alerts")
+    rolling = Seals(RollingKey(b"new", former=KEY), "shop", "log-1").records("alerts")
     alone = Seals(b"new", "shop", "log-1").records("alerts")
-    assert BODY == rolling.opened(OURS.records("alerts").sealed(BODY))
-    assert BODY == alone.opened(rolling.sealed(BODY))
+    assert BODY == rolling.unseal(OURS.records("alerts").seal(BODY))
+    assert BODY == alone.unseal(rolling.seal(BODY))
     with pytest.raises(BadRecord, match="forged at"):
-        alone.opened(OURS.records("alerts").sealed(BODY))
+        alone.unseal(OURS.records("alerts").seal(BODY))
 
 
 # --- state on a changelog -----------------------------------------------------------------------
 
 
-def written(rand: random.Random, checkpoints: int) -> tuple[list[Entry], dict[str, bytes]]:
+def written(rand: random.Random, checkpoints: int) -> tuple[list[StateEntry], dict[str, bytes]]:
     """What a task writes in so many checkpoints, and what its state is then."""
-    state, entries, pieces = OURS.state("join-0"), list[Entry](), dict[str, bytes]()
+    state, entries, pieces = OURS.state("join-0"), list[StateEntry](), dict[str, bytes]()
     for number in range(checkpoints):
         changed: dict[str, bytes | None] = {"": b'{"n":%d}' % number}
         for _ in range(rand.randrange(4)):
@@ -105,35 +105,35 @@ def written(rand: random.Random, checkpoints: int) -> tuple[list[Entry], dict[st
     return entries, pieces
 
 
-def compacted(rand: random.Random, entries: list[Entry]) -> list[Entry]:
+def compacted(rand: random.Random, entries: list[StateEntry]) -> list[StateEntry]:
     """What compaction leaves of a log: of its older part the newest of each name."""
     upto = rand.randrange(len(entries) + 1)
     newest = {entry.name: at for at, entry in enumerate(entries)}
     return [e for at, e in enumerate(entries) if at >= upto or newest[e.name] == at]
 
 
-def read(entries: Iterable[Entry], seals: Seals = OURS) -> tuple[Restored, SealedState]:
+def read(entries: Iterable[StateEntry], seals: Seals = OURS) -> tuple[RestoredState, SealedState]:
     """What a successor reads of it."""
     state = seals.state("join-0")
     for entry in entries:
         state.take(*entry)
-    return state.restored(), state
+    return state.result(), state
 
 
-def foreign(rand: random.Random, entries: list[Entry]) -> Entry:
+def foreign(rand: random.Random, entries: list[StateEntry]) -> StateEntry:
     """A record that somebody without the key can put there."""
     known = rand.choice(entries)
     theirs = STRANGERS[rand.choice(list(STRANGERS))].state(rand.choice(["join-0", "join-1"]))
     return rand.choice(
         [
             known,  # a copy of ours
-            Entry(known.name, None),
-            Entry(known.name, b'{"positions":[["labels",0,1000000]]}'),
-            Entry(MARKER, b'{"positions":[["labels",0,1000000]]}'),
-            Entry(b"p9", b"unheard of"),
-            Entry(b"\xff\xfe", b"no name at all"),
-            Entry(known.name, (known.value or b"") + b" "),
-            Entry(b"p0", known.value, known.seal),
+            StateEntry(known.name, None),
+            StateEntry(known.name, b'{"positions":[["labels",0,1000000]]}'),
+            StateEntry(MARKER, b'{"positions":[["labels",0,1000000]]}'),
+            StateEntry(b"p9", b"unheard of"),
+            StateEntry(b"\xff\xfe", b"no name at all"),
+            StateEntry(known.name, (known.value or b"") + b" "),
+            StateEntry(b"p0", known.value, known.seal),
             *theirs.write([("p0", b"1")], {("labels", 0): 99}),
             *OURS.state("join-1").write([("p0", b"1")], {("labels", 0): 99}),
         ]
@@ -219,14 +219,14 @@ def test_state_of_another_key_is_said_to_be() -> None:
         (Seals(KEY, "shop", "log-2"), "for the log 'log-1'"),
     ):
         restored, _ = read(entries, seals)
-        assert restored.stranger is not None
-        assert words in restored.stranger
+        assert restored.foreign_owner is not None
+        assert words in restored.foreign_owner
 
 
 def test_a_state_is_sealed_again_when_the_key_is_rolled() -> None:
     """The next checkpoint seals all of it with the present key, which then suffices."""
     entries, pieces = written(random.Random(2), 3)
-    rolling = Seals(RollingKey(b"new", before=KEY), "shop", "log-1")
+    rolling = Seals(RollingKey(b"new", former=KEY), "shop", "log-1")
     restored, state = read(entries, rolling)
     assert (pieces, True) == (restored.pieces, state.must_write)
     again = [*entries, *state.write([], {("labels", 0): 9})]
@@ -238,13 +238,13 @@ def test_a_state_is_sealed_again_when_the_key_is_rolled() -> None:
 
 def test_what_others_put_before_a_task_ever_began_does_not_hold_it_up() -> None:
     """A new task begins, and its first checkpoint clears what lay there."""
-    restored, state = read([Entry(b"w1", b"junk"), Entry(b"", b"{}")])
+    restored, state = read([StateEntry(b"w1", b"junk"), StateEntry(b"", b"{}")])
     assert (2, None, {}, {}) == (
         restored.foreign,
         restored.marker,
         restored.pieces,
         restored.plain,
     )
-    entries = [Entry(b"w1", b"junk"), Entry(b"", b"{}"), *state.write([("", b"{1}")], {})]
+    entries = [StateEntry(b"w1", b"junk"), StateEntry(b"", b"{}"), *state.write([("", b"{1}")], {})]
     again, _ = read(entries)
     assert {"": b"{1}"} == again.pieces

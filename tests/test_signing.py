@@ -60,7 +60,7 @@ def test_what_is_not_signed_is_refused_by_name() -> None:
 
 def test_the_former_key_is_believed_and_signs_nothing() -> None:
     """While keys roll, records under either are good; new ones are the present key's."""
-    rolling = RollingKey(b"new", before=b"old")
+    rolling = RollingKey(b"new", former=b"old")
 
     assert (b"new", b"old") == keys_of(rolling)
     assert BODIES[0] == unseal(seal(BODIES[0], b"old"), rolling)

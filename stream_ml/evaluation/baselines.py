@@ -18,7 +18,7 @@ import heapq
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.evaluation.scores import bounded
+from stream_ml.evaluation.scores import clamp
 
 if TYPE_CHECKING:
     from stream_ml.records import Answer, LabelValue
@@ -58,11 +58,11 @@ class Baselines:
     __slots__ = (
         "_ahead",
         "_ahead_n",
+        "_class_indexes",
         "_grain_ms",
         "_head",
         "_moments",
         "_moments_max",
-        "_places",
         "_totals",
         "_watermark",
         "classes",
@@ -82,7 +82,7 @@ class Baselines:
         self.kind = kind
         self.classes = classes
         self.horizon_ms = horizon_ms
-        self._places = {name: i for i, name in enumerate(classes, start=1)}
+        self._class_indexes = {name: i for i, name in enumerate(classes, start=1)}
         # Less cannot hold the far end of the horizon and, on any grid, both sides of zero.
         self._moments_max = max(4, moments_max)
         self._grain_ms = 1
@@ -113,7 +113,7 @@ class Baselines:
             return {"prior": None}
         if self.kind == "binary":
             return {"prior": totals[1] / totals[0]}
-        return {"prior": {name: totals[i] / totals[0] for name, i in self._places.items()}}
+        return {"prior": {name: totals[i] / totals[0] for name, i in self._class_indexes.items()}}
 
     def learn(self, label: LabelValue, label_ts: int, watermark_ms: int) -> None:
         """Know one more label, from `label_ts` on, once the labels' watermark is there.
@@ -133,14 +133,14 @@ class Baselines:
         self._ahead_n += 1
         heapq.heappush(ahead, (label_ts, self._ahead_n, label))
         while ahead and ahead[0][0] <= watermark_ms:
-            ts, _, known = heapq.heappop(ahead)
-            self._know(known, ts)
+            ts, _, due_label = heapq.heappop(ahead)
+            self._know(due_label, ts)
 
     def _know(self, label: LabelValue, label_ts: int) -> None:
         if self._watermark is None or label_ts > self._watermark:
             self._watermark = label_ts
         moment = self._on_grid(self._watermark)
-        totals = self._added(self._totals[-1] if self._totals else None, label)
+        totals = self._add_label(self._totals[-1] if self._totals else None, label)
         if self._moments and self._moments[-1] == moment:
             self._totals[-1] = totals
             return
@@ -172,26 +172,26 @@ class Baselines:
         self._ahead = [(ts, n, label) for ts, n, label in state.get("ahead", ())]
         self._ahead_n = state.get("ahead_n", 0)
 
-    def _added(self, totals: Totals | None, label: Any) -> Totals:
+    def _add_label(self, totals: Totals | None, label: Any) -> Totals:
         if self.kind == "binary":
             n, trues = totals or (0, 0)
             return (n + 1, trues + 1 if label else trues)
         if self.kind == "regression":
             n, total, _ = totals or (0, 0.0, None)
-            value = bounded(label)
+            value = clamp(label)
             return (n + 1, total + value, value)
         counts = list(totals or (0, *(0 for _ in self.classes)))
         counts[0] += 1
-        counts[self._places[label]] += 1
+        counts[self._class_indexes[label]] += 1
         return tuple(counts)
 
     def _on_grid(self, moment: int) -> int:
         # Upwards: a label may count as known later than it was, never sooner.
         return -(-moment // self._grain_ms) * self._grain_ms
 
-    def _forget(self, before: int) -> None:
+    def _forget(self, bound_ms: int) -> None:
         # The last moment at or before the bound still answers for the time from the bound on.
-        while self._head + 1 < len(self._moments) and self._moments[self._head + 1] <= before:
+        while self._head + 1 < len(self._moments) and self._moments[self._head + 1] <= bound_ms:
             self._head += 1
         if self._head > len(self._moments) // 2:
             del self._moments[: self._head], self._totals[: self._head]
@@ -205,9 +205,15 @@ class Baselines:
         """
         first, *moments = self._moments[self._head :]
         base, *totals = self._totals[self._head :]
-        kept = dict(zip(moments, totals, strict=True))
-        while len(kept) > self._moments_max // 2:
+        totals_by_moment = dict(zip(moments, totals, strict=True))
+        while len(totals_by_moment) > self._moments_max // 2:
             self._grain_ms *= 2
-            kept = {self._on_grid(moment): value for moment, value in kept.items()}
+            totals_by_moment = {
+                self._on_grid(moment): value for moment, value in totals_by_moment.items()
+            }
         # The first stays where it was: it answers for the far end of the horizon.
-        self._moments, self._totals, self._head = [first, *kept], [base, *kept.values()], 0
+        self._moments, self._totals, self._head = (
+            [first, *totals_by_moment],
+            [base, *totals_by_moment.values()],
+            0,
+        )

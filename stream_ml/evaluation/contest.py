@@ -77,15 +77,15 @@ class Harm:
 class Contest:
     """The champion against its challengers, and against what it replaced.
 
-    `voted` says whether the last example closed a block of evidence.
+    `has_new_vote` says whether the last example closed a block of evidence.
     """
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._loss = loss_of(rules.kind)
         self._champion = ""
-        self._since = 0
-        self.voted = False
+        self._first_version = 0
+        self.has_new_vote = False
         self._evidence: dict[str, Evidence] = {}
         self._guard: Blocks | None = None
         # The block of the switch is only a part of one: a few hours' luck, that judges nothing.
@@ -98,7 +98,7 @@ class Contest:
             champion: the snapshot that serves from now on, `name@version`.
             challengers: the other lines.
         """
-        self._champion, self._since = line_of(champion), version_of(champion)
+        self._champion, self._first_version = line_of(champion), version_of(champion)
         self._evidence = {line: self._rules.evidence() for line in challengers}
 
     def renew(self, challengers: Iterable[str]) -> None:
@@ -106,9 +106,9 @@ class Contest:
         former = self._evidence
         self._evidence = {line: former.get(line) or self._rules.evidence() for line in challengers}
 
-    def watch(self, *, on: bool) -> None:
+    def watch(self, *, active: bool) -> None:
         """Watch what serves from now on against a predecessor, or watch no more."""
-        guards = on and self._rules.rollback_loss is not None
+        guards = active and self._rules.rollback_loss is not None
         block_ms, maturity_ms = self._rules.guard_block_ms, self._rules.maturity_ms
         self._guard = Blocks(block_ms, maturity_ms=maturity_ms) if guards else None
         self._guarded_from = None
@@ -136,42 +136,46 @@ class Contest:
         """
         prediction, label = example.prediction, example.label
         # Only a vote can make evidence sufficient, and asking costs more than all that follows.
-        self.voted = False
+        self.has_new_vote = False
         version = version_of(prediction.model)
-        if line_of(prediction.model) != self._champion or version < self._since:
+        if line_of(prediction.model) != self._champion or version < self._first_version:
             return None  # made in another's reign, or in an earlier one of this line
-        mine = None if prediction.fallback else self._loss(label, prediction.prediction)
+        champion_loss = None if prediction.fallback else self._loss(label, prediction.prediction)
         for line, evidence in self._evidence.items():
             shadow = prediction.shadows.get(line)
-            if mine is not None and shadow is not None and version_of(shadow.model) == version:
-                theirs = self._loss(label, shadow.prediction)
-                if theirs is not None:
-                    evidence.add(prediction.ts, mine - theirs)
+            if (
+                champion_loss is not None
+                and shadow is not None
+                and version_of(shadow.model) == version
+            ):
+                challenger_loss = self._loss(label, shadow.prediction)
+                if challenger_loss is not None:
+                    evidence.add(prediction.ts, champion_loss - challenger_loss)
             if evidence.close(watermark_ms):
-                self.voted = True
+                self.has_new_vote = True
         shadow = prediction.shadows.get("predecessor")
         if self._guard is None or shadow is None or shadow.model != predecessor:
             return None
-        return self._compare(example, shadow, mine, watermark_ms)
+        return self._compare(example, shadow, champion_loss, watermark_ms)
 
     def _compare(
-        self, example: Example, shadow: Shadow, mine: float | None, watermark_ms: int
+        self, example: Example, shadow: Shadow, champion_loss: float | None, watermark_ms: int
     ) -> Harm | None:
         assert self._guard is not None, "compared only while watching"
         prediction = example.prediction
-        theirs = self._loss(example.label, shadow.prediction)
-        if theirs is None:
+        predecessor_loss = self._loss(example.label, shadow.prediction)
+        if predecessor_loss is None:
             return None
-        if mine is None:
+        if champion_loss is None:
             reason = f"{prediction.model} has no answer where {shadow.model} has one"
             return Harm(reason, {"event_id": prediction.event_id})
         block = prediction.ts // self._rules.guard_block_ms
         if self._guarded_from is None:
             # A clock that is years ahead must not put the guard off for as long.
-            now = watermark_ms // self._rules.guard_block_ms
-            self._guarded_from = min(block, now + 1) + 1
+            current_block = watermark_ms // self._rules.guard_block_ms
+            self._guarded_from = min(block, current_block + 1) + 1
         if block >= self._guarded_from:
-            self._guard.add(prediction.ts, theirs - mine)
+            self._guard.add(prediction.ts, predecessor_loss - champion_loss)
         return self._judge(watermark_ms)
 
     def _judge(self, watermark_ms: int) -> Harm | None:
@@ -211,8 +215,8 @@ class Contest:
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
         return {
-            "champion": f"{self._champion}@{self._since}",
-            "evidence": {line: each.dump() for line, each in self._evidence.items()},
+            "champion": f"{self._champion}@{self._first_version}",
+            "evidence": {line: evidence.dump() for line, evidence in self._evidence.items()},
             "guard": None if self._guard is None else self._guard.dump(),
             "guarded_from": self._guarded_from,
         }
@@ -220,9 +224,9 @@ class Contest:
     def load(self, state: dict[str, Any]) -> None:
         """Take up a dumped state."""
         self.start(state["champion"], state["evidence"])
-        for line, dumped in state["evidence"].items():
-            self._evidence[line].load(dumped)
-        self.watch(on=state["guard"] is not None)
+        for line, evidence_state in state["evidence"].items():
+            self._evidence[line].load(evidence_state)
+        self.watch(active=state["guard"] is not None)
         if self._guard is not None:
             self._guard.load(state["guard"])
         self._guarded_from = state["guarded_from"]

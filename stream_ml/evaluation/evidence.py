@@ -172,15 +172,15 @@ class _Sum:
         self.partials = list(partials)
 
     def add(self, x: float) -> None:
-        kept = []
+        partials = []
         for y in self.partials:
             high = x + y
             low = y - (high - x) if abs(x) >= abs(y) else x - (high - y)
             if low:
-                kept.append(low)
+                partials.append(low)
             x = high
-        kept.append(x)
-        self.partials = kept
+        partials.append(x)
+        self.partials = partials
         self.n += 1
 
 
@@ -195,7 +195,7 @@ class Blocks:
 
     Args:
         block_ms: the length of a block; None where pairs are counted.
-        every: how many pairs are a block, where `block_ms` is None.
+        pairs_per_block: how many pairs are a block, where `block_ms` is None.
         maturity_ms: how long after its end a block of time stays open.
 
     Attributes:
@@ -214,26 +214,28 @@ class Blocks:
     __slots__ = (
         "_block_ms",
         "_closed_before",
-        "_every",
         "_maturity_ms",
         "_open",
-        "_taken",
+        "_pair_count",
+        "_pairs_per_block",
         "late_pairs",
     )
 
-    def __init__(self, block_ms: int | None, every: int = 0, *, maturity_ms: int = 0) -> None:
-        given = every if block_ms is None else block_ms
-        if given < 1:
-            name = "every" if block_ms is None else "block_ms"
-            raise ValueError(f"{name}: expected at least 1, given {given}")
+    def __init__(
+        self, block_ms: int | None, pairs_per_block: int = 0, *, maturity_ms: int = 0
+    ) -> None:
+        length = pairs_per_block if block_ms is None else block_ms
+        if length < 1:
+            name = "pairs_per_block" if block_ms is None else "block_ms"
+            raise ValueError(f"{name}: expected at least 1, given {length}")
         if maturity_ms < 0:
             raise ValueError(f"maturity_ms: expected at least 0, given {maturity_ms}")
         self._block_ms = block_ms
-        self._every = every
+        self._pairs_per_block = pairs_per_block
         self._maturity_ms = maturity_ms
         self._open: dict[int, _Sum] = {}
         self._closed_before = 0
-        self._taken = 0
+        self._pair_count = 0
         self.late_pairs = 0
 
     def add(self, prediction_ts: int, difference: float) -> None:
@@ -245,8 +247,8 @@ class Blocks:
         """
         assert math.isfinite(difference), f"a difference of losses cannot be {difference}"
         if self._block_ms is None:
-            number = self._taken // self._every
-            self._taken += 1
+            number = self._pair_count // self._pairs_per_block
+            self._pair_count += 1
         else:
             number = prediction_ts // self._block_ms
             if number < self._closed_before:
@@ -260,13 +262,13 @@ class Blocks:
     def close(self, watermark_ms: int) -> list[ClosedBlock]:
         """Close what can be closed, oldest first; a block without pairs is none."""
         if self._block_ms is None:
-            before = self._taken // self._every
+            end_number = self._pair_count // self._pairs_per_block
         else:
-            before = (watermark_ms - self._maturity_ms) // self._block_ms
-        if before <= self._closed_before:
+            end_number = (watermark_ms - self._maturity_ms) // self._block_ms
+        if end_number <= self._closed_before:
             return []
-        self._closed_before = before
-        numbers = sorted(number for number in self._open if number < before)
+        self._closed_before = end_number
+        numbers = sorted(number for number in self._open if number < end_number)
         blocks = [(number, self._open.pop(number)) for number in numbers]
         return [ClosedBlock(number, b.n, math.fsum(b.partials)) for number, b in blocks]
 
@@ -275,7 +277,7 @@ class Blocks:
         self._open = {}
         self.late_pairs = 0
         if self._block_ms is None:
-            self._taken = self._closed_before = 0
+            self._pair_count = self._closed_before = 0
 
     def dump(self) -> dict[str, Any]:
         """The state as plain JSON; the configuration is the constructor's and not in it."""
@@ -284,7 +286,7 @@ class Blocks:
                 [number, block.n, list(block.partials)] for number, block in self._open.items()
             ],
             "closed_before": self._closed_before,
-            "taken": self._taken,
+            "taken": self._pair_count,
             "late_pairs": self.late_pairs,
         }
 
@@ -292,7 +294,7 @@ class Blocks:
         """Go on from a dump, bit for bit."""
         self._open = {number: _Sum(n, partials) for number, n, partials in state["open"]}
         self._closed_before = state["closed_before"]
-        self._taken = state["taken"]
+        self._pair_count = state["taken"]
         self.late_pairs = state["late_pairs"]
 
 
@@ -310,7 +312,7 @@ class Evidence:
 
     Args:
         block_ms: the length of a block; None where pairs are counted.
-        every: how many pairs are a block, where `block_ms` is None.
+        pairs_per_block: how many pairs are a block, where `block_ms` is None.
         maturity_ms: how long after its end a block stays open: the horizon of the labels, unless
             they are known to be complete sooner.
         pairs_min: a block of fewer pairs does not vote. Default 50; 1 where pairs are counted.
@@ -322,10 +324,10 @@ class Evidence:
         thin: blocks of fewer than `pairs_min` pairs.
         pairs: how many pairs lie in the blocks that were judged: all but the thin ones.
 
-    >>> evidence = Evidence(None, every=1)
+    >>> evidence = Evidence(None, pairs_per_block=1)
     >>> for ts in range(9):
     ...     evidence.add(ts, 0.125)
-    >>> closed = evidence.close(9)
+    >>> blocks = evidence.close(9)
     >>> evidence.wins, round(evidence.e_value, 1), ready(evidence, slots=3, alpha=0.05)
     (9, 102.3, True)
     """
@@ -335,12 +337,12 @@ class Evidence:
     def __init__(
         self,
         block_ms: int | None,
-        every: int = 0,
+        pairs_per_block: int = 0,
         *,
         maturity_ms: int = 0,
         pairs_min: int | None = None,
     ) -> None:
-        self._blocks = Blocks(block_ms, every, maturity_ms=maturity_ms)
+        self._blocks = Blocks(block_ms, pairs_per_block, maturity_ms=maturity_ms)
         if pairs_min is None:
             pairs_min = 1 if block_ms is None else PAIRS_MIN
         self._pairs_min = pairs_min
@@ -398,10 +400,10 @@ class Evidence:
 
         Where pairs are counted the watermark does not matter.
         """
-        closed = self._blocks.close(watermark_ms)
-        for block in closed:
+        blocks = self._blocks.close(watermark_ms)
+        for block in blocks:
             self._vote(block)
-        return closed
+        return blocks
 
     def _vote(self, block: ClosedBlock) -> None:
         n, s = block.pairs, block.total
@@ -533,30 +535,30 @@ def variance_ladder(pairs: Iterable[tuple[int, float]], lengths_ms: Sequence[int
     >>> [(r.block_ms // hour, round(r.inflation)) for r in variance_ladder(luck, [hour, day])]
     [(1, 1), (24, 24)]
     """
-    held = list(pairs)
-    n = len(held)
-    mean = math.fsum(d for _, d in held) / n if n else 0.0
-    squares = math.fsum((d - mean) ** 2 for _, d in held)
+    samples = list(pairs)
+    n = len(samples)
+    mean = math.fsum(difference for _, difference in samples) / n if n else 0.0
+    squares = math.fsum((difference - mean) ** 2 for _, difference in samples)
     if not squares:
         return []
-    rungs = [_rung(held, length, mean, squares / (n - 1)) for length in sorted(set(lengths_ms))]
+    rungs = [_rung(samples, length, mean, squares / (n - 1)) for length in sorted(set(lengths_ms))]
     return [
-        rung if rung.blocks < RUNG_BLOCKS_MIN else _with_growth(rung, rungs[place + 1 :])
-        for place, rung in enumerate(rungs)
+        rung if rung.blocks < RUNG_BLOCKS_MIN else _with_growth(rung, rungs[index + 1 :])
+        for index, rung in enumerate(rungs)
     ]
 
 
-def _rung(held: list[tuple[int, float]], block_ms: int, mean: float, variance: float) -> Rung:
+def _rung(samples: list[tuple[int, float]], block_ms: int, mean: float, variance: float) -> Rung:
     sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for ts, difference in held:
+    for ts, difference in samples:
         block = sums[ts // block_ms]
         block[0] += 1.0
         block[1] += difference - mean
     squares = math.fsum(s * s for _, s in sums.values())
     # The mean is the pairs' own, which takes a block's share out of its deviation.
-    free = len(held) - math.fsum(n * n for n, _ in sums.values()) / len(held)
-    ordered = sorted((number, s) for number, (_, s) in sums.items())
-    products = [s * t for (a, s), (b, t) in pairwise(ordered) if b == a + 1]
+    free = len(samples) - math.fsum(n * n for n, _ in sums.values()) / len(samples)
+    deviations = sorted((number, s) for number, (_, s) in sums.items())
+    products = [s * t for (x, s), (y, t) in pairwise(deviations) if y == x + 1]
     correlation = None
     if products and squares:
         correlation = math.fsum(products) / len(products) / (squares / len(sums))
@@ -566,8 +568,8 @@ def _rung(held: list[tuple[int, float]], block_ms: int, mean: float, variance: f
 
 
 def _with_growth(rung: Rung, longer: list[Rung]) -> Rung:
-    reached = [r.inflation for r in longer if r.blocks >= RUNG_BLOCKS_MIN]
-    growth = max(reached) / rung.inflation if reached and rung.inflation else None
+    inflations = [r.inflation for r in longer if r.blocks >= RUNG_BLOCKS_MIN]
+    growth = max(inflations) / rung.inflation if inflations and rung.inflation else None
     return Rung(rung.block_ms, rung.blocks, rung.inflation, rung.correlation, growth)
 
 

@@ -33,9 +33,9 @@ __all__ = [
     "Delays",
     "Scores",
     "absolute_error",
-    "answered",
-    "bounded",
     "brier",
+    "clamp",
+    "is_scorable",
     "log_loss",
     "loss",
     "loss_of",
@@ -60,26 +60,26 @@ FRESH_MAX = 64
 Losses = tuple[float, ...]
 
 
-def bounded(value: float) -> float:
+def clamp(value: float) -> float:
     """The value, or the nearest one whose square can be summed without overflow.
 
-    >>> bounded(-1e300), bounded(2.5)
+    >>> clamp(-1e300), clamp(2.5)
     (-1e+100, 2.5)
     """
     return max(-VALUE_MAX, min(value, VALUE_MAX))
 
 
-def answered(kind: str, answer: Answer) -> bool:
+def is_scorable(kind: str, answer: Answer) -> bool:
     """Whether the answer can be scored: there is one, and it is what this kind of task answers.
 
-    >>> answered("binary", 0.5), answered("binary", None), answered("binary", float("nan"))
+    >>> is_scorable("binary", 0.5), is_scorable("binary", None), is_scorable("binary", float("nan"))
     (True, False, False)
 
     Args:
         kind: of the task: `binary`, `multiclass` or `regression`.
         answer: a probability, a mapping of class to probability, a number, or None.
     """
-    return _ANSWERED[kind](answer)
+    return _SCORABLE[kind](answer)
 
 
 def brier(label: LabelValue, answer: float | dict[str, float]) -> float:
@@ -118,8 +118,8 @@ def log_loss(label: LabelValue, answer: float | dict[str, float]) -> float:
         answer: the probability of True, or a mapping of class to probability.
     """
     if isinstance(answer, dict):
-        return -math.log(_clamped(answer.get(str(label), 0.0)))
-    p = _clamped(answer)
+        return -math.log(_clamp_probability(answer.get(str(label), 0.0)))
+    p = _clamp_probability(answer)
     return -math.log(p if label else 1 - p)
 
 
@@ -133,13 +133,13 @@ def absolute_error(label: float, answer: float) -> float:
         label: the truth.
         answer: in the same unit.
     """
-    return abs(bounded(answer) - bounded(label))
+    return abs(clamp(answer) - clamp(label))
 
 
 def loss(kind: str, label: Any, answer: Any) -> float:
     """The loss that models are compared by: Brier, or the absolute error for regression.
 
-    The answer is one that `answered` holds for, of the kind of the task.
+    The answer is one that `is_scorable` holds for, of the kind of the task.
 
     >>> loss("binary", False, 0.5), loss("regression", 1.0, 3.0)
     (0.25, 2.0)
@@ -178,8 +178,8 @@ def roc_auc(pairs: Iterable[tuple[bool, float]]) -> float | None:
         return None
     negatives.sort()
     # Below plus not above: a negative outranked counts twice, a tied one once, in whole numbers.
-    doubled = sum(bisect_left(negatives, p) + bisect_right(negatives, p) for p in positives)
-    return doubled / (2 * len(positives) * len(negatives))
+    double_count = sum(bisect_left(negatives, p) + bisect_right(negatives, p) for p in positives)
+    return double_count / (2 * len(positives) * len(negatives))
 
 
 def r_squared(pairs: Sequence[tuple[float, float]]) -> float | None:
@@ -204,7 +204,7 @@ class Scores:
 
     Binary: `roc_auc`, `log_loss`, `brier`, `accuracy`. Multiclass: the same but `roc_auc`.
     Regression: `mae`, `rmse`, `r2`. No answer (None, `{}`, or what is no number at all) is counted
-    in `unanswered` and scored nowhere: a model that stays silent must not look bad, or good.
+    in `unanswered_count` and scored nowhere: a model that stays silent must not look bad, or good.
 
     Conventions are river's: at p = 0.5 the answer is False; of equally likely classes the first
     that the answer names is meant; the cumulative ROC AUC is the trapezoid over ten thresholds.
@@ -233,7 +233,7 @@ class Scores:
         "_statistic",
         "_sums",
         "_sums_fading",
-        "_unanswered",
+        "_unanswered_count",
         "_weight",
         "classes",
         "kind",
@@ -257,7 +257,7 @@ class Scores:
         # What was not yet taken into all that follows.
         self._fresh: list[tuple[LabelValue, Answer]] = []
         self._n = 0
-        self._unanswered = 0
+        self._unanswered_count = 0
         self._names = _NAMES[kind]
         self._measure = _MEASURES[kind]
         self._statistic: _Statistic | None = None
@@ -278,16 +278,16 @@ class Scores:
         return self._n
 
     @property
-    def unanswered(self) -> int:
+    def unanswered_count(self) -> int:
         """How many examples had no answer to score."""
         self._settle()
-        return self._unanswered
+        return self._unanswered_count
 
     @property
     def coverage(self) -> float:
         """The share of examples that had an answer; 0 before the first example."""
-        seen = self.n + self.unanswered
-        return self.n / seen if seen else 0.0
+        total = self.n + self.unanswered_count
+        return self.n / total if total else 0.0
 
     def update(self, label: LabelValue, answer: Answer) -> None:
         """Score what was answered against the truth.
@@ -303,19 +303,19 @@ class Scores:
     def _settle(self) -> None:
         """Take in what was put aside; whoever looks at anything here calls this first."""
         fresh, self._fresh = self._fresh, []
-        measured = [self._measure(label, answer) for label, answer in fresh]
-        pairs, losses = list(compress(fresh, measured)), list(filter(None, measured))
+        losses_or_none = [self._measure(label, answer) for label, answer in fresh]
+        pairs, losses = list(compress(fresh, losses_or_none)), list(filter(None, losses_or_none))
         self._n += len(losses)
-        self._unanswered += len(fresh) - len(losses)
+        self._unanswered_count += len(fresh) - len(losses)
         fading = self._fading
         for _ in losses:
             self._weight = 1.0 + fading * self._weight
         for i, column in enumerate(zip(*losses, strict=True)):
-            total, faded = self._sums[i], self._sums_fading[i]
+            total, fading_total = self._sums[i], self._sums_fading[i]
             for value in column:
                 total += value
-                faded = value + fading * faded
-            self._sums[i], self._sums_fading[i] = total, faded
+                fading_total = value + fading * fading_total
+            self._sums[i], self._sums_fading[i] = total, fading_total
         self._losses += losses
         if self._statistic is not None:
             self._statistic.add(pairs)
@@ -326,17 +326,17 @@ class Scores:
         n = self.n
         if not n:
             return {"cumulative": {}, "fading": {}, "windowed": {}}
-        cumulative = self._named([total / n for total in self._sums])
-        fading = self._named([total / self._weight for total in self._sums_fading])
+        cumulative = self._by_name([total / n for total in self._sums])
+        fading = self._by_name([total / self._weight for total in self._sums_fading])
         columns = zip(*self._losses, strict=True)
-        windowed = self._named([math.fsum(column) / len(self._losses) for column in columns])
+        recent = self._by_name([math.fsum(column) / len(self._losses) for column in columns])
         if self._statistic is not None:
             name = self._statistic.name
             _put(cumulative, name, self._statistic.cumulative())
-            _put(windowed, name, self._statistic.windowed(self._pairs))
-        return {"cumulative": cumulative, "fading": fading, "windowed": windowed}
+            _put(recent, name, self._statistic.over_window(self._pairs))
+        return {"cumulative": cumulative, "fading": fading, "windowed": recent}
 
-    def _named(self, means: list[float]) -> dict[str, float]:
+    def _by_name(self, means: list[float]) -> dict[str, float]:
         scores: dict[str, float] = {}
         for name, mean in zip(self._names, means, strict=True):
             _put(scores, name, math.sqrt(mean) if name == "rmse" else mean)
@@ -349,7 +349,7 @@ class Scores:
         recent = self._losses if self._statistic is None else self._pairs
         return {
             "n": self._n,
-            "unanswered": self._unanswered,
+            "unanswered": self._unanswered_count,
             "sums": list(self._sums),
             "sums_fading": list(self._sums_fading),
             "weight": self._weight,
@@ -361,7 +361,7 @@ class Scores:
         """Go on from a dump, bit for bit."""
         self._fresh.clear()
         self._n = state["n"]
-        self._unanswered = state["unanswered"]
+        self._unanswered_count = state["unanswered"]
         self._sums = list(state["sums"])
         self._sums_fading = list(state["sums_fading"])
         self._weight = state["weight"]
@@ -372,8 +372,8 @@ class Scores:
             return
         self._statistic.load(state["statistic"])
         self._pairs.extend((label, answer) for label, answer in state["recent"])
-        measured = (self._measure(label, answer) for label, answer in self._pairs)
-        self._losses.extend(losses for losses in measured if losses is not None)
+        losses_or_none = (self._measure(label, answer) for label, answer in self._pairs)
+        self._losses.extend(losses for losses in losses_or_none if losses is not None)
 
 
 class Delays:
@@ -401,11 +401,11 @@ class Delays:
         By the inverse of the empirical distribution, type 1 of Hyndman & Fan 1996, "Sample
         quantiles in statistical packages", American Statistician 50: always a delay that was.
         """
-        ordered = sorted(self._recent)
-        if not ordered:
+        delays = sorted(self._recent)
+        if not delays:
             return {}
         # Whole numbers, so that p90 of ten is the ninth and no rounding error makes it the tenth.
-        return {f"p{q}": ordered[(len(ordered) * q + 99) // 100 - 1] for q in (50, 90, 99)}
+        return {f"p{q}": delays[(len(delays) * q + 99) // 100 - 1] for q in (50, 90, 99)}
 
     def dump(self) -> list[int]:
         """The state as plain JSON."""
@@ -425,7 +425,7 @@ class _Statistic(Protocol):
 
     def cumulative(self) -> float | None: ...
 
-    def windowed(self, pairs: Iterable[tuple[Any, ...]]) -> float | None: ...
+    def over_window(self, pairs: Iterable[tuple[Any, ...]]) -> float | None: ...
 
     def dump(self) -> list[Any]: ...
 
@@ -458,7 +458,7 @@ class _Ranking:
         steps = range(len(THRESHOLDS) - 1)
         return sum((fpr[i] - fpr[i + 1]) * (tpr[i] + tpr[i + 1]) / 2 for i in steps)
 
-    def windowed(self, pairs: Iterable[tuple[Any, ...]]) -> float | None:
+    def over_window(self, pairs: Iterable[tuple[Any, ...]]) -> float | None:
         return roc_auc(pairs)
 
     def dump(self) -> list[Any]:
@@ -485,18 +485,18 @@ class _Fit:
         self._residual = 0.0
 
     def add(self, pairs: Iterable[tuple[Any, Any]]) -> None:
-        for label, answer in ((bounded(label), bounded(answer)) for label, answer in pairs):
+        for label, answer in ((clamp(label), clamp(answer)) for label, answer in pairs):
             self._n += 1
-            before = label - self._mean
-            self._mean += before / self._n
-            self._total += before * (label - self._mean)
+            deviation = label - self._mean
+            self._mean += deviation / self._n
+            self._total += deviation * (label - self._mean)
             self._residual += (label - answer) * (label - answer)
 
     def cumulative(self) -> float | None:
         return 1 - self._residual / self._total if self._total else None
 
-    def windowed(self, pairs: Iterable[tuple[Any, ...]]) -> float | None:
-        return r_squared([(bounded(label), bounded(answer)) for label, answer in pairs])
+    def over_window(self, pairs: Iterable[tuple[Any, ...]]) -> float | None:
+        return r_squared([(clamp(label), clamp(answer)) for label, answer in pairs])
 
     def dump(self) -> list[Any]:
         return [self._n, self._mean, self._total, self._residual]
@@ -509,8 +509,8 @@ def _shares_above(counts: list[int]) -> list[float] | None:
     total = sum(counts)
     if not total:
         return None
-    above = [sum(counts[i + 1 :]) for i in range(len(THRESHOLDS))]
-    return [count / total for count in above]
+    counts_above = [sum(counts[i + 1 :]) for i in range(len(THRESHOLDS))]
+    return [count / total for count in counts_above]
 
 
 def _put(scores: dict[str, float], name: str, value: float | None) -> None:
@@ -518,7 +518,7 @@ def _put(scores: dict[str, float], name: str, value: float | None) -> None:
         scores[name] = value
 
 
-def _clamped(p: float) -> float:
+def _clamp_probability(p: float) -> float:
     if p > PROBABILITY_MAX:
         return PROBABILITY_MAX
     return max(p, PROBABILITY_MIN)
@@ -529,15 +529,15 @@ def _is_probability(value: float) -> bool:
     return PROBABILITY_LOWEST <= value <= PROBABILITY_HIGHEST
 
 
-def _answered_binary(answer: Any) -> bool:
+def _is_scorable_binary(answer: Any) -> bool:
     return answer is not None and _is_probability(answer)
 
 
-def _answered_multiclass(answer: Any) -> bool:
+def _is_scorable_multiclass(answer: Any) -> bool:
     return bool(answer) and all(map(_is_probability, answer.values()))
 
 
-def _answered_regression(answer: Any) -> bool:
+def _is_scorable_regression(answer: Any) -> bool:
     return answer is not None and math.isfinite(answer)
 
 
@@ -554,21 +554,21 @@ def _measure_binary(label: LabelValue, answer: Any) -> Losses | None:
 
 
 def _measure_multiclass(label: LabelValue, answer: Any) -> Losses | None:
-    if not _answered_multiclass(answer):
+    if not _is_scorable_multiclass(answer):
         return None
     right = max(answer, key=answer.get) == label
     return log_loss(label, answer), brier(label, answer), float(right)
 
 
 def _measure_regression(label: Any, answer: Any) -> Losses | None:
-    if not _answered_regression(answer):
+    if not _is_scorable_regression(answer):
         return None
     error = absolute_error(label, answer)
     return error, error * error
 
 
 def _loss_binary(label: LabelValue, answer: Any) -> float | None:
-    # `answered` and `brier`, written out as above.
+    # `is_scorable` and `brier`, written out as above.
     if answer is None or not PROBABILITY_LOWEST <= answer <= PROBABILITY_HIGHEST:
         return None
     error: float = answer - 1.0 if label else answer
@@ -576,17 +576,17 @@ def _loss_binary(label: LabelValue, answer: Any) -> float | None:
 
 
 def _loss_multiclass(label: LabelValue, answer: Any) -> float | None:
-    return brier(label, answer) if _answered_multiclass(answer) else None
+    return brier(label, answer) if _is_scorable_multiclass(answer) else None
 
 
 def _loss_regression(label: Any, answer: Any) -> float | None:
-    return absolute_error(label, answer) if _answered_regression(answer) else None
+    return absolute_error(label, answer) if _is_scorable_regression(answer) else None
 
 
-_ANSWERED: dict[str, Callable[[Any], bool]] = {
-    "binary": _answered_binary,
-    "multiclass": _answered_multiclass,
-    "regression": _answered_regression,
+_SCORABLE: dict[str, Callable[[Any], bool]] = {
+    "binary": _is_scorable_binary,
+    "multiclass": _is_scorable_multiclass,
+    "regression": _is_scorable_regression,
 }
 _MEASURES: dict[str, Callable[[Any, Any], Losses | None]] = {
     "binary": _measure_binary,

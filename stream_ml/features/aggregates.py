@@ -63,8 +63,8 @@ __all__ = [
 FRACTION_BITS = 192
 SCALE = 2.0**FRACTION_BITS
 UNIT = 2.0**-FRACTION_BITS
-ONE = 1 << FRACTION_BITS
-ONE_SQUARED = ONE * ONE
+UNITS_PER_ONE = 1 << FRACTION_BITS
+UNITS_PER_ONE_SQUARED = UNITS_PER_ONE * UNITS_PER_ONE
 
 
 class Aggregate:
@@ -135,7 +135,7 @@ class Aggregate:
 def exact(x: float) -> int:
     """The value in multiples of 2**-192.
 
-    >>> exact(0.5) == ONE // 2 and exact(1e300) == int(1e300) * ONE
+    >>> exact(0.5) == UNITS_PER_ONE // 2 and exact(1e300) == int(1e300) * UNITS_PER_ONE
     True
     """
     try:
@@ -216,7 +216,7 @@ class Sum(Count):
         try:
             return float(self.total) * UNIT
         except OverflowError:
-            return quotient(self.total, ONE)
+            return quotient(self.total, UNITS_PER_ONE)
 
     def dump(self) -> Any:
         return [self.n, f"{self.total:x}"]
@@ -238,7 +238,7 @@ class Mean(Sum):
         try:
             return float(self.total) * UNIT / n
         except OverflowError:
-            return quotient(self.total, n * ONE)
+            return quotient(self.total, n * UNITS_PER_ONE)
 
 
 class Variance(Mean):
@@ -269,7 +269,9 @@ class Variance(Mean):
         if n < 2:  # noqa: PLR2004 - a spread takes two
             return None
         # The textbook formula, ruinous in floats, is exact in integers.
-        return quotient(n * self.squares - self.total * self.total, n * (n - 1) * ONE_SQUARED)
+        return quotient(
+            n * self.squares - self.total * self.total, n * (n - 1) * UNITS_PER_ONE_SQUARED
+        )
 
     def dump(self) -> Any:
         return [self.n, f"{self.total:x}", f"{self.squares:x}"]
@@ -433,9 +435,9 @@ class Distinct(Aggregate):
 
     def evict(self, t: int, x: Any) -> None:
         counts = self.counts
-        left = counts[x] - 1
-        if left:
-            counts[x] = left
+        remaining = counts[x] - 1
+        if remaining:
+            counts[x] = remaining
         else:
             del counts[x]
 
@@ -474,8 +476,8 @@ class DecayedMean(Aggregate):
         self.total = 0
 
     def _terms(self, t: int, x: float) -> tuple[int, int, int]:
-        halvings, rest = divmod(t, self.half_life_ms)
-        weight = 2.0 ** (rest / self.half_life_ms)
+        halvings, remainder = divmod(t, self.half_life_ms)
+        weight = 2.0 ** (remainder / self.half_life_ms)
         # The product of two floats is rounded; of their exact integers it is not.
         units = exact(weight)
         return halvings, units, units * exact(x) >> FRACTION_BITS

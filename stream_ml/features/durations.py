@@ -22,11 +22,11 @@ def parse_duration(duration: str | int) -> int:
         ValueError: it is no duration, not above zero, or longer than a century.
     """
     expected = "expected a duration such as '30s', '10m', '1h', '7d' or milliseconds"
-    given: Any = duration
-    if isinstance(given, int) and not isinstance(given, bool):
-        milliseconds = given
+    value: Any = duration
+    if isinstance(value, int) and not isinstance(value, bool):
+        milliseconds = value
     else:
-        match = re.fullmatch(r"([0-9]{1,18})(ms|s|m|h|d)", given) if type(given) is str else None
+        match = re.fullmatch(r"([0-9]{1,18})(ms|s|m|h|d)", value) if type(value) is str else None
         if match is None:
             raise ValueError(f"{expected}, given {duration!r}")
         milliseconds = int(match[1]) * UNITS_MS[match[2]]

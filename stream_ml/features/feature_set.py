@@ -30,7 +30,7 @@ import orjson
 from stream_ml.errors import DeclarationError, Problem, UsageError
 from stream_ml.features.aggregates import Aggregate
 from stream_ml.features.fingerprint import fingerprint
-from stream_ml.features.guarded import Guarded
+from stream_ml.features.guarded import GuardedAggregate
 from stream_ml.features.transforms import Columns, Feature, FunctionFeature, Scalar
 from stream_ml.features.windows import Buffer, Clock, Series, WindowFeature
 from stream_ml.schema import FieldType, brief
@@ -60,7 +60,7 @@ _Step = tuple[str, Any, tuple[tuple[str, int, float | None], ...]]
 class _Scope:
     """The series that share a sub-group. `missing` is the answers for an event in no group."""
 
-    by: tuple[str, ...]
+    group_fields: tuple[str, ...]
     series: tuple[Series, ...]
     missing: tuple[float | None, ...]
     empty: tuple[float | None, ...]
@@ -76,7 +76,7 @@ class FeatureSet:
         window_events_max: how many events a series of one key (and group) holds at most.
 
     Attributes:
-        names: the names of all numbers it may give, in order; `known` is the same as a set.
+        names: the names of all numbers it may give, in order; `name_set` is the same as a set.
         missing: those of them that an event may leave without a value.
         hash: SHA-256 of what is computed, under which names: equal for equal declarations.
         horizon_ms: the longest window; 0 without one.
@@ -99,33 +99,33 @@ class FeatureSet:
         self.lateness_ms = lateness_ms
         self.window_events_max = window_events_max
         self.names = tuple(name for feature in features for name in feature.columns(schema))
-        self.known = frozenset(self.names)
+        self.name_set = frozenset(self.names)
         self.missing = frozenset(
             feature.name
             for feature in features
             if isinstance(feature, Scalar) and _may_miss(feature, schema)
         )
-        described = [[feature.columns(schema), feature.describe()] for feature in features]
-        self.hash = hashlib.sha256(orjson.dumps(described)).hexdigest()
+        descriptions = [[feature.columns(schema), feature.describe()] for feature in features]
+        self.hash = hashlib.sha256(orjson.dumps(descriptions)).hexdigest()
         self._features = tuple(features)
-        windows = [found for feature in features for found in _windows_in(feature)]
-        self.horizon_ms = max((found.duration_ms for found in windows), default=0)
+        windows = [window for feature in features for window in _windows_in(feature)]
+        self.horizon_ms = max((window.duration_ms for window in windows), default=0)
         self.scopes = self._compile_scopes(windows)
         self._slots = {
-            _question(found): slot
-            for slot, found in enumerate(
-                found
+            _question(feature): slot
+            for slot, feature in enumerate(
+                feature
                 for scope in self.scopes
                 for series in scope.series
-                for found in series.features
+                for feature in series.features
             )
         }
-        self.steps = _joined(map(self._compile_step, features))
+        self.steps = _merge_steps(map(self._compile_step, features))
         self.fallible = tuple(
             series for scope in self.scopes for series in scope.series if series.fallible
         )
         self.functions = tuple(
-            found.evaluator(self) for feature in features for found in _functions_in(feature)
+            function.evaluator(self) for feature in features for function in _functions_in(feature)
         )
 
     @staticmethod
@@ -140,33 +140,35 @@ class FeatureSet:
             path: of the features in the declaration; problems are named below it.
         """
         problems = []
-        taken: dict[str, str] = {}
+        paths_by_name: dict[str, str] = {}
         for number, feature in enumerate(features):
-            where = f"{path}[{number}]"
+            feature_path = f"{path}[{number}]"
             if not isinstance(feature, Feature):
-                given = brief(feature)
-                problems.append(Problem(where, "a feature, such as field('amount')", given))
+                actual = brief(feature)
+                problems.append(Problem(feature_path, "a feature, such as field('amount')", actual))
                 continue
             mistakes = [*feature.mistakes(schema), *feature.label_mistakes()]
-            problems += [Problem(where, expected, given) for expected, given in mistakes]
+            problems += [Problem(feature_path, expected, actual) for expected, actual in mistakes]
             for name in () if mistakes else feature.columns(schema):
-                if name in taken:
-                    given = f"`{name}`, the name of {taken[name]}"
-                    problems.append(Problem(where, "a name of its own (use `.named`)", given))
+                if name in paths_by_name:
+                    actual = f"`{name}`, the name of {paths_by_name[name]}"
+                    problems.append(
+                        Problem(feature_path, "a name of its own (use `.named`)", actual)
+                    )
                 else:
-                    taken[name] = where
+                    paths_by_name[name] = feature_path
         return problems
 
-    def declared(self) -> Iterator[tuple[str, str]]:
+    def declaration(self) -> Iterator[tuple[str, str]]:
         """What is computed, as text by path: equal for equal declarations, in every process."""
         yield "features", ", ".join(self.names)
-        taken: dict[str, int] = {}
+        name_counts: dict[str, int] = {}
         for feature in self._features:
-            number = taken[feature.name] = taken.get(feature.name, 0) + 1
+            number = name_counts[feature.name] = name_counts.get(feature.name, 0) + 1
             name = feature.name if number == 1 else f"{feature.name} ({number})"
-            described = [feature.columns(self.schema), feature.describe()]
-            yield f"features.{name}", orjson.dumps(described).decode()
-            code = [fingerprint(each) for each in _code_in(feature)]
+            description = [feature.columns(self.schema), feature.describe()]
+            yield f"features.{name}", orjson.dumps(description).decode()
+            code = [fingerprint(code_part) for code_part in _code_in(feature)]
             if code:
                 yield f"code.{name}", " ".join(code)
         yield "windows", " ".join(sorted(self.series_ids()))
@@ -185,30 +187,32 @@ class FeatureSet:
 
     def _compile_scopes(self, windows: list[WindowFeature]) -> tuple[_Scope, ...]:
         scopes = []
-        for by in dict.fromkeys(found.window.by for found in windows):
-            groups = self._shared([found for found in windows if found.window.by == by])
+        for group_fields in dict.fromkeys(feature.window.by for feature in windows):
+            groups = self._shared(
+                [feature for feature in windows if feature.window.by == group_fields]
+            )
             series = tuple(map(self._compile_series, groups))
-            empty = tuple(answer for each in series for answer in each.empty)
-            scopes.append(_Scope(by, series, (None,) * len(empty), empty))
+            empty = tuple(answer for member in series for answer in member.empty)
+            scopes.append(_Scope(group_fields, series, (None,) * len(empty), empty))
         return tuple(scopes)
 
     def _shared(self, windows: list[WindowFeature]) -> list[list[WindowFeature]]:
         """The window features, put together by the series that can answer them."""
         groups: dict[bytes, list[WindowFeature]] = {}
-        for found in windows:
-            if found.source is not None:
-                groups.setdefault(orjson.dumps(found.series_description()), []).append(found)
-        for found in windows:
-            if found.source is None:
-                groups.setdefault(self._host(groups, found), []).append(found)
+        for feature in windows:
+            if feature.source is not None:
+                groups.setdefault(orjson.dumps(feature.series_description()), []).append(feature)
+        for feature in windows:
+            if feature.source is None:
+                groups.setdefault(self._host(groups, feature), []).append(feature)
         return [_without_repetition(group) for group in groups.values()]
 
     def _host(self, groups: dict[bytes, list[WindowFeature]], counting: WindowFeature) -> bytes:
         """The series of a feature without a value: one that holds every event anyway, if any."""
         description = counting.series_description()
         for name, (first, *_) in groups.items():
-            same = first.series_description()[:2] == description[:2]
-            if same and first.source is not None and first.source.total(self.schema):
+            is_same_series = first.series_description()[:2] == description[:2]
+            if is_same_series and first.source is not None and first.source.total(self.schema):
                 return name
         return orjson.dumps(description)
 
@@ -218,29 +222,29 @@ class FeatureSet:
         readings: list[tuple[Callable[[Any, int], float | None], int]] = []
         features: list[WindowFeature] = []
         identity: list[Any] = [group[0].series_description()]
-        for duration_ms in sorted({found.duration_ms for found in group}):
-            asked = [found for found in group if found.duration_ms == duration_ms]
-            hosts = _hosts(asked)
+        for duration_ms in sorted({feature.duration_ms for feature in group}):
+            window_group = [feature for feature in group if feature.duration_ms == duration_ms]
+            hosts = _hosts(window_group)
             windows.append((duration_ms, tuple(range(len(makers), len(makers) + len(hosts)))))
-            for found in asked:
-                member = next(n for n, host in enumerate(hosts) if _answers_for(host, found))
-                readings.append((_reading(found.kind, hosts[member].kind), len(makers) + member))
-                features.append(found)
+            for feature in window_group:
+                member = next(n for n, host in enumerate(hosts) if _answers_for(host, feature))
+                readings.append((_reading(feature.kind, hosts[member].kind), len(makers) + member))
+                features.append(feature)
             makers += [_maker(host.kind, host.constructor_arguments()) for host in hosts]
             identity.append([duration_ms, [host.aggregate_description() for host in hosts]])
         source = group[0].source
         fresh = [make() for make in makers]
         return Series(
             id=hashlib.sha256(orjson.dumps(identity)).hexdigest()[:12],
-            filters=tuple((name, frozenset(wanted)) for name, wanted in group[0].filters),
-            evaluate=_one if source is None else source.evaluator(self),
+            filters=tuple((name, frozenset(values)) for name, values in group[0].filters),
+            evaluate=_constant_one if source is None else source.evaluator(self),
             windows=tuple(windows),
             makers=tuple(makers),
             readings=tuple(readings),
             features=tuple(features),
             keep_ms=windows[-1][0] + self.lateness_ms,
             empty=tuple(value(fresh[member], 0) for value, member in readings),
-            unvalued=source is None,
+            is_valueless=source is None,
             fallible=source is not None and source.may_raise(),
             window_events_max=self.window_events_max,
         )
@@ -261,7 +265,9 @@ def _is_ours(kind: type[Aggregate]) -> bool:
 
 
 def _maker(kind: type[Aggregate], arguments: tuple[Any, ...]) -> Callable[[], Any]:
-    return partial(kind, *arguments) if _is_ours(kind) else partial(Guarded, kind, *arguments)
+    return (
+        partial(kind, *arguments) if _is_ours(kind) else partial(GuardedAggregate, kind, *arguments)
+    )
 
 
 def _reading(kind: type[Aggregate], host: type[Aggregate]) -> Callable[[Any, int], float | None]:
@@ -276,18 +282,18 @@ def _reading(kind: type[Aggregate], host: type[Aggregate]) -> Callable[[Any, int
     return read
 
 
-def _joined(steps: Iterable[_Step]) -> tuple[_Step, ...]:
+def _merge_steps(steps: Iterable[_Step]) -> tuple[_Step, ...]:
     """The same steps, with window features that follow each other in one."""
-    joined: list[_Step] = []
+    merged_steps: list[_Step] = []
     for step in steps:
-        if step[2] and joined and joined[-1][2]:
-            joined[-1] = ("", None, joined[-1][2] + step[2])
+        if step[2] and merged_steps and merged_steps[-1][2]:
+            merged_steps[-1] = ("", None, merged_steps[-1][2] + step[2])
         else:
-            joined.append(step)
-    return tuple(joined)
+            merged_steps.append(step)
+    return tuple(merged_steps)
 
 
-def _one(fields: Mapping[str, Any], t: int, answers: Sequence[float | None]) -> float:  # noqa: ARG001 - an `Evaluate`
+def _constant_one(fields: Mapping[str, Any], t: int, answers: Sequence[float | None]) -> float:  # noqa: ARG001 - an `Evaluator`
     return 1.0
 
 
@@ -338,35 +344,35 @@ def _question(feature: WindowFeature) -> bytes:
 
 
 def _without_repetition(group: list[WindowFeature]) -> list[WindowFeature]:
-    return list({_question(found): found for found in group}.values())
+    return list({_question(feature): feature for feature in group}.values())
 
 
-def _hosts(asked: list[WindowFeature]) -> list[WindowFeature]:
+def _hosts(features: list[WindowFeature]) -> list[WindowFeature]:
     """The fewest aggregates that answer all that one window is asked."""
     hosts: list[WindowFeature] = []
     # A subclass answers for its parents, so the deepest come first.
-    for found in sorted(asked, key=lambda found: -len(found.kind.__mro__)):
-        if not any(_answers_for(host, found) for host in hosts):
-            hosts.append(found)
+    for feature in sorted(features, key=lambda feature: -len(feature.kind.__mro__)):
+        if not any(_answers_for(host, feature) for host in hosts):
+            hosts.append(feature)
     return hosts
 
 
-def _answers_for(host: WindowFeature, found: WindowFeature) -> bool:
-    same_arguments = host.constructor_arguments() == found.constructor_arguments()
-    return issubclass(host.kind, found.kind) and same_arguments
+def _answers_for(host: WindowFeature, feature: WindowFeature) -> bool:
+    same_arguments = host.constructor_arguments() == feature.constructor_arguments()
+    return issubclass(host.kind, feature.kind) and same_arguments
 
 
 class FeatureState:
     """What the events of one partition have left behind. The header of this module has the rules.
 
     Attributes:
-        overflowed: how many events `window_events_max` has dropped since this was set to 0.
+        dropped_count: how many events `window_events_max` has dropped since this was set to 0.
         failures: what users' aggregates have raised since this was emptied.
     """
 
     def __init__(self, feature_set: FeatureSet) -> None:
         self.feature_set = feature_set
-        self.overflowed = 0
+        self.dropped_count = 0
         self.failures: list[str] = []
         self._clock = Clock()
         self._scopes = feature_set.scopes
@@ -376,12 +382,12 @@ class FeatureState:
         # Per scope, per entity (a key, or a tuple of the key and its group), per series.
         self._buffers: tuple[dict[Any, list[Buffer | None]], ...] = tuple({} for _ in self._scopes)
         self._series = {
-            series.id: (number, place)
+            series.id: (number, index)
             for number, scope in enumerate(self._scopes)
-            for place, series in enumerate(scope.series)
+            for index, series in enumerate(scope.series)
         }
         self._buffers_of: dict[str, int] = {}
-        self._changed: list[Buffer] = []
+        self._dirty_buffers: list[Buffer] = []
         # When to look at a buffer again; the number keeps buffers from being compared.
         self._due: list[tuple[int, int, Buffer]] = []
         self._numbers = count()
@@ -403,9 +409,9 @@ class FeatureState:
             function(fields, t, ())
         answers = self._answers(event)
         features: dict[str, float] = {}
-        for name, compute, asked in self._steps:
-            if asked:
-                for column, slot, fill in asked:
+        for name, compute, window_columns in self._steps:
+            if window_columns:
+                for column, slot, fill in window_columns:
                     value = answers[slot]
                     if value is None:
                         value = fill
@@ -423,20 +429,20 @@ class FeatureState:
         """What the windows answer, in the order of slots."""
         t = event.ts
         answers: list[float | None] = []
-        changed = self._changed
+        dirty_buffers = self._dirty_buffers
         for scope, entities in zip(self._scopes, self._buffers, strict=True):
-            entity = _entity(event, scope.by) if scope.by else event.key
+            entity = _entity(event, scope.group_fields) if scope.group_fields else event.key
             buffers = entities.get(entity)
             if buffers is None:
                 answers += scope.missing if entity is None else scope.empty
                 continue
-            for place, buffer in enumerate(buffers):
+            for index, buffer in enumerate(buffers):
                 if buffer is None:
-                    answers += scope.series[place].empty
+                    answers += scope.series[index].empty
                     continue
-                if not buffer.changed:
-                    buffer.changed = True
-                    changed.append(buffer)
+                if not buffer.is_dirty:
+                    buffer.is_dirty = True
+                    dirty_buffers.append(buffer)
                 buffer.read(t, answers)
         return answers
 
@@ -449,11 +455,11 @@ class FeatureState:
         fields, t = event.fields, event.ts
         self._try_fallible(event)
         for scope, entities in zip(self._scopes, self._buffers, strict=True):
-            entity = _entity(event, scope.by) if scope.by else event.key
+            entity = _entity(event, scope.group_fields) if scope.group_fields else event.key
             if entity is None:
                 continue
             buffers = entities.get(entity)
-            for place, series in enumerate(scope.series):
+            for index, series in enumerate(scope.series):
                 if series.filters and not series.admits(fields):
                     continue
                 x: Any = series.evaluate(fields, t, ())
@@ -461,17 +467,17 @@ class FeatureState:
                     continue
                 if type(x) is str and len(x) > TEXT_LENGTH_KEPT:
                     x = _digest(x)
-                buffer = None if buffers is None else buffers[place]
+                buffer = None if buffers is None else buffers[index]
                 if buffer is None:
                     buffer = Buffer(series, entity, t, self._clock)
                     buffer.insert(t, x)
                     self._hold(buffer)
                     buffers = entities[entity]
                 else:
-                    self.overflowed += buffer.insert(t, x)
-                if not buffer.changed:
-                    buffer.changed = True
-                    self._changed.append(buffer)
+                    self.dropped_count += buffer.insert(t, x)
+                if not buffer.is_dirty:
+                    buffer.is_dirty = True
+                    self._dirty_buffers.append(buffer)
 
     def _try_fallible(self, event: Event) -> None:
         """Call the user's functions in windows, that they raise before anything is changed."""
@@ -498,15 +504,15 @@ class FeatureState:
     def dirty(self) -> list[tuple[str, bytes | None]]:
         """The pieces that changed since the last call, by name; None for a dropped one."""
         pieces: dict[str, bytes | None] = {}
-        for buffer in self._changed:
-            buffer.changed = False
+        for buffer in self._dirty_buffers:
+            buffer.is_dirty = False
             name = _piece_name(buffer)
             if buffer.live:
                 pieces[name] = orjson.dumps(buffer.dump())
             else:
                 # Where the piece has come to life again, the order of changes must not matter.
                 pieces.setdefault(name, None)
-        self._changed = []
+        self._dirty_buffers = []
         return sorted(pieces.items())
 
     def restore(self, items: Iterable[tuple[str, bytes]]) -> None:
@@ -530,40 +536,40 @@ class FeatureState:
                     "declared when it was written. Declare them again, or give the pipeline "
                     "another name, under which it begins anew"
                 )
-            number, place = self._series[series_id]
+            number, index = self._series[series_id]
             entity = (key, *group) if group else key
             buffers = self._buffers[number].get(entity)
-            former = None if buffers is None else buffers[place]
+            former = None if buffers is None else buffers[index]
             if former is not None:
                 self._drop(former)
-            series = self._scopes[number].series[place]
+            series = self._scopes[number].series[index]
             self._hold(Buffer.load(series, entity, orjson.loads(piece), self._clock))
 
     def _hold(self, buffer: Buffer) -> None:
-        number, place = self._series[buffer.series.id]
+        number, index = self._series[buffer.series.id]
         buffer.listen(self.failures)
         entities = self._buffers[number]
         if buffer.entity not in entities:
             entities[buffer.entity] = [None] * len(self._scopes[number].series)
-        entities[buffer.entity][place] = buffer
+        entities[buffer.entity][index] = buffer
         key = _key(buffer)
         self._buffers_of[key] = self._buffers_of.get(key, 0) + 1
         heapq.heappush(self._due, (buffer.keep_until, next(self._numbers), buffer))
 
     def _drop(self, buffer: Buffer) -> None:
-        number, place = self._series[buffer.series.id]
+        number, index = self._series[buffer.series.id]
         buffers = self._buffers[number][buffer.entity]
-        buffers[place] = None
-        if all(other is None for other in buffers):
+        buffers[index] = None
+        if all(sibling is None for sibling in buffers):
             del self._buffers[number][buffer.entity]
         key = _key(buffer)
         self._buffers_of[key] -= 1
         if not self._buffers_of[key]:
             del self._buffers_of[key]
         buffer.live = False
-        if not buffer.changed:
-            buffer.changed = True
-            self._changed.append(buffer)
+        if not buffer.is_dirty:
+            buffer.is_dirty = True
+            self._dirty_buffers.append(buffer)
 
 
 def _digest(x: str) -> str:
@@ -571,10 +577,10 @@ def _digest(x: str) -> str:
     return "\0" + hashlib.sha256(x.encode()).hexdigest()[:TEXT_LENGTH_KEPT]
 
 
-def _entity(event: Event, by: tuple[str, ...]) -> Any:
+def _entity(event: Event, group_fields: tuple[str, ...]) -> Any:
     """What the event's windows are kept under; None if it is in no group."""
     fields = event.fields
-    entity = (event.key, *[fields[name] for name in by])
+    entity = (event.key, *[fields[name] for name in group_fields])
     if None in entity:
         return None
     if any(type(part) is str and len(part) > GROUP_LENGTH_KEPT for part in entity[1:]):

@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
     from stream_ml.features.aggregates import Aggregate
 
-__all__ = ["Guarded"]
+__all__ = ["GuardedAggregate"]
 
 # The one member of what is stored of an aggregate that has failed.
-_FAILED = "failed, and has no answer"
+_FAILURE = "failed, and has no answer"
 
 
-class Guarded:
+class GuardedAggregate:
     """Stands for an aggregate in a buffer.
 
     Attributes:
         failures: where it says what was raised; None where nobody listens.
     """
 
-    __slots__ = ("_inner", "_untold", "_why", "any_order", "failures", "refilled")
+    __slots__ = ("_failure", "_inner", "_untold", "any_order", "failures", "refilled")
 
     def __init__(self, kind: type[Aggregate], *arguments: Any) -> None:
         self._inner = kind(*arguments)
-        self._why: str | None = None
+        self._failure: str | None = None
         self._untold = False
         self.any_order = kind.any_order
         self.refilled = kind.refilled
@@ -87,27 +87,27 @@ class Guarded:
     def listen(self, failures: list[str]) -> None:
         """Say there what is raised, and what nobody may have heard of before a start."""
         self.failures = failures
-        if self._untold and self._why is not None:
-            failures.append(self._why)
+        if self._untold and self._failure is not None:
+            failures.append(self._failure)
 
     def dump(self) -> Any:
         """As `Aggregate.dump`; of one that has failed, why, and whether nobody heard of it yet."""
-        before = self._why
+        former_failure = self._failure
         state = self._call(self._inner.dump)
         self._call(orjson.dumps, state)
-        if self._why is None:
+        if self._failure is None:
             return state
-        return {_FAILED: self._why, "untold": before is None}
+        return {_FAILURE: self._failure, "untold": former_failure is None}
 
     def load(self, state: Any) -> None:
         """As `Aggregate.load`."""
-        if isinstance(state, dict) and _FAILED in state:
-            self._why, self._untold = state[_FAILED], state["untold"]
+        if isinstance(state, dict) and _FAILURE in state:
+            self._failure, self._untold = state[_FAILURE], state["untold"]
         else:
             self._call(self._inner.load, state)
 
     def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        if self._why is not None:
+        if self._failure is not None:
             return None
         try:
             return method(*arguments)
@@ -117,7 +117,7 @@ class Guarded:
             self._fail(f"raised {brief_error(error)}")
             return None
 
-    def _fail(self, what: str) -> None:
-        self._why = f"{type(self._inner).name} {what}"
+    def _fail(self, description: str) -> None:
+        self._failure = f"{type(self._inner).name} {description}"
         if self.failures is not None:
-            self.failures.append(self._why)
+            self.failures.append(self._failure)

@@ -38,10 +38,10 @@ from stream_ml.errors import STOPS, BadRecord, brief_error
 from stream_ml.schema import INTEGER_MAX, FieldType, brief, is_text
 
 __all__ = [
-    "Evaluate",
+    "Evaluator",
     "Feature",
+    "FeatureContext",
     "Mistake",
-    "Plan",
     "Scalar",
     "as_scalar",
     "clip",
@@ -57,7 +57,7 @@ __all__ = [
 
 Schema = Mapping[str, FieldType]
 # An event's fields, its time, and the answers of the windows (by slot) -> a value.
-Evaluate = Callable[[Mapping[str, Any], int, Sequence[float | None]], float | None]
+Evaluator = Callable[[Mapping[str, Any], int, Sequence[float | None]], float | None]
 # The same, written into the features under one or more names.
 Emit = Callable[[Mapping[str, Any], int, dict[str, float]], None]
 # What was expected and what was given; the caller knows the path.
@@ -69,7 +69,7 @@ NUMERIC_KINDS = ("float", "int", "bool")
 CATEGORIES_MAX = 1_000
 
 
-class Plan(Protocol):
+class FeatureContext(Protocol):
     """What a feature is compiled against."""
 
     schema: Schema
@@ -126,7 +126,7 @@ class Scalar(Feature):
 
     fill: float | None = dataclass_field(default=None, kw_only=True)
     # Whether it is a function of the asking event's own fields.
-    own: ClassVar[bool] = True
+    is_stateless: ClassVar[bool] = True
 
     @property
     def inputs(self) -> tuple[Scalar, ...]:
@@ -137,20 +137,22 @@ class Scalar(Feature):
         """Whether it has a value for every event."""
         return self.fill is not None
 
-    def evaluator(self, plan: Plan) -> Evaluate:
+    def evaluator(self, plan: FeatureContext) -> Evaluator:
         """The function that computes it."""
         compute, fill = self.compile(plan), self.fill
         if fill is None:
             return compute
-        filling = float(fill)
+        fill_value = float(fill)
 
-        def filled(fields: Mapping[str, Any], t: int, answers: Sequence[float | None]) -> float:
+        def evaluate_filled(
+            fields: Mapping[str, Any], t: int, answers: Sequence[float | None]
+        ) -> float:
             value = compute(fields, t, answers)
-            return filling if value is None else value
+            return fill_value if value is None else value
 
-        return filled
+        return evaluate_filled
 
-    def compile(self, plan: Plan) -> Evaluate:
+    def compile(self, plan: FeatureContext) -> Evaluator:
         """The function that computes it, `fill` aside."""
         raise NotImplementedError
 
@@ -165,7 +167,7 @@ class Scalar(Feature):
 
     def is_own(self) -> bool:
         """Whether the event's own fields are all it needs."""
-        return self.own and all(source.is_own() for source in self.inputs)
+        return self.is_stateless and all(source.is_own() for source in self.inputs)
 
 
 def is_number(value: Any) -> bool:
@@ -240,7 +242,7 @@ class FieldFeature(Scalar):
     def total(self, schema: Schema) -> bool:
         return self.fill is not None or not schema[self.field].optional
 
-    def compile(self, plan: Plan) -> Evaluate:
+    def compile(self, plan: FeatureContext) -> Evaluator:
         name = self.field
         if plan.schema[name].kind == "float":
             return lambda fields, t, answers: fields[name]
@@ -292,18 +294,18 @@ class Formula(Scalar):
 
     def total(self, schema: Schema) -> bool:
         # log and clip of a finite number are finite; ratio and difference may have no answer.
-        one = len(self.sources) == 1
-        return self.fill is not None or (one and bool(self.sources[0].total(schema)))
+        has_one_source = len(self.sources) == 1
+        return self.fill is not None or (has_one_source and bool(self.sources[0].total(schema)))
 
-    def compile(self, plan: Plan) -> Evaluate:
+    def compile(self, plan: FeatureContext) -> Evaluator:
         compute, constants = self.compute, self.constants
         if len(self.sources) == 1:
-            (only,) = (source.evaluator(plan) for source in self.sources)
+            (evaluate,) = (source.evaluator(plan) for source in self.sources)
 
             def of_one(
                 fields: Mapping[str, Any], t: int, answers: Sequence[float | None]
             ) -> float | None:
-                x = only(fields, t, answers)
+                x = evaluate(fields, t, answers)
                 return None if x is None else compute(x, *constants)
 
             return of_one
@@ -312,8 +314,8 @@ class Formula(Scalar):
         def of_two(
             fields: Mapping[str, Any], t: int, answers: Sequence[float | None]
         ) -> float | None:
-            a, b = left(fields, t, answers), right(fields, t, answers)
-            return None if a is None or b is None else compute(a, b)
+            x, y = left(fields, t, answers), right(fields, t, answers)
+            return None if x is None or y is None else compute(x, y)
 
         return of_two
 
@@ -322,16 +324,16 @@ def _signed_log(x: float) -> float:
     return math.copysign(math.log1p(abs(x)), x)
 
 
-def _clipped(x: float, lo: float, hi: float) -> float:
+def _clip(x: float, lo: float, hi: float) -> float:
     return float(min(max(x, lo), hi))
 
 
-def _ratio(a: float, b: float) -> float | None:
-    return finite(a / b) if b else None
+def _ratio(x: float, y: float) -> float | None:
+    return finite(x / y) if y else None
 
 
-def _difference(a: float, b: float) -> float | None:
-    return finite(a - b)
+def _difference(x: float, y: float) -> float | None:
+    return finite(x - y)
 
 
 def finite(value: float) -> float | None:
@@ -374,7 +376,7 @@ def clip(source: str | Scalar, lo: float, hi: float, *, fill: float | None = Non
         hi: the largest; not below `lo`.
         fill: stands in where the source is missing.
     """
-    return Formula("clip", (as_scalar(source),), _clipped, (lo, hi), fill=fill)
+    return Formula("clip", (as_scalar(source),), _clip, (lo, hi), fill=fill)
 
 
 def ratio(a: str | Scalar, b: str | Scalar, *, fill: float | None = None) -> Scalar:
@@ -432,7 +434,7 @@ class FunctionFeature(Scalar):
         # Code cannot be compared; its name and the version its author gives it can.
         return ["function", self.word, list(self.fields), self.version, self.fill]
 
-    def compile(self, plan: Plan) -> Evaluate:
+    def compile(self, plan: FeatureContext) -> Evaluator:
         function, names, word = self.function, self.fields, self.word
 
         def call(
@@ -502,7 +504,7 @@ class OneHot(Columns):
     def auto_name(self) -> str:
         return str(self.field)
 
-    def known(self, schema: Schema) -> tuple[Any, ...]:
+    def vocabulary(self, schema: Schema) -> tuple[Any, ...]:
         """The categories, in order."""
         type_ = schema[self.field]
         if type_.kind == "enum":
@@ -513,7 +515,7 @@ class OneHot(Columns):
 
     def columns(self, schema: Schema) -> tuple[str, ...]:
         type_ = schema[self.field]
-        names = [_category_text(category) for category in self.known(schema)]
+        names = [_category_text(category) for category in self.vocabulary(schema)]
         if type_.kind in ("str", "int"):
             names.append(_apart("other", names))
         if type_.optional:
@@ -547,13 +549,15 @@ class OneHot(Columns):
             yield from self._category_mistakes(kinds[type_.kind], type_)
 
     def _category_mistakes(self, kind: type, type_: FieldType) -> Iterator[Mistake]:
-        wrong = [each for each in self.categories if type(each) is not kind]
-        wrong = wrong or [each for each in self.categories if not _is_category(each)]
+        wrong = [category for category in self.categories if type(category) is not kind]
+        wrong = wrong or [category for category in self.categories if not _is_category(category)]
         for category in wrong:
             yield f"categories that are {type_.kind}", brief(category)
         if not wrong and len(set(self.categories)) < len(self.categories):
-            twice = next(each for each in self.categories if self.categories.count(each) > 1)
-            yield "categories that are different", f"{brief(twice)} twice"
+            duplicate = next(
+                category for category in self.categories if self.categories.count(category) > 1
+            )
+            yield "categories that are different", f"{brief(duplicate)} twice"
 
     def describe(self) -> list[Any]:
         return ["one_hot", self.field, None if self.categories is None else list(self.categories)]
@@ -562,16 +566,18 @@ class OneHot(Columns):
         source = self.field
         columns = self.columns(schema)
         zeros = dict.fromkeys(columns, 0.0)
-        chosen: dict[Any, str] = dict(zip(self.known(schema), columns, strict=False))
+        column_by_category: dict[Any, str] = dict(
+            zip(self.vocabulary(schema), columns, strict=False)
+        )
         if schema[source].optional:
-            chosen[None] = columns[-1]
+            column_by_category[None] = columns[-1]
         # Only an open vocabulary has a column for what is not among the categories, behind them; a
         # closed one never misses.
-        other = columns[min(len(self.known(schema)), len(columns) - 1)]
+        other_column = columns[min(len(self.vocabulary(schema)), len(columns) - 1)]
 
-        def emit(fields: Mapping[str, Any], t: int, out: dict[str, float]) -> None:
-            out.update(zeros)
-            out[chosen.get(fields[source], other)] = 1.0
+        def emit(fields: Mapping[str, Any], t: int, output: dict[str, float]) -> None:
+            output.update(zeros)
+            output[column_by_category.get(fields[source], other_column)] = 1.0
 
         return emit
 
@@ -681,7 +687,7 @@ class CalendarNumber(Scalar):
     def total(self, schema: Schema) -> bool:
         return True
 
-    def compile(self, plan: Plan) -> Evaluate:
+    def compile(self, plan: FeatureContext) -> Evaluator:
         if self.tz == "UTC":
             unit_ms, offset, size = self.clock.unit_ms, self.clock.offset, self.clock.size
             return lambda fields, t, answers: float((t // unit_ms + offset) % size)
@@ -721,8 +727,8 @@ class CalendarColumns(Columns):
             dict(zip(columns, self._row(number), strict=True)) for number in range(self.clock.size)
         ]
 
-        def emit(fields: Mapping[str, Any], t: int, out: dict[str, float]) -> None:
-            out.update(rows[read(t)])
+        def emit(fields: Mapping[str, Any], t: int, output: dict[str, float]) -> None:
+            output.update(rows[read(t)])
 
         return emit
 
@@ -730,7 +736,7 @@ class CalendarColumns(Columns):
         if self.encode == "cycle":
             angle = 2 * math.pi * number / self.clock.size
             return [math.sin(angle), math.cos(angle)]
-        return [float(number == other) for other in range(self.clock.size)]
+        return [float(number == column) for column in range(self.clock.size)]
 
 
 def _calendar(clock: _Clock, tz: str, encode: str) -> Feature:

@@ -9,24 +9,24 @@ others at equal t are out.
 
 A *series* is what windows can share: the same sub-group (`by`), the same filters, the same
 value. A `Buffer` is one series of one key (and group): times and values, sorted by time, ties in
-the order of the log, with a moment `asked` up to which it has moved:
+the order of the log, with a moment `as_of_ms` up to which it has moved:
 
     times     3    5    5    8    9   12   12
     index     0    1    2    3    4    5    6
                         ^tail               ^head         asked = 12, w = 7: [5, 12)
               (start = 0)                                 index 5 and 6 are pending
 
-1. `head` is the first index whose time is not below `asked`. All events from there on are at
-   exactly `asked`, or ahead of it (rule 4). There is one head per buffer.
+1. `head` is the first index whose time is not below `as_of_ms`. All events from there on are at
+   exactly `as_of_ms`, or ahead of it (rule 4). There is one head per buffer.
 2. `tails[k]` is the first index whose time is not below `asked - w_k`. The aggregates of window
    k hold exactly [tails[k], head).
-3. `asked` rises by an insertion, or by a question. Moving adds what was pending and evicts
+3. `as_of_ms` rises by an insertion, or by a question. Moving adds what was pending and evicts
    what the tails pass, each event once per window: O(1) per event and aggregate, amortised.
-4. A question or an insertion before `asked` is late. A late insertion goes to its place; an
+4. A question or an insertion before `as_of_ms` is late. A late insertion goes to its place; an
    aggregate that may take it in any order does, another is filled anew. A late question leaves
    the buffer as it was: an aggregate that may go in any order is moved to where the question is
    and back, for another a fresh one is filled. At worst that is O(events in the window). But where
-   `asked` is ahead of the watermark the question moves the buffer back, for good: what took it
+   `as_of_ms` is ahead of the watermark the question moves the buffer back, for good: what took it
    ahead may be one wrong clock, and all that is asked until then would be late.
 5. Events before `watermark - lateness - longest window` are dropped as the buffer moves: no event
    that is not too late can ask for them. The newest stays until the whole buffer is dropped,
@@ -63,11 +63,11 @@ from stream_ml.features.aggregates import (
     Variance,
 )
 from stream_ml.features.durations import duration_text, parse_duration
-from stream_ml.features.guarded import Guarded
+from stream_ml.features.guarded import GuardedAggregate
 from stream_ml.features.transforms import (
-    Evaluate,
+    Evaluator,
+    FeatureContext,
     Mistake,
-    Plan,
     Scalar,
     Schema,
     as_scalar,
@@ -77,7 +77,7 @@ from stream_ml.features.transforms import (
     source_mistakes,
     source_name,
 )
-from stream_ml.schema import FieldType, brief, is_text, shown
+from stream_ml.schema import FieldType, brief, is_text, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -232,16 +232,16 @@ class Window:
             kind=kind,
             source=Raw(str(x)) if plain else as_scalar(x),
             arguments=arguments,
-            filters=tuple((name, any_of(wanted)) for name, wanted in sorted(filters.items())),
+            filters=tuple((name, any_of(values)) for name, values in sorted(filters.items())),
             fill=fill,
         )
 
 
-def any_of(wanted: Any) -> tuple[Any, ...]:
+def any_of(values: Any) -> tuple[Any, ...]:
     """The values that are looked for, in an order that is the same in every process."""
-    if isinstance(wanted, set | frozenset):
-        return tuple(sorted(wanted, key=repr))
-    return tuple(wanted) if isinstance(wanted, tuple | list) else (wanted,)
+    if isinstance(values, set | frozenset):
+        return tuple(sorted(values, key=repr))
+    return tuple(values) if isinstance(values, tuple | list) else (values,)
 
 
 def window(duration: str | int, by: str | Sequence[str] | None = None) -> Window:
@@ -258,10 +258,10 @@ def window(duration: str | int, by: str | Sequence[str] | None = None) -> Window
         duration: its length, such as `"30s"`, `"10m"`, `"1h"`, `"7d"`, or milliseconds.
         by: a field, or several: only events that have in them what the asking event has.
     """
-    given: Any = by
+    name: Any = by
     if by is None:
         return Window(duration)
-    return Window(duration, tuple(by) if isinstance(by, tuple | list) else (given,))
+    return Window(duration, tuple(by) if isinstance(by, tuple | list) else (name,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +307,7 @@ class Raw(Scalar):
     def total(self, schema: Schema) -> bool:
         return not schema[self.field].optional
 
-    def compile(self, plan: Plan) -> Evaluate:
+    def compile(self, plan: FeatureContext) -> Evaluator:
         name = self.field
         return lambda fields, t, answers: fields[name]
 
@@ -316,7 +316,7 @@ class Raw(Scalar):
 class WindowFeature(Scalar):
     """An aggregate over a window of one series."""
 
-    own = False
+    is_stateless = False
     window: Window
     kind: Any
     source: Any
@@ -333,7 +333,7 @@ class WindowFeature(Scalar):
         ]
         if self.window.by:
             words.append(f"by {','.join(map(str, self.window.by))}")
-        words += [f"{name}={'|'.join(map(str, wanted))}" for name, wanted in self.filters]
+        words += [f"{name}={'|'.join(map(str, values))}" for name, values in self.filters]
         return " ".join(words)
 
     @property
@@ -361,10 +361,10 @@ class WindowFeature(Scalar):
             return
         yield from self._source_mistakes(schema)
         yield from self._by_mistakes(schema)
-        for name, wanted in self.filters:
+        for name, values in self.filters:
             yield from field_mistakes(name, schema)
             if name in schema:
-                yield from _filter_mistakes(name, wanted, schema[name])
+                yield from _filter_mistakes(name, values, schema[name])
         yield from self.fill_mistakes()
 
     def _by_mistakes(self, schema: Schema) -> Iterator[Mistake]:
@@ -382,7 +382,7 @@ class WindowFeature(Scalar):
         try:
             self.kind(*self.constructor_arguments()).value(0)
         except Exception as error:  # noqa: BLE001 - a user's class may raise anything
-            yield f"arguments with which {self.kind.name} can be made, and asked", shown(error)
+            yield f"arguments with which {self.kind.name} can be made, and asked", short_repr(error)
 
     def _source_mistakes(self, schema: Schema) -> Iterator[Mistake]:
         word = self.kind.name
@@ -412,7 +412,7 @@ class WindowFeature(Scalar):
 
     def series_description(self) -> list[Any]:
         """Which events and values it looks at: equal for the features that share a series."""
-        filters = [[name, sorted(wanted, key=repr)] for name, wanted in self.filters]
+        filters = [[name, sorted(values, key=repr)] for name, values in self.filters]
         source = None if self.source is None else source_description(self.source)
         return [list(self.window.by), filters, source]
 
@@ -426,7 +426,7 @@ class WindowFeature(Scalar):
     def total(self, schema: Schema) -> bool:
         return self.fill is not None
 
-    def compile(self, plan: Plan) -> Evaluate:
+    def compile(self, plan: FeatureContext) -> Evaluator:
         slot = plan.slot(self)
         return lambda fields, t, answers: answers[slot]
 
@@ -440,10 +440,10 @@ def _is_argument(value: Any) -> bool:
     )
 
 
-def _filter_mistakes(name: str, wanted: tuple[Any, ...], type_: FieldType) -> Iterator[Mistake]:
-    if not wanted:
+def _filter_mistakes(name: str, values: tuple[Any, ...], type_: FieldType) -> Iterator[Mistake]:
+    if not values:
         yield f"values of `{name}` to look for", "none"
-    for value in wanted:
+    for value in values:
         try:
             type_.check(name, value)
         except BadRecord:
@@ -467,28 +467,28 @@ class Series:
         features: the features that are answered, in the order of `readings`.
         keep_ms: how long before the newest moment an event can matter.
         empty: the answers where there is no buffer.
-        unvalued: whether the value is always 1.
+        is_valueless: whether the value is always 1.
         fallible: whether `evaluate` may raise.
         window_events_max: how many events a buffer holds at most.
     """
 
     id: str
     filters: tuple[tuple[str, frozenset[Any]], ...]
-    evaluate: Evaluate
+    evaluate: Evaluator
     windows: tuple[tuple[int, tuple[int, ...]], ...]
     makers: tuple[Callable[[], Aggregate], ...]
     readings: tuple[tuple[Callable[[Any, int], float | None], int], ...]
     features: tuple[WindowFeature, ...]
     keep_ms: int
     empty: tuple[float | None, ...]
-    unvalued: bool
+    is_valueless: bool
     fallible: bool
     window_events_max: int
 
     def admits(self, fields: Mapping[str, Any]) -> bool:
         """Whether the filters let an event in."""
-        for name, wanted in self.filters:  # noqa: SIM110 - a loop is twice as fast as `all`
-            if fields[name] not in wanted:
+        for name, values in self.filters:  # noqa: SIM110 - a loop is twice as fast as `all`
+            if fields[name] not in values:
                 return False
         return True
 
@@ -506,22 +506,22 @@ class Buffer:
     Args:
         series: what it looks at.
         entity: see below.
-        asked: the moment it starts from.
+        as_of_ms: the moment it starts from.
         clock: its partition's.
 
     Attributes:
         entity: the key, or a tuple of the key and its group.
         live: whether it is still held (not dropped).
-        changed: whether it has changed since it was last stored.
+        is_dirty: whether it has changed since it was last stored.
     """
 
     __slots__ = (
         "aggregates",
-        "asked",
-        "changed",
+        "as_of_ms",
         "clock",
         "entity",
         "head",
+        "is_dirty",
         "live",
         "series",
         "start",
@@ -530,11 +530,11 @@ class Buffer:
         "values",
     )
 
-    def __init__(self, series: Series, entity: Any, asked: int, clock: Clock) -> None:
+    def __init__(self, series: Series, entity: Any, as_of_ms: int, clock: Clock) -> None:
         self.series = series
         self.entity = entity
         self.clock = clock
-        self.asked = asked
+        self.as_of_ms = as_of_ms
         self.times: list[int] = []
         self.values: list[Any] = []
         self.start = 0
@@ -542,7 +542,7 @@ class Buffer:
         self.tails = [0] * len(series.windows)
         self.aggregates: list[Any] = [make() for make in series.makers]
         self.live = True
-        self.changed = False
+        self.is_dirty = False
 
     @property
     def keep_until(self) -> int:
@@ -550,7 +550,7 @@ class Buffer:
         return self.times[-1] + self.series.keep_ms
 
     def move(self, t: int) -> None:
-        """Rise to `t`, which is above `asked`."""
+        """Rise to `t`, which is above `as_of_ms`."""
         times, values, aggregates = self.times, self.values, self.aggregates
         head, end = self.head, len(times)
         while head < end and (time := times[head]) < t:
@@ -558,7 +558,7 @@ class Buffer:
             for aggregate in aggregates:
                 aggregate.add(time, value)
             head += 1
-        self.asked = t
+        self.as_of_ms = t
         self.head = head
         tails = self.tails
         for k, (duration_ms, members) in enumerate(self.series.windows):
@@ -590,13 +590,13 @@ class Buffer:
             t: the event's time in milliseconds.
             x: its value, as the series evaluates it.
         """
-        if t >= self.asked:
-            if t > self.asked:
+        if t >= self.as_of_ms:
+            if t > self.as_of_ms:
                 self.move(t)
-            # After all, unless some are ahead of `asked`.
-            place = bisect_right(self.times, t, self.head)
-            self.times.insert(place, t)
-            self.values.insert(place, x)
+            # After all, unless some are ahead of `as_of_ms`.
+            index = bisect_right(self.times, t, self.head)
+            self.times.insert(index, t)
+            self.values.insert(index, x)
         else:
             self._insert_late(t, x)
         if len(self.times) - self.start <= self.series.window_events_max:
@@ -605,19 +605,19 @@ class Buffer:
         return 1
 
     def _insert_late(self, t: int, x: Any) -> None:
-        place = bisect_right(self.times, t, self.start)
-        self.times.insert(place, t)
-        self.values.insert(place, x)
+        index = bisect_right(self.times, t, self.start)
+        self.times.insert(index, t)
+        self.values.insert(index, x)
         self.head += 1
         for k, (duration_ms, members) in enumerate(self.series.windows):
-            if t < self.asked - duration_ms:
+            if t < self.as_of_ms - duration_ms:
                 self.tails[k] += 1
                 continue
             for member in members:
                 if self.aggregates[member].any_order:
                     self.aggregates[member].add(t, x)
                 else:
-                    self.aggregates[member] = self._filled(member, self.tails[k], self.head)
+                    self.aggregates[member] = self._refill(member, self.tails[k], self.head)
 
     def _drop_oldest(self) -> None:
         start = self.start
@@ -632,9 +632,9 @@ class Buffer:
         if self.start >= RECLAIM_MIN and self.start * 2 >= len(self.times):
             self._reclaim()
 
-    def _filled(self, member: int, tail: int, head: int) -> Any:
+    def _refill(self, member: int, tail: int, head: int) -> Any:
         aggregate: Any = self.series.makers[member]()
-        if type(aggregate) is Guarded:
+        if type(aggregate) is GuardedAggregate:
             aggregate.failures = self.aggregates[member].failures
         aggregate.fill(self.times[tail:head], self.values[tail:head])
         return aggregate
@@ -642,7 +642,7 @@ class Buffer:
     def listen(self, failures: list[str]) -> None:
         """Have users' aggregates say there what they raise."""
         for aggregate in self.aggregates:
-            if type(aggregate) is Guarded:
+            if type(aggregate) is GuardedAggregate:
                 aggregate.listen(failures)
 
     def read(self, t: int, answers: list[float | None]) -> None:
@@ -652,10 +652,10 @@ class Buffer:
             t: the time of the event that asks, in milliseconds.
             answers: gets one answer for each feature of the series, in the order of its `readings`.
         """
-        if t > self.asked:
+        if t > self.as_of_ms:
             self.move(t)
-        elif t < self.asked:
-            if self.asked <= self.clock.watermark_ms:
+        elif t < self.as_of_ms:
+            if self.as_of_ms <= self.clock.watermark_ms:
                 self._read_late(t, answers)
                 return
             self._move_back(t)
@@ -665,7 +665,7 @@ class Buffer:
     def _read_late(self, t: int, answers: list[float | None]) -> None:
         """As `read`, for a moment that is past; nothing is changed by it."""
         present = list(self.aggregates)
-        moved = []
+        shifts = []
         head = bisect_left(self.times, t, self.start, self.head)
         for k, (duration_ms, members) in enumerate(self.series.windows):
             tail = bisect_left(self.times, t - duration_ms, self.start, head)
@@ -673,15 +673,15 @@ class Buffer:
             for member in members:
                 if near and present[member].any_order and head >= self.tails[k]:
                     self._shift(present[member], (tail, self.tails[k]), (head, self.head))
-                    moved.append((present[member], (tail, self.tails[k]), (head, self.head)))
+                    shifts.append((present[member], (tail, self.tails[k]), (head, self.head)))
                 else:
-                    present[member] = self._filled(member, tail, head)
+                    present[member] = self._refill(member, tail, head)
         answers += [value(present[member], t) for value, member in self.series.readings]
-        for aggregate, older, newer in moved:
+        for aggregate, older, newer in shifts:
             self._shift(aggregate, newer, older)
 
     def _move_back(self, t: int) -> None:
-        """Fall to `t`, which is below `asked`."""
+        """Fall to `t`, which is below `as_of_ms`."""
         head = bisect_left(self.times, t, self.start, self.head)
         for k, (duration_ms, members) in enumerate(self.series.windows):
             tail = bisect_left(self.times, t - duration_ms, self.start, head)
@@ -691,10 +691,10 @@ class Buffer:
                 if near and aggregate.any_order and head >= self.tails[k]:
                     self._shift(aggregate, (tail, self.tails[k]), (head, self.head))
                 else:
-                    self.aggregates[member] = self._filled(member, tail, head)
+                    self.aggregates[member] = self._refill(member, tail, head)
             self.tails[k] = tail
         self.head = head
-        self.asked = t
+        self.as_of_ms = t
 
     def _shift(self, aggregate: Aggregate, gain: tuple[int, int], lose: tuple[int, int]) -> None:
         times, values = self.times, self.values
@@ -708,13 +708,13 @@ class Buffer:
         start = self.start
         times = self.times[start:]
         return [
-            self.asked,
+            self.as_of_ms,
             # Differences are a third of the size.
             [*times[:1], *(later - earlier for earlier, later in pairwise(times))],
-            None if self.series.unvalued else self.values[start:],
+            None if self.series.is_valueless else self.values[start:],
             self.head - start,
             [tail - start for tail in self.tails],
-            [None if each.refilled else each.dump() for each in self.aggregates],
+            [None if aggregate.refilled else aggregate.dump() for aggregate in self.aggregates],
         ]
 
     @classmethod
@@ -727,17 +727,17 @@ class Buffer:
             state: what `dump` gave.
             clock: its partition's.
         """
-        asked, differences, values, head, tails, aggregates = state
-        buffer = cls(series, entity, asked, clock)
+        as_of_ms, differences, values, head, tails, aggregates = state
+        buffer = cls(series, entity, as_of_ms, clock)
         buffer.times = list(accumulate(differences))
         buffer.values = [1.0] * len(differences) if values is None else values
         buffer.head = head
         buffer.tails = tails
         for (_, members), tail in zip(series.windows, tails, strict=True):
             for member in members:
-                aggregate, dumped = buffer.aggregates[member], aggregates[member]
-                if dumped is None and aggregate.refilled:
+                aggregate, aggregate_state = buffer.aggregates[member], aggregates[member]
+                if aggregate_state is None and aggregate.refilled:
                     aggregate.fill(buffer.times[tail:head], buffer.values[tail:head])
                 else:  # as all were stored once
-                    aggregate.load(dumped)
+                    aggregate.load(aggregate_state)
         return buffer

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_ml.records import Record
-    from stream_ml.sealing import Marker, Restored
+    from stream_ml.sealing import Marker, RestoredState
 
 __all__ = [
     "ACCEPT",
@@ -65,7 +65,7 @@ class TakenUp:
 
 def take_up(
     task: str,
-    restored: Restored,
+    restored: RestoredState,
     committed: Mapping[tuple[str, int], int],
     begins: Mapping[tuple[str, int], int],
     *,
@@ -84,11 +84,11 @@ def take_up(
         UsageError: it is of another key, pipeline, log or release.
         StateRefused: it is not what the task has written, and cannot be made again.
     """
-    if restored.stranger is not None:
+    if restored.foreign_owner is not None:
         raise UsageError(
             f"{task}: expected state sealed by our key for this pipeline and log, given state "
-            f"sealed {restored.stranger}; set STREAM_ML_KEY and STREAM_ML_PIPELINE as they were "
-            "when it was written, or choose another log"
+            f"sealed {restored.foreign_owner}; set STREAM_ML_KEY and STREAM_ML_PIPELINE as they "
+            "were when it was written, or choose another log"
         )
     if restored.plain:
         return _plain(task, restored, committed, accept_unsealed=accept_unsealed)
@@ -107,7 +107,7 @@ def take_up(
 
 def _plain(
     task: str,
-    restored: Restored,
+    restored: RestoredState,
     committed: Mapping[tuple[str, int], int],
     *,
     accept_unsealed: bool,
@@ -129,7 +129,7 @@ def _plain(
     return TakenUp(sorted(pieces.items()), positions)
 
 
-def _flawed(task: str, restored: Restored, begins: Mapping[tuple[str, int], int]) -> TakenUp:
+def _flawed(task: str, restored: RestoredState, begins: Mapping[tuple[str, int], int]) -> TakenUp:
     stage = task.rpartition("-")[0]
     why = "; ".join(restored.flaws[:3])
     if restored.marker is None or not STAGES[stage].remade:

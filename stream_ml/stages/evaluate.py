@@ -92,11 +92,11 @@ class Evaluate:
         command_age_ms: int = COMMAND_AGE_MS,
     ) -> None:
         self._pipeline = pipeline
-        self._key = keyring.own
+        self._key = keyring.pipeline_key
         self._slots = {PREDECESSOR, "first", *pipeline.recipes}
         self._scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms)
         self._refresh = Refresh(pipeline.recipes)
-        self._registry = Registry(pipeline.name, keyring.own, log)
+        self._registry = Registry(pipeline.name, keyring.pipeline_key, log)
         self._operators = Operators(pipeline.name, log, keyring, command_age_ms)
         self._contest = Contest(pipeline.rules)
         self._numbers = Numbers()
@@ -200,7 +200,7 @@ class Evaluate:
         harm = self._contest.add(example, watermark, predecessor)
         if harm is not None:
             self._guard_rolls_back(harm, serving, outputs)
-        elif self._contest.voted and not self._is_paused:
+        elif self._contest.has_new_vote and not self._is_paused:
             self._replace_on_evidence(outputs)
 
     def _replace_on_evidence(self, outputs: list[Output]) -> None:
@@ -340,7 +340,7 @@ class Evaluate:
         if not self._contest.watching:
             predecessor = former.champion
             is_mature = version_of(predecessor.model) >= self._pipeline.promotion.first
-            self._contest.watch(on=is_mature)
+            self._contest.watch(active=is_mature)
         serving = ServingSet(champion, refs, predecessor, former.first or first)
         outputs.append(self._decide("refreshed", reason, serving))
 
@@ -439,7 +439,7 @@ class Evaluate:
         self._refresh.serves(line, serving.champion.model)
         self._frozen_line = self._announced_line = None
         self._contest.start(serving.champion.model, serving.challengers)
-        self._contest.watch(on=True)
+        self._contest.watch(active=True)
         return self._decide("replaced", reason, serving, evidence=evidence, request=request)
 
     def _roll_back(
@@ -455,7 +455,7 @@ class Evaluate:
         if line != line_of(former.champion.model):
             self._contest.start(serving.champion.model, serving.challengers)
         self._frozen_line = None if request is None else line
-        self._contest.watch(on=False)
+        self._contest.watch(active=False)
         return self._decide("rolled_back", reason, serving, evidence=evidence, request=request)
 
     def _decide(

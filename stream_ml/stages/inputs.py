@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stream_ml.codec import check_prediction, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
-from stream_ml.sealing import unsealed
+from stream_ml.sealing import strip_seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,9 +62,9 @@ def open_sealed(records: Sequence[Record], seal: RecordSeal, *, unsealed_before:
     """
     for record in records:
         try:
-            record.value = seal.opened(record.value)
+            record.value = seal.unseal(record.value)
         except BadRecord as error:
-            if record.offset >= unsealed_before or unsealed(record.value) != record.value:
+            if record.offset >= unsealed_before or strip_seal(record.value) != record.value:
                 record.memo = without_frames(error)
 
 
@@ -107,7 +107,7 @@ def prediction_in(record: Record, pipeline: Pipeline) -> Prediction | BadRecord:
 
 def _prediction(record: Record, pipeline: Pipeline) -> Prediction:
     prediction = decode_prediction(record.value)
-    check_prediction(prediction, pipeline.target.kind, pipeline.feature_set.known)
+    check_prediction(prediction, pipeline.target.kind, pipeline.feature_set.name_set)
     refuse_future(record, prediction.ts, pipeline.skew_ms, "ts")
     return prediction
 
@@ -129,7 +129,7 @@ def example_in(record: Record, pipeline: Pipeline) -> Example | BadRecord:
 
 def _example(record: Record, pipeline: Pipeline) -> Example:
     example = decode_example(record.value)
-    check_prediction(example.prediction, pipeline.target.kind, pipeline.feature_set.known)
+    check_prediction(example.prediction, pipeline.target.kind, pipeline.feature_set.name_set)
     example.label = pipeline.label_codec.kind.check("label", example.label)
     refuse_future(record, example.label_ts, pipeline.skew_ms, "label_ts")
     if example.label_ts < example.prediction.ts:

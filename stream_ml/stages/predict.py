@@ -142,7 +142,7 @@ class Predict:
                     raise event
                 self._check(event)
                 features = None
-                if self._pipeline.asks(event):
+                if self._pipeline.wants_prediction(event):
                     features = self._features.features(event)
                 self._features.insert(event)
             except BadRecord as error:
@@ -152,7 +152,7 @@ class Predict:
                 continue
             self._known_ids.add(event.event_id, event.ts)
             self.counts["events"] += 1
-            if self._features.overflowed:
+            if self._features.dropped_count:
                 self._count_overflow(outputs)
             if self._features.failures:
                 self._count_failures(outputs)
@@ -165,8 +165,8 @@ class Predict:
 
     def _count_overflow(self, outputs: list[Output | _PredictionRequest]) -> None:
         former_count = self.counts["window_events_dropped"]
-        dropped_count = former_count + self._features.overflowed
-        self._features.overflowed = 0
+        dropped_count = former_count + self._features.dropped_count
+        self._features.dropped_count = 0
         self.counts["window_events_dropped"] = dropped_count
         if -(-former_count // ALERT_EVERY) < -(-dropped_count // ALERT_EVERY):
             alert = Alert(

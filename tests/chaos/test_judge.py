@@ -238,7 +238,7 @@ def test_every_kind_of_forgery_is_made_of_what_lies_there() -> None:
     seals = Seals(KEY, parameters.NAME, "here")
     records = seals.records("predictions")
     known = [
-        Genuine("predictions", 0, b"e", records.sealed(b'{"event_id":"e%d"}' % n), None)
+        Genuine("predictions", 0, b"e", records.seal(b'{"event_id":"e%d"}' % n), None)
         for n in range(5)
     ]
     entries = seals.state("join-0").write([("pa", b"1"), ("pb", None)], {})
@@ -253,7 +253,7 @@ def test_every_kind_of_forgery_is_made_of_what_lies_there() -> None:
         if each.topic == "predictions" and each.kind in {"altered", "made", "foreign", "junk"}:
             copy = each.value in {one.value for one in known}
             with nullcontext() if copy else pytest.raises(BadRecord, match="expected the seal"):
-                records.opened(each.value)
+                records.unseal(each.value)
 
 
 def test_memory_is_flat_or_grows() -> None:

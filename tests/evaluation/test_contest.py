@@ -61,11 +61,11 @@ def test_a_pair_of_another_reign_or_age_is_no_evidence(model: str, shadow: str) 
     """Only what the present champion's line said, beside a challenger of the same age, counts."""
     contest = begun()
     contest.add(example(0, 1.0, model, new=(shadow, 0.0)), 0, None)
-    assert ((0, 0), False) == (figures(contest), contest.voted)
+    assert ((0, 0), False) == (figures(contest), contest.has_new_vote)
 
     contest.add(example(0, 1.0, "old@5", new=("new@5", 0.0)), 0, None)
     contest.add(example(0, 1.0, "old@9", new=("new@9", 2.0)), 0, None)
-    assert ((1, 1), True) == (figures(contest), contest.voted)
+    assert ((1, 1), True) == (figures(contest), contest.has_new_vote)
 
 
 def test_what_was_not_answered_is_no_evidence() -> None:
@@ -88,9 +88,9 @@ def test_evidence_in_blocks_of_time_waits_for_labels_and_needs_pairs() -> None:
     contest.add(example(1_030, 1.0), 1_049, None)
     assert (0, 0) == figures(contest)
     contest.add(example(1_040, 1.0), 1_050, None)
-    assert ((1, 0), True) == (figures(contest), contest.voted)
+    assert ((1, 0), True) == (figures(contest), contest.has_new_vote)
     contest.add(example(1_050, 1.0), 1_051, None)
-    assert not contest.voted
+    assert not contest.has_new_vote
     contest.add(example(2_000, 1.0), 3_000, None)
 
     report = contest.report("new")
@@ -136,7 +136,7 @@ def test_a_renewal_keeps_the_evidence_of_who_stays() -> None:
 def guarded(rules: Rules = RULES) -> Contest:
     """A contest in which a predecessor, `was@3`, is watched for."""
     contest = begun(rules)
-    contest.watch(on=True)
+    contest.watch(active=True)
     return contest
 
 
@@ -213,7 +213,7 @@ def test_a_contest_taken_up_goes_on_alike(pause: int) -> None:
         shadows = {"new": ("new@5", number % 3 / 2), "predecessor": ("was@3", 0.0)}
         ts = (0, 110, 120, 130, 140, 150, 160, 170, 210, 220, 230, 350)[number]
         said = contest.add(example(ts, 1.0, **shadows), ts, "was@3")
-        return said, contest.voted, contest.report("new"), contest.watching
+        return said, contest.has_new_vote, contest.report("new"), contest.watching
 
     rules = replace(RULES, block_ms=100)
     straight, begun_anew = guarded(rules), Contest(rules)
@@ -231,9 +231,9 @@ def test_a_watch_begun_again_passes_over_the_block_of_its_own_switch() -> None:
     """Each switch has a block of its own that judges nothing."""
     contest = guarded()
     compared(contest, 0, 0.0, 0.0)
-    contest.watch(on=True)
+    contest.watch(active=True)
     for ts in (510, 520, 530):
         assert compared(contest, ts, 9.0, 0.0) is None
     assert compared(contest, 650, 9.0, 0.0) is None
-    contest.watch(on=False)
+    contest.watch(active=False)
     assert not contest.watching

@@ -243,7 +243,7 @@ class TestBlocks:
         ("arguments", "message"),
         [
             ((0,), "block_ms: expected at least 1, given 0"),
-            ((None, 0), "every: expected at least 1, given 0"),
+            ((None, 0), "pairs_per_block: expected at least 1, given 0"),
         ],
     )
     def test_what_is_no_block_is_refused(self, arguments: tuple[Any, ...], message: str) -> None:
@@ -265,7 +265,7 @@ class TestBlocks:
 
 def voted(differences: list[float], **config: Any) -> Evidence:
     """Evidence that has seen a block per difference."""
-    evidence = Evidence(None, every=1, **config)
+    evidence = Evidence(None, pairs_per_block=1, **config)
     for difference in differences:
         evidence.add(0, difference)
     evidence.close(0)
@@ -293,7 +293,7 @@ class TestEvidence:
 
     def test_the_least_number_of_pairs(self) -> None:
         """50 where blocks are of time, 1 where they are of pairs."""
-        timed, counted = Evidence(100), Evidence(None, every=1)
+        timed, counted = Evidence(100), Evidence(None, pairs_per_block=1)
         for n in range(99):
             timed.add(0 if n < 50 else 100, 1.0)
         timed.close(200)

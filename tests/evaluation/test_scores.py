@@ -17,8 +17,8 @@ from stream_ml.evaluation.scores import (
     Delays,
     Scores,
     absolute_error,
-    answered,
     brier,
+    is_scorable,
     log_loss,
     loss,
     r_squared,
@@ -186,7 +186,7 @@ class TestForms:
         scores = scored(kind, pairs[:45] + silent + pairs[45:])
 
         assert scores.report() == scored(kind, pairs).report()
-        assert (scores.n, scores.unanswered, scores.coverage) == (90, 10, 0.9)
+        assert (scores.n, scores.unanswered_count, scores.coverage) == (90, 10, 0.9)
 
     def test_nothing_seen(self, kind: str) -> None:
         """Before the first answer there are no scores, and the coverage is 0."""
@@ -278,8 +278,8 @@ class TestUndefined:
         """What is no probability or no number counts as no answer."""
         scores = scored(kind, [("a" if kind == "multiclass" else 1.0, answer)])
 
-        assert (scores.n, scores.unanswered) == (0, 1)
-        assert not answered(kind, answer)
+        assert (scores.n, scores.unanswered_count) == (0, 1)
+        assert not is_scorable(kind, answer)
 
     def test_an_ulp_past_one(self) -> None:
         """A probability that rounding carried past 1 is still one."""

@@ -201,4 +201,4 @@ def test_numbers_are_exact() -> None:
     for _ in range(1_000):
         x = rand.gauss(0, 1) * 10.0 ** rand.randrange(-20, 300)
 
-        assert exact(x) / aggregates.ONE == x
+        assert exact(x) / aggregates.UNITS_PER_ONE == x

@@ -264,7 +264,7 @@ def test_every_mistake_says_what_was_expected(feature: Any, expected: str, given
     """A mistake names its feature's place, what was expected there and what was given."""
     (problem,) = FeatureSet.check([field("a"), feature], SCHEMA)
 
-    assert (problem.path, problem.expected, problem.given) == ("features[1]", expected, given)
+    assert (problem.path, problem.expected, problem.actual) == ("features[1]", expected, given)
 
 
 def test_all_mistakes_are_found_at_once() -> None:
@@ -277,7 +277,7 @@ def test_all_mistakes_are_found_at_once() -> None:
         "features[2]",
         "features[3]",
     ]
-    assert caught.value.problems[2].given == "`a`, the name of features[1]"
+    assert caught.value.problems[2].actual == "`a`, the name of features[1]"
 
 
 @pytest.mark.parametrize(

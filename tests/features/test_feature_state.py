@@ -185,7 +185,7 @@ def test_at_most_so_many_events_are_held() -> None:
     for t in (1, 2, 3, 4, 4):
         state.insert(event(t, x=float(t)))
 
-    assert state.overflowed == 2
+    assert state.dropped_count == 2
     assert state.features(event(5)) == {"count 1s": 3.0, "sum(x) 1s": 11.0}
 
 

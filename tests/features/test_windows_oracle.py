@@ -139,6 +139,6 @@ def test_the_oracle_sees_a_late_event_that_is_not_taken_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where a late event does not enter its windows' aggregates, the package does not pass."""
-    monkeypatch.setattr(Buffer, "_filled", lambda buffer, member, *_: buffer.aggregates[member])
+    monkeypatch.setattr(Buffer, "_refill", lambda buffer, member, *_: buffer.aggregates[member])
 
     assert disagreements(random_events(seed=1, count=500)) != []

@@ -482,7 +482,7 @@ def test_what_was_not_acknowledged_is_counted(log: KafkaLog, cluster: Cluster) -
         log.append(batch)
 
     assert "expected every record to be acknowledged, given 1 that were not" in str(refused.value)
-    assert refused.value.places == ((partition_of(b"a", PARTITIONS), 0), None)
+    assert refused.value.positions == ((partition_of(b"a", PARTITIONS), 0), None)
     assert len(log.append([Output("labels", b"b", b"short")])) == 1  # and it goes on
     with pytest.raises(NotAcknowledged), Publisher(log, toy):
         log.post([Output("labels", b"b", b"x" * 20_000)])

@@ -23,7 +23,7 @@ def changes(stage: str, read: int = 0, **changed: Any) -> list[str]:
     """What a task says that starts from the shop's state, having read so much since."""
     task = object.__new__(KafkaTask)
     home: Any = SimpleNamespace(
-        declaration=declare(**changed).declared(),
+        declaration=declare(**changed).declaration(),
         restart_lines=(),
         cluster=Cluster("nowhere:1", "shop"),
     )
@@ -32,7 +32,7 @@ def changes(stage: str, read: int = 0, **changed: Any) -> list[str]:
         SimpleNamespace(stage=stage),  # type: ignore[assignment]  # as much of it as is asked
         SimpleNamespace(name=f"{stage}-0"),  # type: ignore[assignment]  # likewise
     )
-    taken = TakenUp(list(LEARNT), {}, None, Marker({}, declared=shop.declared()))
+    taken = TakenUp(list(LEARNT), {}, None, Marker({}, declaration=shop.declaration()))
     going_on = ResumePoint({("events", 0): 0}, {("events", 0): read}, ())
     return task._declaration_changes(taken, going_on)
 

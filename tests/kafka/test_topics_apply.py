@@ -329,7 +329,7 @@ def test_a_horizon_that_outlasts_the_records_is_refused() -> None:
 
     assert [problem.path for problem in refused] == ["predictions:retention_ms"]
     assert f"at least {15 * DAY_MS}" in refused[0].expected
-    assert refused[0].given == str(14 * DAY_MS)
+    assert refused[0].actual == str(14 * DAY_MS)
 
 
 def test_a_shorter_retention_warns_of_what_is_deleted() -> None:

@@ -89,7 +89,7 @@ def sealed(topic: str, value: bytes | None) -> bytes | None:
     """A record as a stage's would lie there."""
     if topic not in SEALED_TOPICS or value is None:
         return value
-    return SEALS.records(topic).sealed(value)
+    return SEALS.records(topic).seal(value)
 
 
 async def publish(

@@ -124,7 +124,7 @@ def test_a_sampler_of_other_labels_is_refused() -> None:
     assert (
         "an estimator that takes 'ham' and 'spam' (or, knowing only two, False and True) for labels"
     ) == problem.expected
-    assert problem.given.endswith("which raised KeyError: False")
+    assert problem.actual.endswith("which raised KeyError: False")
 
 
 @pytest.mark.parametrize("target", [TWO, Target.multiclass("1", "2")], ids=str)
@@ -137,7 +137,7 @@ def test_what_has_a_part_that_knows_no_names_is_refused(target: Target) -> None:
     [problem] = Recipe("line", stack).check(target, "$.m")
 
     assert f"parts that each take {target} for a label" == problem.expected
-    assert "linear_model.LogisticRegression in ensemble.StackingClassifier" == problem.given
+    assert "linear_model.LogisticRegression in ensemble.StackingClassifier" == problem.actual
 
 
 def test_one_against_the_rest_takes_two_names_as_they_are() -> None:

@@ -38,7 +38,7 @@ def test_an_estimator_that_needs_every_feature_is_refused_where_one_may_be_missi
     assert "a feature that is missing, as amount may be; or give each of these a `fill`" in str(
         problem.expected
     )
-    assert "KeyError('amount')" in problem.given
+    assert "KeyError('amount')" in problem.actual
 
 
 @pytest.mark.parametrize(

@@ -319,13 +319,13 @@ class TestRecipe:
         (problem,) = Recipe("line", estimator).check(BINARY, "$.m")
 
         assert problem.expected == "an estimator that a snapshot can hold"
-        assert "a function of your own" in problem.given
+        assert "a function of your own" in problem.actual
 
     def test_check_of_a_class_of_ones_own(self) -> None:
         """An estimator written by the user is refused by name: its code is not in the snapshot."""
         (problem,) = Recipe("line", Says({})).check(BINARY, "$.m")
 
-        assert "given test_recipes.Says" in problem.given
+        assert "given test_recipes.Says" in problem.actual
 
     def test_description(self) -> None:
         """A recipe is described by all its parameters, equal for equal recipes."""

@@ -294,7 +294,7 @@ def test_no_answer_where_the_predecessor_has_one_is_harm_at_once() -> None:
     """NaN, or a score out of range, is no answer: the guard does not wait for a block."""
     judged = Contest(contest.rules)
     judged.start("better@20", ["plain"])
-    judged.watch(on=True)
+    judged.watch(active=True)
 
     assert judged.add(_example(0, fallback=False), START, "plain@10") is None
     harm = judged.add(_example(1, fallback=True), START, "plain@10")

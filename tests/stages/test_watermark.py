@@ -286,5 +286,5 @@ def test_a_hot_key_is_asked_as_quickly_after_a_leap_of_its_clock() -> None:
     assert first is not None
     stage.apply([event(2_001, ts=START_MS + 2_001, shop="hot", note=None)])
 
-    assert START_MS + 2_001 == first.asked
+    assert START_MS + 2_001 == first.as_of_ms
     assert 2_002 == len(first.times) - first.start

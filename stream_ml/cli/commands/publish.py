@@ -153,7 +153,7 @@ class _Delivery:
         try:
             records = self.publisher.send([output for _, output in outputs])
         except NotAcknowledged as error:
-            self._note_outcomes(file, outputs, error.places)
+            self._note_outcomes(file, outputs, error.positions)
             raise
         self._note_outcomes(
             file, outputs, [(record.partition, record.offset) for record in records]

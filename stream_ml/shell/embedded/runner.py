@@ -29,7 +29,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
-from stream_ml.differences import agreed
+from stream_ml.differences import accepted_changes
 from stream_ml.errors import BadRecord, LogError, StreamMLError
 from stream_ml.sealing import SEALED_TOPICS, Seals, checkpoint_seal
 from stream_ml.shell.embedded.garbage import collect_less_often
@@ -201,7 +201,7 @@ class Runner:
         self._accept_unsealed = accept_unsealed
         self._seals = Seals(key, pipeline.name, log.identity)
         self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
-        self._declared = pipeline.declared()
+        self._declared = pipeline.declaration()
         self.serving = Serving(pipeline, key, log.identity)
         events, labels = log.partitions["events"], log.partitions["predictions"]
         self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
@@ -331,7 +331,7 @@ class Runner:
             self.markers[name] = taken.marker
             # No number is given twice, whatever was put back.
             state.number = taken.marker.number
-            self._agree(name, taken.marker.declared)
+            self._agree(name, taken.marker.declaration)
             if taken.marker.manifest:
                 self._manifest.note(
                     name, state.number, checkpoint_seal(pieces), taken.marker.positions
@@ -371,7 +371,7 @@ class Runner:
         Raises:
             UsageError: it was made under a declaration that differs too much.
         """
-        changes = agreed(
+        changes = accepted_changes(
             declared,
             self._declared,
             self._place,
@@ -555,7 +555,7 @@ class Runner:
             body = output.value
             bodies.append(body)
             if output.topic in seals and body is not None:
-                output.value = seals[output.topic].sealed(body)
+                output.value = seals[output.topic].seal(body)
         last, waiting = None, None
         for record, body in zip(self._session.stage(outputs), bodies, strict=True):
             place = (record.topic, record.partition)
@@ -596,7 +596,7 @@ class Runner:
             if due or (checkpoint and moved):
                 positions[name] = self._committed[name] = dict(task.positions)
                 entries = sealed.write(
-                    task.dirty(), task.positions, declared=self._declared, manifest=True
+                    task.dirty(), task.positions, declaration=self._declared, manifest=True
                 )
                 pieces = [(name, entry.name.decode(), entry.value) for entry in entries]
                 seal = checkpoint_seal({pieces[-1][1]: pieces[-1][2] or b""})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-    from stream_ml.sealing import Entry, Restored, SealedState
+    from stream_ml.sealing import RestoredState, SealedState, StateEntry
 
 __all__ = ["SEAL", "fold_changelog", "message", "read_changelog"]
 
@@ -23,11 +23,11 @@ __all__ = ["SEAL", "fold_changelog", "message", "read_changelog"]
 SEAL = "stream-ml-seal"
 
 
-def message(entry: Entry, partition: int) -> dict[str, Any]:
+def message(entry: StateEntry, partition: int) -> dict[str, Any]:
     """What librdkafka is given of an entry of state.
 
-    >>> from stream_ml.sealing import Entry
-    >>> message(Entry(b"wana", None, b"seal"), 2)["headers"]
+    >>> from stream_ml.sealing import StateEntry
+    >>> message(StateEntry(b"wana", None, b"seal"), 2)["headers"]
     [('stream-ml-seal', b'seal')]
 
     Args:
@@ -58,7 +58,7 @@ def fold_changelog(
 
 async def read_changelog(
     consumer: AIOKafkaConsumer, tp: TopicPartition, end: int, state: SealedState
-) -> Restored:
+) -> RestoredState:
     """What lies on a partition of a changelog, and what of it is to be believed.
 
     Args:
@@ -73,7 +73,7 @@ async def read_changelog(
         for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
             for record in records:
                 state.take(record.key, record.value, _seal(record.headers))
-    return state.restored()
+    return state.result()
 
 
 def _seal(headers: Iterable[tuple[str, bytes]]) -> bytes | None:

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_ml.differences import agreed, folded
+from stream_ml.differences import accepted_changes, fold_differences
 from stream_ml.errors import UsageError
 from stream_ml.sealing import SEALED_TOPICS, Marker
 from stream_ml.shell.kafka.changelog import message, read_changelog
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     )
 
     from stream_ml.records import Output, Record
-    from stream_ml.sealing import Entry, Restored, Seals
+    from stream_ml.sealing import RestoredState, Seals, StateEntry
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transactions import Transactions
     from stream_ml.shell.kafka.transport import Batch
@@ -353,7 +353,9 @@ class KafkaTask:
         """Whether it tells how the declaration was changed, which is told once, not of all."""
         return self._spec.stage == "evaluate"
 
-    def _choose_start_state(self, changelog: Restored, extents: Mapping[Place, Extent]) -> TakenUp:
+    def _choose_start_state(
+        self, changelog: RestoredState, extents: Mapping[Place, Extent]
+    ) -> TakenUp:
         """What to start from, if anything of it is to be believed."""
         if self._context.accept_unsealed:
             self._unsealed_before = {topic: extent.end for (topic, _), extent in extents.items()}
@@ -377,7 +379,7 @@ class KafkaTask:
         """
         if start_state.marker is None:
             return []
-        former, current = start_state.marker.declared, self._context.declaration
+        former, current = start_state.marker.declaration, self._context.declaration
         quarantined_lines = self._context.restart_lines
         if self._spec.stage == "learn":
             quarantined_lines = quarantined_in(read_piece("", dict(start_state.pieces).get))
@@ -386,9 +388,9 @@ class KafkaTask:
             f"the state of {self._task.name} on {cluster.topic(f'{self._spec.stage}-changelog')}"
         )
         remedy = "begin anew under another name of the pipeline"
-        changes = agreed(former, current, origin, remedy, quarantined_lines)
+        changes = accepted_changes(former, current, origin, remedy, quarantined_lines)
         must_replay = start_state.remade is not None or resume_point.read != resume_point.state
-        if must_replay and (paths := folded(former, current)):
+        if must_replay and (paths := fold_differences(former, current)):
             raise UsageError(
                 f"{origin}: expected, until all that was committed is in it, what it was made "
                 f"under, given another {', '.join(paths)}; declare it as it was, start, stop in "
@@ -397,7 +399,7 @@ class KafkaTask:
         return changes
 
     def _state_alerts(
-        self, changelog: Restored, start_state: TakenUp, replay_count: int
+        self, changelog: RestoredState, start_state: TakenUp, replay_count: int
     ) -> list[Output]:
         """What a person should know of what lay on the changelog."""
         alerts = []
@@ -552,7 +554,7 @@ class KafkaTask:
         finally:
             await consumer.stop()
 
-    async def _read_changelog(self) -> Restored:
+    async def _read_changelog(self) -> RestoredState:
         tp = TopicPartition(self._context.cluster.changelog(self._spec.stage), self.partition)
         # Where all ends that was written, be it committed or (a moment longer) open.
         async with self._reader("read_uncommitted") as consumer:
@@ -685,7 +687,7 @@ class KafkaTask:
             partitions = partitions_of(
                 [output.key or b"" for output in outputs], context.partitions[topic]
             )
-            seal = context.seals.records(topic).sealed if topic in SEALED_TOPICS else _identity
+            seal = context.seals.records(topic).seal if topic in SEALED_TOPICS else _identity
             messages: list[Message] = [
                 {
                     "key": output.key,
@@ -739,14 +741,14 @@ class KafkaTask:
         self._last_checkpoint_s = time.monotonic()
         self._records_since_checkpoint = 0
 
-    def _entries(self) -> list[Entry]:
+    def _entries(self) -> list[StateEntry]:
         """What the next checkpoint consists of."""
         topics = {name: self._context.topics.get(name, "") for name in self._spec.inputs}
         return self._state.write(
             self._task.dirty(),
             self._task.positions,
             topics=topics,
-            declared=self._context.declaration,
+            declaration=self._context.declaration,
         )
 
 

@@ -505,7 +505,7 @@ class Worker:
             self._say,
             self.fail,
             Seals(self._key, self._pipeline.name, self._topics["registry"]),
-            self._pipeline.declared(),
+            self._pipeline.declaration(),
             self._accept_unsealed,
             self._topics,
             self._accepted_topics,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from stream_ml.records import Record
-    from stream_ml.sealing import RecordSeal, Restored
+    from stream_ml.sealing import RecordSeal, RestoredState
     from stream_ml.shell.log.port import Place
 
 __all__ = ["NAME", "OWNER", "TOPIC", "Manifest", "refuse_unread"]
@@ -73,7 +73,7 @@ class Manifest:
         self.own: OwnWrites | None = None
         if value is not None:
             try:
-                self._decode(orjson.loads(seal.opened(value)))
+                self._decode(orjson.loads(seal.unseal(value)))
             except BadRecord as error:
                 self._flaw = str(error)
 
@@ -86,7 +86,7 @@ class Manifest:
             {(topic, p): [(a, b) for a, b in ranges] for topic, p, ranges in members["ranges"]},
         )
 
-    def compare(self, task: str, restored: Restored, pieces: Mapping[str, bytes]) -> None:
+    def compare(self, task: str, restored: RestoredState, pieces: Mapping[str, bytes]) -> None:
         """Hold a task's state against its last checkpoint, and note what is wrong with it.
 
         Args:
@@ -99,7 +99,7 @@ class Manifest:
             StateRefused: nobody can tell which checkpoint was the last, or there is none.
         """
         marker, last = restored.marker, self._tasks.get(task)
-        if restored.stranger is not None or restored.plain:
+        if restored.foreign_owner is not None or restored.plain:
             return
         if marker is None:
             if last is not None and not restored.flaws:
@@ -144,7 +144,7 @@ class Manifest:
             "ranges": [(topic, partition, each) for (topic, partition), each in own.ranges.items()],
         }
         tasks = b",".join([each.encoded for each in self._tasks.values()])
-        return self._seal.sealed(b'{"tasks":[' + tasks + b"]," + orjson.dumps(rest)[1:])
+        return self._seal.seal(b'{"tasks":[' + tasks + b"]," + orjson.dumps(rest)[1:])
 
 
 def refuse_unread(records: Iterable[Record], read: Mapping[Place, int]) -> None:

@@ -25,7 +25,7 @@ from zoneinfo import ZoneInfo
 
 from stream_ml.evaluation.baselines import Baselines
 from stream_ml.evaluation.evidence import RUNG_BLOCKS_MIN, suggested_block, variance_ladder
-from stream_ml.evaluation.scores import absolute_error, answered, brier, log_loss, loss, roc_auc
+from stream_ml.evaluation.scores import absolute_error, brier, is_scorable, log_loss, loss, roc_auc
 from stream_ml.records import line_of
 from stream_ml.shell.printable import printable
 from stream_ml.shell.report.bound import LIVE
@@ -453,10 +453,10 @@ class Report:
         answers = self._answers.setdefault(name, [])
         # Whoever comes late, or stays out for a while, had no answer until now.
         answers.extend([None] * (len(self.times) - len(answers)))
-        answers.append(answer if answered(self.task_kind, answer) else None)
+        answers.append(answer if is_scorable(self.task_kind, answer) else None)
 
     def _scored(self, *answers: Answer) -> bool:
-        return all(answered(self.task_kind, answer) for answer in answers)
+        return all(is_scorable(self.task_kind, answer) for answer in answers)
 
     def _challengers(self) -> list[str]:
         return [name for name in self._answers if name in self._challenged - {FIRST}]

@@ -426,7 +426,7 @@ class Settings:
 
     def _rolling(self, key: bytes) -> bytes:
         """The present key, and the former one beside it where there is one."""
-        return key if self.key_before is None else RollingKey(key, before=self.key_before)
+        return key if self.key_before is None else RollingKey(key, former=self.key_before)
 
     def verifying_key(self, path: str) -> bytes | None:
         """The key that the log at `path` is signed with; None where there is none to be had.

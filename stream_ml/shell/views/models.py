@@ -11,7 +11,7 @@ import orjson
 from stream_ml.codec import decode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.models.envelope import decode
-from stream_ml.sealing import unsealed
+from stream_ml.sealing import strip_seal
 from stream_ml.shell.log.reading import last_records
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def newest_evaluations(log: Log) -> list[dict[str, Any]]:
     for record in last_records(log, "evaluations", EVALUATIONS):
         # Whatever else lies there, what can be shown is.
         with suppress(orjson.JSONDecodeError, BadRecord):
-            evaluation = orjson.loads(unsealed(record.value) or b"{}")
+            evaluation = orjson.loads(strip_seal(record.value) or b"{}")
             if _is_evaluation(evaluation):
                 newest[evaluation["model"]] = evaluation
     return list(newest.values())
