@@ -1,4 +1,4 @@
-"""What producers, consumers and operators do with a log that workers are at work on.
+"""The client of a log that workers are at work on: for producers, consumers and operators.
 
 None of it takes a worker's place or needs its key: publishing validates with the pipeline's own
 codec, reading follows the log, and a command is signed by whoever gives it and answered by the
@@ -98,7 +98,7 @@ def open_log(
             else.
     """
     if settings.on_kafka:
-        # Who has no cluster need not wait for its client to be loaded.
+        # A user of the embedded log need not wait for its client to be loaded.
         from stream_ml.shell.kafka.log import KafkaLog  # noqa: PLC0415
 
         return KafkaLog(settings.cluster(pipeline), isolation=isolation)
@@ -141,11 +141,11 @@ class Publisher:
             BadRecord: the pipeline would refuse it; nothing was published.
             LogError: the log did not take it.
         """
-        return self.send([self.check("events", _encoded(members))])[0]
+        return self.send([self.check("events", _encode(members))])[0]
 
     def publish_label(self, members: Mapping[str, Any]) -> Record:
         """Publish one label, and return where it lies; raises as `publish_event` does."""
-        return self.send([self.check("labels", _encoded(members))])[0]
+        return self.send([self.check("labels", _encode(members))])[0]
 
     def post_event(self, members: Mapping[str, Any]) -> None:
         """Publish one event soon; it is taken when `flush` returns.
@@ -154,11 +154,11 @@ class Publisher:
             BadRecord: the pipeline would refuse it; it was not published.
             LogError: the log did not take it, or something that was posted before.
         """
-        self._log.post([self.check("events", _encoded(members))])
+        self._log.post([self.check("events", _encode(members))])
 
     def post_label(self, members: Mapping[str, Any]) -> None:
         """Publish one label soon; raises as `post_event` does."""
-        self._log.post([self.check("labels", _encoded(members))])
+        self._log.post([self.check("labels", _encode(members))])
 
     def flush(self) -> None:
         """Wait until all that was posted is taken.
@@ -219,7 +219,7 @@ class Publisher:
         return self._log.append(outputs)
 
 
-def _encoded(members: Mapping[str, Any]) -> bytes:
+def _encode(members: Mapping[str, Any]) -> bytes:
     for name, value in members.items():
         # It would be written as null, which may mean something else.
         if isinstance(value, float) and not math.isfinite(value):
@@ -242,17 +242,17 @@ def _refuse_unwritable(name: Any, value: Any) -> None:
         orjson.dumps(value)
     except TypeError:
         kind = type(value)
-        given = (
+        description = (
             f"{kind.__module__.removeprefix('builtins')} {kind.__qualname__} {value!r:.40}".strip()
         )
         if isinstance(value, int):
             raise BadRecord(
-                "out_of_range", f"$.{name}", f"expected a number within ±2^53, given {given}"
+                "out_of_range", f"$.{name}", f"expected a number within ±2^53, given {description}"
             ) from None
         raise BadRecord(
             "wrong_type",
             f"$.{name}",
-            f"expected what JSON can hold, such as a float, int, bool or str, given {given}",
+            f"expected what JSON can hold, such as a float, int, bool or str, given {description}",
         ) from None
 
 
@@ -318,7 +318,7 @@ def predictions(
 ) -> Iterator[Prediction]:
     """The predictions on a log, one by one; closing the iterator lets go of what it holds.
 
-    What others have put there and is no prediction is passed over; join refuses it.
+    Records that are no predictions are passed over; join refuses it.
 
     Args:
         log: where they lie.
@@ -387,7 +387,7 @@ def command(
         CommandRefused: it was no command that the worker could read or trust.
         NoAnswer: none came in time.
     """
-    answer, at = _answer(log, 0, command, verifying_key)
+    answer, next_offset = _answer(log, 0, command, verifying_key)
     if answer is not None:
         return answer
     refused_from = log.end_offset("dead-letters", 0)
@@ -398,13 +398,13 @@ def command(
         log=command.log or log.identity,
     )
     value = encode_command(command, signing_key)
-    [placed] = log.append([Output("commands", pipeline.encode(), value)])
+    [record] = log.append([Output("commands", pipeline.encode(), value)])
     deadline, backoff = clock() + timeout_s, Backoff()
     while True:
-        answer, at = _answer(log, at, command, verifying_key)
+        answer, next_offset = _answer(log, next_offset, command, verifying_key)
         if answer is not None:
             return answer
-        refused_from = _raise_if_refused(log, refused_from, placed)
+        refused_from = _raise_if_refused(log, refused_from, record)
         if clock() >= deadline:
             raise NoAnswer(
                 f"{command.kind}: no answer within {timeout_s:g} s; is a worker running? The "
@@ -414,18 +414,20 @@ def command(
         wait(backoff.next())
 
 
-def _answer(log: Log, at: int, command: Command, key: bytes | None) -> tuple[Decision | None, int]:
-    """The decision that answers a command, if there is one from `at` on; and where to go on."""
-    while records := log.read("registry", 0, at, READ_RECORDS):
+def _answer(
+    log: Log, next_offset: int, command: Command, key: bytes | None
+) -> tuple[Decision | None, int]:
+    """The decision that answers a command, if one lies from an offset on; and the next offset."""
+    while records := log.read("registry", 0, next_offset, READ_RECORDS):
         for record in records:
-            at = record.offset + 1
+            next_offset = record.offset + 1
             try:
                 decision = decode_decision(record.value, key)
             except BadRecord:
                 continue  # not the worker's word
             if _answers(decision, command):
-                return decision, at
-    return None, at
+                return decision, next_offset
+    return None, next_offset
 
 
 def _answers(decision: Decision, command: Command) -> bool:
@@ -442,13 +444,13 @@ def _answers(decision: Decision, command: Command) -> bool:
 
 
 def _pipeline_name(log: Log, key: bytes | None) -> str:
-    """Whose commands they are, as its registry says; rather by a record that is the worker's."""
+    """The pipeline that commands are for, by its registry; rather by a record of the worker."""
     name: str | None = None
     for record, decision in registry_records(log, key):
-        written = (record.key or b"").decode(errors="replace")
-        name = written if name is None else name
+        record_pipeline = (record.key or b"").decode(errors="replace")
+        name = record_pipeline if name is None else name
         if not isinstance(decision, BadRecord):
-            return written
+            return record_pipeline
     if name is not None:
         return name
     raise StreamMLError(
@@ -457,14 +459,14 @@ def _pipeline_name(log: Log, key: bytes | None) -> str:
     )
 
 
-def _raise_if_refused(log: Log, at: int, placed: Record) -> int:
-    while letters := log.read("dead-letters", 0, at, READ_RECORDS):
+def _raise_if_refused(log: Log, next_offset: int, record: Record) -> int:
+    while letters := log.read("dead-letters", 0, next_offset, READ_RECORDS):
         for letter in letters:
-            at = letter.offset + 1
+            next_offset = letter.offset + 1
             members = orjson.loads(letter.value or b"{}")
-            if (members["topic"], members["offset"]) == ("commands", placed.offset):
+            if (members["topic"], members["offset"]) == ("commands", record.offset):
                 raise CommandRefused(
                     f"the worker refused the command: {members['reason']} at {members['path']}: "
                     f"{members['message']}"
                 )
-    return at
+    return next_offset

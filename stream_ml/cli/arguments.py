@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.output import as_utf8
-from stream_ml.cli.tables import moment
+from stream_ml.cli.tables import format_time
 from stream_ml.shell.time_units import likely_ms
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def utf8_up_to(length: int) -> Callable[[str], str]:
 
 
 def instant(text: str) -> int:
-    """A time as one types it: as `moment` shows it, in ISO 8601, in milliseconds, or `now`.
+    """A time as one types it: as `format_time` shows it, in ISO 8601, in milliseconds, or `now`.
 
     Where no zone is named, it is UTC. A year, a month or a day is where it begins.
 
@@ -120,10 +120,8 @@ def instant(text: str) -> int:
     date_text = f"{text}-01-01" if _YEAR.fullmatch(text) else text
     date_text = f"{text}-01" if _MONTH.fullmatch(text) else date_text
     with suppress(ValueError, OverflowError):
-        parsed = datetime.fromisoformat(date_text)
-        ms = math.floor(
-            (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp() * 1000
-        )
+        value = datetime.fromisoformat(date_text)
+        ms = math.floor((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1000)
         if ms >= 0:
             return ms
     raise ArgumentTypeError(
@@ -154,4 +152,4 @@ def _other_unit(number: int) -> str:
     if guess is None:
         return ""
     unit, ms = guess
-    return f"; if these are {unit}, it is {moment(ms)}: write {ms}"
+    return f"; if these are {unit}, it is {format_time(ms)}: write {ms}"

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.tables import aligned, moment
+from stream_ml.cli.tables import format_table, format_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_ml.shell.views.registry import Entry, RegistryView
 
-__all__ = ["HEAD", "as_row", "by", "decisions_table", "effects", "registry_notes", "when"]
+__all__ = [
+    "DECISION_HEAD",
+    "decider",
+    "decision_row",
+    "decision_time",
+    "decisions_table",
+    "effects",
+    "registry_notes",
+]
 
-HEAD = ["decision", "events at", "made at", "kind", "by", "champion", "reason"]
+DECISION_HEAD = ["decision", "events at", "made at", "kind", "by", "champion", "reason"]
 
 
-def by(actor: str, signed_by: str | None) -> str:
-    """Who decided: whose key signed, and whom they named if that is somebody else.
+def decider(actor: str, signed_by: str | None) -> str:
+    """The one who decided: whose key signed, and whom they named if that is somebody else.
 
-    >>> by("evaluate", None), by("ana", "ana"), by("ana", "gus")
+    >>> decider("evaluate", None), decider("ana", "ana"), decider("ana", "gus")
     ('evaluate', 'ana', 'gus (says ana)')
 
     Args:
@@ -29,15 +37,15 @@ def by(actor: str, signed_by: str | None) -> str:
     return actor if signed_by in {None, actor} else f"{signed_by} (says {actor})"
 
 
-def as_row(entry: Entry) -> list[str]:
-    """As a row of a table; see `HEAD`."""
+def decision_row(entry: Entry) -> list[str]:
+    """A decision as a row of a table; see `DECISION_HEAD`."""
     decision = entry.decision
     return [
         str(decision.number),
-        moment(decision.ts),
-        moment(entry.made_ms),
+        format_time(decision.ts),
+        format_time(entry.made_ms),
         decision.kind,
-        by(decision.actor, decision.signed_by),
+        decider(decision.actor, decision.signed_by),
         decision.serving.champion.model,
         decision.reason,
     ]
@@ -45,25 +53,25 @@ def as_row(entry: Entry) -> list[str]:
 
 def decisions_table(entries: Iterable[Entry]) -> str:
     """Decisions, a line each."""
-    return aligned([HEAD, *map(as_row, entries)], right=[0])
+    return format_table([DECISION_HEAD, *map(decision_row, entries)], right=[0])
 
 
-def when(entry: Entry) -> str:
+def decision_time(entry: Entry) -> str:
     """When it took effect: in the time of events, and a person's decision by the clock."""
     decision = entry.decision
     if decision.command_id is None:
-        return moment(decision.ts)
-    return f"{moment(entry.made_ms)} (at events of {moment(decision.ts)})"
+        return format_time(decision.ts)
+    return f"{format_time(entry.made_ms)} (at events of {format_time(decision.ts)})"
 
 
-def registry_notes(registry: RegistryView, unchecked: str | None) -> list[str]:
-    """What a reader should know of signatures.
+def registry_notes(registry: RegistryView, signature_note: str | None) -> list[str]:
+    """Notes on signatures: why none was checked, and how many records do not count.
 
     Args:
         registry: as it was read.
-        unchecked: why no signature was checked, where none was.
+        signature_note: why no signature was checked, where none was.
     """
-    notes = [] if unchecked is None else [unchecked]
+    notes = [] if signature_note is None else [signature_note]
     for count, description in (
         (registry.refused, "not signed with our key"),
         (registry.copies, "copies of earlier ones"),
@@ -76,7 +84,7 @@ def registry_notes(registry: RegistryView, unchecked: str | None) -> list[str]:
 
 
 def effects(registry: RegistryView) -> str:
-    """What the last decisions mean for those to come."""
+    """The meaning of the last decisions for those to come."""
     if registry.paused is not None:
         return "paused: nothing is renewed, or replaced by itself, until `resume`"
     if registry.frozen is not None:

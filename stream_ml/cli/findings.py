@@ -1,4 +1,4 @@
-"""What was wrong with lines that somebody gave, and what is probably wrong with all of them."""
+"""Findings about the lines of input: refusals of single lines, and mistakes common to many."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.cli.tables import moment
+from stream_ml.cli.tables import format_time
 from stream_ml.shell.printable import printable
 from stream_ml.shell.time_units import YEAR_2000_MS, YEAR_2100_MS, likely_ms
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Findings", "members_of"]
 
 # So many of a reason are named where the others are only counted.
-NAMED = 3
-# What people often do, and what to do instead.
+EXAMPLES_MAX = 3
+# Common mistakes, and what to do instead.
 HABITS = {
     "table": (
         "hold an event and its label in one: a line is either, so split each in two, as in "
@@ -40,16 +40,16 @@ PIECES = frozenset({b"{", b"}", b"[", b"]", b"},"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Refused:
+class _RefusedLine:
     """A line that was refused."""
 
-    place: str
+    position: str
     reason: str
     path: str
     message: str
 
     def __str__(self) -> str:
-        return printable(f"{self.place}: {self.reason} at {self.path}: {self.message}")
+        return printable(f"{self.position}: {self.reason} at {self.path}: {self.message}")
 
 
 @dataclass(slots=True)
@@ -59,23 +59,23 @@ class Findings:
     Attributes:
         pipeline: the declaration that lines are read by.
         lines: how many there were, by topic.
-        refused: how many were refused, by reason.
+        refused_counts: how many were refused, by reason.
     """
 
     pipeline: Pipeline
     lines: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    _named: dict[str, list[_Refused]] = field(default_factory=dict)
+    refused_counts: Counter[str] = field(default_factory=Counter)
+    _examples: dict[str, list[_RefusedLine]] = field(default_factory=dict)
     _odd_times: int = 0
     _odd_time: tuple[str, int] | None = None
     _counts: Counter[str] = field(default_factory=Counter)
     _first: dict[str, str] = field(default_factory=dict)
 
-    def line(self, place: tuple[str, int], topic: str, ts: int | None) -> None:
+    def line(self, position: tuple[str, int], topic: str, ts: int | None) -> None:
         """There was one, with this time where it has one.
 
         Args:
-            place: its file and line number.
+            position: its file and line number.
             topic: `events` or `labels`.
             ts: its time, UTC milliseconds; None if it has none.
         """
@@ -83,67 +83,67 @@ class Findings:
         if ts is not None and not YEAR_2000_MS <= ts < YEAR_2100_MS:
             self._odd_times += 1
             if self._odd_time is None:
-                self._odd_time = f"{place[0]}:{place[1]}", ts
+                self._odd_time = f"{position[0]}:{position[1]}", ts
 
-    def members(self, place: tuple[str, int], topic: str, value: bytes, members: Any) -> None:
+    def members(self, position: tuple[str, int], topic: str, value: bytes, members: Any) -> None:
         """Look at what a line holds, for what people often do; None stands for no JSON.
 
         Args:
-            place: the line's file and number.
+            position: the line's file and number.
             topic: `events` or `labels`.
             value: the line as it is.
             members: the line as JSON decodes to.
         """
         if isinstance(members, dict):
-            labelled, keyed = "label" in members, self.pipeline.events.key in members
-            if labelled and keyed:
-                self._see("table", place)
-            elif (labelled, keyed) == ((False, True) if topic == "labels" else (True, False)):
-                self._see("other", place)
-            if labelled and members["label"] is None:
-                self._see("null", place)
+            has_label, has_key = "label" in members, self.pipeline.events.key in members
+            if has_label and has_key:
+                self._see("table", position)
+            elif (has_label, has_key) == ((False, True) if topic == "labels" else (True, False)):
+                self._see("other", position)
+            if has_label and members["label"] is None:
+                self._see("null", position)
         elif isinstance(members, list):
-            self._see("list", place)
+            self._see("list", position)
         elif value in PIECES or value[:1] == b'"':
-            self._see("pretty", place)
+            self._see("pretty", position)
         elif value[:1] != b"{":
-            self._see("csv", place)
+            self._see("csv", position)
 
-    def refuse(self, place: str, reason: str, path: str, message: str) -> _Refused:
+    def refuse(self, position: str, reason: str, path: str, message: str) -> _RefusedLine:
         """One was refused.
 
         Args:
-            place: `FILE:LINE`.
+            position: `FILE:LINE`.
             reason: as a dead letter has it.
             path: to what was wrong, as `$.ts`.
             message: what was expected, and what was given.
         """
-        refused = _Refused(place, reason, path, message)
-        self.refused[reason] += 1
-        named = self._named.setdefault(reason, [])
-        if len(named) < NAMED:
-            named.append(refused)
-        return refused
+        line = _RefusedLine(position, reason, path, message)
+        self.refused_counts[reason] += 1
+        examples = self._examples.setdefault(reason, [])
+        if len(examples) < EXAMPLES_MAX:
+            examples.append(line)
+        return line
 
-    def named(self) -> Iterator[str]:
+    def refused_lines(self) -> Iterator[str]:
         """The first refused lines of each reason, for people."""
-        for reason, named in sorted(self._named.items()):
-            yield from map(str, named)
-            more = self.refused[reason] - len(named)
-            if more:
-                yield f"... and {more:,} more: {reason}"
+        for reason, examples in sorted(self._examples.items()):
+            yield from map(str, examples)
+            remaining_count = self.refused_counts[reason] - len(examples)
+            if remaining_count:
+                yield f"... and {remaining_count:,} more: {reason}"
 
     def as_members(self) -> dict[str, Any]:
         """The same for machines."""
         return {
             reason: {
-                "count": self.refused[reason],
+                "count": self.refused_counts[reason],
                 "first": [
-                    {"place": each.place, "path": each.path, "message": each.message}
-                    for each in named
+                    {"place": line.position, "path": line.path, "message": line.message}
+                    for line in examples
                 ],
             }
-            for reason, named in sorted(self._named.items())
+            for reason, examples in sorted(self._examples.items())
         }
 
     def hints(self) -> list[str]:
@@ -157,15 +157,15 @@ class Findings:
     def _hints(self) -> Iterator[str]:
         total = self.lines.total()
         if self._odd_time is not None:
-            place, ts = self._odd_time
+            position, ts = self._odd_time
             guess = likely_ms(ts)
             unit = "is that meant?"
             if guess is not None:
-                unit = f"if it is in {guess[0]}, write {guess[1]}, which is {moment(guess[1])}"
-            when = moment(ts) if ts >= 0 else "before 1970"
+                unit = f"if it is in {guess[0]}, write {guess[1]}, which is {format_time(guess[1])}"
+            time_text = format_time(ts) if ts >= 0 else "before 1970"
             yield (
                 f"{self._odd_times:,} of {total:,} times lie before 2000 or after 2100, the first "
-                f"one at {place}: {ts} ms is {when}; {unit}"
+                f"one at {position}: {ts} ms is {time_text}; {unit}"
             )
         for kind, words in HABITS.items():
             count = self._counts[kind]
@@ -173,9 +173,9 @@ class Findings:
             if 2 * count > total:
                 yield f"{count:,} of {total:,} lines {words} (first at {self._first[kind]})"
 
-    def _see(self, kind: str, place: tuple[str, int]) -> None:
+    def _see(self, kind: str, position: tuple[str, int]) -> None:
         self._counts[kind] += 1
-        self._first.setdefault(kind, f"{place[0]}:{place[1]}")
+        self._first.setdefault(kind, f"{position[0]}:{position[1]}")
 
 
 def members_of(value: bytes) -> Any:

@@ -28,7 +28,7 @@ def existing_log(settings: Settings, *, isolation: Isolation = "committed") -> L
             another pipeline than the command line names.
     """
     name = None
-    # Who only looks at a file need not wait for a declaration that the surroundings name.
+    # A command that only reads a file need not wait for a declaration that the surroundings name.
     has_declaration = settings.on_kafka or settings.by_option("pipeline")
     if has_declaration and settings.pipeline is not None:
         name = load_pipeline(settings.pipeline).name

@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename or 'system'}: {error.strerror or error}", EXIT_FAILED)
     flush()
     failure = output_error()
-    # Whoever read our output and left has seen enough.
+    # A reader that left before the end has seen enough.
     if failure is None or failure.errno == errno.EPIPE:
         return 0
     code = _fail(f"standard output: {failure.strerror or failure}", EXIT_FAILED)

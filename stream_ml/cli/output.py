@@ -43,7 +43,7 @@ _errors: dict[Name, OSError] = {}
 _closed_names: set[Name] = set()
 
 
-# --- what is said -----------------------------------------------------------------------------
+# --- text and JSON ---------------------------------------------------------------------------
 
 
 def _lines(text: str) -> str:
@@ -104,7 +104,7 @@ def _json_escape(character: str) -> str:
     return "".join(f"\\u{units[index : index + 2].hex()}" for index in range(0, len(units), 2))
 
 
-# --- where it is said -------------------------------------------------------------------------
+# --- streams ---------------------------------------------------------------------------------
 
 
 def begin() -> None:
@@ -125,7 +125,7 @@ def begin() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
             continue
         if isinstance(stream, TextIOWrapper):
-            # What the encoding does not have is escaped; it ends nobody.
+            # Characters that the encoding lacks are escaped; nothing ends by them.
             stream.reconfigure(errors="backslashreplace")
         with suppress(OSError, ValueError):
             # Somebody who shares it has made it non-blocking: half of a line would be dropped.
@@ -193,7 +193,7 @@ def _put(name: Name, text: str) -> None:
 
 def _lose(name: Name, stream: TextIO, error: OSError) -> None:
     _errors[name] = error
-    # What is still buffered goes nowhere, lest the interpreter complain of it at exit.
+    # The rest of the buffer goes nowhere, lest the interpreter complain of it at exit.
     with suppress(OSError, ValueError):
         handle = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)

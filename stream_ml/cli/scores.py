@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.cli.tables import NOTHING, aligned
+from stream_ml.cli.tables import NO_VALUE, format_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ def scores_table(evaluations: Sequence[Mapping[str, Any]], form: str) -> str:
     rows = [
         [
             evaluation["model"],
-            NOTHING if evaluation["version"] == evaluation["model"] else evaluation["version"],
+            NO_VALUE if evaluation["version"] == evaluation["model"] else evaluation["version"],
             f"{evaluation['n']:,}",
             f"{evaluation['coverage']:.1%}",
             *(_figure(evaluation["scores"][form].get(name)) for name in names),
         ]
         for evaluation in evaluations
     ]
-    return aligned([head, *rows], right=range(2, len(head)))
+    return format_table([head, *rows], right=range(2, len(head)))
 
 
 def evidence_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
@@ -50,12 +50,12 @@ def evidence_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     head = ["challenger", "blocks won", "lost", "tied", "thin", "E", "needed", "gain", "95 %"]
     rows = [[evaluation["model"], *_evidence(evaluation["evidence"])] for evaluation in challengers]
-    return aligned([head, *rows], right=range(1, len(head)))
+    return format_table([head, *rows], right=range(1, len(head)))
 
 
 def _evidence(evidence: Mapping[str, Any]) -> list[str]:
     low, high = evidence["gain_low"], evidence["gain_high"]
-    interval = NOTHING if low is None or high is None else f"{low:.4f} to {high:.4f}"
+    interval = NO_VALUE if low is None or high is None else f"{low:.4f} to {high:.4f}"
     return [
         *(f"{evidence[name]:,}" for name in ("wins", "losses", "ties", "thin")),
         f"{evidence['e_value']:.3g}",
@@ -85,4 +85,4 @@ def evidence_line(evidence: Mapping[str, Any] | None) -> str:
 
 
 def _figure(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.4f}"
+    return NO_VALUE if value is None else f"{value:.4f}"

@@ -11,15 +11,15 @@ from stream_ml.shell.processes.progress import duration
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["aligned", "counted", "moment", "span"]
+__all__ = ["format_counts", "format_duration", "format_table", "format_time"]
 
-NOTHING = "-"
+NO_VALUE = "-"
 
 
-def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+def format_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Columns as wide as their widest cell; those in `right` keep to the right.
 
-    >>> print(aligned([["topic", "end"], ["events", "5"]], right=[1]))
+    >>> print(format_table([["topic", "end"], ["events", "5"]], right=[1]))
     topic   end
     events    5
 
@@ -38,34 +38,34 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     )
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Counts in a line, those of nothing left out.
 
-    >>> counted({"joined": 1200, "late": 0, "bad_label": 3})
+    >>> format_counts({"joined": 1200, "late": 0, "bad_label": 3})
     '1,200 joined, 3 bad label'
     """
     texts = [f"{n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n]
     return ", ".join(texts) or "none"
 
 
-def moment(ms: int | None) -> str:
+def format_time(ms: int | None) -> str:
     """A time of events; those before the first are none.
 
-    >>> moment(1_357_038_000_000), moment(-1)
+    >>> format_time(1_357_038_000_000), format_time(-1)
     ('2013-01-01 11:00:00Z', '-')
     """
     if ms is None or ms < 0:
-        return NOTHING
+        return NO_VALUE
     try:
         return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S}Z"
     except (ValueError, OverflowError):
         return f"{ms} ms"  # past the year 9999: an event's time is what its producer says
 
 
-def span(ms: int | None) -> str:
+def format_duration(ms: int | None) -> str:
     """A length of time.
 
-    >>> span(93_600_000), span(None)
+    >>> format_duration(93_600_000), format_duration(None)
     ('1 d 2 h', '-')
     """
-    return NOTHING if ms is None or ms < 0 else duration(ms / 1000)
+    return NO_VALUE if ms is None or ms < 0 else duration(ms / 1000)

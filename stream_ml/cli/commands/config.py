@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
-from stream_ml.cli.tables import NOTHING, aligned
+from stream_ml.cli.tables import NO_VALUE, format_table
 from stream_ml.shell.log.sqlite import MEMORY
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.settings import (
@@ -33,10 +33,10 @@ def run(arguments: Namespace, settings: Settings) -> None:
         return
     blocks = [
         f"{member['name']} = "
-        f"{NOTHING if member['value'] is None else printable(str(member['value']))}\n"
+        f"{NO_VALUE if member['value'] is None else printable(str(member['value']))}\n"
         + "\n".join(
             f"    {line}"
-            for line in aligned(
+            for line in format_table(
                 [
                     ["from", member["source"]],
                     ["set by", " or ".join(filter(None, (member["option"], member["variable"])))],

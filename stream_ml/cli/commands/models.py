@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import whole_number
-from stream_ml.cli.decisions import HEAD, as_row, by, effects, registry_notes, when
+from stream_ml.cli.decisions import (
+    DECISION_HEAD,
+    decider,
+    decision_row,
+    decision_time,
+    effects,
+    registry_notes,
+)
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import evidence_table
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import NOTHING, aligned, moment, span
+from stream_ml.cli.tables import NO_VALUE, format_duration, format_table, format_time
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.models import read_models
@@ -60,32 +67,32 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
         yield f"{path}: nothing serves yet: the log holds no decision that we can believe"
     else:
         decision = entry.decision
-        serves = "from the start" if decision.ts < 0 else f"since {when(entry)}"
+        serves = "from the start" if decision.ts < 0 else f"since {decision_time(entry)}"
         headline = printable(
             f"pipeline {registry.pipeline}: {decision.serving.champion.model} serves {serves} "
             f"(decision {decision.number}, {decision.kind} by "
-            f"{by(decision.actor, decision.signed_by)})"
+            f"{decider(decision.actor, decision.signed_by)})"
         )
         yield f"{headline}\n{effects(registry)}"
         rows = [
             [
-                each.role,
-                each.model,
-                NOTHING if each.examples is None else f"{each.examples:,}",
-                moment(each.taken_ts),
-                span(each.age_ms),
+                model.role,
+                model.model,
+                NO_VALUE if model.examples is None else f"{model.examples:,}",
+                format_time(model.taken_ts),
+                format_duration(model.age_ms),
             ]
-            for each in view.models
+            for model in view.models
         ]
         head = ["role", "model", "examples", "taken at", "age"]
-        yield aligned([head, *rows], right=[2])
+        yield format_table([head, *rows], right=[2])
     evidence = evidence_table(
-        [{"model": model, "evidence": each} for model, each in (view.evidence or {}).items()]
+        [{"model": model, "evidence": figures} for model, figures in (view.evidence or {}).items()]
     )
     if evidence is not None:
         yield evidence
     if registry.decisions:
-        yield aligned([HEAD, *map(as_row, registry.decisions)], right=[0])
+        yield format_table([DECISION_HEAD, *map(decision_row, registry.decisions)], right=[0])
 
 
 def _add_arguments(parser: ArgumentParser) -> None:

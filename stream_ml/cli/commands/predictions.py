@@ -9,7 +9,7 @@ from stream_ml.cli.arguments import instant, utf8
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import NOTHING, moment
+from stream_ml.cli.tables import NO_VALUE, format_time
 from stream_ml.client import read_batches
 from stream_ml.shell.log.reading import predictions_in
 from stream_ml.shell.printable import printable
@@ -80,12 +80,12 @@ def _skew_ms(settings: Settings) -> int | None:
 def _line(prediction: Prediction) -> str:
     answer = prediction.prediction
     if isinstance(answer, dict):
-        likeliest = max(answer, key=lambda name: answer[name], default=NOTHING)
+        likeliest = max(answer, key=lambda name: answer[name], default=NO_VALUE)
         answer_text = f"{likeliest} {answer.get(likeliest, 0.0):.4f}"
     else:
-        answer_text = NOTHING if answer is None else f"{answer:.4f}"
+        answer_text = NO_VALUE if answer is None else f"{answer:.4f}"
     model = f"{prediction.model}, no answer" if prediction.fallback else prediction.model
-    cells = [moment(prediction.ts), prediction.event_id, prediction.key, answer_text, model]
+    cells = [format_time(prediction.ts), prediction.event_id, prediction.key, answer_text, model]
     # Two spaces are what tells columns apart.
     return "  ".join(printable(cell).replace("  ", " \\x20") for cell in cells)
 

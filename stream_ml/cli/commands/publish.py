@@ -15,7 +15,7 @@ from stream_ml.cli.findings import Findings, members_of
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import complain, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import counted
+from stream_ml.cli.tables import format_counts
 from stream_ml.client import Publisher
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import BadRecord, NotAcknowledged, StreamMLError
@@ -65,8 +65,8 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
                     raise KeyboardInterrupt
         finally:
             delivery.summarize(as_json=arguments.format == "json")
-    if findings.refused:
-        raise StreamMLError(f"publish: {findings.refused.total():,} lines were refused")
+    if findings.refused_counts:
+        raise StreamMLError(f"publish: {findings.refused_counts.total():,} lines were refused")
     if findings.wrong_unit():
         raise StreamMLError("publish: most times are probably no milliseconds; all were published")
     if delivery.report_error is not None:
@@ -110,7 +110,7 @@ class _Delivery:
     def summarize(self, *, as_json: bool) -> None:
         """Say what was done, however it ended."""
         seconds = time.monotonic() - self.started_s
-        refused_counts, hints = self.findings.refused, self.findings.hints()
+        refused_counts, hints = self.findings.refused_counts, self.findings.hints()
         if as_json:
             by_reason = dict(sorted(refused_counts.items()))
             write_json(
@@ -125,7 +125,7 @@ class _Delivery:
             return
         for hint in hints:
             complain(hint)
-        refusals = f"; refused: {counted(refused_counts)}" if refused_counts else ""
+        refusals = f"; refused: {format_counts(refused_counts)}" if refused_counts else ""
         if self.unacknowledged_count:
             refusals += f"; not acknowledged: {self.unacknowledged_count:,}"
         rate = f"{self.acknowledged_count / seconds:,.0f}/s" if seconds else "at once"
@@ -186,7 +186,7 @@ class _Delivery:
             while self.report is not None and remaining:
                 remaining = remaining[self.report.write(remaining) :]
         except OSError as error:
-            # Whoever reads it has left, or the disk is full: what is published counts all the same.
+            # The reader of the report has left, or the disk is full: publishing goes on.
             self.report_error, self.report = error.strerror or str(error), None
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.decisions import by, registry_notes, when
+from stream_ml.cli.decisions import decider, decision_time, registry_notes
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import FORMS, evidence_table, scores_table
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
-from stream_ml.cli.tables import aligned, counted, moment
+from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import load_pipeline
@@ -67,7 +67,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
 def _held_back(transaction: HeldBack) -> str:
     return (
         f"{transaction.topic}-{transaction.partition}: up to {transaction.records:,} records "
-        f"are held back by an open transaction since {moment(transaction.since_ms)}: no lag "
+        f"are held back by an open transaction since {format_time(transaction.since_ms)}: no lag "
         "shows them; `kafka-transactions.sh find-hanging` names it, and the broker ends it in time"
     )
 
@@ -81,7 +81,7 @@ def _blocks(view: StatusView) -> Iterator[str]:
         ]
         for progress in view.stages
     ]
-    yield aligned([["stage", "reads", "position", "end", "lag"], *rows], right=[2, 3, 4])
+    yield format_table([["stage", "reads", "position", "end", "lag"], *rows], right=[2, 3, 4])
     if view.models:
         for form, name in FORMS.items():
             yield f"scores {name}\n{scores_table(view.models, form)}"
@@ -92,7 +92,7 @@ def _blocks(view: StatusView) -> Iterator[str]:
         yield f"evidence that a challenger is better than the champion\n{evidence}"
     for alert in view.alerts:
         times = f", {alert.count:,} times" if alert.count > 1 else ""
-        last = moment(alert.ts)
+        last = format_time(alert.ts)
         yield printable(f"alert {alert.kind}{times}, last at {last}: {alert.message}")
 
 
@@ -100,21 +100,21 @@ def _facts(view: StatusView, path: str, mode: str | None) -> str:
     entry, watermarks = view.since, view.watermarks
     serves = "none yet: the log holds no decision that we can believe"
     if entry is not None:
-        start = "from the start" if entry.decision.ts < 0 else f"since {when(entry)}"
+        start = "from the start" if entry.decision.ts < 0 else f"since {decision_time(entry)}"
         serves = f"{view.champion}, {start} (decision {entry.decision.number})"
-    return aligned(
+    return format_table(
         [
             ["log", path],
             ["pipeline", view.pipeline or "not known yet"],
             ["champion", serves],
             ["mode", _mode(view, mode)],
-            ["last day", counted(view.decisions_last_day)],
-            ["events until", ", ".join(map(moment, watermarks.events))],
-            ["labels until", ", ".join(map(moment, watermarks.labels))],
-            ["scores until", moment(watermarks.examples)],
+            ["last day", format_counts(view.decisions_last_day)],
+            ["events until", ", ".join(map(format_time, watermarks.events))],
+            ["labels until", ", ".join(map(format_time, watermarks.labels))],
+            ["scores until", format_time(watermarks.examples)],
             ["events", _counts(view, "predict")],
             ["labels", _counts(view, "join")],
-            ["held", counted(view.held) if view.held else UNKNOWN],
+            ["held", format_counts(view.held) if view.held else UNKNOWN],
             ["dead letters", _letters(view)],
         ]
     )
@@ -129,8 +129,9 @@ def _mode(view: StatusView, mode: str | None) -> str:
         if entry is not None:
             decision = entry.decision
             states.append(
-                f"{words} since {when(entry)} by {by(decision.actor, decision.signed_by)}: "
-                f"{decision.reason} (decision {decision.number})"
+                f"{words} since {decision_time(entry)} by "
+                f"{decider(decision.actor, decision.signed_by)}: {decision.reason} "
+                f"(decision {decision.number})"
             )
     return "; ".join(states)
 
@@ -144,14 +145,14 @@ def _counts(view: StatusView, stage: str) -> str:
     if view.labelled is not None and stage == "join":
         share = f"; {view.labelled:.1%} of predictions have a label"
     times = [ms for task, ms in view.checkpoints.items() if task.startswith(stage) and ms]
-    as_of = f" (as of the checkpoint at {moment(min(times))})" if times else ""
-    return counted(counts) + share + as_of
+    as_of = f" (as of the checkpoint at {format_time(min(times))})" if times else ""
+    return format_counts(counts) + share + as_of
 
 
 def _letters(view: StatusView) -> str:
     read, total = view.dead_letters_read, view.dead_letters_total
     scope = "" if read == total else f" (of the last {read:,}; at most {total:,} in all)"
-    return counted(view.dead_letters) + scope
+    return format_counts(view.dead_letters) + scope
 
 
 COMMAND = Subcommand(

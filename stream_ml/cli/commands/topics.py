@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.cli.arguments import whole_number
 from stream_ml.cli.output import complain, write, write_json, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import NOTHING, aligned, span
+from stream_ml.cli.tables import NO_VALUE, format_duration, format_table
 from stream_ml.errors import TopicsDiffer, UsageError
 from stream_ml.shell.settings.loader import load_pipeline
 from stream_ml.topics import Topic, TopicField, catalogue
@@ -102,12 +102,12 @@ def _print_plan(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
             [
                 cluster.topic(c.topic),
                 c.attribute,
-                NOTHING if c.present is None else c.present,
+                NO_VALUE if c.present is None else c.present,
                 c.target,
             ]
             for c in plan.changes
         ]
-        write(aligned([head, *rows]))
+        write(format_table([head, *rows]))
     for problem in plan.refusals:
         write_line(f"refused: {problem}")
     if not (plan.changes or plan.refusals):
@@ -147,7 +147,7 @@ def _table(topics: Mapping[str, Topic]) -> str:
         [t.name, _partitions(t), _retention(t), t.key.partition(",")[0], t.purpose]
         for t in topics.values()
     ]
-    return aligned([head, *rows])
+    return format_table([head, *rows])
 
 
 def _partitions(topic: Topic) -> str:
@@ -157,7 +157,7 @@ def _partitions(topic: Topic) -> str:
 def _retention(topic: Topic) -> str:
     if topic.cleanup == "compact":
         return "newest per key"
-    return "forever" if topic.retention_ms is None else span(topic.retention_ms)
+    return "forever" if topic.retention_ms is None else format_duration(topic.retention_ms)
 
 
 def _description(topic: Topic) -> str:
@@ -170,7 +170,7 @@ def _description(topic: Topic) -> str:
         ["read by", ", ".join(topic.readers)],
     ]
     members = [["member", "type", "meaning"], *_members(topic.fields, "")]
-    return f"{topic.name}: {topic.purpose}\n\n{aligned(facts)}\n\n{aligned(members)}"
+    return f"{topic.name}: {topic.purpose}\n\n{format_table(facts)}\n\n{format_table(members)}"
 
 
 def _members(members: Mapping[str, TopicField], indent: str) -> Iterator[list[str]]:

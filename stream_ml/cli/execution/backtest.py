@@ -12,7 +12,7 @@ import orjson
 from stream_ml.cli.findings import Findings, members_of
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import FORMS, scores_table
-from stream_ml.cli.tables import aligned, counted
+from stream_ml.cli.tables import format_counts, format_table
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.embedded.replay import output_of, replay
@@ -59,7 +59,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         key = settings.signing_key(path)
         lines = _Lines(pipeline, arguments.files)
         result = replay(log, pipeline, key, lines.outputs(), placed=lines.note_positions)
-        lines.refused(log)
+        lines.collect_refusals(log)
         report = _report(arguments, log, pipeline, key)
         summary = _summary(log, pipeline, key, result, lines.findings)
         summary["written"] = _write_files(arguments, log, report)
@@ -78,8 +78,8 @@ def _judge(findings: Findings, files: Sequence[str]) -> None:
     Raises:
         StreamMLError: it is not.
     """
-    if findings.refused:
-        refused_count = findings.refused.total()
+    if findings.refused_counts:
+        refused_count = findings.refused_counts.total()
         raise StreamMLError(
             f"backtest: {refused_count:,} of {findings.lines.total():,} were refused"
         )
@@ -91,7 +91,7 @@ def _judge(findings: Findings, files: Sequence[str]) -> None:
         raise StreamMLError("backtest: most times are probably no milliseconds")
 
 
-# --- what goes in -----------------------------------------------------------------------------
+# --- input -------------------------------------------------------------------------------------
 
 
 def _check(arguments: Namespace, pipeline: Pipeline) -> None:
@@ -120,8 +120,8 @@ def _refuse_used(log: SqliteLog, path: str) -> None:
     }
     if any(counts.values()):
         raise UsageError(
-            f"backtest: expected a log with nothing in it, given {path} with {counted(counts)}; "
-            "name another, or leave --broker out to work in memory"
+            f"backtest: expected a log with nothing in it, given {path} with "
+            f"{format_counts(counts)}; name another, or leave --broker out to work in memory"
         )
 
 
@@ -154,7 +154,7 @@ class _Lines:
         for record in records:
             self._origins[record.topic, record.partition].append(self._pending_lines.popleft())
 
-    def refused(self, log: SqliteLog) -> None:
+    def collect_refusals(self, log: SqliteLog) -> None:
         """Find out which lines were refused."""
         for record in read_all(log, "dead-letters"):
             letter = orjson.loads(record.value or b"{}")
@@ -166,7 +166,7 @@ class _Lines:
             self.findings.refuse(position, letter["reason"], letter["path"], letter["message"])
 
     def _output(self, position: tuple[str, int], value: bytes) -> Output:
-        # What is no JSON is published all the same: it is refused where everything is.
+        # A line that is no JSON is published all the same: it is refused where everything is.
         members = members_of(value)
         topic, time = "events", self._pipeline.events.time
         if isinstance(members, dict) and "label" in members:
@@ -177,7 +177,7 @@ class _Lines:
         return output_of(self._pipeline, topic, members, value)
 
 
-# --- what comes out ---------------------------------------------------------------------------
+# --- outcome ----------------------------------------------------------------------------------
 
 
 def _summary(
@@ -197,7 +197,7 @@ def _summary(
         "champion": champion,
         "decisions": kinds,
         "models": [asdict(evaluation) for evaluation in result.evaluations],
-        "dead_letters": dict(sorted(findings.refused.items())),
+        "dead_letters": dict(sorted(findings.refused_counts.items())),
         "refused": findings.as_members(),
         "hints": findings.hints(),
         "alerts": tally(log, "alerts", "kind"),
@@ -242,16 +242,16 @@ def _write_files(arguments: Namespace, log: SqliteLog, report: Report) -> list[s
 def _text(summary: dict[str, Any], findings: Findings) -> str:
     models, seconds = summary["models"], summary["seconds"]
     total = sum(summary["published"].values())
-    facts = aligned(
+    facts = format_table(
         [
             ["pipeline", f"{summary['pipeline']} ({summary['task']})"],
-            ["published", counted(summary["published"])],
-            ["events", counted(summary["events"])],
-            ["labels", counted(summary["labels"])],
-            ["decisions", counted(summary["decisions"])],
+            ["published", format_counts(summary["published"])],
+            ["events", format_counts(summary["events"])],
+            ["labels", format_counts(summary["labels"])],
+            ["decisions", format_counts(summary["decisions"])],
             ["champion", summary["champion"]],
-            ["dead letters", counted(summary["dead_letters"])],
-            ["alerts", counted(summary["alerts"])],
+            ["dead letters", format_counts(summary["dead_letters"])],
+            ["alerts", format_counts(summary["alerts"])],
             ["published in", duration(seconds["publish"])],
             ["worked in", f"{duration(seconds['work'])}, {total / seconds['work']:,.0f} records/s"],
         ]
@@ -259,7 +259,7 @@ def _text(summary: dict[str, Any], findings: Findings) -> str:
     tables = [
         f"scores {name}\n{scores_table(models, form)}" for form, name in FORMS.items() if models
     ]
-    refused_lines = [f"  {line}" for line in findings.named()]
+    refused_lines = [f"  {line}" for line in findings.refused_lines()]
     paths = map(printable, summary["written"])
     written_text = ["\n".join(["written:", *(f"  {path}" for path in paths)])]
     return "\n\n".join(

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
             )
     pipeline = load_pipeline(FLIGHTS)
     months = MONTHS_ALL if arguments.all else arguments.months
-    # What would end it after minutes of work is found out before anything is replaced.
+    # Errors that would end it after minutes of work are found before anything is replaced.
     flights_data.data_file("flights.csv.zip")
     require_matplotlib()
     path = _fresh_log(arguments.folder)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
-from stream_ml.cli.tables import NOTHING, aligned
+from stream_ml.cli.tables import NO_VALUE, format_table
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import check_name, reading_key
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Answer, Prediction
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
-    from stream_ml.shell.views.reproduce import Again, Reproduced
+    from stream_ml.shell.views.reproduce import ReproducedAnswer, Reproduction
 
 __all__ = ["run"]
 
@@ -65,13 +65,13 @@ def _select(arguments: argparse.Namespace, log: Log) -> list[Prediction]:
     return [prediction]
 
 
-def _champions(result: Reproduced) -> tuple[int, int]:
+def _champions(result: Reproduction) -> tuple[int, int]:
     """Of the champions' answers: how many are equal, how many could be made again."""
     champions = [champion for champion in result.answers if champion.slot == "champion"]
     return sum(champion.equal for champion in champions), len(champions)
 
 
-def _lines(result: Reproduced, count: int, *, is_single: bool) -> Iterator[str]:
+def _lines(result: Reproduction, count: int, *, is_single: bool) -> Iterator[str]:
     equal, champions = _champions(result)
     total = len(result.answers)
     noun = "prediction" if count == 1 else "predictions"
@@ -90,19 +90,19 @@ def _lines(result: Reproduced, count: int, *, is_single: bool) -> Iterator[str]:
     rows = result.answers if is_single else result.different[:ROWS_MAX]
     if rows:
         head = ["event", "slot", "model", "logged", "again", "difference"]
-        yield aligned([head, *map(_row, rows)])
+        yield format_table([head, *map(_row, rows)])
 
 
-def _row(answer: Again) -> list[str]:
-    texts = [_answer_text(answer.logged), _answer_text(answer.again)]
+def _row(answer: ReproducedAnswer) -> list[str]:
+    texts = [_answer_text(answer.logged_answer), _answer_text(answer.new_answer)]
     return [answer.event_id, answer.slot, answer.model, *texts, f"{answer.difference:g}"]
 
 
 def _answer_text(answer: Answer) -> str:
-    return NOTHING if answer is None else str(answer)
+    return NO_VALUE if answer is None else str(answer)
 
 
-def _members(result: Reproduced, count: int) -> dict[str, Any]:
+def _members(result: Reproduction, count: int) -> dict[str, Any]:
     equal, champions = _champions(result)
     return {
         "predictions": count,
@@ -117,8 +117,8 @@ def _members(result: Reproduced, count: int) -> dict[str, Any]:
                 "event_id": answer.event_id,
                 "slot": answer.slot,
                 "model": answer.model,
-                "logged": answer.logged,
-                "again": answer.again,
+                "logged": answer.logged_answer,
+                "again": answer.new_answer,
             }
             for answer in result.different
         ],

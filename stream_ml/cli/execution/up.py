@@ -13,9 +13,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.cli.decisions import by
+from stream_ml.cli.decisions import decider
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
-from stream_ml.cli.tables import moment
+from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log
 from stream_ml.errors import LogChanged, LogError, UsageError
 from stream_ml.shell.embedded.follow import work_on
@@ -69,14 +69,14 @@ def _work(arguments: Namespace, settings: Settings) -> None:
             )
     pipeline = pipeline_of(settings, "up")
     operators = settings.operators()
-    say = _Told(as_json=arguments.format == "json")
+    messages = _WorkerMessages(as_json=arguments.format == "json")
     with Stop() as stop, SqliteLog.open_or_create(settings.path) as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
-        done = disturbances = 0
+        record_count = disturbances = 0
 
         def work() -> None:
-            nonlocal done
+            nonlocal record_count
             runner = Runner(
                 log,
                 pipeline,
@@ -91,83 +91,89 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 exclusive=disturbances > DISTURBANCES_MAX,
             )
             with runner:
-                loaded = runner.serving.current()
-                assert loaded is not None, "a runner has something that serves, or does not start"
-                say.started(pipeline.name, settings.path, loaded.champion.ref.model)
+                loaded_set = runner.serving.current()
+                assert loaded_set is not None, (
+                    "a runner has something that serves, or does not start"
+                )
+                messages.print_start(pipeline.name, settings.path, loaded_set.champion.ref.model)
                 for change in runner.changes:
-                    say.changed(change)
-                for line, why in runner.learn.quarantine_reasons.items():
-                    say.quarantined(line, why)
+                    messages.print_change(change)
+                for line, reason in runner.learn.quarantine_reasons.items():
+                    messages.print_quarantine(line, reason)
                 commit_s = settings.checkpoint_seconds
-                done += work_on(runner, log, stop, commit_s=commit_s, decided=say.decided)
+                record_count += work_on(
+                    runner, log, stop, commit_s=commit_s, decided=messages.print_decision
+                )
 
         while True:
-            started = time.monotonic()
+            started_s = time.monotonic()
             try:
                 work()
             except LogChanged as error:
-                if time.monotonic() - started > UNDISTURBED_S:
+                if time.monotonic() - started_s > UNDISTURBED_S:
                     disturbances = 0
                 disturbances += 1
-                say.disturbed(error, exclusive=disturbances > DISTURBANCES_MAX)
+                messages.print_disturbance(error, exclusive=disturbances > DISTURBANCES_MAX)
             else:
                 break
-        say.stopped(done)
+        messages.print_stop(record_count)
 
 
-class _Told:
-    """What the operator is told, a line at a time."""
+class _WorkerMessages:
+    """Messages of the worker to the operator, a line each."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
         self._champion = ""
 
-    def started(self, pipeline: str, path: str, champion: str) -> None:
+    def print_start(self, pipeline: str, path: str, champion: str) -> None:
         self._champion = champion
-        self._say(
+        self._print(
             f"{pipeline} works on {path}: {champion} serves; Ctrl-C stops it",
             {"said": "started", "pipeline": pipeline, "log": path, "champion": champion},
         )
 
-    def disturbed(self, error: LogChanged, *, exclusive: bool) -> None:
-        what = str(error)
+    def print_disturbance(self, error: LogChanged, *, exclusive: bool) -> None:
+        text = str(error)
         if exclusive:
-            what += (
+            text += (
                 ", and keeps all others from writing while it works on a batch: publishers wait "
                 "for up to a second, until the other writer has stopped"
             )
-        self._say(what, {"said": "disturbed", "what": what, "exclusive": exclusive})
+        self._print(text, {"said": "disturbed", "what": text, "exclusive": exclusive})
 
-    def changed(self, change: str) -> None:
-        self._say(f"declared otherwise than before: {change}", {"said": "changed", "what": change})
+    def print_change(self, change: str) -> None:
+        self._print(
+            f"declared otherwise than before: {change}", {"said": "changed", "what": change}
+        )
 
-    def quarantined(self, line: str, why: str) -> None:
-        self._say(why, {"said": "quarantined", "line": line, "why": why})
+    def print_quarantine(self, line: str, reason: str) -> None:
+        self._print(reason, {"said": "quarantined", "line": line, "why": reason})
 
-    def decided(self, decision: Decision) -> None:
+    def print_decision(self, decision: Decision) -> None:
         champion = decision.serving.champion.model
-        switched = champion != self._champion
-        # What a person asked for is told whatever came of it.
-        if not switched and decision.command_id is None:
+        is_switch = champion != self._champion
+        # An operator's command is reported whatever came of it.
+        if not is_switch and decision.command_id is None:
             return
         self._champion = champion
-        self._say(
-            f"{_when(decision)} {champion} serves: decision {decision.number}, "
-            f"{decision.kind} by {by(decision.actor, decision.signed_by)}: {decision.reason}",
+        self._print(
+            f"{_decision_time(decision)} {champion} serves: decision {decision.number}, "
+            f"{decision.kind} by {decider(decision.actor, decision.signed_by)}: {decision.reason}",
             {
-                "said": "serves" if switched else "answered",
+                "said": "serves" if is_switch else "answered",
                 "champion": champion,
                 "decision": decision.as_dict(),
             },
         )
 
-    def stopped(self, done: int) -> None:
-        self._say(
-            f"stopped: {done:,} records were worked on, and all is written down",
-            {"said": "stopped", "records": done},
+    def print_stop(self, record_count: int) -> None:
+        self._print(
+            f"stopped: {record_count:,} records were worked on, and all is written down",
+            {"said": "stopped", "records": record_count},
         )
 
-    def _say(self, text: str, members: dict[str, Any]) -> None:
+    def _print(self, text: str, members: dict[str, Any]) -> None:
         if self._as_json:
             write_json_line(members)
         else:
@@ -175,11 +181,11 @@ class _Told:
         flush()
 
 
-def _when(decision: Decision) -> str:
+def _decision_time(decision: Decision) -> str:
     """In the time of events, and what a person decided by the clock."""
     if decision.given_ms is None:
-        return moment(decision.ts)
-    return f"{moment(decision.given_ms)} (at events of {moment(decision.ts)})"
+        return format_time(decision.ts)
+    return f"{format_time(decision.given_ms)} (at events of {format_time(decision.ts)})"
 
 
 # --- on a cluster ---------------------------------------------------------------------------------
@@ -193,43 +199,43 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
     settings.signing_key(settings.path)
     settings.operators()
     posts = _posts(arguments)
-    said = _Relayed(posts, as_json=arguments.format == "json")
+    messages = _SupervisorMessages(posts, as_json=arguments.format == "json")
     relay = Relay()
 
     def start(post: Post) -> Process:
         return Process(
             _worker(post, arguments),
             relay,
-            out=lambda line: said.out(post, line),
-            err=lambda line: said.err(post, line),
+            out=lambda line: messages.print_output(post, line),
+            err=lambda line: messages.print_error(post, line),
         )
 
     with Stop() as stop:
 
-        def asked() -> bool:
+        def should_stop() -> bool:
             return stop.asked
 
-        if await_broker(cluster.bootstrap, asked=asked, wait=stop.wait, say=said.own):
+        if await_broker(cluster.bootstrap, asked=should_stop, wait=stop.wait, say=messages.print):
             # That there are topics, and what is signed is ours, as every worker would.
             with open_log(settings, pipeline.name) as log:
                 check_serving(log, working_key(settings, log), pipeline.recipes)
-            said.own(
+            messages.print(
                 f"{pipeline.name} works on {settings.broker} with {len(posts)} workers; "
                 "Ctrl-C stops them",
                 {"said": "started", "pipeline": pipeline.name, "workers": len(posts)},
             )
-            _say_who_may_write(cluster, said)
-            Supervisor(posts, start, say=said.own, wait=relay.pump).run(asked)
-        said.own("stopped: no worker is left", {"said": "stopped"})
+            _warn_of_open_topics(cluster, messages)
+            Supervisor(posts, start, say=messages.print, wait=relay.pump).run(should_stop)
+        messages.print("stopped: no worker is left", {"said": "stopped"})
 
 
-def _say_who_may_write(cluster: Cluster, said: _Relayed) -> None:
+def _warn_of_open_topics(cluster: Cluster, messages: _SupervisorMessages) -> None:
     # The client is slow to load, and on the embedded log nobody needs it.
     from stream_ml.shell.kafka.admin import write_access_warning  # noqa: PLC0415
 
     with suppress(LogError):  # whoever needs the brokers says what is wrong with them
         if (warning := write_access_warning(cluster)) is not None:
-            said.own(f"warning: {warning}", {"said": "anyone_may_write", "warning": warning})
+            messages.print(f"warning: {warning}", {"said": "anyone_may_write", "warning": warning})
 
 
 def _posts(arguments: Namespace) -> list[Post]:
@@ -243,45 +249,45 @@ def _posts(arguments: Namespace) -> list[Post]:
 def _worker(post: Post, arguments: Namespace) -> list[str]:
     """The command of the worker that fills a post, set as we are.
 
-    What the environment sets it inherits; what options set it is given again.
+    It inherits the environment; the options are repeated.
     """
     options = [
         word
         for name, setting in SETTINGS.items()
-        if setting.option is not None and (given := getattr(arguments, name, None)) is not None
-        for word in (setting.option, given)
+        if setting.option is not None and (value := getattr(arguments, name, None)) is not None
+        for word in (setting.option, value)
     ]
     # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
     python = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
     # The same name after each start: then it gets back what it had, and nobody else is disturbed.
     # Another `up` on this host has workers of other names.
-    own = ["--supervised", "--instance", f"{socket.gethostname()}-{os.getpid()}-{post}"]
-    return [*python, "worker", post.stage, *own, "--format", arguments.format, *options]
+    identity = ["--supervised", "--instance", f"{socket.gethostname()}-{os.getpid()}-{post}"]
+    return [*python, "worker", post.stage, *identity, "--format", arguments.format, *options]
 
 
-class _Relayed:
-    """What the workers say, and we of them: for people with who it is, for machines as it is."""
+class _SupervisorMessages:
+    """Output of the workers, and ours: for people with the post, for machines as it is."""
 
     def __init__(self, posts: list[Post], *, as_json: bool) -> None:
         self._as_json = as_json
         self._width = max(len(str(post)) for post in posts)
 
-    def own(self, text: str, members: Mapping[str, Any]) -> None:
+    def print(self, text: str, members: Mapping[str, Any]) -> None:
         if self._as_json:
             write_json_line(members)
         else:
             write_line(text)
         flush()
 
-    def out(self, post: Post, line: str) -> None:
+    def print_output(self, post: Post, line: str) -> None:
         if self._as_json:
             write_json_line(line.encode())
         else:
-            write_line(self._of(post, line))
+            write_line(self._with_post(post, line))
         flush()
 
-    def err(self, post: Post, line: str) -> None:
-        complain(printable(self._of(post, line)))
+    def print_error(self, post: Post, line: str) -> None:
+        complain(printable(self._with_post(post, line)))
 
-    def _of(self, post: Post, line: str) -> str:
+    def _with_post(self, post: Post, line: str) -> str:
         return f"{post!s:<{self._width}} | {line}"

@@ -31,14 +31,14 @@ NOT_READY = "GroupCoordinatorNotAvailableError"
 def run(arguments: Namespace, settings: Settings) -> None:
     """Run one stage."""
     if arguments.supervised:
-        # Whoever started us reads UTF-8, whatever the locale.
+        # The process that started us reads UTF-8, whatever the locale.
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(encoding="utf-8")
         stop_when_input_ends()
     pipeline = pipeline_of(settings, "worker")
     cluster = settings.cluster(pipeline.name)
-    # What the clients warn of (a broker that is gone, say) they mend, or a task ends with it.
+    # Clients mend what they warn of (a broker that is gone, say), or a task ends with it.
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Seldom())
     logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.views.registry import Entry
 
-__all__ = ["History", "Verdict", "about", "read_history", "roles", "served_at", "verify"]
+__all__ = ["History", "Verdict", "entries_about", "read_history", "roles", "served_at", "verify"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +44,29 @@ def read_history(log: Log, key: bytes | None) -> History:
         log: that the registry lies on.
         key: checks signatures; without one all is believed.
     """
-    believed = tuple(entries(log, key))
+    valid_entries = tuple(entries(log, key))
     # More than were decided, or fewer: offsets have gaps, and tell nothing.
-    decided = max((entry.decision.number + 1 for entry in believed), default=0)
+    decision_count = max((entry.decision.number + 1 for entry in valid_entries), default=0)
     records = sum(1 for _ in read_all(log, "registry"))
-    return History(believed, max(decided, records) - len(believed))
+    return History(valid_entries, max(decision_count, records) - len(valid_entries))
 
 
-def served_at(found: Iterable[Entry], ms: int, *, by_log: bool = False) -> Entry | None:
+def served_at(history: Iterable[Entry], ms: int, *, by_log: bool = False) -> Entry | None:
     """The decision by which a model served at a time; None before the first.
 
     Args:
-        found: all decisions, in their order.
+        history: all decisions, in their order.
         ms: the time, of events.
         by_log: the time is that of the log's clock.
     """
-    by: Entry | None = None
-    for entry in found:
+    serving_entry: Entry | None = None
+    for entry in history:
         if (entry.append_ms if by_log else entry.decision.ts) > ms:
             break
-        former = None if by is None else by.decision.serving.champion
+        former = None if serving_entry is None else serving_entry.decision.serving.champion
         if entry.decision.serving.champion != former:
-            by = entry
-    return by
+            serving_entry = entry
+    return serving_entry
 
 
 def roles(serving: ServingSet, name: str) -> dict[str, str]:
@@ -89,22 +89,22 @@ def roles(serving: ServingSet, name: str) -> dict[str, str]:
     }
 
 
-def about(found: Iterable[Entry], name: str) -> Iterator[Entry]:
+def entries_about(history: Iterable[Entry], name: str) -> Iterator[Entry]:
     """The decisions that changed what a line or snapshot is, or that speak of it.
 
     Args:
-        found: decisions in their order.
+        history: decisions in their order.
         name: of a line, or `name@version`.
     """
-    before: dict[str, str] = {}
-    for entry in found:
+    former_roles: dict[str, str] = {}
+    for entry in history:
         decision = entry.decision
-        after = roles(decision.serving, name)
+        new_roles = roles(decision.serving, name)
         words = {word.strip(".,:;()'`") for word in decision.reason.split()}
-        spoken = words | {line_of(word) for word in words if "@" in word}
-        if after != before or name in spoken:
+        mentions = words | {line_of(word) for word in words if "@" in word}
+        if new_roles != former_roles or name in mentions:
             yield entry
-        before = after
+        former_roles = new_roles
 
 
 # --- is it whole? -----------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def verify(log: Log, key: bytes | None) -> Verdict:
         key: checks signatures; without one only numbers and hashes are.
     """
     # First where the worker stands, lest it write more between the two.
-    number, newest = _written(log)
+    number, newest = _worker_position(log)
     sound, previous, former = 0, NO_RECORD, None
     for record, decision in registry_records(log, key):
         flaw = _flaw(record, decision, former, sound, previous)
@@ -151,7 +151,7 @@ def verify(log: Log, key: bytes | None) -> Verdict:
     return Verdict(sound, None, key is not None)
 
 
-def _written(log: Log) -> tuple[int, str]:
+def _worker_position(log: Log) -> tuple[int, str]:
     """How many decisions the worker has written down as made, and the hash of the last."""
     value = whole_piece(log, "evaluate-0", "")
     if value is None:

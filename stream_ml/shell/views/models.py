@@ -25,8 +25,15 @@ __all__ = ["ModelView", "ModelsView", "newest_evaluations", "read_models"]
 
 # The forms of a score that are shown of every model.
 FORMS = ("cumulative", "windowed")
-# Of an evaluation, what is shown of every model.
-SHOWN = {"model": str, "version": str, "ts": int, "n": int, "scores": dict, "coverage": float}
+# The members of an evaluation that are shown of every model.
+EVALUATION_MEMBERS = {
+    "model": str,
+    "version": str,
+    "ts": int,
+    "n": int,
+    "scores": dict,
+    "coverage": float,
+}
 EVIDENCE = {"wins", "losses", "ties", "thin", "e_value", "needed", "gain", "gain_low", "gain_high"}
 # Enough for the newest evaluation of every model: they are written together.
 EVALUATIONS = 200
@@ -81,11 +88,11 @@ def read_models(log: Log, registry: RegistryView) -> ModelsView:
     if newest is None:
         return ModelsView()
     evidence = {
-        each["model"]: each["evidence"]
-        for each in newest_evaluations(log)
-        # What was said of the champion while it challenged is history.
-        if each.get("evidence")
-        if each["model"] in newest.serving.challengers
+        evaluation["model"]: evaluation["evidence"]
+        for evaluation in newest_evaluations(log)
+        # Evidence for the champion, from when it challenged, is history.
+        if evaluation.get("evidence")
+        if evaluation["model"] in newest.serving.challengers
     }
     return ModelsView(tuple(_models(log, newest.serving)), evidence)
 
@@ -93,7 +100,7 @@ def read_models(log: Log, registry: RegistryView) -> ModelsView:
 def _models(log: Log, serving: ServingSet) -> Iterator[ModelView]:
     now_ms = _newest_prediction_ms(log)
     for role, ref in _roles(serving):
-        examples, taken_ms = _taken(log, ref)
+        examples, taken_ms = _snapshot_facts(log, ref)
         age_ms = None
         if now_ms is not None and taken_ms is not None and taken_ms >= 0:
             age_ms = max(0, now_ms - taken_ms)
@@ -110,10 +117,10 @@ def _roles(serving: ServingSet) -> Iterator[tuple[str, ModelRef]]:
         yield "first", serving.first
 
 
-def _taken(log: Log, ref: ModelRef) -> tuple[int | None, int | None]:
+def _snapshot_facts(log: Log, ref: ModelRef) -> tuple[int | None, int | None]:
     """How many examples are in a snapshot, and the time of events it was taken at."""
     for record in log.read("models", 0, ref.offset, 1):
-        # What compaction has left in its place is another.
+        # Compaction may have left only later records.
         if record.offset == ref.offset and record.value is not None:
             with suppress(BadRecord):
                 snapshot = decode(record.value)
@@ -133,7 +140,7 @@ def newest_evaluations(log: Log) -> list[dict[str, Any]]:
     """How each model stood when that was last written down, the served one first."""
     newest = {}
     for record in last_records(log, "evaluations", EVALUATIONS):
-        # Whatever else lies there, what can be shown is.
+        # Records of others that lie there are passed over.
         with suppress(orjson.JSONDecodeError, BadRecord):
             evaluation = orjson.loads(strip_seal(record.value) or b"{}")
             if _is_evaluation(evaluation):
@@ -147,7 +154,7 @@ def _is_evaluation(members: Any) -> bool:
         return False
     evidence = members.get("evidence")
     return (
-        all(isinstance(members.get(name), kind) for name, kind in SHOWN.items())
+        all(isinstance(members.get(name), kind) for name, kind in EVALUATION_MEMBERS.items())
         and all(isinstance(members["scores"].get(form), dict) for form in FORMS)
         and all(
             isinstance(figure, int | float)

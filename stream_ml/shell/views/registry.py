@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "RegistryView", "entries", "read_registry"]
 
-REFUSED, COPIES = "refused", "copies"
+UNSIGNED, COPIES = "unsigned", "copies"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def entries(log: Log, key: bytes | None) -> Iterator[Entry]:
         log: that the registry lies on.
         key: checks signatures; without one all is believed, copies included.
     """
-    return (entry for _, entry in _believed(log, key, Counter()))
+    return (entry for _, entry in _valid_records(log, key, Counter()))
 
 
 def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryView:
@@ -94,7 +94,7 @@ def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryVi
     last: deque[Entry] = deque(maxlen=recent)
     pipeline, newest = None, None
     since = paused = frozen = None
-    for record, entry in _believed(log, key, counts):
+    for record, entry in _valid_records(log, key, counts):
         decision = entry.decision
         if newest is None or newest.serving.champion != decision.serving.champion:
             since = entry
@@ -107,16 +107,25 @@ def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryVi
             frozen = entry if by_hand else None
         last.append(entry)
     return RegistryView(
-        pipeline, newest, since, tuple(last), paused, frozen, counts[REFUSED], counts[COPIES]
+        pipeline,
+        newest,
+        since,
+        tuple(last),
+        paused,
+        frozen,
+        counts[UNSIGNED],
+        counts[COPIES],
     )
 
 
-def _believed(log: Log, key: bytes | None, counts: Counter[str]) -> Iterator[tuple[Record, Entry]]:
+def _valid_records(
+    log: Log, key: bytes | None, counts: Counter[str]
+) -> Iterator[tuple[Record, Entry]]:
     """The records that count, decoded; the others are only counted."""
     newest = -1
     for record, decision in registry_records(log, key):
         if isinstance(decision, BadRecord):
-            counts[REFUSED] += 1
+            counts[UNSIGNED] += 1
         elif key is not None and decision.number <= newest:
             counts[COPIES] += 1
         else:

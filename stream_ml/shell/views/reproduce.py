@@ -1,7 +1,7 @@
 """Predictions made again: from the features that were logged, by the snapshots that they name.
 
 A snapshot is looked up as the registry names it, by digest and place on `models`, and opened with
-every check that serving makes. What it says then must be what was logged. Snapshots are opened one
+every check that serving makes. Its answer must be the one that was logged. Snapshots are opened one
 at a time, each once, however many predictions it made.
 """
 
@@ -11,7 +11,8 @@ import math
 import random
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import decode_example
@@ -28,26 +29,30 @@ if TYPE_CHECKING:
     from stream_ml.records import Answer, ModelRef, Prediction, Record, ServingSet
     from stream_ml.shell.log.port import Log
 
-__all__ = ["TOLERANCE", "Again", "Reproduced", "find", "reproduce", "sample"]
+__all__ = ["TOLERANCE", "ReproducedAnswer", "Reproduction", "find", "reproduce", "sample"]
 
 # Equal models of one release of river differ by less on any machine we have seen.
 TOLERANCE = 1e-12
 
 
+# A number, a prediction, a slot of its serving set, and the answer that was logged there.
+_Question = tuple[int, "Prediction", str, "Answer"]
+
+
 @dataclass(frozen=True, slots=True)
-class Again:
+class ReproducedAnswer:
     """An answer that was logged, and what the same snapshot says now."""
 
     event_id: str
     slot: str
     model: str
-    logged: Answer
-    again: Answer
+    logged_answer: Answer
+    new_answer: Answer
 
     @property
     def difference(self) -> float:
         """The largest difference between the two; infinite where they cannot be compared."""
-        return _difference(self.logged, self.again)
+        return _difference(self.logged_answer, self.new_answer)
 
     @property
     def equal(self) -> bool:
@@ -55,9 +60,9 @@ class Again:
         return self.difference <= TOLERANCE
 
 
-@dataclass(slots=True)
-class Reproduced:
-    """What came of it.
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """The outcome of a reproduction.
 
     Attributes:
         answers: those that could be made again.
@@ -65,19 +70,19 @@ class Reproduced:
         refused: how many could not, for their snapshot cannot be believed, by reason.
     """
 
-    answers: list[Again] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
+    answers: tuple[ReproducedAnswer, ...]
+    dropped: Counter[str]
+    refused: Counter[str]
 
     @property
-    def different(self) -> list[Again]:
+    def different(self) -> list[ReproducedAnswer]:
         """The answers that are not what was logged."""
-        return [each for each in self.answers if not each.equal]
+        return [answer for answer in self.answers if not answer.equal]
 
     @property
     def worst(self) -> float:
         """The largest difference of any answer."""
-        return max((each.difference for each in self.answers), default=0.0)
+        return max((answer.difference for answer in self.answers), default=0.0)
 
 
 def find(log: Log, event_id: str) -> Prediction | None:
@@ -88,8 +93,8 @@ def find(log: Log, event_id: str) -> Prediction | None:
         event_id: the event's.
     """
     key = event_id.encode()
-    named = (record for record in read_all(log, "predictions") if record.key == key)
-    for _, prediction in predictions_in(named):
+    candidates = (record for record in read_all(log, "predictions") if record.key == key)
+    for _, prediction in predictions_in(candidates):
         return prediction
     for record in read_all(log, "examples"):
         if record.key == key:
@@ -106,35 +111,35 @@ def sample(log: Log, count: int, seed: int) -> list[Prediction]:
         count: how many.
         seed: of the draw.
     """
-    places = [
+    ranges = [
         (partition, range(log.first_offset("predictions", partition), end))
         for partition in range(log.partitions["predictions"])
         if (end := log.end_offset("predictions", partition))
     ]
-    total = sum(len(offsets) for _, offsets in places)
-    world = random.Random(seed)  # noqa: S311 - a sample
-    found: dict[tuple[int, int], Record] = {}
+    total = sum(len(offsets) for _, offsets in ranges)
+    rand = random.Random(seed)  # noqa: S311 - a sample
+    records: dict[tuple[int, int], Record] = {}
     draw = count
     while True:
-        for at in sorted(world.sample(range(total), min(draw, total))):
-            for partition, offsets in places:
-                if at < len(offsets):
-                    for record in log.read("predictions", partition, offsets[at], 1):
-                        found[partition, record.offset] = record
+        for index in sorted(rand.sample(range(total), min(draw, total))):
+            for partition, offsets in ranges:
+                if index < len(offsets):
+                    for record in log.read("predictions", partition, offsets[index], 1):
+                        records[partition, record.offset] = record
                     break
-                at -= len(offsets)  # noqa: PLW2901 - a place within the next partition
-        if len(found) >= count or draw >= total:
+                index -= len(offsets)  # noqa: PLW2901 - a place within the next partition
+        if len(records) >= count or draw >= total:
             break
         draw *= 4  # offsets have gaps, so of some draws the same record came
-    chosen = list(found.values())
-    if len(chosen) > count:
-        chosen = world.sample(chosen, count)
-    return [prediction for _, prediction in predictions_in(chosen)]
+    selection = list(records.values())
+    if len(selection) > count:
+        selection = rand.sample(selection, count)
+    return [prediction for _, prediction in predictions_in(selection)]
 
 
 def reproduce(
     log: Log, pipeline: Pipeline, key: bytes, predictions: Iterable[Prediction]
-) -> Reproduced:
+) -> Reproduction:
     """Make predictions again, the champion's answers and every shadow's.
 
     Args:
@@ -143,33 +148,44 @@ def reproduce(
         key: what snapshots and decisions are signed with.
         predictions: those to make again.
     """
-    asked: dict[str, list[tuple[int, Prediction, str, Answer]]] = {}
-    questions = ((each, *logged) for each in predictions for logged in _logged(each))
-    for number, (prediction, slot, model, logged) in enumerate(questions):
-        asked.setdefault(model, []).append((number, prediction, slot, logged))
+    by_model: dict[str, list[_Question]] = {}
+    questions = ((prediction, *slot) for prediction in predictions for slot in _slots(prediction))
+    for number, (prediction, slot, model, logged_answer) in enumerate(questions):
+        by_model.setdefault(model, []).append((number, prediction, slot, logged_answer))
     refs = _refs(log, key)
-    done = Reproduced()
-    answers: list[tuple[int, Again]] = []
-    for model, each in asked.items():
+    answers: list[tuple[int, ReproducedAnswer]] = []
+    dropped: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    for model, group in by_model.items():
         try:
             learner = _open(log, pipeline, key, model, refs)
         except (SnapshotRefused, BadRecord) as refusal:
-            done.refused[str(refusal)] += len(each)
+            refused[str(refusal)] += len(group)
             continue
         if learner is None:
-            done.dropped[model] += len(each)
+            dropped[model] += len(group)
             continue
-        for number, prediction, slot, logged in each:
-            again = _ask(learner, pipeline, prediction)
-            if slot == "champion" and prediction.fallback and again is None:
-                again = pipeline.fallback
-            answers.append((number, Again(prediction.event_id, slot, model, logged, again)))
-    # In the order in which they were asked for, not by model.
-    done.answers = [again for _, again in sorted(answers, key=lambda pair: pair[0])]
-    return done
+        answers += _answers(learner, pipeline, model, group)
+    # In the order of the predictions, not by model.
+    ordered = tuple(answer for _, answer in sorted(answers, key=itemgetter(0)))
+    return Reproduction(ordered, dropped, refused)
 
 
-def _logged(prediction: Prediction) -> Iterator[tuple[str, str, Answer]]:
+def _answers(
+    learner: Any, pipeline: Pipeline, model: str, group: list[_Question]
+) -> Iterator[tuple[int, ReproducedAnswer]]:
+    """The answers of one snapshot, each with its number among all."""
+    for number, prediction, slot, logged_answer in group:
+        new_answer = _predict(learner, pipeline, prediction)
+        if slot == "champion" and prediction.fallback and new_answer is None:
+            new_answer = pipeline.fallback
+        yield (
+            number,
+            ReproducedAnswer(prediction.event_id, slot, model, logged_answer, new_answer),
+        )
+
+
+def _slots(prediction: Prediction) -> Iterator[tuple[str, str, Answer]]:
     yield "champion", prediction.model, prediction.prediction
     for slot, shadow in prediction.shadows.items():
         yield slot, shadow.model, shadow.prediction
@@ -180,12 +196,12 @@ def _refs(log: Log, key: bytes) -> dict[str, ModelRef]:
     return {
         ref.model: ref
         for entry in entries(log, key)
-        for ref in _standing(entry.decision.serving)
+        for ref in _slots_of_set(entry.decision.serving)
         if ref is not None
     }
 
 
-def _standing(serving: ServingSet) -> list[ModelRef | None]:
+def _slots_of_set(serving: ServingSet) -> list[ModelRef | None]:
     return [serving.champion, *serving.challengers.values(), serving.predecessor, serving.first]
 
 
@@ -214,7 +230,7 @@ def _open(
     return None
 
 
-def _ask(learner: Any, pipeline: Pipeline, prediction: Prediction) -> Answer:
+def _predict(learner: Any, pipeline: Pipeline, prediction: Prediction) -> Answer:
     try:
         return answer(learner, pipeline.target, prediction.features)
     except STOPS:
@@ -223,12 +239,12 @@ def _ask(learner: Any, pipeline: Pipeline, prediction: Prediction) -> Answer:
         return None
 
 
-def _difference(one: Answer, other: Answer) -> float:
-    if isinstance(one, dict) and isinstance(other, dict):
-        if one.keys() != other.keys():
+def _difference(first: Answer, second: Answer) -> float:
+    if isinstance(first, dict) and isinstance(second, dict):
+        if first.keys() != second.keys():
             return math.inf
-        return max((abs(one[name] - other[name]) for name in one), default=0.0)
-    if isinstance(one, int | float) and isinstance(other, int | float):
+        return max((abs(first[name] - second[name]) for name in first), default=0.0)
+    if isinstance(first, int | float) and isinstance(second, int | float):
         # Of large numbers, as regressions give, a share of them is what rounding leaves.
-        return abs(one - other) / max(1.0, abs(one))
-    return 0.0 if one is other else math.inf
+        return abs(first - second) / max(1.0, abs(first))
+    return 0.0 if first is second else math.inf

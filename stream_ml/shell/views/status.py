@@ -39,8 +39,8 @@ OPEN_MS_MAX = 5_000
 COUNTED_MAX = 100
 # Of dead letters and alerts so many of the last are read, in half a second: there may be millions.
 LETTERS_READ = 10_000
-# What tells that a record is a dead letter, or an alert.
-NAMED = {"dead-letters": "reason", "alerts": "kind"}
+# The member that names the kind of a dead letter, or of an alert.
+KIND_MEMBER = {"dead-letters": "reason", "alerts": "kind"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class StatusView:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, without the registry."""
-        members = {each.name: getattr(self, each.name) for each in fields(self)}
+        members = {field.name: getattr(self, field.name) for field in fields(self)}
         del members["registry"]
         for name in ("since", "paused", "frozen"):
             entry: Entry | None = members[name]
@@ -146,8 +146,8 @@ class StatusView:
         return {
             **members,
             "watermarks": asdict(self.watermarks),
-            "stages": [asdict(each) for each in self.stages],
-            "alerts": [asdict(each) for each in self.alerts],
+            "stages": [asdict(progress) for progress in self.stages],
+            "alerts": [asdict(alert) for alert in self.alerts],
         }
 
 
@@ -159,8 +159,8 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         key: checks decisions; without one all is believed.
     """
     registry = read_registry(log, key, recent=None)
-    predicts = [_piece(log, f"predict-{p}") for p in _partitions(log, "events")]
-    joins = [_piece(log, f"join-{p}") for p in _partitions(log, "predictions")]
+    predicts = [_task_state(log, f"predict-{p}") for p in _partitions(log, "events")]
+    joins = [_task_state(log, f"join-{p}") for p in _partitions(log, "predictions")]
     tasks = [
         *(f"predict-{p}" for p in range(len(predicts))),
         *(f"join-{p}" for p in range(len(joins))),
@@ -176,17 +176,17 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         decisions_last_day=_last_day(registry, predicts),
         stages=tuple(_stages(log)),
         watermarks=Watermarks(
-            events=tuple(each.get("watermark", -1) for each in predicts),
-            labels=tuple(each.get("labels_watermark", -1) for each in joins),
-            examples=max((each["ts"] for each in models), default=-1),
+            events=tuple(state.get("watermark", -1) for state in predicts),
+            labels=tuple(state.get("labels_watermark", -1) for state in joins),
+            examples=max((evaluation["ts"] for evaluation in models), default=-1),
         ),
         checkpoints={task: log.written_ms(task) for task in tasks},
-        events=_sum(each.get("counts", {}) for each in predicts),
-        labels=_sum(each.get("counts", {}) for each in joins),
+        events=_sum(state.get("counts", {}) for state in predicts),
+        labels=_sum(state.get("counts", {}) for state in joins),
         labelled=labelled_share(joins),
-        held=_sum(each.get("held", {}) for each in [*predicts, *joins]),
+        held=_sum(state.get("held", {}) for state in [*predicts, *joins]),
         models=tuple(models),
-        dead_letters=dict(sorted(Counter(each["reason"] for each in letters).items())),
+        dead_letters=dict(sorted(Counter(letter["reason"] for letter in letters).items())),
         dead_letters_read=len(letters),
         dead_letters_total=_total(log, "dead-letters", len(letters)),
         alerts=tuple(_alerts(alerts)),
@@ -210,12 +210,12 @@ def held_back(log: Log, now_ms: int) -> Iterator[HeldBack]:
     """
     for topic in input_topics():
         for number in _partitions(log, topic):
-            held = log.held_back(topic, number)
-            if held is not None and now_ms - held[1] > OPEN_MS_MAX:
-                yield HeldBack(topic, number, *held)
+            transaction = log.held_back(topic, number)
+            if transaction is not None and now_ms - transaction[1] > OPEN_MS_MAX:
+                yield HeldBack(topic, number, *transaction)
 
 
-def _piece(log: Log, task: str) -> dict[str, Any]:
+def _task_state(log: Log, task: str) -> dict[str, Any]:
     """The state of a task that belongs to no key; empty before its first checkpoint."""
     value = whole_piece(log, task, "")
     return {} if value is None else dict(orjson.loads(value))
@@ -251,20 +251,20 @@ def _lag(log: Log, topic: str, partition: int, position: int, end: int) -> int:
 
 def _last_day(registry: RegistryView, predicts: Iterable[dict[str, Any]]) -> dict[str, int]:
     """How many decisions of each kind the last day of events has seen."""
-    since_ms = max(each.get("watermark", -1) for each in predicts) - DAY_MS
-    decided = (each.decision for each in registry.decisions)
-    return dict(Counter(each.kind for each in decided if each.ts > since_ms))
+    since_ms = max(state.get("watermark", -1) for state in predicts) - DAY_MS
+    decisions = (entry.decision for entry in registry.decisions)
+    return dict(Counter(decision.kind for decision in decisions if decision.ts > since_ms))
 
 
 def _last(log: Log, topic: str) -> list[dict[str, Any]]:
     """The last records of dead letters or alerts that are some, whatever others have put there."""
-    member, found = NAMED[topic], []
+    member, matches = KIND_MEMBER[topic], []
     for record in last_records(log, topic, LETTERS_READ):
         with suppress(orjson.JSONDecodeError):
             members = orjson.loads(record.value or b"")
             if isinstance(members, dict) and isinstance(members.get(member), str):
-                found.append(members)
-    return found
+                matches.append(members)
+    return matches
 
 
 def _total(log: Log, topic: str, read: int) -> int:
@@ -281,13 +281,15 @@ def _partitions(log: Log, topic: str) -> range:
 
 def labelled_share(joins: Iterable[dict[str, Any]]) -> float | None:
     """The share of predictions that have a label, both counted by join, at one checkpoint each."""
-    joined = predictions = 0
-    for each in joins:
-        counts, waiting = each.get("counts", {}), each.get("held", {}).get("predictions", 0)
-        joined += counts.get("joined", 0)
-        # What waits no more was joined, has expired, or was dropped where too many waited.
-        predictions += waiting + sum(counts.get(n, 0) for n in ("joined", "expired", "dropped"))
-    return joined / predictions if predictions else None
+    joined_count = prediction_count = 0
+    for state in joins:
+        counts, waiting = state.get("counts", {}), state.get("held", {}).get("predictions", 0)
+        joined_count += counts.get("joined", 0)
+        # Predictions wait until they are joined, expire, or are dropped as too many wait.
+        prediction_count += waiting + sum(
+            counts.get(n, 0) for n in ("joined", "expired", "dropped")
+        )
+    return joined_count / prediction_count if prediction_count else None
 
 
 def _alerts(alerts: Iterable[dict[str, Any]]) -> Iterator[AlertCount]:
@@ -303,6 +305,6 @@ def _alerts(alerts: Iterable[dict[str, Any]]) -> Iterator[AlertCount]:
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
+    for task_counts in counts:
+        total.update(task_counts)
     return dict(total)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import instant
 from stream_ml.cli.commands.audit.history import history_of
-from stream_ml.cli.decisions import by
+from stream_ml.cli.decisions import decider
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import evidence_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import aligned, moment
+from stream_ml.cli.tables import format_table, format_time
 from stream_ml.shell.views.audit import served_at
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decision by which something served then."""
     entries, notes = history_of(settings)
     now_ms = time.time_ns() // 1_000_000
-    # What serves now is what was decided last, whatever the time of events, or another's clock.
+    # The last decision holds now, whatever the time of events, or another's clock.
     ms = sys.maxsize if arguments.time is NOW_WORD else arguments.time
     entry = served_at(entries, ms, by_log=arguments.clock == LOG_CLOCK)
     shown_ms = now_ms if arguments.time is NOW_WORD else ms
@@ -39,7 +39,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         decision = None if entry is None else entry.as_dict()
         write_json({"time": shown_ms, "decision": decision, "notes": notes})
         return
-    time_text = moment(shown_ms)
+    time_text = format_time(shown_ms)
     write(f"at {time_text} nothing served yet" if entry is None else _text(time_text, entry))
     for note in notes:
         write(note)
@@ -51,9 +51,9 @@ def _text(time_text: str, entry: Entry) -> str:
     facts = [
         ["at", time_text],
         ["served", serving.champion.model],
-        ["since", f"{moment(decision.ts)}, on the log at {moment(entry.append_ms)}"],
+        ["since", f"{format_time(decision.ts)}, on the log at {format_time(entry.append_ms)}"],
         ["decision", f"{decision.number}, {decision.kind}"],
-        ["by", by(decision.actor, decision.signed_by)],
+        ["by", decider(decision.actor, decision.signed_by)],
         ["reason", decision.reason],
         ["evidence", evidence_line(decision.evidence)],
         ["in its shadow", ", ".join(ref.model for ref in shadow_refs if ref is not None) or "none"],
@@ -62,9 +62,9 @@ def _text(time_text: str, entry: Entry) -> str:
     if decision.command_id is not None:
         facts.append(["command", decision.command_id])
     if decision.given_ms is not None:
-        log_time_text = f"on the log at {moment(decision.received_ms)}"
-        facts.append(["given", f"{moment(decision.given_ms)}, {log_time_text}"])
-    return aligned(facts)
+        log_time_text = f"on the log at {format_time(decision.received_ms)}"
+        facts.append(["given", f"{format_time(decision.given_ms)}, {log_time_text}"])
+    return format_table(facts)
 
 
 def _time(text: str) -> int | str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.commands.audit.history import history_of
-from stream_ml.cli.decisions import HEAD, as_row
+from stream_ml.cli.decisions import DECISION_HEAD, decision_row
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import NOTHING, aligned
+from stream_ml.cli.tables import NO_VALUE, format_table
 from stream_ml.shell.printable import printable
-from stream_ml.shell.views.audit import about, roles
+from stream_ml.shell.views.audit import entries_about, roles
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -25,24 +25,26 @@ def run(arguments: Namespace, settings: Settings) -> None:
     """Print the decisions that changed what it is, or speak of it."""
     entries, notes = history_of(settings)
     name = arguments.model
-    matches = list(about(entries, name))
+    matches = list(entries_about(entries, name))
     if arguments.format == "json":
         members = [
             {**entry.as_dict(), "roles": roles(entry.decision.serving, name)} for entry in matches
         ]
         write_json({"model": name, "decisions": members, "notes": notes})
         return
-    rows = [[*as_row(entry)[:-1], _roles(entry, name), entry.decision.reason] for entry in matches]
-    head = [*HEAD[:-1], "it is then", HEAD[-1]]
+    rows = [
+        [*decision_row(entry)[:-1], _roles(entry, name), entry.decision.reason] for entry in matches
+    ]
+    head = [*DECISION_HEAD[:-1], "it is then", DECISION_HEAD[-1]]
     empty_text = f"no decision is about {printable(name)}"
-    write(aligned([head, *rows], right=[0]) if rows else empty_text)
+    write(format_table([head, *rows], right=[0]) if rows else empty_text)
     for note in notes:
         write(note)
 
 
 def _roles(entry: Entry, name: str) -> str:
     models_by_role = roles(entry.decision.serving, name)
-    return ", ".join(f"{role} {model}" for role, model in models_by_role.items()) or NOTHING
+    return ", ".join(f"{role} {model}" for role, model in models_by_role.items()) or NO_VALUE
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
