@@ -1,8 +1,8 @@
-"""What every stage does with a record from outside before it folds it in."""
+"""Checks that every stage makes of a record from outside before it folds it in."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from stream_ml.codec import check_prediction, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
@@ -25,18 +25,20 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
-def parse_once(record: Record, decode: Callable[[Record], T]) -> T | BadRecord:
-    """What `decode` makes of a record, or what is wrong with it; kept as the record's memo.
+def parse_once(record: Record, decode: Callable[[Record, *Ts], T], *context: *Ts) -> T | BadRecord:
+    """The value that `decode` makes of a record, or the error; kept as the record's memo.
 
     Args:
-        record: as it was read; it keeps the answer for whoever asks next.
+        record: as it was read; it keeps the answer for the next stage that reads it.
         decode: makes a value of a record, or raises BadRecord.
+        context: passed on to `decode`.
     """
     if record.memo is None:
         try:
-            record.memo = decode(record)
+            record.memo = decode(record, *context)
         except BadRecord as error:
             record.memo = without_frames(error)
     return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
@@ -97,12 +99,7 @@ def prediction_in(record: Record, pipeline: Pipeline) -> Prediction | BadRecord:
         record: of the topic `predictions`.
         pipeline: the declaration.
     """
-    if record.memo is None:
-        try:
-            record.memo = _prediction(record, pipeline)
-        except BadRecord as error:
-            record.memo = without_frames(error)
-    return record.memo  # type: ignore[no-any-return]  # a memo is what decoding gave
+    return parse_once(record, _prediction, pipeline)
 
 
 def _prediction(record: Record, pipeline: Pipeline) -> Prediction:
@@ -119,12 +116,7 @@ def example_in(record: Record, pipeline: Pipeline) -> Example | BadRecord:
         record: of the topic `examples`.
         pipeline: the declaration.
     """
-    if record.memo is None:
-        try:
-            record.memo = _example(record, pipeline)
-        except BadRecord as error:
-            record.memo = without_frames(error)
-    return record.memo  # type: ignore[no-any-return]  # as above
+    return parse_once(record, _example, pipeline)
 
 
 def _example(record: Record, pipeline: Pipeline) -> Example:

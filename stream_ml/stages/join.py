@@ -94,15 +94,22 @@ class Join:
         pipeline: the declaration.
         event_partitions: of how many partitions of events predictions come.
         partitions: how many predictions and labels have, where some may lie in another than
-            their id's (rule 5); None where none can, on the embedded log: there learn and
-            evaluate are in this process, and are given examples as they are, decoded.
+            their id's (rule 5); None where none can.
+        keep_decoded: whether examples are handed on decoded as well, for learn and evaluate in
+            the same process.
     """
 
     def __init__(
-        self, pipeline: Pipeline, event_partitions: int, partitions: int | None = None
+        self,
+        pipeline: Pipeline,
+        event_partitions: int,
+        partitions: int | None = None,
+        *,
+        keep_decoded: bool = True,
     ) -> None:
         self._pipeline = pipeline
         self._partitioner = None if partitions is None else Partitioner(partitions)
+        self._keeps_decoded = keep_decoded
         self._horizon = pipeline.horizon_ms
         self._lateness_ms = pipeline.lateness_ms
         self._skew_ms = pipeline.skew_ms
@@ -245,7 +252,7 @@ class Join:
             )
         self._check_place(ts, prediction.source)
         self._prediction_ids.add(event_id, ts)
-        if self._partitioner is None:
+        if self._keeps_decoded:
             self._keep_decoded(record.value, prediction)
         is_joined = self._join_waiting(event_id, ts, record.value, outputs)
         is_expired = not is_joined and self._labels_watermark.ms > ts + self._horizon
@@ -485,7 +492,7 @@ class Join:
             prediction_value, label.label, label.ts, source, label.source, number=number
         )
         example = None
-        if self._partitioner is None:
+        if self._keeps_decoded:
             # Decoded here, once, for learn and evaluate alike.
             decoded_value, prediction = self._decoded_by_id.pop(label.event_id, (None, None))
             if prediction is not None and decoded_value is prediction_value:

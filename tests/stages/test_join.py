@@ -292,11 +292,11 @@ def test_an_example_says_who_knew_the_truth(
     first, second = [label], [_prediction("a", START_MS, 0, 0)]
     if not label_first:
         first, second = second, first
-    join = Join(pipeline, 1, partitions)
+    join = Join(pipeline, 1, partitions, keep_decoded=partitions is None)
     assert [] == join.apply(first)
     if restarts:
         pieces = [(name, value) for name, value in join.dirty() if value is not None]
-        join = Join(pipeline, 1, partitions)
+        join = Join(pipeline, 1, partitions, keep_decoded=partitions is None)
         join.restore(pieces)
 
     (example,) = join.apply(second)

@@ -340,7 +340,7 @@ class Worker:
             case "predict":
                 return Predict(pipeline, self._serving, counts["events"])
             case "join":
-                return Join(pipeline, counts["events"], counts["labels"])
+                return Join(pipeline, counts["events"], counts["labels"], keep_decoded=False)
             case "learn":
                 return Learn(
                     pipeline,
