@@ -50,6 +50,7 @@ from stream_ml.stages.refresh import Refresh
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
 from stream_ml.stages.scoreboard import PREDECESSOR, Scoreboard
+from stream_ml.stages.state import COMMAND_IDS, KEYLESS, SCORES, split_by_prefix
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -525,15 +526,19 @@ class Evaluate:
         }
         scores, answered_ids = self._scoreboard.dump_scores(), self._operators.dirty()
         return [
-            ("", orjson.dumps(keyless)),
-            *((f"s{name}", orjson.dumps(state)) for name, state in scores.items()),
-            *((f"c{name}", orjson.dumps(state)) for name, state in answered_ids.items()),
+            (KEYLESS, orjson.dumps(keyless)),
+            *((f"{SCORES}{name}", orjson.dumps(state)) for name, state in scores.items()),
+            *(
+                (f"{COMMAND_IDS}{name}", orjson.dumps(state))
+                for name, state in answered_ids.items()
+            ),
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
-        state = {name: orjson.loads(value) for name, value in pieces}
-        keyless = state.pop("")
+        entries = split_by_prefix(pieces, SCORES, COMMAND_IDS)
+        ((_, value),) = entries[KEYLESS]
+        keyless = orjson.loads(value)
         self._registry.load(keyless)
         if self._champion_line() not in self._pipeline.recipes:
             lines = ", ".join(self._pipeline.recipes)
@@ -541,11 +546,15 @@ class Evaluate:
                 f"the line {self._champion_line()!r} serves, but the declaration has only "
                 f"{lines}: declare it, or promote another line before it is taken out"
             )
-        self._scoreboard.load(keyless, {n[1:]: value for n, value in state.items() if n[:1] == "s"})
+        self._scoreboard.load(
+            keyless, {slot: orjson.loads(value) for slot, value in entries[SCORES]}
+        )
         self._refresh.load(keyless)
         # A former release did not tell operators apart.
         former = keyless.get("answered")
-        self._operators.load(((n[1:], value) for n, value in state.items() if n[:1] == "c"), former)
+        self._operators.load(
+            ((operator, orjson.loads(value)) for operator, value in entries[COMMAND_IDS]), former
+        )
         self._watermark.load(keyless["watermark"])
         self._numbers.load(keyless.get("numbers", []))
         self._n = keyless["n"]

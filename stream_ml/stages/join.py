@@ -55,6 +55,16 @@ from stream_ml.stages.inputs import parse_once, prediction_in, refuse_future, wi
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
+from stream_ml.stages.state import (
+    EXPIRED_IDS,
+    EXTRA_PREDICTIONS,
+    JOINED_IDS,
+    KEYLESS,
+    LABELS,
+    PREDICTION_IDS,
+    PREDICTIONS,
+    split_by_prefix,
+)
 from stream_ml.stages.task import DirtyKeys
 from stream_ml.stages.waiting import LABELS_PER_ID_MAX, WaitingLabel, WaitingLabels
 from stream_ml.stages.watermark import PredictionsWatermark, Watermark
@@ -269,7 +279,7 @@ class Join:
             self._expired_ids.add(event_id, ts)
         else:
             self._predictions[event_id] = (ts, record.value)
-            self._dirty.put(f"p{event_id}", new=True)
+            self._dirty.put(f"{PREDICTIONS}{event_id}", new=True)
             heapq.heappush(self._prediction_times, (ts, event_id))
         # Many at once only where fewer may wait than could before.
         while self._waiting_predictions() > self._pipeline.pending_max and not self._replaying:
@@ -310,7 +320,7 @@ class Join:
         )
 
     def _add_extra(self, event_id: str, extra: _ExtraPrediction) -> None:
-        self._dirty.put(f"o{event_id}", new=event_id not in self._extras)
+        self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=event_id not in self._extras)
         self._extras.setdefault(event_id, []).append(extra)
         self._extras_waiting += extra.value is not None
         heapq.heappush(self._prediction_times, (extra.ts, event_id))
@@ -374,7 +384,7 @@ class Join:
         """Let the prediction wait no more; False if it does not."""
         if self._predictions.get(event_id, (None,))[0] == ts:
             del self._predictions[event_id]
-            self._dirty.delete(f"p{event_id}")
+            self._dirty.delete(f"{PREDICTIONS}{event_id}")
             if not forget:
                 self._expired_ids.add(event_id, ts)
             return True
@@ -386,17 +396,17 @@ class Join:
                 if forget:
                     self._keep_extras(event_id, extras[:number] + extras[number + 1 :])
                 else:
-                    self._dirty.put(f"o{event_id}", new=False)
+                    self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=False)
                 return True
         return False
 
     def _keep_extras(self, event_id: str, extras: list[_ExtraPrediction]) -> None:
         if extras:
             self._extras[event_id] = extras
-            self._dirty.put(f"o{event_id}", new=False)
+            self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=False)
         else:
             del self._extras[event_id]
-            self._dirty.delete(f"o{event_id}")
+            self._dirty.delete(f"{EXTRA_PREDICTIONS}{event_id}")
 
     def _overflow(self, topic: str, outputs: list[Output]) -> None:
         self.counts["dropped"] += 1
@@ -428,7 +438,7 @@ class Join:
             ts, value = pending
             self._judge(label, ts, watermark, is_joined=False)
             del self._predictions[event_id]
-            self._dirty.delete(f"p{event_id}")
+            self._dirty.delete(f"{PREDICTIONS}{event_id}")
             self._joined_ids.add(event_id, ts)
             self._emit(value, record, label, outputs)
             return
@@ -442,7 +452,7 @@ class Join:
                 assert extra.value is not None, "what was not joined waits, or is past its horizon"
                 value, extra.value, extra.is_joined = extra.value, None, True
                 self._extras_waiting -= 1
-                self._dirty.put(f"o{event_id}", new=False)
+                self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=False)
                 self._emit(value, record, label, outputs)
                 return
         self._wait(record, label, watermark, outputs)
@@ -567,59 +577,67 @@ class Join:
             "counts": self.counts,
             "held": self.sizes,
         }
-        pieces: list[StateEntry] = [("", orjson.dumps(keyless))]
+        pieces: list[StateEntry] = [(KEYLESS, orjson.dumps(keyless))]
         for name in self._dirty.drain():
-            room, event_id = name[0], name[1:]
+            prefix, event_id = name[0], name[1:]
             value = None
-            if room == "p" and event_id in self._predictions:
+            if prefix == PREDICTIONS and event_id in self._predictions:
                 value = self._predictions[event_id][1]
-            elif room == "l":
+            elif prefix == LABELS:
                 value = self._labels.entry(event_id)
-            elif room == "o" and event_id in self._extras:
+            elif prefix == EXTRA_PREDICTIONS and event_id in self._extras:
                 value = _dump_extras(self._extras[event_id])
             pieces.append((name, value))
-        pieces += [(f"j{name}", value) for name, value in self._joined_ids.dirty()]
-        pieces += [(f"e{name}", value) for name, value in self._expired_ids.dirty()]
-        pieces += [(f"t{name}", value) for name, value in self._prediction_ids.dirty()]
+        pieces += [(f"{JOINED_IDS}{name}", value) for name, value in self._joined_ids.dirty()]
+        pieces += [(f"{EXPIRED_IDS}{name}", value) for name, value in self._expired_ids.dirty()]
+        pieces += [
+            (f"{PREDICTION_IDS}{name}", value) for name, value in self._prediction_ids.dirty()
+        ]
         return pieces
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
-        ids: dict[str, list[tuple[str, bytes]]] = {"j": [], "e": [], "t": []}
-        for name, value in pieces:
-            room, key = name[:1], name[1:]
-            if room == "p":
-                ts = decode_prediction(value).ts
-                self._predictions[key] = (ts, value)
-                self._prediction_times.append((ts, key))
-            elif room == "l":
-                self._labels.load(key, value)
-            elif room == "o":
-                self._extras[key] = _load_extras(value)
-                self._extras_waiting += sum(extra.value is not None for extra in self._extras[key])
-                times = [(extra.ts, key) for extra in self._extras[key]]
-                self._prediction_times += times
-                self._extra_times += times
-            elif room:
-                ids[room].append((key, value))
-            else:
-                keyless = orjson.loads(value)
-                # What was written before there was a breadth has only how far it had come.
-                led_by = keyless.get("labels_led_by", keyless["labels_watermark"])
-                self._labels_watermark.load(led_by)
-                self._sources.load(keyless["sources"])
-                for topic, refusals in keyless.get("refusals", {}).items():
-                    self._refusals[topic].load(refusals)
-                self.counts |= keyless["counts"]
-                # A former release numbered none.
-                self._number = keyless.get("number", self.counts["joined"] - 1)
-                offsets = keyless.get("source_offsets", [])
-                self._source_offsets[: len(offsets)] = offsets
-        self._joined_ids.restore(ids["j"])
-        self._expired_ids.restore(ids["e"])
-        self._prediction_ids.restore(ids["t"])
+        entries = split_by_prefix(
+            pieces,
+            PREDICTIONS,
+            EXTRA_PREDICTIONS,
+            LABELS,
+            JOINED_IDS,
+            EXPIRED_IDS,
+            PREDICTION_IDS,
+        )
+        for _, value in entries[KEYLESS]:
+            self._restore_keyless(orjson.loads(value))
+        for event_id, value in entries[PREDICTIONS]:
+            ts = decode_prediction(value).ts
+            self._predictions[event_id] = (ts, value)
+            self._prediction_times.append((ts, event_id))
+        for event_id, value in entries[LABELS]:
+            self._labels.load(event_id, value)
+        for event_id, value in entries[EXTRA_PREDICTIONS]:
+            extras = self._extras[event_id] = _load_extras(value)
+            self._extras_waiting += sum(extra.value is not None for extra in extras)
+            times = [(extra.ts, event_id) for extra in extras]
+            self._prediction_times += times
+            self._extra_times += times
+        self._joined_ids.restore(entries[JOINED_IDS])
+        self._expired_ids.restore(entries[EXPIRED_IDS])
+        self._prediction_ids.restore(entries[PREDICTION_IDS])
         heapq.heapify(self._prediction_times)
         heapq.heapify(self._extra_times)
+
+    def _restore_keyless(self, keyless: dict[str, Any]) -> None:
+        # What was written before there was a breadth has only how far it had come.
+        led_by = keyless.get("labels_led_by", keyless["labels_watermark"])
+        self._labels_watermark.load(led_by)
+        self._sources.load(keyless["sources"])
+        for topic, refusals in keyless.get("refusals", {}).items():
+            self._refusals[topic].load(refusals)
+        self.counts |= keyless["counts"]
+        # A former release numbered none.
+        self._number = keyless.get("number", self.counts["joined"] - 1)
+        offsets = keyless.get("source_offsets", [])
+        self._source_offsets[: len(offsets)] = offsets
 
 
 def _dump_extras(extras: list[_ExtraPrediction]) -> bytes:

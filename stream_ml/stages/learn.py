@@ -38,6 +38,7 @@ from stream_ml.records import Alert, Example, Output, line_of
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import record_notice
+from stream_ml.stages.state import KEYLESS, LEARNERS, split_by_prefix
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -413,7 +414,9 @@ class Learn:
         """The learners, each sealed by itself, and the figures beside them."""
         self._must_checkpoint = False
         self._since_checkpoint = 0
-        learners = [(f"l{name}", self._pack_line(name, line)) for name, line in self._lines.items()]
+        learners = [
+            (f"{LEARNERS}{name}", self._pack_line(name, line)) for name, line in self._lines.items()
+        ]
         keyless = {
             "n": self._n,
             "watermark": self._watermark.dump(),
@@ -438,9 +441,11 @@ class Learn:
                 name: [*line.quarantine] for name, line in self._lines.items() if line.quarantine
             },
         }
-        deletions: list[StateEntry] = [(f"l{name}", None) for name in self._undeclared_lines]
+        deletions: list[StateEntry] = [
+            (f"{LEARNERS}{name}", None) for name in self._undeclared_lines
+        ]
         self._undeclared_lines = []
-        return [("", orjson.dumps(keyless)), *learners, *deletions]
+        return [(KEYLESS, orjson.dumps(keyless)), *learners, *deletions]
 
     def _pack_line(self, name: str, line: _Line) -> bytes | None:
         if line.quarantine:
@@ -458,8 +463,9 @@ class Learn:
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
-        state = dict(pieces)
-        keyless = orjson.loads(state[""])
+        entries = split_by_prefix(pieces, LEARNERS)
+        ((_, value),) = entries[KEYLESS]
+        keyless, learners = orjson.loads(value), dict(entries[LEARNERS])
         self._n = keyless["n"]
         self._watermark.load(keyless["watermark"])
         self._numbers.load(keyless.get("numbers", []))
@@ -488,7 +494,7 @@ class Learn:
             line.live_loss, line.scored_count, *dear = figures
             line.parent, line.dear = parent, any(dear)
             if not is_stopped:
-                line.learner = self._unpack_line(name, state[f"l{name}"])
+                line.learner = self._unpack_line(name, learners[name])
 
     def _stay_or_restart(self, name: str, line: _Line, was: _Quarantine) -> None:
         """Rule 4: a line stays quarantined, or starts anew as it was declared."""

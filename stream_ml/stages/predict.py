@@ -28,6 +28,7 @@ from stream_ml.stages.inputs import parse_once, refuse_future, without_frames
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
+from stream_ml.stages.state import EVENT_IDS, KEYLESS, WINDOWS, split_by_prefix
 from stream_ml.stages.watermark import Watermark
 
 if TYPE_CHECKING:
@@ -286,26 +287,23 @@ class Predict:
             "held": self.sizes,
         }
         return [
-            ("", orjson.dumps(keyless)),
-            *((f"w{name}", value) for name, value in self._features.dirty()),
-            *((f"i{name}", value) for name, value in self._known_ids.dirty()),
+            (KEYLESS, orjson.dumps(keyless)),
+            *((f"{WINDOWS}{name}", value) for name, value in self._features.dirty()),
+            *((f"{EVENT_IDS}{name}", value) for name, value in self._known_ids.dirty()),
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
-        rooms: dict[str, list[tuple[str, bytes]]] = {"w": [], "i": []}
-        for name, value in pieces:
-            if name:
-                rooms[name[0]].append((name[1:], value))
-            else:
-                keyless = orjson.loads(value)
-                # What was written before there was a breadth has only how far it had come.
-                self._watermark.load(keyless.get("led_by", keyless["watermark"]))
-                self._refusals.load(keyless.get("refusals", ()))
-                self.counts |= keyless["counts"]
-        self._features.restore(rooms["w"])
+        entries = split_by_prefix(pieces, WINDOWS, EVENT_IDS)
+        for _, value in entries[KEYLESS]:
+            keyless = orjson.loads(value)
+            # What was written before there was a breadth has only how far it had come.
+            self._watermark.load(keyless.get("led_by", keyless["watermark"]))
+            self._refusals.load(keyless.get("refusals", ()))
+            self.counts |= keyless["counts"]
+        self._features.restore(entries[WINDOWS])
         self._features.advance(self._watermark.ms)
-        self._known_ids.restore(rooms["i"])
+        self._known_ids.restore(entries[EVENT_IDS])
 
 
 def _answers(predict: Predictor, requests: Sequence[_PredictionRequest]) -> list[Answer]:

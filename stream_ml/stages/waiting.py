@@ -10,6 +10,7 @@ import orjson
 from stream_ml.codec import ID_LENGTH_MAX
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Label, Record
+from stream_ml.stages.state import LABELS
 
 if TYPE_CHECKING:
     from stream_ml.codec import LabelCodec
@@ -23,8 +24,6 @@ LABELS_PER_ID_MAX = 16
 # Labels that wait may be so long on average, beyond a few.
 LABEL_BYTES_MEAN_MAX = 256
 LABELS_BYTES_MIN = 1 << 20
-# Their keys in the state begin with it.
-PREFIX = "l"
 
 
 class WaitingLabel(NamedTuple):
@@ -80,7 +79,7 @@ class WaitingLabels:
         record, label = waiting.record, waiting.label
         if record.key is not None:
             record.key = record.key[:ID_LENGTH_MAX]  # as much as a dead letter would show
-        self._dirty.put(f"{PREFIX}{label.event_id}", new=label.event_id not in self._labels)
+        self._dirty.put(f"{LABELS}{label.event_id}", new=label.event_id not in self._labels)
         self._labels.setdefault(label.event_id, []).append(waiting)
         self._count += 1
         self.bytes += _size(record)
@@ -101,10 +100,10 @@ class WaitingLabels:
         self.bytes += sum(_size(item.record) for item in waiting)
         if waiting:
             self._labels[event_id] = waiting
-            self._dirty.put(f"{PREFIX}{event_id}", new=False)
+            self._dirty.put(f"{LABELS}{event_id}", new=False)
         else:
             del self._labels[event_id]
-            self._dirty.delete(f"{PREFIX}{event_id}")
+            self._dirty.delete(f"{LABELS}{event_id}")
 
     @property
     def oldest_ms(self) -> int | None:
