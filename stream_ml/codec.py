@@ -120,7 +120,7 @@ class EventCodec:
         key = _identifier(members, self.key)
         fields: dict[str, Any] = {}
         for name, kind, check in self._fields:
-            # What is absent, null, wrong or very large goes the long way.
+            # A value that is absent, null, wrong or very large goes the long way.
             field_value = check(members.get(name))
             fields[name] = (
                 _field(value, members, name, kind) if field_value is None else field_value
@@ -232,7 +232,7 @@ _NOT_FINITE = re.compile(rb"-?(NaN|Infinity)")
 
 
 def _flaw(error: orjson.JSONDecodeError, value: bytes) -> str:
-    """What is wrong with bytes that are no JSON, in one word."""
+    """The reason why bytes are no JSON, in one word."""
     for phrase, reason in _FLAWS.items():
         if phrase in error.msg:
             return reason
@@ -443,7 +443,7 @@ def _has_usual_answers(prediction: Prediction) -> bool:
     return True
 
 
-# What orjson gives for JSON's numbers is finite, so types say it all.
+# orjson's numbers are finite, so types say it all.
 _NUMBERS = frozenset({float, int})
 _LABEL_TYPES = frozenset({bool, str, float, int})
 
@@ -708,12 +708,12 @@ def _optional_text(members: dict[str, Any], name: str) -> str | None:
 
 
 def record_hash(value: bytes | None) -> str:
-    """What the next decision names a registry record by."""
+    """The hash by which the next decision names a registry record."""
     return hashlib.sha256(value or b"").hexdigest()
 
 
 def dead_letter(record: Record, stage: str, error: BadRecord) -> Output:
-    """What is written of a record that `stage` refused.
+    """The dead letter of a record that `stage` refused.
 
     Args:
         record: what was refused; its key and value go into the dead letter, up to a length.

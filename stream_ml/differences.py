@@ -1,4 +1,4 @@
-"""What may be changed in a declaration under which a log has state, and what becomes of it.
+"""Changes of a declaration under which a log has state: which are allowed, and their effects.
 
 State, models and decisions were made under one declaration. Going on under another one is right
 where nothing that is kept depends on what was changed (it is taken up, and told), and wrong where
@@ -47,7 +47,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a change of some part means: whether it is taken up, and what that does or would do."""
+    """The meaning of a change of some part: whether it is taken up, and what that does."""
 
     accepts: Callable[[str | None, str | None], bool]
     reason: str
@@ -147,13 +147,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
 
 _FOLD_PATHS = ("events.", "predict", "code.", "pending_max", "window_events_max")
 
-# Where a part is one of several by name, it may be missing on one side; anywhere else a path
+# A part that is one of several by name may be missing on one side; anywhere else a path
 # that only one side has is of another release of this package.
 _COLLECTIONS = ("events.fields.", "features.", "code.", "models.")
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Difference]:
-    """What of a declaration is another than it was, in the order in which it is declared now.
+    """The parts of a declaration that were changed, in the order in which they are declared now.
 
     >>> [str(change) for change in differences({"keep": "20"}, {"keep": "5"})]
     ['keep: was 20, is 5; it holds from the next refresh on']
@@ -221,7 +221,7 @@ def accepted_changes(
     restart_advice: str,
     quarantined_lines: Collection[str] = (),
 ) -> list[str]:
-    """What differs and is taken up, a sentence each.
+    """The changes that are taken up, a sentence each.
 
     Args:
         old: the declaration that the state of `log_name` was made under.

@@ -21,7 +21,7 @@
 A bad record is data; a broken invariant of our own is a crash (a plain `AssertionError`).
 
 Code that is not ours (river's learners, a user's functions) may raise anything, `SystemExit` and
-the panics of Rust included, which are no `Exception`s. Where it is called, all of it is contained
+the panics of Rust included, which are no `Exception`s. At its calls all of that is contained
 but what is meant for the process: `STOPS`.
 """
 
@@ -67,7 +67,7 @@ STOPS: tuple[type[BaseException], ...] = (KeyboardInterrupt, GeneratorExit, Halt
 
 
 def brief_error(error: BaseException) -> str:
-    """What somebody else's code raised, in words that any record can hold.
+    """An error of code that is not ours, in words that any record can hold.
 
     >>> brief_error(KeyError("amount"))
     "KeyError('amount')"

@@ -1,4 +1,4 @@
-"""What a user declares: one `Pipeline`, checked as a whole when it is made.
+"""The declaration of a user: one `Pipeline`, checked as a whole when it is made.
 
 Every mistake is found at once, each with its path, what was expected and what was given.
 Design: the declaration is data. What follows from it (codecs, feature set, target) is made here,
@@ -216,7 +216,7 @@ class Pipeline:
 
     @cached_property
     def rules(self) -> Rules:
-        """What evidence is asked for, and what harm is borne."""
+        """The evidence that is asked for, and the harm that is borne."""
         promotion, kind = self.promotion, self.target.kind
         is_count = isinstance(promotion.block, int)
         bound = promotion.rollback_loss
@@ -239,12 +239,12 @@ class Pipeline:
 
     @cached_property
     def target(self) -> Target:
-        """What is predicted."""
+        """The target of the predictions: its kind and its classes."""
         return _target(field_type(self.label.type))
 
     @cached_property
     def fallback(self) -> Any:
-        """What is served while the champion has no answer."""
+        """The answer that is served while the champion has none."""
         fallback, target = self.label.fallback, self.target
         if target.kind == "multiclass":
             if fallback is not None:
@@ -306,7 +306,7 @@ def _target(label: FieldType) -> Target:
 
 
 def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
-    """What matters by path; None where there is nothing to say."""
+    """The texts of the declaration by path; None where there is nothing to say."""
     yield "name", p.name
     for member in fields(p.events):
         value = getattr(p.events, member.name)
@@ -366,7 +366,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _problems(p: Any) -> Iterator[Problem]:
-    """What is wrong with a pipeline, whose members a user may have given any values."""
+    """The mistakes in a pipeline, whose members a user may have given any values."""
     if not _is_name(p.name):
         yield Problem("name", "lower-case letters, digits, - and _", short_repr(p.name))
     schema: dict[str, FieldType] = {}
@@ -403,7 +403,7 @@ def _problems(p: Any) -> Iterator[Problem]:
 
 
 def _schema_problems(field_types: object, schema: dict[str, FieldType]) -> Iterator[Problem]:
-    """What is wrong with the fields; those that are right are put into `schema`."""
+    """The mistakes in the fields; those that are right are put into `schema`."""
     if not isinstance(field_types, Mapping):
         yield Problem(
             "events.fields", 'names with their types, as in {"x": float}', short_repr(field_types)
@@ -506,7 +506,7 @@ def _value_problems(name: str, values: tuple[Any, ...], kind: FieldType) -> Iter
 
 
 def _label_problems(label: object) -> tuple[Target | None, list[Problem]]:
-    """What is to be predicted, where that is clear, and what is wrong with the label."""
+    """The target, where that is clear, and the mistakes in the label."""
     if not isinstance(label, Label):
         return None, [Problem("label", 'Label(bool, horizon="1d")', short_repr(label))]
     problems = list(_duration_problems("label.horizon", label.horizon))
@@ -579,7 +579,7 @@ def _recipe_problems(
 
 
 def _missing_problems(p: Pipeline) -> Iterator[Problem]:
-    """What cannot cope with what may be missing; asked where all else is right."""
+    """The models that cannot cope with missing features; asked where all else is right."""
     features = p.feature_set
     for name, recipe in p.recipes.items():
         path = f"models.{name}"

@@ -97,7 +97,7 @@ class Output:
 
 
 class Source(Struct, forbid_unknown_fields=True, gc=False):
-    """Where a record lies: a partition of its topic and the offset there."""
+    """The position of a record: a partition of its topic and the offset there."""
 
     partition: Partition
     offset: Natural
@@ -128,7 +128,7 @@ class Label:
 
 
 class Shadow(Struct, forbid_unknown_fields=True):
-    """What a model that does not serve said at event time. `model` is `name@version`."""
+    """The answer of a model that does not serve, at event time. `model` is `name@version`."""
 
     model: str
     prediction: Answer
@@ -183,7 +183,7 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class ServingSet:
-    """What predicts: applied whole, or not at all.
+    """The models that predict: applied whole, or not at all.
 
     `challengers` is keyed by line. `predecessor` is what the champion replaced; `first` is the
     champion line's first settled snapshot, never updated, kept to show what updating is worth.

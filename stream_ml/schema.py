@@ -48,13 +48,13 @@ FLOAT_NEAR = 2.0**63
 # (measured: with 1e50 a tree gives up, and its line with it).
 NUMBER_MAX = 1e30
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# What a message shows of a value: enough to recognise it, too little to flood a terminal.
+# Messages show so much of a value: enough to recognise it, too little to flood a terminal.
 BRIEF_LENGTH_MAX = 40
 
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
-    """What a field may hold. Users write `float`, `int`, `str`, `bool`, `Enum` or `Optional`."""
+    """The type of a field. Users write `float`, `int`, `str`, `bool`, `Enum` or `Optional`."""
 
     kind: Kind
     categories: tuple[str, ...] = ()
@@ -97,18 +97,18 @@ class FieldType:
             raise BadRecord("null", f"$.{name}", f"expected {self}, given null")
         field_value = _CHECKS[self.kind](self.categories, value)
         if field_value is None:
-            raise self._refused(name, value)
+            raise self._bad_record(name, value)
         return field_value
 
     def checker(self) -> Callable[[Any], Any]:
-        """What gives a value as features see it, or None where that takes a closer look.
+        """A function that gives a value as features see it, or None where it takes a closer look.
 
         A value is looked at closer where it is null, not of this type, or a float so large that
         it may have been written as an integer.
         """
         return partial(_near if self.kind == "float" else _CHECKS[self.kind], self.categories)
 
-    def _refused(self, name: str, value: Any) -> BadRecord:
+    def _bad_record(self, name: str, value: Any) -> BadRecord:
         expected, reason = str(self), "wrong_type"
         if self.kind == "enum" and type(value) is str:
             reason = "unknown_category"
@@ -214,16 +214,16 @@ def Enum(*categories: str) -> FieldType:  # noqa: N802 - reads as a type where i
 
 @dataclass(frozen=True, slots=True)
 class _NoType:
-    """What was declared optional, and is no type."""
+    """A value that was declared optional, and is no type."""
 
-    declared: Any
+    value: Any
 
     def __repr__(self) -> str:
-        return f"Optional[{short_repr(self.declared)}]"
+        return f"Optional[{short_repr(self.value)}]"
 
 
 class _Optional:
-    """What `Optional` is: a type checker takes a class with `[...]` for a generic one."""
+    """The class of `Optional`: a type checker takes a class with `[...]` for a generic one."""
 
     def __call__(self, type_: Any, default: Any = None) -> FieldType:
         try:

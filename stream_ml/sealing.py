@@ -1,4 +1,4 @@
-"""What stages write is believed only if it is ours: seals on their records and on their state.
+"""Seals on the records and the state of stages, which are believed only if they are ours.
 
 Theory of operation:
 
@@ -79,7 +79,7 @@ class StateEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What ends a checkpoint.
+    """The end of a checkpoint.
 
     Attributes:
         positions: the next offset of each input, by topic and partition.
@@ -103,7 +103,7 @@ class Marker:
 
 @dataclass(slots=True)
 class RestoredState:
-    """What lies where a task's state is kept.
+    """A task's state as it was read, and its flaws.
 
     Attributes:
         pieces: what is believed, by name.
@@ -270,7 +270,7 @@ def marker_in(body: bytes) -> Marker:
 
 
 def _foreign_owner(value: bytes | None, seals: Seals) -> str:
-    """What a marker that is not sealed with our keys says of itself, believed or not."""
+    """The origin of a marker that is not sealed with our keys, by its own words."""
     try:
         members = orjson.loads(strip_seal(content(value or b"")))
         pipeline, log = members["pipeline"], members["log"]
@@ -431,7 +431,7 @@ class SealedState:
     # --- reading -------------------------------------------------------------------------------
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> RestoredState:
-        """What lies where the newest of each piece is kept, and nothing beside."""
+        """The state of a log that keeps the newest of each piece, and nothing beside."""
         entries: dict[bytes, _VerifiedEntry] = {}
         bad_names: list[bytes] = []
         values = {name.encode(): value for name, value in pieces}
@@ -489,9 +489,9 @@ class SealedState:
             self._plain[key] = value
 
     def result(self) -> RestoredState:
-        """What the records of the changelog come to."""
+        """The state that the records of the changelog come to."""
         if self._has_no_checkpoint():
-            # What others put there before we began: it goes with our first checkpoint.
+            # Entries that others put there before we began go with our first checkpoint.
             self._rewrites = dict.fromkeys(self._hidden_names - {MARKER})
             return RestoredState(foreign=self._foreign)
         self._foreign += len(self._pending)

@@ -1,4 +1,4 @@
-"""Who may say what: signatures on records that must not be forged, and operators' keys.
+"""Signatures on records that must not be forged, and the keys and roles of operators.
 
 A signed record is a JSON object whose last member is `signature`: the HMAC-SHA256 of the object
 as it reads without it. Signing bytes rather than values needs no canonical JSON.
@@ -23,7 +23,7 @@ _SIGNATURE = b',"signature":"'
 # The operator who has the pipeline's own key.
 LOCAL = "local"
 
-# What each role may ask for by command.
+# The commands that each role may give.
 ROLES: dict[str, frozenset[str]] = {
     "operator": frozenset({"promote", "rollback", "pause", "resume"}),
     "guard": frozenset({"rollback", "pause"}),
@@ -88,7 +88,7 @@ def seal(body: bytes, key: bytes) -> bytes:
 
 
 def unseal(value: bytes | None, key: bytes | None) -> bytes:
-    """What `seal` was given. Without a key, for readers who have none, nothing is checked.
+    """The body that `seal` was given. Without a key, for readers who have none, nothing is checked.
 
     Raises:
         BadRecord: `value` is not signed with `key`.

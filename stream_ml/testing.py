@@ -175,7 +175,7 @@ class Driver:
         ]
 
     def read(self, topic: str) -> list[Any]:
-        """What lies in a topic, decoded from JSON."""
+        """The records of a topic, decoded from JSON."""
         return [None if r.value is None else orjson.loads(r.value) for r in self.records(topic)]
 
     @property

@@ -1,4 +1,4 @@
-"""What one would have answered without a model, from the labels known at that moment.
+"""Baselines: answers without a model, from the labels known at that moment.
 
 Theory of operation. A baseline must not know more than the models it is held against: at event
 time t it may use the labels whose own time is at most t, although by the time an example is
@@ -92,11 +92,11 @@ class Baselines:
         self._ahead_n = 0
         self._moments: list[int] = []
         self._totals: list[Totals] = []
-        # What lies before the head is forgotten, but only cut off now and then: a cut is O(n).
+        # Moments before the head are forgotten, but only cut off now and then: a cut is O(n).
         self._head = 0
 
     def answers(self, ts: int) -> dict[str, Answer]:
-        """What each baseline would have said at `ts`; a label with that very time was known.
+        """The answer of each baseline as of `ts`; a label with that very time was known.
 
         None before the first label, and for a moment older than the horizon remembers: a
         baseline that no longer knows what was known then says so, rather than knowing too much.
@@ -168,7 +168,7 @@ class Baselines:
         self._moments = list(state["moments"])
         self._totals = [tuple(totals) for totals in state["totals"]]
         self._head = 0
-        # What was written before labels could be ahead has none.
+        # A state that was written before labels could be ahead has none.
         self._ahead = [(ts, n, label) for ts, n, label in state.get("ahead", ())]
         self._ahead_n = state.get("ahead_n", 0)
 

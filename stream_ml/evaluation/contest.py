@@ -1,4 +1,4 @@
-"""Who is better under the present champion: evidence per challenger, and a guard for the new.
+"""The contest of lines: evidence for each challenger, and a guard for the new champion.
 
 Theory of operation:
 
@@ -33,11 +33,11 @@ __all__ = ["Contest", "Harm", "Rules"]
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What evidence is asked for, and what harm is borne.
+    """The evidence that is asked for, and the harm that is borne.
 
     Args:
         kind: of the task, for its loss.
-        block: a block of evidence, in milliseconds; `block_every` counts pairs where it is None.
+        block_ms: a block of evidence; `block_every` counts pairs where it is None.
         guard_block_ms: a block that the guard judges.
         maturity_ms: how long after its end a block waits for labels.
         pairs_min: fewer pairs than this do not vote.
@@ -68,7 +68,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """What the guard found, and its figures."""
+    """The harm that the guard saw, and its figures."""
 
     reason: str
     evidence: dict[str, Any]
@@ -201,7 +201,7 @@ class Contest:
         return evidence is not None and ready(evidence, rules.slots, rules.alpha, rules.gain_min)
 
     def winner(self, able: Iterable[str]) -> str | None:
-        """Who of these the evidence suffices for; of several the one with the most."""
+        """The one of these for which the evidence suffices; of several the one with the most."""
         able = [line for line in able if self.suffices(line)]
         return max(able, key=lambda line: self._evidence[line].e_value, default=None)
 

@@ -48,9 +48,9 @@ __all__ = [
 ]
 
 PAIRS_MIN = 50
-# Where the terms of the series are rescaled, long before they could overflow.
+# The terms of the series are rescaled from here on, long before they could overflow.
 RESCALE_BITS = 900
-# What is left out of the series is below the rounding of its sum.
+# Terms that are left out of the series are below the rounding of its sum.
 NEGLIGIBLE = 2.0**-70
 # The 97.5 % points of Student's t with 1 to 4 degrees of freedom, where the expansion is poor.
 T_SMALL = (12.706204736174694, 4.302652729749462, 3.1824463052837078, 2.7764451051977934)
@@ -126,7 +126,7 @@ def _series(wins: int, losses: int) -> tuple[float, int]:
 
 
 def threshold(slots: int, alpha: float) -> float:
-    """What E has to reach: each of the slots is given its share of `alpha`.
+    """The value that E has to reach: each of the slots is given its share of `alpha`.
 
     >>> threshold(3, 0.05)
     60.0
@@ -308,7 +308,7 @@ class Gain:
 
 
 class Evidence:
-    """What speaks for one challenger's line against the champion's, since the last fresh start.
+    """The evidence for one challenger's line against the champion's, since the last fresh start.
 
     Args:
         block_ms: the length of a block; None where pairs are counted.

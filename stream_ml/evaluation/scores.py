@@ -153,7 +153,7 @@ def loss(kind: str, label: Any, answer: Any) -> float:
 
 
 def loss_of(kind: str) -> Callable[[Any, Any], float | None]:
-    """What gives the `loss` of an answer against a label, or None where it cannot be scored.
+    """The function that gives the `loss` of an answer, or None where it cannot be scored.
 
     >>> loss_of("binary")(False, 0.5), loss_of("binary")(False, None)
     (0.25, None)
@@ -254,7 +254,7 @@ class Scores:
             raise ValueError(f"fading: expected within (0, 1], given {fading}")
         self.kind = kind
         self.classes = classes
-        # What was not yet taken into all that follows.
+        # Pairs that are not yet taken into all that follows.
         self._fresh: list[tuple[LabelValue, Answer]] = []
         self._n = 0
         self._unanswered_count = 0

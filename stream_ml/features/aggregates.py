@@ -1,4 +1,4 @@
-"""What a window can say about the values in it: one class per aggregate.
+"""The answers of a window about the values in it: one class per aggregate.
 
 An aggregate is the running state of one window. Write your own as a subclass of `Aggregate`
 with five methods, and use it as `window("1h").aggregate(Spread, "amount")`:
@@ -281,7 +281,7 @@ class Variance(Mean):
 
 
 class _Staircase(Aggregate):
-    """What `Max` and `Min` share: the values that no later one surpasses, so the first is it.
+    """The base of `Max` and `Min`: the values that no later one surpasses, so the first is it.
 
     Each value is pushed once and leaves once, so the cost is constant per event, amortised: a
     monotonic queue (Lemire 2006, "Streaming maximum-minimum filter using no more than three

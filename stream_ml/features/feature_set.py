@@ -67,7 +67,7 @@ class _Scope:
 
 
 class FeatureSet:
-    """What a pipeline computes from its events.
+    """The features that a pipeline computes from its events.
 
     Args:
         features: the declared features.
@@ -160,7 +160,7 @@ class FeatureSet:
         return problems
 
     def declaration(self) -> Iterator[tuple[str, str]]:
-        """What is computed, as text by path: equal for equal declarations, in every process."""
+        """The features as text by path: equal for equal declarations, in every process."""
         yield "features", ", ".join(self.names)
         name_counts: dict[str, int] = {}
         for feature in self._features:
@@ -174,7 +174,7 @@ class FeatureSet:
         yield "windows", " ".join(sorted(self.series_ids()))
 
     def series_ids(self) -> list[str]:
-        """What the pieces of its state are named by."""
+        """The ids of the series, by which the pieces of its state are named."""
         return [series.id for scope in self.scopes for series in scope.series]
 
     def new_state(self) -> FeatureState:
@@ -182,7 +182,7 @@ class FeatureSet:
         return FeatureState(self)
 
     def slot(self, feature: WindowFeature) -> int:
-        """Where the answer of a window feature is among the answers."""
+        """The index of a window feature's answer among the answers."""
         return self._slots[_question(feature)]
 
     def _compile_scopes(self, windows: list[WindowFeature]) -> tuple[_Scope, ...]:
@@ -271,7 +271,7 @@ def _maker(kind: type[Aggregate], arguments: tuple[Any, ...]) -> Callable[[], An
 
 
 def _reading(kind: type[Aggregate], host: type[Aggregate]) -> Callable[[Any, int], float | None]:
-    """What asks an aggregate, which may be of a subclass, as one of this kind."""
+    """The function that asks an aggregate, which may be of a subclass, as one of this kind."""
     if _is_ours(host):
         return kind.value
 
@@ -339,7 +339,7 @@ def _functions_in(feature: Feature) -> Iterator[Scalar]:
 
 
 def _question(feature: WindowFeature) -> bytes:
-    """What is asked: the same for features that differ in name and `fill` only."""
+    """The question to a window: the same for features that differ in name and `fill` only."""
     return orjson.dumps(feature.describe()[:-1])
 
 
@@ -363,7 +363,7 @@ def _answers_for(host: WindowFeature, feature: WindowFeature) -> bool:
 
 
 class FeatureState:
-    """What the events of one partition have left behind. The header of this module has the rules.
+    """The state that events of one partition left behind; the header of this module has the rules.
 
     Attributes:
         dropped_count: how many events `window_events_max` has dropped since this was set to 0.
@@ -426,7 +426,7 @@ class FeatureState:
         return features
 
     def _answers(self, event: Event) -> list[float | None]:
-        """What the windows answer, in the order of slots."""
+        """The answers of the windows, in the order of slots."""
         t = event.ts
         answers: list[float | None] = []
         dirty_buffers = self._dirty_buffers
@@ -510,7 +510,7 @@ class FeatureState:
             if buffer.live:
                 pieces[name] = orjson.dumps(buffer.dump())
             else:
-                # Where the piece has come to life again, the order of changes must not matter.
+                # A piece may have come to life again: the order of changes must not matter.
                 pieces.setdefault(name, None)
         self._dirty_buffers = []
         return sorted(pieces.items())
@@ -573,12 +573,12 @@ class FeatureState:
 
 
 def _digest(x: str) -> str:
-    """What a window keeps of a long text, of which it only has to know whether it is another."""
+    """A digest of a long text, of which a window only has to know whether it is another."""
     return "\0" + hashlib.sha256(x.encode()).hexdigest()[:TEXT_LENGTH_KEPT]
 
 
 def _entity(event: Event, group_fields: tuple[str, ...]) -> Any:
-    """What the event's windows are kept under; None if it is in no group."""
+    """The entity by which the event's windows are kept; None if it is in no group."""
     fields = event.fields
     entity = (event.key, *[fields[name] for name in group_fields])
     if None in entity:

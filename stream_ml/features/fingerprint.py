@@ -1,4 +1,4 @@
-"""What tells one user's function from another: a digest of its compiled code.
+"""Fingerprints of users' functions: a digest of the compiled code tells one from another.
 
 The same for the same source in every process of one release of Python, wherever its file lies. It
 says that code is another, never that it is the same: what a function calls is not looked into.

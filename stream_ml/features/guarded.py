@@ -2,7 +2,8 @@
 
 What it raises at one event it would raise again at each start: the event lies on the log. So the
 aggregate of that key and window has no answer from then on, until the window is forgotten or
-filled anew, and a person is told. What gives no finite number is as if it had raised.
+filled anew, and a person is told. An answer that is no finite number counts
+as if it had raised.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class GuardedAggregate:
         self._call(self._inner.fill, times, values)
 
     def ask(self, method: Callable[[Any, int], Any], t: int) -> float | None:
-        """What one of the aggregate's methods answers; None where it has failed.
+        """The answer of one of the aggregate's methods; None where it has failed.
 
         Args:
             method: of the aggregate's class; it gets the aggregate and the time.

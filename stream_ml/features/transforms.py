@@ -1,4 +1,4 @@
-"""What a feature is, and the features made from an event's own fields and from other features.
+"""Features: their base, and those made from an event's own fields and from other features.
 
 A `Feature` gives one or more named numbers per event. Declaring one never raises: mistakes are
 found by `FeatureSet.check`, all at once. Missing values are three defined things, which the
@@ -60,7 +60,7 @@ Schema = Mapping[str, FieldType]
 Evaluator = Callable[[Mapping[str, Any], int, Sequence[float | None]], float | None]
 # The same, written into the features under one or more names.
 Emit = Callable[[Mapping[str, Any], int, dict[str, float]], None]
-# What was expected and what was given; the caller knows the path.
+# The expected and the actual value, in words; the caller knows the path.
 Mistake = tuple[str, str]
 Encode = Literal["number", "cycle", "one_hot"]
 
@@ -70,12 +70,12 @@ CATEGORIES_MAX = 1_000
 
 
 class FeatureContext(Protocol):
-    """What a feature is compiled against."""
+    """The schema and the slots that a feature is compiled against."""
 
     schema: Schema
 
     def slot(self, feature: Any) -> int:
-        """Where the answer of a window feature will be among the answers."""
+        """The index of a window feature's answer among the answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Feature:
         return replace(self, label=name)
 
     def label_mistakes(self) -> Iterator[Mistake]:
-        """What is wrong with the name that it was given."""
+        """The mistakes in the name that it was given."""
         if self.label is not None and not is_text(self.label):
             yield "a name that is a text", brief(self.label)
 
@@ -112,11 +112,11 @@ class Feature:
         return (self.name,)
 
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
-        """What is wrong with the declaration, given the events' fields."""
+        """The mistakes in the declaration, as the events' fields are."""
         raise NotImplementedError
 
     def describe(self) -> list[Any]:
-        """What it computes as JSON values, its name aside: the same for the same feature."""
+        """Its computation as JSON values, its name aside: the same for the same feature."""
         raise NotImplementedError
 
 
@@ -137,9 +137,9 @@ class Scalar(Feature):
         """Whether it has a value for every event."""
         return self.fill is not None
 
-    def evaluator(self, plan: FeatureContext) -> Evaluator:
+    def evaluator(self, context: FeatureContext) -> Evaluator:
         """The function that computes it."""
-        compute, fill = self.compile(plan), self.fill
+        compute, fill = self.compile(context), self.fill
         if fill is None:
             return compute
         fill_value = float(fill)
@@ -152,12 +152,12 @@ class Scalar(Feature):
 
         return evaluate_filled
 
-    def compile(self, plan: FeatureContext) -> Evaluator:
+    def compile(self, context: FeatureContext) -> Evaluator:
         """The function that computes it, `fill` aside."""
         raise NotImplementedError
 
     def fill_mistakes(self) -> Iterator[Mistake]:
-        """What is wrong with `fill`."""
+        """The mistakes in `fill`."""
         if self.fill is not None and not is_number(self.fill):
             yield "a finite number as `fill`", brief(self.fill)
 
@@ -183,7 +183,7 @@ def as_scalar(source: Any) -> Any:
 
 
 def source_mistakes(source: Any, schema: Schema) -> Iterator[Mistake]:
-    """What is wrong with something another feature is made from.
+    """The mistakes in something another feature is made from.
 
     Args:
         source: a field's name or a feature; anything else is a mistake.
@@ -204,7 +204,7 @@ def source_name(source: Any) -> str:
 
 
 def source_description(source: Any) -> Any:
-    """What a source computes; a wrong one is described by its text, as it is never hashed."""
+    """The computation of a source; a wrong one is described by its text, as it is never hashed."""
     return source.describe() if isinstance(source, Feature) else str(source)
 
 
@@ -242,9 +242,9 @@ class FieldFeature(Scalar):
     def total(self, schema: Schema) -> bool:
         return self.fill is not None or not schema[self.field].optional
 
-    def compile(self, plan: FeatureContext) -> Evaluator:
+    def compile(self, context: FeatureContext) -> Evaluator:
         name = self.field
-        if plan.schema[name].kind == "float":
+        if context.schema[name].kind == "float":
             return lambda fields, t, answers: fields[name]
 
         def number(
@@ -297,10 +297,10 @@ class Formula(Scalar):
         has_one_source = len(self.sources) == 1
         return self.fill is not None or (has_one_source and bool(self.sources[0].total(schema)))
 
-    def compile(self, plan: FeatureContext) -> Evaluator:
+    def compile(self, context: FeatureContext) -> Evaluator:
         compute, constants = self.compute, self.constants
         if len(self.sources) == 1:
-            (evaluate,) = (source.evaluator(plan) for source in self.sources)
+            (evaluate,) = (source.evaluator(context) for source in self.sources)
 
             def of_one(
                 fields: Mapping[str, Any], t: int, answers: Sequence[float | None]
@@ -309,7 +309,7 @@ class Formula(Scalar):
                 return None if x is None else compute(x, *constants)
 
             return of_one
-        left, right = (source.evaluator(plan) for source in self.sources)
+        left, right = (source.evaluator(context) for source in self.sources)
 
         def of_two(
             fields: Mapping[str, Any], t: int, answers: Sequence[float | None]
@@ -434,7 +434,7 @@ class FunctionFeature(Scalar):
         # Code cannot be compared; its name and the version its author gives it can.
         return ["function", self.word, list(self.fields), self.version, self.fill]
 
-    def compile(self, plan: FeatureContext) -> Evaluator:
+    def compile(self, context: FeatureContext) -> Evaluator:
         function, names, word = self.function, self.fields, self.word
 
         def call(
@@ -448,7 +448,7 @@ class FunctionFeature(Scalar):
             except STOPS:
                 raise
             except BaseException as error:
-                # What a client sends must not stop a worker, whatever the function makes of it.
+                # An event must not stop a worker, whatever the function makes of it.
                 reason = f"{word}({', '.join(names)}) raised {brief_error(error)}"
                 raise BadRecord("function_failed", f"$.{names[0]}", reason) from error
 
@@ -687,7 +687,7 @@ class CalendarNumber(Scalar):
     def total(self, schema: Schema) -> bool:
         return True
 
-    def compile(self, plan: FeatureContext) -> Evaluator:
+    def compile(self, context: FeatureContext) -> Evaluator:
         if self.tz == "UTC":
             unit_ms, offset, size = self.clock.unit_ms, self.clock.offset, self.clock.size
             return lambda fields, t, answers: float((t // unit_ms + offset) % size)

@@ -307,7 +307,7 @@ class Raw(Scalar):
     def total(self, schema: Schema) -> bool:
         return not schema[self.field].optional
 
-    def compile(self, plan: FeatureContext) -> Evaluator:
+    def compile(self, context: FeatureContext) -> Evaluator:
         name = self.field
         return lambda fields, t, answers: fields[name]
 
@@ -417,7 +417,7 @@ class WindowFeature(Scalar):
         return [list(self.window.by), filters, source]
 
     def constructor_arguments(self) -> tuple[Any, ...]:
-        """What the aggregate is made with."""
+        """The arguments that the aggregate is made with."""
         return tuple(
             parse_duration(argument.text) if isinstance(argument, Duration) else argument
             for argument in self.arguments
@@ -426,8 +426,8 @@ class WindowFeature(Scalar):
     def total(self, schema: Schema) -> bool:
         return self.fill is not None
 
-    def compile(self, plan: FeatureContext) -> Evaluator:
-        slot = plan.slot(self)
+    def compile(self, context: FeatureContext) -> Evaluator:
+        slot = context.slot(self)
         return lambda fields, t, answers: answers[slot]
 
 
@@ -455,7 +455,7 @@ def _filter_mistakes(name: str, values: tuple[Any, ...], type_: FieldType) -> It
 
 @dataclass(slots=True)
 class Series:
-    """What is the same for all buffers of one series. Made by `series_of`, then never changed.
+    """The part that is the same for all buffers of one series. It never changes.
 
     Attributes:
         id: what it is, as a short text: stored with every buffer.
