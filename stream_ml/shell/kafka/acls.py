@@ -1,4 +1,4 @@
-"""Who may do what with a pipeline's topics: rights by role, as Kafka's authorizer keeps them.
+"""Access rules of a pipeline's topics: rights by role, as Kafka's authorizer keeps them.
 
 Theory of operation. Seals and signatures make what others write to our topics harmless; that they
 cannot write there at all is for the brokers to see to, which need an authorizer for it. Which role
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["ROLES", "Grant", "Right", "create", "missing", "present", "rights", "strangers"]
 
 ROLES = ("producer", "consumer", "operator", "worker")
-# What any client may write, sealed or not: it is checked as what it is.
+# Topics that any client may write: what lies there is checked record by record, sealed or not.
 OPEN_TOPICS = frozenset({"events", "labels", "commands", "layout"})
 # The one name of the cluster itself, as Kafka has it.
 KAFKA_CLUSTER = "kafka-cluster"
@@ -52,7 +52,7 @@ ANY_HOST = "*"
 
 
 class Right(NamedTuple):
-    """That something may be done with a resource, or all whose names begin with its name.
+    """One operation on a resource, or on all whose names begin with its name (KIP-290).
 
     Attributes:
         kind: topic, group, transactional_id or cluster.
@@ -72,7 +72,7 @@ class Right(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """That a principal, such as `User:web`, has a right, from one host or from any."""
+    """A right of a principal, such as `User:web`, from one host or from any."""
 
     principal: str
     right: Right
@@ -88,7 +88,7 @@ class Grant(NamedTuple):
 
 
 def rights(role: str, cluster: Cluster, topics: Mapping[str, Topic]) -> list[Right]:
-    """What a role needs.
+    """List the rights that a role needs.
 
     >>> from stream_ml.shell.kafka.cluster import Cluster
     >>> from stream_ml.topics import catalogue
@@ -189,7 +189,7 @@ def strangers(
 
 
 def present(admin: KafkaAdminClient) -> list[Grant] | None:
-    """What the cluster allows; None where it has no authorizer.
+    """Ask for all that the cluster allows; None where it has no authorizer.
 
     Raises:
         KafkaError: we may not see it.

@@ -63,7 +63,7 @@ __all__ = [
 
 CONNECT_MS = 10_000
 REQUEST_MS = 30_000
-# How long a broker may take to show what it was told: it answers before all of it has learned.
+# A change may take so long to show: a broker answers before all of the cluster has learned of it.
 SETTLE_S = 15.0
 SETTLE_POLL_S = 0.05
 
@@ -73,7 +73,7 @@ BATCH_BYTES_BESIDE = 1_048_576
 COMPACTED_SEGMENT_BYTES = 67_108_864
 # A weekend.
 RECOVERY_MS = 3 * 86_400_000
-# What a label may still be joined with, and what joins it.
+# Topics that labels wait on: they are kept for the label's horizon beside the recovery time.
 WAITED_FOR = frozenset({"events", "labels", "predictions"})
 LAYOUT = "layout"
 FOREVER = "-1"  # as Kafka says it
@@ -89,7 +89,7 @@ _ALREADY_THERE = 36
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What is asked of a cluster beside the catalogue.
+    """Requirements on a cluster beside the catalogue.
 
     Attributes:
         partitions: of the topics that scale; None leaves it to what there is.
@@ -117,7 +117,7 @@ class Present:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What differs: `attribute` is `topic`, `partitions`, `key`, `acl`, or a config of Kafka's.
+    """A difference: `attribute` is `topic`, `partitions`, `key`, `acl`, or a config of Kafka's.
 
     Attributes:
         topic: its name in the catalogue.
@@ -147,7 +147,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What has to change, what is refused, and what one should know before."""
+    """The changes to make, those that are refused, and warnings to read before."""
 
     changes: tuple[Change, ...] = ()
     refusals: tuple[Problem, ...] = ()
@@ -160,7 +160,7 @@ class Plan:
 def compare(
     present: Mapping[str, Present], demand: Demand, topics: Mapping[str, Topic], replication: int
 ) -> Plan:
-    """What it takes to make `present` what `topics` says.
+    """Plan the changes that make `present` what `topics` says.
 
     Args:
         present: what the cluster has, by name in the catalogue.
@@ -186,7 +186,7 @@ def compare(
 def _scale(
     present: Mapping[str, Present], demand: Demand, topics: Mapping[str, Topic]
 ) -> int | None:
-    """How many partitions the topics that scale have; None for what the catalogue says."""
+    """The number of partitions of topics that scale; None for the catalogue's number."""
     if demand.partitions is not None:
         return demand.partitions
     had = [present[t.name].partitions for t in topics.values() if t.scales and t.name in present]
@@ -233,7 +233,7 @@ class _Draft:
             )
 
     def retention(self, topic: Topic) -> None:
-        """Whether it keeps what stages and recoveries need."""
+        """Refuse a topic that is kept for less time than stages and recoveries need."""
         if topic.retention_ms is None or STAGES.keys().isdisjoint(topic.readers):
             return
         horizon_ms = (self.demand.horizon_ms or 0) if topic.name in WAITED_FOR else 0
@@ -248,7 +248,7 @@ class _Draft:
             )
 
     def partitions(self, topic: Topic) -> int:
-        """How many are wanted."""
+        """The number of partitions that the topic is to have."""
         return topic.partitions if not topic.scales or self.scale is None else self.scale
 
     def _alter_partitions(self, topic: Topic, present: Present) -> None:
@@ -279,7 +279,7 @@ class _Draft:
 
 
 def configs(topic: Topic, replication: int) -> dict[str, str]:
-    """What Kafka is told of a topic that has so many copies.
+    """The settings, in Kafka's names, of a topic that has so many copies.
 
     >>> from stream_ml.topics import catalogue
     >>> configs(catalogue()["predictions"], 3)["min.insync.replicas"]
@@ -294,11 +294,12 @@ def configs(topic: Topic, replication: int) -> dict[str, str]:
         "retention.ms": FOREVER if topic.retention_ms is None else str(topic.retention_ms),
         "retention.bytes": FOREVER,
         "max.message.bytes": str(topic.record_bytes_max + BATCH_BYTES_BESIDE),
+        # The broker stamps (KIP-32): a client's clock could empty a topic, or lead its time.
         "message.timestamp.type": "LogAppendTime",
         # Producers compress as they like, and the broker undoes it: a worker that has no library
         # for a codec could never get past such a record.
         "compression.type": "uncompressed",
-        # What most copies have is not lost with one of them.
+        # A record that most copies have is not lost with one of them.
         "min.insync.replicas": str(replication // 2 + 1),
         "unclean.leader.election.enable": "false",
     }
@@ -313,7 +314,7 @@ def configs(topic: Topic, replication: int) -> dict[str, str]:
 def plan(
     cluster: Cluster, demand: Demand | None = None, topics: Mapping[str, Topic] | None = None
 ) -> Plan:
-    """What would have to change for the pipeline's topics to be what the catalogue says.
+    """Plan the changes that make the pipeline's topics what the catalogue says.
 
     Args:
         cluster: where they are.
@@ -508,7 +509,7 @@ class _TopicManager:
         }
 
     def _replication(self) -> int:
-        """How many copies the cluster gives a topic that does not say."""
+        """The number of copies that the cluster gives a topic by default."""
         broker = str(self.admin.describe_cluster()["brokers"][0]["broker_id"])
         default_replication = ConfigResource(
             ConfigResourceType.BROKER, broker, configs={"default.replication.factor": None}

@@ -1,4 +1,4 @@
-"""Which worker of a stage gets which partitions: even shares, and what it had stays with it.
+"""Assigns partitions to the workers of a stage: even shares, and a worker keeps what it had.
 
 A task's inputs have the same partition number, so a number is given as a whole, of every topic.
 What a worker held it claims again when the group is shared out anew (its state is still in memory,
@@ -25,7 +25,7 @@ __all__ = ["TaskAssignor", "shares"]
 
 
 def shares(partitions: int, claims: Mapping[str, set[int]]) -> dict[str, list[int]]:
-    """Partition numbers by member: sizes differ by one at most, and claims are kept up to that.
+    """Share out partition numbers: sizes differ by one at most, and claims are kept up to that.
 
     Args:
         partitions: how many there are, numbered from 0.
@@ -37,7 +37,7 @@ def shares(partitions: int, claims: Mapping[str, set[int]]) -> dict[str, list[in
     {'a': [2], 'b': [0], 'c': [1]}
     """
     minimum, remainder = divmod(partitions, len(claims))
-    # Where there is one more to have, those who hold most keep it.
+    # Members that held most come first: the remainder, one partition each, is theirs.
     by_size = sorted(claims, key=lambda member: (-len(claims[member]), member))
     capacity = {member: minimum + (rank < remainder) for rank, member in enumerate(by_size)}
     free = set(range(partitions))
@@ -45,6 +45,7 @@ def shares(partitions: int, claims: Mapping[str, set[int]]) -> dict[str, list[in
     for member in by_size:
         numbers[member] = sorted(claims[member] & free)[: capacity[member]]
         free -= set(numbers[member])
+    # The rest goes to whoever has room, in the order of names: every member computes the same.
     free_numbers = sorted(free)
     for member in sorted(claims):
         short = capacity[member] - len(numbers[member])
@@ -63,7 +64,7 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
         self._numbers: list[int] = []
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
-        """What this member tells the one who shares out: its topics, and what it held."""
+        """The join request's metadata: the member's topics, and the partitions that it held."""
         return ConsumerProtocolMemberMetadata(
             self.version, sorted(topics), orjson.dumps(self._numbers)
         )

@@ -1,4 +1,4 @@
-"""How a task's state lies on its changelog: pieces by name, and a marker behind them.
+"""The layout of a task's state on its changelog: pieces by name, and a marker behind them.
 
 A checkpoint's records are of one transaction: the pieces that changed since the one before, and
 last the marker, with the positions at which all pieces that lie there are valid. The topic is
@@ -24,7 +24,7 @@ SEAL = "stream-ml-seal"
 
 
 def message(entry: StateEntry, partition: int) -> dict[str, Any]:
-    """What librdkafka is given of an entry of state.
+    """Make the message, as librdkafka takes it, of an entry of state.
 
     >>> from stream_ml.sealing import StateEntry
     >>> message(StateEntry(b"wana", None, b"seal"), 2)["headers"]
@@ -59,7 +59,7 @@ def fold_changelog(
 async def read_changelog(
     consumer: AIOKafkaConsumer, tp: TopicPartition, end: int, state: SealedState
 ) -> RestoredState:
-    """What lies on a partition of a changelog, and what of it is to be believed.
+    """Read a partition of a changelog, and restore the state that is to be believed.
 
     Args:
         consumer: of committed records, started, with nothing assigned.
@@ -69,6 +69,7 @@ async def read_changelog(
     """
     consumer.assign([tp])
     await consumer.seek_to_beginning(tp)
+    # The position passes marks of transactions and gaps of compaction, which give no records.
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
             for record in records:

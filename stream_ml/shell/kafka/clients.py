@@ -1,4 +1,4 @@
-"""How kafka-python's clients come into being: quietly, and leaving nothing behind if they fail.
+"""Makes kafka-python's clients: quietly, and leaving nothing behind if they fail.
 
 It says only in its own log why it was not let in, at length, and by default on standard error. The
 last reason is what we tell; for the rest its log says nothing unless somebody listens to it.
@@ -39,7 +39,7 @@ class _Reasons(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         match = self._REASON.search(record.getMessage())
-        # That time ran out is known, and says less than what came before.
+        # A timeout says less than the reason that was logged before it.
         if match is not None and "Timeout" not in match[1]:
             self.last = match[1]
 

@@ -1,4 +1,4 @@
-"""Where a pipeline lives on a Kafka cluster, and what everything of it is called there.
+"""A pipeline's address on a Kafka cluster, and the names of all that is its there.
 
 A pipeline's topics, groups and transactional ids all begin with its name, so that several share a
 cluster, and access can be granted by prefix.
@@ -15,7 +15,7 @@ __all__ = ["Cluster", "Security", "topic_id"]
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """How clients and brokers trust each other; by default not at all (PLAINTEXT).
+    """Encryption and authentication between clients and brokers; by default none (PLAINTEXT).
 
     Attributes:
         tls: whether connections are encrypted and the brokers' certificates checked.
@@ -33,7 +33,7 @@ class Security:
 
     @property
     def protocol(self) -> str:
-        """What Kafka calls it.
+        """The security protocol, in Kafka's word.
 
         >>> Security(tls=True, mechanism="SCRAM-SHA-512").protocol
         'SASL_SSL'
@@ -63,7 +63,7 @@ class Cluster:
     security: Security = field(default_factory=Security)
 
     def topic(self, name: str) -> str:
-        """What a topic of the catalogue is called on the cluster."""
+        """The name on the cluster of a topic of the catalogue."""
         return f"{self.pipeline}.{name}"
 
     def changelog(self, stage: str) -> str:
@@ -75,7 +75,7 @@ class Cluster:
         return f"{self.pipeline}.{stage}"
 
     def transactional_id(self, stage: str, worker: str) -> str:
-        """What a worker's producer is called; a new one of the same name fences the old one.
+        """The transactional id of a worker's producer; a new producer fences the old one (KIP-98).
 
         Args:
             stage: the worker's.

@@ -100,5 +100,5 @@ class _Records:
         return _Batch(batch, self._data, start, self._offset)
 
     def size_in_bytes(self) -> int:
-        """How long all of it is."""
+        """The length of all batches."""
         return len(self._data)

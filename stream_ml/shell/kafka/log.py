@@ -89,7 +89,7 @@ READ_WAIT_MS, TAIL_WAIT_MS = 5, 500
 # short, and the position is looked at in between.
 POLL_MS = 20
 TAIL_RECORDS = 5_000
-# How far back a piece of state is looked for at first, and how much further each time.
+# A piece of state is looked for so many records back at first, and so much further each time.
 PIECE_RECORDS = 1_000
 PIECE_FACTOR = 8
 APPLY = "make the pipeline's topics with `stream-ml topics apply`"
@@ -127,7 +127,7 @@ class KafkaLog(Log):
             self._admin = admin_client(**self._options)
         self._producer: KafkaProducer | None = None
         self._consumer: KafkaConsumer | None = None
-        # Where the consumer goes on if it is asked for just that.
+        # The partition and offset at which the consumer stands: a read from there needs no seek.
         self._next: tuple[TopicPartition, int] | None = None
         self._ends: dict[TopicPartition, int] = {}
         self._pending: list[FutureRecordMetadata] = []
@@ -151,7 +151,7 @@ class KafkaLog(Log):
 
     @property
     def partitions(self) -> Mapping[str, int]:
-        """How many partitions each topic has; one that is not there is an `UnknownTopic`."""
+        """The number of partitions by topic; for one that is not there it raises `UnknownTopic`."""
         return self._partitions
 
     # --- appending ------------------------------------------------------------------------
@@ -371,7 +371,7 @@ class KafkaLog(Log):
     # --- groups and state -----------------------------------------------------------------
 
     def committed(self, group: str) -> dict[Place, int]:
-        """Where a task, such as `predict-0`, goes on: what its stage's group has committed."""
+        """The next offsets of a task, such as `predict-0`, that its stage's group has committed."""
         stage, _, number = group.rpartition("-")
         name = self._cluster.group(stage)
         offsets: Mapping[TopicPartition, Any] = self._answer(
@@ -401,7 +401,7 @@ class KafkaLog(Log):
         return None if record is None else record.value
 
     def written_ms(self, group: str) -> int | None:
-        """When the task's last checkpoint came to its changelog; None if there is none."""
+        """The append time of the task's last checkpoint on its changelog; None if there is none."""
         record = self._newest(group, MARKER)
         return None if record is None else record.append_ms
 
@@ -499,7 +499,7 @@ class KafkaLog(Log):
             **self._options,
             isolation_level=isolation or self._isolation,
             enable_auto_commit=False,
-            # What retention has removed is passed over.
+            # Offsets that retention has removed are passed over.
             auto_offset_reset="earliest",
             fetch_max_wait_ms=wait_ms,
             max_partition_fetch_bytes=FETCH_BYTES,
@@ -508,7 +508,7 @@ class KafkaLog(Log):
         )
 
     def _answer(self, doing: str, ask: Callable[[], Any]) -> Any:
-        """What is answered, asked again where whoever knows is just not there."""
+        """Send a request, and again while its leader or coordinator is not there."""
         deadline = time.monotonic() + self._timeout_s
         while True:
             with self._translated_errors(doing):
@@ -610,7 +610,7 @@ def _is_acknowledged(future: FutureRecordMetadata) -> bool:
 
 
 def _reason(error: BaseException | None) -> str:
-    """What the client library says, the same for every record."""
+    """The reason that the client library gives, in words that are the same for every record."""
     name = type(error).__name__.removesuffix("Error")
     if isinstance(error, KafkaTimeoutError):
         return f"no answer within {DELIVERY_S:g} s"

@@ -1,4 +1,4 @@
-"""What a worker asks the cluster beside its work: who has its name, which topics those are."""
+"""Questions of a worker to the cluster beside its work: rivals of its name, ids of its topics."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["rival", "topic_ids"]
 
-# Who asks for rivals is about to end, or to join anew: neither may take long.
+# A worker that asks for rivals is about to end, or to join anew: neither may take long.
 ANSWER_MS = 5_000
 
 
 def rival(cluster: Cluster, stage: str, instance: str, member: str) -> UsageError | None:
-    """What to end with where another has our place in the group; None where none is seen.
+    """The error to end with where another has our place in the group; None where none is seen.
 
-    Of two workers of one name the one that joined last goes on.
+    A name is the group's `group.instance.id` (static membership, KIP-345): of two workers of one
+    name the one that joined last goes on.
 
     Args:
         cluster: the pipeline's place.
@@ -54,7 +55,7 @@ def rival(cluster: Cluster, stage: str, instance: str, member: str) -> UsageErro
 def topic_ids(cluster: Cluster, names: Iterable[str]) -> dict[str, str]:
     """The id of each of these topics that there is, by name in the catalogue.
 
-    A topic that was deleted and made anew under its name has another one.
+    A topic that was deleted and made anew under its name has another one (KIP-516).
 
     Args:
         cluster: the pipeline on its brokers.

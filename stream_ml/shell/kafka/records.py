@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ORIGIN", "origin_headers", "to_records"]
 
-# Where a record lay before it was forwarded to the partition of its key: `PARTITION:OFFSET:TOPIC`,
-# with the topic's id: a mirror copies headers, and what was forwarded there may lie wrong here.
+# The header (KIP-82) that tells where a record lay before it was forwarded to the partition of its
+# key: `PARTITION:OFFSET:TOPIC`, with the topic's id: a mirror copies headers, and a
+# record that was forwarded there may lie wrong here.
 ORIGIN = "stream-ml-origin"
 # Any producer may set it, and of thousands of digits Python refuses to make a number.
 DIGITS_MAX = 19
@@ -56,7 +57,7 @@ def origin_headers(origin: Source, identity: str = "") -> list[tuple[str, bytes]
 
 
 def _origin(headers: Sequence[tuple[str, bytes]], identity: str) -> Source | None:
-    """Where it lay; None where nobody has forwarded it in this topic, as its id there would say.
+    """The record's first position; None where nobody has forwarded it in the topic of this id.
 
     What a record comes with is not sent on: forwarded by us, it has our header and no other, so it
     is forwarded once, whatever it came with.
@@ -67,7 +68,7 @@ def _origin(headers: Sequence[tuple[str, bytes]], identity: str) -> Source | Non
             partition, _, offset = position.partition(b":")
             if _is_number(partition) and _is_number(offset):
                 return Source(int(partition), int(offset))
-            # Whoever put it there has forwarded it, even if it does not say from where.
+            # A header of ours without a position: forwarded all the same, from nowhere we know.
             return Source(-1, -1)
     return None
 

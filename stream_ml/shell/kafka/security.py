@@ -1,4 +1,4 @@
-"""How connections are made safe, in the words of each client library.
+"""Options that make connections safe, in the words of each client library.
 
 Brokers' certificates and their names are checked wherever there is TLS; there is no setting that
 switches a check off.
@@ -18,7 +18,7 @@ __all__ = ["async_options", "client_options", "native_options"]
 
 
 def client_options(security: Security) -> dict[str, Any]:
-    """What kafka-python's clients take, beside the addresses.
+    """Options for kafka-python's clients, beside the addresses.
 
     Raises:
         UsageError: the CA file is not there, or holds no certificate.
@@ -31,7 +31,7 @@ def client_options(security: Security) -> dict[str, Any]:
 
 
 def async_options(security: Security) -> dict[str, Any]:
-    """What aiokafka's clients take, beside the addresses.
+    """Options for aiokafka's clients, beside the addresses.
 
     Raises:
         UsageError: as `client_options`.
@@ -45,7 +45,7 @@ def async_options(security: Security) -> dict[str, Any]:
 
 
 def native_options(security: Security) -> dict[str, Any]:
-    """What librdkafka's clients take, beside the addresses.
+    """Options for librdkafka's clients, beside the addresses.
 
     Raises:
         UsageError: as `client_options`.

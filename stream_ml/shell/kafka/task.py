@@ -163,16 +163,16 @@ class KafkaTask:
         self._inbox: deque[list[Record]] = deque()
         self.waiting = self.waiting_bytes = 0
         self._batches: dict[str, tuple[int, int]] = {}
-        # What comes while other records are sent for, and may be some of those.
+        # Batches that come while a seek is under way; None while there is none.
         self._deferred_batches: list[tuple[str, Batch]] | None = None
         self._wakeup = asyncio.Event()
         self._is_suspending = self._is_leaving = False
         self._has_taken_over = False
-        # Who commits what is new at the start, and tells it, is not called off between the two.
+        # Held from the first commit until it is told: a suspension waits, and never comes between.
         self._news_lock = asyncio.Lock()
         self._closed_epoch = -1
         self._runner: asyncio.Task[None] | None = None
-        # What may be sent only together with the state, and when that is looked at, on the clock.
+        # Outputs that may be sent only with the state, and the time to ask whether it is due.
         self._pending_outputs: list[Output] = []
         self._next_check_s = NEVER
         # No checkpoint lies on the changelog yet: the first commit must hold one.
@@ -222,7 +222,7 @@ class KafkaTask:
 
     @property
     def is_full(self) -> bool:
-        """Whether it has enough before it."""
+        """Whether the inbox is full, so that nothing more should be fetched for it."""
         return self.waiting >= INBOX_RECORDS or self.waiting_bytes >= INBOX_BYTES
 
     async def suspend(self, epoch: int, *, checkpoint: bool = False) -> bool:
@@ -246,7 +246,7 @@ class KafkaTask:
         return self._has_taken_over
 
     async def can_resume(self) -> bool:
-        """Whether nobody has committed for it since it was parked."""
+        """Tell whether nobody has committed for it since it was suspended."""
         committed_offsets = await self._committed_offsets()
         own_offsets = {
             partition: CommittedOffset(offset, True)
@@ -272,7 +272,7 @@ class KafkaTask:
                 await self._fold(self._slice())
             if self._due() <= time.monotonic():
                 await self._commit()
-        # What learns and judges commits only with its state.
+        # A stage whose outputs do not follow from its inputs alone commits only with its state.
         await self._commit(checkpoint=self._is_leaving or self._stage.needs_checkpoint())
 
     async def _take_over(self) -> None:
@@ -297,7 +297,7 @@ class KafkaTask:
             # A thread of its own: other tasks go on while thousands of keys are decoded.
             await asyncio.to_thread(_restore, self._task, start_state.pieces)
         replay_count = await self._replay(resume_point.read)
-        # What dies before its checkpoint time and again must not replay more each time.
+        # A task that dies before its checkpoint, again and again, must not replay more each time.
         self._records_since_checkpoint = replay_count
         self._task.positions = dict(resume_point.read)
         await self._spec.ready()
@@ -350,13 +350,13 @@ class KafkaTask:
 
     @property
     def _tells_changes(self) -> bool:
-        """Whether it tells how the declaration was changed, which is told once, not of all."""
+        """Whether this task tells how the declaration was changed: one stage does, not all."""
         return self._spec.stage == "evaluate"
 
     def _choose_start_state(
         self, changelog: RestoredState, extents: Mapping[Place, Extent]
     ) -> TakenUp:
-        """What to start from, if anything of it is to be believed."""
+        """Choose the state to start from, as far as it is to be believed."""
         if self._context.accept_unsealed:
             self._unsealed_before = {topic: extent.end for (topic, _), extent in extents.items()}
         start_state = take_up(
@@ -371,7 +371,7 @@ class KafkaTask:
         return start_state
 
     def _declaration_changes(self, start_state: TakenUp, resume_point: ResumePoint) -> list[str]:
-        """What of the declaration is another than the state's, and is taken up.
+        """List what of the declaration differs from the state's, and is taken up.
 
         Raises:
             UsageError: something that is not taken up; or what was committed since the state was
@@ -401,7 +401,7 @@ class KafkaTask:
     def _state_alerts(
         self, changelog: RestoredState, start_state: TakenUp, replay_count: int
     ) -> list[Output]:
-        """What a person should know of what lay on the changelog."""
+        """Alerts about what lay on the changelog, for a person to read."""
         alerts = []
         if changelog.foreign:
             alerts.append(foreign_alert(self._task.name, changelog.foreign))
@@ -415,7 +415,7 @@ class KafkaTask:
         start_state: TakenUp,
         extents: Mapping[Place, Extent],
     ) -> ResumePoint:
-        """Where to go on, as far as that is known.
+        """Decide where to go on, from the state, the group's offsets, and what the topics have.
 
         Raises:
             UsageError: what was read is not what there is, or the state is gone.
@@ -424,7 +424,7 @@ class KafkaTask:
         if marker is None and start_state.positions is not None:
             marker = Marker(start_state.positions)
         state: Positions = {} if marker is None else dict(marker.positions)
-        # The cluster forgets what a group committed that was idle for long; the marker knows.
+        # Brokers forget the offsets of a group that was idle for long (KIP-211); the marker knows.
         read = {
             partition: entry.offset
             for partition, entry in committed_offsets.items()
@@ -469,7 +469,7 @@ class KafkaTask:
         )
 
     async def _extents(self, read: Positions) -> dict[Place, Extent]:
-        """What there is of each input, what lies in open transactions included.
+        """The offsets that each input has, those of open transactions included.
 
         A partition that seems to end before what was read may have a new leader, which does not
         know yet how far it goes: it is asked again for a while.
@@ -527,7 +527,7 @@ class KafkaTask:
         )
 
     async def _committed_offsets(self) -> dict[Place, CommittedOffset]:
-        """What is committed of each input; nothing where nothing was read."""
+        """The group's offset of each input; none where nothing was read."""
         partitions = {
             (self._context.cluster.topic(topic), self.partition): (topic, self.partition)
             for topic in self._spec.inputs
@@ -556,7 +556,7 @@ class KafkaTask:
 
     async def _read_changelog(self) -> RestoredState:
         tp = TopicPartition(self._context.cluster.changelog(self._spec.stage), self.partition)
-        # Where all ends that was written, be it committed or (a moment longer) open.
+        # The end of all that was written, be it committed or (a moment longer) open.
         async with self._reader("read_uncommitted") as consumer:
             end = (await consumer.end_offsets([tp]))[tp]
         async with self._reader("read_committed") as consumer:
@@ -642,7 +642,7 @@ class KafkaTask:
             return
 
     def _due(self) -> float:
-        """When to commit: what is under way, or the state, also if nothing more comes."""
+        """The time (monotonic) of the next commit or checkpoint, also if nothing more comes."""
         due = min(self._context.transactions.due, self._next_check_s)
         if not self._records_since_checkpoint:
             return due
@@ -672,7 +672,7 @@ class KafkaTask:
             )
         else:
             self._send()
-        # Whoever else has work in this process gets a turn.
+        # Other tasks of this process get a turn.
         await asyncio.sleep(0)
 
     def _send(self, state: Iterable[Message] = ()) -> None:
@@ -742,7 +742,7 @@ class KafkaTask:
         self._records_since_checkpoint = 0
 
     def _entries(self) -> list[StateEntry]:
-        """What the next checkpoint consists of."""
+        """The entries of the next checkpoint."""
         topics = {name: self._context.topics.get(name, "") for name in self._spec.inputs}
         return self._state.write(
             self._task.dirty(),

@@ -44,29 +44,30 @@ if TYPE_CHECKING:
 __all__ = ["NEVER", "CommittedOffset", "Membership", "Message", "Transactions"]
 
 NEVER = float("inf")
-# What is committed with each position: what tools set by hand comes without.
+# Metadata committed with each position: offsets that tools set by hand come without it.
 OURS = "stream-ml"
 # A worker that is started again under its name ends an abandoned transaction; without one, readers
 # of committed records wait this long for its partitions (and as long as a transaction gathers, and
 # until the broker looks).
 TIMEOUT_MS = 5_000
-# What a task writes to a partition at once shares a request.
+# So short that nobody notices, long enough that records of one step share a request.
 LINGER_MS = 0.2
 # Above the largest record there is, a snapshot envelope of 16 MiB.
 REQUEST_BYTES_MAX = 24 << 20
-# What may be on its way before tasks wait; far below what librdkafka itself would refuse.
+# With so many records on their way tasks wait; far below what librdkafka itself would refuse.
 QUEUED_MAX = 50_000
 # By when brokers that have just started answer for groups and transactions; asked in steps, so that
 # who waits can be called off between them.
 START_S = 30.0
 STEP_S = 1.0
 AGAIN_S = 0.1
-# How much longer than it was told to librdkafka may take. Where a coordinator is lost at the wrong
+# librdkafka may take so much longer than it was told to. Where a coordinator is lost at the wrong
 # moment it would wait for ever (confluentinc/librdkafka issue 5456).
 SPARE_S = 2.0
-# What asks the group waits in: take-overs, a few at a time.
+# Threads in which requests for committed offsets wait: a few take-overs at a time.
 OFFSET_THREADS = 2
-# What says that we are no longer who may write.
+# Error codes that mean this producer or member was fenced: another may write by now. A producer is
+# fenced by its epoch (KIP-98), a member by its generation or its instance (KIP-447, KIP-345).
 FENCED_CODES = frozenset(
     {
         KafkaError._FENCED,  # noqa: SLF001 - librdkafka's own codes have such names
@@ -77,7 +78,8 @@ FENCED_CODES = frozenset(
         KafkaError.UNKNOWN_MEMBER_ID,
     }
 )
-# What passes by itself: brokers that start, a coordinator that moves, another's commit under way.
+# Error codes that pass by themselves: brokers that start, a coordinator that moves, and
+# (UNSTABLE_OFFSET_COMMIT, KIP-447) another's transaction that is about to commit these offsets.
 PASSING_CODES = frozenset(
     {
         KafkaError._TIMED_OUT,  # noqa: SLF001 - as above
@@ -90,7 +92,7 @@ PASSING_CODES = frozenset(
     }
 )
 
-# What librdkafka takes for a record: its `key`, `value` and `partition`, and perhaps `headers`.
+# A record as librdkafka takes it: its `key`, `value` and `partition`, and perhaps `headers`.
 Message = dict[str, Any]
 
 
@@ -102,7 +104,7 @@ class CommittedOffset(NamedTuple):
 
 
 class Membership(NamedTuple):
-    """Who one is in a consumer group: since which generation, by which id, under which name."""
+    """A member's identity in a consumer group: its generation, its id, and its lasting name."""
 
     generation: int
     member: str
@@ -135,7 +137,7 @@ class Transactions:
 
     def __init__(self, cluster: Cluster, group: str, name: str, commit_s: float) -> None:
         self.commit_s = commit_s
-        # When what was written is to be committed, on the clock.
+        # The time (monotonic) by which the open transaction is to be committed.
         self.due = NEVER
         self._membership = NO_MEMBER
         self._group = group
@@ -144,8 +146,8 @@ class Transactions:
         common = {
             "bootstrap.servers": cluster.bootstrap,
             "reconnect.backoff.max.ms": 1_000,
-            # What goes wrong is raised where it matters. What is logged waits to be asked for, and
-            # nobody asks: else it would be written to standard error.
+            # Errors are raised where they matter. With a logger, log lines wait to be polled for,
+            # and nobody polls: without one they would be written to standard error.
             "log_level": 0,
             "logger": logging.getLogger(__name__),
             **native_options(cluster.security),
@@ -171,13 +173,14 @@ class Transactions:
         assert encoding == NO_MEMBER.encode(group), (
             f"librdkafka writes down memberships as {encoding!r}"
         )
+        # A transaction is begun with the first record, and with none it is never begun.
         self._is_open = False
         self._positions: dict[Place, int] = {}
         self._failure: BaseException | None = None
         self._closing = False
         self._thread = ThreadPoolExecutor(1, "transactions")
         self._offset_threads = ThreadPoolExecutor(OFFSET_THREADS, "committed")
-        # What the thread is at, and by when it must have ended, on the loop's clock.
+        # The call that the thread is busy with, and its deadline on the loop's clock.
         self._busy: asyncio.Future[None] | None = None
         self._deadline = NEVER
         self._requests: set[asyncio.Future[Any]] = set()
@@ -208,7 +211,7 @@ class Transactions:
         self._membership = membership
 
     async def committed_offsets(self, partitions: Iterable[Place]) -> dict[Place, CommittedOffset]:
-        """What the group has committed for partitions of topics, once nobody is at it any more.
+        """The group's committed offsets, once no transaction is about to change them.
 
         Raises:
             LogError: the brokers do not answer in time, or refuse.
@@ -341,7 +344,9 @@ class Transactions:
             self._producer.send_offsets_to_transaction(offsets, member, self._timeout_s)
             self._producer.commit_transaction(self._timeout_s)
         except KafkaException as error:
-            if error.args[0].txn_requires_abort():  # or readers would wait for the brokers' clock
+            # An abortable error leaves the transaction open: aborted here, for readers of
+            # committed records would else wait until `transaction.timeout.ms` is over.
+            if error.args[0].txn_requires_abort():
                 with suppress(KafkaException):
                     self._producer.abort_transaction(self._timeout_s)
             raise

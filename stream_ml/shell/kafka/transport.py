@@ -45,8 +45,11 @@ SCHEME = "stream-ml-kafka"
 FETCH_TIMEOUT_S = 0.5
 # A killed worker's partitions wait this long for another (Faust's default is a minute).
 SESSION_TIMEOUT_MS = 6_000
+# A quarter of it: three heartbeats may be lost. The consumer's thread
+# sends them, however long a stage works (the idea is KIP-62's).
 HEARTBEAT_MS = 1_500
-# How long a rebalance waits for a worker that is folding or committing.
+# A rebalance waits so long for a worker that is folding or committing. (Rebalances are eager: all
+# members give up all partitions, and the assignor gives most of them back.)
 REBALANCE_TIMEOUT_MS = 30_000
 MAX_POLL_INTERVAL_MS = 300_000
 FETCH_WAIT_MS = 500
@@ -58,7 +61,7 @@ POLL_RECORDS = 2_000
 
 
 class Batch(NamedTuple):
-    """What one fetch brought of one partition, in order."""
+    """The records of one partition that one fetch brought, in order."""
 
     records: Sequence[Any]
     epoch: int
@@ -70,7 +73,7 @@ class TaskHost(Protocol):
 
     cluster: Cluster
     instance: str | None
-    # How long records may gather between two fetches, in seconds.
+    # Records may gather so long between two fetches, in seconds.
     gather_s: float
 
     def partitions_with_capacity(self, assignment: Iterable[TP]) -> set[TP]:
@@ -111,7 +114,7 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             group_instance_id=host.instance,
             partition_assignment_strategy=[TaskAssignor()],
             enable_auto_commit=False,
-            # What was committed and is not there is nobody's to pass over, see `out_of_range`.
+            # An offset that was committed and is not there must not be passed over: `out_of_range`.
             auto_offset_reset="none",
             isolation_level="read_committed",
             session_timeout_ms=SESSION_TIMEOUT_MS,
@@ -132,9 +135,10 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
         coordinator._do_rejoin_group = self._rejoining(coordinator)  # noqa: SLF001
 
     def _rejoining(self, coordinator: Any) -> Callable[[Any], Awaitable[Any]]:
-        """How to join anew: not where another has our name, or each would throw the other out.
+        """Wrap joining anew: not where another has our name, or each would throw the other out.
 
-        Heartbeats of aiokafka do not say our name, so a broker cannot tell us that it is taken.
+        Heartbeats of aiokafka leave out `group.instance.id` (KIP-345), so a broker answers with
+        UNKNOWN_MEMBER_ID, and not with FENCED_INSTANCE_ID, where our name is taken.
         """
         rejoin = coordinator._do_rejoin_group  # noqa: SLF001 - all joining goes through it
 
@@ -148,12 +152,12 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
         return rejoin_unless_evicted
 
     def _on_coordination_end(self, coordinating: Any) -> None:
-        """What ends our place in the group (refused, say) would else leave us idle for ever."""
+        """End with the error that ended the coordination: without it we would idle for ever."""
         if not coordinating.cancelled() and (error := coordinating.exception()) is not None:
             self.app.task_host.fail(error)  # type: ignore[attr-defined]  # see TaskHost
 
     async def fetch(self, tps: set[TP]) -> dict[TP, Batch]:
-        """What there is of the `tps` partitions; waits a while for the first of it."""
+        """Fetch from the partitions `tps`; waits a while for the first record."""
         request = self._fetch_batches, tps, self.epoch
         return await self.call_thread(*request)  # type: ignore[no-any-return]
 
@@ -171,7 +175,7 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             self._assignment_numbered = assignment
             self._next_epoch()
         if epoch != self.epoch:
-            # Who asked may be gone, and those who are there now may want other partitions.
+            # The tasks that asked may be gone, and those of now may want other partitions.
             self._put_back(assignment, records_by_tp)
             return {}
         return {_tp(tp): self._to_batch(_tp(tp), records) for tp, records in records_by_tp.items()}
@@ -244,7 +248,7 @@ class _Consumer(faust_aiokafka.Consumer):
 
     @property
     def membership(self) -> Membership:
-        """Who we are in the group as of now: to be asked when assigned."""
+        """Our identity in the group as of now: to be asked when assigned."""
         coordinator = self._thread._ensure_consumer()._coordinator  # noqa: SLF001 - nobody else knows
         host: TaskHost = self.app.task_host  # type: ignore[attr-defined]  # see TaskHost
         return Membership(coordinator.generation, coordinator.member_id, host.instance)
@@ -268,7 +272,7 @@ class _Consumer(faust_aiokafka.Consumer):
             except OffsetOutOfRangeError as error:
                 host.out_of_range({_tp(tp): offset for tp, offset in error.args[0].items()})
                 await host.wait_for_capacity()
-            # What comes meanwhile costs little more than one record by itself.
+            # Records that come meanwhile cost little more than one by itself.
             await asyncio.sleep(host.gather_s)
 
     async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002

@@ -318,6 +318,7 @@ class Worker:
             broker=f"{SCHEME}://" + self.cluster.bootstrap.replace(",", f";{SCHEME}://"),
             # It makes folders there, and puts nothing in them: workers may share one.
             datadir=str(Path(tempfile.gettempdir()) / "stream-ml-faust"),
+            # State is the tasks' own business: Faust keeps none, makes no topics, commits nothing.
             store="memory://",
             web_enabled=False,
             topic_allow_declare=False,
@@ -543,7 +544,7 @@ class Worker:
             sys.stdout.flush()
             error = self._root_cause(error)
             if isinstance(error, StreamMLError) and error.exit_code == UsageError.exit_code:
-                # Where we stand is wrong, and not how we work: a sentence says more than a trace.
+                # The surroundings are wrong, and not the code: a sentence says more than a trace.
                 code = error.exit_code
                 sys.stderr.write(f"stream-ml: worker {self._stage}: {error}\n")
             else:
@@ -557,7 +558,7 @@ class Worker:
             os._exit(code)
 
     def _root_cause(self, error: BaseException) -> BaseException:
-        """What lies behind an error that says only that somebody else has our place."""
+        """The cause of an error that says only that somebody else has our place."""
         if self.instance is None or not isinstance(error, (Fenced, KafkaError)):
             return error
         member = "" if self._app is None else self._app.consumer.member
