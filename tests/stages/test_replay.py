@@ -204,7 +204,7 @@ def _meaning(join: Join) -> dict[str, Any]:
     for seen, joined in ((join._joined_ids, True), (join._expired_ids, False)):
         known += [(id_, ts, None, joined) for id_, ts in seen._ts.items() if ts >= bound]
     known += [
-        (id_, each.ts, each.value, each.joined)
+        (id_, each.ts, each.value, each.is_joined)
         for id_, others in join._extras.items()
         for each in others
     ]
