@@ -289,11 +289,11 @@ def read_batches(
         first_ms = max(0, since_ms - skew_ms - CLOCKS_MS)
     begin = {p: _start(log, topic, p, first_ms) for p in partitions}
     with closing(log.tail(topic, begin)) as tail:
-        while goes_on or not tail.reached(ends):
+        while goes_on or not tail.has_reached(ends):
             records = tail.poll(WAIT_S)
             if records:
                 yield records
-            if stop is not None and stop.asked:
+            if stop is not None and stop.is_requested:
                 return
 
 

@@ -333,7 +333,7 @@ def test_what_is_ours_is_known_by_stretches() -> None:
         append_straight(driver.log, [Output("models", b"x", b"{}")])
         driver.feed(*stream(1))
         session = driver.runner._session
-        written: OwnWrites = session.own()
+        written: OwnWrites = session.own_writes()
         end = driver.log.end_offset("models", 0)
 
         assert [(0, first), (first + 1, end)] == list(written.ranges["models", 0])

@@ -442,9 +442,11 @@ def test_a_checkpoint_under_our_seal_that_is_none_stops_the_start(forged: bytes)
         pieces = [("learn-0", name.decode(), value) for name, value, _ in entries]
         seal = checkpoint_seal({name: value or b"" for _, name, value in pieces})
         manifest.note("learn-0", state.number, seal, marker.positions)
-        assert manifest.own is not None
+        assert manifest.own_writes is not None
         with driver.log.session() as session:
-            session.commit({}, [*pieces, (OWNER, NAME, manifest.sealed(manifest.own))])
+            session.commit(
+                {}, [*pieces, (OWNER, NAME, manifest.encode_sealed(manifest.own_writes))]
+            )
 
         with pytest.raises(SnapshotRefused):
             driver.run()

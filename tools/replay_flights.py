@@ -37,7 +37,7 @@ def replay(rate: float, first_month: int, last_month: int) -> int:
             ahead = count / rate - (time.monotonic() - began)
             if ahead > PACE_S:
                 stop.wait(ahead)
-            if stop.asked:
+            if stop.is_requested:
                 break
     return count
 

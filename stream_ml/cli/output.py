@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from stream_ml.shell.printable import escaped, printable
+from stream_ml.shell.printable import escape, printable
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -93,7 +93,7 @@ def _plain_json(text: str) -> str:
     return "".join(
         character
         if character in " \n"
-        or ((character.isascii() or not must_escape_all) and escaped(character) == character)
+        or ((character.isascii() or not must_escape_all) and escape(character) == character)
         else _json_escape(character)
         for character in text
     )

@@ -79,7 +79,7 @@ FLIGHT_COLUMNS = (
 # Its time, its id, what makes the object to publish, and of what.
 Entry: TypeAlias = "tuple[int, str, Callable[[str, int, Any], dict[str, Any]], Any]"
 # Its time, its rank at that time, its topic, and the object to publish there.
-Queued: TypeAlias = tuple[int, int, Literal["events", "labels"], dict[str, Any]]
+QueueItem: TypeAlias = tuple[int, int, Literal["events", "labels"], dict[str, Any]]
 
 
 class Flight(NamedTuple):
@@ -122,7 +122,7 @@ def events(first_month: int = 1, last_month: int = 6) -> Iterator[dict[str, Any]
     Raises:
         UsageError: the months are none, or the data are not installed.
     """
-    months = checked(first_month, last_month)
+    months = month_range(first_month, last_month)
     return happenings(read_flights(months), read_weather(months))
 
 
@@ -140,7 +140,7 @@ def labels(first_month: int = 1, last_month: int = 6) -> Iterator[dict[str, Any]
     Raises:
         UsageError: as `events`.
     """
-    return truths(read_flights(checked(first_month, last_month)))
+    return truths(read_flights(month_range(first_month, last_month)))
 
 
 def records(
@@ -158,16 +158,18 @@ def records(
     Raises:
         UsageError: as `events`.
     """
-    months = checked(first_month, last_month)
+    months = month_range(first_month, last_month)
     flights = read_flights(months)
-    known: Iterator[Queued] = ((label["ts"], 0, "labels", label) for label in truths(flights))
-    seen: Iterator[Queued] = (
+    labels: Iterator[QueueItem] = ((label["ts"], 0, "labels", label) for label in truths(flights))
+    events: Iterator[QueueItem] = (
         (event["ts"], 1, "events", event) for event in happenings(flights, read_weather(months))
     )
-    return ((topic, body) for _, _, topic, body in heapq.merge(known, seen, key=itemgetter(0, 1)))
+    return (
+        (topic, body) for _, _, topic, body in heapq.merge(labels, events, key=itemgetter(0, 1))
+    )
 
 
-def checked(first_month: int, last_month: int) -> range:
+def month_range(first_month: int, last_month: int) -> range:
     """The months asked for.
 
     Args:
@@ -193,15 +195,19 @@ def happenings(flights: list[Flight], weather: list[Entry]) -> Iterator[dict[str
     """
     entries = list(weather)
     for flight in flights:
-        entries.append((flight.asked_ts, flight.flight_id, scheduled, flight))
+        entries.append((flight.asked_ts, flight.flight_id, scheduled_event, flight))
         if flight.departed_ts is not None:
-            entries.append((flight.departed_ts, f"{flight.flight_id}/departed", departed, flight))
+            entries.append(
+                (flight.departed_ts, f"{flight.flight_id}/departed", departed_event, flight)
+            )
         if flight.arrived_ts is not None:
-            entries.append((flight.arrived_ts, f"{flight.flight_id}/arrived", arrived, flight))
+            entries.append(
+                (flight.arrived_ts, f"{flight.flight_id}/arrived", arrived_event, flight)
+            )
     # Ids are unique, so the order never depends on what stands behind them.
     entries.sort(key=itemgetter(0, 1))
-    for ts, event_id, make, what in entries:
-        yield make(event_id, ts, what)
+    for ts, event_id, make, subject in entries:
+        yield make(event_id, ts, subject)
 
 
 def truths(flights: list[Flight]) -> Iterator[dict[str, Any]]:
@@ -215,7 +221,7 @@ def truths(flights: list[Flight]) -> Iterator[dict[str, Any]]:
         yield {"event_id": event_id, "ts": ts, "label": late}
 
 
-def scheduled(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
+def scheduled_event(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
     """What is known of a flight an hour before its schedule: its schedule.
 
     Args:
@@ -236,7 +242,7 @@ def scheduled(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
     }
 
 
-def departed(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
+def departed_event(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
     """What is known when it leaves the gate.
 
     Args:
@@ -255,7 +261,7 @@ def departed(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
     }
 
 
-def arrived(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
+def arrived_event(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
     """What is known when it reaches the gate.
 
     Args:
@@ -274,7 +280,7 @@ def arrived(event_id: str, ts: int, flight: Flight) -> dict[str, Any]:
     }
 
 
-def observed(event_id: str, ts: int, row: dict[str, str]) -> dict[str, Any]:
+def observed_event(event_id: str, ts: int, row: dict[str, str]) -> dict[str, Any]:
     """What a weather station said of the hour before.
 
     Args:
@@ -289,17 +295,17 @@ def observed(event_id: str, ts: int, row: dict[str, str]) -> dict[str, Any]:
 def read_flights(months: range) -> list[Flight]:
     """The flights of those months, in the file's order."""
     zones = airport_zones()
-    wanted = {str(month) for month in months}
+    month_names = {str(month) for month in months}
     archive = zipfile.ZipFile(data_file("flights.csv.zip"))
     with archive, archive.open("flights.csv") as raw:
         rows = csv.reader(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
-        column = {name: place for place, name in enumerate(next(rows))}
+        column = {name: index for index, name in enumerate(next(rows))}
         month, dest = column["month"], column["dest"]
         pick = itemgetter(*(column[name] for name in FLIGHT_COLUMNS))
         return [
             flight_of(zones.get(row[dest], ZONE_WHERE_UNLISTED), pick(row))
             for row in rows
-            if row[month] in wanted
+            if row[month] in month_names
         ]
 
 
@@ -335,17 +341,17 @@ def flight_of(zone: str, cells: tuple[str, ...]) -> Flight:
 
 def read_weather(months: range) -> list[Entry]:
     """The weather of those months (New York clock, as the flights') as entries of the stream."""
-    wanted = {str(month) for month in months}
+    month_names = {str(month) for month in months}
     with data_file("weather.csv").open(encoding="utf-8", newline="") as lines:
         return [
             (
                 utc_ms(row["time_hour"]) + WEATHER_KNOWN_AFTER_MS,
                 f"{row['origin']}-weather-{row['time_hour'][:13]}",
-                observed,
+                observed_event,
                 row,
             )
             for row in csv.DictReader(lines)
-            if row["month"] in wanted
+            if row["month"] in month_names
         ]
 
 
@@ -395,13 +401,13 @@ def next_at(zone: str, after_ms: int, clock: str) -> int:
     ... )
     1800000
     """
-    shown = int(clock)
-    minute_of_day = shown // 100 * 60 + shown % 100
+    clock_number = int(clock)
+    minute_of_day = clock_number // 100 * 60 + clock_number % 100
     after_minute = after_ms // MINUTE_MS + offset_minutes(zone, after_ms // HOUR_MS)
     wait = (minute_of_day - after_minute) % DAY_MINUTES or DAY_MINUTES
     # Where the clocks are put forward or back on the way, the difference is in the wait.
-    there = offset_minutes(zone, after_ms // HOUR_MS + wait // 60)
-    shift = there - offset_minutes(zone, after_ms // HOUR_MS)
+    arrival_offset = offset_minutes(zone, after_ms // HOUR_MS + wait // 60)
+    shift = arrival_offset - offset_minutes(zone, after_ms // HOUR_MS)
     return after_ms + (wait - shift) * MINUTE_MS
 
 

@@ -18,7 +18,7 @@ from stream_ml.errors import StreamMLError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["STANDARD_INPUT", "Unpacker", "check", "opened"]
+__all__ = ["STANDARD_INPUT", "Unpacker", "check", "open_file"]
 
 STANDARD_INPUT = "-"
 # Enough to tell one kind of file from another.
@@ -28,7 +28,7 @@ PIECE_BYTES = 1024 * 1024
 GZIP = b"\x1f\x8b"
 # Both the header and the checksum of gzip are read.
 GZIP_BITS = 31
-CLOSED = "-: expected a standard input to read, given a closed one"
+CLOSED_INPUT = "-: expected a standard input to read, given a closed one"
 LINES_WANTED = "expected a file of JSON lines"
 # How a file begins, what it is, and the way out.
 KINDS: tuple[tuple[bytes, str, str], ...] = (
@@ -61,7 +61,7 @@ def check(files: Sequence[str]) -> None:
     for file in files:
         if file == STANDARD_INPUT:
             if sys.stdin is None:
-                raise UsageError(CLOSED)
+                raise UsageError(CLOSED_INPUT)
             continue
         try:
             regular = stat.S_ISREG(Path(file).stat().st_mode)
@@ -69,12 +69,12 @@ def check(files: Sequence[str]) -> None:
             raise _unreadable(file, error) from None
         # Of a pipe nothing is read twice, so what it is shows when it is read.
         if regular or Path(file).is_dir():
-            with opened(file) as handle:
+            with open_file(file) as handle:
                 _recognise(file, os.read(handle, HEAD_BYTES))
 
 
 @contextmanager
-def opened(file: str) -> Iterator[int]:
+def open_file(file: str) -> Iterator[int]:
     """The handle that a file is read from; `-` is the standard input.
 
     Raises:
@@ -97,7 +97,7 @@ def opened(file: str) -> Iterator[int]:
 
 def _standard_input() -> int:
     if sys.stdin is None:
-        raise UsageError(CLOSED)
+        raise UsageError(CLOSED_INPUT)
     handle = sys.stdin.fileno()
     # Somebody who shares it may have made it non-blocking.
     os.set_blocking(handle, True)
@@ -111,9 +111,9 @@ def _unreadable(file: str, error: OSError) -> UsageError:
 
 
 def _recognise(file: str, head: bytes) -> None:
-    for begins, what, way_out in KINDS:
+    for begins, kind, way_out in KINDS:
         if head.startswith(begins):
-            raise UsageError(f"{file}: {LINES_WANTED}, given {what}; {way_out}")
+            raise UsageError(f"{file}: {LINES_WANTED}, given {kind}; {way_out}")
 
 
 class Unpacker:
@@ -146,16 +146,16 @@ class Unpacker:
             if len(self._head) < HEAD_BYTES and b"\n" not in self._head:
                 return
             chunk = self._begin(self._head)
-        yield from self._unpacked(chunk)
+        yield from self._unpack(chunk)
 
     def end(self) -> Iterator[bytes]:
         """The text that is left where the file ends; raises as `feed` does."""
         if self._head is not None:
-            yield from self._unpacked(self._begin(self._head))
+            yield from self._unpack(self._begin(self._head))
         if self._gzip is not None:
             yield self._gzip.flush()
             if not self._gzip.eof:
-                raise self._damaged("it ends in the middle")
+                raise self._damage_error("it ends in the middle")
 
     def _begin(self, head: bytes) -> bytes:
         self._head = None
@@ -164,7 +164,7 @@ class Unpacker:
             self._gzip = zlib.decompressobj(GZIP_BITS)
         return head
 
-    def _unpacked(self, chunk: bytes) -> Iterator[bytes]:
+    def _unpack(self, chunk: bytes) -> Iterator[bytes]:
         if self._gzip is None:
             yield chunk
             return
@@ -176,12 +176,12 @@ class Unpacker:
             try:
                 piece = self._gzip.decompress(chunk, PIECE_BYTES)
             except zlib.error as error:
-                raise self._damaged(str(error)) from None
+                raise self._damage_error(str(error)) from None
             yield piece
             chunk = self._gzip.unused_data if self._gzip.eof else self._gzip.unconsumed_tail
 
-    def _damaged(self, why: str) -> StreamMLError:
+    def _damage_error(self, reason: str) -> StreamMLError:
         return StreamMLError(
-            f"{self._file}: expected a sound gzip file, given a damaged one ({why}); nothing of it "
-            "is read from there on"
+            f"{self._file}: expected a sound gzip file, given a damaged one ({reason}); nothing of "
+            "it is read from there on"
         )

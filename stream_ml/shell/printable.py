@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["escaped", "printable"]
+__all__ = ["escape", "printable"]
 
 # Printable by Unicode's book, and yet not to be seen: fillers, joiners, selectors of variants.
-_HIDDEN = (
+_INVISIBLE = (
     "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef"
 )
-_UNSEEN = re.compile(f"[{_HIDDEN}]")
+_UNSEEN = re.compile(f"[{_INVISIBLE}]")
 
 
 def printable(text: str) -> str:
@@ -26,10 +26,10 @@ def printable(text: str) -> str:
     """
     if text.isprintable() and (text.isascii() or not _UNSEEN.search(text)):
         return text
-    return "".join(map(escaped, text))
+    return "".join(map(escape, text))
 
 
-def escaped(character: str) -> str:
+def escape(character: str) -> str:
     """One character, as an escape where it would not show or would do something."""
     if character.isprintable() and not _UNSEEN.match(character):
         return character

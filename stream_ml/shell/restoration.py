@@ -65,8 +65,8 @@ class TakenUp:
 
 def take_up(
     task: str,
-    restored: RestoredState,
-    committed: Mapping[tuple[str, int], int],
+    state: RestoredState,
+    committed_positions: Mapping[tuple[str, int], int],
     begins: Mapping[tuple[str, int], int],
     *,
     accept_unsealed: bool,
@@ -75,8 +75,8 @@ def take_up(
 
     Args:
         task: its name, such as `predict-0`.
-        restored: what lies where its state is kept.
-        committed: the next offset of each input, as the log knows it.
+        state: what lies where its state is kept.
+        committed_positions: the next offset of each input, as the log knows it.
         begins: the first offset that is still there, of each input.
         accept_unsealed: whether state that a former release wrote is taken up.
 
@@ -84,31 +84,31 @@ def take_up(
         UsageError: it is of another key, pipeline, log or release.
         StateRefused: it is not what the task has written, and cannot be made again.
     """
-    if restored.foreign_owner is not None:
+    if state.foreign_owner is not None:
         raise UsageError(
             f"{task}: expected state sealed by our key for this pipeline and log, given state "
-            f"sealed {restored.foreign_owner}; set STREAM_ML_KEY and STREAM_ML_PIPELINE as they "
-            "were when it was written, or choose another log"
+            f"sealed {state.foreign_owner}; set STREAM_ML_KEY and STREAM_ML_PIPELINE as they were "
+            "when it was written, or choose another log"
         )
-    if restored.plain:
-        return _plain(task, restored, committed, accept_unsealed=accept_unsealed)
-    if restored.flaws:
-        return _flawed(task, restored, begins)
-    if restored.marker is None:
-        if committed:
+    if state.plain:
+        return _plain(task, state, committed_positions, accept_unsealed=accept_unsealed)
+    if state.flaws:
+        return _remade_or_refused(task, state, begins)
+    if state.marker is None:
+        if committed_positions:
             raise StateRefused(
                 f"{task}: expected its state beside its positions, given none: it was removed; "
                 f"{WAY_OUT}"
             )
         return TakenUp([], None)
-    pieces = sorted(restored.pieces.items())
-    return TakenUp(pieces, dict(restored.marker.positions), None, restored.marker)
+    pieces = sorted(state.pieces.items())
+    return TakenUp(pieces, dict(state.marker.positions), None, state.marker)
 
 
 def _plain(
     task: str,
-    restored: RestoredState,
-    committed: Mapping[tuple[str, int], int],
+    state: RestoredState,
+    committed_positions: Mapping[tuple[str, int], int],
     *,
     accept_unsealed: bool,
 ) -> TakenUp:
@@ -118,10 +118,10 @@ def _plain(
             f"it, start once with {ACCEPT}, which takes it up as it is and seals it; if not, "
             "somebody else did, and it must not be believed: take it away"
         )
-    pieces = dict(restored.plain)
+    pieces = dict(state.plain)
     marker = pieces.pop(MARKER.decode(), None)
     try:
-        positions = dict(committed) if marker is None else marker_in(marker).positions
+        positions = dict(committed_positions) if marker is None else marker_in(marker).positions
     except (ValueError, KeyError, TypeError) as error:
         raise StateRefused(
             f"{task}: expected the marker of a former release, given another: {error!r}; {WAY_OUT}"
@@ -129,18 +129,22 @@ def _plain(
     return TakenUp(sorted(pieces.items()), positions)
 
 
-def _flawed(task: str, restored: RestoredState, begins: Mapping[tuple[str, int], int]) -> TakenUp:
+def _remade_or_refused(
+    task: str, state: RestoredState, begins: Mapping[tuple[str, int], int]
+) -> TakenUp:
     stage = task.rpartition("-")[0]
-    why = "; ".join(restored.flaws[:3])
-    if restored.marker is None or not STAGES[stage].remade:
-        raise StateRefused(f"{task}: expected its state as it was written, given: {why}; {WAY_OUT}")
-    gone = [f"{topic}-{p}" for (topic, p), first in begins.items() if first > 0]
-    if gone:
+    reason = "; ".join(state.flaws[:3])
+    if state.marker is None or not STAGES[stage].remade:
         raise StateRefused(
-            f"{task}: expected its state as it was written, given: {why}; it cannot be made again, "
-            f"for retention has removed the beginning of {', '.join(gone)}; {WAY_OUT}"
+            f"{task}: expected its state as it was written, given: {reason}; {WAY_OUT}"
         )
-    return TakenUp([], dict(restored.marker.positions), why, restored.marker)
+    trimmed = [f"{topic}-{p}" for (topic, p), first in begins.items() if first > 0]
+    if trimmed:
+        raise StateRefused(
+            f"{task}: expected its state as it was written, given: {reason}; it cannot be made "
+            f"again, for retention has removed the beginning of {', '.join(trimmed)}; {WAY_OUT}"
+        )
+    return TakenUp([], dict(state.marker.positions), reason, state.marker)
 
 
 def changed_notice(changes: Sequence[str]) -> Notice:
@@ -176,18 +180,18 @@ def positions_alert(task: str) -> Output:
     )
 
 
-def remade_alert(task: str, why: str, records: int) -> Output:
+def remade_alert(task: str, reason: str, records: int) -> Output:
     """Tells a person that a state was not what was written, and was made again.
 
     Args:
         task: `STAGE-PARTITION`.
-        why: what was wrong with it.
+        reason: what was wrong with it.
         records: how many were read again.
     """
     return _alert(
         "state_remade",
         task,
-        f"the state of {task} was not as it was written ({why}); it was made again from "
+        f"the state of {task} was not as it was written ({reason}); it was made again from "
         f"{records} records of its inputs",
         {"task": task, "records": records},
     )
@@ -200,13 +204,13 @@ def ahead_alert(record: Record, ahead_ms: int) -> Output:
         record: with the stamp that is ahead.
         ahead_ms: by how much.
     """
-    place = f"{record.topic}-{record.partition} offset {record.offset}"
+    location = f"{record.topic}-{record.partition} offset {record.offset}"
     return _alert(
         "clock_ahead",
         f"{readers_of(record.topic)[0]}-{record.partition}",
-        f"the record at {place} was stamped {ahead_ms / 1_000:,.0f} s past the worker's clock: it "
-        "and others like it are stamped anew by that; set the clock that is wrong, a publisher's "
-        "or the worker's",
+        f"the record at {location} was stamped {ahead_ms / 1_000:,.0f} s past the worker's clock: "
+        "it and others like it are stamped anew by that; set the clock that is wrong, a "
+        "publisher's or the worker's",
         {
             "topic": record.topic,
             "partition": record.partition,

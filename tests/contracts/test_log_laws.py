@@ -128,7 +128,7 @@ def test_nothing_is_staged_of_a_batch_with_an_unknown_topic(worker_log: WorkerLo
     with worker_log.session() as session:
         with pytest.raises(UnknownTopic, match="evnets"):
             session.stage([*predictions(range(3)), Output("evnets", b"k", b"{}")])
-        assert session.staged == 0
+        assert session.staged_count == 0
         session.commit()
     assert everything(worker_log, "predictions") == []
 
@@ -270,7 +270,7 @@ def test_a_tail_gives_what_is_there_and_what_comes(log: Log) -> None:
     with closing(log.tail("events", begin)) as tail:
         ends = {p: log.end_offset("events", p) for p in partitions}
         seen: list[Record] = []
-        while not tail.reached(ends):
+        while not tail.has_reached(ends):
             seen += tail.poll(1.0)
         assert tail.poll(0.0) == []
         placed += log.append(events(range(30, 60)))
@@ -294,10 +294,10 @@ def test_staged_records_are_known_at_once_and_seen_after_the_commit(worker_log: 
         staged = session.stage(outputs)
         assert staged[0].memo is memo
         staged += session.stage(predictions(range(30, 60)))
-        assert session.staged == 60
+        assert session.staged_count == 60
         assert everything(worker_log, "predictions") == []
         session.commit()
-        assert session.staged == 0
+        assert session.staged_count == 0
         assert len(everything(worker_log, "predictions")) == 60
         staged += session.stage(predictions(range(60, 90)))
         session.commit()

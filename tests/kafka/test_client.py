@@ -157,7 +157,7 @@ def test_reading_on_across_marks_gives_each_record_once(log: KafkaLog, cluster: 
     with closing(log.tail("predictions", dict.fromkeys(range(PARTITIONS), 0))) as tail:
         ends = {p: log.end_offset("predictions", p) for p in range(PARTITIONS)}
         tailed = []
-        while not tail.reached(ends):
+        while not tail.has_reached(ends):
             tailed += tail.poll(0.2)
     assert sorted(tailed, key=lambda r: (r.partition, r.offset)) == whole
 

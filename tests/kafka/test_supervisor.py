@@ -140,7 +140,7 @@ class _Fake:
     def lives(self) -> bool:
         return self._world.now < self.ends and not self.killed
 
-    def ended(self) -> int | None:
+    def exit_code(self) -> int | None:
         return None if self.lives() else -9 if self.killed else 0 if self.asked else self.life.code
 
     def last_words(self) -> Sequence[str]:
@@ -265,7 +265,7 @@ def test_it_waits_for_a_broker_and_says_so_every_ten_seconds() -> None:
 
     came = await_broker(
         "a:1,b:2",
-        asked=lambda: False,
+        is_stopping=lambda: False,
         wait=world.wait,
         say=world.say,
         answers=answers,
@@ -285,7 +285,7 @@ def test_one_may_stop_it_waiting(asked_s: float) -> None:
 
     came = await_broker(
         "a:1",
-        asked=lambda: world.now >= asked_s,
+        is_stopping=lambda: world.now >= asked_s,
         wait=world.wait,
         say=world.say,
         answers=lambda _: "no",
@@ -306,7 +306,7 @@ def test_a_broker_is_one_that_takes_connections() -> None:
             whys: list[str] = []
             await_broker(
                 bootstrap,
-                asked=lambda: bool(whys),
+                is_stopping=lambda: bool(whys),
                 wait=lambda _: None,
                 say=lambda _, members: whys.append(members["why"]),
             )
@@ -335,15 +335,15 @@ class _Heard:
             Process(
                 [sys.executable, "-c", self._program],
                 self.relay,
-                out=lambda line: self.lines.append(("out", line)),
-                err=lambda line: self.lines.append(("err", line)),
+                on_out=lambda line: self.lines.append(("out", line)),
+                on_err=lambda line: self.lines.append(("err", line)),
             )
         )
         return self.children[-1]
 
     def wait(self, seconds: float) -> None:
         self.relay.pump(0.02)
-        if all(child.ended() is not None for child in self.children):
+        if all(child.exit_code() is not None for child in self.children):
             self.now += seconds
 
     def say(self, _: str, members: Mapping[str, Any]) -> None:
@@ -415,7 +415,7 @@ def test_who_does_not_stop_is_killed() -> None:
     watched.run(lambda: bool(heard.lines))
 
     assert [each["said"] for each in heard.told] == ["starts", "killed"]
-    assert heard.children[0].ended() == -signal.SIGKILL
+    assert heard.children[0].exit_code() == -signal.SIGKILL
     heard.relay.close()
 
 
@@ -426,7 +426,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_supervisor_alone() -> None:
 
     assert heard.lines == [("out", "True")]
     assert [each["said"] for each in heard.told] == ["starts"]
-    assert heard.children[0].ended() == -signal.SIGTERM
+    assert heard.children[0].exit_code() == -signal.SIGTERM
     heard.relay.close()
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ml.records import Output, Record
-    from stream_ml.shell.log.port import Place
+    from stream_ml.shell.log.port import PartitionId
     from stream_ml.stages.task import Positions, Stage
 
 # Far more than anything here takes, even on a machine that is busy with something else.
@@ -224,7 +224,7 @@ class Bench:
     accepted: frozenset[str] = frozenset()
     declared: dict[str, str] = field(default_factory=dict)
     sends: bool = False
-    sent_for: dict[Place, int] = field(default_factory=dict)
+    sent_for: dict[PartitionId, int] = field(default_factory=dict)
     said: list[dict[str, Any]] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
 
@@ -249,7 +249,7 @@ class Bench:
         spec = TaskSpec(self.stage, self.inputs, self.make, _ready)
         return Life(KafkaTask(context, spec, partition), transactions)
 
-    async def _seek(self, offsets: Mapping[Place, int]) -> int:
+    async def _seek(self, offsets: Mapping[PartitionId, int]) -> int:
         self.sent_for |= offsets
         return 1
 

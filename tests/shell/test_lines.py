@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_ml.shell.processes import line_batches as lines
-from stream_ml.shell.processes.line_batches import Line, batches, paced
+from stream_ml.shell.processes.line_batches import Line, batches, pace
 from stream_ml.shell.processes.stop import Stop
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def test_pace() -> None:
             return False
 
     with Waits() as stop:
-        pieces = paced(iter([batch]), 4.0, stop, clock=lambda: now[0])
+        pieces = pace(iter([batch]), 4.0, stop, clock=lambda: now[0])
         given = [(now[0], len(piece)) for piece in pieces]
 
     assert given == [(100.0 + 0.25 * n, 1) for n in range(10)]
@@ -111,13 +111,13 @@ def test_pace_ends_when_asked() -> None:
     """Nobody waits for lines that shall not be sent."""
     with Stop() as stop:
         stop.ask()
-        assert list(paced(iter([[Line(1, b"x")]]), 0.001, stop)) == []
+        assert list(pace(iter([[Line(1, b"x")]]), 0.001, stop)) == []
 
 
 def test_the_second_signal_does_what_it_always_did() -> None:
     """Whoever asks twice does not wait for what was begun."""
     with Stop() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert stop.asked
+        assert stop.is_requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)

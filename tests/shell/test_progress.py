@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from stream_ml.shell.processes.progress import Progress, duration, watched
+from stream_ml.shell.processes.progress import Progress, duration, with_progress
 
 
 class Clock:
@@ -115,8 +115,8 @@ def test_watched_records_pass_unchanged() -> None:
     """What is watched comes through, and the progress knows how much that was."""
     progress = Progress("reading", stream=io.StringIO())
 
-    assert list(watched(range(1_234), progress)) == list(range(1_234))
-    assert progress.done == 1_234
+    assert list(with_progress(range(1_234), progress)) == list(range(1_234))
+    assert progress.count == 1_234
 
 
 def test_durations_carry_over() -> None:

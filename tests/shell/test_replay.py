@@ -41,7 +41,7 @@ def test_everything_is_published_in_order() -> None:
         published = publish_all(log, iter(records), progress)
 
         assert published == {"events": 6_000, "labels": 5_990}
-        assert progress.done == 11_990
+        assert progress.count == 11_990
         values = [r.value for topic in ("events", "labels") for r in read_all(log, topic)]
     assert values == [output.value for output in records]
 

@@ -342,7 +342,7 @@ def test_a_partition_that_ends_before_its_position_is_refused_until_accepted(pat
             UsageError, match=r"read up to 60, .* begins at 0 and ends at 40.*ACCEPT_TOPICS=events"
         ):
             Runner(log, shop, KEY)
-        with Runner(log, shop, KEY, accepted=["events"]) as runner:
+        with Runner(log, shop, KEY, accepted_topics=["events"]) as runner:
             runner.run()
 
         kinds = [orjson.loads(value or b"")["kind"] for value in values(log, "alerts")]

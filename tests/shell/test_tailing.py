@@ -83,6 +83,6 @@ def test_a_tail_knows_what_it_has_reached() -> None:
         ends = {0: log.end_offset("events", 0)}
         tail = PolledTail(log, "events", {0: 1})
 
-        assert not tail.reached(ends)
+        assert not tail.has_reached(ends)
         assert len(tail.poll(0.0)) == 2
-        assert tail.reached(ends)
+        assert tail.has_reached(ends)

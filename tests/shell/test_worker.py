@@ -49,7 +49,7 @@ def test_it_works_on_what_comes() -> None:
         published = outputs(1_100)
         halves = [lambda: log.append(published[:1_100]), lambda: log.append(published[1_100:])]
         with _Waits(iter([_nothing, *halves])) as stop:
-            done = work_on(runner, log, stop, commit_s=60.0, decided=told.append)
+            done = work_on(runner, log, stop, commit_s=60.0, on_decision=told.append)
 
     assert done == len(published)
     assert [each.serving.champion.model for each in told] == ["plain@500", "plain@1000"]
@@ -66,7 +66,7 @@ def test_it_tells_of_no_decision_of_others() -> None:
         foreign = [Output("registry", b"toy", value) for value in (b"{}", b"\xff", None, forged)]
         doings = [lambda: append_straight(log, foreign), lambda: log.append(outputs(100))]
         with _Waits(iter(doings)) as stop:
-            work_on(runner, log, stop, commit_s=60.0, decided=told.append)
+            work_on(runner, log, stop, commit_s=60.0, on_decision=told.append)
 
     assert not told
 
@@ -76,7 +76,7 @@ def test_it_looks_less_and_less_often() -> None:
     with SqliteLog.create(MEMORY) as log, Runner(log, toy, b"key") as runner:
         doings = [*[_nothing] * 5, lambda: log.append(outputs(1)), _nothing]
         with _Waits(iter(doings)) as stop:
-            work_on(runner, log, stop, commit_s=60.0, decided=lambda _: None)
+            work_on(runner, log, stop, commit_s=60.0, on_decision=lambda _: None)
 
     assert stop.waited == [0.005, 0.01, 0.02, 0.04, 0.05, 0.05, 0.005, 0.01]
 
@@ -105,7 +105,7 @@ def test_it_writes_down_and_tidies_up_while_idle(monkeypatch: pytest.MonkeyPatch
                 log,
                 stop,
                 commit_s=25.0,
-                decided=lambda _: None,
+                on_decision=lambda _: None,
                 clock=lambda: now[0],
             )
 
@@ -120,4 +120,4 @@ def test_asked_before_it_began() -> None:
         log.append(outputs(10))
         stop.ask()
 
-        assert work_on(runner, log, stop, commit_s=60.0, decided=lambda _: None) == 0
+        assert work_on(runner, log, stop, commit_s=60.0, on_decision=lambda _: None) == 0

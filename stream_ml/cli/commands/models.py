@@ -42,7 +42,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
         key = reading_key(settings, log)
         registry = read_registry(log, key, arguments.decisions)
         view = read_models(log, registry)
-    notes = registry_notes(registry, settings.unchecked(settings.path) if key is None else None)
+    notes = registry_notes(
+        registry, settings.unverified_reason(settings.path) if key is None else None
+    )
     if arguments.format == "json":
         write_json(
             {

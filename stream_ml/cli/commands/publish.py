@@ -19,8 +19,8 @@ from stream_ml.cli.tables import format_counts
 from stream_ml.client import Publisher
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import BadRecord, NotAcknowledged, StreamMLError
-from stream_ml.shell.input_files import check, opened
-from stream_ml.shell.processes.line_batches import batches, paced
+from stream_ml.shell.input_files import check, open_file
+from stream_ml.shell.processes.line_batches import batches, pace
 from stream_ml.shell.processes.progress import duration
 from stream_ml.shell.processes.stop import Stop
 from stream_ml.shell.settings.keys import check_name
@@ -55,13 +55,13 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
         delivery = _Delivery(publisher, arguments.topic, findings, report, strict=arguments.strict)
         try:
             for file in arguments.files:
-                with opened(file) as handle:
+                with open_file(file) as handle:
                     lines = batches(handle, stop, bytes_max=RECORD_BYTES_MAX, file=file)
                     if arguments.rate is not None:
-                        lines = paced(lines, arguments.rate, stop)
+                        lines = pace(lines, arguments.rate, stop)
                     for batch in lines:
                         delivery.deliver(file, batch)
-                if stop.asked:
+                if stop.is_requested:
                     raise KeyboardInterrupt
         finally:
             delivery.summarize(as_json=arguments.format == "json")

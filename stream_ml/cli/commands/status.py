@@ -44,7 +44,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         empty, view = is_empty(log), read_status(log, key)
         transactions = list(held_back(log, time.time_ns() // 1_000_000))
     notes = registry_notes(
-        view.registry, settings.unchecked(settings.path) if key is None else None
+        view.registry, settings.unverified_reason(settings.path) if key is None else None
     )
     if settings.on_kafka:
         notes.append(CHECKPOINT_NOTE)

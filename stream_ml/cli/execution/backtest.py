@@ -16,12 +16,12 @@ from stream_ml.cli.tables import format_counts, format_table
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.embedded.replay import output_of, replay
-from stream_ml.shell.input_files import check, opened
+from stream_ml.shell.input_files import check, open_file
 from stream_ml.shell.log.reading import decisions, evaluations, examples, read_all, tally
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.line_batches import every_line
-from stream_ml.shell.processes.progress import Progress, duration, watched
+from stream_ml.shell.processes.progress import Progress, duration, with_progress
 from stream_ml.shell.report.bound import lived
 from stream_ml.shell.report.plots import draw, require_matplotlib
 from stream_ml.shell.report.run import NOTHING_TO_SCORE, Report
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
-    from stream_ml.shell.embedded.replay import Replayed
+    from stream_ml.shell.embedded.replay import ReplayResult
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["run"]
@@ -58,7 +58,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         _refuse_used(log, path)
         key = settings.signing_key(path)
         lines = _Lines(pipeline, arguments.files)
-        result = replay(log, pipeline, key, lines.outputs(), placed=lines.note_positions)
+        result = replay(log, pipeline, key, lines.outputs(), on_append=lines.note_positions)
         lines.collect_refusals(log)
         report = _report(arguments, log, pipeline, key)
         summary = _summary(log, pipeline, key, result, lines.findings)
@@ -139,7 +139,7 @@ class _Lines:
     def outputs(self) -> Iterator[Output]:
         """A record for each line."""
         for file_index, file in enumerate(self._files):
-            with opened(file) as handle:
+            with open_file(file) as handle:
                 for number, text in every_line(handle, bytes_max=RECORD_BYTES_MAX, file=file):
                     if text is None:
                         raise UsageError(
@@ -181,7 +181,7 @@ class _Lines:
 
 
 def _summary(
-    log: SqliteLog, pipeline: Pipeline, key: bytes, result: Replayed, findings: Findings
+    log: SqliteLog, pipeline: Pipeline, key: bytes, result: ReplayResult, findings: Findings
 ) -> dict[str, Any]:
     champion = None
     kinds: dict[str, int] = {}
@@ -217,10 +217,12 @@ def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes
     )
     with Progress("reporting", log.end_offset("examples", 0)) as progress:
         if arguments.live:
-            for example, live_answers in watched(lived(log, pipeline, serving_decisions), progress):
+            for example, live_answers in with_progress(
+                lived(log, pipeline, serving_decisions), progress
+            ):
                 report.add(example, live_answers)
         else:
-            for example in watched(examples(log), progress):
+            for example in with_progress(examples(log), progress):
                 report.add(example)
     for evaluation in evaluations(log):
         report.evaluate(evaluation)

@@ -9,10 +9,10 @@ import orjson
 from stream_ml.cli.output import write, write_json
 from stream_ml.errors import LogError, LogLocked, UsageError
 from stream_ml.shell import flights_data
-from stream_ml.shell.embedded.replay import Replayed, output_of, replay
+from stream_ml.shell.embedded.replay import ReplayResult, output_of, replay
 from stream_ml.shell.log.reading import decisions, evaluations
 from stream_ml.shell.log.sqlite import SqliteLog
-from stream_ml.shell.processes.progress import Progress, duration, watched
+from stream_ml.shell.processes.progress import Progress, duration, with_progress
 from stream_ml.shell.report.bound import lived
 from stream_ml.shell.report.plots import draw, require_matplotlib
 from stream_ml.shell.report.run import Report
@@ -93,7 +93,7 @@ def _refuse_locked(path: Path) -> None:
         pass  # of another format, or damaged: a former demo's all the same
 
 
-def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, result: Replayed) -> Report:
+def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, result: ReplayResult) -> Report:
     accounting = {
         **result.published,
         "predictions": result.events["predictions"],
@@ -112,7 +112,9 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, result: Replayed) ->
         zone=flights_data.ZONE,
     )
     with Progress("reporting", result.joins["joined"]) as progress:
-        for example, live_answers in watched(lived(log, pipeline, serving_decisions), progress):
+        for example, live_answers in with_progress(
+            lived(log, pipeline, serving_decisions), progress
+        ):
             report.add(example, live_answers)
     for evaluation in evaluations(log):
         report.evaluate(evaluation)
@@ -126,7 +128,7 @@ def _write_report(report: Report, folder: Path) -> list[str]:
     return [str(path) for path in (text, data, *draw(report, folder / "plots"))]
 
 
-def _ending(result: Replayed, paths: list[str], path: Path) -> str:
+def _ending(result: ReplayResult, paths: list[str], path: Path) -> str:
     total, seconds = sum(result.published.values()), sum(result.seconds.values())
     return "\n".join(
         [

@@ -84,7 +84,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 operators=operators,
                 checkpoint_examples=settings.checkpoint_examples,
                 checkpoint_s=settings.checkpoint_seconds,
-                accepted=settings.accept_topics,
+                accepted_topics=settings.accept_topics,
                 accept_unsealed=settings.accept_unsealed,
                 restart_lines=settings.restart_lines,
                 command_age_s=settings.command_age_seconds,
@@ -102,7 +102,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                     messages.print_quarantine(line, reason)
                 commit_s = settings.checkpoint_seconds
                 record_count += work_on(
-                    runner, log, stop, commit_s=commit_s, decided=messages.print_decision
+                    runner, log, stop, commit_s=commit_s, on_decision=messages.print_decision
                 )
 
         while True:
@@ -206,16 +206,18 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
         return Process(
             _worker(post, arguments),
             relay,
-            out=lambda line: messages.print_output(post, line),
-            err=lambda line: messages.print_error(post, line),
+            on_out=lambda line: messages.print_output(post, line),
+            on_err=lambda line: messages.print_error(post, line),
         )
 
     with Stop() as stop:
 
         def should_stop() -> bool:
-            return stop.asked
+            return stop.is_requested
 
-        if await_broker(cluster.bootstrap, asked=should_stop, wait=stop.wait, say=messages.print):
+        if await_broker(
+            cluster.bootstrap, is_stopping=should_stop, wait=stop.wait, say=messages.print
+        ):
             # That there are topics, and what is signed is ours, as every worker would.
             with open_log(settings, pipeline.name) as log:
                 check_serving(log, working_key(settings, log), pipeline.recipes)

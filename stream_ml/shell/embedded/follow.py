@@ -38,7 +38,7 @@ def work_on(
     stop: Stop,
     *,
     commit_s: float,
-    decided: Callable[[Decision], None],
+    on_decision: Callable[[Decision], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Work on what is on the log and on what comes, until asked to stop.
@@ -48,46 +48,46 @@ def work_on(
         log: looked at for news, and rid of what need be kept no longer.
         stop: ends it between two batches.
         commit_s: how often an idle worker lets the runner see whether a checkpoint is due.
-        decided: called with each decision that was made meanwhile, in order.
+        on_decision: called with each decision that was made meanwhile, in order.
         clock: seconds, from any start.
 
     Returns:
         How many inputs were worked on.
     """
-    done = 0
-    seen = log.end_offset("registry", 0)
-    committed = expired = clock()
+    processed = 0
+    registry_offset = log.end_offset("registry", 0)
+    committed_s = expired_s = clock()
     backoff = Backoff()
-    while not stop.asked:
+    while not stop.is_requested:
         version = log.version()
         count = runner.poll()
         if count:
-            done += count
-            seen = _tell(log, seen, runner.key, decided)
+            processed += count
+            registry_offset = _tell(log, registry_offset, runner.key, on_decision)
             backoff.reset()
-        now = clock()
+        now_s = clock()
         # While something goes there is more of it, but what comes in is not kept waiting.
-        if now - expired >= EXPIRE_S and not log.expire(time.time_ns() // 1_000_000):
-            expired = now
+        if now_s - expired_s >= EXPIRE_S and not log.expire(time.time_ns() // 1_000_000):
+            expired_s = now_s
         if count:
-            committed = now
-        elif now - committed >= commit_s:
-            committed = now
+            committed_s = now_s
+        elif now_s - committed_s >= commit_s:
+            committed_s = now_s
             runner.commit()
         elif not runner.exclusive and log.version() == version:
             stop.wait(backoff.next())
         if runner.exclusive:
             stop.wait(GAP_S)
-    return done
+    return processed
 
 
-def _tell(log: SqliteLog, seen: int, key: bytes, decided: Callable[[Decision], None]) -> int:
-    while records := log.read("registry", 0, seen, READ_RECORDS):
+def _tell(log: SqliteLog, offset: int, key: bytes, on_decision: Callable[[Decision], None]) -> int:
+    while records := log.read("registry", 0, offset, READ_RECORDS):
         for record in records:
             try:
                 decision = decode_decision(record.value, key)
             except BadRecord:
                 continue  # somebody else put it there: evaluate refuses it at the next start
-            decided(decision)
-        seen = records[-1].offset + 1
-    return seen
+            on_decision(decision)
+        offset = records[-1].offset + 1
+    return offset

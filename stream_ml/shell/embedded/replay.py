@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from stream_ml.shell.log.port import Log, WorkerLog
 
 __all__ = [
-    "Placed",
-    "Replayed",
+    "OnAppend",
+    "ReplayResult",
     "output_of",
     "publish_all",
     "replay",
 ]
 
 # Called with records that the log has just taken in.
-Placed = Callable[[Sequence["Record"]], object]
+OnAppend = Callable[[Sequence["Record"]], object]
 # Few enough to be nothing in memory, many enough that a transaction costs little for each.
 CHUNK_RECORDS = 5_000
 # A replay that dies can be run again, so its learners need not be written down in between.
@@ -44,7 +44,7 @@ CHECKPOINT_EXAMPLES = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """What a replay did.
 
     Attributes:
@@ -78,7 +78,7 @@ def output_of(pipeline: Pipeline, topic: str, members: Any, value: bytes | None 
 
 
 def publish_all(
-    log: Log, outputs: Iterable[Output], progress: Progress, placed: Placed | None = None
+    log: Log, outputs: Iterable[Output], progress: Progress, on_append: OnAppend | None = None
 ) -> dict[str, int]:
     """Append all of `outputs`, in their order, and return how many that were by topic.
 
@@ -86,17 +86,17 @@ def publish_all(
         log: that takes them.
         outputs: in their order.
         progress: is told of each.
-        placed: is told where each lies, if it is there.
+        on_append: is told where each lies, if it is there.
     """
-    published: Counter[str] = Counter({"events": 0, "labels": 0})
-    rest = iter(outputs)
-    while chunk := list(islice(rest, CHUNK_RECORDS)):
+    record_counts: Counter[str] = Counter({"events": 0, "labels": 0})
+    remaining = iter(outputs)
+    while chunk := list(islice(remaining, CHUNK_RECORDS)):
         records = log.append(chunk)
-        if placed is not None:
-            placed(records)
-        published.update(output.topic for output in chunk)
-        progress(published.total())
-    return dict(published)
+        if on_append is not None:
+            on_append(records)
+        record_counts.update(output.topic for output in chunk)
+        progress(record_counts.total())
+    return dict(record_counts)
 
 
 def replay(
@@ -106,8 +106,8 @@ def replay(
     outputs: Iterable[Output],
     progress: Callable[[str, int | None], Progress] = Progress,
     *,
-    placed: Placed | None = None,
-) -> Replayed:
+    on_append: OnAppend | None = None,
+) -> ReplayResult:
     """Publish `outputs` to `log` and work until all are read.
 
     Args:
@@ -116,7 +116,7 @@ def replay(
         key: signs snapshots and decisions.
         outputs: events and labels, each in the order of its stream.
         progress: makes what shows the progress of publishing, then of working.
-        placed: called with where some more of `outputs` lie now, in their order.
+        on_append: called with where some more of `outputs` lie now, in their order.
 
     Args:
         log: that the registry lies on.
@@ -126,30 +126,30 @@ def replay(
         LogLocked: a worker is at work on this log.
         LogError: the log takes no more.
     """
-    started = time.perf_counter()
-    with progress("publishing", None) as shown:
-        published = publish_all(log, outputs, shown, placed)
-    worked = time.perf_counter()
-    total = sum(published.values())
+    started_s = time.perf_counter()
+    with progress("publishing", None) as progress_bar:
+        record_counts = publish_all(log, outputs, progress_bar, on_append)
+    work_started_s = time.perf_counter()
+    total = sum(record_counts.values())
     with Runner(log, pipeline, key, checkpoint_examples=CHECKPOINT_EXAMPLES) as runner:
-        with progress("working", total) as shown:
-            runner.run(shown)
+        with progress("working", total) as progress_bar:
+            runner.run(progress_bar)
         events = _sum(predict.counts for predict in runner.predicts)
         joins = _sum(join.counts for join in runner.joins)
         waiting = _sum(join.pending for join in runner.joins)
         evaluations = runner.evaluate.report()
-    ended = time.perf_counter()
-    return Replayed(
-        published,
+    ended_s = time.perf_counter()
+    return ReplayResult(
+        record_counts,
         events,
         {**joins, **{f"waiting_{name}": count for name, count in waiting.items()}},
         evaluations,
-        {"publish": worked - started, "work": ended - worked},
+        {"publish": work_started_s - started_s, "work": ended_s - work_started_s},
     )
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for each in counts:
-        total.update(each)
+    for part in counts:
+        total.update(part)
     return dict(total)

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
     from stream_ml.sealing import Marker, SealedState
-    from stream_ml.shell.log.port import Place, Session, WorkerLog
+    from stream_ml.shell.log.port import PartitionId, Session, WorkerLog
     from stream_ml.signing import Operator
 
 __all__ = ["Runner"]
@@ -92,7 +92,7 @@ class _Cursor:
     """Reads one partition ahead, decoding as it goes; `next` is the offset of the next record."""
 
     __slots__ = (
-        "_fetched",
+        "_fetch_offset",
         "_parse",
         "_read",
         "_session",
@@ -117,7 +117,7 @@ class _Cursor:
         self.task = task
         self._session = session
         self._parse = parse
-        self.next = self._fetched = task.positions.get((topic, partition), 0)
+        self.next = self._fetch_offset = task.positions.get((topic, partition), 0)
         self._read: deque[tuple[int, Record]] = deque()
 
     def head(self) -> Head | None:
@@ -132,20 +132,20 @@ class _Cursor:
         return record
 
     def _refill(self) -> bool:
-        records = self._session.read(self.topic, self.partition, self._fetched, READ_RECORDS)
+        records = self._session.read(self.topic, self.partition, self._fetch_offset, READ_RECORDS)
         for record in records:
-            parsed = self._parse(record)
+            item = self._parse(record)
             # A bad record has no time of its own, and a command's is not event time: at once.
-            at_once = self.topic == "commands" or isinstance(parsed, BadRecord)
-            self._read.append((-1 if at_once else parsed.ts, record))
+            at_once = self.topic == "commands" or isinstance(item, BadRecord)
+            self._read.append((-1 if at_once else item.ts, record))
         if records:
-            if records[0].offset > self._fetched:
+            if records[0].offset > self._fetch_offset:
                 raise LogError(
-                    f"{self.topic}-{self.partition}: expected to go on from {self._fetched}, given "
-                    f"a partition that goes on at {records[0].offset}: records were removed before "
-                    "they were read; started again, the worker counts and tells them"
+                    f"{self.topic}-{self.partition}: expected to go on from {self._fetch_offset}, "
+                    f"given a partition that goes on at {records[0].offset}: records were removed "
+                    "before they were read; started again, the worker counts and tells them"
                 )
-            self._fetched = records[-1].offset + 1
+            self._fetch_offset = records[-1].offset + 1
         return bool(records)
 
 
@@ -163,7 +163,7 @@ class Runner:
         restart_lines: quarantined lines to start anew, from nothing.
         command_age_s: how far a command's time may be from its arrival on the log, in seconds.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
-        accepted: topics that are taken for what they are now, whatever was read of them.
+        accepted_topics: topics that are taken for what they are now, whatever was read of them.
         exclusive: whether others are kept from writing while a batch is worked on, until nobody
             has written where only the worker may for a while.
         step: called between any two steps with the name of the one that was done; for tests.
@@ -187,21 +187,21 @@ class Runner:
         restart_lines: Collection[str] = (),
         command_age_s: float = COMMAND_AGE_MS / 1_000,
         accept_unsealed: bool = False,
-        accepted: Collection[str] = (),
+        accepted_topics: Collection[str] = (),
         exclusive: bool = False,
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log = log
         self.key = key
-        self._accepted = accepted
+        self._accepted_topics = accepted_topics
         self.exclusive = exclusive
         self._checkpoint_s = checkpoint_s
-        self._quiet_since = self._checkpointed = time.monotonic()
+        self._quiet_since = self._checkpointed_s = time.monotonic()
         self._step = step or (lambda _: None)
         self._accept_unsealed = accept_unsealed
         self._seals = Seals(key, pipeline.name, log.identity)
         self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
-        self._declared = pipeline.declaration()
+        self._declaration = pipeline.declaration()
         self.serving = Serving(pipeline, key, log.identity)
         events, labels = log.partitions["events"], log.partitions["predictions"]
         self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
@@ -220,20 +220,20 @@ class Runner:
         self._states: dict[str, SealedState] = {}
         self._manifest = Manifest(None, self._seals.records(TOPIC))
         # Alerts that wait until all states are taken up.
-        self._told: list[Output] = []
-        self._told_ahead = False
+        self._alerts: list[Output] = []
+        self._has_warned_ahead = False
         # What of the declaration is another than it was, and was taken up: a sentence each.
         self.changes: list[str] = []
-        self._place = getattr(log, "path", "the log")
+        self._log_name = getattr(log, "path", "the log")
         # Tasks whose positions are not in the log's table as they are in their state, or whose
         # declaration is another than in theirs.
         self._astray: set[str] = set()
         # Of each task with a state, how its last checkpoint ended.
         self.markers: dict[str, Marker] = {}
-        self._readers = self._who_reads(joins, learn, evaluate)
-        self._inbox: dict[Place, list[Record]] = {}
+        self._readers = self._reader_table(joins, learn, evaluate)
+        self._inbox: dict[PartitionId, list[Record]] = {}
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
-        self._committed = {task.name: dict(task.positions) for task in self.tasks}
+        self._committed_positions = {task.name: dict(task.positions) for task in self.tasks}
         collect_less_often()
         self._session = log.session()
         try:
@@ -243,9 +243,9 @@ class Runner:
             raise
         self._cursors = list(self._inputs())
 
-    def _who_reads(
+    def _reader_table(
         self, joins: Sequence[Task], learn: Task, evaluate: Task
-    ) -> dict[Place, tuple[Task | Serving, ...]]:
+    ) -> dict[PartitionId, tuple[Task | Serving, ...]]:
         """Who reads what a stage writes, in the order in which the data flows."""
         return {
             **{("predictions", p): (task,) for p, task in enumerate(joins)},
@@ -262,8 +262,8 @@ class Runner:
             "commands": [self.evaluate],
         }
         tasks = {id(task.stage): task for task in self.tasks}
-        for topic, some in stages.items():
-            for p, stage in enumerate(some):
+        for topic, group in stages.items():
+            for p, stage in enumerate(group):
                 yield _Cursor(self._session, topic, p, tasks[id(stage)], stage.parse)
 
     # --- start ---------------------------------------------------------------------------------
@@ -272,24 +272,24 @@ class Runner:
         # With the worker's place: nobody else's commit comes between the states and the manifest.
         self._manifest = Manifest(self._log.piece(OWNER, NAME), self._seals.records(TOPIC))
         fresh = [task for task in self.tasks if not self._take_up(task)]
-        own = self._manifest.own
-        if own is not None:
-            self._refuse_unread(own.ends)
-        self._session.resume(own)
+        own_writes = self._manifest.own_writes
+        if own_writes is not None:
+            self._refuse_unread(own_writes.ends)
+        self._session.resume(own_writes)
         self._load_serving()
         with self._session.exclusive() if self.exclusive else nullcontext():
             self._begin(fresh)
         if self.serving.current() is None:
-            raise StreamMLError(f"nothing can serve: {self._why_not()}")
+            raise StreamMLError(f"nothing can serve: {self._refusal_reason()}")
 
     def _begin(self, fresh: Sequence[Task]) -> None:
         """Tell what befell, and work on what lies between the stages."""
         if self._session.setback_ms:
-            self._told.append(setback_alert(self._session.setback_ms))
+            self._alerts.append(setback_alert(self._session.setback_ms))
         if self.exclusive:
-            self._told.append(exclusive_alert())
-        self._deliver(self._told)
-        self._told = []
+            self._alerts.append(exclusive_alert())
+        self._deliver(self._alerts)
+        self._alerts = []
         for (topic, partition), readers in self._readers.items():
             for reader in readers:
                 if isinstance(reader, Task):
@@ -301,9 +301,13 @@ class Runner:
         self._flow()
         self.commit()
 
-    def _refuse_unread(self, ends: Mapping[Place, int]) -> None:
+    def _refuse_unread(self, ends: Mapping[PartitionId, int]) -> None:
         """Refuse states that are older than what lies behind the worker's last commit."""
-        read = {place: at for task in self.tasks for place, at in task.positions.items()}
+        read = {
+            topic_partition: offset
+            for task in self.tasks
+            for topic_partition, offset in task.positions.items()
+        }
         for topic in ("predictions", "examples"):
             for partition in range(self._log.partitions[topic]):
                 end = ends.get((topic, partition), OFFSET_MAX)
@@ -315,75 +319,75 @@ class Runner:
         name, log = task.name, self._log
         state = self._states[name] = self._seals.state(name)
         pieces = dict(log.state(name))
-        restored = state.restore(pieces.items())
-        self._manifest.compare(name, restored, pieces)
-        committed = log.committed(name)
-        at = {} if restored.marker is None else restored.marker.positions
-        begins = {(topic, p): log.first_offset(topic, p) for topic, p in at}
-        taken = take_up(
+        restoration = state.restore(pieces.items())
+        self._manifest.compare(name, restoration, pieces)
+        committed_positions = log.committed(name)
+        positions = {} if restoration.marker is None else restoration.marker.positions
+        begins = {(topic, p): log.first_offset(topic, p) for topic, p in positions}
+        start = take_up(
             name,
-            restored,
-            committed,
+            restoration,
+            committed_positions,
             begins,
             accept_unsealed=self._accept_unsealed,
         )
-        if taken.marker is not None:
-            self.markers[name] = taken.marker
+        if start.marker is not None:
+            self.markers[name] = start.marker
             # No number is given twice, whatever was put back.
-            state.number = taken.marker.number
-            self._agree(name, taken.marker.declaration)
-            if taken.marker.manifest:
+            state.number = start.marker.number
+            self._agree(name, start.marker.declaration)
+            if start.marker.manifest:
                 self._manifest.note(
-                    name, state.number, checkpoint_seal(pieces), taken.marker.positions
+                    name, state.number, checkpoint_seal(pieces), start.marker.positions
                 )
             else:
                 self._astray.add(name)
-        self._committed[name] = committed
-        going_on = self._resumed(name, taken.positions or {})
-        if taken.positions is None:
-            self._go_on(task, going_on)
+        self._committed_positions[name] = committed_positions
+        resume_point = self._resume_point(name, start.positions or {})
+        if start.positions is None:
+            self._go_on(task, resume_point)
             return False
-        if restored.plain:
-            state.adopt(restored.plain)
-        if taken.marker is not None and committed != taken.positions:
+        if restoration.plain:
+            state.adopt(restoration.plain)
+        if start.marker is not None and committed_positions != start.positions:
             # What counts is sealed; the table beside it is for readers.
-            self._told.append(positions_alert(name))
+            self._alerts.append(positions_alert(name))
             self._astray.add(name)
-        if taken.remade is None:
-            task.restore(taken.pieces)
+        if start.remade is None:
+            task.restore(start.pieces)
         else:
             state.begin_anew()
             self._astray.add(name)
-            records = self._remake(task, taken.positions)
-            self._told.append(remade_alert(name, taken.remade, records))
-        self._go_on(task, going_on)
+            records = self._remake(task, start.positions)
+            self._alerts.append(remade_alert(name, start.remade, records))
+        self._go_on(task, resume_point)
         return True
 
-    def _go_on(self, task: Task, going_on: ResumePoint) -> None:
+    def _go_on(self, task: Task, resume_point: ResumePoint) -> None:
         """Take up positions, and tell what befell them."""
-        task.positions = dict(going_on.read)
-        for notice in going_on.notices:
-            self._told.append(task.stage.note(notice))
+        task.positions = dict(resume_point.read)
+        for notice in resume_point.notices:
+            self._alerts.append(task.stage.note(notice))
 
-    def _agree(self, task: str, declared: Mapping[str, str]) -> None:
+    def _agree(self, task: str, declaration: Mapping[str, str]) -> None:
         """Make sure that the state of a task may be gone on with as it is declared now.
 
         Raises:
             UsageError: it was made under a declaration that differs too much.
         """
         changes = accepted_changes(
-            declared,
-            self._declared,
-            self._place,
+            declaration,
+            self._declaration,
+            self._log_name,
             "begin anew in another file (--broker sqlite:PATH)",
             quarantined_in(whole_piece(self._log, "learn-0", "")),
         )
         if changes:
             # With what is told goes the declaration, so that it is told once.
             self._astray.add(task)
-        self.changes += [each for each in changes if each not in self.changes]
+        self.changes += [change for change in changes if change not in self.changes]
 
-    def _remake(self, task: Task, ends: Mapping[Place, int]) -> int:
+    def _remake(self, task: Task, ends: Mapping[PartitionId, int]) -> int:
         """Fold again what led to a state, without writing anything; how many records it was."""
         count = 0
         for (topic, partition), end in ends.items():
@@ -392,22 +396,27 @@ class Runner:
                 count += len(records)
         return count
 
-    def _resumed(self, task: str, positions: Mapping[Place, int]) -> ResumePoint:
+    def _resume_point(self, task: str, positions: Mapping[PartitionId, int]) -> ResumePoint:
         """Where a task goes on, of what there is of its inputs."""
         log = self._log
         stage, _, number = task.partition("-")
-        places = [(topic, int(number)) for topic in STAGES[stage].inputs]
+        inputs = [(topic, int(number)) for topic in STAGES[stage].inputs]
         return find_resume_point(
             task,
             state=dict(positions),
             read={},
             # State of another log is not believed in the first place.
             identities={},
-            extents={at: Extent("", log.first_offset(*at), log.end_offset(*at)) for at in places},
-            accepted_topics=self._accepted,
+            extents={
+                topic_partition: Extent(
+                    "", log.first_offset(*topic_partition), log.end_offset(*topic_partition)
+                )
+                for topic_partition in inputs
+            },
+            accepted_topics=self._accepted_topics,
         )
 
-    def _why_not(self) -> str:
+    def _refusal_reason(self) -> str:
         missing = ", ".join(map(str, self.serving.missing()))
         if missing:
             return f"the newest serving set names snapshots that `models` lacks, at {missing}"
@@ -448,8 +457,8 @@ class Runner:
             records = [record for record in records if record.offset < end]
             if seal is not None:
                 # Whatever is there now was there before we began to seal, where that is allowed.
-                before = end if self._accept_unsealed else 0
-                open_sealed(records, seal, unsealed_before=before)
+                unsealed_end = end if self._accept_unsealed else 0
+                open_sealed(records, seal, unsealed_before=unsealed_end)
             if records:
                 yield records
 
@@ -461,12 +470,12 @@ class Runner:
         Args:
             progress: called after each transaction with the number of records so far.
         """
-        done = 0
+        processed = 0
         while count := self.poll():
-            done += count
+            processed += count
             if progress is not None:
-                progress(done)
-        return done
+                progress(processed)
+        return processed
 
     def poll(self, limit: int = BATCH_RECORDS) -> int:
         """Work on about `limit` inputs in whole rounds, commit, and return how many there were.
@@ -476,19 +485,19 @@ class Runner:
         """
         if not self.exclusive:
             return self._poll(limit, BATCH_S)
-        with self._exclusively() as foreign:
-            done = self._poll(limit, EXCLUSIVE_S)
-            if foreign and not done:
+        with self._exclusive_batch() as foreign:
+            processed = self._poll(limit, EXCLUSIVE_S)
+            if foreign and not processed:
                 self.commit()
-        now = time.monotonic()
+        now_s = time.monotonic()
         if foreign:
-            self._quiet_since = now
-        elif now - self._quiet_since >= QUIET_S:
+            self._quiet_since = now_s
+        elif now_s - self._quiet_since >= QUIET_S:
             self.exclusive = False
-        return done
+        return processed
 
     @contextmanager
-    def _exclusively(self) -> Iterator[bool]:
+    def _exclusive_batch(self) -> Iterator[bool]:
         """Keep all others from writing; whether they have written where only we may."""
         with self._session.exclusive() as foreign:
             for (topic, partition), first, end in foreign:
@@ -507,38 +516,38 @@ class Runner:
     def _poll(self, limit: int, batch_s: float) -> int:
         heads = [(head, i) for i, cursor in enumerate(self._cursors) if (head := cursor.head())]
         heapq.heapify(heads)
-        done, until = 0, time.monotonic() + batch_s
-        while heads and done < limit and (not done or time.monotonic() < until):
-            picked = self._pick_round(heads)
-            done += sum(map(len, picked.values()))
+        processed, deadline_s = 0, time.monotonic() + batch_s
+        while heads and processed < limit and (not processed or time.monotonic() < deadline_s):
+            batch = self._pick_round(heads)
+            processed += sum(map(len, batch.values()))
             # Events before labels: a label of this round may be about an event of this round.
             # Commands last: what they ask for is judged by all that came before.
-            for cursor in sorted(picked, key=lambda cursor: (-cursor.rank, cursor.partition)):
-                self._work(cursor.task, picked[cursor])
+            for cursor in sorted(batch, key=lambda cursor: (-cursor.rank, cursor.partition)):
+                self._work(cursor.task, batch[cursor])
                 self._flow()
-        if self._session.ahead is not None and not self._told_ahead:
-            self._told_ahead = True
+        if self._session.ahead is not None and not self._has_warned_ahead:
+            self._has_warned_ahead = True
             self._deliver([ahead_alert(*self._session.ahead)])
-        if done:
+        if processed:
             self.commit()
-        return done
+        return processed
 
     def _pick_round(self, heads: list[tuple[Head, int]]) -> dict[_Cursor, list[Record]]:
         """The records up to the end of the round, by cursor; fewer where the log has no more."""
-        picked: dict[_Cursor, list[Record]] = {}
-        at = sum(cursor.next for cursor in self._cursors)
-        for _ in range(self._round - at % self._round):
+        batch: dict[_Cursor, list[Record]] = {}
+        position = sum(cursor.next for cursor in self._cursors)
+        for _ in range(self._round - position % self._round):
             if not heads:
                 break
             number = heads[0][1]
             cursor = self._cursors[number]
-            picked.setdefault(cursor, []).append(cursor.pop())
+            batch.setdefault(cursor, []).append(cursor.pop())
             head = cursor.head()
             if head is None:
                 heapq.heappop(heads)
             else:
                 heapq.heapreplace(heads, (head, number))
-        return picked
+        return batch
 
     def _work(self, consumer: Task | Serving, records: Sequence[Record]) -> None:
         """Let a stage fold records in, and put what it wrote before those who read it."""
@@ -558,10 +567,12 @@ class Runner:
                 output.value = seals[output.topic].seal(body)
         last, waiting = None, None
         for record, body in zip(self._session.stage(outputs), bodies, strict=True):
-            place = (record.topic, record.partition)
-            if place != last:
-                last = place
-                waiting = inbox.setdefault(place, []) if place in readers else None
+            topic_partition = (record.topic, record.partition)
+            if topic_partition != last:
+                last = topic_partition
+                waiting = (
+                    inbox.setdefault(topic_partition, []) if topic_partition in readers else None
+                )
             if waiting is not None:
                 record.value = body
                 waiting.append(record)
@@ -570,8 +581,8 @@ class Runner:
     def _flow(self) -> None:
         """Hand on what stages wrote, in the order in which the data flows, until all is read."""
         while self._inbox:
-            for place, readers in self._readers.items():
-                records = self._inbox.pop(place, None)
+            for topic_partition, readers in self._readers.items():
+                records = self._inbox.pop(topic_partition, None)
                 if records:
                     for reader in readers:
                         self._work(reader, records)
@@ -584,32 +595,32 @@ class Runner:
         Args:
             checkpoint: write down the live learners and scores as well, due or not.
         """
-        now = time.monotonic()
-        if now - self._checkpointed >= self._checkpoint_s:
+        now_s = time.monotonic()
+        if now_s - self._checkpointed_s >= self._checkpoint_s:
             checkpoint = True
-        positions: dict[str, dict[Place, int]] = {}
+        positions: dict[str, dict[PartitionId, int]] = {}
         state: list[tuple[str, str, bytes | None]] = []
         for task in self.tasks:
-            name, sealed = task.name, self._states[task.name]
-            moved = task.positions != self._committed[name]
-            due = task.stage.must_checkpoint() or sealed.must_write or name in self._astray
-            if due or (checkpoint and moved):
-                positions[name] = self._committed[name] = dict(task.positions)
-                entries = sealed.write(
-                    task.dirty(), task.positions, declaration=self._declared, manifest=True
+            name, sealed_state = task.name, self._states[task.name]
+            has_moved = task.positions != self._committed_positions[name]
+            due = task.stage.must_checkpoint() or sealed_state.must_write or name in self._astray
+            if due or (checkpoint and has_moved):
+                positions[name] = self._committed_positions[name] = dict(task.positions)
+                entries = sealed_state.write(
+                    task.dirty(), task.positions, declaration=self._declaration, manifest=True
                 )
                 pieces = [(name, entry.name.decode(), entry.value) for entry in entries]
                 seal = checkpoint_seal({pieces[-1][1]: pieces[-1][2] or b""})
-                self._manifest.note(name, sealed.number, seal, task.positions)
+                self._manifest.note(name, sealed_state.number, seal, task.positions)
                 state += pieces
-        if state or self._session.staged:
-            state.append((OWNER, NAME, self._manifest.sealed(self._session.own())))
+        if state or self._session.staged_count:
+            state.append((OWNER, NAME, self._manifest.encode_sealed(self._session.own_writes())))
         self._step("dirty")
         self._session.commit(positions, state)
         self._astray.clear()
         self._step("commit")
         if checkpoint:
-            self._checkpointed = now
+            self._checkpointed_s = now_s
 
     def close(self) -> None:
         """Give up the worker's place; what was not committed is gone."""
@@ -626,7 +637,7 @@ class Runner:
     ) -> None:
         try:
             if kind is None:
-                with self._exclusively() if self.exclusive else nullcontext():
+                with self._exclusive_batch() if self.exclusive else nullcontext():
                     self.commit(checkpoint=True)
         finally:
             self.close()

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Output
     from stream_ml.shell.kafka.cluster import Cluster
-    from stream_ml.shell.log.port import Isolation, Place
+    from stream_ml.shell.log.port import Isolation, PartitionId
 
 __all__ = ["KafkaLog"]
 
@@ -370,7 +370,7 @@ class KafkaLog(Log):
 
     # --- groups and state -----------------------------------------------------------------
 
-    def committed(self, group: str) -> dict[Place, int]:
+    def committed(self, group: str) -> dict[PartitionId, int]:
         """The next offsets of a task, such as `predict-0`, that its stage's group has committed."""
         stage, _, number = group.rpartition("-")
         name = self._cluster.group(stage)
@@ -419,7 +419,7 @@ class KafkaLog(Log):
             end, reach = start, reach * PIECE_FACTOR
         return None
 
-    def _changelog(self, group: str) -> Place:
+    def _changelog(self, group: str) -> PartitionId:
         stage, _, number = group.rpartition("-")
         topic = f"{stage}-changelog"
         self._tp(topic, int(number))
@@ -576,8 +576,8 @@ class KafkaTail(Tail):
         by_partition = [to_records(self._topic, records) for records in batches.values()]
         return list(heapq.merge(*by_partition, key=lambda record: record.append_ms))
 
-    def reached(self, ends: Mapping[int, int]) -> bool:
-        """Whether everything before `ends` was given out; see `log.Tail.reached`."""
+    def has_reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether everything before `ends` was given out; see `log.Tail.has_reached`."""
         with self._translated_errors("name a position"):
             return all(self._consumer.position(self._tps[p]) >= end for p, end in ends.items())
 

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transactions import Transactions
     from stream_ml.shell.kafka.transport import Batch
-    from stream_ml.shell.log.port import Place
+    from stream_ml.shell.log.port import PartitionId
     from stream_ml.stages.task import Positions, Stage
 
 __all__ = ["KafkaTask", "TaskContext", "TaskSpec"]
@@ -140,7 +140,7 @@ class TaskContext:
     accept_unsealed: bool = False
     topics: Mapping[str, str] = field(default_factory=dict)
     accepted_topics: frozenset[str] = frozenset()
-    seek: Callable[[Mapping[Place, int]], Awaitable[int]] | None = None
+    seek: Callable[[Mapping[PartitionId, int]], Awaitable[int]] | None = None
     restart_lines: Collection[str] = ()
 
 
@@ -354,7 +354,7 @@ class KafkaTask:
         return self._spec.stage == "evaluate"
 
     def _choose_start_state(
-        self, changelog: RestoredState, extents: Mapping[Place, Extent]
+        self, changelog: RestoredState, extents: Mapping[PartitionId, Extent]
     ) -> TakenUp:
         """Choose the state to start from, as far as it is to be believed."""
         if self._context.accept_unsealed:
@@ -411,9 +411,9 @@ class KafkaTask:
 
     def _resume_point(
         self,
-        committed_offsets: Mapping[Place, CommittedOffset],
+        committed_offsets: Mapping[PartitionId, CommittedOffset],
         start_state: TakenUp,
-        extents: Mapping[Place, Extent],
+        extents: Mapping[PartitionId, Extent],
     ) -> ResumePoint:
         """Decide where to go on, from the state, the group's offsets, and what the topics have.
 
@@ -468,7 +468,7 @@ class KafkaTask:
             f"starting once with {ACCEPT}={changelog}"
         )
 
-    async def _extents(self, read: Positions) -> dict[Place, Extent]:
+    async def _extents(self, read: Positions) -> dict[PartitionId, Extent]:
         """The offsets that each input has, those of open transactions included.
 
         A partition that seems to end before what was read may have a new leader, which does not
@@ -495,7 +495,7 @@ class KafkaTask:
             for tp, topic in tps.items()
         }
 
-    async def _refetch(self, committed_offsets: Mapping[Place, CommittedOffset]) -> None:
+    async def _refetch(self, committed_offsets: Mapping[PartitionId, CommittedOffset]) -> None:
         """Have fetched what we go on with, where the consumer began elsewhere."""
         if self._context.seek is None:
             return
@@ -526,7 +526,7 @@ class KafkaTask:
             self._task.positions.get((topic, self.partition), 0) if self._has_taken_over else None
         )
 
-    async def _committed_offsets(self) -> dict[Place, CommittedOffset]:
+    async def _committed_offsets(self) -> dict[PartitionId, CommittedOffset]:
         """The group's offset of each input; none where nothing was read."""
         partitions = {
             (self._context.cluster.topic(topic), self.partition): (topic, self.partition)
@@ -766,7 +766,7 @@ def _state_lost(stage: str, read: Positions) -> Notice:
     )
 
 
-def _set_by_hand(group: str, source: Place, offset: int, state: int) -> Notice:
+def _set_by_hand(group: str, source: PartitionId, offset: int, state: int) -> Notice:
     topic, partition = source
     return Notice(
         "group_reset",

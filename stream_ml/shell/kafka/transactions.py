@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from stream_ml.shell.kafka.cluster import Cluster
-    from stream_ml.shell.log.port import Place
+    from stream_ml.shell.log.port import PartitionId
 
 __all__ = ["NEVER", "CommittedOffset", "Membership", "Message", "Transactions"]
 
@@ -175,7 +175,7 @@ class Transactions:
         )
         # A transaction is begun with the first record, and with none it is never begun.
         self._is_open = False
-        self._positions: dict[Place, int] = {}
+        self._positions: dict[PartitionId, int] = {}
         self._failure: BaseException | None = None
         self._closing = False
         self._thread = ThreadPoolExecutor(1, "transactions")
@@ -210,7 +210,9 @@ class Transactions:
             )
         self._membership = membership
 
-    async def committed_offsets(self, partitions: Iterable[Place]) -> dict[Place, CommittedOffset]:
+    async def committed_offsets(
+        self, partitions: Iterable[PartitionId]
+    ) -> dict[PartitionId, CommittedOffset]:
         """The group's committed offsets, once no transaction is about to change them.
 
         Raises:
@@ -251,7 +253,7 @@ class Transactions:
                 return
 
     def write(
-        self, records: Iterable[tuple[str, Iterable[Message]]], positions: Mapping[Place, int]
+        self, records: Iterable[tuple[str, Iterable[Message]]], positions: Mapping[PartitionId, int]
     ) -> None:
         """Put records on their way, in order; after `wait_until_writable`, with no wait between.
 
@@ -336,7 +338,7 @@ class Transactions:
             for message in messages:
                 self._producer.produce(topic, **message)
 
-    def _commit(self, positions: Mapping[Place, int], member: bytes) -> None:
+    def _commit(self, positions: Mapping[PartitionId, int], member: bytes) -> None:
         offsets = [
             TopicPartition(topic, p, offset, OURS) for (topic, p), offset in positions.items()
         ]

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transport import Batch
-    from stream_ml.shell.log.port import Place
+    from stream_ml.shell.log.port import PartitionId
     from stream_ml.signing import Operator
     from stream_ml.stages.task import Stage
 
@@ -404,7 +404,7 @@ class Worker:
                     )
                 )
 
-    async def _seek_in_new_epoch(self, offsets: Mapping[Place, int]) -> int:
+    async def _seek_in_new_epoch(self, offsets: Mapping[PartitionId, int]) -> int:
         """Have records of our tasks fetched from other offsets on."""
         tps = {TP(topic, partition): offset for (topic, partition), offset in offsets.items()}
         return int(await self._app.consumer.seek_in_new_epoch(tps))

@@ -37,8 +37,8 @@ def has_left_over(path: Path) -> bool:
 
 def looks(path: Path) -> tuple[object, ...]:
     """What differs when somebody has written to the file, or is at work on it."""
-    found = [each.stat() if each.exists() else None for each in (path, _wal_of(path))]
-    return tuple((at.st_mtime_ns, at.st_size, at.st_ino) if at else None for at in found)
+    stats = [file.stat() if file.exists() else None for file in (path, _wal_of(path))]
+    return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None for stat in stats)
 
 
 def _wal_of(path: Path) -> Path:

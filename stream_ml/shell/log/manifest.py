@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Record
     from stream_ml.sealing import RecordSeal, RestoredState
-    from stream_ml.shell.log.port import Place
+    from stream_ml.shell.log.port import PartitionId
 
 __all__ = ["NAME", "OWNER", "TOPIC", "Manifest", "refuse_unread"]
 
@@ -49,9 +49,9 @@ class _Checkpoint:
 
     number: int
     seal: str
-    positions: dict[Place, int]
+    positions: dict[PartitionId, int]
     # As it stands in the manifest, which is written far more often than any one of these.
-    encoded: bytes
+    encoded_json: bytes
 
 
 class Manifest:
@@ -62,15 +62,15 @@ class Manifest:
         seal: what it must be sealed with.
 
     Attributes:
-        own: what the worker has written itself; None where that is not known.
+        own_writes: what the worker has written itself; None where that is not known.
     """
 
     def __init__(self, value: bytes | None, seal: RecordSeal) -> None:
         self._seal = seal
-        self._there = value is not None
+        self._exists = value is not None
         self._flaw: str | None = None
         self._tasks: dict[str, _Checkpoint] = {}
-        self.own: OwnWrites | None = None
+        self.own_writes: OwnWrites | None = None
         if value is not None:
             try:
                 self._decode(orjson.loads(seal.unseal(value)))
@@ -79,50 +79,53 @@ class Manifest:
 
     def _decode(self, members: Any) -> None:
         for task, number, seal, positions in members["tasks"]:
-            self.note(task, number, seal, {(topic, p): at for topic, p, at in positions})
-        self.own = OwnWrites(
+            self.note(task, number, seal, {(topic, p): offset for topic, p, offset in positions})
+        self.own_writes = OwnWrites(
             members["stamp_ms"],
             {(topic, p): end for topic, p, end in members["ends"]},
-            {(topic, p): [(a, b) for a, b in ranges] for topic, p, ranges in members["ranges"]},
+            {
+                (topic, p): [(start, end) for start, end in ranges]
+                for topic, p, ranges in members["ranges"]
+            },
         )
 
-    def compare(self, task: str, restored: RestoredState, pieces: Mapping[str, bytes]) -> None:
+    def compare(self, task: str, state: RestoredState, pieces: Mapping[str, bytes]) -> None:
         """Hold a task's state against its last checkpoint, and note what is wrong with it.
 
         Args:
             task: its name.
-            restored: what lies there. An older one of ours gets a flaw, and the positions up to
+            state: what lies there. An older one of ours gets a flaw, and the positions up to
                 which it must be made again.
             pieces: the same, as it lies there.
 
         Raises:
             StateRefused: nobody can tell which checkpoint was the last, or there is none.
         """
-        marker, last = restored.marker, self._tasks.get(task)
-        if restored.foreign_owner is not None or restored.plain:
+        marker, last = state.marker, self._tasks.get(task)
+        if state.foreign_owner is not None or state.plain:
             return
         if marker is None:
-            if last is not None and not restored.flaws:
-                raise _refused(
+            if last is not None and not state.flaws:
+                raise _refusal(
                     task, f"checkpoint {last.number} to lie there", "none: it was removed"
                 )
             return
-        if not self._there and not marker.manifest:
+        if not self._exists and not marker.manifest:
             return
-        if self._flaw is not None or not self._there:
-            raise _refused(task, "the worker's manifest", self._flaw or "none: it was removed")
-        given = f"checkpoint {marker.number}, which is genuine"
+        if self._flaw is not None or not self._exists:
+            raise _refusal(task, "the worker's manifest", self._flaw or "none: it was removed")
+        actual = f"checkpoint {marker.number}, which is genuine"
         if last is None or marker.number > last.number:
-            known = "none" if last is None else f"checkpoint {last.number}"
-            raise _refused(task, f"{known}, by the worker's manifest", f"{given}: one was put back")
+            last_name = "none" if last is None else f"checkpoint {last.number}"
+            raise _refusal(
+                task, f"{last_name}, by the worker's manifest", f"{actual}: one was put back"
+            )
         if checkpoint_seal(pieces) == last.seal:
             return
-        restored.flaws.append(
-            f"all of it is {given}, and an older one than {last.number}: put back"
-        )
-        restored.marker = replace(marker, number=last.number, positions=dict(last.positions))
+        state.flaws.append(f"all of it is {actual}, and an older one than {last.number}: put back")
+        state.marker = replace(marker, number=last.number, positions=dict(last.positions))
 
-    def note(self, task: str, number: int, seal: str, positions: Mapping[Place, int]) -> None:
+    def note(self, task: str, number: int, seal: str, positions: Mapping[PartitionId, int]) -> None:
         """Take note of the checkpoint of a task that goes with the next commit.
 
         Args:
@@ -131,23 +134,30 @@ class Manifest:
             seal: of its marker.
             positions: by topic and partition.
         """
-        places = [(topic, partition, at) for (topic, partition), at in positions.items()]
-        encoded = orjson.dumps((task, number, seal, places))
-        self._tasks[task] = _Checkpoint(number, seal, dict(positions), encoded)
+        next_offsets = [
+            (topic, partition, next_offset) for (topic, partition), next_offset in positions.items()
+        ]
+        encoded_json = orjson.dumps((task, number, seal, next_offsets))
+        self._tasks[task] = _Checkpoint(number, seal, dict(positions), encoded_json)
 
-    def sealed(self, own: OwnWrites) -> bytes:
+    def encode_sealed(self, own_writes: OwnWrites) -> bytes:
         """The manifest that goes with a commit, and says what the worker has then written."""
-        self._there, self._flaw, self.own = True, None, own
-        rest = {
-            "stamp_ms": own.stamp_ms,
-            "ends": [(topic, partition, at) for (topic, partition), at in own.ends.items()],
-            "ranges": [(topic, partition, each) for (topic, partition), each in own.ranges.items()],
+        self._exists, self._flaw, self.own_writes = True, None, own_writes
+        members = {
+            "stamp_ms": own_writes.stamp_ms,
+            "ends": [
+                (topic, partition, offset) for (topic, partition), offset in own_writes.ends.items()
+            ],
+            "ranges": [
+                (topic, partition, ranges)
+                for (topic, partition), ranges in own_writes.ranges.items()
+            ],
         }
-        tasks = b",".join([each.encoded for each in self._tasks.values()])
-        return self._seal.seal(b'{"tasks":[' + tasks + b"]," + orjson.dumps(rest)[1:])
+        tasks = b",".join([checkpoint.encoded_json for checkpoint in self._tasks.values()])
+        return self._seal.seal(b'{"tasks":[' + tasks + b"]," + orjson.dumps(members)[1:])
 
 
-def refuse_unread(records: Iterable[Record], read: Mapping[Place, int]) -> None:
+def refuse_unread(records: Iterable[Record], read: Mapping[PartitionId, int]) -> None:
     """Refuse a state that has yet to read what was made of it.
 
     Args:
@@ -168,15 +178,15 @@ def refuse_unread(records: Iterable[Record], read: Mapping[Place, int]) -> None:
                 topic, source = "labels", decode_example(record.value).label_source
         except BadRecord:
             continue
-        at = read.get((topic, source.partition), 0)
-        if source.offset >= at:
-            raise _refused(
+        next_offset = read.get((topic, source.partition), 0)
+        if source.offset >= next_offset:
+            raise _refusal(
                 "the worker",
                 f"state that has read {topic}-{source.partition} up to {source.offset + 1}, as "
                 f"{record.topic}-{record.partition} offset {record.offset} has",
-                f"state that has read it up to {at}: all of it is an older one, put back",
+                f"state that has read it up to {next_offset}: all of it is an older one, put back",
             )
 
 
-def _refused(task: str, expected: str, given: str) -> StateRefused:
-    return StateRefused(f"{task}: expected {expected}, given {given}; {WAY_OUT}")
+def _refusal(task: str, requirement: str, actual: str) -> StateRefused:
+    return StateRefused(f"{task}: expected {requirement}, given {actual}; {WAY_OUT}")

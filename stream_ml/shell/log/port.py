@@ -72,7 +72,7 @@ __all__ = [
     "Isolation",
     "Log",
     "OwnWrites",
-    "Place",
+    "PartitionId",
     "Range",
     "Session",
     "Tail",
@@ -88,7 +88,7 @@ Isolation = Literal["committed", "uncommitted"]
 # What the catalogue calls those who are no stage and write; all else is the stages' own.
 CLIENTS = frozenset({"producer", "operator"})
 # A partition of a topic.
-Place = tuple[str, int]
+PartitionId = tuple[str, int]
 # Offsets from the first one to before the second.
 Range = tuple[int, int]
 
@@ -104,8 +104,8 @@ class OwnWrites:
     """
 
     stamp_ms: int
-    ends: Mapping[Place, int]
-    ranges: Mapping[Place, Sequence[Range]]
+    ends: Mapping[PartitionId, int]
+    ranges: Mapping[PartitionId, Sequence[Range]]
 
 
 class _Closing(Protocol):
@@ -238,7 +238,7 @@ class Log(_Closing, Protocol):
         look for records. It may change without cause.
         """
 
-    def committed(self, group: str) -> dict[Place, int]:
+    def committed(self, group: str) -> dict[PartitionId, int]:
         """Where `group` (a task, such as `predict-0`) goes on: the next offset per partition."""
 
     def state(self, group: str) -> list[tuple[str, bytes]]:
@@ -269,7 +269,7 @@ class Tail(Protocol):
             wait_s: how long to wait for the first record; none may come.
         """
 
-    def reached(self, ends: Mapping[int, int]) -> bool:
+    def has_reached(self, ends: Mapping[int, int]) -> bool:
         """Whether everything before `ends`, by partition, was given out."""
 
     def close(self) -> None:
@@ -306,13 +306,13 @@ class Session(_Closing, Protocol):
         anew.
         """
 
-    def resume(self, own: OwnWrites | None) -> None:
+    def resume(self, own_writes: OwnWrites | None) -> None:
         """Goes on from what the worker has written before; None where all there is may be its own.
 
         Before, stamps may follow those of others by up to a minute, and all supersedes.
         """
 
-    def own(self) -> OwnWrites:
+    def own_writes(self) -> OwnWrites:
         """What the worker will have written with the next commit."""
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
@@ -323,7 +323,7 @@ class Session(_Closing, Protocol):
         same.
         """
 
-    def exclusive(self) -> AbstractContextManager[list[tuple[Place, int, int]]]:
+    def exclusive(self) -> AbstractContextManager[list[tuple[PartitionId, int, int]]]:
         """Keeps all others from writing until it is left, with all that is committed inside.
 
         Publishers wait meanwhile: be quick. For where somebody else writes where only the worker
@@ -334,7 +334,7 @@ class Session(_Closing, Protocol):
         """
 
     @property
-    def staged(self) -> int:
+    def staged_count(self) -> int:
         """How many outputs wait for a commit."""
 
     def stage(self, outputs: Sequence[Output]) -> list[Record]:
@@ -349,7 +349,7 @@ class Session(_Closing, Protocol):
 
     def commit(
         self,
-        positions: Mapping[str, Mapping[Place, int]] | None = None,
+        positions: Mapping[str, Mapping[PartitionId, int]] | None = None,
         state: Iterable[tuple[str, str, bytes | None]] = (),
     ) -> None:
         """Writes what was staged, `positions` and `state` in one transaction.
@@ -382,10 +382,12 @@ def is_of_clients(topic: Topic) -> bool:
 
 def not_of_clients(topic: Topic) -> LogError:
     """What to tell a client that would write a topic of the stages' own."""
-    own = [name for name, each in sorted(embedded().items()) if is_of_clients(each)]
+    client_topics = [
+        name for name, definition in sorted(embedded().items()) if is_of_clients(definition)
+    ]
     return LogError(
-        f"{topic.name}: expected a topic that clients write ({', '.join(own)}), given one that "
-        f"only {', '.join(topic.writers)} may"
+        f"{topic.name}: expected a topic that clients write ({', '.join(client_topics)}), given "
+        f"one that only {', '.join(topic.writers)} may"
     )
 
 

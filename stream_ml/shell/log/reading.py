@@ -69,20 +69,20 @@ def examples(log: Log) -> Iterator[Example]:
 
 
 def predictions_in(
-    records: Iterable[Record], refused: Callable[[Record, BadRecord], object] | None = None
+    records: Iterable[Record], on_refused: Callable[[Record, BadRecord], object] | None = None
 ) -> Iterator[tuple[Record, Prediction]]:
     """The predictions among `records`; one that is none ends no reader.
 
     Args:
         records: of `predictions`.
-        refused: is told of what is none, and why; join writes a dead letter about it, too.
+        on_refused: is told of what is none, and why; join writes a dead letter about it, too.
     """
     for record in records:
         try:
             prediction = decode_prediction(record.value)
         except BadRecord as error:
-            if refused is not None:
-                refused(record, error)
+            if on_refused is not None:
+                on_refused(record, error)
             continue
         yield record, prediction
 
@@ -156,10 +156,10 @@ def last_records(log: Log, topic: str, count: int) -> list[Record]:
     for partition in range(log.partitions[topic]):
         first, end = log.first_offset(topic, partition), log.end_offset(topic, partition)
         reach = count
-        found = list(read_between(log, topic, partition, max(first, end - reach), end))
+        tail_records = list(read_between(log, topic, partition, max(first, end - reach), end))
         # Offsets have gaps, so it may be further back than it seems.
-        while len(found) < count and end - reach > first:
+        while len(tail_records) < count and end - reach > first:
             reach *= 8
-            found = list(read_between(log, topic, partition, max(first, end - reach), end))
-        records += found[-count:]
+            tail_records = list(read_between(log, topic, partition, max(first, end - reach), end))
+        records += tail_records[-count:]
     return records

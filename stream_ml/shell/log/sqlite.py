@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
-    from stream_ml.shell.log.port import Place, Range
+    from stream_ml.shell.log.port import PartitionId, Range
 
 __all__ = ["MEMORY", "Options", "SqliteLog", "SqliteSession"]
 
@@ -104,7 +104,9 @@ class SqliteLog(WorkerLog):
         self._topics = topics
         self._now_ms = options.get("now_ms", _system_ms)
         self._layout = _Layout(file, topics)
-        self._stages_own = {name for name, each in topics.items() if not is_of_clients(each)}
+        self._stages_own = {
+            name for name, definition in topics.items() if not is_of_clients(definition)
+        }
         self._session: SqliteSession | None = None
 
     # --- making and opening ---------------------------------------------------------------
@@ -202,16 +204,16 @@ class SqliteLog(WorkerLog):
         return self._append(outputs)
 
     def _append(self, outputs: Sequence[Output]) -> list[Record]:
-        places = [self._layout.place(output) for output in outputs]
-        if not places:
+        partitions = [self._layout.partition_for(output) for output in outputs]
+        if not partitions:
             return []
         file = self._file
         with file.transaction():
-            tails = {place.id: file.tail(place) for place in set(places)}
+            tails = {partition.id: file.tail(partition) for partition in set(partitions)}
             now_ms = self._now_ms()
             records = [
-                tails[place.id].extend(output, now_ms)
-                for place, output in zip(places, outputs, strict=True)
+                tails[partition.id].extend(output, now_ms)
+                for partition, output in zip(partitions, outputs, strict=True)
             ]
             file.write_rows(tails.values())
         return records
@@ -221,12 +223,12 @@ class SqliteLog(WorkerLog):
 
         It stops after 64 MiB, so fewer than `limit` need not mean the end; none does.
         """
-        place = self._layout.partition(topic, partition)
+        table = self._layout.partition(topic, partition)
         records = []
         budget = READ_BYTES_MAX
-        with self._file.query(place.read, (offset, limit)) as rows:
-            for at, key, value, append_ms in rows:
-                records.append(Record(topic, partition, at, key, value, append_ms))
+        with self._file.query(table.read, (offset, limit)) as rows:
+            for record_offset, key, value, append_ms in rows:
+                records.append(Record(topic, partition, record_offset, key, value, append_ms))
                 if value is not None:
                     budget -= len(value)
                     if budget <= 0:
@@ -235,8 +237,8 @@ class SqliteLog(WorkerLog):
 
     def first_offset(self, topic: str, partition: int) -> int:
         """The offset before which retention has removed all; see `log.Log.first_offset`."""
-        place = self._layout.partition(topic, partition)
-        (first,) = self._file.row("SELECT first FROM partitions WHERE id = ?", place.id)
+        table = self._layout.partition(topic, partition)
+        (first,) = self._file.row("SELECT first FROM partitions WHERE id = ?", table.id)
         return int(first)
 
     def end_offset(self, topic: str, partition: int) -> int:
@@ -252,9 +254,9 @@ class SqliteLog(WorkerLog):
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
         """The offset of the first record appended then or later; see `log.Log.offset_at`."""
-        place = self._layout.partition(topic, partition)
-        end = self._file.tail(place).next
-        row = self._file.row(sql(_FIRST_SINCE, place.id), append_ms)
+        table = self._layout.partition(topic, partition)
+        end = self._file.tail(table).next
+        row = self._file.row(sql(_FIRST_SINCE, table.id), append_ms)
         return end if row is None else int(row[0])
 
     def tail(self, topic: str, offsets: Mapping[int, int]) -> PolledTail:
@@ -267,14 +269,16 @@ class SqliteLog(WorkerLog):
         The first number counts the commits of others, the second the rows written here.
         """
         self._file.look_again()
-        (others,) = self._file.row("PRAGMA data_version")
+        (data_version,) = self._file.row("PRAGMA data_version")
         # Each connection counts from anew.
-        return others + (self._file.times_opened << 32), self._file.rows_written()
+        return data_version + (self._file.times_opened << 32), self._file.rows_written()
 
-    def committed(self, group: str) -> dict[Place, int]:
+    def committed(self, group: str) -> dict[PartitionId, int]:
         """Where `group` goes on, by partition."""
         sql = "SELECT topic, partition, next FROM positions WHERE reader = ?"
-        return {(topic, partition): at for topic, partition, at in self._file.rows(sql, group)}
+        return {
+            (topic, partition): offset for topic, partition, offset in self._file.rows(sql, group)
+        }
 
     def state(self, group: str) -> list[tuple[str, bytes]]:
         """The state pieces of `group`, by key in order."""
@@ -293,7 +297,7 @@ class SqliteLog(WorkerLog):
 
     def session(self) -> SqliteSession:
         """Becomes the worker; see `log.Log.session`."""
-        if self._session is not None and not self._session.closed:
+        if self._session is not None and not self._session.is_closed:
             raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
         lease = None if self.path == MEMORY else Lease(lease_of(Path(self.path)))
         try:
@@ -318,17 +322,17 @@ class SqliteLog(WorkerLog):
         transaction of its own: call again while something goes. The file does not shrink; what was
         removed makes room for what comes.
         """
-        removed = 0
-        session = None if self._session is None or self._session.closed else self._session
-        for place in self._layout.all():
-            topic = self._topics.get(place.topic)
-            if place.compact:
-                own = None if session is None else session.ranges(place)
-                removed += _compact(self._file, place, records_max, own)
+        removed_count = 0
+        session = None if self._session is None or self._session.is_closed else self._session
+        for partition in self._layout.all_partitions():
+            topic = self._topics.get(partition.topic)
+            if partition.compact:
+                own_ranges = None if session is None else session.ranges(partition)
+                removed_count += _compact(self._file, partition, records_max, own_ranges)
             elif topic is not None and topic.retention_ms is not None:
                 young = now_ms - topic.retention_ms, now_ms
-                removed += _trim(self._file, place, young, records_max)
-        return removed
+                removed_count += _trim(self._file, partition, young, records_max)
+        return removed_count
 
     def close(self) -> None:
         """Closes the file, and the session if there is one; what was not committed is gone."""
@@ -353,19 +357,19 @@ class SqliteSession(Session):
         self._layout = layout
         self._now_ms = now_ms
         self._lease = lease
-        self._tails = {place.id: file.tail(place) for place in layout.all()}
-        self.closed = False
+        self._tails = {partition.id: file.tail(partition) for partition in layout.all_partitions()}
+        self.is_closed = False
         self._exclusive = False
         # Until the worker says what it has given: of what lies there, what can be ours.
         bound_ms = now_ms() + SETBACK_MS
-        stamps = [each.append_ms for each in self._own_tails() if each.append_ms <= bound_ms]
+        stamps = [tail.append_ms for tail in self._own_tails() if tail.append_ms <= bound_ms]
         self._stamp_ms = max(stamps, default=0)
         # Of compacted partitions, what is ours before what we began to write now; None until said.
         self._ranges: dict[int, list[Range]] | None = None
         self.ahead: tuple[Record, int] | None = None
 
     def _own_tails(self) -> list[Tail]:
-        return [tail for tail in self._tails.values() if not tail.place.of_clients]
+        return [tail for tail in self._tails.values() if not tail.partition.of_clients]
 
     # --- what is ours ---------------------------------------------------------------------
 
@@ -375,40 +379,44 @@ class SqliteSession(Session):
         setback_ms = self._stamp_ms - self._now_ms()
         return setback_ms if setback_ms > SETBACK_MS else 0
 
-    def resume(self, own: OwnWrites | None) -> None:
+    def resume(self, own_writes: OwnWrites | None) -> None:
         """Goes on from what the worker has written; see `log.Session.resume`."""
         self._ranges = {}
-        if own is not None:
-            self._stamp_ms = own.stamp_ms
+        if own_writes is not None:
+            self._stamp_ms = own_writes.stamp_ms
         for tail in self._own_tails():
-            if not tail.place.compact:
+            if not tail.partition.compact:
                 continue
-            if own is None:
+            if own_writes is None:
                 tail.begin = 0
                 continue
-            place = (tail.place.topic, tail.place.number)
-            *_, compacted = _bounds(self._file, tail.place)
-            ranges = [each for each in own.ranges.get(place, ()) if each[1] > compacted]
+            topic_partition = (tail.partition.topic, tail.partition.number)
+            *_, compacted_end = _bounds(self._file, tail.partition)
+            ranges = [
+                offsets
+                for offsets in own_writes.ranges.get(topic_partition, ())
+                if offsets[1] > compacted_end
+            ]
             if ranges and ranges[-1][1] == tail.start:
                 tail.begin = ranges.pop()[0]
-            self._ranges[tail.place.id] = ranges[-RANGES_MAX:]
+            self._ranges[tail.partition.id] = ranges[-RANGES_MAX:]
 
-    def ranges(self, place: Partition) -> list[Range] | None:
+    def ranges(self, partition: Partition) -> list[Range] | None:
         """Which offsets of a compacted partition are ours; None where that was never said."""
         if self._ranges is None:
             return None
-        tail = self._tails[place.id]
-        return [*self._ranges.get(place.id, ()), (tail.begin, tail.start)]
+        tail = self._tails[partition.id]
+        return [*self._ranges.get(partition.id, ()), (tail.begin, tail.start)]
 
-    def own(self) -> OwnWrites:
-        """What the worker will have written with the next commit; see `log.Session.own`."""
+    def own_writes(self) -> OwnWrites:
+        """What the worker will have written with the next commit; see `log.Session.own_writes`."""
         ends, ranges = {}, {}
         for tail in self._own_tails():
-            place = (tail.place.topic, tail.place.number)
-            ends[place] = tail.next
-            if tail.place.compact:
-                before = (self._ranges or {}).get(tail.place.id, ())
-                ranges[place] = [*before, (tail.begin, tail.next)]
+            topic_partition = (tail.partition.topic, tail.partition.number)
+            ends[topic_partition] = tail.next
+            if tail.partition.compact:
+                former = (self._ranges or {}).get(tail.partition.id, ())
+                ranges[topic_partition] = [*former, (tail.begin, tail.next)]
         return OwnWrites(self._stamp_ms, ends, ranges)
 
     # --- work -----------------------------------------------------------------------------
@@ -429,63 +437,63 @@ class SqliteSession(Session):
         self._stamp_ms = max(self._stamp_ms, min(newest_ms, bound_ms))
         return records
 
-    def _stamp_anew(self, place: Partition, records: Sequence[Record], now_ms: int) -> None:
-        ahead = [each for each in records if each.append_ms > now_ms + SETBACK_MS]
+    def _stamp_anew(self, partition: Partition, records: Sequence[Record], now_ms: int) -> None:
+        ahead = [record for record in records if record.append_ms > now_ms + SETBACK_MS]
         with self._file.transaction():
-            rows = [(now_ms, each.offset, now_ms + SETBACK_MS) for each in ahead]
-            self._file.write(sql(_STAMP, place.id), rows)
+            rows = [(now_ms, record.offset, now_ms + SETBACK_MS) for record in ahead]
+            self._file.write(sql(_STAMP, partition.id), rows)
         if self.ahead is None:
             self.ahead = ahead[0], ahead[0].append_ms - now_ms
-        for each in ahead:
-            each.append_ms = now_ms
+        for record in ahead:
+            record.append_ms = now_ms
 
     @contextmanager
-    def exclusive(self) -> Iterator[list[tuple[Place, int, int]]]:
+    def exclusive(self) -> Iterator[list[tuple[PartitionId, int, int]]]:
         """Keeps all others from writing; see `log.Session.exclusive`."""
-        assert not self.staged, "what is staged has its offsets already"
+        assert not self.staged_count, "what is staged has its offsets already"
         with self._file.transaction():
             foreign = []
             for tail in self._own_tails():
-                end = self._file.tail(tail.place).next
+                end = self._file.tail(tail.partition).next
                 if end != tail.next:
-                    foreign.append(((tail.place.topic, tail.place.number), tail.next, end))
+                    foreign.append(((tail.partition.topic, tail.partition.number), tail.next, end))
                     self._pass_over(tail, end)
             yield foreign
         for tail in self._tails.values():
-            tail.written()
+            tail.mark_written()
 
     def _pass_over(self, tail: Tail, end: int) -> None:
         if self._ranges is not None and tail.begin < tail.next:
-            self._ranges.setdefault(tail.place.id, []).append((tail.begin, tail.next))
+            self._ranges.setdefault(tail.partition.id, []).append((tail.begin, tail.next))
         tail.begin = tail.start = tail.next = end
 
     @property
-    def staged(self) -> int:
+    def staged_count(self) -> int:
         """How many outputs wait for a commit."""
         return sum(len(tail.rows) for tail in self._tails.values())
 
     def stage(self, outputs: Sequence[Output]) -> list[Record]:
         """Takes `outputs` into the next commit; see `log.Session.stage`."""
-        places = [self._layout.place(output) for output in outputs]
+        partitions = [self._layout.partition_for(output) for output in outputs]
         now_ms = self._stamp_ms = max(self._stamp_ms, self._now_ms())
         tails = self._tails
         return [
-            tails[place.id].follow(output, now_ms)
-            for place, output in zip(places, outputs, strict=True)
+            tails[partition.id].follow(output, now_ms)
+            for partition, output in zip(partitions, outputs, strict=True)
         ]
 
     def commit(
         self,
-        positions: Mapping[str, Mapping[Place, int]] | None = None,
+        positions: Mapping[str, Mapping[PartitionId, int]] | None = None,
         state: Iterable[tuple[str, str, bytes | None]] = (),
     ) -> None:
         """Writes what was staged, `positions` and `state` at once; see `log.Session.commit`."""
-        if self.closed:
+        if self.is_closed:
             raise LogError(f"{self._file.path}: expected an open session, given a closed one")
         following = [
-            (group, topic, self._layout.partition(topic, partition).number, at)
-            for group, places in (positions or {}).items()
-            for (topic, partition), at in places.items()
+            (group, topic, self._layout.partition(topic, partition).number, offset)
+            for group, next_offsets in (positions or {}).items()
+            for (topic, partition), offset in next_offsets.items()
         ]
         # Of a piece given twice the last one counts.
         pieces = {(group, key): piece for group, key, piece in state}
@@ -494,12 +502,12 @@ class SqliteSession(Session):
             self._file.write_positions(following)
             self._file.write_state(pieces)
         for tail in self._tails.values():
-            tail.written()
+            tail.mark_written()
 
     def close(self) -> None:
         """Gives up the worker's place; what was not committed is gone."""
-        if not self.closed:
-            self.closed = True
+        if not self.is_closed:
+            self.is_closed = True
             self._tails = {}
             if self._lease is not None:
                 self._lease.release()
@@ -513,95 +521,99 @@ class _Layout:
 
     def __init__(self, file: File, topics: Mapping[str, Topic]) -> None:
         self._path = file.path
-        self._places: dict[str, list[Partition]] = {}
+        self._partitions: dict[str, list[Partition]] = {}
         for number, topic, partition in file.rows(
             "SELECT id, topic, number FROM partitions ORDER BY topic, number"
         ):
-            place = Partition.of(number, topic, partition, topics.get(topic))
-            self._places.setdefault(topic, []).append(place)
-        self.counts = MappingProxyType({topic: len(p) for topic, p in self._places.items()})
+            table = Partition.from_topic(number, topic, partition, topics.get(topic))
+            self._partitions.setdefault(topic, []).append(table)
+        self.counts = MappingProxyType({topic: len(p) for topic, p in self._partitions.items()})
 
-    def all(self) -> list[Partition]:
-        return [place for places in self._places.values() for place in places]
+    def all_partitions(self) -> list[Partition]:
+        return [partition for partitions in self._partitions.values() for partition in partitions]
 
     def partition(self, topic: str, partition: int) -> Partition:
-        places = self._places.get(topic)
-        if places is None:
-            known = ", ".join(self._places)
-            raise UnknownTopic(f"{self._path}: expected one of {known}, given {topic!r}")
-        if not 0 <= partition < len(places):
+        partitions = self._partitions.get(topic)
+        if partitions is None:
+            topics = ", ".join(self._partitions)
+            raise UnknownTopic(f"{self._path}: expected one of {topics}, given {topic!r}")
+        if not 0 <= partition < len(partitions):
             raise UnknownTopic(
-                f"{self._path}: expected a partition of {topic} below {len(places)}, "
+                f"{self._path}: expected a partition of {topic} below {len(partitions)}, "
                 f"given {partition}"
             )
-        return places[partition]
+        return partitions[partition]
 
-    def place(self, output: Output) -> Partition:
+    def partition_for(self, output: Output) -> Partition:
         """The partition that `output` belongs to, once it is known to be a record of its topic."""
         topic, key, value = output.topic, output.key, output.value
-        places = self._places.get(topic)
-        if places is None:
+        partitions = self._partitions.get(topic)
+        if partitions is None:
             return self.partition(topic, 0)
-        place = places[0 if key is None else partition_of(key, len(places))]
-        if value is not None and len(value) > place.record_bytes_max:
+        partition = partitions[0 if key is None else partition_of(key, len(partitions))]
+        if value is not None and len(value) > partition.record_bytes_max:
             raise LogError(
-                f"{topic}: expected a record of at most {place.record_bytes_max} bytes, "
+                f"{topic}: expected a record of at most {partition.record_bytes_max} bytes, "
                 f"given {len(value)}"
             )
-        if key is None and place.compact:
+        if key is None and partition.compact:
             raise LogError(f"{topic}: expected a key, by which it is compacted, given none")
-        return place
+        return partition
 
 
 # --- retention --------------------------------------------------------------------------------
 
 
-def _trim(file: File, place: Partition, young_ms: tuple[int, int], records_max: int) -> int:
-    first, end, _ = _bounds(file, place)
+def _trim(file: File, partition: Partition, young_ms: tuple[int, int], records_max: int) -> int:
+    first, end, _ = _bounds(file, partition)
     end = min(end, first + records_max)
     # Stamps hardly fall within a partition, so the first young one is where to stop. One that is
     # still to come is of a clock that was ahead: it must not keep all that follows.
-    (young,) = file.row(sql(_FIRST_YOUNG, place.id), first, end, *young_ms)
+    (young,) = file.row(sql(_FIRST_YOUNG, partition.id), first, end, *young_ms)
     end = end if young is None else young
     if end <= first:
         return 0
     with file.transaction():
-        removed = file.write(sql(_TRIM, place.id), [(end,)])
-        file.write("UPDATE partitions SET first = ? WHERE id = ?", [(end, place.id)])
-    return removed
+        removed_count = file.write(sql(_TRIM, partition.id), [(end,)])
+        file.write("UPDATE partitions SET first = ? WHERE id = ?", [(end, partition.id)])
+    return removed_count
 
 
-def _compact(file: File, place: Partition, records_max: int, own: list[Range] | None) -> int:
-    _, end, start = _bounds(file, place)
-    changes = file.rows(sql(_CHANGES, place.id), start, end, records_max)
+def _compact(
+    file: File, partition: Partition, records_max: int, own_ranges: list[Range] | None
+) -> int:
+    _, end, start = _bounds(file, partition)
+    changes = file.rows(sql(_CHANGES, partition.id), start, end, records_max)
     if not changes:
         return 0
     # What came before under the same key goes; of a tombstone the record itself goes as well.
-    before = [
-        (key, at + 1 if gone else at)
-        for at, key, gone in changes
-        if own is None or any(first <= at < last for first, last in own)
+    superseding = [
+        (key, offset + 1 if is_tombstone else offset)
+        for offset, key, is_tombstone in changes
+        if own_ranges is None or any(first <= offset < last for first, last in own_ranges)
     ]
     with file.transaction():
-        removed = file.write(sql(_SUPERSEDE, place.id), before)
-        done = changes[-1][0] + 1
-        file.write("UPDATE partitions SET compacted = ? WHERE id = ?", [(done, place.id)])
-    return removed
+        removed_count = file.write(sql(_SUPERSEDE, partition.id), superseding)
+        compacted_end = changes[-1][0] + 1
+        file.write(
+            "UPDATE partitions SET compacted = ? WHERE id = ?", [(compacted_end, partition.id)]
+        )
+    return removed_count
 
 
-def _bounds(file: File, place: Partition) -> tuple[int, int, int]:
+def _bounds(file: File, partition: Partition) -> tuple[int, int, int]:
     """Where a partition begins, up to where every group has read it, how far it is compacted."""
-    first, end, compacted = file.row(
-        "SELECT first, next, compacted FROM partitions WHERE id = ?", place.id
+    first, end, compacted_end = file.row(
+        "SELECT first, next, compacted FROM partitions WHERE id = ?", partition.id
     )
     # A group that reads the topic, but nothing of this partition yet, has all of it before it.
-    consumed = file.rows(
+    reader_offsets = file.rows(
         "SELECT max(CASE WHEN partition = ? THEN next ELSE 0 END) FROM positions "
         "WHERE topic = ? GROUP BY reader",
-        place.number,
-        place.topic,
+        partition.number,
+        partition.topic,
     )
-    return first, min([end, *(at for (at,) in consumed)]), compacted
+    return first, min([end, *(offset for (offset,) in reader_offsets)]), compacted_end
 
 
 # --- the file ---------------------------------------------------------------------------------

@@ -99,19 +99,19 @@ class Partition:
     read: str
 
     @classmethod
-    def of(cls, number: int, topic: str, partition: int, described: Topic | None) -> Self:
+    def from_topic(cls, number: int, topic: str, partition: int, definition: Topic | None) -> Self:
         """The partition of a topic that has this number in the file.
 
         Args:
             number: of its table in the file.
             topic: that it is of.
             partition: from 0.
-            described: the topic as the catalogue has it; None for one that it no longer has.
+            definition: the topic as the catalogue has it; None for one that it no longer has.
         """
         # A topic that the catalogue no longer has is kept as it is, and may be read.
-        compact = described is not None and described.cleanup == "compact"
-        record_bytes_max = READ_BYTES_MAX if described is None else described.record_bytes_max
-        of_clients = described is not None and is_of_clients(described)
+        compact = definition is not None and definition.cleanup == "compact"
+        record_bytes_max = READ_BYTES_MAX if definition is None else definition.record_bytes_max
+        of_clients = definition is not None and is_of_clients(definition)
         append, read = sql(_APPEND, number), sql(_READ, number)
         return cls(number, topic, partition, compact, of_clients, record_bytes_max, append, read)
 
@@ -130,7 +130,7 @@ def sql(template: str, number: int) -> str:
 class Tail:
     """The end of a partition, and the rows that are to follow it."""
 
-    place: Partition
+    partition: Partition
     start: int
     next: int
     append_ms: int
@@ -155,14 +155,14 @@ class Tail:
 
     def follow(self, output: Output, now_ms: int) -> Record:
         """The record that `output` becomes, stamped so; its row waits to be written."""
-        at = self.next
-        self.next = at + 1
+        offset = self.next
+        self.next = offset + 1
         self.append_ms = now_ms
-        key, value, place = output.key, output.value, self.place
-        self.rows.append((at, key, value, now_ms))
-        return Record(place.topic, place.number, at, key, value, now_ms, output.memo)
+        key, value, partition = output.key, output.value, self.partition
+        self.rows.append((offset, key, value, now_ms))
+        return Record(partition.topic, partition.number, offset, key, value, now_ms, output.memo)
 
-    def written(self) -> None:
+    def mark_written(self) -> None:
         """Go on after the rows were written."""
         self.start = self.next
         self.rows.clear()
@@ -179,21 +179,21 @@ class File:
         self._still: tuple[object, ...] | None = None
         self.times_opened = 1
         try:
-            self._connection = self._opened(mode)
+            self._connection = self._open(mode)
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
 
-    def _opened(self, mode: str) -> sqlite3.Connection:
+    def _open(self, mode: str) -> sqlite3.Connection:
         """Opens it, for reading only where this user may not write what writing takes."""
         if self.path == MEMORY:
-            return self._connected(MEMORY)
+            return self._connect(MEMORY)
         path = Path(self.path)
         refuse_special(path)
         if mode != "rw":
-            return self._connected(f"mode={mode}")
+            return self._connect(f"mode={mode}")
         if is_somebody_elses(path):
             return self._as_it_lies(path)
-        connection = self._connected("mode=rw")
+        connection = self._connect("mode=rw")
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError as error:
@@ -212,14 +212,14 @@ class File:
         """
         self._still = looks(path)
         if not has_left_over(path):
-            return self._connected("mode=ro&immutable=1")
-        connection = self._connected("mode=ro&vfs=unix-none")
+            return self._connect("mode=ro&immutable=1")
+        connection = self._connect("mode=ro&vfs=unix-none")
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         return connection
 
-    def _connected(self, how: str) -> sqlite3.Connection:
+    def _connect(self, query: str) -> sqlite3.Connection:
         return sqlite3.connect(
-            how if how == MEMORY else f"{Path(self.path).absolute().as_uri()}?{how}",
+            query if query == MEMORY else f"{Path(self.path).absolute().as_uri()}?{query}",
             timeout=self._busy_timeout_ms / 1000,
             isolation_level=None,
             uri=True,
@@ -231,7 +231,7 @@ class File:
             self._still = None
             self.times_opened += 1
             self._connection.close()
-            self._connection = self._opened("rw")
+            self._connection = self._open("rw")
 
     def rows(self, sql: str, *values: object) -> list[Any]:
         """All rows of a query.
@@ -243,7 +243,7 @@ class File:
         try:
             return self._connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
 
     def row(self, sql: str, *values: object) -> Any:
         """The first row of a query; None if it has none.
@@ -255,7 +255,7 @@ class File:
         try:
             return self._connection.execute(sql, values).fetchone()
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
 
     @contextmanager
     def query(self, sql: str, values: tuple[object, ...]) -> Iterator[sqlite3.Cursor]:
@@ -270,7 +270,7 @@ class File:
             yield cursor
             cursor.close()
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
 
     def write(self, sql: str, rows: Sequence[tuple[object, ...]]) -> int:
         """Runs `sql` for each of `rows`, inside a transaction; how many rows that changed."""
@@ -292,7 +292,7 @@ class File:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise self._explained(error) from error
+                raise self._explain(error) from error
             raise
 
     def rows_written(self) -> int:
@@ -305,10 +305,12 @@ class File:
 
     # --- records, positions, state --------------------------------------------------------
 
-    def tail(self, place: Partition) -> Tail:
+    def tail(self, partition: Partition) -> Tail:
         """The end of a partition, with no rows to follow it yet."""
-        end, append_ms = self.row("SELECT next, append_ms FROM partitions WHERE id = ?", place.id)
-        return Tail(place, end, end, append_ms, end)
+        end, append_ms = self.row(
+            "SELECT next, append_ms FROM partitions WHERE id = ?", partition.id
+        )
+        return Tail(partition, end, end, append_ms, end)
 
     def write_rows(self, tails: Iterable[Tail]) -> None:
         """Write the rows that are to follow, inside a transaction.
@@ -319,18 +321,18 @@ class File:
         for tail in tails:
             if not tail.rows:
                 continue
-            moved = self.write(
+            updated_count = self.write(
                 "UPDATE partitions SET next = ?, append_ms = ? WHERE id = ? AND next = ?",
-                [(tail.next, tail.append_ms, tail.place.id, tail.start)],
+                [(tail.next, tail.append_ms, tail.partition.id, tail.start)],
             )
-            if moved != 1:
+            if updated_count != 1:
                 raise LogChanged(
-                    f"{self.path}: expected only the worker to write to {tail.place.topic}-"
-                    f"{tail.place.number} after offset {tail.start}, given another writer, "
+                    f"{self.path}: expected only the worker to write to {tail.partition.topic}-"
+                    f"{tail.partition.number} after offset {tail.start}, given another writer, "
                     "straight into the file; nothing of ours was written, and the worker starts "
                     "anew from its last commit"
                 )
-            self.write(tail.place.append, tail.rows)
+            self.write(tail.partition.append, tail.rows)
 
     def write_positions(self, positions: list[tuple[str, str, int, int]]) -> None:
         """Write where readers go on: by reader, topic and partition."""
@@ -344,11 +346,11 @@ class File:
         """Write pieces of state by owner and key; None takes one away."""
         self.write(
             "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET piece = excluded.piece",
-            [(*place, piece) for place, piece in pieces.items() if piece is not None],
+            [(*entry, piece) for entry, piece in pieces.items() if piece is not None],
         )
         self.write(
             "DELETE FROM state WHERE owner = ? AND key = ?",
-            [place for place, piece in pieces.items() if piece is None],
+            [entry for entry, piece in pieces.items() if piece is None],
         )
 
     # --- what it is -----------------------------------------------------------------------
@@ -433,12 +435,12 @@ class File:
                 return
 
     def _make_partitions(self, topics: Mapping[str, Topic], partitions: int) -> None:
-        places = [
+        topic_partitions = [
             (topic, partition)
             for topic in topics.values()
             for partition in range(partitions if topic.scales else topic.partitions)
         ]
-        for number, (topic, partition) in enumerate(places):
+        for number, (topic, partition) in enumerate(topic_partitions):
             self.row(sql(_CREATE, number))
             if topic.cleanup == "compact":
                 self.row(sql(_CREATE_KEYS, number))
@@ -449,7 +451,7 @@ class File:
                 partition,
             )
 
-    def _explained(self, error: sqlite3.Error) -> Exception:
+    def _explain(self, error: sqlite3.Error) -> Exception:
         """What `error` means for the log, and the way out of it."""
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:  # not SQLite's: a mistake in our use of it
@@ -463,7 +465,7 @@ _FULL = (
     LogFull,
     "no space is left, nothing of the transaction was written; free some space and try again",
 )
-_LOCKED = (
+_LOCK_TIMEOUT = (
     LogLocked,
     "another process wrote for longer than we wait (`busy_timeout_ms`); find it with `fuser`",
 )
@@ -472,8 +474,8 @@ _MEANINGS: dict[int, tuple[type[LogError], str]] = {
     # A quota, or a limit on the size of files, comes as a write that failed.
     sqlite3.SQLITE_IOERR_WRITE: _FULL,
     sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,
-    sqlite3.SQLITE_BUSY: _LOCKED,
-    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_BUSY: _LOCK_TIMEOUT,
+    sqlite3.SQLITE_LOCKED: _LOCK_TIMEOUT,
     sqlite3.SQLITE_READONLY: (
         LogError,
         "expected to write, given a read-only file or folder; see its owner and mode",

@@ -39,8 +39,8 @@ class Backoff:
 
     def next(self) -> float:
         """The next wait, in seconds."""
-        now, self._seconds = self._seconds, min(2 * self._seconds, WAIT_MAX_S)
-        return now
+        wait_s, self._seconds = self._seconds, min(2 * self._seconds, WAIT_MAX_S)
+        return wait_s
 
     def reset(self) -> None:
         """There was something: look again soon."""
@@ -68,7 +68,7 @@ class PolledTail(Tail):
     ) -> None:
         self._log = log
         self._topic = topic
-        self._at = dict(offsets)
+        self._offsets = dict(offsets)
         self._clock = clock
         self._sleep = sleep
         self._backoff = Backoff()
@@ -86,12 +86,12 @@ class PolledTail(Tail):
                 self._sleep(min(left, self._backoff.next()))
                 left = deadline - self._clock()
 
-    def reached(self, ends: Mapping[int, int]) -> bool:
-        """Whether everything before `ends` was given out; see `log.Tail.reached`."""
+    def has_reached(self, ends: Mapping[int, int]) -> bool:
+        """Whether everything before `ends` was given out; see `log.Tail.has_reached`."""
         # What lies between the last record and the end was removed: nothing more can come of it.
         return all(
-            self._at[partition] >= end
-            or not self._log.read(self._topic, partition, self._at[partition], 1)
+            self._offsets[partition] >= end
+            or not self._log.read(self._topic, partition, self._offsets[partition], 1)
             for partition, end in ends.items()
         )
 
@@ -99,8 +99,11 @@ class PolledTail(Tail):
         """Nothing is held."""
 
     def _read(self) -> list[Record]:
-        read = [self._log.read(self._topic, p, at, READ_RECORDS) for p, at in self._at.items()]
+        read = [
+            self._log.read(self._topic, p, offset, READ_RECORDS)
+            for p, offset in self._offsets.items()
+        ]
         for records in filter(None, read):
-            self._at[records[0].partition] = records[-1].offset + 1
+            self._offsets[records[0].partition] = records[-1].offset + 1
             self._backoff.reset()
         return list(heapq.merge(*read, key=lambda record: record.append_ms))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.processes.stop import Stop
 
-__all__ = ["Line", "batches", "every_line", "paced"]
+__all__ = ["Line", "batches", "every_line", "pace"]
 
 BATCH_LINES = 1_000
 BATCH_S = 0.05
@@ -51,7 +51,7 @@ def batches(
     splitter = _Splitter(bytes_max, file)
     batch: list[Line] = []
     due = 0.0
-    while not stop.asked:
+    while not stop.is_requested:
         wait = due - clock() if batch else None
         if stop.wait(wait, handle):
             chunk = os.read(handle, READ_BYTES)
@@ -92,7 +92,7 @@ class _Splitter:
         self._bytes_max = bytes_max
         self._unpacker = Unpacker(file)
         self._number = 0
-        self._kept: list[bytes] = []
+        self._parts: list[bytes] = []
         self._length = 0
 
     def lines(self, chunk: bytes) -> Iterator[Line]:
@@ -101,36 +101,36 @@ class _Splitter:
     def end(self) -> Iterator[Line]:
         """What is left where the input ends."""
         yield from self._cut(self._unpacker.end())
-        yield from self._rest()
+        yield from self._flush()
 
     def _cut(self, pieces: Iterator[bytes]) -> Iterator[Line]:
         for piece in pieces:
-            *ended, begun = piece.split(b"\n")
-            for text in ended:
+            *complete, tail = piece.split(b"\n")
+            for text in complete:
                 self._keep(text)
-                yield from self._rest()
-            self._keep(begun)
+                yield from self._flush()
+            self._keep(tail)
 
-    def _rest(self) -> Iterator[Line]:
+    def _flush(self) -> Iterator[Line]:
         """What has been kept, as a line."""
         self._number += 1
         # Some editors mark UTF-8 where a file begins, and files are put one after the other.
-        text = b"".join(self._kept).strip().removeprefix(BOM)
+        text = b"".join(self._parts).strip().removeprefix(BOM)
         if self._length > self._bytes_max:
             yield Line(self._number, None)
         elif text:
             yield Line(self._number, text)
-        self._kept, self._length = [], 0
+        self._parts, self._length = [], 0
 
     def _keep(self, text: bytes) -> None:
         self._length += len(text)
         if self._length > self._bytes_max:
-            self._kept = []
+            self._parts = []
         elif text:
-            self._kept.append(text)
+            self._parts.append(text)
 
 
-def paced(
+def pace(
     lines: Iterator[list[Line]],
     per_second: float,
     stop: Stop,
@@ -147,12 +147,12 @@ def paced(
         clock: seconds that never go back.
     """
     size = max(1, int(per_second * BATCH_S))
-    start, given = clock(), 0
+    start, line_count = clock(), 0
     for batch in lines:
-        for at in range(0, len(batch), size):
-            stop.wait(start + given / per_second - clock())
-            if stop.asked:
+        for start_index in range(0, len(batch), size):
+            stop.wait(start + line_count / per_second - clock())
+            if stop.is_requested:
                 return
-            piece = batch[at : at + size]
+            piece = batch[start_index : start_index + size]
             yield piece
-            given += len(piece)
+            line_count += len(piece)

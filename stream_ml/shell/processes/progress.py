@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TextIO
 
-__all__ = ["Progress", "duration", "watched"]
+__all__ = ["Progress", "duration", "with_progress"]
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class Progress:
     """Shows how one piece of work gets on; called with how much is done, a context manager.
 
     Args:
-        what: the work in a word, such as `working`.
+        label: the work in a word, such as `working`.
         total: how much there is; None where nobody knows.
         stream: where it is shown; standard error by default.
         clock: seconds, from any start.
@@ -39,13 +39,13 @@ class Progress:
 
     def __init__(
         self,
-        what: str,
+        label: str,
         total: int | None = None,
         *,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._what = what
+        self._label = label
         self._total = total
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
@@ -53,15 +53,15 @@ class Progress:
         self._start = clock()
         self._due = self._start + (QUIET_S if self._terminal else LINE_S)
         self._width = 0
-        self.done = 0
+        self.count = 0
 
-    def __call__(self, done: int) -> None:
+    def __call__(self, count: int) -> None:
         """Note that so many records are done, and show it if it is time to."""
-        self.done = done
-        now = self._clock()
-        if now >= self._due:
-            self._due = now + (REDRAW_S if self._terminal else LINE_S)
-            self._show(self._line(now - self._start))
+        self.count = count
+        now_s = self._clock()
+        if now_s >= self._due:
+            self._due = now_s + (REDRAW_S if self._terminal else LINE_S)
+            self._show(self._line(now_s - self._start))
 
     def __enter__(self) -> Self:
         return self
@@ -80,17 +80,17 @@ class Progress:
             self._put("\n")
 
     def _line(self, seconds: float) -> str:
-        rate = self.done / seconds
+        rate = self.count / seconds
         if self._total is None:
-            return f"{self._what}: {self.done:,} records, {rate:,.0f}/s"
-        share = self.done / self._total if self._total else 1.0
-        rest = self._total - self.done
-        left = f", {duration(rest / rate)} left" if rate and rest > 0 else ""
-        return f"{self._what}: {share:.0%} of {self._total:,} records, {rate:,.0f}/s{left}"
+            return f"{self._label}: {self.count:,} records, {rate:,.0f}/s"
+        share = self.count / self._total if self._total else 1.0
+        remaining = self._total - self.count
+        left = f", {duration(remaining / rate)} left" if rate and remaining > 0 else ""
+        return f"{self._label}: {share:.0%} of {self._total:,} records, {rate:,.0f}/s{left}"
 
     def _summary(self, seconds: float) -> str:
-        rate = self.done / seconds
-        return f"{self._what}: {self.done:,} records in {duration(seconds)}, {rate:,.0f}/s"
+        rate = self.count / seconds
+        return f"{self._label}: {self.count:,} records in {duration(seconds)}, {rate:,.0f}/s"
 
     def _show(self, line: str) -> None:
         if self._terminal:
@@ -107,20 +107,20 @@ class Progress:
             self._stream.flush()
 
 
-def watched(records: Iterable[T], progress: Progress) -> Iterator[T]:
+def with_progress(records: Iterable[T], progress: Progress) -> Iterator[T]:
     """The same records, their progress shown while they are gone through.
 
     Args:
         records: of any kind.
         progress: is told of each.
     """
-    done = 0
-    for done, record in enumerate(records, start=1):
+    count = 0
+    for count, record in enumerate(records, start=1):
         yield record
         # A glance at the clock for each would cost more than some of the work.
-        if done % WATCHED_RECORDS == 0:
-            progress(done)
-    progress(done)
+        if count % WATCHED_RECORDS == 0:
+            progress(count)
+    progress(count)
 
 
 def duration(seconds: float) -> str:
@@ -136,5 +136,5 @@ def duration(seconds: float) -> str:
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         count, left = divmod(left, size)
         parts.append(f"{count} {unit}" if count else "")
-    largest = next(place for place, part in enumerate(parts) if part)
+    largest = next(index for index, part in enumerate(parts) if part)
     return " ".join(part for part in parts[largest : largest + 2] if part)

@@ -29,20 +29,20 @@ class Stop:
 
     >>> with Stop() as stop:
     ...     signal.raise_signal(signal.SIGTERM)
-    ...     stop.asked
+    ...     stop.is_requested
     True
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self._woken, self._wake = os.pipe()
+        self.is_requested = False
+        self._wake_reader, self._wake_writer = os.pipe()
         self._former: dict[int, Any] = {}
 
     def ask(self) -> None:
         """Ask, as a signal would."""
-        if not self.asked:
-            self.asked = True
-            os.write(self._wake, b".")
+        if not self.is_requested:
+            self.is_requested = True
+            os.write(self._wake_writer, b".")
 
     def wait(self, seconds: float | None, handle: int | None = None) -> bool:
         """Wait until asked to stop, or for so long, or until there is something to read.
@@ -54,12 +54,12 @@ class Stop:
         Returns:
             Whether `handle` can be read from without waiting.
         """
-        handles = [self._woken] if handle is None else [self._woken, handle]
+        handles = [self._wake_reader] if handle is None else [self._wake_reader, handle]
         ready, _, _ = select.select(handles, [], [], None if seconds is None else max(0.0, seconds))
         return handle in ready
 
     def __enter__(self) -> Self:
-        self._former = {number: signal.signal(number, self._signalled) for number in SIGNALS}
+        self._former = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -69,10 +69,10 @@ class Stop:
         traceback: TracebackType | None,
     ) -> None:
         self._restore()
-        os.close(self._woken)
-        os.close(self._wake)
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
 
-    def _signalled(self, _: int, __: FrameType | None) -> None:
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
         self._restore()
         self.ask()
 

@@ -124,7 +124,7 @@ class Child(Protocol):
     def pid(self) -> int:
         """Its id."""
 
-    def ended(self) -> int | None:
+    def exit_code(self) -> int | None:
         """What it exited with, -n where signal n ended it; None while it lives."""
 
     def last_words(self) -> Sequence[str]:
@@ -174,15 +174,15 @@ class Supervisor:
         self._wait = wait
         self._clock = clock
 
-    def run(self, asked: Callable[[], bool]) -> None:
-        """Keep every post filled until `asked`; then stop all, also after an error.
+    def run(self, is_stopping: Callable[[], bool]) -> None:
+        """Keep every post filled until `is_stopping`; then stop all, also after an error.
 
         Raises:
             UsageError: a process found usage, a setting or the declaration wrong.
             StreamMLError: one died at once too often.
         """
         try:
-            while not asked():
+            while not is_stopping():
                 for watch in self._watches:
                     self._look_after(watch)
                 self._wait(TICK_S)
@@ -190,28 +190,28 @@ class Supervisor:
             self._stop_all()
 
     def _look_after(self, watch: _Watch) -> None:
-        now = self._clock()
+        now_s = self._clock()
         if watch.child is None:
-            if now >= watch.due_s:
-                self._fill(watch, now)
+            if now_s >= watch.due_s:
+                self._fill(watch, now_s)
             return
-        code = watch.child.ended()
+        code = watch.child.exit_code()
         if code is None:
             return
         words = watch.child.last_words()
         watch.child = None
-        again_s = watch.patience.died(code, now - watch.started_s)
+        again_s = watch.patience.died(code, now_s - watch.started_s)
         if again_s is None:
-            raise _given_up(watch, code, words)
-        watch.due_s = now + again_s
+            raise _failure(watch, code, words)
+        watch.due_s = now_s + again_s
         self._say(
             f"{watch.post} died ({_ending(code)}); it is started again in {again_s:g} s",
             {"said": "died", "worker": str(watch.post), "code": code, "again_s": again_s},
         )
 
-    def _fill(self, watch: _Watch, now: float) -> None:
+    def _fill(self, watch: _Watch, now_s: float) -> None:
         watch.child = self._start(watch.post)
-        watch.started_s = now
+        watch.started_s = now_s
         self._say(
             f"{watch.post} starts (process {watch.child.pid})",
             {"said": "starts", "worker": str(watch.post), "process": watch.child.pid},
@@ -227,7 +227,7 @@ class Supervisor:
         try:
             for _, child in left:
                 child.ask()
-            while (left := [each for each in left if each[1].ended() is None]) and (
+            while (left := [entry for entry in left if entry[1].exit_code() is None]) and (
                 self._clock() < deadline
             ):
                 self._wait(TICK_S)
@@ -242,13 +242,13 @@ class Supervisor:
             )
 
 
-def _given_up(watch: _Watch, code: int, words: Sequence[str]) -> StreamMLError:
-    said = "".join(f"\n  {line}" for line in words) or " nothing"
+def _failure(watch: _Watch, code: int, words: Sequence[str]) -> StreamMLError:
+    output = "".join(f"\n  {line}" for line in words) or " nothing"
     if code == WRONG_USAGE:
-        return UsageError(f"{watch.post} cannot run as it is set up; it said:{said}")
+        return UsageError(f"{watch.post} cannot run as it is set up; it said:{output}")
     return StreamMLError(
         f"{watch.post} died at once {watch.patience.deaths} times in a row, the last time by "
-        f"{_ending(code)}; all workers are stopped. What it said last:{said}"
+        f"{_ending(code)}; all workers are stopped. What it said last:{output}"
     )
 
 
@@ -269,22 +269,22 @@ def _ending(code: int) -> str:
 class _Line:
     """Puts what is read from one stream together to lines."""
 
-    def __init__(self, to: Callable[[str], None]) -> None:
-        self._to = to
-        self._begun = b""
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._partial = b""
 
-    def more(self, chunk: bytes) -> None:
-        *lines, self._begun = (self._begun + chunk).split(b"\n")
+    def feed(self, chunk: bytes) -> None:
+        *lines, self._partial = (self._partial + chunk).split(b"\n")
         for line in lines:
-            self._to(line.decode(errors="replace"))
-        if len(self._begun) > LINE_BYTES_MAX:
+            self._on_line(line.decode(errors="replace"))
+        if len(self._partial) > LINE_BYTES_MAX:
             self.end()
 
     def end(self) -> None:
         """What was begun is all there will be."""
-        begun, self._begun = self._begun, b""
-        if begun:
-            self._to(begun.decode(errors="replace"))
+        partial, self._partial = self._partial, b""
+        if partial:
+            self._on_line(partial.decode(errors="replace"))
 
 
 class Relay:
@@ -293,10 +293,10 @@ class Relay:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
 
-    def listen(self, stream: IO[bytes], to: Callable[[str], None]) -> None:
-        """From now on call `to` with each line of `stream`, without its end."""
+    def listen(self, stream: IO[bytes], on_line: Callable[[str], None]) -> None:
+        """From now on call `on_line` with each line of `stream`, without its end."""
         os.set_blocking(stream.fileno(), False)
-        self._selector.register(stream, selectors.EVENT_READ, _Line(to))
+        self._selector.register(stream, selectors.EVENT_READ, _Line(on_line))
 
     def pump(self, seconds: float) -> None:
         """Pass on what there is; wait for so long at most where there is nothing."""
@@ -323,7 +323,7 @@ class Relay:
     @staticmethod
     def _read(key: selectors.SelectorKey) -> bool:
         chunk = os.read(key.fd, READ_BYTES)
-        key.data.more(chunk)
+        key.data.feed(chunk)
         return bool(chunk)
 
     def _drop(self, key: selectors.SelectorKey) -> None:
@@ -337,8 +337,8 @@ class Process:
     Args:
         command: the program and its arguments.
         relay: passes on what it says.
-        out: is called with each line of its standard output.
-        err: is called with each line of its standard error.
+        on_out: is called with each line of its standard output.
+        on_err: is called with each line of its standard error.
     """
 
     def __init__(
@@ -346,12 +346,12 @@ class Process:
         command: Sequence[str],
         relay: Relay,
         *,
-        out: Callable[[str], None],
-        err: Callable[[str], None],
+        on_out: Callable[[str], None],
+        on_err: Callable[[str], None],
     ) -> None:
         self._relay = relay
         self._words: deque[str] = deque(maxlen=LAST_LINES)
-        self._err = err
+        self._err = on_err
         self._popen = subprocess.Popen(  # noqa: S603 - our own interpreter and words
             command,
             stdin=subprocess.PIPE,
@@ -361,7 +361,7 @@ class Process:
         )
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
-        relay.listen(self._popen.stdout, out)
+        relay.listen(self._popen.stdout, on_out)
         relay.listen(self._popen.stderr, self._hear)
 
     @property
@@ -369,7 +369,7 @@ class Process:
         """Its id."""
         return self._popen.pid
 
-    def ended(self) -> int | None:
+    def exit_code(self) -> int | None:
         """What it exited with; None while it lives. Once it has ended, all it said is passed on."""
         code = self._popen.poll()
         if code is not None:
@@ -426,8 +426,8 @@ def _watch_input(grace_s: float) -> None:
         pass
     # Who heard us is dead as well; a last word to nobody must not keep us from stopping in order.
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for heard in (1, 2):
-        os.dup2(nowhere, heard)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
     os.kill(os.getpid(), signal.SIGTERM)
     threading.Event().wait(grace_s)
     os._exit(1)  # who cannot be asked any more is not to stay for ever
@@ -439,7 +439,7 @@ def _watch_input(grace_s: float) -> None:
 def await_broker(
     bootstrap: str,
     *,
-    asked: Callable[[], bool],
+    is_stopping: Callable[[], bool],
     wait: Callable[[float], object],
     say: Say,
     answers: Callable[[str], str | None] | None = None,
@@ -449,7 +449,7 @@ def await_broker(
 
     Args:
         bootstrap: `host:port` of some brokers, with commas between.
-        asked: whether to stop waiting.
+        is_stopping: whether to stop waiting.
         wait: waits for so many seconds at most.
         say: tells the operator.
         answers: why none of them answers; None where one does.
@@ -460,18 +460,23 @@ def await_broker(
     """
     answers = answers or _unreachable
     began = clock()
-    said = 0
+    report_count = 0
     wait_s = WAIT_MIN_S
-    while not asked():
-        why = answers(bootstrap)
-        if why is None:
+    while not is_stopping():
+        reason = answers(bootstrap)
+        if reason is None:
             return True
-        waited = clock() - began
-        if waited >= said * BROKER_SAY_S:
-            said = int(waited // BROKER_SAY_S) + 1
+        waited_s = clock() - began
+        if waited_s >= report_count * BROKER_SAY_S:
+            report_count = int(waited_s // BROKER_SAY_S) + 1
             say(
-                f"waiting for a broker at {bootstrap}: {why} ({waited:.0f} s so far)",
-                {"said": "waiting", "broker": bootstrap, "why": why, "waited_s": round(waited, 1)},
+                f"waiting for a broker at {bootstrap}: {reason} ({waited_s:.0f} s so far)",
+                {
+                    "said": "waiting",
+                    "broker": bootstrap,
+                    "why": reason,
+                    "waited_s": round(waited_s, 1),
+                },
             )
         wait(wait_s)
         wait_s = min(2 * wait_s, BROKER_WAIT_MAX_S)
@@ -480,13 +485,13 @@ def await_broker(
 
 def _unreachable(bootstrap: str) -> str | None:
     """Why none of the brokers can be connected to; None where one can."""
-    why = None
+    reason = None
     for address in bootstrap.split(","):
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
         except OSError as error:
-            why = error.strerror or str(error)
+            reason = error.strerror or str(error)
         else:
             return None
-    return why
+    return reason

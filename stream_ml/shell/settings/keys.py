@@ -88,14 +88,14 @@ def check_key(settings: Settings, log: Log, key: bytes) -> None:
         return
     variable = SETTINGS["key"].variable
     if settings.key is not None or settings.on_kafka:
-        named, way_out = variable, f"set {variable} to the one that its workers have"
+        source, way_out = variable, f"set {variable} to the one that its workers have"
         if not settings.on_kafka:
             way_out += ", or unset it where that lies beside the log"
     else:
         file = key_file(settings.path)
-        named, way_out = str(file), f"put the right one there, or set {variable} to it"
+        source, way_out = str(file), f"put the right one there, or set {variable} to it"
     raise UsageError(
-        f"{named}: expected the key that the decisions on {settings.path} are signed with, given "
+        f"{source}: expected the key that the decisions on {settings.path} are signed with, given "
         f"another one; {way_out}"
     )
 
@@ -141,10 +141,10 @@ def check_name(settings: Settings, log: Log, pipeline: str, key: bytes | None = 
     """
     if settings.on_kafka:
         return
-    named = _worked_on(log) if key is None else _decided_on(log, key)
-    if named not in {None, pipeline}:
+    owner = _worked_on(log) if key is None else _decided_on(log, key)
+    if owner not in {None, pipeline}:
         raise UsageError(
-            f"{settings.path}: expected the pipeline whose log it is, {named!r}, given "
+            f"{settings.path}: expected the pipeline whose log it is, {owner!r}, given "
             f"{pipeline!r}; one file holds one pipeline: name that one with --pipeline, or "
             "another file with --broker sqlite:PATH"
         )

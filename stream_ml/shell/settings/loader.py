@@ -54,39 +54,40 @@ def load_pipeline(spec: str) -> Pipeline:
     module_name, _, name = spec.rpartition(":")
     _refuse_file(spec, module_name, name)
     module = _import(spec, module_name)
-    found: Any = module
+    target: Any = module
     for part in name.split("."):
         try:
-            found = getattr(found, part)
+            target = getattr(target, part)
         except AttributeError:
             raise UsageError(
-                f"pipeline {spec}: expected {name!r} in {_where(module)}, given {_offered(module)}"
+                f"pipeline {spec}: expected {name!r} in {_origin(module)}, given "
+                f"{_pipelines_in(module)}"
             ) from None
-    if not isinstance(found, Pipeline):
+    if not isinstance(target, Pipeline):
         raise UsageError(
-            f"pipeline {spec}: expected a stream_ml.Pipeline, given {type(found).__name__}; "
-            f"{_where(module)} has {_offered(module)}"
+            f"pipeline {spec}: expected a stream_ml.Pipeline, given {type(target).__name__}; "
+            f"{_origin(module)} has {_pipelines_in(module)}"
         )
-    return found
+    return target
 
 
-def _refuse_file(spec: str, given: str, name: str) -> None:
-    if not given.endswith(".py") and not {"/", "\\"} & set(given):
+def _refuse_file(spec: str, file_name: str, name: str) -> None:
+    if not file_name.endswith(".py") and not {"/", "\\"} & set(file_name):
         return
-    path = PurePath(given.replace("\\", "/")).with_suffix("")
+    path = PurePath(file_name.replace("\\", "/")).with_suffix("")
     within = not path.is_absolute() and ".." not in path.parts
     module = ".".join(path.parts) if within else path.name
-    where = "" if within else f", in the folder {path.parent}"
+    folder_hint = "" if within else f", in the folder {path.parent}"
     raise UsageError(
         f"pipeline {spec}: expected the name of a module, given that of a file; name it "
-        f"{module}:{name}{where}"
+        f"{module}:{name}{folder_hint}"
     )
 
 
 def _import(spec: str, name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     try:
         return importlib.import_module(name)
     except StreamMLError:
@@ -95,7 +96,7 @@ def _import(spec: str, name: str) -> ModuleType:
         missing = str(error.name)
         if name == missing or name.startswith(f"{missing}."):
             raise UsageError(
-                f"pipeline {spec}: expected a module {name!r}, given none of that name in {here} "
+                f"pipeline {spec}: expected a module {name!r}, given none of that name in {folder} "
                 "or among the installed ones"
             ) from None
         raise UsageError(
@@ -103,23 +104,23 @@ def _import(spec: str, name: str) -> ModuleType:
         ) from None
     except Exception as error:  # importing runs a user's file, which may raise anything
         raise UsageError(
-            f"pipeline {spec}: importing {name} failed at {_place(error)}: "
+            f"pipeline {spec}: importing {name} failed at {_location(error)}: "
             f"{type(error).__name__}: {error}"
         ) from error
 
 
-def _place(error: Exception) -> str:
+def _location(error: Exception) -> str:
     if isinstance(error, SyntaxError):  # it is about a file that never ran
         return f"{error.filename}:{error.lineno}"
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{last.filename}:{last.lineno}"
 
 
-def _where(module: ModuleType) -> str:
+def _origin(module: ModuleType) -> str:
     return getattr(module, "__file__", None) or module.__name__
 
 
-def _offered(module: ModuleType) -> str:
+def _pipelines_in(module: ModuleType) -> str:
     from stream_ml.pipeline import Pipeline  # noqa: PLC0415
 
     names = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]

@@ -316,7 +316,7 @@ class Settings:
             text = environ.get(setting.variable) if option is None else option
             if text is not None:
                 source = setting.variable if option is None else f"--{name}"
-                values[name] = _parsed(setting, source, text)
+                values[name] = _parse(setting, source, text)
                 sources[name] = source
         return cls(**values, sources=MappingProxyType(sources))
 
@@ -354,13 +354,13 @@ class Settings:
             raise UsageError(
                 f"{source}: expected a cluster, kafka://HOST:PORT, given {self.broker!r}"
             )
-        named = address["pipeline"]
-        if named is not None and pipeline is not None and named != pipeline:
+        address_name = address["pipeline"]
+        if address_name is not None and pipeline is not None and address_name != pipeline:
             raise UsageError(
-                f"{source}: expected the pipeline that is declared, {pipeline!r}, given {named!r}; "
-                "leave the name out of the address"
+                f"{source}: expected the pipeline that is declared, {pipeline!r}, given "
+                f"{address_name!r}; leave the name out of the address"
             )
-        name = pipeline or named
+        name = pipeline or address_name
         if name is None:
             raise UsageError(
                 f"{source}: expected to know the pipeline, given {self.broker!r}; name it there, "
@@ -372,9 +372,9 @@ class Settings:
     def _security(self) -> Security:
         sasl, password = SETTINGS["sasl"].variable, SETTINGS["password"].variable
         if (self.sasl is None) != (self.password is None):
-            given, missing = (sasl, password) if self.password is None else (password, sasl)
+            present, missing = (sasl, password) if self.password is None else (password, sasl)
             raise UsageError(
-                f"{missing}: expected to be set where {given} is, given nothing; set both, or "
+                f"{missing}: expected to be set where {present} is, given nothing; set both, or "
                 "neither"
             )
         ca_file = None if self.tls_ca == SYSTEM else self.tls_ca
@@ -442,7 +442,7 @@ class Settings:
             key = _read_key(file) if os.access(file, os.R_OK) else None
         return None if key is None else self._rolling(key)
 
-    def unchecked(self, path: str) -> str:
+    def unverified_reason(self, path: str) -> str:
         """Why signatures on the log at `path` cannot be checked, where there is no key for it."""
         file = key_file(path)
         if self.key is None and not path.startswith(KAFKA) and file.exists():
@@ -469,21 +469,21 @@ class Settings:
         if self.operator == LOCAL:
             key = self.verifying_key(path)
             if key is None:
-                where = path if path.startswith(KAFKA) else key_file(path)
-                if isinstance(where, Path) and where.exists():
-                    return _read_key(where)  # it says why it cannot be read
+                location = path if path.startswith(KAFKA) else key_file(path)
+                if isinstance(location, Path) and location.exists():
+                    return _read_key(location)  # it says why it cannot be read
                 raise UsageError(
-                    f"{where}: expected its signing key, given none; set "
+                    f"{location}: expected its signing key, given none; set "
                     f"{SETTINGS['key'].variable}, or {SETTINGS['operator'].variable} and {variable}"
                 )
             return key
-        held = self.operators().get(self.operator)
-        if held is None:
+        operator = self.operators().get(self.operator)
+        if operator is None:
             raise UsageError(
                 f"operator {self.operator}: expected a key of theirs, given none; set {variable}, "
                 f"or {SETTINGS['keyring'].variable} to a keyring that holds it"
             )
-        return held.key
+        return operator.key
 
 
 def key_file(path: str) -> Path:
@@ -496,24 +496,26 @@ def key_file(path: str) -> Path:
 
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = {name.upper(): setting.variable for name, setting in SETTINGS.items()}
+    variables = {name.upper(): setting.variable for name, setting in SETTINGS.items()}
     for variable in sorted(environ):
         name = variable.removeprefix(PREFIX)
-        if name in (variable, *known) or variable.startswith(TEST_PREFIX):
+        if name in (variable, *variables) or variable.startswith(TEST_PREFIX):
             continue
-        near = difflib.get_close_matches(name, known, n=1)
+        near = difflib.get_close_matches(name, variables, n=1)
         hint = (
-            f"did you mean {known[near[0]]}?" if near else f"there are {', '.join(known.values())}"
+            f"did you mean {variables[near[0]]}?"
+            if near
+            else f"there are {', '.join(variables.values())}"
         )
         raise UsageError(f"{variable}: no setting has this name; {hint}")
 
 
-def _parsed(setting: Setting, source: str, text: str) -> Any:
+def _parse(setting: Setting, source: str, text: str) -> Any:
     try:
         return setting.parse(text)
     except ValueError:
-        given = f"{len(text)} characters" if _is_secret(setting, text) else repr(text)
-        raise UsageError(f"{source}: expected {setting.expected}, given {given}") from None
+        actual = f"{len(text)} characters" if _is_secret(setting, text) else repr(text)
+        raise UsageError(f"{source}: expected {setting.expected}, given {actual}") from None
 
 
 def _is_secret(setting: Setting, text: str) -> bool:
@@ -526,11 +528,11 @@ def _is_secret(setting: Setting, text: str) -> bool:
 def _make_key(file: Path) -> None:
     # Whole under another name first, so that of two who make it at once both read the same one.
     try:
-        with NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.") as made:
-            made.write(f"{secrets.token_hex(KEY_BYTES)}\n")
-            made.flush()
-            os.fchmod(made.fileno(), KEY_MODE)
-            os.link(made.name, file)
+        with NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.") as temporary:
+            temporary.write(f"{secrets.token_hex(KEY_BYTES)}\n")
+            temporary.flush()
+            os.fchmod(temporary.fileno(), KEY_MODE)
+            os.link(temporary.name, file)
     except FileExistsError:
         pass
     except OSError as error:
@@ -543,22 +545,22 @@ def _make_key(file: Path) -> None:
 def _read_key(file: Path) -> bytes:
     way_out = f"; be a user who may, or set {SETTINGS['key'].variable}"
     text = _read_secret(file, "signing key", "forge models", way_out).strip()
-    return bytes(_parsed(SETTINGS["key"], str(file), text))
+    return bytes(_parse(SETTINGS["key"], str(file), text))
 
 
-def _read_secret(file: Path, what: str, harm: str, way_out: str = "") -> str:
+def _read_secret(file: Path, content_kind: str, harm: str, way_out: str = "") -> str:
     """What only its owner may read.
 
     Raises:
         UsageError: others may as well, or it cannot be read.
     """
     try:
-        with file.open(encoding="utf-8", errors="replace") as opened:
-            mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
-            text = opened.read()
+        with file.open(encoding="utf-8", errors="replace") as stream:
+            mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+            text = stream.read()
     except OSError as error:
         raise UsageError(
-            f"{file}: expected to read the {what}: {error.strerror}{way_out}"
+            f"{file}: expected to read the {content_kind}: {error.strerror}{way_out}"
         ) from error
     if mode & ~KEY_MODE:
         raise UsageError(
@@ -583,15 +585,15 @@ def _read_keyring(file: Path) -> dict[str, Operator]:
     return {name: _operator(f"{file}: operators.{name}", name, t) for name, t in tables.items()}
 
 
-def _operator(where: str, name: str, table: object) -> Operator:
+def _operator(location: str, name: str, table: object) -> Operator:
     if name == LOCAL:
-        raise UsageError(f"{where}: expected another name, for {LOCAL} is the key's own")
+        raise UsageError(f"{location}: expected another name, for {LOCAL} is the key's own")
     if not isinstance(table, dict) or set(table) != {"key", "role"}:
-        given = ", ".join(sorted(table)) if isinstance(table, dict) else "no table"
-        raise UsageError(f"{where}: expected a key and a role, given {given or 'nothing'}")
+        actual = ", ".join(sorted(table)) if isinstance(table, dict) else "no table"
+        raise UsageError(f"{location}: expected a key and a role, given {actual or 'nothing'}")
     if table["role"] not in ROLES:
         raise UsageError(
-            f"{where}.role: expected one of {', '.join(ROLES)}, given {table['role']!r}"
+            f"{location}.role: expected one of {', '.join(ROLES)}, given {table['role']!r}"
         )
-    key = _parsed(SETTINGS["operator_key"], f"{where}.key", str(table["key"]))
+    key = _parse(SETTINGS["operator_key"], f"{location}.key", str(table["key"]))
     return Operator(key, table["role"])

@@ -20,7 +20,7 @@ def history_of(settings: Settings) -> tuple[tuple[Entry, ...], list[str]]:
     with existing_log(settings) as log:
         key = reading_key(settings, log)
         history = read_history(log, key)
-    notes = [] if key is not None else [settings.unchecked(settings.path)]
+    notes = [] if key is not None else [settings.unverified_reason(settings.path)]
     if history.missing:
         notes.append(
             f"{history.missing:,} records of the registry are missing, or not signed with our key, "

@@ -30,7 +30,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         checks = "signature, number and chain" if verdict.signatures else "number and chain"
         write(f"{verdict.sound:,} decisions are as they were written, by {checks}")
         if not verdict.signatures:
-            write(settings.unchecked(settings.path))
+            write(settings.unverified_reason(settings.path))
     if verdict.flaw is not None:
         raise StreamMLError(f"the registry is not as it was written: {verdict.flaw}")
 
