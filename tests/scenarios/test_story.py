@@ -11,7 +11,7 @@ from stream_ml.shell import flights_data
 from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.log.reading import decisions
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
-from stream_ml.shell.report.bound import lived
+from stream_ml.shell.report.bound import bound_answers
 from stream_ml.shell.report.run import Report
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def report() -> Report:
         replay(log, flights, KEY, _outputs())
         decided = list(decisions(log, KEY))
         found = Report("binary", (), decided, horizon_ms=flights.horizon_ms, zone=flights_data.ZONE)
-        for example, said in lived(log, flights, decided):
+        for example, said in bound_answers(log, flights, decided):
             found.add(example, said)
     return found
 

@@ -13,7 +13,7 @@ from stream_ml.records import ModelRef, ServingSet
 from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.log.reading import decisions
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
-from stream_ml.shell.report.bound import LIVE, lived
+from stream_ml.shell.report.bound import LIVE, bound_answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,7 +29,7 @@ def worked(records: Iterable[Output]) -> tuple[Lived, list[Decision]]:
     with SqliteLog.create(MEMORY) as log:
         replay(log, toy, KEY, records)
         decided = list(decisions(log, KEY))
-        return list(lived(log, toy, decided)), decided
+        return list(bound_answers(log, toy, decided)), decided
 
 
 def at_its_time(found: Lived, line: str) -> dict[str, Answer]:
@@ -93,7 +93,7 @@ def test_copies_learn_no_more() -> None:
         after: Any = replace(
             before, kind="replaced", serving=ServingSet(scaled, {}, None, first=plain)
         )
-        found = list(lived(log, toy, [before, after]))
+        found = list(bound_answers(log, toy, [before, after]))
 
     learner = toy.recipes["scaled"].fresh()
     for number, (example, _) in enumerate(found[:300]):

@@ -17,7 +17,7 @@ import pytest
 
 from stream_ml.errors import LogError, LogFull, LogLocked
 from stream_ml.records import Output, Record
-from stream_ml.shell.log.port import sqlite as sqlite_log
+from stream_ml.shell.log import sqlite as sqlite_log
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.log.sqlite_file import PAGE_BYTES
 from stream_ml.topics import embedded

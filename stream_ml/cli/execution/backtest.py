@@ -22,9 +22,10 @@ from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.line_batches import every_line
 from stream_ml.shell.processes.progress import Progress, duration, with_progress
-from stream_ml.shell.report.bound import lived
+from stream_ml.shell.report.bound import bound_answers
 from stream_ml.shell.report.plots import draw, require_matplotlib
-from stream_ml.shell.report.run import NOTHING_TO_SCORE, Report
+from stream_ml.shell.report.run import Report
+from stream_ml.shell.report.text import NOTHING_TO_SCORE, changes_text, luck_text, tables_text
 from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
         write_json({**summary, "report": report.as_dict()})
     else:
         parts = [_text(summary, lines.findings)]
-        parts.append(report.tables() if arguments.live and report.times else "")
-        write("\n\n".join(filter(None, [*parts, report.changes(), report.luck()])))
+        parts.append(tables_text(report) if arguments.live and report.table.times else "")
+        write("\n\n".join(filter(None, [*parts, changes_text(report), luck_text(report)])))
     _judge(lines.findings, arguments.files)
 
 
@@ -218,7 +219,7 @@ def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes
     with Progress("reporting", log.end_offset("examples", 0)) as progress:
         if arguments.live:
             for example, live_answers in with_progress(
-                lived(log, pipeline, serving_decisions), progress
+                bound_answers(log, pipeline, serving_decisions), progress
             ):
                 report.add(example, live_answers)
         else:

@@ -13,9 +13,10 @@ from stream_ml.shell.embedded.replay import ReplayResult, output_of, replay
 from stream_ml.shell.log.reading import decisions, evaluations
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.processes.progress import Progress, duration, with_progress
-from stream_ml.shell.report.bound import lived
+from stream_ml.shell.report.bound import bound_answers
 from stream_ml.shell.report.plots import draw, require_matplotlib
 from stream_ml.shell.report.run import Report
+from stream_ml.shell.report.text import report_text
 from stream_ml.shell.settings.loader import load_pipeline
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     if arguments.format == "json":
         write_json({**report.as_dict(), "seconds": result.seconds, "written": paths})
     else:
-        write(f"{report.text()}\n{_ending(result, paths, path)}")
+        write(f"{report_text(report)}\n{_ending(result, paths, path)}")
 
 
 def _fresh_log(folder: Path) -> Path:
@@ -113,7 +114,7 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, result: ReplayResult
     )
     with Progress("reporting", result.joins["joined"]) as progress:
         for example, live_answers in with_progress(
-            lived(log, pipeline, serving_decisions), progress
+            bound_answers(log, pipeline, serving_decisions), progress
         ):
             report.add(example, live_answers)
     for evaluation in evaluations(log):
@@ -123,7 +124,7 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, result: ReplayResult
 
 def _write_report(report: Report, folder: Path) -> list[str]:
     text, data = folder / "report.txt", folder / "report.json"
-    text.write_text(report.text(), encoding="utf-8")
+    text.write_text(report_text(report), encoding="utf-8")
     data.write_bytes(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2))
     return [str(path) for path in (text, data, *draw(report, folder / "plots"))]
 

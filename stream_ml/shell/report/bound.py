@@ -1,4 +1,4 @@
-"""The bound: what a learner that predicts live would have said, from what the log holds.
+"""The bound: the answers of a learner that predicts live, from the records of a log.
 
 Theory of operation:
 
@@ -34,48 +34,53 @@ if TYPE_CHECKING:
     from stream_ml.records import Answer, Decision, Example, Prediction
     from stream_ml.shell.log.port import Log
 
-__all__ = ["LIVE", "lived"]
+__all__ = ["LIVE", "bound_answers"]
 
 LIVE = "live"
 
 
-def lived(
-    log: Log, pipeline: Pipeline, decided: Sequence[Decision]
+def bound_answers(
+    log: Log, pipeline: Pipeline, decisions: Sequence[Decision]
 ) -> Iterator[tuple[Example, dict[str, Answer]]]:
-    """Every example in the order of the log, with what `live` and its frozen copies had said.
+    """Every example in the order of the log, with the answers of `live` and its frozen copies.
 
     Args:
         log: holds all predictions of its examples.
         pipeline: the declaration.
-        decided: every decision, for what serves at the end and where copies are frozen.
+        decisions: all of them: the last names the line, replacements say where copies are frozen.
     """
-    line = line_of(decided[-1].serving.champion.model)
-    moments = _moments(line, decided)
+    line = line_of(decisions[-1].serving.champion.model)
+    freeze_counts = _freeze_counts(line, decisions)
     learner = pipeline.recipes[line].fresh()
-    asked: dict[str, Predictor] = {LIVE: partial(answer, learner, pipeline.target)}
-    said: dict[tuple[int, int], dict[str, Answer]] = {}
-    rest = examples(log)
-    example = next(rest, None)
-    learned = 0
+    predictors: dict[str, Predictor] = {LIVE: partial(answer, learner, pipeline.target)}
+    pending: dict[tuple[int, int], dict[str, Answer]] = {}
+    remaining = examples(log)
+    example = next(remaining, None)
+    label_count = 0
     for prediction in _predictions(log):
         # A label may be due at the time of its own question, which then comes first.
-        while example and example.label_ts <= prediction.ts and _place(example.prediction) in said:
-            yield example, said.pop(_place(example.prediction))
+        while (
+            example
+            and example.label_ts <= prediction.ts
+            and _event_source(example.prediction) in pending
+        ):
+            yield example, pending.pop(_event_source(example.prediction))
             learn(learner, pipeline.target, example.prediction.features, example.label)
-            learned += 1
-            if learned in moments:
-                asked[f"{line}@{learned}"] = fast_predictor(copy.deepcopy(learner), pipeline.target)
-            example = next(rest, None)
-        said[_place(prediction)] = _ask(asked, prediction)
+            label_count += 1
+            if label_count in freeze_counts:
+                snapshot = copy.deepcopy(learner)
+                predictors[f"{line}@{label_count}"] = fast_predictor(snapshot, pipeline.target)
+            example = next(remaining, None)
+        pending[_event_source(prediction)] = _answers(predictors, prediction)
     while example:
-        yield example, said.pop(_place(example.prediction), {})
-        example = next(rest, None)
+        yield example, pending.pop(_event_source(example.prediction), {})
+        example = next(remaining, None)
 
 
-def _moments(line: str, decided: Sequence[Decision]) -> set[int]:
-    """After how many examples a copy is frozen; what `first` itself says is not asked again."""
-    models = [d.serving.champion.model for d in decided if d.kind == "replaced"][-1:]
-    first = decided[-1].serving.first
+def _freeze_counts(line: str, decisions: Sequence[Decision]) -> set[int]:
+    """Numbers of examples after which a copy is frozen; `first` itself needs none."""
+    models = [d.serving.champion.model for d in decisions if d.kind == "replaced"][-1:]
+    first = decisions[-1].serving.first
     if first is not None and line_of(first.model) != line:
         models.append(first.model)
     return {int(model.rpartition("@")[2]) for model in models}
@@ -84,20 +89,20 @@ def _moments(line: str, decided: Sequence[Decision]) -> set[int]:
 def _predictions(log: Log) -> Iterator[Prediction]:
     """All predictions, by time as far as each partition is in its order."""
     partitions = [
-        (each for _, each in predictions_in(read_partition(log, "predictions", p)))
+        (prediction for _, prediction in predictions_in(read_partition(log, "predictions", p)))
         for p in range(log.partitions["predictions"])
     ]
     return heapq.merge(*partitions, key=lambda prediction: prediction.ts)
 
 
-def _place(prediction: Prediction) -> tuple[int, int]:
-    """Where its event lies, which tells it from every other."""
+def _event_source(prediction: Prediction) -> tuple[int, int]:
+    """Partition and offset of its event, which tell it from every other."""
     return prediction.source.partition, prediction.source.offset
 
 
-def _ask(asked: dict[str, Predictor], prediction: Prediction) -> dict[str, Answer]:
-    said: dict[str, Answer] = {}
-    for name, ask in asked.items():
+def _answers(predictors: dict[str, Predictor], prediction: Prediction) -> dict[str, Answer]:
+    answers: dict[str, Answer] = {}
+    for name, predict in predictors.items():
         with suppress(BadAnswer):
-            said[name] = ask(prediction.features)
-    return said
+            answers[name] = predict(prediction.features)
+    return answers
