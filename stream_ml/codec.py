@@ -31,8 +31,8 @@ from stream_ml.records import (
     DeadLetter,
     Decision,
     Event,
+    EventLabel,
     Example,
-    Label,
     ModelRef,
     Natural,
     Number,
@@ -184,7 +184,7 @@ class LabelCodec:
     def __init__(self, kind: FieldType) -> None:
         self.kind = kind
 
-    def decode(self, value: bytes | None) -> Label:
+    def decode(self, value: bytes | None) -> EventLabel:
         """The label in `value`.
 
         Raises:
@@ -199,7 +199,7 @@ class LabelCodec:
         source = members.get("source")
         if source is not None:
             source = _SOURCE.check("source", source)
-        return Label(event_id, ts, label, source)
+        return EventLabel(event_id, ts, label, source)
 
 
 _SOURCE = FieldType("str", optional=True)

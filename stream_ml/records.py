@@ -27,8 +27,8 @@ __all__ = [
     "Decision",
     "Evaluation",
     "Event",
+    "EventLabel",
     "Example",
-    "Label",
     "LabelValue",
     "ModelRef",
     "Natural",
@@ -118,7 +118,7 @@ class Event:
 
 
 @dataclass(slots=True)
-class Label:
+class EventLabel:
     """The truth about an event, known at `ts` (not the event's time)."""
 
     event_id: str

@@ -29,8 +29,8 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import (
     Command,
     Event,
+    EventLabel,
     Example,
-    Label,
     Prediction,
     Record,
     Shadow,
@@ -360,7 +360,7 @@ def test_labels_have_a_type_too() -> None:
     """A label is of the declared type, and never null."""
     labels = LabelCodec(field_type(bool))
 
-    assert Label("e1", 5, True, "desk") == labels.decode(
+    assert EventLabel("e1", 5, True, "desk") == labels.decode(
         b'{"event_id": "e1", "ts": 5, "label": true, "source": "desk"}'
     )
     for value, message in (

@@ -20,8 +20,8 @@ from stream_ml.records import (
     Decision,
     Evaluation,
     Event,
+    EventLabel,
     Example,
-    Label,
     Prediction,
 )
 from stream_ml.sealing import SEALED_TOPICS
@@ -40,7 +40,7 @@ RECORDS: dict[str, Any] = {
     "evaluations": Evaluation,
     "events": Event,
     "examples": Example,
-    "labels": Label,
+    "labels": EventLabel,
     "models": Snapshot,
     "predictions": Prediction,
     "registry": Decision,

@@ -49,7 +49,7 @@ from stream_ml.codec import (
     encode_example,
 )
 from stream_ml.errors import BadRecord
-from stream_ml.records import Alert, Example, Label, Output, Prediction, Record, Source
+from stream_ml.records import Alert, EventLabel, Example, Output, Prediction, Record, Source
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.inputs import parse_once, prediction_in, refuse_future, without_frames
 from stream_ml.stages.partitioning import Partitioner, forward
@@ -170,11 +170,11 @@ class Join:
         """Nothing: joining begins with the first record."""
         return []
 
-    def parse(self, record: Record) -> Label | BadRecord:
+    def parse(self, record: Record) -> EventLabel | BadRecord:
         """The label in `record`, or what is wrong with it; kept as the record's memo."""
         return parse_once(record, self._decode)
 
-    def _decode(self, record: Record) -> Label:
+    def _decode(self, record: Record) -> EventLabel:
         label = self._pipeline.label_codec.decode(record.value)
         refuse_future(record, label.ts, self._pipeline.skew_ms, "ts")
         return label
@@ -223,7 +223,7 @@ class Join:
                     yield number, error
 
     def _strays(
-        self, records: Sequence[Record], contents: Sequence[Prediction | Label | BadRecord]
+        self, records: Sequence[Record], contents: Sequence[Prediction | EventLabel | BadRecord]
     ) -> dict[int, str]:
         """The id of each record that belongs in another partition, by its number in the batch."""
         if self._partitioner is None:
@@ -353,7 +353,7 @@ class Join:
             self._emit(value, match.record, match.label, outputs)
         return is_joined
 
-    def _is_about(self, label: Label, watermark: int, ts: int, floor_ms: int = -1) -> bool:
+    def _is_about(self, label: EventLabel, watermark: int, ts: int, floor_ms: int = -1) -> bool:
         """Whether a label judged by `watermark` is about a prediction at `ts` of its id."""
         return (
             label.ts + self._skew_ms >= ts
@@ -361,7 +361,7 @@ class Join:
             and label.ts >= floor_ms
         )
 
-    def _judge(self, label: Label, ts: int, watermark: int, *, is_joined: bool) -> None:
+    def _judge(self, label: EventLabel, ts: int, watermark: int, *, is_joined: bool) -> None:
         """Raise what is wrong with `label` for the prediction at `ts` that it is about."""
         if watermark > ts + self._horizon:
             raise _late(self._horizon)
@@ -424,7 +424,7 @@ class Join:
 
     # --- labels --------------------------------------------------------------------------------
 
-    def _label(self, record: Record, label: Label, outputs: list[Output]) -> None:
+    def _label(self, record: Record, label: EventLabel, outputs: list[Output]) -> None:
         if self._number == -2:  # noqa: PLR2004 - as set above
             # At most one example follows from a label: a state that begins anew at a later one
             # gives no number that a former one gave.
@@ -457,7 +457,9 @@ class Join:
                 return
         self._wait(record, label, watermark, outputs)
 
-    def _wait(self, record: Record, label: Label, watermark: int, outputs: list[Output]) -> None:
+    def _wait(
+        self, record: Record, label: EventLabel, watermark: int, outputs: list[Output]
+    ) -> None:
         event_id = label.event_id
         if self._labels.is_full(event_id) and not self._replaying:
             self._has_overflowed = True
@@ -493,7 +495,7 @@ class Join:
     # --- both ----------------------------------------------------------------------------------
 
     def _emit(
-        self, prediction_value: bytes, record: Record, label: Label, outputs: list[Output]
+        self, prediction_value: bytes, record: Record, label: EventLabel, outputs: list[Output]
     ) -> None:
         self.counts["joined"] += 1
         source = Source(record.partition, record.offset)
@@ -669,11 +671,11 @@ def _late(horizon_ms: int) -> BadRecord:
     )
 
 
-def _duplicate(label: Label) -> BadRecord:
+def _duplicate(label: EventLabel) -> BadRecord:
     return BadRecord(
         "duplicate_label", "$.event_id", f"a label for {label.event_id!r} was joined before"
     )
 
 
-def _orphan(label: Label) -> BadRecord:
+def _orphan(label: EventLabel) -> BadRecord:
     return BadRecord("orphan", "$.event_id", f"no prediction has the id {label.event_id!r}")

@@ -9,7 +9,7 @@ import orjson
 
 from stream_ml.codec import ID_LENGTH_MAX
 from stream_ml.errors import BadRecord, UsageError
-from stream_ml.records import Label, Record
+from stream_ml.records import EventLabel, Record
 from stream_ml.stages.state import LABELS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class WaitingLabel(NamedTuple):
     """A label that waits for its prediction, and the labels watermark that it is judged by."""
 
     record: Record
-    label: Label
+    label: EventLabel
     watermark: int
 
 
