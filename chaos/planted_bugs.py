@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_ml.records import Output, Record
-    from stream_ml.shell.log.port import Place
+    from stream_ml.shell.log.port import PartitionId
     from stream_ml.stages.task import Positions
 
 __all__ = [
@@ -39,7 +39,7 @@ def offset_too_far() -> None:
     """Commit the offset after the next one: a record is passed over by whoever takes over."""
     write = Transactions.write
 
-    def too_far(self: Transactions, records: Any, positions: Mapping[Place, int]) -> None:
+    def too_far(self: Transactions, records: Any, positions: Mapping[PartitionId, int]) -> None:
         write(self, records, {partition: offset + 1 for partition, offset in positions.items()})
 
     Transactions.write = too_far  # type: ignore[method-assign]  # that is the bug
