@@ -163,7 +163,7 @@ OWNERS: dict[str, set[str]] = {
 ANYWHERE = {"orjson"}
 
 # Names that two public classes have still; each should become two names.
-SHARED_CLASS_NAMES = {"Progress", "Refresh", "Tail"}
+SHARED_CLASS_NAMES = {"Refresh"}
 
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 900

@@ -73,8 +73,8 @@ def registry_notes(registry: RegistryView, signature_note: str | None) -> list[s
     """
     notes = [] if signature_note is None else [signature_note]
     for count, description in (
-        (registry.refused, "not signed with our key"),
-        (registry.copies, "copies of earlier ones"),
+        (registry.unsigned_count, "not signed with our key"),
+        (registry.copy_count, "copies of earlier ones"),
     ):
         if count:
             notes.append(

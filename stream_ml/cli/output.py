@@ -2,7 +2,7 @@
 
 Clients and operators write what other people are shown: see `shell.printable`.
 
-Whoever reads us may leave, the disk that takes our output may be full, and a stream may have been
+A reader of our output may leave, the disk that takes it may be full, and a stream may have been
 closed before we began. That ends no work: from then on what is said there goes nowhere, and the
 entry point asks `output_error` what to make of it.
 """

@@ -359,7 +359,8 @@ def _reproduced_faults(ledger: _Ledger) -> Iterator[str]:
         return
     done = reproduce(log, pipeline, KEY, sample(log, 12, seed=1))
     for each in done.different:
-        yield f"{each.event_id}: {each.slot} {each.model} said {each.logged}, and says {each.again}"
+        said = f"said {each.logged_answer}, and says {each.new_answer}"
+        yield f"{each.event_id}: {each.slot} {each.model} {said}"
     for reason in done.refused:
         yield f"a snapshot that was served is refused: {reason}"
 

@@ -43,7 +43,7 @@ from stream_ml.shell.log.sqlite_file import (
     SETBACK_MS,
     File,
     Partition,
-    Tail,
+    PartitionTail,
     sql,
 )
 from stream_ml.shell.log.tail import PolledTail
@@ -368,7 +368,7 @@ class SqliteSession(Session):
         self._ranges: dict[int, list[Range]] | None = None
         self.ahead: tuple[Record, int] | None = None
 
-    def _own_tails(self) -> list[Tail]:
+    def _own_tails(self) -> list[PartitionTail]:
         return [tail for tail in self._tails.values() if not tail.partition.of_clients]
 
     # --- what is ours ---------------------------------------------------------------------
@@ -462,7 +462,7 @@ class SqliteSession(Session):
         for tail in self._tails.values():
             tail.mark_written()
 
-    def _pass_over(self, tail: Tail, end: int) -> None:
+    def _pass_over(self, tail: PartitionTail, end: int) -> None:
         if self._ranges is not None and tail.begin < tail.next:
             self._ranges.setdefault(tail.partition.id, []).append((tail.begin, tail.next))
         tail.begin = tail.start = tail.next = end

@@ -32,7 +32,7 @@ __all__ = [
     "SETBACK_MS",
     "File",
     "Partition",
-    "Tail",
+    "PartitionTail",
     "sql",
 ]
 
@@ -127,7 +127,7 @@ def sql(template: str, number: int) -> str:
 
 
 @dataclass(slots=True)
-class Tail:
+class PartitionTail:
     """The end of a partition, and the rows that are to follow it."""
 
     partition: Partition
@@ -305,14 +305,14 @@ class File:
 
     # --- records, positions, state --------------------------------------------------------
 
-    def tail(self, partition: Partition) -> Tail:
+    def tail(self, partition: Partition) -> PartitionTail:
         """The end of a partition, with no rows to follow it yet."""
         end, append_ms = self.row(
             "SELECT next, append_ms FROM partitions WHERE id = ?", partition.id
         )
-        return Tail(partition, end, end, append_ms, end)
+        return PartitionTail(partition, end, end, append_ms, end)
 
-    def write_rows(self, tails: Iterable[Tail]) -> None:
+    def write_rows(self, tails: Iterable[PartitionTail]) -> None:
         """Write the rows that are to follow, inside a transaction.
 
         Raises:

@@ -53,8 +53,8 @@ class RegistryView:
         decisions: the last ones that were asked for, oldest first.
         paused: the decision since which nothing is renewed or replaced by itself, if so.
         frozen: the rollback since which the champion's line is not renewed, if so.
-        refused: how many records are not signed with our key, and count for nothing.
-        copies: how many are copies of earlier ones, and count for nothing.
+        unsigned_count: how many records are not signed with our key, and count for nothing.
+        copy_count: how many are copies of earlier ones, and count for nothing.
     """
 
     pipeline: str | None = None
@@ -63,8 +63,8 @@ class RegistryView:
     decisions: tuple[Entry, ...] = ()
     paused: Entry | None = None
     frozen: Entry | None = None
-    refused: int = 0
-    copies: int = 0
+    unsigned_count: int = 0
+    copy_count: int = 0
 
     @property
     def champion(self) -> str | None:

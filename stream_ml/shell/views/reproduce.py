@@ -154,21 +154,21 @@ def reproduce(
         by_model.setdefault(model, []).append((number, prediction, slot, logged_answer))
     refs = _refs(log, key)
     answers: list[tuple[int, ReproducedAnswer]] = []
-    dropped: Counter[str] = Counter()
-    refused: Counter[str] = Counter()
+    dropped_counts: Counter[str] = Counter()
+    refused_counts: Counter[str] = Counter()
     for model, group in by_model.items():
         try:
             learner = _open(log, pipeline, key, model, refs)
         except (SnapshotRefused, BadRecord) as refusal:
-            refused[str(refusal)] += len(group)
+            refused_counts[str(refusal)] += len(group)
             continue
         if learner is None:
-            dropped[model] += len(group)
+            dropped_counts[model] += len(group)
             continue
         answers += _answers(learner, pipeline, model, group)
     # In the order of the predictions, not by model.
-    ordered = tuple(answer for _, answer in sorted(answers, key=itemgetter(0)))
-    return Reproduction(ordered, dropped, refused)
+    answers_in_order = tuple(answer for _, answer in sorted(answers, key=itemgetter(0)))
+    return Reproduction(answers_in_order, dropped_counts, refused_counts)
 
 
 def _answers(

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AlertCount",
     "HeldBack",
-    "Progress",
     "StatusView",
+    "TaskProgress",
     "Watermarks",
     "held_back",
     "is_empty",
@@ -44,7 +44,7 @@ KIND_MEMBER = {"dead-letters": "reason", "alerts": "kind"}
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TaskProgress:
     """How far a task has read one partition: offsets, and how many records wait (`lag`)."""
 
     task: str
@@ -122,7 +122,7 @@ class StatusView:
     paused: Entry | None
     frozen: Entry | None
     decisions_last_day: Mapping[str, int]
-    stages: tuple[Progress, ...]
+    stages: tuple[TaskProgress, ...]
     watermarks: Watermarks
     checkpoints: Mapping[str, int | None]
     events: Mapping[str, int]
@@ -221,16 +221,16 @@ def _task_state(log: Log, task: str) -> dict[str, Any]:
     return {} if value is None else dict(orjson.loads(value))
 
 
-def _stages(log: Log) -> Iterator[Progress]:
+def _stages(log: Log) -> Iterator[TaskProgress]:
     for stage, spec in STAGES.items():
         for number in range(log.partitions[spec.inputs[0]]):
             # Read before the ends: what a worker does meanwhile must not make a lag negative.
-            committed = log.committed(f"{stage}-{number}")
+            positions = log.committed(f"{stage}-{number}")
             for topic in spec.inputs:
                 start = log.first_offset(topic, number)
-                position = max(start, committed.get((topic, number), 0))
+                position = max(start, positions.get((topic, number), 0))
                 end = log.end_offset(topic, number)
-                yield Progress(
+                yield TaskProgress(
                     f"{stage}-{number}",
                     topic,
                     number,
