@@ -583,17 +583,21 @@ def test_each_post_has_its_command_and_its_lines(
     commands = []
 
     def process(
-        command: list[str], _: Relay, *, out: Callable[[str], None], err: Callable[[str], None]
+        command: list[str],
+        _: Relay,
+        *,
+        on_out: Callable[[str], None],
+        on_err: Callable[[str], None],
     ) -> None:
         commands.append(command)
-        out('{"said":"started"}')
-        err("oh")
+        on_out('{"said":"started"}')
+        on_err("oh")
 
     monkeypatch.setattr(up, "Supervisor", _Stub)
     monkeypatch.setattr(up, "Process", process)
     monkeypatch.setattr(up, "await_broker", lambda *_, **__: True)
     monkeypatch.setattr(up, "open_log", lambda *_: nullcontext())
-    for looked_at in ("working_key", "check_serving", "_say_who_may_write"):
+    for looked_at in ("working_key", "check_serving", "_warn_of_open_topics"):
         monkeypatch.setattr(up, looked_at, lambda *_: None)
     monkeypatch.setenv("STREAM_ML_KEY", "ab" * 32)
     broker = "kafka://127.0.0.1:1"
