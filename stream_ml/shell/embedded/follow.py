@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord
+from stream_ml.shell.log.reading import read_partition
 from stream_ml.shell.log.tail import Backoff
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ __all__ = ["work_on"]
 
 # What a retention of hours removes a minute later is nobody's loss.
 EXPIRE_S = 60.0
-READ_RECORDS = 1_000
 # Where others are kept from writing during each batch, they get in between for so long: as long as
 # SQLite waits at most before it asks for the lock again.
 GAP_S = 0.1
@@ -82,12 +82,11 @@ def work_on(
 
 
 def _tell(log: SqliteLog, offset: int, key: bytes, on_decision: Callable[[Decision], None]) -> int:
-    while records := log.read("registry", 0, offset, READ_RECORDS):
-        for record in records:
-            try:
-                decision = decode_decision(record.value, key)
-            except BadRecord:
-                continue  # somebody else put it there: evaluate refuses it at the next start
-            on_decision(decision)
-        offset = records[-1].offset + 1
+    for record in read_partition(log, "registry", 0, offset):
+        offset = record.offset + 1
+        try:
+            decision = decode_decision(record.value, key)
+        except BadRecord:
+            continue  # somebody else put it there: evaluate refuses it at the next start
+        on_decision(decision)
     return offset

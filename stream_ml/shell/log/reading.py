@@ -45,15 +45,18 @@ def read_all(log: Log, topic: str) -> Iterator[Record]:
         yield from read_partition(log, topic, partition)
 
 
-def read_partition(log: Log, topic: str, partition: int) -> Iterator[Record]:
+def read_partition(
+    log: Log, topic: str, partition: int, start: int | None = None
+) -> Iterator[Record]:
     """The records of one partition, in their order.
 
     Args:
         log: to read from.
         topic: one of the catalogue.
         partition: from 0.
+        start: the first offset; None for the beginning.
     """
-    offset = log.first_offset(topic, partition)
+    offset = log.first_offset(topic, partition) if start is None else start
     while records := log.read(topic, partition, offset, READ_RECORDS):
         yield from records
         offset = records[-1].offset + 1
