@@ -381,7 +381,7 @@ def test_without_a_key(cli: Cli, answered: Path, monkeypatch: pytest.MonkeyPatch
         ),
     )
     assert own.code == 0
-    assert own.out.splitlines()[-1] == operator.UNCHECKED
+    assert own.out.splitlines()[-1] == operator.SIGNATURE_UNCHECKED
 
 
 @pytest.mark.parametrize(
