@@ -308,11 +308,17 @@ class Runner:
             for task in self.tasks
             for topic_partition, offset in task.positions.items()
         }
+        log = self._log
+        input_ends = {
+            (topic, partition): log.end_offset(topic, partition)
+            for topic in ("events", "labels")
+            for partition in range(log.partitions[topic])
+        }
         for topic in ("predictions", "examples"):
-            for partition in range(self._log.partitions[topic]):
+            for partition in range(log.partitions[topic]):
                 end = ends.get((topic, partition), OFFSET_MAX)
                 for records in self._scan(topic, partition, end):
-                    refuse_unread(records, read)
+                    refuse_unread(records, read, input_ends)
 
     def _take_up(self, task: Task) -> bool:
         """Give a task its state; False if it never had one."""

@@ -157,13 +157,17 @@ class Manifest:
         return self._seal.seal(b'{"tasks":[' + tasks + b"]," + orjson.dumps(members)[1:])
 
 
-def refuse_unread(records: Iterable[Record], read: Mapping[PartitionId, int]) -> None:
+def refuse_unread(
+    records: Iterable[Record], read: Mapping[PartitionId, int], ends: Mapping[PartitionId, int]
+) -> None:
     """Refuse a state that has yet to read what was made of it.
 
     Args:
         records: predictions and examples behind the last commit, without their seals, or with what
             is wrong with them.
         read: up to where the state has read events and labels.
+        ends: where the partitions of events and labels end; what names a record past it was made
+            of none, and is the stages' to refuse.
 
     Raises:
         StateRefused: one of them is genuine and about an event or label that was not read yet.
@@ -179,7 +183,7 @@ def refuse_unread(records: Iterable[Record], read: Mapping[PartitionId, int]) ->
         except BadRecord:
             continue
         next_offset = read.get((topic, source.partition), 0)
-        if source.offset >= next_offset:
+        if next_offset <= source.offset < ends.get((topic, source.partition), 0):
             raise _refusal(
                 "the worker",
                 f"state that has read {topic}-{source.partition} up to {source.offset + 1}, as "
