@@ -864,7 +864,7 @@ def test_a_change_is_said_once_wherever_amid_taking_it_up_a_stop_comes(kafka_bro
             "evaluate",
             ("examples", "models", "commands"),
             lambda _: Evaluate(shop, Keyring(KEY, {}), "here"),
-            declaration={"keep": str(keep)},
+            declared={"keep": str(keep)},
         )
         life = tried.task(0)
         life.go()
