@@ -31,8 +31,8 @@ from stream_ml.codec import encode
 from stream_ml.defaults import CHECKPOINT_EXAMPLES
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brief_error
 from stream_ml.evaluation.scores import loss
-from stream_ml.models.fast import fast_learner
-from stream_ml.models.recipes import BadAnswer, answer
+from stream_ml.models.fast import fast_learner, fast_live_predictor
+from stream_ml.models.recipes import BadAnswer
 from stream_ml.models.snapshot import pack, take, unpack
 from stream_ml.records import Alert, Example, Output, line_of
 from stream_ml.stages.inputs import example_in
@@ -44,6 +44,7 @@ from stream_ml.stages.watermark import ExamplesWatermark
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from stream_ml.models.fast import Predictor
     from stream_ml.models.recipes import Target
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import LabelValue, Record
@@ -161,10 +162,16 @@ class _Line:
         self.live_loss = 0.0
         self.scored_count = 0
 
-    def score(self, target: Target, features: dict[str, float], label: LabelValue) -> None:
-        """Add what the learner would have lost on an example that it has not learned."""
+    def score(
+        self,
+        predict: Predictor,
+        target: Target,
+        features: dict[str, float],
+        label: LabelValue,
+    ) -> None:
+        """Add the learner's loss on an example that it has not learned."""
         with suppress(BadAnswer):
-            live = answer(self.learner, target, features)
+            live = predict(features)
             if live is not None:
                 self.live_loss += loss(target.kind, label, live)
                 self.scored_count += 1
@@ -307,10 +314,11 @@ class Learn:
             example = examples[0]
             try:
                 teach = fast_learner(line.learner, target)
+                predict = fast_live_predictor(line.learner, target)
                 for example in examples:
                     n, _, serves, features, label = example
                     if serves == name or n % LIVE_LOSS_EVERY == 0:
-                        line.score(target, features, label)
+                        line.score(predict, target, features, label)
                     teach(features, label)
             except STOPS:
                 raise

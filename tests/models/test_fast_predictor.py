@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from functools import partial
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from learners import BINARY, LEARNERS, REGRESSION, examples, trained
 from river import compose, linear_model, optim, preprocessing
 
-from stream_ml.models.fast import fast_predictor
+from stream_ml.models.digest import digest
+from stream_ml.models.fast import fast_live_predictor, fast_predictor
 from stream_ml.models.recipes import BadAnswer, Target, answer, learn
 
 NAMES = "abcdef"
@@ -86,6 +88,35 @@ def test_linear_models_answer_as_river_does_to_the_last_bit(
     for _ in range(5):
         features = asked({**known, **new}, rand)
         assert outcome(partial(answer, model, target), features) == outcome(ask, features)
+
+
+@pytest.mark.parametrize("scaled", SCALERS)
+@given(known=shapes, seed=st.integers(0, 2**32), count=st.integers(0, 40))
+def test_a_live_linear_model_answers_as_river_does_after_each_example(
+    scaled: str, known: dict[str, tuple[float, float]], seed: int, count: int
+) -> None:
+    """One form for as long as it learns; and asking it leaves what river's asking leaves."""
+    rand = random.Random(seed)
+    model = learned("logistic", SCALERS[scaled](), known, rand, 1)
+    twin = copy.deepcopy(model)
+    ask = fast_live_predictor(model, BINARY)
+    for _ in range(count):
+        features, label = asked(known, rand), rand.random() < 0.4
+        assert outcome(partial(answer, twin, BINARY), features) == outcome(ask, features)
+        for each in (model, twin):
+            learn(each, BINARY, features, label)
+    assert digest(twin) == digest(model)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_live_learner_answers_as_before(name: str) -> None:
+    """What has no quicker form is asked as it is, while it learns too."""
+    target, _ = LEARNERS[name]
+    model = trained(name)
+    ask = fast_live_predictor(model, target)
+    for features, label in examples(target, 20):
+        assert answer(model, target, features) == ask(features)
+        learn(model, target, features, label)
 
 
 @pytest.mark.parametrize("name", LEARNERS)

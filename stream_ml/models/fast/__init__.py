@@ -27,6 +27,7 @@ from stream_ml.models.fast.linear import (
     learner_behind,
     linear_learner,
     linear_predictor,
+    live_predictor,
 )
 from stream_ml.models.fast.tree import tree_learner
 from stream_ml.models.pickles import RIVER_VERSION
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     Predictor = Callable[[Mapping[str, float]], Answer]
     Learner = Callable[[dict[str, float], LabelValue], None]
 
-__all__ = ["fast_learner", "fast_predictor"]
+__all__ = ["fast_learner", "fast_live_predictor", "fast_predictor"]
 
 # The river whose arithmetic we know: with another one river's own code learns.
 RIVER_KNOWN = "0.26.1"
@@ -63,6 +64,22 @@ def fast_predictor(
         return river_predictor
     agree = all(predict(features) == river_predictor(features) for features in golden)
     return predict if agree else river_predictor
+
+
+def fast_live_predictor(model: Any, target: Target) -> Predictor:
+    """Predicts as `model` does, whatever it has learned when it is asked.
+
+    Make it anew for another model, as `fast_learner`.
+
+    Args:
+        model: any of river's estimators.
+        target: the question.
+    """
+    river_predictor = partial(answer, model, target)
+    fast = None
+    if RIVER_VERSION == RIVER_KNOWN and not knows_two(model, target):
+        fast = live_predictor(model, target, river_predictor)
+    return river_predictor if fast is None else fast
 
 
 def fast_learner(model: Any, target: Target) -> Learner:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # Mean, standard deviation and weight of each feature; a weight of 0 where it moves nothing.
     Terms = dict[str, tuple[float, float, float]]
 
-__all__ = ["is_plain", "learner_behind", "linear_learner", "linear_predictor"]
+__all__ = ["is_plain", "learner_behind", "linear_learner", "linear_predictor", "live_predictor"]
 
 # Past this river's sigmoid gives 0 or 1 and computes nothing.
 LOGIT_MAX = 30.0
@@ -88,6 +88,41 @@ def _regressor(terms: Terms, intercept: float, river_predictor: Predictor) -> Pr
                     value += (x - mean) / deviation * weight
         value += intercept
         return value if math.isfinite(value) else river_predictor(features)
+
+    return predict
+
+
+def live_predictor(model: Any, target: Target, river_predictor: Predictor) -> Predictor | None:
+    """Predicts as a linear classifier behind a scaler does while it learns; None for all else.
+
+    It reads the model's own numbers at each call.
+
+    Args:
+        model: any of river's estimators.
+        target: the question.
+        river_predictor: river's own way, for answers that are certain or no number.
+    """
+    scaler, last = _scaler(model), _last(model)
+    usual = _LINEAR.get(type(last))
+    if scaler is None or not scaler.with_std or target.kind != "binary":
+        return None
+    if usual is None or usual != (target.kind, type(last.loss)):
+        return None
+    means, variances = scaler.means, scaler.vars
+
+    def predict(features: Mapping[str, float]) -> Answer:
+        logit, weights = 0.0, last._weights
+        for name, x in features.items():
+            if name in weights:
+                variance = variances.get(name, 0.0)
+                if variance > 0:  # without any, river scales to 0
+                    logit += (x - means[name]) / variance**0.5 * weights[name]
+                elif variance < 0:
+                    return river_predictor(features)
+        logit += last.intercept
+        if -LOGIT_MAX <= logit <= LOGIT_MAX:
+            return float(1 / (1 + exp(-logit)))
+        return river_predictor(features)  # as above
 
     return predict
 
