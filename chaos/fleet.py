@@ -130,7 +130,7 @@ class Fleet:
     Args:
         broker: `host:port`.
         folder: where stderr goes.
-        plant: a bug of `chaos.plants` that every worker is to have.
+        plant: a bug of `chaos.planted_bugs` that every worker is to have.
         variables: of the environment, beside the key.
     """
 

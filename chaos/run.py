@@ -49,7 +49,7 @@ class Run:
         seconds, rate: how long events come, and how many a second.
         partitions: of the topics that scale.
         predict: how many workers predict at first.
-        plant: a bug of `chaos.plants` that every worker has.
+        plant: a bug of `chaos.planted_bugs` that every worker has.
         forgeries: how many times a second a client without the key puts something on topics that
             only stages should write; never by default.
         shops: how many keys the events have.

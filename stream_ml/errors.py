@@ -103,6 +103,14 @@ class Problem:
     def __str__(self) -> str:
         return f"{self.path}: expected {self.expected}, given {self.actual}"
 
+    def as_dict(self) -> dict[str, str]:
+        """The mistake as commands print it.
+
+        >>> Problem("label.type", "bool", "int").as_dict()
+        {'path': 'label.type', 'expected': 'bool', 'given': 'int'}
+        """
+        return {"path": self.path, "expected": self.expected, "given": self.actual}
+
 
 class DeclarationError(StreamMLError):
     """Raised when a pipeline declaration is loaded and is wrong; lists every problem at once."""

@@ -54,7 +54,8 @@ ID_LENGTH_MAX = 512
 PARTITIONS_MAX = 1_000_000
 
 # The types of the wire: `codec` reads records by them. A whole number stays one.
-Number = float | int
+# Past a double's whole numbers the long way decides.
+Number = float | Annotated[int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
 Answer = Number | dict[str, Number] | None
 LabelValue = bool | str | float
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]

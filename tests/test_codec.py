@@ -443,6 +443,7 @@ ODD = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-(2**65), 2**65),
+    st.sampled_from([2**53 + 1, 2**64, -(2**70), 2**70]),
     st.floats(),
     text,
     st.just({}),

@@ -380,6 +380,28 @@ def test_a_worker_that_keeps_others_waiting_gets_on(tmp_path: Path) -> None:
         assert [placeless(value) for value in quiet_ones] == [placeless(value) for value in ours]
 
 
+def test_a_foreign_clock_is_told_by_a_worker_that_keeps_others_waiting(tmp_path: Path) -> None:
+    """A stamp that is ahead on a stage's topic is told, also where there is nothing to work on."""
+    events, labels = stream(1, 40)
+    now_ms = LIVE_MS
+    with (
+        SqliteLog.create(tmp_path / "log", identity="testing", now_ms=lambda: now_ms) as log,
+        Driver(pipeline) as driver,
+    ):
+        log.append([Output(r.topic, r.key, r.value) for r in published(driver, events, labels)])
+        with Runner(log, pipeline, b"testing") as runner:
+            runner.run()
+        now_ms += HOUR_MS
+        append_straight(log, [Output("predictions", b"x", b"{}")])
+        now_ms -= HOUR_MS
+        with Runner(log, pipeline, b"testing", exclusive=True) as runner:
+            while runner.poll():
+                pass
+        alerts = [orjson.loads(r.value or b"")["kind"] for r in log.read("alerts", 0, 0, 1_000)]
+
+    assert 1 == alerts.count("clock_ahead")
+
+
 def placeless(value: bytes | None) -> dict[str, Any]:
     """A prediction without its seal, and without what says where other records lie."""
     return {**orjson.loads(strip_seal(value)), "example": None}

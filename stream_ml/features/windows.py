@@ -13,12 +13,12 @@ the order of the log, with a moment `as_of_ms` up to which it has moved:
 
     times     3    5    5    8    9   12   12
     index     0    1    2    3    4    5    6
-                        ^tail               ^head         asked = 12, w = 7: [5, 12)
+                        ^tail               ^head         as_of_ms = 12, w = 7: [5, 12)
               (start = 0)                                 index 5 and 6 are pending
 
 1. `head` is the first index whose time is not below `as_of_ms`. All events from there on are at
    exactly `as_of_ms`, or ahead of it (rule 4). There is one head per buffer.
-2. `tails[k]` is the first index whose time is not below `asked - w_k`. The aggregates of window
+2. `tails[k]` is the first index whose time is not below `as_of_ms - w_k`. The aggregates of window
    k hold exactly [tails[k], head).
 3. `as_of_ms` rises by an insertion, or by a question. Moving adds what was pending and evicts
    what the tails pass, each event once per window: O(1) per event and aggregate, amortised.

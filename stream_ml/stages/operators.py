@@ -154,7 +154,7 @@ class Operators:
             serving: what serves now.
 
         Raises:
-            CommandRefused: with the reason to answer.
+            CommandRefusal: with the reason to answer.
         """
         command = request.command
         if self._is_out_of_time(request):

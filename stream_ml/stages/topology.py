@@ -26,7 +26,8 @@ class StageSpec:
         inputs: the topics that its tasks read, each task the same partition of all of them; the
             first says how many tasks the stage has.
         feed: topics of which every task follows all partitions beside its inputs.
-        outputs: the topics that it alone writes.
+        outputs: the topics that it alone writes. (On `models`, evaluate adds tombstones for
+            snapshots that never served.)
         rerouted_inputs: the inputs of which it writes a record again, to its key's own partition,
             where a client put it into another one.
         scales: whether several workers may share its tasks.

@@ -8,6 +8,8 @@ import pytest
 
 from stream_ml import client
 from stream_ml.cli import main
+from stream_ml.shell.embedded import runner
+from stream_ml.shell.log import sqlite
 
 MOVED = [
     ("stream_ml.shell.client", "Publisher", "stream_ml.client", "Publisher", client.Publisher),
@@ -22,6 +24,20 @@ MOVED = [
         client.predictions,
     ),
     ("stream_ml.shell.client", "read_on", "stream_ml.client", "read_batches", client.read_batches),
+    (
+        "stream_ml.shell.runner",
+        "Runner",
+        "stream_ml.shell.embedded.runner",
+        "Runner",
+        runner.Runner,
+    ),
+    (
+        "stream_ml.shell.sqlite_log",
+        "SqliteLog",
+        "stream_ml.shell.log.sqlite",
+        "SqliteLog",
+        sqlite.SqliteLog,
+    ),
     ("stream_ml.shell.cli", "main", "stream_ml.cli.main", "main", main.main),
     ("stream_ml.shell.cli", "parser", "stream_ml.cli.main", "parser", main.parser),
 ]

@@ -88,7 +88,7 @@ def _print_plan(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
         write_json(
             {
                 "changes": [change.as_dict() for change in plan.changes],
-                "refused": [_as_members(problem) for problem in plan.refusals],
+                "refused": [problem.as_dict() for problem in plan.refusals],
                 "warnings": plan.warnings,
             }
         )

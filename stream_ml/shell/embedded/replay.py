@@ -118,10 +118,6 @@ def replay(
         progress: makes what shows the progress of publishing, then of working.
         on_append: called with where some more of `outputs` lie now, in their order.
 
-    Args:
-        log: that the registry lies on.
-        key: checks signatures; without one all is believed.
-
     Raises:
         LogLocked: a worker is at work on this log.
         LogError: the log takes no more.

@@ -493,7 +493,8 @@ class Runner:
             return self._poll(limit, BATCH_S)
         with self._exclusive_batch() as foreign:
             processed = self._poll(limit, EXCLUSIVE_S)
-            if foreign and not processed:
+            # An alert may be staged with nothing to work on.
+            if (foreign or self._session.staged_count) and not processed:
                 self.commit()
         now_s = time.monotonic()
         if foreign:

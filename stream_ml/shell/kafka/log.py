@@ -1,4 +1,4 @@
-"""The clients' log on a cluster, kept as `log.Log` promises; what is on the wire is plain.
+"""The clients' log on a cluster, kept as `log.port.Log` promises; what is on the wire is plain.
 
 Theory of operation.
 
@@ -157,7 +157,7 @@ class KafkaLog(Log):
     # --- appending ------------------------------------------------------------------------
 
     def append(self, outputs: Sequence[Output]) -> list[Record]:
-        """Appends `outputs` and waits until all are acknowledged; see `log.Log.append`."""
+        """Appends `outputs` and waits until all are acknowledged; see `log.port.Log.append`."""
         self.flush()
         futures = self._send(outputs)
         self.flush(futures)
@@ -175,13 +175,13 @@ class KafkaLog(Log):
         ]
 
     def post(self, outputs: Sequence[Output]) -> None:
-        """Hands `outputs` to the producer; see `log.Log.post`."""
+        """Hands `outputs` to the producer; see `log.port.Log.post`."""
         self._send(outputs)
         if self._failures:
             self.flush()
 
     def flush(self, futures: Sequence[FutureRecordMetadata] = ()) -> None:
-        """Waits until all that was posted is acknowledged; see `log.Log.flush`.
+        """Waits until all that was posted is acknowledged; see `log.port.Log.flush`.
 
         Args:
             futures: of the records whose places an error should tell.
@@ -285,7 +285,7 @@ class KafkaLog(Log):
     # --- reading --------------------------------------------------------------------------
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
-        """Up to `limit` records from `offset` on; see `log.Log.read`."""
+        """Up to `limit` records from `offset` on; see `log.port.Log.read`."""
         tp = self._tp(topic, partition)
         end = self._ends.get(tp, 0)
         if offset >= end:
@@ -313,18 +313,18 @@ class KafkaLog(Log):
         return records
 
     def first_offset(self, topic: str, partition: int) -> int:
-        """The offset before which retention has removed all; see `log.Log.first_offset`."""
+        """The offset before which retention has removed all; see `log.port.Log.first_offset`."""
         return self._offset(self._tp(topic, partition), EARLIEST)
 
     def end_offset(self, topic: str, partition: int) -> int:
         """One past the last record; of committed ones, up to where no transaction is open.
 
-        The rest is as `log.Log.end_offset` says.
+        The rest is as `log.port.Log.end_offset` says.
         """
         return self._offset(self._tp(topic, partition), LATEST)
 
     def held_back(self, topic: str, partition: int) -> tuple[int, int] | None:
-        """What open transactions keep from readers; see `log.Log.held_back`."""
+        """What open transactions keep from readers; see `log.port.Log.held_back`."""
         if self._isolation != ISOLATIONS["committed"]:
             return None
         tp = self._tp(topic, partition)
@@ -343,13 +343,13 @@ class KafkaLog(Log):
         return (end - stable, batch[0].timestamp) if batch else None
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
-        """The offset of the first record appended then or later; see `log.Log.offset_at`."""
+        """The offset of the first record appended then or later; see `log.port.Log.offset_at`."""
         tp = self._tp(topic, partition)
         offset = self._offset(tp, max(0, append_ms))
         return self._offset(tp, LATEST) if offset < 0 else offset
 
     def tail(self, topic: str, offsets: Mapping[int, int]) -> KafkaTail:
-        """Reads on from `offsets`; see `log.Log.tail`."""
+        """Reads on from `offsets`; see `log.port.Log.tail`."""
         for partition in offsets:
             self._tp(topic, partition)
         with self._translated_errors("give records"):
@@ -359,7 +359,7 @@ class KafkaLog(Log):
         )
 
     def version(self) -> tuple[int, ...]:
-        """The ends of all partitions; see `log.Log.version`."""
+        """The ends of all partitions; see `log.port.Log.version`."""
         tps = [
             TopicPartition(self._cluster.topic(topic), partition)
             for topic, count in self._partitions.items()
@@ -396,7 +396,7 @@ class KafkaLog(Log):
         return sorted((key.decode(), piece) for key, piece in pieces.items())
 
     def piece(self, group: str, key: str) -> bytes | None:
-        """One state piece, looked for from the changelog's end back; see `log.Log.piece`."""
+        """One state piece, looked for from the changelog's end back; see `log.port.Log.piece`."""
         record = self._newest(group, key.encode())
         return None if record is None else record.value
 
@@ -551,7 +551,7 @@ class KafkaLog(Log):
 
 
 class KafkaTail(Tail):
-    """A tail of a `KafkaLog`, got by its `tail`; see `log.Tail`."""
+    """A tail of a `KafkaLog`, got by its `tail`; see `log.port.Tail`."""
 
     def __init__(
         self,
@@ -570,14 +570,14 @@ class KafkaTail(Tail):
             consumer.seek(self._tps[partition], offset)
 
     def poll(self, wait_s: float) -> list[Record]:
-        """What has come; see `log.Tail.poll`."""
+        """What has come; see `log.port.Tail.poll`."""
         with self._translated_errors("give records"):
             batches = self._consumer.poll(timeout_ms=int(wait_s * 1000), max_records=TAIL_RECORDS)
         by_partition = [to_records(self._topic, records) for records in batches.values()]
         return list(heapq.merge(*by_partition, key=lambda record: record.append_ms))
 
     def has_reached(self, ends: Mapping[int, int]) -> bool:
-        """Whether everything before `ends` was given out; see `log.Tail.has_reached`."""
+        """Whether everything before `ends` was given out; see `log.port.Tail.has_reached`."""
         with self._translated_errors("name a position"):
             return all(self._consumer.position(self._tps[p]) >= end for p, end in ends.items())
 

@@ -1,4 +1,4 @@
-"""The embedded log: one SQLite file, kept as `log.Log` promises. `pip install` is all it needs.
+"""The embedded log: one SQLite file, kept as `log.port.Log` promises; `pip install` is enough.
 
 Theory of operation.
 
@@ -188,7 +188,7 @@ class SqliteLog(WorkerLog):
 
     @property
     def identity(self) -> str:
-        """Which log this is; see `log.Log.identity`."""
+        """Which log this is; see `log.port.Log.identity`."""
         return self._file.identity()
 
     @property
@@ -197,7 +197,7 @@ class SqliteLog(WorkerLog):
         return self._layout.counts
 
     def append(self, outputs: Sequence[Output]) -> list[Record]:
-        """Appends `outputs` in one transaction; see `log.Log.append`."""
+        """Appends `outputs` in one transaction; see `log.port.Log.append`."""
         for output in outputs:
             if output.topic in self._stages_own:
                 raise not_of_clients(self._topics[output.topic])
@@ -219,7 +219,7 @@ class SqliteLog(WorkerLog):
         return records
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
-        """Up to `limit` records from `offset` on; see `log.Log.read`.
+        """Up to `limit` records from `offset` on; see `log.port.Log.read`.
 
         It stops after 64 MiB, so fewer than `limit` need not mean the end; none does.
         """
@@ -236,35 +236,35 @@ class SqliteLog(WorkerLog):
         return records
 
     def first_offset(self, topic: str, partition: int) -> int:
-        """The offset before which retention has removed all; see `log.Log.first_offset`."""
+        """The offset before which retention has removed all; see `log.port.Log.first_offset`."""
         table = self._layout.partition(topic, partition)
         (first,) = self._file.row("SELECT first FROM partitions WHERE id = ?", table.id)
         return int(first)
 
     def end_offset(self, topic: str, partition: int) -> int:
-        """One past the offset of the last record; see `log.Log.end_offset`."""
+        """One past the offset of the last record; see `log.port.Log.end_offset`."""
         return self._file.tail(self._layout.partition(topic, partition)).next
 
     def post(self, outputs: Sequence[Output]) -> None:
-        """Appends `outputs` at once; see `log.Log.post`."""
+        """Appends `outputs` at once; see `log.port.Log.post`."""
         self.append(outputs)
 
     def flush(self) -> None:
-        """Has nothing to wait for; see `log.Log.flush`."""
+        """Has nothing to wait for; see `log.port.Log.flush`."""
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int:
-        """The offset of the first record appended then or later; see `log.Log.offset_at`."""
+        """The offset of the first record appended then or later; see `log.port.Log.offset_at`."""
         table = self._layout.partition(topic, partition)
         end = self._file.tail(table).next
         row = self._file.row(sql(_FIRST_SINCE, table.id), append_ms)
         return end if row is None else int(row[0])
 
     def tail(self, topic: str, offsets: Mapping[int, int]) -> PolledTail:
-        """Reads on from `offsets`; see `log.Log.tail`."""
+        """Reads on from `offsets`; see `log.port.Log.tail`."""
         return PolledTail(self, topic, offsets)
 
     def version(self) -> tuple[int, int]:
-        """A token that differs if anything was written since; see `log.Log.version`.
+        """A token that differs if anything was written since; see `log.port.Log.version`.
 
         The first number counts the commits of others, the second the rows written here.
         """
@@ -285,7 +285,7 @@ class SqliteLog(WorkerLog):
         return self._file.rows("SELECT key, piece FROM state WHERE owner = ? ORDER BY key", group)
 
     def piece(self, group: str, key: str) -> bytes | None:
-        """One of the state pieces of `group`; see `log.Log.piece`."""
+        """One of the state pieces of `group`; see `log.port.Log.piece`."""
         row = self._file.row("SELECT piece FROM state WHERE owner = ? AND key = ?", group, key)
         return None if row is None else bytes(row[0])
 
@@ -296,7 +296,7 @@ class SqliteLog(WorkerLog):
     # --- the worker, retention, the end ---------------------------------------------------
 
     def session(self) -> SqliteSession:
-        """Becomes the worker; see `log.Log.session`."""
+        """Becomes the worker; see `log.port.Log.session`."""
         if self._session is not None and not self._session.is_closed:
             raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
         lease = None if self.path == MEMORY else Lease(lease_of(Path(self.path)))
@@ -342,7 +342,7 @@ class SqliteLog(WorkerLog):
 
 
 class SqliteSession(Session):
-    """The worker's hold on a `SqliteLog`, got by its `session`; see `log.Session`."""
+    """The worker's hold on a `SqliteLog`, got by its `session`; see `log.port.Session`."""
 
     def __init__(
         self,
@@ -359,7 +359,6 @@ class SqliteSession(Session):
         self._lease = lease
         self._tails = {partition.id: file.tail(partition) for partition in layout.all_partitions()}
         self.is_closed = False
-        self._exclusive = False
         # Until the worker says what it has given: of what lies there, what can be ours.
         bound_ms = now_ms() + SETBACK_MS
         stamps = [tail.append_ms for tail in self._own_tails() if tail.append_ms <= bound_ms]
@@ -375,12 +374,12 @@ class SqliteSession(Session):
 
     @property
     def setback_ms(self) -> int:
-        """How far the clock is behind what the worker has stamped; see `log.Session`."""
+        """How far the clock is behind what the worker has stamped; see `log.port.Session`."""
         setback_ms = self._stamp_ms - self._now_ms()
         return setback_ms if setback_ms > SETBACK_MS else 0
 
     def resume(self, own_writes: OwnWrites | None) -> None:
-        """Goes on from what the worker has written; see `log.Session.resume`."""
+        """Goes on from what the worker has written; see `log.port.Session.resume`."""
         self._ranges = {}
         if own_writes is not None:
             self._stamp_ms = own_writes.stamp_ms
@@ -409,7 +408,7 @@ class SqliteSession(Session):
         return [*self._ranges.get(partition.id, ()), (tail.begin, tail.start)]
 
     def own_writes(self) -> OwnWrites:
-        """What the worker will have written with the next commit; see `log.Session.own_writes`."""
+        """As `log.port.Session.own_writes`: what it will have written with the next commit."""
         ends, ranges = {}, {}
         for tail in self._own_tails():
             topic_partition = (tail.partition.topic, tail.partition.number)
@@ -422,7 +421,7 @@ class SqliteSession(Session):
     # --- work -----------------------------------------------------------------------------
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
-        """Records that are worked on for the first time; see `log.Session.read`."""
+        """Records that are worked on for the first time; see `log.port.Session.read`."""
         records = self._log.read(topic, partition, offset, limit)
         newest_ms = max([record.append_ms for record in records], default=0)
         if newest_ms <= self._stamp_ms:
@@ -449,7 +448,7 @@ class SqliteSession(Session):
 
     @contextmanager
     def exclusive(self) -> Iterator[list[tuple[PartitionId, int, int]]]:
-        """Keeps all others from writing; see `log.Session.exclusive`."""
+        """Keeps all others from writing; see `log.port.Session.exclusive`."""
         assert not self.staged_count, "what is staged has its offsets already"
         with self._file.transaction():
             foreign = []
@@ -473,7 +472,7 @@ class SqliteSession(Session):
         return sum(len(tail.rows) for tail in self._tails.values())
 
     def stage(self, outputs: Sequence[Output]) -> list[Record]:
-        """Takes `outputs` into the next commit; see `log.Session.stage`."""
+        """Takes `outputs` into the next commit; see `log.port.Session.stage`."""
         partitions = [self._layout.partition_for(output) for output in outputs]
         now_ms = self._stamp_ms = max(self._stamp_ms, self._now_ms())
         tails = self._tails
@@ -487,7 +486,7 @@ class SqliteSession(Session):
         positions: Mapping[str, Mapping[PartitionId, int]] | None = None,
         state: Iterable[tuple[str, str, bytes | None]] = (),
     ) -> None:
-        """Writes what was staged, `positions` and `state` at once; see `log.Session.commit`."""
+        """Writes all that was staged, `positions` and `state`; see `log.port.Session.commit`."""
         if self.is_closed:
             raise LogError(f"{self._file.path}: expected an open session, given a closed one")
         following = [

@@ -74,7 +74,7 @@ class PolledTail(Tail):
         self._backoff = Backoff()
 
     def poll(self, wait_s: float) -> list[Record]:
-        """What has come; see `log.Tail.poll`."""
+        """What has come; see `log.port.Tail.poll`."""
         deadline = self._clock() + wait_s
         while True:
             version = self._log.version()
@@ -87,7 +87,7 @@ class PolledTail(Tail):
                 left = deadline - self._clock()
 
     def has_reached(self, ends: Mapping[int, int]) -> bool:
-        """Whether everything before `ends` was given out; see `log.Tail.has_reached`."""
+        """Whether everything before `ends` was given out; see `log.port.Tail.has_reached`."""
         # What lies between the last record and the end was removed: nothing more can come of it.
         return all(
             self._offsets[partition] >= end
