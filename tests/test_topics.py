@@ -117,6 +117,7 @@ def members(record: Any) -> dict[str, Any]:
         found = {**members(Prediction), **found}
     if record is Snapshot:
         del found["signature"], found["extent"]  # the one beside the record, the other not in it
+        found["model"] = found.pop("name")  # as on the wire
     return found
 
 

@@ -259,7 +259,7 @@ class Evaluate:
         name = snapshot.name
         if name not in self._pipeline.recipes:
             lines = ", ".join(self._pipeline.recipes)
-            raise BadRecord("unknown_line", "$.name", f"expected one of {lines}, given {name!r}")
+            raise BadRecord("unknown_line", "$.model", f"expected one of {lines}, given {name!r}")
         self._registry.check_log(snapshot.log)
         try:
             flaw = self._flaw(snapshot)
