@@ -25,7 +25,7 @@ from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.shell.kafka.metadata import topic_ids
 from stream_ml.shell.log.reading import last_records, read_all
 from stream_ml.shell.views import status
-from stream_ml.topics import partition_of
+from stream_ml.topics import catalogue, partition_of
 from tests.kafka_broker import a_name
 from tests.shell.cli_toy import stream, toy
 from tools.kafka.broker import Broker
@@ -57,12 +57,36 @@ def log(cluster: Cluster) -> Iterator[KafkaLog]:
         yield log
 
 
+class Worker(KafkaProducer):
+    """Goes on once readers can see what it has committed: the broker marks partitions later."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(bootstrap_servers=cluster.bootstrap, transactional_id=cluster.pipeline)
+        self._cluster = cluster
+
+    def commit_transaction(self) -> None:
+        """Commit, and wait for the marks."""
+        super().commit_transaction()
+        deadline = time.monotonic() + DEADLINE_S
+        while self._ends("read_committed") != self._ends("read_uncommitted"):
+            assert time.monotonic() < deadline, "a commit that no reader sees"
+
+    def _ends(self, isolation: str) -> dict[TopicPartition, int]:
+        with closing(
+            KafkaConsumer(bootstrap_servers=self._cluster.bootstrap, isolation_level=isolation)
+        ) as consumer:
+            names = [self._cluster.topic(name) for name in catalogue()]
+            parts = {name: consumer.partitions_for_topic(name) or () for name in names}
+            ends: dict[TopicPartition, int] = consumer.end_offsets(
+                [TopicPartition(name, number) for name in names for number in parts[name]]
+            )
+            return ends
+
+
 @contextmanager
 def worker(cluster: Cluster) -> Iterator[KafkaProducer]:
     """A producer of transactions, as a worker has one."""
-    with closing(
-        KafkaProducer(bootstrap_servers=cluster.bootstrap, transactional_id=cluster.pipeline)
-    ) as producer:
+    with closing(Worker(cluster)) as producer:
         producer.init_transactions()
         yield producer
 
