@@ -164,11 +164,11 @@ def test_who_writes_into_the_file_does_not_stop_the_worker(tmp_path: Path) -> No
     assert "predictions-0 offset 100: passed over, for it is no prediction" in told.err
 
 
-def write_on(path: Path, written: Any, stop: Any) -> None:
+def write_on(path: Path, begun: Any, stop: Any) -> None:
     """Somebody who writes hundreds of records a second straight into the file, until stopped."""
     while not stop.wait(0.001):
         write_into_file(path, [Output("predictions", b"forged", b'{"a":1}')])
-        written.value += 1
+        begun.set()
 
 
 def test_who_writes_into_the_file_without_end_holds_nobody_up(tmp_path: Path) -> None:
@@ -176,18 +176,18 @@ def test_who_writes_into_the_file_without_end_holds_nobody_up(tmp_path: Path) ->
     events, labels = transactions(200, seed=2)
     path = tmp_path / "stream_ml.sqlite"
     context = multiprocessing.get_context("spawn")
-    written, stop = context.Value("l", 0), context.Event()
+    begun, stop = context.Event(), context.Event()
     with Terminal("up", folder=tmp_path, **CARDS) as worker:
         worker.line()
         assert _run(tmp_path, "publish", "events", "-", given=_lines(events[:100])).code == 0
         with Terminal("predictions", "--follow", "--from", "beginning", folder=tmp_path) as reader:
             reader.line_with("  t99  ")
-            writer = context.Process(target=write_on, args=(path, written, stop), daemon=True)
+            writer = context.Process(target=write_on, args=(path, begun, stop), daemon=True)
             writer.start()
             try:
+                assert begun.wait(60), "the writer has not begun within 60 s"
                 published = _run(tmp_path, "publish", "events", "-", given=_lines(events[100:]))
                 reader.line_with("  t199  ")
-                during = written.value
                 labelled = _run(tmp_path, "publish", "labels", "-", given=_lines(labels[:50]))
             finally:
                 stop.set()
@@ -197,7 +197,6 @@ def test_who_writes_into_the_file_without_end_holds_nobody_up(tmp_path: Path) ->
     assert (0, 0, 0, "") == (published.code, labelled.code, ended.code, ended.err)
     with SqliteLog.open(path) as log:
         predictions = log.read("predictions", 0, 0, 100_000)
-    assert during > 0
     assert [f"t{n}" for n in range(200)] == [
         orjson.loads(each.value or b"")["event_id"] for each in predictions if each.key != b"forged"
     ]
