@@ -16,6 +16,7 @@ from stream_ml import codec
 from stream_ml.codec import (
     EventCodec,
     LabelCodec,
+    check_prediction,
     dead_letter,
     decode_command,
     decode_decision,
@@ -617,6 +618,118 @@ def test_a_decision_signed_with_another_key_is_refused(registry: bytes) -> None:
 
     with pytest.raises(BadRecord, match="signature"):
         decode_decision(forged, KEY)
+
+
+# --- what a pipeline of ours can have said ------------------------------------------------------
+
+
+def answering(prediction: Any, *, fallback: bool = False, **shadows: Any) -> Prediction:
+    """A prediction with these answers, from one feature `x`."""
+    return Prediction(
+        event_id="e1",
+        key="s1",
+        ts=5,
+        source=Source(0, 0),
+        model="line@1",
+        example=-1,
+        prediction=prediction,
+        fallback=fallback,
+        features={"x": 1.0},
+        shadows={slot: Shadow(f"{slot}@1", answer) for slot, answer in shadows.items()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [("binary", 0.0), ("binary", 1), ("multiclass", {"a": 1.0}), ("regression", -7.5)],
+)
+def test_answers_of_the_kind_of_task_pass(kind: str, answer: Any) -> None:
+    """Served or a shadow's; a shadow may have none, and so may who served the fallback."""
+    check_prediction(answering(answer, other=answer, silent=None), kind, frozenset({"x", "y"}))
+    check_prediction(answering(None, fallback=True), kind, frozenset({"x"}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "expected"),
+    [
+        ("binary", 1.5, "expected a probability, given float 1.5"),
+        ("binary", -1, "expected a probability, given int -1"),
+        ("binary", {"a": 1.0}, "expected the answer of a binary model, given dict of 1"),
+        ("multiclass", 0.5, "expected the answer of a multiclass model, given float 0.5"),
+        ("regression", {"a": 1.0}, "expected the answer of a regression model, given dict of 1"),
+    ],
+)
+def test_an_answer_of_another_kind_of_task_is_refused_where_it_stands(
+    kind: str, answer: Any, expected: str
+) -> None:
+    """As the served one and as a shadow's, each under its own path."""
+    right: Any = {"a": 1.0} if kind == "multiclass" else 0.5
+    for record, path in (
+        (answering(answer), "$.prediction"),
+        (answering(right, other=answer), "$.shadows.other.prediction"),
+    ):
+        with pytest.raises(BadRecord) as refused:
+            check_prediction(record, kind, frozenset({"x"}))
+        assert f"malformed at {path}: {expected}" == str(refused.value)
+
+
+def test_a_feature_that_the_pipeline_has_not_is_refused_by_name() -> None:
+    """Nothing is learned from what was never computed here."""
+    with pytest.raises(BadRecord) as refused:
+        check_prediction(answering(0.5), "binary", frozenset({"y"}))
+
+    assert (
+        "unknown_feature at $.features: expected features of this pipeline, given str 'x'"
+        == str(refused.value)
+    )
+
+
+def test_no_answer_and_no_fallback_is_refused() -> None:
+    """Somebody was served something."""
+    with pytest.raises(BadRecord) as refused:
+        check_prediction(answering(None), "binary", frozenset({"x"}))
+
+    assert (
+        "malformed at $.prediction: expected an answer, as no fallback was served, given null"
+        == str(refused.value)
+    )
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+UNKNOWN = "unknown_command at $.kind: expected one of promote, rollback, pause, resume, given "
+COMMAND = b'"command_id":"c","ts":5,"actor":"a","reason":"r"'
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (
+            b'"operator":"local","kind":"delete",' + COMMAND,
+            UNKNOWN + "'delete'",
+        ),
+        (
+            b'"operator":"local",' + COMMAND,
+            UNKNOWN + "None",
+        ),
+        (
+            b'"operator":"eve","kind":"pause",' + COMMAND,
+            "unknown_operator at $.operator: no key is known for 'eve'",
+        ),
+        (
+            b'"operator":"local","kind":"pause","kind":"resume",' + COMMAND,
+            "repeated_member at $: expected each member once, given one twice",
+        ),
+    ],
+)
+def test_a_command_that_is_none_is_refused_though_it_is_signed(
+    members: bytes, expected: str
+) -> None:
+    """Unknown kinds, unknown operators, and a member that two readers could take for two things."""
+    with pytest.raises(BadRecord) as refused:
+        decode_command(seal(b"{" + members + b"}", KEY), Keyring(KEY))
+
+    assert expected == str(refused.value)
 
 
 # --- dead letters -----------------------------------------------------------------------------
