@@ -26,6 +26,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import (
     ID_LENGTH_MAX,
     PARTITIONS_MAX,
+    Alert,
     Answer,
     Command,
     DeadLetter,
@@ -56,7 +57,7 @@ from stream_ml.signing import seal, unseal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stream_ml.records import Alert, Evaluation
+    from stream_ml.records import Evaluation
     from stream_ml.signing import Keyring
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "LabelCodec",
     "check_prediction",
     "dead_letter",
+    "decode_alert",
     "decode_command",
     "decode_decision",
     "decode_example",
@@ -431,6 +433,7 @@ class _FlatExample(Prediction, forbid_unknown_fields=True):
 # which says what is wrong with it, or that it is unusual and right.
 _read_prediction = msgspec.json.Decoder(Prediction).decode
 _read_example = msgspec.json.Decoder(_FlatExample).decode
+_read_alert = msgspec.json.Decoder(Alert).decode
 _UNUSUAL = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -587,6 +590,21 @@ def _check_answer(answer: Any, kind: str, slot: str | None) -> None:
 def encode(record: Evaluation | Alert | DeadLetter) -> bytes:
     """The wire form of a record that is its dataclass as a JSON object."""
     return orjson.dumps(record)
+
+
+def decode_alert(value: bytes | None) -> Alert:
+    """The alert in `value`, also one of a former release; its seal is not looked at.
+
+    Raises:
+        BadRecord: it holds none.
+    """
+    try:
+        alert = _read_alert(value or b"")
+    except _UNUSUAL as error:
+        raise BadRecord("malformed", "$", f"expected an alert: {error}") from None
+    if not -1 <= alert.ts <= INTEGER_MAX or not 0 <= alert.partition < PARTITIONS_MAX:
+        raise BadRecord("malformed", "$", "expected an alert, with a time and a partition")
+    return alert
 
 
 def encode_decision(decision: Decision, key: bytes) -> bytes:

@@ -273,13 +273,23 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something a person should know. `kind` names it for machines."""
+    """Something a person should know: one change of what is open, or a happening.
+
+    `kind` names it for machines. `severity` is critical, warning or info. `state` is `open`,
+    `resolved`, or `once` of what has no end. `subject` is what it is about (`line:quick`,
+    `events/not_json`), empty if nothing more than the kind says; the subjects of a group are in its
+    details. `partition` is that of the task which raised it. (Former releases wrote none of these.)
+    """
 
     kind: str
     ts: int
     stage: str
     message: str
     details: dict[str, Any] = field(default_factory=dict)
+    severity: str = "warning"
+    state: str = "once"
+    subject: str = ""
+    partition: int = 0
 
 
 @dataclass(frozen=True, slots=True)

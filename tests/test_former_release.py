@@ -183,6 +183,8 @@ def test_scores_and_evidence_of_a_former_release_are_kept(cluster: Cluster) -> N
     pieces = {name: orjson.loads(value) for name, value in cluster.taken_up("evaluate").pieces}
     written = {name: orjson.loads(value or b"null") for name, value in evaluate.dirty()}
 
+    # Who is ready to be promoted is among the open alarms now.
+    assert pieces[""].pop("announced") is None
     assert {name: pieces[name] for name in written} == {
         name: {member: value[member] for member in pieces[name]} for name, value in written.items()
     }

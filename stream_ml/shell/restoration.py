@@ -10,17 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_ml.codec import encode
 from stream_ml.errors import StateRefused, UsageError
-from stream_ml.records import Alert, Output
 from stream_ml.sealing import MARKER, marker_in
+from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.positions import Notice
 from stream_ml.stages.topology import STAGES, readers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stream_ml.records import Record
+    from stream_ml.records import Output, Record
     from stream_ml.sealing import Marker, RestoredState
 
 __all__ = [
@@ -243,6 +242,7 @@ def exclusive_alert() -> Output:
 
 
 def _alert(kind: str, task: str, message: str, details: dict[str, str | int]) -> Output:
+    stage, _, partition = task.rpartition("-")
     # Whoever starts knows of no event's time yet.
-    alert = Alert(kind, -1, task.rpartition("-")[0], message, details)
-    return Output("alerts", kind.encode(), encode(alert), alert)
+    (output,) = Alarms(stage, int(partition)).once(kind, message, -1, details)
+    return output

@@ -35,13 +35,13 @@ from stream_ml.errors import BadRecord, SnapshotRefused, UsageError
 from stream_ml.evaluation.contest import Contest
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import (
-    Alert,
     ModelRef,
     Output,
     ServingSet,
     line_of,
     version_of,
 )
+from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.inputs import example_in, without_frames
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.operators import CommandRefusal, Operators
@@ -105,12 +105,12 @@ class Evaluate:
         self._n = 0
         self._is_paused = False
         self._frozen_line: str | None = None
-        self._announced_line: str | None = None
+        self._alarms = Alarms("evaluate")
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self.counts["examples_missing"] = 0
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
         self._refusals = {
-            topic: Refusals("evaluate", topic)
+            topic: Refusals(self._alarms, topic)
             for topic in ("examples", "models", "commands", "registry")
         }
         self._must_checkpoint = False
@@ -171,15 +171,14 @@ class Evaluate:
         """Count examples that were taken away before we read them, and tell a person."""
         self.counts["examples_missing"] += missing
         partition = example.label_source.partition
-        alert = Alert(
+        outputs += self._alarms.once(
             "examples_missing",
-            self._watermark.ms,
-            "evaluate",
             f"{missing} examples of join's partition {partition} are missing before number "
             f"{example.number}: they were removed before they were learned from and judged by",
+            self._watermark.ms,
             {"partition": partition, "missing": missing, "number": example.number},
+            f"examples-of-join-{partition}",
         )
-        outputs.append(Output("alerts", b"examples_missing", encode(alert), alert))
 
     def _check_slots(self, prediction: Prediction) -> None:
         """Refuse an answer of who never was: each who answers is scored from then on."""
@@ -214,13 +213,12 @@ class Evaluate:
         reason = f"the evidence that {winner} is better suffices"
         if mode == "automatic":
             outputs.append(self._replace(winner, reason, evidence))
-            outputs += self._evaluations()
-        elif winner != self._announced_line:
-            self._announced_line = winner
+            outputs += self._after_switch()
+        else:
             sentence = f"{reason}; `promote {winner}` would be accepted"
-            details = evidence or {}
-            alert = Alert("challenger_ready", self._watermark.ms, "evaluate", sentence, details)
-            outputs.append(Output("alerts", b"challenger_ready", encode(alert), alert))
+            outputs += self._alarms.open(
+                "challenger_ready", f"line:{winner}", sentence, self._watermark.ms, evidence
+            )
 
     def _is_alive(self, line: str) -> bool:
         """Whether a line can go on as champion: declared, and not behind the other lines."""
@@ -230,10 +228,22 @@ class Evaluate:
 
     def _guard_rolls_back(self, harm: Harm, serving: ServingSet, outputs: list[Output]) -> None:
         reason = f"guard: {serving.champion.model} {harm.reason}"
-        alert = Alert("guard", self._watermark.ms, "evaluate", reason, harm.evidence)
-        outputs.append(Output("alerts", b"guard", encode(alert), alert))
+        subject = f"model:{serving.champion.model}"
+        outputs += self._alarms.once("guard", reason, self._watermark.ms, harm.evidence, subject)
         outputs.append(self._roll_back(reason, harm.evidence))
-        outputs += self._evaluations()
+        outputs += self._after_switch()
+
+    def _after_switch(self) -> list[Output]:
+        """What is to be written when another model serves: what spoke for others is void."""
+        serving = self._registry.serving
+        champion = None if serving is None else serving.champion.model
+        resolved = self._alarms.resolve_group(
+            "challenger_ready",
+            self._alarms.subjects("challenger_ready"),
+            f"{champion} serves now, and evidence starts anew",
+            self._watermark.ms,
+        )
+        return [*self._evaluations(), *resolved]
 
     def _evaluations(self) -> list[Output]:
         """How every model stands, to be written: now and then, and when another line may serve.
@@ -382,7 +392,7 @@ class Evaluate:
         self.counts["commands_forgotten"] += self._operators.remember(request)
         outputs.append(decision)
         if decision.memo.kind in {"replaced", "rolled_back"}:
-            outputs += self._evaluations()
+            outputs += self._after_switch()
 
     def _carry_out(self, request: ReceivedCommand, serving: ServingSet) -> Output:
         command = request.command
@@ -438,7 +448,7 @@ class Evaluate:
         assert former is not None, "nothing can be replaced before anything serves"
         serving = serving_after_promotion(former, line)
         self._refresh.serves(line, serving.champion.model)
-        self._frozen_line = self._announced_line = None
+        self._frozen_line = None
         self._contest.start(serving.champion.model, serving.challengers)
         self._contest.watch(active=True)
         return self._decide("replaced", reason, serving, evidence=evidence, request=request)
@@ -499,7 +509,7 @@ class Evaluate:
     def note(self, notice: Notice) -> Output:
         """Take note of what befell an input."""
         self._must_checkpoint = True
-        return record_notice(notice, "evaluate", self._watermark.ms, self.counts)
+        return record_notice(notice, self._alarms, self._watermark.ms, self.counts)
 
     def must_checkpoint(self) -> bool:
         """When something was written since: a decision must not be made twice."""
@@ -518,7 +528,7 @@ class Evaluate:
             "contest": self._contest.dump(),
             "paused": self._is_paused,
             "frozen": self._frozen_line,
-            "announced": self._announced_line,
+            "alarms": self._alarms.dump(),
             "counts": self.counts,
             "held": self.sizes,
             "inputs": self._inputs,
@@ -564,7 +574,11 @@ class Evaluate:
             [line for line in self._contest.lines if line in self._pipeline.recipes]
         )
         self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
-        self._announced_line = keyless["announced"]
+        self._alarms.load(keyless.get("alarms", ()))
+        if keyless.get("announced") is not None:  # in the state of a former release
+            self._alarms.adopt(
+                "challenger_ready", f"line:{keyless['announced']}", self._watermark.ms
+            )
         self._inputs = keyless["inputs"]
         for topic, refusals in keyless.get("refusals", {}).items():
             self._refusals[topic].load(refusals)

@@ -45,11 +45,11 @@ from stream_ml.codec import (
     dead_letter,
     decode_example,
     decode_prediction,
-    encode,
     encode_example,
 )
 from stream_ml.errors import BadRecord
-from stream_ml.records import Alert, EventLabel, Example, Output, Prediction, Record, Source
+from stream_ml.records import EventLabel, Example, Output, Prediction, Record, Source
+from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.inputs import parse_once, prediction_in, refuse_future, without_frames
 from stream_ml.stages.partitioning import Partitioner, forward
@@ -78,8 +78,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Join"]
 
-# An overflowing join alerts once for so many records dropped, not for each.
-ALERT_EVERY = 10_000
 # Some 10 MB; a decoded prediction takes three times the memory of its bytes.
 DECODED_MAX = 4_096
 
@@ -107,6 +105,7 @@ class Join:
             their id's (rule 5); None where none can.
         keep_decoded: whether examples are handed on decoded as well, for learn and evaluate in
             the same process.
+        partition: of the predictions and labels.
     """
 
     def __init__(
@@ -116,6 +115,7 @@ class Join:
         partitions: int | None = None,
         *,
         keep_decoded: bool = True,
+        partition: int = 0,
     ) -> None:
         self._pipeline = pipeline
         self._partitioner = None if partitions is None else Partitioner(partitions)
@@ -145,7 +145,12 @@ class Join:
         self._expired_ids = SeenIds(2 * self._horizon)
         self._prediction_ids_ms = self._horizon + pipeline.lateness_ms
         self._prediction_ids = SeenIds(self._prediction_ids_ms)
-        self._refusals = {topic: Refusals("join", topic) for topic in ("predictions", "labels")}
+        self._alarms = Alarms("join", partition)
+        topics = ("predictions", "labels")
+        self._refusals = {topic: Refusals(self._alarms, topic) for topic in topics}
+        self._overflows = {
+            topic: Recurrence(self._alarms, "pending_overflow", topic) for topic in topics
+        }
         self._has_changed = False
         self._has_overflowed = False
         self._replaying = False
@@ -194,6 +199,9 @@ class Join:
                 outputs += refusals.refuse(part[number], error, read, time.ms)
             # Strays are counted where they belong.
             outputs += refusals.read(len(part) - (self.counts["strays"] - strays), time.ms)
+            if refusals.has_ended_block:
+                message = f"no {topic} have been dropped any more"
+                outputs += self._overflows[topic].end_block(message, time.ms)
         return outputs
 
     def _fold_part(
@@ -411,16 +419,12 @@ class Join:
     def _overflow(self, topic: str, outputs: list[Output]) -> None:
         self.counts["dropped"] += 1
         self._has_overflowed = True
-        if self.counts["dropped"] % ALERT_EVERY == 1:
-            alert = Alert(
-                "pending_overflow",
-                self._labels_watermark.ms,
-                "join",
-                f"more than {self._pipeline.pending_max} {topic} wait; the oldest are dropped: "
-                "are labels (or predictions) still coming?",
-                {"dropped": self.counts["dropped"]},
-            )
-            outputs.append(Output("alerts", b"pending_overflow", encode(alert), alert))
+        outputs += self._overflows[topic].happen(
+            f"more than {self._pipeline.pending_max} {topic} wait; the oldest are dropped: "
+            "are labels (or predictions) still coming?",
+            self._labels_watermark.ms,
+            {"dropped": self.counts["dropped"]},
+        )
 
     # --- labels --------------------------------------------------------------------------------
 
@@ -556,7 +560,7 @@ class Join:
     def note(self, notice: Notice) -> Output:
         """Take note of what befell an input."""
         self._has_changed = True
-        return record_notice(notice, "join", self._labels_watermark.ms, self.counts)
+        return record_notice(notice, self._alarms, self._labels_watermark.ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """After an overflow: what was dropped depends on how the two inputs alternated."""
@@ -573,6 +577,8 @@ class Join:
             "labels_watermark": self._labels_watermark.ms,
             "labels_led_by": self._labels_watermark.dump(),
             "sources": self._sources.dump(),
+            "alarms": self._alarms.dump(),
+            "quiet": [recurrence.dump() for recurrence in self._overflows.values()],
             "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
             "number": self._number,
             "source_offsets": self._source_offsets,
@@ -633,6 +639,10 @@ class Join:
         led_by = keyless.get("labels_led_by", keyless["labels_watermark"])
         self._labels_watermark.load(led_by)
         self._sources.load(keyless["sources"])
+        self._alarms.load(keyless.get("alarms", ()))
+        quiet = keyless.get("quiet", (0, 0))
+        for overflow, blocks in zip(self._overflows.values(), quiet, strict=True):
+            overflow.load(blocks)
         for topic, refusals in keyless.get("refusals", {}).items():
             self._refusals[topic].load(refusals)
         self.counts |= keyless["counts"]

@@ -27,14 +27,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from stream_ml.codec import encode
 from stream_ml.defaults import CHECKPOINT_EXAMPLES
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brief_error
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.fast import fast_learner, fast_live_predictor
 from stream_ml.models.recipes import BadAnswer
 from stream_ml.models.snapshot import pack, take, unpack
-from stream_ml.records import Alert, Example, Output, line_of
+from stream_ml.records import Example, Output, line_of
+from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import record_notice
@@ -63,6 +63,12 @@ GOLDEN_EXAMPLES = 8
 # them did (a forest of Mondrian trees: about as much at half of it).
 DEAR_BYTES = 16 * 1024
 RESTART_SETTING = "STREAM_ML_RESTART_LINES"
+QUARANTINED = "line_quarantined"
+# How an alert of that is resolved, by what is written in the state until it can be said.
+_ENDS_OF_QUARANTINES = {
+    "line_restarted": "starts anew, from nothing",
+    "line_gone": "is gone",
+}
 # Why our own seal may hold what cannot be taken up again: the learner has outgrown it. Any other
 # reason is about the seal itself, and stops the start.
 UNREADABLE = frozenset({"class_not_allowed", "too_large"})
@@ -218,6 +224,7 @@ class Learn:
         self.counts: dict[str, int] = {}
         # Kind, line and reason of alerts where nothing can be written: said with the next outputs.
         self._unsaid: list[tuple[str, str, str]] = []
+        self._alarms = Alarms("learn")
         # Lines that are declared no more, whose learners are still to be dropped from the state.
         self._undeclared_lines: list[str] = []
         self._must_checkpoint = False
@@ -256,12 +263,17 @@ class Learn:
 
     def _say_unsaid(self) -> list[Output]:
         unsaid, self._unsaid = self._unsaid, []
-        return [
-            self._alert(name, reason)
-            if kind == "line_quarantined"
-            else self._tell(kind, name, f"the line {name!r} starts anew, from nothing: {reason}")
-            for kind, name, reason in unsaid
-        ]
+        outputs = []
+        for kind, name, reason in unsaid:
+            if kind == QUARANTINED:
+                outputs += self._alert(name, reason)
+            else:
+                message = f"the line {name!r} {_ENDS_OF_QUARANTINES[kind]}: {reason}"
+                figures = {"line": name, "examples": self._n}
+                outputs += self._alarms.resolve(
+                    QUARANTINED, f"line:{name}", message, self._watermark.ms, figures
+                )
+        return outputs
 
     @property
     def quarantine_reasons(self) -> dict[str, str]:
@@ -325,7 +337,7 @@ class Learn:
             except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
                 reason = f"learning failed: {brief_error(error)}"
                 self._quarantine(name, example.n, reason)
-                alerts.append((example.n, self._alert(name, reason, example)))
+                alerts += [(example.n, alert) for alert in self._alert(name, reason, example)]
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
@@ -340,7 +352,7 @@ class Learn:
                 outputs += self._price(name, line, snapshot.memo.extent)
             except SnapshotRefused as error:
                 self._quarantine(name, self._n, str(error))
-                outputs.append(self._alert(name, str(error)))
+                outputs += self._alert(name, str(error))
         self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
         return outputs
 
@@ -354,7 +366,10 @@ class Learn:
             f"more than {DEAR_BYTES} for each: writing, checking and loading it costs more than "
             "they did; way out: a longer `refresh`, or a learner with a bound (`max_depth`)"
         )
-        return [self._tell("snapshot_dear", name, message, {"bytes": size, "since": self._epoch_n})]
+        figures = {"line": name, "examples": self._n, "bytes": size, "since": self._epoch_n}
+        return self._alarms.once(
+            "snapshot_dear", message, self._watermark.ms, figures, f"line:{name}"
+        )
 
     def _snapshot(self, name: str, line: _Line) -> Output:
         recipe = self._pipeline.recipes[name]
@@ -386,20 +401,14 @@ class Learn:
         line.quarantine = _Quarantine(n, reason, self._pipeline.recipes[name].description)
         line.learner = None  # it would stand in the way of checkpoints
 
-    def _alert(self, name: str, reason: str, example: TrainingExample | None = None) -> Output:
+    def _alert(
+        self, name: str, reason: str, example: TrainingExample | None = None
+    ) -> list[Output]:
         n = self._n if example is None else example.n
         watermark_ms = self._watermark.ms if example is None else example.watermark_ms
         message = f"the line {name!r} learns no more after example {n}: {reason}"
         evidence = {"line": name, "examples": n}
-        alert = Alert("line_quarantined", watermark_ms, "learn", message, evidence)
-        return Output("alerts", b"line_quarantined", encode(alert), alert)
-
-    def _tell(
-        self, kind: str, name: str, message: str, figures: dict[str, Any] | None = None
-    ) -> Output:
-        evidence = {"line": name, "examples": self._n, **(figures or {})}
-        alert = Alert(kind, self._watermark.ms, "learn", message, evidence)
-        return Output("alerts", kind.encode(), encode(alert), alert)
+        return self._alarms.open(QUARANTINED, f"line:{name}", message, watermark_ms, evidence)
 
     def replay(self, records: Sequence[Record]) -> None:
         """As `apply`. On a cluster there is nothing to replay: every commit holds the state."""
@@ -408,7 +417,7 @@ class Learn:
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""
         self._must_checkpoint = True
-        return record_notice(notice, "learn", self._watermark.ms, self.counts)
+        return record_notice(notice, self._alarms, self._watermark.ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """Always: what is learned and judged depends on how the inputs alternated."""
@@ -434,6 +443,7 @@ class Learn:
             "served": [self._served_loss, self._served_scored, self._epoch_n],
             "clock": [self._clock.warm_up, self._clock.warmed_at, self._clock.period],
             "unsaid": self._unsaid,
+            "alarms": self._alarms.dump(),
             **({"counts": self.counts} if self.counts else {}),
             "lines": {
                 name: [
@@ -467,7 +477,7 @@ class Learn:
     def _give_up(self, name: str, reason: str) -> None:
         """Quarantine a line where nothing can be written now."""
         self._quarantine(name, self._n, reason)
-        self._unsaid.append(("line_quarantined", name, reason))
+        self._unsaid.append((QUARANTINED, name, reason))
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
@@ -484,12 +494,13 @@ class Learn:
         self.counts |= keyless.get("counts", {})
         # What was written before there were other kinds has none.
         self._unsaid = [
-            (kind[0] if kind else "line_quarantined", name, reason)
+            (kind[0] if kind else QUARANTINED, name, reason)
             for *kind, name, reason in keyless["unsaid"]
         ]
         quarantines = keyless.get("quarantined", {})
         # One that is declared again later starts anew.
         self._undeclared_lines = [name for name in keyless["lines"] if name not in self._lines]
+        self._load_alarms(keyless)
         for name, line in self._lines.items():
             if name not in keyless["lines"]:
                 continue  # declared since: it starts now, and has only what is still to come
@@ -503,6 +514,19 @@ class Learn:
             line.parent, line.dear = parent, any(dear)
             if not is_stopped:
                 line.learner = self._unpack_line(name, learners[name])
+
+    def _load_alarms(self, keyless: dict[str, Any]) -> None:
+        """Take up what is open; of the state of a former release, what it has told."""
+        self._alarms.load(keyless.get("alarms", ()))
+        if "alarms" not in keyless:
+            untold_lines = {name for _, name, _ in self._unsaid}
+            for name, (_, is_stopped, *_) in keyless["lines"].items():
+                if is_stopped and name not in untold_lines:
+                    self._alarms.adopt(QUARANTINED, f"line:{name}", self._watermark.ms)
+        for name in self._undeclared_lines:
+            if self._alarms.is_open(QUARANTINED, f"line:{name}"):
+                self._must_checkpoint = True
+                self._unsaid.append(("line_gone", name, "it is not declared any more"))
 
     def _stay_or_restart(self, name: str, line: _Line, was: _Quarantine) -> None:
         """Rule 4: a line stays quarantined, or starts anew as it was declared."""

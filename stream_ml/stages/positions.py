@@ -19,12 +19,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stream_ml.codec import encode
 from stream_ml.errors import UsageError
-from stream_ml.records import Alert, Output
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    from stream_ml.records import Output
+    from stream_ml.stages.alarms import Alarms
 
 __all__ = [
     "ACCEPT",
@@ -60,6 +61,12 @@ class Notice:
     message: str
     details: dict[str, Any] = field(default_factory=dict)
     skipped: int = 0
+
+    @property
+    def subject(self) -> str:
+        """The partition that it is about, where it is about one."""
+        topic, partition = self.details.get("topic"), self.details.get("partition")
+        return "" if topic is None or partition is None else f"{topic}-{partition}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,16 +202,16 @@ def _loss_notice(topic_partition: tuple[str, int], state: int, read: int, first:
     )
 
 
-def record_notice(notice: Notice, stage: str, ts: int, counts: dict[str, int]) -> Output:
+def record_notice(notice: Notice, alarms: Alarms, ts: int, counts: dict[str, int]) -> Output:
     """Count in a stage's state what a notice says, and write the alert.
 
     Args:
         notice: what is to be told.
-        stage: who tells it.
+        alarms: of the stage that tells it.
         ts: the stage's watermark.
         counts: the stage's.
     """
     if notice.skipped:
         counts[SKIPPED_KEY] = counts.get(SKIPPED_KEY, 0) + notice.skipped
-    alert = Alert(notice.kind, ts, stage, notice.message, notice.details)
-    return Output("alerts", notice.kind.encode(), encode(alert), alert)
+    (output,) = alarms.once(notice.kind, notice.message, ts, notice.details, notice.subject)
+    return output

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from stream_ml.codec import dead_letter, encode, encode_prediction
+from stream_ml.codec import dead_letter, encode_prediction
 from stream_ml.errors import STOPS, BadRecord
-from stream_ml.records import Alert, Answer, Event, Output, Prediction, Shadow, Source
+from stream_ml.records import Answer, Event, Output, Prediction, Shadow, Source
+from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.inputs import parse_once, refuse_future, without_frames
 from stream_ml.stages.partitioning import Partitioner, forward
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Predict"]
 
-# Overflowing windows alert once for so many events dropped, not for each.
-ALERT_EVERY = 10_000
 # Room for the ids of one instant where no lateness is allowed.
 _SPAN_MIN_MS = 1_000
 
@@ -65,16 +64,27 @@ class Predict:
         serving: what predicts now.
         partitions: how many the events have, where some may lie in another than their key's
             (rule 5); None where none can.
+        partition: of the events.
     """
 
-    def __init__(self, pipeline: Pipeline, serving: Serving, partitions: int | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        serving: Serving,
+        partitions: int | None = None,
+        *,
+        partition: int = 0,
+    ) -> None:
         self._pipeline = pipeline
         self._serving = serving
         self._partitioner = None if partitions is None else Partitioner(partitions)
         self._features = pipeline.feature_set.new_state()
         self._known_ids = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
         self._watermark = Watermark(pipeline.events.breadth)
-        self._refusals = Refusals("predict", "events")
+        self._alarms = Alarms("predict", partition)
+        self._refusals = Refusals(self._alarms, "events")
+        self._overflow = Recurrence(self._alarms, "window_overflow")
+        self._failure = Recurrence(self._alarms, "aggregate_failed")
         self._has_changed = False
         self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0, "strays": 0}
         # What `window_events_max` made windows forget.
@@ -124,7 +134,16 @@ class Predict:
             # Strays are counted where they belong.
             read = len(part) - (self.counts["strays"] - strays)
             outputs += self._refusals.read(read, self._watermark.ms)
+            if self._refusals.has_ended_block:
+                outputs += self._end_block()
         return outputs
+
+    def _end_block(self) -> list[Output]:
+        ts = self._watermark.ms
+        return [
+            *self._overflow.end_block("no window has dropped events any more", ts),
+            *self._failure.end_block("no aggregate has failed any more", ts),
+        ]
 
     def _fold_part(
         self, records: Sequence[Record], outputs: list[Output | _PredictionRequest]
@@ -165,35 +184,26 @@ class Predict:
                 outputs.append(_PredictionRequest(record, event, features))
 
     def _count_overflow(self, outputs: list[Output | _PredictionRequest]) -> None:
-        former_count = self.counts["window_events_dropped"]
-        dropped_count = former_count + self._features.dropped_count
+        dropped = self.counts["window_events_dropped"] + self._features.dropped_count
         self._features.dropped_count = 0
-        self.counts["window_events_dropped"] = dropped_count
-        if -(-former_count // ALERT_EVERY) < -(-dropped_count // ALERT_EVERY):
-            alert = Alert(
-                "window_overflow",
-                self._watermark.ms,
-                "predict",
-                f"a window of one key holds more than {self._pipeline.window_events_max} events; "
-                "its oldest are dropped: features are of the newest only",
-                {"dropped": dropped_count},
-            )
-            outputs.append(Output("alerts", b"window_overflow", encode(alert), alert))
+        self.counts["window_events_dropped"] = dropped
+        outputs += self._overflow.happen(
+            f"a window of one key holds more than {self._pipeline.window_events_max} events; "
+            "its oldest are dropped: features are of the newest only",
+            self._watermark.ms,
+            {"dropped": dropped},
+        )
 
     def _count_failures(self, outputs: list[Output | _PredictionRequest]) -> None:
         failures = self._features.failures
-        former_count = self.counts.get("aggregates_failed", 0)
-        failed_count = self.counts["aggregates_failed"] = former_count + len(failures)
-        if -(-former_count // ALERT_EVERY) < -(-failed_count // ALERT_EVERY):
-            alert = Alert(
-                "aggregate_failed",
-                self._watermark.ms,
-                "predict",
-                f"a user's aggregate has failed, and has no answer for that key and "
-                f"window: {failures[0]}",
-                {"failed": failed_count},
-            )
-            outputs.append(Output("alerts", b"aggregate_failed", encode(alert), alert))
+        failed = self.counts.get("aggregates_failed", 0) + len(failures)
+        self.counts["aggregates_failed"] = failed
+        outputs += self._failure.happen(
+            f"a user's aggregate has failed, and has no answer for that key and window: "
+            f"{failures[0]}",
+            self._watermark.ms,
+            {"failed": failed},
+        )
         failures.clear()
 
     @property
@@ -257,16 +267,16 @@ class Predict:
 
     def _alerts(self) -> list[Output]:
         refusals, self._serving.refusals = self._serving.refusals, []
-        alerts = [
-            Alert("serving_set_refused", self._watermark.ms, "predict", message)
+        return [
+            output
             for message in refusals
+            for output in self._alarms.once("serving_set_refused", message, self._watermark.ms)
         ]
-        return [Output("alerts", b"serving_set_refused", encode(alert), alert) for alert in alerts]
 
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""
         self._has_changed = True
-        return record_notice(notice, "predict", self._watermark.ms, self.counts)
+        return record_notice(notice, self._alarms, self._watermark.ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """Never: with one input the state is a function of its position."""
@@ -282,6 +292,8 @@ class Predict:
         keyless: dict[str, Any] = {
             "watermark": self._watermark.ms,
             "led_by": self._watermark.dump(),
+            "alarms": self._alarms.dump(),
+            "quiet": [self._overflow.dump(), self._failure.dump()],
             "refusals": self._refusals.dump(),
             "counts": self.counts,
             "held": self.sizes,
@@ -299,6 +311,10 @@ class Predict:
             keyless = orjson.loads(value)
             # What was written before there was a breadth has only how far it had come.
             self._watermark.load(keyless.get("led_by", keyless["watermark"]))
+            self._alarms.load(keyless.get("alarms", ()))
+            overflow, failure = keyless.get("quiet", (0, 0))
+            self._overflow.load(overflow)
+            self._failure.load(failure)
             self._refusals.load(keyless.get("refusals", ()))
             self.counts |= keyless["counts"]
         self._features.restore(entries[WINDOWS])

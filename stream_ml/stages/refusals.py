@@ -1,4 +1,4 @@
-"""How much of a topic is refused, by reason: an alert when it is much, or far more than before.
+"""How much of a topic is refused, by reason and source: an alert when it is much, or unusual.
 
 Theory of operation. Records are counted in blocks of `BLOCK_RECORDS`, so that what is said is a
 function of the log, however records are batched:
@@ -10,21 +10,24 @@ function of the log, however records are batched:
    block of which the reason has refused less than half of either.
 3. The past is what was read outside of episodes, and old blocks count for less and less of it.
 
-It is kept small: a count and the first record's place and problem, by reason.
+An alert names the sources, most first: of labels their `source` where it can be read, else the
+partition that a record was published to. It is kept small: counts, and the first record's place and
+problem, by reason.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.codec import encode
-from stream_ml.records import Alert, Output
+import orjson
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stream_ml.errors import BadRecord
-    from stream_ml.records import Record
+    from stream_ml.records import Output, Record
+    from stream_ml.stages.alarms import Alarms
 
 __all__ = ["BLOCK_RECORDS", "Refusals"]
 
@@ -36,26 +39,33 @@ UNUSUAL_MIN = 20
 UNUSUAL_TIMES = 5
 # When the past is as long as this, half of it is forgotten.
 PAST_RECORDS_MAX = 100_000
-KIND = "refusals"
+# Of each reason so many sources are counted by name in a block, and the others together.
+SOURCES_MAX = 20
+SOURCE_LENGTH_MAX = 64
+OTHERS = "others"
+KIND = "poison_rate"
 
 
 class Refusals:
     """What a stage refuses of one partition of a topic.
 
     Args:
-        stage: who refuses.
+        alarms: of the stage that refuses.
         topic: what it reads.
     """
 
-    def __init__(self, stage: str, topic: str) -> None:
-        self._stage = stage
+    def __init__(self, alarms: Alarms, topic: str) -> None:
+        self._alarms = alarms
         self._topic = topic
         self._read = 0
         self._refused_counts: dict[str, int] = {}
         self._samples: dict[str, dict[str, Any]] = {}
-        self._open: set[str] = set()
+        # By reason, how many of each source.
+        self._sources: dict[str, dict[str, int]] = {}
         self._past_read = 0
         self._past: dict[str, int] = {}
+        # Whether a block has ended with the last part.
+        self.has_ended_block = False
 
     def parts(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
         """The records cut where blocks end; `read` is to be called after each part."""
@@ -76,6 +86,11 @@ class Refusals:
         """
         reason = error.reason
         count = self._refused_counts[reason] = self._refused_counts.get(reason, 0) + 1
+        sources = self._sources.setdefault(reason, {})
+        source = _source(record)
+        if source not in sources and len(sources) >= SOURCES_MAX:
+            source = OTHERS
+        sources[source] = sources.get(source, 0) + 1
         if count == 1:
             self._samples[reason] = {
                 "topic": record.topic,
@@ -85,10 +100,9 @@ class Refusals:
                 "message": str(error),
             }
         read = self._read + count_read
-        if reason in self._open or count < REFUSED_MIN or count < SHARE_MIN * read:
+        if count < REFUSED_MIN or count < SHARE_MIN * read or self._is_open(reason):
             return []
-        self._open.add(reason)
-        return [self._alert("open", reason, read, ts)]
+        return self._change(reason, read, ts, is_open=True)
 
     def read(self, count: int, ts: int) -> list[Output]:
         """So many records, a part, were read; what is to be said where a block has ended.
@@ -98,15 +112,13 @@ class Refusals:
             ts: the time of an alert, UTC milliseconds.
         """
         self._read += count
-        if self._read < BLOCK_RECORDS:
+        self.has_ended_block = self._read >= BLOCK_RECORDS
+        if not self.has_ended_block:
             return []
         alerts = []
-        for reason in sorted({*self._refused_counts, *self._open}):
-            was_open, is_open = reason in self._open, self._goes_on(reason)
-            if was_open != is_open:
-                state = "open" if is_open else "resolved"
-                alerts.append(self._alert(state, reason, BLOCK_RECORDS, ts))
-                (self._open.add if is_open else self._open.remove)(reason)
+        for reason in sorted({*self._refused_counts, *self._open_reasons()}):
+            is_open = self._goes_on(reason)
+            alerts += self._change(reason, BLOCK_RECORDS, ts, is_open=is_open)
             if not is_open:
                 self._past[reason] = self._past.get(reason, 0) + self._refused_counts.get(reason, 0)
         self._end_block()
@@ -116,7 +128,7 @@ class Refusals:
         """Whether a block that ends belongs to an episode."""
         count, usual = self._refused_counts.get(reason, 0), self._past.get(reason, 0)
         # What has opened an episode keeps it open at half of that.
-        weighted_count = count * (2 if reason in self._open else 1)
+        weighted_count = count * (2 if self._is_open(reason) else 1)
         if weighted_count >= SHARE_MIN * BLOCK_RECORDS:
             return True
         if not self._past_read or weighted_count < UNUSUAL_MIN:
@@ -128,12 +140,26 @@ class Refusals:
         if self._past_read >= PAST_RECORDS_MAX:
             self._past_read //= 2
             self._past = {reason: n // 2 for reason, n in self._past.items() if n > 1}
-        self._read, self._refused_counts, self._samples = 0, {}, {}
+        self._read, self._refused_counts, self._samples, self._sources = 0, {}, {}, {}
 
-    def _alert(self, state: str, reason: str, read: int, ts: int) -> Output:
+    def _is_open(self, reason: str) -> bool:
+        return self._alarms.is_open(KIND, f"{self._topic}/{reason}")
+
+    def _open_reasons(self) -> list[str]:
+        prefix = f"{self._topic}/"
+        return [
+            subject.removeprefix(prefix)
+            for subject in self._alarms.subjects(KIND)
+            if subject.startswith(prefix)
+        ]
+
+    def _change(self, reason: str, read: int, ts: int, *, is_open: bool) -> list[Output]:
+        """Open or resolve the alarm of a reason; nothing where it is so already."""
+        subject = f"{self._topic}/{reason}"
+        if is_open is self._is_open(reason):
+            return []
         count = self._refused_counts.get(reason, 0)
-        details = {
-            "state": state,
+        details: dict[str, Any] = {
             "topic": self._topic,
             "reason": reason,
             "refused": count,
@@ -141,38 +167,43 @@ class Refusals:
             "share": count / read,
         }
         message = f"{count} of {read} {self._topic} were refused as {reason}"
-        sample = self._samples.get(reason)
-        if state == "resolved":
+        if not is_open:
             message = f"no more than usual is refused as {reason}: {message}"
-        elif sample is not None:
-            details["sample"] = sample
+            return self._alarms.resolve(KIND, subject, message, ts, details)
+        sample = self._samples.get(reason)
+        if sample is not None:
+            sources = sorted(self._sources.get(reason, {}).items(), key=lambda each: -each[1])
+            details |= {"sources": dict(sources), "sample": sample}
+            if sources:
+                message = f"{message}, {sources[0][1]} of them from {sources[0][0]}"
             message = (
                 f"{message}, first partition {sample['partition']}, offset {sample['offset']}: "
                 f"{sample['message']}"
             )
-        alert = Alert(KIND, ts, self._stage, message, details)
-        return Output("alerts", KIND.encode(), encode(alert), alert)
+        return self._alarms.open(KIND, subject, message, ts, details)
 
     def dump(self) -> list[Any]:
-        """The state, as JSON can hold it."""
-        return [
-            self._read,
-            self._refused_counts,
-            self._samples,
-            sorted(self._open),
-            self._past_read,
-            self._past,
-        ]
+        """The state, as JSON can hold it; what is open is in the stage's alarms."""
+        figures = [self._read, self._refused_counts, self._samples, [], self._past_read, self._past]
+        return [*figures, self._sources] if self._sources else figures
 
     def load(self, state: Sequence[Any]) -> None:
-        """Take up a dumped state; nothing where there was none yet."""
-        if state:
-            (
-                self._read,
-                self._refused_counts,
-                self._samples,
-                reasons,
-                self._past_read,
-                self._past,
-            ) = state
-            self._open = set(reasons)
+        """Take up a dumped state, after the stage's alarms; nothing where there was none yet."""
+        if not state:
+            return
+        self._read, self._refused_counts, self._samples, reasons, *past = state
+        self._past_read, self._past, *sources = past
+        self._sources = sources[0] if sources else {}
+        # A former release kept here what was open, and no sources.
+        for reason in reasons:
+            self._alarms.adopt(KIND, f"{self._topic}/{reason}", -1)
+
+
+def _source(record: Record) -> str:
+    """Who a refused record is from: a label's `source`, else the partition it was published to."""
+    if record.topic == "labels":
+        with suppress(orjson.JSONDecodeError):
+            members = orjson.loads(record.value or b"")
+            if isinstance(members, dict) and isinstance(members.get("source"), str):
+                return str(members["source"][:SOURCE_LENGTH_MAX])
+    return f"{record.topic}-{(record.origin or record).partition}"

@@ -125,7 +125,9 @@ def test_a_champion_that_failed_is_repaired_in_its_declaration() -> None:
         assert {} == driver.runner.learn.quarantine_reasons
         feed(driver, 150)
 
-        assert ["line_quarantined", "line_restarted"] == [
-            alert["kind"] for alert in driver.read("alerts") if alert["kind"].startswith("line_")
+        assert [("open", "line:m"), ("resolved", "line:m")] == [
+            (alert["state"], alert["subject"])
+            for alert in driver.read("alerts")
+            if alert["kind"] == "line_quarantined"
         ]
         assert ["m@0", "m@200"] == sorted({each["model"] for each in driver.read("predictions")})

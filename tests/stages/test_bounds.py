@@ -18,7 +18,7 @@ from stream_ml.stages import serving as servings
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import Learn
-from stream_ml.stages.predict import ALERT_EVERY, Predict
+from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from tests.shop import KEY, LABEL, START_MS, declare, event, example, shop, started, written
 
@@ -38,7 +38,7 @@ def keyless(stage: Stage) -> dict[str, dict[str, int]]:
 
 
 def test_a_window_that_is_full_forgets_its_oldest_and_says_so() -> None:
-    """At `window_events_max` the oldest event leaves; the first and each 10,000th is alerted."""
+    """At `window_events_max` the oldest event leaves; one alert, and one when that is over."""
     pipeline = declare(window_events_max=5)
     stage = Predict(pipeline, started(pipeline)[2])
     orders = [event(n, kind="order", ts=START_MS + n) for n in range(25)]
@@ -52,8 +52,11 @@ def test_a_window_that_is_full_forgets_its_oldest_and_says_so() -> None:
     assert {"keys": 1, "ids": 25} == held["held"]
     again = Predict(pipeline, started(pipeline)[2])
     again.restore([("", orjson.dumps({"watermark": -1, **held}))])
-    assert ALERT_EVERY > counts
     assert counts == again.counts["window_events_dropped"]
+    for each in (stage, again):
+        later = [event(n, kind="order", ts=START_MS + 60_000 * n) for n in range(25, 11_025)]
+        ends = [o.memo for o in each.apply(later)]
+        assert [("window_overflow", "resolved")] == [(a.kind, a.state) for a in ends]
 
 
 def test_state_of_other_windows_is_refused_with_the_way_out() -> None:

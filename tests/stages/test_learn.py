@@ -247,7 +247,11 @@ def test_a_line_that_raises_is_quarantined_once_and_the_others_go_on(
     outputs += learn.apply(records[30:])
 
     (alert,) = alerts(outputs)
-    assert ("line_quarantined", "bayes") == (alert["kind"], alert["details"]["line"])
+    assert ("line_quarantined", "open", "line:bayes") == (
+        alert["kind"],
+        alert["state"],
+        alert["subject"],
+    )
     assert "Planted()" in alert["message"]
     assert ["bayes@20"] == [snapshot.model for snapshot in published(outputs, "bayes")]
     assert [s.digest for s in expected] == [s.digest for s in published(outputs, "logistic")]
@@ -350,7 +354,12 @@ def test_a_quarantined_line_starts_anew_when_it_is_repaired(
     for stage in (learn, again):
         outputs = stage.apply(world(60)[15:])
         (alert,) = alerts(outputs)
-        assert ("line_restarted", "bayes") == (alert["kind"], alert["details"]["line"])
+        assert ("line_quarantined", "resolved", "line:bayes") == (
+            alert["kind"],
+            alert["state"],
+            alert["subject"],
+        )
+        assert "the line 'bayes' starts anew, from nothing" in alert["message"]
         assert {} == stage.quarantine_reasons
         first, *_ = published(outputs, "bayes")
         assert ("bayes@20", None) == (first.model, first.parent)

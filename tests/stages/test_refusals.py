@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream_ml.stages.join import Join
 from stream_ml.stages.predict import Predict
-from stream_ml.stages.refusals import BLOCK_RECORDS
+from stream_ml.stages.refusals import BLOCK_RECORDS, SOURCES_MAX
 from tests.shop import START_MS, event, example, shop, started
 
 if TYPE_CHECKING:
@@ -35,8 +35,12 @@ def events(*shares: float) -> list[Record]:
 def alerts(outputs: list[Output]) -> list[tuple[str, str, int, int]]:
     """Of each alert of refusals: state, reason, how many of how many."""
     found = [orjson.loads(o.value or b"") for o in outputs if o.topic == "alerts"]
-    details = [alert["details"] for alert in found if alert["kind"] == "refusals"]
-    return [(d["state"], d["reason"], d["refused"], d["records"]) for d in details]
+    return [
+        (each["state"], d["reason"], d["refused"], d["records"])
+        for each in found
+        if each["kind"] == "poison_rate"
+        for d in [each["details"]]
+    ]
 
 
 def predicting() -> Predict:
@@ -78,7 +82,10 @@ def test_an_alert_shows_the_first_record_that_was_refused() -> None:
     assert {"topic": "events", "partition": 0, "offset": 1, "path": "$"} == {
         name: alert["details"]["sample"][name] for name in ("topic", "partition", "offset", "path")
     }
-    assert alert["message"].startswith("50 of 100 events were refused as not_json, first partition")
+    assert {"events-0": 50} == alert["details"]["sources"]
+    assert alert["message"].startswith(
+        "50 of 100 events were refused as not_json, 50 of them from events-0, first partition 0"
+    )
 
 
 @settings(max_examples=15, deadline=None)
@@ -122,3 +129,38 @@ def test_bad_labels_and_bad_examples_are_told_of_too() -> None:
     assert [("open", "not_an_object", 50, 50)] == alerts(Join(shop, 1).apply(labels))
     found: Any = alerts(evaluate.apply(examples))
     assert [("open", 50, 50)] == [(state, *counts) for state, _, *counts in found]
+
+
+def test_who_sends_what_is_refused_is_named() -> None:
+    """Of labels their own `source`, most first, and no more of them than fit: bounded."""
+    join, labels = Join(shop, 1), [event(n) for n in range(300)]
+    for n, record in enumerate(labels):
+        source = "desk" if n % 3 else f"robot {n}"
+        record.topic, record.value = "labels", orjson.dumps({"source": source})
+
+    outputs = join.apply(labels)
+
+    (alert,) = [orjson.loads(o.value or b"") for o in outputs if o.topic == "alerts"]
+    assert ("open", "labels/missing_field") == (alert["state"], alert["subject"])
+    assert ["desk", 33] == list(next(iter(alert["details"]["sources"].items())))
+    assert "50 of 50 labels were refused as missing_field, 33 of them from desk" in alert["message"]
+    sources = orjson.loads(dict(join.dirty())[""] or b"")["refusals"]["labels"][-1]
+    assert (SOURCES_MAX + 1, 300) == (
+        len(sources["missing_field"]),
+        sum(sources["missing_field"].values()),
+    )
+
+
+def test_what_a_former_release_had_open_is_resolved() -> None:
+    """Its state names the reasons that were open, and holds no alarms: the end is told once."""
+    former, stage = predicting(), predicting()
+    former.apply(events(0.5))
+    state = orjson.loads(dict(former.dirty())[""] or b"")
+    figures = state["refusals"]
+    del state["alarms"], state["quiet"]
+    state["refusals"] = [*figures[:3], ["not_json"], *figures[4:6]]
+    stage.restore([("", orjson.dumps(state))])
+
+    found = alerts(stage.apply(events(0.5, 0.0)[BLOCK_RECORDS:]))
+
+    assert [("resolved", "not_json", 0, 1_000)] == found

@@ -204,8 +204,8 @@ class Runner:
         self._declaration = pipeline.declaration()
         self.serving = Serving(pipeline, key, log.identity)
         events, labels = log.partitions["events"], log.partitions["predictions"]
-        self.predicts = [Predict(pipeline, self.serving) for _ in range(events)]
-        self.joins = [Join(pipeline, events) for _ in range(labels)]
+        self.predicts = [Predict(pipeline, self.serving, partition=p) for p in range(events)]
+        self.joins = [Join(pipeline, events, partition=p) for p in range(labels)]
         self.learn = Learn(pipeline, key, checkpoint_examples, restart_lines, log=log.identity)
         self.evaluate = Evaluate(
             pipeline,

@@ -335,13 +335,18 @@ class Worker:
         return app
 
     def _make(self, partition: int) -> Stage:
-        del partition  # all tasks of a stage are alike
         pipeline, counts = self._pipeline, self._partitions
         match self._stage:
             case "predict":
-                return Predict(pipeline, self._serving, counts["events"])
+                return Predict(pipeline, self._serving, counts["events"], partition=partition)
             case "join":
-                return Join(pipeline, counts["events"], counts["labels"], keep_decoded=False)
+                return Join(
+                    pipeline,
+                    counts["events"],
+                    counts["labels"],
+                    keep_decoded=False,
+                    partition=partition,
+                )
             case "learn":
                 return Learn(
                     pipeline,

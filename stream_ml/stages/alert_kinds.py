@@ -1,0 +1,112 @@
+"""The kinds of alerts: how grave each is, whether it ends, and where to look further.
+
+One table, which every raiser, reader and route goes by. `topics/alerts.toml` names the same kinds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["ALERT_KINDS", "SEVERITIES", "AlertKind", "Severity"]
+
+Severity = Literal["critical", "warning", "info"]
+# The gravest first, as lists show them.
+SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertKind:
+    """One kind of alert.
+
+    Attributes:
+        severity: `critical`: what is served, or the log itself, is affected, look at once;
+            `warning`: it will be, look today; `info`: to know.
+        ends: whether it opens and resolves; else it is said once, and nothing resolves it.
+        meaning: a sentence.
+        command: to look further with.
+    """
+
+    severity: Severity
+    ends: bool
+    meaning: str
+    command: str
+
+
+def _ends(severity: Severity, meaning: str, command: str) -> AlertKind:
+    return AlertKind(severity, True, meaning, command)
+
+
+def _once(severity: Severity, meaning: str, command: str) -> AlertKind:
+    return AlertKind(severity, False, meaning, command)
+
+
+_STATUS = "stream-ml status"
+_MODELS = "stream-ml models"
+_AUDIT = "stream-ml audit verify"
+_LETTERS = "stream-ml topics dead-letters"
+
+ALERT_KINDS: dict[str, AlertKind] = {
+    # Models.
+    "guard": _once("critical", "A model that did gross harm was rolled back.", _MODELS),
+    "challenger_ready": _ends(
+        "info", "The evidence suffices to promote a challenger, which is yours to do.", _MODELS
+    ),
+    "line_quarantined": _ends(
+        "warning", "A line's learner has failed: it learns no more until it starts anew.", _MODELS
+    ),
+    "snapshot_dear": _once(
+        "info", "A line's snapshots cost more than what was learned meanwhile.", _MODELS
+    ),
+    "serving_set_refused": _once(
+        "critical", "Models of a serving set could not be loaded: the former ones serve.", _MODELS
+    ),
+    # What comes in.
+    "poison_rate": _ends(
+        "warning", "Much of a topic is refused for one reason, or far more than usual.", _LETTERS
+    ),
+    "examples_missing": _once(
+        "warning", "Examples were removed before they were learned from and judged by.", _STATUS
+    ),
+    # Memory that has reached its bound.
+    "window_overflow": _ends(
+        "warning", "A window of one key is full: its oldest events are dropped.", _STATUS
+    ),
+    "pending_overflow": _ends(
+        "warning", "Too many predictions, or labels, wait: the oldest are dropped.", _STATUS
+    ),
+    # Features.
+    "aggregate_failed": _ends(
+        "warning", "A user's aggregate has failed: its features are missing.", _STATUS
+    ),
+    # Logs and state.
+    "topic_made_anew": _once(
+        "warning", "A topic is not the one that was read: it is read from its beginning.", _STATUS
+    ),
+    "records_lost": _once(
+        "critical", "Records were removed from a topic before the state held them.", _STATUS
+    ),
+    "group_reset": _once(
+        "warning", "A consumer group's position was set by somebody: it is not believed.", _STATUS
+    ),
+    "state_lost": _once(
+        "critical", "A task's state is gone, and it goes on with an empty one.", _STATUS
+    ),
+    "state_remade": _once(
+        "warning", "A task's state was not what it wrote: it was made again.", _AUDIT
+    ),
+    "foreign_state": _once(
+        "warning", "Somebody else has written where a task's state lies.", _AUDIT
+    ),
+    "foreign_writer": _once("warning", "Somebody else writes where only the worker may.", _AUDIT),
+    "declaration_changed": _once(
+        "info", "The declaration is another than the state was made under.", "stream-ml config"
+    ),
+    # Clocks, on the embedded log.
+    "clock_ahead": _once(
+        "warning", "A publisher's clock is ahead: its records are stamped anew.", _STATUS
+    ),
+    "clock_set_back": _once(
+        "warning", "The worker's clock is behind what it gave before.", _STATUS
+    ),
+}
