@@ -17,6 +17,7 @@ from stream_ml.cli.commands import (
     backtest,
     config,
     demo,
+    generate,
     models,
     pause,
     predictions,
@@ -44,6 +45,7 @@ __all__ = ["COMMANDS", "EXAMPLES", "main", "parser"]
 COMMANDS: tuple[Subcommand | Group, ...] = (
     demo.COMMAND,
     backtest.COMMAND,
+    generate.COMMAND,
     up.COMMAND,
     worker.COMMAND,
     publish.COMMAND,
