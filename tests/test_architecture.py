@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "stream_ml"
 
 # Which rooms a room may look into; a room is a module or folder directly below the package. The
-# table of stages, which who only looks at a log may read, counts as a room of its own.
+# tables of stages and of kinds of alerts, which who only looks at a log may read, are rooms too.
 MAY_IMPORT: dict[str, set[str]] = {
     "defaults": set(),
     "errors": set(),
@@ -37,9 +37,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "features": {"errors", "records", "schema"},
     "models": {"errors", "records", "signing"},
     "evaluation": {"errors", "records"},
-    "pipeline": {"codec", "errors", "evaluation", "features", "models", "records", "schema"},
+    "pipeline": {
+        "alert_kinds",
+        "codec",
+        "errors",
+        "evaluation",
+        "features",
+        "models",
+        "records",
+        "schema",
+    },
     "topology": set(),
+    "alert_kinds": {"records"},
     "stages": {
+        "alert_kinds",
         "topology",
         "codec",
         "defaults",
@@ -66,6 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "signing",
         "stages",
         "topics",
+        "alert_kinds",
         "topology",
         "differences",
     },
@@ -85,6 +97,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sealing",
         "signing",
         "topics",
+        "alert_kinds",
         "topology",
     },
     "__main__": {"cli"},
@@ -220,8 +233,8 @@ def outer(sources: dict[str, str], module: str) -> set[str]:
 
 def room(module: str) -> str:
     """The room that a module is in."""
-    if module == "stages.topology":
-        return "topology"
+    if module in {"stages.topology", "stages.alert_kinds"}:
+        return module.removeprefix("stages.")
     return module.split(".", maxsplit=1)[0]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Never
 
 from stream_ml import __version__
 from stream_ml.cli.commands import (
+    alerts,
     audit,
     backtest,
     config,
@@ -52,6 +53,7 @@ COMMANDS: tuple[Subcommand | Group, ...] = (
     predictions.COMMAND,
     models.COMMAND,
     status.COMMAND,
+    alerts.COMMAND,
     promote.COMMAND,
     rollback.COMMAND,
     pause.COMMAND,

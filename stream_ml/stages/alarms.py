@@ -10,7 +10,7 @@ Theory of operation:
    a second time. Subjects are of a bounded set, or the raiser bounds them.
 3. Many subjects with one cause in the same block are one record, whose details list them in
    `subjects`: each is open, and may resolve, by itself.
-4. Whoever reads folds the records by kind, task and subject (`subjects_of`).
+4. Whoever reads folds the records by kind, task and subject (`alert_kinds.subjects_of`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stream_ml.stages.alert_kinds import ALERT_KINDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["QUIET_BLOCKS", "Alarms", "Recurrence", "subjects_of"]
+__all__ = ["QUIET_BLOCKS", "Alarms", "Recurrence"]
 
 # What comes now and then is one episode while no more than so many blocks pass without it.
 QUIET_BLOCKS = 10
@@ -234,15 +234,3 @@ class Recurrence:
     def load(self, state: int) -> None:
         """Take up a dumped state."""
         self._quiet_blocks = state
-
-
-def subjects_of(alert: Alert) -> list[str]:
-    """What an alert is about: one subject, or those of its group.
-
-    >>> subjects_of(Alert("poison_rate", 5, "join", "Much.", {"subjects": ["a", "b"]}))
-    ['a', 'b']
-    """
-    subjects = alert.details.get("subjects")
-    if not alert.subject and isinstance(subjects, list) and subjects:
-        return [str(subject) for subject in subjects]
-    return [alert.subject]

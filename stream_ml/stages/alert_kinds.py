@@ -6,9 +6,12 @@ One table, which every raiser, reader and route goes by. `topics/alerts.toml` na
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["ALERT_KINDS", "SEVERITIES", "AlertKind", "Severity"]
+if TYPE_CHECKING:
+    from stream_ml.records import Alert
+
+__all__ = ["ALERT_KINDS", "SEVERITIES", "AlertKind", "Severity", "subjects_of"]
 
 Severity = Literal["critical", "warning", "info"]
 # The gravest first, as lists show them.
@@ -110,3 +113,16 @@ ALERT_KINDS: dict[str, AlertKind] = {
         "warning", "The worker's clock is behind what it gave before.", _STATUS
     ),
 }
+
+
+def subjects_of(alert: Alert) -> list[str]:
+    """What an alert is about: one subject, or those of its group.
+
+    >>> from stream_ml.records import Alert
+    >>> subjects_of(Alert("poison_rate", 5, "join", "Much.", {"subjects": ["a", "b"]}))
+    ['a', 'b']
+    """
+    subjects = alert.details.get("subjects")
+    if not alert.subject and isinstance(subjects, list) and subjects:
+        return [str(subject) for subject in subjects]
+    return [alert.subject]

@@ -32,7 +32,12 @@ HEAVY = {
     "stream_ml.shell.embedded.runner",
 }
 # In the folder of stages, yet none: the table of them, and the form of state in entries.
-LIGHT_STAGES = {"stream_ml.stages", "stream_ml.stages.parts", "stream_ml.stages.topology"}
+LIGHT_STAGES = {
+    "stream_ml.stages.alert_kinds",
+    "stream_ml.stages",
+    "stream_ml.stages.parts",
+    "stream_ml.stages.topology",
+}
 
 HELP = [
     ["--help"],

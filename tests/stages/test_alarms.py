@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream_ml.records import Alert
-from stream_ml.stages.alarms import QUIET_BLOCKS, Alarms, Recurrence, subjects_of
-from stream_ml.stages.alert_kinds import ALERT_KINDS, SEVERITIES
+from stream_ml.stages.alarms import QUIET_BLOCKS, Alarms, Recurrence
+from stream_ml.stages.alert_kinds import ALERT_KINDS, SEVERITIES, subjects_of
 from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.commands.alerts import open_counts_text
 from stream_ml.cli.decisions import decider, decision_time, registry_notes
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
@@ -116,6 +117,7 @@ def _facts(view: StatusView, path: str, mode: str | None) -> str:
             ["labels", _counts(view, "join")],
             ["held", format_counts(view.held) if view.held else UNKNOWN],
             ["dead letters", _letters(view)],
+            ["open alerts", open_counts_text(view.open_alerts)],
         ]
     )
 

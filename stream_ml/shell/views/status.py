@@ -11,6 +11,7 @@ import orjson
 
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import last_records
+from stream_ml.shell.views.alerts import read_alerts
 from stream_ml.shell.views.models import newest_evaluations
 from stream_ml.shell.views.registry import Entry, RegistryView, read_registry
 from stream_ml.stages.topology import STAGES, input_topics
@@ -113,6 +114,7 @@ class StatusView:
         dead_letters_read: how many of them were read.
         dead_letters_total: how many there are, at most.
         alerts: by kind.
+        open_alerts: how many alerts are open, by severity.
         registry: the registry that this was read from.
     """
 
@@ -134,6 +136,7 @@ class StatusView:
     dead_letters_read: int
     dead_letters_total: int
     alerts: tuple[AlertCount, ...]
+    open_alerts: Mapping[str, int]
     registry: RegistryView
 
     def as_dict(self) -> dict[str, Any]:
@@ -190,6 +193,7 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         dead_letters_read=len(letters),
         dead_letters_total=_total(log, "dead-letters", len(letters)),
         alerts=tuple(_alerts(alerts)),
+        open_alerts=read_alerts(log, key).open_counts,
         registry=registry,
     )
 

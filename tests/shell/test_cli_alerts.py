@@ -1,0 +1,111 @@
+"""`alerts`: what is open is told with its sources and the way to look further, also to machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from cli_toy import outputs, toy
+from processes import Terminal
+
+from stream_ml.codec import encode
+from stream_ml.records import Alert, Output
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+
+GOOD = [output for output in outputs(3_000) if output.topic == "events"]
+
+
+def garbage(number: int) -> list[Output]:
+    """So many records that are no JSON."""
+    return [Output("events", None, b"{")] * number
+
+
+def work(path: Path, published: list[Output]) -> None:
+    """Have a worker do all that is published."""
+    key = Settings().signing_key(str(path))
+    with SqliteLog.open_or_create(path) as log, Runner(log, toy, key) as runner:
+        log.append(published)
+        runner.run()
+
+
+@pytest.fixture
+def poisoned(tmp_path: Path) -> Path:
+    """A log of whose last events a quarter is garbage."""
+    path = tmp_path / "log.sqlite"
+    mixed = [o for n in range(250) for o in (*GOOD[3 * n : 3 * n + 3], *garbage(1))]
+    work(path, mixed)
+    return path
+
+
+def test_garbage_opens_an_alert_that_names_it_and_resolves_by_itself(
+    cli: Cli, poisoned: Path
+) -> None:
+    """Reason, source and first record, in words and for machines; gone once it is over."""
+    broker = ("--broker", f"sqlite:{poisoned}")
+
+    text = cli("alerts", *broker).out.splitlines()
+    found = cli("alerts", *broker, "--format", "json").json
+    status = cli("status", *broker).out.splitlines()
+    work(poisoned, GOOD[750:2_750])
+    later = cli("alerts", *broker, "--format", "json").json
+
+    assert "open: 1 warning" == text[0]
+    assert text[1].startswith("warning open since 2023-11-14")
+    assert "poison_rate events/not_json (predict-0): 50 of 200 events were refused" in text[1]
+    assert text[1].endswith("; stream-ml topics dead-letters")
+    assert "open alerts   1 warning" in status
+    assert {"critical": 0, "warning": 1, "info": 0} == found["open_counts"]
+    [opened] = found["open"]
+    assert ({"events-0": 50}, 3) == (
+        opened["details"]["sources"],
+        opened["details"]["sample"]["offset"],
+    )
+    assert [] == later["open"]
+    assert ["open", "resolved"] == [each["state"] for each in later["last"]]
+    assert [opened["fingerprint"]] * 2 == [each["fingerprint"] for each in later["last"]]
+    assert opened["ts"] == later["last"][1]["since"]
+
+
+def test_alerts_of_others_count_for_nothing_where_a_key_can_tell(cli: Cli, poisoned: Path) -> None:
+    """With the key they are counted; without it all is shown, and that it was not checked."""
+    forged = encode(Alert("guard", 5, "evaluate", "It harms.", severity="critical"))
+    with SqliteLog.open(poisoned) as log, log.session() as session:
+        session.stage([Output("alerts", b"guard", value) for value in (forged, b"[]", None)])
+        session.commit()
+    broker = ("--broker", f"sqlite:{poisoned}", "--format", "json")
+
+    checked = cli("alerts", *broker).json
+    poisoned.with_name("log.sqlite.key").unlink()
+    unchecked = cli("alerts", *broker).json
+
+    assert ["poison_rate"] == [each["kind"] for each in checked["last"]]
+    assert ["3 records are no alerts of ours, and count for nothing"] == checked["notes"]
+    assert ["poison_rate", "guard"] == [each["kind"] for each in unchecked["last"]]
+    assert "signatures were not checked" in unchecked["notes"][0]
+
+
+def test_a_log_without_alerts(cli: Cli, worked: Path) -> None:
+    """Nothing is open, and the command says so."""
+    assert "open: none\n" == cli("alerts", "--broker", f"sqlite:{worked}").out
+
+
+def test_changes_are_told_as_they_come(poisoned: Path) -> None:
+    """First what is open, then each change, a JSON line each, until it is asked to stop."""
+    command = ("alerts", "--follow", "--open", "--format", "json", "--broker", f"sqlite:{poisoned}")
+    with Terminal(*command, folder=poisoned.parent) as reader:
+        opened = orjson.loads(reader.line())
+        work(poisoned, GOOD[750:2_750])
+        resolved = orjson.loads(reader.line())
+        ended = reader.stopped()
+
+    assert ("open", "resolved") == (opened["state"], resolved["state"])
+    assert opened["since_append_ms"] == resolved["since_append_ms"]
+    assert (0, "", "") == (ended.code, ended.out, ended.err)
