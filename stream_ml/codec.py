@@ -665,12 +665,18 @@ def _check_decision(decision: Decision) -> None:
 
 def serving_set(members: dict[str, Any]) -> ServingSet:
     """The serving set that JSON members hold; raises KeyError or TypeError where they do not."""
-    predecessor, first = members["predecessor"], members["first"]
+    predecessor, first, fallback = members["predecessor"], members["first"], members.get("fallback")
+    answers = (
+        fallback.values() if type(fallback) is dict else () if fallback is None else [fallback]
+    )
+    if not _NUMBERS.issuperset(map(type, answers)):
+        raise TypeError(f"fallback: expected a number, a number per class, or null: {fallback!r}")
     return ServingSet(
         ModelRef(**members["champion"]),
         {line: ModelRef(**ref) for line, ref in members["challengers"].items()},
         None if predecessor is None else ModelRef(**predecessor),
         None if first is None else ModelRef(**first),
+        fallback,
     )
 
 

@@ -140,8 +140,9 @@ class Prediction(Struct, forbid_unknown_fields=True):
 
     `model` is `name@version` of the champion and `example` the offset on `examples` of the
     newest example inside it (-1: none). Where the champion had no answer, `prediction` is the
-    declared fallback and `fallback` is true. `source` is the event's place on `events`.
-    `shadows` is keyed by slot: a challenger's line, `predecessor` or `first`.
+    declared fallback and `fallback` is true; where the serving set has a fallback it is that one,
+    and the champion's own answer is a shadow. `source` is the event's place on `events`.
+    `shadows` is keyed by slot: a line, `predecessor` or `first`.
     """
 
     event_id: Identifier
@@ -154,6 +155,14 @@ class Prediction(Struct, forbid_unknown_fields=True):
     fallback: bool
     features: dict[str, Number]
     shadows: dict[str, Shadow]
+
+    @property
+    def own_answer(self) -> Answer:
+        """The champion's own answer, also where a fallback was served; None if it had none."""
+        if not self.fallback:
+            return self.prediction
+        shadow = self.shadows.get(line_of(self.model))
+        return None if shadow is None else shadow.prediction
 
 
 @dataclass(slots=True)
@@ -188,12 +197,16 @@ class ServingSet:
 
     `challengers` is keyed by line. `predecessor` is what the champion replaced; `first` is the
     champion line's first settled snapshot, never updated, kept to show what updating is worth.
+    `fallback` is the answer that is served in place of the champion's; None: the champion serves.
+    While there is one, predictions are marked so, and the champion's own answers are shadows under
+    the name of its line, so that it is judged as if it served.
     """
 
     champion: ModelRef
     challengers: dict[str, ModelRef] = field(default_factory=dict)
     predecessor: ModelRef | None = None
     first: ModelRef | None = None
+    fallback: Answer = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -44,6 +44,8 @@ from tests.simulation.world import pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from stream_ml.records import Answer
 
 events = EventCodec(
     {
@@ -571,11 +573,33 @@ def test_who_has_no_key_is_given_no_other_thing_than_a_decision(
             decode_decision(orjson.dumps(each), None)
 
 
+@pytest.mark.parametrize("fallback", [None, 0.25, 3, {"a": 0.5, "b": 0.5}])
+def test_a_serving_sets_fallback_reads_back_as_it_was(registry: bytes, fallback: Answer) -> None:
+    """A number, a number per class, or none."""
+    decision = decode_decision(registry, KEY)
+    decision = replace(decision, serving=replace(decision.serving, fallback=fallback))
+
+    assert decision == decode_decision(encode_decision(decision, KEY), KEY)
+
+
+@pytest.mark.parametrize("fallback", [True, "0.5", [0.5], {"a": None}, {"a": {"b": 1.0}}])
+def test_a_serving_sets_fallback_is_an_answer(registry: bytes, fallback: Any) -> None:
+    """What no consumer could take for an answer is no decision, with a key and without one."""
+    decision = decode_decision(registry, KEY)
+    value = encode_decision(
+        replace(decision, serving=replace(decision.serving, fallback=fallback)), KEY
+    )
+    for key in (KEY, None):
+        with pytest.raises(BadRecord, match="fallback: expected a number"):
+            decode_decision(value, key)
+
+
 def test_decisions_and_commands_of_former_releases_are_read(registry: bytes) -> None:
     """What they did not write down is None, and nothing else of them is lost."""
     members = orjson.loads(unseal(registry, KEY))
     for name in ("log", "signed_by", "given_ms", "received_ms"):
         del members[name]
+    del members["serving"]["fallback"]
     command = (
         b'{"command_id":"c","kind":"pause","ts":5,"operator":"local","actor":"a","reason":"r"}'
     )
@@ -588,7 +612,8 @@ def test_decisions_and_commands_of_former_releases_are_read(registry: bytes) -> 
         for name, value in asdict(decision).items()
         if name in members
     }
-    assert (None,) * 4 == (
+    assert (None,) * 5 == (
+        decision.serving.fallback,
         decision.log,
         decision.signed_by,
         decision.given_ms,

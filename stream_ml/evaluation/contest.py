@@ -140,7 +140,7 @@ class Contest:
         version = version_of(prediction.model)
         if line_of(prediction.model) != self._champion or version < self._first_version:
             return None  # made in another's reign, or in an earlier one of this line
-        champion_loss = None if prediction.fallback else self._loss(label, prediction.prediction)
+        champion_loss = self._loss(label, prediction.own_answer)
         for line, evidence in self._evidence.items():
             shadow = prediction.shadows.get(line)
             if (

@@ -303,8 +303,9 @@ class Learn:
         self._watermark.advance(partition, prediction.event_id, example.label_ts, record.append_ms)
         self._offsets = (offset if self._offsets[0] < 0 else self._offsets[0], offset)
         self._golden.append(features)
-        if not prediction.fallback:
-            self._served_loss += loss(kind, label, prediction.prediction)
+        own_answer = prediction.own_answer
+        if own_answer is not None:
+            self._served_loss += loss(kind, label, own_answer)
             self._served_scored += 1
         return TrainingExample(
             self._n, self._watermark.ms, line_of(prediction.model), features, label

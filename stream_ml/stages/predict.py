@@ -10,6 +10,7 @@ Theory of operation:
 3. Ids are kept for everything that is not too late, so no duplicate slips through.
 4. The champion and every shadow answer from the same features; predicting changes no model.
    A shadow that fails has no answer; a champion without one leaves the word to the fallback.
+   Where the serving set has a fallback, that is served, and the champion is one more shadow.
 5. An event that lies in another partition than its key's is forwarded there, and changes
    nothing here but a count (`partitioning`).
 """
@@ -22,7 +23,7 @@ import orjson
 
 from stream_ml.codec import dead_letter, encode_prediction
 from stream_ml.errors import STOPS, BadRecord
-from stream_ml.records import Answer, Event, Output, Prediction, Shadow, Source
+from stream_ml.records import Answer, Event, Output, Prediction, Shadow, Source, line_of
 from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.inputs import parse_once, refuse_future, without_frames
@@ -241,6 +242,7 @@ class Predict:
         self, requests: Sequence[_PredictionRequest], serving_set: LoadedServingSet
     ) -> Iterator[Output]:
         champion, fallback = serving_set.champion, self._pipeline.fallback
+        served = serving_set.fallback
         # A model at a time: what it works with then stays in the processor's caches.
         answers_of_champion = _answers(champion.predict, requests)
         shadows = [
@@ -248,6 +250,9 @@ class Predict:
             for slot, shadow in serving_set.shadows
         ]
         self.counts["no_answer"] += answers_of_champion.count(None)
+        if served is not None:
+            shadows.append((line_of(champion.ref.model), champion.ref.model, answers_of_champion))
+            fallback, answers_of_champion = served, [None] * len(requests)
         for i, (record, event, features) in enumerate(requests):
             answer = answers_of_champion[i]
             prediction = Prediction(

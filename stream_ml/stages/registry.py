@@ -6,7 +6,7 @@ writes them; what others put on the topic is refused by `check`.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import decode_decision, encode_decision, record_hash, serving_set
@@ -154,7 +154,13 @@ def serving_after_promotion(former: ServingSet, line: str) -> ServingSet:
         )
         for name, ref in former.challengers.items()
     }
-    return ServingSet(former.challengers[line], challengers, former.champion, former.first)
+    return replace(
+        former,
+        champion=former.challengers[line],
+        challengers=challengers,
+        predecessor=former.champion,
+        fallback=None,
+    )
 
 
 def serving_after_rollback(former: ServingSet) -> ServingSet:
@@ -167,4 +173,6 @@ def serving_after_rollback(former: ServingSet) -> ServingSet:
             line_of(bad.model) if name == line else name: bad if name == line else ref
             for name, ref in challengers.items()
         }
-    return ServingSet(champion, challengers, None, former.first)
+    return replace(
+        former, champion=champion, challengers=challengers, predecessor=None, fallback=None
+    )

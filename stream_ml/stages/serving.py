@@ -52,10 +52,14 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedServingSet:
-    """A serving set with its learners: who serves, and who shadows, by slot."""
+    """A serving set with its learners: who serves, and who shadows, by slot.
+
+    `fallback` is served in place of the champion's answer, where it is not None.
+    """
 
     champion: LoadedModel
     shadows: tuple[tuple[str, LoadedModel], ...]
+    fallback: Answer = None
 
 
 class Serving:
@@ -159,7 +163,9 @@ class Serving:
             for slot, ref in slots
         }
         self._current = LoadedServingSet(
-            models_by_slot.pop("champion"), tuple(models_by_slot.items())
+            models_by_slot.pop("champion"),
+            tuple(models_by_slot.items()),
+            serving_set.fallback,
         )
         newest = max(ref.offset for _, ref in slots)
         self._snapshots = {

@@ -80,6 +80,19 @@ def test_what_was_not_answered_is_no_evidence() -> None:
     assert (0, 0) == figures(contest)
 
 
+def test_a_champion_behind_a_fallback_is_judged_by_its_own_answers() -> None:
+    """Its answer as a shadow counts as if it served, for evidence and for the guard."""
+    contest = begun()
+    contest.watch(active=True)
+    for ts in (0, 110, 120, 130, 260):
+        shadows = {"old": ("old@5", 1.0), "new": ("new@5", 0.0), "predecessor": ("was@3", 0.0)}
+        harm = contest.add(example(ts, None, **shadows), ts, "was@3")
+
+    assert (5, 0) == figures(contest)
+    assert harm is not None
+    assert 1.0 == harm.evidence["block_loss"]
+
+
 def test_evidence_in_blocks_of_time_waits_for_labels_and_needs_pairs() -> None:
     """A block votes when the watermark has passed its end by the maturity, if it has the pairs."""
     contest = begun(replace(RULES, block_ms=1_000))

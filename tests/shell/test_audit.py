@@ -15,7 +15,7 @@ from cli_toy import TOY, outputs, toy
 from stream_ml.client import predictions
 from stream_ml.codec import encode_command
 from stream_ml.examples.cards import cards, transactions
-from stream_ml.records import Command, Output
+from stream_ml.records import Command, Output, Shadow
 from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
@@ -336,6 +336,18 @@ def test_an_altered_prediction_is_found(paid: SqliteLog) -> None:
         ("adagrad", False),
     ]
     assert done.worst == float("inf")
+
+
+def test_an_answer_behind_a_fallback_is_made_again(paid: SqliteLog) -> None:
+    """Where the serving set's fallback was served, the champion's own answer is compared."""
+    [one] = sample(paid, 1, seed=1)
+    one.shadows["logistic"] = Shadow(one.model, one.prediction)
+    one.prediction, one.fallback = 0.25, True
+
+    done = reproduce(paid, cards, OWN, [one])
+
+    assert {"adagrad", "tree", "logistic"} <= {each.slot for each in done.answers}
+    assert not done.different
 
 
 def test_snapshots_that_are_gone_are_counted() -> None:

@@ -9,8 +9,8 @@ import orjson
 import pytest
 from river import dummy, naive_bayes
 
-from stream_ml.codec import decode_decision, encode_decision
-from stream_ml.records import Record, ServingSet
+from stream_ml.codec import decode_decision, decode_prediction, encode_decision
+from stream_ml.records import Output, Record, ServingSet, Shadow
 from stream_ml.signing import Keyring
 from stream_ml.stages import serving as serving_module
 from stream_ml.stages.evaluate import Evaluate
@@ -66,6 +66,11 @@ def serves(serving: Serving) -> dict[str, str] | None:
     if loaded is None:
         return None
     return {"champion": loaded.champion.ref.model} | {s: f.ref.model for s, f in loaded.shadows}
+
+
+def written_values(outputs: list[Output]) -> list[bytes | None]:
+    """Predictions as they are written."""
+    return [output.value for output in outputs if output.topic == "predictions"]
 
 
 BOOTSTRAP = {"champion": "logistic@0", "bayes": "bayes@0"}
@@ -203,6 +208,44 @@ def test_a_set_that_cannot_be_loaded_leaves_the_former_serving_and_says_so(
     assert BOOTSTRAP == serves(serving)
     serving.apply([world.decision(2, replace(world.set_of(2), predecessor=None, first=None))])
     assert {"champion": "logistic@40", "bayes": "bayes@40"} == serves(serving)
+
+
+def test_a_fallback_of_the_serving_set_is_served_in_the_champions_place(
+    world: World, serving: Serving
+) -> None:
+    """It is marked as one, and what the champion says itself stands beside it, under its line."""
+    stage = Predict(shop, serving)
+    serving.apply(world.models[2:6])
+    serving.apply([world.decision(1, replace(world.set_of(1), fallback=0.125))])
+    (fallback,) = map(decode_prediction, written_values(stage.apply([event(0, amount=3.0)])))
+    serving.apply([world.decision(2, replace(world.set_of(1), fallback=None))])
+    (own,) = map(decode_prediction, written_values(stage.apply([event(1, amount=3.0)])))
+
+    assert (0.125, True, "logistic@20") == (fallback.prediction, fallback.fallback, fallback.model)
+    assert Shadow("logistic@20", own.prediction) == fallback.shadows["logistic"]
+    assert (False, "logistic@20") == (own.fallback, own.model)
+    assert own.shadows == {s: a for s, a in fallback.shadows.items() if s != "logistic"}
+    assert own.prediction == own.own_answer == fallback.own_answer
+    assert 0 == stage.counts["no_answer"]
+
+
+def test_a_fallback_is_served_also_where_the_champion_has_no_answer() -> None:
+    """Its shadow then has none either, and that is counted as ever."""
+    pipeline = declare(champion="bayes")
+    learn, evaluate = Learn(pipeline, KEY), Evaluate(pipeline, Keyring(KEY))
+    models = written(learn.start(), "models")
+    (record,) = written(evaluate.apply(models), "registry")
+    decision = decode_decision(record.value, KEY)
+    value = encode_decision(replace(decision, serving=replace(decision.serving, fallback=0.0)), KEY)
+    serving = Serving(pipeline, KEY)
+    serving.apply(models)
+    serving.apply([replace(record, value=value)])
+    stage = Predict(pipeline, serving)
+    (said,) = map(decode_prediction, written_values(stage.apply([event(0)])))
+
+    assert (0.0, True, None) == (said.prediction, said.fallback, said.own_answer)
+    assert Shadow("bayes@0", None) == said.shadows["bayes"]
+    assert 1 == stage.counts["no_answer"]
 
 
 def test_snapshots_that_no_set_wants_any_more_are_let_go(world: World, serving: Serving) -> None:

@@ -11,6 +11,7 @@ from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NO_VALUE, format_time
 from stream_ml.client import read_batches
+from stream_ml.records import line_of
 from stream_ml.shell.log.reading import predictions_in
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
@@ -84,7 +85,10 @@ def _line(prediction: Prediction) -> str:
         answer_text = f"{likeliest} {answer.get(likeliest, 0.0):.4f}"
     else:
         answer_text = NO_VALUE if answer is None else f"{answer:.4f}"
-    model = f"{prediction.model}, no answer" if prediction.fallback else prediction.model
+    model = prediction.model
+    if prediction.fallback:
+        has_own_answer = line_of(model) in prediction.shadows
+        model = f"{model}, {'fallback' if has_own_answer else 'no answer'}"
     cells = [format_time(prediction.ts), prediction.event_id, prediction.key, answer_text, model]
     # Two spaces are what tells columns apart.
     return "  ".join(printable(cell).replace("  ", " \\x20") for cell in cells)

@@ -88,8 +88,9 @@ class AnswerTable:
             for slot, shadow in prediction.shadows.items()
             if slot != PREDECESSOR
         }
-        self._challenger_lines.update(lines)
         line = line_of(prediction.model)
+        # The champion's own answer is among them where a fallback was served in its place.
+        self._challenger_lines.update(lines.keys() - {line})
         row = {CHAMPION: champion_answer, line: champion_answer, **lines, **baselines, **extra}
         for name, answer in row.items():
             self._append(name, answer)

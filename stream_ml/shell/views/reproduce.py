@@ -19,6 +19,7 @@ from stream_ml.codec import decode_example
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
+from stream_ml.records import line_of
 from stream_ml.shell.log.reading import predictions_in, read_all
 from stream_ml.shell.views.registry import entries
 
@@ -186,7 +187,9 @@ def _answers(
 
 
 def _slots(prediction: Prediction) -> Iterator[tuple[str, str, Answer]]:
-    yield "champion", prediction.model, prediction.prediction
+    # Where the serving set's fallback was served, the champion's own answer is among the shadows.
+    if line_of(prediction.model) not in prediction.shadows:
+        yield "champion", prediction.model, prediction.prediction
     for slot, shadow in prediction.shadows.items():
         yield slot, shadow.model, shadow.prediction
 
