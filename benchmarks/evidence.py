@@ -1,8 +1,10 @@
 """How often an equal challenger replaces the champion, and how soon a better one does.
 
-Two seeded studies and one computation; together they are the tables of `docs/promotion.md`.
+Three seeded studies; together they are the tables of `docs/promotion.md`.
 
-*Votes*, exactly: the chance that E has reached the threshold after so many independent votes.
+*Votes*, each won with one chance whatever happened before: after how many E has reached the
+threshold, from the start of a reign and after a past that was deservedly lost, with the stake
+renewed and without.
 
 *Simulated pairs.* A year of 912 labels a day. The difference of a pair is .04 x, where
 x = √r luck + √(1-r) noise + gain, luck and noise standard normal, and luck is shared by all
@@ -33,7 +35,6 @@ import argparse
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,14 @@ import numpy as np
 from scipy import special
 
 from stream_ml.evaluation.evidence import (
+    RENEWAL,
     Evidence,
-    e_value,
     ready,
     suggested_block,
     threshold,
     variance_ladder,
 )
+from stream_ml.evaluation.wealth import FACTORS_LOST, FACTORS_WON, GRID
 from stream_ml.models.recipes import Target, answer
 from stream_ml.records import Event
 from stream_ml.stages.learn import RefreshClock
@@ -63,6 +65,11 @@ PAIRS_MIN = 50
 SIGMA = 0.04
 RHO = 1 / 30
 VOTES_MAX = 600
+YEAR_BLOCKS = 121
+# A challenger that deserved to lose for so many blocks won this share of them.
+PASTS = (30, 121, 365)
+PAST_SHARE = 0.2
+PAST_CHANCES = (0.6, 0.7, 0.8, 0.9, 1.0)
 DISCORDANT = 2.05
 LAMBDAS = (0.02, 0.05, 0.1, 0.2, 0.5, 0.9)
 HORIZON_HOURS = 36
@@ -80,14 +87,23 @@ def progress(text: str) -> None:
 # --- the gate, over many runs at once ----------------------------------------------------------
 
 
-@cache
-def e_table(votes: int) -> Any:
-    """E by wins and losses, for as many votes."""
-    table = np.zeros((votes + 1, votes + 1))
-    for wins in range(votes + 1):
-        for losses in range(votes + 1 - wins):
-            table[wins, losses] = e_value(wins, losses)
-    return table
+class Bets:
+    """`Wealth` for many challengers at once, all with as many votes behind them or none."""
+
+    def __init__(self, runs: int, renewal: int | None = RENEWAL) -> None:
+        self._stake = 0.0 if renewal is None else 1.0 / renewal
+        self._votes = np.zeros(runs, int)
+        self._bets = np.zeros((runs, GRID))
+
+    def vote(self, signs: Any) -> Any:
+        """Take in a vote of each (1 won, -1 lost, 0 none) and return its E."""
+        won, lost = np.array(FACTORS_WON), np.array(FACTORS_LOST)
+        factors = np.where(signs[:, None] > 0, won, lost)
+        stakes = np.where(self._votes == 0, 1.0, self._stake)[:, None]
+        bets = np.minimum((self._bets + stakes) * factors, GRID * threshold(SLOTS, ALPHA))
+        self._bets = np.where(signs[:, None] == 0, self._bets, bets)
+        self._votes += signs != 0
+        return np.where(self._votes == 0, 1.0, self._bets.mean(axis=1))
 
 
 def first(hits: Any) -> Any:
@@ -99,12 +115,19 @@ def gate(sums: Any, pairs: Any, gain_min: float = 0.0) -> Any:
     """The block at which each row's challenger replaces the champion, counted from 0, or NEVER."""
     # Lines that have learned the same differ by rounding of a matrix product, at the most.
     sums = np.where(np.abs(sums) < 1e-9, 0.0, sums)
-    is_counted = pairs >= PAIRS_MIN
-    wins = np.cumsum((sums > 0) & is_counted, axis=1)
-    losses = np.cumsum((sums < 0) & is_counted, axis=1)
-    is_ahead = np.cumsum(np.where(is_counted, sums - gain_min * pairs, 0.0), axis=1) >= 0
-    is_sure = e_table(sums.shape[1])[wins, losses] >= threshold(SLOTS, ALPHA)
-    return first(is_sure & is_ahead & (wins > 0))
+    is_judged = pairs >= PAIRS_MIN
+    runs, blocks = sums.shape
+    bets, lead, run = Bets(runs), np.zeros(runs, int), np.zeros(runs)
+    is_sure = np.zeros((runs, blocks), bool)
+    for number in range(blocks):
+        signs = np.where(is_judged[:, number], np.sign(sums[:, number]), 0).astype(int)
+        e_values = bets.vote(signs)
+        lead = np.maximum(0, lead + signs)
+        # What was gained since the lead was last at its lowest.
+        gained = np.where(is_judged[:, number], sums[:, number] - gain_min * pairs[:, number], 0.0)
+        run = np.where(lead > 0, run + gained, 0.0)
+        is_sure[:, number] = (e_values >= threshold(SLOTS, ALPHA)) & (lead > 0) & (run >= 0)
+    return first(is_sure)
 
 
 def by_blocks(daily: Any, days: int) -> Any:
@@ -487,34 +510,101 @@ def duels(sums: Any, pairs: Any, days: int, start: int = 0, gain_min: float = 0.
 # --- tables ------------------------------------------------------------------------------------
 
 
-def chances_by_votes(p: float, votes: int) -> list[float]:
-    """The chance that E has reached the threshold, by votes, each of them won with chance p."""
-    going, chances = np.ones(1), [0.0]
-    is_enough = e_table(votes) >= threshold(SLOTS, ALPHA)
-    for n in range(1, votes + 1):
-        going = np.append(going * (1 - p), 0.0) + np.append(0.0, going * p)
-        wins = np.arange(n + 1)
-        is_over = is_enough[wins, n - wins]
-        chances.append(chances[-1] + float(going[is_over].sum()))
-        going[is_over] = 0.0
-    return chances
+def votes_needed(runs: int, p: float, past: int, renewal: int | None, seed: int) -> Any:
+    """After how many votes, each won with chance p, E suffices, or NEVER; by run.
+
+    Args:
+        runs: how many.
+        p: the chance of a vote from now on.
+        past: how many votes came before, of which a fifth were won; E did not suffice in them.
+        renewal: of the stake.
+        seed: of the votes; of all renewals alike.
+    """
+    rand = np.random.default_rng([seed, past, round(100 * p)])
+    bets = Bets(runs, renewal)
+    votes, has_reached = np.full(runs, NEVER), np.zeros(runs, bool)
+    for number in range(-past, VOTES_MAX):
+        chance = p if number >= 0 else PAST_SHARE
+        is_sure = bets.vote(np.where(rand.random(runs) < chance, 1, -1)) >= threshold(SLOTS, ALPHA)
+        if number < 0:
+            has_reached |= is_sure
+        votes = np.where(is_sure & (votes == NEVER) & (number >= 0), number + 1, votes)
+    return np.sort(votes[~has_reached])
 
 
-def votes_table() -> list[str]:
-    """Independent votes, computed and not simulated."""
+def quantile_votes(votes: Any) -> str:
+    """Votes to half of all replacements, and to 90 %."""
+    values = [votes[int(np.ceil(q * len(votes))) - 1] for q in (0.5, 0.9)]
+    return "/".join("-" if value == NEVER else str(value) for value in values)
+
+
+def votes_tables(runs: int, seed: int) -> list[str]:
+    """Independent votes: how soon, what a lost past costs, how often an equal one is through."""
+    return [
+        *fresh_table(runs, seed),
+        *past_table(runs // 5, seed),
+        *equal_votes_table(runs, seed),
+    ]
+
+
+def fresh_table(runs: int, seed: int) -> list[str]:
+    """From the first vote of a reign on."""
     rows = []
-    for p in (0.5, 0.55, 0.6, 0.7, 0.8, 0.9):
+    for p in (0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0):
         progress(f"votes won with chance {p}")
-        chances = chances_by_votes(p, VOTES_MAX)
-        within = [f"{chances[365 // days]:.3f}" for days in reversed(BLOCK_DAYS)]
-        votes_needed = [
-            next((str(n) for n, c in enumerate(chances) if c >= q), "-") for q in (0.5, 0.9)
-        ]
-        rows.append([f"{p:.0%}", *within, *votes_needed])
+        votes = votes_needed(runs, p, 0, RENEWAL, seed)
+        within = [f"{(votes <= 365 // days).mean():.3f}" for days in reversed(BLOCK_DAYS)]
+        once = votes_needed(runs, p, 0, None, seed)
+        rows.append([f"{p:.0%}", *within, quantile_votes(votes), quantile_votes(once)])
     counts = [f"replaced within {365 // days} votes" for days in reversed(BLOCK_DAYS)]
-    text = f"`-`: not within {VOTES_MAX} votes. A year has 365, 121 or 52 blocks of 1, 3 or 7 days."
-    head = ["votes won", *counts, "votes to half", "votes to 90 %"]
-    return ["### Independent votes, computed", "", text, "", *table(head, rows)]
+    text = (
+        f"Votes to half of all replacements, and to 90 %; `-`: not within {VOTES_MAX}. A year has "
+        "365, 121 or 52 blocks of 1, 3 or 7 days. The last column is without renewal."
+    )
+    head = ["votes won", *counts, f"votes, renewal {RENEWAL}", "votes, once in a reign"]
+    title = f"### Independent votes from the start of a reign, simulated: {runs:,} reigns each"
+    return [title, "", text, "", *table(head, rows)]
+
+
+def past_table(runs: int, seed: int) -> list[str]:
+    """After blocks that were deservedly lost."""
+    rows = []
+    for past in PASTS:
+        for renewal in (RENEWAL, None):
+            progress(f"after {past} blocks of deserved loss, renewal {renewal}")
+            votes = [votes_needed(runs, p, past, renewal, seed) for p in PAST_CHANCES]
+            name = "once in a reign" if renewal is None else f"every {renewal} votes"
+            rows.append([str(past), name, *map(quantile_votes, votes)])
+    text = (
+        f"The challenger first won only {PAST_SHARE:.0%} of so many blocks, and deserved to lose; "
+        "then it wins as many as the columns say. Blocks from then on to half of all replacements, "
+        f"and to 90 %; `-`: not within {VOTES_MAX}."
+    )
+    head = ["blocks lost before", "stake renewed", *(f"now wins {p:.0%}" for p in PAST_CHANCES)]
+    title = f"### After a past that was lost, simulated: {runs:,} reigns each"
+    return [title, "", text, "", *table(head, rows)]
+
+
+def equal_votes_table(runs: int, seed: int) -> list[str]:
+    """How often an equal challenger gets through in years of blocks of three days."""
+    rows = []
+    for renewal in (RENEWAL, None):
+        bets, reached, cells = Bets(runs, renewal), np.zeros(runs, bool), []
+        rand = np.random.default_rng([seed, 50])
+        for number in range(1, 5 * YEAR_BLOCKS + 1):
+            signs = np.where(rand.random(runs) < 0.5, 1, -1)
+            reached |= bets.vote(signs) >= threshold(SLOTS, ALPHA)
+            if number in {YEAR_BLOCKS, 2 * YEAR_BLOCKS, 5 * YEAR_BLOCKS}:
+                stakes = 1 + (0 if renewal is None else (number - 1) / renewal)
+                cells.append(f"{reached.mean():.4f} (≤ {stakes / threshold(SLOTS, ALPHA):.4f})")
+        rows.append(["once in a reign" if renewal is None else f"every {renewal} votes", *cells])
+    text = (
+        "Share of reigns in which one challenger, no better, replaced the champion within 1, 2 and "
+        f"5 years of blocks of three days ({YEAR_BLOCKS} votes a year), and the bound."
+    )
+    head = ["stake renewed", "1 year", "2 years", "5 years"]
+    title = f"### Fair coins, simulated: {runs:,} reigns each"
+    return [title, "", text, "", *table(head, rows)]
 
 
 def share_text(days: Any) -> str:
@@ -687,7 +777,11 @@ def main() -> None:
     runs, lines, months, years = (40, 12, 4, 1) if options.quick else (options.runs, 150, 12, 4)
     start_s = time.monotonic()
     check_gate()
-    tables = votes_table() + equal_table(runs, options.seed) + better_table(runs, options.seed)
+    tables = (
+        votes_tables(20 * runs, options.seed)
+        + equal_table(runs, options.seed)
+        + better_table(runs, options.seed)
+    )
     real, ladders = flights_tables(months, lines, options.seed)
     tables += real + ladder_table(simulated_ladders(years, options.seed) | ladders)
     progress("")

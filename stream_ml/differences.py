@@ -133,6 +133,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
         "promotion.first",
         Rule(_accept_any, "it holds where no snapshot shadows as `first` yet, and for the guard"),
     ),
+    ("promotion.renewal", Rule(_accept_any, "it holds from the next vote on")),
     ("promotion.rollback_loss", Rule(_accept_any, "it holds from the next replacement on")),
     ("promotion.*", Rule(_accept_any, "it holds from the next decision on")),
     ("pending_max", Rule(_accept_any, "it holds from the next record on")),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.codec import EventCodec, LabelCodec
 from stream_ml.errors import BadRecord, DeclarationError, Problem
 from stream_ml.evaluation.contest import Rules
+from stream_ml.evaluation.evidence import RENEWAL
 from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.probe import misses
@@ -111,9 +112,11 @@ class Promotion:
             examples. Before that cadence is reached, at 500, 1,000, 2,000, 4,000 ... examples.
         block: the unit of evidence, one vote each: event time (at least as long as luck is
             shared: predictions of one day share its weather) or a number of labels.
-        alpha: the chance that an equal challenger ever replaces the champion, however often one
-            looks, divided among `slots` challengers.
+        alpha: the chance that an equal challenger ever replaces the champion by what is staked at
+            a reign's first vote, however often one looks, divided among `slots` challengers.
         slots: how many challengers there may be.
+        renewal: in how many votes of a reign `alpha` may be spent once more, so that what a
+            challenger lost long ago does not hold it up for ever; None: once in a reign.
         gain_min: how much better per example (Brier, or absolute error) it must be at least.
         block_pairs_min: a block of time with fewer pairs does not vote.
         maturity: how long after its end a block waits for labels; default the label's horizon.
@@ -132,6 +135,7 @@ class Promotion:
     refresh: str | int = "1d"
     block: str | int = "3d"
     alpha: float = 0.05
+    renewal: int | None = RENEWAL
     slots: int = 3
     gain_min: float = 0.0
     block_pairs_min: int = 50
@@ -235,6 +239,7 @@ class Pipeline:
             alpha=promotion.alpha,
             gain_min=promotion.gain_min,
             rollback_loss=bound,
+            renewal=promotion.renewal,
         )
 
     @cached_property
@@ -598,6 +603,7 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
         "gain_min": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "rollback_loss": ("0 or more", lambda x: x is None or (_is_number(x) and x >= 0)),
         "alpha": ("between 0 and 1", lambda x: _is_number(x) and 0 < x < 1),
+        "renewal": ("at least 1 vote", lambda n: n is None or (_is_count(n) and n >= 1)),
         "slots": (
             f"at least 1 and as many as there are challengers, {challengers}",
             lambda n: _is_count(n) and n >= max(1, challengers),

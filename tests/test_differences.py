@@ -126,6 +126,7 @@ CHANGES: list[Change] = [
     ({}, promotion(block=50), [("promotion.block", False)]),
     ({}, promotion(alpha=0.01), [("promotion.alpha", True)]),
     ({}, promotion(slots=4), [("promotion.slots", True)]),
+    ({}, promotion(renewal=None), [("promotion.renewal", True)]),
     ({}, promotion(gain_min=0.1), [("promotion.gain_min", True)]),
     ({}, promotion(block_pairs_min=9), [("promotion.block_pairs_min", True)]),
     ({}, promotion(maturity="1h"), [("promotion.maturity", False)]),

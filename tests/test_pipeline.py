@@ -225,6 +225,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         f"promotion.refresh: expected {DURATION}, given True",
     ),
     (
+        promotion(renewal=0),
+        "promotion.renewal: expected at least 1 vote, given 0",
+    ),
+    (
         promotion(first=None),
         "promotion.first: expected at least 1 example, given None",
     ),

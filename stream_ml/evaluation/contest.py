@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.evaluation.evidence import Blocks, Evidence, ready
+from stream_ml.evaluation.evidence import RENEWAL, Blocks, Evidence, ready, threshold
 from stream_ml.evaluation.scores import loss_of
 from stream_ml.records import line_of, version_of
 
@@ -43,6 +43,7 @@ class Rules:
         pairs_min: fewer pairs than this do not vote.
         slots, alpha, gain_min: replace when E >= slots / alpha and the mean gain is that.
         rollback_loss: what a pair may lose in a guarded block; None guards nothing.
+        renewal: in how many votes alpha is put down once more; None: once in a reign.
     """
 
     kind: str
@@ -55,6 +56,7 @@ class Rules:
     alpha: float
     gain_min: float
     rollback_loss: float | None
+    renewal: int | None = RENEWAL
 
     def evidence(self) -> Evidence:
         """Evidence that has seen nothing."""
@@ -63,6 +65,8 @@ class Rules:
             self.block_every,
             maturity_ms=self.maturity_ms,
             pairs_min=self.pairs_min if self.block_ms is not None else None,
+            needed=threshold(self.slots, self.alpha),
+            renewal=self.renewal,
         )
 
 
@@ -210,7 +214,7 @@ class Contest:
         evidence = self._evidence.get(line)
         if evidence is None:
             return None
-        return {**evidence.report(), "needed": self._rules.slots / self._rules.alpha}
+        return {**evidence.report(), "needed": threshold(self._rules.slots, self._rules.alpha)}
 
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""

@@ -11,12 +11,14 @@ Theory of operation:
    come fast count no more than slow ones. What comes later is counted and does not vote.
 3. A closed block casts one vote: the sign of its summed difference. Ties and blocks of too few
    pairs are dropped. Sums are exact, so that the order in which pairs come cannot turn a vote.
-4. Votes are weighed by an *e-value*: what a fair game would have made of a stake of 1 on "more
-   than half of the blocks are won". If at most half of them are, its expectation is at most 1
-   whenever one stops, so the chance that it ever reaches x is at most 1/x (Ville 1939, "Étude
-   critique de la notion de collectif"; Ramdas, Grünwald, Vovk & Shafer 2023, "Game-theoretic
-   statistics and safe anytime-valid inference", Statistical Science 38).
-5. That presumes that luck is not shared beyond a block. `variance_ladder` shows whether it is.
+4. Votes are weighed by an *e-value*: what a fair game would have made of the stakes on "more than
+   half of the blocks are won" (Ville 1939, "Étude critique de la notion de collectif"; Ramdas,
+   Grünwald, Vovk & Shafer 2023, "Game-theoretic statistics and safe anytime-valid inference",
+   Statistical Science 38). A coin is staked at the first vote and a little more at each later one,
+   so that what was lost long ago holds up nobody; `wealth` says how, and what it promises.
+5. How much better a challenger is, is its *gain*: the mean difference of a pair since the lead
+   (blocks won less blocks lost) was last at its lowest. Over the whole reign it would be a debt.
+6. That presumes that luck is not shared beyond a block. `variance_ladder` shows whether it is.
 
 Here nothing decides: `ready` says that the evidence suffices, and evaluate does the rest.
 """
@@ -29,6 +31,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from stream_ml.evaluation.wealth import Wealth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,6 +52,10 @@ __all__ = [
 ]
 
 PAIRS_MIN = 50
+# 3 slots at an alpha of .05.
+NEEDED = 60.0
+# Five years of blocks of three days: alpha doubles in them, and is six fifths in the first.
+RENEWAL = 600
 # The terms of the series are rescaled from here on, long before they could overflow.
 RESCALE_BITS = 900
 # Terms that are left out of the series are below the rounding of its sum.
@@ -62,7 +70,9 @@ GROWTH_MAX = 1.25
 
 
 def e_value(wins: int, losses: int) -> float:
-    """The evidence in so many won and lost blocks that a block is won more often than lost.
+    """The evidence in so many won and lost blocks, of which only the first brought a stake.
+
+    It is what `Wealth` without renewal comes to for ever finer chances p: tests hold it to that.
 
     A stake of 1 is spread evenly over all p in [1/2, 1] and bet on each p's being the chance of
     a win: E = 2 ∫ (2p)^w (2 - 2p)^l dp over [1/2, 1], which is
@@ -316,6 +326,8 @@ class Evidence:
         maturity_ms: how long after its end a block stays open: the horizon of the labels, unless
             they are known to be complete sooner.
         pairs_min: a block of fewer pairs does not vote. Default 50; 1 where pairs are counted.
+        needed: the E that will be asked for; see `threshold`.
+        renewal: in how many votes another whole coin is staked; None: the first one is the last.
 
     Attributes:
         wins: blocks that the challenger won.
@@ -323,16 +335,34 @@ class Evidence:
         ties: blocks in which the two lost the same.
         thin: blocks of fewer than `pairs_min` pairs.
         pairs: how many pairs lie in the blocks that were judged: all but the thin ones.
+        lead: blocks won less blocks lost, since that was last at its lowest.
+        run_pairs: how many pairs lie in the blocks that were judged since then.
 
     >>> evidence = Evidence(None, pairs_per_block=1)
     >>> for ts in range(9):
     ...     evidence.add(ts, 0.125)
     >>> blocks = evidence.close(9)
-    >>> evidence.wins, round(evidence.e_value, 1), ready(evidence, slots=3, alpha=0.05)
-    (9, 102.3, True)
+    >>> evidence.wins, round(evidence.e_value), ready(evidence, slots=3, alpha=0.05)
+    (9, 102, True)
     """
 
-    __slots__ = ("_blocks", "_moments", "_pairs_min", "losses", "pairs", "thin", "ties", "wins")
+    __slots__ = (
+        "_blocks",
+        "_moments",
+        "_needed",
+        "_pairs_min",
+        "_renewal",
+        "_run_blocks",
+        "_total",
+        "_wealth",
+        "lead",
+        "losses",
+        "pairs",
+        "run_pairs",
+        "thin",
+        "ties",
+        "wins",
+    )
 
     def __init__(
         self,
@@ -341,16 +371,26 @@ class Evidence:
         *,
         maturity_ms: int = 0,
         pairs_min: int | None = None,
+        needed: float = NEEDED,
+        renewal: int | None = RENEWAL,
     ) -> None:
         self._blocks = Blocks(block_ms, pairs_per_block, maturity_ms=maturity_ms)
         if pairs_min is None:
             pairs_min = 1 if block_ms is None else PAIRS_MIN
         self._pairs_min = pairs_min
+        self._needed, self._renewal = needed, renewal
         self._start()
 
     def _start(self) -> None:
         self.wins = self.losses = self.ties = self.thin = self.pairs = 0
-        # Over judged blocks of n pairs that sum to s: the sums of s, s², s n, n².
+        self._total = 0.0
+        self._wealth = Wealth(self._needed, self._renewal)
+        self.lead = 0
+        self._start_run()
+
+    def _start_run(self) -> None:
+        self._run_blocks = self.run_pairs = 0
+        # Over the run's blocks of n pairs that sum to s: the sums of s, s², s n, n².
         self._moments = [0.0, 0.0, 0.0, 0.0]
 
     @property
@@ -361,30 +401,36 @@ class Evidence:
     @property
     def e_value(self) -> float:
         """E of the votes so far."""
-        return e_value(self.wins, self.losses)
+        return self._wealth.e_value
 
     @property
     def gain(self) -> Gain | None:
-        """The mean difference per pair over the judged blocks; None before the first of them.
+        """The mean difference per pair since the lead was at its lowest; None where there is none.
 
         The interval takes blocks as the units of chance: m = Σs / Σn has about the variance
         B/(B-1) Σ(s - m n)² / (Σn)² (the ratio estimate of cluster sampling: Cochran 1977,
         "Sampling Techniques"), with Student's t on B - 1 degrees of freedom. It shows the size of
-        the effect and is right for one look at a number of blocks fixed beforehand, from some
-        ten on: what may be looked at any time is E.
+        the effect and is right for one look at blocks fixed beforehand, from some ten on. The run
+        begins where it suits the challenger, so it flatters a little: what may be looked at any
+        time is E.
         """
-        blocks = self.wins + self.losses + self.ties
+        blocks = self._run_blocks
         if not blocks:
             return None
         s, ss, sn, nn = self._moments
-        mean = s / self.pairs
+        mean = s / self.run_pairs
         if blocks == 1:
             return Gain(mean, None, None)
         # Rounding may take a sum of squares that is zero a little below it.
         squares = max(0.0, ss - 2 * mean * sn + mean * mean * nn)
-        error = math.sqrt(squares * blocks / (blocks - 1)) / self.pairs
+        error = math.sqrt(squares * blocks / (blocks - 1)) / self.run_pairs
         half = _t_quantile(blocks - 1) * error
         return Gain(mean, mean - half, mean + half)
+
+    @property
+    def reign_gain(self) -> float | None:
+        """The mean difference per pair over all judged blocks; None before the first of them."""
+        return self._total / self.pairs if self.pairs else None
 
     def add(self, prediction_ts: int, difference: float) -> None:
         """Take in a pair: when it was predicted, and the champion's loss less the challenger's.
@@ -410,10 +456,21 @@ class Evidence:
         if n < self._pairs_min:
             self.thin += 1
             return
-        self.wins += s > 0
-        self.losses += s < 0
-        self.ties += s == 0
         self.pairs += n
+        self._total += s
+        if s == 0:
+            self.ties += 1
+        else:
+            won = s > 0
+            self.wins += won
+            self.losses += not won
+            self._wealth.vote(won=won)
+            self.lead = max(0, self.lead + (1 if won else -1))
+        if not self.lead:
+            self._start_run()
+            return
+        self._run_blocks += 1
+        self.run_pairs += n
         for i, value in enumerate((s, s * s, s * n, float(n * n))):
             self._moments[i] += value
 
@@ -433,9 +490,13 @@ class Evidence:
             "pairs": self.pairs,
             "late_pairs": self.late_pairs,
             "e_value": self.e_value,
-            "gain": gain.mean if self.pairs else None,
+            "error_bound": self._wealth.error_bound,
+            "lead": self.lead,
+            "run_pairs": self.run_pairs,
+            "gain": gain.mean if self.run_pairs else None,
             "gain_low": gain.low,
             "gain_high": gain.high,
+            "reign_gain": self.reign_gain,
         }
 
     def dump(self) -> dict[str, Any]:
@@ -444,6 +505,9 @@ class Evidence:
             "blocks": self._blocks.dump(),
             "votes": [self.wins, self.losses, self.ties, self.thin],
             "pairs": self.pairs,
+            "total": self._total,
+            "bets": self._wealth.dump(),
+            "run": [self.lead, self._run_blocks, self.run_pairs],
             "moments": list(self._moments),
         }
 
@@ -452,6 +516,16 @@ class Evidence:
         self._blocks.load(state["blocks"])
         self.wins, self.losses, self.ties, self.thin = state["votes"]
         self.pairs = state["pairs"]
+        if "bets" not in state:
+            # A former release kept moments of the reign, and E followed from the votes.
+            self._total = state["moments"][0]
+            self._wealth.load_votes(self.wins, self.losses)
+            self.lead = 0
+            self._start_run()
+            return
+        self._total = state["total"]
+        self._wealth.load(state["bets"], self.wins + self.losses)
+        self.lead, self._run_blocks, self.run_pairs = state["run"]
         self._moments = list(state["moments"])
 
 
@@ -461,24 +535,15 @@ def ready(evidence: Evidence, slots: int, alpha: float, gain_min: float = 0.0) -
     Args:
         evidence: for the challenger.
         slots: how many challengers may replace the champion; each has `alpha` / `slots` to err.
-        alpha: the chance that any of `slots` challengers no better than the champion replaces
-            it, however often one looks, as far as luck is not shared beyond a block.
+        alpha: the chance that, at the first vote of a reign, any of `slots` challengers no better
+            than the champion gets stakes that will ever suffice, as far as luck is not shared
+            beyond a block; every `renewal` votes add as much.
         gain_min: the least mean gain per example that is worth a replacement.
     """
-    gain, bound = evidence.gain, threshold(slots, alpha)
+    gain = evidence.gain
     if gain is None or gain.mean < gain_min:
         return False
-    # E is a mean over p, so no more than its largest part, at p = w/(w+l): mostly that is known
-    # to be too little without a sum over thousands of votes.
-    wins, losses = evidence.wins, evidence.losses
-    return _log_e_bound(wins, losses) >= math.log(bound) and evidence.e_value >= bound
-
-
-def _log_e_bound(wins: int, losses: int) -> float:
-    n = wins + losses
-    if wins <= losses:
-        return 0.0
-    return sum(k * math.log(2 * k / n) for k in (wins, losses) if k)
+    return evidence.e_value >= threshold(slots, alpha)
 
 
 def _t_quantile(freedom: int) -> float:
