@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 FORGERY_HEADER = "chaos-forged"
-SEALED_TOPICS = ("predictions", "examples", "evaluations", "alerts")
+SEALED_TOPICS = ("predictions", "examples", "evaluations", "alerts", "summaries")
 SIGNED_TOPICS = ("models", "registry")
 CHANGELOGS = ("predict-changelog", "join-changelog", "learn-changelog", "evaluate-changelog")
 SEAL = "stream-ml-seal"

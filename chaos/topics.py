@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTPUTS", "Raw", "RecordPosition", "Topics", "read", "wait_until_settled"]
 
-OUTPUTS = ("predictions", "examples", "models", "registry", "evaluations", "alerts", "dead-letters")
+OUTPUTS = (
+    "predictions",
+    "examples",
+    "models",
+    "registry",
+    "evaluations",
+    "alerts",
+    "dead-letters",
+    "summaries",
+)
 INPUTS = {
     "predict": ("events",),
     "join": ("predictions", "labels"),

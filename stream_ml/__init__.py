@@ -31,6 +31,7 @@ if _typing.TYPE_CHECKING:
         weekday,
         window,
     )
+    from stream_ml.monitoring.declaration import Monitors
     from stream_ml.pipeline import Events, Label, Pipeline, Promotion, when
     from stream_ml.schema import Enum, Optional
 
@@ -41,6 +42,7 @@ __all__ = [
     "Events",
     "Feature",
     "Label",
+    "Monitors",
     "Optional",
     "Pipeline",
     "Promotion",
@@ -62,6 +64,7 @@ __all__ = [
 _MODULES = {
     **dict.fromkeys(("Enum", "Optional"), "stream_ml.schema"),
     **dict.fromkeys(("Events", "Label", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
+    "Monitors": "stream_ml.monitoring.declaration",
 }
 
 

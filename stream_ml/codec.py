@@ -43,6 +43,7 @@ from stream_ml.records import (
     ServingSet,
     Shadow,
     Source,
+    Summary,
 )
 from stream_ml.schema import (
     BRIEF_LENGTH_MAX,
@@ -73,11 +74,13 @@ __all__ = [
     "decode_decision",
     "decode_example",
     "decode_prediction",
+    "decode_summary",
     "encode",
     "encode_command",
     "encode_decision",
     "encode_example",
     "encode_prediction",
+    "encode_summary",
     "record_hash",
     "serving_set",
 ]
@@ -605,6 +608,41 @@ def decode_alert(value: bytes | None) -> Alert:
     if not -1 <= alert.ts <= INTEGER_MAX or not 0 <= alert.partition < PARTITIONS_MAX:
         raise BadRecord("malformed", "$", "expected an alert, with a time and a partition")
     return alert
+
+
+def encode_summary(summary: Summary) -> bytes:
+    """The wire form of a summary."""
+    return _write_summary(summary)
+
+
+def decode_summary(value: bytes | None) -> Summary:
+    """The summary in `value`; whether a pipeline can have made it is not looked at.
+
+    Raises:
+        BadRecord: it holds none.
+    """
+    try:
+        summary = _read_summary(value or b"")
+    except _UNUSUAL as error:
+        raise BadRecord("malformed", "$", f"expected a summary: {brief(str(error))}") from None
+    if summary.start >= summary.end:
+        raise _malformed_member("$.end", "a time after the start", summary.end)
+    for kind, columns in (("fields", summary.fields), ("features", summary.features)):
+        for name, column in columns.items():
+            places, numbers = column.places, sum(column.counts)
+            is_sketch = (
+                len(places) == len(column.counts)
+                and list(places) == sorted(set(places))
+                and (column.low is None) == (column.high is None) == (not numbers)
+            )
+            if not is_sketch:
+                path = f"$.{kind}.{name[:ID_LENGTH_MAX]}"
+                raise _malformed_member(path, "a sketch of as many counts as places", len(places))
+    return summary
+
+
+_read_summary = msgspec.json.Decoder(Summary).decode
+_write_summary = msgspec.json.Encoder().encode
 
 
 def encode_decision(decision: Decision, key: bytes) -> bytes:

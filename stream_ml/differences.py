@@ -140,6 +140,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("window_events_max", Rule(_is_increase, "windows may hold more from now on")),
     ("window_events_max", Rule(_accept_none, "windows hold up to so many already")),
     ("keep", Rule(_accept_any, "it holds from the next refresh on")),
+    ("monitors.*", Rule(_accept_any, "it holds from the next block on")),
     (
         "river",
         Rule(_accept_none, "another release reads no learners of this one: install it again"),

@@ -22,6 +22,7 @@ from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.probe import misses
 from stream_ml.models.recipes import Recipe, Target
+from stream_ml.monitoring.declaration import Monitors, monitor_problems, monitor_texts
 from stream_ml.schema import INTEGER_MAX, FieldType, field_type, is_text, short_repr
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class Pipeline:
             (prediction); the oldest are dropped, counted and alerted.
         window_events_max: how many events a window's buffer may hold; the oldest are dropped.
         keep: how many snapshots of a line that never served are kept.
+        monitors: how the data is watched; None: not at all.
 
     Raises:
         DeclarationError: something in it is wrong; every problem is listed.
@@ -179,6 +181,7 @@ class Pipeline:
     pending_max: int = 1_000_000
     window_events_max: int = 100_000
     keep: int = 20
+    monitors: Monitors | None = field(default_factory=Monitors)
 
     def __post_init__(self) -> None:
         problems = list(_problems(self)) or list(_missing_problems(self))
@@ -334,6 +337,7 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
         yield f"promotion.{member.name}", _promotion_text(p, member.name)
     for name in ("pending_max", "window_events_max", "keep"):
         yield name, str(getattr(p, name))
+    yield from monitor_texts(p.monitors)
     yield "river", RIVER_VERSION
 
 
@@ -405,6 +409,7 @@ def _problems(p: Any) -> Iterator[Problem]:
         value = getattr(p, name)
         if not (_is_count(value) and value > 0):
             yield Problem(name, "a whole number above 0", short_repr(value))
+    yield from monitor_problems(p.monitors)
 
 
 def _schema_problems(field_types: object, schema: dict[str, FieldType]) -> Iterator[Problem]:

@@ -22,6 +22,7 @@ __all__ = [
     "PARTITIONS_MAX",
     "Alert",
     "Answer",
+    "ColumnSummary",
     "Command",
     "DeadLetter",
     "Decision",
@@ -39,6 +40,7 @@ __all__ = [
     "ServingSet",
     "Shadow",
     "Source",
+    "Summary",
     "line_of",
     "version_of",
 ]
@@ -61,6 +63,7 @@ LabelValue = bool | str | float
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
 Natural = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 Partition = Annotated[int, Meta(ge=0, lt=PARTITIONS_MAX)]
+Place = Annotated[int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
 ExampleOffset = Annotated[int, Meta(ge=-1, le=INTEGER_MAX)]
 
 
@@ -282,6 +285,43 @@ class Evaluation:
     coverage: float
     delay_ms: dict[str, int]
     evidence: dict[str, Any] | None = None
+
+
+class ColumnSummary(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What a block of time says of one column: a field, or a feature.
+
+    `n` values were there, `missing` were not. Of numbers: the range, and a sketch of them, how
+    many (`counts`) lie at which `places`, which stand in the order of the numbers, at a `level` of
+    resolution (see `monitoring.sketch`). Of other values: how often each of the first came, and
+    how many were none of these (`others`).
+    """
+
+    n: Natural
+    missing: Natural
+    low: Number | None = None
+    high: Number | None = None
+    level: Natural = 0
+    places: tuple[Place, ...] = ()
+    counts: tuple[Natural, ...] = ()
+    categories: dict[str, Natural] | None = None
+    others: Natural = 0
+
+
+class Summary(Struct, forbid_unknown_fields=True):
+    """What came in one partition of events in one block of event time, `start` up to `end`.
+
+    `events` were taken, of which `predictions` asked for one; `refused` counts the records that
+    were not, by reason and path.
+    """
+
+    partition: Partition
+    start: Natural
+    end: Natural
+    events: Natural
+    predictions: Natural
+    refused: dict[str, Natural]
+    fields: dict[str, ColumnSummary]
+    features: dict[str, ColumnSummary]
 
 
 @dataclass(frozen=True, slots=True)

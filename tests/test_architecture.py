@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "features": {"errors", "records", "schema"},
     "models": {"errors", "records", "signing"},
     "evaluation": {"errors", "records"},
+    "monitoring": {"errors", "features", "records", "schema"},
     "pipeline": {
         "alert_kinds",
         "codec",
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluation",
         "features",
         "models",
+        "monitoring",
         "records",
         "schema",
     },
@@ -58,13 +60,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluation",
         "features",
         "models",
+        "monitoring",
         "pipeline",
         "records",
         "sealing",
         "signing",
         "topics",
     },
-    "": {"features", "pipeline", "schema"},
+    "": {"features", "monitoring", "pipeline", "schema"},
     "shell": {
         "codec",
         "defaults",
@@ -144,7 +147,7 @@ EXCEPTIONS = {
 OWNERS: dict[str, set[str]] = {
     "matplotlib": {"shell.report.plots"},
     "msgspec": {"codec", "records"},
-    "numpy": {"models.digest", "stages.partitioning"},
+    "numpy": {"models.digest", "monitoring.sketch", "stages.partitioning"},
     "river": {
         "examples.cards",
         "examples.flights",

@@ -15,7 +15,7 @@ from stream_ml.features import Window
 
 PAGE = (Path(__file__).parents[1] / "docs" / "declaration.md").read_text(encoding="utf-8")
 DECLARED = {"Pipeline": sml.Pipeline, "Events": sml.Events, "Label": sml.Label}
-DECLARED["Promotion"] = sml.Promotion
+DECLARED |= {"Promotion": sml.Promotion, "Monitors": sml.Monitors}
 
 
 def _section(title: str) -> str:
@@ -37,7 +37,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{field.default!r}`"
     if field.default_factory is not dataclasses.MISSING:
-        return f"`{field.type}()`"
+        return f"`{str(field.type).partition(' |')[0]}()`"
     return "required"
 
 

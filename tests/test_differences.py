@@ -138,6 +138,8 @@ CHANGES: list[Change] = [
     ({}, {"window_events_max": 200_000}, [("window_events_max", True)]),
     ({}, {"window_events_max": 9}, [("window_events_max", False)]),
     ({}, {"keep": 3}, [("keep", True)]),
+    ({}, {"monitors": sml.Monitors(block="10m")}, [("monitors.block", True)]),
+    ({}, {"monitors": None}, [("monitors.block", True)]),
 ]
 
 
@@ -161,7 +163,8 @@ def test_each_part_of_a_declaration_is_changed_above() -> None:
         "Label": {f"label.{each.name}" for each in fields(sml.Label)},
         "Promotion": {f"promotion.{each.name}" for each in fields(sml.Promotion)},
         "Pipeline": {each.name for each in fields(Pipeline)}
-        - {"events", "label", "promotion", "models"},
+        - {"events", "label", "promotion", "models", "monitors"},
+        "Monitors": {f"monitors.{each.name}" for each in fields(sml.Monitors)},
     }
 
     assert {name: set() for name in members} == {k: v - changed for k, v in members.items()}

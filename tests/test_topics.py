@@ -23,6 +23,7 @@ from stream_ml.records import (
     EventLabel,
     Example,
     Prediction,
+    Summary,
 )
 from stream_ml.sealing import SEALED_TOPICS
 from stream_ml.topics import catalogue, embedded, load, partition_of
@@ -44,6 +45,7 @@ RECORDS: dict[str, Any] = {
     "models": Snapshot,
     "predictions": Prediction,
     "registry": Decision,
+    "summaries": Summary,
 }
 # Their signature is sealed around the record, which is absent rather than null without a key.
 SIGNED = {"commands", "models", "registry"}

@@ -49,6 +49,7 @@ TOPICS = {
     "examples": Node(723, 140),
     "models": Node(865, 230),
     "registry": Node(446, 325),
+    "summaries": Node(446, 385),
     "evaluations": Node(865, 408),
     "commands": Node(723, 408),
 }
@@ -57,14 +58,15 @@ PEOPLE = {
     "consumer": Node(446, 40, "your application"),
     "operator": Node(992, 408, "you"),
 }
-# Left out: how evaluate knows its own decisions again, and how an operator reads them.
-LEFT_OUT = {("registry", "evaluate"), ("registry", "operator")}
+# Left out: how evaluate knows its own decisions again; how operators read them, and summaries.
+LEFT_OUT = {("registry", "evaluate"), ("registry", "operator"), ("summaries", "operator")}
 # By arrow: the points at which it turns. Without any it is straight.
 ROUTES: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {
     ("producer", "events"): (),
     ("producer", "labels"): ((66, 225),),
     ("events", "predict"): (),
     ("predict", "predictions"): (),
+    ("predict", "summaries"): ((261, 385),),
     ("predictions", "consumer"): (),
     ("predictions", "join"): (),
     ("labels", "join"): (),

@@ -36,6 +36,7 @@ ORDER = (
     "registry",
     "commands",
     "evaluations",
+    "summaries",
     "alerts",
     "dead-letters",
 )

@@ -13,6 +13,8 @@ Theory of operation:
    Where the serving set has a fallback, that is served, and the champion is one more shadow.
 5. An event that lies in another partition than its key's is forwarded there, and changes
    nothing here but a count (`partitioning`).
+6. What came in each block of event time is summed up, and written when the block is over
+   (`monitoring.blocks`). The answers are not among it: a replay does not know them.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from stream_ml.codec import dead_letter, encode_prediction
+from stream_ml.codec import dead_letter, encode_prediction, encode_summary
 from stream_ml.errors import STOPS, BadRecord
+from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.records import Answer, Event, Output, Prediction, Shadow, Source, line_of
 from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.dedup import SeenIds
@@ -30,7 +33,7 @@ from stream_ml.stages.inputs import parse_once, refuse_future, without_frames
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
-from stream_ml.stages.state import EVENT_IDS, KEYLESS, WINDOWS, split_by_prefix
+from stream_ml.stages.state import BLOCKS, EVENT_IDS, KEYLESS, WINDOWS, split_by_prefix
 from stream_ml.stages.watermark import Watermark
 
 if TYPE_CHECKING:
@@ -84,6 +87,7 @@ class Predict:
         self._watermark = Watermark(pipeline.events.breadth)
         self._alarms = Alarms("predict", partition)
         self._refusals = Refusals(self._alarms, "events")
+        self._blocks = _blocks(pipeline)
         self._overflow = Recurrence(self._alarms, "window_overflow")
         self._failure = Recurrence(self._alarms, "aggregate_failed")
         self._has_changed = False
@@ -167,24 +171,52 @@ class Predict:
                     features = self._features.features(event)
                 self._features.insert(event)
             except BadRecord as error:
-                self.counts["refused"] += 1
-                outputs.append(dead_letter(record, "predict", without_frames(error)))
-                outputs += self._refusals.refuse(record, error, read, self._watermark.ms)
+                self._refuse(record, error, read, outputs)
                 continue
             self._known_ids.add(event.event_id, event.ts)
             self.counts["events"] += 1
-            if self._features.dropped_count:
+            if self._blocks is not None:
+                self._blocks.add(event.ts, event.fields, features, self._watermark.ms)
+            if self._features.dropped_count or self._features.failures:
                 self._count_overflow(outputs)
-            if self._features.failures:
                 self._count_failures(outputs)
             if self._watermark.advance(event.key, event.ts, record.append_ms):
-                self._features.advance(self._watermark.ms)
-                self._known_ids.forget_before(self._watermark.ms - self._pipeline.lateness_ms)
+                self._advance(record.partition, outputs)
             if features is not None:
                 self.counts["predictions"] += 1
                 outputs.append(_PredictionRequest(record, event, features))
 
+    def _refuse(
+        self,
+        record: Record,
+        error: BadRecord,
+        read: int,
+        outputs: list[Output | _PredictionRequest],
+    ) -> None:
+        """Count a bad record, and tell of it; with it so many of its part were read."""
+        self.counts["refused"] += 1
+        if self._blocks is not None:
+            self._blocks.refuse(f"{error.reason} {error.path}", self._watermark.ms)
+        outputs.append(dead_letter(record, "predict", without_frames(error)))
+        outputs += self._refusals.refuse(record, error, read, self._watermark.ms)
+
+    def _advance(self, partition: int, outputs: list[Output | _PredictionRequest]) -> None:
+        """Close by the watermark, which has risen."""
+        watermark_ms = self._watermark.ms
+        self._features.advance(watermark_ms)
+        self._known_ids.forget_before(watermark_ms - self._pipeline.lateness_ms)
+        if self._blocks is not None and watermark_ms >= self._blocks.due_ms:
+            outputs += self._close_blocks(self._blocks, partition)
+
+    def _close_blocks(self, blocks: OpenBlocks, partition: int) -> list[Output]:
+        return [
+            Output("summaries", str(partition).encode(), encode_summary(summary), summary)
+            for summary in blocks.close(self._watermark.ms, partition)
+        ]
+
     def _count_overflow(self, outputs: list[Output | _PredictionRequest]) -> None:
+        if not self._features.dropped_count:
+            return
         dropped = self.counts["window_events_dropped"] + self._features.dropped_count
         self._features.dropped_count = 0
         self.counts["window_events_dropped"] = dropped
@@ -197,6 +229,8 @@ class Predict:
 
     def _count_failures(self, outputs: list[Output | _PredictionRequest]) -> None:
         failures = self._features.failures
+        if not failures:
+            return
         failed = self.counts.get("aggregates_failed", 0) + len(failures)
         self.counts["aggregates_failed"] = failed
         outputs += self._failure.happen(
@@ -303,17 +337,24 @@ class Predict:
             "counts": self.counts,
             "held": self.sizes,
         }
+        blocks: list[StateEntry] = []
+        if self._blocks is not None:
+            keyless["blocks"] = self._blocks.dump()
+            blocks = [(f"{BLOCKS}{name}", value) for name, value in self._blocks.dirty()]
         return [
             (KEYLESS, orjson.dumps(keyless)),
             *((f"{WINDOWS}{name}", value) for name, value in self._features.dirty()),
             *((f"{EVENT_IDS}{name}", value) for name, value in self._known_ids.dirty()),
+            *blocks,
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
-        entries = split_by_prefix(pieces, WINDOWS, EVENT_IDS)
+        entries = split_by_prefix(pieces, WINDOWS, EVENT_IDS, BLOCKS)
         for _, value in entries[KEYLESS]:
             keyless = orjson.loads(value)
+            if self._blocks is not None:
+                self._blocks.restore(keyless.get("blocks"), entries[BLOCKS])
             # What was written before there was a breadth has only how far it had come.
             self._watermark.load(keyless.get("led_by", keyless["watermark"]))
             self._alarms.load(keyless.get("alarms", ()))
@@ -325,6 +366,19 @@ class Predict:
         self._features.restore(entries[WINDOWS])
         self._features.advance(self._watermark.ms)
         self._known_ids.restore(entries[EVENT_IDS])
+
+
+def _blocks(pipeline: Pipeline) -> OpenBlocks | None:
+    """The blocks that are watched, where any are: of all fields but the key, and all features."""
+    if pipeline.monitors is None:
+        return None
+    fields = {
+        name: kind.kind in {"float", "int"}
+        for name, kind in pipeline.schema.items()
+        if name != pipeline.events.key
+    }
+    layout = Layout(pipeline.monitors.block_ms, fields, pipeline.feature_set.names)
+    return OpenBlocks(layout, pipeline.lateness_ms)
 
 
 def _answers(predict: Predictor, requests: Sequence[_PredictionRequest]) -> list[Answer]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "BLOCKS",
     "COMMAND_IDS",
     "EVENT_IDS",
     "EXPIRED_IDS",
@@ -29,7 +30,7 @@ __all__ = [
 
 KEYLESS = ""
 # Of predict.
-WINDOWS, EVENT_IDS = "w", "i"
+WINDOWS, EVENT_IDS, BLOCKS = "w", "i", "b"
 # Of join.
 PREDICTIONS, EXTRA_PREDICTIONS, LABELS = "p", "o", "l"
 JOINED_IDS, EXPIRED_IDS, PREDICTION_IDS = "j", "e", "t"

@@ -53,7 +53,7 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
                 "predict",
                 inputs=("events",),
                 feed=("models", "registry"),
-                outputs=("predictions",),
+                outputs=("predictions", "summaries"),
                 rerouted_inputs=("events",),
                 scales=True,
             ),

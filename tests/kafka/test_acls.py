@@ -29,7 +29,16 @@ SECRET = "not-a-secret-of-anybody"  # noqa: S105 - of a broker that lives as lon
 USERS = ("admin", "stranger", *ROLES)
 PRINCIPALS = tuple((role, f"User:{role}") for role in ROLES)
 HERE = Cluster("127.0.0.1:9092", "shop")
-OWNED = ("predictions", "examples", "models", "registry", "evaluations", "alerts", "dead-letters")
+OWNED = (
+    "predictions",
+    "examples",
+    "models",
+    "registry",
+    "evaluations",
+    "summaries",
+    "alerts",
+    "dead-letters",
+)
 
 
 def test_a_right_is_there_where_a_wider_rule_gives_it() -> None:

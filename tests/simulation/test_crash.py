@@ -18,6 +18,7 @@ TOPICS = (
     "models",
     "registry",
     "evaluations",
+    "summaries",
     "alerts",
     "dead-letters",
 )

@@ -39,6 +39,7 @@ pipeline = sml.Pipeline(
     },
     promotion=sml.Promotion(refresh=20, first=30),
     keep=2,
+    monitors=sml.Monitors(block="1m"),
 )
 
 

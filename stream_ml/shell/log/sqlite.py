@@ -301,6 +301,8 @@ class SqliteLog(WorkerLog):
             raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
         lease = None if self.path == MEMORY else Lease(lease_of(Path(self.path)))
         try:
+            if self._file.add_topics(self._topics):
+                self._layout = _Layout(self._file, self._topics)
             self._session = SqliteSession(self, self._file, self._layout, self._now_ms, lease)
         except BaseException:
             if lease is not None:

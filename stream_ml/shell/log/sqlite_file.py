@@ -434,13 +434,29 @@ class File:
             else:
                 return
 
-    def _make_partitions(self, topics: Mapping[str, Topic], partitions: int) -> None:
+    def add_topics(self, topics: Mapping[str, Topic]) -> bool:
+        """Makes the topics that the release which made the file did not have; whether there were.
+
+        Args:
+            topics: that it should hold.
+        """
+        present = {topic for (topic,) in self.rows("SELECT DISTINCT topic FROM partitions")}
+        missing = {name: topic for name, topic in topics.items() if name not in present}
+        if missing:
+            with self.transaction():
+                (number,) = self.row("SELECT max(id) + 1 FROM partitions")
+                self._make_partitions(missing, 1, number)
+        return bool(missing)
+
+    def _make_partitions(
+        self, topics: Mapping[str, Topic], partitions: int, first_number: int = 0
+    ) -> None:
         topic_partitions = [
             (topic, partition)
             for topic in topics.values()
             for partition in range(partitions if topic.scales else topic.partitions)
         ]
-        for number, (topic, partition) in enumerate(topic_partitions):
+        for number, (topic, partition) in enumerate(topic_partitions, first_number):
             self.row(sql(_CREATE, number))
             if topic.cleanup == "compact":
                 self.row(sql(_CREATE_KEYS, number))

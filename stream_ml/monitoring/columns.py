@@ -1,0 +1,137 @@
+"""What a block of time says of one column: how many values, how many missing, which ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.monitoring.sketch import QuantileSketch
+from stream_ml.records import ColumnSummary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CATEGORIES_MAX", "CategoryColumn", "Column", "NumberColumn", "column"]
+
+CATEGORIES_MAX = 64
+# Longer names are cut: those that begin alike count as one.
+CATEGORY_LENGTH_MAX = 64
+
+
+class NumberColumn:
+    """The numbers of a column.
+
+    Attributes:
+        n: how many values there were.
+        missing: how many there were not.
+        sketch: how they are distributed.
+    """
+
+    __slots__ = ("missing", "n", "sketch")
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.missing = 0
+        self.sketch = QuantileSketch()
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Take in values; None, and what is no finite number, is missing."""
+        present = [value for value in values if value is not None] if None in values else values
+        if present and not isfinite(sum(present)):
+            present = [value for value in present if isfinite(value)]
+        self.n += len(present)
+        self.missing += len(values) - len(present)
+        self.sketch.add(present)
+
+    def merge(self, other: NumberColumn) -> None:
+        """Take in what another column holds."""
+        self.n += other.n
+        self.missing += other.missing
+        self.sketch.merge(other.sketch)
+
+    def summary(self) -> ColumnSummary:
+        """The column as it is written."""
+        level, low, high, places, counts = self.sketch.dump()
+        return ColumnSummary(self.n, self.missing, low, high, level, tuple(places), tuple(counts))
+
+    def take(self, summary: ColumnSummary) -> None:
+        """Take in what was written of such a column."""
+        other = NumberColumn()
+        other.n, other.missing = summary.n, summary.missing
+        other.sketch = QuantileSketch.load(
+            (summary.level, summary.low, summary.high, summary.places, summary.counts)
+        )
+        self.merge(other)
+
+
+class CategoryColumn:
+    """The categories of a column: the first that came, each with its count, and all others.
+
+    Attributes:
+        n: how many values there were.
+        missing: how many there were not.
+        counts: how often each category came, of the first `CATEGORIES_MAX`.
+        others: how many values were of none of these.
+    """
+
+    __slots__ = ("counts", "missing", "n", "others")
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.missing = 0
+        self.counts: dict[str, int] = {}
+        self.others = 0
+
+    def add(self, values: Sequence[Any]) -> None:
+        """Take in texts or flags, in the order in which they came; None is missing."""
+        for value, count in Counter(values).items():
+            if value is None:
+                self.missing += count
+            else:
+                self.n += count
+                self._count(_category(value), count)
+
+    def _count(self, category: str, count: int) -> None:
+        former = self.counts.get(category)
+        if former is not None:
+            self.counts[category] = former + count
+        elif len(self.counts) < CATEGORIES_MAX:
+            self.counts[category] = count
+        else:
+            self.others += count
+
+    def merge(self, other: CategoryColumn) -> None:
+        """Take in what another column holds."""
+        self.n += other.n
+        self.missing += other.missing
+        self.others += other.others
+        for category, count in other.counts.items():
+            self._count(category, count)
+
+    def summary(self) -> ColumnSummary:
+        """The column as it is written."""
+        return ColumnSummary(self.n, self.missing, categories=dict(self.counts), others=self.others)
+
+    def take(self, summary: ColumnSummary) -> None:
+        """Take in what was written of such a column."""
+        other = CategoryColumn()
+        other.n, other.missing = summary.n, summary.missing
+        other.counts, other.others = summary.categories or {}, summary.others
+        self.merge(other)
+
+
+Column = NumberColumn | CategoryColumn
+
+
+def _category(value: Any) -> str:
+    if value is True:
+        return "true"
+    if value is False:
+        return "false"
+    return str(value)[:CATEGORY_LENGTH_MAX]
+
+
+def column(*, is_number: bool) -> Column:
+    """An empty column, of numbers or of categories."""
+    return NumberColumn() if is_number else CategoryColumn()
