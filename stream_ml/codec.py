@@ -82,6 +82,7 @@ __all__ = [
     "encode_prediction",
     "encode_summary",
     "record_hash",
+    "serving_members",
     "serving_set",
 ]
 
@@ -652,7 +653,8 @@ def encode_decision(decision: Decision, key: bytes) -> bytes:
         decision: what was decided.
         key: the pipeline's.
     """
-    return seal(orjson.dumps(asdict(decision)), key)
+    members = {**asdict(decision), "serving": serving_members(decision.serving)}
+    return seal(orjson.dumps(members), key)
 
 
 def decode_decision(value: bytes | None, key: bytes | None) -> Decision:
@@ -699,6 +701,14 @@ def _check_decision(decision: Decision) -> None:
             int,
         ):
             raise _malformed_member("$.serving", "snapshots by name, digest and offset", ref.model)
+
+
+def serving_members(serving: ServingSet) -> dict[str, Any]:
+    """A serving set as JSON members; without a fallback as former releases wrote it."""
+    members = asdict(serving)
+    if serving.fallback is None:
+        del members["fallback"]
+    return members
 
 
 def serving_set(members: dict[str, Any]) -> ServingSet:

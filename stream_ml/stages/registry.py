@@ -6,10 +6,16 @@ writes them; what others put on the topic is refused by `check`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.codec import decode_decision, encode_decision, record_hash, serving_set
+from stream_ml.codec import (
+    decode_decision,
+    encode_decision,
+    record_hash,
+    serving_members,
+    serving_set,
+)
 from stream_ml.errors import BadRecord
 from stream_ml.records import NO_RECORD, Decision, Output, ServingSet, line_of
 
@@ -125,7 +131,7 @@ class Registry:
         """The state, as JSON can hold it."""
         return {
             "number": self._number,
-            "serving": None if self.serving is None else asdict(self.serving),
+            "serving": None if self.serving is None else serving_members(self.serving),
             "registered": self._next_registered,
             "previous": self._previous,
         }
