@@ -123,6 +123,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ),
     ("promotion.mode", Rule(_accept_any, "it holds from the next decision on")),
     ("promotion.refresh", Rule(_accept_any, "it holds from the next example on")),
+    ("promotion.on_change", Rule(_accept_any, "it holds from the next change on")),
     ("promotion.block", Rule(_accept_none, _EVIDENCE)),
     ("promotion.maturity", Rule(_accept_none, _EVIDENCE)),
     (

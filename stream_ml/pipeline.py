@@ -38,6 +38,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 # Names that mean something else wherever a line's name is shown.
 RESERVED_NAMES = frozenset({"live", "served", "predecessor", "first", "prior", "last", "mean"})
 MODES = ("automatic", "gated", "manual")
+ON_CHANGE = ("refresh", "alert")
 ROLLBACK_LOSS = 0.02
 BREADTH_MAX = 64
 
@@ -128,6 +129,9 @@ class Promotion:
         divergence: a refresh is refused when the live champion's loss since the last one is worse
             than the served snapshot's by more than this (Brier, or mean absolute error as a
             share of the served one's).
+        on_change: what is done when the loss of what is served has grown: `refresh` renews all
+            lines sooner, 100, 200, 400, ... examples after that was detected, until `refresh` is
+            reached again; `alert` only tells (the alert `loss_change`, which comes either way).
         first: the champion's snapshot at the first refresh from this many examples on shadows
             for good, never updated: what the models would be worth without learning on.
     """
@@ -144,6 +148,7 @@ class Promotion:
     rollback_loss: float | None = None
     guard_block: str | int = "1d"
     divergence: float = 0.005
+    on_change: str = "refresh"
     first: int = 500
 
 
@@ -599,8 +604,10 @@ def _missing_problems(p: Pipeline) -> Iterator[Problem]:
 def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
     path = "promotion"
     yield from _length_problems(promotion, path)
-    if not (isinstance(promotion.mode, str) and promotion.mode in MODES):
-        yield Problem(f"{path}.mode", f"one of {', '.join(MODES)}", short_repr(promotion.mode))
+    for name, words in (("mode", MODES), ("on_change", ON_CHANGE)):
+        word = getattr(promotion, name)
+        if not (isinstance(word, str) and word in words):
+            yield Problem(f"{path}.{name}", f"one of {', '.join(words)}", short_repr(word))
     bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "block_pairs_min": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
         "first": ("at least 1 example", lambda n: _is_count(n) and n >= 1),

@@ -133,6 +133,7 @@ CHANGES: list[Change] = [
     ({}, promotion(rollback_loss=0.5), [("promotion.rollback_loss", True)]),
     ({}, promotion(guard_block="2d"), [("promotion.guard_block", False)]),
     ({}, promotion(divergence=1.0), [("promotion.divergence", True)]),
+    ({}, promotion(on_change="alert"), [("promotion.on_change", True)]),
     ({}, promotion(first=40), [("promotion.first", True)]),
     ({}, {"pending_max": 5}, [("pending_max", True)]),
     ({}, {"window_events_max": 200_000}, [("window_events_max", True)]),

@@ -233,6 +233,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "promotion.first: expected at least 1 example, given None",
     ),
     (
+        promotion(on_change="restart"),
+        "promotion.on_change: expected one of refresh, alert, given 'restart'",
+    ),
+    (
         promotion(divergence=float("nan")),
         "promotion.divergence: expected 0 or more, given nan",
     ),

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["LossChange", "ServedLoss"]
+__all__ = ["USUAL_AFTER", "LossChange", "ServedLoss"]
 
 RUN_LENGTH = 1_000_000
 # So many labels teach what is usual before anything is tested.
@@ -185,6 +185,11 @@ class LossChange:
         self._former[1] = recent = recent + RECENT_WEIGHT * (surplus - recent)
         self._former[2] = age + 1.0
         self.is_high = recent > bound and age + 1.0 < USUAL_AFTER
+
+    @property
+    def age(self) -> int:
+        """How many labels ago the last change was detected, up to where it was over."""
+        return int(self._former[2])
 
     def report(self) -> dict[str, Any]:
         """The figures of the last change, for people: all of them of the loss.

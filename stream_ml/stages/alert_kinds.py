@@ -52,6 +52,9 @@ _LETTERS = "stream-ml topics dead-letters"
 ALERT_KINDS: dict[str, AlertKind] = {
     # Models.
     "guard": _once("critical", "A model that did gross harm was rolled back.", _MODELS),
+    "loss_change": _ends(
+        "critical", "The loss of what is served has grown, by more than luck explains.", _STATUS
+    ),
     "challenger_ready": _ends(
         "info", "The evidence suffices to promote a challenger, which is yours to do.", _MODELS
     ),

@@ -43,6 +43,7 @@ from stream_ml.records import (
 )
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.inputs import example_in, without_frames
+from stream_ml.stages.loss_alarm import LossAlarm
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.operators import CommandRefusal, Operators
 from stream_ml.stages.positions import record_notice
@@ -106,6 +107,7 @@ class Evaluate:
         self._is_paused = False
         self._frozen_line: str | None = None
         self._alarms = Alarms("evaluate")
+        self._loss_alarm = LossAlarm(pipeline.target.kind, self._alarms)
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self.counts["examples_missing"] = 0
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
@@ -163,6 +165,7 @@ class Evaluate:
         self._scoreboard.add(example, self._watermark.newest_ms)
         if self._n % EVALUATE_EVERY == 0:
             outputs += self._evaluations()
+        outputs += self._loss_alarm.add(example, watermark)
         self._judge(example, watermark, outputs)
         if self._refresh:
             self._give_up_on_stale(outputs)
@@ -529,6 +532,7 @@ class Evaluate:
             "paused": self._is_paused,
             "frozen": self._frozen_line,
             "alarms": self._alarms.dump(),
+            "loss": self._loss_alarm.dump(),
             "counts": self.counts,
             "held": self.sizes,
             "inputs": self._inputs,
@@ -575,6 +579,8 @@ class Evaluate:
         )
         self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
         self._alarms.load(keyless.get("alarms", ()))
+        if "loss" in keyless:  # a former release watched none
+            self._loss_alarm.load(keyless["loss"])
         if keyless.get("announced") is not None:  # in the state of a former release
             self._alarms.adopt(
                 "challenger_ready", f"line:{keyless['announced']}", self._watermark.ms

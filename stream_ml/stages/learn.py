@@ -9,7 +9,9 @@ Theory of operation:
    snapshots, published by all lines at the same instants.
 3. A refresh instant is a function of the examples log: example n (counted, not its offset) is a
    warm-up step (500, 1,000, 2,000, ... until the cadence is reached), or the watermark first
-   passes a multiple of `refresh` there, or n is a multiple of it where it is a number.
+   passes a multiple of `refresh` there, or n is a multiple of it where it is a number. Where the
+   loss of what is served has grown (`evaluation.changes`), examples 100, 200, 400, ... after the
+   detection are instants too, until the cadence is reached again (`promotion.on_change`).
 4. A line whose learner fails (raises, or outgrows the snapshot limit) is quarantined: alerted
    once, it learns and publishes no more. The others go on. It starts anew, from nothing, when its
    recipe is another at a start, or the start says so (`restart`).
@@ -29,6 +31,7 @@ import orjson
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brief_error
+from stream_ml.evaluation.changes import ServedLoss
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.fast import fast_learner, fast_live_predictor
 from stream_ml.models.recipes import BadAnswer
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["Learn", "RefreshClock", "quarantined_in"]
 
 WARM_UP_FIRST = 500
+# After a change what was learned before is worth less than what a hundred examples teach.
+CHANGE_FIRST = 100
 # Asking costs as much as half of learning, and what only informs need not be asked each time.
 LIVE_LOSS_EVERY = 8
 # A snapshot answers for so many recent examples again when it is loaded.
@@ -89,9 +94,12 @@ class RefreshClock:
     def __init__(self, refresh_ms: int | None, refresh_examples: int = 0) -> None:
         self._refresh_ms = refresh_ms
         self._refresh_examples = refresh_examples
+        # The next step of the warm-up, counted from the example that it began after.
         self.warm_up: int | None = WARM_UP_FIRST
+        self.warm_up_from = 0
         self.warmed_at = -1
         self.period = -1
+        self.is_sooner = False
 
     def strikes(self, n: int, watermark: int) -> bool:
         """Whether example number `n` (from 1), with which the watermark is this, is an instant.
@@ -102,11 +110,25 @@ class RefreshClock:
         """
         warm = self._warms_up(n, watermark)
         if self._refresh_ms is None:
-            return warm or n % self._refresh_examples == 0
-        period = watermark // self._refresh_ms
-        has_passed = self.period >= 0 and period > self.period
-        self.period = max(self.period, period)
-        return warm or has_passed
+            is_due = n % self._refresh_examples == 0
+        else:
+            period = watermark // self._refresh_ms
+            is_due = self.period >= 0 and period > self.period
+            self.period = max(self.period, period)
+        self.is_sooner = warm and not is_due and self.warm_up_from > 0
+        return warm or is_due
+
+    def hasten(self, n: int) -> None:
+        """Begin a warm-up again, in shorter steps.
+
+        Args:
+            n: after which example.
+        """
+        self.warm_up, self.warm_up_from, self.warmed_at = CHANGE_FIRST, n, -1
+
+    def dump(self) -> list[Any]:
+        """The state, as JSON can hold it."""
+        return [self.warm_up, self.warmed_at, self.period, self.warm_up_from]
 
     def load(self, state: list[Any], watermark: int) -> None:
         """Take up a dumped state; the cadence may be another than it was then.
@@ -115,7 +137,9 @@ class RefreshClock:
             state: what `dump` gave.
             watermark: of the examples, UTC milliseconds.
         """
-        self.warm_up, self.warmed_at, self.period = state
+        # What was written before warm-ups could begin again has none of their beginning.
+        self.warm_up, self.warmed_at, self.period, *warm_up_from = state
+        self.warm_up_from = sum(warm_up_from)
         if self.period >= 0 and self._refresh_ms is not None:
             # As it was where the cadence is the same: the watermark never goes back.
             self.period = watermark // self._refresh_ms
@@ -123,7 +147,7 @@ class RefreshClock:
     def _warms_up(self, n: int, watermark: int) -> bool:
         if self.warmed_at < 0:
             self.warmed_at = watermark
-        if self.warm_up is None or n < self.warm_up:
+        if self.warm_up is None or n < self.warm_up_from + self.warm_up:
             return False
         if self._refresh_ms is None:
             is_reached = self.warm_up * 2 >= self._refresh_examples
@@ -218,6 +242,7 @@ class Learn:
         self._golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
         self._served_loss = 0.0
         self._served_scored = 0
+        self._served_change = ServedLoss(pipeline.target.kind)
         self._epoch_n = 0
         self._since_checkpoint = 0
         # What was passed over; evaluate counts the rest.
@@ -305,8 +330,12 @@ class Learn:
         self._golden.append(features)
         own_answer = prediction.own_answer
         if own_answer is not None:
-            self._served_loss += loss(kind, label, own_answer)
+            served_loss = loss(kind, label, own_answer)
+            self._served_loss += served_loss
             self._served_scored += 1
+            has_changed = self._served_change.add(own_answer, served_loss)
+            if has_changed and self._pipeline.promotion.on_change == "refresh":
+                self._clock.hasten(self._n)
         return TrainingExample(
             self._n, self._watermark.ms, line_of(prediction.model), features, label
         )
@@ -388,6 +417,7 @@ class Learn:
                 "watermark": self._watermark.ms,
                 "live_loss": _mean(line.live_loss, line.scored_count),
                 "served_loss": _mean(self._served_loss, self._served_scored),
+                **({"cause": "loss_change"} if self._clock.is_sooner else {}),
             },
             golden_features=self._golden,
             key=self._key,
@@ -442,7 +472,8 @@ class Learn:
             "offsets": self._offsets,
             "golden": list(self._golden),
             "served": [self._served_loss, self._served_scored, self._epoch_n],
-            "clock": [self._clock.warm_up, self._clock.warmed_at, self._clock.period],
+            "clock": self._clock.dump(),
+            "change": self._served_change.dump(),
             "unsaid": self._unsaid,
             "alarms": self._alarms.dump(),
             **({"counts": self.counts} if self.counts else {}),
@@ -492,6 +523,8 @@ class Learn:
         self._golden.extend(keyless["golden"])
         self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
         self._clock.load(keyless["clock"], self._watermark.ms)
+        if "change" in keyless:  # a former release watched for none
+            self._served_change.load(keyless["change"])
         self.counts |= keyless.get("counts", {})
         # What was written before there were other kinds has none.
         self._unsaid = [

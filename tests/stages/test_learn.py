@@ -91,6 +91,30 @@ def test_a_clock_that_forgets_its_period_is_caught(monkeypatch: pytest.MonkeyPat
     assert instants_of_time(watermarks, 50_000) != struck
 
 
+@given(st.integers(1, 9_000), st.integers(1, 9_000), st.integers(1, 2_000))
+def test_a_change_brings_instants_soon_after_it(every: int, changed_at: int, cut: int) -> None:
+    """100, 200, 400 ... after it until the cadence is reached, beside what is due."""
+    clock = RefreshClock(None, every)
+    struck, sooner = [], []
+    for n in range(1, 12_001):
+        if clock.strikes(n, n):
+            struck.append(n)
+            sooner += [n] if clock.is_sooner else []
+        if n == changed_at:
+            clock.hasten(n)
+        if n == changed_at + cut:
+            former, clock = clock, RefreshClock(None, every)
+            clock.load(former.dump(), n)
+
+    due = set(instants_counted(12_000, every))
+    if changed_at < max(WARM_UP):  # the warm-up ends where another begins
+        due = {n for n in due if n <= changed_at or n % every == 0}
+    steps = [100 * 2**k for k in range(10) if 100 * 2**k < every]
+    expected = {changed_at + step for step in steps if changed_at + step <= 12_000}
+    assert sorted(due | expected) == struck
+    assert sorted(expected - set(range(every, 12_001, every))) == sooner
+
+
 # --- what -------------------------------------------------------------------------------------
 
 
