@@ -137,6 +137,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("promotion.renewal", Rule(_accept_any, "it holds from the next vote on")),
     ("promotion.rollback_loss", Rule(_accept_any, "it holds from the next replacement on")),
     ("promotion.*", Rule(_accept_any, "it holds from the next decision on")),
+    ("alerts.routes.*", Rule(_accept_any, "alerts go there from now on")),
     ("pending_max", Rule(_accept_any, "it holds from the next record on")),
     ("window_events_max", Rule(_is_increase, "windows may hold more from now on")),
     ("window_events_max", Rule(_accept_none, "windows hold up to so many already")),
@@ -152,7 +153,7 @@ _FOLD_PATHS = ("events.", "predict", "code.", "pending_max", "window_events_max"
 
 # A part that is one of several by name may be missing on one side; anywhere else a path
 # that only one side has is of another release of this package.
-_COLLECTIONS = ("events.fields.", "features.", "code.", "models.")
+_COLLECTIONS = ("events.fields.", "features.", "code.", "models.", "alerts.routes.")
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Difference]:

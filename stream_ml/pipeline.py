@@ -23,6 +23,7 @@ from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.probe import misses
 from stream_ml.models.recipes import Recipe, Target
 from stream_ml.monitoring.declaration import Monitors, monitor_problems, monitor_texts
+from stream_ml.routes import Alerts, alert_problems, route_texts
 from stream_ml.schema import INTEGER_MAX, FieldType, field_type, is_text, short_repr
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ class Pipeline:
         champion: the line that serves first; the others are its challengers.
         predict: which events ask for a prediction; default all.
         promotion: how models are renewed.
+        alerts: where alerts go, beside the log.
         pending_max: how many predictions (and labels) may wait in a partition for their label
             (prediction); the oldest are dropped, counted and alerted.
         window_events_max: how many events a window's buffer may hold; the oldest are dropped.
@@ -183,6 +185,7 @@ class Pipeline:
     champion: str
     predict: When | None = None
     promotion: Promotion = field(default_factory=Promotion)
+    alerts: Alerts = field(default_factory=Alerts)
     pending_max: int = 1_000_000
     window_events_max: int = 100_000
     keep: int = 20
@@ -340,6 +343,7 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     yield "champion", p.champion
     for member in fields(p.promotion):
         yield f"promotion.{member.name}", _promotion_text(p, member.name)
+    yield from route_texts(p.alerts)
     for name in ("pending_max", "window_events_max", "keep"):
         yield name, str(getattr(p, name))
     yield from monitor_texts(p.monitors)
@@ -410,6 +414,7 @@ def _problems(p: Any) -> Iterator[Problem]:
         yield from _promotion_problems(p.promotion, challengers)
     else:
         yield Problem("promotion", 'Promotion(refresh="1d", ...)', short_repr(p.promotion))
+    yield from alert_problems(p.alerts)
     for name in ("pending_max", "window_events_max", "keep"):
         value = getattr(p, name)
         if not (_is_count(value) and value > 0):

@@ -14,7 +14,7 @@ A file holds one topic:
     record_bytes_max   the longest value it takes
     record             what a value is, where it is not a JSON object alone
     clusters_only      whether only clusters have it; the embedded log keeps such things otherwise
-    writers, readers   stages, or `producer`, `consumer`, `operator`
+    writers, readers   stages, or `producer`, `consumer`, `operator`, `worker` (who runs stages)
     fields             the members of a record: type, meaning; `optional` ones may be absent;
                        `keyed_by` says that an object is a mapping, whose values have `fields`
 

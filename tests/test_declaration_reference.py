@@ -16,6 +16,7 @@ from stream_ml.features import Window
 PAGE = (Path(__file__).parents[1] / "docs" / "declaration.md").read_text(encoding="utf-8")
 DECLARED = {"Pipeline": sml.Pipeline, "Events": sml.Events, "Label": sml.Label}
 DECLARED |= {"Promotion": sml.Promotion, "Monitors": sml.Monitors}
+DECLARED |= {"Alerts": sml.Alerts, "Route": sml.Route}
 
 
 def _section(title: str) -> str:

@@ -49,6 +49,14 @@ def featured(*features: Any) -> dict[str, Any]:
     return {"features": [*shop.features, *features]}
 
 
+ROUTE = sml.Route("oncall", webhook="http://127.0.0.1:9/hook")
+
+
+def routed(*routes: sml.Route) -> dict[str, Any]:
+    """Alerts that go somewhere."""
+    return {"alerts": sml.Alerts(routes)}
+
+
 def doubled(amount: float) -> float:
     """A user's function."""
     return 2 * amount
@@ -121,6 +129,13 @@ CHANGES: list[Change] = [
         [("models.tree", False)],
     ),
     ({}, {"champion": "bayes"}, [("champion", True)]),
+    ({}, routed(ROUTE), [("alerts.routes.oncall", True)]),
+    (routed(ROUTE), {}, [("alerts.routes.oncall", True)]),
+    *(
+        (routed(ROUTE), routed(replace(ROUTE, **change)), [("alerts.routes.oncall", True)])
+        for change in ({"severity": "info"}, {"command": ["x"]}, {"kinds": ["guard"]})
+    ),
+    (routed(ROUTE), routed(replace(ROUTE, webhook=None)), [("alerts.routes.oncall", True)]),
     ({}, promotion(mode="manual"), [("promotion.mode", True)]),
     ({}, promotion(refresh="1d"), [("promotion.refresh", True)]),
     ({}, promotion(block=50), [("promotion.block", False)]),
@@ -159,12 +174,16 @@ def test_whatever_is_changed_is_known_by_its_path(
 def test_each_part_of_a_declaration_is_changed_above() -> None:
     """A member that is added to the declaration cannot be left out of the comparison."""
     changed = {path for _, _, expected in CHANGES for path, _ in expected}
+    # Each route is a path, and each of its members a part of its text.
+    changed |= {"routes", "name", "webhook", "command", "severity", "kinds"}
     members = {
         "Events": {f"events.{each.name}" for each in fields(sml.Events)} - {"events.fields"},
         "Label": {f"label.{each.name}" for each in fields(sml.Label)},
         "Promotion": {f"promotion.{each.name}" for each in fields(sml.Promotion)},
         "Pipeline": {each.name for each in fields(Pipeline)}
-        - {"events", "label", "promotion", "models", "monitors"},
+        - {"alerts", "events", "label", "promotion", "models", "monitors"},
+        "Alerts": {each.name for each in fields(sml.Alerts)},
+        "Route": {each.name for each in fields(sml.Route)},
         "Monitors": {f"monitors.{each.name}" for each in fields(sml.Monitors)},
     }
 

@@ -18,6 +18,7 @@ from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log
 from stream_ml.errors import LogChanged, LogError, UsageError
+from stream_ml.shell.alerting.setup import couriers
 from stream_ml.shell.embedded.follow import work_on
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
@@ -105,17 +106,24 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                     runner, log, stop, commit_s=commit_s, on_decision=messages.print_decision
                 )
 
-        while True:
-            started_s = time.monotonic()
-            try:
-                work()
-            except LogChanged as error:
-                if time.monotonic() - started_s > UNDISTURBED_S:
-                    disturbances = 0
-                disturbances += 1
-                messages.print_disturbance(error, exclusive=disturbances > DISTURBANCES_MAX)
-            else:
-                break
+        with couriers(
+            pipeline,
+            settings,
+            key,
+            open_log=lambda: open_log(settings, pipeline.name),
+            say=messages.print_route,
+        ):
+            while True:
+                started_s = time.monotonic()
+                try:
+                    work()
+                except LogChanged as error:
+                    if time.monotonic() - started_s > UNDISTURBED_S:
+                        disturbances = 0
+                    disturbances += 1
+                    messages.print_disturbance(error, exclusive=disturbances > DISTURBANCES_MAX)
+                else:
+                    break
         messages.print_stop(record_count)
 
 
@@ -149,6 +157,9 @@ class _WorkerMessages:
 
     def print_quarantine(self, line: str, reason: str) -> None:
         self._print(reason, {"said": "quarantined", "line": line, "why": reason})
+
+    def print_route(self, text: str) -> None:
+        self._print(text, {"said": "route", "what": text})
 
     def print_decision(self, decision: Decision) -> None:
         champion = decision.serving.champion.model
@@ -220,14 +231,22 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
         ):
             # That there are topics, and what is signed is ours, as every worker would.
             with open_log(settings, pipeline.name) as log:
-                check_serving(log, working_key(settings, log), pipeline.recipes)
+                key = working_key(settings, log)
+                check_serving(log, key, pipeline.recipes)
             messages.print(
                 f"{pipeline.name} works on {settings.broker} with {len(posts)} workers; "
                 "Ctrl-C stops them",
                 {"said": "started", "pipeline": pipeline.name, "workers": len(posts)},
             )
             _warn_of_open_topics(cluster, messages)
-            Supervisor(posts, start, say=messages.print, wait=relay.pump).run(should_stop)
+            with couriers(
+                pipeline,
+                settings,
+                key,
+                open_log=lambda: open_log(settings, pipeline.name),
+                say=messages.print_route,
+            ):
+                Supervisor(posts, start, say=messages.print, wait=relay.pump).run(should_stop)
         messages.print("stopped: no worker is left", {"said": "stopped"})
 
 
@@ -280,6 +299,9 @@ class _SupervisorMessages:
         else:
             write_line(text)
         flush()
+
+    def print_route(self, text: str) -> None:
+        self.print(text, {"said": "route", "what": text})
 
     def print_output(self, post: Post, line: str) -> None:
         if self._as_json:

@@ -35,9 +35,11 @@ from kafka.errors import (
     AuthorizationError,
     KafkaError,
     KafkaTimeoutError,
+    NoError,
     RetriableError,
     UnknownTopicOrPartitionError,
 )
+from kafka.structs import OffsetAndMetadata
 
 from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
@@ -383,6 +385,46 @@ class KafkaLog(Log):
             for tp, metadata in offsets.items()
             if tp.partition == int(number) and tp.topic.startswith(prefix) and metadata.offset >= 0
         }
+
+    def mark(self, group: str, topic: str) -> tuple[int, str] | None:
+        """The offset on a topic's first partition that `set_mark` has kept, with its note.
+
+        Args:
+            group: that it is kept for; one without members.
+            topic: one of the catalogue.
+        """
+        name = self._cluster.group(group)
+        offsets: Mapping[TopicPartition, Any] = self._answer(
+            "name a group's offsets", lambda: self._admin.list_group_offsets(name)
+        )[name]
+        metadata = offsets.get(self._tp(topic, 0))
+        if metadata is None or metadata.offset < 0:
+            return None
+        return int(metadata.offset), str(metadata.metadata)
+
+    def set_mark(self, group: str, topic: str, offset: int, note: str) -> None:
+        """Keep an offset on a topic's first partition, for a group without members.
+
+        Args:
+            group: see `mark`.
+            topic: see `mark`.
+            offset: to keep.
+            note: to keep with it.
+
+        Raises:
+            LogError: the cluster did not take it.
+        """
+        name, tp = self._cluster.group(group), self._tp(topic, 0)
+        offsets = {tp: OffsetAndMetadata(offset, note, -1)}
+        results: Mapping[TopicPartition, Any] = self._answer(
+            "keep an offset", lambda: self._admin.alter_group_offsets(name, offsets)
+        )
+        error = results.get(tp, NoError)
+        if error is not NoError:
+            raise LogError(
+                f"{self._cluster.bootstrap}: expected the group {name} to keep an offset, given "
+                f"{error.__name__}"
+            )
 
     def state(self, group: str) -> list[tuple[str, bytes]]:
         """The state pieces of a task, from its partition of the changelog."""

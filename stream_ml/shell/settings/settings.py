@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.errors import UsageError
+from stream_ml.routes import is_webhook
 from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.log.sqlite import MEMORY
 from stream_ml.signing import LOCAL, ROLES, Operator, RollingKey
@@ -48,7 +49,7 @@ from stream_ml.topics import catalogue
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["SETTINGS", "Setting", "Settings", "key_file"]
+__all__ = ["SETTINGS", "Setting", "Settings", "environment_of_others", "key_file"]
 
 PREFIX = "STREAM_ML_"
 # What our own tests are told; nothing that a command could do something about.
@@ -60,7 +61,7 @@ KEY_BYTES = 32
 KEY_MODE = 0o600
 NAME_LENGTH_MAX = 512
 # Settings whose value is nobody's to see.
-SECRETS = frozenset({"key", "key_before", "operator_key", "password"})
+SECRETS = frozenset({"alert_webhooks", "key", "key_before", "operator_key", "password"})
 # How often Kafka's workers commit: a read_committed reader sees a prediction that much later.
 COMMIT_S = 0.1
 SYSTEM = "system"
@@ -148,6 +149,17 @@ def _name(text: str) -> str:
     if not 0 < len(text) <= NAME_LENGTH_MAX:
         raise ValueError
     return text
+
+
+def _webhooks(text: str) -> Mapping[str, str]:
+    """Addresses by the name of their route, with spaces between: those may hold anything else."""
+    webhooks = {}
+    for word in text.split():
+        name, _, url = word.partition("=")
+        if not name or not is_webhook(url):
+            raise ValueError
+        webhooks[name] = url
+    return MappingProxyType(webhooks)
 
 
 def _lines(text: str) -> tuple[str, ...]:
@@ -250,6 +262,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _topics,
             ),
             Setting(
+                "alert_webhooks",
+                "where routes of alerts post to, in place of what is declared; never shown",
+                "NAME=URL of routes, with spaces between",
+                _webhooks,
+            ),
+            Setting(
                 "tls_ca",
                 "who vouches for Kafka's brokers; switches TLS on",
                 f"the path of a PEM file, or `{SYSTEM}` for this system's certificates",
@@ -290,6 +308,7 @@ class Settings:
     key_before: bytes | None = field(default=None, repr=False)
     accept_unsealed: bool = False
     accept_topics: tuple[str, ...] = ()
+    alert_webhooks: Mapping[str, str] = field(default_factory=dict, repr=False)
     tls_ca: str | None = None
     sasl: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -484,6 +503,15 @@ class Settings:
                 f"or {SETTINGS['keyring'].variable} to a keyring that holds it"
             )
         return operator.key
+
+
+def environment_of_others(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for a program that is not ours: without our variables, secrets among them.
+
+    >>> environment_of_others({"STREAM_ML_KEY": "0a", "HOME": "/root"})
+    {'HOME': '/root'}
+    """
+    return {name: text for name, text in environ.items() if not name.startswith(PREFIX)}
 
 
 def key_file(path: str) -> Path:

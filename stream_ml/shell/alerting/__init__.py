@@ -1,0 +1,1 @@
+"""Alerts delivered to people: posted to webhooks, handed to commands, each at least once."""

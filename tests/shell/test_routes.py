@@ -1,0 +1,468 @@
+"""Routes of alerts: nothing is lost, whatever the other side does and whatever is killed when."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from cli_toy import outputs, toy
+from processes import Terminal
+
+import stream_ml as sml
+from stream_ml.codec import encode
+from stream_ml.errors import DeclarationError, UsageError
+from stream_ml.records import Alert, Output
+from stream_ml.sealing import Seals
+from stream_ml.shell.alerting.bookmarks import FileBookmark, Place
+from stream_ml.shell.alerting.courier import TRIES_MAX, Address, Courier
+from stream_ml.shell.alerting.recipients import DeliveryError, Program, Webhook
+from stream_ml.shell.alerting.setup import addresses
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from stream_ml.shell.alerting.recipients import Recipient
+
+KEY = b"k" * 32
+ROUTE = sml.Route("oncall", webhook="http://127.0.0.1:9/hook")
+ROUTE_B = sml.Route("b", webhook="http://127.0.0.1:9/hook")
+DEADLINE_S = 60.0
+Answer = int | str
+
+
+class Receiver:
+    """An HTTP server that answers as it is told: a status, `hangs up`, or `waits` until released.
+
+    Args:
+        answers: one for each request, then 200.
+    """
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.taken: list[dict[str, Any]] = []
+        self.requests = 0
+        self.released = threading.Event()
+        self.asked = threading.Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                assert self.headers["Content-Type"] == "application/json"
+                receiver.requests += 1
+                receiver.asked.set()
+                answer = receiver.answers.pop(0) if receiver.answers else 200
+                if answer == "waits":
+                    receiver.released.wait(DEADLINE_S)
+                    self.close_connection = True
+                elif answer == "hangs up":
+                    self.close_connection = True
+                elif answer == "takes it and hangs up":
+                    receiver.taken.append(orjson.loads(body))
+                    self.close_connection = True
+                else:
+                    if answer == 200:
+                        receiver.taken.append(orjson.loads(body))
+                    self.send_response(int(answer))
+                    self.send_header("Location", "http://127.0.0.1:9/elsewhere")
+                    self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?token=secret"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many notifications were taken."""
+        deadline = time.monotonic() + DEADLINE_S
+        while len(self.taken) < count:
+            assert time.monotonic() < deadline, self.taken
+            self.asked.wait(0.05)
+
+    def close(self) -> None:
+        """End it."""
+        self.released.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def receiving(*answers: Answer) -> Iterator[Receiver]:
+    """A receiver for as long as a test needs it."""
+    receiver = Receiver(*answers)
+    try:
+        yield receiver
+    finally:
+        receiver.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A log without records."""
+    with SqliteLog.create(tmp_path / "log.sqlite"):
+        return tmp_path / "log.sqlite"
+
+
+def alert(ts: int, state: str = "once", kind: str = "guard", **members: Any) -> Alert:
+    """An alert of evaluate's."""
+    return Alert(kind, ts, "evaluate", f"number {ts}", {}, "critical", state, **members)
+
+
+def write(path: Path, *alerts: Alert) -> None:
+    """Have a worker write alerts."""
+    with SqliteLog.open(path) as log, log.session() as session:
+        seal = Seals(KEY, "toy", log.identity).records("alerts")
+        session.stage([Output("alerts", b"k", seal.seal(encode(each))) for each in alerts])
+        session.commit()
+
+
+def begin(path: Path) -> None:
+    """Have a route be at work since the log was made."""
+    with SqliteLog.open(path) as log:
+        bookmark = FileBookmark(str(path), "oncall.webhook", log.identity)
+    bookmark.store(Place(0, is_begun=True))
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def courier(
+    path: Path,
+    target: Recipient,
+    *,
+    stop: threading.Event | None = None,
+    said: Callable[[str], object] = str,
+    route: sml.Route = ROUTE,
+) -> Courier:
+    """A courier that tries again soon."""
+    return Courier(
+        Address(route, "oncall.webhook", target),
+        KEY,
+        "toy",
+        open_log=lambda: SqliteLog.open(path),
+        bookmark=lambda log, name: FileBookmark(str(path), name, log.identity),
+        say=said,
+        stop=stop or threading.Event(),
+        retry_min_s=0.001,
+    )
+
+
+class Counted:
+    """A target that asks to stop when it has delivered so many, and may be killed after any.
+
+    Args:
+        target: that delivers.
+        count: of deliveries.
+        stop: is set then.
+        kill: whether the process is gone after a delivery, or before.
+    """
+
+    def __init__(
+        self,
+        target: Recipient,
+        count: int,
+        stop: threading.Event,
+        kill: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.target, self.left, self.stop, self.kill = target, count, stop, kill
+
+    def __str__(self) -> str:
+        return "target"
+
+    def deliver(self, body: bytes) -> None:
+        """Deliver, unless the process is gone."""
+        if self.kill():
+            raise Killed
+        self.target.deliver(body)
+        if self.kill():
+            raise Killed
+        self.left -= 1
+        if not self.left:
+            self.stop.set()
+
+
+def deliver(path: Path, receiver: Receiver, count: int, **options: Any) -> None:
+    """Deliver so many notifications, and stop."""
+    stop = threading.Event()
+    courier(path, Counted(Webhook(receiver.url), count, stop), stop=stop, **options).run()
+
+
+def summaries(receiver: Receiver) -> list[str]:
+    """What was taken, in words."""
+    return [each["commonAnnotations"]["summary"] for each in receiver.taken]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nothing_is_lost_whatever_fails_and_dies(path: Path, seed: int) -> None:
+    """Each alert arrives, in order; what arrives twice is the same to the last bit."""
+    rand = random.Random(seed)
+    worst = [500, 503, 429, 404, 302, "hangs up", "takes it and hangs up"]
+    answers = [rand.choice([*worst, *[200] * 5]) for _ in range(60)]
+    with receiving(*answers) as receiver:
+        begin(path)
+        written = 0
+        while not (written == 30 and len(dict.fromkeys(summaries(receiver))) == 30):
+            if written < 30:
+                write(path, *(alert(written + n) for n in range(10)))
+                written += 10
+            stop = threading.Event()
+            rest = written - len(dict.fromkeys(summaries(receiver)))
+            target = Counted(
+                Webhook(receiver.url), max(1, rest), stop, lambda: rand.random() < 0.05
+            )
+            try:
+                courier(path, target, stop=stop).run()
+            except Killed:
+                continue
+
+    distinct = list({orjson.dumps(each): each for each in receiver.taken}.values())
+    assert [f"number {n}" for n in range(30)] == [
+        each["commonAnnotations"]["summary"] for each in distinct
+    ]
+    assert 30 == len({each["alerts"][0]["fingerprint"] for each in distinct})
+
+
+def test_a_new_route_begins_with_what_is_open(path: Path) -> None:
+    """What was over, or has happened before it was declared, is nobody's alert any more."""
+    overflow: dict[str, Any] = {"kind": "window_overflow"}
+    with receiving() as receiver:
+        write(
+            path,
+            alert(1),
+            alert(2, "open", subject="a", **overflow),
+            alert(3, "open", subject="b", **overflow),
+            alert(4, "resolved", subject="b", **overflow),
+        )
+        deliver(path, receiver, 1)
+        write(path, alert(5), alert(6, "resolved", subject="a", **overflow))
+        deliver(path, receiver, 2)
+
+    assert ["number 2", "number 5", "number 6"] == summaries(receiver)
+    opened, _, resolved = (each["alerts"][0] for each in receiver.taken)
+    assert ("firing", "resolved") == (opened["status"], resolved["status"])
+    assert (opened["fingerprint"], opened["startsAt"]) == (
+        resolved["fingerprint"],
+        resolved["startsAt"],
+    )
+
+
+def test_a_notification_is_as_alertmanager_has_it(path: Path) -> None:
+    """The members of its webhook's version 4, an alert for each subject of a group."""
+    with receiving() as receiver:
+        begin(path)
+        write(
+            path,
+            Alert(
+                "poison_rate",
+                1_700_000_000_000,
+                "join",
+                "much",
+                {"subjects": ["labels/a", "labels/b"]},
+                "warning",
+                "open",
+            ),
+        )
+        deliver(path, receiver, 1)
+
+    [told] = receiver.taken
+    assert ("4", "firing", "oncall", 0) == tuple(
+        told[name] for name in ("version", "status", "receiver", "truncatedAlerts")
+    )
+    expected = (
+        "version groupKey truncatedAlerts status receiver groupLabels commonLabels "
+        "commonAnnotations externalURL alerts"
+    )
+    assert expected == " ".join(told)
+    first, second = told["alerts"]
+    assert "status labels annotations startsAt endsAt generatorURL fingerprint" == " ".join(first)
+    assert ("poison_rate", "warning", "toy", "labels/a") == tuple(
+        first["labels"][name] for name in ("alertname", "severity", "pipeline", "subject")
+    )
+    assert first["fingerprint"] != second["fingerprint"]
+    assert all(type(text) is str for text in [*first["labels"].values()])
+    assert "stream-ml topics dead-letters" == told["commonAnnotations"]["command"]
+    assert "subject" not in told["commonLabels"]
+
+
+def test_a_route_takes_what_it_is_for_from_us_alone(path: Path) -> None:
+    """Less grave alerts, other kinds, and what is not sealed with our key go nowhere."""
+    route = sml.Route("oncall", severity="critical", kinds=["guard", "records_lost"])
+    with receiving() as receiver:
+        begin(path)
+        forged = encode(Alert("guard", 1, "evaluate", "forged", severity="critical"))
+        with SqliteLog.open(path) as log, log.session() as session:
+            session.stage([Output("alerts", b"k", forged)])
+            session.commit()
+        write(
+            path,
+            Alert("guard", 2, "evaluate", "less grave", severity="warning"),
+            alert(3, kind="state_lost"),
+            alert(3, "open", kind="window_overflow"),
+            alert(4),
+        )
+        deliver(path, receiver, 1, route=route)
+
+    assert ["number 4"] == summaries(receiver)
+
+
+def test_what_the_receiver_will_never_take_is_told_and_given_up(path: Path) -> None:
+    """It does not hold up for ever what comes behind it; no address is shown, it may be secret."""
+    said: list[str] = []
+    with receiving(*[400] * TRIES_MAX) as receiver:
+        begin(path)
+        write(path, alert(1), alert(2))
+        deliver(path, receiver, 1, said=said.append)
+
+    assert ["number 2"] == summaries(receiver)
+    assert [
+        "route oncall, target: it answered 400; alerts wait on the log, and it is tried again",
+        f"route oncall, target: guard is given up after {TRIES_MAX} tries: it answered 400",
+    ] == said
+    assert "webhook at 127.0.0.1" == str(Webhook(receiver.url))
+
+
+# --- commands ---------------------------------------------------------------------------------
+
+
+def python(code: str) -> tuple[str, ...]:
+    """A command that runs some Python."""
+    return (sys.executable, "-c", code)
+
+
+def test_a_command_reads_the_notification_and_none_of_our_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the JSON on its input; the signing key is not in its environment."""
+    monkeypatch.setenv("STREAM_ML_KEY", "5ec3e7")
+    monkeypatch.setenv("OTHER", "there")
+    code = "import os, sys; open(sys.argv[1], 'w').write(sys.stdin.read() + str(dict(os.environ)))"
+
+    Program([*python(code), str(tmp_path / "told")]).deliver(b'{"version":"4"}')
+
+    told = (tmp_path / "told").read_text(encoding="utf-8")
+    assert told.startswith('{"version":"4"}')
+    assert "'OTHER': 'there'" in told
+    assert "5ec3e7" not in told
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("no-such-program-of-ours",), "it does not start: .*no-such-program-of-ours"),
+        (python("raise SystemExit(7)"), "it ended with exit code 7"),
+        (python("import time; time.sleep(600)"), "it took more than 0.5 s"),
+    ],
+)
+def test_a_command_that_fails_is_tried_again(words: tuple[str, ...], problem: str) -> None:
+    """Whatever is wrong with it is said, and none holds a route up for ever."""
+    with pytest.raises(DeliveryError, match=problem):
+        Program(words, timeout_s=0.5).deliver(b"x" * 1_000_000)
+
+
+# --- declared and set -------------------------------------------------------------------------
+
+
+def test_routes_are_checked_where_they_are_declared() -> None:
+    """Every mistake at once, each with its path; no address is shown, it may be a secret."""
+    routes: Any = [
+        sml.Route("On Call", webhook="ftp://secret"),
+        sml.Route("a", severity="grave", kinds=["drifts"], command=[""]),
+        sml.Route("a"),
+        "http://127.0.0.1:9/hook",
+    ]
+    with pytest.raises(DeclarationError) as raised:
+        declared(*routes)
+
+    assert [
+        "alerts.routes[0].name",
+        "alerts.routes[0].webhook",
+        "alerts.routes[1].command",
+        "alerts.routes[1].severity",
+        "alerts.routes[1].kinds",
+        "alerts.routes[2].name",
+        "alerts.routes[3]",
+    ] == [problem.path for problem in raised.value.problems]
+    assert "secret" not in str(raised.value)
+
+
+def declared(*routes: sml.Route) -> sml.Pipeline:
+    """The toy with routes."""
+    return replace(toy, alerts=sml.Alerts(routes))
+
+
+def settings(webhooks: str) -> Settings:
+    """What is set."""
+    return Settings.load({}, {"STREAM_ML_ALERT_WEBHOOKS": webhooks})
+
+
+def test_an_address_may_come_from_the_environment() -> None:
+    """It takes the place of the declared one, and a route needs one or the other."""
+    pipeline = declared(sml.Route("oncall"), ROUTE_B, sml.Route("c", command=["notify"]))
+
+    found = addresses(pipeline.alerts, settings("oncall=http://a.test/x?y=1,2 b=https://b.test"))
+
+    assert [
+        ("oncall.webhook", "webhook at a.test"),
+        ("b.webhook", "webhook at b.test"),
+        ("c.command", "command notify"),
+    ] == [(address.name, str(address.recipient)) for address in found]
+    with pytest.raises(UsageError, match="webhook or a command of the route 'oncall', given nei"):
+        addresses(pipeline.alerts, Settings())
+    with pytest.raises(UsageError, match=r"expected routes that are declared \(none\), given 'd'"):
+        addresses(toy.alerts, settings("d=http://a.test"))
+    with pytest.raises(UsageError, match="ALERT_WEBHOOKS: expected NAME=URL of routes") as raised:
+        settings("oncall=secret")
+    assert "secret" not in str(raised.value)
+
+
+# --- beside a worker --------------------------------------------------------------------------
+
+
+def test_a_receiver_that_does_not_answer_delays_no_stage(tmp_path: Path) -> None:
+    """Predictions go on while it waits; the worker is killed, and what it had not told is told."""
+    module = tmp_path / "routed.py"
+    module.write_text(
+        "from dataclasses import replace\nimport stream_ml as sml\nfrom cli_toy import toy\n"
+        "routed = replace(toy, alerts=sml.Alerts([sml.Route('oncall')]))\n",
+        encoding="utf-8",
+    )
+    garbage = [Output("events", None, b"{")] * 100
+    good = [output for output in outputs(300) if output.topic == "events"]
+    with receiving("waits") as receiver:
+        variables = {
+            "STREAM_ML_PIPELINE": "routed:routed",
+            "STREAM_ML_BROKER": "sqlite:log.sqlite",
+            "STREAM_ML_ALERT_WEBHOOKS": f"oncall={receiver.url}",
+        }
+        with Terminal("up", folder=tmp_path, **variables) as worker:
+            worker.line_with("serves")
+            with SqliteLog.open(tmp_path / "log.sqlite") as log:
+                log.append([*garbage, *good[:150]])
+                assert receiver.asked.wait(DEADLINE_S)
+                log.append(good[150:])
+                with closing(log.tail("predictions", {0: 0})) as tail:
+                    served = 0
+                    while served < 300:
+                        served += len(tail.poll(DEADLINE_S))
+            worker.process.kill()
+        assert [] == receiver.taken
+        with Terminal("up", folder=tmp_path, **variables) as worker:
+            receiver.wait_for(1)
+            ended = worker.stopped()
+
+    assert 0 == ended.code
+    assert ["poison_rate"] == [each["commonLabels"]["alertname"] for each in receiver.taken]
