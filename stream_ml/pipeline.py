@@ -127,9 +127,9 @@ class Promotion:
             guarded block. Default 0.02 of Brier; none for regression, whose unit is yours.
         guard_block: the block that the guard judges. With a refresh shorter than this and
             `maturity` together, it judges every replacement but only some of the refreshes.
-        divergence: a refresh is refused when the live champion's loss since the last one is worse
-            than the served snapshot's by more than this (Brier, or mean absolute error as a
-            share of the served one's).
+        divergence: the champion's line is not renewed while its live learner is worse than what
+            serves, over the same examples, by more than this (Brier, or mean absolute error as a
+            share of the served one's) and by more than noise explains. Other lines are.
         on_change: what is done when the loss of what is served has grown: `refresh` renews all
             lines sooner, 100, 200, 400, ... examples after that was detected, until `refresh` is
             reached again; `alert` only tells (the alert `loss_change`, which comes either way).

@@ -211,6 +211,11 @@ class ServingSet:
     first: ModelRef | None = None
     fallback: Answer = None
 
+    @property
+    def lines(self) -> dict[str, ModelRef]:
+        """The snapshot of each line that serves or challenges."""
+        return {line_of(self.champion.model): self.champion, **self.challengers}
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

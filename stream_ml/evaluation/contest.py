@@ -3,9 +3,12 @@
 Theory of operation:
 
 1. *Evidence* compares line with line, from predictions made since the present champion's line
-   took over. It runs on over refreshes, for all lines are renewed together, and starts anew when
-   another line takes over. Only pairs of equal age count: freshness must not pass for quality. So
-   no evidence is gathered for a stale line, nor after a rollback until all are renewed again.
+   took over. It runs on over refreshes and starts anew when another line takes over. Only pairs of
+   equal age count, that is snapshots that were offered to be renewed at the same instant: freshness
+   must not pass for quality. So nothing is gathered after a rollback until there is a refresh. But
+   who could not be renewed for a fault of its own (its learner has diverged, or it published
+   nothing) is not spared by it: its old snapshot stands against the others' new ones, for being
+   fresh is a quality, too. For which instants that is so is kept with the snapshot (`stays`).
 2. The *guard* compares what serves with the predecessor snapshot, since the switch. It looks for
    harm, not for proof: one whole block in which the new one loses more than `rollback_loss` a
    pair, or an answer that the new one owes and the old one has. Once a block was judged harmless
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from stream_ml.records import Example, Shadow
 
 __all__ = ["Contest", "Harm", "Rules"]
+
+# How many of a line's stays are remembered: each ends with a refresh that renews it.
+STAYS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,9 @@ class Contest:
         self._first_version = 0
         self.has_new_vote = False
         self._evidence: dict[str, Evidence] = {}
+        # By line: a version, and the first and the last instant at which it stayed by a fault.
+        self._stays: dict[str, list[list[int]]] = {}
+        self._instant = -1
         self._guard: Blocks | None = None
         # The block of the switch is only a part of one: a few hours' luck, that judges nothing.
         self._guarded_from: int | None = None
@@ -109,6 +118,38 @@ class Contest:
         """Go on with these challengers: begin for who is new, and forget who dropped out."""
         former = self._evidence
         self._evidence = {line: former.get(line) or self._rules.evidence() for line in challengers}
+
+    def refresh(self, version: int, faults: Iterable[str]) -> None:
+        """Take note of a refresh.
+
+        Args:
+            version: its instant.
+            faults: the snapshots that stay although they were to be renewed, `name@version` each.
+        """
+        for model in faults:
+            stays = self._stays.setdefault(line_of(model), [])
+            if stays and stays[-1][0] == version_of(model) and stays[-1][2] == self._instant:
+                stays[-1][2] = version
+            else:
+                stays.append([version_of(model), version, version])
+                del stays[:-STAYS_MAX]
+        self._instant = version
+
+    def is_comparable(self, model: str, other: str) -> bool:
+        """Whether two snapshots are of equal age, or of unequal by the older one's own fault.
+
+        Args:
+            model: a snapshot, `name@version`.
+            other: another line's, likewise.
+        """
+        versions = version_of(model), version_of(other)
+        if versions[0] == versions[1]:
+            return True
+        older, newest = (model, versions[1]) if versions[0] < versions[1] else (other, versions[0])
+        return any(
+            stayed == version_of(older) and first <= newest <= last
+            for stayed, first, last in self._stays.get(line_of(older), ())
+        )
 
     def watch(self, *, active: bool) -> None:
         """Watch what serves from now on against a predecessor, or watch no more."""
@@ -150,7 +191,7 @@ class Contest:
             if (
                 champion_loss is not None
                 and shadow is not None
-                and version_of(shadow.model) == version
+                and self.is_comparable(prediction.model, shadow.model)
             ):
                 challenger_loss = self._loss(label, shadow.prediction)
                 if challenger_loss is not None:
@@ -221,6 +262,7 @@ class Contest:
         return {
             "champion": f"{self._champion}@{self._first_version}",
             "evidence": {line: evidence.dump() for line, evidence in self._evidence.items()},
+            **({"stays": self._stays, "instant": self._instant} if self._stays else {}),
             "guard": None if self._guard is None else self._guard.dump(),
             "guarded_from": self._guarded_from,
         }
@@ -230,6 +272,8 @@ class Contest:
         self.start(state["champion"], state["evidence"])
         for line, evidence_state in state["evidence"].items():
             self._evidence[line].load(evidence_state)
+        # A former release renewed all lines at once, or none.
+        self._stays, self._instant = state.get("stays", {}), state.get("instant", -1)
         self.watch(active=state["guard"] is not None)
         if self._guard is not None:
             self._guard.load(state["guard"])

@@ -61,6 +61,11 @@ ALERT_KINDS: dict[str, AlertKind] = {
     "line_quarantined": _ends(
         "warning", "A line's learner has failed: it learns no more until it starts anew.", _MODELS
     ),
+    "line_refused": _ends(
+        "warning",
+        "A line is not renewed: what it publishes is not sound, or its learner has diverged.",
+        _MODELS,
+    ),
     "snapshot_dear": _once(
         "info", "A line's snapshots cost more than what was learned meanwhile.", _MODELS
     ),

@@ -5,10 +5,11 @@ It reads the registry too, for what it has not written there.
 Theory of operation:
 
 1. Scores come from the predictions that were made, never from predicting again (`scoreboard`).
-2. Lines publish at the same instants, and are renewed together: a set is written when every
+2. Lines publish at the same instants, and are renewed at once: a set is written when every
    line's snapshot of that instant is there, so that what is compared has the same age (`refresh`).
-3. The champion's snapshot must be sound (signed, loadable, its golden predictions made again and
-   finite) and its live learner not have diverged; if it is refused, none is renewed.
+3. A snapshot must be sound (signed, loadable, its golden predictions made again and finite), and
+   the live learner of the champion's not have diverged (`evaluation.divergence`). A line whose
+   snapshot is refused, or that published none, stays as it is, and all others are renewed.
 4. A challenger replaces the champion on evidence (`evaluation.contest`), or because an operator
    says so. What is promoted is the very snapshot that shadows at that moment; the old champion's
    line goes on in the winner's slot, and evidence starts anew.
@@ -25,6 +26,7 @@ Theory of operation:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -33,6 +35,7 @@ from stream_ml.codec import dead_letter, encode
 from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord, SnapshotRefused, UsageError
 from stream_ml.evaluation.contest import Contest
+from stream_ml.evaluation.divergence import Divergence
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import (
     ModelRef,
@@ -64,13 +67,12 @@ if TYPE_CHECKING:
     from stream_ml.signing import Keyring
     from stream_ml.stages.operators import ReceivedCommand
     from stream_ml.stages.positions import Notice
+    from stream_ml.stages.refresh import Fault, Renewal
     from stream_ml.stages.task import StateEntry
 
 __all__ = ["EVALUATE_EVERY", "Evaluate"]
 
 EVALUATE_EVERY = 1_000
-# Fewer examples between two refreshes say nothing about divergence.
-DIVERGENCE_EXAMPLES_MIN = 50
 
 
 class Evaluate:
@@ -101,6 +103,9 @@ class Evaluate:
         self._registry = Registry(pipeline.name, keyring.pipeline_key, log)
         self._operators = Operators(pipeline.name, log, keyring, command_age_ms)
         self._contest = Contest(pipeline.rules)
+        self._divergence = Divergence(
+            pipeline.promotion.divergence, is_relative=pipeline.target.kind == "regression"
+        )
         self._numbers = Numbers()
         self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._n = 0
@@ -275,10 +280,11 @@ class Evaluate:
             raise BadRecord("unknown_line", "$.model", f"expected one of {lines}, given {name!r}")
         self._registry.check_log(snapshot.log)
         try:
-            flaw = self._flaw(snapshot)
+            snapshot.verify(self._key)
         except SnapshotRefused as refusal:
             raise BadRecord(f"snapshot_{refusal.reason}", "$", str(refusal)) from None
         self._refresh.check(snapshot)
+        flaw = self._flaw(snapshot)
         if snapshot.parent is None and self._refresh.newest(name) >= 0:
             # It started anew: what spoke for its namesake must not speak for it.
             self._contest.renew([line for line in self._contest.lines if line != name])
@@ -287,31 +293,18 @@ class Evaluate:
             self._renew_if_complete(snapshot.version, outputs)
 
     def _flaw(self, snapshot: Snapshot) -> str | None:
-        """Why the champion's snapshot should not serve; other lines' need only be genuine."""
-        snapshot.verify(self._key)
-        if snapshot.name != self._champion_line():
-            return None
+        """Why a genuine snapshot should not serve."""
         p = self._pipeline
         try:
             open_snapshot(snapshot, p.target, self._key, p.feature_set.hash)
         except SnapshotRefused as refusal:
             return str(refusal)
-        return self._divergence(snapshot.epoch)
-
-    def _divergence(self, epoch: dict[str, Any]) -> str | None:
-        live_loss, served_loss = epoch["live_loss"], epoch["served_loss"]
-        if epoch["n"] < DIVERGENCE_EXAMPLES_MIN or live_loss is None or served_loss is None:
+        if snapshot.name != self._champion_line():
             return None
-        bound = self._pipeline.promotion.divergence
-        excess = live_loss - served_loss
-        if self._pipeline.target.kind == "regression":
-            excess /= served_loss or 1.0
-        if excess <= bound:
-            return None
-        return (
-            f"its learner has diverged: loss {live_loss:.4f} live against {served_loss:.4f} served "
-            f"over the same {epoch['n']} examples, more than {bound} worse"
-        )
+        if snapshot.parent is None:
+            self._divergence.restart()
+        diverged = self._divergence.judge(snapshot.epoch.get("excess"))
+        return None if diverged is None else f"its learner has diverged: {diverged}"
 
     def _champion_line(self) -> str:
         return self._registry.line or self._pipeline.champion
@@ -325,38 +318,79 @@ class Evaluate:
         arrivals = self._refresh.complete(version)
         if arrivals is None:
             return
-        serving, line = self._registry.serving, self._champion_line()
-        silent = f"the line {line!r} published nothing; promote a challenger to go on"
-        flaw = arrivals[line].flaw if line in arrivals else silent
-        if self._is_paused or self._frozen_line == line:
-            pass  # an operator, or the guard, has said that what serves shall stay
-        elif flaw is None:
-            self._renew(version, {name: arrival.ref for name, arrival in arrivals.items()}, outputs)
-        elif serving is not None:
-            reason = f"{line}@{version} refused, none is renewed: {flaw}"
-            outputs.append(self._decide("refused", reason, serving))
+        former = self._registry.serving
+        # Else an operator has said that what serves shall stay.
+        if not self._is_paused and self._frozen_line != self._champion_line():
+            refs = {} if former is None else former.lines
+            renewal = self._refresh.renewal(arrivals, refs)
+            for line, fault in renewal.begun.items():
+                self._tell_fault(line, fault, outputs)
+            for line, fault in renewal.ended.items():
+                outputs += self._alarms.resolve(
+                    "line_refused",
+                    f"line:{line}",
+                    f"the line {line!r} is renewed again @{version}, after {fault.count} refreshes "
+                    "without it",
+                    self._watermark.ms,
+                    {"refreshes": fault.count},
+                )
+            if former is not None:
+                kept_models = [renewal.refs[line].model for line in renewal.kept]
+                self._contest.refresh(version, kept_models)
+            if len(renewal.refs) > len(renewal.kept) and self._champion_line() in renewal.refs:
+                outputs.append(self._renew(version, renewal))
         self._drop_unserved(outputs)
 
-    def _renew(self, version: int, refs: dict[str, ModelRef], outputs: list[Output]) -> None:
-        champion = refs.pop(self._champion_line())
-        former = self._registry.serving
-        self._refresh.serves(line_of(champion.model), champion.model)
-        publishers = "all lines" if len(refs) + 1 == len(self._pipeline.recipes) else "some lines"
-        reason = f"{publishers} published @{version}"
-        first = champion if version >= self._pipeline.promotion.first else None
+    def _tell_fault(self, line: str, fault: Fault, outputs: list[Output]) -> None:
+        """Say that a line is not renewed any more, once; `_renew` says that it is again."""
+        serving = self._registry.serving
+        is_champion = line == self._champion_line()
+        if serving is None or (fault.is_silence and not is_champion):
+            return  # learn has said why it publishes no more, and nothing hangs on it
+        ref = serving.lines.get(line)
+        stays = "" if ref is None else f"; {ref.model} stays, and other lines are renewed"
+        way_out = "; promote a challenger to go on" if is_champion else ""
+        reason = f"{line}@{fault.version} refused: {fault.reason}{stays}{way_out}"
+        outputs += self._alarms.open(
+            "line_refused",
+            f"line:{line}",
+            reason,
+            self._watermark.ms,
+            {"version": fault.version, "stays": None if ref is None else ref.model},
+        )
+        outputs.append(self._decide("refused", reason, serving))
+
+    def _renew(self, version: int, renewal: Renewal) -> Output:
+        """The decision that renews all lines that can be; the champion may not be one of them."""
+        former, line, refs = self._registry.serving, self._champion_line(), dict(renewal.refs)
+        champion = refs.pop(line)
+        reason = self._reason(version, renewal)
         if former is None:
+            first = champion if version >= self._pipeline.promotion.first else None
+            self._refresh.serves(line, champion.model)
             self._contest.start(champion.model, refs)
-            serving = ServingSet(champion, refs, None, first)
-            outputs.append(self._decide("bootstrap", reason, serving))
-            return
+            return self._decide("bootstrap", reason, ServingSet(champion, refs, None, first))
         self._contest.renew(refs)
-        predecessor = former.predecessor
-        if not self._contest.watching:
-            predecessor = former.champion
-            is_mature = version_of(predecessor.model) >= self._pipeline.promotion.first
-            self._contest.watch(active=is_mature)
-        serving = ServingSet(champion, refs, predecessor, former.first or first)
-        outputs.append(self._decide("refreshed", reason, serving))
+        serving = replace(former, champion=champion, challengers=refs)
+        if line not in renewal.kept:
+            self._refresh.serves(line, champion.model)
+            if former.first is None and version >= self._pipeline.promotion.first:
+                serving = replace(serving, first=champion)
+            if not self._contest.watching:
+                serving = replace(serving, predecessor=former.champion)
+                is_mature = version_of(former.champion.model) >= self._pipeline.promotion.first
+                self._contest.watch(active=is_mature)
+        return self._decide("refreshed", reason, serving)
+
+    def _reason(self, version: int, renewal: Renewal) -> str:
+        is_whole = len(renewal.refs) - len(renewal.kept) == len(self._pipeline.recipes)
+        sentences = [f"{'all' if is_whole else 'some'} lines published @{version}"]
+        sentences += [f"{renewal.refs[line].model} stays" for line in renewal.kept]
+        sentences += [
+            f"{line} is renewed again, after {fault.count} refreshes without it"
+            for line, fault in renewal.ended.items()
+        ]
+        return "; ".join(sentences)
 
     def _drop_unserved(self, outputs: list[Output]) -> None:
         serving = self._registry.serving
@@ -425,7 +459,9 @@ class Evaluate:
                 f"expected a challenger that shadows now ({shadows}), given {model!r}"
             )
         if not self._is_alive(line):
-            raise CommandRefusal(f"the line {line!r} publishes no more: it could not be renewed")
+            raise CommandRefusal(
+                f"the line {line!r} publishes no more, or nothing sound: it could not be renewed"
+            )
         if self._pipeline.promotion.mode == "gated" and not self._contest.suffices(line):
             report = self._contest.report(line) or {}
             raise CommandRefusal(
@@ -453,6 +489,7 @@ class Evaluate:
         self._refresh.serves(line, serving.champion.model)
         self._frozen_line = None
         self._contest.start(serving.champion.model, serving.challengers)
+        self._divergence.restart()
         self._contest.watch(active=True)
         return self._decide("replaced", reason, serving, evidence=evidence, request=request)
 
@@ -468,6 +505,7 @@ class Evaluate:
         line = line_of(serving.champion.model)
         if line != line_of(former.champion.model):
             self._contest.start(serving.champion.model, serving.challengers)
+        self._divergence.restart()
         self._frozen_line = None if request is None else line
         self._contest.watch(active=False)
         return self._decide("rolled_back", reason, serving, evidence=evidence, request=request)
@@ -529,6 +567,7 @@ class Evaluate:
             "numbers": self._numbers.dump(),
             "n": self._n,
             "contest": self._contest.dump(),
+            "divergence": self._divergence.dump(),
             "paused": self._is_paused,
             "frozen": self._frozen_line,
             "alarms": self._alarms.dump(),
@@ -577,6 +616,8 @@ class Evaluate:
         self._contest.renew(
             [line for line in self._contest.lines if line in self._pipeline.recipes]
         )
+        if "divergence" in keyless:
+            self._divergence.load(keyless["divergence"])
         self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
         self._alarms.load(keyless.get("alarms", ()))
         if "loss" in keyless:  # a former release watched none

@@ -4,7 +4,9 @@ Theory of operation:
 
 1. An example is answered by the live learner before it is learned from (test, then train). That
    loss is a guard against divergence and no more, so only the line that serves is asked each
-   time, the others at every `LIVE_LOSS_EVERY`-th example.
+   time, the others at every `LIVE_LOSS_EVERY`-th example. Each snapshot of the line that serves
+   brings how much worse its learner did than what was served (`evaluation.divergence`), and names
+   the lines that publish with it, so that nobody waits for others.
 2. What learns does not predict: a line's learner is seen by the rest of the system only as
    snapshots, published by all lines at the same instants.
 3. A refresh instant is a function of the examples log: example n (counted, not its offset) is a
@@ -32,6 +34,7 @@ import orjson
 from stream_ml.defaults import CHECKPOINT_EXAMPLES
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brief_error
 from stream_ml.evaluation.changes import ServedLoss
+from stream_ml.evaluation.divergence import BlockScores
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.fast import fast_learner, fast_live_predictor
 from stream_ml.models.recipes import BadAnswer
@@ -161,11 +164,15 @@ class RefreshClock:
 
 
 class TrainingExample(NamedTuple):
-    """An example to learn from: its number, the watermark there, and which line had served."""
+    """An example to learn from: its number, the watermark there, and which line had served.
+
+    `served_loss` is that of the line's own answer; None if it had none.
+    """
 
     n: int
     watermark_ms: int
     serves: str
+    served_loss: float | None
     features: dict[str, float]
     label: LabelValue
 
@@ -181,10 +188,11 @@ class _Quarantine(NamedTuple):
 class _Line:
     """A live learner and its losses since the last refresh."""
 
-    __slots__ = ("dear", "learner", "live_loss", "parent", "quarantine", "scored_count")
+    __slots__ = ("blocks", "dear", "learner", "live_loss", "parent", "quarantine", "scored_count")
 
-    def __init__(self, learner: Any) -> None:
+    def __init__(self, learner: Any, *, is_relative: bool) -> None:
         self.learner = learner
+        self.blocks = BlockScores(is_relative=is_relative)
         self.parent: str | None = None
         self.quarantine: _Quarantine | None = None
         # Whether it was told that its snapshots cost much.
@@ -196,15 +204,26 @@ class _Line:
         self,
         predict: Predictor,
         target: Target,
-        features: dict[str, float],
-        label: LabelValue,
+        example: TrainingExample,
+        *,
+        serves: bool,
     ) -> None:
-        """Add the learner's loss on an example that it has not learned."""
+        """Add the learner's loss on an example that it has not learned.
+
+        Args:
+            predict: the learner's.
+            target: the question.
+            example: the next one.
+            serves: whether the line had served there, so that both losses are compared.
+        """
         with suppress(BadAnswer):
-            live = predict(features)
+            live = predict(example.features)
             if live is not None:
-                self.live_loss += loss(target.kind, label, live)
+                live_loss = loss(target.kind, example.label, live)
+                self.live_loss += live_loss
                 self.scored_count += 1
+                if serves and example.served_loss is not None:
+                    self.blocks.add(live_loss, example.served_loss)
 
 
 class Learn:
@@ -232,7 +251,11 @@ class Learn:
         self._pipeline = pipeline
         self._key = key
         self._checkpoint_examples = checkpoint_examples
-        self._lines = {name: _Line(recipe.fresh()) for name, recipe in pipeline.recipes.items()}
+        is_relative = pipeline.target.kind == "regression"
+        self._lines = {
+            name: _Line(recipe.fresh(), is_relative=is_relative)
+            for name, recipe in pipeline.recipes.items()
+        }
         refresh = pipeline.promotion.refresh
         self._clock = RefreshClock(pipeline.refresh_ms, refresh if isinstance(refresh, int) else 0)
         self._n = 0
@@ -329,6 +352,7 @@ class Learn:
         self._offsets = (offset if self._offsets[0] < 0 else self._offsets[0], offset)
         self._golden.append(features)
         own_answer = prediction.own_answer
+        served_loss = None
         if own_answer is not None:
             served_loss = loss(kind, label, own_answer)
             self._served_loss += served_loss
@@ -337,7 +361,7 @@ class Learn:
             if has_changed and self._pipeline.promotion.on_change == "refresh":
                 self._clock.hasten(self._n)
         return TrainingExample(
-            self._n, self._watermark.ms, line_of(prediction.model), features, label
+            self._n, self._watermark.ms, line_of(prediction.model), served_loss, features, label
         )
 
     def _learn(self, examples: Sequence[TrainingExample]) -> list[Output]:
@@ -358,10 +382,10 @@ class Learn:
                 teach = fast_learner(line.learner, target)
                 predict = fast_live_predictor(line.learner, target)
                 for example in examples:
-                    n, _, serves, features, label = example
-                    if serves == name or n % LIVE_LOSS_EVERY == 0:
-                        line.score(predict, target, features, label)
-                    teach(features, label)
+                    serves = example.serves == name
+                    if serves or example.n % LIVE_LOSS_EVERY == 0:
+                        line.score(predict, target, example, serves=serves)
+                    teach(example.features, example.label)
             except STOPS:
                 raise
             except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
@@ -418,6 +442,8 @@ class Learn:
                 "live_loss": _mean(line.live_loss, line.scored_count),
                 "served_loss": _mean(self._served_loss, self._served_scored),
                 **({"cause": "loss_change"} if self._clock.is_sooner else {}),
+                "excess": line.blocks.take(),
+                "lines": [name for name, line in self._lines.items() if not line.quarantine],
             },
             golden_features=self._golden,
             key=self._key,
@@ -487,6 +513,11 @@ class Learn:
                 ]
                 for name, line in self._lines.items()
             },
+            "blocks": {
+                name: line.blocks.dump()
+                for name, line in self._lines.items()
+                if not line.quarantine
+            },
             "quarantined": {
                 name: [*line.quarantine] for name, line in self._lines.items() if line.quarantine
             },
@@ -531,7 +562,7 @@ class Learn:
             (kind[0] if kind else QUARANTINED, name, reason)
             for *kind, name, reason in keyless["unsaid"]
         ]
-        quarantines = keyless.get("quarantined", {})
+        quarantines, blocks = keyless.get("quarantined", {}), keyless.get("blocks", {})
         # One that is declared again later starts anew.
         self._undeclared_lines = [name for name in keyless["lines"] if name not in self._lines]
         self._load_alarms(keyless)
@@ -545,6 +576,8 @@ class Learn:
                 if line.quarantine is None:
                     continue
             line.live_loss, line.scored_count, *dear = figures
+            if name in blocks:
+                line.blocks.load(blocks[name])
             line.parent, line.dear = parent, any(dear)
             if not is_stopped:
                 line.learner = self._unpack_line(name, learners[name])

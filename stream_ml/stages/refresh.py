@@ -1,27 +1,35 @@
 """The snapshots that wait for those of the other lines, and those that never served.
 
-Lines publish at the same instants and are renewed together, so that what is compared has the same
-age. A line that is missing `STALE_EXAMPLES` later is stale, and is not waited for until it
-publishes again. Challengers' snapshots that never served are kept so many deep, and then given
-tombstones. They come back as input: a tombstone that was not written here is somebody else's.
+Theory of operation:
+
+1. Lines publish at the same instants and are renewed at once, so that what is compared has the same
+   age. Each snapshot names the lines that publish with it: others are stale, and not waited for
+   until they publish again. Nor is one that is missing `STALE_EXAMPLES` later, for it may have been
+   named and yet have failed, or never come to us.
+2. Each line is renewed for itself (`renewal`). One that published nothing, or nothing sound, keeps
+   the snapshot that it has in the serving set, and holds up no other. It is a line's own fault, of
+   which is told when it begins and when it ends, with a count (`fault`).
+3. Challengers' snapshots that never served are kept so many deep, and then given tombstones. They
+   come back as input: a tombstone that was not written here is somebody else's.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
 from stream_ml.records import ModelRef
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from stream_ml.models.snapshot import Snapshot
 
-__all__ = ["STALE_EXAMPLES", "Arrival", "Refresh"]
+__all__ = ["STALE_EXAMPLES", "Arrival", "Fault", "Refresh", "Renewal"]
 
 STALE_EXAMPLES = 1_000
+SILENCE = "it published nothing"
 
 
 @dataclass(slots=True)
@@ -30,6 +38,43 @@ class Arrival:
 
     ref: ModelRef
     flaw: str | None
+
+
+@dataclass(slots=True)
+class Fault:
+    """That a line cannot be renewed, for a reason of its own.
+
+    Attributes:
+        reason: of the first refresh that passed it by.
+        version: the instant of that.
+        count: how many refreshes have passed it by.
+    """
+
+    reason: str
+    version: int
+    count: int = 1
+
+    @property
+    def is_silence(self) -> bool:
+        """Whether the line published nothing, rather than nothing sound."""
+        return self.reason == SILENCE
+
+
+@dataclass(slots=True)
+class Renewal:
+    """What a refresh makes of each line.
+
+    Attributes:
+        refs: by line, the snapshots of the next serving set.
+        kept: the lines among them that keep the snapshot that they have.
+        begun: by line, the faults that begin with this refresh.
+        ended: by line, the faults that end with it.
+    """
+
+    refs: dict[str, ModelRef] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    begun: dict[str, Fault] = field(default_factory=dict)
+    ended: dict[str, Fault] = field(default_factory=dict)
 
 
 class Refresh:
@@ -43,10 +88,12 @@ class Refresh:
     """
 
     def __init__(self, lines: Collection[str]) -> None:
-        self._lines = frozenset(lines)
+        # In their order as declared.
+        self._lines = dict.fromkeys(lines)
         self.version = -1
         self._waiting: dict[int, dict[str, Arrival]] = {}
         self._stale: set[str] = set()
+        self._faults: dict[str, Fault] = {}
         self._newest: dict[str, int] = {}
         self._unserved_models: dict[str, list[str]] = {name: [] for name in lines}
         # What was given a tombstone that has not come back yet.
@@ -84,6 +131,9 @@ class Refresh:
         """
         name, version = snapshot.name, snapshot.version
         self._newest[name] = version
+        publishers = snapshot.epoch.get("lines")
+        if publishers is not None:  # a former release did not name them
+            self._stale = set(self._lines).difference(publishers)
         self._stale.discard(name)
         self._unserved_models[name].append(snapshot.model)
         if version <= self.version:
@@ -100,22 +150,49 @@ class Refresh:
         version = min(self._waiting)
         if examples < version + STALE_EXAMPLES:
             return None
-        self._stale |= self._lines - self._waiting[version].keys()
+        self._stale |= self._lines.keys() - self._waiting[version].keys()
         return version
 
     def complete(self, version: int) -> dict[str, Arrival] | None:
         """The snapshots of an instant, by line, once nothing is missing; older ones go unused."""
         arrivals = self._waiting[version]
-        if not self._lines <= arrivals.keys() | self._stale:
+        if not self._lines.keys() <= arrivals.keys() | self._stale:
             return None
         self._waiting = {v: lines for v, lines in self._waiting.items() if v > version}
         self.version = version
         return arrivals
 
+    def renewal(self, arrivals: Mapping[str, Arrival], former: Mapping[str, ModelRef]) -> Renewal:
+        """What becomes of each line at the instant that is complete; counts its faults.
+
+        Args:
+            arrivals: what was published, as `complete` gave it.
+            former: by line, what is in the serving set.
+        """
+        renewal = Renewal()
+        for line in self._lines:
+            arrival = arrivals.get(line)
+            reason = SILENCE if arrival is None else arrival.flaw
+            if arrival is not None and reason is None:
+                renewal.refs[line] = arrival.ref
+                if line in self._faults:
+                    renewal.ended[line] = self._faults.pop(line)
+                continue
+            if line in former:
+                renewal.refs[line] = former[line]
+                renewal.kept.append(line)
+            fault = self._faults.get(line)
+            if fault is None:
+                fault = Fault(reason or SILENCE, self.version)
+                self._faults[line] = renewal.begun[line] = fault
+            else:
+                fault.count += 1
+        return renewal
+
     def keeps_up(self, line: str) -> bool:
-        """Whether a line publishes as the others do."""
+        """Whether a line publishes as the others do, and what is sound."""
         is_behind = any(line not in arrivals for arrivals in self._waiting.values())
-        return line not in self._stale and not is_behind
+        return line not in self._stale and line not in self._faults and not is_behind
 
     def serves(self, line: str, model: str) -> None:
         """Keep a snapshot: it serves, or has.
@@ -170,6 +247,7 @@ class Refresh:
                 for name, arrival in arrivals.items()
             ],
             "stale": sorted(self._stale),
+            "faults": {line: asdict(fault) for line, fault in self._faults.items()},
             "newest": self._newest,
             "unserved": self._unserved_models,
             "retired": self._retired_models,
@@ -182,6 +260,11 @@ class Refresh:
             ref = ModelRef(**arrival["ref"])
             self._waiting.setdefault(version, {})[name] = Arrival(ref, arrival["flaw"])
         self._stale, self._newest = set(state["stale"]), state["newest"]
+        self._faults = {
+            line: Fault(**fault)
+            for line, fault in state.get("faults", {}).items()
+            if line in self._lines
+        }
         # A line may have been declared since, or be declared no more.
         self._unserved_models |= state["unserved"]
         self._retired_models = state.get("retired", [])

@@ -68,6 +68,50 @@ def test_a_pair_of_another_reign_or_age_is_no_evidence(model: str, shadow: str) 
     assert ((1, 1), True) == (figures(contest), contest.has_new_vote)
 
 
+def test_who_could_not_be_renewed_by_its_own_fault_is_compared_all_the_same() -> None:
+    """What a line published is its quality, too: its old snapshot counts against the new one."""
+    contest = begun()
+    for mine, other, fault in (("old@9", "new@5", "new@5"), ("old@9", "new@12", "old@9")):
+        contest.refresh(max(int(model[4:]) for model in (mine, other)), [fault])
+        contest.add(example(0, 1.0, mine, new=(other, 0.0)), 0, None)
+    assert (2, 0) == figures(contest)
+
+    # Of none of these was it offered to be renewed: a rollback, say, has them stand so.
+    for mine, other in (("old@9", "new@13"), ("old@8", "new@12"), ("old@12", "new@9")):
+        contest.add(example(0, 1.0, mine, new=(other, 0.0)), 0, None)
+    assert (2, 0) == figures(contest)
+
+
+def test_a_fault_that_is_over_spares_nothing_that_came_after_it() -> None:
+    """A snapshot that is returned to is compared with those of its faults, and not with newer."""
+    contest = begun()
+    contest.refresh(6, ["old@5"])
+    contest.refresh(7, ["old@5"])
+    contest.refresh(8, [])
+    contest.refresh(9, ["old@5"])
+    state = orjson.loads(orjson.dumps(contest.dump()))
+    restored = begun()
+    restored.load(state)
+
+    for each in (contest, restored):
+        comparable = [n for n in range(5, 12) if each.is_comparable("old@5", f"new@{n}")]
+        assert [5, 6, 7, 9] == comparable
+        assert comparable == [n for n in range(5, 12) if each.is_comparable(f"new@{n}", "old@5")]
+    assert state == restored.dump()
+
+
+def test_of_faults_only_the_newest_are_remembered() -> None:
+    """However often a line fails, what is kept of it stays small."""
+    contest = begun()
+    for version in range(0, 100, 2):
+        contest.refresh(version, [f"new@{version - 1}"] if version else [])
+        contest.refresh(version + 1, [])
+
+    assert len(orjson.dumps(contest.dump()["stays"])) < 200
+    assert contest.is_comparable("new@97", "old@98")
+    assert not contest.is_comparable("new@1", "old@2")
+
+
 def test_what_was_not_answered_is_no_evidence() -> None:
     """A fallback is no answer of the champion's, and None none of the challenger's."""
     contest = begun()

@@ -184,7 +184,52 @@ def test_a_line_that_publishes_no_more_cannot_take_over() -> None:
     assert "refused" == answer["kind"]
     assert "the line 'better' publishes no more" in answer["reason"]
     run(driver, DAY + 400, 4 * DAY)
-    assert "better" not in driver.read("registry")[-1]["serving"]["challengers"]
+    newest = driver.read("registry")[-1]
+    stays = newest["serving"]["challengers"]["better"]["model"]
+    assert f"{stays} stays" in newest["reason"]
+    driver.close()
+
+
+def test_a_champion_that_has_diverged_is_served_on_as_it_was_when_it_was_sound() -> None:
+    """Told once, within two refreshes; its challengers are renewed as ever."""
+    driver = Driver(declared("better", mode="manual"))
+    run(driver, 0, 2 * DAY)
+    learner = driver.runner.learn._lines["better"].learner["LogisticRegression"]
+    learner._weights = dict.fromkeys(["x"], -50.0)
+
+    run(driver, 2 * DAY, 4 * DAY)
+
+    assert ["bootstrap", "refused"] == kinds(driver)
+    [refused] = [d for d in driver.read("registry") if d["kind"] == "refused"]
+    sound = refused["serving"]["champion"]["model"]
+    assert f"{sound} stays, and other lines are renewed" in refused["reason"]
+    assert refused["ts"] <= START + (2 * DAY + 2 * 6 * 60 + 30) * MINUTE
+    newest = driver.read("registry")[-1]
+    assert sound == newest["serving"]["champion"]["model"]
+    assert newest["ts"] >= START + (4 * DAY - 6 * 60) * MINUTE
+    assert (
+        f"plain@{newest['reason'].split('@')[1].split(';')[0]}"
+        == (newest["serving"]["challengers"]["plain"]["model"])
+    )
+    driver.close()
+
+
+def test_a_champion_that_learns_no_more_is_replaced_when_the_world_changes() -> None:
+    """Being fresh is a quality: its old snapshot is compared with what challenges it now."""
+    driver = Driver(
+        replace(
+            declared("better", refresh="2h", block="2h"),
+            models={"better": contest.models["better"], "twin": contest.models["better"]},
+        )
+    )
+    run(driver, 0, DAY)
+    driver.runner.learn._give_up("better", "planted")
+    events, labels = world(DAY, 4 * DAY)
+    driver.feed(events, [{**label, "label": not label["label"]} for label in labels])
+
+    assert ["bootstrap", "refused", "replaced"] == kinds(driver)
+    newest = driver.read("registry")[-1]["serving"]
+    assert newest["champion"]["model"].startswith("twin@")
     driver.close()
 
 
