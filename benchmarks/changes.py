@@ -2,6 +2,7 @@
 
     python -m benchmarks.changes flips --seeds 20
     python -m benchmarks.changes quiet --seeds 20
+    python -m benchmarks.changes alone --seeds 20
 
 *Flips.* The scenario `sudden` under `stream_ml.examples.payments`: labels are independent, blocks
 are of 50 labels, all lines are renewed each 500. At label 0 every chance is inverted. Judged is not
@@ -10,7 +11,10 @@ that the scenario knows. Served is good again from the first label on from which
 are expected to lose at most 5 % more than the best line does over the last 2,000 of the run.
 
 *Quiet.* The scenarios `steady` and `cycle`: every alert `loss_change` or of the guard, and every
-replacement, is false: the champion is as good as any line. (`equal` for replacements.)
+replacement, is false: the champion is as good as any line.
+
+*Alone.* The detector without a log, at a tenth of the cost: snapshots of one line answer, and are
+renewed as `learn` renews them; labels come 35 payments later. The same three scenarios.
 
 One line a seed, the verdict at the end. The stages are those that run live, in one process.
 """
@@ -18,21 +22,28 @@ One line a seed, the verdict at the end. The stages are those that run live, in 
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import math
+import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from stream_ml.evaluation.changes import ServedLoss
+from stream_ml.evaluation.scores import loss
 from stream_ml.examples import payments as declared
+from stream_ml.models.fast import fast_learner, fast_predictor
 from stream_ml.records import line_of
 from stream_ml.scenarios import generate
 from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.log.reading import decisions, examples, read_all
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.processes.progress import Progress
+from stream_ml.stages.learn import RefreshClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,10 +57,21 @@ KEY = b"benchmark".ljust(32, b".")
 WINDOW = 250
 SETTLED = 2_000
 TOLERANCE = 1.05
-BEFORE, AFTER = 10_000, 10_000
+BEFORE = AFTER = 6_000
+DELAY = 35
 QUIET_LABELS = 50_000
 # What may say that something has changed.
 ALERTS = ("loss_change", "gross_harm", "guard", "drift")
+
+
+class _Silent(Progress):
+    """Shows nothing."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__("", None)
+
+    def __call__(self, *_: object) -> None:
+        """Say nothing."""
 
 
 class Run(NamedTuple):
@@ -76,7 +98,7 @@ def _run(name: str, seed: int, events: int, pipeline: Pipeline | None = None) ->
             yield output_of(pipeline, topic, record)
 
     with SqliteLog.create(MEMORY, partitions=scenario.partitions) as log:
-        replay(log, pipeline, KEY, outputs())
+        replay(log, pipeline, KEY, outputs(), _Silent)
         found = list(examples(log))
         decided = list(decisions(log, KEY))
         alerts = [orjson.loads(record.value or b"{}") for record in read_all(log, "alerts")]
@@ -199,10 +221,82 @@ def _quiet(seeds: int, pipeline: Pipeline, events: int) -> None:
     print(f"over {2 * seeds} runs of {events:,} payments: {dict(total)}")
 
 
+class Alone(NamedTuple):
+    """What the detector said of one line: after how many labels, and what its answers lost."""
+
+    detected: list[int]
+    losses: list[float]
+    refreshes: int
+
+
+def _alone(name: str, seed: int, events: int, line: str) -> Alone:
+    target, recipe = declared.payments.target, declared.payments.recipes[line]
+    learner, served = recipe.fresh(), ServedLoss("binary")
+    teach, clock = fast_learner(learner, target), RefreshClock(None, 500)
+    predict = fast_predictor(copy.deepcopy(learner), target)
+    scenario = generate(name, seed=seed, events=events)
+    truths = random.Random(f"{name} {seed} alone")
+    waiting: deque[tuple[dict[str, float], Any, bool]] = deque()
+    detected, losses, n, refreshes = [], [], 0, 0
+    for topic, record in scenario:
+        if topic == "labels":
+            continue
+        logit = scenario.logit(record, int(record["event_id"][1:]) / events)
+        chance = 1 / (1 + math.exp(-logit))
+        features = _features(record)
+        answer = predict(features)
+        losses.append(_expected(chance, answer))
+        waiting.append((features, answer, truths.random() < chance))
+        if len(waiting) <= DELAY:
+            continue
+        features, answer, label = waiting.popleft()
+        n += 1
+        if answer is not None and served.add(answer, loss("binary", label, answer)):
+            detected.append(n)
+            clock.hasten(n)
+        teach(features, label)
+        if clock.strikes(n, n):
+            predict, refreshes = fast_predictor(copy.deepcopy(learner), target), refreshes + 1
+    return Alone(detected, losses, refreshes)
+
+
+def _features(event: dict[str, Any]) -> dict[str, float]:
+    channels = {f"channel={name}": float(event["channel"] == name) for name in declared.CHANNELS}
+    return {
+        "log(amount)": math.log1p(event["amount"]),
+        "log(distance)": math.log1p(event["distance"]),
+        "age": event["age"],
+        **channels,
+    }
+
+
+def _alone_study(seeds: int, events: int) -> None:
+    for line in declared.payments.recipes:
+        delays, good, early = [], [], 0
+        for seed in range(1, seeds + 1):
+            run = _alone("sudden", seed, BEFORE + AFTER, line)
+            delays += [n - BEFORE for n in run.detected if n > BEFORE][:1]
+            early += sum(n <= BEFORE for n in run.detected)
+            after = run.losses[BEFORE:]
+            bound = TOLERANCE * math.fsum(after[-SETTLED:]) / SETTLED
+            good.append(_first_good(after, bound) or math.inf)
+        delays, good = sorted(delays), sorted(good)
+        print(
+            f"sudden, {line}: found {len(delays)} of {seeds}, after {delays} labels; {early} early"
+        )
+        print(f"    within 5 % of itself once settled after {good}", flush=True)
+        for name in ("steady", "cycle"):
+            false = [len(_alone(name, seed, events, line).detected) for seed in range(1, seeds + 1)]
+            print(
+                f"{name}, {line}: {sum(false)} false alarms in {seeds} times {events:,} labels",
+                flush=True,
+            )
+
+
 def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(prog="benchmarks.changes", description=__doc__)
-    parser.add_argument("study", choices=["flips", "quiet"])
+    parser.add_argument("study", choices=["flips", "quiet", "alone"])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--events", type=int, default=QUIET_LABELS)
     parser.add_argument("--verbose", action="store_true", help="flips: each window and decision")
@@ -215,6 +309,8 @@ def main() -> None:
     pipeline = dataclasses.replace(declared.payments, promotion=promotion)
     if options.study == "flips":
         _flips(options.seeds, pipeline, verbose=options.verbose)
+    elif options.study == "alone":
+        _alone_study(options.seeds, options.events)
     else:
         _quiet(options.seeds, pipeline, options.events)
 
