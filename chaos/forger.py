@@ -32,6 +32,7 @@ __all__ = [
     "FORGERY_HEADER",
     "SEALED_TOPICS",
     "SIGNED_TOPICS",
+    "UNSEALED_KINDS",
     "Forger",
     "Forgery",
     "Genuine",
@@ -40,6 +41,8 @@ __all__ = [
 FORGERY_HEADER = "chaos-forged"
 SEALED_TOPICS = ("predictions", "examples", "evaluations", "alerts", "summaries")
 SIGNED_TOPICS = ("models", "registry")
+# Kinds of forgeries that bear no seal of ours.
+UNSEALED_KINDS = frozenset({"altered", "foreign", "junk", "made"})
 CHANGELOGS = ("predict-changelog", "join-changelog", "learn-changelog", "evaluate-changelog")
 SEAL = "stream-ml-seal"
 # Of each partition so many of the newest records are looked at, so often.
@@ -174,7 +177,10 @@ class Forger:
             body = {}
         body.pop("seal", None)
         number = self._rand.randrange(2**40)
-        return {**body, "event_id": f"forged-{number}", "ts": FAR_MS, "prediction": 0.99}
+        changes = {"event_id": f"forged-{number}", "prediction": 0.99}
+        if self._rand.choice((True, False)):
+            changes["ts"] = FAR_MS  # else nothing but the missing seal speaks against it
+        return {**body, **changes}
 
 
 class _NewestRecords:

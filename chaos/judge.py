@@ -18,7 +18,7 @@ import orjson
 
 from chaos import parameters
 from chaos.expected import ExpectedOutputs, expect
-from chaos.forger import FORGERY_HEADER
+from chaos.forger import FORGERY_HEADER, SEALED_TOPICS, UNSEALED_KINDS
 from chaos.topics import Raw, RecordPosition, Topics
 from stream_ml.models.recipes import Target
 from stream_ml.models.snapshot import decode, open_snapshot
@@ -330,7 +330,9 @@ def _each_refusal_once(facts: _Facts) -> Iterator[str]:
             yield f"{_text_of(position)}: expected one dead letter ({alternatives}), found {actual}"
     for position, forgery in facts.forgeries.items():
         actual = letters.pop(position, [])
-        if len(actual) != forgery.letters:
+        # Whatever else is wrong with it, what is not sealed by us is refused for that.
+        is_unsealed = forgery.kind in UNSEALED_KINDS and position.topic in SEALED_TOPICS
+        if len(actual) != forgery.letters or (is_unsealed and {*actual} - {"forged"}):
             forger = f"{forgery.kind} by somebody without the key"
             yield f"{_text_of(position)}: {forger}, refused as {actual}"
     for position, actual in letters.items():

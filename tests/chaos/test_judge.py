@@ -233,6 +233,28 @@ def test_what_was_forged_is_to_be_refused_once_and_changes_nothing(
     assert [{refused}, set(), {refused}] == found
 
 
+@pytest.mark.parametrize(("kind", "is_told"), [("made", True), ("copied", False)])
+def test_what_no_seal_of_ours_vouches_for_is_to_be_refused_as_forged(
+    kind: str, *, is_told: bool
+) -> None:
+    """A second check that happens to refuse it too must not hide that the first is gone."""
+    raw = topics()
+    records = raw["predictions"][0]
+    forged = replace(records[-1], offset=records[-1].offset + 1)
+    forged.headers = {FORGERY_HEADER: kind.encode()}
+    records.append(forged)
+    letter = {
+        "topic": "predictions",
+        "partition": 0,
+        "offset": forged.offset,
+        "reason": "duplicate_prediction",
+    }
+    offset = raw["dead-letters"][0][-1].offset + 1
+    raw["dead-letters"][0].append(Raw(0, offset, None, orjson.dumps(letter)))
+
+    assert ({"each refused record counted once"} if is_told else set()) == failed(raw)
+
+
 def test_every_kind_of_forgery_is_made_of_what_lies_there() -> None:
     """Of records and of state; what is altered, made up or foreign has no seal of ours."""
     seals = Seals(KEY, parameters.NAME, "here")
