@@ -11,7 +11,7 @@ __all__ = ["WORLDS"]
 
 DAY_HOURS, WEEK_HOURS = 24, 168
 WEEKEND_HOURS = 120
-# A true payment is sent on with this chance where fraud is to be more frequent.
+# A genuine payment is kept with this chance where fraud is to be more frequent.
 KEPT_SHARE = 0.25
 
 
@@ -64,7 +64,7 @@ class _Recurring(Scenario):
     summary = "two opposite concepts take turns, a fifth of the stream each"
     changes = (
         ScriptedChange(0.2, 0.4, "concept", "world", None, "all chances are inverted"),
-        ScriptedChange(0.6, 0.8, "concept", "world", None, "all chances are inverted once more"),
+        ScriptedChange(0.6, 0.8, "concept", "world", None, "all chances are inverted again"),
     )
     serves = ((0.0, "adagrad"), (0.2, "sgd"))
 
@@ -88,7 +88,7 @@ class _Inputs(Scenario):
 
 
 class _Share(Scenario):
-    """Fraud is four times as likely against the rest: true payments are kept with a chance of 1/4.
+    """Fraud is four times as likely against the rest: of genuine payments a quarter is kept.
 
     Of those that are kept, the logit is higher by log 4, whatever the payment is.
     """

@@ -73,6 +73,8 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATE_EVERY", "Evaluate"]
 
 EVALUATE_EVERY = 1_000
+# Why a refresh comes sooner than due, by what its snapshots say.
+CAUSES = {"loss_change": "the loss of what is served has grown"}
 
 
 class Evaluate:
@@ -385,6 +387,8 @@ class Evaluate:
     def _reason(self, version: int, renewal: Renewal) -> str:
         is_whole = len(renewal.refs) - len(renewal.kept) == len(self._pipeline.recipes)
         sentences = [f"{'all' if is_whole else 'some'} lines published @{version}"]
+        if renewal.cause is not None:
+            sentences.append(f"sooner than due: {CAUSES.get(renewal.cause, renewal.cause)}")
         sentences += [f"{renewal.refs[line].model} stays" for line in renewal.kept]
         sentences += [
             f"{line} is renewed again, after {fault.count} refreshes without it"

@@ -34,10 +34,17 @@ SILENCE = "it published nothing"
 
 @dataclass(slots=True)
 class Arrival:
-    """A line's snapshot of one instant; `flaw` is what speaks against it, if anything."""
+    """A line's snapshot of one instant.
+
+    Attributes:
+        ref: its name, and where it lies.
+        flaw: what speaks against it, if anything.
+        cause: why it came sooner than due, if it did.
+    """
 
     ref: ModelRef
     flaw: str | None
+    cause: str | None = None
 
 
 @dataclass(slots=True)
@@ -69,12 +76,14 @@ class Renewal:
         kept: the lines among them that keep the snapshot that they have.
         begun: by line, the faults that begin with this refresh.
         ended: by line, the faults that end with it.
+        cause: why it comes sooner than due, if it does.
     """
 
     refs: dict[str, ModelRef] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
     begun: dict[str, Fault] = field(default_factory=dict)
     ended: dict[str, Fault] = field(default_factory=dict)
+    cause: str | None = None
 
 
 class Refresh:
@@ -138,7 +147,8 @@ class Refresh:
         self._unserved_models[name].append(snapshot.model)
         if version <= self.version:
             return False
-        self._waiting.setdefault(version, {})[name] = Arrival(ref, flaw)
+        cause = snapshot.epoch.get("cause")
+        self._waiting.setdefault(version, {})[name] = Arrival(ref, flaw, cause)
         return True
 
     def overdue(self, examples: int) -> int | None:
@@ -169,7 +179,8 @@ class Refresh:
             arrivals: what was published, as `complete` gave it.
             former: by line, what is in the serving set.
         """
-        renewal = Renewal()
+        # Lines publish at one instant for one reason.
+        renewal = Renewal(cause=next((each.cause for each in arrivals.values()), None))
         for line in self._lines:
             arrival = arrivals.get(line)
             reason = SILENCE if arrival is None else arrival.flaw
@@ -258,7 +269,9 @@ class Refresh:
         self.version = state["version"]
         for version, name, arrival in state["waiting"]:
             ref = ModelRef(**arrival["ref"])
-            self._waiting.setdefault(version, {})[name] = Arrival(ref, arrival["flaw"])
+            self._waiting.setdefault(version, {})[name] = Arrival(
+                ref, arrival["flaw"], arrival.get("cause")
+            )
         self._stale, self._newest = set(state["stale"]), state["newest"]
         self._faults = {
             line: Fault(**fault)

@@ -87,6 +87,9 @@ def test_all_lines_are_renewed_soon_after_a_flip() -> None:
     sooner = [version for version, cause in run.causes.items() if cause == "loss_change"]
     assert [detected + 100, detected + 200, detected + 400] == sooner
     assert {*range(0, run.versions[-1] + 1, 500)} | {*sooner} == {*run.versions}
+    said = [reason for reason in run.refreshed if "sooner than due" in reason]
+    expected = "sooner than due: the loss of what is served has grown"
+    assert [f"all lines published @{n}; {expected}" for n in sooner] == said
 
 
 def test_what_is_only_to_be_told_changes_no_instant() -> None:
