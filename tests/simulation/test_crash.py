@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import random
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
 from stream_ml.shell.log.sqlite import SqliteSession
+from stream_ml.stages import alarms, refusals
 from stream_ml.testing import CRASH, Driver
 from tests.simulation.world import pipeline, stream
 
@@ -34,6 +38,37 @@ def outcome(driver: Driver) -> dict[str, list[Any]]:
         for (key, _), model in zip(topics["models"], driver.read("models"), strict=True)
     ]
     return topics
+
+
+def run(seed: int, crashes: int) -> dict[str, list[Any]]:
+    """What comes out of a world with small blocks and windows, where the worker dies so often."""
+    declared = replace(pipeline, window_events_max=2)
+    events, labels = stream(3, 400)
+    driver = Driver(declared, seed=seed)
+    driver.publish("labels", labels)
+    # A stretch of garbage, and good ones again.
+    driver.publish("events", [*events[:100], *[b"{"] * 20, *events[100:]])
+    driver.feed([CRASH] * crashes)
+    result = outcome(driver)
+    driver.close()
+    return result
+
+
+def test_crashes_raise_no_alert_twice_and_lose_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alerts that open and resolve are those of the uninterrupted run, byte for byte."""
+    monkeypatch.setattr(refusals, "BLOCK_RECORDS", 20)
+    monkeypatch.setattr(refusals, "REFUSED_MIN", 4)
+    monkeypatch.setattr(alarms, "QUIET_BLOCKS", 1)
+    expected = run(0, 0)
+    changes = Counter(
+        (alert["kind"], alert["state"])
+        for alert in (orjson.loads(value) for _, value in expected["alerts"])
+    )
+
+    assert 2 <= changes["poison_rate", "resolved"] <= changes["poison_rate", "open"]
+    assert 2 <= changes["window_overflow", "open"]
+    for seed in range(12):
+        assert expected == run(seed, 4), f"seed {seed}"
 
 
 @functools.cache
