@@ -66,6 +66,11 @@ ALERT_KINDS: dict[str, AlertKind] = {
         "A line is not renewed: what it publishes is not sound, or its learner has diverged.",
         _MODELS,
     ),
+    "staleness": _ends(
+        "warning",
+        "What serves was not renewed at the last five refreshes: paused, or rolled back, by hand.",
+        _MODELS,
+    ),
     "snapshot_dear": _once(
         "info", "A line's snapshots cost more than what was learned meanwhile.", _MODELS
     ),

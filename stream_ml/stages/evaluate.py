@@ -54,6 +54,7 @@ from stream_ml.stages.refresh import Refresh
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
 from stream_ml.stages.scoreboard import PREDECESSOR, Scoreboard
+from stream_ml.stages.staleness import Staleness
 from stream_ml.stages.state import COMMAND_IDS, KEYLESS, SCORES, split_by_prefix
 from stream_ml.stages.watermark import ExamplesWatermark
 
@@ -114,6 +115,7 @@ class Evaluate:
         self._is_paused = False
         self._frozen_line: str | None = None
         self._alarms = Alarms("evaluate")
+        self._staleness = Staleness(self._alarms)
         self._loss_alarm = LossAlarm(pipeline.target.kind, self._alarms)
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self.counts["examples_missing"] = 0
@@ -342,6 +344,18 @@ class Evaluate:
             if len(renewal.refs) > len(renewal.kept) and self._champion_line() in renewal.refs:
                 outputs.append(self._renew(version, renewal))
         self._drop_unserved(outputs)
+        serving = self._registry.serving
+        if serving is not None:
+            reason = self._stay_reason()
+            outputs += self._staleness.refresh(version, serving, reason, self._watermark.ms)
+
+    def _stay_reason(self) -> str:
+        """Why a person has decided that nothing is renewed; empty where nobody has."""
+        if self._is_paused:
+            return "an operator has paused, until `resume`"
+        if self._frozen_line == self._champion_line():
+            return "an operator has rolled back to it, until `resume` or the next replacement"
+        return ""
 
     def _tell_fault(self, line: str, fault: Fault, outputs: list[Output]) -> None:
         """Say that a line is not renewed any more, once; `_renew` says that it is again."""
@@ -576,6 +590,7 @@ class Evaluate:
             "frozen": self._frozen_line,
             "alarms": self._alarms.dump(),
             "loss": self._loss_alarm.dump(),
+            "refreshes": self._staleness.dump(),
             "counts": self.counts,
             "held": self.sizes,
             "inputs": self._inputs,
@@ -624,6 +639,7 @@ class Evaluate:
             self._divergence.load(keyless["divergence"])
         self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
         self._alarms.load(keyless.get("alarms", ()))
+        self._staleness.load(keyless.get("refreshes", ()))
         if "loss" in keyless:  # a former release watched none
             self._loss_alarm.load(keyless["loss"])
         if keyless.get("announced") is not None:  # in the state of a former release

@@ -21,6 +21,7 @@ from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import EVALUATE_EVERY, Evaluate
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.refresh import STALE_EXAMPLES, Arrival, Refresh
+from stream_ml.stages.staleness import REFRESHES
 from tests.shop import KEY, START_MS, declare, example, shop, written
 
 if TYPE_CHECKING:
@@ -640,3 +641,26 @@ def test_serving_something_else_than_was_published_is_caught(
     monkeypatch.setattr(Refresh, "complete", hasty)
     stage = Stage()
     assert [] != stage.publish("logistic@0")
+
+
+def test_a_forgotten_pause_is_told_once_and_until_it_is_over() -> None:
+    """Five refreshes without what serves are an alert; the one that renews it resolves it."""
+    stage = Stage()
+    stage.publish("logistic@0", "bayes@0")
+    stage.command("pause")
+    for version in range(20, 20 * (REFRESHES + 3), 20):
+        stage.publish(f"logistic@{version}", f"bayes@{version}")
+        pieces = [(name, piece) for name, piece in stage.evaluate.dirty() if piece is not None]
+        stage.evaluate = Evaluate(shop, Keyring(KEY, {}))
+        stage.evaluate.restore(pieces)
+    stage.command("resume")
+    stage.publish("logistic@200", "bayes@200")
+
+    alerts = [o.memo for o in stage.outputs if o.topic == "alerts"]
+    assert [("staleness", "open", "line:logistic"), ("staleness", "resolved", "line:logistic")] == [
+        (alert.kind, alert.state, alert.subject) for alert in alerts
+    ]
+    assert (
+        f"logistic@0 was not renewed at the last {REFRESHES} refreshes, up to @{20 * REFRESHES}: "
+        "an operator has paused, until `resume`"
+    ) == alerts[0].message
