@@ -461,6 +461,24 @@ def _every_refresh_decided(facts: _Facts) -> Iterator[str]:
             yield f"@{instant} was published, and never served nor refused"
 
 
+# --- alerts ------------------------------------------------------------------------------------
+
+
+def _each_change_told_once(facts: _Facts) -> Iterator[str]:
+    """What opens is not open, and what resolves is, whoever died in between."""
+    open_alerts: set[tuple[Any, ...]] = set()
+    for record in facts.topics["alerts"][0]:
+        members = orjson.loads(record.value or b"null")
+        subjects = members["details"].get("subjects") or [members["subject"]]
+        for subject in subjects:
+            place = (members["kind"], members["stage"], members["partition"], subject)
+            if members["state"] == "once":
+                continue
+            if (members["state"] == "open") is (place in open_alerts):
+                yield f"alerts offset {record.offset}: {place} is {members['state']} already"
+            open_alerts ^= {place}
+
+
 def _text_of(position: RecordPosition) -> str:
     return f"{position.topic} {position.partition}:{position.offset}"
 
@@ -515,4 +533,5 @@ CHECKS: dict[str, Callable[[_Facts], Iterable[str]]] = {
     "models as river alone": _models_as_river_alone,
     "one registry history": _one_history,
     "every refresh decided": _every_refresh_decided,
+    "each change of an alert told once": _each_change_told_once,
 }

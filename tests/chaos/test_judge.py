@@ -147,9 +147,31 @@ def _stray(raw: Topics) -> None:
     records.append(Raw(0, records[-1].offset + 1, shop.encode(), value, NOW_MS))
 
 
+def _alarm(*states: str) -> Callable[[Topics], None]:
+    """An alert that changes so, as nobody who lives through it would tell it."""
+
+    def alarm(raw: Topics) -> None:
+        for state in states:
+            value = orjson.dumps(
+                {
+                    "kind": "poison_rate",
+                    "stage": "join",
+                    "partition": 1,
+                    "subject": "labels/planted",
+                    "state": state,
+                    "details": {},
+                }
+            )
+            raw["alerts"][0].append(Raw(0, len(raw["alerts"][0]), b"poison_rate", value, NOW_MS))
+
+    return alarm
+
+
 @pytest.mark.parametrize(
     ("harm", "check"),
     [
+        (_alarm("open", "resolved", "open", "open"), "each change of an alert told once"),
+        (_alarm("open", "resolved", "resolved"), "each change of an alert told once"),
         (_lose("predictions"), "one prediction per valid predicting event"),
         (_double("predictions"), "one prediction per valid predicting event"),
         (_lose("events"), "one prediction per valid predicting event"),

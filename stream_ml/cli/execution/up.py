@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_ml.records import Decision
+    from stream_ml.shell.alerting.courier import Couriers
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.settings.settings import Settings
 
@@ -76,7 +77,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
         check_name(settings, log, pipeline.name, key)
         record_count = disturbances = 0
 
-        def work() -> None:
+        def work(delivery: Couriers) -> None:
             nonlocal record_count
             runner = Runner(
                 log,
@@ -101,6 +102,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                     messages.print_change(change)
                 for line, reason in runner.learn.quarantine_reasons.items():
                     messages.print_quarantine(line, reason)
+                delivery.start()
                 commit_s = settings.checkpoint_seconds
                 record_count += work_on(
                     runner, log, stop, commit_s=commit_s, on_decision=messages.print_decision
@@ -112,11 +114,11 @@ def _work(arguments: Namespace, settings: Settings) -> None:
             key,
             open_log=lambda: open_log(settings, pipeline.name),
             say=messages.print_route,
-        ):
+        ) as delivery:
             while True:
                 started_s = time.monotonic()
                 try:
-                    work()
+                    work(delivery)
                 except LogChanged as error:
                     if time.monotonic() - started_s > UNDISTURBED_S:
                         disturbances = 0
@@ -245,7 +247,8 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
                 key,
                 open_log=lambda: open_log(settings, pipeline.name),
                 say=messages.print_route,
-            ):
+            ) as delivery:
+                delivery.start()
                 Supervisor(posts, start, say=messages.print, wait=relay.pump).run(should_stop)
         messages.print("stopped: no worker is left", {"said": "stopped"})
 

@@ -191,7 +191,7 @@ class Courier:
 
 
 class Couriers:
-    """A courier for each address, at work until it is left; a context manager.
+    """A courier for each address, from `start` until it is left; a context manager.
 
     Args:
         couriers: makes each courier, given what asks it to stop.
@@ -199,14 +199,19 @@ class Couriers:
 
     def __init__(self, couriers: Sequence[Callable[[threading.Event], Courier]]) -> None:
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=make(self._stop).run, name="courier", daemon=True)
-            for make in couriers
-        ]
+        self._couriers = [make(self._stop) for make in couriers]
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Set them to work, if they are not yet: whoever holds the worker's place delivers."""
+        if self._threads:
+            return
+        for courier in self._couriers:
+            thread = threading.Thread(target=courier.run, name="courier", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(
