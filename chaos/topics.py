@@ -27,7 +27,7 @@ INPUTS = {
     "predict": ("events",),
     "join": ("predictions", "labels"),
     "learn": ("examples",),
-    "evaluate": ("examples", "models", "commands"),
+    "evaluate": ("examples", "models", "commands", "summaries"),
 }
 # Commits of transactions take up offsets of their own at the end of a partition, some from each
 # task that writes there; whether there is a record left among so few is the judge's to see.

@@ -75,6 +75,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "evaluation",
         "models",
+        "monitoring",
         "pipeline",
         "records",
         "routes",

@@ -67,6 +67,7 @@ ROUTES: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {
     ("events", "predict"): (),
     ("predict", "predictions"): (),
     ("predict", "summaries"): ((261, 385),),
+    ("summaries", "evaluate"): ((680, 385), (680, 320)),
     ("predictions", "consumer"): (),
     ("predictions", "join"): (),
     ("labels", "join"): (),

@@ -17,6 +17,7 @@ __all__ = ["CATEGORIES_MAX", "CategoryColumn", "Column", "NumberColumn", "column
 CATEGORIES_MAX = 64
 # Longer names are cut: those that begin alike count as one.
 CATEGORY_LENGTH_MAX = 64
+_FORGOTTEN = 1 / 8
 
 
 class NumberColumn:
@@ -31,8 +32,8 @@ class NumberColumn:
     __slots__ = ("missing", "n", "sketch")
 
     def __init__(self) -> None:
-        self.n = 0
-        self.missing = 0
+        self.n: float = 0
+        self.missing: float = 0
         self.sketch = QuantileSketch()
 
     def add(self, values: Sequence[Any]) -> None:
@@ -50,10 +51,26 @@ class NumberColumn:
         self.missing += other.missing
         self.sketch.merge(other.sketch)
 
+    def halve(self) -> None:
+        """Let all that came so far count half as much."""
+        self.sketch.halve_counts()
+        self.n, self.missing = self.sketch.n, self.missing / 2
+
+    def dump(self) -> list[Any]:
+        """The column, as JSON can hold it."""
+        return [self.n, self.missing, *self.sketch.dump()]
+
+    def load(self, state: Sequence[Any]) -> None:
+        """Take up what `dump` gave."""
+        self.n, self.missing, *sketch = state
+        self.sketch = QuantileSketch.load(sketch)
+
     def summary(self) -> ColumnSummary:
-        """The column as it is written."""
+        """The column as it is written; of whole counts."""
         level, low, high, places, counts = self.sketch.dump()
-        return ColumnSummary(self.n, self.missing, low, high, level, tuple(places), tuple(counts))
+        return ColumnSummary(
+            int(self.n), int(self.missing), low, high, level, tuple(places), tuple(counts)
+        )
 
     def take(self, summary: ColumnSummary) -> None:
         """Take in what was written of such a column."""
@@ -78,10 +95,10 @@ class CategoryColumn:
     __slots__ = ("counts", "missing", "n", "others")
 
     def __init__(self) -> None:
-        self.n = 0
-        self.missing = 0
-        self.counts: dict[str, int] = {}
-        self.others = 0
+        self.n: float = 0
+        self.missing: float = 0
+        self.counts: dict[str, float] = {}
+        self.others: float = 0
 
     def add(self, values: Sequence[Any]) -> None:
         """Take in texts or flags, in the order in which they came; None is missing."""
@@ -92,7 +109,7 @@ class CategoryColumn:
                 self.n += count
                 self._count(_category(value), count)
 
-    def _count(self, category: str, count: int) -> None:
+    def _count(self, category: str, count: float) -> None:
         former = self.counts.get(category)
         if former is not None:
             self.counts[category] = former + count
@@ -109,15 +126,33 @@ class CategoryColumn:
         for category, count in other.counts.items():
             self._count(category, count)
 
+    def halve(self) -> None:
+        """Let all that came so far count half as much."""
+        self.missing, self.others = self.missing / 2, self.others / 2
+        self.counts = {name: n / 2 for name, n in self.counts.items() if n > _FORGOTTEN}
+        self.n = sum(self.counts.values()) + self.others
+
+    def dump(self) -> list[Any]:
+        """The column, as JSON can hold it."""
+        return [self.n, self.missing, self.counts, self.others]
+
+    def load(self, state: Sequence[Any]) -> None:
+        """Take up what `dump` gave."""
+        self.n, self.missing, self.counts, self.others = state
+
     def summary(self) -> ColumnSummary:
-        """The column as it is written."""
-        return ColumnSummary(self.n, self.missing, categories=dict(self.counts), others=self.others)
+        """The column as it is written; of whole counts."""
+        counts: Any = dict(self.counts)
+        return ColumnSummary(
+            int(self.n), int(self.missing), categories=counts, others=int(self.others)
+        )
 
     def take(self, summary: ColumnSummary) -> None:
         """Take in what was written of such a column."""
         other = CategoryColumn()
         other.n, other.missing = summary.n, summary.missing
-        other.counts, other.others = summary.categories or {}, summary.others
+        other.counts = dict(summary.categories or {})
+        other.others = summary.others
         self.merge(other)
 
 

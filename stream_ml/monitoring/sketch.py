@@ -15,6 +15,7 @@ Theory of operation:
 
 from __future__ import annotations
 
+from math import frexp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["BUCKETS_MAX", "LEVEL_MAX", "QuantileSketch"]
+__all__ = ["BUCKETS_MAX", "LEVEL_MAX", "QuantileSketch", "coarser"]
 
 # Some 1 kB as JSON; numbers over four octaves are told apart to 3 %, over one to less than 1 %.
 BUCKETS_MAX = 128
@@ -31,6 +32,11 @@ LEVEL_MAX = 14
 _PER_OCTAVE = 256
 # Above the buckets of the smallest double, so that all of positive numbers are positive.
 _ORIGIN = 1_100 * _PER_OCTAVE
+# A mantissa is at least one half.
+_FIRST = _ORIGIN - _PER_OCTAVE
+# From so many numbers on arrays are faster.
+_VECTOR_MIN = 64
+_FORGOTTEN = 1 / 8
 
 
 class QuantileSketch:
@@ -50,12 +56,13 @@ class QuantileSketch:
 
     def __init__(self) -> None:
         self.level = 0
-        self.counts: dict[int, int] = {}
+        # Whole numbers, until they are halved.
+        self.counts: dict[int, float] = {}
         self.low: float | None = None
         self.high: float | None = None
 
     @property
-    def n(self) -> int:
+    def n(self) -> float:
         """How many numbers were added."""
         return sum(self.counts.values())
 
@@ -63,17 +70,38 @@ class QuantileSketch:
         """Take in numbers, all finite."""
         if not values:
             return
+        if len(values) < _VECTOR_MIN:
+            self._widen(min(values), max(values))
+            level, counts = self.level, self.counts
+            for value in values:
+                place = coarser(_place(value), level)
+                counts[place] = counts.get(place, 0) + 1
+            self._add_counts(())
+            return
         numbers = np.array(values, np.float64)
         self._widen(float(numbers.min()), float(numbers.max()))
         mantissas, exponents = np.frexp(np.abs(numbers))
-        # A mantissa is at least one half: 256 buckets from there to 1.
-        places = exponents.astype(np.int64) * _PER_OCTAVE + _ORIGIN
-        places += (mantissas * (2 * _PER_OCTAVE)).astype(np.int64) - _PER_OCTAVE
+        places = exponents.astype(np.int64) * _PER_OCTAVE + _FIRST
+        places += (mantissas * (2 * _PER_OCTAVE)).astype(np.int64)
         places >>= self.level
         places = np.where(numbers > 0, places, -places)
         places[numbers == 0] = 0
-        taken, counts = np.unique(places, return_counts=True)
-        self._add_counts(zip(taken.tolist(), counts.tolist(), strict=True))
+        taken, counted = np.unique(places, return_counts=True)
+        self._add_counts(zip(taken.tolist(), counted.tolist(), strict=True))
+
+    def add_many(self, value: float, count: float) -> None:
+        """Take in a number so many times.
+
+        Args:
+            value: the number.
+            count: how often.
+        """
+        self._widen(value, value)
+        self._add_counts([(coarser(_place(value), self.level), count)])
+
+    def halve_counts(self) -> None:
+        """Let all that came so far count half as much; what counts next to nothing is forgotten."""
+        self.counts = {place: n / 2 for place, n in self.counts.items() if n > _FORGOTTEN}
 
     def merge(self, other: QuantileSketch) -> None:
         """Take in what another sketch holds; it stays as it is."""
@@ -83,13 +111,13 @@ class QuantileSketch:
         while self.level < other.level:
             self._halve()
         shift = self.level - other.level
-        self._add_counts((_coarser(place, shift), n) for place, n in other.counts.items())
+        self._add_counts((coarser(place, shift), n) for place, n in other.counts.items())
 
     def _widen(self, low: float, high: float) -> None:
         self.low = low if self.low is None else min(self.low, low)
         self.high = high if self.high is None else max(self.high, high)
 
-    def _add_counts(self, counts: Iterable[tuple[int, int]]) -> None:
+    def _add_counts(self, counts: Iterable[tuple[int, float]]) -> None:
         own = self.counts
         for place, n in counts:
             own[place] = own.get(place, 0) + n
@@ -97,10 +125,10 @@ class QuantileSketch:
             self._halve()
 
     def _halve(self) -> None:
-        halved: dict[int, int] = {}
+        halved: dict[int, float] = {}
         for place, n in self.counts.items():
-            coarser = _coarser(place, 1)
-            halved[coarser] = halved.get(coarser, 0) + n
+            half = coarser(place, 1)
+            halved[half] = halved.get(half, 0) + n
         self.counts = halved
         self.level += 1
 
@@ -115,14 +143,14 @@ class QuantileSketch:
         """
         if self.low is None or self.high is None:
             raise ValueError("a sketch of no numbers has no quantiles")
-        rank, seen = share * self.n, 0
+        rank, seen = share * self.n, 0.0
         for place in sorted(self.counts):
             seen += self.counts[place]
             if seen >= rank:
                 return min(max(_middle(place, self.level), self.low), self.high)
         return self.high
 
-    def weights(self) -> list[tuple[float, int]]:
+    def weights(self) -> list[tuple[float, float]]:
         """The middle of each bucket with how many lie in it, in order."""
         return [(_middle(place, self.level), self.counts[place]) for place in sorted(self.counts)]
 
@@ -140,7 +168,21 @@ class QuantileSketch:
         return sketch
 
 
-def _coarser(place: int, times: int) -> int:
+def _place(value: float) -> int:
+    if not value:
+        return 0
+    mantissa, exponent = frexp(abs(value))
+    place = exponent * _PER_OCTAVE + _FIRST + int(mantissa * (2 * _PER_OCTAVE))
+    return place if value > 0 else -place
+
+
+def coarser(place: int, times: int) -> int:
+    """The bucket that one lies in where the resolution is halved some more times.
+
+    Args:
+        place: of the finer bucket.
+        times: how often it is halved.
+    """
     return place >> times if place >= 0 else -(-place >> times)
 
 

@@ -47,6 +47,7 @@ def _once(severity: Severity, meaning: str, command: str) -> AlertKind:
 _STATUS = "stream-ml status"
 _MODELS = "stream-ml models"
 _AUDIT = "stream-ml audit verify"
+_DRIFT = "stream-ml drift"
 _LETTERS = "stream-ml topics dead-letters"
 
 ALERT_KINDS: dict[str, AlertKind] = {
@@ -83,6 +84,19 @@ ALERT_KINDS: dict[str, AlertKind] = {
     ),
     "examples_missing": _once(
         "warning", "Examples were removed before they were learned from and judged by.", _STATUS
+    ),
+    "drift": _ends(
+        "warning", "Values of a field, a feature or the labels are not what they were.", _DRIFT
+    ),
+    "data_fault": _ends(
+        "critical",
+        "Values look like a fault of the pipeline: frozen, missing, another unit, a new category, "
+        "a source of labels that contradicts the others.",
+        _DRIFT,
+    ),
+    "label_outage": _ends("critical", "Events go on, and no labels come.", _DRIFT),
+    "event_outage": _ends(
+        "critical", "A partition of events is silent while the others go on.", _DRIFT
     ),
     # Memory that has reached its bound.
     "window_overflow": _ends(

@@ -47,6 +47,7 @@ from stream_ml.records import (
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.inputs import example_in, without_frames
 from stream_ml.stages.loss_alarm import LossAlarm
+from stream_ml.stages.monitor import Monitor
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.operators import CommandRefusal, Operators
 from stream_ml.stages.positions import record_notice
@@ -55,7 +56,7 @@ from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
 from stream_ml.stages.scoreboard import PREDECESSOR, Scoreboard
 from stream_ml.stages.staleness import Staleness
-from stream_ml.stages.state import COMMAND_IDS, KEYLESS, SCORES, split_by_prefix
+from stream_ml.stages.state import COMMAND_IDS, KEYLESS, MONITORS, SCORES, split_by_prefix
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Evaluate:
         log: the identity of the log that is written to, which every decision names, and every
             command that is to be carried out.
         command_age_ms: how far a command's time may be from its arrival on the log.
+        in_order: whether all inputs are read in the order of event time, by one process.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Evaluate:
         log: str | None = None,
         *,
         command_age_ms: int = COMMAND_AGE_MS,
+        in_order: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._key = keyring.pipeline_key
@@ -117,12 +120,15 @@ class Evaluate:
         self._alarms = Alarms("evaluate")
         self._staleness = Staleness(self._alarms)
         self._loss_alarm = LossAlarm(pipeline.target.kind, self._alarms)
+        self._monitor = None
+        if pipeline.monitors is not None:
+            self._monitor = Monitor(pipeline, self._alarms, in_order=in_order)
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self.counts["examples_missing"] = 0
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
         self._refusals = {
             topic: Refusals(self._alarms, topic)
-            for topic in ("examples", "models", "commands", "registry")
+            for topic in ("examples", "models", "commands", "registry", "summaries")
         }
         self._must_checkpoint = False
 
@@ -139,6 +145,7 @@ class Evaluate:
             "models": self._model,
             "commands": self._command,
             "registry": self._decision,
+            "summaries": self._summary,
         }
         fold, is_counted, refusals = folds[topic], topic in self._inputs, self._refusals[topic]
         for part in refusals.parts(records):
@@ -172,12 +179,22 @@ class Evaluate:
             partition, example.prediction.event_id, example.label_ts, record.append_ms
         )
         self._scoreboard.add(example, self._watermark.newest_ms)
+        if self._monitor is not None:
+            outputs += self._monitor.example(example, watermark, record.append_ms)
         if self._n % EVALUATE_EVERY == 0:
             outputs += self._evaluations()
         outputs += self._loss_alarm.add(example, watermark)
         self._judge(example, watermark, outputs)
         if self._refresh:
             self._give_up_on_stale(outputs)
+
+    def _summary(self, record: Record, outputs: list[Output]) -> None:
+        if self._monitor is None:
+            return
+        summary = self._monitor.parse(record)
+        if isinstance(summary, BadRecord):
+            raise summary
+        outputs += self._monitor.summary(summary, record.append_ms)
 
     def _miss(self, example: Example, missing: int, outputs: list[Output]) -> None:
         """Count examples that were taken away before we read them, and tell a person."""
@@ -596,6 +613,10 @@ class Evaluate:
             "inputs": self._inputs,
             "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
         }
+        monitors: list[tuple[str, bytes | None]] = []
+        if self._monitor is not None:
+            keyless["monitors"] = self._monitor.dump()
+            monitors = self._monitor.dirty()
         scores, answered_ids = self._scoreboard.dump_scores(), self._operators.dirty()
         return [
             (KEYLESS, orjson.dumps(keyless)),
@@ -604,11 +625,12 @@ class Evaluate:
                 (f"{COMMAND_IDS}{name}", orjson.dumps(state))
                 for name, state in answered_ids.items()
             ),
+            *((f"{MONITORS}{name}", value) for name, value in monitors),
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
-        entries = split_by_prefix(pieces, SCORES, COMMAND_IDS)
+        entries = split_by_prefix(pieces, SCORES, COMMAND_IDS, MONITORS)
         ((_, value),) = entries[KEYLESS]
         keyless = orjson.loads(value)
         self._registry.load(keyless)
@@ -637,6 +659,8 @@ class Evaluate:
         )
         if "divergence" in keyless:
             self._divergence.load(keyless["divergence"])
+        if self._monitor is not None:
+            self._monitor.load(keyless.get("monitors", {}), dict(entries[MONITORS]))
         self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
         self._alarms.load(keyless.get("alarms", ()))
         self._staleness.load(keyless.get("refreshes", ()))

@@ -21,6 +21,7 @@ __all__ = [
     "KEYLESS",
     "LABELS",
     "LEARNERS",
+    "MONITORS",
     "PREDICTIONS",
     "PREDICTION_IDS",
     "SCORES",
@@ -37,7 +38,7 @@ JOINED_IDS, EXPIRED_IDS, PREDICTION_IDS = "j", "e", "t"
 # Of learn.
 LEARNERS = "l"
 # Of evaluate.
-SCORES, COMMAND_IDS = "s", "c"
+SCORES, COMMAND_IDS, MONITORS = "s", "c", "m"
 
 
 def split_by_prefix(

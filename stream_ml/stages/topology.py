@@ -67,7 +67,7 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
             StageSpec("learn", inputs=("examples",), outputs=("models",)),
             StageSpec(
                 "evaluate",
-                inputs=("examples", "models", "commands", "registry"),
+                inputs=("examples", "models", "commands", "registry", "summaries"),
                 outputs=("registry", "evaluations"),
                 remade=False,
             ),
@@ -82,7 +82,7 @@ def input_topics() -> tuple[str, ...]:
     """Every topic that some stage reads as an input, in the order in which the data flows.
 
     >>> input_topics()
-    ('events', 'predictions', 'labels', 'examples', 'models', 'commands', 'registry')
+    ('events', 'predictions', 'labels', 'examples', 'models', 'commands', 'registry', 'summaries')
     """
     return tuple(dict.fromkeys(topic for spec in STAGES.values() for topic in spec.inputs))
 

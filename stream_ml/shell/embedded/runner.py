@@ -212,6 +212,7 @@ class Runner:
             Keyring(key, operators or {}),
             log.identity,
             command_age_ms=round(command_age_s * 1_000),
+            in_order=True,
         )
         predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]
@@ -252,6 +253,7 @@ class Runner:
             ("examples", 0): (learn, evaluate),
             ("models", 0): (evaluate, self.serving),
             ("registry", 0): (evaluate, self.serving),
+            ("summaries", 0): (evaluate,),
         }
 
     def _inputs(self) -> Iterator[_Cursor]:

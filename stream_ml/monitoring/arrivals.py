@@ -1,0 +1,188 @@
+"""Which blocks are complete over all partitions of events, and which partitions are silent.
+
+Theory of operation:
+
+1. Each partition tells its blocks in the order of time. A block is complete when every partition
+   that speaks has told of one that ends as late, or later. So what is complete, and when, depends
+   neither on batches nor on who reads faster.
+2. A partition is silent when it is `SILENT_BLOCKS` behind the furthest one. Where partitions may be
+   read at different speeds, only if by the log's clock, too, it has said nothing for as long, or
+   when it is a day behind: while a history is read, who lags is not silent.
+3. What a partition tells of a block that was complete without it is counted, and compared with
+   nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.monitoring.columns import column
+from stream_ml.monitoring.reference import DAY_MS, dumped, loaded, merge_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ml.monitoring.columns import Column
+    from stream_ml.records import ColumnSummary, Summary
+
+__all__ = ["Arrivals", "Block", "Silence"]
+
+SILENT_BLOCKS = 2
+# So many events of a partition must be missing before its silence is worth a word.
+MISSED_MIN = 50
+# The number of events of a block is a mean over about so many.
+BLOCKS_MAX = 200
+# When so many events are known, half of them are forgotten.
+EVENTS_MAX = 1_000_000
+
+
+@dataclass(slots=True)
+class Block:
+    """What came in a block of event time, in all partitions."""
+
+    start: int
+    events: int = 0
+    predictions: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A partition of events that is silent.
+
+    Attributes:
+        partition: of events.
+        since: the end of its last block, UTC milliseconds.
+        missed: how many events it would have had since, by its share of the past.
+    """
+
+    partition: int
+    since: int
+    missed: float
+
+
+class Arrivals:
+    """The blocks that are not complete yet.
+
+    Args:
+        block_ms: the length of a block.
+        in_order: whether the partitions are read in the order of event time.
+    """
+
+    def __init__(self, block_ms: int, *, in_order: bool) -> None:
+        self._width = block_ms
+        self._in_order = in_order
+        self._open: dict[int, Block] = {}
+        # By partition: the end of its last block, when the log took that in, its events.
+        self._partitions: dict[int, list[int]] = {}
+        self._floor = 0
+        self._blocks = 0
+        self._events_per_block = 0.0
+        self.late_count = 0
+
+    def add(self, summary: Summary, append_ms: int) -> list[Block]:
+        """Take in what a partition tells; the blocks that are complete with it, in their order.
+
+        Args:
+            summary: of a block of one partition.
+            append_ms: when the log took it in.
+        """
+        former = self._partitions.get(summary.partition, [0, 0, 0])
+        end, events = max(former[0], summary.end), former[2] + summary.events
+        self._partitions[summary.partition] = [end, append_ms, events]
+        if sum(each[2] for each in self._partitions.values()) > EVENTS_MAX:
+            for each in self._partitions.values():
+                each[2] //= 2
+        if summary.start < self._floor:
+            self.late_count += summary.events
+            return []
+        block = self._open.setdefault(summary.start, Block(summary.start))
+        block.events += summary.events
+        block.predictions += summary.predictions
+        for reason, count in summary.refused.items():
+            block.refused[reason] = block.refused.get(reason, 0) + count
+        for kind, columns in (("field", summary.fields), ("feature", summary.features)):
+            merge_columns(block.columns, _columns(kind, columns))
+        return self._complete(append_ms)
+
+    def _complete(self, append_ms: int) -> list[Block]:
+        speaking = [
+            end
+            for end, last_ms, _ in self._partitions.values()
+            if not self._is_silent(end, last_ms, append_ms)
+        ]
+        bound = min(speaking)
+        starts = sorted(start for start in self._open if start + self._width <= bound)
+        self._floor = max(self._floor, bound)
+        blocks = [self._open.pop(start) for start in starts]
+        for block in blocks:
+            self._blocks = min(self._blocks + 1, BLOCKS_MAX)
+            self._events_per_block += (block.events - self._events_per_block) / self._blocks
+        return blocks
+
+    def _is_silent(self, end: int, last_ms: int, append_ms: int) -> bool:
+        behind = max(each[0] for each in self._partitions.values()) - end
+        bound = SILENT_BLOCKS * self._width
+        if behind < bound:
+            return False
+        return self._in_order or append_ms - last_ms >= bound or behind >= DAY_MS
+
+    def is_behind(self, subject: str) -> bool:
+        """Whether a partition has not caught up with the others since it was silent.
+
+        Args:
+            subject: `partition:` and its number.
+        """
+        known = self._partitions.get(int(subject.rpartition(":")[2]))
+        furthest = max(each[0] for each in self._partitions.values())
+        return known is not None and furthest - known[0] >= SILENT_BLOCKS * self._width
+
+    def silences(self, append_ms: int) -> list[Silence]:
+        """The partitions that are silent, and would not be by chance.
+
+        Args:
+            append_ms: when the log took in the last of all.
+        """
+        total = sum(each[2] for each in self._partitions.values())
+        furthest = max(each[0] for each in self._partitions.values())
+        found = []
+        for partition, (end, last_ms, events) in sorted(self._partitions.items()):
+            if events and events < total and self._is_silent(end, last_ms, append_ms):
+                blocks = (furthest - end) // self._width
+                missed = blocks * self._events_per_block * events / total
+                if missed >= MISSED_MIN:
+                    found.append(Silence(partition, end, missed))
+        return found
+
+    def dump(self) -> dict[str, Any]:
+        """The state, as JSON can hold it."""
+        return {
+            "partitions": {str(number): each for number, each in self._partitions.items()},
+            "floor": self._floor,
+            "blocks": [self._blocks, self._events_per_block],
+            "late": self.late_count,
+            "open": [
+                [each.start, each.events, each.predictions, each.refused, dumped(each.columns)]
+                for each in self._open.values()
+            ],
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up what `dump` gave."""
+        self._partitions = {int(number): each for number, each in state["partitions"].items()}
+        self._floor, self.late_count = state["floor"], state["late"]
+        self._blocks, self._events_per_block = state["blocks"]
+        self._open = {}
+        for start, events, predictions, refused, columns in state["open"]:
+            self._open[start] = Block(start, events, predictions, refused, loaded(columns))
+
+
+def _columns(kind: str, summaries: Mapping[str, ColumnSummary]) -> dict[str, Column]:
+    columns: dict[str, Column] = {}
+    for name, summary in summaries.items():
+        values = column(is_number=summary.categories is None)
+        values.take(summary)
+        columns[f"{kind}:{name}"] = values
+    return columns

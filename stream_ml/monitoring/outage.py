@@ -1,0 +1,111 @@
+"""Whether labels have stopped: events go on, and the truth about them does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["LabelOutage"]
+
+HISTORY_MS = 3 * 86_400_000
+LABELS_MIN = 300
+FADING = 0.999
+
+
+class LabelOutage:
+    """How far the newest label is behind the events, usually and now.
+
+    It is an outage where that is more than twice as far as it was at most, and two blocks more:
+    labels that come in the evening, or not on Sundays, are as usual once they have done so before.
+
+    Args:
+        block_ms: the length of a block.
+        in_order: whether events and labels are read in the order of their times; where they may be
+            read at different speeds, the log's clock must say so as well.
+    """
+
+    def __init__(self, block_ms: int, *, in_order: bool) -> None:
+        self._width = block_ms
+        self._in_order = in_order
+        self._first_ms = -1
+        self._labels = 0
+        self._newest_ms = -1
+        self._append_ms = -1
+        self._gap_ms = 0
+        self._largest_ms = 0.0
+        self.since: int | None = None
+
+    def label(self, ts: int, append_ms: int) -> None:
+        """Take in a label that was joined.
+
+        Args:
+            ts: the label's time, UTC milliseconds.
+            append_ms: when the log took the example in.
+        """
+        if self._first_ms < 0:
+            self._first_ms = ts
+        self._labels += 1
+        if ts > self._newest_ms:
+            # A gap is usual once it has ended, unless it was an outage.
+            if self.since is None:
+                self._largest_ms = max(self._largest_ms, self._gap_ms)
+            self._newest_ms, self._gap_ms = ts, 0
+        self._append_ms = max(self._append_ms, append_ms)
+
+    def block(self, end: int, append_ms: int) -> bool:
+        """A block of events has ended; whether labels are out.
+
+        Args:
+            end: of the block, UTC milliseconds.
+            append_ms: when the log took in what told of it.
+        """
+        if not self._labels:
+            return False
+        behind = self._gap_ms = max(end - self._newest_ms, 0)
+        if self._labels < LABELS_MIN or end - self._first_ms < HISTORY_MS:
+            return False
+        bound = 2 * self._largest_ms + 2 * self._width
+        is_out = behind >= (bound if self.since is None else bound / 2)
+        if is_out and not self._in_order and self.since is None:
+            is_out = append_ms - self._append_ms >= behind / 2
+        if not is_out:
+            self.since = None
+            self._largest_ms *= FADING
+        elif self.since is None:
+            self.since = self._newest_ms
+        return is_out
+
+    def figures(self, end: int) -> dict[str, Any]:
+        """The figures behind it.
+
+        Args:
+            end: of the last block of events, UTC milliseconds.
+        """
+        return {
+            "newest_label": self._newest_ms,
+            "behind_ms": end - self._newest_ms,
+            "usual_ms_max": round(self._largest_ms),
+        }
+
+    def dump(self) -> list[Any]:
+        """The state, as JSON can hold it."""
+        return [
+            self._first_ms,
+            self._labels,
+            self._newest_ms,
+            self._append_ms,
+            self._gap_ms,
+            self._largest_ms,
+            self.since,
+        ]
+
+    def load(self, state: list[Any]) -> None:
+        """Take up what `dump` gave."""
+        (
+            self._first_ms,
+            self._labels,
+            self._newest_ms,
+            self._append_ms,
+            self._gap_ms,
+            self._largest_ms,
+            self.since,
+        ) = state

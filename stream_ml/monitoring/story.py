@@ -1,0 +1,73 @@
+"""What a finding is, in words: for alerts, and for who asks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stream_ml.monitoring.watch import Finding
+
+__all__ = ["column_message", "sign_phrase"]
+
+_NAMES = {
+    "label": "the labels",
+    "label_delay": "the time that labels take",
+    "answer": "the answers of the champion",
+}
+
+
+def sign_phrase(column: str) -> str:
+    """A column as people say it.
+
+    >>> sign_phrase("field:amount"), sign_phrase("label")
+    ('the field amount', 'the labels')
+    """
+    kind, _, name = column.partition(":")
+    return f"the {kind.replace('_', ' of ')} {name}" if name else _NAMES.get(kind, kind)
+
+
+def column_message(finding: Finding) -> str:
+    """What has moved, in a sentence with its figures.
+
+    Args:
+        finding: what a block or a day has said.
+    """
+    now, usual = finding.figures["now"], finding.figures["usual"]
+    name = sign_phrase(finding.column)
+    if finding.sign == "frozen":
+        return f"{name} stands still: {_value(now)} in all {now['values']} values of a block"
+    if finding.sign == "missing":
+        return (
+            f"{name} is missing in {now['missing']:.0%} of the records of a {finding.horizon}, "
+            f"usually in {usual['missing']:.1%}"
+        )
+    if finding.sign == "units":
+        return (
+            f"{name} is {finding.figures['factor']:g} times as large as usual, in the same shape: "
+            f"median {now['p50']:.4g}, usually {usual['p50']:.4g}; another unit?"
+        )
+    if finding.sign == "category":
+        return (
+            f"{name} has a category that never came before: {finding.figures['category']!r}, in "
+            f"{finding.distance:.0%} of the values of a block"
+        )
+    moved = f"{name} has moved by {finding.distance:.2f} of 1 in a {finding.horizon}"
+    return f"{moved}: {_move(now, usual)}"
+
+
+def _value(now: dict[str, Any]) -> str:
+    return f"{now['low']:g}" if "low" in now else repr(next(iter(now.get("shares", {})), None))
+
+
+def _move(now: dict[str, Any], usual: dict[str, Any]) -> str:
+    if "p50" in now and "p50" in usual:
+        return f"median {now['p50']:.4g}, usually {usual['p50']:.4g}"
+    shares, usual_shares = now.get("shares", {}), usual.get("shares", {})
+    changes = sorted(
+        {*shares, *usual_shares},
+        key=lambda name: -abs(shares.get(name, 0.0) - usual_shares.get(name, 0.0)),
+    )
+    return ", ".join(
+        f"{name} {shares.get(name, 0.0):.1%}, usually {usual_shares.get(name, 0.0):.1%}"
+        for name in changes[:2]
+    )

@@ -1,0 +1,271 @@
+"""The monitors that evaluate hosts: blocks of events and of labels in, alarms out.
+
+Theory of operation:
+
+1. Predict tells what came in each block of event time, partition by partition. A block that is
+   complete is compared with what is usual (`monitoring.watch`): fields by each block, fields and
+   features by each day.
+2. What labels say (their share, their delay, the answers that were served to them) is summed up
+   here, in blocks of the labels' time, by the watermark of the examples, and watched likewise.
+3. Whatever has moved is alarmed about once, and again when it is as usual; fields before features,
+   which follow them. A feature moves alone where no field does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.codec import decode_summary
+from stream_ml.evaluation.scores import loss
+from stream_ml.monitoring.arrivals import Arrivals
+from stream_ml.monitoring.blocks import Layout, OpenBlocks
+from stream_ml.monitoring.columns import column
+from stream_ml.monitoring.outage import LabelOutage
+from stream_ml.monitoring.refused import RefusedShares
+from stream_ml.monitoring.sources import SourceLosses
+from stream_ml.monitoring.story import column_message, sign_phrase
+from stream_ml.monitoring.watch import Watch
+from stream_ml.stages.inputs import parse_once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from stream_ml.errors import BadRecord
+    from stream_ml.monitoring.arrivals import Block
+    from stream_ml.monitoring.watch import Finding
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Example, Output, Record, Summary
+    from stream_ml.stages.alarms import Alarms
+
+__all__ = ["Monitor"]
+
+EVENTS, LABELS, OPEN = "e", "l", "o"
+DRIFT, FAULT = "drift", "data_fault"
+RECENT_MAX = 20
+
+
+class Monitor:
+    """The monitors of a pipeline.
+
+    Args:
+        pipeline: the declaration; it has monitors.
+        alarms: the stage's.
+        in_order: whether all inputs are read in the order of event time, by one process.
+    """
+
+    def __init__(self, pipeline: Pipeline, alarms: Alarms, *, in_order: bool) -> None:
+        assert pipeline.monitors is not None, "a pipeline without monitors has none"
+        self._alarms = alarms
+        self._kind = pipeline.target.kind
+        # Before the longest window has passed since the first event, features are of less.
+        self._settle_ms = pipeline.feature_set.horizon_ms
+        self._first_ms = -1
+        width = self._width = pipeline.monitors.block_ms
+        self._arrivals = Arrivals(width, in_order=in_order)
+        self._events = Watch(width, EVENTS)
+        self._labels = Watch(width, LABELS)
+        label_columns = {"label": self._kind == "regression", "label_delay": True}
+        label_columns["answer"] = self._kind != "multiclass"
+        self._blocks = OpenBlocks(Layout(width, label_columns, ()), 0)
+        self._outage = LabelOutage(width, in_order=in_order)
+        self._sources = SourceLosses()
+        self._refused = RefusedShares()
+        # What has ended, the newest last.
+        self._recent: list[dict[str, Any]] = []
+        self._end = -1
+
+    # --- events --------------------------------------------------------------------------------
+
+    @staticmethod
+    def parse(record: Record) -> Summary | BadRecord:
+        """The summary in `record`, or what is wrong with it; kept as the record's memo."""
+        return parse_once(record, lambda each: decode_summary(each.value))
+
+    def summary(self, summary: Summary, append_ms: int) -> list[Output]:
+        """Take in what a partition tells of a block; what is to be said.
+
+        Args:
+            summary: as predict wrote it.
+            append_ms: when the log took it in.
+        """
+        if summary.end - summary.start != self._width:
+            return []  # of a declaration before
+        outputs: list[Output] = []
+        for block in self._arrivals.add(summary, append_ms):
+            self._end = block.start + self._width
+            outputs += self._block(block)
+            outputs += self._label_outage(append_ms)
+        outputs += self._silences(append_ms)
+        return outputs
+
+    def _block(self, block: Block) -> list[Output]:
+        fields = [name for name in block.columns if name.startswith("field:")]
+        if self._first_ms < 0:
+            self._first_ms = block.start
+        if block.start < self._first_ms + self._settle_ms:
+            block.columns = {name: block.columns[name] for name in fields}
+        found, ended = self._events.take(block.start, block.columns, fields)
+        self._refused.take(block.start, block.events, block.refused)
+        moved = [finding for finding in found if not self._follows(finding)]
+        return self._tell(moved, self._end) + self._resolve(ended, self._end)
+
+    def _follows(self, finding: Finding) -> bool:
+        """Whether it is of a feature, while a field has moved."""
+        is_feature = finding.column.startswith("feature:")
+        return is_feature and any(
+            name.startswith("field:") and episode.is_open
+            for name, episode in self._events.episodes.items()
+        )
+
+    def _silences(self, append_ms: int) -> list[Output]:
+        outputs: list[Output] = []
+        silent = {}
+        for silence in self._arrivals.silences(append_ms):
+            subject = f"partition:{silence.partition}"
+            silent[subject] = silence
+            message = (
+                f"partition {silence.partition} of events has brought none since its last block, "
+                f"where {silence.missed:.0f} would be usual; the others go on"
+            )
+            details = {"since": silence.since, "missed": round(silence.missed)}
+            outputs += self._alarms.open("event_outage", subject, message, self._end, details)
+        for subject in self._alarms.subjects("event_outage"):
+            if subject not in silent and not self._arrivals.is_behind(subject):
+                message = f"{subject.replace(':', ' ')} of events brings events again"
+                outputs += self._alarms.resolve("event_outage", subject, message, self._end)
+        return outputs
+
+    def _label_outage(self, append_ms: int) -> list[Output]:
+        is_out = self._outage.block(self._end, append_ms)
+        figures = self._outage.figures(self._end)
+        if is_out:
+            message = (
+                f"no label for {figures['behind_ms'] / 3_600_000:.1f} hours of events, where "
+                f"{figures['usual_ms_max'] / 3_600_000:.1f} was the most: scores are old"
+            )
+            return self._alarms.open("label_outage", "", message, self._end, figures)
+        message = "labels come again"
+        return self._alarms.resolve("label_outage", "", message, self._end, figures)
+
+    # --- labels --------------------------------------------------------------------------------
+
+    def example(self, example: Example, watermark_ms: int, append_ms: int) -> list[Output]:
+        """Take in an example; what is to be said.
+
+        Args:
+            example: the newest one.
+            watermark_ms: of the examples, with it.
+            append_ms: when the log took it in.
+        """
+        prediction, label = example.prediction, example.label
+        outputs: list[Output] = []
+        if watermark_ms >= self._blocks.due_ms:
+            for summary in self._blocks.close(watermark_ms, 0):
+                outputs += self._label_block(summary)
+        self._outage.label(example.label_ts, append_ms)
+        answer: Any = prediction.own_answer
+        if answer is not None and self._kind != "regression" and example.label_from is not None:
+            self._sources.add(example.label_from, loss(self._kind, label, answer))
+        if type(answer) is dict:
+            answer = max(sorted(answer), key=answer.__getitem__) if answer else None
+        row = {
+            "label": label,
+            "label_delay": example.label_ts - prediction.ts,
+            "answer": answer,
+        }
+        self._blocks.add(example.label_ts, row, None, watermark_ms)
+        return outputs
+
+    def _label_block(self, summary: Summary) -> list[Output]:
+        columns = {}
+        for name, each in summary.fields.items():
+            columns[name] = column(is_number=each.categories is None)
+            columns[name].take(each)
+        found, ended = self._labels.take(summary.start, columns, list(columns))
+        # Answers follow inputs, labels and every renewal; what serves is the guard's to judge.
+        told = [each for each in found if each.column != "answer"]
+        outputs = self._tell(told, summary.end) + self._resolve(ended, summary.end)
+        wrong, right = self._sources.close(summary.start)
+        for source, now, usual, since in wrong:
+            subject = f"label_source:{source}"
+            message = (
+                f"labels of the source {source} have come to contradict what is served: loss "
+                f"{now:.3f} against {usual:.3f} before; those of other sources have not"
+            )
+            details = {"since": since, "loss": now, "usual": usual, "sign": "label_source"}
+            outputs += self._alarms.open(FAULT, subject, message, summary.end, details)
+        return outputs + self._resolve([f"label_source:{source}" for source in right], summary.end)
+
+    # --- alarms --------------------------------------------------------------------------------
+
+    def _tell(self, findings: Iterable[Finding], ts: int) -> list[Output]:
+        outputs: list[Output] = []
+        for finding in findings:
+            kind = DRIFT if finding.sign == "shift" else FAULT
+            message = column_message(finding)
+            details = {
+                "since": finding.at,
+                "sign": finding.sign,
+                "horizon": finding.horizon,
+                "distance": finding.distance,
+                **finding.figures,
+            }
+            outputs += self._alarms.open(kind, finding.column, message, ts, details)
+        return outputs
+
+    def _resolve(self, subjects: Sequence[str], ts: int) -> list[Output]:
+        outputs: list[Output] = []
+        for subject in subjects:
+            for kind in (DRIFT, FAULT):
+                if self._alarms.is_open(kind, subject):
+                    message = f"{sign_phrase(subject)} is as usual again, or has been so for a week"
+                    outputs += self._alarms.resolve(kind, subject, message, ts)
+                    self._recent.append({"kind": kind, "subject": subject, "until": ts})
+        del self._recent[:-RECENT_MAX]
+        return outputs
+
+    # --- state ---------------------------------------------------------------------------------
+
+    def dump(self) -> dict[str, Any]:
+        """The state but what `dirty` gives, as JSON can hold it."""
+        return {
+            "width": self._width,
+            "end": self._end,
+            "first": self._first_ms,
+            "arrivals": self._arrivals.dump(),
+            "events": self._events.dump(),
+            "labels": self._labels.dump(),
+            "blocks": self._blocks.dump(),
+            "outage": self._outage.dump(),
+            "sources": self._sources.dump(),
+            "refused": self._refused.dump(),
+            "recent": self._recent,
+        }
+
+    def dirty(self) -> list[tuple[str, bytes | None]]:
+        """The entries of state that changed since the last call."""
+        return [
+            *self._events.dirty(),
+            *self._labels.dirty(),
+            *((f"{OPEN}{name}", value) for name, value in self._blocks.dirty()),
+        ]
+
+    def load(self, state: Mapping[str, Any], entries: Mapping[str, bytes]) -> None:
+        """Take up what `dump` and `dirty` gave; nothing of blocks of another length.
+
+        Args:
+            state: what `dump` gave.
+            entries: of state, by name.
+        """
+        if not state or state["width"] != self._width:
+            return
+        self._end, self._first_ms = state["end"], state["first"]
+        self._recent = state["recent"]
+        self._arrivals.load(state["arrivals"])
+        self._events.load(state["events"], entries)
+        self._labels.load(state["labels"], entries)
+        own = [(name[1:], value) for name, value in entries.items() if name[:1] == OPEN]
+        self._blocks.restore(state["blocks"], own)
+        self._outage.load(state["outage"])
+        self._sources.load(state["sources"])
+        self._refused.load(state["refused"])

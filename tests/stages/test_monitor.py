@@ -1,0 +1,126 @@
+"""The monitors that evaluate hosts: outages, sources of labels, alarms that end by themselves."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+import stream_ml as sml
+from stream_ml.monitoring.blocks import Layout, OpenBlocks
+from stream_ml.records import Example, Prediction, Source
+from stream_ml.stages.alarms import Alarms
+from stream_ml.stages.monitor import Monitor
+from tests.shop import shop
+
+if TYPE_CHECKING:
+    from stream_ml.records import Output, Summary
+
+HOUR = 3_600_000
+FIRST = 1_704_067_200_000  # a Monday
+PIPELINE = replace(shop, monitors=sml.Monitors(block="1h"))
+LAYOUT = Layout(HOUR, {"amount": True}, ())
+
+
+def summary(partition: int, hour: int, amounts: list[float]) -> Summary:
+    """What a partition tells of an hour."""
+    blocks = OpenBlocks(LAYOUT, 0)
+    for amount in amounts:
+        blocks.add(FIRST + hour * HOUR, {"amount": amount}, None, FIRST + hour * HOUR)
+    (made,) = blocks.close(2**60, partition)
+    return made
+
+
+def example(hour: int, n: int, answer: float, label: bool, source: str) -> Example:
+    """An example whose label was known in an hour, half an hour after its event."""
+    ts = FIRST + hour * HOUR + 1_000 * n
+    prediction = Prediction(
+        f"e{hour}-{n}", "ada", ts - HOUR // 2, Source(0, n), "a@1", 0, answer, False, {}, {}
+    )
+    return Example(prediction, label, ts, Source(0, n), source, n)
+
+
+class Watched:
+    """A monitor that is fed by the hour, with an alarm at each hour that says something."""
+
+    def __init__(self) -> None:
+        self.alarms = Alarms("evaluate")
+        self.monitor = Monitor(PIPELINE, self.alarms, in_order=True)
+        self.rand = random.Random(7)
+        self.said: list[tuple[int, str, str, str]] = []
+
+    def hour(
+        self, number: int, *, partitions: int = 2, labels: bool = True, wrong: str = ""
+    ) -> None:
+        """An hour of 60 events a partition, and of 40 labels of two sources."""
+        outputs: list[Output] = []
+        if labels:
+            for n in range(40):
+                answer = self.rand.choice((0.1, 0.9))
+                label = self.rand.random() < answer
+                source = "b" if n % 2 else "a"
+                made = example(number, n, answer, label != (source in wrong), source)
+                outputs += self.monitor.example(made, made.label_ts, made.label_ts)
+        for partition in range(partitions):
+            amounts = [self.rand.gauss(50, 9) for _ in range(60)]
+            made_of = summary(partition, number, amounts)
+            outputs += self.monitor.summary(made_of, made_of.end)
+        for output in outputs:
+            alert = output.memo
+            self.said.append((number, alert.kind, alert.state, alert.subject))
+
+    def restart(self) -> None:
+        """Write the state down, and take it up with another monitor."""
+        state: dict[str, Any] = orjson.loads(orjson.dumps(self.monitor.dump()))
+        entries = {name: value for name, value in self.monitor.dirty() if value is not None}
+        self.entries = {**getattr(self, "entries", {}), **entries}
+        self.monitor = Monitor(PIPELINE, self.alarms, in_order=True)
+        self.monitor.load(state, self.entries)
+
+
+def test_labels_that_stop_are_told_once_and_once_more_when_they_come_again() -> None:
+    """Within hours, where labels came each hour; and nothing before, between or after."""
+    watched = Watched()
+    for number in range(140):
+        watched.hour(number, labels=not 100 <= number < 112)
+        if number in {99, 104}:
+            watched.restart()
+    (opened, resolved) = [each for each in watched.said if each[1] == "label_outage"]
+    assert ("open", "resolved") == (opened[2], resolved[2])
+    assert 101 <= opened[0] <= 106
+    assert resolved[0] == 112
+    assert [] == [each for each in watched.said if each[1] == "drift"]
+
+
+def test_a_partition_that_falls_silent_is_told_while_the_others_go_on() -> None:
+    """It is named, and the others' blocks are complete without it."""
+    watched = Watched()
+    for number in range(60):
+        watched.hour(number, partitions=1 if 30 <= number < 40 else 2)
+    assert [("open", "partition:1"), ("resolved", "partition:1")] == [
+        (state, subject) for _, kind, state, subject in watched.said if kind == "event_outage"
+    ]
+    assert 31 <= watched.said[0][0] <= 33
+    assert watched.said[1][0] == 40
+
+
+def test_a_source_of_labels_that_contradicts_the_others_is_named() -> None:
+    """One of two sources turns its labels round: it is a fault, and no change of the world."""
+    watched = Watched()
+    for number in range(60):
+        watched.hour(number, wrong="b" if 30 <= number < 45 else "")
+    faults = [each for each in watched.said if each[3].startswith("label_source")]
+    assert [("open", "label_source:b"), ("resolved", "label_source:b")] == [
+        each[2:] for each in faults
+    ]
+    assert 33 <= faults[0][0] <= 34
+
+
+def test_where_all_sources_change_no_source_is_at_fault() -> None:
+    """A concept that turns round is told of by all sources alike."""
+    watched = Watched()
+    for number in range(45):
+        watched.hour(number, wrong="ab" if number >= 30 else "")
+    assert [] == [each for each in watched.said if each[3].startswith("label_source")]
