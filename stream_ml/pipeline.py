@@ -40,6 +40,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 RESERVED_NAMES = frozenset({"live", "served", "predecessor", "first", "prior", "last", "mean"})
 MODES = ("automatic", "gated", "manual")
 ON_CHANGE = ("refresh", "alert")
+HARM_ANSWERS = ("switch", "fall back", "alert")
 ROLLBACK_LOSS = 0.02
 BREADTH_MAX = 64
 
@@ -121,12 +122,17 @@ class Promotion:
         renewal: in how many votes of a reign `alpha` may be spent once more, so that what a
             challenger lost long ago does not hold it up for ever; None: once in a reign.
         gain_min: how much better per example (Brier, or absolute error) it must be at least.
+        coverage_min: the least share of examples that a challenger must have answered.
         block_pairs_min: a block of time with fewer pairs does not vote.
         maturity: how long after its end a block waits for labels; default the label's horizon.
         rollback_loss: how much worse per example than its predecessor what serves may be in one
             guarded block. Default 0.02 of Brier; none for regression, whose unit is yours.
-        guard_block: the block that the guard judges. With a refresh shorter than this and
-            `maturity` together, it judges every replacement but only some of the refreshes.
+        guard_block: the block that the guard judges: event time or a number of labels. With a
+            refresh shorter than this and `maturity` together, it judges every replacement but only
+            some of the refreshes against their predecessors.
+        on_harm: the answer to gross harm, two guard blocks running in which what serves lost more
+            than `rollback_loss` against one model or baseline: `switch` to the best healthy model,
+            `fall back` to the label's fallback, or only `alert`.
         divergence: the champion's line is not renewed while its live learner is worse than what
             serves, over the same examples, by more than this (Brier, or mean absolute error as a
             share of the served one's) and by more than noise explains. Other lines are.
@@ -144,10 +150,12 @@ class Promotion:
     renewal: int | None = RENEWAL
     slots: int = 3
     gain_min: float = 0.0
+    coverage_min: float = 0.9
     block_pairs_min: int = 50
     maturity: str | int | None = None
     rollback_loss: float | None = None
     guard_block: str | int = "1d"
+    on_harm: str = "switch"
     divergence: float = 0.005
     on_change: str = "refresh"
     first: int = 500
@@ -234,6 +242,7 @@ class Pipeline:
         """The evidence that is asked for, and the harm that is borne."""
         promotion, kind = self.promotion, self.target.kind
         is_count = isinstance(promotion.block, int)
+        is_guard_count = isinstance(promotion.guard_block, int)
         bound = promotion.rollback_loss
         if bound is None and kind != "regression":
             bound = ROLLBACK_LOSS
@@ -241,7 +250,8 @@ class Pipeline:
             kind=kind,
             block_ms=None if is_count else parse_duration(promotion.block),
             block_every=int(promotion.block) if is_count else 0,
-            guard_block_ms=parse_duration(promotion.guard_block),
+            guard_block_ms=None if is_guard_count else parse_duration(promotion.guard_block),
+            guard_block_every=int(promotion.guard_block) if is_guard_count else 0,
             maturity_ms=self.horizon_ms
             if promotion.maturity is None
             else _duration_or_zero(promotion.maturity),
@@ -368,15 +378,14 @@ def _condition(condition: When | None) -> str:
 
 def _promotion_text(p: Pipeline, name: str) -> str:
     value = getattr(p.promotion, name)
-    if name in {"refresh", "block"}:
+    if name in {"refresh", "block", "guard_block"}:
         return f"{value} examples" if isinstance(value, int) else _length(value, is_count=False)
-    if name == "guard_block":
-        return duration_text(p.rules.guard_block_ms)
     if name == "maturity":
         return _length(p.rules.maturity_ms, is_count=False)
     if name == "rollback_loss":
         return repr(None if p.rules.rollback_loss is None else float(p.rules.rollback_loss))
-    return repr(float(value)) if name in {"alpha", "gain_min", "divergence"} else str(value)
+    numbers = {"alpha", "gain_min", "coverage_min", "divergence"}
+    return repr(float(value)) if name in numbers else str(value)
 
 
 def _is_name(value: Any) -> bool:
@@ -609,7 +618,7 @@ def _missing_problems(p: Pipeline) -> Iterator[Problem]:
 def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
     path = "promotion"
     yield from _length_problems(promotion, path)
-    for name, words in (("mode", MODES), ("on_change", ON_CHANGE)):
+    for name, words in (("mode", MODES), ("on_change", ON_CHANGE), ("on_harm", HARM_ANSWERS)):
         word = getattr(promotion, name)
         if not (isinstance(word, str) and word in words):
             yield Problem(f"{path}.{name}", f"one of {', '.join(words)}", short_repr(word))
@@ -618,6 +627,7 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
         "first": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
         "divergence": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "gain_min": ("0 or more", lambda x: _is_number(x) and x >= 0),
+        "coverage_min": ("from 0 to 1", lambda x: _is_number(x) and 0 <= x <= 1),
         "rollback_loss": ("0 or more", lambda x: x is None or (_is_number(x) and x >= 0)),
         "alpha": ("between 0 and 1", lambda x: _is_number(x) and 0 < x < 1),
         "renewal": ("at least 1 vote", lambda n: n is None or (_is_count(n) and n >= 1)),
@@ -643,12 +653,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _length_problems(promotion: Any, path: str) -> Iterator[Problem]:
-    for name in ("refresh", "block"):
+    for name in ("refresh", "block", "guard_block"):
         value = getattr(promotion, name)
         if type(value) is not int:  # True is an int to Python, and no number of examples
             yield from _duration_problems(f"{path}.{name}", value)
         elif not (_is_count(value) and value >= 1):
             yield Problem(f"{path}.{name}", "at least 1 example", short_repr(value))
-    yield from _duration_problems(f"{path}.guard_block", promotion.guard_block)
     if promotion.maturity is not None:
         yield from _duration_problems(f"{path}.maturity", promotion.maturity, _duration_or_zero)

@@ -191,6 +191,12 @@ def test_scores_and_evidence_of_a_former_release_are_kept(cluster: Cluster) -> N
         line: {member: evidence[member] for member in former[line]}
         for line, evidence in written[""]["contest"]["evidence"].items()
     }
+    # So is what has served, which it did not keep; and the guard has left the contest.
+    served = [model for model, _, _ in written.pop("vlogistic")]
+    assert served == [pieces[""]["serving"][role]["model"] for role in ("predecessor", "champion")]
+    written[""]["contest"] |= written[""]["guard"]["successor"]
+    # It read no summaries.
+    del written[""]["refusals"]["summaries"]
     assert {name: pieces[name] for name in written} == {
         name: {member: value[member] for member in pieces[name]} for name, value in written.items()
     }

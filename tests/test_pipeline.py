@@ -225,6 +225,18 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         f"promotion.refresh: expected {DURATION}, given True",
     ),
     (
+        promotion(on_harm="panic"),
+        "promotion.on_harm: expected one of switch, fall back, alert, given 'panic'",
+    ),
+    (
+        promotion(guard_block=0),
+        "promotion.guard_block: expected at least 1 example, given 0",
+    ),
+    (
+        promotion(coverage_min=2),
+        "promotion.coverage_min: expected from 0 to 1, given 2",
+    ),
+    (
         promotion(renewal=0),
         "promotion.renewal: expected at least 1 vote, given 0",
     ),

@@ -49,6 +49,7 @@ def evidence_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
     if not challengers:
         return None
     head = ["challenger", "blocks won", "lost", "tied", "thin", "E", "needed", "gain", "95 %"]
+    head.append("verdict")
     rows = [[evaluation["model"], *_evidence(evaluation["evidence"])] for evaluation in challengers]
     return format_table([head, *rows], right=range(1, len(head)))
 
@@ -62,7 +63,14 @@ def _evidence(evidence: Mapping[str, Any]) -> list[str]:
         f"{evidence['needed']:.3g}",
         _figure(evidence["gain"]),
         interval,
+        _verdict(evidence),
     ]
+
+
+def _verdict(evidence: Mapping[str, Any]) -> str:
+    """What is to be done with a challenger, and why; records of former releases do not say."""
+    kind, reason = evidence.get("verdict"), evidence.get("verdict_reason")
+    return NO_VALUE if kind is None else f"{kind}: {reason}"
 
 
 def evidence_line(evidence: Mapping[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""The contest of lines: evidence for each challenger, and a guard for the new champion.
+"""The contest of lines: the evidence for each challenger.
 
 Theory of operation:
 
@@ -9,12 +9,6 @@ Theory of operation:
    who could not be renewed for a fault of its own (its learner has diverged, or it published
    nothing) is not spared by it: its old snapshot stands against the others' new ones, for being
    fresh is a quality, too. For which instants that is so is kept with the snapshot (`stays`).
-2. The *guard* compares what serves with the predecessor snapshot, since the switch. It looks for
-   harm, not for proof: one whole block in which the new one loses more than `rollback_loss` a
-   pair, or an answer that the new one owes and the old one has. Once a block was judged harmless
-   the watch is over, and the next refresh brings another predecessor. So every replacement is
-   judged by a whole block, while of refreshes that come faster than `guard_block` + `maturity`
-   only some are: the others have been renewed again before their labels are in.
 """
 
 from __future__ import annotations
@@ -22,16 +16,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.evaluation.evidence import RENEWAL, Blocks, Evidence, ready, threshold
+from stream_ml.evaluation.evidence import RENEWAL, Evidence, ready, threshold
 from stream_ml.evaluation.scores import loss_of
 from stream_ml.records import line_of, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_ml.records import Example, Shadow
+    from stream_ml.records import Example
 
-__all__ = ["Contest", "Harm", "Rules"]
+__all__ = ["Comparison", "Contest", "Rules"]
 
 # How many of a line's stays are remembered: each ends with a refresh that renews it.
 STAYS_MAX = 8
@@ -44,7 +38,8 @@ class Rules:
     Args:
         kind: of the task, for its loss.
         block_ms: a block of evidence; `block_every` counts pairs where it is None.
-        guard_block_ms: a block that the guard judges.
+        guard_block_ms: a block that the guard judges; `guard_block_every` counts examples where
+            it is None.
         maturity_ms: how long after its end a block waits for labels.
         pairs_min: fewer pairs than this do not vote.
         slots, alpha, gain_min: replace when E >= slots / alpha and the mean gain is that.
@@ -55,7 +50,7 @@ class Rules:
     kind: str
     block_ms: int | None
     block_every: int
-    guard_block_ms: int
+    guard_block_ms: int | None
     maturity_ms: int
     pairs_min: int
     slots: int
@@ -63,6 +58,14 @@ class Rules:
     gain_min: float
     rollback_loss: float | None
     renewal: int | None = RENEWAL
+    guard_block_every: int = 0
+
+    @property
+    def guard_pairs_min(self) -> int:
+        """Fewer pairs than this judge nothing; of a block of examples, less than half of them."""
+        if self.guard_block_ms is None:
+            return (self.guard_block_every + 1) // 2
+        return self.pairs_min
 
     def evidence(self) -> Evidence:
         """Evidence that has seen nothing."""
@@ -77,15 +80,20 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Harm:
-    """The harm that the guard saw, and its figures."""
+class Comparison:
+    """What the lines lost on one example that was predicted in the present reign.
 
-    reason: str
-    evidence: dict[str, Any]
+    Attributes:
+        own_loss: of the champion's own answer; None if it had none.
+        losses: of each challenger that may be compared with it, by line.
+    """
+
+    own_loss: float | None
+    losses: dict[str, float]
 
 
 class Contest:
-    """The champion against its challengers, and against what it replaced.
+    """The champion against its challengers.
 
     `has_new_vote` says whether the last example closed a block of evidence.
     """
@@ -100,9 +108,11 @@ class Contest:
         # By line: a version, and the first and the last instant at which it stayed by a fault.
         self._stays: dict[str, list[list[int]]] = {}
         self._instant = -1
-        self._guard: Blocks | None = None
-        # The block of the switch is only a part of one: a few hours' luck, that judges nothing.
-        self._guarded_from: int | None = None
+
+    @property
+    def first_version(self) -> int:
+        """The version of the champion's line at which the present reign began."""
+        return self._first_version
 
     def start(self, champion: str, challengers: Iterable[str]) -> None:
         """Begin anew: another line serves, from this snapshot on.
@@ -151,33 +161,20 @@ class Contest:
             for stayed, first, last in self._stays.get(line_of(older), ())
         )
 
-    def watch(self, *, active: bool) -> None:
-        """Watch what serves from now on against a predecessor, or watch no more."""
-        guards = active and self._rules.rollback_loss is not None
-        block_ms, maturity_ms = self._rules.guard_block_ms, self._rules.maturity_ms
-        self._guard = Blocks(block_ms, maturity_ms=maturity_ms) if guards else None
-        self._guarded_from = None
-
     @property
     def lines(self) -> list[str]:
         """The challengers that evidence is gathered for."""
         return list(self._evidence)
 
-    @property
-    def watching(self) -> bool:
-        """Whether a predecessor is still needed."""
-        return self._guard is not None
-
-    def add(self, example: Example, watermark_ms: int, predecessor: str | None) -> Harm | None:
-        """Take in an example; `predecessor` is the snapshot that the guard compares with.
+    def add(self, example: Example, watermark_ms: int) -> Comparison | None:
+        """Take in an example.
 
         Args:
             example: the newest one, with the answers of all that shadowed.
             watermark_ms: of the examples.
-            predecessor: the snapshot that the guard compares with, `name@version`; None: no guard.
 
         Returns:
-            What the guard found, if it found harm.
+            What was compared; None where it was predicted in another reign.
         """
         prediction, label = example.prediction, example.label
         # Only a vote can make evidence sufficient, and asking costs more than all that follows.
@@ -185,59 +182,19 @@ class Contest:
         version = version_of(prediction.model)
         if line_of(prediction.model) != self._champion or version < self._first_version:
             return None  # made in another's reign, or in an earlier one of this line
-        champion_loss = self._loss(label, prediction.own_answer)
+        own_loss = self._loss(label, prediction.own_answer)
+        losses: dict[str, float] = {}
         for line, evidence in self._evidence.items():
             shadow = prediction.shadows.get(line)
-            if (
-                champion_loss is not None
-                and shadow is not None
-                and self.is_comparable(prediction.model, shadow.model)
-            ):
-                challenger_loss = self._loss(label, shadow.prediction)
-                if challenger_loss is not None:
-                    evidence.add(prediction.ts, champion_loss - challenger_loss)
+            if shadow is not None and self.is_comparable(prediction.model, shadow.model):
+                loss = self._loss(label, shadow.prediction)
+                if loss is not None:
+                    losses[line] = loss
+                    if own_loss is not None:
+                        evidence.add(prediction.ts, own_loss - loss)
             if evidence.close(watermark_ms):
                 self.has_new_vote = True
-        shadow = prediction.shadows.get("predecessor")
-        if self._guard is None or shadow is None or shadow.model != predecessor:
-            return None
-        return self._compare(example, shadow, champion_loss, watermark_ms)
-
-    def _compare(
-        self, example: Example, shadow: Shadow, champion_loss: float | None, watermark_ms: int
-    ) -> Harm | None:
-        assert self._guard is not None, "compared only while watching"
-        prediction = example.prediction
-        predecessor_loss = self._loss(example.label, shadow.prediction)
-        if predecessor_loss is None:
-            return None
-        if champion_loss is None:
-            reason = f"{prediction.model} has no answer where {shadow.model} has one"
-            return Harm(reason, {"event_id": prediction.event_id})
-        block = prediction.ts // self._rules.guard_block_ms
-        if self._guarded_from is None:
-            # A clock that is years ahead must not put the guard off for as long.
-            current_block = watermark_ms // self._rules.guard_block_ms
-            self._guarded_from = min(block, current_block + 1) + 1
-        if block >= self._guarded_from:
-            self._guard.add(prediction.ts, predecessor_loss - champion_loss)
-        return self._judge(watermark_ms)
-
-    def _judge(self, watermark_ms: int) -> Harm | None:
-        assert self._guard is not None, "judged only while watching"
-        bound = self._rules.rollback_loss
-        for block in self._guard.close(watermark_ms):
-            if block.pairs < self._rules.pairs_min:
-                continue
-            self._guard = None
-            if bound is not None and -block.mean > bound:
-                reason = (
-                    f"lost {-block.mean:.4f} more than its predecessor per example in one block "
-                    f"of {block.pairs}; {bound} is borne"
-                )
-                return Harm(reason, {"block_pairs": block.pairs, "block_loss": -block.mean})
-            break
-        return None
+        return Comparison(own_loss, losses)
 
     def suffices(self, line: str) -> bool:
         """Whether the evidence for a challenger suffices to replace the champion."""
@@ -263,8 +220,6 @@ class Contest:
             "champion": f"{self._champion}@{self._first_version}",
             "evidence": {line: evidence.dump() for line, evidence in self._evidence.items()},
             **({"stays": self._stays, "instant": self._instant} if self._stays else {}),
-            "guard": None if self._guard is None else self._guard.dump(),
-            "guarded_from": self._guarded_from,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -274,7 +229,3 @@ class Contest:
             self._evidence[line].load(evidence_state)
         # A former release renewed all lines at once, or none.
         self._stays, self._instant = state.get("stays", {}), state.get("instant", -1)
-        self.watch(active=state["guard"] is not None)
-        if self._guard is not None:
-            self._guard.load(state["guard"])
-        self._guarded_from = state["guarded_from"]

@@ -41,6 +41,7 @@ __all__ = [
     "loss_of",
     "r_squared",
     "roc_auc",
+    "uniform_loss",
 ]
 
 # The clamp of river's LogLoss and CrossEntropy: one certain mistake costs 34.5, not infinity.
@@ -150,6 +151,19 @@ def loss(kind: str, label: Any, answer: Any) -> float:
         answer: as the task has it.
     """
     return absolute_error(label, answer) if kind == "regression" else brier(label, answer)
+
+
+def uniform_loss(kind: str, classes: int) -> float | None:
+    """The Brier loss of the answer that has all classes alike, which no label changes.
+
+    >>> uniform_loss("binary", 0), uniform_loss("multiclass", 4), uniform_loss("regression", 0)
+    (0.25, 0.75, None)
+
+    Args:
+        kind: of the task.
+        classes: how many a multiclass task has.
+    """
+    return {"binary": 0.25, "multiclass": 1.0 - 1.0 / max(1, classes)}.get(kind)
 
 
 def loss_of(kind: str) -> Callable[[Any, Any], float | None]:

@@ -97,5 +97,6 @@ flights = sml.Pipeline(
         | linear_model.LogisticRegression(optim.AdaGrad(0.02), intercept_lr=0.003),
         "tree": tree.HoeffdingTreeClassifier(max_depth=3),
     },
-    promotion=sml.Promotion(refresh="1d", first=5_000),
+    # It shows what evidence does: the guard would hand over on 15 January, after two days of harm.
+    promotion=sml.Promotion(refresh="1d", first=5_000, on_harm="alert"),
 )

@@ -52,7 +52,12 @@ _LETTERS = "stream-ml topics dead-letters"
 
 ALERT_KINDS: dict[str, AlertKind] = {
     # Models.
-    "guard": _once("critical", "A model that did gross harm was rolled back.", _MODELS),
+    "guard": _once(
+        "critical", "A model that did gross harm was replaced, or the fallback serves.", _MODELS
+    ),
+    "gross_harm": _ends(
+        "critical", "What serves does gross harm against another model or a baseline.", _MODELS
+    ),
     "loss_change": _ends(
         "critical", "The loss of what is served has grown, by more than luck explains.", _STATUS
     ),

@@ -10,13 +10,14 @@ Theory of operation:
 3. A snapshot must be sound (signed, loadable, its golden predictions made again and finite), and
    the live learner of the champion's not have diverged (`evaluation.divergence`). A line whose
    snapshot is refused, or that published none, stays as it is, and all others are renewed.
-4. A challenger replaces the champion on evidence (`evaluation.contest`), or because an operator
-   says so. What is promoted is the very snapshot that shadows at that moment; the old champion's
-   line goes on in the winner's slot, and evidence starts anew.
-5. What was switched from goes on as `predecessor` until the guard has judged a block, or finds
-   harm and rolls back; models younger than `promotion.first` are too young to return to. After an
-   operator's rollback nothing is refreshed until `resume` or the next replacement; after the
-   guard's, the next refresh goes on.
+4. A challenger replaces the champion on evidence (`evaluation.contest`) if no gate rejects it
+   (`evaluation.gates`), or because an operator says so. What is promoted is the very snapshot that
+   shadows at that moment; the old champion's line goes on in the winner's slot, and evidence
+   starts anew.
+5. The guard answers gross harm at once (`guard`). What was switched from goes on as `predecessor`
+   until a block was judged; models younger than `promotion.first` are too young to return to.
+   After an operator's rollback, and a return to `first`, nothing is refreshed until `resume` or the
+   next replacement; after the guard's other ones the next refresh goes on.
 6. A command is answered once, accepted or refused, by a decision that names it and whose key
    signed it (`operators`). `expect` must be what serves.
 7. Decisions are numbered, each names the record before it by hash, and all are signed
@@ -36,6 +37,8 @@ from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord, SnapshotRefused, UsageError
 from stream_ml.evaluation.contest import Contest
 from stream_ml.evaluation.divergence import Divergence
+from stream_ml.evaluation.gates import Gates, Verdict
+from stream_ml.evaluation.scores import uniform_loss
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import (
     ModelRef,
@@ -45,6 +48,7 @@ from stream_ml.records import (
     version_of,
 )
 from stream_ml.stages.alarms import Alarms
+from stream_ml.stages.guard import FIRST, Guard
 from stream_ml.stages.inputs import example_in, without_frames
 from stream_ml.stages.loss_alarm import LossAlarm
 from stream_ml.stages.monitor import Monitor
@@ -55,18 +59,27 @@ from stream_ml.stages.refresh import Refresh
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
 from stream_ml.stages.scoreboard import PREDECESSOR, Scoreboard
+from stream_ml.stages.served_models import ServedModels
 from stream_ml.stages.staleness import Staleness
-from stream_ml.stages.state import COMMAND_IDS, KEYLESS, MONITORS, SCORES, split_by_prefix
+from stream_ml.stages.state import (
+    COMMAND_IDS,
+    KEYLESS,
+    MONITORS,
+    SCORES,
+    SERVED,
+    split_by_prefix,
+)
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from stream_ml.evaluation.contest import Harm
+    from stream_ml.evaluation.contest import Comparison
     from stream_ml.models.snapshot import Snapshot
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Command, Evaluation, Example, Prediction, Record
     from stream_ml.signing import Keyring
+    from stream_ml.stages.guard import GuardAction
     from stream_ml.stages.operators import ReceivedCommand
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.refresh import Fault, Renewal
@@ -77,6 +90,7 @@ __all__ = ["EVALUATE_EVERY", "Evaluate"]
 EVALUATE_EVERY = 1_000
 # Why a refresh comes sooner than due, by what its snapshots say.
 CAUSES = {"loss_change": "the loss of what is served has grown"}
+DAY_MS = 86_400_000
 
 
 class Evaluate:
@@ -123,6 +137,10 @@ class Evaluate:
         self._monitor = None
         if pipeline.monitors is not None:
             self._monitor = Monitor(pipeline, self._alarms, in_order=in_order)
+        self._guard = Guard(pipeline, self._alarms)
+        self._served_models = ServedModels()
+        self._gates = Gates(pipeline.promotion.coverage_min)
+        self._uniform_loss = uniform_loss(pipeline.target.kind, len(pipeline.target.classes))
         self.counts = {"examples": 0, "refused": 0, "commands": 0, "commands_forgotten": 0}
         self.counts["examples_missing"] = 0
         self._inputs = {"examples": 0, "models": 0, "commands": 0}
@@ -130,6 +148,8 @@ class Evaluate:
             topic: Refusals(self._alarms, topic)
             for topic in ("examples", "models", "commands", "registry", "summaries")
         }
+        # The day of event time in which evaluations were written last.
+        self._evaluated_day: int | None = None
         self._must_checkpoint = False
 
     def start(self) -> list[Output]:
@@ -181,7 +201,7 @@ class Evaluate:
         self._scoreboard.add(example, self._watermark.newest_ms)
         if self._monitor is not None:
             outputs += self._monitor.example(example, watermark, record.append_ms)
-        if self._n % EVALUATE_EVERY == 0:
+        if self._n % EVALUATE_EVERY == 0 or self._has_day_ended():
             outputs += self._evaluations()
         outputs += self._loss_alarm.add(example, watermark)
         self._judge(example, watermark, outputs)
@@ -195,6 +215,18 @@ class Evaluate:
         if isinstance(summary, BadRecord):
             raise summary
         outputs += self._monitor.summary(summary, record.append_ms)
+
+    def _has_day_ended(self) -> bool:
+        """Whether the watermark is in another day than when evaluations were last written.
+
+        Of a pipeline with few labels, that is when its status moves.
+        """
+        if self._watermark.ms < 0:
+            return False
+        day = self._watermark.ms // DAY_MS
+        if self._evaluated_day is None:
+            self._evaluated_day = day
+        return day > self._evaluated_day
 
     def _miss(self, example: Example, missing: int, outputs: list[Output]) -> None:
         """Count examples that were taken away before we read them, and tell a person."""
@@ -225,20 +257,101 @@ class Evaluate:
         serving = self._registry.serving
         if serving is None:
             return
-        predecessor = None if serving.predecessor is None else serving.predecessor.model
-        harm = self._contest.add(example, watermark, predecessor)
-        if harm is not None:
-            self._guard_rolls_back(harm, serving, outputs)
+        comparison = self._contest.add(example, watermark)
+        action = None
+        if comparison is not None:
+            losses = self._scoreboard.baseline_losses
+            self._hold_to_baselines(example.prediction, comparison, losses)
+            action = self._guard.judge(example, comparison, losses, watermark, serving)
+            if action is None and self._guard.has_judged:
+                action = self._guard.answer(serving, self._watermark.ms, self._may_switch, outputs)
+        if action is not None:
+            self._obey(action, serving, outputs)
         elif self._contest.has_new_vote and not self._is_paused:
             self._replace_on_evidence(outputs)
+
+    def _hold_to_baselines(
+        self, prediction: Prediction, comparison: Comparison, losses: Mapping[str, float]
+    ) -> None:
+        """Hold every challenger that was asked against the baselines."""
+        uniform = self._uniform_loss
+        baseline_losses = losses if uniform is None else {**losses, "uniform": uniform}
+        for line in self._contest.lines:
+            shadow = prediction.shadows.get(line)
+            loss = comparison.losses.get(line)
+            if loss is not None or (shadow is not None and shadow.prediction is None):
+                self._gates.add(line, loss, baseline_losses)
+
+    def _verdict(self, line: str, figures: Mapping[str, Any]) -> Verdict:
+        """Whether a challenger may be promoted now, and why."""
+        rejection = self._gates.rejection(line)
+        if rejection is not None:
+            return Verdict("reject", rejection)
+        if not self._is_alive(line):
+            return Verdict("hold", "it publishes no more, or is behind the other lines")
+        if self._contest.suffices(line):
+            if self._is_paused:
+                return Verdict("hold", "the pipeline is paused")
+            by_hand = self._pipeline.promotion.mode != "automatic"
+            return Verdict("promote", "an operator may promote it" if by_hand else "it will be")
+        if figures["e_value"] < figures["needed"]:
+            reason = f"E is {figures['e_value']:.3g} of {figures['needed']:.3g}"
+            return Verdict("hold", reason)
+        gain_min = self._pipeline.promotion.gain_min
+        return Verdict("hold", f"its gain is not {gain_min} per example")
+
+    def _case(self, line: str) -> dict[str, Any] | None:
+        """The evidence for a challenger with the verdict on it; None for what is no challenger."""
+        figures = self._contest.report(line)
+        if figures is None:
+            return None
+        verdict = self._verdict(line, figures)
+        return {**figures, "verdict": verdict.kind, "verdict_reason": verdict.reason}
+
+    def _is_promotable(self, line: str) -> bool:
+        return self._is_alive(line) and self._gates.rejection(line) is None
+
+    def _may_switch(self, line: str) -> bool:
+        """Whether the guard may hand over to a challenger: nobody has kept that to themselves."""
+        is_automatic = self._pipeline.promotion.mode == "automatic" and not self._is_paused
+        return is_automatic and self._is_alive(line)
+
+    def _obey(self, action: GuardAction, serving: ServingSet, outputs: list[Output]) -> None:
+        """Do what the guard asks for, and say so."""
+        champion, ts = serving.champion.model, self._watermark.ms
+        if action.kind == "recover":
+            self._guard.start()
+            reason = f"guard: {action.reason}"
+            outputs += self._alarms.resolve("gross_harm", _subject(champion), reason, ts)
+            recovered = replace(serving, fallback=None)
+            outputs.append(self._decide("recovered", reason, recovered))
+            return
+        # What the guard that stands says names the model itself.
+        is_complete = action.reason.startswith(f"{champion} ")
+        reason = f"guard: {action.reason}" if is_complete else f"guard: {champion} {action.reason}"
+        outputs += self._alarms.once("guard", reason, ts, action.evidence, f"model:{champion}")
+        if action.kind == "fall back":
+            outputs += self._guard.fall_back(_subject(champion), reason, ts)
+            fallen = replace(serving, fallback=self._pipeline.fallback)
+            outputs.append(self._decide("fell_back", reason, fallen, evidence=action.evidence))
+            return
+        if action.kind == "switch":
+            outputs.append(self._replace(action.target, reason, action.evidence, is_harm=True))
+        else:
+            target = serving.first if action.target == FIRST else serving.predecessor
+            outputs.append(self._roll_back(reason, action.evidence, target=target))
+            if action.target == FIRST:
+                # What its line has learned since did harm: somebody has to look before it serves.
+                self._frozen_line = self._registry.line
+        outputs += self._after_switch()
 
     def _replace_on_evidence(self, outputs: list[Output]) -> None:
         serving, mode = self._registry.serving, self._pipeline.promotion.mode
         assert serving is not None, "there is evidence only for what shadows"
-        winner = self._contest.winner(filter(self._is_alive, serving.challengers))
+        winner = self._contest.winner(filter(self._is_promotable, serving.challengers))
         if winner is None or mode == "manual":
             return
-        evidence = self._contest.report(winner)
+        evidence = self._case(winner)
         reason = f"the evidence that {winner} is better suffices"
         if mode == "automatic":
             outputs.append(self._replace(winner, reason, evidence))
@@ -255,23 +368,20 @@ class Evaluate:
         is_known = line in self._pipeline.recipes and line in self._contest.lines
         return is_known and self._refresh.keeps_up(line)
 
-    def _guard_rolls_back(self, harm: Harm, serving: ServingSet, outputs: list[Output]) -> None:
-        reason = f"guard: {serving.champion.model} {harm.reason}"
-        subject = f"model:{serving.champion.model}"
-        outputs += self._alarms.once("guard", reason, self._watermark.ms, harm.evidence, subject)
-        outputs.append(self._roll_back(reason, harm.evidence))
-        outputs += self._after_switch()
-
     def _after_switch(self) -> list[Output]:
         """What is to be written when another model serves: what spoke for others is void."""
         serving = self._registry.serving
         champion = None if serving is None else serving.champion.model
-        resolved = self._alarms.resolve_group(
-            "challenger_ready",
-            self._alarms.subjects("challenger_ready"),
-            f"{champion} serves now, and evidence starts anew",
-            self._watermark.ms,
-        )
+        resolved = [
+            output
+            for kind in ("challenger_ready", "gross_harm")
+            for output in self._alarms.resolve_group(
+                kind,
+                self._alarms.subjects(kind),
+                f"{champion} serves now, and evidence starts anew",
+                self._watermark.ms,
+            )
+        ]
         return [*self._evaluations(), *resolved]
 
     def _evaluations(self) -> list[Output]:
@@ -279,6 +389,8 @@ class Evaluate:
 
         Else what spoke for the champion while it challenged would be the last that is known.
         """
+        if self._watermark.ms >= 0:
+            self._evaluated_day = self._watermark.ms // DAY_MS
         return [
             Output("evaluations", evaluation.model.encode(), encode(evaluation), evaluation)
             for evaluation in self.report()
@@ -286,7 +398,7 @@ class Evaluate:
 
     def report(self) -> list[Evaluation]:
         """How every model stands now, the served one first."""
-        return self._scoreboard.evaluations(self._watermark.ms, self._contest.report)
+        return self._scoreboard.evaluations(self._watermark.ms, self._case)
 
     # --- snapshots -----------------------------------------------------------------------------
 
@@ -309,6 +421,7 @@ class Evaluate:
         if snapshot.parent is None and self._refresh.newest(name) >= 0:
             # It started anew: what spoke for its namesake must not speak for it.
             self._contest.renew([line for line in self._contest.lines if line != name])
+            self._gates.retain([line for line in self._pipeline.recipes if line != name])
         ref = ModelRef(snapshot.model, snapshot.digest, record.offset)
         if self._refresh.add(snapshot, ref, flaw):
             self._renew_if_complete(snapshot.version, outputs)
@@ -409,10 +522,10 @@ class Evaluate:
             self._refresh.serves(line, champion.model)
             if former.first is None and version >= self._pipeline.promotion.first:
                 serving = replace(serving, first=champion)
-            if not self._contest.watching:
+            if not self._guard.watching:
                 serving = replace(serving, predecessor=former.champion)
                 is_mature = version_of(former.champion.model) >= self._pipeline.promotion.first
-                self._contest.watch(active=is_mature)
+                self._guard.watch(active=is_mature)
         return self._decide("refreshed", reason, serving)
 
     def _reason(self, version: int, renewal: Renewal) -> str:
@@ -471,16 +584,41 @@ class Evaluate:
         reason = command.reason
         if command.kind == "promote":
             line = self._promotable(command, serving)
-            return self._replace(line, reason, self._contest.report(line), request)
+            return self._replace(line, reason, self._case(line), request)
         if command.kind == "rollback":
-            if serving.predecessor is None:
-                raise CommandRefusal(f"{serving.champion.model} has no predecessor to return to")
-            return self._roll_back(reason, None, request)
+            target = self._returnable(command, serving)
+            return self._roll_back(reason, None, request, target=target)
         self._is_paused = command.kind == "pause"
         if not self._is_paused:
             self._frozen_line = None
         kind = "paused" if self._is_paused else "resumed"
         return self._decide(kind, reason, serving, request=request)
+
+    def _returnable(self, command: Command, serving: ServingSet) -> ModelRef:
+        """The snapshot that a rollback returns to, if there is one."""
+        present, model = serving.champion.model, command.model
+        if model is None:
+            if serving.predecessor is None:
+                raise CommandRefusal(
+                    f"{present} has no predecessor to return to; name one that has served, as "
+                    "`--to MODEL@VERSION`"
+                )
+            return serving.predecessor
+        if model == present:
+            raise CommandRefusal(f"{model} serves already")
+        line, served = line_of(model), self._served_models.find(model)
+        if line not in self._pipeline.recipes:
+            lines = ", ".join(self._pipeline.recipes)
+            raise CommandRefusal(
+                f"expected name@version of a declared line ({lines}), given {model!r}"
+            )
+        if served is None:
+            newest = ", ".join(self._served_models.newest(line, 5)) or "none"
+            raise CommandRefusal(
+                f"{model} has not served: of {line!r} served last {newest} (see `stream-ml audit "
+                "log`)"
+            )
+        return served
 
     def _promotable(self, command: Command, serving: ServingSet) -> str:
         """The challenger that a command names, if it may be promoted."""
@@ -497,7 +635,11 @@ class Evaluate:
             raise CommandRefusal(
                 f"the line {line!r} publishes no more, or nothing sound: it could not be renewed"
             )
-        if self._pipeline.promotion.mode == "gated" and not self._contest.suffices(line):
+        is_gated = self._pipeline.promotion.mode == "gated"
+        rejection = self._gates.rejection(line)
+        if is_gated and rejection is not None:
+            raise CommandRefusal(f"{line} is rejected: {rejection} (the pipeline is gated)")
+        if is_gated and not self._contest.suffices(line):
             report = self._contest.report(line) or {}
             raise CommandRefusal(
                 f"the evidence for {line} does not suffice: E is {report['e_value']:.3g} of "
@@ -517,6 +659,8 @@ class Evaluate:
         reason: str,
         evidence: dict[str, Any] | None,
         request: ReceivedCommand | None = None,
+        *,
+        is_harm: bool = False,
     ) -> Output:
         former = self._registry.serving
         assert former is not None, "nothing can be replaced before anything serves"
@@ -525,7 +669,9 @@ class Evaluate:
         self._frozen_line = None
         self._contest.start(serving.champion.model, serving.challengers)
         self._divergence.restart()
-        self._contest.watch(active=True)
+        self._guard.start(line_of(former.champion.model) if is_harm else None)
+        # What has lost two blocks running is not returned to for a single one.
+        self._guard.watch(active=not is_harm)
         return self._decide("replaced", reason, serving, evidence=evidence, request=request)
 
     def _roll_back(
@@ -533,16 +679,19 @@ class Evaluate:
         reason: str,
         evidence: dict[str, Any] | None,
         request: ReceivedCommand | None = None,
+        *,
+        target: ModelRef | None = None,
     ) -> Output:
         former = self._registry.serving
         assert former is not None, "nothing can be rolled back before anything serves"
-        serving = serving_after_rollback(former)
-        line = line_of(serving.champion.model)
-        if line != line_of(former.champion.model):
-            self._contest.start(serving.champion.model, serving.challengers)
+        serving = serving_after_rollback(former, target)
+        champion, left = serving.champion.model, line_of(former.champion.model)
+        line = line_of(champion)
+        if line != left or version_of(champion) < self._contest.first_version:
+            self._contest.start(champion, serving.challengers)
         self._divergence.restart()
         self._frozen_line = None if request is None else line
-        self._contest.watch(active=False)
+        self._guard.start(left if line != left else None)
         return self._decide("rolled_back", reason, serving, evidence=evidence, request=request)
 
     def _decide(
@@ -554,6 +703,7 @@ class Evaluate:
         evidence: dict[str, Any] | None = None,
         request: ReceivedCommand | None = None,
     ) -> Output:
+        self._served_models.add(serving.champion)
         return self._registry.decide(
             kind,
             reason,
@@ -603,6 +753,9 @@ class Evaluate:
             "n": self._n,
             "contest": self._contest.dump(),
             "divergence": self._divergence.dump(),
+            "guard": self._guard.dump(),
+            "gates": self._gates.dump(),
+            "evaluated_day": self._evaluated_day,
             "paused": self._is_paused,
             "frozen": self._frozen_line,
             "alarms": self._alarms.dump(),
@@ -626,11 +779,15 @@ class Evaluate:
                 for name, state in answered_ids.items()
             ),
             *((f"{MONITORS}{name}", value) for name, value in monitors),
+            *(
+                (f"{SERVED}{line}", orjson.dumps(state))
+                for line, state in self._served_models.dirty().items()
+            ),
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
-        entries = split_by_prefix(pieces, SCORES, COMMAND_IDS, MONITORS)
+        entries = split_by_prefix(pieces, SCORES, COMMAND_IDS, MONITORS, SERVED)
         ((_, value),) = entries[KEYLESS]
         keyless = orjson.loads(value)
         self._registry.load(keyless)
@@ -644,6 +801,8 @@ class Evaluate:
             keyless, {slot: orjson.loads(value) for slot, value in entries[SCORES]}
         )
         self._refresh.load(keyless)
+        self._served_models.load((line, orjson.loads(value)) for line, value in entries[SERVED])
+        self._know_served()
         # A former release did not tell operators apart.
         former = keyless.get("answered")
         self._operators.load(
@@ -653,6 +812,9 @@ class Evaluate:
         self._numbers.load(keyless.get("numbers", []))
         self._n = keyless["n"]
         self._contest.load(keyless["contest"])
+        self._guard.load(keyless.get("guard"), keyless["contest"])
+        self._gates.load(keyless.get("gates", {}))
+        self._gates.retain(list(self._pipeline.recipes))
         # What spoke for a line that is declared no more must not speak for another of its name.
         self._contest.renew(
             [line for line in self._contest.lines if line in self._pipeline.recipes]
@@ -662,6 +824,7 @@ class Evaluate:
         if self._monitor is not None:
             self._monitor.load(keyless.get("monitors", {}), dict(entries[MONITORS]))
         self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
+        self._evaluated_day = keyless.get("evaluated_day")
         self._alarms.load(keyless.get("alarms", ()))
         self._staleness.load(keyless.get("refreshes", ()))
         if "loss" in keyless:  # a former release watched none
@@ -674,3 +837,16 @@ class Evaluate:
         for topic, refusals in keyless.get("refusals", {}).items():
             self._refusals[topic].load(refusals)
         self.counts |= keyless.get("counts", {})
+
+    def _know_served(self) -> None:
+        """Take what serves for what has served: a former release kept no more."""
+        serving = self._registry.serving
+        if serving is not None:
+            for ref in (serving.first, serving.predecessor, serving.champion):
+                if ref is not None:
+                    self._served_models.add(ref)
+
+
+def _subject(model: str) -> str:
+    """What an alert about a model's line is about."""
+    return f"line:{line_of(model)}"

@@ -20,7 +20,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import NO_RECORD, Decision, Output, ServingSet, line_of
 
 if TYPE_CHECKING:
-    from stream_ml.records import Record
+    from stream_ml.records import ModelRef, Record
     from stream_ml.stages.operators import ReceivedCommand
 
 __all__ = ["Registry", "serving_after_promotion", "serving_after_rollback"]
@@ -169,9 +169,16 @@ def serving_after_promotion(former: ServingSet, line: str) -> ServingSet:
     )
 
 
-def serving_after_rollback(former: ServingSet) -> ServingSet:
-    """What serves once the predecessor serves again; there must be one."""
-    bad, champion = former.champion, former.predecessor
+def serving_after_rollback(former: ServingSet, champion: ModelRef | None = None) -> ServingSet:
+    """What serves once a model that has served, or shadowed, serves again.
+
+    Args:
+        former: what has served so far.
+        champion: the model to return to; None: the predecessor, which there must be.
+    """
+    bad = former.champion
+    if champion is None:
+        champion = former.predecessor
     assert champion is not None, "a rollback returns to a predecessor"
     line, challengers = line_of(champion.model), former.challengers
     if line != line_of(bad.model):

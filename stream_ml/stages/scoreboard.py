@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.evaluation.baselines import Baselines
-from stream_ml.evaluation.scores import Delays, Scores
+from stream_ml.evaluation.scores import Delays, Scores, loss_of
 from stream_ml.records import Evaluation
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class Scoreboard:
     Args:
         target: the question, and its classes.
         horizon_ms: how long a label may take; a baseline knows no label sooner than we do.
+
+    Attributes:
+        baseline_losses: what each baseline that had an answer lost on the last example.
     """
 
     def __init__(self, target: Target, horizon_ms: int) -> None:
@@ -39,6 +42,8 @@ class Scoreboard:
         self._versions: dict[str, str] = {}
         self._baselines = Baselines(target.kind, target.classes, horizon_ms)
         self._delays = Delays()
+        self._loss = loss_of(target.kind)
+        self.baseline_losses: dict[str, float] = {}
 
     def __contains__(self, slot: str) -> bool:
         return slot in self._scores
@@ -57,8 +62,12 @@ class Scoreboard:
         for slot, shadow in prediction.shadows.items():
             if slot != PREDECESSOR:
                 self._score(slot, shadow.model, label, shadow.prediction)
+        self.baseline_losses = {}
         for name, answer in self._baselines.answers(prediction.ts).items():
             self._score(name, name, label, answer)
+            loss = self._loss(label, answer)
+            if loss is not None:
+                self.baseline_losses[name] = loss
         self._baselines.learn(label, example.label_ts, newest_ms)
 
     def _score(self, slot: str, version: str, label: LabelValue, answer: Answer) -> None:

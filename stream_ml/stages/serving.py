@@ -74,6 +74,8 @@ class Serving:
         # By offset; of what is no snapshot of ours only why not.
         self._snapshots: dict[int, bytes | BadRecord | SnapshotRefused] = {}
         self._bytes = 0
+        # One past the last offset of `models` that was read.
+        self._models_end = 0
         self._number = -1
         self.dropped_count = 0
         self._next_set: ServingSet | None = None
@@ -84,6 +86,7 @@ class Serving:
         """Fold in records of `models` and `registry`; nothing is written."""
         for record in records:
             if record.topic == "models":
+                self._models_end = max(self._models_end, record.offset + 1)
                 if record.value is not None:
                     self._keep_snapshot(record.offset, record.value)
             else:
@@ -139,6 +142,13 @@ class Serving:
             for _, ref in _slots(self._next_set)
             if ref.offset not in self._snapshots and ref not in loaded_models
         ]
+
+    def forgotten(self) -> list[int]:
+        """Those of `missing` that were read, and let go: whoever reads has to bring them again.
+
+        A set names them that returns to what served before.
+        """
+        return sorted({offset for offset in self.missing() if offset < self._models_end})
 
     def current(self) -> LoadedServingSet | None:
         """The present serving set; None before the first set is loaded (not ready)."""

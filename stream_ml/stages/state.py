@@ -25,6 +25,7 @@ __all__ = [
     "PREDICTIONS",
     "PREDICTION_IDS",
     "SCORES",
+    "SERVED",
     "WINDOWS",
     "split_by_prefix",
 ]
@@ -38,7 +39,7 @@ JOINED_IDS, EXPIRED_IDS, PREDICTION_IDS = "j", "e", "t"
 # Of learn.
 LEARNERS = "l"
 # Of evaluate.
-SCORES, COMMAND_IDS, MONITORS = "s", "c", "m"
+SCORES, COMMAND_IDS, MONITORS, SERVED = "s", "c", "m", "v"
 
 
 def split_by_prefix(

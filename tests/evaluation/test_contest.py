@@ -1,4 +1,4 @@
-"""The contest: which pairs are evidence, and when what serves is harmful."""
+"""The contest: which pairs are evidence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from stream_ml.evaluation.contest import Contest, Rules
+from stream_ml.evaluation.contest import Comparison, Contest, Rules
+from stream_ml.evaluation.guard import SuccessorGuard
 from stream_ml.records import Example, Prediction, Shadow, Source
 
 RULES = Rules(
@@ -60,11 +61,11 @@ def figures(contest: Contest, line: str = "new") -> tuple[int, int]:
 def test_a_pair_of_another_reign_or_age_is_no_evidence(model: str, shadow: str) -> None:
     """Only what the present champion's line said, beside a challenger of the same age, counts."""
     contest = begun()
-    contest.add(example(0, 1.0, model, new=(shadow, 0.0)), 0, None)
+    contest.add(example(0, 1.0, model, new=(shadow, 0.0)), 0)
     assert ((0, 0), False) == (figures(contest), contest.has_new_vote)
 
-    contest.add(example(0, 1.0, "old@5", new=("new@5", 0.0)), 0, None)
-    contest.add(example(0, 1.0, "old@9", new=("new@9", 2.0)), 0, None)
+    contest.add(example(0, 1.0, "old@5", new=("new@5", 0.0)), 0)
+    contest.add(example(0, 1.0, "old@9", new=("new@9", 2.0)), 0)
     assert ((1, 1), True) == (figures(contest), contest.has_new_vote)
 
 
@@ -73,12 +74,12 @@ def test_who_could_not_be_renewed_by_its_own_fault_is_compared_all_the_same() ->
     contest = begun()
     for mine, other, fault in (("old@9", "new@5", "new@5"), ("old@9", "new@12", "old@9")):
         contest.refresh(max(int(model[4:]) for model in (mine, other)), [fault])
-        contest.add(example(0, 1.0, mine, new=(other, 0.0)), 0, None)
+        contest.add(example(0, 1.0, mine, new=(other, 0.0)), 0)
     assert (2, 0) == figures(contest)
 
     # Of none of these was it offered to be renewed: a rollback, say, has them stand so.
     for mine, other in (("old@9", "new@13"), ("old@8", "new@12"), ("old@12", "new@9")):
-        contest.add(example(0, 1.0, mine, new=(other, 0.0)), 0, None)
+        contest.add(example(0, 1.0, mine, new=(other, 0.0)), 0)
     assert (2, 0) == figures(contest)
 
 
@@ -115,40 +116,52 @@ def test_of_faults_only_the_newest_are_remembered() -> None:
 def test_what_was_not_answered_is_no_evidence() -> None:
     """A fallback is no answer of the champion's, and None none of the challenger's."""
     contest = begun()
-    contest.add(replace(example(0, None, new=("new@5", 0.0))), 0, None)
-    contest.add(example(0, 1.0, new=("new@5", None)), 0, None)
+    contest.add(replace(example(0, None, new=("new@5", 0.0))), 0)
+    contest.add(example(0, 1.0, new=("new@5", None)), 0)
     spoken = example(0, 1.0, new=("new@5", 0.0))
     spoken.prediction.fallback = True
-    contest.add(spoken, 0, None)
+    contest.add(spoken, 0)
 
     assert (0, 0) == figures(contest)
 
 
 def test_a_champion_behind_a_fallback_is_judged_by_its_own_answers() -> None:
     """Its answer as a shadow counts as if it served, for evidence and for the guard."""
-    contest = begun()
-    contest.watch(active=True)
+    contest, guard = begun(), SuccessorGuard(RULES)
+    guard.watch(active=True)
     for ts in (0, 110, 120, 130, 260):
         shadows = {"old": ("old@5", 1.0), "new": ("new@5", 0.0), "predecessor": ("was@3", 0.0)}
-        harm = contest.add(example(ts, None, **shadows), ts, "was@3")
+        shadowed = example(ts, None, **shadows)
+        comparison = contest.add(shadowed, ts)
+        assert comparison == Comparison(1.0, {"new": 0.0})
+        harm = guard.add(shadowed, comparison.own_loss, ts, "was@3")
 
     assert (5, 0) == figures(contest)
     assert harm is not None
     assert 1.0 == harm.evidence["block_loss"]
 
 
+def test_a_challenger_is_compared_also_where_the_champion_has_no_answer() -> None:
+    """That is no evidence; the guard holds what was served in its place against it."""
+    contest = begun()
+
+    assert Comparison(None, {"new": 0.0}) == contest.add(example(0, None, new=("new@5", 0.0)), 0)
+    assert contest.add(example(0, 1.0, "other@6", new=("new@6", 0.0)), 0) is None
+    assert (0, 0) == figures(contest)
+
+
 def test_evidence_in_blocks_of_time_waits_for_labels_and_needs_pairs() -> None:
     """A block votes when the watermark has passed its end by the maturity, if it has the pairs."""
     contest = begun(replace(RULES, block_ms=1_000))
     for ts in (10, 20, 30, 1_010, 1_020):
-        contest.add(example(ts, 1.0, new=("new@5", 0.0)), ts, None)
-    contest.add(example(1_030, 1.0), 1_049, None)
+        contest.add(example(ts, 1.0, new=("new@5", 0.0)), ts)
+    contest.add(example(1_030, 1.0), 1_049)
     assert (0, 0) == figures(contest)
-    contest.add(example(1_040, 1.0), 1_050, None)
+    contest.add(example(1_040, 1.0), 1_050)
     assert ((1, 0), True) == (figures(contest), contest.has_new_vote)
-    contest.add(example(1_050, 1.0), 1_051, None)
+    contest.add(example(1_050, 1.0), 1_051)
     assert not contest.has_new_vote
-    contest.add(example(2_000, 1.0), 3_000, None)
+    contest.add(example(2_000, 1.0), 3_000)
 
     report = contest.report("new")
     assert report is not None
@@ -166,7 +179,7 @@ def test_the_challenger_with_the_most_evidence_wins() -> None:
     for number in range(14):
         newer = 0.0 if number else 2.0
         shadows = {"new": ("new@5", 0.0), "newer": ("newer@5", newer), "worse": ("worse@5", 2.0)}
-        contest.add(example(number, 1.0, **shadows), 0, None)
+        contest.add(example(number, 1.0, **shadows), 0)
 
     assert (True, True, False) == tuple(map(contest.suffices, ("new", "newer", "worse")))
     assert "new" == contest.winner(["worse", "newer", "new"])
@@ -177,7 +190,7 @@ def test_the_challenger_with_the_most_evidence_wins() -> None:
 def test_a_renewal_keeps_the_evidence_of_who_stays() -> None:
     """Who is new begins with nothing, who dropped out is forgotten, and a switch begins anew."""
     contest = begun(RULES, "new", "gone")
-    contest.add(example(0, 1.0, new=("new@5", 0.0), gone=("gone@5", 0.0)), 0, None)
+    contest.add(example(0, 1.0, new=("new@5", 0.0), gone=("gone@5", 0.0)), 0)
     contest.renew(["new", "fresh"])
     assert (["new", "fresh"], (1, 0), (0, 0)) == (
         contest.lines,
@@ -190,107 +203,22 @@ def test_a_renewal_keeps_the_evidence_of_who_stays() -> None:
     assert (["old"], (0, 0)) == (contest.lines, figures(contest, "old"))
 
 
-def guarded(rules: Rules = RULES) -> Contest:
-    """A contest in which a predecessor, `was@3`, is watched for."""
-    contest = begun(rules)
-    contest.watch(active=True)
-    return contest
-
-
-def compared(contest: Contest, ts: int, mine: float | None, theirs: float | None) -> Any:
-    """What the guard says to one comparison with the predecessor, at the watermark of its time."""
-    return contest.add(example(ts, mine, predecessor=("was@3", theirs)), ts, "was@3")
-
-
-def test_a_whole_block_in_which_more_is_lost_than_is_borne_is_harm() -> None:
-    """The block of the switch judges nothing; the next one does, when its labels are in."""
-    contest = guarded()
-    for ts in (90, 110, 120):
-        assert compared(contest, ts, 9.0, 0.0) is None, "the block of the switch, and too early"
-    assert compared(contest, 130, 1.0, 0.0) is None
-    assert compared(contest, 249, 9.0, 0.0) is None
-    harm = compared(contest, 250, 9.0, 0.0)
-
-    assert {"block_pairs": 3, "block_loss": 19 / 3} == harm.evidence
-    assert "lost 6.3333 more than its predecessor" in harm.reason
-    assert not contest.watching
-
-
-@pytest.mark.parametrize(
-    ("mine", "theirs"), [(0.5, 0.0), (0.0, 9.0)], ids=["just what is borne", "better"]
-)
-def test_a_harmless_block_ends_the_watch(mine: float, theirs: float) -> None:
-    """What loses no more than is borne has passed, and what comes later is not looked at."""
-    contest = guarded()
-    for ts in (0, 110, 120, 130, 210, 220, 230):
-        assert compared(contest, ts, *((9.0, 0.0) if ts > 200 else (mine, theirs))) is None
-    assert compared(contest, 360, 9.0, 0.0) is None
-    assert not contest.watching
-
-
-def test_a_thin_block_is_passed_over_by_the_guard() -> None:
-    """Fewer pairs than are asked for judge nothing; the watch goes on."""
-    contest = guarded()
-    for ts in (0, 110, 120, 210, 220, 230):
-        assert compared(contest, ts, 9.0, 0.0) is None
-    assert contest.watching
-    assert compared(contest, 350, 9.0, 0.0).evidence["block_pairs"] == 3
-
-
-def test_a_clock_that_is_ahead_does_not_put_the_guard_off() -> None:
-    """The first comparison may be dated years ahead: the guard begins by the watermark."""
-    contest = guarded()
-    ahead = example(10**9, 9.0, predecessor=("was@3", 0.0))
-    assert contest.add(ahead, 90, "was@3") is None
-    for ts in (110, 120, 130, 210, 220, 230):
-        assert compared(contest, ts, 9.0, 0.0) is None
-
-    assert compared(contest, 350, 9.0, 0.0).evidence["block_pairs"] == 3
-
-
-def test_no_answer_where_the_predecessor_has_one_is_harm() -> None:
-    """Where neither has an answer nothing is compared, nor with another snapshot."""
-    contest = guarded()
-    assert compared(contest, 0, None, None) is None
-    assert contest.add(example(0, None, predecessor=("was@2", 0.0)), 0, "was@3") is None
-    assert contest.add(example(0, None), 0, "was@3") is None
-    harm = compared(contest, 0, None, 0.0)
-
-    assert "old@5 has no answer where was@3 has one" == harm.reason
-    unguarded = guarded(replace(RULES, rollback_loss=None))
-    assert not unguarded.watching
-    assert compared(unguarded, 0, None, 0.0) is None
-
-
 @pytest.mark.parametrize("pause", range(1, 12))
 def test_a_contest_taken_up_goes_on_alike(pause: int) -> None:
     """Dumped and loaded after any example, also before any block was closed, it says the same."""
 
     def lesson(contest: Contest, number: int) -> Any:
-        shadows = {"new": ("new@5", number % 3 / 2), "predecessor": ("was@3", 0.0)}
         ts = (0, 110, 120, 130, 140, 150, 160, 170, 210, 220, 230, 350)[number]
-        said = contest.add(example(ts, 1.0, **shadows), ts, "was@3")
-        return said, contest.has_new_vote, contest.report("new"), contest.watching
+        said = contest.add(example(ts, 1.0, new=("new@5", number % 3 / 2)), ts)
+        return said, contest.has_new_vote, contest.report("new")
 
     rules = replace(RULES, block_ms=100)
-    straight, begun_anew = guarded(rules), Contest(rules)
+    straight, begun_anew = begun(rules), Contest(rules)
     expected = [lesson(straight, number) for number in range(12)]
-    first = guarded(rules)
+    first = begun(rules)
     said = [lesson(first, number) for number in range(pause)]
     begun_anew.load(orjson.loads(orjson.dumps(first.dump())))
     said += [lesson(begun_anew, number) for number in range(pause, 12)]
 
     assert expected == said
     assert straight.dump() == begun_anew.dump()
-
-
-def test_a_watch_begun_again_passes_over_the_block_of_its_own_switch() -> None:
-    """Each switch has a block of its own that judges nothing."""
-    contest = guarded()
-    compared(contest, 0, 0.0, 0.0)
-    contest.watch(active=True)
-    for ts in (510, 520, 530):
-        assert compared(contest, ts, 9.0, 0.0) is None
-    assert compared(contest, 650, 9.0, 0.0) is None
-    contest.watch(active=False)
-    assert not contest.watching

@@ -6,11 +6,12 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from river import dummy, linear_model, preprocessing
+import pytest
+from river import dummy, linear_model, optim, preprocessing
 
 import stream_ml as sml
 from stream_ml.codec import encode_command
-from stream_ml.evaluation.contest import Contest
+from stream_ml.evaluation.guard import SuccessorGuard
 from stream_ml.records import Command, Example, Output, Prediction, Shadow, Source
 from stream_ml.signing import Operator
 from stream_ml.testing import Driver
@@ -31,7 +32,12 @@ contest = sml.Pipeline(
         "better": preprocessing.StandardScaler() | linear_model.LogisticRegression(),
     },
     promotion=sml.Promotion(
-        refresh="6h", block="6h", guard_block="2h", block_pairs_min=20, first=100
+        refresh="6h",
+        block="6h",
+        guard_block="2h",
+        block_pairs_min=20,
+        first=100,
+        on_harm="alert",  # the guard would hand over before the evidence suffices
     ),
 )
 
@@ -96,7 +102,7 @@ def test_manual_mode_leaves_it_to_operators() -> None:
     driver = Driver(declared(mode="manual"))
     run(driver, 0, 4 * DAY)
     assert ["bootstrap"] == kinds(driver)
-    assert [] == driver.read("alerts")
+    assert ["gross_harm"] == [alert["kind"] for alert in driver.read("alerts")]
 
     [answer] = ask(driver, "promote", "c1", model="better", expect="plain")
 
@@ -114,7 +120,7 @@ def test_gated_mode_accepts_only_what_the_evidence_suffices_for() -> None:
 
     run(driver, DAY, 4 * DAY)
 
-    assert ["challenger_ready"] == [alert["kind"] for alert in driver.read("alerts")]
+    assert ["gross_harm", "challenger_ready"] == [alert["kind"] for alert in driver.read("alerts")]
     [late] = ask(driver, "promote", "c2", model="better", expect="plain")
     assert "replaced" == late["kind"]
     driver.close()
@@ -169,6 +175,82 @@ def test_after_the_guards_rollback_the_next_refresh_goes_on() -> None:
     newest = driver.read("registry")[-1]
     assert "refreshed" == newest["kind"]
     assert newest["serving"]["champion"]["model"].startswith("better@")
+    driver.close()
+
+
+def test_a_rollback_returns_to_any_snapshot_that_served() -> None:
+    """By its name, signed and answered as any command; it stays until somebody resumes."""
+    driver = Driver(declared("better", mode="manual"))
+    run(driver, 0, DAY)
+    served = [d["serving"]["champion"]["model"] for d in driver.read("registry")]
+    oldest, newest = served[0], served[-1]
+    assert oldest != served[-2] != newest
+
+    [answer] = ask(driver, "rollback", "c1", expect="better", model=oldest)
+    run(driver, DAY, DAY + 400)
+
+    assert ("rolled_back", oldest) == (answer["kind"], answer["serving"]["champion"]["model"])
+    assert answer["serving"] == driver.read("registry")[-1]["serving"]
+    assert oldest == driver.read("predictions")[-1]["model"]
+    [again] = ask(driver, "rollback", "c2", expect="better", model=newest)
+    assert ("rolled_back", newest) == (again["kind"], again["serving"]["champion"]["model"]), again
+    driver.close()
+
+
+def test_a_rollback_to_another_line_begins_its_evidence_anew() -> None:
+    """What was left goes on as a challenger, with nothing that spoke for it before."""
+    driver = Driver(declared())
+    run(driver, 0, 4 * DAY)
+    assert ["bootstrap", "replaced"] == kinds(driver)
+    plain = driver.read("registry")[-1]["serving"]["challengers"]["plain"]["model"]
+    first = driver.read("registry")[0]["serving"]["champion"]["model"]
+
+    [answer] = ask(driver, "rollback", "c1", expect="better", model=first)
+
+    assert first == answer["serving"]["champion"]["model"] != plain
+    assert ["better"] == list(answer["serving"]["challengers"])
+    evidence = [e for e in driver.read("evaluations") if e["model"] == "better"][-1]["evidence"]
+    assert (0, 0, 1.0) == (evidence["wins"], evidence["losses"], evidence["e_value"])
+    driver.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("plain@7", "plain@7 has not served: of 'plain' served last plain@"),
+        ("better@500", "better@500 has not served: of 'better' served last none"),
+        ("nobody@1", "expected name@version of a declared line (plain, better), given 'nobody@1'"),
+        ("plain", "expected name@version of a declared line (plain, better), given 'plain'"),
+    ],
+)
+def test_a_rollback_to_what_never_served_is_refused(model: str, reason: str) -> None:
+    """The answer names what there is, and nothing is changed."""
+    driver = Driver(declared(mode="manual"))
+    run(driver, 0, DAY)
+    before = driver.read("registry")[-1]["serving"]
+
+    [answer] = ask(driver, "rollback", "c1", expect="plain", model=model)
+
+    assert "refused" == answer["kind"]
+    assert reason in answer["reason"]
+    assert before == answer["serving"]
+    [present] = ask(driver, "rollback", "c2", expect="plain", model=before["champion"]["model"])
+    assert "serves already" in present["reason"]
+    driver.close()
+
+
+def test_evaluations_are_written_daily_where_labels_are_few() -> None:
+    """Of 240 labels a day each day's end has one of every model, and none in between."""
+    driver = Driver(declared(mode="manual"))
+    for first in range(0, 4 * DAY, DAY):
+        events, labels = world(first, first + DAY)
+        driver.feed(events[::6], labels[::6])
+
+    served = [e for e in driver.read("evaluations") if e["model"] == "served"]
+    days = [(evaluation["ts"] - START) // (DAY * MINUTE) for evaluation in served]
+    assert [1, 2, 3] == days
+    counts = [evaluation["n"] for evaluation in served]
+    assert [240, 240] == [counts[1] - counts[0], counts[2] - counts[1]]
     driver.close()
 
 
@@ -337,12 +419,72 @@ def _example(offset: int, *, fallback: bool) -> Example:
 
 def test_no_answer_where_the_predecessor_has_one_is_harm_at_once() -> None:
     """NaN, or a score out of range, is no answer: the guard does not wait for a block."""
-    judged = Contest(contest.rules)
-    judged.start("better@20", ["plain"])
-    judged.watch(active=True)
+    guard = SuccessorGuard(contest.rules)
+    guard.watch(active=True)
 
-    assert judged.add(_example(0, fallback=False), START, "plain@10") is None
-    harm = judged.add(_example(1, fallback=True), START, "plain@10")
+    assert guard.add(_example(0, fallback=False), 0.1, START, "plain@10") is None
+    harm = guard.add(_example(1, fallback=True), None, START, "plain@10")
 
     assert harm is not None
     assert "better@20 has no answer where plain@10 has one" == harm.reason
+
+
+def constant(intercept: float) -> Any:
+    """A model that learns nothing and says one thing."""
+    return linear_model.LogisticRegression(
+        optimizer=optim.SGD(0.0), intercept_lr=0.0, intercept_init=intercept
+    )
+
+
+def rare(mode: str) -> sml.Pipeline:
+    """One label in ten is true; the champion says a half, and its challenger three tenths."""
+    return replace(
+        contest,
+        champion="half",
+        models={"half": constant(0.0), "tenths": constant(-0.85)},
+        promotion=replace(contest.promotion, mode=mode),
+    )
+
+
+def feed_rare(driver: Driver, minutes: int) -> None:
+    """So many minutes with an event and its label each."""
+    rand = random.Random(5)
+    events, labels = world(0, minutes)
+    driver.feed(events, [{**label, "label": rand.random() < 0.1} for label in labels])
+
+
+def test_better_than_the_champion_is_not_good_enough() -> None:
+    """Evidence suffices, and a gate rejects: what does worse than the prior is not promoted."""
+    with Driver(rare("automatic")) as driver:
+        feed_rare(driver, 5 * DAY)
+
+        assert ["bootstrap"] == kinds(driver)
+        evidence = [e for e in driver.read("evaluations") if e["model"] == "tenths"]
+        newest = evidence[-1]["evidence"]
+        assert newest["e_value"] >= newest["needed"]
+        assert "reject" == newest["verdict"]
+        assert newest["verdict_reason"].startswith("worse than prior: ")
+
+
+def test_a_gated_operator_is_told_which_gate_rejects() -> None:
+    """The command is refused with the gate's figures."""
+    with Driver(rare("gated")) as driver:
+        feed_rare(driver, 2 * DAY)
+        [answer] = ask(driver, "promote", "c1", model="tenths", expect="half")
+
+        assert "refused" == answer["kind"]
+        assert "tenths is rejected: worse than prior: " in answer["reason"]
+
+
+def test_each_challenger_has_a_verdict_with_its_reason() -> None:
+    """Held while evidence is missing, then to be promoted, and gone once it has been."""
+    with Driver(declared(mode="gated")) as driver:
+        run(driver, 0, 4 * DAY)
+
+        evidence = [e["evidence"] for e in driver.read("evaluations") if e["model"] == "better"]
+        verdicts = list(dict.fromkeys(figures["verdict"] for figures in evidence))
+        assert ["hold", "promote"] == verdicts
+        held = next(figures for figures in evidence if figures["verdict"] == "hold")
+        assert f"E is {held['e_value']:.3g} of 60" == held["verdict_reason"]
+        [answer] = ask(driver, "promote", "c1", model="better", expect="plain")
+        assert "promote" == answer["evidence"]["verdict"]

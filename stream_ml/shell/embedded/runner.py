@@ -233,6 +233,8 @@ class Runner:
         self.markers: dict[str, Marker] = {}
         self._readers = self._reader_table(joins, learn, evaluate)
         self._inbox: dict[PartitionId, list[Record]] = {}
+        # The snapshots that wait for the commit, by offset.
+        self._staged_models: dict[int, Record] = {}
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
         self._committed_positions = {task.name: dict(task.positions) for task in self.tasks}
         collect_less_often()
@@ -561,9 +563,19 @@ class Runner:
     def _work(self, consumer: Task | Serving, records: Sequence[Record]) -> None:
         """Let a stage fold records in, and put what it wrote before those who read it."""
         outputs = consumer.apply(records)
+        if consumer is self.serving:
+            self._bring_forgotten()
         self._step(records[0].topic)
         if outputs:
             self._deliver(outputs)
+
+    def _bring_forgotten(self) -> None:
+        """Read again the snapshots that a set returns to, also where they wait for the commit."""
+        for offset in self.serving.forgotten():
+            staged = self._staged_models.get(offset)
+            records = self._log.read("models", 0, offset, 1) if staged is None else [staged]
+            if records and records[0].offset == offset:
+                self.serving.apply(records)
 
     def _deliver(self, outputs: Sequence[Output]) -> None:
         """Stage what a stage wrote, sealed; whoever reads it here has it as it was."""
@@ -585,6 +597,8 @@ class Runner:
             if waiting is not None:
                 record.value = body
                 waiting.append(record)
+                if record.topic == "models":
+                    self._staged_models[record.offset] = record
         self._step("stage")
 
     def _flow(self) -> None:
@@ -626,6 +640,7 @@ class Runner:
             state.append((OWNER, NAME, self._manifest.encode_sealed(self._session.own_writes())))
         self._step("dirty")
         self._session.commit(positions, state)
+        self._staged_models.clear()
         self._astray.clear()
         self._step("commit")
         if checkpoint:

@@ -139,6 +139,18 @@ class ServingFeed:
             if records := batches.get(tp):
                 name = "models" if tp == self._models else "registry"
                 self._serving.apply(to_records(name, records))
+        if forgotten := self._serving.forgotten():
+            await self._bring(forgotten)
+
+    async def _bring(self, offsets: Sequence[int]) -> None:
+        """Read again the snapshots that a set returns to, and go on where we were."""
+        position = await self._consumer.position(self._models)
+        for offset in await self._available(offsets):
+            self._consumer.seek(self._models, offset)
+            record = await self._consumer.getone(self._models)
+            if record.offset == offset:
+                self._serving.apply(to_records("models", [record]))
+        self._consumer.seek(self._models, position)
 
     def _report_champion(self) -> None:
         serving_set = self._serving.current()

@@ -103,8 +103,7 @@ def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryVi
         if decision.kind in {"paused", "resumed"}:
             paused = entry if decision.kind == "paused" else None
         if decision.kind in {"rolled_back", "resumed", "replaced"}:
-            by_hand = decision.kind == "rolled_back" and decision.command_id is not None
-            frozen = entry if by_hand else None
+            frozen = entry if _freezes(decision) else None
         last.append(entry)
     return RegistryView(
         pipeline,
@@ -116,6 +115,12 @@ def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryVi
         counts[UNSIGNED],
         counts[COPIES],
     )
+
+
+def _freezes(decision: Decision) -> bool:
+    """Whether what it returns to is not renewed: an operator's, or the guard's last refuge."""
+    is_last_refuge = (decision.evidence or {}).get("reference") == "first"
+    return decision.kind == "rolled_back" and (decision.command_id is not None or is_last_refuge)
 
 
 def _valid_records(

@@ -1,0 +1,200 @@
+"""The standing guard through the whole loop: gross harm is answered at once, as is declared."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from river import dummy, linear_model, preprocessing
+
+from stream_ml.testing import CRASH, Driver
+from tests.stages.test_promotion import DAY, MINUTE, START, ask, contest
+
+if TYPE_CHECKING:
+    import stream_ml as sml
+
+HOUR = 60
+# Just after a refresh, so that six hours pass before a learner that has followed can serve.
+FLIP = 2 * DAY + 30
+LEARNER = preprocessing.StandardScaler() | linear_model.LogisticRegression()
+
+
+def declared(**promotion: Any) -> sml.Pipeline:
+    """A learner champion and a challenger that no flip harms, guarded by blocks of two hours."""
+    rules = {"on_harm": "switch", "block": "3d", **promotion}
+    return replace(
+        contest,
+        champion="better",
+        models={"better": LEARNER, "plain": dummy.PriorClassifier()},
+        promotion=replace(contest.promotion, **rules),
+    )
+
+
+def alone(**promotion: Any) -> sml.Pipeline:
+    """The same without a challenger."""
+    pipeline = declared(**promotion)
+    return replace(pipeline, models={"better": LEARNER})
+
+
+def world(first: int, last: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Events of minutes [first, last) and their labels: x tells, from `FLIP` on the other way."""
+    events, labels = [], []
+    for minute in range(first, last):
+        rand = random.Random(minute)
+        x = rand.uniform(-1, 1)
+        label = ((x > 0) != (rand.random() < 0.1)) != (minute >= FLIP)
+        ts, id_ = START + minute * MINUTE, f"e{minute}"
+        events.append({"event_id": id_, "ts": ts, "who": "all", "x": x})
+        labels.append({"event_id": id_, "ts": ts + 5 * MINUTE, "label": label})
+    return events, labels
+
+
+def switches(driver: Driver) -> list[dict[str, Any]]:
+    """What was decided, but for refreshes and what is refused."""
+    kinds = {"refreshed", "refused", "bootstrap"}
+    return [d for d in driver.read("registry") if d["kind"] not in kinds]
+
+
+def alerts(driver: Driver, kind: str) -> list[tuple[str, str]]:
+    """State and subject of the alerts of a kind, in their order."""
+    return [(a["state"], a["subject"]) for a in driver.read("alerts") if a["kind"] == kind]
+
+
+def minute_of(decision: dict[str, Any]) -> int:
+    """The minute at which something was decided."""
+    return (decision["ts"] - START) // MINUTE
+
+
+def test_a_flip_hands_over_within_two_whole_blocks() -> None:
+    """The healthy challenger serves, by a decision with its figures, long before evidence could."""
+    with Driver(declared()) as driver:
+        driver.feed(*world(0, FLIP))
+        assert [] == switches(driver)
+        driver.feed(*world(FLIP, FLIP + 7 * HOUR))
+
+        decision, *_ = switches(driver)
+        assert ("replaced", "evaluate") == (decision["kind"], decision["actor"])
+        assert decision["serving"]["champion"]["model"].startswith("plain@")
+        assert decision["reason"].startswith("guard: better@")
+        assert "in 2 guard blocks running" in decision["reason"]
+        figures = decision["evidence"]
+        assert ("line:plain", 2) == (figures["reference"], figures["blocks"])
+        assert figures["block_loss"] > 0.2
+        # The block of the flip itself, two whole ones, and the labels' ten minutes.
+        assert minute_of(decision) - FLIP <= 3 * 2 * HOUR + 15
+        assert [("once", f"model:{_left(driver, decision)}")] == alerts(driver, "guard")
+        assert [] == alerts(driver, "gross_harm")
+
+
+def _left(driver: Driver, decision: dict[str, Any]) -> str:
+    former = driver.read("registry")[decision["number"] - 1]
+    return former["serving"]["champion"]["model"]
+
+
+def test_after_a_switch_a_guard_period_passes_and_the_healed_line_comes_back() -> None:
+    """It does not flap: each switch is a block and two whole ones after the one before."""
+    with Driver(declared()) as driver:
+        driver.feed(*world(0, FLIP + DAY))
+
+        minutes = [minute_of(decision) for decision in switches(driver)]
+        served = [line(decision) for decision in switches(driver)]
+        assert ["plain", "better"] == served
+        assert minutes[1] - minutes[0] >= 2 * 2 * HOUR
+
+
+def line(decision: dict[str, Any]) -> str:
+    """Whose snapshot serves by a decision."""
+    return str(decision["serving"]["champion"]["model"].partition("@")[0])
+
+
+@pytest.mark.parametrize("rules", [{"on_harm": "alert"}, {"mode": "manual"}, {"mode": "gated"}])
+def test_where_nobody_may_switch_an_alert_is_open_while_the_harm_lasts(rules: Any) -> None:
+    """It opens once, names what would be better, and resolves when the line has healed."""
+    with Driver(declared(**rules)) as driver:
+        driver.feed(*world(0, FLIP + DAY))
+
+        assert [] == switches(driver)
+        assert [("open", "line:better"), ("resolved", "line:better")] == alerts(
+            driver, "gross_harm"
+        )
+        opened = next(a for a in driver.read("alerts") if a["kind"] == "gross_harm")
+        references = {finding["reference"] for finding in opened["details"]["findings"]}
+        assert {"line:plain", "uniform"} <= references
+
+
+def test_a_flip_falls_back_and_recovers_where_that_is_declared() -> None:
+    """The fallback is served and marked, until the champion is no worse in two blocks running."""
+    with Driver(alone(on_harm="fall back")) as driver:
+        driver.feed(*world(0, FLIP + DAY))
+
+        assert ["fell_back", "recovered"] == [d["kind"] for d in switches(driver)]
+        fell_back, recovered = switches(driver)
+        assert (0.5, None) == (
+            fell_back["serving"]["fallback"],
+            recovered["serving"].get("fallback"),
+        )
+        assert minute_of(fell_back) - FLIP <= 3 * 2 * HOUR + 15
+        assert [("open", "line:better"), ("resolved", "line:better")] == alerts(
+            driver, "gross_harm"
+        )
+        marked = [p for p in driver.read("predictions") if p["fallback"]]
+        assert {0.5} == {p["prediction"] for p in marked}
+        assert all("better" in p["shadows"] for p in marked)
+        during = {(p["ts"] - START) // MINUTE for p in marked}
+        assert (max(during) - min(during)) == len(during) - 1
+
+
+def test_without_an_alternative_the_harm_is_told() -> None:
+    """A champion that is alone cannot be switched from: half and half would be better."""
+    with Driver(alone(rollback_loss=0.05)) as driver:
+        driver.feed(*world(0, FLIP + 8 * HOUR))
+
+        harmful = [a for a in driver.read("alerts") if a["kind"] == "gross_harm"]
+        assert "more than the answer 'uniform' per example" in harmful[0]["message"]
+
+
+def test_a_paused_pipeline_is_not_switched() -> None:
+    """What serves shall stay, an operator has said; the alert is open all the same."""
+    with Driver(declared()) as driver:
+        driver.feed(*world(0, FLIP))
+        ask(driver, "pause", "c1")
+        driver.feed(*world(FLIP, FLIP + 7 * HOUR))
+
+        assert ["paused"] == [d["kind"] for d in switches(driver)]
+        assert [("open", "line:better")] == alerts(driver, "gross_harm")
+
+
+@pytest.mark.parametrize("on_harm", ["switch", "fall back", "alert"])
+def test_a_crash_changes_nothing_about_it(on_harm: str) -> None:
+    """Killed at any moment, the same is decided and told."""
+    pipeline = declared(on_harm=on_harm, first=50, on_change="alert")
+    events, labels = world(FLIP - 10 * HOUR, FLIP + 9 * HOUR)
+    told = []
+    for seed in (None, 3, 4):
+        with Driver(pipeline, seed=seed) as driver:
+            crashes: list[Any] = [] if seed is None else [CRASH]
+            driver.feed(
+                [*events[:-150], *crashes, *events[-150:-20], *crashes, *events[-20:]], labels
+            )
+            told.append(
+                [[r.value for r in driver.records(topic)] for topic in ("registry", "alerts")]
+            )
+
+    assert told[0] == told[1] == told[2]
+    assert any(
+        b"gross_harm" in value or b"replaced" in value for value in [*told[0][0], *told[0][1]]
+    )
+
+
+def test_a_block_of_labels_finds_a_flip_sooner() -> None:
+    """Blocks of 50 labels, where labels are independent: a hundred labels after the flip."""
+    with Driver(declared(guard_block=50)) as driver:
+        driver.feed(*world(0, FLIP))
+        assert [] == switches(driver)
+        driver.feed(*world(FLIP, FLIP + 4 * HOUR))
+
+        decision, *_ = switches(driver)
+        assert "plain" == line(decision)
+        assert minute_of(decision) - FLIP <= 160
