@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-__all__ = ["EXAMPLES_MIN", "Gates", "Verdict"]
+__all__ = ["EXAMPLES_MIN", "Gates", "PromotionVerdict"]
 
 FADING = 0.999
 # Of fewer examples a mean says little: nothing is rejected for it.
@@ -23,7 +23,7 @@ MARGIN = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PromotionVerdict:
     """Whether a challenger may be promoted: `promote`, `hold` or `reject`, and why."""
 
     kind: Literal["promote", "hold", "reject"]

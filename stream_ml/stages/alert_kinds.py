@@ -61,6 +61,12 @@ ALERT_KINDS: dict[str, AlertKind] = {
     "loss_change": _ends(
         "critical", "The loss of what is served has grown, by more than luck explains.", _STATUS
     ),
+    "answers_missing": _ends(
+        "critical", "The champion has no answer for most events: the fallback serves.", _MODELS
+    ),
+    "answers_constant": _ends(
+        "critical", "The champion gives one answer for ever, where its answers varied.", _MODELS
+    ),
     "challenger_ready": _ends(
         "info", "The evidence suffices to promote a challenger, which is yours to do.", _MODELS
     ),

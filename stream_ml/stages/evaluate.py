@@ -37,7 +37,7 @@ from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord, SnapshotRefused, UsageError
 from stream_ml.evaluation.contest import Contest
 from stream_ml.evaluation.divergence import Divergence
-from stream_ml.evaluation.gates import Gates, Verdict
+from stream_ml.evaluation.gates import Gates, PromotionVerdict
 from stream_ml.evaluation.scores import uniform_loss
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import (
@@ -282,23 +282,25 @@ class Evaluate:
             if loss is not None or (shadow is not None and shadow.prediction is None):
                 self._gates.add(line, loss, baseline_losses)
 
-    def _verdict(self, line: str, figures: Mapping[str, Any]) -> Verdict:
+    def _verdict(self, line: str, figures: Mapping[str, Any]) -> PromotionVerdict:
         """Whether a challenger may be promoted now, and why."""
         rejection = self._gates.rejection(line)
         if rejection is not None:
-            return Verdict("reject", rejection)
+            return PromotionVerdict("reject", rejection)
         if not self._is_alive(line):
-            return Verdict("hold", "it publishes no more, or is behind the other lines")
+            return PromotionVerdict("hold", "it publishes no more, or is behind the other lines")
         if self._contest.suffices(line):
             if self._is_paused:
-                return Verdict("hold", "the pipeline is paused")
+                return PromotionVerdict("hold", "the pipeline is paused")
             by_hand = self._pipeline.promotion.mode != "automatic"
-            return Verdict("promote", "an operator may promote it" if by_hand else "it will be")
+            return PromotionVerdict(
+                "promote", "an operator may promote it" if by_hand else "it will be"
+            )
         if figures["e_value"] < figures["needed"]:
             reason = f"E is {figures['e_value']:.3g} of {figures['needed']:.3g}"
-            return Verdict("hold", reason)
+            return PromotionVerdict("hold", reason)
         gain_min = self._pipeline.promotion.gain_min
-        return Verdict("hold", f"its gain is not {gain_min} per example")
+        return PromotionVerdict("hold", f"its gain is not {gain_min} per example")
 
     def _case(self, line: str) -> dict[str, Any] | None:
         """The evidence for a challenger with the verdict on it; None for what is no challenger."""

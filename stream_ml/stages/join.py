@@ -50,6 +50,7 @@ from stream_ml.codec import (
 from stream_ml.errors import BadRecord
 from stream_ml.records import EventLabel, Example, Output, Prediction, Record, Source
 from stream_ml.stages.alarms import Alarms, Recurrence
+from stream_ml.stages.answer_watch import AnswerWatch
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.inputs import parse_once, prediction_in, refuse_future, without_frames
 from stream_ml.stages.partitioning import Partitioner, forward
@@ -146,6 +147,7 @@ class Join:
         self._prediction_ids_ms = self._horizon + pipeline.lateness_ms
         self._prediction_ids = SeenIds(self._prediction_ids_ms)
         self._alarms = Alarms("join", partition)
+        self._answers = AnswerWatch(self._alarms)
         topics = ("predictions", "labels")
         self._refusals = {topic: Refusals(self._alarms, topic) for topic in topics}
         self._overflows = {
@@ -270,6 +272,7 @@ class Join:
             )
         self._check_place(ts, prediction.source)
         self._prediction_ids.add(event_id, ts)
+        outputs += self._answers.add(prediction, self._sources.ms)
         if self._keeps_decoded:
             self._keep_decoded(record.value, prediction)
         is_joined = self._join_waiting(event_id, ts, record.value, outputs)
@@ -578,6 +581,7 @@ class Join:
             "labels_led_by": self._labels_watermark.dump(),
             "sources": self._sources.dump(),
             "alarms": self._alarms.dump(),
+            "answers": self._answers.dump(),
             "quiet": [recurrence.dump() for recurrence in self._overflows.values()],
             "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
             "number": self._number,
@@ -640,6 +644,8 @@ class Join:
         self._labels_watermark.load(led_by)
         self._sources.load(keyless["sources"])
         self._alarms.load(keyless.get("alarms", ()))
+        if "answers" in keyless:
+            self._answers.load(keyless["answers"])
         quiet = keyless.get("quiet", (0, 0))
         for overflow, blocks in zip(self._overflows.values(), quiet, strict=True):
             overflow.load(blocks)
