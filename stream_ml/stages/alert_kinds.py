@@ -90,6 +90,7 @@ ALERT_KINDS: dict[str, AlertKind] = {
         "critical", "Models of a serving set could not be loaded: the former ones serve.", _MODELS
     ),
     # What comes in.
+    "lag": _ends("critical", "Answers come ten minutes and more after their events.", _STATUS),
     "poison_rate": _ends(
         "warning", "Much of a topic is refused for one reason, or far more than usual.", _LETTERS
     ),

@@ -53,6 +53,7 @@ from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.answer_watch import AnswerWatch
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.inputs import parse_once, prediction_in, refuse_future, without_frames
+from stream_ml.stages.lag import Lag
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
@@ -150,6 +151,7 @@ class Join:
         self._answers = AnswerWatch(self._alarms)
         topics = ("predictions", "labels")
         self._refusals = {topic: Refusals(self._alarms, topic) for topic in topics}
+        self._lags = [Lag(self._alarms, source) for source in range(event_partitions)]
         self._overflows = {
             topic: Recurrence(self._alarms, "pending_overflow", topic) for topic in topics
         }
@@ -263,6 +265,7 @@ class Join:
                 f"expected below {len(self._sources)}, given {source}",
             )
         self._advance(record, prediction, outputs)
+        outputs += self._lags[source].add(record.append_ms - ts, self._sources.ms)
         former_ts = self._prediction_ids.get(event_id)
         if former_ts is not None and former_ts >= self._sources.newest_ms - self._prediction_ids_ms:
             raise BadRecord(
@@ -584,6 +587,7 @@ class Join:
             "answers": self._answers.dump(),
             "quiet": [recurrence.dump() for recurrence in self._overflows.values()],
             "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
+            "lags": [lag.dump() for lag in self._lags],
             "number": self._number,
             "source_offsets": self._source_offsets,
             "counts": self.counts,
@@ -651,6 +655,8 @@ class Join:
             overflow.load(blocks)
         for topic, refusals in keyless.get("refusals", {}).items():
             self._refusals[topic].load(refusals)
+        for lag, state in zip(self._lags, keyless.get("lags", ()), strict=False):
+            lag.load(state)
         self.counts |= keyless["counts"]
         # A former release numbered none.
         self._number = keyless.get("number", self.counts["joined"] - 1)
