@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["SourceLosses", "SourceShift"]
+__all__ = ["BLOCKS_RUNNING", "SourceLosses", "SourceShift"]
 
 SOURCES_MAX = 16
 LABELS_MIN = 10

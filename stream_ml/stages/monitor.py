@@ -20,6 +20,7 @@ from stream_ml.evaluation.scores import loss
 from stream_ml.monitoring.arrivals import Arrivals
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.monitoring.columns import column
+from stream_ml.monitoring.contrast import Contrast
 from stream_ml.monitoring.outage import LabelOutage
 from stream_ml.monitoring.refused import RefusedShares
 from stream_ml.monitoring.sources import SourceLosses
@@ -69,6 +70,7 @@ class Monitor:
         self._blocks = OpenBlocks(Layout(width, label_columns, ()), 0)
         self._outage = LabelOutage(width, in_order=in_order)
         self._sources = SourceLosses()
+        self._contrast = Contrast()
         self._refused = RefusedShares()
         # What has ended, the newest last.
         self._recent: list[dict[str, Any]] = []
@@ -166,6 +168,9 @@ class Monitor:
         answer: Any = prediction.own_answer
         if answer is not None and self._kind != "regression" and example.label_from is not None:
             self._sources.add(example.label_from, loss(self._kind, label, answer))
+        if self._kind == "binary" and answer is not None:
+            is_changed = self._alarms.is_open("loss_change", "")
+            self._contrast.add(answer, label=bool(label), is_changed=is_changed)
         if type(answer) is dict:
             answer = max(sorted(answer), key=answer.__getitem__) if answer else None
         row = {
@@ -219,8 +224,11 @@ class Monitor:
             for kind in (DRIFT, FAULT):
                 if self._alarms.is_open(kind, subject):
                     message = f"{sign_phrase(subject)} is as usual again, or has been so for a week"
-                    outputs += self._alarms.resolve(kind, subject, message, ts)
-                    self._recent.append({"kind": kind, "subject": subject, "until": ts})
+                    resolved = self._alarms.resolve(kind, subject, message, ts)
+                    since = resolved[0].memo.details["since"]
+                    ended = {"kind": kind, "subject": subject, "since": since, "until": ts}
+                    self._recent.append(ended)
+                    outputs += resolved
         del self._recent[:-RECENT_MAX]
         return outputs
 
@@ -238,6 +246,8 @@ class Monitor:
             "blocks": self._blocks.dump(),
             "outage": self._outage.dump(),
             "sources": self._sources.dump(),
+            "contrast": self._contrast.report(),
+            "contrast_state": self._contrast.dump(),
             "refused": self._refused.dump(),
             "recent": self._recent,
         }
@@ -268,4 +278,5 @@ class Monitor:
         self._blocks.restore(state["blocks"], own)
         self._outage.load(state["outage"])
         self._sources.load(state["sources"])
+        self._contrast.load(state["contrast_state"])
         self._refused.load(state["refused"])

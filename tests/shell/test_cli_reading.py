@@ -132,6 +132,7 @@ def test_status_of_a_log(cli: Cli, worked: Path) -> None:
         ("evaluate-0", "models", 8, 8, 0),
         ("evaluate-0", "commands", 0, 0, 0),
         ("evaluate-0", "registry", 4, 4, 0),
+        ("evaluate-0", "summaries", 0, 0, 0),
     ]
     last_ms = 1_700_000_000_000 + 2_499_000
     assert found["watermarks"]["events"] == [last_ms]

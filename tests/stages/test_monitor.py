@@ -10,6 +10,7 @@ import orjson
 
 import stream_ml as sml
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
+from stream_ml.monitoring.diagnosis import causes, moved
 from stream_ml.records import Example, Prediction, Source
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.monitor import Monitor
@@ -52,7 +53,13 @@ class Watched:
         self.said: list[tuple[int, str, str, str]] = []
 
     def hour(
-        self, number: int, *, partitions: int = 2, labels: bool = True, wrong: str = ""
+        self,
+        number: int,
+        *,
+        partitions: int = 2,
+        labels: bool = True,
+        wrong: str = "",
+        factor: float = 1.0,
     ) -> None:
         """An hour of 60 events a partition, and of 40 labels of two sources."""
         outputs: list[Output] = []
@@ -64,12 +71,17 @@ class Watched:
                 made = example(number, n, answer, label != (source in wrong), source)
                 outputs += self.monitor.example(made, made.label_ts, made.label_ts)
         for partition in range(partitions):
-            amounts = [self.rand.gauss(50, 9) for _ in range(60)]
+            amounts = [factor * self.rand.gauss(50, 9) for _ in range(60)]
             made_of = summary(partition, number, amounts)
             outputs += self.monitor.summary(made_of, made_of.end)
         for output in outputs:
             alert = output.memo
             self.said.append((number, alert.kind, alert.state, alert.subject))
+
+    def diagnosis(self) -> list[tuple[str, str, str | None]]:
+        """Kind, origin and subject of what lies behind what has moved."""
+        state = orjson.loads(orjson.dumps(self.monitor.dump()))
+        return [(e.kind, e.origin, e.subject) for e in causes(state, self.alarms.dump())]
 
     def restart(self) -> None:
         """Write the state down, and take it up with another monitor."""
@@ -87,6 +99,9 @@ def test_labels_that_stop_are_told_once_and_once_more_when_they_come_again() -> 
         watched.hour(number, labels=not 100 <= number < 112)
         if number in {99, 104}:
             watched.restart()
+        if number == 110:
+            assert [("label_outage", "pipeline", None)] == watched.diagnosis()
+    assert [] == watched.diagnosis()
     (opened, resolved) = [each for each in watched.said if each[1] == "label_outage"]
     assert ("open", "resolved") == (opened[2], resolved[2])
     assert 101 <= opened[0] <= 106
@@ -99,6 +114,8 @@ def test_a_partition_that_falls_silent_is_told_while_the_others_go_on() -> None:
     watched = Watched()
     for number in range(60):
         watched.hour(number, partitions=1 if 30 <= number < 40 else 2)
+        if number == 38:
+            assert [("silence", "pipeline", "partition:1")] == watched.diagnosis()
     assert [("open", "partition:1"), ("resolved", "partition:1")] == [
         (state, subject) for _, kind, state, subject in watched.said if kind == "event_outage"
     ]
@@ -111,6 +128,8 @@ def test_a_source_of_labels_that_contradicts_the_others_is_named() -> None:
     watched = Watched()
     for number in range(60):
         watched.hour(number, wrong="b" if 30 <= number < 45 else "")
+        if number == 40:
+            assert [("label_source", "pipeline", "b")] == watched.diagnosis()
     faults = [each for each in watched.said if each[3].startswith("label_source")]
     assert [("open", "label_source:b"), ("resolved", "label_source:b")] == [
         each[2:] for each in faults
@@ -124,3 +143,22 @@ def test_where_all_sources_change_no_source_is_at_fault() -> None:
     for number in range(45):
         watched.hour(number, wrong="ab" if number >= 30 else "")
     assert [] == [each for each in watched.said if each[3].startswith("label_source")]
+
+
+def test_another_unit_is_a_fault_with_its_field_and_a_concept_is_the_world() -> None:
+    """What moved is told with its figures; where only the loss has, the concept has."""
+    watched = Watched()
+    for number in range(40):
+        watched.hour(number, factor=100.0 if number >= 36 else 1.0)
+    (cause,) = causes(watched.monitor.dump(), watched.alarms.dump())
+    assert ("units", "pipeline", "amount") == (cause.kind, cause.origin, cause.subject)
+    assert FIRST + 36 * HOUR == cause.since
+    assert "100 times as large as usual" in cause.message
+    assert ["field:amount"] == [each.column for each in moved(watched.monitor.dump())]
+
+    turned = Watched()
+    for number in range(40):
+        if number == 36:
+            turned.alarms.open("loss_change", "", "as the alarm of the loss says", FIRST, {})
+        turned.hour(number, wrong="ab" if number >= 36 else "")
+    assert [("concept", "world", None)] == turned.diagnosis()

@@ -230,7 +230,8 @@ def _stages(log: Log) -> Iterator[TaskProgress]:
         for number in range(log.partitions[spec.inputs[0]]):
             # Read before the ends: what a worker does meanwhile must not make a lag negative.
             positions = log.committed(f"{stage}-{number}")
-            for topic in spec.inputs:
+            # A log that a former release made lacks what this one has not yet made there.
+            for topic in filter(log.partitions.__contains__, spec.inputs):
                 start = log.first_offset(topic, number)
                 position = max(start, positions.get((topic, number), 0))
                 end = log.end_offset(topic, number)
@@ -280,7 +281,7 @@ def _total(log: Log, topic: str, read: int) -> int:
 
 
 def _partitions(log: Log, topic: str) -> range:
-    return range(log.partitions[topic])
+    return range(log.partitions.get(topic, 0))
 
 
 def labelled_share(joins: Iterable[dict[str, Any]]) -> float | None:

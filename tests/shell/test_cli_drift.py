@@ -1,0 +1,73 @@
+"""`drift`: what has moved is told with what lies behind it, and nothing where nothing has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from river import dummy, stats
+
+import stream_ml as sml
+from stream_ml.shell.embedded.replay import output_of
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+
+HOUR = 3_600_000
+FIRST = 1_704_067_200_000
+metered = sml.Pipeline(
+    "metered",
+    events=sml.Events(key="meter", fields={"load": float}, lateness=0),
+    features=[sml.field("load")],
+    label=sml.Label(float, horizon="1h"),
+    champion="average",
+    models={"average": dummy.StatisticRegressor(stats.Mean())},
+)
+
+
+@pytest.fixture
+def frozen(tmp_path: Path) -> Path:
+    """Two days of 40 events an hour, then a load that stands still for four hours."""
+    path = tmp_path / "log.db"
+    events: list[dict[str, Any]] = [
+        {
+            "event_id": f"e{n}",
+            "ts": FIRST + n * HOUR // 40,
+            "meter": f"m{n % 7}",
+            "load": 5.0 if n >= 48 * 40 else 1.0 + n * 37 % 101,
+        }
+        for n in range(52 * 40 + 10)
+    ]
+    key = Settings().signing_key(str(path))
+    with SqliteLog.open_or_create(path) as log, Runner(log, metered, key) as runner:
+        log.append([output_of(metered, "events", event) for event in events])
+        runner.run()
+        runner.commit(checkpoint=True)
+    return path
+
+
+def test_what_has_moved_is_told_with_what_lies_behind_it(cli: Cli, frozen: Path) -> None:
+    """The field, since when, and that it looks like a fault; for people and for machines."""
+    broker = ("--broker", f"sqlite:{frozen}")
+    found = cli("drift", *broker, "--format", "json").json
+
+    (cause,) = found["causes"]
+    assert ("frozen", "pipeline", "load") == (cause["kind"], cause["origin"], cause["subject"])
+    assert FIRST + 48 * HOUR == cause["since"]
+    assert not found["has_reference"]
+    text = cli("drift", *broker).out
+    assert (
+        "frozen      the pipeline  load  2024-01-03 00:00:00Z  the field load stands still" in text
+    )
+    assert "there is no week before to compare with: only faults would be told" in text
+
+
+def test_a_log_on_which_nothing_is_watched_says_so(cli: Cli, worked: Path) -> None:
+    """A pipeline whose first hour is not over has nothing to compare."""
+    text = cli("drift", "--broker", f"sqlite:{worked}").out
+    assert text.startswith(("nothing is watched yet: ", "nothing has moved"))
