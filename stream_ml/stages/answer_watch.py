@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.records import line_of
+from stream_ml.records import line_of, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +66,8 @@ class AnswerWatch:
         if line != self._line:
             outputs += self._resolve_all(f"{prediction.model} serves now", ts)
             self._start(line)
+        if not version_of(prediction.model):
+            return outputs  # it has learned nothing, and owes nothing
         answer = prediction.own_answer
         self._asked += 1
         if answer is None:

@@ -66,6 +66,13 @@ def test_nights_in_which_all_is_alike_are_no_fault() -> None:
     assert [] == told([*varied(700), *night, *varied(700), *night, *varied(700), *[0.2] * 500])
 
 
+def test_a_model_that_has_learned_nothing_owes_no_answer() -> None:
+    """What serves on the first day is no fault, whatever it says."""
+    watch = AnswerWatch(Alarms("join"))
+
+    assert [] == [o for _ in range(900) for o in watch.add(predicted(None, "a@0"), 7)]
+
+
 def test_another_line_begins_anew() -> None:
     """What is open of one that serves no more is resolved."""
     watch = AnswerWatch(Alarms("join"))
