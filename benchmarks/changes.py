@@ -8,7 +8,7 @@
 are of 50 labels, all lines are renewed each 500. At label 0 every chance is inverted. Judged is not
 the loss on labels, which is mostly luck, but what an answer is expected to lose, given the chance
 that the scenario knows. Served is good again from the first label on from which 250 in a row
-are expected to lose at most 5 % more than the best line does over the last 2,000 of the run.
+are expected to lose at most 5 % more than the best line does over the last 1,500 of the run.
 
 *Quiet.* The scenarios `steady` and `cycle`: every alert `loss_change` or of the guard, and every
 replacement, is false: the champion is as good as any line.
@@ -55,9 +55,9 @@ __all__ = ["main"]
 
 KEY = b"benchmark".ljust(32, b".")
 WINDOW = 250
-SETTLED = 2_000
+SETTLED = 1_500
 TOLERANCE = 1.05
-BEFORE = AFTER = 6_000
+BEFORE = AFTER = 4_000
 DELAY = 35
 QUIET_LABELS = 50_000
 # What may say that something has changed.
@@ -70,8 +70,8 @@ class _Silent(Progress):
     def __init__(self, *_: object) -> None:
         super().__init__("", None)
 
-    def __call__(self, *_: object) -> None:
-        """Say nothing."""
+    def _show(self, text: str) -> None:
+        del text
 
 
 class Run(NamedTuple):

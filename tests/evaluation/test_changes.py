@@ -76,6 +76,46 @@ def test_rare_positives_raise_nothing_until_they_are_many() -> None:
         assert found[0] >= 30_000
 
 
+def test_hours_that_are_hard_and_known_to_be_are_no_change() -> None:
+    """Where a model knows that it knows little, that it loses fivefold there raises nothing."""
+    world = random.Random(8)
+    served = ServedLoss("binary")
+    for n in range(20_000):
+        p = 0.5 if n % 4_000 >= 2_000 else 0.95
+        assert not served.add(p, brier(world.random() < p, p)), n
+
+
+def test_the_bound_is_what_the_promise_is_about() -> None:
+    """The mean of the past, twice its standard error, and a quarter of the mean loss."""
+    change = LossChange()
+    for n in range(1_024):
+        change.add(0.3 if n % 4 else 0.7)
+    # The last four blocks of 64 are not part of it yet.
+    error = math.sqrt(0.03 / (1_024 - 256))
+
+    assert change._bound == pytest.approx(0.4 + 2 * error + 0.1)
+
+
+def test_a_past_that_was_better_than_it_claimed_is_no_measure() -> None:
+    """A model that was too modest, and is no more, is as good as it says: nothing has changed."""
+    served = ServedLoss("binary")
+    found = [served.add(0.4, brier(False, 0.4)) for _ in range(4_000)]
+    found += [served.add(0.4, brier(n % 5 < 2, 0.4)) for n in range(4_000)]
+
+    assert not any(found)
+
+
+def test_what_is_being_tested_is_no_part_of_what_is_usual() -> None:
+    """A loss that creeps up, from a tenth to three within 600 labels, excuses itself no step."""
+    losses = [0.1] * 1_000 + [0.1 + 0.2 * min(1.0, n / 600) for n in range(1_200)]
+    change = LossChange()
+    found = [n for n, loss in enumerate(losses) if change.add(loss)]
+
+    assert found
+    assert 1_000 < found[0] < 1_270
+    assert 0.1 == pytest.approx(change.report()["usual"], abs=0.0005)
+
+
 def test_a_change_is_over_when_the_loss_is_as_before() -> None:
     """`is_high` goes back by itself, also where nothing else is detected."""
     served = ServedLoss("binary")
