@@ -3,8 +3,9 @@
     $ stream-ml generate sudden --seed 1 --events 20000 --out sudden
     $ stream-ml --pipeline stream_ml.examples.payments:payments backtest sudden/*.jsonl
 
-Labels are independent of each other there, so evidence is counted in blocks of 50 labels and
-models are renewed each 500: quick to watch, and wrong for most real streams (see Promotion).
+Labels are independent of each other there, so evidence is counted in blocks of 50 labels, the guard
+judges each 100, and models are renewed each 500: quick to watch, and wrong for most real streams
+(see Promotion).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ features = [
     sml.window("1d").count(),
 ]
 label = sml.Label(bool, horizon="1d")
-promotion = sml.Promotion(refresh=500, block=50, maturity="2h", guard_block="3h")
+promotion = sml.Promotion(refresh=500, block=50, guard_block=100)
 
 
 def _logistic(optimizer: optim.base.Optimizer, *names: str) -> compose.Pipeline:
