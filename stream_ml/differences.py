@@ -135,6 +135,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
         Rule(_accept_any, "it holds where no snapshot shadows as `first` yet, and for the guard"),
     ),
     ("promotion.renewal", Rule(_accept_any, "it holds from the next vote on")),
+    ("promotion.settle", Rule(_accept_any, "it holds from the next label on")),
     ("promotion.on_harm", Rule(_accept_any, "it holds from the next guard block on")),
     ("promotion.rollback_loss", Rule(_accept_any, "it holds from the next replacement on")),
     ("promotion.*", Rule(_accept_any, "it holds from the next decision on")),

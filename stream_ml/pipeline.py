@@ -80,8 +80,9 @@ class Label:
     Args:
         type: what a label is.
         horizon: how long after its event a label may still be joined.
-        fallback: what is served while the champion has no answer: a probability of True, a
-            class, or a number. Default: one half, all classes alike, or 0.
+        fallback: what is served while the champion has no answer, or has not settled
+            (`Promotion.settle`): a probability of True, a class, or a number. Default: one half,
+            all classes alike, or 0, and nothing has to settle.
     """
 
     type: Any
@@ -139,6 +140,10 @@ class Promotion:
         on_change: what is done when the loss of what is served has grown: `refresh` renews all
             lines sooner, 100, 200, 400, ... examples after that was detected, until `refresh` is
             reached again; `alert` only tells (the alert `loss_change`, which comes either way).
+        settle: how many labels a line must learn before it may serve; until then, and until it does
+            no worse than the prior, `Label(fallback=...)` is served, or else the running prior,
+            marked `fallback`. 0: none. Default: until each class was seen 30 times, 5,000 labels at
+            most (a number: 100 labels) where a fallback is declared, and 0 where none is.
         first: the champion's snapshot at the first refresh from this many examples on shadows
             for good, never updated: what the models would be worth without learning on.
     """
@@ -158,6 +163,7 @@ class Promotion:
     on_harm: str = "switch"
     divergence: float = 0.005
     on_change: str = "refresh"
+    settle: int | None = None
     first: int = 500
 
 
@@ -279,6 +285,13 @@ class Pipeline:
         if fallback is not None:
             return float(fallback)
         return 0.5 if target.kind == "binary" else 0.0
+
+    @cached_property
+    def settle_labels(self) -> int | None:
+        """How many labels a line must learn before it may serve; None: of each class so many."""
+        if self.promotion.settle is None and self.label.fallback is None:
+            return 0
+        return self.promotion.settle
 
     @cached_property
     def event_codec(self) -> EventCodec:
@@ -625,6 +638,7 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
     bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "block_pairs_min": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
         "first": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
+        "settle": ("0 labels or more", lambda n: n is None or (_is_count(n) and n >= 0)),
         "divergence": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "gain_min": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "coverage_min": ("from 0 to 1", lambda x: _is_number(x) and 0 <= x <= 1),

@@ -151,6 +151,7 @@ CHANGES: list[Change] = [
     ({}, promotion(guard_block=50), [("promotion.guard_block", False)]),
     ({}, promotion(on_harm="fall back"), [("promotion.on_harm", True)]),
     ({}, promotion(divergence=1.0), [("promotion.divergence", True)]),
+    ({}, promotion(settle=5), [("promotion.settle", True)]),
     ({}, promotion(on_change="alert"), [("promotion.on_change", True)]),
     ({}, promotion(first=40), [("promotion.first", True)]),
     ({}, {"pending_max": 5}, [("pending_max", True)]),

@@ -22,7 +22,10 @@ Theory of operation:
    signed it (`operators`). `expect` must be what serves.
 7. Decisions are numbered, each names the record before it by hash, and all are signed
    (`registry`).
-8. Challengers' snapshots that never served are kept `keep` deep and then given tombstones.
+8. Until the champion's line has settled (`evaluation.settling`), the declared fallback is served,
+   or else the running prior, which a few decisions `settling` tell; `settled` ends that. A
+   challenger that has not settled replaces nobody.
+9. Challengers' snapshots that never served are kept `keep` deep and then given tombstones.
 """
 
 from __future__ import annotations
@@ -60,6 +63,7 @@ from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
 from stream_ml.stages.scoreboard import PREDECESSOR, Scoreboard
 from stream_ml.stages.served_models import ServedModels
+from stream_ml.stages.settling import Settlement
 from stream_ml.stages.staleness import Staleness
 from stream_ml.stages.state import (
     COMMAND_IDS,
@@ -126,6 +130,7 @@ class Evaluate:
         self._divergence = Divergence(
             pipeline.promotion.divergence, is_relative=pipeline.target.kind == "regression"
         )
+        self._settling = Settlement(pipeline)
         self._numbers = Numbers()
         self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._n = 0
@@ -198,12 +203,19 @@ class Evaluate:
         watermark = self._watermark.advance(
             partition, example.prediction.event_id, example.label_ts, record.append_ms
         )
-        self._scoreboard.add(example, self._watermark.newest_ms)
+        baseline_answers = self._scoreboard.add(example, self._watermark.newest_ms)
         if self._monitor is not None:
             outputs += self._monitor.example(example, watermark, record.append_ms)
         if self._n % EVALUATE_EVERY == 0 or self._has_day_ended():
             outputs += self._evaluations()
         outputs += self._loss_alarm.add(example, watermark)
+        if not self._settling.is_over:
+            serving = self._registry.serving
+            step = self._settling.add(example, self._n, baseline_answers, serving)
+            if step is not None:
+                outputs.append(
+                    self._decide(step.kind, step.reason, step.serving, evidence=step.evidence)
+                )
         self._judge(example, watermark, outputs)
         if self._refresh:
             self._give_up_on_stale(outputs)
@@ -287,8 +299,10 @@ class Evaluate:
         rejection = self._gates.rejection(line)
         if rejection is not None:
             return PromotionVerdict("reject", rejection)
-        if not self._is_alive(line):
-            return PromotionVerdict("hold", "it publishes no more, or is behind the other lines")
+        if not self._is_alive(line) or line in self._settling:
+            is_new = line in self._settling
+            reason = "has not settled" if is_new else "publishes no more, or is behind other lines"
+            return PromotionVerdict("hold", f"it {reason}")
         if self._contest.suffices(line):
             if self._is_paused:
                 return PromotionVerdict("hold", "the pipeline is paused")
@@ -311,12 +325,13 @@ class Evaluate:
         return {**figures, "verdict": verdict.kind, "verdict_reason": verdict.reason}
 
     def _is_promotable(self, line: str) -> bool:
-        return self._is_alive(line) and self._gates.rejection(line) is None
+        is_able = self._is_alive(line) and line not in self._settling
+        return is_able and self._gates.rejection(line) is None
 
     def _may_switch(self, line: str) -> bool:
         """Whether the guard may hand over to a challenger: nobody has kept that to themselves."""
         is_automatic = self._pipeline.promotion.mode == "automatic" and not self._is_paused
-        return is_automatic and self._is_alive(line)
+        return is_automatic and self._is_alive(line) and line not in self._settling
 
     def _obey(self, action: GuardAction, serving: ServingSet, outputs: list[Output]) -> None:
         """Do what the guard asks for, and say so."""
@@ -424,6 +439,7 @@ class Evaluate:
             # It started anew: what spoke for its namesake must not speak for it.
             self._contest.renew([line for line in self._contest.lines if line != name])
             self._gates.retain([line for line in self._pipeline.recipes if line != name])
+            self._settling.restart(name)
         ref = ModelRef(snapshot.model, snapshot.digest, record.offset)
         if self._refresh.add(snapshot, ref, flaw):
             self._renew_if_complete(snapshot.version, outputs)
@@ -517,11 +533,14 @@ class Evaluate:
             first = champion if version >= self._pipeline.promotion.first else None
             self._refresh.serves(line, champion.model)
             self._contest.start(champion.model, refs)
-            return self._decide("bootstrap", reason, ServingSet(champion, refs, None, first))
+            serving = self._settling.cover(ServingSet(champion, refs, None, first))
+            return self._decide("bootstrap", reason, serving)
         self._contest.renew(refs)
         serving = replace(former, champion=champion, challengers=refs)
         if line not in renewal.kept:
             self._refresh.serves(line, champion.model)
+            if line in self._settling and former.fallback is None:  # it has started anew
+                serving = self._settling.cover(serving)
             if former.first is None and version >= self._pipeline.promotion.first:
                 serving = replace(serving, first=champion)
             if not self._guard.watching:
@@ -637,6 +656,11 @@ class Evaluate:
             raise CommandRefusal(
                 f"the line {line!r} publishes no more, or nothing sound: it could not be renewed"
             )
+        if line in self._settling:
+            raise CommandRefusal(
+                f"the line {line!r} has not settled: it has learned too little, or does worse than "
+                "the prior"
+            )
         is_gated = self._pipeline.promotion.mode == "gated"
         rejection = self._gates.rejection(line)
         if is_gated and rejection is not None:
@@ -666,7 +690,7 @@ class Evaluate:
     ) -> Output:
         former = self._registry.serving
         assert former is not None, "nothing can be replaced before anything serves"
-        serving = serving_after_promotion(former, line)
+        serving = self._settling.cover(serving_after_promotion(former, line))
         self._refresh.serves(line, serving.champion.model)
         self._frozen_line = None
         self._contest.start(serving.champion.model, serving.challengers)
@@ -686,7 +710,7 @@ class Evaluate:
     ) -> Output:
         former = self._registry.serving
         assert former is not None, "nothing can be rolled back before anything serves"
-        serving = serving_after_rollback(former, target)
+        serving = self._settling.cover(serving_after_rollback(former, target))
         champion, left = serving.champion.model, line_of(former.champion.model)
         line = line_of(champion)
         if line != left or version_of(champion) < self._contest.first_version:
@@ -758,6 +782,7 @@ class Evaluate:
             "guard": self._guard.dump(),
             "gates": self._gates.dump(),
             "evaluated_day": self._evaluated_day,
+            "settling": self._settling.dump(),
             "paused": self._is_paused,
             "frozen": self._frozen_line,
             "alarms": self._alarms.dump(),
@@ -821,6 +846,7 @@ class Evaluate:
         self._contest.renew(
             [line for line in self._contest.lines if line in self._pipeline.recipes]
         )
+        self._settling.load(keyless.get("settling"))
         if "divergence" in keyless:
             self._divergence.load(keyless["divergence"])
         if self._monitor is not None:

@@ -48,12 +48,15 @@ class Scoreboard:
     def __contains__(self, slot: str) -> bool:
         return slot in self._scores
 
-    def add(self, example: Example, newest_ms: int) -> None:
+    def add(self, example: Example, newest_ms: int) -> dict[str, Answer]:
         """Score all answers of an example.
 
         Args:
             example: a prediction and its label.
             newest_ms: the newest time of a label so far, in ms.
+
+        Returns:
+            What the baselines answered, by name.
         """
         prediction, label = example.prediction, example.label
         self._delays.update(example.label_ts - prediction.ts)
@@ -63,12 +66,14 @@ class Scoreboard:
             if slot != PREDECESSOR:
                 self._score(slot, shadow.model, label, shadow.prediction)
         self.baseline_losses = {}
-        for name, answer in self._baselines.answers(prediction.ts).items():
+        baseline_answers = self._baselines.answers(prediction.ts)
+        for name, answer in baseline_answers.items():
             self._score(name, name, label, answer)
             loss = self._loss(label, answer)
             if loss is not None:
                 self.baseline_losses[name] = loss
         self._baselines.learn(label, example.label_ts, newest_ms)
+        return baseline_answers
 
     def _score(self, slot: str, version: str, label: LabelValue, answer: Answer) -> None:
         scores = self._scores.get(slot)

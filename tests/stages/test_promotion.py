@@ -10,8 +10,9 @@ import pytest
 from river import dummy, linear_model, optim, preprocessing
 
 import stream_ml as sml
-from stream_ml.codec import encode_command
+from stream_ml.codec import decode_example, encode_command
 from stream_ml.evaluation.guard import SuccessorGuard
+from stream_ml.evaluation.scores import log_loss
 from stream_ml.records import Command, Example, Output, Prediction, Shadow, Source
 from stream_ml.signing import Operator
 from stream_ml.testing import Driver
@@ -312,6 +313,73 @@ def test_a_champion_that_learns_no_more_is_replaced_when_the_world_changes() -> 
     assert ["bootstrap", "refused", "replaced"] == kinds(driver)
     newest = driver.read("registry")[-1]["serving"]
     assert newest["champion"]["model"].startswith("twin@")
+    driver.close()
+
+
+def fraud(first: int, last: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """As `world`, but one in a hundred is true, and x tells of it."""
+    events, labels = world(first, last)
+    rand = random.Random(first)
+    for event, label in zip(events, labels, strict=True):
+        label["label"] = rand.random() < 0.01
+        event["x"] = rand.gauss(4.0 if label["label"] else 0.0, 1.0)
+    return events, labels
+
+
+def test_until_the_champion_has_settled_the_declared_fallback_is_served() -> None:
+    """Fraud at 1 %: over the first 5,000 labels what is served loses no more than the prior."""
+    quick = preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.1))
+    pipeline = replace(
+        declared("better", refresh="1d"),
+        models={"better": quick},
+        label=sml.Label(bool, horizon="10m", fallback=0.01),
+    )
+    driver = Driver(pipeline)
+    for first in range(0, 9_000, 1_000):
+        driver.feed(*fraud(first, first + 1_000))
+        if first == 3_000:
+            driver.crash()
+    examples = [decode_example(record.value) for record in driver.records("examples")]
+    [settled] = [d for d in driver.read("registry") if d["kind"] == "settled"]
+    served, prior, trues = 0.0, 0.0, 0
+    for n, example in enumerate(examples[:5_000]):
+        prior += log_loss(example.label, trues / n if n else 0.5)
+        served += log_loss(example.label, example.prediction.prediction)
+        trues += example.label is True
+
+    assert served <= prior
+    # At first its own answers were no good, and nobody was served them.
+    own = [log_loss(e.label, e.prediction.own_answer) for e in examples[:400]]
+    assert sum(own) > 10 * sum(log_loss(e.label, 0.01) for e in examples[:400])
+    early = [e for e in examples if e.prediction.fallback]
+    assert {0.01} == {e.prediction.prediction for e in early}
+    assert 3_000 < len(early) < 8_000
+    assert not any(e.prediction.fallback for e in examples[len(early) :])
+    assert settled["evidence"]["loss"] <= settled["evidence"]["prior_loss"]
+    assert settled["serving"].get("fallback") is None
+    driver.close()
+
+
+def test_without_a_declared_fallback_the_running_prior_is_served_until_it_has_settled() -> None:
+    """A few decisions tell it; the champion's own answers stand beside it, and are judged."""
+    driver = Driver(declared("better", settle=300, refresh="2h", mode="manual"))
+    run(driver, 0, 200)
+    [early] = ask(driver, "promote", "c1", model="plain", expect="better")
+    assert "refused" == early["kind"]
+    assert "the line 'plain' has not settled" in early["reason"]
+    run(driver, 200, DAY)
+
+    assert ["bootstrap", *["settling"] * 5, "refused"] == kinds(driver)[:7]
+    assert [*["settling"] * 6, "settled"] == [k for k in kinds(driver) if k.startswith("settl")]
+    predictions = driver.read("predictions")
+    fallbacks = [p for p in predictions if p["fallback"]]
+    assert 300 < len(fallbacks) < 800
+    assert 0.5 == fallbacks[0]["prediction"]
+    assert 2 <= len({p["prediction"] for p in fallbacks}) <= 7
+    assert all(p["shadows"]["better"]["model"] == p["model"] for p in fallbacks)
+    assert not any("better" in p["shadows"] for p in predictions if not p["fallback"])
+    [late] = ask(driver, "promote", "c2", model="plain", expect="better")
+    assert "replaced" == late["kind"]
     driver.close()
 
 
