@@ -34,7 +34,7 @@ if _typing.TYPE_CHECKING:
     from stream_ml.monitoring.declaration import Monitors
     from stream_ml.pipeline import Events, Label, Pipeline, Promotion, when
     from stream_ml.routes import Alerts, Route
-    from stream_ml.schema import Enum, Optional
+    from stream_ml.schema import Enum, Optional, Range
 
 __version__ = "0.1.0"
 
@@ -48,6 +48,7 @@ __all__ = [
     "Optional",
     "Pipeline",
     "Promotion",
+    "Range",
     "Route",
     "Scalar",
     "clip",
@@ -66,7 +67,7 @@ __all__ = [
 # The module that each word is of; all others are of `features`.
 _MODULES = {
     **dict.fromkeys(("Alerts", "Route"), "stream_ml.routes"),
-    **dict.fromkeys(("Enum", "Optional"), "stream_ml.schema"),
+    **dict.fromkeys(("Enum", "Optional", "Range"), "stream_ml.schema"),
     **dict.fromkeys(("Events", "Label", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
     "Monitors": "stream_ml.monitoring.declaration",
 }

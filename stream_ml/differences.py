@@ -100,6 +100,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
         "events.fields.*",
         Rule(_accept_none, "windows, and what models have learned, are of that type"),
     ),
+    ("events.ranges.*", Rule(_accept_any, "events from now on are judged by it")),
     ("events.*", Rule(_accept_none, _RETENTION)),
     ("predict", Rule(_accept_any, "predictions from now on are about these events")),
     ("code.*", Rule(_accept_any, "if its answers changed, raise its `version`")),
@@ -155,7 +156,14 @@ _FOLD_PATHS = ("events.", "predict", "code.", "pending_max", "window_events_max"
 
 # A part that is one of several by name may be missing on one side; anywhere else a path
 # that only one side has is of another release of this package.
-_COLLECTIONS = ("events.fields.", "features.", "code.", "models.", "alerts.routes.")
+_COLLECTIONS = (
+    "events.fields.",
+    "events.ranges.",
+    "features.",
+    "code.",
+    "models.",
+    "alerts.routes.",
+)
 
 
 def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Difference]:

@@ -24,7 +24,14 @@ from stream_ml.models.probe import misses
 from stream_ml.models.recipes import Recipe, Target
 from stream_ml.monitoring.declaration import Monitors, monitor_problems, monitor_texts
 from stream_ml.routes import Alerts, alert_problems, route_texts
-from stream_ml.schema import INTEGER_MAX, FieldType, field_type, is_text, short_repr
+from stream_ml.schema import (
+    INTEGER_MAX,
+    FieldType,
+    field_type,
+    is_text,
+    range_problems,
+    short_repr,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -339,9 +346,11 @@ class Pipeline:
 
 
 def _target(label: FieldType) -> Target:
-    # A label that may be null is no truth, so an optional kind is none either.
+    # A label that may be null is no truth, so an optional kind is none either; nor is what is
+    # cut at a bound.
     kinds: dict[str, TaskKind] = {"bool": "binary", "enum": "multiclass", "float": "regression"}
-    return Target(kinds["" if label.optional else label.kind], label.categories)
+    is_truth = not label.optional and label.range is None
+    return Target(kinds[label.kind if is_truth else ""], label.categories)
 
 
 def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
@@ -352,6 +361,8 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
         if member.name == "fields":
             for name, kind in p.schema.items():
                 yield f"events.fields.{name}", kind.declaration()
+                if kind.range is not None:
+                    yield f"events.ranges.{name}", kind.range.declaration()
         elif member.name in {"key", "time", "id"}:
             yield f"events.{member.name}", value
         else:
@@ -469,6 +480,8 @@ def _field_problems(path: str, name: Any, kind: FieldType) -> Iterator[Problem]:
         yield Problem(path, "a name", short_repr(name))
     if kind.kind == "enum" and not _are_categories(kind.categories):
         yield Problem(path, "an Enum of different strings", f"Enum{short_repr(kind.categories)}")
+    elif kind.range is not None and (problems := list(range_problems(path, kind))):
+        yield from problems
     elif kind.default is not None:
         try:
             kind.check(str(name), kind.default)

@@ -13,27 +13,33 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from stream_ml.errors import BadRecord
+from stream_ml.errors import BadRecord, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "BRIEF_LENGTH_MAX",
     "FLOAT_NEAR",
+    "OUTSIDE",
     "Enum",
     "FieldType",
+    "NumberRange",
     "Optional",
+    "Range",
     "brief",
     "field_type",
     "is_text",
+    "range_problems",
     "short_repr",
 ]
 
+# What becomes of an event with a number outside of its field's range.
+OUTSIDE = ("refused", "clipped", "missing")
 Kind = Literal["float", "int", "str", "bool", "enum"]
 
 # Longer strings are data, not categories or identifiers; they would also be logged with each
@@ -53,18 +59,41 @@ BRIEF_LENGTH_MAX = 40
 
 
 @dataclass(frozen=True, slots=True)
+class NumberRange:
+    """Which numbers a field may have, and what becomes of others. Users write `Range`."""
+
+    low: float
+    high: float
+    outside: str
+
+    def __str__(self) -> str:
+        return f"from {self.low:g} to {self.high:g}"
+
+    def declaration(self) -> str:
+        """How one declares it, as text that is equal for equal ranges.
+
+        >>> NumberRange(0, 10.0, "clipped").declaration()
+        "Range(0.0, 10.0, outside='clipped')"
+        """
+        return f"Range({float(self.low)!r}, {float(self.high)!r}, outside={self.outside!r})"
+
+
+@dataclass(frozen=True, slots=True)
 class FieldType:
-    """The type of a field. Users write `float`, `int`, `str`, `bool`, `Enum` or `Optional`."""
+    """The type of a field: `float`, `int`, `str`, `bool`, `Enum`, `Optional` or `Range`."""
 
     kind: Kind
     categories: tuple[str, ...] = ()
     optional: bool = False
     default: Any = None
+    range: NumberRange | None = None
 
     def __str__(self) -> str:
         text = (
             f"one of {', '.join(map(str, self.categories))}" if self.kind == "enum" else self.kind
         )
+        if self.range is not None:
+            text = f"{text} {self.range}"
         return f"{text} or null" if self.optional else text
 
     def declaration(self) -> str:
@@ -98,7 +127,17 @@ class FieldType:
         field_value = _CHECKS[self.kind](self.categories, value)
         if field_value is None:
             raise self._bad_record(name, value)
-        return field_value
+        if self.range is None or self.range.low <= field_value <= self.range.high:
+            return field_value
+        return self._outside(name, field_value, self.range)
+
+    def _outside(self, name: str, value: Any, bounds: NumberRange) -> Any:
+        if bounds.outside == "missing":
+            return None
+        if bounds.outside == "clipped":
+            bound = bounds.low if value < bounds.low else bounds.high
+            return type(value)(bound)
+        raise BadRecord("out_of_range", f"$.{name}", f"expected {self}, given {brief(value)}")
 
     def checker(self) -> Callable[[Any], Any]:
         """A function that gives a value as features see it, or None where it takes a closer look.
@@ -106,7 +145,10 @@ class FieldType:
         A value is looked at closer where it is null, not of this type, or a float so large that
         it may have been written as an integer.
         """
-        return partial(_near if self.kind == "float" else _CHECKS[self.kind], self.categories)
+        check = partial(_near if self.kind == "float" else _CHECKS[self.kind], self.categories)
+        if self.range is None:
+            return check
+        return partial(_within, check, self.range.low, self.range.high)
 
     def _bad_record(self, name: str, value: Any) -> BadRecord:
         expected, reason = str(self), "wrong_type"
@@ -134,6 +176,11 @@ def _near(_: tuple[str, ...], value: Any) -> float | None:
     if type(value) is float:
         return value if -FLOAT_NEAR < value < FLOAT_NEAR else None
     return _float(_, value)
+
+
+def _within(check: Callable[[Any], Any], low: float, high: float, value: Any) -> Any:
+    number = check(value)
+    return number if number is not None and low <= number <= high else None
 
 
 def _int(_: tuple[str, ...], value: Any) -> int | None:
@@ -233,7 +280,7 @@ class _Optional:
             return _NoType(type_)  # type: ignore[return-value]  # it is none, and refused as such
         if inner.kind == "float" and type(default) is int:
             default = float(default)  # as a value from outside would be
-        return FieldType(inner.kind, inner.categories, optional=True, default=default)
+        return replace(inner, optional=True, default=default)
 
     def __getitem__(self, type_: Any) -> FieldType:
         return self(type_)
@@ -241,6 +288,51 @@ class _Optional:
 
 # A field that may be absent or null: `Optional[float]`, or `Optional(float, default=0.0)`.
 Optional = _Optional()
+
+
+def Range(  # noqa: N802 - reads as the type that it stands for
+    low: float,
+    high: float,
+    *,
+    type: Any = float,  # noqa: A002 - as above
+    outside: str = "refused",
+) -> FieldType:
+    """A number within bounds, and what becomes of an event with another one.
+
+    One value of 1e12 in a window or a learner may spoil what they say of all others.
+
+    Args:
+        low: the least number that is possible.
+        high: the greatest one.
+        type: `float` or `int`.
+        outside: `refused`: the event becomes a dead letter; `clipped`: the nearest bound is taken;
+            `missing`: it counts as null, and the field as one that may be.
+    """
+    kind: Kind = "int" if type is int else "float" if type is float else "str"
+    bounds = NumberRange(low, high, outside)
+    return FieldType(kind, optional=outside == "missing", range=bounds)
+
+
+def range_problems(path: str, kind: FieldType) -> Iterator[Problem]:
+    """The mistakes in the range of a field.
+
+    Args:
+        path: of the field in the declaration.
+        kind: its type, which has a range.
+    """
+    bounds = kind.range
+    assert bounds is not None, "a field without a range has no mistakes in it"
+    if kind.kind not in {"float", "int"}:
+        yield Problem(path, "a Range of float or int", "another type")
+    numbers = (bounds.low, bounds.high)
+    if not all(type(n) in {int, float} and math.isfinite(n) for n in numbers):
+        yield Problem(path, "finite bounds", short_repr(numbers))
+    elif not bounds.low < bounds.high:
+        yield Problem(path, "a lower and a higher bound", short_repr(numbers))
+    elif kind.kind == "int" and any(n != int(n) for n in numbers):
+        yield Problem(path, "whole bounds of whole numbers", short_repr(numbers))
+    if bounds.outside not in OUTSIDE:
+        yield Problem(path, f"outside: one of {', '.join(OUTSIDE)}", short_repr(bounds.outside))
 
 
 def field_type(declaration: Any) -> FieldType:

@@ -86,6 +86,12 @@ CHANGES: list[Change] = [
     ({}, fielded(note=sml.Optional[int]), [("events.fields.note", False)]),
     ({}, fielded(note=sml.Optional(str, default="x")), [("events.fields.note", False)]),
     ({}, fielded(note=str), [("events.fields.note", False)]),
+    ({}, fielded(amount=sml.Range(0, 10)), [("events.ranges.amount", True)]),
+    (
+        fielded(amount=sml.Range(0, 10)),
+        fielded(amount=sml.Range(0, 20, outside="clipped")),
+        [("events.ranges.amount", True)],
+    ),
     (fielded(note=str), {}, [("events.fields.note", True)]),
     ({}, {"predict": sml.when(kind="order")}, [("predict", True)]),
     ({}, {"predict": None}, [("predict", True)]),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import stream_ml as sml
-from stream_ml.errors import BadRecord
+from stream_ml.errors import BadRecord, DeclarationError
 from stream_ml.schema import FieldType, brief, field_type
+from tests.shop import shop
 
 
 @pytest.mark.parametrize(
@@ -97,3 +102,67 @@ def test_anything_else_is_no_type(declared: Any) -> None:
 def test_a_message_shows_enough_of_a_value_and_no_more(value: Any, text: str) -> None:
     """A message never floods a terminal with what a client sent."""
     assert text == brief(value)
+
+
+RANGED = {
+    "refused": sml.Range(0, 1e6),
+    "clipped": sml.Range(0, 1e6, outside="clipped"),
+    "missing": sml.Range(0, 1e6, outside="missing"),
+}
+
+
+@given(st.sampled_from(sorted(RANGED)), st.floats(-1e12, 1e12) | st.integers(-(10**12), 10**12))
+def test_what_lies_outside_of_a_range_is_refused_clipped_or_missing(
+    outside: str, value: float
+) -> None:
+    """A value within is as it is, also on the fast way; one outside becomes what is declared."""
+    kind = RANGED[outside]
+    if 0 <= value <= 1e6:
+        assert float(value) == kind.check("amount", value) == kind.checker()(value)
+        return
+    assert kind.checker()(value) is None
+    if outside == "refused":
+        with pytest.raises(BadRecord, match=r"expected float from 0 to 1e\+06, given") as refused:
+            kind.check("amount", value)
+        assert ("out_of_range", "$.amount") == (refused.value.reason, refused.value.path)
+    else:
+        expected = {"clipped": 0.0 if value < 0 else 1e6, "missing": None}
+        assert expected[outside] == kind.check("amount", value)
+
+
+def test_one_huge_value_does_not_reach_windows() -> None:
+    """An amount of 1e12 among small ones is cut before any window sums it."""
+    ranged = replace(
+        shop,
+        events=replace(
+            shop.events,
+            fields={**shop.events.fields, "amount": RANGED["clipped"]},
+        ),
+    )
+    members = {"event_id": "e1", "ts": 1, "shop": "ada", "kind": "visit", "amount": 1e12}
+    event = ranged.event_codec.decode(orjson.dumps({**members, shop.events.key: "ada"}))
+    assert 1e6 == event.fields["amount"]
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [
+        (sml.Range(5, 5), "a lower and a higher bound"),
+        (sml.Range(0, float("inf")), "finite bounds"),
+        (sml.Range(0, 1.5, type=int), "whole bounds of whole numbers"),
+        (sml.Range(0, 1, type=str), "a Range of float or int"),
+        (sml.Range(0, 1, outside="cut"), "outside: one of refused, clipped, missing"),
+    ],
+)
+def test_a_range_that_is_none_is_refused_where_it_is_declared(field: Any, expected: str) -> None:
+    """Bounds that are turned round, endless or of another type, and an unknown word."""
+    fields = {**shop.events.fields, "size": field}
+    with pytest.raises(DeclarationError, match=r"events\.fields\.size") as refused:
+        replace(shop, events=replace(shop.events, fields=fields))
+    assert expected in str(refused.value)
+
+
+def test_a_label_has_no_range() -> None:
+    """The truth is not cut."""
+    with pytest.raises(DeclarationError, match=r"label\.type"):
+        replace(shop, label=replace(shop.label, type=sml.Range(0, 1)))

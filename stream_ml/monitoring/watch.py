@@ -55,9 +55,9 @@ VALUES_MIN = 15
 DAY_VALUES_MIN = 200
 COMMON_VALUES_MIN = 300
 # By horizon: the least distance that matters, and the share of false discoveries.
-_BOUNDS = {"block": (0.2, 1e-4), "day": (0.1, 1e-6)}
+_BOUNDS = {"block": (0.2, 1e-3), "day": (0.1, 1e-6)}
 # The least that matters where the past has not yet shown how it varies.
-EFFECT_FIRST = 0.3
+_FIRST_EFFECTS = {"block": 0.3, "day": 0.2}
 MISSING_EFFECT = 0.05
 # One block is enough where a distance is this large, and chance as good as nothing.
 GROSS_EFFECT, GROSS_SCORE = 0.5, 12.0
@@ -135,10 +135,16 @@ class _Gauge:
         factor = max(1.0, self.mean / SCORE_USUAL) if self.count >= GAUGED_MIN else 1.0
         return found.score / factor
 
-    def is_far(self, found: Distance, effect: float) -> bool:
-        """Whether a distance matters, and is beyond those of the past."""
+    def is_far(self, found: Distance, effect: float, first_effect: float) -> bool:
+        """Whether a distance matters, and is beyond those of the past.
+
+        Args:
+            found: the distance.
+            effect: the least that matters.
+            first_effect: the least while the past has not shown how it varies.
+        """
         if self.count < GAUGED_MIN:
-            effect = max(effect, EFFECT_FIRST)
+            effect = max(effect, first_effect)
         return found.value >= max(effect, BEYOND_PAST * self.largest)
 
     def learn(self, found: Distance) -> None:
@@ -228,7 +234,7 @@ class Watch:
     def _shifts(
         self, pairs: Mapping[str, tuple[Column, Column]], horizon: str, at: int
     ) -> list[Finding]:
-        effect, chance = _BOUNDS[horizon]
+        (effect, chance), first_effect = _BOUNDS[horizon], _FIRST_EFFECTS[horizon]
         compared: list[tuple[str, str, _Gauge, Distance, float]] = []
         for name, (values, usual) in pairs.items():
             for sign, least, found in (
@@ -241,7 +247,9 @@ class Watch:
         findings: dict[str, Finding] = {}
         for name, sign, gauge, found, least in compared:
             goes_on = self._is_open(name) and found.value >= least and found.score >= SCORE_OPEN
-            if goes_on or (gauge.weighted(found) >= bound and gauge.is_far(found, least)):
+            if goes_on or (
+                gauge.weighted(found) >= bound and gauge.is_far(found, least, first_effect)
+            ):
                 values, usual = pairs[name]
                 finding = Finding(
                     name, sign, horizon, at, found.value, found.score, figures(values, usual)
@@ -291,7 +299,7 @@ class Watch:
             return _block_finding("frozen", start, name, found, (values, usual))
         found = distance(values, usual)
         gauge = self._gauges.setdefault(f"fault shift {name}", _Gauge())
-        if gauge.is_far(found, GROSS_EFFECT) and found.score >= GROSS_SCORE / 2:
+        if gauge.is_far(found, GROSS_EFFECT, GROSS_EFFECT) and found.score >= GROSS_SCORE / 2:
             factor = unit_factor(values, usual)
             if factor is not None:
                 finding = _block_finding("units", start, name, found, (values, usual))
