@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from river import dummy, linear_model, preprocessing
 
+from stream_ml.evaluation.contest import Comparison
+from stream_ml.records import Example, ModelRef, Prediction, ServingSet, Shadow, Source
+from stream_ml.stages.alarms import Alarms
+from stream_ml.stages.guard import Guard
 from stream_ml.testing import CRASH, Driver
 from tests.stages.test_promotion import DAY, MINUTE, START, ask, contest
 
 if TYPE_CHECKING:
     import stream_ml as sml
+    from stream_ml.records import Output
+    from stream_ml.stages.guard import GuardAction
 
 HOUR = 60
 # Just after a refresh, so that six hours pass before a learner that has followed can serve.
@@ -198,3 +204,90 @@ def test_a_block_of_labels_finds_a_flip_sooner() -> None:
         decision, *_ = switches(driver)
         assert "plain" == line(decision)
         assert minute_of(decision) - FLIP <= 160
+
+
+# --- the guard by itself -----------------------------------------------------------------------
+
+
+def refs(**models: str) -> dict[str, ModelRef]:
+    """References to snapshots, by role or line."""
+    return {name: ModelRef(model, "digest", 0) for name, model in models.items()}
+
+
+def answered(
+    answers: dict[str, float], on_harm: str = "switch", *, may_switch: bool = True
+) -> GuardAction | None:
+    """What the guard asks for when `better@900` has said the contrary of the truth for two blocks.
+
+    Args:
+        answers: what others said meanwhile, by `predecessor`, `first` or the line `plain`.
+        on_harm: as declared.
+        may_switch: whether a challenger may take over.
+    """
+    guard = Guard(declared(on_harm=on_harm, guard_block=20), Alarms("evaluate"))
+    known = refs(predecessor="better@800", first="better@500", plain="plain@900")
+    serving = ServingSet(
+        ModelRef("better@900", "digest", 0),
+        {"plain": known["plain"]} if "plain" in answers else {},
+        known["predecessor"] if "predecessor" in answers else None,
+        known["first"] if "first" in answers else None,
+    )
+    outputs: list[Output] = []
+    action = None
+    for number in range(40):
+        shadows = {name: Shadow(known[name].model, said) for name, said in answers.items()}
+        prediction = Prediction(
+            f"e{number}", "k", number, Source(0, number), "better@900", -1, 0.0, False, {}, shadows
+        )
+        example = Example(prediction, True, number, Source(0, number))
+        losses = {"plain": (1 - answers["plain"]) ** 2} if "plain" in answers else {}
+        assert guard.judge(example, Comparison(1.0, losses), {}, number, serving) is None
+        if guard.has_judged:
+            action = guard.answer(serving, number, lambda _: may_switch, outputs)
+    assert (action is None) == bool(outputs)
+    return action
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"plain": 0.6, "predecessor": 0.9, "first": 0.99}, ("switch", "plain")),
+        ({"predecessor": 0.6, "first": 0.99}, ("roll back", "predecessor")),
+        ({"first": 0.99}, ("roll back", "first")),
+        ({"plain": 0.3, "first": 0.99}, ("roll back", "first")),
+        ({"plain": 0.3}, None),
+        ({}, None),
+    ],
+    ids=[
+        "a challenger goes on learning",
+        "the predecessor before the first",
+        "the first model, last",
+        "a challenger that is worse than the uniform answer",
+        "nobody healthy",
+        "nobody",
+    ],
+)
+def test_the_best_healthy_model_is_turned_to(
+    answers: dict[str, float], expected: tuple[str, str] | None
+) -> None:
+    """Lines that go on learning before the predecessor, and that before the first model."""
+    action = answered(answers)
+
+    assert expected == (None if action is None else (action.kind, action.target))
+
+
+def test_where_no_challenger_may_take_over_what_served_before_does() -> None:
+    """Promotions that somebody keeps to themselves are no reason to serve what does harm."""
+    action = answered({"plain": 0.9, "predecessor": 0.8}, may_switch=False)
+
+    assert action is not None
+    assert ("roll back", "predecessor") == (action.kind, action.target)
+
+
+def test_what_is_declared_is_done() -> None:
+    """Fall back where the uniform answer is better, and only an alert where that is declared."""
+    action = answered({"plain": 0.9}, "fall back")
+    assert action is not None
+    assert "fall back" == action.kind
+    assert "uniform" == action.evidence["reference"]
+    assert answered({"plain": 0.9}, "alert") is None
