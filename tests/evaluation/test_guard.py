@@ -177,6 +177,19 @@ def test_a_thin_block_neither_counts_nor_breaks_the_run() -> None:
     assert [("line:a", 2, True)] == found(guard)
 
 
+@pytest.mark.parametrize(("few", "expected"), [(0.9, 2), (0.0, 2)], ids=["not over", "over"])
+def test_a_block_of_too_few_pairs_judges_nothing(few: float, expected: int) -> None:
+    """Two examples are neither harm nor its end, whatever they say."""
+    guard = StandingGuard(STANDING, 0.25)
+    for number, losses in enumerate([{}, {"line:a": 0.1}, {"line:a": few}, {"line:a": 0.1}]):
+        for ts in range(number * 100, number * 100 + 50, 10):
+            is_asked = number != 2 or ts < number * 100 + 20
+            guard.add(ts, 0.3, losses if is_asked else {}, ts, {})
+    guard.add(10**6, 0.3, {}, 450, {})
+
+    assert [("line:a", expected, True)] == found(guard)
+
+
 def test_what_is_itself_worse_than_the_uniform_answer_is_no_refuge() -> None:
     """It does less harm, and still is not fit to serve."""
     guard = judged([{"line:a": 0.28, "line:b": 0.26}] * 2, served=0.5)
