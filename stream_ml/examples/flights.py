@@ -99,4 +99,6 @@ flights = sml.Pipeline(
     },
     # It shows what evidence does: the guard would hand over on 15 January, after two days of harm.
     promotion=sml.Promotion(refresh="1d", first=5_000, on_harm="alert"),
+    # An hour has 40 flights: to compare so few costs more than it tells.
+    monitors=sml.Monitors(block="6h"),
 )

@@ -13,9 +13,9 @@ __all__ = ["BLOCKS_RUNNING", "SourceLosses", "SourceShift"]
 
 SOURCES_MAX = 16
 LABELS_MIN = 10
-PAST_MIN = 200
+PAST_MIN = 400
 # How much a mean loss (Brier) must grow, and those of the others may.
-GROWTH_MIN, GROWTH_OTHERS = 0.1, 0.05
+GROWTH_MIN, GROWTH_OTHERS = 0.2, 0.05
 FACTOR_MIN = 1.5
 BLOCKS_RUNNING, QUIET_BLOCKS = 3, 6
 PAST_LABELS_MAX = 5_000

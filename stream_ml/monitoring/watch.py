@@ -195,14 +195,15 @@ class Watch:
         names = [name for name in hourly if name in columns]
         found += self._compare_block(start, {name: columns[name] for name in names})
         opened, closed = self._episodes(start, found, columns)
-        self._learn(start, columns)
+        self._learn(start, columns, names)
         self._has_changed = True
         return opened, closed
 
     # --- comparing -----------------------------------------------------------------------------
 
     def _compare_block(self, start: int, columns: Mapping[str, Column]) -> list[Finding]:
-        usual = self._hours.near(start, around=1)
+        # The hours beside one are like it; what is longer is not.
+        usual = self._hours.near(start, around=1 if self._block_ms <= HOUR_MS else 0)
         found = [
             finding
             for name, values in columns.items()
@@ -392,8 +393,9 @@ class Watch:
         for key in [key for key in self._gauges if key.endswith(f" {name}")]:
             del self._gauges[key]
 
-    def _learn(self, start: int, columns: Mapping[str, Column]) -> None:
-        usual = {name: each for name, each in columns.items() if name not in self.episodes}
+    def _learn(self, start: int, columns: Mapping[str, Column], hourly: Iterable[str]) -> None:
+        # Of what only days are compared by, hours need not be known.
+        usual = {name: columns[name] for name in hourly if name not in self.episodes}
         self._common.learn(start, usual)
         self._hours.learn(start, usual)
         # What a block has told of a column its day need not tell again.
