@@ -84,13 +84,13 @@ def _commits_one_too_far() -> dict[str, Any]:
 def _ages_mixed() -> dict[str, Any]:
     renew = Evaluate._renew
 
-    def planted(self: Evaluate, version: int, refs: Any, outputs: Any) -> None:
+    def planted(self: Evaluate, version: int, renewal: Any) -> Any:
         serving = self._registry.serving
         former = None if serving is None else serving.challengers
         if former:
             name = next(iter(former))
-            refs |= {name: former[name]} if name in refs else {}
-        renew(self, version, refs, outputs)
+            renewal.refs |= {name: former[name]} if name in renewal.refs else {}
+        return renew(self, version, renewal)
 
     return {"_renew": planted}
 
