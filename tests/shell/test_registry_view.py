@@ -1,0 +1,37 @@
+"""The registry as operators see it: what keeps that which serves from being renewed."""
+
+from __future__ import annotations
+
+import pytest
+
+from stream_ml.records import ModelRef, ServingSet
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.views.registry import read_registry
+from stream_ml.stages.registry import Registry, serving_after_rollback
+
+KEY = b"k" * 32
+
+
+@pytest.mark.parametrize(("reference", "is_frozen"), [("first", True), ("predecessor", False)])
+def test_a_return_to_the_first_model_is_shown_until_somebody_resumes(
+    reference: str, *, is_frozen: bool
+) -> None:
+    """Its line is not renewed, as after an operator's rollback; after the guard's others it is."""
+    first = ModelRef("a@500", "digest", 1)
+    serving = ServingSet(ModelRef("a@900", "digest", 2), {}, ModelRef("a@800", "digest", 3), first)
+    registry = Registry("p", KEY, None)
+    outputs = [registry.decide("bootstrap", "to see", serving, ts=0, inputs={})]
+    back = serving_after_rollback(serving, first if reference == "first" else None)
+    figures = {"reference": reference}
+    outputs.append(
+        registry.decide("rolled_back", "guard: harm", back, ts=1, inputs={}, evidence=figures)
+    )
+    with SqliteLog.create(MEMORY) as log, log.session() as session:
+        session.stage(outputs)
+        session.commit()
+        assert is_frozen == (read_registry(log, KEY, None).frozen is not None)
+
+        session.stage([registry.decide("resumed", "seen", back, ts=2, inputs={})])
+        session.commit()
+        assert read_registry(log, KEY, None).frozen is None
+    assert ("a@500" if is_frozen else "a@800") == back.champion.model
