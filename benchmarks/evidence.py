@@ -111,13 +111,17 @@ def first(hits: Any) -> Any:
     return np.where(hits.any(axis=1), hits.argmax(axis=1), NEVER).astype(np.int32)
 
 
-def gate(sums: Any, pairs: Any, gain_min: float = 0.0) -> Any:
-    """The block at which each row's challenger replaces the champion, counted from 0, or NEVER."""
+def gate(sums: Any, pairs: Any, gain_min: float = 0.0, renewal: int | None = None) -> Any:
+    """The block at which each row's challenger replaces the champion, counted from 0, or NEVER.
+
+    Pairs are put through it with one stake in a reign, for the rules that it is compared with have
+    one threshold for ever; `votes_tables` shows what renewal adds.
+    """
     # Lines that have learned the same differ by rounding of a matrix product, at the most.
     sums = np.where(np.abs(sums) < 1e-9, 0.0, sums)
     is_judged = pairs >= PAIRS_MIN
     runs, blocks = sums.shape
-    bets, lead, run = Bets(runs), np.zeros(runs, int), np.zeros(runs)
+    bets, lead, run = Bets(runs, renewal), np.zeros(runs, int), np.zeros(runs)
     is_sure = np.zeros((runs, blocks), bool)
     for number in range(blocks):
         signs = np.where(is_judged[:, number], np.sign(sums[:, number]), 0).astype(int)
@@ -289,7 +293,8 @@ def check_gate(runs: int = 2) -> None:
                     break
             sums = d[run : run + 1].sum(axis=(2, 3), dtype=float)
             # The last blocks may be unripe when the labels end.
-            expected = gate(by_blocks(sums, length), np.full((1, 60 // length), 1_000))[0]
+            pairs = np.full((1, 60 // length), 1_000)
+            expected = gate(by_blocks(sums, length), pairs, renewal=RENEWAL)[0]
             ripe = expected == NEVER or (expected + 1) * length + 1.5 < 59.5
             assert not ripe or actual == expected, (run, length, actual, expected)
 
