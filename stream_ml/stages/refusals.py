@@ -6,8 +6,9 @@ function of the log, however records are batched:
 1. An episode opens, with an alert, when a reason has refused `REFUSED_MIN` records of a block and
    at least `SHARE_MIN` of what was read of it; or when a block ends of which it has refused
    `UNUSUAL_MIN` and `UNUSUAL_TIMES` its share of the past.
-2. While it is open nothing more is said. It closes, with another alert, at the end of the first
-   block of which the reason has refused less than half of either.
+2. While it is open nothing more is said. It closes, with another alert, when `CALM_BLOCKS` in a
+   row have ended of which the reason has refused less than half of either: a share that comes and
+   goes is one episode.
 3. The past is what was read outside of episodes, and old blocks count for less and less of it.
 
 An alert names the sources, most first: of labels their `source` where it can be read, else the
@@ -37,6 +38,7 @@ SHARE_MIN = 0.1
 # Of chance alone so many in place of a fifth of them come once in some million blocks.
 UNUSUAL_MIN = 20
 UNUSUAL_TIMES = 5
+CALM_BLOCKS = 3
 # When the past is as long as this, half of it is forgotten.
 PAST_RECORDS_MAX = 100_000
 # Of each reason so many sources are counted by name in a block, and the others together.
@@ -60,6 +62,8 @@ class Refusals:
         self._read = 0
         self._refused_counts: dict[str, int] = {}
         self._samples: dict[str, dict[str, Any]] = {}
+        # Of open episodes, how many blocks in a row have had little of them.
+        self._calm_blocks: dict[str, int] = {}
         # By reason, how many of each source.
         self._sources: dict[str, dict[str, int]] = {}
         self._past_read = 0
@@ -117,15 +121,27 @@ class Refusals:
             return []
         alerts = []
         for reason in sorted({*self._refused_counts, *self._open_reasons()}):
-            is_open = self._goes_on(reason)
+            is_open = self._stays_open(reason)
             alerts += self._change(reason, BLOCK_RECORDS, ts, is_open=is_open)
             if not is_open:
                 self._past[reason] = self._past.get(reason, 0) + self._refused_counts.get(reason, 0)
         self._end_block()
         return alerts
 
-    def _goes_on(self, reason: str) -> bool:
-        """Whether a block that ends belongs to an episode."""
+    def _stays_open(self, reason: str) -> bool:
+        """Whether an episode is open after a block that ends."""
+        if self._is_much(reason):
+            self._calm_blocks.pop(reason, None)
+            return True
+        if not self._is_open(reason):
+            return False
+        calm = self._calm_blocks.pop(reason, 0) + 1
+        if calm < CALM_BLOCKS:
+            self._calm_blocks[reason] = calm
+        return calm < CALM_BLOCKS
+
+    def _is_much(self, reason: str) -> bool:
+        """Whether a block that ends has much of it, or far more than usual."""
         count, usual = self._refused_counts.get(reason, 0), self._past.get(reason, 0)
         # What has opened an episode keeps it open at half of that.
         weighted_count = count * (2 if self._is_open(reason) else 1)
@@ -184,18 +200,21 @@ class Refusals:
 
     def dump(self) -> list[Any]:
         """The state, as JSON can hold it; what is open is in the stage's alarms."""
-        figures = [self._read, self._refused_counts, self._samples, [], self._past_read, self._past]
+        # Where nothing calms down: as a former release had it, which kept there what was open.
+        calm: dict[str, int] | list[str] = self._calm_blocks or []
+        counts = [self._read, self._refused_counts, self._samples]
+        figures = [*counts, calm, self._past_read, self._past]
         return [*figures, self._sources] if self._sources else figures
 
     def load(self, state: Sequence[Any]) -> None:
         """Take up a dumped state, after the stage's alarms; nothing where there was none yet."""
         if not state:
             return
-        self._read, self._refused_counts, self._samples, reasons, *past = state
+        self._read, self._refused_counts, self._samples, calm, *past = state
         self._past_read, self._past, *sources = past
         self._sources = sources[0] if sources else {}
-        # A former release kept here what was open, and no sources.
-        for reason in reasons:
+        self._calm_blocks = calm if isinstance(calm, dict) else {}
+        for reason in calm if isinstance(calm, list) else ():
             self._alarms.adopt(KIND, f"{self._topic}/{reason}", -1)
 
 

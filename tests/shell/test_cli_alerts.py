@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from conftest import Cli
 
-GOOD = [output for output in outputs(3_000) if output.topic == "events"]
+GOOD = [output for output in outputs(4_000) if output.topic == "events"]
 
 
 def garbage(number: int) -> list[Output]:
@@ -54,7 +54,7 @@ def test_garbage_opens_an_alert_that_names_it_and_resolves_by_itself(
     text = cli("alerts", *broker).out.splitlines()
     found = cli("alerts", *broker, "--format", "json").json
     status = cli("status", *broker).out.splitlines()
-    work(poisoned, GOOD[750:2_750])
+    work(poisoned, GOOD[750:3_800])
     later = cli("alerts", *broker, "--format", "json").json
 
     assert "open: 1 warning" == text[0]
@@ -102,7 +102,7 @@ def test_changes_are_told_as_they_come(poisoned: Path) -> None:
     command = ("alerts", "--follow", "--open", "--format", "json", "--broker", f"sqlite:{poisoned}")
     with Terminal(*command, folder=poisoned.parent) as reader:
         opened = orjson.loads(reader.line())
-        work(poisoned, GOOD[750:2_750])
+        work(poisoned, GOOD[750:3_800])
         resolved = orjson.loads(reader.line())
         ended = reader.stopped()
 

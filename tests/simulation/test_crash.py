@@ -58,6 +58,7 @@ def test_crashes_raise_no_alert_twice_and_lose_none(monkeypatch: pytest.MonkeyPa
     """Alerts that open and resolve are those of the uninterrupted run, byte for byte."""
     monkeypatch.setattr(refusals, "BLOCK_RECORDS", 20)
     monkeypatch.setattr(refusals, "REFUSED_MIN", 4)
+    monkeypatch.setattr(refusals, "CALM_BLOCKS", 1)
     monkeypatch.setattr(alarms, "QUIET_BLOCKS", 1)
     expected = run(0, 0)
     changes = Counter(

@@ -52,15 +52,17 @@ def predicting() -> Predict:
     ("shares", "expected"),
     [
         ((0.02, 0.09, 0.0), []),
-        ((0.5, 0.9, 0.06, 0.04, 0.0), [("open", 50, 100), ("resolved", 0, 1_000)]),
+        ((0.5, 0.9, 0.06, 0.04, 0.0, 0.005, 0.0), [("open", 50, 100), ("resolved", 0, 1_000)]),
         # Of a tenth the fiftieth is refused halfway.
-        ((0.1, 0.0), [("open", 50, 500), ("resolved", 0, 1_000)]),
+        ((0.1, 0.0, 0.0, 0.0), [("open", 50, 500), ("resolved", 0, 1_000)]),
+        # What comes and goes is one episode.
+        ((*(0.2, 0.0, 0.0) * 5, 0.0), [("open", 50, 250), ("resolved", 0, 1_000)]),
         # Far more than before, though little of all; then no longer twice and a half as much.
         (
-            (0.002, 0.002, 0.03, 0.03, 0.005, 0.002),
-            [("open", 30, 1_000), ("resolved", 5, 1_000)],
+            (0.002, 0.002, 0.03, 0.03, 0.005, 0.002, 0.004),
+            [("open", 30, 1_000), ("resolved", 4, 1_000)],
         ),
-        ((0.0, 0.021, 0.0), [("open", 21, 1_000), ("resolved", 0, 1_000)]),
+        ((0.0, 0.021, 0.0, 0.0, 0.0), [("open", 21, 1_000), ("resolved", 0, 1_000)]),
         ((0.01, 0.04), []),
         ((0.03, 0.0), []),
     ],
@@ -161,6 +163,6 @@ def test_what_a_former_release_had_open_is_resolved() -> None:
     state["refusals"] = [*figures[:3], ["not_json"], *figures[4:6]]
     stage.restore([("", orjson.dumps(state))])
 
-    found = alerts(stage.apply(events(0.5, 0.0)[BLOCK_RECORDS:]))
+    found = alerts(stage.apply(events(0.5, 0.0, 0.0, 0.0)[BLOCK_RECORDS:]))
 
     assert [("resolved", "not_json", 0, 1_000)] == found
