@@ -8,8 +8,10 @@ Theory of operation:
    Spiegelhalter's: 1986, "Probabilistic prediction in patient management and clinical trials",
    Statistics in Medicine 5). What makes no such claim (regression) has a claim of 0.
 2. The *bound* is the mean surplus of the past, twice its standard error more, and a margin, which
-   is a share of the mean loss. The past is remembered over about `MEMORY` labels, and a stretch
-   becomes part of it only `LAG_BLOCKS` blocks later: what is being tested cannot excuse itself.
+   is a share of the mean loss; and where stretches of `BLOCK_LABELS` differ by more than the luck
+   of single labels explains, as days do that share their weather, `SPREADS` times the standard
+   deviation of that. The past is remembered over about `MEMORY` labels, and a stretch becomes part
+   of it only `LAG_BLOCKS` blocks later: what is being tested cannot excuse itself.
 3. For each start and each of four stakes a bet is held on "the surplus is above the bound": its
    factor 1 + stake (surplus - bound) has an expectation of at most 1 if it is not, whatever came
    before. The sum over all starts needs one number per stake, M <- (M + 1) factor (the
@@ -18,7 +20,9 @@ Theory of operation:
    number of labels until a detection is at least `run_length` (an e-detector: Shin, Ramdas &
    Rinaldo 2022, "E-detectors: a nonparametric framework for sequential change detection",
    arXiv 2203.03532).
-4. After a detection the past is forgotten, and learned anew from what follows.
+4. After a detection the past is forgotten, and learned anew from what follows. Only how much
+   stretches differ is kept, to which what was detected belongs: a world that has its bad days
+   alarms at the first of them, and at those that are worse.
 
 Every step is +, -, *, / and sqrt, each rounded as IEEE 754 says: equal on every platform.
 """
@@ -36,11 +40,14 @@ FIRST_LABELS = 512
 BLOCK_LABELS = 64
 LAG_BLOCKS = 4
 MEMORY = 20_000
+SPREADS = 3.0
+# Over about how many blocks stretches are compared: a single change hardly widens the bound.
+SPREAD_BLOCKS = 200.0
+# How far a block may count as better than the past, in standard deviations of its luck.
+RELIEF = 1.5
 # The share of the mean loss by which it may grow, and the least that is worth a word.
 MARGIN = 0.25
 MARGIN_MIN = 0.002
-# Errors of a regression claim nothing, so that what is hard for hours looks like a change.
-REGRESSION_MARGIN = 0.4
 # An error that is further off than so many usual ones teaches no more of what is usual.
 OUTLIER = 8.0
 # How fast the surplus of the moment follows, once a change has been detected.
@@ -82,6 +89,7 @@ class LossChange:
         "_former",
         "_means",
         "_pending_blocks",
+        "_spread",
         "_sums",
         "_weight",
         "is_high",
@@ -96,6 +104,9 @@ class LossChange:
         # Of the last change: the bound before it, the recent surplus, the labels since then; and
         # for the report the mean loss before it, the labels that showed it, and their loss.
         self._former = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+        # The mean of the squares of blocks' distances from the past before them, less what the
+        # luck of their labels comes to.
+        self._spread = 0.0
         self._start()
 
     def _start(self) -> None:
@@ -157,7 +168,10 @@ class LossChange:
         if is_first and len(self._pending_blocks) * BLOCK_LABELS < FIRST_LABELS:
             return
         for _ in range(len(self._pending_blocks) - (0 if is_first else LAG_BLOCKS)):
-            labels, *totals = self._pending_blocks.pop(0)
+            block = self._pending_blocks.pop(0)
+            if not is_first:
+                self._compare(block)
+            labels, *totals = block
             self._weight = min(self._weight + labels, MEMORY)
             share = labels / self._weight
             self._means = [
@@ -170,6 +184,16 @@ class LossChange:
         error = math.sqrt(variance / self._weight)
         # A past that was better than it claimed is no reason to ask for more of what comes.
         self._bound = max(0.0, surplus) + 2.0 * error + margin
+        self._bound += SPREADS * math.sqrt(max(0.0, self._spread))
+
+    def _compare(self, block: list[float]) -> None:
+        """See how far a block is from the past before it."""
+        labels, total, *_ = block
+        surplus, square, _ = self._means
+        luck = max(0.0, square - surplus * surplus) / labels
+        # How much worse the past was, after a change, is no measure of what comes.
+        distance = max(total / labels - surplus, -RELIEF * math.sqrt(luck))
+        self._spread += (distance * distance - luck - self._spread) / SPREAD_BLOCKS
 
     def _detect(self) -> None:
         assert self._bound is not None, "nothing is detected before there is a past"
@@ -177,6 +201,8 @@ class LossChange:
             _, labels, total = self._cusum
             self._former = [self._bound, 1.0, 0.0, self._means[2], labels, total]
         self.is_high = True
+        for block in self._pending_blocks:
+            self._compare(block)
         self._start()
 
     def _follow(self, surplus: float) -> None:
@@ -217,11 +243,13 @@ class LossChange:
             [list(block) for block in self._pending_blocks],
             self._weight,
             list(self._means),
+            self._spread,
         ]
 
     def load(self, state: list[Any]) -> None:
         """Go on from a dump, bit for bit."""
-        self.is_high, former, sums, self._bound, cusum, block, blocks, self._weight, means = state
+        self.is_high, former, sums, self._bound, cusum, block, blocks, *rest = state
+        self._weight, means, self._spread = rest
         self._former, self._sums, self._cusum = list(former), list(sums), list(cusum)
         self._block, self._means = list(block), list(means)
         self._pending_blocks = [list(each) for each in blocks]
@@ -232,7 +260,7 @@ class ServedLoss:
 
     Binary: the Brier loss, whose claim is p (1 - p). Multiclass: half of it, and of 1 - Σ p².
     Regression: e / (e + s), e being the absolute error and s what it is on average, over about the
-    last 20,000 labels; nothing is claimed, and the margin is wider.
+    last 20,000 labels; nothing is claimed.
 
     Args:
         kind: `binary`, `multiclass` or `regression`.
@@ -248,7 +276,7 @@ class ServedLoss:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.change = LossChange(REGRESSION_MARGIN if kind == "regression" else MARGIN)
+        self.change = LossChange()
         self._labels = 0
         self._scale = 0.0
 

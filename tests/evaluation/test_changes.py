@@ -68,7 +68,7 @@ def test_rare_positives_raise_nothing_until_they_are_many() -> None:
     for seed in range(4):
         world = random.Random(seed)
         served = ServedLoss("binary")
-        rates = [0.01] * 30_000 + [0.05] * 2_000
+        rates = [0.01] * 30_000 + [0.05] * 4_000
         labels = (world.random() < rate for rate in rates)
         found = _detections(served, ((0.01, label) for label in labels))
 
@@ -94,6 +94,22 @@ def test_the_bound_is_what_the_promise_is_about() -> None:
     error = math.sqrt(0.03 / (1_024 - 256))
 
     assert change._bound == pytest.approx(0.4 + 2 * error + 0.1)
+
+
+def test_bad_days_are_learned_from_and_a_flip_is_still_found() -> None:
+    """Where one day in ten is bad, the first ones are told, the later ones not; a flip is."""
+    world = random.Random(9)
+    served = ServedLoss("binary")
+    found = []
+    for n in range(61_000):
+        p = world.choice([0.1, 0.9])
+        truth = 0.5 + (p - 0.5) * (0.2 if n // 200 % 10 == 9 else 1.0) * (-1 if n >= 60_000 else 1)
+        if served.add(p, brier(world.random() < truth, p)):
+            found.append(n)
+
+    assert 0 < len([n for n in found if n < 30_000]) <= 15
+    assert not [n for n in found if 30_000 <= n < 60_000]
+    assert [n for n in found if 60_000 <= n < 60_200]
 
 
 def test_a_past_that_was_better_than_it_claimed_is_no_measure() -> None:
@@ -145,7 +161,8 @@ def test_a_second_change_is_found_too() -> None:
 
     assert 2 == len(found)
     assert 3_000 <= found[0] < 3_150
-    assert 9_000 <= found[1] < 9_150
+    # The first one has shown that such things happen here: a little more is asked for.
+    assert 9_000 <= found[1] < 9_300
 
 
 def test_an_error_that_grows_fivefold_is_detected() -> None:
