@@ -7,7 +7,8 @@ Theory of operation:
    neither on batches nor on who reads faster.
 2. A partition is silent when it is `SILENT_BLOCKS` behind the furthest one. Where partitions may be
    read at different speeds, only if by the log's clock, too, it has said nothing for as long, or
-   when it is a day behind: while a history is read, who lags is not silent.
+   when it is a day behind: while a history is read, who lags is not silent. Where one process reads
+   all in rounds, only if the others have told of more events than a round has.
 3. What a partition tells of a block that was complete without it is counted, and compared with
    nothing.
 """
@@ -69,13 +70,17 @@ class Arrivals:
     Args:
         block_ms: the length of a block.
         in_order: whether the partitions are read in the order of event time.
+        round_events: in rounds of at most so many events.
     """
 
-    def __init__(self, block_ms: int, *, in_order: bool) -> None:
+    def __init__(self, block_ms: int, *, in_order: bool, round_events: int = 0) -> None:
         self._width = block_ms
         self._in_order = in_order
+        self._round_events = round_events
+        self._told = 0
         self._open: dict[int, Block] = {}
-        # By partition: the end of its last block, when the log took that in, its events.
+        # By partition: the end of its last block, when the log took that in, its events, and how
+        # many all had told of by then.
         self._partitions: dict[int, list[int]] = {}
         self._floor = 0
         self._blocks = 0
@@ -89,9 +94,10 @@ class Arrivals:
             summary: of a block of one partition.
             append_ms: when the log took it in.
         """
-        former = self._partitions.get(summary.partition, [0, 0, 0])
+        former = self._partitions.get(summary.partition, [0, 0, 0, 0])
         end, events = max(former[0], summary.end), former[2] + summary.events
-        self._partitions[summary.partition] = [end, append_ms, events]
+        self._told += summary.events
+        self._partitions[summary.partition] = [end, append_ms, events, self._told]
         if sum(each[2] for each in self._partitions.values()) > EVENTS_MAX:
             for each in self._partitions.values():
                 each[2] //= 2
@@ -109,9 +115,7 @@ class Arrivals:
 
     def _complete(self, append_ms: int) -> list[Block]:
         speaking = [
-            end
-            for end, last_ms, _ in self._partitions.values()
-            if not self._is_silent(end, last_ms, append_ms)
+            known[0] for known in self._partitions.values() if not self._is_silent(known, append_ms)
         ]
         bound = min(speaking)
         starts = sorted(start for start in self._open if start + self._width <= bound)
@@ -122,12 +126,15 @@ class Arrivals:
             self._events_per_block += (block.events - self._events_per_block) / self._blocks
         return blocks
 
-    def _is_silent(self, end: int, last_ms: int, append_ms: int) -> bool:
+    def _is_silent(self, known: list[int], append_ms: int) -> bool:
+        end, last_ms, _, told = known
         behind = max(each[0] for each in self._partitions.values()) - end
         bound = SILENT_BLOCKS * self._width
         if behind < bound:
             return False
-        return self._in_order or append_ms - last_ms >= bound or behind >= DAY_MS
+        if self._in_order:
+            return self._told - told >= self._round_events
+        return append_ms - last_ms >= bound or behind >= DAY_MS
 
     def is_behind(self, subject: str) -> bool:
         """Whether a partition has not caught up with the others since it was silent.
@@ -148,8 +155,9 @@ class Arrivals:
         total = sum(each[2] for each in self._partitions.values())
         furthest = max(each[0] for each in self._partitions.values())
         found = []
-        for partition, (end, last_ms, events) in sorted(self._partitions.items()):
-            if events and events < total and self._is_silent(end, last_ms, append_ms):
+        for partition, known in sorted(self._partitions.items()):
+            end, _, events, _ = known
+            if events and events < total and self._is_silent(known, append_ms):
                 blocks = (furthest - end) // self._width
                 missed = blocks * self._events_per_block * events / total
                 if missed >= MISSED_MIN:
@@ -161,6 +169,7 @@ class Arrivals:
         return {
             "partitions": {str(number): each for number, each in self._partitions.items()},
             "floor": self._floor,
+            "told": self._told,
             "blocks": [self._blocks, self._events_per_block],
             "late": self.late_count,
             "open": [
@@ -173,6 +182,7 @@ class Arrivals:
         """Take up what `dump` gave."""
         self._partitions = {int(number): each for number, each in state["partitions"].items()}
         self._floor, self.late_count = state["floor"], state["late"]
+        self._told = state["told"]
         self._blocks, self._events_per_block = state["blocks"]
         self._open = {}
         for start, events, predictions, refused, columns in state["open"]:

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 __all__ = ["column_message", "sign_phrase"]
 
 _NAMES = {
-    "label": "the labels",
+    "label": "the label",
     "label_delay": "the time that labels take",
-    "answer": "the answers of the champion",
+    "answer": "the champion's answer",
 }
 
 
@@ -20,7 +20,7 @@ def sign_phrase(column: str) -> str:
     """A column as people say it.
 
     >>> sign_phrase("field:amount"), sign_phrase("label")
-    ('the field amount', 'the labels')
+    ('the field amount', 'the label')
     """
     kind, _, name = column.partition(":")
     return f"the {kind.replace('_', ' of ')} {name}" if name else _NAMES.get(kind, kind)

@@ -43,6 +43,9 @@ __all__ = ["Monitor"]
 EVENTS, LABELS, OPEN = "e", "l", "o"
 DRIFT, FAULT = "drift", "data_fault"
 RECENT_MAX = 20
+# Where all is read in order by one process, that is in rounds of 256 records, unless models are
+# renewed by a count of examples.
+ROUND_EVENTS = 300
 
 
 class Monitor:
@@ -62,7 +65,8 @@ class Monitor:
         self._settle_ms = pipeline.feature_set.horizon_ms
         self._first_ms = -1
         width = self._width = pipeline.monitors.block_ms
-        self._arrivals = Arrivals(width, in_order=in_order)
+        round_events = 0 if pipeline.refresh_ms is None else ROUND_EVENTS
+        self._arrivals = Arrivals(width, in_order=in_order, round_events=round_events)
         self._events = Watch(width, EVENTS)
         self._labels = Watch(width, LABELS)
         label_columns = {"label": self._kind == "regression", "label_delay": True}
