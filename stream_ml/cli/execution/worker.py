@@ -10,6 +10,8 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.output import flush, write_json_line, write_line
+from stream_ml.client import open_log
+from stream_ml.shell.alerting.setup import couriers
 from stream_ml.shell.kafka.worker import Worker
 from stream_ml.shell.processes.supervisor import stop_when_input_ends
 from stream_ml.shell.settings.loader import pipeline_of
@@ -42,11 +44,13 @@ def run(arguments: Namespace, settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Seldom())
     logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")
+    key = settings.signing_key(settings.path)
+    say = _as_json if arguments.format == "json" else _as_text
     worker = Worker(
         cluster,
         pipeline,
         arguments.stage,
-        settings.signing_key(settings.path),
+        key,
         operators=settings.operators(),
         instance=arguments.instance,
         commit_s=settings.commit_seconds,
@@ -54,11 +58,21 @@ def run(arguments: Namespace, settings: Settings) -> None:
         command_age_s=settings.command_age_seconds,
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
-        say=_as_json if arguments.format == "json" else _as_text,
+        say=say,
         accepted_topics=settings.accept_topics,
         accept_unsealed=settings.accept_unsealed,
     )
-    asyncio.run(worker.run())
+    with couriers(
+        pipeline,
+        settings,
+        key,
+        open_log=lambda: open_log(settings, pipeline.name),
+        say=lambda text: say("route", what=text),
+    ) as delivery:
+        # Where `up` looks after the workers, it delivers.
+        if arguments.stage == "evaluate" and not arguments.supervised:
+            delivery.start()
+        asyncio.run(worker.run())
 
 
 class Seldom(logging.Filter):
