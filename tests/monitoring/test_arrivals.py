@@ -1,0 +1,93 @@
+"""Blocks are complete over all partitions, whoever is read first; and what is refused is judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_ml.monitoring.arrivals import Arrivals
+from stream_ml.monitoring.blocks import Layout, OpenBlocks
+from stream_ml.monitoring.contrast import Contrast
+from stream_ml.monitoring.diagnosis import causes
+from stream_ml.monitoring.refused import RefusedShares
+
+if TYPE_CHECKING:
+    from stream_ml.records import Summary
+
+HOUR = 3_600_000
+BLOCKS = 6
+
+
+def summary(partition: int, hour: int, events: int) -> Summary:
+    """What a partition tells of an hour: numbers that only it has."""
+    blocks = OpenBlocks(Layout(HOUR, {"x": True}, ()), 0)
+    for n in range(events):
+        blocks.add(hour * HOUR, {"x": float(1 + 10 * partition + n)}, None, hour * HOUR)
+    (made,) = blocks.close(2**60, partition)
+    return made
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.permutations([partition for partition in range(3) for _ in range(BLOCKS)]))
+def test_the_order_in_which_partitions_are_read_changes_no_block(order: list[int]) -> None:
+    """Each block has every partition's events, and blocks come in the order of time."""
+    arrivals, hours, blocks = Arrivals(HOUR, in_order=False), [0, 0, 0], []
+    # Of each a first block, so that all are known.
+    for partition in range(3):
+        blocks += arrivals.add(summary(partition, 0, 1 + partition), 5)
+    first = sum(block.events for block in blocks)
+    for partition in order:
+        hours[partition] += 1
+        blocks += arrivals.add(summary(partition, hours[partition], 1 + partition), 5)
+
+    later = [block for block in blocks if block.start >= HOUR]
+    assert [hour * HOUR for hour in range(1, BLOCKS + 1)] == [block.start for block in later]
+    assert [6] * BLOCKS == [block.events for block in later]
+    assert [6.0] * BLOCKS == [block.columns["field:x"].n for block in later]
+    # What was told of the first hour after it was complete without them is counted, no more.
+    assert 6 == first + arrivals.late_count
+
+
+def test_a_flood_of_what_is_late_is_a_matter_of_the_pipeline() -> None:
+    """Refusals far beyond what is usual are kept, and named by what they are."""
+    refused = RefusedShares()
+    for hour in range(50):
+        refused.take(hour * HOUR, 60, {"too_late $.ts": 1, "null $.age": 0 if hour < 48 else 20})
+    monitors = {
+        "events": {"episodes": {}},
+        "labels": {"episodes": {}},
+        "refused": refused.dump(),
+        "sources": [{}, {}, {}],
+        "outage": [None],
+        "contrast": Contrast().report(),
+    }
+    assert [("nulls", "age", 48 * HOUR)] == [
+        (c.kind, c.subject, c.since) for c in causes(monitors, [])
+    ]
+    refused.take(50 * HOUR, 60, {"too_late $.ts": 40, "duplicate $.event_id": 30})
+    found = causes({**monitors, "refused": refused.dump()}, [])
+    assert ["nulls", "flood"] == [cause.kind for cause in found]
+    assert {"pipeline"} == {cause.origin for cause in found}
+    for hour in range(51, 54):
+        refused.take(hour * HOUR, 60, {"too_late $.ts": 1})
+    assert {} == refused.episodes
+
+
+def test_a_concept_that_turns_loses_its_contrast_and_a_share_that_grows_does_not() -> None:
+    """Answers for what turns out true are no higher any more; where only more is true they are."""
+    turned, grown = Contrast(), Contrast()
+    for n in range(3_000):
+        is_changed = n >= 2_000
+        label = n % 3 == 0
+        answer = 0.8 if label else 0.2
+        turned.add(answer, label=label != is_changed, is_changed=is_changed)
+        grown.add(
+            answer if n % 2 else 0.5,
+            label=label or (is_changed and n % 2 == 0),
+            is_changed=is_changed,
+        )
+    reports = [each.report() for each in (turned, grown)]
+    lost = [(r["lowest"] or 0.0) < 0.5 * (r["usual"] or 0.0) for r in reports]
+    assert [True, False] == lost
