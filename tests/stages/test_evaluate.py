@@ -72,7 +72,13 @@ class Stage:
         return self._fold(records)
 
     def snapshot(
-        self, model: str, *, excess: float = 0.0, blocks: int = 0, lines: Any = None
+        self,
+        model: str,
+        *,
+        excess: float = 0.0,
+        blocks: int = 0,
+        lines: Any = None,
+        parent: str | None = "its own",
     ) -> Snapshot:
         """An untrained model that says this of itself: so much worse in each of so many blocks."""
         name, _, version = model.partition("@")
@@ -93,7 +99,7 @@ class Stage:
             version=int(version),
             recipe="as declared",
             feature_hash=self.pipeline.feature_set.hash,
-            parent=None if version == "0" else f"{name}@0",
+            parent=None if version == "0" or parent is None else f"{name}@0",
             key=KEY,
             epoch=epoch,
             golden_features=[{"amount": 1.0}],
@@ -300,6 +306,18 @@ def test_the_lines_that_stay_do_so_across_a_restart(serving: Stage) -> None:
         *restarted.publish("logistic@60", excess=0.0, blocks=1),
     ]
     assert "logistic is renewed again, after 2 refreshes without it" in decision.reason
+
+
+def test_a_learner_that_starts_anew_is_not_held_to_what_has_diverged(serving: Stage) -> None:
+    """Its snapshot names none before it: nothing speaks against it yet, and it is renewed."""
+    serving.publish("bayes@20")
+    serving.publish("logistic@20", excess=0.3, blocks=4)
+    serving.publish("bayes@40")
+    assert "logistic@40" not in str(told(serving.publish("logistic@40")))
+    anew = serving.snapshot("logistic@60", parent=None)
+    serving.publish("bayes@60")
+
+    assert [("refreshed", "logistic@60", ["bayes@60"])] == told(serving.put(anew))
 
 
 def test_a_challenger_that_has_diverged_goes_on_shadowing(serving: Stage) -> None:

@@ -311,6 +311,9 @@ def test_a_champion_that_learns_no_more_is_replaced_when_the_world_changes() -> 
     driver.feed(events, [{**label, "label": not label["label"]} for label in labels])
 
     assert ["bootstrap", "refused", "replaced"] == kinds(driver)
+    [refused] = [d for d in driver.read("registry") if d["kind"] == "refused"]
+    # Nobody waits for who is known to publish no more.
+    assert refused["ts"] <= START + (DAY + 6 * 60) * MINUTE
     newest = driver.read("registry")[-1]["serving"]
     assert newest["champion"]["model"].startswith("twin@")
     driver.close()
