@@ -55,6 +55,7 @@ HELP = [
 READS = [
     ["status"],
     ["models"],
+    ["alerts"],
     ["predictions"],
     ["predictions", "--from", "2023-11-15", "--format", "json"],
     ["audit", "log"],

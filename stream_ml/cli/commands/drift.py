@@ -9,7 +9,6 @@ from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 from stream_ml.cli.tables import NO_VALUE, format_table, format_time
 from stream_ml.shell.printable import printable
-from stream_ml.shell.views.drift import read_drift
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,6 +22,9 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print what has moved."""
+    # What compares blocks is slow to load, and no other command needs it.
+    from stream_ml.shell.views.drift import read_drift  # noqa: PLC0415
+
     with existing_log(settings) as log:
         view = read_drift(log)
     if arguments.format == "json":
