@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.records import line_of
 from stream_ml.shell.views import audit
 from stream_ml.shell.views.reproduce import reproduce, sample
 from tests.torture import features as definitions
@@ -322,6 +323,8 @@ def _stands(serving: dict[str, Any], prediction: dict[str, Any]) -> bool:
         return False
     slots = {slot: ref["model"] for slot, ref in serving["challengers"].items()}
     slots |= {s: serving[s]["model"] for s in ("predecessor", "first") if serving[s] is not None}
+    if serving.get("fallback") is not None:  # the champion shadows then, too
+        slots[line_of(prediction["model"])] = prediction["model"]
     return slots == {slot: shadow["model"] for slot, shadow in prediction["shadows"].items()}
 
 

@@ -235,7 +235,7 @@ def _promotion(rand: random.Random, challengers: int) -> dict[str, Any]:
         "refresh": rand.choice([5, 20, 20, 37, "10s", "1m", "1h"]),
         "first": rand.choice([1, 30, 100]),
         "block": rand.choice([4, 10, "10s", "1m"]),
-        "guard_block": rand.choice(["5s", "15s", "2m"]),
+        "guard_block": rand.choice(["5s", "15s", "2m", 3, 8]),
         "slots": max(1, challengers + rand.randrange(2)),
     }
     optional = {
@@ -244,6 +244,9 @@ def _promotion(rand: random.Random, challengers: int) -> dict[str, Any]:
         "rollback_loss": rand.choice([0, 0.03, 0.5]),
         "alpha": rand.choice([0.05, 0.6]),
         "gain_min": rand.choice([0, 0.01]),
+        "renewal": rand.choice([None, 2, 600]),
+        "coverage_min": rand.choice([0, 0.5]),
+        "on_harm": rand.choice(["switch", "fall back", "alert"]),
         "divergence": rand.choice([0, 0.005, 10]),
     }
     return settings | {name: value for name, value in optional.items() if rand.random() < 0.7}
