@@ -498,11 +498,12 @@ class Evaluate:
             outputs += self._staleness.refresh(version, serving, reason, self._watermark.ms)
 
     def _stay_reason(self) -> str:
-        """Why a person has decided that nothing is renewed; empty where nobody has."""
+        """Why nothing is renewed before a person says so; empty where it is."""
         if self._is_paused:
             return "an operator has paused, until `resume`"
         if self._frozen_line == self._champion_line():
-            return "an operator has rolled back to it, until `resume` or the next replacement"
+            who = "an operator, or the guard for the harm that its line did,"
+            return f"{who} has rolled back to it, until `resume` or the next replacement"
         return ""
 
     def _tell_fault(self, line: str, fault: Fault, outputs: list[Output]) -> None:
