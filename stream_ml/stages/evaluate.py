@@ -135,7 +135,9 @@ class Evaluate:
         self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._n = 0
         self._is_paused = False
+        # Lines whose snapshot serves on: for an operator with all others, after harm alone.
         self._frozen_line: str | None = None
+        self._held_line: str | None = None
         self._alarms = Alarms("evaluate")
         self._staleness = Staleness(self._alarms)
         self._loss_alarm = LossAlarm(pipeline.target.kind, self._alarms)
@@ -359,7 +361,7 @@ class Evaluate:
             outputs.append(self._roll_back(reason, action.evidence, target=target))
             if action.target == FIRST:
                 # What its line has learned since did harm: somebody has to look before it serves.
-                self._frozen_line = self._registry.line
+                self._held_line = self._registry.line
         outputs += self._after_switch()
 
     def _replace_on_evidence(self, outputs: list[Output]) -> None:
@@ -475,6 +477,8 @@ class Evaluate:
         if not self._is_paused and self._frozen_line != self._champion_line():
             refs = {} if former is None else former.lines
             renewal = self._refresh.renewal(arrivals, refs)
+            if self._held_line == self._champion_line() and self._held_line in refs:
+                renewal.hold(self._held_line, refs[self._held_line])
             for line, fault in renewal.begun.items():
                 self._tell_fault(line, fault, outputs)
             for line, fault in renewal.ended.items():
@@ -498,12 +502,16 @@ class Evaluate:
             outputs += self._staleness.refresh(version, serving, reason, self._watermark.ms)
 
     def _stay_reason(self) -> str:
-        """Why nothing is renewed before a person says so; empty where it is."""
+        """Why what serves is not renewed before a person says so; empty where it is."""
         if self._is_paused:
             return "an operator has paused, until `resume`"
         if self._frozen_line == self._champion_line():
-            who = "an operator, or the guard for the harm that its line did,"
-            return f"{who} has rolled back to it, until `resume` or the next replacement"
+            return "an operator has rolled back to it, until `resume` or the next replacement"
+        if self._held_line == self._champion_line():
+            return (
+                "the guard has rolled back to it, for the harm that its line did, until `resume` "
+                "or the next replacement"
+            )
         return ""
 
     def _tell_fault(self, line: str, fault: Fault, outputs: list[Output]) -> None:
@@ -612,7 +620,7 @@ class Evaluate:
             return self._roll_back(reason, None, request, target=target)
         self._is_paused = command.kind == "pause"
         if not self._is_paused:
-            self._frozen_line = None
+            self._frozen_line = self._held_line = None
         kind = "paused" if self._is_paused else "resumed"
         return self._decide(kind, reason, serving, request=request)
 
@@ -693,7 +701,7 @@ class Evaluate:
         assert former is not None, "nothing can be replaced before anything serves"
         serving = self._settling.cover(serving_after_promotion(former, line))
         self._refresh.serves(line, serving.champion.model)
-        self._frozen_line = None
+        self._frozen_line = self._held_line = None
         self._contest.start(serving.champion.model, serving.challengers)
         self._divergence.restart()
         self._guard.start(line_of(former.champion.model) if is_harm else None)
@@ -717,7 +725,7 @@ class Evaluate:
         if line != left or version_of(champion) < self._contest.first_version:
             self._contest.start(champion, serving.challengers)
         self._divergence.restart()
-        self._frozen_line = None if request is None else line
+        self._frozen_line, self._held_line = None if request is None else line, None
         self._guard.start(left if line != left else None)
         return self._decide("rolled_back", reason, serving, evidence=evidence, request=request)
 
@@ -786,6 +794,7 @@ class Evaluate:
             "settling": self._settling.dump(),
             "paused": self._is_paused,
             "frozen": self._frozen_line,
+            "held_line": self._held_line,
             "alarms": self._alarms.dump(),
             "loss": self._loss_alarm.dump(),
             "refreshes": self._staleness.dump(),
@@ -853,6 +862,7 @@ class Evaluate:
         if self._monitor is not None:
             self._monitor.load(keyless.get("monitors", {}), dict(entries[MONITORS]))
         self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
+        self._held_line = keyless.get("held_line")
         self._evaluated_day = keyless.get("evaluated_day")
         self._alarms.load(keyless.get("alarms", ()))
         self._staleness.load(keyless.get("refreshes", ()))

@@ -85,6 +85,17 @@ class Renewal:
     ended: dict[str, Fault] = field(default_factory=dict)
     cause: str | None = None
 
+    def hold(self, line: str, ref: ModelRef) -> None:
+        """Let a line keep the snapshot that it has, whatever it has published.
+
+        Args:
+            line: which.
+            ref: of the snapshot.
+        """
+        self.refs[line] = ref
+        if line not in self.kept:
+            self.kept.append(line)
+
 
 class Refresh:
     """What the declared lines have published and serves not yet.

@@ -112,3 +112,24 @@ def test_a_crash_after_a_flip_changes_nothing() -> None:
     """Killed and redelivered around the change, alerts and instants are the same."""
     assert _run("sudden").alerts == _run("crashed").alerts
     assert _run("sudden").causes == _run("crashed").causes
+
+
+def test_challengers_go_on_while_a_line_is_held_after_harm() -> None:
+    """The first model serves after harm, alone not renewed; who follows the world takes over."""
+    run = generate("recurring", seed=1, events=4_500)
+    records: dict[str, list[Any]] = {"events": [], "labels": []}
+    for topic, record in run:
+        records[topic].append(record)
+    with Driver(CHANGED) as driver:
+        driver.feed(records["events"], records["labels"])
+        decided = driver.read("registry")
+
+    index = next(n for n, d in enumerate(decided) if d["kind"] == "rolled_back")
+    first = decided[index]["serving"]["champion"]
+    assert first == decided[index]["serving"]["first"]
+    since = decided[index + 1 :]
+    end = next((n for n, d in enumerate(since) if d["kind"] == "replaced"), len(since))
+    held = [d["serving"] for d in since[:end] if d["kind"] == "refreshed"]
+    assert [first] * len(held) == [serving["champion"] for serving in held]
+    challengers = [serving["challengers"]["sgd"]["model"] for serving in held]
+    assert len(set(challengers)) == len(challengers) > 3
