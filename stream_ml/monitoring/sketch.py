@@ -114,6 +114,8 @@ class QuantileSketch:
         self._add_counts((coarser(place, shift), n) for place, n in other.counts.items())
 
     def _widen(self, low: float, high: float) -> None:
+        # One zero, and one kind of number: which of two equal ones came first must leave no mark.
+        low, high = float(low) + 0.0, float(high) + 0.0
         self.low = low if self.low is None else min(self.low, low)
         self.high = high if self.high is None else max(self.high, high)
 
