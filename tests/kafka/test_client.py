@@ -19,6 +19,7 @@ from stream_ml.codec import encode_prediction
 from stream_ml.errors import BadRecord, LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Output, Prediction, Source
 from stream_ml.sealing import MARKER
+from stream_ml.shell.alerting.bookmarks import GroupBookmark, Place
 from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.log import KafkaLog
@@ -522,3 +523,16 @@ def test_a_cluster_is_used_in_bounded_memory(
         assert len(log._pending) < 100
     log.flush()
     assert len(list(read_all(log, "events"))) == 1_000
+
+
+def test_the_place_of_a_route_outlives_who_keeps_it(cluster: Cluster, log: KafkaLog) -> None:
+    """It is the offset of a group without members: any other client finds it."""
+    bookmark = GroupBookmark(log, "oncall.webhook")
+    assert bookmark.load() is None
+    places = [Place(0, is_begun=False), Place(7, is_begun=True)]
+    for place in places:
+        bookmark.store(place)
+        with KafkaLog(cluster) as other:
+            assert place == GroupBookmark(other, "oncall.webhook").load()
+    assert GroupBookmark(log, "oncall.command").load() is None
+    assert {} == log.committed("evaluate-0")
