@@ -227,7 +227,7 @@ def test_the_command_plans_applies_and_finds_nothing_more(command: Any, cluster:
     planned = command("plan", "--partitions", "2")
     assert planned.code == 2
     assert f"{cluster.topic('events')} " in planned.out
-    assert "15 differences from the catalogue" in planned.err
+    assert "16 differences from the catalogue" in planned.err
 
     applied = command("apply", "--partitions", "2")
     assert (applied.code, applied.err) == (0, "")
