@@ -130,6 +130,7 @@ class PredictKind:
         ours = [r for r in found["predictions"] if _value(r)["source"]["partition"] == partition]
         letters = [r for r in found["dead-letters"] if _value(r)["topic"] == "events"]
         ours += [r for r in letters if _value(r)["partition"] == partition]
+        ours += [r for r in found["summaries"] if _value(r)["partition"] == partition]
         if expected != _written(ours):
             return "outputs"
         whole = {name: piece for name, piece in stage.dirty() if piece is not None}
@@ -176,6 +177,7 @@ class JoinKind:
         ours = [r for r in found["examples"] if _value(r)["label_source"]["partition"] == partition]
         letters = [r for r in found["dead-letters"] if _value(r)["topic"] in self.inputs]
         ours += [r for r in letters if _value(r)["partition"] == partition]
+        ours += [r for r in found["summaries"] if _value(r)["partition"] == partition]
         if expected != Counter((each.topic, each.key, _unnumbered(each.value)) for each in ours):
             return "outputs"
         restored = Join(shop, EVENT_PARTITIONS)

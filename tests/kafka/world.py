@@ -164,7 +164,15 @@ async def outputs_of(
     cluster: Cluster, isolation: str = "read_committed", partitions: int = 1
 ) -> dict[str, list[Record]]:
     """What stages have written, by topic, in the order of each partition."""
-    topics = ["predictions", "examples", "models", "registry", "alerts", "dead-letters"]
+    topics = [
+        "predictions",
+        "examples",
+        "models",
+        "registry",
+        "alerts",
+        "dead-letters",
+        "summaries",
+    ]
     places = [
         (topic, p) for topic in topics for p in range(partitions if topic == "predictions" else 1)
     ]
