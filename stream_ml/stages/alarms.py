@@ -22,7 +22,7 @@ from stream_ml.records import Alert, Output
 from stream_ml.stages.alert_kinds import ALERT_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 __all__ = ["QUIET_BLOCKS", "Alarms", "Recurrence"]
 
@@ -129,6 +129,18 @@ class Alarms:
         since = min(self._open.pop((kind, subject)) for subject in ended)
         figures = {**(details or {}), "since": since}
         return [self._record(kind, "resolved", ended, message, ts, figures)]
+
+    def retain(self, kind: str, subjects: Collection[str], message: str, ts: int) -> list[Output]:
+        """Resolve what is open of a kind, but for these subjects: nobody watches others any more.
+
+        Args:
+            kind: see `open`.
+            subjects: those that there are still.
+            message: see `open`.
+            ts: see `open`.
+        """
+        gone = [subject for subject in self.subjects(kind) if subject not in subjects]
+        return self.resolve_group(kind, gone, message, ts)
 
     def is_open(self, kind: str, subject: str = "") -> bool:
         """Whether an alarm is open.

@@ -157,7 +157,7 @@ class Evaluate:
         }
         # The day of event time in which evaluations were written last.
         self._evaluated_day: int | None = None
-        self._must_checkpoint = False
+        self._must_checkpoint = self._is_restored = False
 
     def start(self) -> list[Output]:
         """Nothing: the first decision follows from the lines' first snapshots."""
@@ -165,7 +165,7 @@ class Evaluate:
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in examples, snapshots or commands."""
-        outputs: list[Output] = []
+        outputs = self._end_gone() if self._is_restored else []
         topic = records[0].topic
         folds = {
             "examples": self._example,
@@ -187,6 +187,18 @@ class Evaluate:
                     outputs += refusals.refuse(record, error, number + 1, self._watermark.ms)
             outputs += refusals.read(len(part), self._watermark.ms)
         self._must_checkpoint |= bool(outputs)
+        return outputs
+
+    def _end_gone(self) -> list[Output]:
+        """After a start: end what nothing else could, for its cause is not declared any more."""
+        self._is_restored = False
+        ts, serving, outputs = self._watermark.ms, self._registry.serving, list[Output]()
+        lines = [f"line:{line}" for line in self._pipeline.recipes]
+        for kind in ("line_refused", "challenger_ready"):
+            outputs += self._alarms.retain(kind, lines, "the line is not declared any more", ts)
+        action = self._guard.stand_down(ts, outputs)
+        if action is not None and serving is not None:
+            self._obey(action, serving, outputs)
         return outputs
 
     # --- examples ------------------------------------------------------------------------------
@@ -839,7 +851,8 @@ class Evaluate:
         )
         self._refresh.load(keyless)
         self._served_models.load((line, orjson.loads(value)) for line, value in entries[SERVED])
-        self._know_served()
+        # A former release kept no more than what serves.
+        self._served_models.know(self._registry.serving)
         # A former release did not tell operators apart.
         former = keyless.get("answered")
         self._operators.load(
@@ -876,14 +889,7 @@ class Evaluate:
         for topic, refusals in keyless.get("refusals", {}).items():
             self._refusals[topic].load(refusals)
         self.counts |= keyless.get("counts", {})
-
-    def _know_served(self) -> None:
-        """Take what serves for what has served: a former release kept no more."""
-        serving = self._registry.serving
-        if serving is not None:
-            for ref in (serving.first, serving.predecessor, serving.champion):
-                if ref is not None:
-                    self._served_models.add(ref)
+        self._is_restored = True
 
 
 def _subject(model: str) -> str:

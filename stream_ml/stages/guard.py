@@ -289,6 +289,27 @@ class Guard:
         self.has_fallen_back = True
         return self._alarms.open(HARM, subject, message, ts)
 
+    def stand_down(self, ts: int, outputs: list[Output]) -> GuardAction | None:
+        """After a start: end what no example could, for what it is judged by is not declared.
+
+        Args:
+            ts: the watermark of the examples.
+            outputs: of the stage; that there is no alarm any more is added.
+
+        Returns:
+            That the champion must serve again, where the fallback does.
+        """
+        if self._bound is None:
+            reason = "`rollback_loss` is not declared any more, so nothing is judged"
+        elif self.has_fallen_back and self._fallback_reference == UNIFORM and self._uniform is None:
+            reason = "`label.fallback` is not declared any more, so nothing is compared with it"
+        else:
+            return None
+        if self.has_fallen_back:
+            return GuardAction("recover", reason, {})
+        outputs += self._alarms.resolve_group(HARM, self._alarms.subjects(HARM), reason, ts)
+        return None
+
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
         return {

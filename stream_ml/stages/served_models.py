@@ -13,6 +13,8 @@ from stream_ml.records import ModelRef, line_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stream_ml.records import ServingSet
+
 __all__ = ["SERVED_MAX", "ServedModels"]
 
 SERVED_MAX = 500
@@ -45,6 +47,13 @@ class ServedModels:
         while len(refs) > SERVED_MAX:
             del refs[next(iter(refs))]
         self._changed_lines.add(line)
+
+    def know(self, serving: ServingSet | None) -> None:
+        """Take what serves for what has served, and the two snapshots that it would return to."""
+        if serving is not None:
+            for ref in (serving.first, serving.predecessor, serving.champion):
+                if ref is not None:
+                    self.add(ref)
 
     def find(self, model: str) -> ModelRef | None:
         """The snapshot of a name, `name@version`, if it has served."""

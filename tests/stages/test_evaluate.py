@@ -359,6 +359,29 @@ def test_a_line_whose_snapshots_are_refused_cannot_take_over(serving: Stage) -> 
     assert ("replaced", "bayes@520") == (decision.kind, decision.serving.champion.model)
 
 
+def test_an_alert_about_a_line_that_was_taken_out_resolves_after_the_start(serving: Stage) -> None:
+    """Nobody renews it any more, so nothing else could; a crash before it is told loses nothing."""
+    taken = serving.snapshot("bayes@500")
+    lying = replace(taken, golden=(replace(taken.golden[0], answer=0.9),), signature=None)
+    serving.put(replace(lying, signature=envelope.sign(lying.encode(), KEY)))
+    serving.publish("logistic@500")
+    without = declare(models={"logistic": shop.models["logistic"]})
+
+    states: list[list[str]] = []
+    stage = serving
+    for pipeline in (shop, without, without):
+        pieces = [(name, piece) for name, piece in stage.evaluate.dirty() if piece is not None]
+        Stage(pipeline).evaluate.restore(pieces)  # stopped before it has read anything
+        stage = Stage(pipeline)
+        stage.offsets = serving.offsets
+        stage.evaluate.restore(pieces)
+        stage.learn(1)
+        alerts = [o.memo for o in stage.outputs if o.topic == "alerts"]
+        states.append([f"{alert.kind} {alert.subject} {alert.state}" for alert in alerts])
+
+    assert [[], ["line_refused line:bayes resolved"], []] == states
+
+
 def test_a_model_that_answers_nan_is_never_published(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line is quarantined where it learns, so that evaluate has nothing to refuse."""
     monkeypatch.setattr(
