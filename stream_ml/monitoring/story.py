@@ -36,7 +36,7 @@ def column_message(finding: Finding) -> str:
     name = sign_phrase(finding.column)
     if finding.sign == "frozen":
         return f"{name} stands still: {_value(now)} in all {now['values']} values of a block"
-    if finding.sign == "missing":
+    if finding.sign == "missing" or finding.figures.get("of") == "missing":
         return (
             f"{name} is missing in {now['missing']:.0%} of the records of a {finding.horizon}, "
             f"usually in {usual['missing']:.1%}"

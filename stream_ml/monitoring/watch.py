@@ -252,9 +252,11 @@ class Watch:
                 gauge.weighted(found) >= bound and gauge.is_far(found, least, first_effect)
             ):
                 values, usual = pairs[name]
-                finding = Finding(
-                    name, sign, horizon, at, found.value, found.score, figures(values, usual)
-                )
+                told = figures(values, usual)
+                if sign == "missing" and told["now"]["missing"] <= told["usual"]["missing"]:
+                    # More values than usual are no fault.
+                    sign, told["of"] = "shift", "missing"  # noqa: PLW2901 - as it is told
+                finding = Finding(name, sign, horizon, at, found.value, found.score, told)
                 if found.category is not None:
                     finding.figures["category"] = found.category
                 findings.setdefault(name, finding)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
 from stream_ml.monitoring.columns import column
+from stream_ml.monitoring.story import column_message
 from stream_ml.monitoring.watch import Watch
 
 if TYPE_CHECKING:
@@ -108,6 +110,22 @@ def test_a_change_is_found_soon_named_and_over_when_it_is_over(name: str) -> Non
     assert CHANGE <= opened[0][0] <= CHANGE + 5
     assert [expected] == [name for _, name in closed]
     assert CHANGE + 48 <= closed[0][0] <= CHANGE + 53
+
+
+def test_fewer_missing_values_than_usual_are_no_fault() -> None:
+    """A field that lacked in three events of ten, and lacks no more, has moved; nothing broke."""
+    rand = random.Random(4)
+    watch, found = Watch(HOUR, "w"), []
+    for hour in range(CHANGE + 12):
+        rows = [usual(rand, hour) for _ in range(60)]
+        for row in rows:
+            if hour < CHANGE and rand.random() < 0.3:
+                row["amount"] = None
+        found += watch.take(FIRST + hour * HOUR, block(rows), ("amount",))[0]
+    assert [("amount", "shift")] == [(each.column, each.sign) for each in found]
+    assert "the field amount is missing in 0% of the records of a block, usually in 3" in (
+        column_message(replace(found[0], column="field:amount"))
+    )
 
 
 def test_the_factor_between_units_is_named() -> None:
