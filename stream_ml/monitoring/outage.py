@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from stream_ml.monitoring.reference import HOUR_MS
+
 __all__ = ["LabelOutage"]
 
 HISTORY_MS = 3 * 86_400_000
 LABELS_MIN = 300
-FADING = 0.999
+# In an hour. What ended an outage counts for less, yet a week later it is usual still.
+FADING = 0.001
+OUTAGE_SHARE = 0.75
 
 
 class LabelOutage:
     """How far the newest label is behind the events, usually and now.
 
     It is an outage where that is more than twice as far as it was at most, and two blocks more:
-    labels that come in the evening, or not on Sundays, are as usual once they have done so before.
+    labels that come in the evening, or not on Sundays, are as usual once they have done so before,
+    be it that the first Sunday was told. How long labels stayed away is also by their own times: a
+    backlog of events that is read before its labels teaches nothing.
 
     Args:
         block_ms: the length of a block.
@@ -25,6 +31,7 @@ class LabelOutage:
 
     def __init__(self, block_ms: int, *, in_order: bool) -> None:
         self._width = block_ms
+        self._fading = max(1 - FADING * block_ms / HOUR_MS, 0.5)
         self._in_order = in_order
         self._first_ms = -1
         self._labels = 0
@@ -45,9 +52,9 @@ class LabelOutage:
             self._first_ms = ts
         self._labels += 1
         if ts > self._newest_ms:
-            # A gap is usual once it has ended, unless it was an outage.
-            if self.since is None:
-                self._largest_ms = max(self._largest_ms, self._gap_ms)
+            gap = min(self._gap_ms, ts - self._newest_ms)
+            share = 1.0 if self.since is None else OUTAGE_SHARE
+            self._largest_ms = max(self._largest_ms, share * gap)
             self._newest_ms, self._gap_ms = ts, 0
         self._append_ms = max(self._append_ms, append_ms)
 
@@ -69,7 +76,7 @@ class LabelOutage:
             is_out = append_ms - self._append_ms >= behind / 2
         if not is_out:
             self.since = None
-            self._largest_ms *= FADING
+            self._largest_ms *= self._fading
         elif self.since is None:
             self.since = self._newest_ms
         return is_out
