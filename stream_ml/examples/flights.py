@@ -97,8 +97,9 @@ flights = sml.Pipeline(
         | linear_model.LogisticRegression(optim.AdaGrad(0.02), intercept_lr=0.003),
         "tree": tree.HoeffdingTreeClassifier(max_depth=3),
     },
-    # It shows what evidence does: the guard would hand over on 15 January, after two days of harm.
-    promotion=sml.Promotion(refresh="1d", first=5_000, on_harm="alert"),
+    # It shows what evidence and a daily refresh do: the guard would hand over on 15 January, after
+    # two days of harm, and storms, which raise the loss for a day, would bring refreshes sooner.
+    promotion=sml.Promotion(refresh="1d", first=5_000, on_harm="alert", on_change="alert"),
     # An hour has 40 flights: to compare so few costs more than it tells.
     monitors=sml.Monitors(block="6h"),
 )
