@@ -152,6 +152,57 @@ def test_a_flip_falls_back_and_recovers_where_that_is_declared() -> None:
         assert (max(during) - min(during)) == len(during) - 1
 
 
+def measured(fallback: float | None = 0.0, **promotion: Any) -> sml.Pipeline:
+    """A champion alone whose labels are numbers, first what x is and then the contrary."""
+    rules = {"on_harm": "fall back", "first": 50, "rollback_loss": 0.05, **promotion}
+    return replace(
+        contest,
+        champion="better",
+        label=replace(contest.label, type=float, fallback=fallback),
+        models={"better": preprocessing.StandardScaler() | linear_model.LinearRegression()},
+        promotion=replace(contest.promotion, **rules),
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ({}, {"rollback_loss": None}, ["fell_back", "recovered"]),
+        ({}, {"fallback": None}, ["fell_back", "recovered"]),
+        ({}, {}, ["fell_back"]),
+        ({"on_harm": "alert"}, {"on_harm": "alert", "rollback_loss": None}, []),
+    ],
+    ids=["no bound", "no fallback", "as it was", "only an alert"],
+)
+def test_what_the_guard_has_done_ends_where_it_stands_no_more(
+    before: dict[str, Any], after: dict[str, Any], expected: list[str]
+) -> None:
+    """Without a bound, or what it compares with, nothing is judged, so nothing would end it."""
+
+    def numbers(first: int, last: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        events, labels = world(first, last)
+        for event, label in zip(events, labels, strict=True):
+            is_over = event["ts"] >= START + FLIP * MINUTE
+            label["label"] = -event["x"] if is_over else event["x"]
+        return events, labels
+
+    def decided() -> list[str]:
+        return [d["kind"] for d in switches(driver) if d["kind"] != "settled"]
+
+    with Driver(measured(**before)) as driver:
+        driver.feed(*numbers(FLIP - 10 * HOUR, FLIP + 5 * HOUR))
+        assert expected[:1] == decided()
+        assert [("open", "line:better")] == alerts(driver, "gross_harm")
+        driver.declare(measured(**after))
+        for minute in (0, 10):
+            driver.feed(*numbers(FLIP + 5 * HOUR + minute, FLIP + 5 * HOUR + minute + 10))
+
+        assert expected == decided()
+        is_as_before = after == {}
+        assert is_as_before == (len(alerts(driver, "gross_harm")) == 1)
+        assert is_as_before == driver.read("predictions")[-1]["fallback"]
+
+
 def test_without_an_alternative_the_harm_is_told() -> None:
     """A champion that is alone cannot be switched from: half and half would be better."""
     with Driver(alone(rollback_loss=0.05)) as driver:
