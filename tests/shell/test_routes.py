@@ -18,7 +18,7 @@ from processes import Terminal
 
 import stream_ml as sml
 from stream_ml.codec import encode
-from stream_ml.errors import DeclarationError, UsageError
+from stream_ml.errors import BadRecord, DeclarationError, UsageError
 from stream_ml.records import Alert, Output
 from stream_ml.sealing import Seals
 from stream_ml.shell.alerting.bookmarks import FileBookmark, Place
@@ -147,13 +147,14 @@ def courier(
     stop: threading.Event | None = None,
     said: Callable[[str], object] = str,
     route: sml.Route = ROUTE,
+    open_log: Callable[[], SqliteLog] | None = None,
 ) -> Courier:
     """A courier that tries again soon."""
     return Courier(
         Address(route, "oncall.webhook", target),
         KEY,
         "toy",
-        open_log=lambda: SqliteLog.open(path),
+        open_log=open_log or (lambda: SqliteLog.open(path)),
         bookmark=lambda log, name: FileBookmark(str(path), name, log.identity),
         say=said,
         stop=stop or threading.Event(),
@@ -338,6 +339,59 @@ def test_what_the_receiver_will_never_take_is_told_and_given_up(path: Path) -> N
         f"route oncall, recipient: guard is given up after {TRIES_MAX} tries: it answered 400",
     ] == said
     assert "webhook at 127.0.0.1" == str(Webhook(receiver.url))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UsageError("no key"), "the log cannot be read: no key"),
+        (
+            BadRecord("malformed", "$", "no alert"),
+            "the log cannot be read: malformed at $: no alert",
+        ),
+        (KeyError("offset"), "it has failed: KeyError('offset')"),
+    ],
+)
+def test_a_courier_goes_on_whatever_it_met(path: Path, error: Exception, told: str) -> None:
+    """It says so once, tries again, and delivers what waited meanwhile."""
+    said: list[str] = []
+    errors = [error, error]
+
+    def open_log() -> SqliteLog:
+        if errors:
+            raise errors.pop()
+        return SqliteLog.open(path)
+
+    with receiving() as receiver:
+        begin(path)
+        write(path, alert(1))
+        deliver(path, receiver, 1, said=said.append, open_log=open_log)
+
+    assert ["number 1"] == summaries(receiver)
+    end = "; alerts wait on the log, and it is tried again"
+    assert [f"route oncall, recipient: {told}{end}"] == said
+
+
+def test_a_place_that_cannot_be_read_is_no_new_routes(path: Path) -> None:
+    """It is told, and what waits is delivered once it can be read; a new route passes it over."""
+    said: list[str] = []
+    place = path.with_name(f"{path.name}.route-oncall.webhook")
+    with receiving() as receiver:
+        begin(path)
+        write(path, alert(1))
+        kept = place.rename(path.with_name("kept"))
+        place.mkdir()  # nobody reads a folder, whatever rights he has
+
+        def tell(text: str) -> None:
+            said.append(text)
+            place.rmdir()
+            kept.rename(place)
+
+        deliver(path, receiver, 1, said=tell)
+
+    assert ["number 1"] == summaries(receiver)
+    [text] = said
+    assert f"how far it was served cannot be read from {place}: Is a directory" in text
 
 
 # --- commands ---------------------------------------------------------------------------------

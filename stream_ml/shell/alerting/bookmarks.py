@@ -17,7 +17,7 @@ import orjson
 if TYPE_CHECKING:
     from stream_ml.shell.kafka.log import KafkaLog
 
-__all__ = ["Bookmark", "FileBookmark", "GroupBookmark", "Place"]
+__all__ = ["Bookmark", "BookmarkError", "FileBookmark", "GroupBookmark", "Place"]
 
 BEGUN = "begun"
 
@@ -34,11 +34,19 @@ class Place(NamedTuple):
     is_begun: bool
 
 
+class BookmarkError(Exception):
+    """Raised when a place cannot be read."""
+
+
 class Bookmark(Protocol):
     """Where a place is kept."""
 
     def load(self) -> Place | None:
-        """The place; None for a route that is new."""
+        """The place; None for a route that is new.
+
+        Raises:
+            BookmarkError: there is one, but it cannot be read now.
+        """
 
     def store(self, place: Place) -> None:
         """Keep it, also if the machine stops now."""
@@ -59,8 +67,18 @@ class FileBookmark:
 
     def load(self) -> Place | None:
         """The place; see `Bookmark.load`."""
-        with suppress(OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            members = orjson.loads(self._file.read_bytes())
+        try:
+            content = self._file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            # Were it taken for a new route's, what is not delivered yet would be passed over.
+            raise BookmarkError(
+                f"how far it was served cannot be read from {self._file}: {error.strerror}; let "
+                "the worker read it, or remove it: the route then begins anew with what is open"
+            ) from None
+        with suppress(orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            members = orjson.loads(content)
             if members["log"] == self._log:
                 return Place(int(members["offset"]), bool(members["is_begun"]))
         return None

@@ -10,7 +10,8 @@ Theory of operation:
    delivered just before may be delivered again, with the same fingerprint and times.
 3. What is not taken is tried again, less and less often, for as long as it takes; the alerts behind
    it wait, for their order says what is so. Only what the receiver has read and will never take
-   (400, 413, ...) is given up after some tries, and told.
+   (400, 413, ...) is given up after some tries, and told. Whatever keeps a courier from the log, or
+   from its place there, is told and tried again too.
 4. A new route begins with what is open, and goes on with what changes; what was over before it was
    declared is nobody's alert any more.
 5. Records that are not sealed with the pipeline's key are passed over.
@@ -24,9 +25,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stream_ml.errors import LogError
+from stream_ml.errors import StreamMLError
 from stream_ml.sealing import Seals
-from stream_ml.shell.alerting.bookmarks import Place
+from stream_ml.shell.alerting.bookmarks import BookmarkError, Place
 from stream_ml.shell.alerting.notification import notification
 from stream_ml.shell.alerting.recipients import DeliveryError
 from stream_ml.shell.log.port import read_between
@@ -109,11 +110,12 @@ class Courier:
             try:
                 with self._open_log() as log:
                     self._follow(log)
-            except (LogError, OSError) as error:
+            # Whatever it is: a courier that has ended would deliver nothing before the next start.
+            except Exception as error:  # noqa: BLE001
                 if time.monotonic() - started_s > RETRY_MAX_S:
                     wait_s = self._retry_min_s
                 if wait_s == self._retry_min_s:
-                    self._tell(f"the log cannot be read, and is tried again: {error}")
+                    self._tell(f"{_trouble(error)}; alerts wait on the log, and it is tried again")
                 self._stop.wait(wait_s)
                 wait_s = min(2 * wait_s, RETRY_MAX_S)
 
@@ -188,6 +190,14 @@ class Courier:
 
     def _tell(self, text: str) -> None:
         self._say(f"route {self._address.route.name}, {self._address.recipient}: {text}")
+
+
+def _trouble(error: Exception) -> str:
+    if isinstance(error, BookmarkError):
+        return str(error)
+    if isinstance(error, (StreamMLError, OSError)):
+        return f"the log cannot be read: {error}"
+    return f"it has failed: {error!r}"
 
 
 class Couriers:
