@@ -92,8 +92,6 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATE_EVERY", "Evaluate"]
 
 EVALUATE_EVERY = 1_000
-# Why a refresh comes sooner than due, by what its snapshots say.
-CAUSES = {"loss_change": "the loss of what is served has grown"}
 DAY_MS = 86_400_000
 
 
@@ -549,7 +547,7 @@ class Evaluate:
         """The decision that renews all lines that can be; the champion may not be one of them."""
         former, line, refs = self._registry.serving, self._champion_line(), dict(renewal.refs)
         champion = refs.pop(line)
-        reason = self._reason(version, renewal)
+        reason = renewal.reason(version, len(self._pipeline.recipes))
         if former is None:
             first = champion if version >= self._pipeline.promotion.first else None
             self._refresh.serves(line, champion.model)
@@ -569,18 +567,6 @@ class Evaluate:
                 is_mature = version_of(former.champion.model) >= self._pipeline.promotion.first
                 self._guard.watch(active=is_mature)
         return self._decide("refreshed", reason, serving)
-
-    def _reason(self, version: int, renewal: Renewal) -> str:
-        is_whole = len(renewal.refs) - len(renewal.kept) == len(self._pipeline.recipes)
-        sentences = [f"{'all' if is_whole else 'some'} lines published @{version}"]
-        if renewal.cause is not None:
-            sentences.append(f"sooner than due: {CAUSES.get(renewal.cause, renewal.cause)}")
-        sentences += [f"{renewal.refs[line].model} stays" for line in renewal.kept]
-        sentences += [
-            f"{line} is renewed again, after {fault.count} refreshes without it"
-            for line, fault in renewal.ended.items()
-        ]
-        return "; ".join(sentences)
 
     def _drop_unserved(self, outputs: list[Output]) -> None:
         serving = self._registry.serving

@@ -30,6 +30,8 @@ __all__ = ["STALE_EXAMPLES", "Arrival", "Fault", "Refresh", "Renewal"]
 
 STALE_EXAMPLES = 1_000
 SILENCE = "it published nothing"
+# Why a refresh comes sooner than due, by what its snapshots say.
+CAUSES = {"loss_change": "the loss of what is served has grown"}
 
 
 @dataclass(slots=True)
@@ -95,6 +97,24 @@ class Renewal:
         self.refs[line] = ref
         if line not in self.kept:
             self.kept.append(line)
+
+    def reason(self, version: int, lines: int) -> str:
+        """For the decision that renews.
+
+        Args:
+            version: the instant.
+            lines: how many are declared.
+        """
+        is_whole = len(self.refs) - len(self.kept) == lines
+        sentences = [f"{'all' if is_whole else 'some'} lines published @{version}"]
+        if self.cause is not None:
+            sentences.append(f"sooner than due: {CAUSES.get(self.cause, self.cause)}")
+        sentences += [f"{self.refs[line].model} stays" for line in self.kept]
+        sentences += [
+            f"{line} is renewed again, after {fault.count} refreshes without it"
+            for line, fault in self.ended.items()
+        ]
+        return "; ".join(sentences)
 
 
 class Refresh:
