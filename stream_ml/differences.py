@@ -138,7 +138,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("promotion.renewal", Rule(_accept_any, "it holds from the next vote on")),
     ("promotion.settle", Rule(_accept_any, "it holds from the next label on")),
     ("promotion.on_harm", Rule(_accept_any, "it holds from the next guard block on")),
-    ("promotion.rollback_loss", Rule(_accept_any, "it holds from the next replacement on")),
+    (
+        "promotion.rollback_loss",
+        Rule(_accept_any, "it holds from the guard block that ends next on"),
+    ),
     ("promotion.*", Rule(_accept_any, "it holds from the next decision on")),
     ("alerts.routes.*", Rule(_accept_any, "alerts go there from now on")),
     ("pending_max", Rule(_accept_any, "it holds from the next record on")),

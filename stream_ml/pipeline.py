@@ -50,6 +50,7 @@ ON_CHANGE = ("refresh", "alert")
 HARM_ANSWERS = ("switch", "fall back", "alert")
 ROLLBACK_LOSS = 0.02
 BREADTH_MAX = 64
+GUARD_LABELS_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -686,5 +687,9 @@ def _length_problems(promotion: Any, path: str) -> Iterator[Problem]:
             yield from _duration_problems(f"{path}.{name}", value)
         elif not (_is_count(value) and value >= 1):
             yield Problem(f"{path}.{name}", "at least 1 example", short_repr(value))
+        elif name == "guard_block" and value > GUARD_LABELS_MAX:
+            # Of a former release it was milliseconds: a guard that never judges would be silent.
+            expected = f'up to {GUARD_LABELS_MAX:,} labels, or a duration such as "1d"'
+            yield Problem(f"{path}.{name}", expected, short_repr(value))
     if promotion.maturity is not None:
         yield from _duration_problems(f"{path}.maturity", promotion.maturity, _duration_or_zero)

@@ -233,6 +233,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "promotion.guard_block: expected at least 1 example, given 0",
     ),
     (
+        promotion(guard_block=86_400_000),
+        (
+            'promotion.guard_block: expected up to 1,000,000 labels, or a duration such as "1d", '
+            "given 86400000"
+        ),
+    ),
+    (
         promotion(coverage_min=2),
         "promotion.coverage_min: expected from 0 to 1, given 2",
     ),

@@ -270,6 +270,21 @@ def test_no_bound_guards_nothing() -> None:
     assert [] == guard.dump()["blocks"]
 
 
+@pytest.mark.parametrize(("bound", "expected"), [(0.02, [("line:a", 2, True)]), (0.9, [])])
+def test_another_bound_holds_from_the_block_that_ends_next(
+    bound: float, expected: list[tuple[str, int, bool]]
+) -> None:
+    """Blocks that are open at a restart are judged by what is declared by then."""
+    before = StandingGuard(replace(STANDING, rollback_loss=0.5), 0.25)
+    guard = StandingGuard(replace(STANDING, rollback_loss=bound), 0.25)
+    for ts in range(0, 360, 10):
+        if ts == 150:
+            guard.load(before.dump())
+        (before if ts < 150 else guard).add(ts, 0.3, {"line:a": 0.1}, ts, {})
+
+    assert expected == found(guard)
+
+
 def test_calm_is_two_blocks_that_are_not_over() -> None:
     """One is not enough for the end of harm either."""
     over, under = {"line:a": 0.1}, {"line:a": 0.3}
