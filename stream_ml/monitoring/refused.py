@@ -13,6 +13,8 @@ __all__ = ["RefusedShares"]
 COUNT_MIN, SHARE_MIN, TIMES_MIN = 10, 0.05, 5
 QUIET_BLOCKS = 3
 RECORDS_MAX = 1_000_000
+# So many reasons with their paths are known of the past; longer ones are cut.
+REASONS_MAX, REASON_LENGTH_MAX = 256, 128
 
 
 class RefusedShares:
@@ -37,8 +39,12 @@ class RefusedShares:
             refused: how many were not, by reason and path.
         """
         total = events + sum(refused.values())
-        for reason in sorted({*refused, *self.episodes}):
-            count = refused.get(reason, 0)
+        counts: dict[str, int] = {}
+        for reason, count in refused.items():
+            known = reason[:REASON_LENGTH_MAX]
+            counts[known] = counts.get(known, 0) + count
+        for reason in sorted({*counts, *self.episodes}):
+            count = counts.get(reason, 0)
             usual = self._counts.get(reason, 0) / self._records if self._records else 0.0
             share = count / total if total else 0.0
             if self._records and count >= COUNT_MIN and share >= max(SHARE_MIN, TIMES_MIN * usual):
@@ -52,6 +58,9 @@ class RefusedShares:
                 if self.episodes[reason]["quiet"] >= QUIET_BLOCKS:
                     del self.episodes[reason]
             self._counts[reason] = self._counts.get(reason, 0) + count
+        if len(self._counts) > REASONS_MAX:
+            kept = sorted(self._counts, key=lambda name: (-self._counts[name], name))
+            self._counts = {name: self._counts[name] for name in kept[:REASONS_MAX]}
         self._records += total
         if self._records > RECORDS_MAX:
             self._records //= 2

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 __all__ = ["BLOCKS_RUNNING", "SourceLosses", "SourceShift"]
 
-SOURCES_MAX = 16
+# Of an open block, and of the past; longer names are cut: those that begin alike count as one.
+SOURCES_MAX, PAST_SOURCES_MAX, SOURCE_LENGTH_MAX = 16, 64, 64
 LABELS_MIN = 10
 PAST_MIN = 400
 # How much a mean loss (Brier) must grow, and those of the others may.
@@ -47,6 +48,7 @@ class SourceLosses:
             source: who knew it.
             loss: of the served answer, 0 to 1.
         """
+        source = source[:SOURCE_LENGTH_MAX]
         sums = self._now.get(source)
         if sums is None:
             if len(self._now) >= SOURCES_MAX:
@@ -84,7 +86,7 @@ class SourceLosses:
                 if not is_known or suspect[2] >= QUIET_BLOCKS:
                     del self._suspects[source]
                     ended += [source] if is_known else []
-        for source, sums in now.items():
+        for source, sums in sorted(now.items()):
             if source not in self._suspects:
                 self._learn(source, sums)
         return found, ended
@@ -94,6 +96,12 @@ class SourceLosses:
         return total / labels
 
     def _learn(self, source: str, sums: list[float]) -> None:
+        if source not in self._past and len(self._past) >= PAST_SOURCES_MAX:
+            others = self._past.keys() - self._suspects.keys()
+            if not others:
+                return
+            # Labels name as many sources as they like.
+            del self._past[min(others, key=lambda name: (self._past[name][0], name))]
         past = self._past.setdefault(source, [0.0, 0.0])
         past[0] += sums[0]
         past[1] += sums[1]

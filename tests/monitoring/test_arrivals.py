@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.monitoring.contrast import Contrast
 from stream_ml.monitoring.diagnosis import causes
 from stream_ml.monitoring.refused import RefusedShares
+from stream_ml.monitoring.sources import SourceLosses
 
 if TYPE_CHECKING:
     from stream_ml.records import Summary
@@ -73,6 +75,25 @@ def test_a_flood_of_what_is_late_is_a_matter_of_the_pipeline() -> None:
     for hour in range(51, 54):
         refused.take(hour * HOUR, 60, {"too_late $.ts": 1})
     assert {} == refused.episodes
+
+
+def test_names_that_never_come_twice_fill_no_state() -> None:
+    """Of sources and refused paths as many as one likes, and as long: state stays small."""
+    refused, sources = RefusedShares(), SourceLosses()
+    for hour in range(200):
+        refused.take(hour * HOUR, 60, {f"not_json $.{hour}{n}{'x' * 4_000}": 1 for n in range(9)})
+        for n in range(60):
+            sources.add(f"bank{n % 2}" if n < 50 else f"{hour}-{n}{'x' * 4_000}", n % 2)
+        sources.close(hour * HOUR)
+    assert len(orjson.dumps([refused.dump(), sources.dump()])) < 60_000
+    # What comes at each hour is known from the first one on.
+    for _ in range(5):
+        for n in range(60):
+            sources.add(f"bank{n % 2}", 1.0)
+        found, _ended = sources.close(0)
+        if found:
+            break
+    assert ["bank0"] == [each.source for each in found]
 
 
 def test_a_concept_that_turns_loses_its_contrast_and_a_share_that_grows_does_not() -> None:
