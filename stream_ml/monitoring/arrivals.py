@@ -136,6 +136,10 @@ class Arrivals:
             return self._told - told >= self._round_events
         return append_ms - last_ms >= bound or behind >= DAY_MS
 
+    def partitions(self) -> list[int]:
+        """The partitions that have told of a block."""
+        return sorted(self._partitions)
+
     def is_behind(self, subject: str) -> bool:
         """Whether a partition has not caught up with the others since it was silent.
 

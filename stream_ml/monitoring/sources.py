@@ -91,6 +91,10 @@ class SourceLosses:
                 self._learn(source, sums)
         return found, ended
 
+    def suspects(self) -> list[str]:
+        """The sources that are found to be wrong, sorted."""
+        return sorted(s for s, suspect in self._suspects.items() if suspect[0] >= BLOCKS_RUNNING)
+
     def _usual(self, source: str) -> float:
         labels, total = self._past[source]
         return total / labels

@@ -54,7 +54,7 @@ from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.guard import FIRST, Guard
 from stream_ml.stages.inputs import example_in, without_frames
 from stream_ml.stages.loss_alarm import LossAlarm
-from stream_ml.stages.monitor import Monitor
+from stream_ml.stages.monitor import Monitor, end_unwatched
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.operators import CommandRefusal, Operators
 from stream_ml.stages.positions import record_notice
@@ -140,6 +140,7 @@ class Evaluate:
         self._staleness = Staleness(self._alarms)
         self._loss_alarm = LossAlarm(pipeline.target.kind, self._alarms)
         self._monitor = None
+        self._unwatched: list[str] = []  # entries of monitors that are declared no more
         if pipeline.monitors is not None:
             self._monitor = Monitor(pipeline, self._alarms, in_order=in_order)
         self._guard = Guard(pipeline, self._alarms)
@@ -194,6 +195,7 @@ class Evaluate:
         lines = [f"line:{line}" for line in self._pipeline.recipes]
         for kind in ("line_refused", "challenger_ready"):
             outputs += self._alarms.retain(kind, lines, "the line is not declared any more", ts)
+        outputs += end_unwatched(self._monitor, self._alarms, ts)
         action = self._guard.stand_down(ts, outputs)
         if action is not None and serving is not None:
             self._obey(action, serving, outputs)
@@ -801,23 +803,19 @@ class Evaluate:
             "inputs": self._inputs,
             "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
         }
-        monitors: list[tuple[str, bytes | None]] = []
+        monitors: list[tuple[str, bytes | None]] = [(name, None) for name in self._unwatched]
+        self._unwatched = []
         if self._monitor is not None:
             keyless["monitors"] = self._monitor.dump()
             monitors = self._monitor.dirty()
-        scores, answered_ids = self._scoreboard.dump_scores(), self._operators.dirty()
+        scores, answered = self._scoreboard.dump_scores(), self._operators.dirty()
+        served = self._served_models.dirty()
         return [
             (KEYLESS, orjson.dumps(keyless)),
             *((f"{SCORES}{name}", orjson.dumps(state)) for name, state in scores.items()),
-            *(
-                (f"{COMMAND_IDS}{name}", orjson.dumps(state))
-                for name, state in answered_ids.items()
-            ),
+            *((f"{COMMAND_IDS}{name}", orjson.dumps(state)) for name, state in answered.items()),
             *((f"{MONITORS}{name}", value) for name, value in monitors),
-            *(
-                (f"{SERVED}{line}", orjson.dumps(state))
-                for line, state in self._served_models.dirty().items()
-            ),
+            *((f"{SERVED}{line}", orjson.dumps(state)) for line, state in served.items()),
         ]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
@@ -860,6 +858,8 @@ class Evaluate:
             self._divergence.load(keyless["divergence"])
         if self._monitor is not None:
             self._monitor.load(keyless.get("monitors", {}), dict(entries[MONITORS]))
+        else:
+            self._unwatched = [name for name, _ in entries[MONITORS]]
         self._is_paused, self._frozen_line = keyless["paused"], keyless["frozen"]
         self._held_line = keyless.get("held_line")
         self._evaluated_day = keyless.get("evaluated_day")

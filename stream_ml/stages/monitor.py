@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from stream_ml.records import Example, Output, Record, Summary
     from stream_ml.stages.alarms import Alarms
 
-__all__ = ["Monitor"]
+__all__ = ["Monitor", "end_unwatched"]
 
 EVENTS, LABELS, OPEN = "e", "l", "o"
 DRIFT, FAULT = "drift", "data_fault"
+LABELS_OUT, EVENTS_OUT = "label_outage", "event_outage"
 RECENT_MAX = 20
 # Where all is read in order by one process, that is in rounds of 256 records, unless models are
 # renewed by a count of examples.
@@ -79,6 +80,8 @@ class Monitor:
         # What has ended, the newest last.
         self._recent: list[dict[str, Any]] = []
         self._end = -1
+        # Entries of state that were not taken up, and are to be deleted.
+        self._stale: set[str] = set()
 
     # --- events --------------------------------------------------------------------------------
 
@@ -134,11 +137,11 @@ class Monitor:
                 f"where {silence.missed:.0f} would be usual; the others go on"
             )
             details = {"since": silence.since, "missed": round(silence.missed)}
-            outputs += self._alarms.open("event_outage", subject, message, self._end, details)
-        for subject in self._alarms.subjects("event_outage"):
+            outputs += self._alarms.open(EVENTS_OUT, subject, message, self._end, details)
+        for subject in self._alarms.subjects(EVENTS_OUT):
             if subject not in silent and not self._arrivals.is_behind(subject):
                 message = f"{subject.replace(':', ' ')} of events brings events again"
-                outputs += self._alarms.resolve("event_outage", subject, message, self._end)
+                outputs += self._alarms.resolve(EVENTS_OUT, subject, message, self._end)
         return outputs
 
     def _label_outage(self, append_ms: int) -> list[Output]:
@@ -149,9 +152,9 @@ class Monitor:
                 f"no label for {figures['behind_ms'] / 3_600_000:.1f} hours of events, where "
                 f"{figures['usual_ms_max'] / 3_600_000:.1f} was the most: scores are old"
             )
-            return self._alarms.open("label_outage", "", message, self._end, figures)
+            return self._alarms.open(LABELS_OUT, "", message, self._end, figures)
         message = "labels come again"
-        return self._alarms.resolve("label_outage", "", message, self._end, figures)
+        return self._alarms.resolve(LABELS_OUT, "", message, self._end, figures)
 
     # --- labels --------------------------------------------------------------------------------
 
@@ -236,6 +239,22 @@ class Monitor:
         del self._recent[:-RECENT_MAX]
         return outputs
 
+    def watched(self) -> dict[str, list[str]]:
+        """What each kind of alarm may be open about now: nothing else would ever resolve."""
+        columns = [
+            name
+            for watch in (self._events, self._labels)
+            for name, episode in watch.episodes.items()
+            if episode.is_open
+        ]
+        sources = [f"label_source:{source}" for source in self._sources.suspects()]
+        return {
+            DRIFT: columns,
+            FAULT: [*columns, *sources],
+            LABELS_OUT: [] if self._outage.since is None else [""],
+            EVENTS_OUT: [f"partition:{number}" for number in self._arrivals.partitions()],
+        }
+
     # --- state ---------------------------------------------------------------------------------
 
     def dump(self) -> dict[str, Any]:
@@ -258,20 +277,23 @@ class Monitor:
 
     def dirty(self) -> list[tuple[str, bytes | None]]:
         """The entries of state that changed since the last call."""
-        return [
+        entries: list[tuple[str, bytes | None]] = [
             *self._events.dirty(),
             *self._labels.dirty(),
             *((f"{OPEN}{name}", value) for name, value in self._blocks.dirty()),
         ]
+        stale, self._stale = self._stale - {name for name, _ in entries}, set()
+        return [*((name, None) for name in sorted(stale)), *entries]
 
     def load(self, state: Mapping[str, Any], entries: Mapping[str, bytes]) -> None:
-        """Take up what `dump` and `dirty` gave; nothing of blocks of another length.
+        """Take up what `dump` and `dirty` gave; of blocks of another length nothing stays.
 
         Args:
             state: what `dump` gave.
             entries: of state, by name.
         """
         if not state or state["width"] != self._width:
+            self._stale = set(entries)
             return
         self._end, self._first_ms = state["end"], state["first"]
         self._recent = state["recent"]
@@ -284,3 +306,21 @@ class Monitor:
         self._sources.load(state["sources"])
         self._contrast.load(state["contrast_state"])
         self._refused.load(state["refused"])
+
+
+def end_unwatched(monitor: Monitor | None, alarms: Alarms, ts: int) -> list[Output]:
+    """After a start: end the alarms of which nothing is known any more, for it is declared anew.
+
+    Args:
+        monitor: with the state that it has taken up; None where none is declared.
+        alarms: the stage's.
+        ts: the stage's watermark, UTC milliseconds.
+    """
+    watched = {} if monitor is None else monitor.watched()
+    message = "no monitors are declared any more"
+    if monitor is not None:
+        message = "blocks have another length since a start: all is watched anew"
+    outputs: list[Output] = []
+    for kind in (DRIFT, FAULT, LABELS_OUT, EVENTS_OUT):
+        outputs += alarms.retain(kind, watched.get(kind, []), message, ts)
+    return outputs

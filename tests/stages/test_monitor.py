@@ -7,16 +7,23 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pytest
 
 import stream_ml as sml
+from stream_ml.codec import encode_summary
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.monitoring.diagnosis import causes, moved
-from stream_ml.records import Example, Prediction, Source
+from stream_ml.records import Example, Prediction, Record, Source
+from stream_ml.signing import Keyring
 from stream_ml.stages.alarms import Alarms
+from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.monitor import Monitor
-from tests.shop import shop
+from stream_ml.stages.state import MONITORS
+from tests.shop import KEY, shop
+from tests.stages.test_evaluate import Stage
 
 if TYPE_CHECKING:
+    from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Summary
 
 HOUR = 3_600_000
@@ -162,3 +169,64 @@ def test_another_unit_is_a_fault_with_its_field_and_a_concept_is_the_world() -> 
             turned.alarms.open("loss_change", "", "as the alarm of the loss says", FIRST, {})
         turned.hour(number, wrong="ab" if number >= 36 else "")
     assert [("concept", "world", None)] == turned.diagnosis()
+
+
+class Restarts:
+    """An evaluate stage with its entries of state, started again under other declarations."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, bytes] = {}
+        self.stage = Evaluate(PIPELINE, Keyring(KEY, {}))
+        publisher = Stage(PIPELINE)
+        publisher.evaluate = self.stage
+        publisher.publish("logistic@0", "bayes@0")
+
+    def start(self, pipeline: Pipeline) -> None:
+        """Start again from what is written down."""
+        self.save()
+        self.stage = Evaluate(pipeline, Keyring(KEY, {}))
+        self.stage.restore(sorted(self.entries.items()))
+
+    def save(self) -> None:
+        """Write down what has changed; what is told to be gone must be there."""
+        for name, value in self.stage.dirty():
+            if value is None:
+                del self.entries[name]
+            else:
+                self.entries[name] = value
+
+    def watched(self) -> list[str]:
+        """The entries of monitors."""
+        return [name for name in self.entries if name.startswith(MONITORS)]
+
+    def tell(self, hour: int, factor: float = 1.0) -> list[tuple[str, str, str]]:
+        """Sixty events of an hour; which alerts follow."""
+        rand = random.Random(hour)
+        made = summary(0, hour, [factor * rand.gauss(50, 9) for _ in range(60)])
+        record = Record("summaries", 0, hour, b"0", encode_summary(made), made.end)
+        alerts = [o.memo for o in self.stage.apply([record]) if o.topic == "alerts"]
+        return [(alert.kind, alert.state, alert.subject) for alert in alerts]
+
+
+@pytest.mark.parametrize("monitors", [sml.Monitors(block="2h"), None])
+def test_monitors_declared_anew_leave_no_alert_open_and_no_state_behind(
+    monitors: sml.Monitors | None,
+) -> None:
+    """What was watched before is resolved with the first records, and never comes back."""
+    restarts = Restarts()
+    factors = [1.0] * 36 + [100.0] * 4
+    said = [each for hour, factor in enumerate(factors) for each in restarts.tell(hour, factor)]
+    assert [("data_fault", "open", "field:amount")] == said
+    restarts.start(PIPELINE)
+    assert [] == restarts.tell(40, 100.0)
+    restarts.save()
+    assert len(restarts.watched()) > 40
+
+    restarts.start(replace(PIPELINE, monitors=monitors))
+    assert [("data_fault", "resolved", "field:amount")] == restarts.tell(41)
+    restarts.save()
+    assert [] == restarts.watched()
+    restarts.start(replace(PIPELINE, monitors=monitors))
+    assert [] == restarts.tell(42)
+    restarts.start(PIPELINE)
+    assert [] == [alert for hour in range(43, 60) for alert in restarts.tell(hour, 100.0)]
