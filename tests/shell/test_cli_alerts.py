@@ -97,6 +97,32 @@ def test_a_log_without_alerts(cli: Cli, worked: Path) -> None:
     assert "open: none\n" == cli("alerts", "--broker", f"sqlite:{worked}").out
 
 
+def test_what_is_open_says_that_it_has_not_read_all(cli: Cli, tmp_path: Path) -> None:
+    """What opened before the last 10,000 records may be open still; `--follow` reads all."""
+    path = tmp_path / "log.sqlite"
+    alerts = [
+        Alert("guard", n, "evaluate", "It harms.", severity="critical") for n in range(10_000)
+    ]
+    opened = Alert("staleness", 0, "evaluate", "It is old.", {}, "warning", "open", "line:a")
+    with SqliteLog.create(path) as log, log.session() as session:
+        session.stage([Output("alerts", b"k", encode(each)) for each in (opened, *alerts)])
+        session.commit()
+    command = ("alerts", "--open", "--broker", f"sqlite:{path}")
+
+    text = cli(*command).out
+    found = cli(*command, "--format", "json").json
+    with Terminal(*command, "--follow", folder=tmp_path) as reader:
+        line = reader.line()
+        reader.stopped()
+
+    assert "open: none, by the last 10,000 records" == text.splitlines()[0]
+    assert (
+        "the last 10,000 records were read, of at most 10,001: what opened before them and is open "
+        "still is not shown; --follow begins with all that is open"
+    ) == found["notes"][-1]
+    assert line.startswith("warning open since 1970-01-01 00:00:00Z staleness line:a")
+
+
 def test_changes_are_told_as_they_come(poisoned: Path) -> None:
     """First what is open, then each change, a JSON line each, until it is asked to stop."""
     command = ("alerts", "--follow", "--open", "--format", "json", "--broker", f"sqlite:{poisoned}")

@@ -123,7 +123,9 @@ def _members(view: AlertsView, notes: list[str], *, with_last: bool) -> dict[str
 
 
 def _blocks(view: AlertsView, *, with_last: bool) -> Iterator[str]:
-    yield "\n".join([f"open: {open_counts_text(view.open_counts)}", *map(alert_line, view.open)])
+    reach = f", by the last {view.read:,} records" if view.read < view.total else ""
+    counts = open_counts_text(view.open_counts)
+    yield "\n".join([f"open: {counts}{reach}", *map(alert_line, view.open)])
     if with_last and view.last:
         yield "\n".join(["the last changes:", *map(alert_line, view.last)])
 
@@ -133,7 +135,10 @@ def _notes(view: AlertsView, unverified_reason: str | None) -> list[str]:
     if view.foreign:
         notes.append(f"{view.foreign:,} records are no alerts of ours, and count for nothing")
     if view.read < view.total:
-        notes.append(f"the last {view.read:,} records were read, of at most {view.total:,}")
+        notes.append(
+            f"the last {view.read:,} records were read, of at most {view.total:,}: what opened "
+            "before them and is open still is not shown; --follow begins with all that is open"
+        )
     return notes
 
 
