@@ -32,6 +32,8 @@ SETTLE_S = 120.0
 TICK_S = 0.1
 PROGRESS_S = 5.0
 PUBLISH_EXTRA_S = 150.0
+# It has to hand over all that it has sent, to a broker that may have just come back.
+FORGER_STOP_S = 150.0
 LINE_MAX = 160
 # A worker that lives for less is still working off what lay there when it started.
 MEMORY_LIFE_S = 40.0
@@ -191,7 +193,7 @@ class _Scene:
             publishing.end(signal.SIGTERM)
             reading.end(signal.SIGTERM)
             if forging is not None:
-                forging.end(signal.SIGTERM)
+                forging.end(signal.SIGTERM, FORGER_STOP_S)
         if forging is not None:
             reports = forging.sayings("forged")
             if not reports:

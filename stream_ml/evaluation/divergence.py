@@ -6,7 +6,8 @@ Theory of operation:
    many examples make a *block*, which has a score: by how much the live one did worse. In Brier it
    is the difference of the means; for regression, whose errors may grow without bound, it is
    (live - served) / (live + served), between -1 and 1. A snapshot carries the moments of the scores
-   since the one before it.
+   since the one before it. A block over many refreshes has none: what serves is then all but the
+   learner itself, and nothing is won by keeping an older copy of it.
 2. A learner has diverged if, over the newest refreshes, one to `EPOCHS_MAX` of them, the mean score
    exceeds the margin by more than `STANDARD_ERRORS`. The standard error is that of the blocks'
    scores, drawn towards `PRIOR_DEVIATION` as if `PRIOR_BLOCKS` more blocks had been seen: one block
@@ -31,6 +32,8 @@ __all__ = ["BLOCK_EXAMPLES", "BlockScores", "Divergence"]
 
 # Fewer examples than this say nothing about divergence.
 BLOCK_EXAMPLES = 50
+# So many refreshes may fall into a block that has a score.
+REFRESHES_MAX = 5
 EPOCHS_MAX = 8
 STANDARD_ERRORS = 4.0
 PRIOR_BLOCKS = 2
@@ -46,12 +49,21 @@ class BlockScores:
         is_relative: whether scores are relative, as for regression.
     """
 
-    __slots__ = ("_count", "_is_relative", "_live", "_served", "blocks", "squares", "total")
+    __slots__ = (
+        "_count",
+        "_is_relative",
+        "_live",
+        "_refreshes",
+        "_served",
+        "blocks",
+        "squares",
+        "total",
+    )
 
     def __init__(self, *, is_relative: bool) -> None:
         self._is_relative = is_relative
         # Of the block that is not full yet, which refreshes do not cut.
-        self._count = 0
+        self._count = self._refreshes = 0
         self._live = self._served = 0.0
         self.blocks = 0
         self.total = self.squares = 0.0
@@ -70,13 +82,15 @@ class BlockScores:
             score /= BLOCK_EXAMPLES
         elif total:
             score /= total
-        self.blocks += 1
-        self.total += score
-        self.squares += score * score
-        self._count, self._live, self._served = 0, 0.0, 0.0
+        if self._refreshes <= REFRESHES_MAX:
+            self.blocks += 1
+            self.total += score
+            self.squares += score * score
+        self._count, self._refreshes, self._live, self._served = 0, 0, 0.0, 0.0
 
     def take(self) -> dict[str, Any]:
         """The moments since the last refresh, which begin anew with this."""
+        self._refreshes += 1
         moments = {"blocks": self.blocks, "total": self.total, "squares": self.squares}
         self.blocks, self.total, self.squares = 0, 0.0, 0.0
         return moments
@@ -85,6 +99,7 @@ class BlockScores:
         """The state, as JSON can hold it."""
         return [
             self._count,
+            self._refreshes,
             self._live,
             self._served,
             self.blocks,
@@ -94,7 +109,8 @@ class BlockScores:
 
     def load(self, state: list[Any]) -> None:
         """Take up a dumped state."""
-        self._count, self._live, self._served, self.blocks, self.total, self.squares = state
+        self._count, self._refreshes, self._live, self._served, *moments = state
+        self.blocks, self.total, self.squares = moments
 
 
 class _Epoch(NamedTuple):

@@ -36,6 +36,24 @@ def judged(
     return refused
 
 
+@pytest.mark.parametrize(("refresh", "has_scores"), [(1, False), (8, False), (10, True)])
+def test_who_is_refreshed_at_nearly_every_example_is_compared_with_nothing(
+    refresh: int, *, has_scores: bool
+) -> None:
+    """An older copy of a learner that is renewed at once is no better thing to serve."""
+    scores = BlockScores(is_relative=False)
+    blocks = 0
+    for n in range(1, 10 * BLOCK_EXAMPLES + 1):
+        scores.add(1.0, 0.0)
+        if n % refresh == 0:
+            restored = BlockScores(is_relative=False)
+            restored.load(orjson.loads(orjson.dumps(scores.dump())))
+            scores = restored
+            blocks += scores.take()["blocks"]
+
+    assert has_scores is (blocks > 0)
+
+
 @pytest.mark.parametrize("blocks", [1, 4, 18])
 def test_noise_is_borne(blocks: int) -> None:
     """Ten years of days on which a learner is now better, now worse: none is refused."""

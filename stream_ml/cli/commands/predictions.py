@@ -11,7 +11,6 @@ from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NO_VALUE, format_time
 from stream_ml.client import read_batches
-from stream_ml.records import line_of
 from stream_ml.shell.log.reading import predictions_in
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
@@ -87,8 +86,7 @@ def _line(prediction: Prediction) -> str:
         answer_text = NO_VALUE if answer is None else f"{answer:.4f}"
     model = prediction.model
     if prediction.fallback:
-        has_own_answer = line_of(model) in prediction.shadows
-        model = f"{model}, {'fallback' if has_own_answer else 'no answer'}"
+        model = f"{model}, {'no answer' if prediction.own_answer is None else 'fallback'}"
     cells = [format_time(prediction.ts), prediction.event_id, prediction.key, answer_text, model]
     # Two spaces are what tells columns apart.
     return "  ".join(printable(cell).replace("  ", " \\x20") for cell in cells)
