@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.monitoring.sources import BLOCKS_RUNNING
-from stream_ml.monitoring.story import column_message, sign_phrase
+from stream_ml.monitoring.story import column_message, move_phrase
 from stream_ml.monitoring.watch import Finding
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _FLOOD = frozenset({"too_late", "duplicate"})
 # A contrast of less than this share of the usual one is lost.
 CONTRAST_KEPT = 0.5
 SURPLUS_MIN = 0.1
+# Characters of figures in a table: names of categories may be long.
+CHANGE_MAX = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,20 @@ class Moved:
     distance: float
     message: str
     figures: dict[str, Any]
+
+    @property
+    def change(self) -> str:
+        """The figures in short, for a table: without the column and the sign."""
+        now, usual = self.figures["now"], self.figures["usual"]
+        if self.sign == "missing" or self.figures.get("of") == "missing":
+            text = f"{now['missing']:.0%} missing, usually {usual['missing']:.1%}"
+        elif self.sign == "category":
+            text = f"{self.figures['category']!r} is new"
+        elif self.sign == "frozen":
+            text = f"one value in all {now['values']}"
+        else:
+            text = move_phrase(now, usual)
+        return text if len(text) <= CHANGE_MAX else f"{text[: CHANGE_MAX - 3]}..."
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -211,5 +227,5 @@ def _world(
         yield Cause("concept", None, loss_since, message, contrast)
     for each in fields:
         name = each.column.partition(":")[2]
-        message = f"{each.message}; {sign_phrase(each.column)} moves by itself, in no known unit"
+        message = f"{each.message}; in no known unit"
         yield Cause("inputs", name, each.since, message, each.figures)

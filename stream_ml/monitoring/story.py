@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stream_ml.monitoring.watch import Finding
 
-__all__ = ["column_message", "sign_phrase"]
+__all__ = ["column_message", "move_phrase", "sign_phrase"]
 
 _NAMES = {
     "label": "the label",
@@ -52,14 +52,23 @@ def column_message(finding: Finding) -> str:
             f"{finding.distance:.0%} of the values of a block"
         )
     moved = f"{name} has moved by {finding.distance:.2f} of 1 in a {finding.horizon}"
-    return f"{moved}: {_move(now, usual)}"
+    return f"{moved}: {move_phrase(now, usual)}"
 
 
 def _value(now: dict[str, Any]) -> str:
     return f"{now['low']:g}" if "low" in now else repr(next(iter(now.get("shares", {})), None))
 
 
-def _move(now: dict[str, Any], usual: dict[str, Any]) -> str:
+def move_phrase(now: dict[str, Any], usual: dict[str, Any]) -> str:
+    """Where a column has moved, and where it is usually.
+
+    >>> move_phrase({"p50": 5.0}, {"p50": 51.0})
+    'median 5, usually 51'
+
+    Args:
+        now: figures of a block or a day.
+        usual: of the weeks before.
+    """
     if "p50" in now and "p50" in usual:
         return f"median {now['p50']:.4g}, usually {usual['p50']:.4g}"
     shares, usual_shares = now.get("shares", {}), usual.get("shares", {})

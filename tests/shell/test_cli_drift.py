@@ -64,6 +64,10 @@ def test_what_has_moved_is_told_with_what_lies_behind_it(cli: Cli, frozen: Path)
     assert (
         "frozen      the pipeline  load  2024-01-03 00:00:00Z  the field load stands still" in text
     )
+    # The sentence is beside the cause alone, and the figures beside what has moved.
+    assert 1 == text.count("stands still")
+    assert "  one value in all 40" in text.split("\nmoved")[1]
+    assert max(map(len, text.split("\nmoved")[1].splitlines())) <= 100
     assert "there is no week before to compare with: only faults would be told" in text
 
 

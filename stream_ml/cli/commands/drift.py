@@ -65,7 +65,7 @@ def _blocks(view: DriftView) -> Iterator[str]:
                 each.sign,
                 f"{each.distance:.2f} in a {each.horizon}",
                 format_time(each.since),
-                printable(each.message),
+                printable(each.change),
             ]
             for each in view.moved
         ]
