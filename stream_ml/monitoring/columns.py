@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from math import isfinite
+from math import fsum, isfinite
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.monitoring.sketch import QuantileSketch
@@ -130,7 +130,7 @@ class CategoryColumn:
         """Let all that came so far count half as much."""
         self.missing, self.others = self.missing / 2, self.others / 2
         self.counts = {name: n / 2 for name, n in self.counts.items() if n > _FORGOTTEN}
-        self.n = sum(self.counts.values()) + self.others
+        self.n = fsum((*self.counts.values(), self.others))
 
     def dump(self) -> list[Any]:
         """The column, as JSON can hold it."""

@@ -68,7 +68,8 @@ def _kolmogorov(now: QuantileSketch, usual: QuantileSketch) -> float:
     steps: dict[int, float] = {}
     for sketch, weight in ((now, 1 / now.n), (usual, -1 / usual.n)):
         shift = level - sketch.level
-        for place, count in sketch.counts.items():
+        # In one order, whether the sketch was added to or loaded: sums are rounded.
+        for place, count in sorted(sketch.counts.items()):
             at = coarser(place, shift)
             steps[at] = steps.get(at, 0.0) + count * weight
     gap = widest = 0.0

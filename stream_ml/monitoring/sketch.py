@@ -15,7 +15,7 @@ Theory of operation:
 
 from __future__ import annotations
 
-from math import frexp
+from math import frexp, fsum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class QuantileSketch:
     >>> sketch = QuantileSketch()
     >>> sketch.add([1.0, 2.0, 2.0, 400.0])
     >>> sketch.n, round(sketch.quantile(0.5), 1), sketch.low, sketch.high
-    (4, 2.0, 1.0, 400.0)
+    (4.0, 2.0, 1.0, 400.0)
     """
 
     __slots__ = ("counts", "high", "level", "low")
@@ -64,7 +64,8 @@ class QuantileSketch:
     @property
     def n(self) -> float:
         """How many numbers were added."""
-        return sum(self.counts.values())
+        # Counts that were halved for a year fill all bits: their order must leave no mark.
+        return fsum(self.counts.values())
 
     def add(self, values: Sequence[float]) -> None:
         """Take in numbers, all finite."""
@@ -111,7 +112,7 @@ class QuantileSketch:
         while self.level < other.level:
             self._halve()
         shift = self.level - other.level
-        self._add_counts((coarser(place, shift), n) for place, n in other.counts.items())
+        self._add_counts((coarser(place, shift), n) for place, n in sorted(other.counts.items()))
 
     def _widen(self, low: float, high: float) -> None:
         # One zero, and one kind of number: which of two equal ones came first must leave no mark.
@@ -128,7 +129,7 @@ class QuantileSketch:
 
     def _halve(self) -> None:
         halved: dict[int, float] = {}
-        for place, n in self.counts.items():
+        for place, n in sorted(self.counts.items()):
             half = coarser(place, 1)
             halved[half] = halved.get(half, 0) + n
         self.counts = halved

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_ml.monitoring.columns import NumberColumn
+from stream_ml.monitoring.distance import distance
 from stream_ml.monitoring.sketch import BUCKETS_MAX, LEVEL_MAX, QuantileSketch
 
 NUMBERS = st.lists(
@@ -75,3 +79,23 @@ def test_close_numbers_are_told_apart() -> None:
         sketch([291.5 + i / 100 for i in range(50)]),
     )
     assert set() == cold.counts.keys() & warm.counts.keys()
+
+
+def test_a_restart_in_each_week_of_two_years_changes_no_bit() -> None:
+    """Counts that are halved each week fill all bits of a number, and are summed alike still."""
+    rand = random.Random(8)
+    lasting, restarted = NumberColumn(), NumberColumn()
+    for _ in range(110):
+        numbers = [rand.choice((10.0, 1.0, 4.0, 2.5, 7.0)) * rand.choice((1, 3)) for _ in range(99)]
+        block = NumberColumn()
+        block.add([*numbers[:50], rand.lognormvariate(0, 3)])
+        state = orjson.loads(orjson.dumps(restarted.dump()))
+        restarted = NumberColumn()
+        restarted.load(state)
+        for each in (lasting, restarted):
+            for first in range(0, 99, 33):
+                each.add(numbers[first : first + 33])
+            each.merge(block)
+            each.halve()
+        assert lasting.dump() == restarted.dump()
+        assert distance(block, lasting) == distance(block, restarted)
