@@ -43,8 +43,8 @@ def column_message(finding: Finding) -> str:
         )
     if finding.sign == "units":
         return (
-            f"{name} is {finding.figures['factor']:g} times as large as usual, in the same shape: "
-            f"median {now['p50']:.4g}, usually {usual['p50']:.4g}; another unit?"
+            f"{name} is {_times(finding.figures['factor'])} as usual, in the same shape: "
+            f"{move_phrase(now, usual)}; another unit?"
         )
     if finding.sign == "category":
         return (
@@ -53,6 +53,15 @@ def column_message(finding: Finding) -> str:
         )
     moved = f"{name} has moved by {finding.distance:.2f} of 1 in a {finding.horizon}"
     return f"{moved}: {move_phrase(now, usual)}"
+
+
+def _times(factor: float) -> str:
+    """A factor as people say it.
+
+    >>> _times(100.2), _times(0.0250488)
+    ('100 times as large', '39.9 times as small')
+    """
+    return f"{factor:.3g} times as large" if factor >= 1 else f"{1 / factor:.3g} times as small"
 
 
 def _value(now: dict[str, Any]) -> str:

@@ -174,6 +174,8 @@ class Watch:
         # By what is compared, and the column.
         self._gauges: dict[str, _Gauge] = {}
         self.episodes: dict[str, Episode] = {}
+        # Of those that ended with the last block, which have lasted a week, and are usual now.
+        self.adopted: set[str] = set()
         self._has_changed = False
 
     def take(
@@ -367,9 +369,11 @@ class Watch:
         self, start: int, seen: Mapping[str, Finding], columns: Mapping[str, Column]
     ) -> list[str]:
         closed = []
+        self.adopted = set()
         for name, episode in list(self.episodes.items()):
             if start - episode.since >= WEEK_MS:
                 self._adopt(name)
+                self.adopted.add(name)
             elif name in seen or not self._says_enough(columns.get(name)):
                 continue
             else:

@@ -29,7 +29,7 @@ from stream_ml.monitoring.watch import Watch
 from stream_ml.stages.inputs import parse_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from stream_ml.errors import BadRecord
     from stream_ml.monitoring.arrivals import Block
@@ -116,7 +116,7 @@ class Monitor:
         found, ended = self._events.take(block.start, block.columns, fields)
         self._refused.take(block.start, block.events, block.refused)
         moved = [finding for finding in found if not self._follows(finding)]
-        return self._tell(moved, self._end) + self._resolve(ended, self._end)
+        return self._tell(moved, self._end) + self._resolve(ended, self._end, self._events.adopted)
 
     def _follows(self, finding: Finding) -> bool:
         """Whether it is of a feature, while a field has moved."""
@@ -196,7 +196,8 @@ class Monitor:
         found, ended = self._labels.take(summary.start, columns, list(columns))
         # Answers follow inputs, labels and every renewal; what serves is the guard's to judge.
         told = [each for each in found if each.column != "answer"]
-        outputs = self._tell(told, summary.end) + self._resolve(ended, summary.end)
+        outputs = self._tell(told, summary.end)
+        outputs += self._resolve(ended, summary.end, self._labels.adopted)
         wrong, right = self._sources.close(summary.start)
         for source, now, usual, since in wrong:
             subject = f"label_source:{source}"
@@ -225,12 +226,19 @@ class Monitor:
             outputs += self._alarms.open(kind, finding.column, message, ts, details)
         return outputs
 
-    def _resolve(self, subjects: Sequence[str], ts: int) -> list[Output]:
+    def _resolve(
+        self, subjects: Sequence[str], ts: int, adopted: Collection[str] = ()
+    ) -> list[Output]:
         outputs: list[Output] = []
         for subject in subjects:
             for kind in (DRIFT, FAULT):
                 if self._alarms.is_open(kind, subject):
-                    message = f"{sign_phrase(subject)} is as usual again, or has been so for a week"
+                    message = f"{sign_phrase(subject)} is as usual again"
+                    if subject in adopted:
+                        message = (
+                            f"{sign_phrase(subject)} has been so for a week, which is usual from "
+                            "now on"
+                        )
                     resolved = self._alarms.resolve(kind, subject, message, ts)
                     since = resolved[0].memo.details["since"]
                     ended = {"kind": kind, "subject": subject, "since": since, "until": ts}

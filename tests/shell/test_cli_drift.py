@@ -68,7 +68,26 @@ def test_what_has_moved_is_told_with_what_lies_behind_it(cli: Cli, frozen: Path)
     assert 1 == text.count("stands still")
     assert "  one value in all 40" in text.split("\nmoved")[1]
     assert max(map(len, text.split("\nmoved")[1].splitlines())) <= 100
+    assert 0 == found["late"]
     assert "there is no week before to compare with: only faults would be told" in text
+
+
+def test_events_after_the_end_of_their_blocks_are_counted(cli: Cli, tmp_path: Path) -> None:
+    """Meters whose partitions come when the others are days ahead are compared with nothing."""
+    path = tmp_path / "late.db"
+    key = Settings().signing_key(str(path))
+    with SqliteLog.create(path, partitions=3) as log, Runner(log, metered, key) as runner:
+        for meters in (range(1), range(1, 9)):
+            for n in range(400):
+                event = {"event_id": f"{meters}{n}", "ts": FIRST + n * HOUR // 40, "load": 1.0}
+                event["meter"] = f"m{meters[n % len(meters)]}"
+                log.append([output_of(metered, "events", event)])
+            runner.run()
+        runner.commit(checkpoint=True)
+    late = cli("drift", "--broker", f"sqlite:{path}", "--format", "json").json["late"]
+    assert late > 0
+    text = cli("drift", "--broker", f"sqlite:{path}").out
+    assert f"; {late} events came after their block was over, and are not compared" in text
 
 
 def test_a_log_on_which_nothing_is_watched_says_so(cli: Cli, worked: Path) -> None:

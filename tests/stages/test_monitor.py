@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ class Watched:
         self.monitor = Monitor(PIPELINE, self.alarms, in_order=True)
         self.rand = random.Random(7)
         self.said: list[tuple[int, str, str, str]] = []
+        self.messages: list[str] = []
 
     def hour(
         self,
@@ -84,6 +86,7 @@ class Watched:
         for output in outputs:
             alert = output.memo
             self.said.append((number, alert.kind, alert.state, alert.subject))
+            self.messages.append(alert.message)
 
     def diagnosis(self) -> list[tuple[str, str, str | None]]:
         """Kind, origin and subject of what lies behind what has moved."""
@@ -152,6 +155,23 @@ def test_where_all_sources_change_no_source_is_at_fault() -> None:
     assert [] == [each for each in watched.said if each[3].startswith("label_source")]
 
 
+def test_what_is_over_says_whether_it_is_as_before_or_has_stayed() -> None:
+    """Amounts in cents for six hours are as usual again; those that stay are usual in a week."""
+    passing, staying = Watched(), Watched()
+    for number in range(36 + 170):
+        if number < 60:
+            passing.hour(number, labels=False, factor=100.0 if 36 <= number < 42 else 1.0)
+        staying.hour(number, labels=False, factor=100.0 if number >= 36 else 1.0)
+    assert [
+        ("open", "resolved", "the field amount is as usual again"),
+        (
+            "open",
+            "resolved",
+            "the field amount has been so for a week, which is usual from now on",
+        ),
+    ] == [(each.said[0][2], each.said[1][2], each.messages[1]) for each in (passing, staying)]
+
+
 def test_another_unit_is_a_fault_with_its_field_and_a_concept_is_the_world() -> None:
     """What moved is told with its figures; where only the loss has, the concept has."""
     watched = Watched()
@@ -162,6 +182,12 @@ def test_another_unit_is_a_fault_with_its_field_and_a_concept_is_the_world() -> 
     assert FIRST + 36 * HOUR == cause.since
     assert "100 times as large as usual" in cause.message
     assert ["field:amount"] == [each.column for each in moved(watched.monitor.dump())]
+
+    small = Watched()
+    for number in range(40):
+        small.hour(number, factor=0.025 if number >= 36 else 1.0)
+    (cause,) = causes(small.monitor.dump(), small.alarms.dump())
+    assert re.search(r"the field amount is \d\d(\.\d)? times as small as usual", cause.message)
 
     turned = Watched()
     for number in range(40):

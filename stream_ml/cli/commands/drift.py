@@ -40,6 +40,8 @@ def _blocks(view: DriftView) -> Iterator[str]:
     span = f"watched from {format_time(view.since)} to {format_time(view.until)}"
     if not view.has_reference:
         span += "; there is no week before to compare with: only faults would be told"
+    if view.late:
+        span += f"; {view.late} events came after their block was over, and are not compared"
     if not view.causes and not view.moved:
         yield f"nothing has moved\n{span}"
     else:

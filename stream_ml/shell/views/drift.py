@@ -31,6 +31,7 @@ class DriftView:
         causes: the earliest first.
         moved: the columns, the earliest first.
         recent: what has ended, the newest last: kind, subject, since, until (UTC ms).
+        late: how many events were told of after their block was complete: they are not compared.
     """
 
     since: int | None
@@ -38,6 +39,7 @@ class DriftView:
     causes: tuple[Cause, ...]
     moved: tuple[Moved, ...]
     recent: tuple[Mapping[str, Any], ...]
+    late: int = 0
 
     @property
     def has_reference(self) -> bool:
@@ -54,6 +56,7 @@ class DriftView:
             "has_reference": self.has_reference,
             "causes": [each.as_dict() for each in self.causes],
             "moved": [each.as_dict() for each in self.moved],
+            "late": self.late,
             "recent": [dict(each) for each in self.recent],
         }
 
@@ -75,4 +78,5 @@ def read_drift(log: Log) -> DriftView:
         tuple(causes(monitors, state.get("alarms", ()))),
         tuple(moved(monitors)),
         tuple(monitors["recent"]),
+        monitors["arrivals"]["late"],
     )
