@@ -20,8 +20,9 @@ class LabelOutage:
 
     It is an outage where that is more than twice as far as it was at most, and two blocks more:
     labels that come in the evening, or not on Sundays, are as usual once they have done so before,
-    be it that the first Sunday was told. How long labels stayed away is also by their own times: a
-    backlog of events that is read before its labels teaches nothing.
+    be it that the first Sunday was told. Where events and labels may be read at different speeds,
+    how long labels stayed away is also by their own times: a backlog of events that is read before
+    its labels teaches nothing.
 
     Args:
         block_ms: the length of a block.
@@ -52,7 +53,10 @@ class LabelOutage:
             self._first_ms = ts
         self._labels += 1
         if ts > self._newest_ms:
-            gap = min(self._gap_ms, ts - self._newest_ms)
+            # Read in order, labels are behind by a batch of events at most, and by as much again.
+            gap = self._gap_ms
+            if not self._in_order:
+                gap = min(gap, ts - self._newest_ms)
             share = 1.0 if self.since is None else OUTAGE_SHARE
             self._largest_ms = max(self._largest_ms, share * gap)
             self._newest_ms, self._gap_ms = ts, 0
