@@ -101,6 +101,10 @@ class Forger:
         """Some of one kind, of what lies on one partition, oldest first."""
         return self._rand.choice(self._kinds)(genuine)
 
+    def first(self, topic: str) -> list[Forgery]:
+        """Something on a topic that has nothing yet; what is signed, or state, is left alone."""
+        return [Forgery("junk", topic, 0, b"key", b"[]")] if topic in SEALED_TOPICS else []
+
     def _copy(self, genuine: list[Genuine]) -> list[Forgery]:
         return [Forgery("copied", *self._rand.choice(genuine))]
 
@@ -245,6 +249,7 @@ def run(broker: str, pipeline: str, seed: int, rate: float) -> Counter[str]:
         max_request_size=16 << 20,
     )
     count: Counter[str] = Counter()
+    names = [f"{pipeline}.{topic}" for topic in (*SEALED_TOPICS, *SIGNED_TOPICS, *CHANGELOGS)]
     print(json.dumps({"said": "begins"}), flush=True)
     while not signals:
         try:
@@ -252,13 +257,14 @@ def run(broker: str, pipeline: str, seed: int, rate: float) -> Counter[str]:
         except KafkaError:  # the broker is dead, and will be back
             time.sleep(AGAIN_S)
             continue
-        # Topics alike, however many partitions they have; of those that have something.
-        topics = sorted({tp.topic for tp, records in watcher.newest.items() if records})
-        if not topics:
-            continue
-        topic = rand.choice(topics)
+        # Topics alike, however many partitions they have, and whether or not they have something.
+        topic = rand.choice(names)
         tps = sorted(p for p, records in watcher.newest.items() if records and p.topic == topic)
-        for forgery in forger.forgeries(watcher.newest[rand.choice(tps)]):
+        for forgery in (
+            forger.forgeries(watcher.newest[rand.choice(tps)])
+            if tps
+            else forger.first(topic.removeprefix(f"{pipeline}."))
+        ):
             headers = [(FORGERY_HEADER, forgery.kind.encode())]
             if forgery.seal is not None:
                 headers.append((SEAL, forgery.seal))

@@ -31,7 +31,7 @@ __all__ = ["Verdict", "judge"]
 FAILURES_MAX = 3
 ORIGIN = "stream-ml-origin"
 # What stages own, and read; of that, where they forward what lies in another partition.
-READ = ("predictions", "examples", "models", "registry")
+READ = ("predictions", "examples", "models", "registry", "summaries")
 STRAYING = "predictions"
 ANSWER_TOLERANCE = 1e-12
 LEARNED_TOLERANCE = 1e-9
