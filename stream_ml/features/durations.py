@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["duration_text", "parse_duration"]
+__all__ = ["DAY_MS", "HOUR_MS", "duration_text", "parse_duration"]
 
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": HOUR_MS, "d": DAY_MS}
 # No window, horizon or lateness is longer than a century; a longer one is a slip of units.
 DURATION_MS_MAX = 100 * 366 * UNITS_MS["d"]
 

@@ -35,6 +35,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from zoneinfo import ZoneInfo
 
 from stream_ml.errors import STOPS, BadRecord, brief_error
+from stream_ml.features.durations import DAY_MS, HOUR_MS
 from stream_ml.schema import INTEGER_MAX, FieldType, brief, is_text
 
 __all__ = [
@@ -626,9 +627,9 @@ class _Clock:
     local: Callable[[datetime], int]
 
 
-HOUR = _Clock("hour_of_day", 3_600_000, 0, 24, lambda moment: moment.hour)
+HOUR = _Clock("hour_of_day", HOUR_MS, 0, 24, lambda moment: moment.hour)
 # The epoch was a Thursday; Monday is 0.
-WEEKDAY = _Clock("weekday", 86_400_000, 3, 7, lambda moment: moment.weekday())
+WEEKDAY = _Clock("weekday", DAY_MS, 3, 7, lambda moment: moment.weekday())
 
 
 def _zone(tz: str) -> tzinfo | None:

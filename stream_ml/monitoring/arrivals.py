@@ -18,8 +18,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.features.durations import DAY_MS
 from stream_ml.monitoring.columns import column
-from stream_ml.monitoring.reference import DAY_MS, dumped, loaded, merge_columns
+from stream_ml.monitoring.reference import dumped, loaded, merge_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

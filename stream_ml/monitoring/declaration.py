@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import Problem
 from stream_ml.features import duration_text, parse_duration
+from stream_ml.features.durations import DAY_MS
 from stream_ml.schema import short_repr
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitors", "monitor_problems", "monitor_texts"]
 
-DAY_MS = 86_400_000
 BLOCK_MS_MIN = 60_000
 
 

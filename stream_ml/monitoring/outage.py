@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream_ml.monitoring.reference import HOUR_MS
+from stream_ml.features.durations import DAY_MS, HOUR_MS
 
 __all__ = ["LabelOutage"]
 
-HISTORY_MS = 3 * 86_400_000
+HISTORY_MS = 3 * DAY_MS
 LABELS_MIN = 300
 # In an hour. What ended an outage counts for less, yet a week later it is usual still.
 FADING = 0.001

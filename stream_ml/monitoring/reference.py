@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stream_ml.features.durations import DAY_MS
 from stream_ml.monitoring.columns import column
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from stream_ml.monitoring.columns import Column
 
 __all__ = [
-    "DAY_MS",
-    "HOUR_MS",
     "WEEK_MS",
     "Common",
     "Slots",
@@ -36,8 +35,6 @@ __all__ = [
     "unpacked",
 ]
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 WEEK_MS = 7 * DAY_MS
 
 

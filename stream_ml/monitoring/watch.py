@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stream_ml.features.durations import DAY_MS, HOUR_MS
 from stream_ml.monitoring.columns import CategoryColumn, NumberColumn
 from stream_ml.monitoring.distance import (
     Distance,
@@ -33,8 +34,6 @@ from stream_ml.monitoring.distance import (
     new_category,
 )
 from stream_ml.monitoring.reference import (
-    DAY_MS,
-    HOUR_MS,
     WEEK_MS,
     Common,
     Slots,

@@ -19,7 +19,7 @@ Theory of operation:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stream_ml.evaluation.guard import LINE, StandingGuard, SuccessorGuard
 from stream_ml.evaluation.scores import loss_of, uniform_loss
@@ -34,13 +34,31 @@ if TYPE_CHECKING:
     from stream_ml.records import Example, Output, ServingSet
     from stream_ml.stages.alarms import Alarms
 
-__all__ = ["FIRST", "PREDECESSOR", "Guard", "GuardAction"]
+__all__ = ["FIRST", "PREDECESSOR", "ComparedExample", "Guard", "GuardAction"]
 
 PREDECESSOR = "predecessor"
 FIRST = "first"
 UNIFORM = "uniform"
 FALLBACK = "fallback"
 HARM = "gross_harm"
+
+
+class ComparedExample(NamedTuple):
+    """An example of the present reign, and what all lost on it.
+
+    Attributes:
+        example: the newest one.
+        comparison: what the lines lost on it.
+        baseline_losses: what each baseline lost on it.
+        watermark_ms: of the examples, with it.
+        serving: what serves now.
+    """
+
+    example: Example
+    comparison: Comparison
+    baseline_losses: Mapping[str, float]
+    watermark_ms: int
+    serving: ServingSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +120,22 @@ class Guard:
         """Whether the predecessor is still needed."""
         return self._successor.watching
 
-    def judge(
-        self,
-        example: Example,
-        comparison: Comparison,
-        baseline_losses: Mapping[str, float],
-        watermark_ms: int,
-        serving: ServingSet,
-    ) -> GuardAction | None:
+    def judge(self, compared: ComparedExample) -> GuardAction | None:
         """Take in an example of the present reign.
 
         Args:
-            example: the newest one.
-            comparison: what the lines lost on it.
-            baseline_losses: what the baselines lost on it.
-            watermark_ms: of the examples.
-            serving: what serves now.
+            compared: the newest one, with what all lost on it.
 
         Returns:
             That the predecessor must serve again, if it must; for the rest see `answer`.
         """
+        example, serving = compared.example, compared.serving
         predecessor = None if serving.predecessor is None else serving.predecessor.model
-        harm = self._successor.add(example, comparison.own_loss, watermark_ms, predecessor)
+        own_loss = compared.comparison.own_loss
+        harm = self._successor.add(example, own_loss, compared.watermark_ms, predecessor)
         if harm is not None:
             return GuardAction("roll back", harm.reason, harm.evidence, PREDECESSOR)
-        self._compare(example, comparison, baseline_losses, watermark_ms, serving)
+        self._compare(compared)
         return None
 
     @property
@@ -134,14 +143,8 @@ class Guard:
         """Whether the last example closed a block that was judged, so that `answer` may act."""
         return self._standing.has_judged
 
-    def _compare(
-        self,
-        example: Example,
-        comparison: Comparison,
-        baseline_losses: Mapping[str, float],
-        watermark_ms: int,
-        serving: ServingSet,
-    ) -> None:
+    def _compare(self, compared: ComparedExample) -> None:
+        example, comparison, serving = compared.example, compared.comparison, compared.serving
         prediction, label = example.prediction, example.label
         self._standing.has_judged = False
         is_settling = serving.fallback is not None and not self.has_fallen_back
@@ -160,14 +163,14 @@ class Guard:
                 loss = self._loss(label, shadow.prediction)
                 if loss is not None:
                     losses[role], models[role] = loss, ref.model
-        losses.update(baseline_losses)
+        losses.update(compared.baseline_losses)
         if self._uniform is not None:
             losses[UNIFORM] = self._uniform
         if self._is_fallback_declared:
             loss = self._loss(label, self._fallback)
             if loss is not None:
                 losses[FALLBACK] = loss
-        self._standing.add(prediction.ts, served_loss, losses, watermark_ms, models)
+        self._standing.add(prediction.ts, served_loss, losses, compared.watermark_ms, models)
 
     def answer(
         self,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import decode_summary
 from stream_ml.evaluation.scores import loss
+from stream_ml.features.durations import HOUR_MS
 from stream_ml.monitoring.arrivals import Arrivals
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.monitoring.columns import column
@@ -149,8 +150,8 @@ class Monitor:
         figures = self._outage.figures(self._end)
         if is_out:
             message = (
-                f"no label for {figures['behind_ms'] / 3_600_000:.1f} hours of events, where "
-                f"{figures['usual_ms_max'] / 3_600_000:.1f} was the most: scores are old"
+                f"no label for {figures['behind_ms'] / HOUR_MS:.1f} hours of events, where "
+                f"{figures['usual_ms_max'] / HOUR_MS:.1f} was the most: scores are old"
             )
             return self._alarms.open(LABELS_OUT, "", message, self._end, figures)
         message = "labels come again"

@@ -98,6 +98,17 @@ class Renewal:
         if line not in self.kept:
             self.kept.append(line)
 
+    def end_of_fault(self, line: str) -> str:
+        """What is said of a line whose fault is over.
+
+        Args:
+            line: one of `ended`.
+        """
+        count = self.ended[line].count
+        if line in self.kept:
+            return f"publishes what is sound again, after {count} refreshes, and is held as it is"
+        return f"is renewed again, after {count} refreshes without it"
+
     def reason(self, version: int, lines: int) -> str:
         """For the decision that renews.
 
@@ -110,10 +121,7 @@ class Renewal:
         if self.cause is not None:
             sentences.append(f"sooner than due: {CAUSES.get(self.cause, self.cause)}")
         sentences += [f"{self.refs[line].model} stays" for line in self.kept]
-        sentences += [
-            f"{line} is renewed again, after {fault.count} refreshes without it"
-            for line, fault in self.ended.items()
-        ]
+        sentences += [f"{line} {self.end_of_fault(line)}" for line in self.ended]
         return "; ".join(sentences)
 
 

@@ -12,7 +12,7 @@ from river import dummy, linear_model, preprocessing
 from stream_ml.evaluation.contest import Comparison
 from stream_ml.records import Example, ModelRef, Prediction, ServingSet, Shadow, Source
 from stream_ml.stages.alarms import Alarms
-from stream_ml.stages.guard import Guard
+from stream_ml.stages.guard import ComparedExample, Guard
 from stream_ml.testing import CRASH, Driver
 from tests.stages.test_promotion import DAY, MINUTE, START, ask, contest
 
@@ -292,7 +292,9 @@ def answered(
         )
         example = Example(prediction, True, number, Source(0, number))
         losses = {"plain": (1 - answers["plain"]) ** 2} if "plain" in answers else {}
-        assert guard.judge(example, Comparison(1.0, losses), {}, number, serving) is None
+        comparison = Comparison(1.0, losses)
+        compared = ComparedExample(example, comparison, {}, number, serving)
+        assert guard.judge(compared) is None
         if guard.has_judged:
             action = guard.answer(serving, number, lambda _: may_switch, outputs)
     assert (action is None) == bool(outputs)

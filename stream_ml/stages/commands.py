@@ -1,0 +1,147 @@
+"""Operators' commands in, a decision each: what they change, and why they are refused.
+
+For whom a command is meant, who may give it, and whether it was answered is `operators`' to say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ml.errors import BadRecord
+from stream_ml.records import line_of
+from stream_ml.stages.operators import CommandRefusal
+
+if TYPE_CHECKING:
+    from stream_ml.records import Command, ModelRef, Output, Record, ServingSet
+    from stream_ml.stages.decisions import Decisions
+    from stream_ml.stages.operators import Operators, ReceivedCommand
+
+__all__ = ["Commands"]
+
+
+class Commands:
+    """What follows from operators' commands.
+
+    Args:
+        decisions: what serves, and the evidence.
+        operators: who may command what.
+        counts: of the stage.
+    """
+
+    def __init__(self, decisions: Decisions, operators: Operators, counts: dict[str, int]) -> None:
+        self._decisions, self._operators, self._counts = decisions, operators, counts
+
+    def parse(self, record: Record) -> Command | BadRecord:
+        """The command in `record`, or what is wrong with it; kept as the record's memo."""
+        return self._operators.parse(record)
+
+    def answer(self, record: Record, outputs: list[Output]) -> None:
+        """Answer a command once.
+
+        Args:
+            record: of `commands`.
+            outputs: of the stage; the decision that answers is added.
+
+        Raises:
+            BadRecord: it is no command for us, or nothing serves yet.
+        """
+        decisions = self._decisions
+        request = self._operators.receive(record)
+        if request is None:
+            return  # it was answered
+        self._counts["commands"] += 1
+        serving = decisions.registry.serving
+        if serving is None:
+            raise BadRecord("not_ready", "$", "nothing serves yet; send it again once it does")
+        try:
+            self._operators.check(request, serving)
+            decision = self._carry_out(request, serving)
+        except CommandRefusal as refusal:
+            decision = decisions.decide(
+                "refused",
+                f"{request.command.kind} refused: {refusal}",
+                serving,
+                evidence=self._operators.figures(request),
+                request=request,
+            )
+        self._counts["commands_forgotten"] += self._operators.remember(request)
+        outputs.append(decision)
+        if decision.memo.kind in {"replaced", "rolled_back"}:
+            outputs += decisions.after_switch()
+
+    def _carry_out(self, request: ReceivedCommand, serving: ServingSet) -> Output:
+        decisions = self._decisions
+        command = request.command
+        reason = command.reason
+        if command.kind == "promote":
+            line = self._promotable(command, serving)
+            return decisions.replace(line, reason, decisions.case(line), request)
+        if command.kind == "rollback":
+            target = self._returnable(command, serving)
+            return decisions.roll_back(reason, None, request, target=target)
+        decisions.is_paused = command.kind == "pause"
+        if not decisions.is_paused:
+            decisions.frozen_line = decisions.held_line = None
+        kind = "paused" if decisions.is_paused else "resumed"
+        return decisions.decide(kind, reason, serving, request=request)
+
+    def _returnable(self, command: Command, serving: ServingSet) -> ModelRef:
+        """The snapshot that a rollback returns to, if there is one."""
+        decisions = self._decisions
+        present, model = serving.champion.model, command.model
+        if model is None:
+            if serving.predecessor is None:
+                raise CommandRefusal(
+                    f"{present} has no predecessor to return to; name one that has served, as "
+                    "`--to MODEL@VERSION`"
+                )
+            return serving.predecessor
+        if model == present:
+            raise CommandRefusal(f"{model} serves already")
+        line, served = line_of(model), decisions.served_models.find(model)
+        if line not in decisions.pipeline.recipes:
+            lines = ", ".join(decisions.pipeline.recipes)
+            raise CommandRefusal(
+                f"expected name@version of a declared line ({lines}), given {model!r}"
+            )
+        if served is None:
+            newest = ", ".join(decisions.served_models.newest(line, 5)) or "none"
+            raise CommandRefusal(
+                f"{model} has not served: of {line!r} served last {newest} (see `stream-ml audit "
+                "log`)"
+            )
+        return served
+
+    def _promotable(self, command: Command, serving: ServingSet) -> str:
+        """The challenger that a command names, if it may be promoted."""
+        decisions = self._decisions
+        model = command.model or ""
+        for line, ref in serving.challengers.items():
+            if model in {line, ref.model}:
+                break
+        else:
+            shadows = ", ".join(ref.model for ref in serving.challengers.values()) or "none"
+            raise CommandRefusal(
+                f"expected a challenger that shadows now ({shadows}), given {model!r}"
+            )
+        if not decisions.is_alive(line):
+            raise CommandRefusal(
+                f"the line {line!r} publishes no more, or nothing sound: it could not be renewed"
+            )
+        if line in decisions.settling:
+            raise CommandRefusal(
+                f"the line {line!r} has not settled: it has learned too little, or does worse than "
+                "the prior"
+            )
+        is_gated = decisions.pipeline.promotion.mode == "gated"
+        rejection = decisions.gates.rejection(line)
+        if is_gated and rejection is not None:
+            raise CommandRefusal(f"{line} is rejected: {rejection} (the pipeline is gated)")
+        if is_gated and not decisions.contest.suffices(line):
+            report = decisions.contest.report(line) or {}
+            raise CommandRefusal(
+                f"the evidence for {line} does not suffice: E is {report['e_value']:.3g} of "
+                f"{report['needed']:.3g}, from {report['wins']} blocks won and "
+                f"{report['losses']} lost (the pipeline is gated)"
+            )
+        return line

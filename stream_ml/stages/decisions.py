@@ -1,0 +1,317 @@
+"""What serves, and all that bears on whether another model should.
+
+One object that those who decide share: what evidence and the guard do by themselves (`promotions`),
+what a refresh does (`renewals`), and what operators command (`commands`). Each changes what serves
+by `decide`, `replace` or `roll_back` alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.codec import encode
+from stream_ml.errors import UsageError
+from stream_ml.evaluation.contest import Contest
+from stream_ml.evaluation.divergence import Divergence
+from stream_ml.evaluation.gates import Gates, PromotionVerdict
+from stream_ml.features.durations import DAY_MS
+from stream_ml.records import Output, line_of, version_of
+from stream_ml.stages.guard import Guard
+from stream_ml.stages.refresh import Refresh
+from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
+from stream_ml.stages.scoreboard import Scoreboard
+from stream_ml.stages.served_models import ServedModels
+from stream_ml.stages.settling import Settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Evaluation, ModelRef, ServingSet
+    from stream_ml.stages.alarms import Alarms
+    from stream_ml.stages.operators import ReceivedCommand
+    from stream_ml.stages.watermark import ExamplesWatermark
+
+__all__ = ["Decisions"]
+
+
+class Decisions:
+    """What serves, the evidence for and against it, and the way to change it.
+
+    Args:
+        pipeline: the declaration.
+        key: signs the registry, and must have signed snapshots.
+        log: the identity of the log that is written to, which every decision names.
+        alarms: of the stage.
+        watermark: of the examples.
+
+    Attributes:
+        inputs: by topic, the next offset to read, which every decision names.
+        is_paused: whether an operator has paused.
+        frozen_line: the line that an operator has rolled back to: nothing is renewed.
+        held_line: the line that the guard has rolled back to, for its harm: all others are renewed.
+        evaluated_day: the day of event time in which evaluations were written last.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        key: bytes,
+        log: str | None,
+        alarms: Alarms,
+        watermark: ExamplesWatermark,
+    ) -> None:
+        self.pipeline, self.key = pipeline, key
+        self.alarms, self.watermark = alarms, watermark
+        self.scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms)
+        self.refresh = Refresh(pipeline.recipes)
+        self.registry = Registry(pipeline.name, key, log)
+        self.contest = Contest(pipeline.rules)
+        self.divergence = Divergence(
+            pipeline.promotion.divergence, is_relative=pipeline.target.kind == "regression"
+        )
+        self.settling = Settlement(pipeline)
+        self.guard = Guard(pipeline, alarms)
+        self.gates = Gates(pipeline.promotion.coverage_min)
+        self.served_models = ServedModels()
+        self.inputs = {"examples": 0, "models": 0, "commands": 0}
+        self.is_paused = False
+        self.frozen_line: str | None = None
+        self.held_line: str | None = None
+        self.evaluated_day: int | None = None
+
+    def decide(
+        self,
+        kind: str,
+        reason: str,
+        serving: ServingSet,
+        *,
+        evidence: dict[str, Any] | None = None,
+        request: ReceivedCommand | None = None,
+    ) -> Output:
+        """Make the next decision. Arguments: see `Registry.decide`."""
+        self.served_models.add(serving.champion)
+        return self.registry.decide(
+            kind,
+            reason,
+            serving,
+            ts=self.watermark.ms,
+            inputs=self.inputs,
+            evidence=evidence,
+            request=request,
+        )
+
+    def replace(
+        self,
+        line: str,
+        reason: str,
+        evidence: dict[str, Any] | None,
+        request: ReceivedCommand | None = None,
+        *,
+        is_harm: bool = False,
+    ) -> Output:
+        """Let a challenger's line serve in the champion's place.
+
+        Args:
+            line: the challenger's.
+            reason: for the decision.
+            evidence: the figures behind it.
+            request: the command that is answered by it.
+            is_harm: whether the champion is left for its harm.
+        """
+        former = self.registry.serving
+        assert former is not None, "nothing can be replaced before anything serves"
+        serving = self.settling.cover(serving_after_promotion(former, line))
+        self.refresh.serves(line, serving.champion.model)
+        self.frozen_line = self.held_line = None
+        self.contest.start(serving.champion.model, serving.challengers)
+        self.divergence.restart()
+        self.guard.start(line_of(former.champion.model) if is_harm else None)
+        # What has lost two blocks running is not returned to for a single one.
+        self.guard.watch(active=not is_harm)
+        return self.decide("replaced", reason, serving, evidence=evidence, request=request)
+
+    def roll_back(
+        self,
+        reason: str,
+        evidence: dict[str, Any] | None,
+        request: ReceivedCommand | None = None,
+        *,
+        target: ModelRef | None = None,
+    ) -> Output:
+        """Let a snapshot serve again.
+
+        Args:
+            reason: for the decision.
+            evidence: the figures behind it.
+            request: the command that is answered by it.
+            target: the snapshot; None: the predecessor, which there must be.
+        """
+        former = self.registry.serving
+        assert former is not None, "nothing can be rolled back before anything serves"
+        serving = self.settling.cover(serving_after_rollback(former, target))
+        champion, left = serving.champion.model, line_of(former.champion.model)
+        line = line_of(champion)
+        if line != left or version_of(champion) < self.contest.first_version:
+            self.contest.start(champion, serving.challengers)
+        self.divergence.restart()
+        self.frozen_line, self.held_line = None if request is None else line, None
+        self.guard.start(left if line != left else None)
+        return self.decide("rolled_back", reason, serving, evidence=evidence, request=request)
+
+    def after_switch(self) -> list[Output]:
+        """What is to be written when another model serves: what spoke for others is void."""
+        serving = self.registry.serving
+        champion = None if serving is None else serving.champion.model
+        resolved = [
+            output
+            for kind in ("challenger_ready", "gross_harm")
+            for output in self.alarms.resolve_group(
+                kind,
+                self.alarms.subjects(kind),
+                f"{champion} serves now, and evidence starts anew",
+                self.watermark.ms,
+            )
+        ]
+        return [*self.evaluations(), *resolved]
+
+    def evaluations(self) -> list[Output]:
+        """How every model stands, to be written: now and then, and when another line may serve.
+
+        Else what spoke for the champion while it challenged would be the last that is known.
+        """
+        if self.watermark.ms >= 0:
+            self.evaluated_day = self.watermark.ms // DAY_MS
+        return [
+            Output("evaluations", evaluation.model.encode(), encode(evaluation), evaluation)
+            for evaluation in self.report()
+        ]
+
+    def report(self) -> list[Evaluation]:
+        """How every model stands now, the served one first."""
+        return self.scoreboard.evaluations(self.watermark.ms, self.case)
+
+    def has_day_ended(self) -> bool:
+        """Whether the watermark is in another day than when evaluations were last written.
+
+        Of a pipeline with few labels, that is when its status moves.
+        """
+        if self.watermark.ms < 0:
+            return False
+        day = self.watermark.ms // DAY_MS
+        if self.evaluated_day is None:
+            self.evaluated_day = day
+        return day > self.evaluated_day
+
+    def case(self, line: str) -> dict[str, Any] | None:
+        """The evidence for a line with the verdict on it; None for one that challenges nobody."""
+        figures = self.contest.report(line)
+        if figures is None:
+            return None
+        verdict = self.verdict(line, figures)
+        return {**figures, "verdict": verdict.kind, "verdict_reason": verdict.reason}
+
+    def verdict(self, line: str, figures: Mapping[str, Any]) -> PromotionVerdict:
+        """Whether a challenger may be promoted now, and why.
+
+        Args:
+            line: the challenger's.
+            figures: the evidence for it, as `contest` reports it.
+        """
+        rejection = self.gates.rejection(line)
+        if rejection is not None:
+            return PromotionVerdict("reject", rejection)
+        if not self.is_alive(line) or line in self.settling:
+            is_new = line in self.settling
+            reason = "has not settled" if is_new else "publishes no more, or is behind other lines"
+            return PromotionVerdict("hold", f"it {reason}")
+        if self.contest.suffices(line):
+            if self.is_paused:
+                return PromotionVerdict("hold", "the pipeline is paused")
+            by_hand = self.pipeline.promotion.mode != "automatic"
+            return PromotionVerdict(
+                "promote", "an operator may promote it" if by_hand else "it will be"
+            )
+        if figures["e_value"] < figures["needed"]:
+            reason = f"E is {figures['e_value']:.3g} of {figures['needed']:.3g}"
+            return PromotionVerdict("hold", reason)
+        gain_min = self.pipeline.promotion.gain_min
+        return PromotionVerdict("hold", f"its gain is not {gain_min} per example")
+
+    def is_alive(self, line: str) -> bool:
+        """Whether a line can go on as champion: declared, and not behind the other lines."""
+        # What shadows may still be of a line of that name that was taken out meanwhile.
+        is_known = line in self.pipeline.recipes and line in self.contest.lines
+        return is_known and self.refresh.keeps_up(line)
+
+    def champion_line(self) -> str:
+        """The line that serves, or will first."""
+        return self.registry.line or self.pipeline.champion
+
+    def stay_reason(self) -> str:
+        """Why what serves is not renewed before a person says so; empty where it is."""
+        if self.is_paused:
+            return "an operator has paused, until `resume`"
+        if self.frozen_line == self.champion_line():
+            return "an operator has rolled back to it, until `resume` or the next replacement"
+        if self.held_line == self.champion_line():
+            return (
+                "the guard has rolled back to it, for the harm that its line did, until `resume` "
+                "or the next replacement"
+            )
+        return ""
+
+    def dump(self) -> dict[str, Any]:
+        """The state but the scores and what has served, as JSON can hold it."""
+        return {
+            **self.scoreboard.dump(),
+            **self.refresh.dump(),
+            **self.registry.dump(),
+            "contest": self.contest.dump(),
+            "divergence": self.divergence.dump(),
+            "guard": self.guard.dump(),
+            "gates": self.gates.dump(),
+            "evaluated_day": self.evaluated_day,
+            "settling": self.settling.dump(),
+            "paused": self.is_paused,
+            "frozen": self.frozen_line,
+            "held_line": self.held_line,
+            "inputs": self.inputs,
+        }
+
+    def load(self, state: dict[str, Any], scores: dict[str, Any], served: dict[str, Any]) -> None:
+        """Take up a dumped state.
+
+        Args:
+            state: what `dump` gave.
+            scores: by slot, what `Scoreboard.dump_scores` gave.
+            served: by line, what `ServedModels.dirty` gave.
+
+        Raises:
+            UsageError: the line that serves is not declared any more.
+        """
+        self.registry.load(state)
+        recipes = self.pipeline.recipes
+        if self.champion_line() not in recipes:
+            raise UsageError(
+                f"the line {self.champion_line()!r} serves, but the declaration has only "
+                f"{', '.join(recipes)}: declare it, or promote another line before it is taken out"
+            )
+        self.scoreboard.load(state, scores)
+        self.refresh.load(state)
+        self.served_models.load(served.items())
+        # A former release kept no more than what serves.
+        self.served_models.know(self.registry.serving)
+        self.contest.load(state["contest"])
+        self.guard.load(state.get("guard"), state["contest"])
+        self.gates.load(state.get("gates", {}))
+        self.gates.retain(list(recipes))
+        # What spoke for a line that is declared no more must not speak for another of its name.
+        self.contest.renew([line for line in self.contest.lines if line in recipes])
+        self.settling.load(state.get("settling"))
+        if "divergence" in state:
+            self.divergence.load(state["divergence"])
+        self.is_paused, self.frozen_line = state["paused"], state["frozen"]
+        self.held_line = state.get("held_line")
+        self.evaluated_day = state.get("evaluated_day")
+        self.inputs = state["inputs"]

@@ -1,0 +1,193 @@
+"""Snapshots in: the lines are renewed, each for itself and all at one instant.
+
+1. A set is written when every line's snapshot of an instant is there (`refresh`), so that what is
+   compared has the same age.
+2. A snapshot must be sound (signed, loadable, its golden predictions made again and finite), and
+   the live learner of the champion's not have diverged (`evaluation.divergence`). A line whose
+   snapshot is refused, or that published none, stays as it is, and all others are renewed.
+3. Challengers' snapshots that never served are kept `keep` deep and then given tombstones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.models.snapshot import decode, open_snapshot
+from stream_ml.records import ModelRef, Output, ServingSet, version_of
+from stream_ml.stages.staleness import Staleness
+
+if TYPE_CHECKING:
+    from stream_ml.models.snapshot import Snapshot
+    from stream_ml.records import Record
+    from stream_ml.stages.decisions import Decisions
+    from stream_ml.stages.refresh import Renewal
+
+__all__ = ["Renewals"]
+
+# The kind of alert that is open while a line cannot be renewed.
+REFUSED = "line_refused"
+
+
+class Renewals:
+    """What follows from the snapshots that lines publish.
+
+    Args:
+        decisions: what serves, and what bears on it.
+
+    Attributes:
+        staleness: whether what serves is renewed.
+    """
+
+    def __init__(self, decisions: Decisions) -> None:
+        self._decisions = decisions
+        self.staleness = Staleness(decisions.alarms)
+
+    def add(self, record: Record, outputs: list[Output]) -> None:
+        """Take in a snapshot, or a tombstone of one.
+
+        Args:
+            record: of `models`.
+            outputs: of the stage; what is decided is added.
+
+        Raises:
+            BadRecord: it is not genuine, of no declared line, or was there before.
+        """
+        decisions = self._decisions
+        if record.value is None:
+            decisions.refresh.tombstone((record.key or b"").decode(errors="replace"))
+            return
+        snapshot: Snapshot = record.memo or decode(record.value)
+        name = snapshot.name
+        if name not in decisions.pipeline.recipes:
+            lines = ", ".join(decisions.pipeline.recipes)
+            raise BadRecord("unknown_line", "$.model", f"expected one of {lines}, given {name!r}")
+        decisions.registry.check_log(snapshot.log)
+        try:
+            snapshot.verify(decisions.key)
+        except SnapshotRefused as refusal:
+            raise BadRecord(f"snapshot_{refusal.reason}", "$", str(refusal)) from None
+        decisions.refresh.check(snapshot)
+        flaw = self._flaw(snapshot)
+        if snapshot.parent is None and decisions.refresh.newest(name) >= 0:
+            # It started anew: what spoke for its namesake must not speak for it.
+            decisions.contest.renew([line for line in decisions.contest.lines if line != name])
+            decisions.gates.retain([line for line in decisions.pipeline.recipes if line != name])
+            decisions.settling.restart(name)
+        ref = ModelRef(snapshot.model, snapshot.digest, record.offset)
+        if decisions.refresh.add(snapshot, ref, flaw):
+            self._renew_if_complete(snapshot.version, outputs)
+
+    def _flaw(self, snapshot: Snapshot) -> str | None:
+        """Why a genuine snapshot should not serve."""
+        decisions = self._decisions
+        p = decisions.pipeline
+        try:
+            open_snapshot(snapshot, p.target, decisions.key, p.feature_set.hash)
+        except SnapshotRefused as refusal:
+            return str(refusal)
+        if snapshot.name != decisions.champion_line():
+            return None
+        if snapshot.parent is None:
+            decisions.divergence.restart()
+        diverged = decisions.divergence.judge(snapshot.epoch.get("excess"))
+        return None if diverged is None else f"its learner has diverged: {diverged}"
+
+    def give_up_on_stale(self, n: int, outputs: list[Output]) -> None:
+        """Wait no more for lines that have been missing for too long.
+
+        Args:
+            n: how many examples came so far.
+            outputs: of the stage; what is decided is added.
+        """
+        version = self._decisions.refresh.overdue(n)
+        if version is not None:
+            self._renew_if_complete(version, outputs)
+
+    def _renew_if_complete(self, version: int, outputs: list[Output]) -> None:
+        decisions = self._decisions
+        arrivals = decisions.refresh.complete(version)
+        if arrivals is None:
+            return
+        former, champion_line = decisions.registry.serving, decisions.champion_line()
+        # Else an operator has said that what serves shall stay.
+        if not decisions.is_paused and decisions.frozen_line != champion_line:
+            refs = {} if former is None else former.lines
+            renewal = decisions.refresh.renewal(arrivals, refs)
+            if decisions.held_line == champion_line and champion_line in refs:
+                renewal.hold(champion_line, refs[champion_line])
+            self._tell_faults(renewal, version, outputs)
+            if former is not None:
+                kept_models = [renewal.refs[line].model for line in renewal.kept]
+                decisions.contest.refresh(version, kept_models)
+            if len(renewal.refs) > len(renewal.kept) and champion_line in renewal.refs:
+                outputs.append(self._renew(version, renewal))
+        self._drop_unserved(outputs)
+        serving = decisions.registry.serving
+        if serving is not None:
+            reason = decisions.stay_reason()
+            outputs += self.staleness.refresh(version, serving, reason, decisions.watermark.ms)
+
+    def _tell_faults(self, renewal: Renewal, version: int, outputs: list[Output]) -> None:
+        """Say once that a line is not renewed any more, and once that its fault is over.
+
+        Args:
+            renewal: what becomes of each line.
+            version: the instant.
+            outputs: of the stage; alerts, and a decision for each fault that begins, are added.
+        """
+        decisions = self._decisions
+        serving, ts = decisions.registry.serving, decisions.watermark.ms
+        for line, fault in renewal.begun.items():
+            is_champion = line == decisions.champion_line()
+            if serving is None or (fault.is_silence and not is_champion):
+                continue  # learn has said why it publishes no more, and nothing hangs on it
+            ref = serving.lines.get(line)
+            stays = "" if ref is None else f"; {ref.model} stays, and other lines are renewed"
+            way_out = "; promote a challenger to go on" if is_champion else ""
+            reason = f"{line}@{fault.version} refused: {fault.reason}{stays}{way_out}"
+            figures = {"version": fault.version, "stays": None if ref is None else ref.model}
+            outputs += decisions.alarms.open(REFUSED, f"line:{line}", reason, ts, figures)
+            outputs.append(decisions.decide("refused", reason, serving))
+        for line, fault in renewal.ended.items():
+            reason = f"the line {line!r} {renewal.end_of_fault(line)} (@{version})"
+            figures = {"refreshes": fault.count}
+            outputs += decisions.alarms.resolve(REFUSED, f"line:{line}", reason, ts, figures)
+
+    def _renew(self, version: int, renewal: Renewal) -> Output:
+        """The decision that renews all lines that can be; the champion may not be one of them."""
+        decisions = self._decisions
+        pipeline, former = decisions.pipeline, decisions.registry.serving
+        line, refs = decisions.champion_line(), dict(renewal.refs)
+        champion, first_version = refs.pop(line), pipeline.promotion.first
+        reason = renewal.reason(version, len(pipeline.recipes))
+        if former is None:
+            first = champion if version >= first_version else None
+            decisions.refresh.serves(line, champion.model)
+            decisions.contest.start(champion.model, refs)
+            serving = decisions.settling.cover(ServingSet(champion, refs, None, first))
+            return decisions.decide("bootstrap", reason, serving)
+        decisions.contest.renew(refs)
+        serving = replace(former, champion=champion, challengers=refs)
+        if line not in renewal.kept:
+            decisions.refresh.serves(line, champion.model)
+            if line in decisions.settling and former.fallback is None:  # it has started anew
+                serving = decisions.settling.cover(serving)
+            if former.first is None and version >= first_version:
+                serving = replace(serving, first=champion)
+            if not decisions.guard.watching:
+                serving = replace(serving, predecessor=former.champion)
+                is_mature = version_of(former.champion.model) >= first_version
+                decisions.guard.watch(active=is_mature)
+        return decisions.decide("refreshed", reason, serving)
+
+    def _drop_unserved(self, outputs: list[Output]) -> None:
+        decisions = self._decisions
+        serving = decisions.registry.serving
+        # What shadows now is still needed: while nothing is renewed it grows old.
+        needed_models = (
+            set() if serving is None else {ref.model for ref in serving.challengers.values()}
+        )
+        dropped_models = decisions.refresh.drop_unserved(decisions.pipeline.keep, needed_models)
+        outputs += [Output("models", model.encode(), None) for model in dropped_models]
