@@ -4,7 +4,8 @@
 
 `work` says what the work is. The contestants, each in processes of its own:
 
-- a *bare* loop over Python objects, and the whole *system* on the embedded log (`in_memory`);
+- a *bare* loop over Python objects, and the whole *system* on the embedded log (`in_memory`), the
+  latter also with monitors and without (`monitors`);
 - on a broker: our workers, exactly once; the same by hand on aiokafka without guarantees
   (`by_hand`); plain Faust, as its documentation teaches (`plain_faust`).
 
@@ -32,6 +33,7 @@ from typing import IO, TYPE_CHECKING
 
 from benchmarks.drain import CONTESTANTS, DrainResult, drain
 from benchmarks.latency import ISOLATIONS, Latency, OfferResult, measure
+from benchmarks.monitors import monitor_costs, print_costs
 from tools.kafka.broker import Broker
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ class _Rounds:
         self.loads: list[float] = []
         self.in_memory: dict[str, list[dict[str, float]]] = {name: [] for name in IN_MEMORY}
         self.drain_results: dict[str, list[DrainResult]] = {name: [] for name in CONTESTANTS}
+        self.monitors: list[dict[str, float]] = []
         self.latency: dict[str, list[OfferResult]] = {name: [] for name in CONTESTANTS}
 
     def run(self, broker: tuple[str, int | None] | None) -> None:
@@ -83,6 +86,8 @@ class _Rounds:
             for name, results in self.in_memory.items():
                 self._say(f"    {IN_MEMORY[name]}")
                 results.append(_in_memory(name, self._options.events))
+            self._say("    monitors")
+            self.monitors += monitor_costs(self._options.events, 1)
             if broker is not None:
                 for name in CONTESTANTS:
                     asyncio.run(self._drain(name, *broker))
@@ -220,6 +225,8 @@ def main() -> None:
         "elapsed times and latencies are of worth only where few others were at work"
     )
     _print_cpu(rounds, options.events)
+    if rounds.monitors:
+        print_costs(rounds.monitors, options.events)
     if not options.without_kafka:
         if options.rounds:
             _print_drain_results(rounds, options.events)

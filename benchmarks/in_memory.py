@@ -32,7 +32,7 @@ from stream_ml.records import Output
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 
-__all__ = ["bare", "system"]
+__all__ = ["bare", "encoded", "publish", "system"]
 
 
 def bare(events: list[dict[str, Any]], labels: list[dict[str, Any]]) -> float:
@@ -51,21 +51,30 @@ def bare(events: list[dict[str, Any]], labels: list[dict[str, Any]]) -> float:
 
 def system(events: list[dict[str, Any]], labels: list[dict[str, Any]], folder: Path) -> float:
     """The whole system on the embedded log; returns its CPU seconds, publishing included."""
-    raw = (
-        [_output("events", event["card"], event) for event in events],
-        [_output("labels", label["event_id"], label) for label in labels],
-    )
+    outputs = encoded(events, labels)
     gc.freeze()
     start_s = time.process_time()
     with SqliteLog.create(folder / "cards.sqlite") as log:
-        for outputs in raw:
-            for first in range(0, len(outputs), 5_000):
-                log.append(outputs[first : first + 5_000])
+        publish(log, outputs)
         with Runner(log, cards, b"benchmark") as runner:
             runner.run()
         assert runner.predicts[0].counts["predictions"] == len(events)
         assert runner.joins[0].counts["joined"] == len(labels)
     return time.process_time() - start_s
+
+
+def encoded(events: list[dict[str, Any]], labels: list[dict[str, Any]]) -> list[Output]:
+    """Payments and their labels as a producer would publish them, the payments first."""
+    return [
+        *(_output("events", event["card"], event) for event in events),
+        *(_output("labels", label["event_id"], label) for label in labels),
+    ]
+
+
+def publish(log: SqliteLog, outputs: list[Output]) -> None:
+    """Write all of them to the log."""
+    for first in range(0, len(outputs), 5_000):
+        log.append(outputs[first : first + 5_000])
 
 
 def _output(topic: str, key: str, members: dict[str, Any]) -> Output:
