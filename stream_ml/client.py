@@ -48,8 +48,17 @@ if TYPE_CHECKING:
     from stream_ml.records import Command, Decision, Prediction, Record
     from stream_ml.shell.log.port import Isolation, Log
     from stream_ml.shell.processes.stop import Stop
+    from stream_ml.shell.views.what_if import WhatIfView
 
-__all__ = ["Publisher", "command", "connect", "open_log", "predictions", "read_batches"]
+__all__ = [
+    "Publisher",
+    "command",
+    "connect",
+    "open_log",
+    "predictions",
+    "read_batches",
+    "what_if",
+]
 
 READ_RECORDS = 1_000
 # How long a follower waits for records before it sees whether it was asked to stop.
@@ -470,3 +479,38 @@ def _raise_if_refused(log: Log, next_offset: int, record: Record) -> int:
                     f"{members['message']}"
                 )
     return next_offset
+
+
+def what_if(
+    log: Log,
+    pipeline: Pipeline,
+    estimators: Mapping[str, Any],
+    *,
+    since: int | None = None,
+    key: bytes | None = None,
+) -> WhatIfView:
+    """How lines would have done on a log that is there, beside what served; only reads.
+
+    Args:
+        log: with examples, a registry and snapshots.
+        pipeline: the declaration that it was made under.
+        estimators: untrained, by the name of the line that each would be.
+        since: only predictions from then on are scored (UTC ms), though all examples are taught.
+        key: checks the decisions; without one all are believed.
+
+    Raises:
+        DeclarationError: an estimator cannot be a line of this pipeline.
+
+    >>> from stream_ml.examples.cards import cards, transactions
+    >>> from stream_ml.testing import Driver
+    >>> events, labels = transactions(1_500, seed=1)
+    >>> with Driver(cards) as driver:
+    ...     driver.feed(events, labels)
+    ...     view = what_if(driver.log, cards, {"tree": cards.models["tree"]})
+    >>> [candidate] = view.candidates
+    >>> candidate.recorded.answers > 0, candidate.recorded.worst
+    (True, 0.0)
+    """
+    from stream_ml.shell.views import what_if as trial  # noqa: PLC0415 - loads stages and models
+
+    return trial.what_if(log, pipeline, key, estimators, since=since)

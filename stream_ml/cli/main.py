@@ -30,6 +30,7 @@ from stream_ml.cli.commands import (
     status,
     topics,
     up,
+    what_if,
     worker,
 )
 from stream_ml.cli.output import begin, complain, flush, output_error
@@ -47,6 +48,7 @@ __all__ = ["COMMANDS", "EXAMPLES", "main", "parser"]
 COMMANDS: tuple[Subcommand | Group, ...] = (
     demo.COMMAND,
     backtest.COMMAND,
+    what_if.COMMAND,
     generate.COMMAND,
     up.COMMAND,
     worker.COMMAND,

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.errors import StreamMLError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["load_pipeline", "pipeline_of"]
+__all__ = ["load_estimators", "load_pipeline", "pipeline_of"]
 
 
 def pipeline_of(settings: Settings, command: str) -> Pipeline:
@@ -51,18 +52,7 @@ def load_pipeline(spec: str) -> Pipeline:
     # A declaration brings learners, which whoever only reads a log need not wait for.
     from stream_ml.pipeline import Pipeline  # noqa: PLC0415
 
-    module_name, _, name = spec.rpartition(":")
-    _refuse_file(spec, module_name, name)
-    module = _import(spec, module_name)
-    target: Any = module
-    for part in name.split("."):
-        try:
-            target = getattr(target, part)
-        except AttributeError:
-            raise UsageError(
-                f"pipeline {spec}: expected {name!r} in {_origin(module)}, given "
-                f"{_pipelines_in(module)}"
-            ) from None
+    module, target = _load(f"pipeline {spec}", spec, _pipelines_in)
     if not isinstance(target, Pipeline):
         raise UsageError(
             f"pipeline {spec}: expected a stream_ml.Pipeline, given {type(target).__name__}; "
@@ -71,7 +61,51 @@ def load_pipeline(spec: str) -> Pipeline:
     return target
 
 
-def _refuse_file(spec: str, file_name: str, name: str) -> None:
+def load_estimators(spec: str) -> dict[str, Any]:
+    """The untrained estimators at `module:name`, by the name of the line that each would be.
+
+    Args:
+        spec: of an estimator, whose line is called as it is there; of a dict of them by name; or of
+            a pipeline, whose lines they are.
+
+    Raises:
+        UsageError: there is no such module, it cannot be imported, or has nothing of that name.
+
+    >>> sorted(load_estimators("stream_ml.examples.cards:cards"))
+    ['adagrad', 'logistic', 'tree']
+    """
+    from stream_ml.pipeline import Pipeline  # noqa: PLC0415
+
+    _, target = _load(f"estimator {spec}", spec, _names_in)
+    if isinstance(target, Pipeline):
+        return dict(target.models)
+    if isinstance(target, dict):
+        if target and all(type(name) is str for name in target):
+            return target
+        raise UsageError(
+            f"estimator {spec}: expected estimators by the name of a line, given a dict of "
+            f"{len(target)} with other keys than that; write {{'name': estimator}}"
+        )
+    return {spec.rpartition(".")[2].rpartition(":")[2]: target}
+
+
+def _load(subject: str, spec: str, names_in: Callable[[ModuleType], str]) -> tuple[ModuleType, Any]:
+    """The module, and what it has under the name."""
+    module_name, _, name = spec.rpartition(":")
+    _refuse_file(subject, module_name, name)
+    module = _import(subject, module_name)
+    target: Any = module
+    for part in name.split("."):
+        try:
+            target = getattr(target, part)
+        except AttributeError:
+            raise UsageError(
+                f"{subject}: expected {name!r} in {_origin(module)}, given {names_in(module)}"
+            ) from None
+    return module, target
+
+
+def _refuse_file(subject: str, file_name: str, name: str) -> None:
     if not file_name.endswith(".py") and not {"/", "\\"} & set(file_name):
         return
     path = PurePath(file_name.replace("\\", "/")).with_suffix("")
@@ -79,12 +113,12 @@ def _refuse_file(spec: str, file_name: str, name: str) -> None:
     module = ".".join(path.parts) if within else path.name
     folder_hint = "" if within else f", in the folder {path.parent}"
     raise UsageError(
-        f"pipeline {spec}: expected the name of a module, given that of a file; name it "
+        f"{subject}: expected the name of a module, given that of a file; name it "
         f"{module}:{name}{folder_hint}"
     )
 
 
-def _import(spec: str, name: str) -> ModuleType:
+def _import(subject: str, name: str) -> ModuleType:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -96,15 +130,15 @@ def _import(spec: str, name: str) -> ModuleType:
         missing = str(error.name)
         if name == missing or name.startswith(f"{missing}."):
             raise UsageError(
-                f"pipeline {spec}: expected a module {name!r}, given none of that name in {folder} "
+                f"{subject}: expected a module {name!r}, given none of that name in {folder} "
                 "or among the installed ones"
             ) from None
         raise UsageError(
-            f"pipeline {spec}: {name} imports {missing!r}, which is not installed here"
+            f"{subject}: {name} imports {missing!r}, which is not installed here"
         ) from None
     except Exception as error:  # importing runs a user's file, which may raise anything
         raise UsageError(
-            f"pipeline {spec}: importing {name} failed at {_location(error)}: "
+            f"{subject}: importing {name} failed at {_location(error)}: "
             f"{type(error).__name__}: {error}"
         ) from error
 
@@ -125,3 +159,8 @@ def _pipelines_in(module: ModuleType) -> str:
 
     names = [name for name, value in vars(module).items() if isinstance(value, Pipeline)]
     return f"the pipelines {', '.join(sorted(names))}" if names else "no pipeline there"
+
+
+def _names_in(module: ModuleType) -> str:
+    names = sorted(name for name in vars(module) if not name.startswith("_"))
+    return f"the names {', '.join(names)}" if names else "no name there"
