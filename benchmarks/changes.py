@@ -185,9 +185,9 @@ def _flip(seed: int, pipeline: Pipeline, *, verbose: bool = False) -> dict[str, 
     }
 
 
-def _flips(seeds: int, pipeline: Pipeline, *, verbose: bool) -> None:
+def _flips(seeds: range, pipeline: Pipeline, *, verbose: bool) -> None:
     rows = []
-    for seed in range(1, seeds + 1):
+    for seed in seeds:
         row = _flip(seed, pipeline, verbose=verbose)
         rows.append(row)
         print(" ".join(f"{name} {value}" for name, value in row.items()), flush=True)
@@ -195,16 +195,16 @@ def _flips(seeds: int, pipeline: Pipeline, *, verbose: bool) -> None:
     told = sum(r["alert_after"] is not None and r["alert_after"] <= 500 for r in rows)
     print(
         f"good again: half within {good[(len(good) - 1) // 2]}, all within {good[-1]} labels; "
-        f"within 2,500: {sum(n <= 2_500 for n in good)} of {seeds}, within 1,500: "
+        f"within 2,500: {sum(n <= 2_500 for n in good)} of {len(seeds)}, within 1,500: "
         f"{sum(n <= 1_500 for n in good)}; alert within 500: {told}; alerts before the flip: "
         f"{sum(r['false_alerts'] for r in rows)}"
     )
 
 
-def _quiet(seeds: int, pipeline: Pipeline, events: int) -> None:
+def _quiet(seeds: range, pipeline: Pipeline, events: int) -> None:
     total: Counter[str] = Counter()
     for name in ("steady", "cycle"):
-        for seed in range(1, seeds + 1):
+        for seed in seeds:
             started = time.process_time()
             run = _run(name, seed, events, pipeline)
             counts = Counter(
@@ -218,7 +218,7 @@ def _quiet(seeds: int, pipeline: Pipeline, events: int) -> None:
                     print("   ", alert["message"])
             total.update({f"alert {kind}": n for kind, n in counts.items()})
             total.update({f"decision {kind}": n for kind, n in decided.items()})
-    print(f"over {2 * seeds} runs of {events:,} payments: {dict(total)}")
+    print(f"over {2 * len(seeds)} runs of {events:,} payments: {dict(total)}")
 
 
 class Alone(NamedTuple):
@@ -270,10 +270,10 @@ def _features(event: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _alone_study(seeds: int, events: int) -> None:
+def _alone_study(seeds: range, events: int) -> None:
     for line in declared.payments.recipes:
         delays, good, early = [], [], 0
-        for seed in range(1, seeds + 1):
+        for seed in seeds:
             run = _alone("sudden", seed, BEFORE + AFTER, line)
             delays += [n - BEFORE for n in run.detected if n > BEFORE][:1]
             early += sum(n <= BEFORE for n in run.detected)
@@ -282,15 +282,14 @@ def _alone_study(seeds: int, events: int) -> None:
             good.append(_first_good(after, bound) or math.inf)
         delays, good = sorted(delays), sorted(good)
         print(
-            f"sudden, {line}: found {len(delays)} of {seeds}, after {delays} labels; {early} early"
+            f"sudden, {line}: found {len(delays)} of {len(seeds)}, after {delays} labels; "
+            f"{early} early"
         )
         print(f"    within 5 % of itself once settled after {good}", flush=True)
         for name in ("steady", "cycle"):
-            false = [len(_alone(name, seed, events, line).detected) for seed in range(1, seeds + 1)]
-            print(
-                f"{name}, {line}: {sum(false)} false alarms in {seeds} times {events:,} labels",
-                flush=True,
-            )
+            false = [len(_alone(name, seed, events, line).detected) for seed in seeds]
+            runs = f"{len(seeds)} times {events:,} labels"
+            print(f"{name}, {line}: {sum(false)} false alarms in {runs}", flush=True)
 
 
 def main() -> None:
@@ -298,6 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.changes", description=__doc__)
     parser.add_argument("study", choices=["flips", "quiet", "alone"])
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--events", type=int, default=QUIET_LABELS)
     parser.add_argument("--verbose", action="store_true", help="flips: each window and decision")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of Promotion")
@@ -307,12 +307,13 @@ def main() -> None:
     }
     promotion = dataclasses.replace(declared.promotion, **settings)
     pipeline = dataclasses.replace(declared.payments, promotion=promotion)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     if options.study == "flips":
-        _flips(options.seeds, pipeline, verbose=options.verbose)
+        _flips(seeds, pipeline, verbose=options.verbose)
     elif options.study == "alone":
-        _alone_study(options.seeds, options.events)
+        _alone_study(seeds, options.events)
     else:
-        _quiet(options.seeds, pipeline, options.events)
+        _quiet(seeds, pipeline, options.events)
 
 
 if __name__ == "__main__":

@@ -94,20 +94,20 @@ def diagnosed(name: str, seed: int, after_ms: int) -> dict[str, Any]:
     }
 
 
-def rows(names: list[str], seeds: int, hours: float) -> Iterator[str]:
+def rows(names: list[str], seeds: range, hours: float) -> Iterator[str]:
     """A row of the table for each scenario."""
     yield "| scenario | truth | kind right | field right | median hours to the alert | said else |"
     yield "|---|---|---|---|---|---|"
     for name in names:
         after_ms = round(HOURS.get(name, hours) * HOUR_MS)
-        found = [diagnosed(name, seed, after_ms) for seed in range(1, seeds + 1)]
+        found = [diagnosed(name, seed, after_ms) for seed in seeds]
         delays = sorted(each["delay_h"] for each in found if each["delay_h"] is not None)
         wrong = sorted({" ".join(each["said"]) or "nothing" for each in found if not each["right"]})
         before = sorted({text for each in found for text in each["before"]})
         yield (
             f"| {name} | {found[0]['truth']} {found[0]['field'] or ''} | "
-            f"{sum(each['right'] for each in found)}/{seeds} | "
-            f"{sum(each['field_right'] for each in found)}/{seeds} | "
+            f"{sum(each['right'] for each in found)}/{len(seeds)} | "
+            f"{sum(each['field_right'] for each in found)}/{len(seeds)} | "
             f"{f'{delays[len(delays) // 2]:.1f}' if delays else '-'} | "
             f"{'; '.join([*wrong, *(f'before: {text}' for text in before)])} |"
         )
@@ -118,9 +118,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenarios", nargs="*", default=list(SCENARIOS))
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--hours", type=float, default=8.0)
     arguments = parser.parse_args()
-    for row in rows(arguments.scenarios, arguments.seeds, arguments.hours):
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    for row in rows(arguments.scenarios, seeds, arguments.hours):
         print(row, flush=True)
 
 
