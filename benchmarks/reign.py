@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Example
 
-__all__ = ["main"]
+__all__ = ["BLOCK", "BREAKS", "KEY", "OFF", "Break", "Silent", "declared", "logit", "outcome"]
 
 KEY = b"benchmark".ljust(32, b".")
 START_MS = 1_700_000_000_000
@@ -68,7 +68,7 @@ BREAKS = (
 )
 
 
-class _Silent(Progress):
+class Silent(Progress):
     """Shows nothing."""
 
     def __init__(self, *_: object) -> None:
@@ -124,8 +124,8 @@ def records(seed: int, blocks: int, happening: Break) -> Iterator[tuple[str, dic
                 "event_id": id_,
                 "ts": ts,
                 "key": f"k{number % 7}",
-                "champion": _logit(champion),
-                "challenger": _logit(challenger),
+                "champion": logit(champion),
+                "challenger": logit(challenger),
             },
         )
         label = world.random() < chance
@@ -134,7 +134,8 @@ def records(seed: int, blocks: int, happening: Break) -> Iterator[tuple[str, dic
             yield "labels", waiting.pop(0)
 
 
-def _logit(chance: float) -> float:
+def logit(chance: float) -> float:
+    """The log odds of a chance."""
     return math.log(chance / (1 - chance))
 
 
@@ -159,7 +160,7 @@ def outcome(seed: int, blocks: int, happening: Break) -> Outcome:
     pipeline = declared(happening.on_harm)
     outputs = (output_of(pipeline, *each) for each in records(seed, blocks, happening))
     with SqliteLog.create(MEMORY) as log:
-        replay(log, pipeline, KEY, outputs, _Silent)
+        replay(log, pipeline, KEY, outputs, Silent)
         found = list(examples(log))
         decided = [d for d in decisions(log, KEY) if d.kind in {"replaced", "rolled_back"}]
     change = blocks * BLOCK + random.Random(seed).randrange(BLOCK)
