@@ -147,7 +147,7 @@ class _Models:
         if model not in self._learners:
             snapshot = self.snapshot(model)
             self._learners[model] = open_snapshot(
-                snapshot, Target.binary(), self._key, self._feature_hash
+                snapshot, None, Target.binary(), self._key, self._feature_hash
             )
         return self._learners[model]
 

@@ -31,6 +31,8 @@ if _typing.TYPE_CHECKING:
         weekday,
         window,
     )
+    from stream_ml.models.learner import Learner
+    from stream_ml.models.target import Target
     from stream_ml.monitoring.declaration import Monitors
     from stream_ml.pipeline import Events, Label, Pipeline, Promotion, when
     from stream_ml.routes import Alerts, Route
@@ -44,6 +46,7 @@ __all__ = [
     "Events",
     "Feature",
     "Label",
+    "Learner",
     "Monitors",
     "Optional",
     "Pipeline",
@@ -51,6 +54,7 @@ __all__ = [
     "Range",
     "Route",
     "Scalar",
+    "Target",
     "clip",
     "difference",
     "field",
@@ -69,7 +73,9 @@ _MODULES = {
     **dict.fromkeys(("Alerts", "Route"), "stream_ml.routes"),
     **dict.fromkeys(("Enum", "Optional", "Range"), "stream_ml.schema"),
     **dict.fromkeys(("Events", "Label", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
+    "Learner": "stream_ml.models.learner",
     "Monitors": "stream_ml.monitoring.declaration",
+    "Target": "stream_ml.models.target",
 }
 
 

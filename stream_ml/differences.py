@@ -150,6 +150,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("keep", Rule(_accept_any, "it holds from the next refresh on")),
     ("monitors.*", Rule(_accept_any, "it holds from the next block on")),
     (
+        "libraries.*",
+        Rule(_accept_none, "another release reads no learners of this one: install it again"),
+    ),
+    (
         "river",
         Rule(_accept_none, "another release reads no learners of this one: install it again"),
     ),
@@ -250,7 +254,9 @@ def accepted_changes(
     Raises:
         UsageError: something differs that cannot be taken up; all of it is listed.
     """
-    repaired_paths = {f"models.{name}" for name in quarantined_lines}
+    repaired_paths = {
+        f"{part}.{name}" for name in quarantined_lines for part in ("models", "libraries")
+    }
     changes = [
         replace(
             change,

@@ -184,7 +184,8 @@ class Pipeline:
         events: what comes in.
         features: what models see, in the order in which it is logged.
         label: the truth, and how late it may be.
-        models: name to river estimator; each name is a *line* that goes on learning.
+        models: name to river estimator, or `Learner`; each name is a *line* that goes on
+            learning.
         champion: the line that serves first; the others are its challengers.
         predict: which events ask for a prediction; default all.
         promotion: how models are renewed.
@@ -321,7 +322,8 @@ class Pipeline:
     def recipes(self) -> dict[str, Recipe]:
         """The lines by name, the champion's first."""
         names = [self.champion, *(name for name in self.models if name != self.champion)]
-        return {name: Recipe(name, self.models[name]) for name in names}
+        target, features = self.target, tuple(self.feature_set.names)
+        return {name: Recipe(name, self.models[name], target, features) for name in names}
 
     def wants_prediction(self, event: Event) -> bool:
         """Whether `event` asks for a prediction."""
@@ -375,6 +377,7 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     yield "label.fallback", repr(p.fallback)
     for name in sorted(p.recipes):
         yield f"models.{name}", p.recipes[name].description
+        yield f"libraries.{name}", p.recipes[name].library
     yield "champion", p.champion
     for member in fields(p.promotion):
         yield f"promotion.{member.name}", _promotion_text(p, member.name)

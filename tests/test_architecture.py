@@ -68,7 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "signing",
         "topics",
     },
-    "": {"features", "monitoring", "pipeline", "routes", "schema"},
+    "": {"features", "models", "monitoring", "pipeline", "routes", "schema"},
     "shell": {
         "codec",
         "defaults",

@@ -371,8 +371,9 @@ def test_a_signed_snapshot_with_a_class_off_the_list_does_not_serve() -> None:
         driver.run()
         (genuine, *_) = [snapshots.decode(r.value or b"") for r in driver.records("models")]
     leak = snapshots.decode(forge(genuine, payload=off_list, key=KEY))
+    recipe = shop.recipes[leak.name]
     with pytest.raises(SnapshotRefused) as refused:
-        snapshots.open_snapshot(leak, shop.target, KEY, shop.feature_set.hash)
+        snapshots.open_snapshot(leak, recipe, shop.target, KEY, shop.feature_set.hash)
     assert "class_not_allowed" == refused.value.reason
 
 

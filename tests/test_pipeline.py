@@ -201,7 +201,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         {"models": {"logistic": linear_model.LogisticRegression}},
         (
-            "models.logistic: expected an estimator of river, "
+            "models.logistic: expected an estimator of river, or a stream_ml.Learner, "
             "given the class linear_model.LogisticRegression"
         ),
     ),

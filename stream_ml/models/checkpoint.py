@@ -1,8 +1,10 @@
 """Checkpoints: live learners, signed so that only whoever has the key can have written them.
 
-    "SML1" + signature (32 bytes) + river's release + newline + compressed pickle
+    "SML1" + signature (32 bytes) + heading + newline + compressed learner
 
-The signature covers all that follows it, and is checked before any of that is read.
+The heading of river's learners is river's release, that of any other names its line, and the
+library and release whose bytes these are. The signature covers all that follows it, and is
+checked before any of that is read. What reads the learner is chosen by the line's recipe.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from stream_ml.errors import SnapshotRefused
-from stream_ml.models.pickles import RIVER_VERSION, compress, decompress, dumps, loads
+from stream_ml.models.pickles import RIVER_VERSION, compress, decompress
 from stream_ml.signing import keys_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from stream_ml.models.recipes import Recipe
 
 __all__ = ["pack", "unpack"]
 
@@ -25,47 +29,65 @@ _NO_SIGNATURE = bytes(32)
 _HEAD = len(_MAGIC) + len(_NO_SIGNATURE)
 
 
-def pack(learners: Mapping[str, Any], key: bytes | None) -> bytes:
-    """Live learners by line, as bytes; unsigned without a key.
+def pack(learner: Any, recipe: Recipe, key: bytes | None) -> bytes:
+    """A live learner as bytes; unsigned without a key.
 
     Args:
-        learners: by line.
-        key: the pipeline's; None leaves them unsigned.
+        learner: of the recipe.
+        recipe: its line's.
+        key: the pipeline's; None leaves it unsigned.
 
     Raises:
-        SnapshotRefused: `class_not_allowed` or `too_large`, as `pickles.dumps`.
+        SnapshotRefused: `class_not_allowed` or `too_large`, as `Recipe.dump`.
     """
-    body = RIVER_VERSION.encode() + b"\n" + compress(dumps(dict(learners)))
+    is_river = recipe.format is None
+    payload = recipe.dump({recipe.name: learner} if is_river else learner)
+    body = _heading(recipe) + b"\n" + compress(payload)
     return _MAGIC + (_NO_SIGNATURE if key is None else _sign(body, key)) + body
 
 
-def unpack(data: bytes, key: bytes | None, *, allow_unsigned: bool = False) -> dict[str, Any]:
-    """The learners that were packed; they go on as if never stopped.
+def unpack(data: bytes, recipe: Recipe, key: bytes | None, *, allow_unsigned: bool = False) -> Any:
+    """The learner that was packed; it goes on as if never stopped.
 
     Args:
         data: what `pack` gave.
+        recipe: the line's, which says what reads it.
         key: the pipeline's.
         allow_unsigned: whether bytes without a signature are believed, where there is no key.
 
     Raises:
-        SnapshotRefused: `unsigned`, `signature`, `river_version`, `class_not_allowed`,
-            `too_large` or `malformed`.
+        SnapshotRefused: `unsigned`, `signature`, `river_version`, `library`, `class_not_allowed`,
+            `too_large`, `malformed` or `unreadable`.
     """
     if len(data) < _HEAD or not data.startswith(_MAGIC):
         raise SnapshotRefused("malformed", "expected a checkpoint, given other bytes")
     signature, body = data[len(_MAGIC) : _HEAD], data[_HEAD:]
     _check_signature(signature, body, key, allow_unsigned=allow_unsigned)
-    version, _, payload = body.partition(b"\n")
-    if version != RIVER_VERSION.encode():
+    heading, _, payload = body.partition(b"\n")
+    if heading != _heading(recipe):
         raise SnapshotRefused(
-            "river_version",
-            f"checkpoint: expected river {RIVER_VERSION}, given {version[:40]!r}; way out: "
+            "river_version" if recipe.format is None else "library",
+            f"checkpoint: expected {_reader(recipe)}, given {heading[:80]!r}; way out: "
             "start a new log, and replay the events and labels into it",
         )
-    learners = loads(decompress(payload))
-    if type(learners) is not dict:
-        raise SnapshotRefused("malformed", "expected learners by line")
-    return learners
+    learner = recipe.load(decompress(payload))
+    if recipe.format is not None:
+        return learner
+    if type(learner) is not dict or recipe.name not in learner:
+        raise SnapshotRefused("malformed", f"expected the learner of the line {recipe.name!r}")
+    return learner[recipe.name]
+
+
+def _heading(recipe: Recipe) -> bytes:
+    if recipe.format is None:
+        return RIVER_VERSION.encode()
+    return orjson.dumps([recipe.format, recipe.name, recipe.library])
+
+
+def _reader(recipe: Recipe) -> str:
+    if recipe.format is None:
+        return f"river {RIVER_VERSION}"
+    return f"the line {recipe.name!r} of {recipe.library or 'its own'}"
 
 
 def _check_signature(

@@ -68,9 +68,11 @@ class Snapshot:
         epoch: figures of the refresh instant that it was taken at.
         golden: predictions that it must make again.
         digest: canonical digest of the learner.
-        payload: the compressed pickle.
+        payload: the compressed bytes of the learner: river's pickle, or what a `Learner` dumped.
         signature: HMAC-SHA256 over all the others; None if unsigned.
         log: the identity of the log that it was written to; None in those of former releases.
+        format: what reads the payload; None: river's allow-list.
+        library: the library and release that alone reads it, where it is not river's.
         extent: how many bytes the digest was taken of, where it was; not written.
     """
 
@@ -87,6 +89,8 @@ class Snapshot:
     payload: bytes = field(repr=False)
     signature: str | None = None
     log: str | None = None
+    format: str | None = None
+    library: str | None = None
     extent: int = field(default=0, repr=False, compare=False)
 
     @property
@@ -195,11 +199,13 @@ def unsigned_bytes(snapshot: Snapshot) -> bytes:
             "golden": [[golden.features, golden.answer] for golden in snapshot.golden],
             "digest": snapshot.digest,
             "payload": b64encode(snapshot.payload).decode(),
-            **({} if snapshot.log is None else {"log": snapshot.log}),
+            **{name: value for name in _OPTIONAL if (value := getattr(snapshot, name)) is not None},
         }
     )
 
 
+# Members that are absent rather than null, in the order in which they are written.
+_OPTIONAL = ("log", "format", "library")
 _MEMBERS = frozenset(
     {
         "model",
@@ -214,7 +220,7 @@ _MEMBERS = frozenset(
         "digest",
         "payload",
         "signature",
-        "log",
+        *_OPTIONAL,
     }
 )
 
@@ -243,7 +249,7 @@ class _Reader:
             digest=self._take("digest", str),
             payload=self._payload(),
             signature=None if "signature" not in members else self._take("signature", str),
-            log=None if "log" not in members else self._take("log", str),
+            **{name: self._take(name, str) for name in _OPTIONAL if name in members},
         )
 
     def _take(self, name: str, type_: type) -> Any:

@@ -1,4 +1,8 @@
-"""What a line learns with, and one way to ask and to teach any of river's estimators.
+"""What a line learns with: one way to ask, to teach, to write and to read back any learner.
+
+A line's learner is an estimator of river, or a `Learner` of anyone's. What reads a line's bytes
+is chosen by its recipe, never by the bytes: river's are pickles, read through an allow-list; a
+`Learner` reads its own.
 
 River's estimators answer in their own tongues: a classifier with a dict keyed by labels, empty
 before it has seen any; a regressor with a number. Here every model gives an `Answer`: the
@@ -16,68 +20,57 @@ first meets it) is refused at declaration.
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
-import math
 from collections import UserDict, UserList
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from river import base, compose, feature_extraction, multiclass, neighbors, rules
 
-from stream_ml.errors import Problem, SnapshotRefused, StreamMLError
+from stream_ml.errors import Problem, SnapshotRefused, brief_error
 from stream_ml.models import pickles
-from stream_ml.models.digest import digest
+from stream_ml.models.digest import digest, digest_and_size
+from stream_ml.models.learner import Learner
 from stream_ml.models.ordering import order_sets
+from stream_ml.models.target import (
+    BadAnswer,
+    Target,
+    TaskKind,
+    finite,
+    probability,
+    valid_answer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from stream_ml.records import Answer, LabelValue
 
-__all__ = ["BadAnswer", "Recipe", "Target", "TaskKind", "answer", "describe", "knows_two", "learn"]
+__all__ = [
+    "LEARNER_FORMAT",
+    "BadAnswer",
+    "Recipe",
+    "Target",
+    "TaskKind",
+    "answer",
+    "describe",
+    "knows_two",
+    "learn",
+]
 
 # As many classes as a classifier of True and False can tell apart.
 _TWO = 2
 # How many examples an estimator is tried with, whatever the features: only its labels matter.
 TRIAL_EXAMPLES = 12
-# A sum of rounded shares may pass 1 by a few of these; more is no rounding.
-_ROUNDING = 1e-12
+
+# What a snapshot calls the bytes that a `Learner` wrote; river's pickles have no name there.
+LEARNER_FORMAT = "learner"
+# What the digest of such a learner begins with: that of its bytes follows.
+_DUMP = "dump:"
 
 order_sets()
-
-
-class BadAnswer(StreamMLError):  # noqa: N818 - names what was given, as `BadRecord`
-    """Raised when what a model says is no answer: not finite, no probability, of another type."""
-
-
-TaskKind = Literal["binary", "multiclass", "regression"]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is to be predicted: whether, which of `classes`, or how much."""
-
-    kind: TaskKind
-    classes: tuple[str, ...] = ()
-
-    @classmethod
-    def binary(cls) -> Target:
-        """Whether something is so; labels are bool."""
-        return cls("binary")
-
-    @classmethod
-    def multiclass(cls, *classes: str) -> Target:
-        """Which of these it is; labels are str."""
-        return cls("multiclass", classes)
-
-    @classmethod
-    def regression(cls) -> Target:
-        """How much it is; labels are float."""
-        return cls("regression")
-
-    def __str__(self) -> str:
-        return f"one of {', '.join(self.classes)}" if self.classes else self.kind
 
 
 _LABEL_TYPES: dict[str, type] = {"binary": bool, "multiclass": str, "regression": float}
@@ -89,7 +82,7 @@ def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
     A classifier that gives no probabilities is taken at its word: what it names has 1.
 
     Args:
-        model: a river estimator, or a pipeline of them.
+        model: a river estimator, a pipeline of them, or a `Learner`.
         target: what is predicted: its kind and its classes.
         features: a finite number by name.
 
@@ -98,9 +91,11 @@ def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
             itself raises comes through.
     """
     features = {**features}  # some of river's parts write into what they are given
+    if isinstance(model, Learner):
+        return valid_answer(model.predict_one(features), target)
     if target.kind == "regression":
         number = model.predict_one(features)
-        return None if number is None else _finite(number)
+        return None if number is None else finite(number)
     try:
         output = model.predict_proba_one(features)
     except NotImplementedError:
@@ -111,11 +106,11 @@ def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
     if not isinstance(output, dict):
         raise BadAnswer(f"expected a probability per label, given {type(output).__name__}")
     if target.kind == "binary":
-        return _probability(output.get(True, 0.0))
+        return probability(output.get(True, 0.0))
     names = _names(target.classes)
     try:
         # In the model's own order: of equally likely classes it means the first.
-        return {names[name]: _probability(share) for name, share in output.items()}
+        return {names[name]: probability(share) for name, share in output.items()}
     except KeyError as unknown:
         raise BadAnswer(f"expected {target}, given {unknown}") from None
 
@@ -133,13 +128,16 @@ def learn(model: Any, target: Target, features: Mapping[str, float], label: Labe
     """Teach the model one example: `learn_one`, exactly as river alone would be called.
 
     Args:
-        model: a river estimator, or a pipeline of them.
+        model: a river estimator, a pipeline of them, or a `Learner`.
         target: what is predicted: its kind and its classes.
         features: a finite number by name.
         label: the truth, of the target's type.
     """
     if type(label) is not _LABEL_TYPES[target.kind]:
         raise AssertionError(f"a label of a {target.kind} task cannot be {label!r}")
+    if isinstance(model, Learner):
+        model.learn_one({**features}, label)
+        return
     # River's own copy: some of its parts write into what they are given.
     river_label = label == target.classes[1] if knows_two(model, target) else label
     model.learn_one({**features}, river_label)
@@ -155,47 +153,126 @@ def knows_two(model: Any, target: Target) -> bool:
     return len(target.classes) == _TWO and not getattr(model, "_multiclass", False)
 
 
-def _probability(share: Any) -> float:
-    value = _finite(share)
-    if 0.0 <= value <= 1.0:
-        return value
-    if -_ROUNDING <= value <= 1.0 + _ROUNDING:
-        return min(max(value, 0.0), 1.0)
-    raise BadAnswer(f"expected a probability, given {value!r}")
-
-
-def _finite(number: Any) -> float:
-    try:
-        value = float(number)  # numpy's scalars too, which JSON does not know
-    except (TypeError, ValueError, OverflowError):
-        raise BadAnswer(f"expected a number, given {type(number).__name__}") from None
-    if not math.isfinite(value):
-        raise BadAnswer(f"expected a finite number, given {value!r}")
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A line's name and the untrained estimator that each of its learners starts as.
 
     The estimator is copied: what happens to the one that was given changes nothing here.
+
+    Args:
+        name: of the line.
+        estimator: of river, or a `Learner`.
+        target: what it predicts; a `Learner` is told before anything else.
+        features: the names of all features, likewise.
     """
 
     name: str
     estimator: Any
+    target: Target | None = None
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.estimator, base.Base):
+        if isinstance(self.estimator, base.Base | Learner):
             object.__setattr__(self, "estimator", copy.deepcopy(self.estimator))
 
     def fresh(self) -> Any:
         """An untrained learner of its own, equal to every other fresh one."""
-        return copy.deepcopy(self.estimator)
+        learner = copy.deepcopy(self.estimator)
+        if isinstance(learner, Learner) and self.target is not None:
+            learner.prepare(self.target, self.features)
+        return learner
 
     @property
     def description(self) -> str:
         """The estimator with all its parameters, as text that is equal for equal recipes."""
+        if isinstance(self.estimator, Learner):
+            return self.estimator.description
         return describe(self.estimator)
+
+    @property
+    def format(self) -> str | None:
+        """What reads the learner's bytes; None: river's pickles."""
+        return LEARNER_FORMAT if isinstance(self.estimator, Learner) else None
+
+    @property
+    def library(self) -> str | None:
+        """The library and release that alone reads a `Learner`'s bytes, if there is one."""
+        return self.estimator.library if isinstance(self.estimator, Learner) else None
+
+    def dump(self, learner: Any) -> bytes:
+        """A learner of this recipe as bytes, uncompressed.
+
+        Args:
+            learner: live; it goes on unchanged.
+
+        Raises:
+            SnapshotRefused: `class_not_allowed`, where it cannot be written; `too_large`.
+        """
+        if not isinstance(self.estimator, Learner):
+            return pickles.dumps(learner)
+        with pickles.contain_errors(
+            "class_not_allowed",
+            f"expected {_brief(learner)}.dump() to give its state, given {{}}",
+            learner,
+        ):
+            data = learner.dump()
+            if type(data) is not bytes:
+                raise TypeError(f"expected bytes, given {type(data).__name__}")
+        if len(data) > pickles.PICKLE_BYTES_MAX:
+            raise SnapshotRefused(
+                "too_large",
+                f"expected at most {pickles.PICKLE_BYTES_MAX} bytes of state, given "
+                f"{_brief(learner)} with {len(data)}; bound it",
+            )
+        return data
+
+    def load(self, data: bytes) -> Any:
+        """A learner of this recipe, read back; the recipe says what reads it.
+
+        Args:
+            data: what `dump` gave.
+
+        Raises:
+            SnapshotRefused: `class_not_allowed` or `malformed`; `unreadable`, where a `Learner`
+                takes its own bytes for foreign ones.
+        """
+        if not isinstance(self.estimator, Learner):
+            return pickles.loads(data)
+        with pickles.contain_errors(
+            "unreadable", f"expected the state of {_brief(self.estimator)}, given bytes: {{}}"
+        ):
+            learner = self.fresh()
+            learner.load(data)
+        return learner
+
+    def identity(self, learner: Any, data: bytes) -> tuple[str, int]:
+        """The digest of a learner, and how many bytes it was taken of.
+
+        Args:
+            learner: of this recipe.
+            data: what `dump` gave of it.
+
+        Raises:
+            SnapshotRefused: `class_not_allowed` or `too_large`, where it has none.
+        """
+        if not isinstance(self.estimator, Learner):
+            return digest_and_size(learner)
+        return _DUMP + hashlib.sha256(data).hexdigest(), len(data)
+
+    def digest(self, learner: Any, data: bytes, like: str) -> str:
+        """The digest of a learner that was read back, by the scheme of another digest.
+
+        Args:
+            learner: of this recipe.
+            data: that it was read from.
+            like: a digest, whose scheme is taken.
+
+        Raises:
+            SnapshotRefused: as `identity`.
+        """
+        if not isinstance(self.estimator, Learner):
+            return digest(learner, like=like)
+        return self.identity(learner, data)[0]
 
     def check(self, target: Target, path: str, names: Iterable[str] = ("x", "y")) -> list[Problem]:
         """What is wrong with this recipe for this target; nothing, if the list is empty.
@@ -205,8 +282,16 @@ class Recipe:
             path: where it is declared.
             names: of the features that it will see.
         """
+        if isinstance(self.estimator, Learner):
+            return _learner_problems(
+                replace(self, target=target, features=tuple(names)), target, path
+            )
         if not isinstance(self.estimator, base.Estimator):
-            return [Problem(path, "an estimator of river", _brief(self.estimator))]
+            return [
+                Problem(
+                    path, "an estimator of river, or a stream_ml.Learner", _brief(self.estimator)
+                )
+            ]
         # What has the wrong kind is replaced, not seeded; what cannot be copied is not tried.
         return (
             _misfits(self.estimator, target, path)
@@ -216,23 +301,66 @@ class Recipe:
 
     def _strangers(self, target: Target, path: str, names: Iterable[str]) -> list[Problem]:
         """Whether the estimator, and those in it, know the target's labels for their own."""
-        learner, names = self.fresh(), tuple(names)
-        labels: tuple[Any, ...] = {
-            "binary": (False, True),
-            "multiclass": target.classes,
-            "regression": (0.0, 1.5),
-        }[target.kind]
-        for number in range(TRIAL_EXAMPLES):
-            features = {name: float((number + i) % 3) for i, name in enumerate(names)}
+        learner, labels = self.fresh(), _labels(target)
+        for features, label in _trial(target, tuple(names)):
             try:
                 answer(learner, target, features)
-                learn(learner, target, features, labels[number % len(labels)])
+                learn(learner, target, features, label)
             except Exception as error:  # noqa: BLE001 - an estimator may raise anything
                 if not _is_about_labels(error, labels):
                     return []  # what it makes of features shows when there are some
                 actual = f"{_brief(self.estimator)}, which raised {type(error).__name__}: {error}"
                 return [Problem(path, f"an estimator that takes {_label_names(target)}", actual)]
         return []
+
+
+def _labels(target: Target) -> tuple[Any, ...]:
+    labels: dict[str, tuple[Any, ...]] = {
+        "binary": (False, True),
+        "multiclass": target.classes,
+        "regression": (0.0, 1.5),
+    }
+    return labels[target.kind]
+
+
+def _trial(target: Target, names: tuple[str, ...]) -> list[tuple[dict[str, float], LabelValue]]:
+    """Examples of made-up numbers, in which every label comes, up to twelve of them."""
+    labels = _labels(target)
+    return [
+        (
+            {name: float((number + i) % 3) for i, name in enumerate(names)},
+            labels[number % len(labels)],
+        )
+        for number in range(TRIAL_EXAMPLES)
+    ]
+
+
+def _learner_problems(recipe: Recipe, target: Target, path: str) -> list[Problem]:
+    """What is wrong with a `Learner`: it is tried, written down and read back."""
+    name, examples = _brief(recipe.estimator), _trial(target, recipe.features)
+    try:
+        first, second = recipe.fresh(), recipe.fresh()
+        for features, label in examples:
+            for learner in (first, second):
+                answer(learner, target, features)
+                learn(learner, target, features, label)
+        texts = (recipe.description, recipe.library)
+        data, other_data = recipe.dump(first), recipe.dump(second)
+        copy_of_first = recipe.load(data)
+        answers = [answer(first, target, features) for features, _ in examples]
+        new_answers = [answer(copy_of_first, target, features) for features, _ in examples]
+    except Exception as error:  # noqa: BLE001 - a user's code may raise anything
+        return [
+            Problem(path, f"a learner for {target}", f"{name}, which raised {brief_error(error)}")
+        ]
+    if [type(text) for text in texts] not in ([str, str], [str, type(None)]):
+        return [Problem(path, "a learner whose `description` and `library` are texts", name)]
+    if data != other_data:
+        expected = "a learner that two equal histories leave with equal bytes (give it a seed)"
+        return [Problem(path, expected, name)]
+    if recipe.dump(copy_of_first) != data or answers != new_answers:
+        return [Problem(path, "a learner that is what it was when it is read back", name)]
+    return []
 
 
 def _is_about_labels(error: Exception, labels: tuple[Any, ...]) -> bool:
@@ -415,6 +543,6 @@ def _brief(value: Any) -> str:
     """What was given, without its parameters."""
     if isinstance(value, compose.Pipeline):
         return " | ".join(map(_brief, value.steps.values()))
-    if isinstance(value, base.Base):
+    if isinstance(value, base.Base | Learner):
         return _class_name(type(value))
     return f"the class {_class_name(value)}" if isinstance(value, type) else repr(value)[:80]

@@ -2,12 +2,14 @@
 
 Opening one asks, in this order, and stops at the first no:
 
-1. is it small enough;  2. is the signature ours;  3. is it of this release of river;
-4. was it learned on these features;  5. does it unpack within bounds, from the allow-list alone;
+1. is it small enough;  2. is the signature ours;  3. is it of its line's kind and library release;
+4. was it learned on these features;  5. does it unpack within bounds, by its line's reader alone;
 6. is the learner inside the one that the digest names;  7. does it still give the golden answers.
 
-Nothing of the payload is looked at before its signature is checked. Pickles do not survive a
-release of river, and need not: the examples log holds all that it takes to learn them again.
+Nothing of the payload is looked at before its signature is checked, and its reader is that of the
+declared recipe: river's pickles go through an allow-list. Neither they nor the bytes of another
+library survive each of its releases, and need not: the examples log holds all that it takes to
+learn them again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import SnapshotRefused
 from stream_ml.models.checkpoint import pack, unpack
-from stream_ml.models.digest import digest, digest_and_size
+from stream_ml.models.digest import digest
 from stream_ml.models.envelope import (
     NO_EXAMPLES,
     SIGNATURE_BYTES,
@@ -36,7 +38,6 @@ from stream_ml.models.pickles import (
     compress,
     contain_errors,
     decompress,
-    dumps,
     loads,
 )
 from stream_ml.models.recipes import answer
@@ -44,7 +45,7 @@ from stream_ml.models.recipes import answer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from stream_ml.models.recipes import Target
+    from stream_ml.models.recipes import Recipe, Target
     from stream_ml.records import Answer
 
 __all__ = [
@@ -66,11 +67,10 @@ GOLDEN_TOLERANCE = 1e-12
 
 def take(
     learner: Any,
+    recipe: Recipe,
     target: Target,
     *,
-    name: str,
     version: int,
-    recipe: str,
     feature_hash: str,
     key: bytes | None,
     parent: str | None = None,
@@ -86,10 +86,9 @@ def take(
 
     Args:
         learner: live; it is copied by writing it down.
+        recipe: its line's, as it was declared.
         target: what it predicts.
-        name: of its line.
         version: how many examples it has learned.
-        recipe: as it was declared, in river's own words.
         feature_hash: the digest of the feature set that it learned on.
         key: the pipeline's.
         parent: the line's snapshot before, `name@version`.
@@ -99,21 +98,20 @@ def take(
         log: the identity of the log that it is taken for.
 
     Raises:
-        SnapshotRefused: `class_not_allowed`, `golden` (an answer is not finite), or `too_large`,
-            with the size.
+        SnapshotRefused: `class_not_allowed`, `unreadable` (a `Learner` does not read what it
+            wrote), `golden` (an answer is not finite), or `too_large`, with the size.
     """
     for figure, value in (epoch or {}).items():
         if isinstance(value, float) and not math.isfinite(value):  # orjson would write null
-            raise AssertionError(f"the figure {figure} of {name}@{version} is {value}")
-    pickle_bytes = dumps(learner)
-    copy = loads(pickle_bytes)
-    identity, extent = digest_and_size(
-        copy
-    )  # before it is asked: some models prepare themselves when asked
+            raise AssertionError(f"the figure {figure} of {recipe.name}@{version} is {value}")
+    data = recipe.dump(learner)
+    copy = recipe.load(data)
+    # Before it is asked: some models prepare themselves when asked.
+    identity, extent = recipe.identity(copy, data)
     snapshot = Snapshot(
-        name=name,
+        name=recipe.name,
         version=version,
-        recipe=recipe,
+        recipe=recipe.description,
         river=RIVER_VERSION,
         features=feature_hash,
         parent=parent,
@@ -121,8 +119,10 @@ def take(
         epoch=dict(epoch or {}),
         golden=tuple(Golden(dict(x), _golden_answer(copy, target, x)) for x in golden_features),
         digest=identity,
-        payload=compress(pickle_bytes),
+        payload=compress(data),
         log=log,
+        format=recipe.format,
+        library=recipe.library,
         extent=extent,
     )
     body = unsigned_bytes(snapshot)
@@ -137,6 +137,7 @@ def take(
 
 def open_snapshot(
     snapshot: Snapshot,
+    recipe: Recipe | None,
     target: Target,
     key: bytes | None,
     feature_hash: str,
@@ -147,6 +148,8 @@ def open_snapshot(
 
     Args:
         snapshot: as it was decoded.
+        recipe: its line's, as it is declared; None where it is declared no more: river's own
+            learners are then read, and no others.
         target: what it must predict.
         key: the pipeline's.
         feature_hash: the digest of the feature set that asks.
@@ -156,15 +159,18 @@ def open_snapshot(
         SnapshotRefused: with the reason of the first check that failed.
     """
     snapshot.verify(key, allow_unsigned=allow_unsigned)
-    if snapshot.river != RIVER_VERSION:
-        raise refusal(snapshot, "river_version", f"river {RIVER_VERSION}", f"{snapshot.river}")
+    _check_reader(snapshot, recipe)
     if snapshot.features != feature_hash:
         raise refusal(snapshot, "feature_set", f"feature set {feature_hash}", snapshot.features)
     try:
-        learner = loads(decompress(snapshot.payload))
+        data = decompress(snapshot.payload)
+        learner = loads(data) if recipe is None else recipe.load(data)
     except SnapshotRefused as error:
         raise SnapshotRefused(error.reason, f"{snapshot.model}: {error}{WAY_OUT}") from None
-    actual_digest = digest(learner, like=snapshot.digest)
+    if recipe is None:
+        actual_digest = digest(learner, like=snapshot.digest)
+    else:
+        actual_digest = recipe.digest(learner, data, like=snapshot.digest)
     if actual_digest != snapshot.digest:
         raise refusal(snapshot, "malformed", f"digest {snapshot.digest}", actual_digest)
     for number, golden in enumerate(snapshot.golden):
@@ -173,6 +179,21 @@ def open_snapshot(
             question = f"golden answer {number} {golden.answer}"
             raise refusal(snapshot, "golden", question, str(actual))
     return learner
+
+
+def _check_reader(snapshot: Snapshot, recipe: Recipe | None) -> None:
+    """Make sure that the line's recipe reads such bytes."""
+    if recipe is None and snapshot.format is not None:
+        expected = f"a declared line {snapshot.name!r}, whose learner reads its bytes"
+        raise refusal(snapshot, "undeclared", expected, "none")
+    if recipe is not None and snapshot.format != recipe.format:
+        actual = snapshot.format or "river's"
+        raise refusal(snapshot, "format", f"bytes of {recipe.format or 'river'}", actual)
+    if snapshot.format is None:
+        if snapshot.river != RIVER_VERSION:
+            raise refusal(snapshot, "river_version", f"river {RIVER_VERSION}", f"{snapshot.river}")
+    elif recipe is not None and snapshot.library != recipe.library:
+        raise refusal(snapshot, "library", recipe.library or "no library", str(snapshot.library))
 
 
 def _golden_answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:

@@ -77,9 +77,10 @@ _ENDS_OF_QUARANTINES = {
     "line_restarted": "starts anew, from nothing",
     "line_gone": "is gone",
 }
-# Why our own seal may hold what cannot be taken up again: the learner has outgrown it. Any other
+# Why our own seal may hold what cannot be taken up again: the learner has outgrown it, or does not
+# know its own bytes. Any other
 # reason is about the seal itself, and stops the start.
-UNREADABLE = frozenset({"class_not_allowed", "too_large"})
+UNREADABLE = frozenset({"class_not_allowed", "too_large", "unreadable"})
 
 
 class RefreshClock:
@@ -429,10 +430,9 @@ class Learn:
         recipe = self._pipeline.recipes[name]
         snapshot = take(
             line.learner,
+            recipe,
             self._pipeline.target,
-            name=name,
             version=self._n,
-            recipe=recipe.description,
             feature_hash=self._pipeline.feature_set.hash,
             parent=line.parent,
             examples={"count": self._n, "first": self._offsets[0], "last": self._offsets[1]},
@@ -532,7 +532,7 @@ class Learn:
         if line.quarantine:
             return None
         try:
-            return pack({name: line.learner}, self._key)
+            return pack(line.learner, self._pipeline.recipes[name], self._key)
         except SnapshotRefused as error:
             self._give_up(name, str(error))
             return None
@@ -609,7 +609,7 @@ class Learn:
 
     def _unpack_line(self, name: str, data: bytes) -> Any:
         try:
-            return unpack(data, self._key)[name]
+            return unpack(data, self._pipeline.recipes[name], self._key)
         except SnapshotRefused as error:
             if error.reason not in UNREADABLE:
                 raise

@@ -84,7 +84,9 @@ class Renewals:
         decisions = self._decisions
         p = decisions.pipeline
         try:
-            open_snapshot(snapshot, p.target, decisions.key, p.feature_set.hash)
+            open_snapshot(
+                snapshot, p.recipes.get(snapshot.name), p.target, decisions.key, p.feature_set.hash
+            )
         except SnapshotRefused as refusal:
             return str(refusal)
         if snapshot.name != decisions.champion_line():

@@ -38,7 +38,18 @@ HELD_MAX = 1_000
 HELD_BYTES_MAX = 256 << 20
 REFUSALS_MAX = 100
 # Reasons for which a learner is at fault, and not who wrote its snapshot.
-AT_FAULT = frozenset({"class_not_allowed", "golden", "malformed", "too_large"})
+AT_FAULT = frozenset(
+    {
+        "class_not_allowed",
+        "format",
+        "golden",
+        "library",
+        "malformed",
+        "too_large",
+        "undeclared",
+        "unreadable",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +230,9 @@ class Serving:
                 f"where {snapshot.model} {snapshot.digest} lies",
             )
         p = self._pipeline
-        learner = open_snapshot(snapshot, p.target, self._key, p.feature_set.hash)
+        learner = open_snapshot(
+            snapshot, p.recipes.get(snapshot.name), p.target, self._key, p.feature_set.hash
+        )
         predict = fast_predictor(learner, p.target, [golden.features for golden in snapshot.golden])
         return LoadedModel(ref, predict, snapshot.examples["last"])
 

@@ -207,16 +207,22 @@ class TestRecipe:
     @pytest.mark.parametrize(
         ("estimator", "target", "message"),
         [
-            (None, BINARY, "$.m: expected an estimator of river, given None"),
+            (
+                None,
+                BINARY,
+                "$.m: expected an estimator of river, or a stream_ml.Learner, given None",
+            ),
             (
                 linear_model.PAClassifier,
                 BINARY,
-                "$.m: expected an estimator of river, given the class linear_model.PAClassifier",
+                ("$.m: expected an estimator of river, or a stream_ml.Learner, "
+                "given the class linear_model.PAClassifier"),
             ),
             (
                 tree.HoeffdingTreeRegressor,
                 REGRESSION,
-                "$.m: expected an estimator of river, given the class tree.HoeffdingTreeRegressor",
+                ("$.m: expected an estimator of river, or a stream_ml.Learner, "
+                "given the class tree.HoeffdingTreeRegressor"),
             ),
             (
                 multiclass.OneVsRestClassifier(linear_model.Perceptron()),

@@ -15,14 +15,14 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from learners import BINARY, LEARNERS, REGRESSION, examples, trained
+from learners import BINARY, LEARNERS, REGRESSION, examples, recipe, trained
 from river import linear_model
 
 from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.models import snapshot as module
 from stream_ml.models.digest import digest
 from stream_ml.models.pickles import PICKLE_BYTES_MAX, RIVER_VERSION, compress, dumps
-from stream_ml.models.recipes import answer
+from stream_ml.models.recipes import Recipe, answer
 from stream_ml.models.snapshot import (
     NO_EXAMPLES,
     SNAPSHOT_BYTES_MAX,
@@ -47,10 +47,9 @@ def snapshot_of(name: str, key: bytes | None = KEY) -> Snapshot:
     task, _ = LEARNERS[name]
     return take(
         trained(name),
+        recipe(name),
         task,
-        name=name,
         version=240,
-        recipe="as declared",
         feature_hash=HASH,
         key=key,
         parent=f"{name}@120",
@@ -78,7 +77,7 @@ def test_round_trip(name: str) -> None:
     task, _ = LEARNERS[name]
     snapshot = snapshot_of(name)
     found = decode(snapshot.encode())
-    learner = open_snapshot(found, task, KEY, HASH)
+    learner = open_snapshot(found, recipe(name), task, KEY, HASH)
 
     assert snapshot == found
     assert f"{name}@240" == found.model
@@ -91,20 +90,21 @@ def test_of_an_untrained_one() -> None:
     """Version 0 of a line, which has seen nothing, is a snapshot like any other."""
     _, estimator = LEARNERS["tree"]
     snapshot = take(
-        estimator.clone(), BINARY, name="t", version=0, recipe="r", feature_hash=HASH, key=KEY,
+        estimator.clone(), recipe("tree"), BINARY, version=0, feature_hash=HASH, key=KEY,
         golden_features=[{"a": 1.0}],
     )  # fmt: skip
 
     assert snapshot.examples == NO_EXAMPLES
     assert snapshot.golden[0].answer is None
-    assert digest(estimator) == digest(open_snapshot(decode(snapshot.encode()), BINARY, KEY, HASH))
+    learner = open_snapshot(decode(snapshot.encode()), recipe("tree"), BINARY, KEY, HASH)
+    assert digest(estimator) == digest(learner)
 
 
 def test_taking_changes_nothing() -> None:
     """The learner that a snapshot is taken of goes on unchanged."""
     model = trained("forest")
     before = digest(model, generators=True)
-    take(model, BINARY, name="f", version=1, recipe="r", feature_hash=HASH, key=KEY)
+    take(model, recipe("forest"), BINARY, version=1, feature_hash=HASH, key=KEY)
 
     assert before == digest(model, generators=True)
 
@@ -112,7 +112,7 @@ def test_taking_changes_nothing() -> None:
 def refusal(snapshot: Snapshot, key: bytes | None = KEY, **options: Any) -> SnapshotRefused:
     """The error that opening it raises."""
     with pytest.raises(SnapshotRefused) as refused:
-        open_snapshot(snapshot, BINARY, key, HASH, **options)
+        open_snapshot(snapshot, None, BINARY, key, HASH, **options)
     return refused.value
 
 
@@ -132,7 +132,7 @@ class TestRefusals:
 
         unsigned = snapshot_of("logistic", key=None)
         assert unsigned.signature is None
-        assert open_snapshot(unsigned, BINARY, None, HASH, allow_unsigned=True) is not None
+        assert open_snapshot(unsigned, None, BINARY, None, HASH, allow_unsigned=True) is not None
 
     def test_unsigned_where_there_is_a_key(self) -> None:
         """Allowing unsigned models does not switch off a key that is there."""
@@ -202,14 +202,14 @@ class TestRefusals:
         assert isinstance(first.answer, float)
         near = replace(first, answer=first.answer + 1e-14)
 
-        open_snapshot(signed(replace(logistic, golden=(near, *others))), BINARY, KEY, HASH)
+        open_snapshot(signed(replace(logistic, golden=(near, *others))), None, BINARY, KEY, HASH)
 
     def test_answers_that_are_not_finite(self) -> None:
         """No snapshot is taken of a learner whose golden answers are not finite."""
         model = linear_model.LinearRegression(intercept_init=math.inf)
         with pytest.raises(SnapshotRefused) as refused:
             take(
-                model, REGRESSION, name="l", version=1, recipe="r", feature_hash=HASH, key=KEY,
+                model, Recipe("l", model), REGRESSION, version=1, feature_hash=HASH, key=KEY,
                 golden_features=[{"a": 1.0}],
             )  # fmt: skip
 
@@ -225,7 +225,7 @@ class TestRefusals:
         """A learner too large for the log is refused with its size when it is taken."""
         noise = {"noise": os.urandom(SNAPSHOT_BYTES_MAX)}
         with pytest.raises(SnapshotRefused) as refused:
-            take(noise, BINARY, name="n", version=1, recipe="r", feature_hash=HASH, key=KEY)
+            take(noise, Recipe("n", None), BINARY, version=1, feature_hash=HASH, key=KEY)
 
         assert refused.value.reason == "too_large"
         assert f"at most {SNAPSHOT_BYTES_MAX} bytes, given n@1 with 2" in str(refused.value)
@@ -234,7 +234,7 @@ class TestRefusals:
         """A figure that JSON cannot hold is a mistake of ours, never silently null."""
         with pytest.raises(AssertionError, match="live_loss"):
             take(
-                trained("logistic", 2), BINARY, name="n", version=1, recipe="r",
+                trained("logistic", 2), recipe("logistic"), BINARY, version=1,
                 feature_hash=HASH, key=KEY, epoch={"live_loss": math.nan},
             )  # fmt: skip
 
@@ -288,7 +288,7 @@ def test_any_flipped_byte(at: int, flip: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "loads", read.append)
         with pytest.raises((BadRecord, SnapshotRefused)):
-            open_snapshot(decode(bytes(altered)), BINARY, KEY, HASH)
+            open_snapshot(decode(bytes(altered)), None, BINARY, KEY, HASH)
 
     assert read == []
 

@@ -94,10 +94,9 @@ class Stage:
             epoch["lines"] = lines
         return snapshots.take(
             self.pipeline.recipes[name].fresh(),
+            self.pipeline.recipes[name],
             self.pipeline.target,
-            name=name,
             version=int(version),
-            recipe="as declared",
             feature_hash=self.pipeline.feature_set.hash,
             parent=None if version == "0" or parent is None else f"{name}@0",
             key=KEY,

@@ -20,6 +20,7 @@ from stream_ml.stages.learn import LIVE_LOSS_EVERY, Learn, RefreshClock
 from tests.shop import KEY, START_MS, declare, example, shop, written
 
 if TYPE_CHECKING:
+    from stream_ml.models.recipes import Recipe
     from stream_ml.models.snapshot import Snapshot
     from stream_ml.records import Output, Record
 
@@ -188,7 +189,9 @@ def test_after_n_examples_a_model_is_what_river_alone_would_be(task: str) -> Non
             alone.learn_one(members["features"], members["label"])
         at_300, at_600 = published(outputs, name)
         assert (f"{name}@300", f"{name}@600") == (at_300.model, at_600.model)
-        learner = snapshots.open_snapshot(at_300, pipeline.target, KEY, pipeline.feature_set.hash)
+        learner = snapshots.open_snapshot(
+            at_300, pipeline.recipes[name], pipeline.target, KEY, pipeline.feature_set.hash
+        )
         ask = "predict_one" if task == "regression" else "predict_proba_one"
         for record in records[300:400]:
             features = orjson.loads(record.value or b"")["features"]
@@ -427,12 +430,10 @@ def test_a_line_that_outgrows_a_snapshot_is_quarantined_with_its_size(
     learn.start()
     take = snapshots.take
 
-    def limited(learner: Any, *arguments: Any, **options: Any) -> Snapshot:
+    def limited(learner: Any, recipe: Recipe, *arguments: Any, **options: Any) -> Snapshot:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                snapshots, "SNAPSHOT_BYTES_MAX", 100 if options["name"] == "bayes" else 2**24
-            )
-            return take(learner, *arguments, **options)
+            patch.setattr(snapshots, "SNAPSHOT_BYTES_MAX", 100 if recipe.name == "bayes" else 2**24)
+            return take(learner, recipe, *arguments, **options)
 
     monkeypatch.setattr("stream_ml.stages.learn.take", limited)
     outputs = learn.apply(world(40))

@@ -30,6 +30,7 @@ from stream_ml.models.fast.linear import (
     live_predictor,
 )
 from stream_ml.models.fast.tree import tree_learner
+from stream_ml.models.learner import Learner
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.recipes import answer, knows_two, learn
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Answer, LabelValue
 
     Predictor = Callable[[Mapping[str, float]], Answer]
-    Learner = Callable[[dict[str, float], LabelValue], None]
+    Teacher = Callable[[dict[str, float], LabelValue], None]
 
 __all__ = ["fast_learner", "fast_live_predictor", "fast_predictor"]
 
@@ -54,11 +55,13 @@ def fast_predictor(
     """Predicts as `model` does, which must not learn any more: features to an answer.
 
     Args:
-        model: any of river's estimators.
+        model: any of river's estimators, or a `Learner`.
         target: the question.
         golden: features on which the fast form must agree with river exactly, or is not used.
     """
     river_predictor = partial(answer, model, target)
+    if isinstance(model, Learner):
+        return river_predictor
     predict = linear_predictor(model, target, river_predictor)
     if predict is None:
         return river_predictor
@@ -72,26 +75,30 @@ def fast_live_predictor(model: Any, target: Target) -> Predictor:
     Make it anew for another model, as `fast_learner`.
 
     Args:
-        model: any of river's estimators.
+        model: any of river's estimators, or a `Learner`.
         target: the question.
     """
     river_predictor = partial(answer, model, target)
     fast = None
+    if isinstance(model, Learner):
+        return river_predictor
     if RIVER_VERSION == RIVER_KNOWN and not knows_two(model, target):
         fast = live_predictor(model, target, river_predictor)
     return river_predictor if fast is None else fast
 
 
-def fast_learner(model: Any, target: Target) -> Learner:
+def fast_learner(model: Any, target: Target) -> Teacher:
     """Teaches `model` one example, as `recipes.learn` does: features and label to nothing.
 
     It changes the model's own parts, and remembers where they are: make it anew for another
     model, a copy, and one that something else has taught since.
 
     Args:
-        model: any of river's estimators.
+        model: any of river's estimators, or a `Learner`.
         target: the question.
     """
+    if isinstance(model, Learner):
+        return partial(learn, model, target)
     fast = _learner(model) if RIVER_VERSION == RIVER_KNOWN else None
     if fast is None:
         return partial(learn, model, target)
@@ -101,14 +108,14 @@ def fast_learner(model: Any, target: Target) -> Learner:
     return lambda features, label: fast(features, label == second)
 
 
-def _learner(model: Any) -> Learner | None:
+def _learner(model: Any) -> Teacher | None:
     """The fast form of a learner; None where there is none."""
     if type(model) is compose.Pipeline:
         return _pipeline_learner(model)
     return linear_learner(model) or tree_learner(model)
 
 
-def _pipeline_learner(pipeline: Any) -> Learner | None:
+def _pipeline_learner(pipeline: Any) -> Teacher | None:
     match pipeline._plan:  # noqa: SLF001 - river's own; there is none before the first example
         case (("transformer", scaler, False, _), ("final", model, True, _)) if (
             is_plain(scaler) and scaler.with_std

@@ -229,7 +229,8 @@ def _open(
                 f"{model}: expected digest {ref.digest}, as the registry names it, given "
                 f"{snapshot.model} with {snapshot.digest}",
             )
-        return open_snapshot(snapshot, pipeline.target, key, pipeline.feature_set.hash)
+        recipe = pipeline.recipes.get(snapshot.name)
+        return open_snapshot(snapshot, recipe, pipeline.target, key, pipeline.feature_set.hash)
     return None
 
 
