@@ -325,6 +325,12 @@ class Pipeline:
         target, features = self.target, tuple(self.feature_set.names)
         return {name: Recipe(name, self.models[name], target, features) for name in names}
 
+    @cached_property
+    def kind_field(self) -> str | None:
+        """The field by which `predict` tells kinds of events apart; None where it names none."""
+        equals = {} if self.predict is None else self.predict.equals
+        return next((name for name in equals if self.schema[name].kind == "enum"), None)
+
     def wants_prediction(self, event: Event) -> bool:
         """Whether `event` asks for a prediction."""
         for name, values in self._conditions:  # noqa: SIM110 - asked of every event; `all` is slower

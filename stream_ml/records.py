@@ -298,7 +298,8 @@ class ColumnSummary(Struct, forbid_unknown_fields=True, omit_defaults=True):
     `n` values were there, `missing` were not. Of numbers: the range, and a sketch of them, how
     many (`counts`) lie at which `places`, which stand in the order of the numbers, at a `level` of
     resolution (see `monitoring.sketch`). Of other values: how often each of the first came, and
-    how many were none of these (`others`).
+    how many were none of these (`others`). `missing_by` has how many of those missing are of events
+    of which kind, where the pipeline tells kinds apart.
     """
 
     n: Natural
@@ -310,6 +311,7 @@ class ColumnSummary(Struct, forbid_unknown_fields=True, omit_defaults=True):
     counts: tuple[Natural, ...] = ()
     categories: dict[str, Natural] | None = None
     others: Natural = 0
+    missing_by: dict[str, Natural] | None = None
 
 
 class Summary(Struct, forbid_unknown_fields=True):

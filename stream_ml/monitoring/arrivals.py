@@ -41,13 +41,23 @@ EVENTS_MAX = 1_000_000
 
 @dataclass(slots=True)
 class Block:
-    """What came in a block of event time, in all partitions."""
+    """What came in a block of event time, in all partitions.
+
+    Attributes:
+        start: UTC milliseconds.
+        events: how many were taken.
+        predictions: of how many one was asked for.
+        refused: how many records were not taken, by reason and path.
+        columns: what they hold, by name.
+        missing_by: by column of a field, how many values were missing in events of which kind.
+    """
 
     start: int
     events: int = 0
     predictions: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     columns: dict[str, Column] = field(default_factory=dict)
+    missing_by: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,10 @@ class Arrivals:
             block.refused[reason] = block.refused.get(reason, 0) + count
         for kind, columns in (("field", summary.fields), ("feature", summary.features)):
             merge_columns(block.columns, _columns(kind, columns))
+        for name, values in summary.fields.items():
+            counts = block.missing_by.setdefault(f"field:{name}", {}) if values.missing_by else {}
+            for kind, count in (values.missing_by or {}).items():
+                counts[kind] = counts.get(kind, 0) + count
         return self._complete(append_ms)
 
     def _complete(self, append_ms: int) -> list[Block]:
@@ -178,7 +192,14 @@ class Arrivals:
             "blocks": [self._blocks, self._events_per_block],
             "late": self.late_count,
             "open": [
-                [each.start, each.events, each.predictions, each.refused, dumped(each.columns)]
+                [
+                    each.start,
+                    each.events,
+                    each.predictions,
+                    each.refused,
+                    dumped(each.columns),
+                    each.missing_by,
+                ]
                 for each in self._open.values()
             ],
         }
@@ -190,8 +211,10 @@ class Arrivals:
         self._told = state["told"]
         self._blocks, self._events_per_block = state["blocks"]
         self._open = {}
-        for start, events, predictions, refused, columns in state["open"]:
-            self._open[start] = Block(start, events, predictions, refused, loaded(columns))
+        # A former release did not tell kinds of events apart.
+        for start, events, predictions, refused, columns, *more in state["open"]:
+            block = Block(start, events, predictions, refused, loaded(columns), *more)
+            self._open[start] = block
 
 
 def _columns(kind: str, summaries: Mapping[str, ColumnSummary]) -> dict[str, Column]:

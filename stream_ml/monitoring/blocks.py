@@ -12,11 +12,12 @@ Theory of operation:
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.monitoring.columns import Column, column
+from stream_ml.monitoring.columns import CATEGORIES_MAX, Column, category_name, column
 from stream_ml.records import ColumnSummary, Summary
 
 if TYPE_CHECKING:
@@ -43,18 +44,40 @@ class Layout:
         block_ms: the length of a block.
         fields: by name, whether it holds numbers.
         features: the names of the features, all numbers.
+        kind: the field that tells kinds of events apart, each with fields of its own; None where
+            there is none.
     """
 
-    def __init__(self, block_ms: int, fields: Mapping[str, bool], features: Iterable[str]) -> None:
+    def __init__(
+        self,
+        block_ms: int,
+        fields: Mapping[str, bool],
+        features: Iterable[str],
+        kind: str | None = None,
+    ) -> None:
         self.block_ms = block_ms
         self.fields = dict(list(fields.items())[:COLUMNS_MAX])
         self.features = tuple(features)[: COLUMNS_MAX - len(self.fields)]
+        self.kind = kind if kind in self.fields else None
 
 
 class _Block:
-    __slots__ = ("events", "features", "fields", "predictions", "refused", "requests", "rows")
+    __slots__ = (
+        "events",
+        "features",
+        "fields",
+        "kind",
+        "missing_by",
+        "predictions",
+        "refused",
+        "requests",
+        "rows",
+    )
 
     def __init__(self, layout: Layout) -> None:
+        self.kind = layout.kind
+        # By field: of events of which kind it was missing, and how often.
+        self.missing_by: dict[str, dict[str, int]] = {}
         self.events = 0
         self.predictions = 0
         self.refused: dict[str, int] = {}
@@ -68,14 +91,33 @@ class _Block:
         rows, requests = self.rows, self.requests
         if rows:
             self.events += len(rows)
-            for name, values in self.fields.items():
-                values.add([row[name] for row in rows])
+            kinds = None if self.kind is None else [row[self.kind] for row in rows]
+            for name, column_of in self.fields.items():
+                values = [row[name] for row in rows]
+                column_of.add(values)
+                if kinds is not None and None in values:
+                    self._count_missing(name, kinds, values)
             rows.clear()
         if requests:
             self.predictions += len(requests)
-            for name, values in self.features.items():
-                values.add([request.get(name) for request in requests])
+            for name, column_of in self.features.items():
+                column_of.add([request.get(name) for request in requests])
             requests.clear()
+
+    def _count_missing(self, name: str, kinds: list[Any], values: list[Any]) -> None:
+        counts = self.missing_by.setdefault(name, {})
+        missing = Counter(kind for kind, value in zip(kinds, values, strict=True) if value is None)
+        for kind, count in missing.items():
+            known = category_name(kind)
+            if known in counts or len(counts) < CATEGORIES_MAX:
+                counts[known] = counts.get(known, 0) + count
+
+    def summary(self, name: str) -> ColumnSummary:
+        """What is written of a field."""
+        made = self.fields[name].summary()
+        if name in self.missing_by:
+            made.missing_by = dict(sorted(self.missing_by[name].items()))
+        return made
 
 
 class OpenBlocks:
@@ -186,7 +228,7 @@ class OpenBlocks:
                     block.events,
                     block.predictions,
                     dict(sorted(block.refused.items())),
-                    {name: values.summary() for name, values in block.fields.items()},
+                    {name: block.summary(name) for name in block.fields},
                     {name: values.summary() for name, values in block.features.items()},
                 )
             )
@@ -248,6 +290,7 @@ def _encode(block: _Block) -> bytes:
                 {name: _packed(values) for name, values in columns.items()}
                 for columns in (block.fields, block.features)
             ),
+            block.missing_by,
         ]
     )
 
@@ -259,7 +302,10 @@ def _packed(values: Column) -> list[Any]:
 
 def _decode(value: bytes, layout: Layout) -> _Block:
     block = _Block(layout)
-    block.events, block.predictions, block.refused, fields, features = orjson.loads(value)
+    # A former release did not tell kinds apart.
+    block.events, block.predictions, block.refused, fields, features, *more = orjson.loads(value)
+    if more and layout.kind is not None:
+        block.missing_by = {name: each for name, each in more[0].items() if name in block.fields}
     for columns, packed in ((block.fields, fields), (block.features, features)):
         for name, values in columns.items():
             if name in packed:

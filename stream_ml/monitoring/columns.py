@@ -12,7 +12,7 @@ from stream_ml.records import ColumnSummary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CATEGORIES_MAX", "CategoryColumn", "Column", "NumberColumn", "column"]
+__all__ = ["CATEGORIES_MAX", "CategoryColumn", "Column", "NumberColumn", "category_name", "column"]
 
 CATEGORIES_MAX = 64
 # Longer names are cut: those that begin alike count as one.
@@ -107,7 +107,7 @@ class CategoryColumn:
                 self.missing += count
             else:
                 self.n += count
-                self._count(_category(value), count)
+                self._count(category_name(value), count)
 
     def _count(self, category: str, count: float) -> None:
         former = self.counts.get(category)
@@ -159,7 +159,10 @@ class CategoryColumn:
 Column = NumberColumn | CategoryColumn
 
 
-def _category(value: Any) -> str:
+def category_name(value: Any) -> str:
+    """A text or a flag as it is counted; None, of a field that is not there, is `null`."""
+    if value is None:
+        return "null"
     if value is True:
         return "true"
     if value is False:

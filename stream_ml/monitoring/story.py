@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stream_ml.monitoring.watch import Finding
 
-__all__ = ["column_message", "move_phrase", "sign_phrase"]
+__all__ = ["column_message", "group_message", "move_phrase", "sign_phrase"]
 
+# So many columns of a group are told of with their figures.
+TOLD_MAX = 3
 _NAMES = {
     "label": "the label",
     "label_delay": "the time that labels take",
@@ -53,6 +57,22 @@ def column_message(finding: Finding) -> str:
         )
     moved = f"{name} has moved by {finding.distance:.2f} of 1 in a {finding.horizon}"
     return f"{moved}: {move_phrase(now, usual)}"
+
+
+def group_message(findings: Sequence[Finding]) -> str:
+    """What has moved in the same block, in a sentence: the first with figures, the others by name.
+
+    Args:
+        findings: of one kind, one at least.
+    """
+    if len(findings) == 1:
+        return column_message(findings[0])
+    # What is furthest off is told first.
+    ordered = sorted(findings, key=lambda each: (-each.distance, each.column))
+    text = "; ".join(column_message(each) for each in ordered[:TOLD_MAX])
+    others = ", ".join(each.column.partition(":")[2] for each in ordered[TOLD_MAX:])
+    end = f"; and {others}" if others else ""
+    return f"{len(findings)} columns have moved: {text}{end}"
 
 
 def _times(factor: float) -> str:

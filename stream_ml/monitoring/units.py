@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.monitoring.distance import distance, rescaled
+from stream_ml.monitoring.distance import distance, largest_share, rescaled
 
 if TYPE_CHECKING:
     from stream_ml.monitoring.columns import NumberColumn
@@ -17,6 +17,8 @@ FACTORS = (10.0, 12.0, 24.0, 25.4, 60.0, 100.0, 1e3, 1_024.0, 1_440.0, 3_600.0, 
 FACTOR_MIN = 8.0
 KNOWN_WITHIN = 0.3
 REMAINING_MAX = 0.25
+# What is mostly one value has no shape to be known by.
+ONE_VALUE_MAX = 0.5
 
 
 def unit_factor(now: NumberColumn, usual: NumberColumn) -> float | None:
@@ -29,6 +31,8 @@ def unit_factor(now: NumberColumn, usual: NumberColumn) -> float | None:
     Returns:
         The factor, a well-known one where it is near one; None where it is no matter of units.
     """
+    if largest_share(usual) >= ONE_VALUE_MAX:
+        return None
     middle, usual_middle = now.sketch.quantile(0.5), usual.sketch.quantile(0.5)
     if middle * usual_middle <= 0:
         return None

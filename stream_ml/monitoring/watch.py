@@ -33,6 +33,7 @@ from stream_ml.monitoring.distance import (
     missing_distance,
     new_category,
 )
+from stream_ml.monitoring.recurrence import Recurrences
 from stream_ml.monitoring.reference import (
     WEEK_MS,
     Common,
@@ -71,6 +72,9 @@ SCORE_USUAL = 0.822
 MISSING_FAULT, FROZEN_SHARE, NEW_SHARE = 0.3, 0.5, 0.02
 NEW_VALUES_MIN = 3
 QUIET_BLOCKS = 3
+# What comes and goes with the weather, or with a station that is often silent. Other signs are told
+# each time.
+_RECURRING = ("shift", "missing")
 QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 CATEGORIES_SHOWN = 5
 # Of the names of entries of state, behind the prefix.
@@ -110,6 +114,7 @@ class Episode:
         is_open: whether it is beyond doubt.
         quiet: how many blocks running have said nothing since.
         ends_day: whether only a day can end it, for only a day has begun it.
+        is_known: whether it is one of many alike, of which nothing is told.
     """
 
     since: int
@@ -117,6 +122,7 @@ class Episode:
     is_open: bool = False
     quiet: int = 0
     ends_day: bool = False
+    is_known: bool = False
 
 
 class _Gauge:
@@ -146,10 +152,23 @@ class _Gauge:
             effect = max(effect, first_effect)
         return found.value >= max(effect, BEYOND_PAST * self.largest)
 
+    def is_apart(self, found: Distance, effect: float) -> bool:
+        """Whether a distance keeps open what is open: it is none that was usual before.
+
+        Args:
+            found: the distance.
+            effect: the least that matters.
+        """
+        return found.score >= SCORE_OPEN and found.value >= max(effect, self.largest)
+
     def learn(self, found: Distance) -> None:
         """Take in a distance that is usual."""
         self.count = min(self.count + 1, GAUGED_MAX)
         self.mean += (found.score - self.mean) / self.count
+        self.largest = max(self.largest * FADING, found.value)
+
+    def learn_span(self, found: Distance) -> None:
+        """Take in how far two days are apart: no more than that is unusual a week later."""
         self.largest = max(self.largest * FADING, found.value)
 
 
@@ -164,15 +183,19 @@ class Watch:
     def __init__(self, block_ms: int, prefix: str) -> None:
         self._block_ms = block_ms
         self._prefix = prefix
+        # The hours beside one are like it; what is longer is not.
+        self._around = 1 if block_ms <= HOUR_MS else 0
         self._common = Common()
         self._hours = Slots(max(block_ms, HOUR_MS))
         self._days = Slots(DAY_MS)
         self._day = -1
-        # What came of the present day so far.
+        # What came of the present day so far, and the columns of which not all of it is counted.
         self._today: dict[str, Column] = {}
+        self._partial: set[str] = set()
         # By what is compared, and the column.
         self._gauges: dict[str, _Gauge] = {}
         self.episodes: dict[str, Episode] = {}
+        self._recurrences = Recurrences()
         # Of those that ended with the last block, which have lasted a week, and are usual now.
         self.adopted: set[str] = set()
         self._has_changed = False
@@ -191,7 +214,7 @@ class Watch:
         found: list[Finding] = []
         if self._day >= 0 and day > self._day:
             found = self._compare_day()
-            self._today = {}
+            self._today, self._partial = {}, set()
         self._day = day
         names = [name for name in hourly if name in columns]
         found += self._compare_block(start, {name: columns[name] for name in names})
@@ -203,8 +226,8 @@ class Watch:
     # --- comparing -----------------------------------------------------------------------------
 
     def _compare_block(self, start: int, columns: Mapping[str, Column]) -> list[Finding]:
-        # The hours beside one are like it; what is longer is not.
-        usual = self._hours.near(start, around=1 if self._block_ms <= HOUR_MS else 0)
+        usual = self._hours.near(start, around=self._around)
+        self._learn_spans("block", columns, usual, start)
         found = [
             finding
             for name, values in columns.items()
@@ -220,6 +243,7 @@ class Watch:
 
     def _compare_day(self) -> list[Finding]:
         usual = self._days.near(self._day * DAY_MS, around=0)
+        self._learn_spans("day", self._today, usual, self._day * DAY_MS)
         pairs = {
             name: (values, usual[name])
             for name, values in self._today.items()
@@ -232,6 +256,24 @@ class Watch:
             {name: values for name, values in self._today.items() if name not in moved},
         )
         return found
+
+    def _learn_spans(
+        self, horizon: str, columns: Mapping[str, Column], usual: Mapping[str, Column], start: int
+    ) -> None:
+        """Where there is no week before: learn how far a block, or a day, is from the day before.
+
+        That is further than two Mondays are apart, where there is a weekly cycle. Weather, which
+        stays for days, has no other measure.
+        """
+        new = [name for name in columns if name not in usual and name not in self.episodes]
+        if not new:
+            return
+        slots = self._hours if horizon == "block" else self._days
+        before = slots.near(start - DAY_MS, around=self._around if horizon == "block" else 0)
+        for name in new:
+            if name in before and columns[name].n + columns[name].missing >= VALUES_MIN:
+                gauge = self._gauges.setdefault(f"{horizon} shift {name}", _Gauge())
+                gauge.learn_span(distance(columns[name], before[name]))
 
     def _shifts(
         self, pairs: Mapping[str, tuple[Column, Column]], horizon: str, at: int
@@ -248,8 +290,7 @@ class Watch:
         bound = discoveries([gauge.weighted(found) for _, _, gauge, found, _ in compared], chance)
         findings: dict[str, Finding] = {}
         for name, sign, gauge, found, least in compared:
-            goes_on = self._is_open(name) and found.value >= least and found.score >= SCORE_OPEN
-            if goes_on or (
+            if (self._is_open(name) and gauge.is_apart(found, least)) or (
                 gauge.weighted(found) >= bound and gauge.is_far(found, least, first_effect)
             ):
                 values, usual = pairs[name]
@@ -359,9 +400,11 @@ class Watch:
                     is_new = episode.finding.sign == "shift" != finding.sign
                     episode.finding = finding
             episode.quiet = 0
-            if is_sure and (is_new or not episode.is_open):
+            if is_sure and (is_new or not episode.is_open or episode.is_known):
                 episode.is_open = True
-                opened.append(episode.finding)
+                episode.is_known = self._is_known(name, episode, start)
+                if not episode.is_known:
+                    opened.append(episode.finding)
         return opened, self._closed(start, seen, columns)
 
     def _closed(
@@ -383,7 +426,17 @@ class Watch:
             del self.episodes[name]
             if episode.is_open:
                 closed.append(name)
+                if episode.finding.sign in _RECURRING and name not in self.adopted:
+                    self._recurrences.end(
+                        f"{episode.finding.sign} {name}", episode.finding.distance, start
+                    )
         return closed
+
+    def _is_known(self, name: str, episode: Episode, now: int) -> bool:
+        """Whether it is one of many alike: then nobody is told."""
+        finding = episode.finding
+        key = f"{finding.sign} {name}"
+        return finding.sign in _RECURRING and self._recurrences.is_known(key, finding.distance, now)
 
     @staticmethod
     def _says_enough(values: Column | None) -> bool:
@@ -391,6 +444,7 @@ class Watch:
 
     def _adopt(self, name: str) -> None:
         """Take a column for what it has become: its past is another's."""
+        self._recurrences.forget(f"{self.episodes[name].finding.sign} {name}")
         self._common.forget(name)
         self._hours.forget(name)
         self._days.forget(name)
@@ -404,8 +458,14 @@ class Watch:
         self._common.learn(start, usual)
         self._hours.learn(start, usual)
         # What a block has told of a column its day need not tell again.
-        told = {name for name, episode in self.episodes.items() if not episode.ends_day}
-        merge_columns(self._today, {n: each for n, each in columns.items() if n not in told})
+        self._partial |= {
+            n for n, each in self.episodes.items() if each.is_open and not each.ends_day
+        }
+        # A part of a day is not like a whole one.
+        for name in self._partial:
+            self._today.pop(name, None)
+        counted = {name: each for name, each in columns.items() if name not in self._partial}
+        merge_columns(self._today, counted)
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -413,9 +473,11 @@ class Watch:
         """The state but the slots, as JSON can hold it."""
         return {
             "day": self._day,
+            "partial": sorted(self._partial),
             "hours": self._hours.dump(),
             "days": self._days.dump(),
             "gauges": {k: [g.count, g.mean, g.largest] for k, g in self._gauges.items()},
+            "recurrences": self._recurrences.dump(),
             "episodes": {name: asdict(episode) for name, episode in self.episodes.items()},
         }
 
@@ -449,6 +511,9 @@ class Watch:
         for slots, sign, name in ((self._hours, HOURS, "hours"), (self._days, DAYS, "days")):
             slots.load(state[name], [(n[1:], v) for n, v in own.items() if n[:1] == sign])
         self._gauges = {key: _Gauge(*each) for key, each in state["gauges"].items()}
+        # A former release kept neither.
+        self._partial = set(state.get("partial", ()))
+        self._recurrences.load(state.get("recurrences", {}))
         self.episodes = {
             name: Episode(**{**each, "finding": Finding(**each["finding"])})
             for name, each in state["episodes"].items()

@@ -151,6 +151,15 @@ class Alarms:
         """
         return (kind, subject) in self._open
 
+    def since(self, kind: str, subject: str = "") -> int:
+        """Since when an alarm that is open is, UTC milliseconds.
+
+        Args:
+            kind: its kind.
+            subject: what it is about.
+        """
+        return self._open[kind, subject]
+
     def subjects(self, kind: str) -> list[str]:
         """What the open alarms of a kind are about, sorted."""
         return sorted(subject for each, subject in self._open if each == kind)

@@ -20,12 +20,13 @@ from stream_ml.evaluation.scores import loss
 from stream_ml.features.durations import HOUR_MS
 from stream_ml.monitoring.arrivals import Arrivals
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
+from stream_ml.monitoring.carriers import Carriers
 from stream_ml.monitoring.columns import column
 from stream_ml.monitoring.contrast import Contrast
 from stream_ml.monitoring.outage import LabelOutage
 from stream_ml.monitoring.refused import RefusedShares
 from stream_ml.monitoring.sources import SourceLosses
-from stream_ml.monitoring.story import column_message, sign_phrase
+from stream_ml.monitoring.story import group_message, sign_phrase
 from stream_ml.monitoring.watch import Watch
 from stream_ml.stages.inputs import parse_once
 
@@ -69,6 +70,7 @@ class Monitor:
         width = self._width = pipeline.monitors.block_ms
         round_events = 0 if pipeline.refresh_ms is None else ROUND_EVENTS
         self._arrivals = Arrivals(width, in_order=in_order, round_events=round_events)
+        self._carriers = Carriers(pipeline.kind_field)
         self._events = Watch(width, EVENTS)
         self._labels = Watch(width, LABELS)
         label_columns = {"label": self._kind == "regression", "label_delay": True}
@@ -109,6 +111,7 @@ class Monitor:
         return outputs
 
     def _block(self, block: Block) -> list[Output]:
+        self._carriers.take(block)
         fields = [name for name in block.columns if name.startswith("field:")]
         if self._first_ms < 0:
             self._first_ms = block.start
@@ -213,38 +216,44 @@ class Monitor:
     # --- alarms --------------------------------------------------------------------------------
 
     def _tell(self, findings: Iterable[Finding], ts: int) -> list[Output]:
-        outputs: list[Output] = []
+        """One alert of each kind about all that has moved with a block."""
+        groups: dict[str, list[Finding]] = {}
         for finding in findings:
-            kind = DRIFT if finding.sign == "shift" else FAULT
-            message = column_message(finding)
-            details = {
-                "since": finding.at,
-                "sign": finding.sign,
-                "horizon": finding.horizon,
-                "distance": finding.distance,
-                **finding.figures,
-            }
-            outputs += self._alarms.open(kind, finding.column, message, ts, details)
+            groups.setdefault(DRIFT if finding.sign == "shift" else FAULT, []).append(finding)
+        outputs: list[Output] = []
+        for kind, group in groups.items():
+            subjects = [finding.column for finding in group]
+            details = _figures(group[0])
+            if len(group) > 1:
+                since = min(finding.at for finding in group)
+                columns = {finding.column: _figures(finding) for finding in group}
+                details = {"since": since, "columns": columns}
+            outputs += self._alarms.open_group(kind, subjects, group_message(group), ts, details)
         return outputs
 
     def _resolve(
         self, subjects: Sequence[str], ts: int, adopted: Collection[str] = ()
     ) -> list[Output]:
         outputs: list[Output] = []
-        for subject in subjects:
-            for kind in (DRIFT, FAULT):
-                if self._alarms.is_open(kind, subject):
-                    message = f"{sign_phrase(subject)} is as usual again"
-                    if subject in adopted:
-                        message = (
-                            f"{sign_phrase(subject)} has been so for a week, which is usual from "
-                            "now on"
-                        )
-                    resolved = self._alarms.resolve(kind, subject, message, ts)
-                    since = resolved[0].memo.details["since"]
-                    ended = {"kind": kind, "subject": subject, "since": since, "until": ts}
-                    self._recent.append(ended)
-                    outputs += resolved
+        for kind in (DRIFT, FAULT):
+            ended = [subject for subject in subjects if self._alarms.is_open(kind, subject)]
+            staying = [subject for subject in ended if subject in adopted]
+            passing = [subject for subject in ended if subject not in adopted]
+            stay = f"{_names(staying, 'has', 'have')} been so for a week"
+            for group, message in (
+                (passing, f"{_names(passing, 'is', 'are')} as usual again"),
+                (staying, f"{stay}, which is usual from now on"),
+            ):
+                self._recent += [
+                    {
+                        "kind": kind,
+                        "subject": subject,
+                        "since": self._alarms.since(kind, subject),
+                        "until": ts,
+                    }
+                    for subject in group
+                ]
+                outputs += self._alarms.resolve_group(kind, group, message, ts)
         del self._recent[:-RECENT_MAX]
         return outputs
 
@@ -273,6 +282,7 @@ class Monitor:
             "end": self._end,
             "first": self._first_ms,
             "arrivals": self._arrivals.dump(),
+            "carriers": self._carriers.dump(),
             "events": self._events.dump(),
             "labels": self._labels.dump(),
             "blocks": self._blocks.dump(),
@@ -307,6 +317,8 @@ class Monitor:
         self._end, self._first_ms = state["end"], state["first"]
         self._recent = state["recent"]
         self._arrivals.load(state["arrivals"])
+        if "carriers" in state:  # a former release did not tell kinds of events apart
+            self._carriers.load(state["carriers"])
         self._events.load(state["events"], entries)
         self._labels.load(state["labels"], entries)
         own = [(name[1:], value) for name, value in entries.items() if name[:1] == OPEN]
@@ -315,6 +327,22 @@ class Monitor:
         self._sources.load(state["sources"])
         self._contrast.load(state["contrast_state"])
         self._refused.load(state["refused"])
+
+
+def _figures(finding: Finding) -> dict[str, Any]:
+    return {
+        "since": finding.at,
+        "sign": finding.sign,
+        "horizon": finding.horizon,
+        "distance": finding.distance,
+        **finding.figures,
+    }
+
+
+def _names(columns: Sequence[str], verb: str, plural: str) -> str:
+    """The columns with their verb, as the beginning of a sentence."""
+    names = ", ".join(sign_phrase(column) for column in sorted(columns))
+    return f"{names} {verb if len(columns) == 1 else plural}"
 
 
 def end_unwatched(monitor: Monitor | None, alarms: Alarms, ts: int) -> list[Output]:

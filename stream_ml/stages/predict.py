@@ -377,7 +377,8 @@ def _blocks(pipeline: Pipeline) -> OpenBlocks | None:
         for name, kind in pipeline.schema.items()
         if name != pipeline.events.key
     }
-    layout = Layout(pipeline.monitors.block_ms, fields, pipeline.feature_set.names)
+    names = pipeline.feature_set.names
+    layout = Layout(pipeline.monitors.block_ms, fields, names, pipeline.kind_field)
     return OpenBlocks(layout, pipeline.lateness_ms)
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from stream_ml.monitoring.columns import column
+from stream_ml.monitoring.columns import NumberColumn, column
 from stream_ml.monitoring.story import column_message
+from stream_ml.monitoring.units import unit_factor
 from stream_ml.monitoring.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from stream_ml.monitoring.columns import Column
     from stream_ml.monitoring.watch import Finding
@@ -160,3 +161,69 @@ def test_what_lasts_a_week_is_usual_then() -> None:
         events += [(hour // 24, finding.column) for finding in found]
         events += [(hour // 24, f"{name} ended") for name in ended]
     assert [(10, "amount"), (17, "amount ended")] == events
+
+
+def weather(seed: int, days: int) -> list[float]:
+    """Hourly readings of what stays for days, round no cycle: a random walk that is drawn back."""
+    rand = random.Random(seed)
+    readings, level = [], 0.0
+    for _ in range(24 * days):
+        level = 0.985 * level + rand.gauss(0, 1.0)
+        readings.append(level)
+    return readings
+
+
+def told(columns: Iterable[tuple[int, float]]) -> tuple[list[int], list[int]]:
+    """The days on which it is told that a column has moved, and the hours when that is over.
+
+    Each hour has its level; blocks are of six hours.
+    """
+    rand = random.Random(9)
+    watch = Watch(6 * HOUR, "w")
+    days: list[int] = []
+    ends: list[int] = []
+    rows: list[float] = []
+    for hour, level in columns:
+        rows += [level + rand.gauss(0, 0.3) for _ in range(20)]
+        if hour % 6 == 5:
+            values = column(is_number=True)
+            values.add(rows)
+            found, ended = watch.take(FIRST + (hour - 5) * HOUR, {"level": values}, ("level",))
+            days += [hour // 24 for _ in found]
+            ends += [hour + 1 for _ in ended]
+            rows = []
+    return days, ends
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weather_that_stays_for_days_is_no_drift(seed: int) -> None:
+    """Of a column that no hour of the week explains nothing is told but the once that is new."""
+    assert len(told(enumerate(weather(seed, 56)))[0]) <= 1
+
+
+def test_what_comes_again_is_told_again_only_if_it_goes_further_or_after_a_long_rest() -> None:
+    """Days that are off in weeks 3, 5, 7 as far, in week 9 further, and as far in week 19."""
+    off = {14: 0.5, 28: 0.5, 42: 0.5, 56: 1.5, 126: 1.5}
+    cycle = [(hour, off.get(hour // 24, 0.0)) for hour in range(24 * 130)]
+    assert [14, 56, 126] == told(cycle)[0]
+
+
+def test_a_day_of_which_only_a_part_was_usual_is_not_compared_as_a_whole() -> None:
+    """An evening is told of by its blocks, and is over with the third block after it."""
+
+    def level(hour: int) -> float:
+        is_off = hour // 24 == 22 and hour % 24 >= 12
+        return 9.0 if is_off else (0.0 if hour % 24 < 12 else 4.0)
+
+    assert ([22], [23 * 24 + 18]) == told([(hour, level(hour)) for hour in range(24 * 26)])
+
+
+def test_what_is_mostly_one_value_has_no_unit_to_be_known_by() -> None:
+    """Fog: a field that was nearly always 10 is 0.25, and may be in any unit."""
+    rand = random.Random(2)
+    clear, fog = column(is_number=True), column(is_number=True)
+    clear.add([10.0 if rand.random() < 0.9 else rand.uniform(2, 9) for _ in range(400)])
+    fog.add([0.25] * 60)
+    assert isinstance(clear, NumberColumn)
+    assert isinstance(fog, NumberColumn)
+    assert unit_factor(fog, clear) is None

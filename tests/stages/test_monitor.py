@@ -256,3 +256,28 @@ def test_monitors_declared_anew_leave_no_alert_open_and_no_state_behind(
     assert [] == restarts.tell(42)
     restarts.start(PIPELINE)
     assert [] == [alert for hour in range(43, 60) for alert in restarts.tell(hour, 100.0)]
+
+
+def test_what_moves_at_once_is_one_alert_with_all_that_moved_and_ends_in_one() -> None:
+    """Two fields in another unit are one record, of which each is a subject."""
+    layout = Layout(HOUR, {"amount": True, "age": True}, ())
+    alarms = Alarms("evaluate")
+    monitor, rand = Monitor(PIPELINE, alarms, in_order=True), random.Random(3)
+    said = []
+    for hour in range(50):
+        factor = 100.0 if 36 <= hour < 42 else 1.0
+        blocks, ts = OpenBlocks(layout, 0), FIRST + hour * HOUR
+        for _ in range(60):
+            row = {name: factor * rand.gauss(50, 9) for name in ("amount", "age")}
+            blocks.add(ts, row, None, ts)
+        (made,) = blocks.close(2**60, 0)
+        said += [output.memo for output in monitor.summary(made, made.end)]
+    both = ["field:age", "field:amount"]
+    assert [("data_fault", "open", both), ("data_fault", "resolved", both)] == [
+        (alert.kind, alert.state, alert.details["subjects"]) for alert in said
+    ]
+    assert both == sorted(said[0].details["columns"])
+    assert said[0].message.startswith("2 columns have moved: the field ")
+    assert "the field age, the field amount are as usual again" == said[1].message
+    ended = [each["subject"] for each in monitor.dump()["recent"]]
+    assert both == sorted(ended)
