@@ -1,6 +1,6 @@
 """Defaults of settings that stages and runners share: whoever shows a setting loads no stage."""
 
-__all__ = ["CHECKPOINT_EXAMPLES", "CHECKPOINT_S", "COMMAND_AGE_MS"]
+__all__ = ["CHECKPOINT_EXAMPLES", "CHECKPOINT_S", "COMMAND_AGE_MS", "LEARN_BUDGET_S"]
 
 # The learners are written down at least this often (in examples): what a crash costs is
 # learning so many again, what a checkpoint costs is pickling every learner.
@@ -9,3 +9,5 @@ CHECKPOINT_EXAMPLES = 512
 CHECKPOINT_S = 60.0
 # How far a command's time may be from its arrival on the log, either way (in milliseconds).
 COMMAND_AGE_MS = 3_600_000
+# How long a line may take to learn an example (in seconds).
+LEARN_BUDGET_S = 1.0

@@ -63,7 +63,7 @@ class Halt(BaseException):
     """Ends the process where it is raised, whatever runs there; raised by tests of crashes."""
 
 
-STOPS: tuple[type[BaseException], ...] = (KeyboardInterrupt, GeneratorExit, Halt)
+STOPS: tuple[type[BaseException], ...] = (KeyboardInterrupt, Halt)
 
 
 def brief_error(error: BaseException) -> str:

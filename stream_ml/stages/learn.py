@@ -16,7 +16,9 @@ Theory of operation:
    detection are instants too, until the cadence is reached again (`promotion.on_change`).
 4. A line whose learner fails (raises, or outgrows the snapshot limit) is quarantined: alerted
    once, it learns and publishes no more. The others go on. It starts anew, from nothing, when its
-   recipe is another at a start, or the start says so (`restart`).
+   recipe is another at a start, or the start says so (`restart`). So it is with one that takes
+   longer than its budget, that does not return, or during whose work the worker dies again and
+   again (`effort`).
 5. A snapshot is published only together with a checkpoint of the learners that made it, so that
    after a crash the same examples give the same weights, and nothing is published twice.
 """
@@ -41,6 +43,7 @@ from stream_ml.models.recipes import BadAnswer
 from stream_ml.models.snapshot import pack, take, unpack
 from stream_ml.records import Example, Output, line_of
 from stream_ml.stages.alarms import Alarms
+from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH, Effort
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import record_notice
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
     from stream_ml.models.recipes import Target
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import LabelValue, Record
+    from stream_ml.stages.effort import Stopwatch, Suspect
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.task import StateEntry
 
@@ -189,10 +193,20 @@ class _Quarantine(NamedTuple):
 class _Line:
     """A live learner and its losses since the last refresh."""
 
-    __slots__ = ("blocks", "dear", "learner", "live_loss", "parent", "quarantine", "scored_count")
+    __slots__ = (
+        "blocks",
+        "dear",
+        "effort",
+        "learner",
+        "live_loss",
+        "parent",
+        "quarantine",
+        "scored_count",
+    )
 
     def __init__(self, learner: Any, *, is_relative: bool) -> None:
         self.learner = learner
+        self.effort = Effort()
         self.blocks = BlockScores(is_relative=is_relative)
         self.parent: str | None = None
         self.quarantine: _Quarantine | None = None
@@ -236,6 +250,8 @@ class Learn:
         checkpoint_examples: after how many examples the learners are written down at the latest.
         restart: lines to start anew, from nothing, where they are quarantined.
         log: the identity of the log that is written to, which every snapshot names.
+        stopwatch: measures what lines take, and watches over what may not return; None measures
+            nothing, and no line is ever too slow.
     """
 
     def __init__(
@@ -246,8 +262,11 @@ class Learn:
         restart: Collection[str] = (),
         *,
         log: str | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._log = log
+        self._stopwatch = NO_STOPWATCH if stopwatch is None else stopwatch
+        self._is_timed = stopwatch is not None
         self._restart = restart
         self._pipeline = pipeline
         self._key = key
@@ -285,12 +304,26 @@ class Learn:
             UsageError: a line cannot be published at all, which no log can mend.
         """
         self._must_checkpoint = True
+        suspect = self._stopwatch.begin(0)
         try:
-            return [self._snapshot(name, line) for name, line in self._lines.items()]
+            outputs = [self._snapshot(name, line) for name, line in self._lines.items()]
         except SnapshotRefused as error:
             raise UsageError(
                 f"models: a line cannot be published, even untrained: {error}"
             ) from None
+        self._stop_suspect(suspect)
+        return outputs
+
+    def _stop_suspect(self, suspect: Suspect | None) -> None:
+        """Let a line learn no more that was at work at one death of the worker after another."""
+        line = None if suspect is None else self._lines.get(suspect.line)
+        if suspect is None or line is None or suspect.deaths < DEATHS_MAX or line.quarantine:
+            return
+        self._must_checkpoint = True
+        self._give_up(
+            suspect.line,
+            f"the worker has died {suspect.deaths} times running while the line was at work",
+        )
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in examples."""
@@ -371,43 +404,73 @@ class Learn:
         A line at a time: what its learner works with then stays in the processor's caches
         (measured: a tenth of the whole work).
         """
-        target = self._pipeline.target
         alerts: list[tuple[int, Output]] = []
         if not examples:
             return []
-        for name, line in self._lines.items():
-            if line.quarantine:
-                continue
-            example = examples[0]
-            try:
-                teach = fast_learner(line.learner, target)
-                predict = fast_live_predictor(line.learner, target)
-                for example in examples:
-                    serves = example.serves == name
-                    if serves or example.n % LIVE_LOSS_EVERY == 0:
-                        line.score(predict, target, example, serves=serves)
-                    teach(example.features, example.label)
-            except STOPS:
-                raise
-            except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
-                reason = f"learning failed: {brief_error(error)}"
-                self._quarantine(name, example.n, reason)
-                alerts += [(example.n, alert) for alert in self._alert(name, reason, example)]
+        with self._stopwatch.watch():
+            for name, line in self._lines.items():
+                if line.quarantine:
+                    continue
+                failure = self._teach(name, line, examples)
+                if failure is not None:
+                    example, reason = failure
+                    self._quarantine(name, example.n, reason)
+                    alerts += [(example.n, alert) for alert in self._alert(name, reason, example)]
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
+    def _teach(
+        self, name: str, line: _Line, examples: Sequence[TrainingExample]
+    ) -> tuple[TrainingExample, str] | None:
+        """Teach a line all of `examples`; the one at which it failed, and why, if it did."""
+        target, effort = self._pipeline.target, line.effort
+        stopwatch, budget_s = self._stopwatch, self._stopwatch.budget_s
+        seconds = stopwatch.seconds
+        example = examples[0]
+        stopwatch.attend(name)
+        start_s = last_s = seconds()
+        answer_s, answers = 0.0, 0
+        try:
+            teach = fast_learner(line.learner, target)
+            predict = fast_live_predictor(line.learner, target)
+            for example in examples:
+                serves = example.serves == name
+                if serves or example.n % LIVE_LOSS_EVERY == 0:
+                    line.score(predict, target, example, serves=serves)
+                    answers += 1
+                    answer_s += seconds() - last_s
+                teach(example.features, example.label)
+                now_s = seconds()
+                if now_s - last_s > budget_s and effort.is_too_slow(example.n):
+                    taken = f"it takes {now_s - last_s:.1f} s over an example"
+                    return example, f"{taken}, longer than its budget of {budget_s} s"
+                last_s = now_s
+        except STOPS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
+            return example, f"learning failed: {brief_error(error)}"
+        effort.answered(answer_s, answers)
+        effort.learned(last_s - start_s - answer_s, len(examples))
+        return None
+
     def _publish(self) -> list[Output]:
         outputs = []
-        for name, line in self._lines.items():
-            if line.quarantine:
-                continue
-            try:
-                snapshot = self._snapshot(name, line)
-                outputs.append(snapshot)
-                outputs += self._price(name, line, snapshot.memo.extent)
-            except SnapshotRefused as error:
-                self._quarantine(name, self._n, str(error))
-                outputs += self._alert(name, str(error))
+        with self._stopwatch.watch():
+            for name, line in self._lines.items():
+                if line.quarantine:
+                    continue
+                self._stopwatch.attend(name)
+                start_s = self._stopwatch.seconds()
+                try:
+                    snapshot = self._snapshot(name, line)
+                    outputs.append(snapshot)
+                    outputs += self._price(name, line, snapshot.memo.extent)
+                except SnapshotRefused as error:
+                    self._quarantine(name, self._n, str(error))
+                    outputs += self._alert(name, str(error))
+                else:
+                    taken_s = self._stopwatch.seconds() - start_s
+                    line.effort.published(taken_s, len(snapshot.value or b""))
         self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
         return outputs
 
@@ -488,9 +551,11 @@ class Learn:
         """The learners, each sealed by itself, and the figures beside them."""
         self._must_checkpoint = False
         self._since_checkpoint = 0
-        learners = [
-            (f"{LEARNERS}{name}", self._pack_line(name, line)) for name, line in self._lines.items()
-        ]
+        with self._stopwatch.watch():
+            learners = [
+                (f"{LEARNERS}{name}", self._pack_line(name, line))
+                for name, line in self._lines.items()
+            ]
         keyless = {
             "n": self._n,
             "watermark": self._watermark.dump(),
@@ -503,6 +568,7 @@ class Learn:
             "unsaid": self._unsaid,
             "alarms": self._alarms.dump(),
             **({"counts": self.counts} if self.counts else {}),
+            **self._dump_efforts(),
             "lines": {
                 name: [
                     line.parent,
@@ -528,9 +594,17 @@ class Learn:
         self._undeclared_lines = []
         return [(KEYLESS, orjson.dumps(keyless)), *learners, *deletions]
 
+    def _dump_efforts(self) -> dict[str, Any]:
+        """What the lines took, where it was measured."""
+        if not self._is_timed:
+            return {}
+        efforts = {name: line.effort.dump() for name, line in self._lines.items()}
+        return {"efforts": efforts}
+
     def _pack_line(self, name: str, line: _Line) -> bytes | None:
         if line.quarantine:
             return None
+        self._stopwatch.attend(name)
         try:
             return pack(line.learner, self._pipeline.recipes[name], self._key)
         except SnapshotRefused as error:
@@ -562,10 +636,18 @@ class Learn:
             (kind[0] if kind else QUARANTINED, name, reason)
             for *kind, name, reason in keyless["unsaid"]
         ]
-        quarantines, blocks = keyless.get("quarantined", {}), keyless.get("blocks", {})
         # One that is declared again later starts anew.
         self._undeclared_lines = [name for name in keyless["lines"] if name not in self._lines]
         self._load_alarms(keyless)
+        suspect = self._stopwatch.begin(self._n)
+        with self._stopwatch.watch():
+            self._load_lines(keyless, learners)
+        self._stop_suspect(suspect)
+
+    def _load_lines(self, keyless: dict[str, Any], learners: dict[str, bytes]) -> None:
+        """Take up the lines that go on; what is written once of a former release has defaults."""
+        quarantines, blocks = keyless.get("quarantined", {}), keyless.get("blocks", {})
+        efforts = keyless.get("efforts", {})
         for name, line in self._lines.items():
             if name not in keyless["lines"]:
                 continue  # declared since: it starts now, and has only what is still to come
@@ -579,7 +661,10 @@ class Learn:
             if name in blocks:
                 line.blocks.load(blocks[name])
             line.parent, line.dear = parent, any(dear)
+            if name in efforts:
+                line.effort.load(efforts[name])
             if not is_stopped:
+                self._stopwatch.attend(name)
                 line.learner = self._unpack_line(name, learners[name])
 
     def _load_alarms(self, keyless: dict[str, Any]) -> None:

@@ -352,6 +352,7 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("checkpoint_examples", 64, "STREAM_ML_CHECKPOINT_EXAMPLES"),
         ("checkpoint_seconds", 60.0, "default"),
         ("commit_seconds", 0.1, "default"),
+        ("learn_budget_seconds", 1.0, "default"),
         ("restart_lines", [], "default"),
         ("command_age_seconds", 3_600.0, "default"),
         ("keyring", None, "default"),

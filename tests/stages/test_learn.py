@@ -295,7 +295,14 @@ class MumblingError(Exception):
         raise RecursionError
 
 
-ANYTHING = [SystemExit(1), Panic("x" * 10_000), RecursionError(), MemoryError(), MumblingError()]
+ANYTHING = [
+    SystemExit(1),
+    Panic("x" * 10_000),
+    RecursionError(),
+    MemoryError(),
+    MumblingError(),
+    GeneratorExit(),
+]
 
 
 @pytest.mark.parametrize("raised", ANYTHING, ids=lambda raised: type(raised).__name__)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_ml.shell.settings.settings import Settings
+    from stream_ml.shell.views.costs import LineCost
     from stream_ml.shell.views.models import ModelsView
     from stream_ml.shell.views.registry import RegistryView
 
@@ -54,6 +55,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 "effect": effects(registry),
                 "models": [model.as_dict() for model in view.models],
                 "evidence": view.evidence or {},
+                "costs": {line: cost.as_dict() for line, cost in view.costs.items()},
                 "decisions": [entry.as_dict() for entry in registry.decisions],
                 "notes": notes,
             }
@@ -93,8 +95,22 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
     )
     if evidence is not None:
         yield evidence
+    if view.costs:
+        head = ["line", "µs an answer", "µs an example", "s a snapshot", "bytes"]
+        yield format_table([head, *map(_cost, view.costs.items())], right=range(1, len(head)))
     if registry.decisions:
         yield format_table([DECISION_HEAD, *map(decision_row, registry.decisions)], right=[0])
+
+
+def _cost(item: tuple[str, LineCost]) -> list[str]:
+    line, cost = item
+    figures = [
+        ("{:,.1f}", cost.answer_us),
+        ("{:,.1f}", cost.example_us),
+        ("{:.4f}", cost.snapshot_s),
+        ("{:,}", cost.snapshot_bytes),
+    ]
+    return [line, *(NO_VALUE if value is None else text.format(value) for text, value in figures)]
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
@@ -112,9 +128,10 @@ COMMAND = Subcommand(
     help="what serves, what challenges it, evidence, decisions",
     description=(
         "Shows the models that answer: the champion, which serves; its challengers, which are\n"
-        "asked as well and scored; its predecessor, and the first one, never updated; and what\n"
-        "speaks for each challenger. Times and ages are those of events, but for when decisions\n"
-        "were made. Only reads, also while a worker runs."
+        "asked as well and scored; its predecessor, and the first one, never updated; what speaks\n"
+        "for each challenger; and what each line costs on the machine where it learns. Times and\n"
+        "ages are those of events, but for when decisions were made. Only reads, also while a\n"
+        "worker runs."
     ),
     examples=(
         UsageExample("stream-ml models", "those on the log that is set"),

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.decisions import decider
@@ -24,6 +25,7 @@ from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.supervisor import Post, Process, Relay, Supervisor, await_broker
 from stream_ml.shell.settings.keys import check_name, check_serving, working_key
 from stream_ml.shell.settings.loader import pipeline_of
@@ -76,6 +78,9 @@ def _work(arguments: Namespace, settings: Settings) -> None:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         record_count = disturbances = 0
+        stopwatch = ProcessStopwatch(
+            Path(f"{settings.path}.learning"), budget_s=settings.learn_budget_seconds
+        )
 
         def work(delivery: Couriers) -> None:
             nonlocal record_count
@@ -89,6 +94,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 accepted_topics=settings.accept_topics,
                 accept_unsealed=settings.accept_unsealed,
                 restart_lines=settings.restart_lines,
+                stopwatch=stopwatch,
                 command_age_s=settings.command_age_seconds,
                 exclusive=disturbances > DISTURBANCES_MAX,
             )

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_ml.shell.settings.settings import Settings
-    from stream_ml.shell.views.what_if import CandidateView, LineCost, Recorded, WhatIfView
+    from stream_ml.shell.views.costs import LineCost
+    from stream_ml.shell.views.what_if import CandidateView, Recorded, WhatIfView
 
 __all__ = ["run"]
 

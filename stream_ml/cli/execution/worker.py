@@ -58,6 +58,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         command_age_s=settings.command_age_seconds,
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
+        learn_budget_s=settings.learn_budget_seconds,
         say=say,
         accepted_topics=settings.accept_topics,
         accept_unsealed=settings.accept_unsealed,

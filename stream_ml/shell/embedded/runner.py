@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from stream_ml.sealing import Marker, SealedState
     from stream_ml.shell.log.port import PartitionId, Session, WorkerLog
     from stream_ml.signing import Operator
+    from stream_ml.stages.effort import Stopwatch
 
 __all__ = ["Runner"]
 
@@ -161,6 +162,7 @@ class Runner:
             latest.
         checkpoint_s: after how many seconds they are.
         restart_lines: quarantined lines to start anew, from nothing.
+        stopwatch: measures what lines take; None: nothing is measured, and none is too slow.
         command_age_s: how far a command's time may be from its arrival on the log, in seconds.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         accepted_topics: topics that are taken for what they are now, whatever was read of them.
@@ -185,6 +187,7 @@ class Runner:
         checkpoint_examples: int = CHECKPOINT_EXAMPLES,
         checkpoint_s: float = CHECKPOINT_S,
         restart_lines: Collection[str] = (),
+        stopwatch: Stopwatch | None = None,
         command_age_s: float = COMMAND_AGE_MS / 1_000,
         accept_unsealed: bool = False,
         accepted_topics: Collection[str] = (),
@@ -206,7 +209,8 @@ class Runner:
         events, labels = log.partitions["events"], log.partitions["predictions"]
         self.predicts = [Predict(pipeline, self.serving, partition=p) for p in range(events)]
         self.joins = [Join(pipeline, events, partition=p) for p in range(labels)]
-        self.learn = Learn(pipeline, key, checkpoint_examples, restart_lines, log=log.identity)
+        lines = checkpoint_examples, restart_lines
+        self.learn = Learn(pipeline, key, *lines, log=log.identity, stopwatch=stopwatch)
         self.evaluate = Evaluate(
             pipeline,
             Keyring(key, operators or {}),
@@ -239,12 +243,16 @@ class Runner:
         self._committed_positions = {task.name: dict(task.positions) for task in self.tasks}
         collect_less_often()
         self._session = log.session()
+        self._restore_or_close()
+        self._cursors = list(self._inputs())
+
+    def _restore_or_close(self) -> None:
+        """Take up all states; where one cannot be, the worker's place is given up."""
         try:
             self._restore()
         except BaseException:
             self._session.close()
             raise
-        self._cursors = list(self._inputs())
 
     def _reader_table(
         self, joins: Sequence[Task], learn: Task, evaluate: Task

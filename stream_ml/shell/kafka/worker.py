@@ -34,6 +34,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from stream_ml.defaults import LEARN_BUDGET_S
 from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.sealing import Seals
 from stream_ml.shell.kafka.header_names import read_any_header
@@ -43,6 +44,7 @@ from stream_ml.shell.kafka.serving_feed import ServingFeed
 from stream_ml.shell.kafka.task import KafkaTask, TaskContext, TaskSpec
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
+from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
@@ -98,6 +100,7 @@ class Worker:
         checkpoint_s: how often state is written down.
         checkpoint_examples: after how many examples the learners are written down at the latest.
         restart_lines: quarantined lines to start anew, from nothing.
+        learn_budget_s: how long a line may take over an example.
         command_age_s: how far a command's time may be from its arrival on the log.
         say: told what happens, as a kind and members.
         accepted_topics: topics that are taken for what they are now, whatever was read of them.
@@ -117,6 +120,7 @@ class Worker:
         checkpoint_s: float,
         checkpoint_examples: int,
         restart_lines: Collection[str] = (),
+        learn_budget_s: float = LEARN_BUDGET_S,
         command_age_s: float,
         say: Callable[..., None],
         accepted_topics: Iterable[str] = (),
@@ -134,6 +138,8 @@ class Worker:
         self._checkpoint_examples = checkpoint_examples
         self._accept_unsealed = accept_unsealed
         self._restart_lines = restart_lines
+        self._learn_budget_s = learn_budget_s
+        self._stopwatch: ProcessStopwatch | None = None
         self._command_age_s = command_age_s
         self._say = say
         self._accepted_topics = frozenset(accepted_topics)
@@ -348,12 +354,17 @@ class Worker:
                     partition=partition,
                 )
             case "learn":
+                if self._stopwatch is None:
+                    self._stopwatch = ProcessStopwatch(
+                        self._learning_file(), budget_s=self._learn_budget_s
+                    )
                 return Learn(
                     pipeline,
                     self._key,
                     self._checkpoint_examples,
                     self._restart_lines,
                     log=self._topics["registry"],
+                    stopwatch=self._stopwatch,
                 )
             case _:
                 return Evaluate(
@@ -362,6 +373,10 @@ class Worker:
                     self._topics["registry"],
                     command_age_ms=round(self._command_age_s * 1_000),
                 )
+
+    def _learning_file(self) -> Path:
+        """The file that says, after a death, whose turn it was: one for this log and machine."""
+        return Path(tempfile.gettempdir()) / f"stream-ml-{self._topics['registry']}.learning"
 
     async def _ready(self) -> None:
         if self._serving_feed is None:

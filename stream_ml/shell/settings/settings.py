@@ -38,7 +38,12 @@ from tempfile import NamedTemporaryFile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
+from stream_ml.defaults import (
+    CHECKPOINT_EXAMPLES,
+    CHECKPOINT_S,
+    COMMAND_AGE_MS,
+    LEARN_BUDGET_S,
+)
 from stream_ml.errors import UsageError
 from stream_ml.routes import is_webhook
 from stream_ml.shell.kafka.cluster import Cluster, Security
@@ -214,6 +219,13 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _seconds,
             ),
             Setting(
+                "learn_budget_seconds",
+                "how long a line may take over an example; one that takes longer three times "
+                "running learns no more",
+                "a number above 0",
+                _seconds,
+            ),
+            Setting(
                 "restart_lines",
                 "quarantined lines that a worker starts anew, from nothing; set it for one start",
                 "names of lines, with commas between them",
@@ -300,6 +312,7 @@ class Settings:
     checkpoint_examples: int = CHECKPOINT_EXAMPLES
     checkpoint_seconds: float = CHECKPOINT_S
     commit_seconds: float = COMMIT_S
+    learn_budget_seconds: float = LEARN_BUDGET_S
     restart_lines: tuple[str, ...] = ()
     command_age_seconds: float = COMMAND_AGE_MS / 1_000
     keyring: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,12 +13,14 @@ from stream_ml.errors import BadRecord
 from stream_ml.models.envelope import decode
 from stream_ml.sealing import strip_seal
 from stream_ml.shell.log.reading import last_records
+from stream_ml.shell.views.costs import read_costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stream_ml.records import ModelRef, ServingSet
     from stream_ml.shell.log.port import Log
+    from stream_ml.shell.views.costs import LineCost
     from stream_ml.shell.views.registry import RegistryView
 
 __all__ = ["ModelView", "ModelsView", "newest_evaluations", "read_models"]
@@ -71,10 +73,12 @@ class ModelsView:
     Attributes:
         models: the serving set, the champion first.
         evidence: what speaks for each challenger, by line, as its newest evaluation has it.
+        costs: of each line, where a worker has measured them.
     """
 
     models: tuple[ModelView, ...] = ()
     evidence: Mapping[str, Mapping[str, Any]] | None = None
+    costs: Mapping[str, LineCost] = field(default_factory=dict)
 
 
 def read_models(log: Log, registry: RegistryView) -> ModelsView:
@@ -94,7 +98,7 @@ def read_models(log: Log, registry: RegistryView) -> ModelsView:
         if evaluation.get("evidence")
         if evaluation["model"] in newest.serving.challengers
     }
-    return ModelsView(tuple(_models(log, newest.serving)), evidence)
+    return ModelsView(tuple(_models(log, newest.serving)), evidence, read_costs(log))
 
 
 def _models(log: Log, serving: ServingSet) -> Iterator[ModelView]:

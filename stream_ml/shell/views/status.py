@@ -12,6 +12,7 @@ import orjson
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.views.alerts import read_alerts
+from stream_ml.shell.views.costs import read_costs
 from stream_ml.shell.views.models import newest_evaluations
 from stream_ml.shell.views.registry import Entry, RegistryView, read_registry
 from stream_ml.stages.topology import STAGES, input_topics
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from stream_ml.shell.log.port import Log
+    from stream_ml.shell.views.costs import LineCost
 
 __all__ = [
     "AlertCount",
@@ -110,6 +112,7 @@ class StatusView:
         labelled: the share of predictions that have a label; None before the first prediction.
         held: what waits inside the tasks, by kind.
         models: the newest evaluation of each model, as on the log.
+        costs: what each line costs where it learns, if that was measured.
         dead_letters: of the last refusals, how many for each reason.
         dead_letters_read: how many of them were read.
         dead_letters_total: how many there are, at most.
@@ -132,6 +135,7 @@ class StatusView:
     labelled: float | None
     held: Mapping[str, int]
     models: tuple[Mapping[str, Any], ...]
+    costs: Mapping[str, LineCost]
     dead_letters: Mapping[str, int]
     dead_letters_read: int
     dead_letters_total: int
@@ -149,6 +153,7 @@ class StatusView:
         return {
             **members,
             "watermarks": asdict(self.watermarks),
+            "costs": {line: cost.as_dict() for line, cost in self.costs.items()},
             "stages": [asdict(progress) for progress in self.stages],
             "alerts": [asdict(alert) for alert in self.alerts],
         }
@@ -189,6 +194,7 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         labelled=labelled_share(joins),
         held=_sum(state.get("held", {}) for state in [*predicts, *joins]),
         models=tuple(models),
+        costs=read_costs(log),
         dead_letters=dict(sorted(Counter(letter["reason"] for letter in letters).items())),
         dead_letters_read=len(letters),
         dead_letters_total=_total(log, "dead-letters", len(letters)),

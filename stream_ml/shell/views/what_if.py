@@ -32,6 +32,7 @@ from stream_ml.models.pickles import compress, dumps, loads
 from stream_ml.models.recipes import Recipe
 from stream_ml.records import Shadow, line_of, version_of
 from stream_ml.shell.log.reading import evaluations, read_all
+from stream_ml.shell.views.costs import LineCost, each
 from stream_ml.shell.views.registry import entries
 from stream_ml.shell.views.reigns import Reign, ReplayedContest
 from stream_ml.shell.views.reproduce import ReproducedAnswer
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Answer, Decision, Evaluation, Example, Prediction, Record
     from stream_ml.shell.log.port import Log
 
-__all__ = ["CandidateView", "LineCost", "MonthLosses", "Recorded", "WhatIfView", "what_if"]
+__all__ = ["CandidateView", "MonthLosses", "Recorded", "WhatIfView", "what_if"]
 
 # So many examples are answered and taught at a time: a timing of each would cost more than it.
 BATCH_EXAMPLES = 1_000
@@ -68,23 +69,6 @@ class MonthLosses:
     pairs: int
     served: float
     candidate: float
-
-
-@dataclass(frozen=True, slots=True)
-class LineCost:
-    """What a line costs on this machine; None where there was nothing to measure.
-
-    Attributes:
-        answer_us: microseconds an answer.
-        example_us: microseconds an example that is learned.
-        snapshot_s: seconds a snapshot that is written, and read back.
-        snapshot_bytes: of the newest snapshot, compressed.
-    """
-
-    answer_us: float | None
-    example_us: float | None
-    snapshot_s: float | None
-    snapshot_bytes: int | None
 
 
 @dataclass(slots=True)
@@ -328,15 +312,11 @@ class _Line:
     def cost(self) -> LineCost:
         """What it took so far."""
         return LineCost(
-            _each(self.answer_s * 1e6, self.answer_count),
-            _each(self.learn_s * 1e6, self.learn_count),
-            _each(self.snapshot_s, self.snapshot_count),
+            each(self.answer_s * 1e6, self.answer_count),
+            each(self.learn_s * 1e6, self.learn_count),
+            each(self.snapshot_s, self.snapshot_count),
             self.snapshot_bytes,
         )
-
-
-def _each(total: float, count: int) -> float | None:
-    return total / count if count else None
 
 
 def _lines(

@@ -1,0 +1,162 @@
+"""Measures what lines take, and ends what does not return: see `stages.effort`.
+
+Theory of operation:
+
+1. Time is the machine's monotonic clock. Reading it is all that is done for each example.
+2. While learners are at work a timer interrupts the process every `TICK_S`. If the one whose turn
+   it is has not got on for `HANG_S`, an error is raised in the midst of what it does, for whoever
+   called it to contain.
+3. That does not reach into a library that never comes back from C. So a second timer counts the
+   processor's time, is wound up again whenever the first one finds that the process answers, and
+   ends the process where it does not for `DEAF_S`: the system does that, no code of ours need run.
+4. Whose turn it is stands in a small file, mapped into memory, so that writing it costs nothing and
+   a process that is killed leaves it as it was. At the next start it says who was at work, and how
+   often running that was so, from the same example on. Where there is no place for such a file,
+   nobody is suspected.
+
+Only the main thread can be interrupted; elsewhere time is measured, and that is all.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.defaults import LEARN_BUDGET_S
+from stream_ml.stages.effort import Suspect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import FrameType
+    from typing import Self
+
+__all__ = ["NotReturned", "ProcessStopwatch"]
+
+TICK_S = 5.0
+HANG_S = 60.0
+DEAF_S = 300.0
+# The file: whose turn it is, and behind it, from when and how often running it was that one's.
+NAME_BYTES = 512
+FILE_BYTES = 4_096
+
+
+class NotReturned(BaseException):
+    """Raised in the midst of a call that does not return."""
+
+
+class ProcessStopwatch:
+    """The stopwatch of a worker's process.
+
+    Args:
+        path: of the file that outlives the process; None for none.
+        budget_s: how long a line may take over an example.
+        hang_s: after how many seconds without getting on a call is interrupted.
+        tick_s: how often that is looked at, in seconds.
+        clock: seconds, from any start.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        budget_s: float = LEARN_BUDGET_S,
+        hang_s: float = HANG_S,
+        tick_s: float = TICK_S,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.budget_s = budget_s
+        self._clock = clock
+        self._hang_s, self._tick_s = hang_s, tick_s
+        self._last_s = clock()
+        self._line = ""
+        # Whether timers run; there is one of each kind for the whole process.
+        self._is_armed = False
+        self._file = None if path is None else _mapped(path)
+
+    def seconds(self) -> float:
+        """Seconds from any start; see `Stopwatch`."""
+        self._last_s = now_s = self._clock()
+        return now_s
+
+    def attend(self, line: str) -> None:
+        """Say whose learner is called next."""
+        self._line = line
+        self._last_s = self._clock()
+        if self._file is not None:
+            self._file[:NAME_BYTES] = line.encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
+
+    def begin(self, n: int) -> Suspect | None:
+        """Who was at work when the worker before died, if it did; see `Stopwatch`.
+
+        Args:
+            n: how many examples were learned, as committed.
+        """
+        if self._file is None:
+            return None
+        line = self._file[:NAME_BYTES].rstrip(b"\0").decode(errors="replace")
+        former: Any = None
+        with suppress(orjson.JSONDecodeError):
+            former = orjson.loads(self._file[NAME_BYTES:].rstrip(b"\0"))
+        suspect = None
+        if line:
+            is_same = isinstance(former, list) and former[:2] == [line, n]
+            suspect = Suspect(line, 1 + (former[2] if is_same else 0))
+        note = b"" if suspect is None else orjson.dumps([line, n, suspect.deaths])
+        self._file[NAME_BYTES:] = note.ljust(FILE_BYTES - NAME_BYTES, b"\0")
+        self.attend("")
+        return suspect
+
+    def watch(self) -> Self:
+        """Watch over what is called within; see `Stopwatch`.
+
+        Of what ends the process by an error, or because it is asked to, nothing is wiped out: the
+        next start finds whose turn it was.
+        """
+        return self
+
+    def __enter__(self) -> Self:
+        self._last_s = self._clock()
+        if threading.current_thread() is threading.main_thread():
+            if signal.getsignal(signal.SIGALRM) != self._on_tick:
+                signal.signal(signal.SIGALRM, self._on_tick)
+            self._is_armed = True
+            signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
+            signal.setitimer(signal.ITIMER_REAL, self._tick_s, self._tick_s)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._is_armed:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        if kind is None:
+            self.attend("")
+
+    def _on_tick(self, _: int, __: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
+        waited_s = self._clock() - self._last_s
+        if waited_s < self._hang_s:
+            return
+        self._last_s = self._clock()
+        raise NotReturned(f"the line {self._line!r} has not returned for {waited_s:.0f} s")
+
+
+def _mapped(path: Path) -> mmap.mmap | None:
+    """The file, mapped; None where there cannot be one."""
+    with suppress(OSError, ValueError):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            if os.fstat(handle).st_uid != os.geteuid():
+                return None  # in a folder where others may write, it must be our own
+            os.ftruncate(handle, FILE_BYTES)
+            return mmap.mmap(handle, FILE_BYTES)
+        finally:
+            os.close(handle)
+    return None

@@ -1,0 +1,147 @@
+"""What a line's learner takes: time, bytes, and the patience of all the others.
+
+A learner is code of somebody else's. What it takes is measured by a stopwatch that the shell hands
+in; a stage that is given none measures nothing, and no line is ever too slow there. So costs are no
+part of what follows from the log, and of a quarantine that follows from them the state keeps that
+it is so, as of every other one.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DEATHS_MAX", "NO_STOPWATCH", "Effort", "Stopwatch", "Suspect"]
+
+# A learner is too slow that takes longer than its budget so often running: once may be the
+# machine's fault, which was put to sleep, or short of memory.
+SLOW_RUNNING = 3
+# A line that was at work whenever the worker died, so often from the same example on, learns no
+# more.
+DEATHS_MAX = 3
+# With each snapshot what came before counts half: a tree grows dearer as it grows.
+FADING = 0.5
+_FADING_SUMS = ("answer_s", "answers", "example_s", "examples", "snapshot_s", "snapshots")
+_SUMS = (*_FADING_SUMS, "snapshot_bytes")
+
+
+class Suspect(NamedTuple):
+    """The line that was at work when the worker died, and how often running that was so."""
+
+    line: str
+    deaths: int
+
+
+class Stopwatch(Protocol):
+    """Time as the shell measures it, and its watch over calls that may never return."""
+
+    @property
+    def budget_s(self) -> float:
+        """Seconds that a line may take over an example; who takes longer is quarantined."""
+
+    def seconds(self) -> float:
+        """Seconds from any start; each call says that the one who is watched gets on."""
+
+    def begin(self, n: int) -> Suspect | None:
+        """Take note of a start.
+
+        Args:
+            n: how many examples were learned before it, as committed.
+
+        Returns:
+            Who was at work when the worker before this one died, if it did.
+        """
+
+    def watch(self) -> AbstractContextManager[object]:
+        """Watch over what is called within: what does not return is interrupted with an error."""
+
+    def attend(self, line: str) -> None:
+        """Say whose learner is called next within a watch."""
+
+
+class _NoStopwatch:
+    """For who measures nothing: replays, tests."""
+
+    budget_s = math.inf
+
+    def seconds(self) -> float:
+        return 0.0
+
+    def begin(self, _: int) -> Suspect | None:
+        return None
+
+    def watch(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def attend(self, line: str) -> None:
+        pass
+
+
+NO_STOPWATCH: Stopwatch = _NoStopwatch()
+
+
+class Effort:
+    """What one line took: sums that fade with each snapshot.
+
+    >>> effort = Effort()
+    >>> effort.learned(seconds=0.5, examples=1_000)
+    >>> effort.example_s / effort.examples
+    0.0005
+    """
+
+    __slots__ = ("_last_slow", "_slow_running", *_SUMS)
+
+    answer_s: float
+    answers: float
+    example_s: float
+    examples: float
+    snapshot_s: float
+    snapshots: float
+    snapshot_bytes: int
+
+    def __init__(self) -> None:
+        self.answer_s = self.example_s = self.snapshot_s = 0.0
+        self.answers = self.examples = self.snapshots = 0.0
+        self.snapshot_bytes = 0
+        self._last_slow, self._slow_running = -1, 0
+
+    def learned(self, seconds: float, examples: int) -> None:
+        """Add what it took to learn so many examples."""
+        self.example_s += seconds
+        self.examples += examples
+
+    def answered(self, seconds: float, answers: int) -> None:
+        """Add what it took to answer so many times."""
+        self.answer_s += seconds
+        self.answers += answers
+
+    def published(self, seconds: float, size: int) -> None:
+        """Add a snapshot of so many bytes; what came before counts half from now on."""
+        for name in _FADING_SUMS:
+            setattr(self, name, getattr(self, name) * FADING)
+        self.snapshot_s += seconds
+        self.snapshots += 1
+        self.snapshot_bytes = size
+
+    def is_too_slow(self, n: int) -> bool:
+        """Whether it has now gone over its budget for too many examples running.
+
+        Args:
+            n: the number of the example that took longer than the budget.
+        """
+        self._slow_running = self._slow_running + 1 if n == self._last_slow + 1 else 1
+        self._last_slow = n
+        return self._slow_running >= SLOW_RUNNING
+
+    def dump(self) -> dict[str, float]:
+        """The sums by name, as JSON can hold them."""
+        return {name: getattr(self, name) for name in _SUMS}
+
+    def load(self, state: Mapping[str, float]) -> None:
+        """Take up dumped sums."""
+        for name in _SUMS:
+            setattr(self, name, state[name])

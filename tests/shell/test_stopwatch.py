@@ -1,0 +1,189 @@
+"""A worker's stopwatch: what does not return is interrupted; a death leaves whose turn it was."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cli_toy import outputs, toy
+
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.processes.stopwatch import NotReturned, ProcessStopwatch
+from stream_ml.shell.views.costs import read_costs
+from stream_ml.shell.views.registry import read_registry
+from stream_ml.stages.effort import DEATHS_MAX
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+
+KEY = b"own." * 8
+# How a process exits that dies in the midst of learning.
+DIED = 9
+
+
+def _work(path: Path, stopwatch: ProcessStopwatch) -> dict[str, str]:
+    """Work on all that lies in the log; who is quarantined then, and why."""
+    with SqliteLog.open(path) as log, Runner(log, toy, KEY, stopwatch=stopwatch) as runner:
+        runner.run()
+        return runner.learn.quarantine_reasons
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A log on which nobody has worked yet."""
+    path = tmp_path / "log.sqlite"
+    with SqliteLog.create(path) as log:
+        log.append(outputs(600))
+    return path
+
+
+def _hang(*_: Any) -> None:
+    while True:
+        pass
+
+
+def test_what_does_not_return_is_interrupted_and_the_loop_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The champion's own learner, in an endless loop: quarantined, while others are renewed."""
+    monkeypatch.setattr("stream_ml.stages.learn.fast_learner", _hanging_for(toy.models["plain"]))
+    stopwatch = ProcessStopwatch(hang_s=0.1, tick_s=0.02)
+    reasons = _work(path, stopwatch)
+    with SqliteLog.open(path) as log:
+        newest = read_registry(log, KEY, None).newest
+        predictions = log.end_offset("predictions", 0)
+
+    assert ["plain"] == list(reasons)
+    assert "NotReturned" in reasons["plain"]
+    assert "the line 'plain' has not returned for" in reasons["plain"]
+    assert newest is not None
+    # The champion's old snapshot goes on serving, and the challenger is renewed beside it.
+    assert ("plain@0", "scaled@500") == (
+        newest.serving.champion.model,
+        newest.serving.challengers["scaled"].model,
+    )
+    assert 600 == predictions
+
+
+def _hanging_for(estimator: Any) -> Any:
+    """A `fast_learner` whose learners of this estimator's type hang at the first example."""
+    from stream_ml.models.fast import fast_learner  # noqa: PLC0415 - the one that is replaced
+
+    def make(learner: Any, target: Any) -> Any:
+        return _hang if type(learner) is type(estimator) else fast_learner(learner, target)
+
+    return make
+
+
+def test_a_sleeper_is_woken() -> None:
+    """Waiting for ever is no better than working for ever."""
+    stopwatch = ProcessStopwatch(hang_s=0.05, tick_s=0.01)
+    started_s = time.perf_counter()
+
+    def wait() -> None:
+        with stopwatch.watch():
+            stopwatch.attend("forest")
+            select.select([], [], [], 60)
+
+    with pytest.raises(NotReturned, match="'forest' has not returned"):
+        wait()
+    assert time.perf_counter() - started_s < 30
+
+
+def test_who_gets_on_is_not_interrupted() -> None:
+    """However long it takes in all: each call may take its time."""
+    stopwatch = ProcessStopwatch(hang_s=0.2, tick_s=0.01)
+    with stopwatch.watch():
+        stopwatch.attend("forest")
+        end_s = time.perf_counter() + 0.5
+        while stopwatch.seconds() < end_s:
+            pass
+
+
+def test_a_death_names_who_was_at_work(tmp_path: Path) -> None:
+    """Counted as long as the same line dies from the same example on; a clean end is none."""
+    file = tmp_path / "turn"
+
+    def die(line: str) -> None:
+        stopwatch = ProcessStopwatch(file)
+        with suppress(SystemExit), stopwatch.watch():
+            stopwatch.attend(line)
+            raise SystemExit
+
+    assert ProcessStopwatch(file).begin(0) is None
+    counts = []
+    for line, n in (("a", 0), ("a", 0), ("a", 512), ("b", 512), ("b", 512), ("b", 512)):
+        die(line)
+        suspect = ProcessStopwatch(file).begin(n)
+        assert suspect is not None
+        counts.append((suspect.line, suspect.deaths))
+    with ProcessStopwatch(file).watch():
+        pass
+
+    assert [("a", 1), ("a", 2), ("a", 1), ("b", 1), ("b", 2), ("b", 3)] == counts
+    assert ProcessStopwatch(file).begin(512) is None
+
+
+def test_where_there_is_no_place_for_the_file_nobody_is_suspected(tmp_path: Path) -> None:
+    """It works without."""
+    stopwatch = ProcessStopwatch(tmp_path / "no" / "folder")
+    with stopwatch.watch():
+        stopwatch.attend("a")
+
+    assert stopwatch.begin(0) is None
+
+
+def test_a_line_that_kills_the_worker_again_and_again_is_left_out(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the system, for want of memory: at the fourth start the others learn on without it."""
+
+    def kill(*_: Any) -> None:
+        os._exit(DIED)
+
+    def make(learner: Any, target: Any) -> Any:
+        from stream_ml.models.fast import fast_learner  # noqa: PLC0415 - the one replaced
+
+        is_plain = type(learner) is type(toy.models["plain"])
+        return kill if is_plain else fast_learner(learner, target)
+
+    monkeypatch.setattr("stream_ml.stages.learn.fast_learner", make)
+    codes = []
+    for _ in range(DEATHS_MAX):
+        child = os.fork()
+        if not child:
+            _work(path, ProcessStopwatch(tmp_path / "turn"))
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    reasons = _work(path, ProcessStopwatch(tmp_path / "turn"))
+
+    assert [DIED] * DEATHS_MAX == codes
+    assert ["plain"] == list(reasons)
+    assert "the worker has died 3 times running" in reasons["plain"]
+
+
+def test_models_shows_what_lines_cost(path: Path, cli: Cli) -> None:
+    """As text and as JSON, where a worker has measured; else nothing is said of it."""
+    assert not cli("models", "--broker", f"sqlite:{path}").out.count("µs an example")
+    _work(path, ProcessStopwatch())
+    with SqliteLog.open(path) as log:
+        costs = read_costs(log)
+    text = cli("models", "--broker", f"sqlite:{path}").out
+    json = cli("models", "--broker", f"sqlite:{path}", "--format", "json").json
+    status = cli("status", "--broker", f"sqlite:{path}", "--format", "json").json
+
+    assert "µs an example" in text
+    assert json["costs"] == status["costs"] == {k: v.as_dict() for k, v in costs.items()}
+    for line in ("plain", "scaled"):
+        cost = json["costs"][line]
+        assert 0.1 < cost["answer_us"] < 100_000
+        assert 0.1 < cost["example_us"] < 100_000
+        assert 0 < cost["snapshot_s"] < 10
+        assert cost["snapshot_bytes"] > 100
