@@ -97,7 +97,7 @@ def declared(on_harm: str) -> Pipeline:
         champion="champion",
         models={"champion": _saying("champion"), "challenger": _saying("challenger")},
         promotion=sml.Promotion(
-            refresh=1_000, block=BLOCK, guard_block=BLOCK, on_harm=on_harm, on_change="alert"
+            refresh="7d", block=BLOCK, guard_block=BLOCK, on_harm=on_harm, on_change="alert"
         ),
         monitors=None,
     )

@@ -4,10 +4,12 @@ Theory of operation:
 
 1. `SuccessorGuard` judges a new champion against its predecessor, since the switch. It looks for
    harm, not for proof: one whole block in which the new one loses more than `rollback_loss` a
-   pair, or an answer that the new one owes and the old one has. Once a block was judged harmless
-   the watch is over, and the next refresh brings another predecessor. So every replacement is
-   judged by a whole block, while of refreshes that come faster than `guard_block` + `maturity`
-   only some are: the others have been renewed again before their labels are in.
+   pair, or an answer that the new one owes and the old one has. (Where a block is a number of
+   pairs it must be more than three standard errors of them, too: few may be over by chance alone.)
+   Once a block was judged harmless the watch is over, and the next refresh brings another
+   predecessor. So every replacement is judged by a whole block, while of refreshes that come
+   faster than `guard_block` + `maturity` only some are: the others have been renewed again before
+   their labels are in.
 2. `StandingGuard` never ends. It compares what serves with each *reference*: every challenger of
    equal age, the predecessor, the first model, and baselines. A block is *over* a reference where
    what serves lost more than `rollback_loss` a pair against it, and more than three standard
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from stream_ml.evaluation.contest import Rules
+    from stream_ml.evaluation.evidence import ClosedBlock
     from stream_ml.records import Example
 
 __all__ = ["LINE", "Harm", "HarmFinding", "StandingGuard", "SuccessorGuard"]
@@ -72,11 +75,13 @@ class SuccessorGuard:
         self._blocks: Blocks | None = None
         # The block of the switch is only a part of one: a few hours' luck, that judges nothing.
         self._guarded_from: int | None = None
+        # The squares of the open block's differences, where a block is a number of pairs.
+        self._squares = 0.0
 
     def watch(self, *, active: bool) -> None:
         """Watch what serves from now on against a predecessor, or watch no more."""
         rules = self._rules
-        self._blocks, self._guarded_from = None, None
+        self._blocks, self._guarded_from, self._squares = None, None, 0.0
         if active and rules.rollback_loss is not None:
             self._blocks = Blocks(
                 rules.guard_block_ms, rules.guard_block_every, maturity_ms=rules.maturity_ms
@@ -112,7 +117,10 @@ class SuccessorGuard:
             reason = f"{prediction.model} has no answer where {shadow.model} has one"
             return Harm(reason, {"event_id": prediction.event_id})
         if self._is_guarded(prediction.ts, watermark_ms):
-            self._blocks.add(prediction.ts, predecessor_loss - own_loss)
+            difference = predecessor_loss - own_loss
+            self._blocks.add(prediction.ts, difference)
+            if self._rules.guard_block_ms is None:
+                self._squares += difference * difference
         return self._judge(self._blocks, watermark_ms)
 
     def _is_guarded(self, ts: int, watermark_ms: int) -> bool:
@@ -129,7 +137,7 @@ class SuccessorGuard:
             if block.pairs < self._rules.guard_pairs_min:
                 continue
             self._blocks = None
-            if bound is not None and -block.mean > bound:
+            if bound is not None and -block.mean > bound and self._is_clear(block):
                 reason = (
                     f"lost {-block.mean:.4f} more than its predecessor per example in one block "
                     f"of {block.pairs}; {bound} is borne"
@@ -138,12 +146,20 @@ class SuccessorGuard:
             break
         return None
 
+    def _is_clear(self, block: ClosedBlock) -> bool:
+        if self._rules.guard_block_ms is not None:
+            return True  # a block of time has hundreds of pairs, and luck that they share
+        return _is_beyond_luck(-block.mean, self._squares, block.pairs)
+
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
-        return {
+        state: dict[str, Any] = {
             "guard": None if self._blocks is None else self._blocks.dump(),
             "guarded_from": self._guarded_from,
         }
+        if self._rules.guard_block_ms is None:
+            state["guard_squares"] = self._squares
+        return state
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up a dumped state."""
@@ -151,6 +167,15 @@ class SuccessorGuard:
         if self._blocks is not None:
             self._blocks.load(state["guard"])
         self._guarded_from = state["guarded_from"]
+        self._squares = state.get("guard_squares", 0.0)
+
+
+def _is_beyond_luck(mean: float, squares: float, pairs: int) -> bool:
+    """Whether a mean difference of pairs is more than `ERRORS_MIN` standard errors above 0."""
+    # Rounding may take a sum of squares that is zero a little below it. Of IEEE's own: a square
+    # root is rounded right on any platform.
+    variance = max(0.0, squares / pairs - mean * mean)
+    return mean > ERRORS_MIN * math.sqrt(variance / pairs)
 
 
 def _whole_block(ts: int, watermark_ms: int, block_ms: int) -> int:
@@ -335,12 +360,7 @@ class StandingGuard:
         n, mean = sums.pairs, sums.excess / sums.pairs
         bound = self._rules.rollback_loss
         assert bound is not None, "nothing is judged where any loss is borne"
-        if mean <= bound:
-            return False
-        # Rounding may take a sum of squares that is zero a little below it. Of IEEE's own: a
-        # square root is rounded right on any platform.
-        variance = max(0.0, sums.squares / n - mean * mean)
-        return mean > ERRORS_MIN * math.sqrt(variance / n)
+        return mean > bound and _is_beyond_luck(mean, sums.squares, n)
 
     def findings(self) -> list[HarmFinding]:
         """The references against which there is gross harm now, the greatest first."""

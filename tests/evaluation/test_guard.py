@@ -129,6 +129,34 @@ def test_a_block_of_examples_begins_with_the_switch() -> None:
     assert {"block_pairs": 4, "block_loss": 9.0} == said[3].evidence
 
 
+@pytest.mark.parametrize("pause", range(8))
+@pytest.mark.parametrize(
+    ("losses", "is_harm"),
+    [
+        ((9.0, 0.0, 9.0, 0.0, 9.0, 0.0, 9.0, 0.0), False),
+        ((9.0, 8.0, 9.0, 8.0, 9.0, 8.0, 9.0, 8.0), True),
+        ((0.4, 0.6, 0.4, 0.6, 0.4, 0.6, 0.4, 0.6), False),
+    ],
+    ids=["over by luck", "over", "within what is borne"],
+)
+def test_a_block_of_few_examples_is_no_harm_by_luck(
+    losses: tuple[float, ...], pause: int, *, is_harm: bool
+) -> None:
+    """Eight examples of which every other one costs 9 more may cost 4.5 on average by chance.
+
+    A restart amid the block changes nothing.
+    """
+    rules = replace(RULES, guard_block_ms=None, guard_block_every=8)
+    first, second = guarded(rules), SuccessorGuard(rules)
+    said = [compared(first, ts, loss, 0.0) for ts, loss in enumerate(losses[:pause])]
+    second.load(orjson.loads(orjson.dumps(first.dump())))
+    said += [compared(second, ts, losses[ts], 0.0) for ts in range(pause, 8)]
+
+    assert is_harm == (said[-1] is not None)
+    assert [None] * 7 == said[:7]
+    assert not second.watching
+
+
 def judged(
     blocks: list[dict[str, float]], rules: Rules = STANDING, served: float = 0.3, **models: str
 ) -> StandingGuard:
