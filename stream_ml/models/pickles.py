@@ -10,7 +10,9 @@ A pickle is a program. Whoever may write one may call whatever `find_class` hand
    (`datasets`, `stream`), runs other code (`compat`, `checks`, `evaluate`) or draws is not.
 3. `getattr`, which river needs to pickle a bound method of its own, is replaced by one that gives
    the methods listed below and nothing else.
-4. A pickle may also *set attributes on a class* it was handed (`BUILD` does). Everything handed
+4. Classes of a user's own are handed out where the *declared* estimator is made of them: they are
+   collected from it (`classes_in`), and a pickle that names any other is refused.
+5. A pickle may also *set attributes on a class* it was handed (`BUILD` does). Everything handed
    out is compared with what it was before, put back, and the pickle refused.
 
 The signature is checked before any of this runs (`snapshot`, `checkpoint`); this list is what
@@ -26,6 +28,7 @@ import inspect
 import io
 import pickle
 import random
+import sys
 import types
 import zlib
 from contextlib import contextmanager
@@ -37,12 +40,14 @@ from river.__version__ import __version__ as RIVER_VERSION  # noqa: N812 - a con
 from stream_ml.errors import STOPS, SnapshotRefused, brief_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 __all__ = [
     "PICKLE_BYTES_MAX",
     "RIVER_VERSION",
     "AllowList",
+    "Classes",
+    "classes_in",
     "compress",
     "contain_errors",
     "decompress",
@@ -54,6 +59,9 @@ __all__ = [
 # Four times what an envelope may hold: learners compress two to four times, so no honest one is
 # refused here, and a zip bomb is cut off long before it hurts.
 PICKLE_BYTES_MAX = 64 * 1024 * 1024
+
+# Classes beside river's that a line's learner may be made of, by module and qualified name.
+Classes = dict[tuple[str, str], type]
 
 _PROTOCOL = 5
 # `Py_TPFLAGS_HEAPTYPE`: classes written in Python; the others refuse new attributes themselves.
@@ -234,6 +242,9 @@ _METHODS = frozenset(
 _IDLE = random.Random(0)  # noqa: S311 - never drawn from
 
 
+_NO_CLASSES: Mapping[tuple[str, str], type] = types.MappingProxyType({})
+
+
 def dumps(learner: Any) -> bytes:
     """The pickle of a learner, or of a plain dict of them.
 
@@ -247,7 +258,7 @@ def dumps(learner: Any) -> bytes:
     pickler.dispatch_table = _REDUCERS
     with contain_errors(
         "class_not_allowed",
-        "expected a learner made of river's parts only, given one that cannot be pickled ({}); "
+        "expected a learner made of classes that can be written, given one that cannot ({}); "
         "compute what a function of your own computes as a declared feature",
         learner,
     ):
@@ -309,13 +320,50 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def loads(data: bytes) -> Any:
+def classes_in(learner: Any) -> Classes:
+    """The classes of a user's own that an estimator's pickle names.
+
+    What comes with Python is not among them, whatever holds it: the list above is all of that.
+
+    Args:
+        learner: a declared estimator, or one that a trial has taught.
+
+    Raises:
+        SnapshotRefused: as `dumps`.
+    """
+    pickler = _Collector(io.BytesIO(), protocol=_PROTOCOL)
+    pickler.dispatch_table = _REDUCERS
+    with contain_errors("class_not_allowed", "expected an estimator to write, given {}", learner):
+        pickler.dump(learner)
+    return pickler.classes
+
+
+class _Collector(pickle.Pickler):
+    """Collects the classes that a pickle names, and that no list has."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.classes: Classes = {}
+
+    def persistent_id(self, obj: Any) -> Any:
+        if isinstance(obj, type):
+            module, name = obj.__module__, obj.__qualname__
+            is_ours = module.partition(".")[0] not in sys.stdlib_module_names | {"river"}
+            if is_ours and obj.__flags__ & _HEAP_TYPE and (module, name) not in _EXACT:
+                self.classes[module, name] = obj
+
+
+def loads(data: bytes, classes: Mapping[tuple[str, str], type] = _NO_CLASSES) -> Any:
     """The learner in a pickle; nothing outside the allow-list is called or even imported.
+
+    Args:
+        data: the pickle.
+        classes: of the declared estimator, beside those on the list.
 
     Raises:
         SnapshotRefused: `class_not_allowed` or `malformed`.
     """
-    unpickler = AllowList(io.BytesIO(data))
+    unpickler = AllowList(io.BytesIO(data), classes)
     try:
         with (
             contain_errors(
@@ -363,8 +411,11 @@ def decompress(data: bytes) -> bytes:
 class AllowList(pickle.Unpickler):
     """Reads a pickle, hands out only what is on the list, and remembers how each thing looked."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(
+        self, file: io.BytesIO, classes: Mapping[tuple[str, str], type] = _NO_CLASSES
+    ) -> None:
         super().__init__(file)
+        self._classes = classes
         self._handed_objects: dict[int, tuple[Any, dict[str, Any]]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -376,7 +427,7 @@ class AllowList(pickle.Unpickler):
         """
         if (module, name) == ("builtins", "getattr"):
             return _bound_method
-        target = _resolve(module, name)
+        target = self._classes.get((module, name)) or _resolve(module, name)
         if id(target) not in self._handed_objects:
             self._handed_objects[id(target)] = (target, _attributes(target))
         return target

@@ -23,13 +23,14 @@ import copy
 import hashlib
 import inspect
 from collections import UserDict, UserList
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from river import base, compose, feature_extraction, multiclass, neighbors, rules
 
-from stream_ml.errors import Problem, SnapshotRefused, brief_error
+from stream_ml.errors import STOPS, Problem, SnapshotRefused, brief_error
 from stream_ml.models import pickles
 from stream_ml.models.digest import digest, digest_and_size
 from stream_ml.models.learner import Learner
@@ -164,16 +165,39 @@ class Recipe:
         estimator: of river, or a `Learner`.
         target: what it predicts; a `Learner` is told before anything else.
         features: the names of all features, likewise.
+        classes: of the user's own, that the estimator is made of, before and after a trial.
     """
 
     name: str
     estimator: Any
     target: Target | None = None
     features: tuple[str, ...] = ()
+    classes: pickles.Classes = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.estimator, base.Base | Learner):
             object.__setattr__(self, "estimator", copy.deepcopy(self.estimator))
+        if isinstance(self.estimator, base.Base):
+            # One that cannot be written down is refused where it is checked.
+            with suppress(SnapshotRefused):
+                self.classes.update(pickles.classes_in(self.estimator))
+            if self.classes:
+                self.classes.update(self._classes_of_trial())
+
+    def _classes_of_trial(self) -> pickles.Classes:
+        """The classes that an estimator of a user's own takes up as it learns."""
+        if self.target is None:
+            return {}
+        learner = self.fresh()
+        try:
+            for features, label in _trial(self.target, self.features):
+                answer(learner, self.target, features)
+                learn(learner, self.target, features, label)
+            return pickles.classes_in(learner)
+        except STOPS:
+            raise
+        except BaseException:  # noqa: BLE001 - a user's code may raise anything; `check` tells
+            return {}
 
     def fresh(self) -> Any:
         """An untrained learner of its own, equal to every other fresh one."""
@@ -237,7 +261,7 @@ class Recipe:
                 takes its own bytes for foreign ones.
         """
         if not isinstance(self.estimator, Learner):
-            return pickles.loads(data)
+            return pickles.loads(data, self.classes)
         with pickles.contain_errors(
             "unreadable", f"expected the state of {_brief(self.estimator)}, given bytes: {{}}"
         ):
@@ -282,10 +306,9 @@ class Recipe:
             path: where it is declared.
             names: of the features that it will see.
         """
+        prepared = replace(self, target=target, features=tuple(names))
         if isinstance(self.estimator, Learner):
-            return _learner_problems(
-                replace(self, target=target, features=tuple(names)), target, path
-            )
+            return _learner_problems(prepared, target, path)
         if not isinstance(self.estimator, base.Estimator):
             return [
                 Problem(
@@ -295,14 +318,14 @@ class Recipe:
         # What has the wrong kind is replaced, not seeded; what cannot be copied is not tried.
         return (
             _misfits(self.estimator, target, path)
-            or _irreproducible(self.estimator, path)
-            or self._strangers(target, path, names)
+            or _irreproducible(prepared, path)
+            or prepared._strangers(target, path)  # noqa: SLF001 - it is one of ours
         )
 
-    def _strangers(self, target: Target, path: str, names: Iterable[str]) -> list[Problem]:
+    def _strangers(self, target: Target, path: str) -> list[Problem]:
         """Whether the estimator, and those in it, know the target's labels for their own."""
         learner, labels = self.fresh(), _labels(target)
-        for features, label in _trial(target, tuple(names)):
+        for features, label in _trial(target, self.features):
             try:
                 answer(learner, target, features)
                 learn(learner, target, features, label)
@@ -398,9 +421,10 @@ def _misfits(estimator: Any, target: Target, path: str) -> list[Problem]:
     return []
 
 
-def _irreproducible(estimator: Any, path: str) -> list[Problem]:
+def _irreproducible(recipe: Recipe, path: str) -> list[Problem]:
+    estimator = recipe.estimator
     try:
-        pickles.loads(pickles.dumps(estimator))
+        recipe.load(recipe.dump(estimator))
     except SnapshotRefused as refused:
         return [Problem(path, "an estimator that a snapshot can hold", str(refused))]
     problems = []

@@ -28,7 +28,7 @@ from stream_ml.evaluation.scores import loss_of, uniform_loss
 from stream_ml.evaluation.settling import Settling
 from stream_ml.models.envelope import decode
 from stream_ml.models.fast import fast_learner, fast_predictor
-from stream_ml.models.pickles import compress, dumps, loads
+from stream_ml.models.pickles import compress
 from stream_ml.models.recipes import Recipe
 from stream_ml.records import Shadow, line_of, version_of
 from stream_ml.shell.log.reading import evaluations, read_all
@@ -288,8 +288,8 @@ class _Line:
             return
         started_s = self.clock()
         try:
-            data = dumps(self.learner)
-            self.frozen[version] = fast_predictor(loads(data), pipeline.target, golden)
+            data = self.recipe.dump(self.learner)
+            self.frozen[version] = fast_predictor(self.recipe.load(data), pipeline.target, golden)
         except SnapshotRefused as refusal:
             self.fail(version, str(refusal))
             return
@@ -325,7 +325,7 @@ def _lines(
     """The candidates; a line of the pipeline itself where name and recipe are its own."""
     lines, problems = [], []
     for name, estimator in estimators.items():
-        recipe = Recipe(name, estimator)
+        recipe = Recipe(name, estimator, pipeline.target, pipeline.feature_set.names)
         problems += recipe.check(pipeline.target, name, pipeline.feature_set.names)
         declared = pipeline.recipes.get(name)
         if problems:
