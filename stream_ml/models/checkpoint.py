@@ -1,10 +1,11 @@
 """Checkpoints: live learners, signed so that only whoever has the key can have written them.
 
-    "SML1" + signature (32 bytes) + heading + newline + compressed learner
+    "SML2" + signature (32 bytes) + heading + newline + compressed learner
 
 The heading of river's learners is river's release, that of any other names its line, and the
-library and release whose bytes these are. The signature covers all that follows it, and is
-checked before any of that is read. What reads the learner is chosen by the line's recipe.
+library and release whose bytes these are. The signature covers all of it and the name of
+the line, and is checked before any of that is read. What reads the learner is chosen by the line's
+recipe.
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ if TYPE_CHECKING:
 
 __all__ = ["pack", "unpack"]
 
-_MAGIC = b"SML1"
+_MAGIC = b"SML2"
+# What a former release wrote: river's learners in a dict, by the name of their line.
+_FORMER_MAGIC = b"SML1"
 _NO_SIGNATURE = bytes(32)
 _HEAD = len(_MAGIC) + len(_NO_SIGNATURE)
 
 
-def pack(learner: Any, recipe: Recipe, key: bytes | None) -> bytes:
+def pack(learner: Any, recipe: Recipe, key: bytes | None, payload: bytes | None = None) -> bytes:
     """A live learner as bytes; unsigned without a key.
 
     Args:
         learner: of the recipe.
         recipe: its line's.
         key: the pipeline's; None leaves it unsigned.
+        payload: of a snapshot of it as it is now, which spares writing it down once more.
 
     Raises:
         SnapshotRefused: `class_not_allowed` or `too_large`, as `Recipe.dump`.
     """
-    is_river = recipe.format is None
-    payload = recipe.dump({recipe.name: learner} if is_river else learner)
-    body = _heading(recipe) + b"\n" + compress(payload)
-    return _MAGIC + (_NO_SIGNATURE if key is None else _sign(body, key)) + body
+    body = _heading(recipe) + b"\n" + (payload or compress(recipe.dump(learner)))
+    return _MAGIC + (_NO_SIGNATURE if key is None else _sign(_scope(recipe) + body, key)) + body
 
 
 def unpack(data: bytes, recipe: Recipe, key: bytes | None, *, allow_unsigned: bool = False) -> Any:
@@ -59,10 +61,12 @@ def unpack(data: bytes, recipe: Recipe, key: bytes | None, *, allow_unsigned: bo
         SnapshotRefused: `unsigned`, `signature`, `river_version`, `library`, `class_not_allowed`,
             `too_large`, `malformed` or `unreadable`.
     """
-    if len(data) < _HEAD or not data.startswith(_MAGIC):
+    is_former = data.startswith(_FORMER_MAGIC)
+    if len(data) < _HEAD or not (is_former or data.startswith(_MAGIC)):
         raise SnapshotRefused("malformed", "expected a checkpoint, given other bytes")
     signature, body = data[len(_MAGIC) : _HEAD], data[_HEAD:]
-    _check_signature(signature, body, key, allow_unsigned=allow_unsigned)
+    signed = body if is_former else _scope(recipe) + body
+    _check_signature(signature, signed, key, allow_unsigned=allow_unsigned)
     heading, _, payload = body.partition(b"\n")
     if heading != _heading(recipe):
         raise SnapshotRefused(
@@ -71,7 +75,7 @@ def unpack(data: bytes, recipe: Recipe, key: bytes | None, *, allow_unsigned: bo
             "start a new log, and replay the events and labels into it",
         )
     learner = recipe.load(decompress(payload))
-    if recipe.format is not None:
+    if recipe.format is not None or not is_former:
         return learner
     if type(learner) is not dict or recipe.name not in learner:
         raise SnapshotRefused("malformed", f"expected the learner of the line {recipe.name!r}")
@@ -82,6 +86,11 @@ def _heading(recipe: Recipe) -> bytes:
     if recipe.format is None:
         return RIVER_VERSION.encode()
     return orjson.dumps([recipe.format, recipe.name, recipe.library])
+
+
+def _scope(recipe: Recipe) -> bytes:
+    """What is signed with the bytes, and does not stand there: no other line's are taken."""
+    return _MAGIC + recipe.name.encode() + b"\n"
 
 
 def _reader(recipe: Recipe) -> str:

@@ -200,6 +200,7 @@ class _Line:
         "learner",
         "live_loss",
         "parent",
+        "payload",
         "quarantine",
         "scored_count",
     )
@@ -209,6 +210,8 @@ class _Line:
         self.effort = Effort()
         self.blocks = BlockScores(is_relative=is_relative)
         self.parent: str | None = None
+        # Of its snapshot, as long as it has learned nothing since.
+        self.payload: bytes | None = None
         self.quarantine: _Quarantine | None = None
         # Whether it was told that its snapshots cost much.
         self.dear = False
@@ -424,6 +427,7 @@ class Learn:
     ) -> tuple[TrainingExample, str] | None:
         """Teach a line all of `examples`; the one at which it failed, and why, if it did."""
         target, effort = self._pipeline.target, line.effort
+        line.payload = None
         stopwatch, budget_s = self._stopwatch, self._stopwatch.budget_s
         seconds = stopwatch.seconds
         example = examples[0]
@@ -512,7 +516,7 @@ class Learn:
             key=self._key,
             log=self._log,
         )
-        line.parent = snapshot.model
+        line.parent, line.payload = snapshot.model, snapshot.payload
         line.live_loss, line.scored_count = 0.0, 0
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
@@ -606,7 +610,7 @@ class Learn:
             return None
         self._stopwatch.attend(name)
         try:
-            return pack(line.learner, self._pipeline.recipes[name], self._key)
+            return pack(line.learner, self._pipeline.recipes[name], self._key, line.payload)
         except SnapshotRefused as error:
             self._give_up(name, str(error))
             return None

@@ -37,7 +37,7 @@ def refusal(sealed: bytes, key: bytes | None = KEY, **options: Any) -> SnapshotR
 
 
 def signed(rest: bytes) -> bytes:
-    """A checkpoint as whoever has the key could have written it."""
+    """A checkpoint as whoever has the key could have written it, with a former release."""
     return b"SML1" + hmac.new(KEY, rest, hashlib.sha256).digest() + rest
 
 
@@ -52,6 +52,29 @@ def test_learning_goes_on() -> None:
             learn(uninterrupted, task, features, label)
 
         assert digest(uninterrupted) == digest(learner)
+
+
+def test_a_snapshot_spares_writing_it_down_again() -> None:
+    """With the payload of a snapshot of the same learner a checkpoint is the same, byte by byte."""
+    payload = compress(recipe("tree").dump(trained("tree")))
+    expected = pack(trained("tree"), recipe("tree"), KEY)
+
+    assert expected == pack(trained("tree"), recipe("tree"), KEY, payload)
+
+
+def test_a_former_release_is_read() -> None:
+    """It put the learner into a dict, by the name of its line."""
+    rest = RIVER_VERSION.encode() + b"\n" + compress(dumps({"bayes": trained("bayes")}))
+    learner = unpack(signed(rest), recipe("bayes"), KEY)
+
+    assert digest(trained("bayes")) == digest(learner)
+
+
+def test_no_other_lines_is_taken() -> None:
+    """Nor is a genuine one under the sign of a former release."""
+    with pytest.raises(SnapshotRefused, match="signature"):
+        unpack(SEALED, recipe("tree"), KEY)
+    assert refusal(b"SML1" + SEALED[4:]).reason == "signature"
 
 
 def test_unsigned() -> None:

@@ -14,13 +14,13 @@ from river import linear_model, naive_bayes, neighbors, optim, preprocessing, tr
 
 import stream_ml as sml
 from stream_ml.models import snapshot as snapshots
+from stream_ml.models.recipes import Recipe
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import LIVE_LOSS_EVERY, Learn, RefreshClock
 from tests.shop import KEY, START_MS, declare, example, shop, written
 
 if TYPE_CHECKING:
-    from stream_ml.models.recipes import Recipe
     from stream_ml.models.snapshot import Snapshot
     from stream_ml.records import Output, Record
 
@@ -248,6 +248,29 @@ def test_the_live_loss_is_that_of_answers_given_before_learning() -> None:
             alone.learn_one(members["features"], members["label"])
         (snapshot, *_) = published(outputs, name)
         assert pytest.approx(sum(losses) / len(losses), abs=1e-12) == snapshot.epoch["live_loss"]
+
+
+def test_a_learner_is_written_down_once_for_its_snapshot_and_the_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that has learned since is written down as it is now."""
+    dump, dumped = Recipe.dump, list[str]()
+
+    def spy(recipe: Recipe, learner: Any) -> bytes:
+        dumped.append(recipe.name)
+        return dump(recipe, learner)
+
+    monkeypatch.setattr(Recipe, "dump", spy)
+    learn, records = Learn(shop, KEY), world(25)
+    learn.apply(records[:20])
+    first = learn.dirty()
+    assert ["bayes", "logistic"] == sorted(dumped)
+    assert first == learn.dirty()
+    learn.apply(records[20:])
+    second = learn.dirty()
+
+    assert 4 == len(dumped)
+    assert dict(first)["lbayes"] != dict(second)["lbayes"]
 
 
 # --- failure ----------------------------------------------------------------------------------
