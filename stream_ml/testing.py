@@ -131,7 +131,7 @@ class Driver:
         """Put a command on the log, signed for it, without working on it; `run` has it answered.
 
         Args:
-            kind: `promote`, `rollback`, `pause` or `resume`.
+            kind: `promote`, `rollback`, `pause`, `resume` or `restart`.
             operator: whose key signs it.
             members: others of `records.Command`, where they are not to be the usual ones.
         """

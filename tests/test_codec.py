@@ -722,7 +722,9 @@ def test_no_answer_and_no_fallback_is_refused() -> None:
 
 # --- commands ---------------------------------------------------------------------------------
 
-UNKNOWN = "unknown_command at $.kind: expected one of promote, rollback, pause, resume, given "
+UNKNOWN = (
+    "unknown_command at $.kind: expected one of promote, rollback, pause, resume, restart, given "
+)
 COMMAND = b'"command_id":"c","ts":5,"actor":"a","reason":"r"'
 
 

@@ -58,8 +58,14 @@ PEOPLE = {
     "consumer": Node(446, 40, "your application"),
     "operator": Node(992, 408, "you"),
 }
-# Left out: how evaluate knows its own decisions again; how operators read them, and summaries.
-LEFT_OUT = {("registry", "evaluate"), ("registry", "operator"), ("summaries", "operator")}
+# Left out: how evaluate knows its own decisions again; how operators read them, and summaries; how
+# learn is told of a line that is to start anew.
+LEFT_OUT = {
+    ("registry", "evaluate"),
+    ("registry", "learn"),
+    ("registry", "operator"),
+    ("summaries", "operator"),
+}
 # By arrow: the points at which it turns. Without any it is straight.
 ROUTES: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {
     ("producer", "events"): (),

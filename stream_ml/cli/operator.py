@@ -1,4 +1,4 @@
-"""The common part of `promote`, `rollback`, `pause` and `resume`: a command and its answer."""
+"""The common part of commands such as `promote`: a command and its answer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
     Args:
         arguments: of the command line.
         settings: which log, and who signs.
-        kind: `promote`, `rollback`, `pause` or `resume`.
+        kind: `promote`, `rollback`, `pause`, `resume` or `restart`.
 
     Raises:
         CommandRefused: it was refused.

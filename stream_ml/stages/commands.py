@@ -79,6 +79,9 @@ class Commands:
         if command.kind == "rollback":
             target = self._returnable(command, serving)
             return decisions.roll_back(reason, None, request, target=target)
+        if command.kind == "restart":
+            line = self._restartable(command)
+            return decisions.restart(line, reason, request=request)
         decisions.is_paused = command.kind == "pause"
         if not decisions.is_paused:
             decisions.frozen_line = decisions.held_line = None
@@ -111,6 +114,16 @@ class Commands:
                 "log`)"
             )
         return served
+
+    def _restartable(self, command: Command) -> str:
+        """The line that a command names, as a line or `name@version`, if it is declared."""
+        recipes, model = self._decisions.pipeline.recipes, command.model or ""
+        line = line_of(model) if "@" in model else model
+        if line not in recipes:
+            raise CommandRefusal(
+                f"expected a declared line ({', '.join(recipes)}), given {model!r}"
+            )
+        return line
 
     def _promotable(self, command: Command, serving: ServingSet) -> str:
         """The challenger that a command names, if it may be promoted."""

@@ -19,6 +19,7 @@ from stream_ml.records import Output, line_of, version_of
 from stream_ml.stages.guard import Guard
 from stream_ml.stages.refresh import Refresh
 from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
+from stream_ml.stages.restarts import RESTARTED, restart_evidence
 from stream_ml.stages.scoreboard import Scoreboard
 from stream_ml.stages.served_models import ServedModels
 from stream_ml.stages.settling import Settlement
@@ -159,21 +160,42 @@ class Decisions:
         self.guard.start(left if line != left else None)
         return self.decide("rolled_back", reason, serving, evidence=evidence, request=request)
 
+    def restart(
+        self,
+        line: str,
+        reason: str,
+        cause: Mapping[str, Any] | None = None,
+        request: ReceivedCommand | None = None,
+    ) -> Output:
+        """Let a line learn anew, from nothing; what of it serves, or shadows, stays until then.
+
+        Args:
+            line: which.
+            reason: for the decision.
+            cause: the kind, subject and figures of what it follows from, where nobody asks for it.
+            request: the command that is answered by it.
+        """
+        serving = self.registry.serving
+        assert serving is not None, "nothing is started anew before anything serves"
+        self.refresh.restart(line, is_asked=request is not None)
+        evidence = restart_evidence(line, cause)
+        return self.decide(RESTARTED, reason, serving, evidence=evidence, request=request)
+
     def after_switch(self) -> list[Output]:
-        """What is to be written when another model serves: what spoke for others is void."""
+        """What is to be written when another model serves: what spoke for others is void.
+
+        Harm by the line that serves is not over because an older snapshot of it serves: that a
+        block shows which the guard has judged.
+        """
         serving = self.registry.serving
         champion = None if serving is None else serving.champion.model
-        resolved = [
-            output
-            for kind in ("challenger_ready", "gross_harm")
-            for output in self.alarms.resolve_group(
-                kind,
-                self.alarms.subjects(kind),
-                f"{champion} serves now, and evidence starts anew",
-                self.watermark.ms,
-            )
-        ]
-        return [*self.evaluations(), *resolved]
+        reason = f"{champion} serves now, and evidence starts anew"
+        own_subject = f"line:{self.champion_line()}"
+        outputs = self.evaluations()
+        for kind, lasting in (("challenger_ready", None), ("gross_harm", own_subject)):
+            subjects = [each for each in self.alarms.subjects(kind) if each != lasting]
+            outputs += self.alarms.resolve_group(kind, subjects, reason, self.watermark.ms)
+        return outputs
 
     def evaluations(self) -> list[Output]:
         """How every model stands, to be written: now and then, and when another line may serve.
@@ -244,6 +266,14 @@ class Decisions:
         is_known = line in self.pipeline.recipes and line in self.contest.lines
         return is_known and self.refresh.keeps_up(line)
 
+    def is_young(self, version: int) -> bool:
+        """Whether the champion's line was started anew, and has learned too little to be renewed.
+
+        Args:
+            version: of the snapshot that it has published.
+        """
+        return self.refresh.is_young(self.champion_line(), version, self.pipeline.promotion.first)
+
     def champion_line(self) -> str:
         """The line that serves, or will first."""
         return self.registry.line or self.pipeline.champion
@@ -254,6 +284,11 @@ class Decisions:
             return "an operator has paused, until `resume`"
         if self.frozen_line == self.champion_line():
             return "an operator has rolled back to it, until `resume` or the next replacement"
+        if self.is_young(self.refresh.version):
+            return (
+                f"its line was started anew, and has not learned {self.pipeline.promotion.first} "
+                "examples since"
+            )
         if self.held_line == self.champion_line():
             return (
                 "the guard has rolled back to it, for the harm that its line did, until `resume` "

@@ -16,9 +16,9 @@ Theory of operation:
    detection are instants too, until the cadence is reached again (`promotion.on_change`).
 4. A line whose learner fails (raises, or outgrows the snapshot limit) is quarantined: alerted
    once, it learns and publishes no more. The others go on. It starts anew, from nothing, when its
-   recipe is another at a start, or the start says so (`restart`). So it is with one that takes
-   longer than its budget, that does not return, or during whose work the worker dies again and
-   again (`effort`).
+   recipe is another at a start, the start says so (`restart`), or a decision does (`restarts`). So
+   it is with one that takes longer than its budget, that does not return, or during whose work the
+   worker dies again and again (`effort`).
 5. A snapshot is published only together with a checkpoint of the learners that made it, so that
    after a crash the same examples give the same weights, and nothing is published twice.
 """
@@ -34,7 +34,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES
-from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, UsageError, brief_error
+from stream_ml.errors import (
+    STOPS,
+    BadRecord,
+    SnapshotRefused,
+    StateRefused,
+    UsageError,
+    brief_error,
+)
 from stream_ml.evaluation.changes import ServedLoss
 from stream_ml.evaluation.divergence import BlockScores
 from stream_ml.evaluation.scores import loss
@@ -47,6 +54,7 @@ from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH, Effort
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import record_notice
+from stream_ml.stages.restarts import Restarts
 from stream_ml.stages.state import KEYLESS, LEARNERS, split_by_prefix
 from stream_ml.stages.watermark import ExamplesWatermark
 
@@ -296,6 +304,9 @@ class Learn:
         # Kind, line and reason of alerts where nothing can be written: said with the next outputs.
         self._unsaid: list[tuple[str, str, str]] = []
         self._alarms = Alarms("learn")
+        self._restarts = Restarts(key, log)
+        # By line: the decision that started it anew, until its next snapshot has said so.
+        self._restarted_by: dict[str, int] = {}
         # Lines that are declared no more, whose learners are still to be dropped from the state.
         self._undeclared_lines: list[str] = []
         self._must_checkpoint = False
@@ -329,8 +340,12 @@ class Learn:
         )
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
-        """Fold in examples."""
+        """Fold in examples, or decisions."""
         outputs = self._say_unsaid()
+        if records[0].topic == "registry":
+            outputs += self._read_decisions(records)
+            self._must_checkpoint |= bool(outputs)
+            return outputs
         examples: list[TrainingExample] = []
         for record in records:
             example = example_in(record, self._pipeline)
@@ -344,6 +359,28 @@ class Learn:
         outputs += self._learn(examples)
         self._since_checkpoint += len(records)
         self._must_checkpoint |= bool(outputs)
+        return outputs
+
+    def _read_decisions(self, records: Sequence[Record]) -> list[Output]:
+        """Start the lines anew that decisions say, from nothing."""
+        outputs: list[Output] = []
+        for record in records:
+            restart = self._restarts.line(record)
+            if restart is None or restart[0] not in self._lines:
+                continue
+            name, decision = restart
+            is_relative = self._pipeline.target.kind == "regression"
+            self._lines[name] = _Line(self._pipeline.recipes[name].fresh(), is_relative=is_relative)
+            self._restarted_by[name] = decision.number
+            self._must_checkpoint = True
+            message = (
+                f"the line {name!r} starts anew, from nothing, after example {self._n}: decision "
+                f"{decision.number} by {decision.actor}: {decision.reason}"
+            )
+            figures = {"line": name, "examples": self._n, "decision": decision.number}
+            outputs += self._alarms.resolve(
+                QUARANTINED, f"line:{name}", message, self._watermark.ms, figures
+            )
         return outputs
 
     def _say_unsaid(self) -> list[Output]:
@@ -365,8 +402,9 @@ class Learn:
         """Of each line that learns no more, why, and how it goes on."""
         return {
             name: f"the line {name!r} learns no more after example {line.quarantine.n}: "
-            f"{line.quarantine.reason}; way out: declare another recipe for it, or start once "
-            f"with {RESTART_SETTING}={name}: it then starts anew, from nothing"
+            f"{line.quarantine.reason}; way out: declare another recipe for it, "
+            f"`stream-ml restart {name} --reason ...`, or start once with "
+            f"{RESTART_SETTING}={name}: it then starts anew, from nothing"
             for name, line in self._lines.items()
             if line.quarantine is not None
         }
@@ -509,6 +547,7 @@ class Learn:
                 "live_loss": _mean(line.live_loss, line.scored_count),
                 "served_loss": _mean(self._served_loss, self._served_scored),
                 **({"cause": "loss_change"} if self._clock.is_sooner else {}),
+                **({"restarted": self._restarted_by[name]} if name in self._restarted_by else {}),
                 "excess": line.blocks.take(),
                 "lines": [name for name, line in self._lines.items() if not line.quarantine],
             },
@@ -517,6 +556,7 @@ class Learn:
             log=self._log,
         )
         line.parent, line.payload = snapshot.model, snapshot.payload
+        self._restarted_by.pop(name, None)
         line.live_loss, line.scored_count = 0.0, 0
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
@@ -535,8 +575,19 @@ class Learn:
         return self._alarms.open(QUARANTINED, f"line:{name}", message, watermark_ms, evidence)
 
     def replay(self, records: Sequence[Record]) -> None:
-        """As `apply`. On a cluster there is nothing to replay: every commit holds the state."""
+        """As `apply`. On a cluster there is nothing to replay: every commit holds the state.
+
+        Raises:
+            StateRefused: a decision started a line anew, and nothing says after which example.
+        """
         self.apply(records)
+        if self._restarted_by and records[0].topic == "registry":
+            lines = ", ".join(sorted(self._restarted_by))
+            raise StateRefused(
+                f"learn-0: expected its state as it was written; it cannot be made again from the "
+                f"examples, for decisions have started {lines} anew: restore the log from a copy, "
+                "or begin another"
+            )
 
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""
@@ -571,6 +622,8 @@ class Learn:
             "change": self._served_change.dump(),
             "unsaid": self._unsaid,
             "alarms": self._alarms.dump(),
+            "decisions": self._restarts.dump(),
+            **({"restarted_by": self._restarted_by} if self._restarted_by else {}),
             **({"counts": self.counts} if self.counts else {}),
             **self._dump_efforts(),
             "lines": {
@@ -635,6 +688,8 @@ class Learn:
         if "change" in keyless:  # a former release watched for none
             self._served_change.load(keyless["change"])
         self.counts |= keyless.get("counts", {})
+        self._restarts.load(keyless.get("decisions", 0))
+        self._restarted_by = keyless.get("restarted_by", {})
         # What was written before there were other kinds has none.
         self._unsaid = [
             (kind[0] if kind else QUARANTINED, name, reason)

@@ -30,6 +30,8 @@ __all__ = ["STALE_EXAMPLES", "Arrival", "Fault", "Refresh", "Renewal"]
 
 STALE_EXAMPLES = 1_000
 SILENCE = "it published nothing"
+# Where a version would be: a line that is to begin anew has published nothing since.
+PENDING = -1
 # Why a refresh comes sooner than due, by what its snapshots say.
 CAUSES = {"loss_change": "the loss of what is served has grown"}
 
@@ -143,6 +145,10 @@ class Refresh:
         self._stale: set[str] = set()
         self._faults: dict[str, Fault] = {}
         self._newest: dict[str, int] = {}
+        # By line that a decision started anew: its first version since; -1: it is to come.
+        self._started_anew: dict[str, int] = {}
+        # By line: how often that was decided since somebody last asked for it.
+        self._restart_counts: dict[str, int] = {}
         self._unserved_models: dict[str, list[str]] = {name: [] for name in lines}
         # What was given a tombstone that has not come back yet.
         self._retired_models: list[str] = []
@@ -179,6 +185,8 @@ class Refresh:
         """
         name, version = snapshot.name, snapshot.version
         self._newest[name] = version
+        if snapshot.parent is None and self._started_anew.get(name) == PENDING:
+            self._started_anew[name] = version
         publishers = snapshot.epoch.get("lines")
         if publishers is not None:  # a former release did not name them
             self._stale = set(self._lines).difference(publishers)
@@ -238,6 +246,30 @@ class Refresh:
             else:
                 fault.count += 1
         return renewal
+
+    def restart(self, line: str, *, is_asked: bool) -> None:
+        """Take note that a line is to begin anew, from nothing.
+
+        Args:
+            line: which.
+            is_asked: whether an operator asks for it, or it follows from its faults.
+        """
+        self._started_anew[line] = PENDING
+        if is_asked:
+            self._restart_counts.pop(line, None)
+        else:
+            self._restart_counts[line] = self._restart_counts.get(line, 0) + 1
+
+    def is_young(self, line: str, version: int, examples: int) -> bool:
+        """Whether a line that a decision started anew has learned fewer examples since.
+
+        Args:
+            line: which.
+            version: of the snapshot in question.
+            examples: how many it must have learned.
+        """
+        first = self._started_anew.get(line)
+        return first is not None and (first == PENDING or version < first + examples)
 
     def keeps_up(self, line: str) -> bool:
         """Whether a line publishes as the others do, and what is sound."""
@@ -299,6 +331,8 @@ class Refresh:
             "stale": sorted(self._stale),
             "faults": {line: asdict(fault) for line, fault in self._faults.items()},
             "newest": self._newest,
+            **({"started_anew": self._started_anew} if self._started_anew else {}),
+            **({"restarts": self._restart_counts} if self._restart_counts else {}),
             "unserved": self._unserved_models,
             "retired": self._retired_models,
         }
@@ -312,6 +346,8 @@ class Refresh:
                 ref, arrival["flaw"], arrival.get("cause")
             )
         self._stale, self._newest = set(state["stale"]), state["newest"]
+        self._started_anew = state.get("started_anew", {})
+        self._restart_counts = state.get("restarts", {})
         self._faults = {
             line: Fault(**fault)
             for line, fault in state.get("faults", {}).items()

@@ -117,7 +117,8 @@ class Renewals:
         if not decisions.is_paused and decisions.frozen_line != champion_line:
             refs = {} if former is None else former.lines
             renewal = decisions.refresh.renewal(arrivals, refs)
-            if decisions.held_line == champion_line and champion_line in refs:
+            stays = decisions.held_line == champion_line or decisions.is_young(version)
+            if stays and champion_line in refs:
                 renewal.hold(champion_line, refs[champion_line])
             self._tell_faults(renewal, version, outputs)
             if former is not None:

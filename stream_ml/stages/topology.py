@@ -64,7 +64,7 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
                 rerouted_inputs=("labels",),
                 scales=True,
             ),
-            StageSpec("learn", inputs=("examples",), outputs=("models",)),
+            StageSpec("learn", inputs=("examples", "registry"), outputs=("models",)),
             StageSpec(
                 "evaluate",
                 inputs=("examples", "models", "commands", "registry", "summaries"),

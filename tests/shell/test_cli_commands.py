@@ -288,6 +288,23 @@ def test_a_walk_of_commands(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("answered")
+def test_a_line_is_started_anew_by_a_command_line(cli: Cli) -> None:
+    """Answered with the decision, also in `audit log`; a line that is not declared is refused."""
+    started = cli("restart", "scaled", "--reason", "odd", "--actor", "ana", "--id", "c1")
+    again = cli("restart", "scaled", "--reason", "odd", "--actor", "ana", "--id", "c1")
+    refused = cli("restart", "nobody", "--reason", "odd")
+    log = cli("audit", "log", "--format", "json")
+
+    words = f"restarted: plain@500 serves (decision 2, by local (says ana): odd)\n{GOES_ON}\n"
+    assert (0, words) == (started.code, started.out)
+    assert (0, words) == (again.code, again.out)
+    assert 4 == refused.code
+    assert "expected a declared line (plain, scaled), given 'nobody'" in refused.err
+    kinds = [(d["kind"], d["evidence"]) for d in log.json["decisions"]]
+    assert ("restarted", {"line": "scaled"}) == kinds[2]
+
+
+@pytest.mark.usefixtures("answered")
 def test_a_rollback_says_that_nothing_is_renewed(cli: Cli) -> None:
     """Its answer, `models` and `status` alike, and until when; by what clock it was given, too."""
     cli("promote", "scaled", "--expect", "plain", "--reason", "try it")

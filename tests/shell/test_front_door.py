@@ -71,6 +71,7 @@ COMMANDING = [
     ["rollback", "--expect", "plain", "--reason", "why not", "--timeout", "0"],
     ["pause", "--reason", "why not", "--timeout", "0"],
     ["resume", "--reason", "why not", "--timeout", "0"],
+    ["restart", "plain", "--reason", "why not", "--timeout", "0"],
 ]
 
 

@@ -70,6 +70,7 @@ def commands(seed: int) -> list[bytes]:
         command(7, "resume").replace(b'"ada"', b'"eve"'),
         command(8, "resume", log="elsewhere"),
         command(9, "resume", ts=5),
+        command(11, "restart", model=rand.choice(["logistic", "bayes"])),
         command(10, "rollback", expect=rand.choice(["logistic", "bayes"]), model="logistic@0"),
         b'{"kind":"promote"}',
     ]
@@ -125,6 +126,7 @@ def test_these_worlds_hold_every_kind_of_decision() -> None:
         "refused",
         "paused",
         "resumed",
+        "restarted",
     }
 
 
@@ -134,7 +136,7 @@ def test_each_command_is_answered_once_and_the_history_has_no_gap(world: int) ->
     history = uninterrupted(world)
 
     answered = [d["command_id"] for d in history["decisions"] if d["command_id"] is not None]
-    assert sorted(answered) == sorted([*(f"c{number}" for number in range(7)), "c9", "c10"])
+    assert sorted(answered) == sorted([*(f"c{number}" for number in range(7)), "c9", "c10", "c11"])
     assert [d["number"] for d in history["decisions"]] == list(range(len(history["decisions"])))
     values = [value for _, value in history["registry"]]
     chained = ["0" * 64, *map(record_hash, values)]

@@ -130,6 +130,24 @@ def test_where_nobody_may_switch_an_alert_is_open_while_the_harm_lasts(rules: An
         assert {"line:plain", "uniform"} <= references
 
 
+def test_an_older_snapshot_of_the_harmful_line_ends_no_harm() -> None:
+    """Rolled back within its line it does the same harm: the alert stays open."""
+    with Driver(declared(on_harm="alert")) as driver:
+        driver.feed(*world(0, FLIP + 5 * HOUR + 30))
+        assert [("open", "line:better")] == alerts(driver, "gross_harm")
+        served = [d["serving"]["champion"]["model"] for d in driver.read("registry")]
+        driver.command("rollback", model=served[-3], expect="better")
+        driver.feed(*world(FLIP + 5 * HOUR + 30, FLIP + 12 * HOUR))
+
+        assert served[-3] == driver.read("registry")[-1]["serving"]["champion"]["model"]
+        assert [("open", "line:better")] == alerts(driver, "gross_harm")
+        driver.command("promote", model="plain", expect="better")
+        driver.run()
+        assert [("open", "line:better"), ("resolved", "line:better")] == alerts(
+            driver, "gross_harm"
+        )
+
+
 def test_a_flip_falls_back_and_recovers_where_that_is_declared() -> None:
     """The fallback is served and marked, until the champion is no worse in two blocks running."""
     with Driver(alone(on_harm="fall back")) as driver:

@@ -383,7 +383,7 @@ def quarantined(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
 
 
 def test_a_quarantined_line_says_why_and_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a start too: until when it learned, what it raised, and the two ways out."""
+    """After a start too: until when it learned, what it raised, and the three ways out."""
     learn = Learn(shop, KEY)
     learn.restore(quarantined(monkeypatch))
 
@@ -391,6 +391,7 @@ def test_a_quarantined_line_says_why_and_how_to_go_on(monkeypatch: pytest.Monkey
     why = learn.quarantine_reasons["bayes"]
     assert "'bayes' learns no more after example 11: learning failed: Planted()" in why
     assert "declare another recipe" in why
+    assert "`stream-ml restart bayes --reason ...`" in why
     assert "STREAM_ML_RESTART_LINES=bayes" in why
 
 

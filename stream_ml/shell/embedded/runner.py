@@ -262,7 +262,7 @@ class Runner:
             **{("predictions", p): (task,) for p, task in enumerate(joins)},
             ("examples", 0): (learn, evaluate),
             ("models", 0): (evaluate, self.serving),
-            ("registry", 0): (evaluate, self.serving),
+            ("registry", 0): (learn, evaluate, self.serving),
             ("summaries", 0): (evaluate,),
         }
 
