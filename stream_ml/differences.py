@@ -137,6 +137,9 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ),
     ("promotion.renewal", Rule(_accept_any, "it holds from the next vote on")),
     ("promotion.settle", Rule(_accept_any, "it holds from the next label on")),
+    ("promotion.on_fault", Rule(_accept_any, "it holds from now on, also of what is a fault now")),
+    ("promotion.on_failure", Rule(_accept_any, "it holds from the next refresh on")),
+    ("promotion.refusals", Rule(_accept_any, "it holds from the next refresh on")),
     ("promotion.on_harm", Rule(_accept_any, "it holds from the next guard block on")),
     (
         "promotion.rollback_loss",

@@ -45,9 +45,18 @@ __all__ = ["Events", "Label", "Pipeline", "Promotion", "When", "when"]
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 # Names that mean something else wherever a line's name is shown.
 RESERVED_NAMES = frozenset({"live", "served", "predecessor", "first", "prior", "last", "mean"})
-MODES = ("automatic", "gated", "manual")
+MODES = ("automatic", "ask", "gated", "manual")
 ON_CHANGE = ("refresh", "alert")
-HARM_ANSWERS = ("switch", "fall back", "alert")
+HARM_ANSWERS = ("switch", "fall back", "ask", "alert")
+ON_FAULT = ("pause promotions", "pause refreshes", "pause", "alert")
+ON_FAILURE = ("restart", "alert")
+WORDS = {
+    "mode": MODES,
+    "on_change": ON_CHANGE,
+    "on_harm": HARM_ANSWERS,
+    "on_fault": ON_FAULT,
+    "on_failure": ON_FAILURE,
+}
 ROLLBACK_LOSS = 0.02
 BREADTH_MAX = 64
 GUARD_LABELS_MAX = 1_000_000
@@ -120,7 +129,8 @@ class Promotion:
 
     Args:
         mode: `automatic` replaces on evidence; `gated` lets an operator promote, and only what
-            the evidence suffices for; `manual` lets an operator promote any shadow.
+            the evidence suffices for; `ask` proposes that besides, until it lapses; `manual` lets
+            an operator promote any shadow.
         refresh: how often each line publishes a snapshot: event time (`"1d"`) or a number of
             examples. Before that cadence is reached, at 500, 1,000, 2,000, 4,000 ... examples.
         block: the unit of evidence, one vote each: event time (at least as long as luck is
@@ -141,13 +151,19 @@ class Promotion:
             some of the refreshes against their predecessors.
         on_harm: the answer to gross harm, two guard blocks running in which what serves lost more
             than `rollback_loss` against one model or baseline: `switch` to the best healthy model,
-            `fall back` to the label's fallback, or only `alert`.
+            `fall back` to the label's fallback, `ask` an operator to switch, or only `alert`.
         divergence: the champion's line is not renewed while its live learner is worse than what
             serves, over the same examples, by more than this (Brier, or mean absolute error as a
             share of the served one's) and by more than noise explains. Other lines are.
         on_change: what is done when the loss of what is served has grown: `refresh` renews all
             lines sooner, 100, 200, 400, ... examples after that was detected, until `refresh` is
             reached again; `alert` only tells (the alert `loss_change`, which comes either way).
+        on_fault: what stands still while a fault of the pipeline lasts (the alerts `data_fault`,
+            `label_outage`, `event_outage`, and much of the events refused): `pause promotions`,
+            `pause refreshes`, `pause` for both, or nothing, but the `alert` itself.
+        on_failure: what is done with a line that has failed or diverged, or publishes nothing
+            sound, at `refusals` refreshes running: `restart` it, from nothing, or only `alert`.
+        refusals: at how many refreshes; twice as many before each further restart of the line.
         settle: how many labels a line must learn before it may serve; until then, and until it does
             no worse than the prior, `Label(fallback=...)` is served, or else the running prior,
             marked `fallback`. 0: none. Default: until each class was seen 30 times, 5,000 labels at
@@ -171,6 +187,9 @@ class Promotion:
     on_harm: str = "switch"
     divergence: float = 0.005
     on_change: str = "refresh"
+    on_fault: str = "alert"
+    on_failure: str = "alert"
+    refusals: int = 3
     settle: int | None = None
     first: int = 500
 
@@ -463,6 +482,7 @@ def _problems(p: Any) -> Iterator[Problem]:
         if not (_is_count(value) and value > 0):
             yield Problem(name, "a whole number above 0", short_repr(value))
     yield from monitor_problems(p.monitors)
+    yield from _fault_problems(p)
 
 
 def _schema_problems(field_types: object, schema: dict[str, FieldType]) -> Iterator[Problem]:
@@ -654,13 +674,14 @@ def _missing_problems(p: Pipeline) -> Iterator[Problem]:
 def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
     path = "promotion"
     yield from _length_problems(promotion, path)
-    for name, words in (("mode", MODES), ("on_change", ON_CHANGE), ("on_harm", HARM_ANSWERS)):
+    for name, words in WORDS.items():
         word = getattr(promotion, name)
         if not (isinstance(word, str) and word in words):
             yield Problem(f"{path}.{name}", f"one of {', '.join(words)}", short_repr(word))
     bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "block_pairs_min": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
         "first": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
+        "refusals": ("at least 1 refresh", lambda n: _is_count(n) and n >= 1),
         "settle": ("0 labels or more", lambda n: n is None or (_is_count(n) and n >= 0)),
         "divergence": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "gain_min": ("0 or more", lambda x: _is_number(x) and x >= 0),
@@ -677,6 +698,13 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
         value = getattr(promotion, name)
         if not holds(value):
             yield Problem(f"{path}.{name}", expected, short_repr(value))
+
+
+def _fault_problems(p: Any) -> Iterator[Problem]:
+    on_fault = getattr(p.promotion, "on_fault", "alert")
+    if p.monitors is None and on_fault != "alert":
+        expected = "alert, where no monitors are declared: only they see faults"
+        yield Problem("promotion.on_fault", expected, short_repr(on_fault))
 
 
 def _is_count(value: Any) -> bool:

@@ -222,13 +222,14 @@ class Decision:
     """One record of the registry: what was decided, by whom, why, on what evidence.
 
     `kind`: bootstrap, settling, settled, refreshed, refused, replaced, rolled_back, fell_back,
-    recovered, paused, resumed or restarted. `number` counts decisions from 0. `previous` is the
-    SHA-256 of the registry's record before it, so that none can be left out. `ts` is the examples
-    watermark at the decision (-1: before any). `inputs` are the offsets, one past the last record
-    read, per input topic of evaluate. A decision with a `command_id` answers that command:
-    `signed_by` is the operator whose key signed it, while `actor` is who is named in it; `given_ms`
-    is the command's own time, and `received_ms` when the log took it in. `log` is the identity of
-    the log that it was written to. (None of these is in records of former releases.)
+    recovered, paused, resumed, suspended, continued, proposed, lapsed or restarted. `number` counts
+    decisions from 0. `previous` is the SHA-256 of the registry's record before it, so that none can
+    be left out. `ts` is the examples watermark at the decision (-1: before any). `inputs` are the
+    offsets, one past the last record read, per input topic of evaluate. A decision with a
+    `command_id` answers that command: `signed_by` is the operator whose key signed it, while
+    `actor` is who is named in it; `given_ms` is the command's own time, and `received_ms` when the
+    log took it in. `log` is the identity of the log that it was written to. (None of these is in
+    records of former releases.)
     """
 
     number: int

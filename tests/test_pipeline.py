@@ -226,7 +226,22 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         promotion(on_harm="panic"),
-        "promotion.on_harm: expected one of switch, fall back, alert, given 'panic'",
+        "promotion.on_harm: expected one of switch, fall back, ask, alert, given 'panic'",
+    ),
+    (
+        promotion(on_fault="stop"),
+        (
+            "promotion.on_fault: expected one of pause promotions, pause refreshes, pause, alert, "
+            "given 'stop'"
+        ),
+    ),
+    (
+        promotion(on_failure=None),
+        "promotion.on_failure: expected one of restart, alert, given None",
+    ),
+    (
+        promotion(refusals=0),
+        "promotion.refusals: expected at least 1 refresh, given 0",
     ),
     (
         promotion(guard_block=0),

@@ -85,8 +85,16 @@ def registry_notes(registry: RegistryView, signature_note: str | None) -> list[s
 
 def effects(registry: RegistryView) -> str:
     """The meaning of the last decisions for those to come."""
+    sentences = []
     if registry.paused is not None:
-        return "paused: nothing is renewed, or replaced by itself, until `resume`"
-    if registry.frozen is not None:
-        return "frozen after a rollback: nothing is renewed until `resume` or the next replacement"
-    return "models are renewed, and replaced as the pipeline declares it"
+        sentences.append("paused: nothing is renewed, or replaced by itself, until `resume`")
+    elif registry.frozen is not None:
+        sentences.append(
+            "frozen after a rollback: nothing is renewed until `resume` or the next replacement"
+        )
+    if registry.suspended is not None:
+        reason = registry.suspended.decision.reason
+        sentences.append(f"suspended: {reason}; it goes on by itself, or by `resume`")
+    if registry.proposed is not None:
+        sentences.append(f"proposed: {registry.proposed.decision.reason}")
+    return "\n".join(sentences) or "models are renewed, and replaced as the pipeline declares it"

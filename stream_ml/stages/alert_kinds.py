@@ -80,7 +80,8 @@ ALERT_KINDS: dict[str, AlertKind] = {
     ),
     "staleness": _ends(
         "warning",
-        "What serves was not renewed at the last five refreshes: paused, or rolled back, by hand.",
+        "What serves was not renewed at the last five refreshes: paused, or rolled back, by hand, "
+        "or started anew, or for a fault that lasts.",
         _MODELS,
     ),
     "snapshot_dear": _once(

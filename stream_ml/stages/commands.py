@@ -85,6 +85,7 @@ class Commands:
         decisions.is_paused = command.kind == "pause"
         if not decisions.is_paused:
             decisions.frozen_line = decisions.held_line = None
+            decisions.suspension.override()
         kind = "paused" if decisions.is_paused else "resumed"
         return decisions.decide(kind, reason, serving, request=request)
 
@@ -146,7 +147,10 @@ class Commands:
                 f"the line {line!r} has not settled: it has learned too little, or does worse than "
                 "the prior"
             )
-        is_gated = decisions.pipeline.promotion.mode == "gated"
+        is_gated = decisions.pipeline.promotion.mode in {"ask", "gated"}
+        proposal = decisions.proposal
+        if proposal is not None and (proposal.command, proposal.model) == ("promote", line):
+            is_gated = False  # it was asked for
         rejection = decisions.gates.rejection(line)
         if is_gated and rejection is not None:
             raise CommandRefusal(f"{line} is rejected: {rejection} (the pipeline is gated)")

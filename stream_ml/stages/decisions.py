@@ -7,6 +7,7 @@ by `decide`, `replace` or `roll_back` alone.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import encode
@@ -17,15 +18,17 @@ from stream_ml.evaluation.gates import Gates, PromotionVerdict
 from stream_ml.features.durations import DAY_MS
 from stream_ml.records import Output, line_of, version_of
 from stream_ml.stages.guard import Guard
+from stream_ml.stages.proposals import Proposal
 from stream_ml.stages.refresh import Refresh
 from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
 from stream_ml.stages.restarts import RESTARTED, restart_evidence
 from stream_ml.stages.scoreboard import Scoreboard
 from stream_ml.stages.served_models import ServedModels
 from stream_ml.stages.settling import Settlement
+from stream_ml.stages.suspension import Suspension
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Evaluation, ModelRef, ServingSet
@@ -52,6 +55,8 @@ class Decisions:
         frozen_line: the line that an operator has rolled back to: nothing is renewed.
         held_line: the line that the guard has rolled back to, for its harm: all others are renewed.
         evaluated_day: the day of event time in which evaluations were written last.
+        suspension: whether promotions or refreshes stand still for a fault of the pipeline.
+        proposal: what a person is asked to do, if anything.
     """
 
     def __init__(
@@ -80,6 +85,8 @@ class Decisions:
         self.frozen_line: str | None = None
         self.held_line: str | None = None
         self.evaluated_day: int | None = None
+        self.suspension = Suspension(pipeline.promotion.on_fault, alarms)
+        self.proposal: Proposal | None = None
 
     def decide(
         self,
@@ -181,6 +188,58 @@ class Decisions:
         evidence = restart_evidence(line, cause)
         return self.decide(RESTARTED, reason, serving, evidence=evidence, request=request)
 
+    def suspend(self, poisoned: Sequence[str], outputs: list[Output]) -> None:
+        """Let promotions and refreshes stand still, or go on, as faults begin and end.
+
+        Args:
+            poisoned: the reasons for which much of the events is refused now.
+            outputs: of the stage; a decision is added where that changes.
+        """
+        kind = self.suspension.step(poisoned)
+        if kind is None or self.registry.serving is None:
+            return
+        evidence, causes = self.suspension.evidence(), self.suspension.causes
+        if kind == "suspended":
+            reason = f"{evidence['action']} while there is {causes}"
+        else:
+            reason = f"there is no fault any more; it was {causes}"
+        outputs.append(self.decide(kind, reason, self.registry.serving, evidence=evidence))
+
+    def propose(
+        self, proposal: Proposal, reason: str, figures: Mapping[str, Any] | None
+    ) -> list[Output]:
+        """Ask a person for a change, once: the decision that says so.
+
+        Args:
+            proposal: what is asked for.
+            reason: for the decision.
+            figures: the evidence for it.
+        """
+        serving = self.registry.serving
+        assert serving is not None, "nothing is proposed before anything serves"
+        if self.proposal == proposal:
+            return []
+        self.proposal = proposal
+        reason = f"{reason}; to carry it out: `{proposal.command_line}`"
+        evidence = proposal.evidence(figures)
+        return [self.decide("proposed", reason, serving, evidence=evidence)]
+
+    def lapse(self, cause: str, reason: str) -> list[Output]:
+        """Ask no more for what has this cause: the decision that says so, if it was asked for.
+
+        Args:
+            cause: of the proposal, the kind of alert that goes with it.
+            reason: for the decision and the alert.
+        """
+        proposal, serving = self.proposal, self.registry.serving
+        if proposal is None or proposal.cause != cause or serving is None:
+            return []
+        self.proposal = None
+        evidence = proposal.evidence(None)
+        outputs = [self.decide("lapsed", reason, serving, evidence=evidence)]
+        subject = f"line:{proposal.model}"
+        return outputs + self.alarms.resolve(cause, subject, reason, self.watermark.ms)
+
     def after_switch(self) -> list[Output]:
         """What is to be written when another model serves: what spoke for others is void.
 
@@ -191,6 +250,7 @@ class Decisions:
         champion = None if serving is None else serving.champion.model
         reason = f"{champion} serves now, and evidence starts anew"
         own_subject = f"line:{self.champion_line()}"
+        self.proposal = None  # it was carried out, or is void
         outputs = self.evaluations()
         for kind, lasting in (("challenger_ready", None), ("gross_harm", own_subject)):
             subjects = [each for each in self.alarms.subjects(kind) if each != lasting]
@@ -248,8 +308,8 @@ class Decisions:
             reason = "has not settled" if is_new else "publishes no more, or is behind other lines"
             return PromotionVerdict("hold", f"it {reason}")
         if self.contest.suffices(line):
-            if self.is_paused:
-                return PromotionVerdict("hold", "the pipeline is paused")
+            if self.promotions_stop:
+                return PromotionVerdict("hold", self.promotions_stop)
             by_hand = self.pipeline.promotion.mode != "automatic"
             return PromotionVerdict(
                 "promote", "an operator may promote it" if by_hand else "it will be"
@@ -259,6 +319,15 @@ class Decisions:
             return PromotionVerdict("hold", reason)
         gain_min = self.pipeline.promotion.gain_min
         return PromotionVerdict("hold", f"its gain is not {gain_min} per example")
+
+    @property
+    def promotions_stop(self) -> str:
+        """Why nothing is promoted by itself now; empty where nothing keeps it from being."""
+        if self.is_paused:
+            return "the pipeline is paused"
+        if self.suspension.holds_promotions:
+            return f"promotions are paused while there is {self.suspension.causes}"
+        return ""
 
     def is_alive(self, line: str) -> bool:
         """Whether a line can go on as champion: declared, and not behind the other lines."""
@@ -282,6 +351,8 @@ class Decisions:
         """Why what serves is not renewed before a person says so; empty where it is."""
         if self.is_paused:
             return "an operator has paused, until `resume`"
+        if self.suspension.holds_refreshes:
+            return f"refreshes are paused while there is {self.suspension.causes}"
         if self.frozen_line == self.champion_line():
             return "an operator has rolled back to it, until `resume` or the next replacement"
         if self.is_young(self.refresh.version):
@@ -312,6 +383,8 @@ class Decisions:
             "frozen": self.frozen_line,
             "held_line": self.held_line,
             "inputs": self.inputs,
+            "suspension": self.suspension.dump(),
+            "proposal": None if self.proposal is None else asdict(self.proposal),
         }
 
     def load(self, state: dict[str, Any], scores: dict[str, Any], served: dict[str, Any]) -> None:
@@ -350,3 +423,7 @@ class Decisions:
         self.held_line = state.get("held_line")
         self.evaluated_day = state.get("evaluated_day")
         self.inputs = state["inputs"]
+        if "suspension" in state:  # a former release stood still for nothing
+            self.suspension.load(state["suspension"])
+        if state.get("proposal") is not None:
+            self.proposal = Proposal(**state["proposal"])

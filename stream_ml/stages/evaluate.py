@@ -159,6 +159,11 @@ class Evaluate:
         for kind in ("line_refused", "challenger_ready"):
             outputs += self._alarms.retain(kind, lines, "the line is not declared any more", ts)
         outputs += end_unwatched(self._monitor, self._alarms, ts)
+        poisoned = [] if self._monitor is None else self._monitor.poisoned()
+        decisions.suspend(poisoned, outputs)
+        proposal = decisions.proposal
+        if proposal is not None and proposal.line not in self._pipeline.recipes:
+            outputs += decisions.lapse(proposal.cause, "the line is not declared any more")
         action = decisions.guard.stand_down(ts, outputs)
         if action is not None and decisions.registry.serving is not None:
             self._promotions.obey(action, decisions.registry.serving, outputs)
@@ -184,6 +189,7 @@ class Evaluate:
         baseline_answers = decisions.scoreboard.add(example, self._watermark.newest_ms)
         if self._monitor is not None:
             outputs += self._monitor.example(example, watermark, record.append_ms)
+            self._suspend(outputs)
         if self._n % EVALUATE_EVERY == 0 or decisions.has_day_ended():
             outputs += decisions.evaluations()
         outputs += self._loss_alarm.add(example, watermark)
@@ -205,6 +211,13 @@ class Evaluate:
         if isinstance(summary, BadRecord):
             raise summary
         outputs += self._monitor.summary(summary, record.append_ms)
+        self._suspend(outputs)
+
+    def _suspend(self, outputs: list[Output]) -> None:
+        """Have promotions and refreshes stand still while there are faults, where declared."""
+        if self._pipeline.promotion.on_fault != "alert":
+            poisoned = [] if self._monitor is None else self._monitor.poisoned()
+            self._decisions.suspend(poisoned, outputs)
 
     def _miss(self, example: Example, missing: int, outputs: list[Output]) -> None:
         """Count examples that were taken away before we read them, and tell a person."""

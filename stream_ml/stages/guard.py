@@ -9,10 +9,11 @@ Theory of operation:
 2. `switch` hands over to the best healthy challenger, else returns to the predecessor or, last, to
    the first model, whose line is then renewed no more until somebody resumes it. A challenger is
    taken only where nobody has kept promotions to themselves (`gated`, `manual`, paused).
+   Where `ask` is declared the same is proposed to an operator, and not done.
 3. `fall back` has the label's fallback served where what serves did harm against that very answer,
    until two whole blocks running show the champion no worse. Its own answers shadow meanwhile.
-4. Where nothing of this can be done, or only an alert is declared, an alert is open for as long as
-   the harm is there: it resolves once two blocks running were over no reference.
+4. Where nothing of this can be done, or only an alert or a question is declared, an alert is open
+   for as long as the harm is there: it resolves once two blocks running were over no reference.
 5. Before the champion has learned `promotion.first` examples nothing is judged.
 """
 
@@ -179,7 +180,7 @@ class Guard:
         may_switch: Callable[[str], bool],
         outputs: list[Output],
     ) -> GuardAction | None:
-        """What to do once a block was judged; alerts are added to the outputs.
+        """What to do, or to ask for, once a block was judged; alerts are added to the outputs.
 
         Args:
             serving: what serves now.
@@ -198,13 +199,13 @@ class Guard:
                 message = f"{serving.champion.model} does no gross harm any more"
                 outputs += self._alarms.resolve(HARM, subject, message, ts)
             return None
-        if promotion.on_harm == "switch":
+        if promotion.on_harm in {"switch", "ask"}:
             action = self._refuge(findings, serving, may_switch)
         elif promotion.on_harm == "fall back":
             action = self._fall_back(findings, serving)
         else:
             action = None
-        if action is None:
+        if action is None or promotion.on_harm == "ask":
             message = self._sentence(findings[0], serving)
             details = {"findings": [finding.figures() for finding in findings]}
             outputs += self._alarms.open(HARM, subject, message, ts, details)

@@ -46,6 +46,8 @@ EVENTS, LABELS, OPEN = "e", "l", "o"
 DRIFT, FAULT = "drift", "data_fault"
 LABELS_OUT, EVENTS_OUT = "label_outage", "event_outage"
 RECENT_MAX = 20
+# Of all events, as the alert `poison_rate` has it.
+POISON_SHARE = 0.1
 # Where all is read in order by one process, that is in rounds of 256 records, unless models are
 # renewed by a count of examples.
 ROUND_EVENTS = 300
@@ -256,6 +258,11 @@ class Monitor:
                 outputs += self._alarms.resolve_group(kind, group, message, ts)
         del self._recent[:-RECENT_MAX]
         return outputs
+
+    def poisoned(self) -> list[str]:
+        """For which reasons, with their paths, much of the events is refused now, sorted."""
+        episodes = self._refused.episodes.items()
+        return sorted(reason for reason, each in episodes if each["share"] >= POISON_SHARE)
 
     def watched(self) -> dict[str, list[str]]:
         """What each kind of alarm may be open about now: nothing else would ever resolve."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stream_ml.evaluation.scores import uniform_loss
 from stream_ml.records import line_of
 from stream_ml.stages.guard import FIRST, ComparedExample
+from stream_ml.stages.proposals import HARM, READY, Proposal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,13 +58,37 @@ class Promotions:
                 ComparedExample(example, comparison, losses, watermark, serving)
             )
             if action is None and decisions.guard.has_judged:
-                action = decisions.guard.answer(
-                    serving, decisions.watermark.ms, self._may_switch, outputs
-                )
+                action = self._answer(serving, outputs)
         if action is not None:
             self.obey(action, serving, outputs)
-        elif decisions.contest.has_new_vote and not decisions.is_paused:
+        elif decisions.contest.has_new_vote and not decisions.promotions_stop:
             self._replace_on_evidence(outputs)
+
+    def _answer(self, serving: ServingSet, outputs: list[Output]) -> GuardAction | None:
+        """The guard's answer to a block that it has judged; what is only asked for is none."""
+        decisions, ts = self._decisions, self._decisions.watermark.ms
+        if decisions.pipeline.promotion.on_harm != "ask":
+            return decisions.guard.answer(serving, ts, self._may_switch, outputs)
+        action = decisions.guard.answer(serving, ts, self._is_healthy, outputs)
+        champion = serving.champion.model
+        if action is not None and action.kind in {"switch", "roll back"}:
+            self._ask(action, serving, outputs)
+            return None
+        if not decisions.alarms.is_open(HARM, _subject(champion)):
+            outputs += decisions.lapse(HARM, f"{champion} does no gross harm any more")
+        return action
+
+    def _ask(self, action: GuardAction, serving: ServingSet, outputs: list[Output]) -> None:
+        """Propose to an operator what the guard would do."""
+        decisions, expect = self._decisions, line_of(serving.champion.model)
+        if action.kind == "switch":
+            proposal = Proposal("promote", action.target, expect, HARM)
+        else:
+            ref = serving.first if action.target == FIRST else serving.predecessor
+            assert ref is not None, "the guard returns to what there is"
+            proposal = Proposal("rollback", ref.model, expect, HARM)
+        outputs += decisions.lapse(READY, "the guard asks for more")
+        outputs += decisions.propose(proposal, f"guard: {action.reason}", action.evidence)
 
     def _hold_to_baselines(
         self, prediction: Prediction, comparison: Comparison, losses: Mapping[str, float]
@@ -85,7 +110,7 @@ class Promotions:
         if action.kind == "recover":
             decisions.guard.start()
             reason = f"guard: {action.reason}"
-            outputs += decisions.alarms.resolve("gross_harm", _subject(champion), reason, ts)
+            outputs += decisions.alarms.resolve(HARM, _subject(champion), reason, ts)
             recovered = replace(serving, fallback=None)
             outputs.append(decisions.decide("recovered", reason, recovered))
             return
@@ -113,6 +138,9 @@ class Promotions:
         serving, mode = decisions.registry.serving, decisions.pipeline.promotion.mode
         assert serving is not None, "there is evidence only for what shadows"
         winner = decisions.contest.winner(filter(self._is_promotable, serving.challengers))
+        former = decisions.proposal
+        if former is not None and former.model != winner:
+            outputs += decisions.lapse(READY, f"the evidence for {former.model} suffices no more")
         if winner is None or mode == "manual":
             return
         evidence = decisions.case(winner)
@@ -121,21 +149,28 @@ class Promotions:
             outputs.append(decisions.replace(winner, reason, evidence))
             outputs += decisions.after_switch()
         else:
+            if mode == "ask" and decisions.proposal is None:
+                expect = line_of(serving.champion.model)
+                proposal = Proposal("promote", winner, expect, READY)
+                outputs += decisions.propose(proposal, reason, evidence)
             sentence = f"{reason}; `promote {winner}` would be accepted"
             outputs += decisions.alarms.open(
-                "challenger_ready", f"line:{winner}", sentence, decisions.watermark.ms, evidence
+                READY, f"line:{winner}", sentence, decisions.watermark.ms, evidence
             )
 
     def _is_promotable(self, line: str) -> bool:
-        decisions = self._decisions
-        is_able = decisions.is_alive(line) and line not in decisions.settling
-        return is_able and decisions.gates.rejection(line) is None
+        return self._is_healthy(line) and self._decisions.gates.rejection(line) is None
 
     def _may_switch(self, line: str) -> bool:
         """Whether the guard may hand over to a challenger: nobody has kept that to themselves."""
         decisions = self._decisions
-        is_automatic = decisions.pipeline.promotion.mode == "automatic" and not decisions.is_paused
-        return is_automatic and decisions.is_alive(line) and line not in decisions.settling
+        is_automatic = decisions.pipeline.promotion.mode == "automatic"
+        return is_automatic and not decisions.promotions_stop and self._is_healthy(line)
+
+    def _is_healthy(self, line: str) -> bool:
+        """Whether a challenger's line could go on as champion."""
+        decisions = self._decisions
+        return decisions.is_alive(line) and line not in decisions.settling
 
 
 def _subject(model: str) -> str:

@@ -32,6 +32,8 @@ STALE_EXAMPLES = 1_000
 SILENCE = "it published nothing"
 # Where a version would be: a line that is to begin anew has published nothing since.
 PENDING = -1
+# However often a line was started anew, it is again after so many doublings at the latest.
+DOUBLINGS_MAX = 10
 # Why a refresh comes sooner than due, by what its snapshots say.
 CAUSES = {"loss_change": "the loss of what is served has grown"}
 
@@ -246,6 +248,18 @@ class Refresh:
             else:
                 fault.count += 1
         return renewal
+
+    def failed(self, refreshes: int) -> dict[str, Fault]:
+        """By line, the faults that last for so many refreshes now; twice as many per restart.
+
+        Args:
+            refreshes: how many.
+        """
+        return {
+            line: fault
+            for line, fault in self._faults.items()
+            if fault.count == refreshes << min(self._restart_counts.get(line, 0), DOUBLINGS_MAX)
+        }
 
     def restart(self, line: str, *, is_asked: bool) -> None:
         """Take note that a line is to begin anew, from nothing.

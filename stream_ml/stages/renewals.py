@@ -113,14 +113,16 @@ class Renewals:
         if arrivals is None:
             return
         former, champion_line = decisions.registry.serving, decisions.champion_line()
-        # Else an operator has said that what serves shall stay.
-        if not decisions.is_paused and decisions.frozen_line != champion_line:
+        # Else an operator, or the declaration for as long as a fault lasts, has it stay.
+        is_held = decisions.is_paused or decisions.suspension.holds_refreshes
+        if not is_held and decisions.frozen_line != champion_line:
             refs = {} if former is None else former.lines
             renewal = decisions.refresh.renewal(arrivals, refs)
             stays = decisions.held_line == champion_line or decisions.is_young(version)
             if stays and champion_line in refs:
                 renewal.hold(champion_line, refs[champion_line])
             self._tell_faults(renewal, version, outputs)
+            self._restart_failed(outputs)
             if former is not None:
                 kept_models = [renewal.refs[line].model for line in renewal.kept]
                 decisions.contest.refresh(version, kept_models)
@@ -157,6 +159,25 @@ class Renewals:
             reason = f"the line {line!r} {renewal.end_of_fault(line)} (@{version})"
             figures = {"refreshes": fault.count}
             outputs += decisions.alarms.resolve(REFUSED, f"line:{line}", reason, ts, figures)
+
+    def _restart_failed(self, outputs: list[Output]) -> None:
+        """Start the lines anew that have been refused too often, where that is declared."""
+        decisions = self._decisions
+        promotion = decisions.pipeline.promotion
+        if promotion.on_failure != "restart" or decisions.registry.serving is None:
+            return
+        for line, fault in decisions.refresh.failed(promotion.refusals).items():
+            cause = {
+                "alert": REFUSED,
+                "subject": f"line:{line}",
+                "refreshes": fault.count,
+                "reason": fault.reason,
+            }
+            reason = (
+                f"{line} starts anew, from nothing: {fault.count} refreshes running went by "
+                f"without it, the first because {fault.reason}"
+            )
+            outputs.append(decisions.restart(line, reason, cause))
 
     def _renew(self, version: int, renewal: Renewal) -> Output:
         """The decision that renews all lines that can be; the champion may not be one of them."""

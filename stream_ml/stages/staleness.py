@@ -1,8 +1,8 @@
 """Whether what serves is renewed: an alert when several refreshes have gone by without it.
 
 A line that could be renewed and is not has an alert of its own, with the reason. What is left is
-what people have decided: a pause, or a rollback after which nothing is renewed. Both are meant for
-a while, and easily forgotten.
+what people have decided, or the declaration does: a pause, a rollback after which nothing is
+renewed, a fault that lasts. All are meant for a while, and easily forgotten.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stream_ml.cli.decisions import effects
 from stream_ml.records import ModelRef, ServingSet
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.views.registry import read_registry
@@ -35,3 +36,39 @@ def test_a_return_to_the_first_model_is_shown_until_somebody_resumes(
         session.commit()
         assert read_registry(log, KEY, None).frozen is None
     assert ("a@500" if is_frozen else "a@800") == back.champion.model
+
+
+@pytest.mark.parametrize("end", ["continued", "resumed"])
+def test_a_pause_for_a_fault_is_shown_until_it_is_over_or_somebody_resumes(end: str) -> None:
+    """With the fault, beside an operator's pause, which it neither hides nor ends."""
+    serving = ServingSet(ModelRef("a@900", "digest", 2), {}, None)
+    registry = Registry("p", KEY, None)
+    with SqliteLog.create(MEMORY) as log, log.session() as session:
+        for kind in ("bootstrap", "paused", "suspended"):
+            session.stage([registry.decide(kind, f"for {kind}", serving, ts=0, inputs={})])
+        session.commit()
+        view = read_registry(log, KEY, None)
+        assert [
+            "paused: nothing is renewed, or replaced by itself, until `resume`",
+            "suspended: for suspended; it goes on by itself, or by `resume`",
+        ] == effects(view).splitlines()
+
+        session.stage([registry.decide(end, "seen", serving, ts=2, inputs={})])
+        session.commit()
+        view = read_registry(log, KEY, None)
+        assert (None, end == "continued") == (view.suspended, view.paused is not None)
+
+
+@pytest.mark.parametrize("end", ["lapsed", "replaced", "rolled_back"])
+def test_a_proposal_is_shown_while_it_stands(end: str) -> None:
+    """With its command, until it lapses or another model serves."""
+    serving = ServingSet(ModelRef("a@900", "digest", 2), {}, None)
+    registry = Registry("p", KEY, None)
+    with SqliteLog.create(MEMORY) as log, log.session() as session:
+        session.stage([registry.decide("proposed", "do `it`", serving, ts=0, inputs={})])
+        session.commit()
+        assert "proposed: do `it`" == effects(read_registry(log, KEY, None))
+
+        session.stage([registry.decide(end, "seen", serving, ts=2, inputs={})])
+        session.commit()
+        assert read_registry(log, KEY, None).proposed is None

@@ -79,12 +79,14 @@ def commands(seed: int) -> list[bytes]:
     return asked
 
 
-def history(world: int, seed: int | None) -> dict[str, list[Any]]:
+def history(
+    world: int, seed: int | None, declared: sml.Pipeline = restless
+) -> dict[str, list[Any]]:
     """What comes out of a world with commands in the middle; with a seed, the worker dies."""
     rand = random.Random(seed)
     events, labels = stream(world)
     half = len(events) // 2
-    driver = Driver(restless, seed=seed, key=KEY)
+    driver = Driver(declared, seed=seed, key=KEY)
     crashes = [CRASH] * (0 if seed is None else rand.randrange(1, 4))
     driver.publish("labels", labels[: len(labels) // 2])
     driver.publish("events", events[:half])
@@ -112,6 +114,22 @@ def test_crashes_around_decisions_leave_one_history(world: int) -> None:
     for run in range(RUNS // WORLDS):
         seed = 1_000 * world + run
         assert history(world, seed) == expected, f"seed {seed}"
+
+
+def test_crashes_around_questions_leave_one_history() -> None:
+    """What is asked of a person, lapses or is answered is the same whatever dies."""
+    asking = replace(
+        restless,
+        promotion=replace(
+            restless.promotion, mode="ask", on_harm="ask", on_failure="restart", refusals=1
+        ),
+    )
+    expected = history(2, None, asking)
+
+    for seed in range(12):
+        assert history(2, seed, asking) == expected, f"seed {seed}"
+    kinds = {decision["kind"] for decision in expected["decisions"]}
+    assert {"proposed", "lapsed", "restarted"} <= kinds
 
 
 def test_these_worlds_hold_every_kind_of_decision() -> None:

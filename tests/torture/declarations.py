@@ -246,7 +246,9 @@ def _promotion(rand: random.Random, challengers: int) -> dict[str, Any]:
         "gain_min": rand.choice([0, 0.01]),
         "renewal": rand.choice([None, 2, 600]),
         "coverage_min": rand.choice([0, 0.5]),
-        "on_harm": rand.choice(["switch", "fall back", "alert"]),
+        "on_harm": rand.choice(["switch", "fall back", "ask", "alert"]),
+        "on_failure": rand.choice(["restart", "alert"]),
+        "refusals": rand.choice([1, 2]),
         "divergence": rand.choice([0, 0.005, 10]),
     }
     return settings | {name: value for name, value in optional.items() if rand.random() < 0.7}

@@ -127,6 +127,8 @@ def _mode(view: StatusView, mode: str | None) -> str:
     for entry, words in (
         (view.paused, "paused"),
         (view.frozen, "renewed no more after a rollback, until `resume`"),
+        (view.suspended, "suspended"),
+        (view.proposed, "a change is proposed"),
     ):
         if entry is not None:
             decision = entry.decision

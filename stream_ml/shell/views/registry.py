@@ -53,6 +53,9 @@ class RegistryView:
         decisions: the last ones that were asked for, oldest first.
         paused: the decision since which nothing is renewed or replaced by itself, if so.
         frozen: the rollback since which the champion's line is not renewed, if so.
+        suspended: the decision since which promotions or refreshes stand still for a fault of the
+            pipeline, if so.
+        proposed: the decision that asks a person for a change, while it stands.
         unsigned_count: how many records are not signed with our key, and count for nothing.
         copy_count: how many are copies of earlier ones, and count for nothing.
     """
@@ -63,6 +66,8 @@ class RegistryView:
     decisions: tuple[Entry, ...] = ()
     paused: Entry | None = None
     frozen: Entry | None = None
+    suspended: Entry | None = None
+    proposed: Entry | None = None
     unsigned_count: int = 0
     copy_count: int = 0
 
@@ -93,28 +98,50 @@ def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryVi
     counts: Counter[str] = Counter()
     last: deque[Entry] = deque(maxlen=recent)
     pipeline, newest = None, None
-    since = paused = frozen = None
+    since = None
+    holds = _Holds()
     for record, entry in _valid_records(log, key, counts):
         decision = entry.decision
         if newest is None or newest.serving.champion != decision.serving.champion:
             since = entry
         pipeline = (record.key or b"").decode(errors="replace")
         newest = decision
-        if decision.kind in {"paused", "resumed"}:
-            paused = entry if decision.kind == "paused" else None
-        if decision.kind in {"rolled_back", "resumed", "replaced"}:
-            frozen = entry if _freezes(decision) else None
+        holds.add(entry)
         last.append(entry)
     return RegistryView(
         pipeline,
         newest,
         since,
         tuple(last),
-        paused,
-        frozen,
+        holds.paused,
+        holds.frozen,
+        holds.suspended,
+        holds.proposed,
         counts[UNSIGNED],
         counts[COPIES],
     )
+
+
+class _Holds:
+    """What keeps things as they are, or waits for a person, by the decisions so far."""
+
+    def __init__(self) -> None:
+        self.paused: Entry | None = None
+        self.frozen: Entry | None = None
+        self.suspended: Entry | None = None
+        self.proposed: Entry | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Take in the next decision."""
+        decision, kind = entry.decision, entry.decision.kind
+        if kind in {"paused", "resumed"}:
+            self.paused = entry if kind == "paused" else None
+        if kind in {"rolled_back", "resumed", "replaced"}:
+            self.frozen = entry if _freezes(decision) else None
+        if kind in {"suspended", "continued", "resumed"}:
+            self.suspended = entry if kind == "suspended" else None
+        if kind in {"proposed", "lapsed", "replaced", "rolled_back"}:
+            self.proposed = entry if kind == "proposed" else None
 
 
 def _freezes(decision: Decision) -> bool:

@@ -61,12 +61,14 @@ class ReplayedContest:
 
     Attributes:
         is_paused: whether an operator has paused by the newest decision.
+        is_suspended: whether promotions stand still by it for a fault of the pipeline.
         restarts: by line, the offsets on `models` at which it started anew, from nothing.
     """
 
     rules: Rules
     candidates: Collection[str]
     is_paused: bool = False
+    is_suspended: bool = False
     restarts: Mapping[str, Collection[int]] = field(default_factory=dict)
     _contest: Contest = field(init=False)
     _reigns: dict[str, list[Reign]] = field(init=False)
@@ -76,6 +78,11 @@ class ReplayedContest:
     def __post_init__(self) -> None:
         self._contest = Contest(self.rules)
         self._reigns = {line: [] for line in self.candidates}
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing is promoted by itself."""
+        return self.is_paused or self.is_suspended
 
     def decide(self, decision: Decision, watermark_ms: int, stays: Iterable[str]) -> bool:
         """Follow a decision; whether another line serves since.
@@ -90,6 +97,9 @@ class ReplayedContest:
         self._forget_restarted(decision.inputs.get("models", 0))
         if decision.kind in {"paused", "resumed"}:
             self.is_paused = decision.kind == "paused"
+        if decision.kind in {"suspended", "continued", "resumed"}:
+            action = (decision.evidence or {}).get("action")
+            self.is_suspended = decision.kind == "suspended" and action != "pause refreshes"
         champion = serving.champion.model
         line = line_of(champion)
         challengers = [name for name in serving.challengers if name != line]

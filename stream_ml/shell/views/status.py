@@ -103,6 +103,8 @@ class StatusView:
         since: the decision that made it serve.
         paused: the decision since which nothing is renewed or replaced by itself, if so.
         frozen: the rollback since which the champion's line is not renewed, if so.
+        suspended: the decision since which promotions or refreshes stand still for a fault, if so.
+        proposed: the decision that asks a person for a change, while it stands.
         decisions_last_day: how many of each kind in the last day of events.
         stages: how far each task is.
         watermarks: up to when everything is known.
@@ -126,6 +128,8 @@ class StatusView:
     since: Entry | None
     paused: Entry | None
     frozen: Entry | None
+    suspended: Entry | None
+    proposed: Entry | None
     decisions_last_day: Mapping[str, int]
     stages: tuple[TaskProgress, ...]
     watermarks: Watermarks
@@ -147,7 +151,7 @@ class StatusView:
         """For JSON, without the registry."""
         members = {field.name: getattr(self, field.name) for field in fields(self)}
         del members["registry"]
-        for name in ("since", "paused", "frozen"):
+        for name in ("since", "paused", "frozen", "suspended", "proposed"):
             entry: Entry | None = members[name]
             members[name] = None if entry is None else entry.as_dict()
         return {
@@ -181,6 +185,8 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         since=registry.since,
         paused=registry.paused,
         frozen=registry.frozen,
+        suspended=registry.suspended,
+        proposed=registry.proposed,
         decisions_last_day=_last_day(registry, predicts),
         stages=tuple(_stages(log)),
         watermarks=Watermarks(

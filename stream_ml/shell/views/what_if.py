@@ -591,7 +591,7 @@ class _Trial:
             loss = comparison.losses.get(line.name)
             if loss is not None or (shadow is not None and shadow.prediction is None):
                 self._gates.add(line.name, loss, losses)
-        if self._contest.has_new_vote and not self._contest.is_paused:
+        if self._contest.has_new_vote and not self._contest.is_stopped:
             for line in self._lines:
                 if self._is_promotable(line):
                     self._contest.note_promotable(line.name, self._watermark.ms)
