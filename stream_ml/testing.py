@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from stream_ml.codec import encode_command
+from stream_ml.contract import Trial, faults, process_faults
 from stream_ml.errors import Halt
 from stream_ml.records import Command, Output
 from stream_ml.shell.embedded.runner import Runner
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
+    from stream_ml.models.learner import Learner
+    from stream_ml.models.target import Target
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.signing import Operator
 
-__all__ = ["CRASH", "Crash", "Driver"]
+__all__ = ["CRASH", "Crash", "Driver", "check_learner"]
 
 
 class Crash(Halt):
@@ -47,6 +50,51 @@ class Crash(Halt):
 CRASH: Final = "CRASH"
 # A worker with a seed that has not died after so many steps dies at the marker.
 STEPS_MAX = 200
+
+
+def check_learner(
+    learner: Learner,
+    target: Target,
+    *,
+    features: Sequence[str] = ("a", "b", "c"),
+    seed: int = 0,
+    is_complete: bool = False,
+    other_process: bool = True,
+) -> None:
+    """Try whether a learner keeps its contract (`docs/learners.md`), on examples made up by a seed.
+
+    Equal histories make equal learners, in this process and in another; one that is written and
+    read back at any point goes on as if it had not been; batches are as one by one, to the last
+    bit; asking teaches nothing; learners share nothing; foreign bytes are refused, and run nothing.
+
+    >>> from stream_ml import Learner, Target
+    >>> class Constant(Learner):
+    ...     def predict_one(self, features): return 0.5
+    ...     def learn_one(self, features, label): pass
+    ...     def dump(self): return b"a half"
+    ...     def load(self, data):
+    ...         if data != b"a half": raise ValueError("expected a half")
+    >>> check_learner(Constant(), Target.binary(), other_process=False)
+
+    Args:
+        learner: untrained; it is copied.
+        target: what it predicts, such as `Target.binary()`.
+        features: the names of all features.
+        seed: of the examples.
+        is_complete: features are never missing.
+        other_process: whether another process is started, which makes the same learner. It is
+            sent there as a pickle, so its class must be found in a module.
+
+    Raises:
+        AssertionError: it does not; every fault is listed.
+    """
+    trial = Trial(learner, target, features, seed, is_complete=is_complete)
+    found = faults(trial)
+    if other_process and not found:
+        found = process_faults(learner, trial)
+    if found:
+        name = type(learner).__name__
+        raise AssertionError("\n  ".join([f"{name} does not keep the contract:", *found]))
 
 
 class Driver:
