@@ -32,6 +32,7 @@ if _typing.TYPE_CHECKING:
         window,
     )
     from stream_ml.models.learner import Learner
+    from stream_ml.models.retrained import Retrained, Trainer
     from stream_ml.models.target import Target
     from stream_ml.monitoring.declaration import Monitors
     from stream_ml.pipeline import Events, Label, Pipeline, Promotion, when
@@ -52,9 +53,11 @@ __all__ = [
     "Pipeline",
     "Promotion",
     "Range",
+    "Retrained",
     "Route",
     "Scalar",
     "Target",
+    "Trainer",
     "clip",
     "difference",
     "field",
@@ -74,6 +77,7 @@ _MODULES = {
     **dict.fromkeys(("Enum", "Optional", "Range"), "stream_ml.schema"),
     **dict.fromkeys(("Events", "Label", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
     "Learner": "stream_ml.models.learner",
+    **dict.fromkeys(("Retrained", "Trainer"), "stream_ml.models.retrained"),
     "Monitors": "stream_ml.monitoring.declaration",
     "Target": "stream_ml.models.target",
 }

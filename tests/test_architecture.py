@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "topics": {"errors"},
     "differences": {"errors"},
     "features": {"errors", "records", "schema"},
-    "models": {"errors", "records", "signing"},
+    "models": {"errors", "features", "records", "signing"},
     "evaluation": {"errors", "records"},
     "monitoring": {"errors", "features", "records", "schema"},
     "pipeline": {
@@ -163,7 +163,12 @@ EXCEPTIONS = {
 OWNERS: dict[str, set[str]] = {
     "matplotlib": {"shell.report.plots"},
     "msgspec": {"codec", "records"},
-    "numpy": {"models.digest", "monitoring.sketch", "stages.partitioning"},
+    "numpy": {
+        "models.digest",
+        "models.retrained",
+        "monitoring.sketch",
+        "stages.partitioning",
+    },
     "river": {
         "examples.cards",
         "examples.flights",

@@ -201,8 +201,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         {"models": {"logistic": linear_model.LogisticRegression}},
         (
-            "models.logistic: expected an estimator of river, or a stream_ml.Learner, "
-            "given the class linear_model.LogisticRegression"
+            "models.logistic: expected an estimator of river, a stream_ml.Learner or a "
+            "stream_ml.Retrained, given the class linear_model.LogisticRegression"
         ),
     ),
     (

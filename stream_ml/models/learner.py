@@ -38,14 +38,13 @@ if TYPE_CHECKING:
     from stream_ml.models.target import Target
     from stream_ml.records import Answer, LabelValue
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "Model"]
 
 
-class Learner(ABC):
-    """A line's learner, of whatever library or of none.
+class Model(ABC):
+    """What answers for a line, and can be written down and read back: of any library or of none.
 
-    Each line copies the learner that it is declared with (`copy.deepcopy`), so declare it
-    untrained.
+    Each line copies what it is declared with (`copy.deepcopy`), so declare it untrained.
     """
 
     def prepare(  # noqa: B027 - most learners need not know
@@ -80,25 +79,6 @@ class Learner(ABC):
             rows: features by name.
         """
         return [self.predict_one(features) for features in rows]
-
-    @abstractmethod
-    def learn_one(self, features: Mapping[str, float], label: LabelValue) -> None:
-        """Learn from one example.
-
-        Args:
-            features: a finite number by name.
-            label: the truth: bool, str (one of the classes) or float, by the target's kind.
-        """
-
-    def learn_many(self, rows: Sequence[Mapping[str, float]], labels: Sequence[LabelValue]) -> None:
-        """Learn from several examples in their order, to the same end as `learn_one` on each.
-
-        Args:
-            rows: features by name.
-            labels: as many truths.
-        """
-        for features, label in zip(rows, labels, strict=True):
-            self.learn_one(features, label)
 
     @abstractmethod
     def dump(self) -> bytes:
@@ -142,7 +122,30 @@ class Learner(ABC):
         return None
 
 
-def _text(learner: Learner, name: str) -> str:
+class Learner(Model):
+    """A line's learner that is taught one example after another."""
+
+    @abstractmethod
+    def learn_one(self, features: Mapping[str, float], label: LabelValue) -> None:
+        """Learn from one example.
+
+        Args:
+            features: a finite number by name.
+            label: the truth: bool, str (one of the classes) or float, by the target's kind.
+        """
+
+    def learn_many(self, rows: Sequence[Mapping[str, float]], labels: Sequence[LabelValue]) -> None:
+        """Learn from several examples in their order, to the same end as `learn_one` on each.
+
+        Args:
+            rows: features by name.
+            labels: as many truths.
+        """
+        for features, label in zip(rows, labels, strict=True):
+            self.learn_one(features, label)
+
+
+def _text(learner: Model, name: str) -> str:
     """A parameter of the constructor, as text."""
     value = getattr(learner, name, inspect.Parameter.empty)
     if not _is_plain(value):

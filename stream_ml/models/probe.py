@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stream_ml.errors import STOPS, Problem, brief_error
 from stream_ml.models.recipes import answer, learn
+from stream_ml.models.retrained import Retrained, trial
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -63,16 +64,25 @@ def _failure(
     recipe: Recipe, target: Target, names: Sequence[str], gaps: Sequence[Collection[str]]
 ) -> str | None:
     """What a fresh learner raises where these features are left out, an example each; or None."""
-    try:
-        learner = recipe.fresh()
-        for number, gap in enumerate(gaps):
-            features = {
+    examples = [
+        (
+            {
                 name: float((number + 2 * index) % 5)
                 for index, name in enumerate(names)
                 if name not in gap
-            }
+            },
+            _label(target, number),
+        )
+        for number, gap in enumerate(gaps)
+    ]
+    try:
+        learner = recipe.fresh()
+        if isinstance(learner, Retrained):
+            learner.load(trial(learner, target, examples))
+        for features, label in examples:
             answer(learner, target, features)
-            learn(learner, target, features, _label(target, number))
+            if not isinstance(learner, Retrained):
+                learn(learner, target, features, label)
     except STOPS:
         raise
     except BaseException as error:  # noqa: BLE001 - an estimator may raise anything

@@ -33,8 +33,9 @@ from river import base, compose, feature_extraction, multiclass, neighbors, rule
 from stream_ml.errors import STOPS, Problem, SnapshotRefused, brief_error
 from stream_ml.models import pickles
 from stream_ml.models.digest import digest, digest_and_size
-from stream_ml.models.learner import Learner
+from stream_ml.models.learner import Learner, Model
 from stream_ml.models.ordering import order_sets
+from stream_ml.models.retrained import Retrained, row_width, trial
 from stream_ml.models.target import (
     BadAnswer,
     Target,
@@ -92,7 +93,7 @@ def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
             itself raises comes through.
     """
     features = {**features}  # some of river's parts write into what they are given
-    if isinstance(model, Learner):
+    if isinstance(model, Model):
         return valid_answer(model.predict_one(features), target)
     if target.kind == "regression":
         number = model.predict_one(features)
@@ -139,6 +140,8 @@ def learn(model: Any, target: Target, features: Mapping[str, float], label: Labe
     if isinstance(model, Learner):
         model.learn_one({**features}, label)
         return
+    if isinstance(model, Retrained):
+        raise TypeError("a retrained line learns from a window of examples, never from one")
     # River's own copy: some of its parts write into what they are given.
     river_label = label == target.classes[1] if knows_two(model, target) else label
     model.learn_one({**features}, river_label)
@@ -175,7 +178,7 @@ class Recipe:
     classes: pickles.Classes = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.estimator, base.Base | Learner):
+        if isinstance(self.estimator, base.Base | Model):
             object.__setattr__(self, "estimator", copy.deepcopy(self.estimator))
         if isinstance(self.estimator, base.Base):
             # One that cannot be written down is refused where it is checked.
@@ -202,26 +205,26 @@ class Recipe:
     def fresh(self) -> Any:
         """An untrained learner of its own, equal to every other fresh one."""
         learner = copy.deepcopy(self.estimator)
-        if isinstance(learner, Learner) and self.target is not None:
+        if isinstance(learner, Model) and self.target is not None:
             learner.prepare(self.target, self.features)
         return learner
 
     @property
     def description(self) -> str:
         """The estimator with all its parameters, as text that is equal for equal recipes."""
-        if isinstance(self.estimator, Learner):
+        if isinstance(self.estimator, Model):
             return self.estimator.description
         return describe(self.estimator)
 
     @property
     def format(self) -> str | None:
         """What reads the learner's bytes; None: river's pickles."""
-        return LEARNER_FORMAT if isinstance(self.estimator, Learner) else None
+        return LEARNER_FORMAT if isinstance(self.estimator, Model) else None
 
     @property
     def library(self) -> str | None:
         """The library and release that alone reads a `Learner`'s bytes, if there is one."""
-        return self.estimator.library if isinstance(self.estimator, Learner) else None
+        return self.estimator.library if isinstance(self.estimator, Model) else None
 
     def dump(self, learner: Any) -> bytes:
         """A learner of this recipe as bytes, uncompressed.
@@ -232,7 +235,7 @@ class Recipe:
         Raises:
             SnapshotRefused: `class_not_allowed`, where it cannot be written; `too_large`.
         """
-        if not isinstance(self.estimator, Learner):
+        if not isinstance(self.estimator, Model):
             return pickles.dumps(learner)
         with pickles.contain_errors(
             "class_not_allowed",
@@ -260,7 +263,7 @@ class Recipe:
             SnapshotRefused: `class_not_allowed` or `malformed`; `unreadable`, where a `Learner`
                 takes its own bytes for foreign ones.
         """
-        if not isinstance(self.estimator, Learner):
+        if not isinstance(self.estimator, Model):
             return pickles.loads(data, self.classes)
         with pickles.contain_errors(
             "unreadable", f"expected the state of {_brief(self.estimator)}, given bytes: {{}}"
@@ -279,7 +282,7 @@ class Recipe:
         Raises:
             SnapshotRefused: `class_not_allowed` or `too_large`, where it has none.
         """
-        if not isinstance(self.estimator, Learner):
+        if not isinstance(self.estimator, Model):
             return digest_and_size(learner)
         return _DUMP + hashlib.sha256(data).hexdigest(), len(data)
 
@@ -294,7 +297,7 @@ class Recipe:
         Raises:
             SnapshotRefused: as `identity`.
         """
-        if not isinstance(self.estimator, Learner):
+        if not isinstance(self.estimator, Model):
             return digest(learner, like=like)
         return self.identity(learner, data)[0]
 
@@ -307,12 +310,17 @@ class Recipe:
             names: of the features that it will see.
         """
         prepared = replace(self, target=target, features=tuple(names))
-        if isinstance(self.estimator, Learner):
+        if isinstance(self.estimator, Retrained):
+            problems = self.estimator.problems(path, row_width(prepared.features))
+            return problems or _trainer_problems(prepared, target, path)
+        if isinstance(self.estimator, Model):
             return _learner_problems(prepared, target, path)
         if not isinstance(self.estimator, base.Estimator):
             return [
                 Problem(
-                    path, "an estimator of river, or a stream_ml.Learner", _brief(self.estimator)
+                    path,
+                    "an estimator of river, a stream_ml.Learner or a stream_ml.Retrained",
+                    _brief(self.estimator),
                 )
             ]
         # What has the wrong kind is replaced, not seeded; what cannot be copied is not tried.
@@ -383,6 +391,30 @@ def _learner_problems(recipe: Recipe, target: Target, path: str) -> list[Problem
         return [Problem(path, expected, name)]
     if recipe.dump(copy_of_first) != data or answers != new_answers:
         return [Problem(path, "a learner that is what it was when it is read back", name)]
+    return []
+
+
+def _trainer_problems(recipe: Recipe, target: Target, path: str) -> list[Problem]:
+    """What is wrong with a trainer: it is tried, its model written down and read back."""
+    name, examples = _brief(recipe.estimator.trainer), _trial(target, recipe.features)
+    try:
+        data, other_data = (trial(recipe.fresh(), target, examples) for _ in range(2))
+        model = recipe.load(data)
+        answers = [answer(model, target, features) for features, _ in examples]
+        other_model = recipe.load(model.dump())
+        new_answers = [answer(other_model, target, features) for features, _ in examples]
+        texts = (recipe.description, recipe.library)
+    except Exception as error:  # noqa: BLE001 - a user's code may raise anything
+        return [
+            Problem(path, f"a trainer for {target}", f"{name}, which raised {brief_error(error)}")
+        ]
+    if [type(text) for text in texts] not in ([str, str], [str, type(None)]):
+        return [Problem(path, "a trainer whose `description` and `library` are texts", name)]
+    if data != other_data:
+        expected = "a trainer that makes equal bytes of equal examples and seeds"
+        return [Problem(path, expected, name)]
+    if answers != new_answers:
+        return [Problem(path, "a trainer whose model is what it was when it is read back", name)]
     return []
 
 
@@ -567,6 +599,6 @@ def _brief(value: Any) -> str:
     """What was given, without its parameters."""
     if isinstance(value, compose.Pipeline):
         return " | ".join(map(_brief, value.steps.values()))
-    if isinstance(value, base.Base | Learner):
+    if isinstance(value, base.Base | Model):
         return _class_name(type(value))
     return f"the class {_class_name(value)}" if isinstance(value, type) else repr(value)[:80]

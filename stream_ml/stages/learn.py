@@ -21,6 +21,8 @@ Theory of operation:
    worker dies again and again (`effort`).
 5. A snapshot is published only together with a checkpoint of the learners that made it, so that
    after a crash the same examples give the same weights, and nothing is published twice.
+6. A retrained line learns nothing from an example: it is added to the line's window, on which the
+   next model is trained while the others go on (`retraining`).
 """
 
 from __future__ import annotations
@@ -55,18 +57,20 @@ from stream_ml.stages.inputs import example_in
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.restarts import Restarts
-from stream_ml.stages.state import KEYLESS, LEARNERS, split_by_prefix
+from stream_ml.stages.retraining import Retrainings
+from stream_ml.stages.state import KEYLESS, LEARNERS, ROWS, split_by_prefix
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from stream_ml.models.fast import Predictor
+    from stream_ml.models.fast import Predictor, Teacher
     from stream_ml.models.recipes import Target
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import LabelValue, Record
     from stream_ml.stages.effort import Stopwatch, Suspect
     from stream_ml.stages.positions import Notice
+    from stream_ml.stages.retraining import Trainings
     from stream_ml.stages.task import StateEntry
 
 __all__ = ["Learn", "RefreshClock", "quarantined_in"]
@@ -263,6 +267,7 @@ class Learn:
         log: the identity of the log that is written to, which every snapshot names.
         stopwatch: measures what lines take, and watches over what may not return; None measures
             nothing, and no line is ever too slow.
+        trainings: whoever trains the lines that are retrained; None: this process, in its turn.
     """
 
     def __init__(
@@ -274,6 +279,7 @@ class Learn:
         *,
         log: str | None = None,
         stopwatch: Stopwatch | None = None,
+        trainings: Trainings | None = None,
     ) -> None:
         self._log = log
         self._stopwatch = NO_STOPWATCH if stopwatch is None else stopwatch
@@ -287,6 +293,7 @@ class Learn:
             name: _Line(recipe.fresh(), is_relative=is_relative)
             for name, recipe in pipeline.recipes.items()
         }
+        self._retrainings = Retrainings(pipeline.recipes, pipeline.target, trainings)
         refresh = pipeline.promotion.refresh
         self._clock = RefreshClock(pipeline.refresh_ms, refresh if isinstance(refresh, int) else 0)
         self._n = 0
@@ -371,6 +378,7 @@ class Learn:
             name, decision = restart
             is_relative = self._pipeline.target.kind == "regression"
             self._lines[name] = _Line(self._pipeline.recipes[name].fresh(), is_relative=is_relative)
+            self._retrainings.clear(name)
             self._restarted_by[name] = decision.number
             self._must_checkpoint = True
             message = (
@@ -409,6 +417,10 @@ class Learn:
             if line.quarantine is not None
         }
 
+    def _active(self) -> list[str]:
+        """The lines that learn."""
+        return [name for name, line in self._lines.items() if not line.quarantine]
+
     def _is_new(self, example: Example) -> bool:
         try:
             self._numbers.take(example.label_source.partition, example.number)
@@ -426,6 +438,8 @@ class Learn:
         self._watermark.advance(partition, prediction.event_id, example.label_ts, record.append_ms)
         self._offsets = (offset if self._offsets[0] < 0 else self._offsets[0], offset)
         self._golden.append(features)
+        if self._retrainings:
+            self._retrainings.add(self._active(), self._watermark.ms, features, label)
         own_answer = prediction.own_answer
         served_loss = None
         if own_answer is not None:
@@ -473,7 +487,7 @@ class Learn:
         start_s = last_s = seconds()
         answer_s, answers = 0.0, 0
         try:
-            teach = fast_learner(line.learner, target)
+            teach = self._teacher(name, line)
             predict = fast_live_predictor(line.learner, target)
             for example in examples:
                 serves = example.serves == name
@@ -495,8 +509,19 @@ class Learn:
         effort.learned(last_s - start_s - answer_s, len(examples))
         return None
 
+    def _teacher(self, name: str, line: _Line) -> Teacher:
+        """Whatever teaches a line one example; a retrained line has been given it already."""
+        if name in self._retrainings:
+            return lambda _features, _label: None
+        return fast_learner(line.learner, self._pipeline.target)
+
     def _publish(self) -> list[Output]:
-        outputs = []
+        # Who trains is bounded by itself, and may be waited for longer than a learner.
+        models, failures = self._retrainings.publish(self._active())
+        outputs: list[Output] = []
+        for name, reason in failures.items():
+            self._quarantine(name, self._n, reason)
+            outputs += self._alert(name, reason)
         with self._stopwatch.watch():
             for name, line in self._lines.items():
                 if line.quarantine:
@@ -504,6 +529,8 @@ class Learn:
                 self._stopwatch.attend(name)
                 start_s = self._stopwatch.seconds()
                 try:
+                    if name in models:
+                        line.learner = self._pipeline.recipes[name].load(models[name])
                     snapshot = self._snapshot(name, line)
                     outputs.append(snapshot)
                     outputs += self._price(name, line, snapshot.memo.extent)
@@ -513,6 +540,8 @@ class Learn:
                 else:
                     taken_s = self._stopwatch.seconds() - start_s
                     line.effort.published(taken_s, len(snapshot.value or b""))
+        is_sooner = self._clock.is_sooner
+        self._retrainings.begin(self._active(), self._n, self._watermark.ms, is_sooner=is_sooner)
         self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
         return outputs
 
@@ -548,8 +577,9 @@ class Learn:
                 "served_loss": _mean(self._served_loss, self._served_scored),
                 **({"cause": "loss_change"} if self._clock.is_sooner else {}),
                 **({"restarted": self._restarted_by[name]} if name in self._restarted_by else {}),
+                **self._retrainings.figures(name),
                 "excess": line.blocks.take(),
-                "lines": [name for name, line in self._lines.items() if not line.quarantine],
+                "lines": self._active(),
             },
             golden_features=self._golden,
             key=self._key,
@@ -564,6 +594,7 @@ class Learn:
         line = self._lines[name]
         line.quarantine = _Quarantine(n, reason, self._pipeline.recipes[name].description)
         line.learner = None  # it would stand in the way of checkpoints
+        self._retrainings.clear(name)
 
     def _alert(
         self, name: str, reason: str, example: TrainingExample | None = None
@@ -610,6 +641,7 @@ class Learn:
             learners = [
                 (f"{LEARNERS}{name}", self._pack_line(name, line))
                 for name, line in self._lines.items()
+                if self._retrainings.has_new_model(name)
             ]
         keyless = {
             "n": self._n,
@@ -621,6 +653,7 @@ class Learn:
             "clock": self._clock.dump(),
             "change": self._served_change.dump(),
             "unsaid": self._unsaid,
+            **self._retrainings.dump(),
             "alarms": self._alarms.dump(),
             "decisions": self._restarts.dump(),
             **({"restarted_by": self._restarted_by} if self._restarted_by else {}),
@@ -649,7 +682,8 @@ class Learn:
             (f"{LEARNERS}{name}", None) for name in self._undeclared_lines
         ]
         self._undeclared_lines = []
-        return [(KEYLESS, orjson.dumps(keyless)), *learners, *deletions]
+        rows = self._retrainings.dirty()
+        return [(KEYLESS, orjson.dumps(keyless)), *learners, *deletions, *rows]
 
     def _dump_efforts(self) -> dict[str, Any]:
         """What the lines took, where it was measured."""
@@ -675,7 +709,7 @@ class Learn:
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
-        entries = split_by_prefix(pieces, LEARNERS)
+        entries = split_by_prefix(pieces, LEARNERS, ROWS)
         ((_, value),) = entries[KEYLESS]
         keyless, learners = orjson.loads(value), dict(entries[LEARNERS])
         self._n = keyless["n"]
@@ -701,6 +735,7 @@ class Learn:
         suspect = self._stopwatch.begin(self._n)
         with self._stopwatch.watch():
             self._load_lines(keyless, learners)
+        self._retrainings.load(keyless, entries[ROWS], self._active())
         self._stop_suspect(suspect)
 
     def _load_lines(self, keyless: dict[str, Any], learners: dict[str, bytes]) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "MONITORS",
     "PREDICTIONS",
     "PREDICTION_IDS",
+    "ROWS",
     "SCORES",
     "SERVED",
     "WINDOWS",
@@ -37,7 +38,7 @@ WINDOWS, EVENT_IDS, BLOCKS = "w", "i", "b"
 PREDICTIONS, EXTRA_PREDICTIONS, LABELS = "p", "o", "l"
 JOINED_IDS, EXPIRED_IDS, PREDICTION_IDS = "j", "e", "t"
 # Of learn.
-LEARNERS = "l"
+LEARNERS, ROWS = "l", "r"
 # Of evaluate.
 SCORES, COMMAND_IDS, MONITORS, SERVED = "s", "c", "m", "v"
 

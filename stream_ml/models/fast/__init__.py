@@ -30,7 +30,7 @@ from stream_ml.models.fast.linear import (
     live_predictor,
 )
 from stream_ml.models.fast.tree import tree_learner
-from stream_ml.models.learner import Learner
+from stream_ml.models.learner import Model
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.recipes import answer, knows_two, learn
 
@@ -60,7 +60,7 @@ def fast_predictor(
         golden: features on which the fast form must agree with river exactly, or is not used.
     """
     river_predictor = partial(answer, model, target)
-    if isinstance(model, Learner):
+    if isinstance(model, Model):
         return river_predictor
     predict = linear_predictor(model, target, river_predictor)
     if predict is None:
@@ -80,7 +80,7 @@ def fast_live_predictor(model: Any, target: Target) -> Predictor:
     """
     river_predictor = partial(answer, model, target)
     fast = None
-    if isinstance(model, Learner):
+    if isinstance(model, Model):
         return river_predictor
     if RIVER_VERSION == RIVER_KNOWN and not knows_two(model, target):
         fast = live_predictor(model, target, river_predictor)
@@ -97,7 +97,7 @@ def fast_learner(model: Any, target: Target) -> Teacher:
         model: any of river's estimators, or a `Learner`.
         target: the question.
     """
-    if isinstance(model, Learner):
+    if isinstance(model, Model):
         return partial(learn, model, target)
     fast = _learner(model) if RIVER_VERSION == RIVER_KNOWN else None
     if fast is None:
