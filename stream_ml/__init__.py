@@ -38,6 +38,7 @@ if _typing.TYPE_CHECKING:
     from stream_ml.pipeline import Events, Label, Pipeline, Promotion, when
     from stream_ml.routes import Alerts, Route
     from stream_ml.schema import Enum, Optional, Range
+    from stream_ml.slices import Slice, slice_by
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "Retrained",
     "Route",
     "Scalar",
+    "Slice",
     "Target",
     "Trainer",
     "clip",
@@ -66,6 +68,7 @@ __all__ = [
     "log",
     "one_hot",
     "ratio",
+    "slice_by",
     "weekday",
     "when",
     "window",
@@ -76,6 +79,7 @@ _MODULES = {
     **dict.fromkeys(("Alerts", "Route"), "stream_ml.routes"),
     **dict.fromkeys(("Enum", "Optional", "Range"), "stream_ml.schema"),
     **dict.fromkeys(("Events", "Label", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
+    **dict.fromkeys(("Slice", "slice_by"), "stream_ml.slices"),
     "Learner": "stream_ml.models.learner",
     **dict.fromkeys(("Retrained", "Trainer"), "stream_ml.models.retrained"),
     "Monitors": "stream_ml.monitoring.declaration",

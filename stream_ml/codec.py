@@ -14,7 +14,7 @@ import hashlib
 import re
 from base64 import b64encode
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import lru_cache
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,7 @@ from stream_ml.records import (
     Command,
     DeadLetter,
     Decision,
+    Evaluation,
     Event,
     EventLabel,
     Example,
@@ -42,6 +43,7 @@ from stream_ml.records import (
     Record,
     ServingSet,
     Shadow,
+    Slices,
     Source,
     Summary,
 )
@@ -58,7 +60,6 @@ from stream_ml.signing import seal, unseal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stream_ml.records import Evaluation
     from stream_ml.signing import Keyring
 
 __all__ = [
@@ -308,23 +309,24 @@ def encode_prediction(prediction: Prediction) -> bytes:
     """The wire form of a prediction: the dataclass as a JSON object."""
     p = prediction
     # orjson writes a dict four times as fast as a dataclass (measured: 1.0 against 3.9 µs).
-    value = orjson.dumps(
-        {
-            "event_id": p.event_id,
-            "key": p.key,
-            "ts": p.ts,
-            "source": {"partition": p.source.partition, "offset": p.source.offset},
-            "model": p.model,
-            "example": p.example,
-            "prediction": p.prediction,
-            "fallback": p.fallback,
-            "features": p.features,
-            "shadows": {
-                slot: {"model": shadow.model, "prediction": shadow.prediction}
-                for slot, shadow in p.shadows.items()
-            },
-        }
-    )
+    members = {
+        "event_id": p.event_id,
+        "key": p.key,
+        "ts": p.ts,
+        "source": {"partition": p.source.partition, "offset": p.source.offset},
+        "model": p.model,
+        "example": p.example,
+        "prediction": p.prediction,
+        "fallback": p.fallback,
+        "features": p.features,
+        "shadows": {
+            slot: {"model": shadow.model, "prediction": shadow.prediction}
+            for slot, shadow in p.shadows.items()
+        },
+    }
+    if p.slices:
+        members["slices"] = p.slices
+    value = orjson.dumps(members)
     # orjson leaves at least 4 kB behind its answer; a prediction waits long for its label.
     return bytes(memoryview(value))
 
@@ -398,6 +400,7 @@ def decode_example(value: bytes | None) -> Example:
                 flat.fallback,
                 flat.features,
                 flat.shadows,
+                flat.slices,
             )
             if _has_usual_answers(prediction):
                 return Example(
@@ -423,7 +426,7 @@ def decode_example(value: bytes | None) -> Example:
     return Example(prediction, label, _time(members, "label_ts"), source, label_from, number)
 
 
-class _FlatExample(Prediction, forbid_unknown_fields=True):
+class _FlatExample(Prediction, forbid_unknown_fields=True, kw_only=True):
     """An example as it lies on the wire: the label's members beside the prediction's."""
 
     label: bool | str | Number
@@ -482,7 +485,16 @@ def _prediction(members: dict[str, Any]) -> Prediction:
         fallback,
         features,
         _shadows(shadows),
+        _slices(members),
     )
+
+
+def _slices(members: dict[str, Any]) -> tuple[str, ...]:
+    slices = members.get("slices", ())
+    try:
+        return msgspec.convert(slices, Slices)
+    except msgspec.ValidationError:
+        raise _malformed_member("$.slices", "a list of names of slices", slices) from None
 
 
 def _shadows(members: dict[str, Any]) -> dict[str, Shadow]:
@@ -593,6 +605,10 @@ def _check_answer(answer: Any, kind: str, slot: str | None) -> None:
 
 def encode(record: Evaluation | Alert | DeadLetter) -> bytes:
     """The wire form of a record that is its dataclass as a JSON object."""
+    if type(record) is Evaluation and record.slices is None:
+        members = {each.name: getattr(record, each.name) for each in fields(record)}
+        del members["slices"]
+        return orjson.dumps(members)
     return orjson.dumps(record)
 
 

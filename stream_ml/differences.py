@@ -82,6 +82,11 @@ def _is_widening(old: str | None, new: str | None) -> bool:
     )
 
 
+def _is_count(old: str | None, new: str | None) -> bool:
+    """Whether only another number of values of a field is told apart."""
+    return all(text is not None and text.endswith(" most frequent values") for text in (old, new))
+
+
 _RETENTION = "what waits and the ids that are known were kept by it"
 _EVIDENCE = "the blocks of evidence that are open were begun with it"
 _FEATURES = "models have learned from the features as they were"
@@ -127,6 +132,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("promotion.on_change", Rule(_accept_any, "it holds from the next change on")),
     ("promotion.block", Rule(_accept_none, _EVIDENCE)),
     ("promotion.maturity", Rule(_accept_none, _EVIDENCE)),
+    ("promotion.slice_margin", Rule(_accept_none, _EVIDENCE)),
     (
         "promotion.guard_block",
         Rule(_accept_none, "the block that is being guarded was begun with it"),
@@ -151,6 +157,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("window_events_max", Rule(_is_increase, "windows may hold more from now on")),
     ("window_events_max", Rule(_accept_none, "windows hold up to so many already")),
     ("keep", Rule(_accept_any, "it holds from the next refresh on")),
+    ("slices.*", Rule(_is_addition, "predictions from now on are told apart by it")),
+    ("slices.*", Rule(_is_removal, "its scores are dropped")),
+    ("slices.*", Rule(_is_count, "the values that are told apart are chosen anew")),
+    ("slices.*", Rule(_accept_none, "its scores are of what it was; give it another name")),
     ("monitors.*", Rule(_accept_any, "it holds from the next block on")),
     (
         "libraries.*",
@@ -173,6 +183,7 @@ _COLLECTIONS = (
     "code.",
     "models.",
     "alerts.routes.",
+    "slices.",
 )
 
 

@@ -32,6 +32,7 @@ from stream_ml.schema import (
     range_problems,
     short_repr,
 )
+from stream_ml.slices import Slicing, slice_problems, slice_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from stream_ml.features import Feature
     from stream_ml.models.recipes import TaskKind
     from stream_ml.records import Event
+    from stream_ml.slices import Slice, SliceBy
 
 __all__ = ["Events", "Label", "Pipeline", "Promotion", "When", "when"]
 
@@ -152,6 +154,7 @@ class Promotion:
         on_harm: the answer to gross harm, two guard blocks running in which what serves lost more
             than `rollback_loss` against one model or baseline: `switch` to the best healthy model,
             `fall back` to the label's fallback, `ask` an operator to switch, or only `alert`.
+        slice_margin: what share more than the champion a challenger may lose on a declared slice.
         divergence: the champion's line is not renewed while its live learner is worse than what
             serves, over the same examples, by more than this (Brier, or mean absolute error as a
             share of the served one's) and by more than noise explains. Other lines are.
@@ -185,6 +188,7 @@ class Promotion:
     rollback_loss: float | None = None
     guard_block: str | int = "1d"
     on_harm: str = "switch"
+    slice_margin: float = 0.1
     divergence: float = 0.005
     on_change: str = "refresh"
     on_fault: str = "alert"
@@ -214,6 +218,7 @@ class Pipeline:
         window_events_max: how many events a window's buffer may hold; the oldest are dropped.
         keep: how many snapshots of a line that never served are kept.
         monitors: how the data is watched; None: not at all.
+        slices: parts of the events by which models are scored, and may not be worse.
 
     Raises:
         DeclarationError: something in it is wrong; every problem is listed.
@@ -232,13 +237,14 @@ class Pipeline:
     window_events_max: int = 100_000
     keep: int = 20
     monitors: Monitors | None = field(default_factory=Monitors)
+    slices: Sequence[Slice | SliceBy] = ()
 
     def __post_init__(self) -> None:
         problems = list(_problems(self)) or list(_missing_problems(self))
         if problems:
             raise DeclarationError(f"pipeline {short_repr(self.name)}", problems)
         # Now, not when first asked: what was given may be changed, and models trained, meanwhile.
-        _ = self.recipes, self.feature_set, self.rules, self._conditions
+        _ = self.recipes, self.feature_set, self.rules, self.slicing, self._conditions
 
     @cached_property
     def schema(self) -> dict[str, FieldType]:
@@ -295,7 +301,13 @@ class Pipeline:
             gain_min=promotion.gain_min,
             rollback_loss=bound,
             renewal=promotion.renewal,
+            slice_margin=promotion.slice_margin,
         )
+
+    @cached_property
+    def slicing(self) -> Slicing:
+        """Tells the declared slices of an event."""
+        return Slicing(self.slices, self.schema)
 
     @cached_property
     def target(self) -> Target:
@@ -410,6 +422,7 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     for name in ("pending_max", "window_events_max", "keep"):
         yield name, str(getattr(p, name))
     yield from monitor_texts(p.monitors)
+    yield from slice_texts(p.slices)
     yield "river", RIVER_VERSION
 
 
@@ -437,7 +450,7 @@ def _promotion_text(p: Pipeline, name: str) -> str:
         return _length(p.rules.maturity_ms, is_count=False)
     if name == "rollback_loss":
         return repr(None if p.rules.rollback_loss is None else float(p.rules.rollback_loss))
-    numbers = {"alpha", "gain_min", "coverage_min", "divergence"}
+    numbers = {"alpha", "gain_min", "coverage_min", "divergence", "slice_margin"}
     return repr(float(value)) if name in numbers else str(value)
 
 
@@ -459,6 +472,7 @@ def _problems(p: Any) -> Iterator[Problem]:
     else:
         yield Problem("events", "Events(key=..., fields={...})", short_repr(p.events))
     yield from _when_problems(p.predict, schema)
+    yield from slice_problems(p.slices, schema)
     if not isinstance(p.features, list | tuple):
         is_set = isinstance(p.features, set | frozenset)
         expected = "a list of features" + (": a set has no order" if is_set else "")
@@ -684,6 +698,7 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
         "refusals": ("at least 1 refresh", lambda n: _is_count(n) and n >= 1),
         "settle": ("0 labels or more", lambda n: n is None or (_is_count(n) and n >= 0)),
         "divergence": ("0 or more", lambda x: _is_number(x) and x >= 0),
+        "slice_margin": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "gain_min": ("0 or more", lambda x: _is_number(x) and x >= 0),
         "coverage_min": ("from 0 to 1", lambda x: _is_number(x) and 0 <= x <= 1),
         "rollback_loss": ("0 or more", lambda x: x is None or (_is_number(x) and x >= 0)),

@@ -39,6 +39,7 @@ __all__ = [
     "Record",
     "ServingSet",
     "Shadow",
+    "Slices",
     "Source",
     "Summary",
     "line_of",
@@ -61,6 +62,7 @@ Number = float | Annotated[int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
 Answer = Number | dict[str, Number] | None
 LabelValue = bool | str | float
 Identifier = Annotated[str, Meta(min_length=1, max_length=ID_LENGTH_MAX)]
+Slices = Annotated[tuple[Annotated[str, Meta(max_length=ID_LENGTH_MAX)], ...], Meta(max_length=32)]
 Natural = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 Partition = Annotated[int, Meta(ge=0, lt=PARTITIONS_MAX)]
 Place = Annotated[int, Meta(ge=-INTEGER_MAX, le=INTEGER_MAX)]
@@ -145,7 +147,8 @@ class Prediction(Struct, forbid_unknown_fields=True):
     newest example inside it (-1: none). Where the champion had no answer, `prediction` is the
     declared fallback and `fallback` is true; where the serving set has a fallback it is that one,
     and the champion's own answer is a shadow. `source` is the event's place on `events`.
-    `shadows` is keyed by slot: a line, `predecessor` or `first`.
+    `shadows` is keyed by slot: a line, `predecessor` or `first`. `slices` names those that the
+    event is in, where any are declared.
     """
 
     event_id: Identifier
@@ -158,6 +161,7 @@ class Prediction(Struct, forbid_unknown_fields=True):
     fallback: bool
     features: dict[str, Number]
     shadows: dict[str, Shadow]
+    slices: Slices = ()
 
     @property
     def own_answer(self) -> Answer:
@@ -281,7 +285,8 @@ class Evaluation:
 
     `model` is a line, `served`, `first` or a baseline; `version` the snapshot that answered last.
     `scores` maps `cumulative`, `fading` and `windowed` to scores by name. `coverage` is the
-    share of this model's predictions that had an answer; `delay_ms` has p50, p90 and p99.
+    share of this model's predictions that had an answer; `delay_ms` has p50, p90 and p99. `slices`
+    has the same by slice, where any are declared, but for the windowed scores and delays.
     """
 
     model: str
@@ -292,6 +297,7 @@ class Evaluation:
     coverage: float
     delay_ms: dict[str, int]
     evidence: dict[str, Any] | None = None
+    slices: dict[str, Any] | None = None
 
 
 class ColumnSummary(Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -48,7 +48,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "records",
         "routes",
         "schema",
+        "slices",
     },
+    "slices": {"errors", "features", "schema"},
     "topology": set(),
     "alert_kinds": {"records"},
     "routes": {"alert_kinds", "errors", "schema"},
@@ -68,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "signing",
         "topics",
     },
-    "": {"features", "models", "monitoring", "pipeline", "routes", "schema"},
+    "": {"features", "models", "monitoring", "pipeline", "routes", "schema", "slices"},
     "shell": {
         "codec",
         "defaults",

@@ -169,6 +169,19 @@ CHANGES: list[Change] = [
     ({}, {"keep": 3}, [("keep", True)]),
     ({}, {"monitors": sml.Monitors(block="10m")}, [("monitors.block", True)]),
     ({}, {"monitors": None}, [("monitors.block", True)]),
+    ({}, {"slices": [sml.Slice("a", kind="order")]}, [("slices.a", True)]),
+    ({"slices": [sml.Slice("a", kind="order")]}, {}, [("slices.a", True)]),
+    (
+        {"slices": [sml.Slice("a", kind="order")]},
+        {"slices": [sml.Slice("a", kind="visit")]},
+        [("slices.a", False)],
+    ),
+    (
+        {"slices": [sml.slice_by("kind")]},
+        {"slices": [sml.slice_by("kind", top=1)]},
+        [("slices.kind=*", True)],
+    ),
+    ({}, promotion(slice_margin=0.5), [("promotion.slice_margin", False)]),
 ]
 
 
@@ -194,7 +207,7 @@ def test_each_part_of_a_declaration_is_changed_above() -> None:
         "Label": {f"label.{each.name}" for each in fields(sml.Label)},
         "Promotion": {f"promotion.{each.name}" for each in fields(sml.Promotion)},
         "Pipeline": {each.name for each in fields(Pipeline)}
-        - {"alerts", "events", "label", "promotion", "models", "monitors"},
+        - {"alerts", "events", "label", "promotion", "models", "monitors", "slices"},
         "Alerts": {each.name for each in fields(sml.Alerts)},
         "Route": {each.name for each in fields(sml.Route)},
         "Monitors": {f"monitors.{each.name}" for each in fields(sml.Monitors)},

@@ -134,6 +134,52 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         "predict: expected a condition such as when(kind=\"order\"), given {'kind': 'visit'}",
     ),
     (
+        {"slices": sml.Slice("visits", kind="visit")},
+        (
+            'slices: expected a list such as [Slice("abroad", country="it"), '
+            "slice_by(\"country\")], given Slice(name='visits', equals={'kind': ('visit',)})"
+        ),
+    ),
+    (
+        {"slices": ["visit"]},
+        (
+            'slices[0]: expected Slice("abroad", country="it") or slice_by("country"), given '
+            "'visit'"
+        ),
+    ),
+    (
+        {"slices": [sml.Slice("Visits", kind="visit")]},
+        "slices[0].name: expected lower-case letters, digits, - and _, given 'Visits'",
+    ),
+    (
+        {"slices": [sml.Slice("visits", kind="return")]},
+        "slices[0].kind: expected one of visit, order, given 'return'",
+    ),
+    (
+        {"slices": [sml.Slice("red", colour="red")]},
+        "slices[0].colour: expected a field of shop, amount, kind, given 'colour'",
+    ),
+    (
+        {"slices": [sml.Slice("all")]},
+        "slices[0]: expected at least one field with its value, given none",
+    ),
+    (
+        {"slices": [sml.slice_by("kind"), sml.slice_by("kind", top=2)]},
+        "slices[1]: expected each slice once, given 'kind=*'",
+    ),
+    (
+        {"slices": [sml.slice_by("amount")]},
+        ("slices[0].field: expected a field of type Enum, bool or str: shop, kind, given 'amount'"),
+    ),
+    (
+        {"slices": [sml.slice_by("kind", top=17)]},
+        "slices[0].top: expected a whole number from 1 to 16, given 17",
+    ),
+    (
+        {"slices": [sml.Slice(f"visits-{n}", kind="visit") for n in range(33)]},
+        "slices: expected at most 32 slices, of a field's values one more than its top, given 33",
+    ),
+    (
         {"features": []},
         "features: expected at least one feature, given none",
     ),
@@ -558,6 +604,10 @@ WHOLE: list[Callable[..., dict[str, Any]]] = [
         lambda a, *_, name=member.name: promotion(**{name: a})  # type: ignore[misc]  # a default
         for member in fields(sml.Promotion)
     ),
+    lambda a, *_: {"slices": a},
+    lambda a, *_: {"slices": [a]},
+    lambda a, b, *_: {"slices": [sml.Slice(a, kind=b)]},
+    lambda a, b, *_: {"slices": [sml.slice_by(a, top=b)]},
     *(lambda *given, make=make: {"features": [make(*given)]} for make in FEATURES),
 ]
 

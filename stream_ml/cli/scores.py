@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.tables import NO_VALUE, format_table
+from stream_ml.shell.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["FORMS", "evidence_line", "evidence_table", "scores_table"]
+__all__ = ["FORMS", "evidence_line", "evidence_table", "scores_table", "slices_table"]
 
 # By the form that the record has, what people call it.
 FORMS = {"cumulative": "over everything", "windowed": "over the last 1,000"}
@@ -37,6 +38,30 @@ def scores_table(evaluations: Sequence[Mapping[str, Any]], form: str) -> str:
         for evaluation in evaluations
     ]
     return format_table([head, *rows], right=range(2, len(head)))
+
+
+def slices_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
+    """A line per slice, a column per model with its loss; None where no slice is scored.
+
+    Args:
+        evaluations: records of the topic `evaluations`.
+    """
+    sliced = {each["model"]: each["slices"] for each in evaluations if each.get("slices")}
+    names = sorted({name for slices in sliced.values() for name in slices})
+    if not names:
+        return None
+    rows = []
+    for name in names:
+        parts = [slices.get(name) for slices in sliced.values()]
+        examples = max(part["n"] for part in parts if part)
+        rows.append([printable(name), f"{examples:,}", *map(_slice_loss, parts)])
+    head = ["slice", "examples", *sliced]
+    return format_table([head, *rows], right=range(1, len(head)))
+
+
+def _slice_loss(part: Mapping[str, Any] | None) -> str:
+    scores = {} if part is None else part["scores"]["fading"]
+    return _figure(scores.get("brier", scores.get("mae")))
 
 
 def evidence_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
@@ -70,7 +95,7 @@ def _evidence(evidence: Mapping[str, Any]) -> list[str]:
 def _verdict(evidence: Mapping[str, Any]) -> str:
     """What is to be done with a challenger, and why; records of former releases do not say."""
     kind, reason = evidence.get("verdict"), evidence.get("verdict_reason")
-    return NO_VALUE if kind is None else f"{kind}: {reason}"
+    return NO_VALUE if kind is None else printable(f"{kind}: {reason}")
 
 
 def evidence_line(evidence: Mapping[str, Any] | None) -> str:

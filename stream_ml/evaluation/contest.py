@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.evaluation.evidence import RENEWAL, Evidence, ready, threshold
 from stream_ml.evaluation.scores import loss_of
+from stream_ml.evaluation.slices import SliceDoubt, SliceLosses
 from stream_ml.records import line_of, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from stream_ml.records import Example
 
@@ -45,6 +46,7 @@ class Rules:
         slots, alpha, gain_min: replace when E >= slots / alpha and the mean gain is that.
         rollback_loss: what a pair may lose in a guarded block; None guards nothing.
         renewal: in how many votes alpha is put down once more; None: once in a reign.
+        slice_margin: what share more than the champion a challenger may lose on a slice.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Rules:
     rollback_loss: float | None
     renewal: int | None = RENEWAL
     guard_block_every: int = 0
+    slice_margin: float = 0.1
 
     @property
     def guard_pairs_min(self) -> int:
@@ -76,6 +79,12 @@ class Rules:
             pairs_min=self.pairs_min if self.block_ms is not None else None,
             needed=threshold(self.slots, self.alpha),
             renewal=self.renewal,
+        )
+
+    def slice_losses(self) -> SliceLosses:
+        """Losses by slice, of none so far."""
+        return SliceLosses(
+            self.slice_margin, self.block_ms, max(1, self.block_every), self.maturity_ms
         )
 
 
@@ -105,6 +114,8 @@ class Contest:
         self._first_version = 0
         self.has_new_vote = False
         self._evidence: dict[str, Evidence] = {}
+        # By line, where slices are declared.
+        self._slices: dict[str, SliceLosses] = {}
         # By line: a version, and the first and the last instant at which it stayed by a fault.
         self._stays: dict[str, list[list[int]]] = {}
         self._instant = -1
@@ -123,11 +134,13 @@ class Contest:
         """
         self._champion, self._first_version = line_of(champion), version_of(champion)
         self._evidence = {line: self._rules.evidence() for line in challengers}
+        self._slices = {}
 
     def renew(self, challengers: Iterable[str]) -> None:
         """Go on with these challengers: begin for who is new, and forget who dropped out."""
         former = self._evidence
         self._evidence = {line: former.get(line) or self._rules.evidence() for line in challengers}
+        self._slices = {line: e for line, e in self._slices.items() if line in self._evidence}
 
     def refresh(self, version: int, faults: Iterable[str]) -> None:
         """Take note of a refresh.
@@ -166,12 +179,15 @@ class Contest:
         """The challengers that evidence is gathered for."""
         return list(self._evidence)
 
-    def add(self, example: Example, watermark_ms: int) -> Comparison | None:
+    def add(
+        self, example: Example, watermark_ms: int, slices: Sequence[str] = ()
+    ) -> Comparison | None:
         """Take in an example.
 
         Args:
             example: the newest one, with the answers of all that shadowed.
             watermark_ms: of the examples.
+            slices: that it is in.
 
         Returns:
             What was compared; None where it was predicted in another reign.
@@ -192,9 +208,23 @@ class Contest:
                     losses[line] = loss
                     if own_loss is not None:
                         evidence.add(prediction.ts, own_loss - loss)
+                        if slices:
+                            self._slices_of(line).add(prediction.ts, slices, loss, own_loss)
             if evidence.close(watermark_ms):
                 self.has_new_vote = True
+        for slice_losses in self._slices.values():
+            slice_losses.close(watermark_ms)
         return Comparison(own_loss, losses)
+
+    def _slices_of(self, line: str) -> SliceLosses:
+        if line not in self._slices:
+            self._slices[line] = self._rules.slice_losses()
+        return self._slices[line]
+
+    def doubt(self, line: str) -> SliceDoubt | None:
+        """What a challenger loses on a slice, more than is borne; None: nothing that is known."""
+        slice_losses = self._slices.get(line)
+        return None if slice_losses is None else slice_losses.doubt()
 
     def suffices(self, line: str) -> bool:
         """Whether the evidence for a challenger suffices to replace the champion."""
@@ -219,13 +249,23 @@ class Contest:
         return {
             "champion": f"{self._champion}@{self._first_version}",
             "evidence": {line: evidence.dump() for line, evidence in self._evidence.items()},
+            **({"slices": {k: v.dump() for k, v in self._slices.items()}} if self._slices else {}),
             **({"stays": self._stays, "instant": self._instant} if self._stays else {}),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take up a dumped state."""
+    def load(self, state: dict[str, Any], is_counted: Callable[[str], bool] | None = None) -> None:
+        """Take up a dumped state.
+
+        Args:
+            state: what `dump` gave.
+            is_counted: tells whether a slice is declared still; None: none is.
+        """
         self.start(state["champion"], state["evidence"])
         for line, evidence_state in state["evidence"].items():
             self._evidence[line].load(evidence_state)
+        for line, slices in state.get("slices", {}).items():
+            counted = {k: v for k, v in slices.items() if is_counted is not None and is_counted(k)}
+            if counted:
+                self._slices_of(line).load(counted)
         # A former release renewed all lines at once, or none.
         self._stays, self._instant = state.get("stays", {}), state.get("instant", -1)

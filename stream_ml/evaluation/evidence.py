@@ -47,6 +47,7 @@ __all__ = [
     "log_e_value",
     "ready",
     "suggested_block",
+    "t_quantile",
     "threshold",
     "variance_ladder",
 ]
@@ -424,7 +425,7 @@ class Evidence:
         # Rounding may take a sum of squares that is zero a little below it.
         squares = max(0.0, ss - 2 * mean * sn + mean * mean * nn)
         error = math.sqrt(squares * blocks / (blocks - 1)) / self.run_pairs
-        half = _t_quantile(blocks - 1) * error
+        half = t_quantile(blocks - 1) * error
         return Gain(mean, mean - half, mean + half)
 
     @property
@@ -546,7 +547,7 @@ def ready(evidence: Evidence, slots: int, alpha: float, gain_min: float = 0.0) -
     return evidence.e_value >= threshold(slots, alpha)
 
 
-def _t_quantile(freedom: int) -> float:
+def t_quantile(freedom: int) -> float:
     """The 97.5 % point of Student's t, to 1e-4 (Abramowitz & Stegun 1964, 26.7.5)."""
     if freedom <= len(T_SMALL):
         return T_SMALL[freedom - 1]

@@ -151,9 +151,10 @@ class Commands:
         proposal = decisions.proposal
         if proposal is not None and (proposal.command, proposal.model) == ("promote", line):
             is_gated = False  # it was asked for
-        rejection = decisions.gates.rejection(line)
-        if is_gated and rejection is not None:
-            raise CommandRefusal(f"{line} is rejected: {rejection} (the pipeline is gated)")
+        objection = decisions.objection(line) if is_gated else None
+        if objection is not None:
+            verb = "rejected" if objection.kind == "reject" else "held"
+            raise CommandRefusal(f"{line} is {verb}: {objection.reason} (the pipeline is gated)")
         if is_gated and not decisions.contest.suffices(line):
             report = decisions.contest.report(line) or {}
             raise CommandRefusal(

@@ -15,6 +15,7 @@ from stream_ml.errors import UsageError
 from stream_ml.evaluation.contest import Contest
 from stream_ml.evaluation.divergence import Divergence
 from stream_ml.evaluation.gates import Gates, PromotionVerdict
+from stream_ml.evaluation.slices import SliceNames
 from stream_ml.features.durations import DAY_MS
 from stream_ml.records import Output, line_of, version_of
 from stream_ml.stages.guard import Guard
@@ -69,7 +70,8 @@ class Decisions:
     ) -> None:
         self.pipeline, self.key = pipeline, key
         self.alarms, self.watermark = alarms, watermark
-        self.scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms)
+        slices = SliceNames(pipeline.slicing.names, pipeline.slicing.tops)
+        self.scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms, slices)
         self.refresh = Refresh(pipeline.recipes)
         self.registry = Registry(pipeline.name, key, log)
         self.contest = Contest(pipeline.rules)
@@ -300,9 +302,9 @@ class Decisions:
             line: the challenger's.
             figures: the evidence for it, as `contest` reports it.
         """
-        rejection = self.gates.rejection(line)
-        if rejection is not None:
-            return PromotionVerdict("reject", rejection)
+        objection = self.objection(line)
+        if objection is not None and (objection.kind == "reject" or self.contest.suffices(line)):
+            return objection
         if not self.is_alive(line) or line in self.settling:
             is_new = line in self.settling
             reason = "has not settled" if is_new else "publishes no more, or is behind other lines"
@@ -328,6 +330,18 @@ class Decisions:
         if self.suspension.holds_promotions:
             return f"promotions are paused while there is {self.suspension.causes}"
         return ""
+
+    def objection(self, line: str) -> PromotionVerdict | None:
+        """What speaks against promoting a challenger, whatever the evidence; None: nothing does.
+
+        Args:
+            line: the challenger's.
+        """
+        rejection = self.gates.rejection(line)
+        if rejection is not None:
+            return PromotionVerdict("reject", rejection)
+        doubt = self.contest.doubt(line)
+        return None if doubt is None else PromotionVerdict(doubt.kind, doubt.reason)
 
     def is_alive(self, line: str) -> bool:
         """Whether a line can go on as champion: declared, and not behind the other lines."""
@@ -410,7 +424,7 @@ class Decisions:
         self.served_models.load(served.items())
         # A former release kept no more than what serves.
         self.served_models.know(self.registry.serving)
-        self.contest.load(state["contest"])
+        self.contest.load(state["contest"], self.scoreboard.counts_slice)
         self.guard.load(state.get("guard"), state["contest"])
         self.gates.load(state.get("gates", {}))
         self.gates.retain(list(recipes))

@@ -276,6 +276,7 @@ class Predict:
         self, requests: Sequence[_PredictionRequest], serving_set: LoadedServingSet
     ) -> Iterator[Output]:
         champion, fallback = serving_set.champion, self._pipeline.fallback
+        slicing = self._pipeline.slicing
         served = serving_set.fallback
         # A model at a time: what it works with then stays in the processor's caches.
         answers_of_champion = _answers(champion.predict, requests)
@@ -300,6 +301,7 @@ class Predict:
                 answer is None,
                 features,
                 {slot: Shadow(model, answers[i]) for slot, model, answers in shadows},
+                slicing.of(event.fields) if slicing else (),
             )
             key, value = event.event_id.encode(), encode_prediction(prediction)
             yield Output("predictions", key, value, prediction)

@@ -49,7 +49,7 @@ class Promotions:
         serving = decisions.registry.serving
         if serving is None:
             return
-        comparison = decisions.contest.add(example, watermark)
+        comparison = decisions.contest.add(example, watermark, decisions.scoreboard.slices)
         action = None
         if comparison is not None:
             losses = decisions.scoreboard.baseline_losses
@@ -159,7 +159,7 @@ class Promotions:
             )
 
     def _is_promotable(self, line: str) -> bool:
-        return self._is_healthy(line) and self._decisions.gates.rejection(line) is None
+        return self._is_healthy(line) and self._decisions.objection(line) is None
 
     def _may_switch(self, line: str) -> bool:
         """Whether the guard may hand over to a challenger: nobody has kept that to themselves."""

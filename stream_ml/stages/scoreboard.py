@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.evaluation.baselines import Baselines
 from stream_ml.evaluation.scores import Delays, Scores, loss_of
+from stream_ml.evaluation.slices import SliceNames
 from stream_ml.records import Evaluation
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ class Scoreboard:
     Args:
         target: the question, and its classes.
         horizon_ms: how long a label may take; a baseline knows no label sooner than we do.
+        slices: those that scores are kept of.
 
     Attributes:
         baseline_losses: what each baseline that had an answer lost on the last example.
+        slices: that the last example is in.
     """
 
-    def __init__(self, target: Target, horizon_ms: int) -> None:
+    def __init__(self, target: Target, horizon_ms: int, slices: SliceNames | None = None) -> None:
         self._target = target
         self._scores: dict[str, Scores] = {}
         self._versions: dict[str, str] = {}
@@ -44,6 +47,10 @@ class Scoreboard:
         self._delays = Delays()
         self._loss = loss_of(target.kind)
         self.baseline_losses: dict[str, float] = {}
+        self._slice_names = SliceNames((), {}) if slices is None else slices
+        # By slot and slice.
+        self._slice_scores: dict[str, dict[str, Scores]] = {}
+        self.slices: list[str] = []
 
     def __contains__(self, slot: str) -> bool:
         return slot in self._scores
@@ -60,6 +67,7 @@ class Scoreboard:
         """
         prediction, label = example.prediction, example.label
         self._delays.update(example.label_ts - prediction.ts)
+        self.slices = self._slice_names.take(prediction.slices) if prediction.slices else []
         served_answer = None if prediction.fallback else prediction.prediction
         self._score(SERVED_SLOT, prediction.model, label, served_answer)
         for slot, shadow in prediction.shadows.items():
@@ -81,6 +89,15 @@ class Scoreboard:
             scores = self._scores[slot] = Scores(self._target.kind, self._target.classes)
         self._versions[slot] = version
         scores.update(label, answer)
+        for name in self.slices:
+            parts = self._slice_scores.setdefault(slot, {})
+            if name not in parts:
+                parts[name] = self._new_part()
+            parts[name].update(label, answer)
+
+    def _new_part(self) -> Scores:
+        # Scores of the last thousand of each slice would be many times as much state.
+        return Scores(self._target.kind, self._target.classes, window=1)
 
     def evaluations(
         self, ts: int, evidence: Callable[[str], dict[str, Any] | None]
@@ -102,13 +119,37 @@ class Scoreboard:
                 coverage=scores.coverage,
                 delay_ms=delays,
                 evidence=evidence(slot),
+                slices=self._slice_report(slot),
             )
             for slot, scores in self._scores.items()
         ]
 
+    def counts_slice(self, name: str) -> bool:
+        """Whether scores are kept of a slice.
+
+        Args:
+            name: of the slice.
+        """
+        return self._slice_names.is_counted(name)
+
+    def _slice_report(self, slot: str) -> dict[str, Any] | None:
+        parts = self._slice_scores.get(slot)
+        if not parts:
+            return None
+        report = {}
+        for name, scores in sorted(parts.items()):
+            forms = scores.report()
+            del forms["windowed"]
+            report[name] = {"n": scores.n, "coverage": scores.coverage, "scores": forms}
+        return report
+
     def dump(self) -> dict[str, Any]:
         """The state but the scores themselves, as JSON can hold it."""
+        sliced: dict[str, Any] = {}
+        if self._slice_scores:
+            sliced = {"slice_names": self._slice_names.dump()}
         return {
+            **sliced,
             "versions": self._versions,
             "baselines": self._baselines.dump(),
             "delays": self._delays.dump(),
@@ -116,7 +157,10 @@ class Scoreboard:
 
     def dump_scores(self) -> dict[str, Any]:
         """The scores by slot, as JSON can hold them."""
-        return {slot: scores.dump() for slot, scores in self._scores.items()}
+        dumped = {slot: scores.dump() for slot, scores in self._scores.items()}
+        for slot, parts in self._slice_scores.items():
+            dumped[slot]["slices"] = {name: scores.dump() for name, scores in sorted(parts.items())}
+        return dumped
 
     def load(self, state: dict[str, Any], scores: dict[str, Any]) -> None:
         """Take up what `dump` and `dump_scores` gave.
@@ -125,9 +169,16 @@ class Scoreboard:
             state: what `dump` gave.
             scores: what `dump_scores` gave.
         """
+        self._slice_names.load(state.get("slice_names", {}))
         self._versions = state["versions"]
         for slot in self._versions:  # in the order in which they were first scored
             self._scores[slot] = Scores(self._target.kind, self._target.classes)
             self._scores[slot].load(scores[slot])
+            for name, part in scores[slot].get("slices", {}).items():
+                # Those that are declared no more are left behind.
+                if self._slice_names.is_counted(name):
+                    parts = self._slice_scores.setdefault(slot, {})
+                    parts[name] = self._new_part()
+                    parts[name].load(part)
         self._baselines.load(state["baselines"])
         self._delays.load(state["delays"])

@@ -15,7 +15,7 @@ from stream_ml.cli.decisions import (
 )
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
-from stream_ml.cli.scores import evidence_table
+from stream_ml.cli.scores import evidence_table, slices_table
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NO_VALUE, format_duration, format_table, format_time
 from stream_ml.shell.printable import printable
@@ -56,6 +56,11 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 "models": [model.as_dict() for model in view.models],
                 "evidence": view.evidence or {},
                 "costs": {line: cost.as_dict() for line, cost in view.costs.items()},
+                "slices": {
+                    evaluation["model"]: evaluation["slices"]
+                    for evaluation in view.evaluations
+                    if evaluation.get("slices")
+                },
                 "decisions": [entry.as_dict() for entry in registry.decisions],
                 "notes": notes,
             }
@@ -98,6 +103,9 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
     if view.costs:
         head = ["line", "µs an answer", "µs an example", "s a snapshot", "bytes"]
         yield format_table([head, *map(_cost, view.costs.items())], right=range(1, len(head)))
+    slices = slices_table(view.evaluations)
+    if slices is not None:
+        yield f"loss by slice, of the last examples of each\n{slices}"
     if registry.decisions:
         yield format_table([DECISION_HEAD, *map(decision_row, registry.decisions)], right=[0])
 

@@ -9,7 +9,7 @@ from stream_ml.cli.commands.alerts import open_counts_text
 from stream_ml.cli.decisions import decider, decision_time, registry_notes
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
-from stream_ml.cli.scores import FORMS, evidence_table, scores_table
+from stream_ml.cli.scores import FORMS, evidence_table, scores_table, slices_table
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.shell.printable import printable
@@ -88,6 +88,9 @@ def _blocks(view: StatusView) -> Iterator[str]:
             yield f"scores {name}\n{scores_table(view.models, form)}"
     else:
         yield "no scores yet: they are written every 1,000 examples"
+    slices = slices_table(view.models)
+    if slices is not None:
+        yield f"loss by slice, of the last examples of each\n{slices}"
     evidence = evidence_table(view.models)
     if evidence is not None:
         yield f"evidence that a challenger is better than the champion\n{evidence}"

@@ -56,6 +56,7 @@ class Report:
         table: labels and answers of the examples.
         evidence: by challenger: time, E, and the number of blocks that had voted.
         e_value_min: the E that a replacement needs; None before any evidence.
+        slices: how each model stands on each declared slice, by model and slice.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Report:
         self.decisions: list[Decision] = []
         self.evidence: dict[str, list[tuple[int, float, int]]] = defaultdict(list)
         self.e_value_min: float | None = None
+        self.slices: dict[str, dict[str, Any]] = {}
         # Answers until more comes in: text, JSON and plots all show them.
         self._cache: dict[str, Any] = {}
         for example in examples:
@@ -107,7 +109,9 @@ class Report:
             self._weigh(line_of(decision.serving.champion.model), decision.ts, decision.evidence)
 
     def evaluate(self, evaluation: Evaluation) -> None:
-        """Take a model's evidence into account, as an evaluation states it."""
+        """Take a model's evidence and slices into account, as an evaluation states them."""
+        if evaluation.slices is not None:
+            self.slices[evaluation.model] = evaluation.slices
         if evaluation.evidence is not None:
             self._weigh(evaluation.model, evaluation.ts, evaluation.evidence)
 
@@ -193,6 +197,7 @@ class Report:
             "delays_ms": self.delays_ms(),
             "coverage": self.coverage(),
             "accounting": self.accounting,
+            **({"slices": self.slices} if self.slices else {}),
         }
 
     def _cached(self, name: str, compute: Callable[[], list[T]]) -> list[T]:

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from stream_ml.shell.report.comparisons import Gap, Switch
     from stream_ml.shell.report.run import Report
 
-__all__ = ["NOTHING_TO_SCORE", "changes_text", "luck_text", "report_text", "tables_text"]
+__all__ = [
+    "NOTHING_TO_SCORE",
+    "_slices_text",
+    "changes_text",
+    "luck_text",
+    "report_text",
+    "tables_text",
+]
 
 NOTHING_TO_SCORE = "no label met its prediction: nothing to score"
 
@@ -29,6 +36,7 @@ def report_text(report: Report) -> str:
     parts = [
         tables_text(report),
         changes_text(report),
+        _slices_text(report),
         luck_text(report),
         "\n".join(_coverage_lines(report)),
     ]
@@ -166,6 +174,20 @@ def _gap_sentence(gap: Gap) -> str:
     share = "there is no gap" if gap.closed is None else f"serving closed {gap.closed:.1%}"
     parts = [f"{name.replace('_', ' ')} {part:.4f}" for name, part in gap.parts.items()]
     return f"{period} {share}; made of {', '.join(parts)}"
+
+
+def _slices_text(report: Report) -> str:
+    """The loss of each model by declared slice; nothing where none is declared."""
+    names = sorted({name for slices in report.slices.values() for name in slices})
+    if not names:
+        return ""
+    lines = [["slice", "examples", *report.slices]]
+    for name in names:
+        parts = [slices.get(name) for slices in report.slices.values()]
+        scores = [{} if part is None else part["scores"]["cumulative"] for part in parts]
+        losses = [_score(each.get("brier", each.get("mae"))) for each in scores]
+        lines.append([name, f"{max(part['n'] for part in parts if part):,}", *losses])
+    return f"{LOSS_NAMES[report.task_kind]} by slice, over all of it\n{_align(lines)}"
 
 
 # --- how long luck lasts ------------------------------------------------------------------------

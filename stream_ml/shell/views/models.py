@@ -74,11 +74,13 @@ class ModelsView:
         models: the serving set, the champion first.
         evidence: what speaks for each challenger, by line, as its newest evaluation has it.
         costs: of each line, where a worker has measured them.
+        evaluations: the newest of each model.
     """
 
     models: tuple[ModelView, ...] = ()
     evidence: Mapping[str, Mapping[str, Any]] | None = None
     costs: Mapping[str, LineCost] = field(default_factory=dict)
+    evaluations: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_models(log: Log, registry: RegistryView) -> ModelsView:
@@ -91,14 +93,16 @@ def read_models(log: Log, registry: RegistryView) -> ModelsView:
     newest = registry.newest
     if newest is None:
         return ModelsView()
+    evaluations = newest_evaluations(log)
     evidence = {
         evaluation["model"]: evaluation["evidence"]
-        for evaluation in newest_evaluations(log)
+        for evaluation in evaluations
         # Evidence for the champion, from when it challenged, is history.
         if evaluation.get("evidence")
         if evaluation["model"] in newest.serving.challengers
     }
-    return ModelsView(tuple(_models(log, newest.serving)), evidence, read_costs(log))
+    models = tuple(_models(log, newest.serving))
+    return ModelsView(models, evidence, read_costs(log), tuple(evaluations))
 
 
 def _models(log: Log, serving: ServingSet) -> Iterator[ModelView]:
@@ -166,4 +170,19 @@ def _is_evaluation(members: Any) -> bool:
             for figure in members["scores"][form].values()
         )
         and (evidence is None or (isinstance(evidence, dict) and evidence.keys() >= EVIDENCE))
+        and _are_slices(members.get("slices"))
+    )
+
+
+def _are_slices(slices: Any) -> bool:
+    return slices is None or (
+        isinstance(slices, dict)
+        and all(
+            isinstance(part, dict)
+            and isinstance(part.get("n"), int)
+            and isinstance(part.get("scores"), dict)
+            and isinstance(part["scores"].get("fading"), dict)
+            and all(isinstance(each, int | float) for each in part["scores"]["fading"].values())
+            for part in slices.values()
+        )
     )
