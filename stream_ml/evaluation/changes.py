@@ -11,7 +11,8 @@ Theory of operation:
    is a share of the mean loss; and where stretches of `BLOCK_LABELS` differ by more than the luck
    of single labels explains, as days do that share their weather, `SPREADS` times the standard
    deviation of that. The past is remembered over about `MEMORY` labels, and a stretch becomes part
-   of it only `LAG_BLOCKS` blocks later: what is being tested cannot excuse itself.
+   of it only later, by an eighth of it: what is being tested cannot excuse itself, nor what comes
+   little by little, over days, before it is detected.
 3. For each start and each of four stakes a bet is held on "the surplus is above the bound": its
    factor 1 + stake (surplus - bound) has an expectation of at most 1 if it is not, whatever came
    before. The sum over all starts needs one number per stake, M <- (M + 1) factor (the
@@ -38,7 +39,10 @@ RUN_LENGTH = 1_000_000
 # So many labels teach what is usual before anything is tested.
 FIRST_LABELS = 512
 BLOCK_LABELS = 64
-LAG_BLOCKS = 4
+# How many blocks wait before they become part of the past: an eighth of it, in these bounds. What
+# grows little by little would pass for usual before it is detected, if few waited.
+LAG_SHARE = 8
+LAG_BLOCKS_MIN, LAG_BLOCKS_MAX = 4, 32
 MEMORY = 20_000
 SPREADS = 3.0
 # Over about how many blocks stretches are compared: a single change hardly widens the bound.
@@ -167,7 +171,7 @@ class LossChange:
         is_first = self._bound is None
         if is_first and len(self._pending_blocks) * BLOCK_LABELS < FIRST_LABELS:
             return
-        for _ in range(len(self._pending_blocks) - (0 if is_first else LAG_BLOCKS)):
+        for _ in range(len(self._pending_blocks) - (0 if is_first else self._lag())):
             block = self._pending_blocks.pop(0)
             if not is_first:
                 self._compare(block)
@@ -185,6 +189,11 @@ class LossChange:
         # A past that was better than it claimed is no reason to ask for more of what comes.
         self._bound = max(0.0, surplus) + 2.0 * error + margin
         self._bound += SPREADS * math.sqrt(max(0.0, self._spread))
+
+    def _lag(self) -> int:
+        """How many blocks are not part of the past yet."""
+        known = int(self._weight) // BLOCK_LABELS
+        return min(LAG_BLOCKS_MAX, max(LAG_BLOCKS_MIN, known // LAG_SHARE))
 
     def _compare(self, block: list[float]) -> None:
         """See how far a block is from the past before it."""

@@ -56,6 +56,21 @@ def test_a_flip_is_detected_within_150_labels(strength: float) -> None:
     assert max(delays) <= 150
 
 
+def test_a_flip_that_comes_little_by_little_is_detected_before_half_of_it_has_come() -> None:
+    """Over 4,800 labels more and more are inverted: it does not become what is usual meanwhile."""
+    delays = []
+    for seed in range(10):
+        turned = random.Random(seed)
+        world = (
+            (p, label != (turned.random() < (n - 9_600) / 4_800))
+            for n, (p, label) in enumerate(_world(seed, 14_400))
+        )
+        delays.append(_detections(ServedLoss("binary"), world)[0] - 9_600)
+
+    assert 0 < min(delays)
+    assert max(delays) <= 2_400, "half of it"
+
+
 @pytest.mark.parametrize("swing", [0.0, 0.9])
 def test_what_stays_as_it_is_raises_nothing(swing: float) -> None:
     """Steady losses, and losses that go up and down by day and week, are no change."""
