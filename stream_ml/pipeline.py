@@ -51,7 +51,7 @@ MODES = ("automatic", "ask", "gated", "manual")
 ON_CHANGE = ("refresh", "alert")
 HARM_ANSWERS = ("switch", "fall back", "ask", "alert")
 ON_FAULT = ("pause promotions", "pause refreshes", "pause", "alert")
-ON_FAILURE = ("restart", "alert")
+ON_FAILURE = ("restart", "restore", "alert")
 WORDS = {
     "mode": MODES,
     "on_change": ON_CHANGE,
@@ -165,7 +165,9 @@ class Promotion:
             `label_outage`, `event_outage`, and much of the events refused): `pause promotions`,
             `pause refreshes`, `pause` for both, or nothing, but the `alert` itself.
         on_failure: what is done with a line that has failed or diverged, or publishes nothing
-            sound, at `refusals` refreshes running: `restart` it, from nothing, or only `alert`.
+            sound, at `refusals` refreshes running: `restart` it, from nothing; `restore` it, from
+            the snapshot that it has in the serving set (its learners are kept for that, three at
+            most); or only `alert`.
         refusals: at how many refreshes; twice as many before each further restart of the line.
         settle: how many labels a line must learn before it may serve; until then, and until it does
             no worse than the prior, `Label(fallback=...)` is served, or else the running prior,

@@ -283,7 +283,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         promotion(on_failure=None),
-        "promotion.on_failure: expected one of restart, alert, given None",
+        "promotion.on_failure: expected one of restart, restore, alert, given None",
     ),
     (
         promotion(refusals=0),

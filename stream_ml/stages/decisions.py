@@ -175,19 +175,22 @@ class Decisions:
         reason: str,
         cause: Mapping[str, Any] | None = None,
         request: ReceivedCommand | None = None,
+        *,
+        model: str | None = None,
     ) -> Output:
-        """Let a line learn anew, from nothing; what of it serves, or shadows, stays until then.
+        """Let a line learn anew; what of it serves, or shadows, stays until then.
 
         Args:
             line: which.
             reason: for the decision.
             cause: the kind, subject and figures of what it follows from, where nobody asks for it.
             request: the command that is answered by it.
+            model: the snapshot that it goes on from, `name@version`; None: from nothing.
         """
         serving = self.registry.serving
         assert serving is not None, "nothing is started anew before anything serves"
         self.refresh.restart(line, is_asked=request is not None)
-        evidence = restart_evidence(line, cause)
+        evidence = restart_evidence(line, cause, model)
         return self.decide(RESTARTED, reason, serving, evidence=evidence, request=request)
 
     def suspend(self, poisoned: Sequence[str], outputs: list[Output]) -> None:

@@ -54,11 +54,12 @@ from stream_ml.records import Example, Output, line_of
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH, Effort
 from stream_ml.stages.inputs import example_in
+from stream_ml.stages.kept_learners import KeptLearners
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import record_notice
-from stream_ml.stages.restarts import Restarts
+from stream_ml.stages.restarts import Restart, Restarts, restart_of
 from stream_ml.stages.retraining import Retrainings
-from stream_ml.stages.state import KEYLESS, LEARNERS, ROWS, split_by_prefix
+from stream_ml.stages.state import KEPT, KEYLESS, LEARNERS, ROWS, split_by_prefix
 from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from stream_ml.models.fast import Predictor, Teacher
     from stream_ml.models.recipes import Target
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import LabelValue, Record
+    from stream_ml.records import Decision, LabelValue, Record
     from stream_ml.stages.effort import Stopwatch, Suspect
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.retraining import Trainings
@@ -312,6 +313,8 @@ class Learn:
         self._unsaid: list[tuple[str, str, str]] = []
         self._alarms = Alarms("learn")
         self._restarts = Restarts(key, log)
+        restores = pipeline.promotion.on_failure == "restore"
+        self._kept = KeptLearners(pipeline.recipes if restores else ())
         # By line: the decision that started it anew, until its next snapshot has said so.
         self._restarted_by: dict[str, int] = {}
         # Lines that are declared no more, whose learners are still to be dropped from the state.
@@ -369,27 +372,44 @@ class Learn:
         return outputs
 
     def _read_decisions(self, records: Sequence[Record]) -> list[Output]:
-        """Start the lines anew that decisions say, from nothing."""
+        """Start the lines anew that decisions say."""
         outputs: list[Output] = []
         for record in records:
-            restart = self._restarts.line(record)
-            if restart is None or restart[0] not in self._lines:
+            decision = self._restarts.decision(record)
+            if decision is None:
                 continue
-            name, decision = restart
-            is_relative = self._pipeline.target.kind == "regression"
-            self._lines[name] = _Line(self._pipeline.recipes[name].fresh(), is_relative=is_relative)
-            self._retrainings.clear(name)
-            self._restarted_by[name] = decision.number
-            self._must_checkpoint = True
-            message = (
-                f"the line {name!r} starts anew, from nothing, after example {self._n}: decision "
-                f"{decision.number} by {decision.actor}: {decision.reason}"
-            )
-            figures = {"line": name, "examples": self._n, "decision": decision.number}
-            outputs += self._alarms.resolve(
-                QUARANTINED, f"line:{name}", message, self._watermark.ms, figures
-            )
+            for ref in decision.serving.lines.values():
+                self._kept.serve(ref.model)
+            restart = restart_of(decision)
+            if restart is not None and restart.line in self._lines:
+                outputs += self._start_anew(restart, decision)
         return outputs
+
+    def _start_anew(self, restart: Restart, decision: Decision) -> list[Output]:
+        """Let a line go on from a snapshot that is kept, else from nothing."""
+        name = restart.line
+        recipe, learner = self._pipeline.recipes[name], None
+        packed = self._kept.find(restart.model)
+        if packed is not None:
+            with suppress(SnapshotRefused):
+                learner = unpack(packed, recipe, self._key)
+        is_relative = self._pipeline.target.kind == "regression"
+        origin = "from nothing" if learner is None else f"from {restart.model}"
+        is_new = learner is None
+        line = _Line(recipe.fresh() if is_new else learner, is_relative=is_relative)
+        line.parent = None if is_new else restart.model
+        self._lines[name] = line
+        self._retrainings.clear(name)
+        self._restarted_by[name] = decision.number
+        self._must_checkpoint = True
+        message = (
+            f"the line {name!r} starts anew, {origin}, after example {self._n}: decision "
+            f"{decision.number} by {decision.actor}: {decision.reason}"
+        )
+        figures = {"line": name, "examples": self._n, "decision": decision.number}
+        return self._alarms.resolve(
+            QUARANTINED, f"line:{name}", message, self._watermark.ms, figures
+        )
 
     def _say_unsaid(self) -> list[Output]:
         unsaid, self._unsaid = self._unsaid, []
@@ -587,6 +607,9 @@ class Learn:
         )
         line.parent, line.payload = snapshot.model, snapshot.payload
         self._restarted_by.pop(name, None)
+        if self._kept.is_active:
+            packed = pack(line.learner, recipe, self._key, snapshot.payload)
+            self._kept.add(name, self._n, packed)
         line.live_loss, line.scored_count = 0.0, 0
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
@@ -656,6 +679,7 @@ class Learn:
             **self._retrainings.dump(),
             "alarms": self._alarms.dump(),
             "decisions": self._restarts.dump(),
+            **({"kept": self._kept.served} if self._kept.is_active else {}),
             **({"restarted_by": self._restarted_by} if self._restarted_by else {}),
             **({"counts": self.counts} if self.counts else {}),
             **self._dump_efforts(),
@@ -683,7 +707,8 @@ class Learn:
         ]
         self._undeclared_lines = []
         rows = self._retrainings.dirty()
-        return [(KEYLESS, orjson.dumps(keyless)), *learners, *deletions, *rows]
+        kept = [(f"{KEPT}{name}", packed) for name, packed in self._kept.dirty()]
+        return [(KEYLESS, orjson.dumps(keyless)), *learners, *kept, *deletions, *rows]
 
     def _dump_efforts(self) -> dict[str, Any]:
         """What the lines took, where it was measured."""
@@ -709,7 +734,7 @@ class Learn:
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
-        entries = split_by_prefix(pieces, LEARNERS, ROWS)
+        entries = split_by_prefix(pieces, LEARNERS, KEPT, ROWS)
         ((_, value),) = entries[KEYLESS]
         keyless, learners = orjson.loads(value), dict(entries[LEARNERS])
         self._n = keyless["n"]
@@ -724,6 +749,7 @@ class Learn:
         self.counts |= keyless.get("counts", {})
         self._restarts.load(keyless.get("decisions", 0))
         self._restarted_by = keyless.get("restarted_by", {})
+        self._kept.load(entries[KEPT], keyless.get("kept", {}))
         # What was written before there were other kinds has none.
         self._unsaid = [
             (kind[0] if kind else QUARANTINED, name, reason)

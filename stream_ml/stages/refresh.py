@@ -187,8 +187,11 @@ class Refresh:
         """
         name, version = snapshot.name, snapshot.version
         self._newest[name] = version
-        if snapshot.parent is None and self._started_anew.get(name) == PENDING:
-            self._started_anew[name] = version
+        if self._started_anew.get(name) == PENDING and "restarted" in snapshot.epoch:
+            if snapshot.parent is None:
+                self._started_anew[name] = version
+            else:  # it goes on from a snapshot that was good
+                del self._started_anew[name]
         publishers = snapshot.epoch.get("lines")
         if publishers is not None:  # a former release did not name them
             self._stale = set(self._lines).difference(publishers)
@@ -262,7 +265,7 @@ class Refresh:
         }
 
     def restart(self, line: str, *, is_asked: bool) -> None:
-        """Take note that a line is to begin anew, from nothing.
+        """Take note that a line is to begin anew.
 
         Args:
             line: which.

@@ -163,8 +163,8 @@ class Renewals:
     def _restart_failed(self, outputs: list[Output]) -> None:
         """Start the lines anew that have been refused too often, where that is declared."""
         decisions = self._decisions
-        promotion = decisions.pipeline.promotion
-        if promotion.on_failure != "restart" or decisions.registry.serving is None:
+        promotion, serving = decisions.pipeline.promotion, decisions.registry.serving
+        if promotion.on_failure == "alert" or serving is None:
             return
         for line, fault in decisions.refresh.failed(promotion.refusals).items():
             cause = {
@@ -173,11 +173,14 @@ class Renewals:
                 "refreshes": fault.count,
                 "reason": fault.reason,
             }
+            ref = serving.lines.get(line) if promotion.on_failure == "restore" else None
+            origin = "from nothing" if ref is None else f"from {ref.model}"
             reason = (
-                f"{line} starts anew, from nothing: {fault.count} refreshes running went by "
+                f"{line} starts anew, {origin}: {fault.count} refreshes running went by "
                 f"without it, the first because {fault.reason}"
             )
-            outputs.append(decisions.restart(line, reason, cause))
+            model = None if ref is None else ref.model
+            outputs.append(decisions.restart(line, reason, cause, model=model))
 
     def _renew(self, version: int, renewal: Renewal) -> Output:
         """The decision that renews all lines that can be; the champion may not be one of them."""

@@ -16,7 +16,7 @@ Theory of operation:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord
@@ -26,22 +26,46 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Decision, Record
 
-__all__ = ["RESTARTED", "Restarts", "restart_evidence"]
+__all__ = ["RESTARTED", "Restart", "Restarts", "restart_evidence", "restart_of"]
 
 # The kind of decision.
 RESTARTED = "restarted"
 LINE = "line"
 CAUSE = "cause"
+FROM = "from"
 
 
-def restart_evidence(line: str, cause: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def restart_evidence(
+    line: str, cause: Mapping[str, Any] | None = None, model: str | None = None
+) -> dict[str, Any]:
     """The evidence of a decision that starts a line anew.
 
     Args:
         line: which.
         cause: the kind, subject and figures of what it follows from; None: an operator's command.
+        model: the snapshot that it goes on from, `name@version`; None: from nothing.
     """
-    return {LINE: line} if cause is None else {LINE: line, CAUSE: dict(cause)}
+    return {
+        LINE: line,
+        **({} if cause is None else {CAUSE: dict(cause)}),
+        **({} if model is None else {FROM: model}),
+    }
+
+
+class Restart(NamedTuple):
+    """A line to start anew, and the snapshot that it goes on from; None: from nothing."""
+
+    line: str
+    model: str | None
+
+
+def restart_of(decision: Decision) -> Restart | None:
+    """What a decision starts anew; None if nothing."""
+    evidence = decision.evidence or {}
+    line, model = evidence.get(LINE), evidence.get(FROM)
+    if decision.kind != RESTARTED or not isinstance(line, str):
+        return None
+    return Restart(line, model if isinstance(model, str) else None)
 
 
 class Restarts:
@@ -57,8 +81,8 @@ class Restarts:
         # The next number that a genuine decision can have.
         self._next = 0
 
-    def line(self, record: Record) -> tuple[str, Decision] | None:
-        """The line that a record of the registry starts anew, and the decision; None if none.
+    def decision(self, record: Record) -> Decision | None:
+        """The decision in a record of the registry; None where it is none of ours, or a copy.
 
         Of what is not genuine evaluate, which reads the same topic, writes the dead letter.
 
@@ -73,10 +97,7 @@ class Restarts:
         if is_foreign or decision.number < self._next:
             return None
         self._next = decision.number + 1
-        if decision.kind != RESTARTED:
-            return None
-        line = (decision.evidence or {}).get(LINE)
-        return (line, decision) if isinstance(line, str) else None
+        return decision
 
     def dump(self) -> int:
         """The state, as JSON can hold it."""

@@ -18,6 +18,7 @@ __all__ = [
     "EXPIRED_IDS",
     "EXTRA_PREDICTIONS",
     "JOINED_IDS",
+    "KEPT",
     "KEYLESS",
     "LABELS",
     "LEARNERS",
@@ -38,7 +39,7 @@ WINDOWS, EVENT_IDS, BLOCKS = "w", "i", "b"
 PREDICTIONS, EXTRA_PREDICTIONS, LABELS = "p", "o", "l"
 JOINED_IDS, EXPIRED_IDS, PREDICTION_IDS = "j", "e", "t"
 # Of learn.
-LEARNERS, ROWS = "l", "r"
+LEARNERS, KEPT, ROWS = "l", "k", "r"
 # Of evaluate.
 SCORES, COMMAND_IDS, MONITORS, SERVED = "s", "c", "m", "v"
 

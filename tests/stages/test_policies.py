@@ -200,9 +200,10 @@ def stumbling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("stumbling")
-def test_a_quarantined_line_starts_anew_by_itself_whatever_dies() -> None:
-    """It learns and is renewed again, once told so; deaths around it change not a byte."""
-    promotion = replace(shop.promotion, on_failure="restart", refusals=2)
+@pytest.mark.parametrize("on_failure", ["restart", "restore"])
+def test_a_quarantined_line_starts_anew_by_itself_whatever_dies(on_failure: str) -> None:
+    """From nothing, or from what it has in the serving set: told once, and the same if one dies."""
+    promotion = replace(shop.promotion, on_failure=on_failure, refusals=2)
     pipeline = declare(promotion=promotion)
     events, labels = stream(count=300)
     visits = [event for event in events if event.get("kind") == "visit"]
@@ -218,10 +219,15 @@ def test_a_quarantined_line_starts_anew_by_itself_whatever_dies() -> None:
     )
     stuck = restarted["serving"]["challengers"]["bayes"]["model"]
     assert stuck != made[-1]["serving"]["challengers"]["bayes"]["model"]
+    origin = stuck if on_failure == "restore" else None
+    assert origin == restarted["evidence"].get("from")
     told = [orjson.loads(strip_seal(value) or b"") for _, value in expected["alerts"]]
     about = [a["state"] for a in told if a["kind"] == "line_quarantined"]
     assert ["open", "resolved"] == about
-    for seed in range(6):
+    assert (f"from {stuck}" if origin else "from nothing") in next(
+        a["message"] for a in told if (a["kind"], a["state"]) == ("line_quarantined", "resolved")
+    )
+    for seed in range(4):
         assert history(seed, pipeline, (events, labels, None)) == expected, f"seed {seed}"
 
 

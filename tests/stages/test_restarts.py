@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,15 +33,23 @@ def decision(
     kind: str = RESTARTED,
     *,
     line: str = "bayes",
+    model: str | None = None,
     key: bytes = KEY,
     log: str = LOG,
     number: int = 0,
 ) -> Record:
     """A decision as it lies on the registry, after so many others."""
     registry = Registry(shop.name, key, log)
+    bayes = ModelRef(model or "bayes@0", "d", 1)
+    serving = replace(SERVING, challengers={"bayes": bayes})
     for _ in range(number + 1):
         output = registry.decide(
-            kind, "try again", SERVING, ts=5, inputs={}, evidence=restart_evidence(line)
+            kind,
+            "try again",
+            serving,
+            ts=5,
+            inputs={},
+            evidence=restart_evidence(line, model=model),
         )
     return Record("registry", 0, number, b"shop", output.value, 2**42)
 
@@ -114,6 +123,29 @@ def test_a_copy_of_a_decision_starts_nothing_anew() -> None:
     assert [s.digest for s in expected] == [
         s.digest for s in published(again.apply(world(60)[30:]), "bayes")
     ]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_line_goes_on_from_a_snapshot_that_is_kept(*, is_kept: bool) -> None:
+    """Its learner is that of the snapshot, also after a start; else it begins with nothing."""
+    promotion = replace(shop.promotion, on_failure="restore" if is_kept else "alert")
+    pipeline = declare(promotion=promotion)
+    learn = Learn(pipeline, KEY, log=LOG)
+    learn.start()
+    learn.apply(world(20))
+    learn.apply([decision("refreshed", model="bayes@20")])
+    learn.apply(world(80)[20:])
+    again = Learn(pipeline, KEY, log=LOG)
+    again.restore(sorted(state_of(learn)))
+    alike = Learn(pipeline, KEY, log=LOG)
+    alike.apply(world(20))
+    expected, *_ = published(alike.apply(world(100)[80:]), "bayes")
+
+    for stage in (learn, again):
+        stage.apply([decision(number=1, model="bayes@20")])
+        first, *_ = published(stage.apply(world(100)[80:]), "bayes")
+        assert ("bayes@20" if is_kept else None) == first.parent
+        assert is_kept == (expected.digest == first.digest)
 
 
 def test_a_state_with_a_restart_is_not_made_again() -> None:

@@ -247,7 +247,7 @@ def _promotion(rand: random.Random, challengers: int) -> dict[str, Any]:
         "renewal": rand.choice([None, 2, 600]),
         "coverage_min": rand.choice([0, 0.5]),
         "on_harm": rand.choice(["switch", "fall back", "ask", "alert"]),
-        "on_failure": rand.choice(["restart", "alert"]),
+        "on_failure": rand.choice(["restart", "restore", "alert"]),
         "refusals": rand.choice([1, 2]),
         "divergence": rand.choice([0, 0.005, 10]),
     }
