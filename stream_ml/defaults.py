@@ -1,6 +1,13 @@
 """Defaults of settings that stages and runners share: whoever shows a setting loads no stage."""
 
-__all__ = ["CHECKPOINT_EXAMPLES", "CHECKPOINT_S", "COMMAND_AGE_MS", "LEARN_BUDGET_S"]
+__all__ = [
+    "CHECKPOINT_EXAMPLES",
+    "CHECKPOINT_S",
+    "COMMAND_AGE_MS",
+    "LEARN_BUDGET_S",
+    "TRAINING_MEMORY_MB",
+    "TRAINING_S",
+]
 
 # The learners are written down at least this often (in examples): what a crash costs is
 # learning so many again, what a checkpoint costs is pickling every learner.
@@ -11,3 +18,6 @@ CHECKPOINT_S = 60.0
 COMMAND_AGE_MS = 3_600_000
 # How long a line may take to learn an example (in seconds).
 LEARN_BUDGET_S = 1.0
+# How long a training may take (in seconds), and how much memory (in megabytes).
+TRAINING_S = 120.0
+TRAINING_MEMORY_MB = 4_096

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from stream_ml import Target
 
-__all__ = ["Bag", "Failing", "Forgetful", "Idle", "window_digest"]
+__all__ = ["Bag", "Failing", "Forgetful", "Idle", "Nasty", "window_digest"]
 
 
 def window_digest(rows: Any, labels: Any) -> str:
@@ -95,4 +97,31 @@ class Idle(Bag):
         """Refuse gaps."""
         if np.isnan(rows).any():
             raise ValueError("expected no gaps")
+        super().fit(rows, labels, seed)
+
+
+class Nasty(Bag):
+    """Does whatever its name says, in the midst of training."""
+
+    def __init__(self, deed: str) -> None:
+        super().__init__()
+        self.deed = deed
+
+    def fit(self, rows: np.ndarray, labels: np.ndarray, seed: int) -> None:
+        """Do it."""
+        # Not where it is declared.
+        match self.deed if len(rows) > 15 else "":
+            case "hang":
+                while True:
+                    pass
+            case "hoard":
+                self.state["hoard"] = float(np.empty(2**30)[0])
+            case "exit":
+                os._exit(3)
+            case "raise":
+                raise ArithmeticError("no")
+            case "quit":
+                sys.exit(4)
+            case "print":
+                os.write(1, b"training\n")
         super().fit(rows, labels, seed)

@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from stream_ml.models.target import Target
     from stream_ml.records import Answer, LabelValue
 
-__all__ = ["Learner", "Model"]
+__all__ = ["STATE_BYTES_MAX", "Learner", "Model"]
+
+# Four times what an envelope may hold: learners compress two to four times, so no honest one is
+# refused here, and a zip bomb is cut off long before it hurts.
+STATE_BYTES_MAX = 64 * 1024 * 1024
 
 
 class Model(ABC):

@@ -38,6 +38,7 @@ from river import base, proba
 from river.__version__ import __version__ as RIVER_VERSION  # noqa: N812 - a constant of ours
 
 from stream_ml.errors import STOPS, SnapshotRefused, brief_error
+from stream_ml.models.learner import STATE_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,9 +57,7 @@ __all__ = [
     "without_collector",
 ]
 
-# Four times what an envelope may hold: learners compress two to four times, so no honest one is
-# refused here, and a zip bomb is cut off long before it hurts.
-PICKLE_BYTES_MAX = 64 * 1024 * 1024
+PICKLE_BYTES_MAX = STATE_BYTES_MAX
 
 # Classes beside river's that a line's learner may be made of, by module and qualified name.
 Classes = dict[tuple[str, str], type]

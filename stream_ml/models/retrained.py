@@ -19,8 +19,7 @@ import numpy as np
 
 from stream_ml.errors import Problem, SnapshotRefused
 from stream_ml.features.durations import parse_duration
-from stream_ml.models.learner import Model
-from stream_ml.models.pickles import PICKLE_BYTES_MAX
+from stream_ml.models.learner import STATE_BYTES_MAX, Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -257,10 +256,10 @@ class TrainingJob:
         if type(data) is not bytes or not data:
             given = "none" if data == b"" else type(data).__name__
             raise SnapshotRefused("class_not_allowed", f"expected a model as bytes, given {given}")
-        if len(data) > PICKLE_BYTES_MAX:
+        if len(data) > STATE_BYTES_MAX:
             raise SnapshotRefused(
                 "too_large",
-                f"expected a model of at most {PICKLE_BYTES_MAX} bytes, given {len(data)}",
+                f"expected a model of at most {STATE_BYTES_MAX} bytes, given {len(data)}",
             )
         return data
 

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.supervisor import Post, Process, Relay, Supervisor, await_broker
+from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.shell.settings.keys import check_name, check_serving, working_key
 from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.settings.settings import SETTINGS
@@ -63,6 +64,13 @@ def run(arguments: Namespace, settings: Settings) -> None:
 # --- on the embedded log --------------------------------------------------------------------------
 
 
+def _stopwatch(settings: Settings) -> ProcessStopwatch:
+    """Measures what lines take; who was at work at a death stands beside the log."""
+    return ProcessStopwatch(
+        Path(f"{settings.path}.learning"), budget_s=settings.learn_budget_seconds
+    )
+
+
 def _work(arguments: Namespace, settings: Settings) -> None:
     """Hold the worker's place and work, telling what serves whenever that changes."""
     for option in SCALING:
@@ -74,13 +82,12 @@ def _work(arguments: Namespace, settings: Settings) -> None:
     pipeline = pipeline_of(settings, "up")
     operators = settings.operators()
     messages = _WorkerMessages(as_json=arguments.format == "json")
-    with Stop() as stop, SqliteLog.open_or_create(settings.path) as log:
+    trainings = ProcessTrainings(settings.training_seconds, settings.training_memory_mb)
+    with Stop() as stop, closing(trainings), SqliteLog.open_or_create(settings.path) as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         record_count = disturbances = 0
-        stopwatch = ProcessStopwatch(
-            Path(f"{settings.path}.learning"), budget_s=settings.learn_budget_seconds
-        )
+        stopwatch = _stopwatch(settings)
 
         def work(delivery: Couriers) -> None:
             nonlocal record_count
@@ -95,6 +102,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 accept_unsealed=settings.accept_unsealed,
                 restart_lines=settings.restart_lines,
                 stopwatch=stopwatch,
+                trainings=trainings,
                 command_age_s=settings.command_age_seconds,
                 exclusive=disturbances > DISTURBANCES_MAX,
             )

@@ -59,6 +59,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
         learn_budget_s=settings.learn_budget_seconds,
+        training_s=settings.training_seconds,
+        training_memory_mb=settings.training_memory_mb,
         say=say,
         accepted_topics=settings.accept_topics,
         accept_unsealed=settings.accept_unsealed,

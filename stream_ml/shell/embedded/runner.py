@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.log.port import PartitionId, Session, WorkerLog
     from stream_ml.signing import Operator
     from stream_ml.stages.effort import Stopwatch
+    from stream_ml.stages.retraining import Trainings
 
 __all__ = ["Runner"]
 
@@ -163,6 +164,7 @@ class Runner:
         checkpoint_s: after how many seconds they are.
         restart_lines: quarantined lines to start anew, from nothing.
         stopwatch: measures what lines take; None: nothing is measured, and none is too slow.
+        trainings: whoever trains the lines that are retrained; None: this process, in its turn.
         command_age_s: how far a command's time may be from its arrival on the log, in seconds.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         accepted_topics: topics that are taken for what they are now, whatever was read of them.
@@ -188,6 +190,7 @@ class Runner:
         checkpoint_s: float = CHECKPOINT_S,
         restart_lines: Collection[str] = (),
         stopwatch: Stopwatch | None = None,
+        trainings: Trainings | None = None,
         command_age_s: float = COMMAND_AGE_MS / 1_000,
         accept_unsealed: bool = False,
         accepted_topics: Collection[str] = (),
@@ -210,13 +213,12 @@ class Runner:
         self.predicts = [Predict(pipeline, self.serving, partition=p) for p in range(events)]
         self.joins = [Join(pipeline, events, partition=p) for p in range(labels)]
         lines = checkpoint_examples, restart_lines
-        self.learn = Learn(pipeline, key, *lines, log=log.identity, stopwatch=stopwatch)
+        self.learn = Learn(
+            pipeline, key, *lines, log=log.identity, stopwatch=stopwatch, trainings=trainings
+        )
+        keyring, age_ms = Keyring(key, operators or {}), round(command_age_s * 1_000)
         self.evaluate = Evaluate(
-            pipeline,
-            Keyring(key, operators or {}),
-            log.identity,
-            command_age_ms=round(command_age_s * 1_000),
-            in_order=True,
+            pipeline, keyring, log.identity, command_age_ms=age_ms, in_order=True
         )
         predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]

@@ -34,7 +34,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from stream_ml.defaults import LEARN_BUDGET_S
+from stream_ml.defaults import LEARN_BUDGET_S, TRAINING_MEMORY_MB, TRAINING_S
 from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.sealing import Seals
 from stream_ml.shell.kafka.header_names import read_any_header
@@ -45,6 +45,7 @@ from stream_ml.shell.kafka.task import KafkaTask, TaskContext, TaskSpec
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
+from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
@@ -101,6 +102,8 @@ class Worker:
         checkpoint_examples: after how many examples the learners are written down at the latest.
         restart_lines: quarantined lines to start anew, from nothing.
         learn_budget_s: how long a line may take over an example.
+        training_s: how long the training of a retrained line may take.
+        training_memory_mb: how much memory its process may have.
         command_age_s: how far a command's time may be from its arrival on the log.
         say: told what happens, as a kind and members.
         accepted_topics: topics that are taken for what they are now, whatever was read of them.
@@ -121,6 +124,8 @@ class Worker:
         checkpoint_examples: int,
         restart_lines: Collection[str] = (),
         learn_budget_s: float = LEARN_BUDGET_S,
+        training_s: float = TRAINING_S,
+        training_memory_mb: int = TRAINING_MEMORY_MB,
         command_age_s: float,
         say: Callable[..., None],
         accepted_topics: Iterable[str] = (),
@@ -140,6 +145,7 @@ class Worker:
         self._restart_lines = restart_lines
         self._learn_budget_s = learn_budget_s
         self._stopwatch: ProcessStopwatch | None = None
+        self._trainings = ProcessTrainings(training_s, training_memory_mb)
         self._command_age_s = command_age_s
         self._say = say
         self._accepted_topics = frozenset(accepted_topics)
@@ -365,6 +371,7 @@ class Worker:
                     self._restart_lines,
                     log=self._topics["registry"],
                     stopwatch=self._stopwatch,
+                    trainings=self._trainings,
                 )
             case _:
                 return Evaluate(

@@ -43,6 +43,8 @@ from stream_ml.defaults import (
     CHECKPOINT_S,
     COMMAND_AGE_MS,
     LEARN_BUDGET_S,
+    TRAINING_MEMORY_MB,
+    TRAINING_S,
 )
 from stream_ml.errors import UsageError
 from stream_ml.routes import is_webhook
@@ -226,6 +228,18 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _seconds,
             ),
             Setting(
+                "training_seconds",
+                "how long the training of a retrained line may take",
+                "a number above 0",
+                _seconds,
+            ),
+            Setting(
+                "training_memory_mb",
+                "how much memory its process may have, in megabytes of address space",
+                "a whole number from 1",
+                _count,
+            ),
+            Setting(
                 "restart_lines",
                 "quarantined lines that a worker starts anew, from nothing; set it for one start",
                 "names of lines, with commas between them",
@@ -313,6 +327,8 @@ class Settings:
     checkpoint_seconds: float = CHECKPOINT_S
     commit_seconds: float = COMMIT_S
     learn_budget_seconds: float = LEARN_BUDGET_S
+    training_seconds: float = TRAINING_S
+    training_memory_mb: int = TRAINING_MEMORY_MB
     restart_lines: tuple[str, ...] = ()
     command_age_seconds: float = COMMAND_AGE_MS / 1_000
     keyring: str | None = None
