@@ -35,6 +35,7 @@ __all__ = [
     "absolute_error",
     "brier",
     "clamp",
+    "described",
     "is_scorable",
     "log_loss",
     "loss",
@@ -57,6 +58,11 @@ THRESHOLDS = [-1e-7, *(i / 9 for i in range(1, 9)), 1 + 1e-7]
 DELAYS_WINDOW = 1_000
 # So many pairs are put aside before they are taken in: in one loop they cost half as much.
 FRESH_MAX = 64
+
+# The first answers of a multiclass model, among which the right one may be.
+TOP = 3
+# Of more classes each for itself would be a table that nobody reads.
+CLASSES_MAX = 16
 
 Losses = tuple[float, ...]
 
@@ -228,6 +234,7 @@ class Scores:
         classes: the classes of a multiclass task, as declared.
         fading: a in S = l + a S; .999 remembers about 1,000 examples.
         window: how many scored pairs the windowed scores look back on.
+        by_class: whether `totals` has sums by class, and of the first answers, as well.
 
     >>> scores = Scores("binary")
     >>> for label, answer in [(True, 0.75), (False, 0.25), (True, None)]:
@@ -237,6 +244,7 @@ class Scores:
     """
 
     __slots__ = (
+        "_by_class",
         "_fading",
         "_fresh",
         "_losses",
@@ -247,6 +255,7 @@ class Scores:
         "_statistic",
         "_sums",
         "_sums_fading",
+        "_top",
         "_unanswered_count",
         "_weight",
         "classes",
@@ -259,6 +268,8 @@ class Scores:
         classes: tuple[str, ...] = (),
         fading: float = 0.999,
         window: int = 1_000,
+        *,
+        by_class: bool = False,
     ) -> None:
         if kind not in _MEASURES:
             raise ValueError(f"kind: expected one of {', '.join(_MEASURES)}, given {kind!r}")
@@ -282,6 +293,11 @@ class Scores:
         self._sums_fading = [0.0] * len(self._names)
         self._weight = 0.0
         self._losses: deque[Losses] = deque(maxlen=window)
+        # By class, the sums of Brier losses and of right answers; None: not asked for.
+        self._by_class: dict[Any, list[float]] | None = None
+        if by_class and kind != "regression" and len(classes) <= CLASSES_MAX:
+            self._by_class = {label: [0.0, 0.0, 0.0] for label in classes or (False, True)}
+        self._top = 0.0
         # Kept only where the statistic needs them: a thousand answers over classes are many dicts.
         self._pairs: deque[tuple[Any, Any]] = deque(maxlen=window)
 
@@ -331,9 +347,43 @@ class Scores:
                 fading_total = value + fading * fading_total
             self._sums[i], self._sums_fading[i] = total, fading_total
         self._losses += losses
+        if self._by_class is not None:
+            self._add_by_class(self._by_class, pairs, losses)
         if self._statistic is not None:
             self._statistic.add(pairs)
             self._pairs += pairs
+
+    def _add_by_class(
+        self,
+        by_class: dict[Any, list[float]],
+        pairs: list[tuple[LabelValue, Answer]],
+        losses: list[Losses],
+    ) -> None:
+        for (label, answer), (_, squares, right) in zip(pairs, losses, strict=True):
+            sums = by_class[label]
+            sums[0] += 1.0
+            sums[1] += squares
+            sums[2] += right
+            if len(by_class) > TOP and isinstance(answer, dict):
+                own = answer.get(str(label), 0.0)
+                self._top += sum(p > own for p in answer.values()) < TOP
+
+    def totals(self) -> list[float]:
+        """What all that came so far adds up to: sums, whose differences are those of a part.
+
+        See `described`, which tells what they say.
+        """
+        self._settle()
+        counts = self._statistic.dump() if isinstance(self._statistic, _Ranking) else []
+        by_class = [] if self._by_class is None else [*self._by_class.values()]
+        return [
+            float(self._n),
+            float(self._unanswered_count),
+            *self._sums,
+            *(float(count) for row in counts for count in row),
+            *(value for sums in by_class for value in sums),
+            self._top,
+        ]
 
     def report(self) -> dict[str, dict[str, float]]:
         """The scores by form and name, every one finite; what is undefined is left out."""
@@ -361,7 +411,9 @@ class Scores:
         self._settle()
         # Losses follow from pairs, so one of the two is enough.
         recent = self._losses if self._statistic is None else self._pairs
+        parts = [] if self._by_class is None else list(self._by_class.values())
         return {
+            **({"by_class": parts, "top": self._top} if parts else {}),
             "n": self._n,
             "unanswered": self._unanswered_count,
             "sums": list(self._sums),
@@ -379,6 +431,9 @@ class Scores:
         self._sums = list(state["sums"])
         self._sums_fading = list(state["sums_fading"])
         self._weight = state["weight"]
+        if self._by_class is not None and "by_class" in state:
+            self._by_class = dict(zip(self._by_class, map(list, state["by_class"]), strict=True))
+            self._top = state["top"]
         self._losses.clear()
         self._pairs.clear()
         if self._statistic is None:
@@ -388,6 +443,53 @@ class Scores:
         self._pairs.extend((label, answer) for label, answer in state["recent"])
         losses_or_none = (self._measure(label, answer) for label, answer in self._pairs)
         self._losses.extend(losses for losses in losses_or_none if losses is not None)
+
+
+def described(kind: str, classes: tuple[str, ...], totals: Sequence[float]) -> dict[str, Any]:
+    """What the totals of a part of the examples say.
+
+    Args:
+        kind: of the task.
+        classes: of a multiclass task.
+        totals: a difference of two that `Scores.totals` gave.
+
+    Returns:
+        `n`, `coverage`, and the mean scores by name, of binary tasks `roc_auc` as well (over ten
+        thresholds), of more than three classes `top_3`; and `by_class` the number, the mean Brier
+        loss and the accuracy, where there are few classes.
+
+    >>> scores = Scores("binary", by_class=True)
+    >>> for label, answer in [(True, 0.75), (False, 0.25), (True, None)]:
+    ...     scores.update(label, answer)
+    >>> found = described("binary", (), scores.totals())
+    >>> found["n"], found["brier"], found["roc_auc"], found["by_class"]["true"]
+    (2, 0.0625, 1.0, {'n': 1, 'brier': 0.0625, 'accuracy': 1.0})
+    """
+    names = _NAMES[kind]
+    n, unanswered, *rest = totals
+    if not n:
+        return {"n": 0, "coverage": 0.0}
+    found: dict[str, Any] = {"n": round(n), "coverage": n / (n + unanswered)}
+    for name, total in zip(names, rest, strict=False):
+        _put(found, name, math.sqrt(max(0.0, total) / n) if name == "rmse" else total / n)
+    *rest, top = rest[len(names) :]
+    if kind == "binary":
+        ranking = _Ranking()
+        bins = len(THRESHOLDS) + 1
+        ranking.load([list(map(round, rest[:bins])), list(map(round, rest[bins : 2 * bins]))])
+        _put(found, "roc_auc", ranking.cumulative())
+        rest = rest[2 * bins :]
+    labels = [*classes] if kind == "multiclass" else ["false", "true"]
+    if rest:
+        parts = zip(labels, zip(*[iter(rest)] * 3, strict=True), strict=True)
+        found["by_class"] = {
+            label: {"n": round(count), "brier": squares / count, "accuracy": right / count}
+            for label, (count, squares, right) in parts
+            if round(count)
+        }
+        if len(labels) > TOP:
+            found[f"top_{TOP}"] = top / n
+    return found
 
 
 class Delays:

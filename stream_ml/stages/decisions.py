@@ -71,7 +71,8 @@ class Decisions:
         self.pipeline, self.key = pipeline, key
         self.alarms, self.watermark = alarms, watermark
         slices = SliceNames(pipeline.slicing.names, pipeline.slicing.tops)
-        self.scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms, slices)
+        block_ms = None if pipeline.monitors is None else pipeline.monitors.block_ms
+        self.scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms, slices, block_ms)
         self.refresh = Refresh(pipeline.recipes)
         self.registry = Registry(pipeline.name, key, log)
         self.contest = Contest(pipeline.rules)

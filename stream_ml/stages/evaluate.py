@@ -186,6 +186,7 @@ class Evaluate:
             partition, example.prediction.event_id, example.label_ts, record.append_ms
         )
         decisions = self._decisions
+        decisions.scoreboard.end_block(watermark)
         baseline_answers = decisions.scoreboard.add(example, self._watermark.newest_ms)
         if self._monitor is not None:
             outputs += self._monitor.example(example, watermark, record.append_ms)

@@ -21,8 +21,9 @@ from stream_ml.features.durations import HOUR_MS
 from stream_ml.monitoring.arrivals import Arrivals
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.monitoring.carriers import Carriers
-from stream_ml.monitoring.columns import column
+from stream_ml.monitoring.columns import NumberColumn, column
 from stream_ml.monitoring.contrast import Contrast
+from stream_ml.monitoring.coverage import LabelCoverage
 from stream_ml.monitoring.outage import LabelOutage
 from stream_ml.monitoring.refused import RefusedShares
 from stream_ml.monitoring.sources import SourceLosses
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from stream_ml.errors import BadRecord
     from stream_ml.monitoring.arrivals import Block
+    from stream_ml.monitoring.columns import Column
     from stream_ml.monitoring.watch import Finding
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Example, Output, Record, Summary
@@ -46,6 +48,7 @@ EVENTS, LABELS, OPEN = "e", "l", "o"
 DRIFT, FAULT = "drift", "data_fault"
 LABELS_OUT, EVENTS_OUT = "label_outage", "event_outage"
 RECENT_MAX = 20
+DELAYS_MAX, DELAY_SHARES = 6, (0.5, 0.9)
 # Of all events, as the alert `poison_rate` has it.
 POISON_SHARE = 0.1
 # Where all is read in order by one process, that is in rounds of 256 records, unless models are
@@ -79,6 +82,9 @@ class Monitor:
         label_columns["answer"] = self._kind != "multiclass"
         self._blocks = OpenBlocks(Layout(width, label_columns, ()), 0)
         self._outage = LabelOutage(width, in_order=in_order)
+        self._coverage = LabelCoverage(width, pipeline.horizon_ms)
+        # Of the last blocks of labels: start, how many, and how long half and 90 % of them took.
+        self._delays: list[list[Any]] = []
         self._sources = SourceLosses()
         self._contrast = Contrast()
         self._refused = RefusedShares()
@@ -105,6 +111,8 @@ class Monitor:
         if summary.end - summary.start != self._width:
             return []  # of a declaration before
         outputs: list[Output] = []
+        if summary.predictions:
+            self._coverage.predict(summary.start, summary.predictions)
         for block in self._arrivals.add(summary, append_ms):
             self._end = block.start + self._width
             outputs += self._block(block)
@@ -174,7 +182,9 @@ class Monitor:
         """
         prediction, label = example.prediction, example.label
         outputs: list[Output] = []
+        self._coverage.label(prediction.ts)
         if watermark_ms >= self._blocks.due_ms:
+            self._coverage.close(watermark_ms)
             for summary in self._blocks.close(watermark_ms, 0):
                 outputs += self._label_block(summary)
         self._outage.label(example.label_ts, append_ms)
@@ -199,6 +209,7 @@ class Monitor:
         for name, each in summary.fields.items():
             columns[name] = column(is_number=each.categories is None)
             columns[name].take(each)
+        self._take_delays(summary.start, columns["label_delay"])
         found, ended = self._labels.take(summary.start, columns, list(columns))
         # Answers follow inputs, labels and every renewal; what serves is the guard's to judge.
         told = [each for each in found if each.column != "answer"]
@@ -214,6 +225,13 @@ class Monitor:
             details = {"since": since, "loss": now, "usual": usual, "sign": "label_source"}
             outputs += self._alarms.open(FAULT, subject, message, summary.end, details)
         return outputs + self._resolve([f"label_source:{source}" for source in right], summary.end)
+
+    def _take_delays(self, start: int, delays: Column) -> None:
+        assert isinstance(delays, NumberColumn), "delays are numbers"
+        if delays.n:
+            quantiles = (delays.sketch.quantile(share) for share in DELAY_SHARES)
+            self._delays.append([start, round(delays.n), *map(round, quantiles)])
+            del self._delays[:-DELAYS_MAX]
 
     # --- alarms --------------------------------------------------------------------------------
 
@@ -294,6 +312,8 @@ class Monitor:
             "labels": self._labels.dump(),
             "blocks": self._blocks.dump(),
             "outage": self._outage.dump(),
+            "coverage": self._coverage.dump(),
+            "delays": self._delays,
             "sources": self._sources.dump(),
             "contrast": self._contrast.report(),
             "contrast_state": self._contrast.dump(),
@@ -331,6 +351,9 @@ class Monitor:
         own = [(name[1:], value) for name, value in entries.items() if name[:1] == OPEN]
         self._blocks.restore(state["blocks"], own)
         self._outage.load(state["outage"])
+        if "coverage" in state:  # a former release kept neither
+            self._coverage.load(state["coverage"])
+            self._delays = state["delays"]
         self._sources.load(state["sources"])
         self._contrast.load(state["contrast_state"])
         self._refused.load(state["refused"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.evaluation.baselines import Baselines
+from stream_ml.evaluation.block_scores import ScoresByBlock
 from stream_ml.evaluation.scores import Delays, Scores, loss_of
 from stream_ml.evaluation.slices import SliceNames
 from stream_ml.records import Evaluation
@@ -33,14 +34,24 @@ class Scoreboard:
         target: the question, and its classes.
         horizon_ms: how long a label may take; a baseline knows no label sooner than we do.
         slices: those that scores are kept of.
+        block_ms: the length of a block that scores are kept of as well; None: of none.
 
     Attributes:
         baseline_losses: what each baseline that had an answer lost on the last example.
         slices: that the last example is in.
     """
 
-    def __init__(self, target: Target, horizon_ms: int, slices: SliceNames | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        horizon_ms: int,
+        slices: SliceNames | None = None,
+        block_ms: int | None = None,
+    ) -> None:
         self._target = target
+        self._blocks: ScoresByBlock | None = None
+        if block_ms is not None:
+            self._blocks = ScoresByBlock(block_ms, target.kind, target.classes)
         self._scores: dict[str, Scores] = {}
         self._versions: dict[str, str] = {}
         self._baselines = Baselines(target.kind, target.classes, horizon_ms)
@@ -83,10 +94,22 @@ class Scoreboard:
         self._baselines.learn(label, example.label_ts, newest_ms)
         return baseline_answers
 
+    def end_block(self, watermark_ms: int) -> None:
+        """End the block of scores that is over with an example, before that is scored.
+
+        Args:
+            watermark_ms: of the examples, with it.
+        """
+        if self._blocks is None or not self._blocks.is_over(watermark_ms):
+            return
+        slices = self._slice_scores.get(SERVED_SLOT, {})
+        named = {f"slice {name}": scores for name, scores in slices.items()}
+        self._blocks.close(watermark_ms, {**self._scores, **named})
+
     def _score(self, slot: str, version: str, label: LabelValue, answer: Answer) -> None:
         scores = self._scores.get(slot)
         if scores is None:
-            scores = self._scores[slot] = Scores(self._target.kind, self._target.classes)
+            scores = self._scores[slot] = self._new_scores()
         self._versions[slot] = version
         scores.update(label, answer)
         for name in self.slices:
@@ -94,6 +117,10 @@ class Scoreboard:
             if name not in parts:
                 parts[name] = self._new_part()
             parts[name].update(label, answer)
+
+    def _new_scores(self) -> Scores:
+        is_by_class = self._blocks is not None
+        return Scores(self._target.kind, self._target.classes, by_class=is_by_class)
 
     def _new_part(self) -> Scores:
         # Scores of the last thousand of each slice would be many times as much state.
@@ -145,11 +172,13 @@ class Scoreboard:
 
     def dump(self) -> dict[str, Any]:
         """The state but the scores themselves, as JSON can hold it."""
-        sliced: dict[str, Any] = {}
+        optional: dict[str, Any] = {}
         if self._slice_scores:
-            sliced = {"slice_names": self._slice_names.dump()}
+            optional["slice_names"] = self._slice_names.dump()
+        if self._blocks is not None:
+            optional["blocks"] = self._blocks.dump()
         return {
-            **sliced,
+            **optional,
             "versions": self._versions,
             "baselines": self._baselines.dump(),
             "delays": self._delays.dump(),
@@ -170,9 +199,11 @@ class Scoreboard:
             scores: what `dump_scores` gave.
         """
         self._slice_names.load(state.get("slice_names", {}))
+        if self._blocks is not None:
+            self._blocks.load(state.get("blocks", {}))
         self._versions = state["versions"]
         for slot in self._versions:  # in the order in which they were first scored
-            self._scores[slot] = Scores(self._target.kind, self._target.classes)
+            self._scores[slot] = self._new_scores()
             self._scores[slot].load(scores[slot])
             for name, part in scores[slot].get("slices", {}).items():
                 # Those that are declared no more are left behind.

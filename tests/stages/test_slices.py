@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import stream_ml as sml
+from stream_ml.shell.views.drift import read_drift
 from stream_ml.testing import CRASH, Driver
 from tests.stages.test_promotion import DAY, MINUTE, START, ask, contest, kinds
 
@@ -132,3 +133,26 @@ def test_an_operator_is_refused_what_harms_a_slice_until_that_is_declared_no_mor
     newest = [e for e in driver.read("evaluations") if e["model"] == "served"][-1]
     assert ["is_new=false", "is_new=true"] == list(newest["slices"])
     driver.close()
+
+
+def test_drift_shows_the_last_blocks_of_models_slices_and_labels(harmed: Driver) -> None:
+    """Each is of the examples of its hour, beside what is usual."""
+    view = read_drift(harmed.log)
+    usual, *blocks = view.blocks
+    assert usual["start"] is None
+    assert 6 == len(blocks)
+    examples = harmed.read("examples")
+    for block in blocks:
+        inside = [e for e in examples if block["start"] <= e["label_ts"] < block["end"]]
+        abroad = [e for e in inside if "abroad" in e["slices"]]
+        for name, part in (("served", inside), ("slice abroad", abroad)):
+            loss = sum((e["prediction"] - e["label"]) ** 2 for e in part) / len(part)
+            assert block["scores"][name]["brier"] == pytest.approx(loss)
+            assert len(part) == block["scores"][name]["n"]
+    assert {"prior", "first", "better", "plain"} & set(block["scores"]) >= {"prior", "better"}
+    first, *labels = view.labels
+    assert first["labelled"] == pytest.approx(1.0)
+    assert [(60, 1.0)] * 5 == [
+        (e["predictions"], e["labelled"]) for e in labels if "labelled" in e
+    ][:5]
+    assert {5 * MINUTE} == {round(e["p50"], -3) for e in labels if "p50" in e}

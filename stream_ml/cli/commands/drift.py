@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
-from stream_ml.cli.tables import NO_VALUE, format_table, format_time
+from stream_ml.cli.tables import NO_VALUE, format_duration, format_table, format_time
 from stream_ml.shell.printable import printable
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.drift import DriftView
 
 __all__ = ["COMMAND"]
+
+# Before the names of slices, among those of models.
+SLICE = "slice "
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -72,6 +75,7 @@ def _blocks(view: DriftView) -> Iterator[str]:
             for each in view.moved
         ]
         yield format_table([head, *rows])
+    yield from _tables(view)
     if view.recent:
         head = ["over", "kind", "since", "until"]
         rows = [
@@ -86,6 +90,61 @@ def _blocks(view: DriftView) -> Iterator[str]:
         yield format_table([head, *rows])
 
 
+def _tables(view: DriftView) -> Iterator[str]:
+    """The last blocks against what is usual: losses, slices, labels."""
+    usual, *blocks = view.blocks or [{"scores": {}}]
+    if blocks:
+        models = [name for name in blocks[-1]["scores"] if not name.startswith(SLICE)]
+        rows = [
+            [_start(block["start"]), *(_loss(block["scores"].get(name)) for name in models)]
+            for block in (*blocks, usual)
+        ]
+        yield format_table([["loss by block", *models], *rows], right=range(1, len(models) + 1))
+        slices = sorted({n for b in (*blocks, usual) for n in b["scores"] if n.startswith(SLICE)})
+        rows = [
+            [
+                printable(name.removeprefix(SLICE)),
+                *(_loss(block["scores"].get(name)) for block in (*blocks, usual)),
+            ]
+            for name in slices
+        ]
+        head = ["served loss by slice", *(_start(block["start"]) for block in (*blocks, usual))]
+        if rows:
+            yield format_table([head, *rows], right=range(1, len(head)))
+    first, *labels = view.labels or [{}]
+    if labels:
+        head = [
+            "labels by block",
+            "predictions",
+            "labelled",
+            "labels",
+            "half within",
+            "90 % within",
+        ]
+        rows = [_label_row(row) for row in (*labels, first)]
+        yield format_table([head, *rows], right=range(1, len(head)))
+
+
+def _start(ts: int | None) -> str:
+    return "usually" if ts is None else format_time(ts)
+
+
+def _loss(scores: Mapping[str, Any] | None) -> str:
+    value = None if scores is None else scores.get("brier", scores.get("mae"))
+    return NO_VALUE if value is None else f"{value:.4f}"
+
+
+def _label_row(row: Mapping[str, Any]) -> list[str]:
+    predictions, labelled, labels = (row.get(n) for n in ("predictions", "labelled", "labels"))
+    return [
+        _start(row["start"]),
+        NO_VALUE if predictions is None else f"{predictions:,}",
+        NO_VALUE if labelled is None else f"{labelled:.1%}",
+        NO_VALUE if labels is None else f"{labels:,}",
+        *(format_duration(row.get(name)) for name in ("p50", "p90")),
+    ]
+
+
 COMMAND = Subcommand(
     name="drift",
     help="what has moved in the data, since when, and what lies behind it",
@@ -93,8 +152,9 @@ COMMAND = Subcommand(
         "Shows which fields, features and labels are not what they were at the same hours of the\n"
         "weeks before, since when and by how much; and whether that looks like the world (inputs,\n"
         "concept, labels) or like a fault of the pipeline (units, missing or frozen values, an\n"
-        "outage), with the figures that say so. As of the last checkpoint. Only reads, also while\n"
-        "a worker runs."
+        "outage), with the figures that say so; and of the last blocks, beside what is usual, the\n"
+        "loss of every model, that of what was served by slice, and how labels came. As of the\n"
+        "last checkpoint. Only reads, also while a worker runs."
     ),
     examples=(
         UsageExample("stream-ml drift", "on the log that is set"),

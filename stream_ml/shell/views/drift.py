@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stream_ml.evaluation.block_scores import block_reports
 from stream_ml.monitoring.diagnosis import causes, moved
 from stream_ml.shell.log.port import whole_piece
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from stream_ml.monitoring.diagnosis import Cause, Moved
     from stream_ml.shell.log.port import Log
@@ -32,6 +33,10 @@ class DriftView:
         moved: the columns, the earliest first.
         recent: what has ended, the newest last: kind, subject, since, until (UTC ms).
         late: how many events were told of after their block was complete: they are not compared.
+        blocks: how every model did in the last blocks, behind what is usual: see `block_reports`.
+        labels: of the last blocks, the oldest first, behind what is usual: `start` (None: usual),
+            and as far as they are known `predictions`, `labelled` (their share), `labels`, and in
+            how many ms half (`p50`) and 90 % (`p90`) of these came.
     """
 
     since: int | None
@@ -40,6 +45,8 @@ class DriftView:
     moved: tuple[Moved, ...]
     recent: tuple[Mapping[str, Any], ...]
     late: int = 0
+    blocks: tuple[Mapping[str, Any], ...] = ()
+    labels: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def has_reference(self) -> bool:
@@ -57,6 +64,8 @@ class DriftView:
             "causes": [each.as_dict() for each in self.causes],
             "moved": [each.as_dict() for each in self.moved],
             "late": self.late,
+            "blocks": [dict(each) for each in self.blocks],
+            "labels": [dict(each) for each in self.labels],
             "recent": [dict(each) for each in self.recent],
         }
 
@@ -79,4 +88,18 @@ def read_drift(log: Log) -> DriftView:
         tuple(moved(monitors)),
         tuple(monitors["recent"]),
         monitors["arrivals"]["late"],
+        tuple(block_reports(state["blocks"])) if "blocks" in state else (),
+        tuple(_labels(monitors)) if "coverage" in monitors else (),
     )
+
+
+def _labels(monitors: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    coverage = monitors["coverage"]
+    predictions, labelled = coverage["usual"]
+    yield {"start": None, "labelled": labelled / predictions if predictions else None}
+    rows: dict[int, dict[str, Any]] = {}
+    for start, predictions, labelled in coverage["recent"]:
+        rows[start] = {"predictions": predictions, "labelled": labelled / predictions}
+    for start, labels, half, most in monitors["delays"]:
+        rows.setdefault(start, {}).update({"labels": labels, "p50": half, "p90": most})
+    yield from ({"start": start, **row} for start, row in sorted(rows.items()))

@@ -1,0 +1,121 @@
+"""Scores by block of time: how every model did in the last blocks, and usually.
+
+Theory of operation. Scores are sums over all examples, so a block's are the difference of two: what
+they came to before its first example, and after its last. That costs nothing while examples come.
+A block is one of the watermark of the examples: those that come while it is within the block. The
+last blocks are kept each for itself; older ones fade into what is usual, about twenty of them. A
+block without examples is none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.evaluation.scores import described
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ml.evaluation.scores import Scores
+
+__all__ = ["ScoresByBlock", "block_reports"]
+
+RECENT_MAX = 6
+FADING = 0.95
+
+
+class ScoresByBlock:
+    """The scores of the last blocks.
+
+    Args:
+        block_ms: the length of a block.
+        kind: of the task.
+        classes: of a multiclass task.
+    """
+
+    def __init__(self, block_ms: int, kind: str, classes: tuple[str, ...]) -> None:
+        self._width = block_ms
+        self._kind, self._classes = kind, classes
+        # The open block, and by model or slice what its scores came to when it began.
+        self._block = -1
+        self._former: dict[str, list[float]] = {}
+        self._recent: list[list[Any]] = []
+        self._usual: dict[str, list[float]] = {}
+
+    def is_over(self, watermark_ms: int) -> bool:
+        """Whether the open block is over.
+
+        Args:
+            watermark_ms: of the examples, with the newest one.
+        """
+        return watermark_ms // self._width > self._block
+
+    def close(self, watermark_ms: int, scores: Mapping[str, Scores]) -> None:
+        """End the open block before the example that has ended it is scored.
+
+        Args:
+            watermark_ms: of the examples, with that one.
+            scores: by model or slice, of all examples before it.
+        """
+        totals = {name: each.totals() for name, each in scores.items()}
+        if self._block >= 0:
+            parts = {name: _less(each, self._former.get(name)) for name, each in totals.items()}
+            parts = {name: part for name, part in parts.items() if part[0] or part[1]}
+            if parts:
+                self._recent.append([self._block * self._width, parts])
+        if len(self._recent) > RECENT_MAX:
+            _, parts = self._recent.pop(0)
+            for name, part in parts.items():
+                usual = self._usual.get(name) or [0.0] * len(part)
+                self._usual[name] = [
+                    FADING * former + new for former, new in zip(usual, part, strict=True)
+                ]
+        self._block, self._former = watermark_ms // self._width, totals
+
+    def dump(self) -> dict[str, Any]:
+        """The state, as JSON can hold it, with all that it takes to read it."""
+        return {
+            "width": self._width,
+            "task": [self._kind, list(self._classes)],
+            "block": self._block,
+            "former": self._former,
+            "recent": self._recent,
+            "usual": self._usual,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up what `dump` gave; of blocks of another length nothing stays."""
+        if state.get("width") != self._width:
+            return
+        self._block, self._former = state["block"], dict(state["former"])
+        self._recent, self._usual = list(state["recent"]), dict(state["usual"])
+
+
+def _less(totals: list[float], former: list[float] | None) -> list[float]:
+    if former is None:
+        return totals
+    return [now - before for now, before in zip(totals, former, strict=True)]
+
+
+def block_reports(state: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores of the last blocks, the oldest first, behind what is usual.
+
+    Args:
+        state: what `ScoresByBlock.dump` gave.
+
+    Returns:
+        Of each block `start` (None: usual) and `end`, UTC milliseconds, and `scores`, by model or
+        `slice NAME`: see `described`.
+    """
+    kind, classes = state["task"]
+    rows = [[None, state["usual"]], *state["recent"]]
+    return [
+        {
+            "start": start,
+            "end": None if start is None else start + state["width"],
+            "scores": {
+                name: described(kind, tuple(classes), part) for name, part in sorted(parts.items())
+            },
+        }
+        for start, parts in rows
+    ]
