@@ -201,8 +201,10 @@ class Decisions:
             poisoned: the reasons for which much of the events is refused now.
             outputs: of the stage; a decision is added where that changes.
         """
+        if self.registry.serving is None:
+            return  # there is nothing yet that could stand still
         kind = self.suspension.step(poisoned)
-        if kind is None or self.registry.serving is None:
+        if kind is None:
             return
         evidence, causes = self.suspension.evidence(), self.suspension.causes
         if kind == "suspended":

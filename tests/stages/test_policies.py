@@ -237,7 +237,9 @@ def test_a_quarantined_line_starts_anew_by_itself_whatever_dies(on_failure: str)
 def test_evidence_that_suffices_is_proposed_and_carried_out_by_its_command() -> None:
     """A decision holds the command and the figures; the champion serves until somebody gives it."""
     with Driver(declared(mode="ask")) as driver:
-        driver.feed(*test_promotion.world(0, 4 * DAY))
+        driver.feed(*test_promotion.world(0, 3 * DAY + 12 * HOUR))
+        driver.declare(declared(mode="ask"))  # a start asks nothing a second time
+        driver.feed(*test_promotion.world(3 * DAY + 12 * HOUR, 4 * DAY))
         (proposed,) = decisions(driver, "proposed", "replaced", "lapsed")
         assert {
             "command": "promote",
