@@ -91,6 +91,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # Laws that learners are held to, on examples drawn at random, in another process as well.
     "contract": {"errors", "models", "records"},
+    # Learners of other libraries.
+    "learners": {"errors", "models", "records"},
     "testing": {
         "codec",
         "contract",
@@ -163,9 +165,11 @@ EXCEPTIONS = {
 
 # Each library from outside, and the only modules that know it.
 OWNERS: dict[str, set[str]] = {
+    "lightgbm": {"learners.lightgbm"},
     "matplotlib": {"shell.report.plots"},
     "msgspec": {"codec", "records"},
     "numpy": {
+        "learners.lightgbm",
         "models.digest",
         "models.retrained",
         "monitoring.sketch",

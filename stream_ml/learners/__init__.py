@@ -1,0 +1,4 @@
+"""Learners of other libraries, as lines; each needs the extra of its name, and loads it when used.
+
+`lightgbm.LightGBM`: boosted trees, for a line that is retrained.
+"""
