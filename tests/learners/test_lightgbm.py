@@ -125,6 +125,7 @@ def test_a_text_that_these_trees_cannot_say_is_refused() -> None:
     rows, labels = window("binary")
     forest = {"boosting": "rf", "bagging_freq": 1, "bagging_fraction": 0.5}
     rows[:, 3] = abs(rows[:, 3])
+    labels = (rows[:, 3] == 1.0).astype(float)
     cases: list[tuple[dict[str, Any], list[int]]] = [
         (forest, []),
         ({"zero_as_missing": True}, []),
