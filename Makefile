@@ -5,14 +5,21 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test check docs bench evidence torture chaos soak kafka kafka-stop clean
+.PHONY: demo test test-extras check docs bench evidence torture chaos soak kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
 
+# What `stream_ml.learners` adapts, with what each needs that is not here already.
+EXTRAS := scikit-learn joblib threadpoolctl
+
 # Two processes, each with a broker of its own: tests wait for brokers more than they compute.
-test: $(VENV)/dev check  ## what CI runs: format, lint, types, tests, examples in the docs
+test: $(VENV)/dev check test-extras  ## what CI runs: format, lint, types, tests, examples in the docs
 	$(RUN)/python -m pytest -n 2 --dist loadfile
+
+# In a folder of their own: river loads scikit-learn wherever it is installed, at a second a start.
+test-extras: $(VENV)/dev $(VENV)/extras  ## learners of other libraries; a part of `make test`
+	PYTHONPATH=$(VENV)/extras $(RUN)/python -m pytest tests_extras
 
 check: $(VENV)/dev
 	$(RUN)/ruff format --check .
@@ -61,6 +68,11 @@ $(VENV)/demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]' --group dev
+	@touch $@
+
+$(VENV)/extras: pyproject.toml constraints.txt | $(VENV)/dev
+	rm -rf $@
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --no-deps --target $@ $(EXTRAS)
 	@touch $@
 
 clean: kafka-stop

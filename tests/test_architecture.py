@@ -168,8 +168,11 @@ OWNERS: dict[str, set[str]] = {
     "lightgbm": {"learners.lightgbm"},
     "matplotlib": {"shell.report.plots"},
     "msgspec": {"codec", "records"},
+    "sklearn": {"learners.sklearn"},
     "numpy": {
+        "learners.arrays",
         "learners.lightgbm",
+        "learners.sklearn",
         "models.digest",
         "models.retrained",
         "monitoring.sketch",
