@@ -41,7 +41,7 @@ SCENARIOS = (
 )
 EVENTS = 24_000
 # What is slow: a concept that turns over days, labels' shares by day, labels that take 20 hours.
-HOURS = {"gradual": 30.0, "label_share": 48.0, "label_delay": 36.0}
+HOURS = {"gradual": 40.0, "label_share": 48.0, "label_delay": 36.0}
 HOUR_MS = 3_600_000
 KINDS = ("drift", "data_fault", "label_outage", "event_outage", "loss_change", "poison_rate")
 
