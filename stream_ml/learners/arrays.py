@@ -25,6 +25,7 @@ _KINDS = "biuf"
 _WORDS = 624
 # That an array is no earlier one.
 _NEW = -1
+_TRUTHS = {b"\0": False, b"\1": True}
 _NUMBER = struct.Struct("<q")
 
 
@@ -87,7 +88,8 @@ def read(template: Any, digest: bytes, numbers: NumberReader) -> Any:
         numbers: what `write` gave.
 
     Raises:
-        ValueError: the layout is another one, or they are no such numbers.
+        ValueError: the layout is another one, or they are no such numbers (a KeyError, where one
+            that is no truth stands for it).
     """
     if digest != write(template)[1]:
         raise ValueError("expected a state of the layout that the declared learner has")
@@ -210,7 +212,7 @@ class _Reader:
         if isinstance(template, np.generic):
             return np.frombuffer(self._numbers.take(template.dtype.itemsize), template.dtype)[0]
         if isinstance(template, bool):
-            return self._numbers.take(1) != b"\0"
+            return _TRUTHS[self._numbers.take(1)]
         form = "<q" if isinstance(template, int) else "<d"
         (number,) = struct.unpack(form, self._numbers.take(8))
         return number

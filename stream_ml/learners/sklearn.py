@@ -34,7 +34,7 @@ __all__ = ["BATCH_MAX", "ScikitLearn"]
 
 BATCH_MAX = 4_096
 _MAGIC = b"SMLS1"
-_HEAD = struct.Struct("<?I32s")
+_HEAD = struct.Struct("<BI32s")
 _DIGEST_BYTES = 32
 _UNFITTED = bytes(32)
 
@@ -162,6 +162,8 @@ class ScikitLearn(Learner):
             raise ValueError("expected the state of an estimator of scikit-learn")
         numbers = NumberReader(body[len(_MAGIC) :])
         is_fitted, count, layout = _HEAD.unpack(numbers.take(_HEAD.size))
+        if is_fitted > 1:
+            raise ValueError(f"expected whether it is fitted, 0 or 1, given {is_fitted}")
         if count >= self.batch:
             raise ValueError(f"expected less than {self.batch} examples that wait, given {count}")
         steps = read(self._template(), layout, numbers) if is_fitted else None
@@ -176,7 +178,7 @@ class ScikitLearn(Learner):
         if steps is not None:
             for step, attributes in zip(self._steps, steps, strict=True):
                 vars(step).update(attributes)
-        self._is_fitted = is_fitted
+        self._is_fitted = bool(is_fitted)
 
     @property
     def description(self) -> str:
