@@ -115,7 +115,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("label.type", Rule(_accept_none, "models, scores and labels that wait are of that type")),
     ("label.fallback", Rule(_accept_any, "it is served from now on")),
     ("label.*", Rule(_accept_none, _RETENTION)),
-    ("models.*", Rule(_is_addition, "it learns from now on, and shadows from the next refresh on")),
+    ("models.*", Rule(_is_addition, "it is taught what is recorded, and shadows then")),
     ("models.*", Rule(_is_removal, "it learns no more, and shadows until the next refresh")),
     (
         "models.*",

@@ -200,6 +200,7 @@ OWNERS: dict[str, set[str]] = {
         f"shell.kafka.{module}"
         for module in (
             "assignor",
+            "backlog",
             "changelog",
             "header_names",
             "serving_feed",

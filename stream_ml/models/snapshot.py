@@ -57,6 +57,7 @@ __all__ = [
     "decode",
     "open_snapshot",
     "pack",
+    "signed",
     "take",
     "unpack",
 ]
@@ -133,6 +134,18 @@ def take(
             f"with {len(body)}; way out: bound the learner (`max_depth`, a longer grace_period)",
         )
     return snapshot if key is None else replace(snapshot, signature=sign(body, key))
+
+
+def signed(snapshot: Snapshot, key: bytes, epoch: Mapping[str, Any]) -> Snapshot:
+    """A snapshot that was taken unsigned, with more figures of its instant, and signed.
+
+    Args:
+        snapshot: as `take` gave it without a key.
+        key: the pipeline's.
+        epoch: figures that were not known when it was taken; they take the place of others.
+    """
+    whole = replace(snapshot, epoch={**snapshot.epoch, **epoch})
+    return replace(whole, signature=sign(unsigned_bytes(whole), key))
 
 
 def open_snapshot(

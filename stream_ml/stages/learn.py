@@ -19,9 +19,12 @@ Theory of operation:
    recipe is another at a start, the start says so (`restart`), or a decision does (`restarts`). So
    it is with one that takes longer than its budget, that does not return, or during whose work the
    worker dies again and again (`effort`).
-5. A snapshot is published only together with a checkpoint of the learners that made it, so that
+5. A line that is declared on a running log is taught what was there before, if whoever drives the
+   stage brings it (`latecomers`), and publishes nothing before it is what it would be had it been
+   there from the start. Where nobody brings it, it starts with what is still to come.
+6. A snapshot is published only together with a checkpoint of the learners that made it, so that
    after a crash the same examples give the same weights, and nothing is published twice.
-6. A retrained line learns nothing from an example: it is added to the line's window, on which the
+7. A retrained line learns nothing from an example: it is added to the line's window, on which the
    next model is trained while the others go on (`retraining`).
 """
 
@@ -49,14 +52,16 @@ from stream_ml.evaluation.divergence import BlockScores
 from stream_ml.evaluation.scores import loss
 from stream_ml.models.fast import fast_learner, fast_live_predictor
 from stream_ml.models.recipes import BadAnswer
-from stream_ml.models.snapshot import pack, take, unpack
+from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
 from stream_ml.records import Example, Output, line_of
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH, Effort
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.kept_learners import KeptLearners
+from stream_ml.stages.latecomers import Latecomer
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.positions import record_notice
+from stream_ml.stages.refresh_clock import RefreshClock
 from stream_ml.stages.restarts import Restart, Restarts, restart_of
 from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.state import KEPT, KEYLESS, LEARNERS, ROWS, split_by_prefix
@@ -76,9 +81,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Learn", "RefreshClock", "quarantined_in"]
 
-WARM_UP_FIRST = 500
-# After a change what was learned before is worth less than what a hundred examples teach.
-CHANGE_FIRST = 100
 # Asking costs as much as half of learning, and what only informs need not be asked each time.
 LIVE_LOSS_EVERY = 8
 # A snapshot answers for so many recent examples again when it is loaded.
@@ -98,87 +100,6 @@ _ENDS_OF_QUARANTINES = {
 # know its own bytes. Any other
 # reason is about the seal itself, and stops the start.
 UNREADABLE = frozenset({"class_not_allowed", "too_large", "unreadable"})
-
-
-class RefreshClock:
-    """Tells the refresh instants (rule 3) from example counts and the examples watermark.
-
-    Args:
-        refresh_ms: the cadence in event time, or None where `refresh_examples` counts examples.
-        refresh_examples: the cadence in examples, where `refresh_ms` is None.
-
-    >>> clock = RefreshClock(None, refresh_examples=1_500)
-    >>> [n for n in range(1, 5_000) if clock.strikes(n, watermark=n)]
-    [500, 1000, 1500, 3000, 4500]
-    """
-
-    def __init__(self, refresh_ms: int | None, refresh_examples: int = 0) -> None:
-        self._refresh_ms = refresh_ms
-        self._refresh_examples = refresh_examples
-        # The next step of the warm-up, counted from the example that it began after.
-        self.warm_up: int | None = WARM_UP_FIRST
-        self.warm_up_from = 0
-        self.warmed_at = -1
-        self.period = -1
-        self.is_sooner = False
-
-    def strikes(self, n: int, watermark: int) -> bool:
-        """Whether example number `n` (from 1), with which the watermark is this, is an instant.
-
-        Args:
-            n: the example's number, from 1.
-            watermark: of the examples, UTC milliseconds.
-        """
-        warm = self._warms_up(n, watermark)
-        if self._refresh_ms is None:
-            is_due = n % self._refresh_examples == 0
-        else:
-            period = watermark // self._refresh_ms
-            is_due = self.period >= 0 and period > self.period
-            self.period = max(self.period, period)
-        self.is_sooner = warm and not is_due and self.warm_up_from > 0
-        return warm or is_due
-
-    def hasten(self, n: int) -> None:
-        """Begin a warm-up again, in shorter steps.
-
-        Args:
-            n: after which example.
-        """
-        self.warm_up, self.warm_up_from, self.warmed_at = CHANGE_FIRST, n, -1
-
-    def dump(self) -> list[Any]:
-        """The state, as JSON can hold it."""
-        return [self.warm_up, self.warmed_at, self.period, self.warm_up_from]
-
-    def load(self, state: list[Any], watermark: int) -> None:
-        """Take up a dumped state; the cadence may be another than it was then.
-
-        Args:
-            state: what `dump` gave.
-            watermark: of the examples, UTC milliseconds.
-        """
-        # What was written before warm-ups could begin again has none of their beginning.
-        self.warm_up, self.warmed_at, self.period, *warm_up_from = state
-        self.warm_up_from = sum(warm_up_from)
-        if self.period >= 0 and self._refresh_ms is not None:
-            # As it was where the cadence is the same: the watermark never goes back.
-            self.period = watermark // self._refresh_ms
-
-    def _warms_up(self, n: int, watermark: int) -> bool:
-        if self.warmed_at < 0:
-            self.warmed_at = watermark
-        if self.warm_up is None or n < self.warm_up_from + self.warm_up:
-            return False
-        if self._refresh_ms is None:
-            is_reached = self.warm_up * 2 >= self._refresh_examples
-            strikes = self.warm_up < self._refresh_examples
-        else:
-            is_reached = watermark - self.warmed_at >= self._refresh_ms
-            strikes = True
-        self.warmed_at = watermark
-        self.warm_up = None if is_reached else self.warm_up * 2
-        return strikes
 
 
 class TrainingExample(NamedTuple):
@@ -210,8 +131,10 @@ class _Line:
         "blocks",
         "dear",
         "effort",
+        "first",
         "learner",
         "live_loss",
+        "missed",
         "parent",
         "payload",
         "quarantine",
@@ -226,6 +149,9 @@ class _Line:
         # Of its snapshot, as long as it has learned nothing since.
         self.payload: bytes | None = None
         self.quarantine: _Quarantine | None = None
+        # How many examples it has not learned, as they were gone; its first one, if it is another.
+        self.missed = 0
+        self.first: int | None = None
         # Whether it was told that its snapshots cost much.
         self.dear = False
         self.live_loss = 0.0
@@ -269,6 +195,7 @@ class Learn:
         stopwatch: measures what lines take, and watches over what may not return; None measures
             nothing, and no line is ever too slow.
         trainings: whoever trains the lines that are retrained; None: this process, in its turn.
+        has_backlog: whether `backlog` is asked, and what it names brought to `catch_up`.
     """
 
     def __init__(
@@ -281,7 +208,11 @@ class Learn:
         log: str | None = None,
         stopwatch: Stopwatch | None = None,
         trainings: Trainings | None = None,
+        has_backlog: bool = False,
     ) -> None:
+        self._has_backlog = has_backlog
+        # Lines that were declared on a running log, and do not contend yet.
+        self._latecomers: dict[str, Latecomer] = {}
         self._log = log
         self._stopwatch = NO_STOPWATCH if stopwatch is None else stopwatch
         self._is_timed = stopwatch is not None
@@ -330,11 +261,12 @@ class Learn:
         self._must_checkpoint = True
         suspect = self._stopwatch.begin(0)
         try:
-            outputs = [self._snapshot(name, line) for name, line in self._lines.items()]
+            drafts = [self._draft(name, line) for name, line in self._lines.items()]
         except SnapshotRefused as error:
             raise UsageError(
                 f"models: a line cannot be published, even untrained: {error}"
             ) from None
+        outputs = [self._output(draft) for draft in drafts]
         self._stop_suspect(suspect)
         return outputs
 
@@ -356,6 +288,7 @@ class Learn:
             outputs += self._read_decisions(records)
             self._must_checkpoint |= bool(outputs)
             return outputs
+        self._level()
         examples: list[TrainingExample] = []
         for record in records:
             example = example_in(record, self._pipeline)
@@ -400,6 +333,7 @@ class Learn:
         line.parent = None if is_new else restart.model
         self._lines[name] = line
         self._retrainings.clear(name)
+        self._latecomers.pop(name, None)
         self._restarted_by[name] = decision.number
         self._must_checkpoint = True
         message = (
@@ -484,7 +418,7 @@ class Learn:
             return []
         with self._stopwatch.watch():
             for name, line in self._lines.items():
-                if line.quarantine:
+                if line.quarantine or self._is_behind(name):
                     continue
                 failure = self._teach(name, line, examples)
                 if failure is not None:
@@ -500,6 +434,7 @@ class Learn:
         """Teach a line all of `examples`; the one at which it failed, and why, if it did."""
         target, effort = self._pipeline.target, line.effort
         line.payload = None
+        is_late = name in self._latecomers
         stopwatch, budget_s = self._stopwatch, self._stopwatch.budget_s
         seconds = stopwatch.seconds
         example = examples[0]
@@ -511,7 +446,8 @@ class Learn:
             predict = fast_live_predictor(line.learner, target)
             for example in examples:
                 serves = example.serves == name
-                if serves or example.n % LIVE_LOSS_EVERY == 0:
+                # Of a latecomer no figure may tell since when it has been level.
+                if (serves or example.n % LIVE_LOSS_EVERY == 0) and not is_late:
                     line.score(predict, target, example, serves=serves)
                     answers += 1
                     answer_s += seconds() - last_s
@@ -542,24 +478,30 @@ class Learn:
         for name, reason in failures.items():
             self._quarantine(name, self._n, reason)
             outputs += self._alert(name, reason)
+        self._latecomers = {
+            name: latecomer
+            for name, latecomer in self._latecomers.items()
+            if not (latecomer.is_level and latecomer.is_due(self._n, self._watermark.ms))
+        }
+        drafts: list[Snapshot | Output] = []
         with self._stopwatch.watch():
             for name, line in self._lines.items():
-                if line.quarantine:
+                if line.quarantine or name in self._latecomers:
                     continue
                 self._stopwatch.attend(name)
                 start_s = self._stopwatch.seconds()
                 try:
                     if name in models:
                         line.learner = self._pipeline.recipes[name].load(models[name])
-                    snapshot = self._snapshot(name, line)
-                    outputs.append(snapshot)
-                    outputs += self._price(name, line, snapshot.memo.extent)
+                    draft = self._draft(name, line)
+                    drafts += [draft, *self._price(name, line, draft.extent or 0)]
                 except SnapshotRefused as error:
                     self._quarantine(name, self._n, str(error))
-                    outputs += self._alert(name, str(error))
+                    drafts += self._alert(name, str(error))
                 else:
                     taken_s = self._stopwatch.seconds() - start_s
-                    line.effort.published(taken_s, len(snapshot.value or b""))
+                    line.effort.published(taken_s, len(draft.payload))
+        outputs += [self._output(each) if isinstance(each, Snapshot) else each for each in drafts]
         is_sooner = self._clock.is_sooner
         self._retrainings.begin(self._active(), self._n, self._watermark.ms, is_sooner=is_sooner)
         self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
@@ -580,7 +522,8 @@ class Learn:
             "snapshot_dear", message, self._watermark.ms, figures, f"line:{name}"
         )
 
-    def _snapshot(self, name: str, line: _Line) -> Output:
+    def _draft(self, name: str, line: _Line) -> Snapshot:
+        """A snapshot of a line, but for its signature, and the lines that publish with it."""
         recipe = self._pipeline.recipes[name]
         snapshot = take(
             line.learner,
@@ -589,7 +532,11 @@ class Learn:
             version=self._n,
             feature_hash=self._pipeline.feature_set.hash,
             parent=line.parent,
-            examples={"count": self._n, "first": self._offsets[0], "last": self._offsets[1]},
+            examples={
+                "count": self._n - line.missed,
+                "first": self._offsets[0] if line.first is None else line.first,
+                "last": self._offsets[1],
+            },
             epoch={
                 "n": self._epoch_n,
                 "watermark": self._watermark.ms,
@@ -599,10 +546,10 @@ class Learn:
                 **({"restarted": self._restarted_by[name]} if name in self._restarted_by else {}),
                 **self._retrainings.figures(name),
                 "excess": line.blocks.take(),
-                "lines": self._active(),
+                "lines": [],
             },
             golden_features=self._golden,
-            key=self._key,
+            key=None,
             log=self._log,
         )
         line.parent, line.payload = snapshot.model, snapshot.payload
@@ -611,6 +558,15 @@ class Learn:
             packed = pack(line.learner, recipe, self._key, snapshot.payload)
             self._kept.add(name, self._n, packed)
         line.live_loss, line.scored_count = 0.0, 0
+        return snapshot
+
+    def _output(self, draft: Snapshot) -> Output:
+        """A draft, whole: who publishes with it is known when every line has been tried.
+
+        Else evaluate would wait for one that has failed at this very instant.
+        """
+        lines = [name for name in self._active() if name not in self._latecomers]
+        snapshot = signed(draft, self._key, {"lines": lines})
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
     def _quarantine(self, name: str, n: int, reason: str) -> None:
@@ -618,6 +574,7 @@ class Learn:
         line.quarantine = _Quarantine(n, reason, self._pipeline.recipes[name].description)
         line.learner = None  # it would stand in the way of checkpoints
         self._retrainings.clear(name)
+        self._latecomers.pop(name, None)
 
     def _alert(
         self, name: str, reason: str, example: TrainingExample | None = None
@@ -627,6 +584,69 @@ class Learn:
         message = f"the line {name!r} learns no more after example {n}: {reason}"
         evidence = {"line": name, "examples": n}
         return self._alarms.open(QUARANTINED, f"line:{name}", message, watermark_ms, evidence)
+
+    # --- latecomers ----------------------------------------------------------------------------
+
+    def backlog(self) -> int | None:
+        """The offset on `examples` from which on somebody has still to be taught; None: nobody."""
+        waiting = [each.next for name, each in self._latecomers.items() if self._is_behind(name)]
+        return min(waiting, default=None)
+
+    def must_catch_up(self, records: Sequence[Record]) -> bool:
+        """Whether all of the backlog must have been brought before these are folded in.
+
+        Args:
+            records: that `apply` is given next.
+        """
+        if self.backlog() is None or records[0].topic != "examples":
+            return False
+        n = self._n + len(records)
+        examples = [example_in(record, self._pipeline) for record in records]
+        newest_ms = max(
+            (each.label_ts for each in examples if not isinstance(each, BadRecord)), default=-1
+        )
+        return any(
+            each.is_due(n, max(newest_ms, self._watermark.ms))
+            for name, each in self._latecomers.items()
+            if self._is_behind(name)
+        )
+
+    def catch_up(self, records: Sequence[Record]) -> None:
+        """Teach those who are behind; what befell them is told with the next outputs.
+
+        Args:
+            records: of `examples`, from `backlog` on; none if nothing is left there.
+        """
+        with self._stopwatch.watch():
+            for name, latecomer in list(self._latecomers.items()):
+                if not self._is_behind(name):
+                    continue
+                first = latecomer.learned + 1
+                taken = latecomer.take(records, self._offsets[1], self._pipeline)
+                examples = [
+                    TrainingExample(number, -1, "", None, each.prediction.features, each.label)
+                    for number, each in enumerate(taken, first)
+                ]
+                failure = self._teach(name, self._lines[name], examples) if examples else None
+                if failure is not None:
+                    self._give_up(name, failure[1])
+        self._level()
+
+    def _is_behind(self, name: str) -> bool:
+        latecomer = self._latecomers.get(name)
+        return latecomer is not None and not latecomer.is_level
+
+    def _level(self) -> None:
+        """Let those learn with the others who have learned all that they have."""
+        for name, latecomer in self._latecomers.items():
+            if not latecomer.is_level and latecomer.next > self._offsets[1]:
+                latecomer.is_level = self._must_checkpoint = True
+                line = self._lines[name]
+                line.missed = self._n - latecomer.learned
+                if line.missed:
+                    line.first = latecomer.first
+
+    # --- state ---------------------------------------------------------------------------------
 
     def replay(self, records: Sequence[Record]) -> None:
         """As `apply`. On a cluster there is nothing to replay: every commit holds the state.
@@ -653,7 +673,7 @@ class Learn:
         return True
 
     def must_checkpoint(self) -> bool:
-        """When something was written (rule 5), or so many examples have been learned."""
+        """When something was written (rule 6), or so many examples have been learned."""
         return self._must_checkpoint or self._since_checkpoint >= self._checkpoint_examples
 
     def dirty(self) -> list[StateEntry]:
@@ -683,6 +703,7 @@ class Learn:
             **({"restarted_by": self._restarted_by} if self._restarted_by else {}),
             **({"counts": self.counts} if self.counts else {}),
             **self._dump_efforts(),
+            **self._dump_latecomers(),
             "lines": {
                 name: [
                     line.parent,
@@ -716,6 +737,16 @@ class Learn:
             return {}
         efforts = {name: line.effort.dump() for name, line in self._lines.items()}
         return {"efforts": efforts}
+
+    def _dump_latecomers(self) -> dict[str, Any]:
+        """Who came late: where there is nobody, nothing."""
+        latecomers = {name: each.dump() for name, each in self._latecomers.items()}
+        missed = {
+            name: [line.missed, line.first] for name, line in self._lines.items() if line.missed
+        }
+        return {
+            name: value for name, value in (("latecomers", latecomers), ("missed", missed)) if value
+        }
 
     def _pack_line(self, name: str, line: _Line) -> bytes | None:
         if line.quarantine:
@@ -769,8 +800,12 @@ class Learn:
         quarantines, blocks = keyless.get("quarantined", {}), keyless.get("blocks", {})
         efforts = keyless.get("efforts", {})
         for name, line in self._lines.items():
-            if name not in keyless["lines"]:
-                continue  # declared since: it starts now, and has only what is still to come
+            if name not in keyless["lines"]:  # declared since
+                # A retrained line's window begins now: what it is trained on is recent.
+                if self._has_backlog and self._n and name not in self._retrainings:
+                    self._latecomers[name] = Latecomer.begin(self._n, self._watermark.ms)
+                    self._must_checkpoint = True
+                continue
             parent, is_stopped, *figures = keyless["lines"][name]
             if is_stopped:
                 was = quarantines.get(name, [self._n, "see the alerts", None])
@@ -783,6 +818,9 @@ class Learn:
             line.parent, line.dear = parent, any(dear)
             if name in efforts:
                 line.effort.load(efforts[name])
+            if name in keyless.get("latecomers", {}):
+                self._latecomers[name] = Latecomer.of(keyless["latecomers"][name])
+            line.missed, line.first = keyless.get("missed", {}).get(name, (0, None))
             if not is_stopped:
                 self._stopwatch.attend(name)
                 line.learner = self._unpack_line(name, learners[name])

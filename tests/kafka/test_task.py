@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
+from river import tree
 
 from stream_ml.codec import record_hash
 from stream_ml.errors import Fenced
@@ -44,7 +45,7 @@ from tests.kafka.world import (
     run_through,
     state_of,
 )
-from tests.shop import KEY, example, shop, started
+from tests.shop import KEY, declare, example, shop, started, written
 from tests.simulation import test_decisions as decisions
 from tests.simulation.world import pipeline, stream
 from tests.stages.test_replay import EVENT_PARTITIONS, _inputs, _meaning
@@ -806,6 +807,39 @@ def test_a_learner_that_dies_learns_the_same_examples_to_the_same_weights(
         f"seed {seed}"
     )
     assert dict(stage.dirty())[""] == pieces[""], f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_line_declared_late_is_taught_what_lies_on_the_topic(
+    kafka_broker: str, seed: int
+) -> None:
+    """From its first snapshot on it is what it had been from the start, whoever dies when."""
+    rand = random.Random(seed)
+    later = declare(models={**shop.models, "late": tree.HoeffdingTreeClassifier(grace_period=10)})
+
+    async def run(cluster: Cluster) -> list[Record]:
+        read = await publish(cluster, "examples", 0, examples(200))
+        await run_through(learning(cluster), 0, {"examples": read[:90]}, rand, 1)
+        tried = Bench(
+            cluster,
+            "learn",
+            ("examples",),
+            lambda _: Learn(later, KEY, has_backlog=True),
+            checkpoint_s=rand.choice([0.0, 0.05]),
+        )
+        await run_through(tried, 0, {"examples": read}, rand, 3)
+        return (await outputs_of(cluster))["models"]
+
+    with place(kafka_broker, 1, "learn") as cluster:
+        models = asyncio.run(run(cluster))
+    stage = Learn(later, KEY)
+    expected = dict(digests(written([*stage.start(), *stage.apply(examples(200))], "models")))
+    late = [each for each in digests(models) if each[0].startswith("late@")]
+    # An eighth of the 90 that were there, and then the next refresh.
+    assert ["late@120", "late@140", "late@160", "late@180", "late@200"] == [m for m, _ in late], (
+        f"seed {seed}"
+    )
+    assert [(model, expected[model]) for model, _ in digests(models)] == digests(models)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

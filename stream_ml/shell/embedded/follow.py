@@ -71,6 +71,8 @@ def work_on(
             expired_s = now_s
         if count:
             committed_s = now_s
+        elif runner.catch_up():
+            pass  # nothing else is to be done; a checkpoint comes when it is due
         elif now_s - committed_s >= commit_s:
             committed_s = now_s
             runner.commit()

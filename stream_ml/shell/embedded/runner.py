@@ -78,6 +78,8 @@ READ_RECORDS = 2_000
 # Inputs per round: 64 would cost 3 % more, and 512 no less. Whatever waits for the end of a round
 # waits for some 25 ms of work.
 ROUND_RECORDS = 256
+# So many examples a line that was declared late is taught between two batches.
+CATCH_UP_RECORDS = 256
 # How long all others are kept from writing, where somebody writes too often to commit beside him;
 # and for how long nobody may have done so before they are let write again.
 EXCLUSIVE_S = 0.5
@@ -197,8 +199,7 @@ class Runner:
         exclusive: bool = False,
         step: Callable[[str], None] | None = None,
     ) -> None:
-        self._log = log
-        self.key = key
+        self._log, self.key = log, key
         self._accepted_topics = accepted_topics
         self.exclusive = exclusive
         self._checkpoint_s = checkpoint_s
@@ -213,9 +214,8 @@ class Runner:
         self.predicts = [Predict(pipeline, self.serving, partition=p) for p in range(events)]
         self.joins = [Join(pipeline, events, partition=p) for p in range(labels)]
         lines = checkpoint_examples, restart_lines
-        self.learn = Learn(
-            pipeline, key, *lines, log=log.identity, stopwatch=stopwatch, trainings=trainings
-        )
+        way: Any = {"stopwatch": stopwatch, "trainings": trainings, "has_backlog": True}
+        self.learn = Learn(pipeline, key, *lines, log=log.identity, **way)
         keyring, age_ms = Keyring(key, operators or {}), round(command_age_s * 1_000)
         self.evaluate = Evaluate(
             pipeline, keyring, log.identity, command_age_ms=age_ms, in_order=True
@@ -239,8 +239,9 @@ class Runner:
         self.markers: dict[str, Marker] = {}
         self._readers = self._reader_table(joins, learn, evaluate)
         self._inbox: dict[PartitionId, list[Record]] = {}
-        # The snapshots that wait for the commit, by offset.
+        # The snapshots that wait for the commit, by offset; the examples, while a line is behind.
         self._staged_models: dict[int, Record] = {}
+        self._staged_examples: list[Record] = []
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
         self._committed_positions = {task.name: dict(task.positions) for task in self.tasks}
         collect_less_often()
@@ -550,6 +551,7 @@ class Runner:
             self._has_warned_ahead = True
             self._deliver([ahead_alert(*self._session.ahead)])
         if processed:
+            self.catch_up()
             self.commit()
         return processed
 
@@ -572,12 +574,34 @@ class Runner:
 
     def _work(self, consumer: Task | Serving, records: Sequence[Record]) -> None:
         """Let a stage fold records in, and put what it wrote before those who read it."""
+        if isinstance(consumer, Task) and consumer.stage is self.learn:
+            while self.learn.must_catch_up(records):
+                self._bring_backlog()
         outputs = consumer.apply(records)
         if consumer is self.serving:
             self._bring_forgotten()
         self._step(records[0].topic)
         if outputs:
             self._deliver(outputs)
+
+    def catch_up(self) -> bool:
+        """Bring a line that was declared late a little further; whether one is still behind."""
+        if self.learn.backlog() is not None:
+            self._bring_backlog()
+        return self.learn.backlog() is not None
+
+    def _bring_backlog(self) -> None:
+        """Give learn the next stretch of the examples that somebody has not been taught."""
+        offset = self.learn.backlog()
+        if offset is None:
+            return
+        stretch = next(self._scan("examples", 0, offset, offset + CATCH_UP_RECORDS), [])
+        first = self._log.first_offset("examples", 0)
+        if not stretch and offset < first:  # retention has taken what was there
+            stretch = next(self._scan("examples", 0, first, first + CATCH_UP_RECORDS), [])
+        if not stretch:
+            stretch = [record for record in self._staged_examples if record.offset >= offset]
+        self.learn.catch_up(stretch)
 
     def _bring_forgotten(self) -> None:
         """Read again the snapshots that a set returns to, also where they wait for the commit."""
@@ -609,6 +633,8 @@ class Runner:
                 waiting.append(record)
                 if record.topic == "models":
                     self._staged_models[record.offset] = record
+                elif record.topic == "examples" and self.learn.backlog() is not None:
+                    self._staged_examples.append(record)
         self._step("stage")
 
     def _flow(self) -> None:
@@ -651,6 +677,7 @@ class Runner:
         self._step("dirty")
         self._session.commit(positions, state)
         self._staged_models.clear()
+        self._staged_examples.clear()
         self._astray.clear()
         self._step("commit")
         if checkpoint:

@@ -39,6 +39,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stream_ml.differences import accepted_changes, fold_differences
 from stream_ml.errors import UsageError
 from stream_ml.sealing import SEALED_TOPICS, Marker
+from stream_ml.shell.kafka.backlog import BacklogReader
 from stream_ml.shell.kafka.changelog import message, read_changelog
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
@@ -157,6 +158,8 @@ class KafkaTask:
             "bootstrap_servers": context.cluster.bootstrap,
             **async_options(context.cluster.security),
         }
+        examples = TopicPartition(context.cluster.topic("examples"), partition)
+        self._backlog = BacklogReader(examples, self._options)
         self._state = context.seals.state(self._task.name)
         # Up to where a former release wrote the inputs, where that is believed.
         self._unsealed_before: dict[str, int] = {}
@@ -266,12 +269,13 @@ class KafkaTask:
             await self._take_over()
             self._has_taken_over = True
         while not self._is_suspending:
-            if not self._inbox:
-                await self._wait()
-            else:
+            if self._inbox:
                 await self._fold(self._slice())
+            elif not await self._bring_backlog():
+                await self._wait()
             if self._due() <= time.monotonic():
                 await self._commit()
+        await self._backlog.stop()
         # A stage whose outputs do not follow from its inputs alone commits only with its state.
         await self._commit(checkpoint=self._is_leaving or self._stage.needs_checkpoint())
 
@@ -663,6 +667,10 @@ class KafkaTask:
     async def _fold(self, records: Sequence[Record]) -> None:
         await self._context.transactions.wait_until_writable()
         self._unseal(records)
+        if isinstance(self._stage, Learn) and self._stage.backlog() is not None:
+            await self._bring_backlog()
+            while self._stage.must_catch_up(records):
+                await self._bring_backlog()
         # Nothing is awaited until all is handed over: a commit has all of it, or nothing.
         self._pending_outputs += self._task.apply(records)
         self._records_since_checkpoint += len(records)
@@ -674,6 +682,24 @@ class KafkaTask:
             self._send()
         # Other tasks of this process get a turn.
         await asyncio.sleep(0)
+
+    async def _bring_backlog(self) -> bool:
+        """Bring learn a stretch of what a line has still to be taught; whether there was one."""
+        stage = self._stage
+        offset = stage.backlog() if isinstance(stage, Learn) else None
+        if offset is None or not isinstance(stage, Learn):
+            return False
+        end = self._task.positions.get(("examples", self.partition), 0)
+        stretch = await self._backlog.read(offset, end)
+        records = to_records("examples", stretch, self._context.topics.get("examples", ""))
+        if records:
+            self._unseal(records)
+        stage.catch_up(records)
+        self._records_since_checkpoint += 1
+        self._next_check_s = min(
+            self._next_check_s, time.monotonic() + self._context.transactions.commit_s
+        )
+        return True
 
     def _send(self, state: Iterable[Message] = ()) -> None:
         """Hand over what is to be sent, behind a state, and where its inputs were read to."""

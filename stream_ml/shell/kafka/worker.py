@@ -372,6 +372,7 @@ class Worker:
                     log=self._topics["registry"],
                     stopwatch=self._stopwatch,
                     trainings=self._trainings,
+                    has_backlog=True,
                 )
             case _:
                 return Evaluate(

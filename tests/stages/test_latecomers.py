@@ -1,0 +1,209 @@
+"""A line that is declared on a running log is taught all that was there, and equals the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from river import naive_bayes, tree
+
+from stream_ml.models.envelope import decode
+from stream_ml.stages.latecomers import PACE
+from stream_ml.stages.learn import Learn
+from stream_ml.testing import CRASH, Driver
+from tests.shop import KEY, declare, stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Record
+
+EVENTS = 900
+DAY_MS = 86_400_000
+whole = declare(
+    models={
+        **declare().models,
+        "late": tree.HoeffdingTreeClassifier(grace_period=20, max_depth=3),
+    }
+)
+former = declare()
+
+
+def halves() -> Iterator[tuple[list[Any], list[Any]]]:
+    """The events before the other line is declared and those after, each with their labels."""
+    events, labels = stream(count=EVENTS)
+    end = events[EVENTS // 2]["ts"]
+    yield events[: EVENTS // 2], [label for label in labels if label["ts"] <= end]
+    yield events[EVENTS // 2 :], [label for label in labels if label["ts"] > end]
+
+
+def snapshots(driver: Driver, line: str) -> dict[int, Any]:
+    """What a line has published, by version."""
+    found = [decode(record.value) for record in driver.records("models") if record.value]
+    return {snapshot.version: snapshot for snapshot in found if snapshot.name == line}
+
+
+def declared_late(later: Pipeline, *, seed: int | None = None, crash: bool = False) -> Driver:
+    """A log on which a line was declared half way."""
+    (first, first_labels), (second, second_labels) = halves()
+    driver = Driver(former, seed=seed)
+    driver.feed(first, first_labels)
+    driver.declare(later)
+    driver.feed([*second[:100], *([CRASH] if crash else []), *second[100:]], second_labels)
+    return driver
+
+
+@pytest.fixture(scope="module")
+def from_the_start() -> Iterator[Driver]:
+    """A log on which all lines were there from the start."""
+    with Driver(whole) as driver:
+        for events, labels in halves():
+            driver.feed(events, labels)
+        yield driver
+
+
+def test_it_equals_a_line_that_was_there_from_the_start(from_the_start: Driver) -> None:
+    """From its first snapshot on: by digest, by the number of its examples, and by their place."""
+    with declared_late(whole) as driver:
+        late, always = snapshots(driver, "late"), snapshots(from_the_start, "late")
+        for line in former.models:
+            others, expected = snapshots(driver, line), snapshots(from_the_start, line)
+            shared = others.keys() & expected.keys()
+            assert [expected[v].digest for v in shared] == [others[v].digest for v in shared]
+            assert shared
+        alerts = [alert["kind"] for alert in driver.read("alerts")]
+
+    assert len(late) > 3
+    for version, snapshot in late.items():
+        assert (snapshot.digest, snapshot.examples) == (
+            always[version].digest,
+            always[version].examples,
+        )
+        assert snapshot.examples["count"] == version
+    assert ["declaration_changed"] == alerts
+
+
+def test_it_contends_when_an_eighth_as_many_have_come() -> None:
+    """Not sooner; and it is no fault of the others that it publishes nothing until then."""
+    with declared_late(whole) as driver:
+        late = snapshots(driver, "late")
+        declared_at = max(v for v in snapshots(driver, "bayes") if v not in late and v < min(late))
+        registry = driver.read("registry")
+        joined = [d for d in registry if "late" in d["serving"]["challengers"]]
+
+    first = min(late)
+    n_before = (first - 1) * PACE // (PACE + 1)
+    assert declared_at < first <= n_before + n_before // PACE + 1 + 20
+    assert f"late@{first}" == joined[0]["serving"]["challengers"]["late"]["model"]
+    assert not [d for d in registry if d["kind"] == "refused"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_comes_out_hangs_on_no_batch_and_no_crash(seed: int) -> None:
+    """Random batches, redelivery and a death in between: the same snapshots, byte by byte."""
+    with declared_late(whole) as quiet, declared_late(whole, seed=seed, crash=True) as crashed:
+        expected = [record.value for record in quiet.records("models")]
+        actual = [record.value for record in crashed.records("models")]
+
+    assert len(expected) == len(actual)
+    assert expected == actual
+
+
+def test_retention_leaves_it_less_and_its_number_says_so() -> None:
+    """It learns what is there; the count is of its own examples, and the first one's place."""
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(former) as driver:
+        driver.feed(
+            first[:200], [label for label in first_labels if label["ts"] < first[200]["ts"]]
+        )
+        gone = driver.log.end_offset("examples", 0)
+        driver.now_ms += 200 * DAY_MS
+        driver.feed(
+            first[200:], [label for label in first_labels if label["ts"] >= first[200]["ts"]]
+        )
+        driver.crash()
+        driver.now_ms += 200 * DAY_MS
+        while driver.log.expire(driver.now_ms):
+            pass
+        driver.declare(whole)
+        driver.feed(second, second_labels)
+        late = snapshots(driver, "late")
+
+    assert gone > 50
+    assert len(late) > 3
+    for version, snapshot in late.items():
+        assert {"count": version - gone, "first": gone} == {
+            name: snapshot.examples[name] for name in ("count", "first")
+        }
+
+
+def test_one_that_fails_while_it_catches_up_is_quarantined_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is told with the next outputs; the others go on."""
+
+    def fail(*_: object) -> None:
+        raise RecursionError
+
+    learn_one = tree.HoeffdingTreeClassifier.learn_one
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        monkeypatch.setattr(tree.HoeffdingTreeClassifier, "learn_one", fail)
+        monkeypatch.setattr("stream_ml.models.fast._learner", lambda _: None)
+        driver.declare(whole)
+        driver.feed(second, second_labels)
+        monkeypatch.setattr(tree.HoeffdingTreeClassifier, "learn_one", learn_one)
+        alerts = [(alert["kind"], alert["subject"]) for alert in driver.read("alerts")]
+        newest = max(snapshots(driver, "bayes"))
+
+    assert ("line_quarantined", "line:late") == alerts[-1]
+    assert 2 == len(alerts)
+    assert newest > 400
+
+
+def test_without_a_backlog_it_starts_with_what_is_to_come() -> None:
+    """Where nobody brings what was there, as on a cluster of a former release."""
+    with Driver(former) as driver:
+        for events, labels in halves():
+            driver.feed(events, labels)
+        records = driver.records("examples")
+    first, other = Learn(former, KEY), Learn(whole, KEY)
+    first.apply(_plain(records[:100]))
+    other.restore([(name, value) for name, value in first.dirty() if value is not None])
+
+    assert other.backlog() is None
+
+
+def test_the_others_wait_for_a_stretch_at_most() -> None:
+    """While it is behind what comes is worked on, and between two batches it learns one stretch."""
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        driver.declare(whole)
+        behind = driver.runner.learn.backlog()
+        driver.publish("labels", second_labels)
+        driver.publish("events", second[:5])
+        driver.runner.poll(5)
+        after = driver.runner.learn.backlog()
+
+    assert behind == 0
+    assert after is None or after == 256
+
+
+def _plain(records: list[Record]) -> list[Record]:
+    from stream_ml.sealing import strip_seal  # noqa: PLC0415 - for this test alone
+
+    return [replace(record, value=strip_seal(record.value), memo=None) for record in records]
+
+
+def test_naive_bayes_is_no_latecomer_where_it_was_there() -> None:
+    """A line keeps what it has: a restart makes nobody late."""
+    with Driver(former) as driver:
+        events, labels = stream(count=200)
+        driver.feed(events, labels)
+        driver.declare(replace(former, promotion=former.promotion))
+        assert driver.runner.learn.backlog() is None
+        assert isinstance(former.models["bayes"], naive_bayes.GaussianNB)
