@@ -8,7 +8,8 @@ Theory of operation:
 2. A partition is silent when it is `SILENT_BLOCKS` behind the furthest one. Where partitions may be
    read at different speeds, only if by the log's clock, too, it has said nothing for as long, or
    when it is a day behind: while a history is read, who lags is not silent. Where one process reads
-   all in rounds, only if the others have told of more events than a round has.
+   all in rounds, only if the others have told of more events than a round has. A night in which no
+   partition brings any makes none of them silent in the morning.
 3. What a partition tells of a block that was complete without it is counted, and compared with
    nothing.
 """
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Arrivals", "Block", "Silence"]
 
 SILENT_BLOCKS = 2
+# And the others have told of so many blocks since.
+TOLD_BLOCKS = 1.5
 # So many events of a partition must be missing before its silence is worth a word.
 MISSED_MIN = 50
 # The number of events of a block is a mean over about so many.
@@ -142,10 +145,15 @@ class Arrivals:
         return blocks
 
     def _is_silent(self, known: list[int], append_ms: int) -> bool:
-        end, last_ms, _, told = known
+        end, last_ms, events, told = known
         behind = max(each[0] for each in self._partitions.values()) - end
         bound = SILENT_BLOCKS * self._width
         if behind < bound:
+            return False
+        # After a pause of all, whoever tells of the first block is ahead of the others by that.
+        total = sum(each[2] for each in self._partitions.values())
+        share_of_others = 1 - events / total if total else 0.0
+        if self._told - told < TOLD_BLOCKS * self._events_per_block * share_of_others:
             return False
         if self._in_order:
             return self._told - told >= self._round_events

@@ -190,7 +190,9 @@ def _outages(
     for kind, subject in open_since:
         if kind == "event_outage":
             message = f"{subject.replace(':', ' ')} of events is silent, while the others go on"
-            yield Cause("silence", subject, open_since[kind, subject], message)
+            if not subject:
+                message = "labels go on, and no events come"
+            yield Cause("silence", subject or None, open_since[kind, subject], message)
     if ("label_outage", "") in open_since:
         since = monitors["outage"][-1] or open_since["label_outage", ""]
         yield Cause("label_outage", None, since, "events go on, and no labels come")

@@ -1,4 +1,4 @@
-"""Whether labels have stopped: events go on, and the truth about them does not."""
+"""Whether labels have stopped while events go on, or events while labels do."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 from stream_ml.features.durations import DAY_MS, HOUR_MS
 
-__all__ = ["LabelOutage"]
+__all__ = ["EventOutage", "LabelOutage"]
 
 HISTORY_MS = 3 * DAY_MS
 LABELS_MIN = 300
+# Of events, blocks count.
+BLOCKS_MIN = 24
 # In an hour. What ended an outage counts for less, yet a week later it is usual still.
 FADING = 0.001
 OUTAGE_SHARE = 0.75
@@ -28,9 +30,11 @@ class LabelOutage:
         block_ms: the length of a block.
         in_order: whether events and labels are read in the order of their times; where they may be
             read at different speeds, the log's clock must say so as well.
+        labels_min: of fewer labels nothing is said.
     """
 
-    def __init__(self, block_ms: int, *, in_order: bool) -> None:
+    def __init__(self, block_ms: int, *, in_order: bool, labels_min: int = LABELS_MIN) -> None:
+        self._labels_min = labels_min
         self._width = block_ms
         self._fading = max(1 - FADING * block_ms / HOUR_MS, 0.5)
         self._in_order = in_order
@@ -72,7 +76,7 @@ class LabelOutage:
         if not self._labels:
             return False
         behind = self._gap_ms = max(end - self._newest_ms, 0)
-        if self._labels < LABELS_MIN or end - self._first_ms < HISTORY_MS:
+        if self._labels < self._labels_min or end - self._first_ms < HISTORY_MS:
             return False
         bound = 2 * self._largest_ms + 2 * self._width
         is_out = behind >= (bound if self.since is None else bound / 2)
@@ -120,3 +124,59 @@ class LabelOutage:
             self._largest_ms,
             self.since,
         ) = state
+
+
+class EventOutage:
+    """How far the newest block of events is behind the labels, usually and now.
+
+    All of `LabelOutage`, with events and labels in each other's place: while labels of former
+    events come, their times are a clock.
+
+    Args:
+        block_ms: the length of a block.
+        in_order: whether events and labels are read in the order of their times.
+    """
+
+    def __init__(self, block_ms: int, *, in_order: bool) -> None:
+        self._gap = LabelOutage(block_ms, in_order=in_order, labels_min=BLOCKS_MIN)
+
+    @property
+    def since(self) -> int | None:
+        """The end of the last block of events, while they are out, UTC milliseconds."""
+        return self._gap.since
+
+    def events(self, end: int, append_ms: int) -> None:
+        """A block of events is complete.
+
+        Args:
+            end: of the block, UTC milliseconds.
+            append_ms: when the log took in what told of it.
+        """
+        self._gap.label(end, append_ms)
+        self._gap.since = None
+
+    def labels(self, end: int, append_ms: int) -> bool:
+        """A block of labels has ended; whether events are out.
+
+        Args:
+            end: of the block, UTC milliseconds.
+            append_ms: when the log took in the label that ended it.
+        """
+        return self._gap.block(end, append_ms)
+
+    def figures(self, end: int) -> dict[str, Any]:
+        """The figures behind it.
+
+        Args:
+            end: of the last block of labels, UTC milliseconds.
+        """
+        figures = self._gap.figures(end)
+        return {"last_block": figures.pop("newest_label"), **figures}
+
+    def dump(self) -> list[Any]:
+        """The state, as JSON can hold it."""
+        return self._gap.dump()
+
+    def load(self, state: list[Any]) -> None:
+        """Take up what `dump` gave."""
+        self._gap.load(state)

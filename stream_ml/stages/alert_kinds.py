@@ -109,7 +109,9 @@ ALERT_KINDS: dict[str, AlertKind] = {
     ),
     "label_outage": _ends("critical", "Events go on, and no labels come.", _DRIFT),
     "event_outage": _ends(
-        "critical", "A partition of events is silent while the others go on.", _DRIFT
+        "critical",
+        "A partition of events is silent while the others go on, or all are while labels come.",
+        _DRIFT,
     ),
     # Memory that has reached its bound.
     "window_overflow": _ends(

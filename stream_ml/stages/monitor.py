@@ -24,7 +24,7 @@ from stream_ml.monitoring.carriers import Carriers
 from stream_ml.monitoring.columns import NumberColumn, column
 from stream_ml.monitoring.contrast import Contrast
 from stream_ml.monitoring.coverage import LabelCoverage
-from stream_ml.monitoring.outage import LabelOutage
+from stream_ml.monitoring.outage import EventOutage, LabelOutage
 from stream_ml.monitoring.refused import RefusedShares
 from stream_ml.monitoring.sources import SourceLosses
 from stream_ml.monitoring.story import group_message, sign_phrase
@@ -47,6 +47,8 @@ __all__ = ["Monitor", "end_unwatched"]
 EVENTS, LABELS, OPEN = "e", "l", "o"
 DRIFT, FAULT = "drift", "data_fault"
 LABELS_OUT, EVENTS_OUT = "label_outage", "event_outage"
+# The subject where it is not a partition of events that is silent, but all are.
+ALL = ""
 RECENT_MAX = 20
 DELAYS_MAX, DELAY_SHARES = 6, (0.5, 0.9)
 # Of all events, as the alert `poison_rate` has it.
@@ -82,6 +84,7 @@ class Monitor:
         label_columns["answer"] = self._kind != "multiclass"
         self._blocks = OpenBlocks(Layout(width, label_columns, ()), 0)
         self._outage = LabelOutage(width, in_order=in_order)
+        self._event_outage = EventOutage(width, in_order=in_order)
         self._coverage = LabelCoverage(width, pipeline.horizon_ms)
         # Of the last blocks of labels: start, how many, and how long half and 90 % of them took.
         self._delays: list[list[Any]] = []
@@ -117,6 +120,8 @@ class Monitor:
             self._end = block.start + self._width
             outputs += self._block(block)
             outputs += self._label_outage(append_ms)
+            self._event_outage.events(self._end, append_ms)
+            outputs += self._alarms.resolve(EVENTS_OUT, ALL, "events come again", self._end)
         outputs += self._silences(append_ms)
         return outputs
 
@@ -153,7 +158,7 @@ class Monitor:
             details = {"since": silence.since, "missed": round(silence.missed)}
             outputs += self._alarms.open(EVENTS_OUT, subject, message, self._end, details)
         for subject in self._alarms.subjects(EVENTS_OUT):
-            if subject not in silent and not self._arrivals.is_behind(subject):
+            if subject != ALL and subject not in silent and not self._arrivals.is_behind(subject):
                 message = f"{subject.replace(':', ' ')} of events brings events again"
                 outputs += self._alarms.resolve(EVENTS_OUT, subject, message, self._end)
         return outputs
@@ -169,6 +174,16 @@ class Monitor:
             return self._alarms.open(LABELS_OUT, "", message, self._end, figures)
         message = "labels come again"
         return self._alarms.resolve(LABELS_OUT, "", message, self._end, figures)
+
+    def _tell_event_outage(self, end: int, append_ms: int) -> list[Output]:
+        if not self._event_outage.labels(end, append_ms):
+            return []
+        figures = self._event_outage.figures(end)
+        message = (
+            f"no block of events for {figures['behind_ms'] / HOUR_MS:.1f} hours of labels, where "
+            f"{figures['usual_ms_max'] / HOUR_MS:.1f} was the most: nothing is predicted"
+        )
+        return self._alarms.open(EVENTS_OUT, ALL, message, end, figures)
 
     # --- labels --------------------------------------------------------------------------------
 
@@ -187,6 +202,7 @@ class Monitor:
             self._coverage.close(watermark_ms)
             for summary in self._blocks.close(watermark_ms, 0):
                 outputs += self._label_block(summary)
+                outputs += self._tell_event_outage(summary.end, append_ms)
         self._outage.label(example.label_ts, append_ms)
         answer: Any = prediction.own_answer
         if answer is not None and self._kind != "regression" and example.label_from is not None:
@@ -295,8 +311,11 @@ class Monitor:
             DRIFT: columns,
             FAULT: [*columns, *sources],
             LABELS_OUT: [] if self._outage.since is None else [""],
-            EVENTS_OUT: [f"partition:{number}" for number in self._arrivals.partitions()],
+            EVENTS_OUT: [ALL, *self._partitions()],
         }
+
+    def _partitions(self) -> list[str]:
+        return [f"partition:{number}" for number in self._arrivals.partitions()]
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -312,6 +331,7 @@ class Monitor:
             "labels": self._labels.dump(),
             "blocks": self._blocks.dump(),
             "outage": self._outage.dump(),
+            "event_outage": self._event_outage.dump(),
             "coverage": self._coverage.dump(),
             "delays": self._delays,
             "sources": self._sources.dump(),
@@ -351,7 +371,8 @@ class Monitor:
         own = [(name[1:], value) for name, value in entries.items() if name[:1] == OPEN]
         self._blocks.restore(state["blocks"], own)
         self._outage.load(state["outage"])
-        if "coverage" in state:  # a former release kept neither
+        if "coverage" in state:  # a former release kept none of these
+            self._event_outage.load(state["event_outage"])
             self._coverage.load(state["coverage"])
             self._delays = state["delays"]
         self._sources.load(state["sources"])

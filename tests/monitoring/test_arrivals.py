@@ -52,6 +52,22 @@ def test_the_order_in_which_partitions_are_read_changes_no_block(order: list[int
     assert 6 == first + arrivals.late_count
 
 
+def test_a_night_without_any_events_makes_no_partition_silent_in_the_morning() -> None:
+    """Whoever speaks first is no proof that the others do not; one that then stays away is told."""
+    arrivals, silent, late = Arrivals(HOUR, in_order=False), [], 0
+    for hour in [hour for hour in range(100) if hour % 24 >= 8]:
+        for partition in range(3):
+            if hour < 90 or partition < 2:
+                arrivals.add(summary(partition, hour, 90), (hour + 1) * HOUR)
+                found = arrivals.silences((hour + 1) * HOUR)
+                silent += [(hour, each.partition) for each in found]
+                late = arrivals.late_count if hour < 90 else late
+    # Of the very first hour, before it was known that there are others, two thirds.
+    assert 2 * 90 == late
+    assert {2} == {partition for _, partition in silent}
+    assert 91 <= silent[0][0] <= 92
+
+
 def test_a_flood_of_what_is_late_is_a_matter_of_the_pipeline() -> None:
     """Refusals far beyond what is usual are kept, and named by what they are."""
     refused = RefusedShares()

@@ -71,18 +71,28 @@ class Watched:
         factor: float = 1.0,
     ) -> None:
         """An hour of 60 events a partition, and of 40 labels of two sources."""
-        outputs: list[Output] = []
         if labels:
-            for n in range(40):
-                answer = self.rand.choice((0.1, 0.9))
-                label = self.rand.random() < answer
-                source = "b" if n % 2 else "a"
-                made = example(number, n, answer, label != (source in wrong), source)
-                outputs += self.monitor.example(made, made.label_ts, made.label_ts)
+            self.labels(number, wrong)
+        outputs: list[Output] = []
         for partition in range(partitions):
             amounts = [factor * self.rand.gauss(50, 9) for _ in range(60)]
             made_of = summary(partition, number, amounts)
             outputs += self.monitor.summary(made_of, made_of.end)
+        self.take(number, outputs)
+
+    def labels(self, number: int, wrong: str = "") -> None:
+        """Forty labels of an hour, of two sources."""
+        outputs: list[Output] = []
+        for n in range(40):
+            answer = self.rand.choice((0.1, 0.9))
+            label = self.rand.random() < answer
+            source = "b" if n % 2 else "a"
+            made = example(number, n, answer, label != (source in wrong), source)
+            outputs += self.monitor.example(made, made.label_ts, made.label_ts)
+        self.take(number, outputs)
+
+    def take(self, number: int, outputs: list[Output]) -> None:
+        """What was said in an hour."""
         for output in outputs:
             alert = output.memo
             self.said.append((number, alert.kind, alert.state, alert.subject))
@@ -281,3 +291,23 @@ def test_what_moves_at_once_is_one_alert_with_all_that_moved_and_ends_in_one() -
     assert "the field age, the field amount are as usual again" == said[1].message
     ended = [each["subject"] for each in monitor.dump()["recent"]]
     assert both == sorted(ended)
+
+
+def test_events_that_stop_in_all_partitions_are_told_while_labels_of_former_ones_come() -> None:
+    """Once, after hours, where both came each hour; and once more when events come again."""
+    watched = Watched()
+    for number in range(130):
+        if 100 <= number < 112:
+            watched.labels(number)
+        else:
+            watched.hour(number)
+        if number in {99, 104}:
+            watched.restart()
+        if number == 110:
+            assert [("silence", "pipeline", None)] == watched.diagnosis()
+    said = [each for each in watched.said if each[1] in {"event_outage", "label_outage"}]
+    assert [("event_outage", "open", ""), ("event_outage", "resolved", "")] == [
+        each[1:] for each in said
+    ]
+    assert 102 <= said[0][0] <= 106
+    assert said[1][0] == 112
