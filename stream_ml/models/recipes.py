@@ -440,6 +440,8 @@ def _misfits(estimator: Any, target: Target, path: str) -> list[Problem]:
     if not isinstance(estimator, base_class):
         kind = "regressor" if target.kind == "regression" else "classifier"
         return [Problem(path, f"a {kind}, for a {target.kind} label", _brief(estimator))]
+    if isinstance(estimator, base.MultiTargetRegressor | base.MultiLabelClassifier):
+        return [Problem(path, "an estimator of one label at a time", _brief(estimator))]
     is_multiclass = len(target.classes) > _TWO
     if is_multiclass and not getattr(estimator, "_multiclass", False):
         expected = "a classifier of more than two classes, such as multiclass.OneVsRestClassifier"

@@ -175,6 +175,13 @@ def test_labels_of_another_task() -> None:
         learn(recipe("logistic").fresh(), BINARY, {"a": 1.0}, 1)
 
 
+def test_an_estimator_of_several_labels_is_refused() -> None:
+    """It would fail at the first example, for it is taught one number at a time."""
+    (problem,) = Recipe("line", tree.ISOUPTreeRegressor()).check(Target("regression"), "models.m")
+
+    assert problem.expected == "an estimator of one label at a time"
+
+
 class TestRecipe:
     """What a line starts as."""
 

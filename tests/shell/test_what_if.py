@@ -14,6 +14,8 @@ from stream_ml.errors import DeclarationError
 from stream_ml.shell.views.what_if import what_if as timed
 from stream_ml.testing import Driver
 from tests.stages.test_promotion import DAY, START, ask, contest, run
+from tests.stages.test_slices import countries
+from tests.stages.test_slices import run as in_countries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +118,23 @@ def test_what_a_gate_rejects_is_not_promotable() -> None:
     assert evidence is not None
     assert evidence["e_value"] >= evidence["needed"]
     assert candidate.promotable is None
+
+
+def test_who_is_worse_on_a_slice_is_not_promotable() -> None:
+    """Though the evidence suffices; scores by slice are the recorded ones, too."""
+    with in_countries(countries, "it fr") as driver:
+        estimators = {"better": countries.models["better"]}
+        [candidate] = what_if(driver.log, countries, estimators).candidates
+    evidence, recorded = candidate.reigns[0].evidence, candidate.recorded
+
+    assert evidence is not None
+    assert evidence["e_value"] >= evidence["needed"]
+    assert candidate.promotable is None
+    assert candidate.scores is not None
+    assert candidate.scores.slices is not None
+    assert "abroad" in candidate.scores.slices
+    assert recorded is not None
+    assert recorded.evaluations_equal == recorded.evaluations > 0
 
 
 def test_losses_by_month_are_of_what_both_answered(promoted: Driver) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from stream_ml.records import Evaluation
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.costs import LineCost
     from stream_ml.shell.views.what_if import CandidateView, Recorded, WhatIfView
@@ -56,6 +57,9 @@ def _blocks(view: WhatIfView, loss_name: str) -> Iterator[str]:
         yield scores_table(rows, "cumulative")
     for candidate in view.candidates:
         yield "\n".join(_candidate(candidate, loss_name))
+        table = _slices(view.served, candidate)
+        if table is not None:
+            yield table
 
 
 def _members(evaluation: object) -> dict[str, object]:
@@ -89,6 +93,20 @@ def _candidate(candidate: CandidateView, loss_name: str) -> Iterator[str]:
     ]
     if reigns:
         yield format_table([["against", "since", "evidence", "promotable"], *reigns])
+
+
+def _slices(served: Evaluation | None, candidate: CandidateView) -> str | None:
+    """The losses on each slice; None where none is declared, or nothing was scored."""
+    if served is None or candidate.scores is None or not candidate.scores.slices:
+        return None
+    rows = []
+    for name, own in candidate.scores.slices.items():
+        other = (served.slices or {}).get(name, {"scores": {"cumulative": {}}})
+        figures = [other["scores"]["cumulative"], own["scores"]["cumulative"]]
+        losses = [each.get("brier", each.get("mae")) for each in figures]
+        texts = [NO_VALUE if loss is None else f"{loss:.4f}" for loss in losses]
+        rows.append([name, f"{own['n']:,}", *texts])
+    return format_table([["slice", "examples", "served", candidate.name], *rows], right=[1, 2, 3])
 
 
 def _cost(cost: LineCost) -> str:

@@ -14,7 +14,7 @@ from stream_ml.evaluation.contest import Contest
 from stream_ml.records import line_of, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from stream_ml.evaluation.contest import Comparison, Rules
     from stream_ml.records import Decision, Example, ServingSet
@@ -144,19 +144,22 @@ class ReplayedContest:
                 reigns[-1].until = watermark_ms
                 reigns[-1].evidence = self._contest.report(line)
 
-    def add(self, example: Example, watermark_ms: int) -> Comparison | None:
+    def add(
+        self, example: Example, watermark_ms: int, slices: Sequence[str] = ()
+    ) -> Comparison | None:
         """Take in an example, with the candidates' answers among its shadows.
 
         Args:
             example: the newest one.
             watermark_ms: of the examples.
+            slices: that it is in.
 
         Returns:
             What was compared; None where it was predicted in another reign, or before any.
         """
         if self._serving is None:
             return None
-        return self._contest.add(example, watermark_ms)
+        return self._contest.add(example, watermark_ms, slices)
 
     @property
     def has_new_vote(self) -> bool:
@@ -171,6 +174,10 @@ class ReplayedContest:
     def suffices(self, line: str) -> bool:
         """Whether the evidence for a line suffices now."""
         return self._contest.suffices(line)
+
+    def is_doubted(self, line: str) -> bool:
+        """Whether a line loses on a slice, more than is borne."""
+        return self._contest.doubt(line) is not None
 
     def report(self, line: str) -> dict[str, Any] | None:
         """The evidence for a line; None for what is no challenger."""

@@ -26,6 +26,7 @@ from stream_ml.errors import STOPS, BadRecord, DeclarationError, SnapshotRefused
 from stream_ml.evaluation.gates import Gates
 from stream_ml.evaluation.scores import loss_of, uniform_loss
 from stream_ml.evaluation.settling import Settling
+from stream_ml.evaluation.slices import SliceNames
 from stream_ml.models.envelope import decode
 from stream_ml.models.fast import fast_learner, fast_predictor
 from stream_ml.models.pickles import compress
@@ -465,7 +466,9 @@ class _Trial:
         names = [line.name for line in lines]
         target = pipeline.target
         self._contest = ReplayedContest(pipeline.rules, names, restarts=_restarts(log))
-        self._scoreboard = Scoreboard(target, pipeline.horizon_ms)
+        slicing = pipeline.slicing
+        slices = SliceNames(slicing.names, slicing.tops)
+        self._scoreboard = Scoreboard(target, pipeline.horizon_ms, slices)
         self._settling = Settling(target.kind, target.classes, pipeline.settle_labels)
         self._settling.begin(names)
         self._gates = Gates(pipeline.promotion.coverage_min)
@@ -578,7 +581,7 @@ class _Trial:
         return day > self._day
 
     def _judge(self, example: Example, watermark_ms: int) -> None:
-        comparison = self._contest.add(example, watermark_ms)
+        comparison = self._contest.add(example, watermark_ms, self._scoreboard.slices)
         if comparison is None:
             return
         losses = self._scoreboard.baseline_losses
@@ -602,6 +605,7 @@ class _Trial:
             and self._contest.suffices(line.name)
             and line.name not in self._settling
             and self._gates.rejection(line.name) is None
+            and not self._contest.is_doubted(line.name)
         )
 
     def _evaluate(self) -> None:
@@ -681,4 +685,5 @@ def _figures(evaluation: Evaluation) -> Any:
         for name, value in (evaluation.evidence or {}).items()
         if not name.startswith("verdict")
     }
-    return evaluation.scores, evaluation.coverage, evaluation.delay_ms, evidence
+    slices = evaluation.slices or {}
+    return evaluation.scores, evaluation.coverage, evaluation.delay_ms, evidence, slices
