@@ -194,7 +194,8 @@ OWNERS: dict[str, set[str]] = {
     "confluent_kafka": {"shell.kafka.transactions"},
     "faust": {"shell.kafka.transport", "shell.kafka.worker"},
     "kafka": {
-        f"shell.kafka.{module}" for module in ("acls", "admin", "clients", "log", "metadata")
+        f"shell.kafka.{module}"
+        for module in ("acls", "admin", "clients", "log", "metadata", "turn")
     },
     "aiokafka": {
         f"shell.kafka.{module}"

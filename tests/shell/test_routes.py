@@ -22,7 +22,7 @@ from stream_ml.errors import BadRecord, DeclarationError, UsageError
 from stream_ml.records import Alert, Output
 from stream_ml.sealing import Seals
 from stream_ml.shell.alerting.bookmarks import FileBookmark, Place
-from stream_ml.shell.alerting.courier import TRIES_MAX, Address, Courier
+from stream_ml.shell.alerting.courier import TRIES_MAX, Address, Courier, Turn
 from stream_ml.shell.alerting.recipients import DeliveryError, Program, Webhook
 from stream_ml.shell.alerting.setup import addresses
 from stream_ml.shell.log.sqlite import SqliteLog
@@ -148,6 +148,7 @@ def courier(
     said: Callable[[str], object] = str,
     route: sml.Route = ROUTE,
     open_log: Callable[[], SqliteLog] | None = None,
+    turn: Turn | None = None,
 ) -> Courier:
     """A courier that tries again soon."""
     return Courier(
@@ -158,6 +159,7 @@ def courier(
         bookmark=lambda log, name: FileBookmark(str(path), name, log.identity),
         say=said,
         stop=stop or threading.Event(),
+        turn=turn,
         retry_min_s=0.001,
     )
 
@@ -240,6 +242,49 @@ def test_nothing_is_lost_whatever_fails_and_dies(path: Path, seed: int) -> None:
         each["commonAnnotations"]["summary"] for each in distinct
     ]
     assert written == len({each["alerts"][0]["fingerprint"] for each in distinct})
+
+
+class Given:
+    """The turn of whoever holds it."""
+
+    def __init__(self) -> None:
+        self.holder = threading.Event()
+
+    def is_ours(self) -> bool:
+        """Whether it is held."""
+        return self.holder.is_set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Nothing: a test gives it."""
+
+
+def test_who_has_not_the_turn_delivers_nothing_and_goes_on_where_it_was_left(path: Path) -> None:
+    """Of two couriers one delivers; when the turn passes, nothing is left out and none repeated."""
+    begin(path)
+    with SqliteLog.open(path) as log:
+        kept = FileBookmark(str(path), "oncall.webhook", log.identity)
+    turns, stop = [Given(), Given()], threading.Event()
+    with receiving() as first, receiving() as second:
+        threads = [
+            threading.Thread(target=courier(path, Webhook(each.url), stop=stop, turn=turn).run)
+            for each, turn in zip((first, second), turns, strict=True)
+        ]
+        turns[0].holder.set()
+        for thread in threads:
+            thread.start()
+        write(path, alert(1), alert(2))
+        first.wait_for(2)
+        while kept.load() != Place(2, is_begun=True):
+            first.asked.wait(0.01)
+        turns[0].holder.clear()
+        write(path, alert(3))
+        turns[1].holder.set()
+        second.wait_for(1)
+        stop.set()
+        for thread in threads:
+            thread.join(DEADLINE_S)
+
+        assert (["number 1", "number 2"], ["number 3"]) == (summaries(first), summaries(second))
 
 
 def test_a_new_route_begins_with_what_is_open(path: Path) -> None:

@@ -14,7 +14,9 @@ Theory of operation:
    from its place there, is told and tried again too.
 4. A new route begins with what is open, and goes on with what changes; what was over before it was
    declared is nobody's alert any more.
-5. Records that are not sealed with the pipeline's key are passed over.
+5. Where several processes could deliver (several `up` on a cluster), one has the turn, and the
+   others wait for it. Who gets it goes on from the place that was kept.
+6. Records that are not sealed with the pipeline's key are passed over.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from stream_ml.errors import StreamMLError
 from stream_ml.sealing import Seals
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.views.alerts import AlertView
 
-__all__ = ["Address", "Courier", "Couriers"]
+__all__ = ["Address", "Courier", "Couriers", "Turn"]
 
 RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
 # Of what the receiver will never take.
@@ -56,6 +58,16 @@ WAIT_S = 0.5
 KEEP_S = 3_600.0
 # How long couriers are waited for: the try that is under way may be done again at the next start.
 STOP_S = 2.0
+
+
+class Turn(Protocol):
+    """Whose turn it is to deliver, where several processes could."""
+
+    def is_ours(self) -> bool:
+        """Whether this process has the turn."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Take part until asked to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +90,7 @@ class Courier:
         bookmark: where the place is kept, of that log.
         say: tells the operator.
         stop: set when it is to end.
+        turn: whether this process is to deliver now; None: it is the only one.
         retry_min_s: how long to wait after a first failure.
     """
 
@@ -91,6 +104,7 @@ class Courier:
         bookmark: Callable[[Log, str], Bookmark],
         say: Callable[[str], object],
         stop: threading.Event,
+        turn: Turn | None = None,
         retry_min_s: float = RETRY_MIN_S,
     ) -> None:
         self._address = address
@@ -100,12 +114,16 @@ class Courier:
         self._bookmark = bookmark
         self._say = say
         self._stop = stop
+        self._turn = turn
         self._retry_min_s = retry_min_s
 
     def run(self) -> None:
         """Deliver until asked to stop, whatever becomes of the log meanwhile."""
         wait_s = self._retry_min_s
         while not self._stop.is_set():
+            if not self._is_at_work():
+                self._stop.wait(WAIT_S)
+                continue
             started_s = time.monotonic()
             try:
                 with self._open_log() as log:
@@ -118,6 +136,10 @@ class Courier:
                     self._tell(f"{_trouble(error)}; alerts wait on the log, and it is tried again")
                 self._stop.wait(wait_s)
                 wait_s = min(2 * wait_s, RETRY_MAX_S)
+
+    def _is_at_work(self) -> bool:
+        """Whether to deliver now: not asked to stop, and it is our turn."""
+        return not self._stop.is_set() and (self._turn is None or self._turn.is_ours())
 
     def _follow(self, log: Log) -> None:
         seal = Seals(self._key, self._pipeline, log.identity).records("alerts")
@@ -146,7 +168,7 @@ class Courier:
     ) -> None:
         kept, kept_s = offset, time.monotonic()
         with closing(log.tail("alerts", {0: offset})) as tail:
-            while not self._stop.is_set():
+            while self._is_at_work():
                 for record, alert in alerts_in(tail.poll(WAIT_S), seal):
                     views = [] if alert is None else fold.add(record, alert)
                     if not self._deliver(views):
@@ -164,13 +186,13 @@ class Courier:
         return [view for view in views if route.takes(view.kind, view.severity)]
 
     def _deliver(self, views: Sequence[AlertView]) -> bool:
-        """Deliver a record's alerts as far as they go here; False where it was asked to stop."""
+        """Deliver a record's alerts as far as they go here; False where it is to do no more."""
         taken = self._taken(views)
         if not taken:
-            return not self._stop.is_set()
+            return self._is_at_work()
         body = notification(self._address.route.name, self._pipeline, taken)
         wait_s, tries = self._retry_min_s, 0
-        while not self._stop.is_set():
+        while self._is_at_work():
             tries += 1
             try:
                 self._address.recipient.deliver(body)
@@ -205,20 +227,31 @@ class Couriers:
 
     Args:
         couriers: makes each courier, given what asks it to stop.
+        turn: that they go by, where other processes could deliver as well.
     """
 
-    def __init__(self, couriers: Sequence[Callable[[threading.Event], Courier]]) -> None:
+    def __init__(
+        self, couriers: Sequence[Callable[[threading.Event], Courier]], turn: Turn | None = None
+    ) -> None:
         self._stop = threading.Event()
         self._couriers = [make(self._stop) for make in couriers]
+        self._turn = turn
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Set them to work, if they are not yet: whoever holds the worker's place delivers."""
         if self._threads:
             return
-        for courier in self._couriers:
-            thread = threading.Thread(target=courier.run, name="courier", daemon=True)
-            self._threads.append(thread)
+        if self._turn is not None:
+            turn = threading.Thread(
+                target=self._turn.run, args=(self._stop,), name="turn", daemon=True
+            )
+            self._threads.append(turn)
+        self._threads += [
+            threading.Thread(target=courier.run, name="courier", daemon=True)
+            for courier in self._couriers
+        ]
+        for thread in self._threads:
             thread.start()
 
     def __enter__(self) -> Self:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.routes import Alerts
     from stream_ml.shell.alerting.bookmarks import Bookmark
+    from stream_ml.shell.alerting.courier import Turn
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
 
@@ -82,6 +83,13 @@ def couriers(
     """
     found = [] if settings.path == MEMORY else addresses(pipeline.alerts, settings)
 
+    turn: Turn | None = None
+    if found and settings.on_kafka:
+        # The client is slow to load, and on the embedded log nobody needs it.
+        from stream_ml.shell.kafka.turn import GroupTurn  # noqa: PLC0415
+
+        turn = GroupTurn(settings.cluster(pipeline.name), "couriers", "alerts")
+
     def bookmark(log: Log, name: str) -> Bookmark:
         if settings.on_kafka:
             return GroupBookmark(log, name)  # type: ignore[arg-type]  # a cluster's, as is set
@@ -96,6 +104,7 @@ def couriers(
             bookmark=bookmark,
             say=say,
             stop=stop,
+            turn=turn,
         )
 
-    return Couriers([partial(make, address) for address in found])
+    return Couriers([partial(make, address) for address in found], turn)
