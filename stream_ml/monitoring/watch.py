@@ -394,7 +394,8 @@ class Watch:
                 is_sure = finding.horizon == "day" or _is_gross(finding)
             else:
                 is_sure = True
-                if finding.horizon == "block":
+                # A block that is just far enough is one of many: three without it show nothing.
+                if finding.horizon == "block" and (finding.sign != "shift" or _is_gross(finding)):
                     episode.ends_day = False
                 if _rank(finding) > _rank(episode.finding):
                     is_new = episode.finding.sign == "shift" != finding.sign

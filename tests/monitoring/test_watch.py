@@ -218,6 +218,23 @@ def test_a_day_of_which_only_a_part_was_usual_is_not_compared_as_a_whole() -> No
     assert ([22], [23 * 24 + 18]) == told([(hour, level(hour)) for hour in range(24 * 26)])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_a_day_has_told_is_not_over_for_three_hours_that_are_short_of_it(seed: int) -> None:
+    """A share of .41 that is .64 from day 11 on: an hour of 60 labels shows it now and then."""
+    rand = random.Random(seed)
+    watch = Watch(HOUR, "w")
+    events: list[tuple[int, str]] = []
+    for hour in range(24 * 14):
+        values = column(is_number=False)
+        share = 0.64 if hour >= 24 * 11 else 0.41
+        values.add([str(rand.random() < share) for _ in range(60)])
+        found, ended = watch.take(FIRST + hour * HOUR, {"label": values}, ("label",))
+        events += [(hour // 24, finding.column) for finding in found]
+        events += [(hour // 24, f"{name} ended") for name in ended]
+
+    assert events in ([(11, "label")], [(12, "label")])
+
+
 def test_what_is_mostly_one_value_has_no_unit_to_be_known_by() -> None:
     """Fog: a field that was nearly always 10 is 0.25, and may be in any unit."""
     rand = random.Random(2)
