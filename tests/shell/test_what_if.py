@@ -9,6 +9,7 @@ import pytest
 from cli_toy import TOY
 from river import linear_model, naive_bayes, optim, preprocessing
 
+from stream_ml import Retrained
 from stream_ml.client import what_if
 from stream_ml.errors import DeclarationError
 from stream_ml.shell.views.what_if import what_if as timed
@@ -16,6 +17,7 @@ from stream_ml.testing import Driver
 from tests.stages.test_promotion import DAY, START, ask, contest, run
 from tests.stages.test_slices import countries
 from tests.stages.test_slices import run as in_countries
+from tests.trainers import Bag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +67,31 @@ def test_a_line_that_ran_gives_what_was_recorded_of_it(promoted: Driver, line: s
     assert ["plain", "better", "plain", "better"] == [
         reign.champion.partition("@")[0] for reign in candidate.reigns
     ]
+
+
+def test_a_retrained_line_that_ran_gives_what_was_recorded_of_it() -> None:
+    """It is trained when and on what it was trained then, and answers the same to the last bit."""
+    bag = Retrained(Bag(), 300, every=500)
+    retrained = replace(contest, models=contest.models | {"bag": bag})
+    with Driver(retrained) as driver:
+        run(driver, 0, 3_000)
+        [ran, twin] = what_if(driver.log, retrained, {"bag": bag, "twin": bag}).candidates
+        trained = [
+            model["epoch"].get("trained", {}).get("n")
+            for model in driver.read("models")
+            if model and model["model"] == "bag"
+        ]
+
+    assert len(set(trained)) > 3
+    assert ran.recorded is not None
+    assert (3_000, 3_000, 0.0) == (
+        ran.recorded.answers,
+        ran.recorded.answers_equal,
+        ran.recorded.worst,
+    )
+    assert ran.scores is not None
+    assert twin.scores is not None
+    assert ran.scores.scores["cumulative"] == twin.scores.scores["cumulative"]
 
 
 def test_another_recipe_under_the_name_of_a_line_is_no_line_that_ran(promoted: Driver) -> None:

@@ -17,6 +17,8 @@ from stream_ml.features.durations import parse_duration
 from stream_ml.models.retrained import encode_row
 from stream_ml.models.snapshot import decode
 from stream_ml.records import Output
+from stream_ml.shell.log.reading import decisions
+from stream_ml.shell.report.bound import bound_answers
 from stream_ml.shell.views.reproduce import reproduce, sample
 from stream_ml.stages import retraining
 from stream_ml.stages.learn import Learn, RefreshClock
@@ -342,6 +344,8 @@ def test_a_retrained_line_is_promoted_serves_and_is_reproduced() -> None:
         served = [p["model"] for p in driver.read("predictions")]
         done = reproduce(driver.log, declared, b"testing", sample(driver.log, 200, seed=1))
         slots = {answer.slot for answer in done.answers}
+        bound = list(bound_answers(driver.log, declared, list(decisions(driver.log, b"testing"))))
+        assert len(driver.read("examples")) == len(bound)
 
     assert "logistic" == served[0].split("@")[0]
     assert "bag" == served[-1].split("@")[0]

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from stream_ml.models.fast import fast_predictor
 from stream_ml.models.recipes import BadAnswer, answer, learn
+from stream_ml.models.retrained import Retrained
 from stream_ml.records import line_of
 from stream_ml.shell.log.reading import examples, predictions_in, read_partition
 
@@ -50,6 +51,10 @@ def bound_answers(
         decisions: all of them: the last names the line, replacements say where copies are frozen.
     """
     line = line_of(decisions[-1].serving.champion.model)
+    if isinstance(pipeline.recipes[line].estimator, Retrained):
+        # It does not learn one by one: there is nothing between its renewals.
+        yield from ((example, {}) for example in examples(log))
+        return
     freeze_counts = _freeze_counts(line, decisions)
     learner = pipeline.recipes[line].fresh()
     predictors: dict[str, Predictor] = {LIVE: partial(answer, learner, pipeline.target)}

@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ from stream_ml.stages.evaluate import DAY_MS, EVALUATE_EVERY
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.learn import GOLDEN_EXAMPLES
 from stream_ml.stages.numbering import Numbers
+from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.scoreboard import SERVED_SLOT, Scoreboard
 from stream_ml.stages.watermark import ExamplesWatermark
 
@@ -195,7 +196,8 @@ def what_if(
     started_s = clock()
     lines = _lines(pipeline, estimators, clock)
     decisions = [entry.decision for entry in entries(log, key)]
-    schedule = _Schedule(log, pipeline, [line.name for line in lines if line.has_run])
+    run_names = [line.name for line in lines if line.has_run]
+    schedule = _Schedule(log, pipeline, run_names, decisions)
     trial = _Trial(log, pipeline, lines, decisions, since)
     batch: list[tuple[Record, Example]] = []
     count = 0
@@ -207,6 +209,8 @@ def what_if(
         if number in schedule.instants or len(batch) == BATCH_EXAMPLES:
             trial.work(batch, schedule, count - len(batch))
             batch = []
+            if number in schedule.instants:
+                trial.refresh(number)
             _freeze(lines, schedule, number, trial.golden)
             _drop_unneeded(lines, schedule, count)
             if on_progress is not None:
@@ -229,6 +233,8 @@ class _Line:
     has_run: bool
     learner: Any
     clock: Callable[[], float]
+    # The line's window, where it is retrained.
+    retrainings: Retrainings
     frozen: dict[int, Predictor] = field(default_factory=dict)
     # The version of its newest snapshot.
     newest: int = -1
@@ -265,13 +271,22 @@ class _Line:
         self.answer_s += self.clock() - started_s
         return answers
 
-    def learn(self, examples: Sequence[Example], pipeline: Pipeline, first: int) -> None:
-        """Teach it examples, the first of which has this number."""
+    def learn(
+        self,
+        examples: Sequence[Example],
+        watermarks_ms: Sequence[int],
+        pipeline: Pipeline,
+        first: int,
+    ) -> None:
+        """Teach it examples, the first of which has this number; a retrained line keeps them."""
         if self.failure or not examples:
             return
         started_s = self.clock()
         learned = 0
         try:
+            if self.retrainings:
+                learned = self._keep(examples, watermarks_ms)
+                examples = ()
             teach = fast_learner(self.learner, pipeline.target)
             for example in examples:
                 learned += 1
@@ -282,6 +297,35 @@ class _Line:
             self.fail(first + learned - 1, f"learning failed: {brief_error(error)}")
         self.learn_s += self.clock() - started_s
         self.learn_count += learned
+
+    def _keep(self, examples: Sequence[Example], watermarks_ms: Sequence[int]) -> int:
+        """Add examples to the window of a retrained line, and return how many."""
+        for example, watermark_ms in zip(examples, watermarks_ms, strict=True):
+            features, label = example.prediction.features, example.label
+            self.retrainings.add([self.name], watermark_ms, features, label)
+        return len(examples)
+
+    def refresh(self, number: int, watermark_ms: int) -> None:
+        """Take up the model that was trained for this instant, and begin the next training.
+
+        Of an instant that came sooner, after a change, the log does not say so: a cadence that is
+        declared is kept there.
+        """
+        if self.failure or not self.retrainings:
+            return
+        started_s = self.clock()
+        models, failures = self.retrainings.publish([self.name])
+        for reason in failures.values():
+            self.fail(number, reason)
+            return
+        try:
+            for data in models.values():
+                self.learner = self.recipe.load(data)
+        except SnapshotRefused as refusal:
+            self.fail(number, str(refusal))
+            return
+        self.retrainings.begin([self.name], number, watermark_ms, is_sooner=False)
+        self.learn_s += self.clock() - started_s
 
     def freeze(self, version: int, pipeline: Pipeline, golden: Sequence[dict[str, float]]) -> None:
         """Keep a snapshot of it as it is now."""
@@ -334,7 +378,9 @@ def _lines(
         has_run = declared is not None and declared.description == recipe.description
         is_free = declared is None and name not in NO_LINES
         free_name = name if has_run or is_free else f"{name}{SUFFIX}"
-        lines.append(_Line(free_name, recipe, has_run, recipe.fresh(), clock))
+        recipe = replace(recipe, name=free_name)
+        retrainings = Retrainings({free_name: recipe}, pipeline.target, None)
+        lines.append(_Line(free_name, recipe, has_run, recipe.fresh(), clock, retrainings))
     if problems:
         raise DeclarationError("what-if", problems)
     return lines
@@ -380,13 +426,21 @@ class _Schedule:
         log: with the examples.
         pipeline: the declaration.
         run_names: the candidates that are lines of the log.
+        decisions: all of them.
 
     Attributes:
         base: how many examples were learned before the first one that is still on the log.
-        instants: the numbers of examples after which a candidate is frozen.
+        instants: the numbers of examples at which lines were renewed, and a candidate is frozen if
+            it is asked later on.
     """
 
-    def __init__(self, log: Log, pipeline: Pipeline, run_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        pipeline: Pipeline,
+        run_names: Sequence[str],
+        decisions: Sequence[Decision],
+    ) -> None:
         self.pipeline = pipeline
         self.base = 0
         has_base = False
@@ -410,6 +464,8 @@ class _Schedule:
                 if version >= 0:
                     self._last_uses[name][version] = index
         self.instants = {version for uses in self._last_uses.values() for version in uses}
+        for decision in decisions:
+            self.instants.update(version_of(ref.model) for ref in decision.serving.lines.values())
 
     def last_use(self, line: _Line) -> Mapping[int, int]:
         """By version, the index of the last example that was predicted by it."""
@@ -475,6 +531,7 @@ class _Trial:
         self._uniform_loss = uniform_loss(target.kind, len(target.classes))
         self._loss = loss_of(target.kind)
         self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
+        self._watermarks_ms: list[int] = []
         self.golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
         self._decisions = deque(decisions)
         self._n = self._scored = 0
@@ -506,8 +563,19 @@ class _Trial:
             self._follow(record.offset)
             self._example(record, example, [of_line[i] for of_line in answers])
         for line in self._lines:
-            line.learn(examples, self._pipeline, schedule.base + first + 1)
+            number = schedule.base + first + 1
+            line.learn(examples, self._watermarks_ms, self._pipeline, number)
+        self._watermarks_ms = []
         self.golden.extend(example.prediction.features for example in examples[-GOLDEN_EXAMPLES:])
+
+    def refresh(self, number: int) -> None:
+        """Renew the lines that are retrained.
+
+        Args:
+            number: how many examples there were.
+        """
+        for line in self._lines:
+            line.refresh(number, self._watermark.ms)
 
     def _follow(self, offset: int) -> None:
         """Follow the decisions that were made before an example."""
@@ -528,6 +596,7 @@ class _Trial:
             example.label_ts,
             record.append_ms,
         )
+        self._watermarks_ms.append(self._watermark.ms)
         self._settling.learn(example.label, self._n)
         if self._since is not None and prediction.ts < self._since:
             return
