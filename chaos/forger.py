@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 FORGERY_HEADER = "chaos-forged"
-SEALED_TOPICS = ("predictions", "examples", "evaluations", "alerts", "summaries")
+SEALED_TOPICS = ("predictions", "examples", "answers", "evaluations", "alerts", "summaries")
 SIGNED_TOPICS = ("models", "registry")
 # Kinds of forgeries that bear no seal of ours.
 UNSEALED_KINDS = frozenset({"altered", "foreign", "junk", "made"})

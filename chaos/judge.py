@@ -203,7 +203,9 @@ def _answers_of_the_named(facts: _Facts) -> Iterator[str]:
     for position, members in facts.members.items():
         answers = [(members["model"], None if members["fallback"] else members["prediction"])]
         answers += [
-            (shadow["model"], shadow["prediction"]) for shadow in members["shadows"].values()
+            (shadow["model"], shadow["prediction"])
+            for shadow in members["shadows"].values()
+            if "prediction" in shadow
         ]
         for model, actual in answers:
             if model not in facts.models:
@@ -218,6 +220,36 @@ def _answers_of_the_named(facts: _Facts) -> Iterator[str]:
             inside = facts.models.snapshot(members["model"]).examples["last"]
             if members["example"] != inside:
                 yield f"{_text_of(position)}: expected example {inside}, found {members['example']}"
+
+
+def _shadows_answer_once(facts: _Facts) -> Iterator[str]:
+    """Each example whose shadows had no answers yet has them once, of the snapshots that it names.
+
+    In the order of examples, and evaluate's own: those behind its last commit may be missing.
+    """
+    records = facts.topics["answers"][0]
+    answers = [orjson.loads(record.value or b"null") for record in records]
+    expected = []
+    for record in facts.examples:
+        members = orjson.loads(record.value or b"null")
+        shadows = {s: each for s, each in members["shadows"].items() if "prediction" not in each}
+        if shadows:
+            expected.append((record.offset, members, shadows))
+    for (offset, members, shadows), actual in zip(expected, answers, strict=False):
+        if (actual["example"], actual["event_id"]) != (offset, members["event_id"]):
+            yield f"examples {offset}: expected its answers next, found {actual['example']}'s"
+            return
+        models = {slot: shadow["model"] for slot, shadow in shadows.items()}
+        if models != {slot: shadow["model"] for slot, shadow in actual["shadows"].items()}:
+            yield f"examples {offset}: shadowed by {models}, answered by {actual['shadows']}"
+            continue
+        for shadow in actual["shadows"].values():
+            said = shadow["prediction"]
+            right = _answer(facts.models.learner(shadow["model"]), members["features"])
+            if not _close(right, said, ANSWER_TOLERANCE):
+                yield f"examples {offset}: {shadow['model']} says {right}, found {said}"
+    if len(answers) != len(expected):
+        yield f"expected the answers of {len(expected)} examples, found those of {len(answers)}"
 
 
 def _answer(learner: Any, features: dict[str, float]) -> float | None:
@@ -525,6 +557,7 @@ CHECKS: dict[str, Callable[[_Facts], Iterable[str]]] = {
     "one prediction per valid predicting event": _one_prediction_each,
     "features byte for byte": _features_to_the_byte,
     "each prediction its model's answer": _answers_of_the_named,
+    "each example's shadows answer once": _shadows_answer_once,
     "versions never go back": _versions_go_forward,
     "each label joined once": _each_label_once,
     "each refused record counted once": _each_refusal_once,

@@ -16,6 +16,7 @@ __all__ = ["OUTPUTS", "Raw", "RecordPosition", "Topics", "read", "wait_until_set
 OUTPUTS = (
     "predictions",
     "examples",
+    "answers",
     "models",
     "registry",
     "evaluations",

@@ -43,6 +43,7 @@ from stream_ml.records import (
     Record,
     ServingSet,
     Shadow,
+    ShadowAnswers,
     Slices,
     Source,
     Summary,
@@ -71,16 +72,19 @@ __all__ = [
     "check_prediction",
     "dead_letter",
     "decode_alert",
+    "decode_answers",
     "decode_command",
     "decode_decision",
     "decode_example",
     "decode_prediction",
     "decode_summary",
     "encode",
+    "encode_answers",
     "encode_command",
     "encode_decision",
     "encode_example",
     "encode_prediction",
+    "encode_shadows",
     "encode_summary",
     "record_hash",
     "serving_members",
@@ -305,8 +309,25 @@ def _natural(members: dict[str, Any], name: str, description: str) -> int:
 # --- predictions and examples: hot, so spelled out -------------------------------------------
 
 
-def encode_prediction(prediction: Prediction) -> bytes:
-    """The wire form of a prediction: the dataclass as a JSON object."""
+def encode_shadows(shadows: Mapping[str, Shadow]) -> bytes:
+    """The wire form of a prediction's shadows: where an answer is to be made, none is written."""
+    return orjson.dumps(
+        {
+            slot: {"model": shadow.model, "prediction": shadow.prediction}
+            if shadow.offset is None
+            else {"model": shadow.model, "offset": shadow.offset}
+            for slot, shadow in shadows.items()
+        }
+    )
+
+
+def encode_prediction(prediction: Prediction, shadows: bytes | None = None) -> bytes:
+    """The wire form of a prediction: the dataclass as a JSON object.
+
+    Args:
+        prediction: to be written.
+        shadows: its shadows as `encode_shadows` writes them, where that is known.
+    """
     p = prediction
     # orjson writes a dict four times as fast as a dataclass (measured: 1.0 against 3.9 µs).
     members = {
@@ -319,10 +340,7 @@ def encode_prediction(prediction: Prediction) -> bytes:
         "prediction": p.prediction,
         "fallback": p.fallback,
         "features": p.features,
-        "shadows": {
-            slot: {"model": shadow.model, "prediction": shadow.prediction}
-            for slot, shadow in p.shadows.items()
-        },
+        "shadows": orjson.Fragment(encode_shadows(p.shadows) if shadows is None else shadows),
     }
     if p.slices:
         members["slices"] = p.slices
@@ -441,6 +459,7 @@ class _FlatExample(Prediction, forbid_unknown_fields=True, kw_only=True):
 _read_prediction = msgspec.json.Decoder(Prediction).decode
 _read_example = msgspec.json.Decoder(_FlatExample).decode
 _read_alert = msgspec.json.Decoder(Alert).decode
+_read_answers = msgspec.json.Decoder(ShadowAnswers).decode
 _UNUSUAL = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -449,6 +468,8 @@ def _has_usual_answers(prediction: Prediction) -> bool:
         return False
     for shadow in prediction.shadows.values():
         if type(shadow.prediction) is int or not _is_model(shadow.model):
+            return False
+        if shadow.offset is not None and shadow.prediction is not None:
             return False
     return True
 
@@ -516,7 +537,14 @@ def _shadow(slot: str, shadow: Any) -> Shadow:
     path = f"$.shadows.{slot[:ID_LENGTH_MAX]}"
     if type(shadow) is not dict:
         raise _malformed_member(path, "an object with model and prediction", shadow)
-    return Shadow(_model(shadow, f"{path}.model"), _answer(shadow, f"{path}.prediction"))
+    model, offset = _model(shadow, f"{path}.model"), shadow.get("offset")
+    if offset is None:
+        return Shadow(model, _answer(shadow, f"{path}.prediction"))
+    if "prediction" in shadow:
+        raise _malformed_member(path, "a prediction or an offset", shadow)
+    if type(offset) is not int or not 0 <= offset <= INTEGER_MAX:
+        raise _malformed_member(f"{path}.offset", "an offset", offset)
+    return Shadow(model, None, offset)
 
 
 def _answer(members: dict[str, Any], path: str) -> Answer:
@@ -625,6 +653,38 @@ def decode_alert(value: bytes | None) -> Alert:
     if not -1 <= alert.ts <= INTEGER_MAX or not 0 <= alert.partition < PARTITIONS_MAX:
         raise BadRecord("malformed", "$", "expected an alert, with a time and a partition")
     return alert
+
+
+def encode_answers(event_id: str, example: int, shadows: Mapping[str, Shadow]) -> bytes:
+    """The wire form of what shadows said: of `ShadowAnswers`.
+
+    Args:
+        event_id: of the event.
+        example: the offset of the example on `examples`.
+        shadows: with their answers, by slot.
+    """
+    return orjson.dumps(
+        {
+            "event_id": event_id,
+            "example": example,
+            "shadows": {
+                slot: {"model": shadow.model, "prediction": shadow.prediction}
+                for slot, shadow in shadows.items()
+            },
+        }
+    )
+
+
+def decode_answers(value: bytes | None) -> ShadowAnswers:
+    """What shadows said, in `value`, which is without its seal.
+
+    Raises:
+        BadRecord: it holds no such thing.
+    """
+    try:
+        return _read_answers(value or b"")
+    except _UNUSUAL as error:
+        raise BadRecord("malformed", "$", f"expected answers of shadows: {error}") from None
 
 
 def encode_summary(summary: Summary) -> bytes:

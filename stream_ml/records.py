@@ -39,6 +39,8 @@ __all__ = [
     "Record",
     "ServingSet",
     "Shadow",
+    "ShadowAnswer",
+    "ShadowAnswers",
     "Slices",
     "Source",
     "Summary",
@@ -134,10 +136,16 @@ class EventLabel:
 
 
 class Shadow(Struct, forbid_unknown_fields=True):
-    """The answer of a model that does not serve, at event time. `model` is `name@version`."""
+    """A model that does not serve, at event time. `model` is `name@version`.
+
+    `offset` is the place of its snapshot on `models` where its answer is still to be made: evaluate
+    does, when the label is there, from the features that were logged. Otherwise `prediction` is its
+    answer, None if it had none.
+    """
 
     model: str
-    prediction: Answer
+    prediction: Answer = None
+    offset: Natural | None = None
 
 
 class Prediction(Struct, forbid_unknown_fields=True):
@@ -147,8 +155,9 @@ class Prediction(Struct, forbid_unknown_fields=True):
     newest example inside it (-1: none). Where the champion had no answer, `prediction` is the
     declared fallback and `fallback` is true; where the serving set has a fallback it is that one,
     and the champion's own answer is a shadow. `source` is the event's place on `events`.
-    `shadows` is keyed by slot: a line, `predecessor` or `first`. `slices` names those that the
-    event is in, where any are declared.
+    `shadows` is keyed by slot: a line, `predecessor` or `first`; but for the champion's own they
+    have no answers yet. (Those of former releases have.) `slices` names those that the event is in,
+    where any are declared.
     """
 
     event_id: Identifier
@@ -171,6 +180,27 @@ class Prediction(Struct, forbid_unknown_fields=True):
         shadow = self.shadows.get(line_of(self.model))
         return None if shadow is None else shadow.prediction
 
+    def with_shadows(self, shadows: dict[str, Shadow]) -> Prediction:
+        """The same prediction, with other shadows.
+
+        Args:
+            shadows: by slot.
+        """
+        # Three times as fast as `msgspec.structs.replace`, on the way of every example.
+        return Prediction(
+            self.event_id,
+            self.key,
+            self.ts,
+            self.source,
+            self.model,
+            self.example,
+            self.prediction,
+            self.fallback,
+            self.features,
+            shadows,
+            self.slices,
+        )
+
 
 @dataclass(slots=True)
 class Example:
@@ -187,6 +217,25 @@ class Example:
     label_source: Source
     label_from: str | None = None
     number: int | None = None
+
+
+class ShadowAnswer(Struct, forbid_unknown_fields=True):
+    """What a snapshot, `name@version`, said in a slot; None where it had no answer."""
+
+    model: str
+    prediction: Answer
+
+
+class ShadowAnswers(Struct, forbid_unknown_fields=True):
+    """What the shadows of a prediction said, made when its label was there.
+
+    `event_id` is the event's, and `example` the offset of the example on `examples`. `shadows` is
+    keyed by slot, as the prediction's own are.
+    """
+
+    event_id: Identifier
+    example: Natural
+    shadows: dict[str, ShadowAnswer]
 
 
 @dataclass(frozen=True, slots=True)

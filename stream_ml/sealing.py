@@ -56,7 +56,9 @@ __all__ = [
 ]
 
 # The topics whose records are sealed; models, decisions and commands are signed.
-SEALED_TOPICS = frozenset({"predictions", "examples", "evaluations", "alerts", "summaries"})
+SEALED_TOPICS = frozenset(
+    {"predictions", "examples", "answers", "evaluations", "alerts", "summaries"}
+)
 # No piece of a stage is called so: their names begin with a letter or are empty.
 MARKER = b"\x00marker"
 

@@ -120,7 +120,10 @@ def example(
 ) -> Record:
     """An example as it lies on the log: by default a second after the one before it."""
     at = START_MS + 1_000 * offset if ts is None else ts
-    others = {slot: Shadow(f"{slot}@0", said) for slot, said in (shadows or {}).items()}
+    others = {
+        slot: said if isinstance(said, Shadow) else Shadow(f"{slot}@0", said)
+        for slot, said in (shadows or {}).items()
+    }
     prediction = Prediction(
         f"e{offset}", "a", at, Source(0, offset), model, -1, said, False, features, others
     )

@@ -208,6 +208,7 @@ OWNERS: dict[str, set[str]] = {
             "changelog",
             "header_names",
             "serving_feed",
+            "snapshots",
             "task",
             "transport",
             "worker",

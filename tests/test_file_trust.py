@@ -299,7 +299,9 @@ def test_nobody_elses_record_has_a_snapshot_compacted_away(
             quiet_driver.feed(events[:half], labels)
             quiet_driver.crash()
             quiet_driver.feed(events[half:])
-            assert quiet_driver.read("predictions") == driver.read("predictions")
+            assert [placeless(r.value) for r in quiet_driver.records("predictions")] == [
+                placeless(r.value) for r in driver.records("predictions")
+            ]
 
 
 def test_our_own_tombstones_still_compact() -> None:
@@ -307,7 +309,8 @@ def test_our_own_tombstones_still_compact() -> None:
     events, labels = stream(1)
     half = len(events) // 2
     with Driver(pipeline) as driver, Driver(pipeline) as other:
-        other.feed(events, labels)
+        other.feed(events[:half], labels)
+        other.feed(events[half:])
         other.crash()
         retired = [r.key for r in other.records("models") if r.value is None]
         other.log.expire(other.now_ms)
@@ -404,7 +407,10 @@ def test_a_foreign_clock_is_told_by_a_worker_that_keeps_others_waiting(tmp_path:
 
 def placeless(value: bytes | None) -> dict[str, Any]:
     """A prediction without its seal, and without what says where other records lie."""
-    return {**orjson.loads(strip_seal(value)), "example": None}
+    members = orjson.loads(strip_seal(value))
+    for shadow in members["shadows"].values():
+        shadow.pop("offset", None)
+    return {**members, "example": None}
 
 
 def published(driver: Driver, events: list[Any], labels: list[Any]) -> list[Record]:

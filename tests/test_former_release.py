@@ -61,8 +61,30 @@ def published(events: list[Any], labels: list[Any]) -> list[Output]:
     return outputs
 
 
+def outcome(topic: str, record: Record, answers: dict[int, Any]) -> bytes:
+    """What a record tells, wherever it tells it.
+
+    That release had shadows answer at event time, and their answers lie in its predictions. Its
+    tombstones came sooner, so that snapshots lay elsewhere.
+    """
+    members = orjson.loads(record.value or b"null")
+    if topic == "predictions":
+        members["shadows"] = {slot: each["model"] for slot, each in members["shadows"].items()}
+    elif topic == "examples":
+        members["shadows"] |= answers.get(record.offset, {})
+    elif topic == "registry":
+        del members["previous"], members["inputs"]["models"], members["signature"]
+        serving = members["serving"]
+        roles = [serving[role] for role in ("champion", "predecessor", "first")]
+        for ref in [*roles, *serving["challengers"].values()]:
+            if ref is not None:
+                del ref["offset"]
+    members.pop("seal", None)
+    return orjson.dumps(members)
+
+
 def test_a_log_of_a_former_release_goes_on_as_it_would_have(tmp_path: Path) -> None:
-    """Every prediction, example, decision and refusal to the byte, every model to its digest."""
+    """Every prediction, example, decision and refusal, every answer, every model to its digest."""
     file = tmp_path / "log.db"
     file.write_bytes(gzip.decompress((DATA / "former_log.db.gz").read_bytes()))
     expected = orjson.loads((DATA / "former_log.json").read_bytes())
@@ -74,7 +96,16 @@ def test_a_log_of_a_former_release_goes_on_as_it_would_have(tmp_path: Path) -> N
         with Runner(log, pipeline, b"testing") as runner:
             while runner.poll():
                 pass
-        written = {t: [r.value or b"" for r in records(log, t)][n:] for t, n in before.items()}
+        answers = {
+            each["example"]: each["shadows"]
+            for each in (
+                orjson.loads(record.value or b"null") for record in records(log, "answers")
+            )
+        }
+        written = {
+            topic: [outcome(topic, record, answers) for record in records(log, topic)[count:]]
+            for topic, count in before.items()
+        }
         snapshots = [decode(each.value) for each in records(log, "models") if each.value]
 
     assert expected["models"] == [[snapshot.model, snapshot.digest] for snapshot in snapshots]
@@ -195,8 +226,8 @@ def test_scores_and_evidence_of_a_former_release_are_kept(cluster: Cluster) -> N
     served = [model for model, _, _ in written.pop("vlogistic")]
     assert served == [pieces[""]["serving"][role]["model"] for role in ("predecessor", "champion")]
     written[""]["contest"] |= written[""]["guard"]["successor"]
-    # It read no summaries.
-    del written[""]["refusals"]["summaries"]
+    # It read no summaries, and its shadows had answered at event time.
+    del written[""]["refusals"]["summaries"], written[""]["held"]["sets_waiting"]
     assert {name: pieces[name] for name in written} == {
         name: {member: value[member] for member in pieces[name]} for name, value in written.items()
     }

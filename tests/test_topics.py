@@ -23,6 +23,7 @@ from stream_ml.records import (
     EventLabel,
     Example,
     Prediction,
+    ShadowAnswers,
     Summary,
 )
 from stream_ml.sealing import SEALED_TOPICS
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 RECORDS: dict[str, Any] = {
     "alerts": Alert,
+    "answers": ShadowAnswers,
     "commands": Command,
     "dead-letters": DeadLetter,
     "evaluations": Evaluation,

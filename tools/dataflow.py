@@ -51,6 +51,7 @@ TOPICS = {
     "registry": Node(446, 325),
     "summaries": Node(446, 385),
     "evaluations": Node(865, 408),
+    "answers": Node(580, 408),
     "commands": Node(723, 408),
 }
 PEOPLE = {
@@ -58,13 +59,14 @@ PEOPLE = {
     "consumer": Node(446, 40, "your application"),
     "operator": Node(992, 408, "you"),
 }
-# Left out: how evaluate knows its own decisions again; how operators read them, and summaries; how
-# learn is told of a line that is to start anew.
+# Left out: how evaluate knows its own decisions again; how operators read them, summaries and
+# answers; how learn is told of a line that is to start anew.
 LEFT_OUT = {
     ("registry", "evaluate"),
     ("registry", "learn"),
     ("registry", "operator"),
     ("summaries", "operator"),
+    ("answers", "operator"),
 }
 # By arrow: the points at which it turns. Without any it is straight.
 ROUTES: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {
@@ -88,6 +90,7 @@ ROUTES: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {
     ("operator", "commands"): ((992, 443), (723, 443)),
     ("commands", "evaluate"): ((723, 368), (840, 368)),
     ("evaluate", "evaluations"): (),
+    ("evaluate", "answers"): ((580, 342),),
     ("evaluations", "operator"): (),
 }
 

@@ -32,6 +32,7 @@ ORDER = (
     "labels",
     "predictions",
     "examples",
+    "answers",
     "models",
     "registry",
     "commands",

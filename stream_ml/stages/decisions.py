@@ -26,6 +26,7 @@ from stream_ml.stages.restarts import RESTARTED, restart_evidence
 from stream_ml.stages.scoreboard import Scoreboard
 from stream_ml.stages.served_models import ServedModels
 from stream_ml.stages.settling import Settlement
+from stream_ml.stages.superseded import SupersededSets
 from stream_ml.stages.suspension import Suspension
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Decisions:
         self.guard = Guard(pipeline, alarms)
         self.gates = Gates(pipeline.promotion.coverage_min)
         self.served_models = ServedModels()
+        self.superseded = SupersededSets(pipeline.horizon_ms + pipeline.lateness_ms)
         self.inputs = {"examples": 0, "models": 0, "commands": 0}
         self.is_paused = False
         self.frozen_line: str | None = None
@@ -102,6 +104,8 @@ class Decisions:
     ) -> Output:
         """Make the next decision. Arguments: see `Registry.decide`."""
         self.served_models.add(serving.champion)
+        if self.registry.serving is not None:
+            self.superseded.add(self.registry.serving, serving)
         return self.registry.decide(
             kind,
             reason,
@@ -402,6 +406,7 @@ class Decisions:
             "paused": self.is_paused,
             "frozen": self.frozen_line,
             "held_line": self.held_line,
+            "superseded": self.superseded.dump(),
             "inputs": self.inputs,
             "suspension": self.suspension.dump(),
             "proposal": None if self.proposal is None else asdict(self.proposal),
@@ -441,6 +446,7 @@ class Decisions:
             self.divergence.load(state["divergence"])
         self.is_paused, self.frozen_line = state["paused"], state["frozen"]
         self.held_line = state.get("held_line")
+        self.superseded.load(state.get("superseded", ()))
         self.evaluated_day = state.get("evaluated_day")
         self.inputs = state["inputs"]
         if "suspension" in state:  # a former release stood still for nothing

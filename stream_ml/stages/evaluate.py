@@ -4,7 +4,9 @@ It reads the registry too, for what it has not written there.
 
 Theory of operation:
 
-1. Scores come from the predictions that were made, never from predicting again (`scoreboard`).
+1. What served has answered at event time. What shadowed answers here, when the label is there,
+   from the same features and by the snapshots that shadowed then (`shadows`); its answers are
+   recorded, and scored beside what was served (`scoreboard`).
 2. What serves, and all that bears on it, is in `decisions`. Three change it: evidence and the guard
    (`promotions`), refreshes (`renewals`), and operators (`commands`).
 3. A challenger replaces the champion on evidence if no gate rejects it, or because an operator says
@@ -29,12 +31,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from stream_ml.codec import dead_letter
+from stream_ml.codec import dead_letter, encode_answers
 from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord
-from stream_ml.records import (
-    Output,
-)
+from stream_ml.records import Output
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.commands import Commands
 from stream_ml.stages.decisions import Decisions
@@ -48,6 +48,7 @@ from stream_ml.stages.promotions import Promotions
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.renewals import Renewals
 from stream_ml.stages.scoreboard import PREDECESSOR
+from stream_ml.stages.shadows import Shadows
 from stream_ml.stages.state import (
     COMMAND_IDS,
     KEYLESS,
@@ -112,7 +113,8 @@ class Evaluate:
         self._decisions = Decisions(pipeline, key, log, self._alarms, self._watermark)
         self._operators = Operators(pipeline.name, log, keyring, command_age_ms)
         self._promotions = Promotions(self._decisions)
-        self._renewals = Renewals(self._decisions)
+        self._shadows = Shadows(pipeline, key, log)
+        self._renewals = Renewals(self._decisions, self._shadows)
         self._commands = Commands(self._decisions, self._operators, self.counts)
         self._refusals = {
             topic: Refusals(self._alarms, topic)
@@ -124,8 +126,27 @@ class Evaluate:
         """Nothing: the first decision follows from the lines' first snapshots."""
         return []
 
+    def wanted(self, records: Sequence[Record]) -> list[int]:
+        """The places on `models` of the snapshots that are to be supplied before these are folded.
+
+        Args:
+            records: that `apply` is given next, of one topic.
+        """
+        if records[0].topic != "examples":
+            return []
+        examples = [(record.offset, example_in(record, self._pipeline)) for record in records]
+        return self._shadows.wanted(
+            (offset, example.prediction)
+            for offset, example in examples
+            if not isinstance(example, BadRecord)
+        )
+
+    def supply(self, offset: int, value: bytes | None) -> None:
+        """Take in what lies at a place that was wanted; None if nothing does."""
+        self._shadows.supply(offset, value)
+
     def apply(self, records: Sequence[Record]) -> list[Output]:
-        """Fold in examples, snapshots or commands."""
+        """Fold in examples, snapshots or commands; of examples, those that `wanted` was asked."""
         outputs = self._end_gone() if self._is_restored else []
         topic = records[0].topic
         folds = {
@@ -148,7 +169,8 @@ class Evaluate:
                     outputs.append(dead_letter(record, "evaluate", without_frames(error)))
                     outputs += refusals.refuse(record, error, number + 1, self._watermark.ms)
             outputs += refusals.read(len(part), self._watermark.ms)
-        self._must_checkpoint |= bool(outputs)
+        self._shadows.forget_answers()
+        self._must_checkpoint |= any(output.topic != "answers" for output in outputs)
         return outputs
 
     def _end_gone(self) -> list[Output]:
@@ -180,6 +202,7 @@ class Evaluate:
         if missing:
             self._miss(example, missing, outputs)
         self._check_slots(example.prediction)
+        self._answer(record.offset, example, outputs)
         self._n += 1
         self.counts["examples"] += 1
         watermark = self._watermark.advance(
@@ -204,6 +227,21 @@ class Evaluate:
         self._promotions.judge(example, watermark, outputs)
         if decisions.refresh:
             self._renewals.give_up_on_stale(self._n, outputs)
+
+    def _answer(self, offset: int, example: Example, outputs: list[Output]) -> None:
+        """Give the shadows of an example their answers, where it has none, and record them."""
+        prediction = example.prediction
+        self._decisions.superseded.see(prediction, self._watermark.ms)
+        example.prediction = self._shadows.fill(offset, prediction)
+        if example.prediction is not prediction:
+            event_id, said = prediction.event_id, example.prediction.shadows
+            shadows = {
+                slot: said[slot]
+                for slot, shadow in prediction.shadows.items()
+                if shadow.offset is not None
+            }
+            value = encode_answers(event_id, offset, shadows)
+            outputs.append(Output("answers", event_id.encode(), value))
 
     def _summary(self, record: Record, outputs: list[Output]) -> None:
         if self._monitor is None:
@@ -273,6 +311,7 @@ class Evaluate:
         """What memory is taken up by: instants that wait for lines, and commands answered."""
         return {
             "instants_waiting": len(self._decisions.refresh),
+            "sets_waiting": len(self._decisions.superseded),
             "commands_answered": len(self._operators),
         }
 

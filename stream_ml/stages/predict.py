@@ -8,9 +8,11 @@ Theory of operation:
    changes no state. The watermark is led by several keys, never by one (`watermark`).
 2. Its features are read before it is put into the windows, so that no event sees itself.
 3. Ids are kept for everything that is not too late, so no duplicate slips through.
-4. The champion and every shadow answer from the same features; predicting changes no model.
-   A shadow that fails has no answer; a champion without one leaves the word to the fallback.
-   Where the serving set has a fallback, that is served, and the champion is one more shadow.
+4. The champion alone answers; predicting changes no model. Its shadows are named, each with the
+   place of its snapshot: evaluate has them answer once the label is there (`shadows`), so that
+   nothing they do is waited for. A champion without an answer leaves the word to the fallback.
+   Where the serving set has a fallback, that is served, and the champion is one more shadow,
+   with its answer.
 5. An event that lies in another partition than its key's is forwarded there, and changes
    nothing here but a count (`partitioning`).
 6. What came in each block of event time is summed up, and written when the block is over
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from stream_ml.codec import dead_letter, encode_prediction, encode_summary
+from stream_ml.codec import dead_letter, encode_prediction, encode_shadows, encode_summary
 from stream_ml.errors import STOPS, BadRecord
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.records import Answer, Event, Output, Prediction, Shadow, Source, line_of
@@ -278,32 +280,30 @@ class Predict:
         champion, fallback = serving_set.champion, self._pipeline.fallback
         slicing = self._pipeline.slicing
         served = serving_set.fallback
-        # A model at a time: what it works with then stays in the processor's caches.
-        answers_of_champion = _answers(champion.predict, requests)
-        shadows = [
-            (slot, shadow.ref.model, _answers(shadow.predict, requests))
-            for slot, shadow in serving_set.shadows
-        ]
-        self.counts["no_answer"] += answers_of_champion.count(None)
-        if served is not None:
-            shadows.append((line_of(champion.ref.model), champion.ref.model, answers_of_champion))
-            fallback, answers_of_champion = served, [None] * len(requests)
-        for i, (record, event, features) in enumerate(requests):
-            answer = answers_of_champion[i]
+        answers = _answers(champion.predict, requests)
+        self.counts["no_answer"] += answers.count(None)
+        shadows, encoded_shadows = serving_set.shadows, encode_shadows(serving_set.shadows)
+        model = champion.ref.model
+        for (record, event, features), own_answer in zip(requests, answers, strict=True):
+            answer = own_answer
+            if served is not None:
+                shadows = {**serving_set.shadows, line_of(model): Shadow(model, own_answer)}
+                encoded_shadows = encode_shadows(shadows)
+                fallback, answer = served, None
             prediction = Prediction(
                 event.event_id,
                 event.key,
                 event.ts,
                 Source(record.partition, record.offset),
-                champion.ref.model,
+                model,
                 champion.example,
                 fallback if answer is None else answer,
                 answer is None,
                 features,
-                {slot: Shadow(model, answers[i]) for slot, model, answers in shadows},
+                shadows,
                 slicing.of(event.fields) if slicing else (),
             )
-            key, value = event.event_id.encode(), encode_prediction(prediction)
+            key, value = event.event_id.encode(), encode_prediction(prediction, encoded_shadows)
             yield Output("predictions", key, value, prediction)
 
     def _alerts(self) -> list[Output]:

@@ -5,7 +5,8 @@
 2. A snapshot must be sound (signed, loadable, its golden predictions made again and finite), and
    the live learner of the champion's not have diverged (`evaluation.divergence`). A line whose
    snapshot is refused, or that published none, stays as it is, and all others are renewed.
-3. Challengers' snapshots that never served are kept `keep` deep and then given tombstones.
+3. Challengers' snapshots that never served are kept `keep` deep and then given tombstones, but
+   not before all that they shadowed has met its label, or can meet none (`superseded`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Record
     from stream_ml.stages.decisions import Decisions
     from stream_ml.stages.refresh import Renewal
+    from stream_ml.stages.shadows import Shadows
 
 __all__ = ["Renewals"]
 
@@ -35,13 +37,15 @@ class Renewals:
 
     Args:
         decisions: what serves, and what bears on it.
+        shadows: is given what was opened, for it may shadow soon.
 
     Attributes:
         staleness: whether what serves is renewed.
     """
 
-    def __init__(self, decisions: Decisions) -> None:
+    def __init__(self, decisions: Decisions, shadows: Shadows) -> None:
         self._decisions = decisions
+        self._shadows = shadows
         self.staleness = Staleness(decisions.alarms)
 
     def add(self, record: Record, outputs: list[Output]) -> None:
@@ -69,7 +73,7 @@ class Renewals:
         except SnapshotRefused as refusal:
             raise BadRecord(f"snapshot_{refusal.reason}", "$", str(refusal)) from None
         decisions.refresh.check(snapshot)
-        flaw = self._flaw(snapshot)
+        flaw = self._flaw(snapshot, record.offset)
         if snapshot.parent is None and decisions.refresh.newest(name) >= 0:
             # It started anew: what spoke for its namesake must not speak for it.
             decisions.contest.renew([line for line in decisions.contest.lines if line != name])
@@ -79,16 +83,17 @@ class Renewals:
         if decisions.refresh.add(snapshot, ref, flaw):
             self._renew_if_complete(snapshot.version, outputs)
 
-    def _flaw(self, snapshot: Snapshot) -> str | None:
+    def _flaw(self, snapshot: Snapshot, offset: int) -> str | None:
         """Why a genuine snapshot should not serve."""
         decisions = self._decisions
         p = decisions.pipeline
         try:
-            open_snapshot(
+            learner = open_snapshot(
                 snapshot, p.recipes.get(snapshot.name), p.target, decisions.key, p.feature_set.hash
             )
         except SnapshotRefused as refusal:
             return str(refusal)
+        self._shadows.keep(offset, snapshot, learner)
         if snapshot.name != decisions.champion_line():
             return None
         if snapshot.parent is None:
@@ -212,9 +217,9 @@ class Renewals:
     def _drop_unserved(self, outputs: list[Output]) -> None:
         decisions = self._decisions
         serving = decisions.registry.serving
-        # What shadows now is still needed: while nothing is renewed it grows old.
-        needed_models = (
-            set() if serving is None else {ref.model for ref in serving.challengers.values()}
-        )
+        # What shadows now is needed, however old, and so is what has still to answer.
+        needed_models = decisions.superseded.models
+        if serving is not None:
+            needed_models |= {ref.model for ref in serving.challengers.values()}
         dropped_models = decisions.refresh.drop_unserved(decisions.pipeline.keep, needed_models)
         outputs += [Output("models", model.encode(), None) for model in dropped_models]

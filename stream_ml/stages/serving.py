@@ -2,13 +2,12 @@
 
 Theory of operation:
 
-1. The registry names serving sets. A set is applied whole, when every snapshot in it has been
+1. The registry names serving sets. A set is applied whole, when its champion's snapshot has been
    read and verified; until then the former one goes on. Of several sets read at once only the
-   newest counts. A shadow that is genuine and yet cannot be loaded (its learner does not make its
-   golden predictions again, say) holds up nobody: it has no answers.
+   newest counts. Its shadows are names and places: no snapshot of theirs is waited for, or loaded.
 2. A snapshot's bytes are held from when `models` brings them until a set with newer ones has
-   been applied, as many as `HELD_MAX` and `HELD_BYTES_MAX` allow. Snapshots already loaded are
-   taken over, not loaded again; an equal learner of another number of examples is another one.
+   been applied, as many as `HELD_MAX` and `HELD_BYTES_MAX` allow. A champion that stays is not
+   loaded again; an equal learner of another number of examples is another one.
 3. A signature is checked before anything is believed, and a snapshot before it is unpickled.
    Bad records here are passed over: evaluate, which reads the same topics, writes the dead letter.
 """
@@ -22,9 +21,10 @@ from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.models.fast import fast_predictor
 from stream_ml.models.snapshot import decode, open_snapshot
+from stream_ml.records import Shadow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from stream_ml.models.fast import Predictor
     from stream_ml.pipeline import Pipeline
@@ -37,19 +37,6 @@ __all__ = ["LoadedModel", "LoadedServingSet", "Serving"]
 HELD_MAX = 1_000
 HELD_BYTES_MAX = 256 << 20
 REFUSALS_MAX = 100
-# Reasons for which a learner is at fault, and not who wrote its snapshot.
-AT_FAULT = frozenset(
-    {
-        "class_not_allowed",
-        "format",
-        "golden",
-        "library",
-        "malformed",
-        "too_large",
-        "undeclared",
-        "unreadable",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +50,13 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class LoadedServingSet:
-    """A serving set with its learners: who serves, and who shadows, by slot.
+    """A serving set with its champion loaded; which snapshots shadow, by slot.
 
     `fallback` is served in place of the champion's answer, where it is not None.
     """
 
     champion: LoadedModel
-    shadows: tuple[tuple[str, LoadedModel], ...]
+    shadows: dict[str, Shadow]
     fallback: Answer = None
 
 
@@ -144,20 +131,17 @@ class Serving:
             self._next_set = decision.serving
 
     def missing(self) -> list[int]:
-        """The offsets on `models` of the snapshots that the newest set still needs."""
+        """The offset on `models` of the snapshot that the newest set still needs, if it does."""
         if self._next_set is None:
             return []
-        loaded_models = self._loaded_models()
-        return [
-            ref.offset
-            for _, ref in _slots(self._next_set)
-            if ref.offset not in self._snapshots and ref not in loaded_models
-        ]
+        champion = self._next_set.champion
+        is_loaded = self._current is not None and self._current.champion.ref == champion
+        return [] if is_loaded or champion.offset in self._snapshots else [champion.offset]
 
     def forgotten(self) -> list[int]:
         """Those of `missing` that were read, and let go: whoever reads has to bring them again.
 
-        A set names them that returns to what served before.
+        A set names one that returns to what served before, or promotes what has shadowed.
         """
         return sorted({offset for offset in self.missing() if offset < self._models_end})
 
@@ -169,54 +153,29 @@ class Serving:
         return self._current
 
     def _load_set(self, serving_set: ServingSet) -> None:
-        slots = _slots(serving_set)
-        loaded_models = self._loaded_models()
+        ref = serving_set.champion
+        former = self._current
         try:
-            models = {
-                slot: self._load_slot(slot, ref, loaded_models.get(ref)) for slot, ref in slots
-            }
+            is_loaded = former is not None and former.champion.ref == ref
+            champion = former.champion if former is not None and is_loaded else self._load(ref)
         except (SnapshotRefused, BadRecord) as refusal:
-            self._refuse(f"{serving_set.champion.model} does not serve: {refusal}")
+            self._refuse(f"{ref.model} does not serve: {refusal}")
             return
-        # The same model may stand in two slots under two names; each keeps its own reference.
-        models_by_slot = {
-            slot: LoadedModel(ref, models[slot].predict, models[slot].example)
-            for slot, ref in slots
-        }
+        shadows = _shadows(serving_set)
         self._current = LoadedServingSet(
-            models_by_slot.pop("champion"),
-            tuple(models_by_slot.items()),
+            champion,
+            {slot: Shadow(shadow.model, None, shadow.offset) for slot, shadow in shadows},
             serving_set.fallback,
         )
-        newest = max(ref.offset for _, ref in slots)
+        newest = max([ref.offset, *(shadow.offset for _, shadow in shadows)])
         self._snapshots = {
             offset: value for offset, value in self._snapshots.items() if offset > newest
         }
         self._bytes = sum(map(_size, self._snapshots.values()))
 
-    def _load_slot(self, slot: str, ref: ModelRef, loaded_model: LoadedModel | None) -> LoadedModel:
-        """A snapshot of a set; of a shadow whose learner is at fault one without answers."""
-        if loaded_model is not None:
-            if slot == "champion" and loaded_model.predict is _silent:
-                raise SnapshotRefused("golden", f"{ref.model} has had no answers as a shadow")
-            return loaded_model
-        try:
-            return self._load(ref)
-        except SnapshotRefused as refusal:
-            if slot == "champion" or refusal.reason not in AT_FAULT:
-                raise
-            self._refuse(f"{ref.model} shadows without answers: {refusal}")
-            return LoadedModel(ref, _silent, -1)
-
     def _refuse(self, message: str) -> None:
         del self.refusals[: len(self.refusals) - REFUSALS_MAX + 1]
         self.refusals.append(message)
-
-    def _loaded_models(self) -> dict[ModelRef, LoadedModel]:
-        if self._current is None:
-            return {}
-        models = [self._current.champion, *(shadow for _, shadow in self._current.shadows)]
-        return {model.ref: model for model in models}
 
     def _load(self, ref: ModelRef) -> LoadedModel:
         content = self._snapshots[ref.offset]
@@ -237,18 +196,14 @@ class Serving:
         return LoadedModel(ref, predict, snapshot.examples["last"])
 
 
-def _silent(_: Mapping[str, float]) -> Answer:
-    return None
-
-
 def _size(content: bytes | BadRecord | SnapshotRefused) -> int:
     return len(content) if isinstance(content, bytes) else 0
 
 
-def _slots(serving: ServingSet) -> list[tuple[str, ModelRef]]:
-    slots = [("champion", serving.champion), *serving.challengers.items()]
+def _shadows(serving: ServingSet) -> list[tuple[str, ModelRef]]:
+    shadows = [*serving.challengers.items()]
     if serving.predecessor is not None:
-        slots.append(("predecessor", serving.predecessor))
+        shadows.append(("predecessor", serving.predecessor))
     if serving.first is not None:
-        slots.append(("first", serving.first))
-    return slots
+        shadows.append(("first", serving.first))
+    return shadows

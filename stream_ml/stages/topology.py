@@ -68,7 +68,7 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
             StageSpec(
                 "evaluate",
                 inputs=("examples", "models", "commands", "registry", "summaries"),
-                outputs=("registry", "evaluations"),
+                outputs=("registry", "evaluations", "answers"),
                 remade=False,
             ),
         )

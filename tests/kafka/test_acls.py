@@ -36,6 +36,7 @@ OWNED = (
     "registry",
     "evaluations",
     "summaries",
+    "answers",
     "alerts",
     "dead-letters",
 )

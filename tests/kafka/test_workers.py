@@ -131,7 +131,7 @@ def test_without_its_topics_a_worker_ends_and_tells_how_to_make_them(
     assert 3 == code
     assert said.startswith(
         f"stream-ml: worker predict: expected the topics of 'shop' on {kafka_broker}, given none "
-        "of the name shop.alerts, shop.commands, "
+        "of the name shop.alerts, shop.answers, "
     )
     assert said.endswith("; make them with `stream-ml topics apply`\n")
 
@@ -448,5 +448,5 @@ def test_models_made_anew_end_a_predictor_at_once(kafka_broker: str, tmp_path: P
 
     assert 2 == ended.code
     assert 1 == len(ended.err.splitlines())
-    assert f"{cluster.topic('models')}: expected the snapshots at 0, 1" in ended.err
+    assert f"{cluster.topic('models')}: expected the snapshots at 0" in ended.err
     assert "given a topic that begins at 0 and ends at 0: it was made anew or emptied" in ended.err

@@ -172,6 +172,7 @@ async def outputs_of(
         "alerts",
         "dead-letters",
         "summaries",
+        "answers",
     ]
     places = [
         (topic, p) for topic in topics for p in range(partitions if topic == "predictions" else 1)

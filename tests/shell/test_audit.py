@@ -18,6 +18,7 @@ from stream_ml.examples.cards import cards, transactions
 from stream_ml.records import Command, Output, Shadow
 from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.reading import shadow_answers
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.audit import verify
@@ -310,16 +311,22 @@ def paid() -> Iterator[SqliteLog]:
 
 
 def test_a_thousand_predictions_are_made_again(paid: SqliteLog) -> None:
-    """A thousand drawn at random, and every shadow's answer with them, are what was logged."""
+    """A thousand drawn at random are what was logged, and so is every answer of their shadows.
+
+    Shadows have answered where a label has come.
+    """
     drawn = sample(paid, 1_000, seed=7)
     done = reproduce(paid, cards, OWN, drawn)
 
     assert len({each.event_id for each in drawn}) == 1_000
     assert drawn == sample(paid, 1_000, seed=7) != sample(paid, 1_000, seed=8)
-    assert len(done.answers) == sum(1 + len(each.shadows) for each in drawn)
+    answered = {answers.event_id: len(answers.shadows) for answers in shadow_answers(paid)}
+    answer_counts = [answered[e.event_id] for e in drawn if e.event_id in answered]
+    assert len(answer_counts) > 600
+    assert len(done.answers) == len(drawn) + sum(answer_counts)
     assert (done.different, done.dropped, done.refused) == ([], {}, {})
     assert done.worst <= 1e-12
-    assert {each.model for each in done.answers} >= {"logistic@2000", "adagrad@2000", "tree@0"}
+    assert {each.model for each in done.answers} >= {"logistic@2000", "adagrad@1000", "tree@0"}
 
 
 def test_an_altered_prediction_is_found(paid: SqliteLog) -> None:
@@ -327,7 +334,7 @@ def test_an_altered_prediction_is_found(paid: SqliteLog) -> None:
     [one] = sample(paid, 1, seed=1)
     assert isinstance(one.prediction, float)
     one.prediction += 1e-9
-    one.shadows["adagrad"].prediction = None
+    one.shadows["adagrad"] = Shadow(one.shadows["adagrad"].model, None)
 
     done = reproduce(paid, cards, OWN, [one])
 

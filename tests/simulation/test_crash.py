@@ -19,6 +19,7 @@ from tests.simulation.world import pipeline, stream
 TOPICS = (
     "predictions",
     "examples",
+    "answers",
     "models",
     "registry",
     "evaluations",
@@ -32,6 +33,7 @@ WORLDS = 20
 
 def outcome(driver: Driver) -> dict[str, list[Any]]:
     """Everything that was written; of a snapshot what is canonical, for equal pickles differ."""
+    driver.runner.commit(checkpoint=True)  # what shadows said goes with evaluate's state
     topics = {topic: [(r.key, r.value) for r in driver.records(topic)] for topic in TOPICS}
     topics["models"] = [
         (key, None if model is None else model["digest"], model and model["epoch"])

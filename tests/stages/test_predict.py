@@ -191,7 +191,7 @@ def test_a_prediction_names_where_it_came_from_and_who_said_it() -> None:
         "prediction": 0.5,
         "fallback": False,
         "features": {"amount": 2.5, "count 1m kind=order": 0.0, "mean(amount) 30s": 0.0},
-        "shadows": {"bayes": {"model": "bayes@0", "prediction": None}},
+        "shadows": {"bayes": {"model": "bayes@0", "offset": 1}},
     } == said
     assert list(shop.feature_set.names) == list(said["features"])
 
@@ -207,9 +207,10 @@ def test_champion_and_shadows_answer_from_the_same_features() -> None:
     )
     with Driver(twins) as driver:
         driver.feed(*stream(count=80))
+        driver.runner.commit(checkpoint=True)
         answers = [
-            (p["prediction"], p["shadows"]["twin"]["prediction"])
-            for p in driver.read("predictions")
+            (p["prediction"], a["shadows"]["twin"]["prediction"])
+            for p, a in zip(driver.read("examples"), driver.read("answers"), strict=True)
         ]
 
     assert len({served for served, _ in answers}) > 20
@@ -223,7 +224,8 @@ def test_without_an_answer_the_fallback_is_served_and_said_to_be_one() -> None:
     (said,) = predictions(stage.apply([event(0)]))
 
     assert (0.25, True, "bayes@0") == (said["prediction"], said["fallback"], said["model"])
-    assert 0.5 == said["shadows"]["logistic"]["prediction"]
+    assert {"model", "offset"} == set(said["shadows"]["logistic"])
+    assert {"model": "bayes@0", "prediction": None} == said["shadows"]["bayes"]
     assert 1 == stage.counts["no_answer"]
 
 

@@ -50,6 +50,7 @@ class _Ledger:
     letters: dict[Place, dict[str, Any]] = field(default_factory=dict)
     predictions: list[tuple[Place, dict[str, Any]]] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
     decisions: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     # By join partition the newest prediction, and how far it was past each one that came then.
@@ -85,7 +86,8 @@ def faults(happened: Happened) -> Iterator[str]:
         newest = ledger.newest.get(record.partition, -1)
         ledger.ahead[place] = newest - prediction["ts"]
         ledger.newest[record.partition] = max(newest, prediction["ts"])
-    ledger.examples = driver.read("examples")
+    driver.runner.commit(checkpoint=True)  # what shadows said goes with evaluate's state
+    ledger.examples, ledger.answers = driver.read("examples"), driver.read("answers")
     ledger.decisions = driver.read("registry")
     for check in CHECKS:
         yield from check(ledger)
@@ -276,13 +278,31 @@ def _answer_faults(ledger: _Ledger) -> Iterator[str]:
     declaration = ledger.happened.declarations[-1]
     fallback = json.loads(json.dumps(declaration.pipeline().fallback))
     for place, prediction in ledger.predictions:
-        answers = {slot: shadow["prediction"] for slot, shadow in prediction["shadows"].items()}
+        # Of shadows the champion alone has answered, where a fallback was served in its place.
+        answers = {
+            slot: shadow["prediction"]
+            for slot, shadow in prediction["shadows"].items()
+            if slot == line_of(prediction["model"])
+        }
         if prediction["fallback"] and prediction["prediction"] != fallback:
             yield f"{place}: the fallback {prediction['prediction']!r} is not {fallback!r}"
         answers["champion"] = prediction["prediction"]
         for slot, answer in answers.items():
             if not _is_answer(declaration, answer, may_lack=slot != "champion"):
                 yield f"{place}: {slot} answered {answer!r}"
+    shadowed = [example for example in ledger.examples if _open_slots(example)]
+    if [e["event_id"] for e in shadowed] != [answers["event_id"] for answers in ledger.answers]:
+        yield f"{len(ledger.answers)} answers of the shadows of {len(shadowed)} examples"
+    for example, answers in zip(shadowed, ledger.answers, strict=False):
+        if _open_slots(example) != set(answers["shadows"]):
+            yield f"the shadows of {answers['event_id']} are answered as {answers['shadows']}"
+        for slot, shadow in answers["shadows"].items():
+            if not _is_answer(declaration, shadow["prediction"], may_lack=True):
+                yield f"{answers['event_id']}: {slot} answered {shadow['prediction']!r}"
+
+
+def _open_slots(example: dict[str, Any]) -> set[str]:
+    return {slot for slot, shadow in example["shadows"].items() if "offset" in shadow}
 
 
 def _is_answer(declaration: Declaration, answer: Any, *, may_lack: bool) -> bool:

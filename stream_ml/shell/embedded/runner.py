@@ -17,6 +17,7 @@ Theory of operation:
 3. A transaction holds what a batch of inputs led to: outputs, positions and state of every stage.
    Learn and evaluate may stay behind (their state is dear to write); after a crash they fold the
    same examples again, which the log still holds, and write nothing twice.
+   What shadows said (`answers`) waits for evaluate's state, as nobody waits for it.
 4. An exception in a stage stops the process: a batch is never skipped.
 """
 
@@ -85,6 +86,8 @@ CATCH_UP_RECORDS = 256
 EXCLUSIVE_S = 0.5
 QUIET_S = 10.0
 OFFSET_MAX = 2**63 - 1
+# Written with the state of who writes it, and not sooner.
+WITH_STATE = "answers"
 
 
 # What the next record is picked by: its time, its topic's rank, its partition.
@@ -200,8 +203,7 @@ class Runner:
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log, self.key = log, key
-        self._accepted_topics = accepted_topics
-        self.exclusive = exclusive
+        self._accepted_topics, self.exclusive = accepted_topics, exclusive
         self._checkpoint_s = checkpoint_s
         self._quiet_since = self._checkpointed_s = time.monotonic()
         self._step = step or (lambda _: None)
@@ -239,9 +241,11 @@ class Runner:
         self.markers: dict[str, Marker] = {}
         self._readers = self._reader_table(joins, learn, evaluate)
         self._inbox: dict[PartitionId, list[Record]] = {}
-        # The snapshots that wait for the commit, by offset; the examples, while a line is behind.
+        # The snapshots that wait for the commit, by offset; the examples, while a line is behind;
+        # what shadows said, until evaluate's state is written.
         self._staged_models: dict[int, Record] = {}
         self._staged_examples: list[Record] = []
+        self._answers: list[Output] = []
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
         self._committed_positions = {task.name: dict(task.positions) for task in self.tasks}
         collect_less_often()
@@ -577,7 +581,10 @@ class Runner:
         if isinstance(consumer, Task) and consumer.stage is self.learn:
             while self.learn.must_catch_up(records):
                 self._bring_backlog()
-        outputs = consumer.apply(records)
+        if isinstance(consumer, Task) and consumer.stage is self.evaluate:
+            outputs = self._evaluate(consumer, records)
+        else:
+            outputs = consumer.apply(records)
         if consumer is self.serving:
             self._bring_forgotten()
         self._step(records[0].topic)
@@ -603,13 +610,27 @@ class Runner:
             stretch = [record for record in self._staged_examples if record.offset >= offset]
         self.learn.catch_up(stretch)
 
+    def _evaluate(self, task: Task, records: Sequence[Record]) -> list[Output]:
+        """Let evaluate fold records in; what waits for its state is put aside."""
+        for offset in self.evaluate.wanted(records):
+            record = self._snapshot_at(offset)
+            self.evaluate.supply(offset, None if record is None else record.value)
+        outputs = task.apply(records)
+        self._answers += [output for output in outputs if output.topic == WITH_STATE]
+        return [output for output in outputs if output.topic != WITH_STATE]
+
     def _bring_forgotten(self) -> None:
-        """Read again the snapshots that a set returns to, also where they wait for the commit."""
+        """Read again the snapshot that a set returns to, or promotes."""
         for offset in self.serving.forgotten():
-            staged = self._staged_models.get(offset)
-            records = self._log.read("models", 0, offset, 1) if staged is None else [staged]
-            if records and records[0].offset == offset:
-                self.serving.apply(records)
+            record = self._snapshot_at(offset)
+            if record is not None:
+                self.serving.apply([record])
+
+    def _snapshot_at(self, offset: int) -> Record | None:
+        """What lies at an offset of `models`, also where it waits for the commit."""
+        staged = self._staged_models.get(offset)
+        records = self._log.read("models", 0, offset, 1) if staged is None else [staged]
+        return records[0] if records and records[0].offset == offset else None
 
     def _deliver(self, outputs: Sequence[Output]) -> None:
         """Stage what a stage wrote, sealed; whoever reads it here has it as it was."""
@@ -664,6 +685,9 @@ class Runner:
             has_moved = task.positions != self._committed_positions[name]
             due = task.stage.must_checkpoint() or sealed_state.must_write or name in self._astray
             if due or (checkpoint and has_moved):
+                if task.stage is self.evaluate and self._answers:
+                    answers, self._answers = self._answers, []
+                    self._deliver(answers)
                 positions[name] = self._committed_positions[name] = dict(task.positions)
                 entries = sealed_state.write(
                     task.dirty(), task.positions, declaration=self._declaration, manifest=True

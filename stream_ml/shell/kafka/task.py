@@ -51,6 +51,7 @@ from stream_ml.shell.restoration import (
     remade_alert,
     take_up,
 )
+from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.learn import Learn, quarantined_in
 from stream_ml.stages.partitioning import partitions_of
@@ -102,12 +103,14 @@ class TaskSpec:
         inputs: the topics it reads; a task has the partition of its number of each.
         make: a fresh stage for a partition number.
         ready: waits until what the tasks of a process share is as new as it is now.
+        read_snapshot: gives what lies at an offset of `models`, for a stage that wants some.
     """
 
     stage: str
     inputs: tuple[str, ...]
     make: Callable[[int], Stage]
     ready: Callable[[], Awaitable[None]]
+    read_snapshot: Callable[[int], Awaitable[bytes | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -595,6 +598,7 @@ class KafkaTask:
                     ]
                     if records:
                         self._unseal(records)
+                        await self._supply(records)
                         self._task.replay(records)
                         replay_count += len(records)
                 for tp, partition in partitions.items():
@@ -671,6 +675,7 @@ class KafkaTask:
             await self._bring_backlog()
             while self._stage.must_catch_up(records):
                 await self._bring_backlog()
+        await self._supply(records)
         # Nothing is awaited until all is handed over: a commit has all of it, or nothing.
         self._pending_outputs += self._task.apply(records)
         self._records_since_checkpoint += len(records)
@@ -700,6 +705,16 @@ class KafkaTask:
             self._next_check_s, time.monotonic() + self._context.transactions.commit_s
         )
         return True
+
+    async def _supply(self, records: Sequence[Record]) -> None:
+        """Bring evaluate the snapshots that it needs for these records, and have them answer."""
+        stage, read = self._stage, self._spec.read_snapshot
+        if not isinstance(stage, Evaluate) or records[0].topic != "examples":
+            return
+        # A thread of its own: whoever has to answer may take long, and the brokers are to hear us.
+        for offset in await asyncio.to_thread(stage.wanted, records):
+            value = None if read is None else await read(offset)
+            await asyncio.to_thread(stage.supply, offset, value)
 
     def _send(self, state: Iterable[Message] = ()) -> None:
         """Hand over what is to be sent, behind a state, and where its inputs were read to."""

@@ -41,6 +41,7 @@ from stream_ml.shell.kafka.header_names import read_any_header
 from stream_ml.shell.kafka.metadata import rival, topic_ids
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.serving_feed import ServingFeed
+from stream_ml.shell.kafka.snapshots import SnapshotReader
 from stream_ml.shell.kafka.task import KafkaTask, TaskContext, TaskSpec
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
@@ -161,6 +162,7 @@ class Worker:
         # The id of each topic that we depend on.
         self._topics: dict[str, str] = {}
         self._serving_feed: ServingFeed | None = None
+        self._snapshots = SnapshotReader(cluster)
         self._transactions: Transactions
 
     async def run(self) -> None:
@@ -543,7 +545,8 @@ class Worker:
         )
 
     def _task_spec(self) -> TaskSpec:
-        return TaskSpec(self._stage, STAGES[self._stage].inputs, self._make, self._ready)
+        inputs, read_snapshot = STAGES[self._stage].inputs, self._snapshots.read
+        return TaskSpec(self._stage, inputs, self._make, self._ready, read_snapshot)
 
     # --- end -----------------------------------------------------------------------------------
 
@@ -558,6 +561,7 @@ class Worker:
     async def _close(self) -> None:
         await self._app.stop()
         await self._transactions.close()
+        await self._snapshots.stop()
         if self._serving_feed is not None:
             await self._serving_feed.stop()
 

@@ -8,27 +8,31 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from stream_ml.codec import decode_decision, decode_example, decode_prediction
+from stream_ml.codec import decode_answers, decode_decision, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
-from stream_ml.records import Evaluation
+from stream_ml.records import Evaluation, Shadow
+from stream_ml.sealing import strip_seal
 from stream_ml.shell.log.port import read_between
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from stream_ml.records import Decision, Example, Prediction, Record
+    from stream_ml.records import Decision, Example, Prediction, Record, ShadowAnswers
     from stream_ml.shell.log.port import Log
 
 __all__ = [
     "decisions",
     "evaluations",
     "examples",
+    "filled",
     "last_records",
     "predictions_in",
     "read_all",
     "read_partition",
     "registry_records",
+    "shadow_answers",
     "tally",
+    "with_answers",
 ]
 
 READ_RECORDS = 5_000
@@ -63,12 +67,67 @@ def read_partition(
 
 
 def examples(log: Log) -> Iterator[Example]:
-    """The examples, decoded; what is none is passed over: learn and evaluate tell of it."""
+    """The examples, decoded, with the answers of their shadows.
+
+    What is none is passed over: learn and evaluate tell of it.
+    """
+    return (example for _, example in with_answers(log, _decoded_examples(log)))
+
+
+def _decoded_examples(log: Log) -> Iterator[tuple[Record, Example]]:
     for record in read_all(log, "examples"):
         try:
-            yield decode_example(record.value)
+            yield record, decode_example(record.value)
         except BadRecord:
             continue
+
+
+def with_answers(
+    log: Log, pairs: Iterable[tuple[Record, Example]]
+) -> Iterator[tuple[Record, Example]]:
+    """The same examples, with the answers that their shadows have on `answers`, if they have any.
+
+    Args:
+        log: that they lie on.
+        pairs: records of `examples`, in their order, each with the example in it.
+    """
+    remaining = shadow_answers(log)
+    answers = next(remaining, None)
+    for record, example in pairs:
+        while answers is not None and answers.example < record.offset:
+            answers = next(remaining, None)
+        if answers is not None and answers.example == record.offset:
+            example.prediction = filled(example.prediction, answers)
+        yield record, example
+
+
+def filled(prediction: Prediction, answers: ShadowAnswers) -> Prediction:
+    """The prediction with the answers of those of its shadows that have none yet.
+
+    Args:
+        prediction: as it was logged.
+        answers: to the example that it has become.
+    """
+    shadows = dict(prediction.shadows)
+    for slot, answer in answers.shadows.items():
+        shadow = shadows.get(slot)
+        if shadow is not None and shadow.offset is not None and shadow.model == answer.model:
+            shadows[slot] = Shadow(answer.model, answer.prediction)
+    return prediction.with_shadows(shadows)
+
+
+def shadow_answers(log: Log) -> Iterator[ShadowAnswers]:
+    """What shadows said of the examples, in their order; none on the log of a former release."""
+    if "answers" not in log.partitions:
+        return
+    end = log.end_offset("examples", 0)
+    for record in read_all(log, "answers"):
+        try:
+            answers = decode_answers(strip_seal(record.value))
+        except BadRecord:
+            continue  # only evaluate writes there: it is not ours
+        if answers.example < end:
+            yield answers
 
 
 def predictions_in(

@@ -20,14 +20,21 @@ from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import line_of
-from stream_ml.shell.log.reading import predictions_in, read_all
+from stream_ml.shell.log.reading import filled, predictions_in, read_all, shadow_answers
 from stream_ml.shell.views.registry import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Answer, ModelRef, Prediction, Record, ServingSet
+    from stream_ml.records import (
+        Answer,
+        ModelRef,
+        Prediction,
+        Record,
+        ServingSet,
+        ShadowAnswers,
+    )
     from stream_ml.shell.log.port import Log
 
 __all__ = ["TOLERANCE", "ReproducedAnswer", "Reproduction", "find", "reproduce", "sample"]
@@ -141,7 +148,7 @@ def sample(log: Log, count: int, seed: int) -> list[Prediction]:
 def reproduce(
     log: Log, pipeline: Pipeline, key: bytes, predictions: Iterable[Prediction]
 ) -> Reproduction:
-    """Make predictions again, the champion's answers and every shadow's.
+    """Make predictions again, the champion's answers and those of every shadow that has answered.
 
     Args:
         log: where snapshots and registry lie.
@@ -150,7 +157,8 @@ def reproduce(
         predictions: those to make again.
     """
     by_model: dict[str, list[_Question]] = {}
-    questions = ((prediction, *slot) for prediction in predictions for slot in _slots(prediction))
+    answered = _with_answers(log, list(predictions))
+    questions = ((prediction, *slot) for prediction in answered for slot in _slots(prediction))
     for number, (prediction, slot, model, logged_answer) in enumerate(questions):
         by_model.setdefault(model, []).append((number, prediction, slot, logged_answer))
     refs = _refs(log, key)
@@ -191,7 +199,28 @@ def _slots(prediction: Prediction) -> Iterator[tuple[str, str, Answer]]:
     if line_of(prediction.model) not in prediction.shadows:
         yield "champion", prediction.model, prediction.prediction
     for slot, shadow in prediction.shadows.items():
-        yield slot, shadow.model, shadow.prediction
+        if shadow.offset is None:
+            yield slot, shadow.model, shadow.prediction
+
+
+def _with_answers(log: Log, predictions: list[Prediction]) -> list[Prediction]:
+    """The predictions with what their shadows said, where their label has come."""
+    numbers = {prediction.event_id: number for number, prediction in enumerate(predictions)}
+    answered = list(predictions)
+    for answers in shadow_answers(log) if numbers else ():
+        number = numbers.get(answers.event_id)
+        if number is not None and _is_about(log, answers, predictions[number]):
+            answered[number] = filled(predictions[number], answers)
+    return answered
+
+
+def _is_about(log: Log, answers: ShadowAnswers, prediction: Prediction) -> bool:
+    """Whether answers are about this prediction: an id may come again, long after."""
+    for record in log.read("examples", 0, answers.example, 1):
+        with suppress(BadRecord):
+            source = decode_example(record.value).prediction.source
+            return record.offset == answers.example and source == prediction.source
+    return False
 
 
 def _refs(log: Log, key: bytes) -> dict[str, ModelRef]:

@@ -32,7 +32,7 @@ from stream_ml.models.fast import fast_learner, fast_predictor
 from stream_ml.models.pickles import compress
 from stream_ml.models.recipes import Recipe
 from stream_ml.records import Shadow, line_of, version_of
-from stream_ml.shell.log.reading import evaluations, read_all
+from stream_ml.shell.log.reading import evaluations, read_all, with_answers
 from stream_ml.shell.views.costs import LineCost, each
 from stream_ml.shell.views.registry import entries
 from stream_ml.shell.views.reigns import Reign, ReplayedContest
@@ -202,7 +202,7 @@ def what_if(
     batch: list[tuple[Record, Example]] = []
     count = 0
     _freeze(lines, schedule, schedule.base, trial.golden)
-    for pair in _examples(log, pipeline):
+    for pair in with_answers(log, _examples(log, pipeline)):
         batch.append(pair)
         count += 1
         number = schedule.base + count
