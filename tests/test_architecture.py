@@ -170,9 +170,10 @@ OWNERS: dict[str, set[str]] = {
     "matplotlib": {"shell.report.plots"},
     "msgspec": {"codec", "records"},
     "onnxruntime": {"learners.onnx"},
-    "sklearn": {"learners.sklearn"},
+    "sklearn": {"learners.forests", "learners.sklearn"},
     "numpy": {
         "learners.arrays",
+        "learners.forests",
         "learners.lightgbm",
         "learners.onnx",
         "learners.sklearn",
