@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -94,3 +95,43 @@ def test_a_log_on_which_nothing_is_watched_says_so(cli: Cli, worked: Path) -> No
     """A pipeline whose first hour is not over has nothing to compare."""
     text = cli("drift", "--broker", f"sqlite:{worked}").out
     assert text.startswith(("nothing is watched yet: ", "nothing has moved"))
+
+
+def test_the_last_blocks_are_shown_of_models_slices_and_labels(cli: Cli, tmp_path: Path) -> None:
+    """By `drift`, in short by `status` and `models`; what a field holds writes no escapes."""
+    path = tmp_path / "zones.db"
+    fields = {"load": float, "zone": str}
+    zones = replace(
+        metered,
+        events=sml.Events(key="meter", fields=fields, lateness=0, breadth=1),
+        slices=[sml.Slice("near", zone="near"), sml.slice_by("zone", top=1)],
+    )
+    outputs = []
+    for n in range(48 * 40):
+        zone = ("near", "\x1b[31mfar")[n % 4 == 0]
+        body = {"event_id": f"e{n}", "ts": FIRST + n * HOUR // 40, "meter": "m"}
+        outputs.append(output_of(zones, "events", {**body, "load": 1.0 + n % 7, "zone": zone}))
+        known = {"event_id": f"e{n}", "ts": body["ts"] + HOUR // 2, "label": 1.0 + n % 7}
+        outputs.append(output_of(zones, "labels", known))
+    key = Settings().signing_key(str(path))
+    with SqliteLog.create(path) as log, Runner(log, zones, key) as runner:
+        log.append(outputs)
+        runner.run()
+        runner.commit(checkpoint=True)
+    broker = ("--broker", f"sqlite:{path}")
+    drift, status, models = (cli(name, *broker).out for name in ("drift", "status", "models"))
+    assert "\x1b" not in drift + status + models
+
+    losses, slices, labels = (
+        drift.partition(head)[2].partition("\n\n")[0].splitlines()
+        for head in ("loss by block", "served loss by slice", "labels by block")
+    )
+    assert 8 == len(losses)
+    assert losses[-1].startswith("usually")
+    assert ["near", "zone=*", "zone=near"] == [row.split()[0] for row in slices[1:]]
+    assert "100.0%" in labels[1]
+    assert "30 min" in labels[-2]
+    assert "loss of what was served" in status
+    for text in (status, models):
+        rows = text.partition("loss by slice")[2].partition("\n\n")[0].splitlines()[2:]
+        assert ["near", "zone=*", "zone=near"] == [row.split()[0] for row in rows]

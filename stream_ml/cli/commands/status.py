@@ -116,6 +116,7 @@ def _facts(view: StatusView, path: str, mode: str | None) -> str:
             ["events until", ", ".join(map(format_time, watermarks.events))],
             ["labels until", ", ".join(map(format_time, watermarks.labels))],
             ["scores until", format_time(watermarks.examples)],
+            ["last block", _last_block(view)],
             ["events", _counts(view, "predict")],
             ["labels", _counts(view, "join")],
             ["held", format_counts(view.held) if view.held else UNKNOWN],
@@ -123,6 +124,19 @@ def _facts(view: StatusView, path: str, mode: str | None) -> str:
             ["open alerts", open_counts_text(view.open_alerts)],
         ]
     )
+
+
+def _last_block(view: StatusView) -> str:
+    """The loss of what was served in the last block, and usually."""
+    if len(view.blocks) <= 1:
+        return "none is over yet, or the pipeline has no monitors"
+    usual, last = view.blocks[0], view.blocks[-1]
+    now, before = (each["scores"].get("served", {}) for each in (last, usual))
+    loss, usual_loss = (each.get("brier", each.get("mae")) for each in (now, before))
+    if loss is None:
+        return f"{format_time(last['start'])}: nothing that was served has a label"
+    words = "" if usual_loss is None else f", usually {usual_loss:.4f}"
+    return f"{format_time(last['start'])}: loss of what was served {loss:.4f}{words}"
 
 
 def _mode(view: StatusView, mode: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stream_ml.evaluation.block_scores import block_reports
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.views.alerts import read_alerts
@@ -120,6 +121,7 @@ class StatusView:
         dead_letters_total: how many there are, at most.
         alerts: by kind.
         open_alerts: how many alerts are open, by severity.
+        blocks: how every model did in the last blocks, behind what is usual: see `block_reports`.
         registry: the registry that this was read from.
     """
 
@@ -145,6 +147,7 @@ class StatusView:
     dead_letters_total: int
     alerts: tuple[AlertCount, ...]
     open_alerts: Mapping[str, int]
+    blocks: tuple[Mapping[str, Any], ...]
     registry: RegistryView
 
     def as_dict(self) -> dict[str, Any]:
@@ -206,6 +209,7 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         dead_letters_total=_total(log, "dead-letters", len(letters)),
         alerts=tuple(_alerts(alerts)),
         open_alerts=read_alerts(log, key).open_counts,
+        blocks=_blocks(_task_state(log, "evaluate-0")),
         registry=registry,
     )
 
@@ -235,6 +239,11 @@ def _task_state(log: Log, task: str) -> dict[str, Any]:
     """The state of a task that belongs to no key; empty before its first checkpoint."""
     value = whole_piece(log, task, "")
     return {} if value is None else dict(orjson.loads(value))
+
+
+def _blocks(state: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    blocks = state.get("blocks")
+    return () if blocks is None else tuple(block_reports(blocks))
 
 
 def _stages(log: Log) -> Iterator[TaskProgress]:
