@@ -24,7 +24,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import river
-from river import base, linear_model, preprocessing
+from river import base, linear_model, metrics, preprocessing
 
 import stream_ml as sml
 from stream_ml.errors import DeclarationError
@@ -49,6 +49,17 @@ START_MS = 1_700_000_000_000
 NO_FAMILIES = {"api", "checks", "compat", "datasets", "evaluate", "stream"}
 FEATURES = [f"x{i}" for i in range(6)]
 REFRESH = 500
+# What is given where river's own tests give nothing.
+PARTS: dict[str, Any] = {
+    "budget": 200,
+    "classifier": linear_model.LogisticRegression(),
+    "desired_dist": {False: 0.5, True: 0.5},
+    "func": math.sqrt,
+    "inverse_func": math.exp,
+    "metric": metrics.LogLoss(),
+    "models": [linear_model.LogisticRegression(l2=l2) for l2 in (0.0, 0.1)],
+    "regressor": preprocessing.StandardScaler() | linear_model.LinearRegression(),
+}
 
 
 class Candidate(NamedTuple):
@@ -92,7 +103,11 @@ def candidate(family: str, cls: Any) -> Candidate:
     name = f"{family}.{cls.__name__}"
     try:
         parameters = dict(next(iter(cls._unit_test_params()), {}))
-        if "seed" in inspect.signature(cls).parameters:
+        signature = inspect.signature(cls).parameters
+        for name_of, parameter in signature.items():
+            if name_of not in parameters and parameter.default is parameter.empty:
+                parameters[name_of] = PARTS[name_of]
+        if "seed" in signature:
             parameters["seed"] = 1
         return Candidate(name, cls(**parameters))
     except Exception as error:  # noqa: BLE001 - some cannot be made without more
