@@ -128,6 +128,7 @@ def test_status_of_a_log(cli: Cli, worked: Path) -> None:
         ("join-0", "predictions", 2_500, 2_500, 0),
         ("join-0", "labels", 2_490, 2_490, 0),
         ("learn-0", "examples", 2_490, 2_490, 0),
+        ("learn-0", "registry", 4, 4, 0),
         ("evaluate-0", "examples", 2_490, 2_490, 0),
         ("evaluate-0", "models", 8, 8, 0),
         ("evaluate-0", "commands", 0, 0, 0),
