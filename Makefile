@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-extras check docs bench evidence torture chaos soak kafka kafka-stop clean
+.PHONY: demo test test-extras test-torch check docs bench evidence torture chaos soak kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
@@ -20,6 +20,12 @@ test: $(VENV)/dev check test-extras  ## what CI runs: format, lint, types, tests
 # In a folder of their own: river loads scikit-learn wherever it is installed, at a second a start.
 test-extras: $(VENV)/dev $(VENV)/extras  ## learners of other libraries; a part of `make test`
 	PYTHONPATH=$(VENV)/extras $(RUN)/python -m pytest tests_extras
+
+# Not in CI: the index's wheel brings gigabytes of CUDA. Debian's python3-torch is for the CPU alone.
+SYSTEM_PYTHON ?= /usr/bin/python3
+
+test-torch: $(VENV)/torch  ## PyTorch's modules as lines: by the system's Python, with its python3-torch
+	$(VENV)/torch/bin/python -m pytest tests_torch
 
 check: $(VENV)/dev
 	$(RUN)/ruff format --check .
@@ -73,6 +79,13 @@ $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/extras: pyproject.toml constraints.txt | $(VENV)/dev
 	rm -rf $@
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --no-deps --target $@ $(EXTRAS)
+	@touch $@
+
+$(VENV)/torch: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@$(SYSTEM_PYTHON) -c 'import torch' || { echo 'needs python3-torch: apt-get install python3-torch'; exit 1; }
+	$(SYSTEM_PYTHON) -m venv --clear --system-site-packages $@
+	$@/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$@/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest pytest-randomly hypothesis
 	@touch $@
 
 clean: kafka-stop

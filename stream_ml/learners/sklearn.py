@@ -5,8 +5,6 @@
 The state is numbers (`arrays`): what was fitted, in the places that a fresh estimator of the
 declaration has for it after a first fit. There is no pickle, and bytes that do not fit are refused.
 
-    "SMLS1" + is fitted (1) + rows in the buffer (4) + layout (32) + numbers + buffer + SHA-256 (32)
-
 scikit-learn takes about half a millisecond for each call, whatever is in it: `batch` collects so
 many examples for a fit.
 """
@@ -14,32 +12,22 @@ many examples for a fit.
 from __future__ import annotations
 
 import copy
-import hashlib
-import struct
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from stream_ml.learners.arrays import NumberReader, read, write
-from stream_ml.models.learner import Learner
+from stream_ml.learners.batches import BatchLearner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from stream_ml.models.target import Target
-    from stream_ml.records import Answer, LabelValue
 
-__all__ = ["BATCH_MAX", "ScikitLearn"]
-
-BATCH_MAX = 4_096
-_MAGIC = b"SMLS1"
-_HEAD = struct.Struct("<BI32s")
-_DIGEST_BYTES = 32
-_UNFITTED = bytes(32)
+__all__ = ["ScikitLearn"]
 
 
-class ScikitLearn(Learner):
+class ScikitLearn(BatchLearner):
     """An estimator of scikit-learn that learns by `partial_fit`.
 
     Args:
@@ -50,33 +38,16 @@ class ScikitLearn(Learner):
         missing: what stands in for a feature that is missing.
     """
 
+    magic: ClassVar[bytes] = b"SMLS1"
+
     def __init__(self, estimator: Any, *, batch: int = 1, missing: float = 0.0) -> None:
-        if not 1 <= batch <= BATCH_MAX:
-            raise ValueError(f"batch: expected from 1 to {BATCH_MAX} examples, given {batch}")
-        self.estimator, self.batch, self.missing = estimator, batch, float(missing)
-        self._features: tuple[str, ...] = ()
-        self._classes: tuple[Any, ...] = ()
+        super().__init__(batch, missing)
+        self.estimator = estimator
         self._steps: list[Any] = []
-        self._is_fitted = False
-        self._rows: list[list[float]] = []
-        self._labels: list[float] = []
 
-    def prepare(self, target: Target, features: Sequence[str]) -> None:
-        """Clone the estimator for the target.
-
-        Args:
-            target: what is predicted.
-            features: the columns, in their order.
-
-        Raises:
-            ValueError: it is not for such a target, has no `partial_fit`, or no seed.
-        """
-        self._features = tuple(features)
-        self._classes = (False, True) if target.kind == "binary" else target.classes
+    def _begin(self, target: Target) -> None:
         self._steps = list(_steps(self.estimator))
         self._check(target)
-        self._is_fitted = False
-        self._rows, self._labels = [], []
 
     def _check(self, target: Target) -> None:
         from sklearn.base import is_classifier, is_regressor  # noqa: PLC0415 - an extra
@@ -97,88 +68,19 @@ class ScikitLearn(Learner):
             if not hasattr(step, "transform"):
                 raise ValueError(f"expected steps that transform, given {type(step).__name__}")
 
-    def predict_one(self, features: Mapping[str, float]) -> Answer:
-        """The answer of what has been fitted; None before the first fit.
-
-        Args:
-            features: a finite number by name.
-        """
-        if not self._is_fitted:
-            return None
+    def _predict(self, row: list[float]) -> list[float]:
         with _quick():
-            row = np.array([self._row(features)])
+            batch = np.array([row])
             *transformers, last = self._steps
             for step in transformers:
-                row = step.transform(row)
-            if not self._classes:
-                return float(last.predict(row)[0])
-            if not hasattr(last, "predict_proba"):
-                number = int(last.predict(row)[0])
-                shares = [float(number == n) for n in range(len(self._classes))]
-            else:
-                shares = last.predict_proba(row)[0].tolist()
-        if self._classes == (False, True):
-            return float(shares[1])
-        return dict(zip(self._classes, shares, strict=True))
-
-    def learn_one(self, features: Mapping[str, float], label: LabelValue) -> None:
-        """Learn from one example, or keep it until there are as many as a batch has.
-
-        Args:
-            features: a finite number by name.
-            label: the truth.
-        """
-        self._rows.append(self._row(features))
-        self._labels.append(self._classes.index(label) if self._classes else float(label))
-        if len(self._rows) == self.batch:
-            self._fit(self._rows, self._labels)
-            self._rows, self._labels = [], []
-
-    def dump(self) -> bytes:
-        """The numbers of what has been fitted, and the examples that still wait."""
-        numbers, layout = write(self._state()) if self._is_fitted else (b"", _UNFITTED)
-        body = b"".join(
-            (
-                _MAGIC,
-                _HEAD.pack(self._is_fitted, len(self._rows), layout),
-                numbers,
-                np.array(self._rows, "<f8").tobytes(),
-                np.array(self._labels, "<f8").tobytes(),
-            )
-        )
-        return body + hashlib.sha256(body).digest()
-
-    def load(self, data: bytes) -> None:
-        """Take up a state, in the places that a fresh estimator has for it.
-
-        Args:
-            data: what `dump` gave.
-
-        Raises:
-            ValueError: it is no state of an estimator like this one.
-        """
-        body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-        if not body.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
-            raise ValueError("expected the state of an estimator of scikit-learn")
-        numbers = NumberReader(body[len(_MAGIC) :])
-        is_fitted, count, layout = _HEAD.unpack(numbers.take(_HEAD.size))
-        if is_fitted > 1:
-            raise ValueError(f"expected whether it is fitted, 0 or 1, given {is_fitted}")
-        if count >= self.batch:
-            raise ValueError(f"expected less than {self.batch} examples that wait, given {count}")
-        steps = read(self._template(), layout, numbers) if is_fitted else None
-        width = len(self._features)
-        if numbers.left != 8 * count * (width + 1):
-            raise ValueError(f"expected {count} examples of {width} features that wait")
-        rows = np.frombuffer(numbers.take(8 * count * width), "<f8").reshape(count, width)
-        labels = np.frombuffer(numbers.take(8 * count), "<f8")
-        if self._classes and not np.isin(labels, range(len(self._classes))).all():
-            raise ValueError("expected labels that are numbers of classes")
-        self._rows, self._labels = rows.tolist(), labels.tolist()
-        if steps is not None:
-            for step, attributes in zip(self._steps, steps, strict=True):
-                vars(step).update(attributes)
-        self._is_fitted = bool(is_fitted)
+                batch = step.transform(batch)
+            if self._classes and hasattr(last, "predict_proba"):
+                shares: list[float] = last.predict_proba(batch)[0].tolist()
+                return shares
+            given = float(last.predict(batch)[0])
+        if not self._classes:
+            return [given]
+        return [float(given == number) for number in range(len(self._classes))]
 
     @property
     def description(self) -> str:
@@ -192,11 +94,7 @@ class ScikitLearn(Learner):
 
         return f"scikit-learn {__version__}"
 
-    def _row(self, features: Mapping[str, float]) -> list[float]:
-        missing = self.missing
-        return [features.get(name, missing) for name in self._features]
-
-    def _fit(self, rows: list[list[float]], labels: Sequence[float]) -> None:
+    def _fit(self, rows: list[list[float]], labels: list[float]) -> None:
         batch = np.array(rows)
         with _quick():
             *transformers, last = self._steps
@@ -213,7 +111,6 @@ class ScikitLearn(Learner):
             curve = vars(step).get("loss_curve_")
             if curve:
                 del curve[:-1]
-        self._is_fitted = True
 
     def _state(self) -> list[dict[str, Any]]:
         """What has been fitted, by step: the attributes that are no parameters."""
@@ -227,13 +124,14 @@ class ScikitLearn(Learner):
         ]
 
     def _template(self) -> list[dict[str, Any]]:
-        """The state of an equal learner after a first fit of zeros and ones."""
         other = copy.copy(self)
         other._steps = list(_steps(self.estimator))  # noqa: SLF001 - it is one of ours
-        count = max(2, len(self._classes), self.batch)
-        rows = [[float((n + i) % 2) for i in range(len(self._features))] for n in range(count)]
-        other._fit(rows, [n % (len(self._classes) or 2) for n in range(count)])  # noqa: SLF001
+        other._fit(*self._trial())  # noqa: SLF001
         return other._state()  # noqa: SLF001
+
+    def _restore(self, state: list[dict[str, Any]]) -> None:
+        for step, attributes in zip(self._steps, state, strict=True):
+            vars(step).update(attributes)
 
 
 def _steps(estimator: Any) -> Iterator[Any]:
@@ -253,7 +151,7 @@ def _steps(estimator: Any) -> Iterator[Any]:
 def _quick() -> Iterator[None]:
     """Spare what scikit-learn checks at each call: features are finite, parameters were tried.
 
-    NumberReader that are none (the logarithm of a class that never came) show in the answer.
+    Numbers that are none (the logarithm of a class that never came) show in the answer.
     """
     from sklearn import config_context  # noqa: PLC0415 - an extra
 
