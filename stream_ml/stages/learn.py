@@ -792,7 +792,7 @@ class Learn:
         suspect = self._stopwatch.begin(self._n)
         with self._stopwatch.watch():
             self._load_lines(keyless, learners)
-        self._retrainings.load(keyless, entries[ROWS], self._active())
+        self._retrainings.load(keyless, entries[ROWS], self._active(), learners)
         self._stop_suspect(suspect)
 
     def _load_lines(self, keyless: dict[str, Any], learners: dict[str, bytes]) -> None:

@@ -376,6 +376,7 @@ class Retrainings:
         state: Mapping[str, Any],
         entries: Iterable[tuple[str, bytes]],
         active: Collection[str],
+        kept: Collection[str],
     ) -> None:
         """Take up what was dumped, and forget the windows of lines that go on no more.
 
@@ -383,6 +384,7 @@ class Retrainings:
             state: that `dump` is a member of.
             entries: the rows, under their keys without the prefix.
             active: the lines that learn.
+            kept: the lines whose learners the state holds: one that starts anew is none of them.
         """
         chunks: dict[str, dict[int, bytes]] = {}
         for key, data in entries:
@@ -394,5 +396,6 @@ class Retrainings:
         for name, line_state in state.get("retrainings", {}).items():
             if name in self._lines:
                 self._lines[name].load(line_state, chunks.get(name, {}))
+                self._lines[name].has_new_model = name not in kept
                 if name not in active:
                     self._lines[name].clear()

@@ -214,7 +214,9 @@ def test_a_line_that_starts_anew_has_an_empty_window() -> None:
     restarted(learn, pieces, pipeline)
     learn = Learn(pipeline, KEY, restart=["bag"])
     learn.restore(pieces.items())
-    outputs = learn.apply(records[70:])
+    outputs = learn.apply(records[70:75])
+    learn = restarted(learn, pieces, pipeline)
+    outputs += learn.apply(records[75:])
     models = [decode(record.value or b"") for record in written(outputs, "models")]
 
     assert [None, {"n": 80, "rows": 10}, {"n": 100, "rows": 30}] == [
