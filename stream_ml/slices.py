@@ -21,7 +21,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 SLICES_MAX = 32
 TOP_MAX = 16
 # Longer values are cut: those that begin alike are one slice.
-VALUE_LENGTH_MAX = 64
+VALUE_LENGTH_MAX, NAME_LENGTH_MAX = 64, 512
 _BY_KINDS = frozenset({"str", "enum", "bool"})
 
 
@@ -119,8 +119,9 @@ def value_slice(field: str, value: Any) -> str:
     ('country=it', 'is_new=null')
     """
     if value is None or type(value) is bool:
-        return f"{field}={'null' if value is None else str(value).lower()}"
-    return f"{field}={value[:VALUE_LENGTH_MAX]}"
+        value = "null" if value is None else str(value).lower()
+    # What is longer could not be read again.
+    return f"{field}={value[:VALUE_LENGTH_MAX]}"[:NAME_LENGTH_MAX]
 
 
 def _values(kind: FieldType) -> list[Any] | None:

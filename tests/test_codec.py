@@ -347,7 +347,25 @@ def test_bounds_are_themselves_allowed_and_nothing_past_them() -> None:
         ),
         (decode_prediction, predicted(model="m@1"), predicted(model="@1"), "malformed"),
         (decode_prediction, predicted(fallback=True), predicted(fallback=1), "malformed"),
+        (
+            decode_prediction,
+            predicted(slices=["a"] * 32),
+            predicted(slices=["a"] * 33),
+            "malformed",
+        ),
+        (
+            decode_prediction,
+            predicted(slices=["a" * 512]),
+            predicted(slices=["a" * 513]),
+            "malformed",
+        ),
+        (decode_prediction, predicted(slices=[]), predicted(slices=[5]), "malformed"),
+        (decode_prediction, predicted(slices=["a"]), predicted(slices="a"), "malformed"),
     ]
+    # The quick way, and that of what is unusual: a whole number.
+    for answer in (1.0, 1):
+        read = decode_prediction(predicted(prediction=answer, slices=["a", "b=c"]))
+        assert ("a", "b=c") == read.slices
     for decode, allowed, past, reason in bounds:
         assert (None, reason) == (outcome(decode, allowed), outcome(decode, past)), past[:80]
 
