@@ -78,6 +78,9 @@ ALERT_KINDS: dict[str, AlertKind] = {
         "A line is not renewed: what it publishes is not sound, or its learner has diverged.",
         _MODELS,
     ),
+    "shadow_slow": _ends(
+        "warning", "A challenger takes too long to answer: it is asked no more.", _MODELS
+    ),
     "staleness": _ends(
         "warning",
         "What serves was not renewed at the last five refreshes: paused, or rolled back, by hand, "

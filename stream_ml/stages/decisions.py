@@ -30,7 +30,7 @@ from stream_ml.stages.superseded import SupersededSets
 from stream_ml.stages.suspension import Suspension
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Evaluation, ModelRef, ServingSet
@@ -57,6 +57,7 @@ class Decisions:
         frozen_line: the line that an operator has rolled back to: nothing is renewed.
         held_line: the line that the guard has rolled back to, for its harm: all others are renewed.
         evaluated_day: the day of event time in which evaluations were written last.
+        slow_lines: those that take too long to answer, and so cannot serve.
         suspension: whether promotions or refreshes stand still for a fault of the pipeline.
         proposal: what a person is asked to do, if anything.
     """
@@ -84,6 +85,7 @@ class Decisions:
         self.guard = Guard(pipeline, alarms)
         self.gates = Gates(pipeline.promotion.coverage_min)
         self.served_models = ServedModels()
+        self.slow_lines: Collection[str] = ()
         self.superseded = SupersededSets(pipeline.horizon_ms + pipeline.lateness_ms)
         self.inputs = {"examples": 0, "models": 0, "commands": 0}
         self.is_paused = False
@@ -354,10 +356,11 @@ class Decisions:
         return None if doubt is None else PromotionVerdict(doubt.kind, doubt.reason)
 
     def is_alive(self, line: str) -> bool:
-        """Whether a line can go on as champion: declared, and not behind the other lines."""
+        """Whether a line can go on as champion: declared, not behind the others, nor too slow."""
         # What shadows may still be of a line of that name that was taken out meanwhile.
         is_known = line in self.pipeline.recipes and line in self.contest.lines
-        return is_known and self.refresh.keeps_up(line)
+        is_slow = line in self.slow_lines
+        return is_known and not is_slow and self.refresh.keeps_up(line)
 
     def is_young(self, version: int) -> bool:
         """Whether the champion's line was started anew, and has learned too little to be renewed.

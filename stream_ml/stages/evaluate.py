@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Command, Evaluation, Example, Prediction, Record
     from stream_ml.signing import Keyring
+    from stream_ml.stages.effort import Stopwatch
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.task import StateEntry
 
@@ -85,6 +86,7 @@ class Evaluate:
             command that is to be carried out.
         command_age_ms: how far a command's time may be from its arrival on the log.
         in_order: whether all inputs are read in the order of event time, by one process.
+        stopwatch: measures what the answers of shadows take; None: none is too slow.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Evaluate:
         *,
         command_age_ms: int = COMMAND_AGE_MS,
         in_order: bool = False,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._slots = {PREDECESSOR, "first", *pipeline.recipes}
@@ -113,7 +116,8 @@ class Evaluate:
         self._decisions = Decisions(pipeline, key, log, self._alarms, self._watermark)
         self._operators = Operators(pipeline.name, log, keyring, command_age_ms)
         self._promotions = Promotions(self._decisions)
-        self._shadows = Shadows(pipeline, key, log)
+        self._shadows = Shadows(pipeline, key, log, stopwatch)
+        self._decisions.slow_lines = self._shadows.quarantined
         self._renewals = Renewals(self._decisions, self._shadows)
         self._commands = Commands(self._decisions, self._operators, self.counts)
         self._refusals = {
@@ -169,7 +173,8 @@ class Evaluate:
                     outputs.append(dead_letter(record, "evaluate", without_frames(error)))
                     outputs += refusals.refuse(record, error, number + 1, self._watermark.ms)
             outputs += refusals.read(len(part), self._watermark.ms)
-        self._shadows.forget_answers()
+        for line in self._shadows.end():
+            self._tell_slow(line, outputs)
         self._must_checkpoint |= any(output.topic != "answers" for output in outputs)
         return outputs
 
@@ -178,7 +183,7 @@ class Evaluate:
         self._is_restored = False
         ts, outputs, decisions = self._watermark.ms, list[Output](), self._decisions
         lines = [f"line:{line}" for line in self._pipeline.recipes]
-        for kind in ("line_refused", "challenger_ready"):
+        for kind in ("line_refused", "challenger_ready", "shadow_slow"):
             outputs += self._alarms.retain(kind, lines, "the line is not declared any more", ts)
         outputs += end_unwatched(self._monitor, self._alarms, ts)
         poisoned = [] if self._monitor is None else self._monitor.poisoned()
@@ -242,6 +247,14 @@ class Evaluate:
             }
             value = encode_answers(event_id, offset, shadows)
             outputs.append(Output("answers", event_id.encode(), value))
+
+    def _tell_slow(self, line: str, outputs: list[Output]) -> None:
+        """Say that a line shadows without answers from now on."""
+        message = (
+            f"the line {line!r} is asked no more: {self._shadows.quarantined[line]}; way out: "
+            f"`stream-ml restart {line}`, or another recipe under its name"
+        )
+        outputs += self._alarms.open("shadow_slow", f"line:{line}", message, self._watermark.ms)
 
     def _summary(self, record: Record, outputs: list[Output]) -> None:
         if self._monitor is None:
@@ -336,6 +349,7 @@ class Evaluate:
             "alarms": self._alarms.dump(),
             "loss": self._loss_alarm.dump(),
             "refreshes": self._renewals.staleness.dump(),
+            "shadows": self._shadows.dump(),
             "counts": self.counts,
             "held": self.sizes,
             "refusals": {topic: refusals.dump() for topic, refusals in self._refusals.items()},
@@ -377,6 +391,7 @@ class Evaluate:
             self._unwatched = [name for name, _ in entries[MONITORS]]
         self._alarms.load(keyless.get("alarms", ()))
         self._renewals.staleness.load(keyless.get("refreshes", ()))
+        self._shadows.load(keyless.get("shadows", {}))
         if "loss" in keyless:  # a former release watched none
             self._loss_alarm.load(keyless["loss"])
         if keyless.get("announced") is not None:  # in the state of a former release

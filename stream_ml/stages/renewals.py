@@ -79,14 +79,25 @@ class Renewals:
             decisions.contest.renew([line for line in decisions.contest.lines if line != name])
             decisions.gates.retain([line for line in decisions.pipeline.recipes if line != name])
             decisions.settling.restart(name)
+            self._shadow_again(name, outputs)
         ref = ModelRef(snapshot.model, snapshot.digest, record.offset)
         if decisions.refresh.add(snapshot, ref, flaw):
             self._renew_if_complete(snapshot.version, outputs)
+
+    def _shadow_again(self, line: str, outputs: list[Output]) -> None:
+        """Let a line answer again that has started anew."""
+        if self._shadows.renew(line):
+            message = f"the line {line!r} has started anew, and is asked again"
+            ts = self._decisions.watermark.ms
+            outputs += self._decisions.alarms.resolve("shadow_slow", f"line:{line}", message, ts)
 
     def _flaw(self, snapshot: Snapshot, offset: int) -> str | None:
         """Why a genuine snapshot should not serve."""
         decisions = self._decisions
         p = decisions.pipeline
+        slow = self._shadows.quarantined.get(snapshot.name)
+        if slow is not None and snapshot.parent is not None:
+            return f"its line is asked no more: {slow}"
         try:
             learner = open_snapshot(
                 snapshot, p.recipes.get(snapshot.name), p.target, decisions.key, p.feature_set.hash

@@ -11,6 +11,9 @@ Theory of operation:
    is let go first. One that is needed again is read again from where it lies, by the shell.
 3. A snapshot that is not there any more, or not the one that is named, or that cannot be opened has
    no answers. Nor has one that raises. Examples of former releases have answers, which stay.
+4. A line that takes longer than the stopwatch's budget over an answer, `SLOW_RUNNING` times running
+   or once `SLOW_AT_ONCE` times as long, is asked no more until it starts anew. What it has said
+   stands; that it is not asked is part of the state. Without a stopwatch nobody is too slow.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.fast import fast_predictor
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
-from stream_ml.records import Shadow
+from stream_ml.records import Shadow, line_of
+from stream_ml.stages.effort import NO_STOPWATCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,9 +36,13 @@ if TYPE_CHECKING:
     from stream_ml.models.snapshot import Snapshot
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Answer, Prediction
+    from stream_ml.stages.effort import Stopwatch
 
 __all__ = ["LOADED_MAX", "PAYLOADS_MAX", "Shadows"]
 
+# Once may be the machine's fault, which was put to sleep, or short of memory.
+SLOW_RUNNING = 3
+SLOW_AT_ONCE = 10
 # With labels a day late and four lines renewed each hour 100 are needed by turns.
 LOADED_MAX = 1_000
 # Of compressed payloads; what is made of one takes some ten times the memory.
@@ -68,9 +76,25 @@ class Shadows:
         pipeline: the declaration.
         key: must have signed the snapshots.
         log: the identity of the log that they must have been written to.
+        stopwatch: measures what answers take; None: nothing is measured, and none is too slow.
+
+    Attributes:
+        quarantined: the lines that are asked no more, each with why.
     """
 
-    def __init__(self, pipeline: Pipeline, key: bytes, log: str | None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        key: bytes,
+        log: str | None,
+        stopwatch: Stopwatch | None = None,
+    ) -> None:
+        self._stopwatch = NO_STOPWATCH if stopwatch is None else stopwatch
+        self._is_timed = stopwatch is not None
+        self.quarantined: dict[str, str] = {}
+        # Those of which nobody was told yet, and how often running a line was too slow.
+        self._untold: list[str] = []
+        self._slow: dict[str, int] = {}
         self._pipeline = pipeline
         self._key = key
         self._log = log
@@ -109,9 +133,12 @@ class Shadows:
                     questions[shadow.offset].append(question)
                 else:
                     questions[shadow.offset] = [question]
-        for offset in [offset for offset in self._questions if offset in self._loaded]:
-            self._answer(offset)
-        return sorted(self._questions)
+        known = [offset for offset in questions if offset in self._loaded]
+        if known:
+            with self._stopwatch.watch():
+                for offset in known:
+                    self._answer(offset)
+        return sorted(questions)
 
     def supply(self, offset: int, value: bytes | None) -> None:
         """Take in a snapshot that was wanted, and have it answer.
@@ -120,9 +147,10 @@ class Shadows:
             offset: its place on `models`.
             value: what lies there; None if nothing does.
         """
-        if offset not in self._loaded:
-            self._add(offset, None if value is None else self._open(value))
-        self._answer(offset)
+        with self._stopwatch.watch():
+            if offset not in self._loaded:
+                self._add(offset, None if value is None else self._open(value))
+            self._answer(offset)
 
     def fill(self, example: int, prediction: Prediction) -> Prediction:
         """The prediction with the answers of its shadows; itself, where it has them already.
@@ -149,9 +177,24 @@ class Shadows:
             message = f"the snapshot at {missing} of models was not supplied for its answer"
             raise AssertionError(message) from None
 
-    def forget_answers(self) -> None:
-        """Forget what was answered: all of it has been folded in."""
+    def end(self) -> list[str]:
+        """Forget what was answered, for all of it has been folded in; lines that are asked no more.
+
+        Returns:
+            Those of them that nobody was told of yet.
+        """
         self._answers.clear()
+        untold, self._untold = self._untold, []
+        return untold
+
+    def renew(self, line: str) -> bool:
+        """Ask a line again, which has started anew; whether it was quarantined.
+
+        Args:
+            line: which.
+        """
+        self._slow.pop(line, None)
+        return self.quarantined.pop(line, None) is not None
 
     def _add(self, offset: int, loaded: _Loaded | None) -> None:
         if offset in self._loaded:
@@ -180,19 +223,56 @@ class Shadows:
         questions = self._questions.pop(offset, [])
         loaded = self._loaded.pop(offset)
         self._loaded[offset] = loaded  # it was used last
-        predict = None if loaded is None else self._predictor(loaded)
         name = "" if loaded is None else loaded.model
-        answers = self._answers
+        line = line_of(name)
+        self._stopwatch.attend(line)
+        predict = None if loaded is None else self._predictor(loaded)
+        answers, is_timed, seconds = self._answers, self._is_timed, self._stopwatch.seconds
+        last_s = seconds()
         for model, example, features in questions:
             said: Answer = None
-            if predict is not None and model == name:
+            if predict is not None and model == name and line not in self.quarantined:
                 try:
                     said = predict(features)
                 except STOPS:
                     raise
                 except BaseException:  # noqa: BLE001 - an estimator may raise anything
                     said = None
+                if is_timed:
+                    now_s = seconds()
+                    self._time(line, model, now_s - last_s)
+                    last_s = now_s
             answers[example][offset] = Shadow(model, said)
+
+    def _time(self, line: str, model: str, taken_s: float) -> None:
+        """Take note of how long a line took over an answer, and ask it no more if that is too long.
+
+        Args:
+            line: of the snapshot.
+            model: the snapshot.
+            taken_s: seconds.
+        """
+        budget_s = self._stopwatch.budget_s
+        if taken_s <= budget_s:
+            if self._slow:
+                self._slow.pop(line, None)
+            return
+        self._slow[line] = self._slow.get(line, 0) + 1
+        if self._slow[line] >= SLOW_RUNNING or taken_s > SLOW_AT_ONCE * budget_s:
+            self.quarantined[line] = (
+                f"{model} took {taken_s:.3g} s over an answer, longer than the budget of "
+                f"{budget_s:g} s"
+            )
+            self._untold.append(line)
+
+    def dump(self) -> dict[str, str]:
+        """The state, as JSON can hold it."""
+        return self.quarantined
+
+    def load(self, state: Mapping[str, str]) -> None:
+        """Take up a dumped state."""
+        self.quarantined.clear()
+        self.quarantined.update(state)
 
     def _predictor(self, loaded: _Loaded) -> Predictor:
         if loaded.predict is None:

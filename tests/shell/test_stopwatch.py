@@ -6,6 +6,7 @@ import os
 import select
 import time
 from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -187,3 +188,23 @@ def test_models_shows_what_lines_cost(path: Path, cli: Cli) -> None:
         assert 0.1 < cost["example_us"] < 100_000
         assert 0 < cost["snapshot_s"] < 10
         assert cost["snapshot_bytes"] > 100
+
+
+def test_what_does_not_return_is_interrupted_in_any_thread() -> None:
+    """A worker that has to be heard by the brokers meanwhile has shadows answer in a thread."""
+    stopwatch = ProcessStopwatch(hang_s=0.1, tick_s=0.02)
+    ended: list[type[BaseException]] = []
+
+    def work() -> None:
+        with stopwatch.watch():
+            try:
+                _hang()
+            except NotReturned as error:
+                ended.append(type(error))
+
+    threads = [Thread(target=work) for _ in range(2)]
+    for thread in threads:  # one after the other, as the stages of a worker
+        thread.start()
+        thread.join(20.0)
+
+    assert [NotReturned] * 2 == ended

@@ -218,9 +218,9 @@ class Runner:
         lines = checkpoint_examples, restart_lines
         way: Any = {"stopwatch": stopwatch, "trainings": trainings, "has_backlog": True}
         self.learn = Learn(pipeline, key, *lines, log=log.identity, **way)
-        keyring, age_ms = Keyring(key, operators or {}), round(command_age_s * 1_000)
+        given, age_ms = (Keyring(key, operators or {}), log.identity), round(command_age_s * 1_000)
         self.evaluate = Evaluate(
-            pipeline, keyring, log.identity, command_age_ms=age_ms, in_order=True
+            pipeline, *given, command_age_ms=age_ms, in_order=True, stopwatch=stopwatch
         )
         predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
         joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]

@@ -382,6 +382,7 @@ class Worker:
                     Keyring(self._key, self._operators),
                     self._topics["registry"],
                     command_age_ms=round(self._command_age_s * 1_000),
+                    stopwatch=ProcessStopwatch(budget_s=self._learn_budget_s),
                 )
 
     def _learning_file(self) -> Path:

@@ -14,11 +14,13 @@ Theory of operation:
    often running that was so, from the same example on. Where there is no place for such a file,
    nobody is suspected.
 
-Only the main thread can be interrupted; elsewhere time is measured, and that is all.
+Signals reach the main thread alone. In another one a thread of ours looks every `TICK_S`, and has
+Python raise the error there. What never comes back from C is not ended so.
 """
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import signal
@@ -79,6 +81,10 @@ class ProcessStopwatch:
         self._line = ""
         # Whether timers run; there is one of each kind for the whole process.
         self._is_armed = False
+        # The thread that is watched where it is not the main one, and who watches it.
+        self._thread: int | None = None
+        self._lock = threading.Lock()
+        self._guard: threading.Thread | None = None
         self._file = None if path is None else _mapped(path)
 
     def seconds(self) -> float:
@@ -130,9 +136,16 @@ class ProcessStopwatch:
             self._is_armed = True
             signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
             signal.setitimer(signal.ITIMER_REAL, self._tick_s, self._tick_s)
+        else:
+            self._thread = threading.get_ident()
+            if self._guard is None:
+                self._guard = threading.Thread(target=self._keep_watch, daemon=True)
+                self._guard.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._lock:
+            self._thread = None
         if self._is_armed:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
@@ -146,6 +159,20 @@ class ProcessStopwatch:
             return
         self._last_s = self._clock()
         raise NotReturned(f"the line {self._line!r} has not returned for {waited_s:.0f} s")
+
+    def _keep_watch(self) -> None:
+        """Interrupt the thread that is watched, if it does not return; for a thread of its own."""
+        while True:
+            time.sleep(self._tick_s)
+            with self._lock:
+                if self._thread is not None and self._clock() - self._last_s >= self._hang_s:
+                    self._last_s = self._clock()
+                    _raise_in(self._thread, NotReturned)
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """Have Python raise an error in another thread, as soon as that gets back to Python."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 def _mapped(path: Path) -> mmap.mmap | None:
