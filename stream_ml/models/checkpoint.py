@@ -2,9 +2,9 @@
 
     "SML2" + signature (32 bytes) + heading + newline + compressed learner
 
-The heading of river's learners is river's release, that of any other names its line, and the
-library and release whose bytes these are. The signature covers all of it and the name of
-the line, and is checked before any of that is read. What reads the learner is chosen by the line's
+The heading of river's learners is river's release and the name of the line, that of any other
+names its line, and the library and release whose bytes these are. The signature covers all but
+itself, and is checked before any of that is read. What reads the learner is chosen by the line's
 recipe.
 """
 
@@ -45,7 +45,7 @@ def pack(learner: Any, recipe: Recipe, key: bytes | None, payload: bytes | None 
         SnapshotRefused: `class_not_allowed` or `too_large`, as `Recipe.dump`.
     """
     body = _heading(recipe) + b"\n" + (payload or compress(recipe.dump(learner)))
-    return _MAGIC + (_NO_SIGNATURE if key is None else _sign(_scope(recipe) + body, key)) + body
+    return _MAGIC + (_NO_SIGNATURE if key is None else _sign(_MAGIC + body, key)) + body
 
 
 def unpack(data: bytes, recipe: Recipe, key: bytes | None, *, allow_unsigned: bool = False) -> Any:
@@ -65,10 +65,10 @@ def unpack(data: bytes, recipe: Recipe, key: bytes | None, *, allow_unsigned: bo
     if len(data) < _HEAD or not (is_former or data.startswith(_MAGIC)):
         raise SnapshotRefused("malformed", "expected a checkpoint, given other bytes")
     signature, body = data[len(_MAGIC) : _HEAD], data[_HEAD:]
-    signed = body if is_former else _scope(recipe) + body
+    signed = body if is_former else _MAGIC + body
     _check_signature(signature, signed, key, allow_unsigned=allow_unsigned)
     heading, _, payload = body.partition(b"\n")
-    if heading != _heading(recipe):
+    if heading != (_former_heading(recipe) if is_former else _heading(recipe)):
         raise SnapshotRefused(
             "river_version" if recipe.format is None else "library",
             f"checkpoint: expected {_reader(recipe)}, given {heading[:80]!r}; way out: "
@@ -83,14 +83,15 @@ def unpack(data: bytes, recipe: Recipe, key: bytes | None, *, allow_unsigned: bo
 
 
 def _heading(recipe: Recipe) -> bytes:
+    """What says whose learner follows, and what reads it."""
+    former = _former_heading(recipe)
+    return b" ".join([former, recipe.name.encode()]) if recipe.format is None else former
+
+
+def _former_heading(recipe: Recipe) -> bytes:
     if recipe.format is None:
         return RIVER_VERSION.encode()
     return orjson.dumps([recipe.format, recipe.name, recipe.library])
-
-
-def _scope(recipe: Recipe) -> bytes:
-    """What is signed with the bytes, and does not stand there: no other line's are taken."""
-    return _MAGIC + recipe.name.encode() + b"\n"
 
 
 def _reader(recipe: Recipe) -> str:

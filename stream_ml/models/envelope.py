@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -52,6 +52,20 @@ class Golden:
     answer: Answer
 
 
+class Opened(NamedTuple):
+    """The learner that a process has read back from its own snapshot, and from what.
+
+    `recipe` is the one that has read it, no other one that is equal.
+    """
+
+    learner: Any
+    payload: bytes
+    digest: str
+    golden: tuple[Golden, ...]
+    features: str
+    recipe: Any
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A learner after `version` examples, and what is needed to trust it.
@@ -74,6 +88,7 @@ class Snapshot:
         format: what reads the payload; None: river's allow-list.
         library: the library and release that alone reads it, where it is not river's.
         extent: how many bytes the digest was taken of, where it was; not written.
+        opened: what is inside, where this process has taken it itself; not written.
     """
 
     name: str
@@ -92,6 +107,7 @@ class Snapshot:
     format: str | None = None
     library: str | None = None
     extent: int = field(default=0, repr=False, compare=False)
+    opened: Opened | None = field(default=None, repr=False, compare=False)
 
     @property
     def model(self) -> str:

@@ -71,6 +71,36 @@ def logistic() -> Snapshot:
     return snapshot_of("logistic")
 
 
+def test_what_this_process_has_taken_it_need_not_read_back_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The learner is the one that take has read back; of what was altered all is checked."""
+    taken = snapshot_of("tree")
+    read: list[bytes] = []
+    load = Recipe.load
+
+    def spy(recipe: Recipe, data: bytes) -> Any:
+        read.append(data)
+        return load(recipe, data)
+
+    monkeypatch.setattr(Recipe, "load", spy)
+    target = LEARNERS["tree"][0]
+    assert taken.opened is not None
+    ours = taken.opened.recipe
+    opened = open_snapshot(taken, ours, target, KEY, HASH)
+    assert (opened is taken.opened.learner, read) == (True, [])
+
+    # Equal bytes that came over the log, an equal recipe, other golden answers: read and checked.
+    open_snapshot(decode(taken.encode()), ours, target, KEY, HASH)
+    open_snapshot(taken, replace(ours), target, KEY, HASH)
+    assert len(read) == 2
+    # Whoever has the key may have altered it.
+    other = snapshot_of("bayes")
+    for changed in ({"payload": other.payload}, {"digest": other.digest}):
+        with pytest.raises(SnapshotRefused, match="expected digest"):
+            open_snapshot(signed(replace(taken, **changed)), ours, target, KEY, HASH)
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_round_trip(name: str) -> None:
     """A snapshot is read as it was written, and gives the learner that was taken."""
