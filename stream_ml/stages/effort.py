@@ -93,7 +93,7 @@ class Effort:
     0.0005
     """
 
-    __slots__ = ("_last_slow", "_slow_running", *_SUMS)
+    __slots__ = ("_last_slow", "_slow_answers", "_slow_running", *_SUMS)
 
     answer_s: float
     answers: float
@@ -107,7 +107,7 @@ class Effort:
         self.answer_s = self.example_s = self.snapshot_s = 0.0
         self.answers = self.examples = self.snapshots = 0.0
         self.snapshot_bytes = 0
-        self._last_slow, self._slow_running = -1, 0
+        self._last_slow, self._slow_running, self._slow_answers = -1, 0, 0
 
     def learned(self, seconds: float, examples: int) -> None:
         """Add what it took to learn so many examples."""
@@ -126,6 +126,17 @@ class Effort:
         self.snapshot_s += seconds
         self.snapshots += 1
         self.snapshot_bytes = size
+
+    def answers_too_slowly(self, *, is_slow: bool) -> bool:
+        """Whether it has now gone over its budget for too many answers running.
+
+        A line that challenges is asked now and then, and so is never slow at examples running.
+
+        Args:
+            is_slow: whether its newest answer took longer than the budget.
+        """
+        self._slow_answers = self._slow_answers + 1 if is_slow else 0
+        return self._slow_answers >= SLOW_RUNNING
 
     def is_too_slow(self, n: int) -> bool:
         """Whether it has now gone over its budget for too many examples running.

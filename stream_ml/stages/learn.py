@@ -450,12 +450,14 @@ class Learn:
                 if (serves or example.n % LIVE_LOSS_EVERY == 0) and not is_late:
                     line.score(predict, target, example, serves=serves)
                     answers += 1
-                    answer_s += seconds() - last_s
+                    taken_s = seconds() - last_s
+                    answer_s += taken_s
+                    if effort.answers_too_slowly(is_slow=taken_s > budget_s):
+                        return example, _over_budget(taken_s, budget_s)
                 teach(example.features, example.label)
                 now_s = seconds()
                 if now_s - last_s > budget_s and effort.is_too_slow(example.n):
-                    taken = f"it takes {now_s - last_s:.1f} s over an example"
-                    return example, f"{taken}, longer than its budget of {budget_s} s"
+                    return example, _over_budget(now_s - last_s, budget_s)
                 last_s = now_s
         except STOPS:
             raise
@@ -858,6 +860,11 @@ class Learn:
                 raise
             self._give_up(name, str(error))
             return None
+
+
+def _over_budget(taken_s: float, budget_s: float) -> str:
+    """Why a line is quarantined that takes longer than it may."""
+    return f"it takes {taken_s:.1f} s over an example, longer than its budget of {budget_s} s"
 
 
 def quarantined_in(keyless: bytes | None) -> list[str]:

@@ -9,9 +9,10 @@ import orjson
 import pytest
 from river import naive_bayes
 
+import stream_ml as sml
 from stream_ml.stages.effort import DEATHS_MAX, Suspect
-from stream_ml.stages.learn import Learn
-from tests.shop import KEY, example, shop
+from stream_ml.stages.learn import LIVE_LOSS_EVERY, Learn
+from tests.shop import KEY, declare, example, shop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,6 +99,30 @@ def test_a_line_that_is_too_slow_three_times_running_is_quarantined_alone(
 
     assert digests(expected, "logistic") == digests(outputs, "logistic")
     assert 2 == len(digests(outputs, "logistic"))
+
+
+def test_a_line_that_is_slow_to_answer_is_quarantined_though_it_is_asked_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The third answer running is one too many, however quickly it learns in between."""
+    stopwatch, asked = FakeStopwatch(), [0]
+    ask = naive_bayes.GaussianNB.predict_proba_one
+
+    def dawdle(*arguments: Any) -> Any:
+        asked[0] += 1
+        stopwatch.now_s += 0.5 if asked[0] == 2 else 1.5
+        return ask(*arguments)
+
+    monkeypatch.setattr(naive_bayes.GaussianNB, "predict_proba_one", dawdle)
+    quick = declare(promotion=sml.Promotion(refresh=1_000, mode="manual"))
+    learn = Learn(quick, KEY, stopwatch=stopwatch)
+    learn.start()
+    asked[0] = 0
+
+    (alert,) = alerts(learn.apply(world(60)))
+
+    assert 5 == asked[0]
+    assert f"after example {5 * LIVE_LOSS_EVERY}: it takes 1.5 s" in alert["message"]
 
 
 def test_a_pause_of_the_machine_quarantines_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
