@@ -336,3 +336,13 @@ def test_a_quarantined_line_may_be_repaired() -> None:
     assert told.endswith("its line was quarantined, and starts anew, from nothing")
     with pytest.raises(UsageError, match=r"models\.bayes"):
         accepted_changes(shop.declaration(), now, "the log", "begin anew", ["logistic"])
+
+
+def test_another_release_of_a_learner_s_library_is_refused() -> None:
+    """What one release of a library wrote another need not read; a line quarantined starts anew."""
+    old, new = {"libraries.net": "torch 1.13"}, {"libraries.net": "torch 2.4"}
+
+    with pytest.raises(UsageError, match="install it again"):
+        accepted_changes(old, new, "the log", "begin anew")
+    assert accepted_changes(old, new, "the log", "begin anew", ["net"])
+    assert [] == differences(old, {"libraries.other": "torch 2.4"})

@@ -41,11 +41,10 @@ from stream_ml.stages.watermark import Watermark
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from stream_ml.models.fast import Predictor
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.stages.positions import Notice
-    from stream_ml.stages.serving import LoadedServingSet, Serving
+    from stream_ml.stages.serving import LoadedModel, LoadedServingSet, Serving
     from stream_ml.stages.task import StateEntry
 
 __all__ = ["Predict"]
@@ -280,7 +279,7 @@ class Predict:
         champion, fallback = serving_set.champion, self._pipeline.fallback
         slicing = self._pipeline.slicing
         served = serving_set.fallback
-        answers = _answers(champion.predict, requests)
+        answers = _answers(champion, requests)
         self.counts["no_answer"] += answers.count(None)
         shadows, encoded_shadows = serving_set.shadows, encode_shadows(serving_set.shadows)
         model = champion.ref.model
@@ -384,7 +383,15 @@ def _blocks(pipeline: Pipeline) -> OpenBlocks | None:
     return OpenBlocks(layout, pipeline.lateness_ms)
 
 
-def _answers(predict: Predictor, requests: Sequence[_PredictionRequest]) -> list[Answer]:
+def _answers(champion: LoadedModel, requests: Sequence[_PredictionRequest]) -> list[Answer]:
+    if champion.predict_many is not None and len(requests) > 1:
+        try:
+            return champion.predict_many([features for _, _, features in requests])
+        except STOPS:
+            raise
+        except BaseException:  # noqa: BLE001, S110 - which of them is at fault shows one by one
+            pass
+    predict = champion.predict
     answers: list[Answer] = []
     for _, _, features in requests:
         try:

@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, SnapshotRefused
-from stream_ml.models.fast import fast_predictor
+from stream_ml.models.fast import batch_predictor, fast_predictor
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import Shadow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_ml.models.fast import Predictor
+    from stream_ml.models.fast import BatchPredictor, Predictor
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Answer, ModelRef, Output, Record, ServingSet
 
@@ -41,11 +41,15 @@ REFUSALS_MAX = 100
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A verified snapshot that answers. `example` is the newest example in it (-1: none)."""
+    """A verified snapshot that answers. `example` is the newest example in it (-1: none).
+
+    `predict_many` answers several rows at once, to the same bits, where the model can.
+    """
 
     ref: ModelRef
     predict: Predictor
     example: int
+    predict_many: BatchPredictor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +196,13 @@ class Serving:
         learner = open_snapshot(
             snapshot, p.recipes.get(snapshot.name), p.target, self._key, p.feature_set.hash
         )
-        predict = fast_predictor(learner, p.target, [golden.features for golden in snapshot.golden])
-        return LoadedModel(ref, predict, snapshot.examples["last"])
+        golden = [golden.features for golden in snapshot.golden]
+        return LoadedModel(
+            ref,
+            fast_predictor(learner, p.target, golden),
+            snapshot.examples["last"],
+            batch_predictor(learner, p.target, golden),
+        )
 
 
 def _size(content: bytes | BadRecord | SnapshotRefused) -> int:

@@ -12,9 +12,12 @@ from own import Counts, Line, Logistic
 
 from stream_ml.errors import SnapshotRefused
 from stream_ml.models.checkpoint import pack, unpack
-from stream_ml.models.fast import fast_learner, fast_live_predictor, fast_predictor
+from stream_ml.models.fast import batch_predictor, fast_learner, fast_live_predictor, fast_predictor
 from stream_ml.models.recipes import BadAnswer, Recipe, Target, answer, learn
 from stream_ml.models.snapshot import decode, open_snapshot, take
+from stream_ml.records import ModelRef
+from stream_ml.stages.predict import _answers
+from stream_ml.stages.serving import LoadedModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,11 +141,26 @@ def test_a_checkpoint_is_one_line_s() -> None:
     data = pack(recipe.fresh(), recipe, KEY)
     river = pack(trained("tree"), river_recipe("tree"), KEY)
 
-    for other in (line(Logistic(), BINARY, name="other"), river_recipe("tree")):
-        with pytest.raises(SnapshotRefused, match="way out: start a new log"):
-            unpack(data, other, KEY)
+    for given, other in (
+        (data, line(Logistic(), BINARY, name="other")),
+        (data, river_recipe("tree")),
+        (river, recipe),
+        (river, river_recipe("bayes")),
+    ):
+        with pytest.raises(SnapshotRefused) as refused:
+            unpack(given, other, KEY)
+        assert "signature" == refused.value.reason
+
+
+def test_a_checkpoint_of_another_library_is_refused() -> None:
+    """A line whose library is of another release does not read what it wrote before."""
+
+    class Newer(Logistic):
+        library = "numbers 2.0"
+
+    recipe, newer = line(Logistic(), BINARY), line(Newer(), BINARY)
     with pytest.raises(SnapshotRefused, match="way out: start a new log"):
-        unpack(river, recipe, KEY)
+        unpack(pack(recipe.fresh(), recipe, KEY), newer, KEY)
 
 
 class Raises(Logistic):
@@ -240,3 +258,47 @@ def test_what_it_says_is_judged_at_each_answer() -> None:
     with pytest.raises(BadAnswer):
         answer(Says([1.0]), COLOURS, {})
     assert answer(Says(None), BINARY, {}) is None
+
+
+class Batches(Logistic):
+    """Answers several at once, and knows how many they were at most; one by one where one fails."""
+
+    offset, most = 0.0, 0
+
+    def predict_many(self, rows: Any) -> list[Any]:
+        """All answers."""
+        Batches.most = max(Batches.most, len(rows))
+        if any(features["amount"] > 40 for features in rows if "amount" in features):
+            raise SystemExit
+        return [self.predict_one(features) + self.offset for features in rows]
+
+
+def test_batches_are_asked_where_they_are_as_one_by_one() -> None:
+    """A model's own way to answer several is used, unless it gives other answers."""
+    rows = [features for features, _ in examples(BINARY, 8)]
+    sound, false, short = taught(Batches(), BINARY), taught(Batches(), BINARY), Batches()
+    false.offset = 1e-16 + 1e-9
+    short.predict_many = lambda rows: []  # type: ignore[method-assign]  # noqa: ARG005
+
+    predict_many = batch_predictor(sound, BINARY, rows)
+    assert predict_many is not None
+    assert [answer(sound, BINARY, features) for features in rows] == predict_many(rows)
+    assert batch_predictor(false, BINARY, rows) is None
+    assert batch_predictor(short, BINARY, rows) is None
+    assert batch_predictor(Logistic(), BINARY, rows) is None
+    assert batch_predictor(trained("tree"), BINARY, rows) is None
+
+
+def test_the_champion_is_asked_for_a_batch_at_once() -> None:
+    """A champion that answers batches is asked for all; one by one where that fails."""
+    model = taught(Batches(), BINARY)
+    one_by_one = fast_predictor(model, BINARY)
+    ref = ModelRef("own@1", "d", 0)
+    champion = LoadedModel(ref, one_by_one, 0, batch_predictor(model, BINARY))
+    sound = [features for features, _ in examples(BINARY, 12)]
+    for rows in (sound, [*sound, {"amount": 50.0}]):
+        requests: Any = [(None, None, features) for features in rows]
+        Batches.most = 0
+
+        assert [one_by_one(features) for features in rows] == _answers(champion, requests)
+        assert len(rows) == Batches.most

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from river import compose
 
+from stream_ml.errors import STOPS
 from stream_ml.models.fast.linear import (
     is_plain,
     learner_behind,
@@ -33,17 +34,19 @@ from stream_ml.models.fast.tree import tree_learner
 from stream_ml.models.learner import Model
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.recipes import answer, knows_two, learn
+from stream_ml.models.target import BadAnswer, valid_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_ml.models.recipes import Target
     from stream_ml.records import Answer, LabelValue
 
     Predictor = Callable[[Mapping[str, float]], Answer]
+    BatchPredictor = Callable[[Sequence[Mapping[str, float]]], list[Answer]]
     Teacher = Callable[[dict[str, float], LabelValue], None]
 
-__all__ = ["fast_learner", "fast_live_predictor", "fast_predictor"]
+__all__ = ["batch_predictor", "fast_learner", "fast_live_predictor", "fast_predictor"]
 
 # The river whose arithmetic we know: with another one river's own code learns.
 RIVER_KNOWN = "0.26.1"
@@ -67,6 +70,38 @@ def fast_predictor(
         return river_predictor
     agree = all(predict(features) == river_predictor(features) for features in golden)
     return predict if agree else river_predictor
+
+
+def batch_predictor(
+    model: Any, target: Target, golden: Sequence[Mapping[str, float]] = ()
+) -> BatchPredictor | None:
+    """Predicts rows at once, where `model` has a `predict_many` of its own; None where it has none.
+
+    How records come in batches is no function of the log, so that one whose batches differ from
+    one row after the other, on the golden rows, is not used.
+
+    Args:
+        model: any of river's estimators, or a `Learner`.
+        target: the question.
+        golden: features on which both have to agree exactly.
+    """
+    if not isinstance(model, Model) or type(model).predict_many is Model.predict_many:
+        return None
+    predict_many = partial(_answer_all, model, target)
+    try:
+        agree = predict_many(golden) == [answer(model, target, features) for features in golden]
+    except STOPS:
+        raise
+    except BaseException:  # noqa: BLE001 - a user's code may raise anything
+        return None
+    return predict_many if agree else None
+
+
+def _answer_all(model: Model, target: Target, rows: Sequence[Mapping[str, float]]) -> list[Answer]:
+    answers = model.predict_many([{**features} for features in rows])
+    if len(answers) != len(rows):
+        raise BadAnswer(f"expected {len(rows)} answers, given {len(answers)}")
+    return [valid_answer(given, target) for given in answers]
 
 
 def fast_live_predictor(model: Any, target: Target) -> Predictor:
