@@ -223,7 +223,11 @@ class Driver:
         ]
 
     def read(self, topic: str) -> list[Any]:
-        """The records of a topic, decoded from JSON."""
+        """The records of a topic, decoded from JSON.
+
+        What shadows said (`answers`) is written with evaluate's state: after
+        `runner.commit(checkpoint=True)` all of it is there.
+        """
         return [None if r.value is None else orjson.loads(r.value) for r in self.records(topic)]
 
     @property

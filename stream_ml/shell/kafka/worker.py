@@ -377,12 +377,14 @@ class Worker:
                     has_backlog=True,
                 )
             case _:
+                if self._stopwatch is None:
+                    self._stopwatch = ProcessStopwatch(budget_s=self._learn_budget_s)
                 return Evaluate(
                     pipeline,
                     Keyring(self._key, self._operators),
                     self._topics["registry"],
                     command_age_ms=round(self._command_age_s * 1_000),
-                    stopwatch=ProcessStopwatch(budget_s=self._learn_budget_s),
+                    stopwatch=self._stopwatch,
                 )
 
     def _learning_file(self) -> Path:
