@@ -146,11 +146,12 @@ class BadRecord(StreamMLError):  # noqa: N818 - it is data about a record, and r
 
 
 class SnapshotRefused(StreamMLError):  # noqa: N818 - as BadRecord
-    """Raised when a model snapshot is forged, altered, of another river, or answers differently.
+    """Raised when a model snapshot is forged, altered, of another library, or answers differently.
 
     Attributes:
         reason: one word for machines: `unsigned`, `signature`, `river_version`, `feature_set`,
-            `class_not_allowed`, `golden`, `malformed` or `too_large`.
+            `class_not_allowed`, `golden`, `malformed` or `too_large`; of learners of other
+            libraries also `format`, `library`, `undeclared` or `unreadable`.
     """
 
     def __init__(self, reason: str, message: str) -> None:
