@@ -122,7 +122,8 @@ def members(record: Any) -> dict[str, Any]:
         del found["prediction"]
         found = {**members(Prediction), **found}
     if record is Snapshot:
-        del found["signature"], found["extent"]  # the one beside the record, the other not in it
+        # The first one lies beside the record, the others are not in it.
+        del found["signature"], found["extent"], found["opened"]
         found["model"] = found.pop("name")  # as on the wire
     return found
 
