@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Arrivals", "Block", "Silence"]
 
 SILENT_BLOCKS = 2
-# And the others have told of so many blocks since.
-TOLD_BLOCKS = 1.5
 # So many events of a partition must be missing before its silence is worth a word.
 MISSED_MIN = 50
 # The number of events of a block is a mean over about so many.
@@ -96,6 +94,8 @@ class Arrivals:
         # By partition: the end of its last block, when the log took that in, its events, and how
         # many all had told of by then.
         self._partitions: dict[int, list[int]] = {}
+        # Of the newest blocks that any has told of, the starts.
+        self._starts: list[int] = []
         self._floor = 0
         self._blocks = 0
         self._events_per_block = 0.0
@@ -111,6 +111,7 @@ class Arrivals:
         former = self._partitions.get(summary.partition, [0, 0, 0, 0])
         end, events = max(former[0], summary.end), former[2] + summary.events
         self._told += summary.events
+        self._starts = sorted({*self._starts, summary.start})[-SILENT_BLOCKS:]
         self._partitions[summary.partition] = [end, append_ms, events, self._told]
         if sum(each[2] for each in self._partitions.values()) > EVENTS_MAX:
             for each in self._partitions.values():
@@ -145,15 +146,13 @@ class Arrivals:
         return blocks
 
     def _is_silent(self, known: list[int], append_ms: int) -> bool:
-        end, last_ms, events, told = known
+        end, last_ms, _, told = known
         behind = max(each[0] for each in self._partitions.values()) - end
         bound = SILENT_BLOCKS * self._width
         if behind < bound:
             return False
         # After a pause of all, whoever tells of the first block is ahead of the others by that.
-        total = sum(each[2] for each in self._partitions.values())
-        share_of_others = 1 - events / total if total else 0.0
-        if self._told - told < TOLD_BLOCKS * self._events_per_block * share_of_others:
+        if sum(start >= end for start in self._starts) < SILENT_BLOCKS:
             return False
         if self._in_order:
             return self._told - told >= self._round_events
@@ -162,6 +161,11 @@ class Arrivals:
     def partitions(self) -> list[int]:
         """The partitions that have told of a block."""
         return sorted(self._partitions)
+
+    @property
+    def newest_end(self) -> int:
+        """The end of the newest block that any partition has told of, UTC milliseconds."""
+        return max(each[0] for each in self._partitions.values())
 
     def is_behind(self, subject: str) -> bool:
         """Whether a partition has not caught up with the others since it was silent.
@@ -197,6 +201,7 @@ class Arrivals:
             "partitions": {str(number): each for number, each in self._partitions.items()},
             "floor": self._floor,
             "told": self._told,
+            "starts": self._starts,
             "blocks": [self._blocks, self._events_per_block],
             "late": self.late_count,
             "open": [
@@ -216,7 +221,7 @@ class Arrivals:
         """Take up what `dump` gave."""
         self._partitions = {int(number): each for number, each in state["partitions"].items()}
         self._floor, self.late_count = state["floor"], state["late"]
-        self._told = state["told"]
+        self._told, self._starts = state["told"], list(state.get("starts", ()))
         self._blocks, self._events_per_block = state["blocks"]
         self._open = {}
         # A former release did not tell kinds of events apart.

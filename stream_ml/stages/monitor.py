@@ -120,8 +120,8 @@ class Monitor:
             self._end = block.start + self._width
             outputs += self._block(block)
             outputs += self._label_outage(append_ms)
-            self._event_outage.events(self._end, append_ms)
-            outputs += self._alarms.resolve(EVENTS_OUT, ALL, "events come again", self._end)
+        self._event_outage.events(self._arrivals.newest_end, append_ms)
+        outputs += self._alarms.resolve(EVENTS_OUT, ALL, "events come again", summary.end)
         outputs += self._silences(append_ms)
         return outputs
 
