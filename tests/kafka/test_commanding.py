@@ -13,6 +13,7 @@ from stream_ml import client
 from stream_ml.codec import encode_command
 from stream_ml.records import Command, Output
 from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.log.port import whole_piece
 from stream_ml.stages.learn import Learn
 from tests.kafka.test_loop import until_written
 from tests.kafka.test_workers import DECLARATION, KEY
@@ -92,3 +93,40 @@ def test_commands_of_other_places_operators_and_times(kafka_broker: str, tmp_pat
     letters = [orjson.loads(each.value or b"") for each in written["dead-letters"]]
     assert {each["reason"] for each in letters} == {"foreign_command"}
     assert [each["path"] for each in letters] == ["$.log", "$.pipeline", "$.pipeline"] * 2
+
+
+def test_a_line_is_started_anew_once_whoever_dies(kafka_broker: str, tmp_path: Path) -> None:
+    """Learn reads the decision off the registry, in the transaction that holds its learners."""
+    with place(kafka_broker, 1, "learn") as cluster, ExitStack() as stack:
+        house = House(tmp_path, cluster, DECLARATION)
+        judging(house, stack)
+        learning = stack.enter_context(house.worker("learn"))
+        asyncio.run(until_written(cluster, registry=1))
+        log = stack.enter_context(KafkaLog(cluster))
+
+        def asked(command_id: str) -> Any:
+            command = a_command("ana", command_id, kind="restart", model="bayes")
+            return client.command(
+                log, command, KEYS["ana"], verifying_key=KEY, timeout_s=DEADLINE_S
+            )
+
+        def learned_of(number: int) -> dict[str, Any]:
+            """The state of learn, once it has read the decision of that number."""
+            deadline = time.monotonic() + DEADLINE_S
+            while True:
+                state = orjson.loads(whole_piece(log, "learn-0", "") or b"{}")
+                if state.get("restarted_by") == {"bayes": number}:
+                    return dict(state)
+                assert time.monotonic() < deadline, state
+
+        first = asked("first")
+        state = learned_of(first.number)
+        learning.process.kill()
+        learning.process.wait()
+        stack.enter_context(house.worker("learn"))
+        second = asked("second")
+        again = learned_of(second.number)
+
+    assert ("restarted", "restarted") == (first.kind, second.kind)
+    assert ({"line": "bayes"}, first.number + 1) == (first.evidence, second.number)
+    assert (first.number + 1, second.number + 1) == (state["decisions"], again["decisions"])
