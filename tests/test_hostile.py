@@ -354,17 +354,17 @@ def test_the_canary_would_sing() -> None:
 def test_a_signed_snapshot_with_a_class_off_the_list_does_not_serve() -> None:
     """Even with our key nothing is unpickled but what learns: none is renewed with it."""
     off_list = compress(pickle.dumps(Fraction(1, 3)))
-    learner_of = Learn._snapshot
+    output_of = Learn._output
 
-    def leaked(self: Learn, name: str, line: Any) -> Output:
-        output = learner_of(self, name, line)
-        if name != "logistic" or output.memo.version == 0:
+    def leaked(self: Learn, draft: Snapshot) -> Output:
+        output = output_of(self, draft)
+        if draft.name != "logistic" or draft.version == 0:
             return output
         value = forge(output.memo, payload=off_list, key=KEY)
         return Output("models", output.key, value, snapshots.decode(value))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learn, "_snapshot", leaked)
+        patch.setattr(Learn, "_output", leaked)
         predictions, _, champions = fed_twice(lambda _: None)
 
     assert {"logistic@0"} == set(champions)
