@@ -11,7 +11,7 @@ demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else 
 	$(RUN)/stream-ml demo
 
 # What `stream_ml.learners` adapts, with what each needs that is not here already.
-EXTRAS := scikit-learn joblib threadpoolctl onnxruntime flatbuffers
+EXTRAS := scikit-learn joblib cloudpickle threadpoolctl onnxruntime flatbuffers
 
 # Two processes, each with a broker of its own: tests wait for brokers more than they compute.
 test: $(VENV)/dev check test-extras  ## what CI runs: format, lint, types, tests, examples in the docs

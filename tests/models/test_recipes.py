@@ -217,19 +217,20 @@ class TestRecipe:
             (
                 None,
                 BINARY,
-                "$.m: expected an estimator of river, or a stream_ml.Learner, given None",
+                ("$.m: expected an estimator of river, a stream_ml.Learner or a "
+                "stream_ml.Retrained, given None"),
             ),
             (
                 linear_model.PAClassifier,
                 BINARY,
-                ("$.m: expected an estimator of river, or a stream_ml.Learner, "
-                "given the class linear_model.PAClassifier"),
+                ("$.m: expected an estimator of river, a stream_ml.Learner or a "
+                "stream_ml.Retrained, given the class linear_model.PAClassifier"),
             ),
             (
                 tree.HoeffdingTreeRegressor,
                 REGRESSION,
-                ("$.m: expected an estimator of river, or a stream_ml.Learner, "
-                "given the class tree.HoeffdingTreeRegressor"),
+                ("$.m: expected an estimator of river, a stream_ml.Learner or a "
+                "stream_ml.Retrained, given the class tree.HoeffdingTreeRegressor"),
             ),
             (
                 multiclass.OneVsRestClassifier(linear_model.Perceptron()),

@@ -59,7 +59,8 @@ def test_a_replay_is_what_a_worker_would_have_done() -> None:
             assert [record.value for record in read_all(log, topic)] == there
         assert [d.kind for d in decisions(log, KEY)] == ["bootstrap", "refreshed"]
         assert len(list(examples(log))) == 690
-        assert log.committed("learn-0") == {("examples", 0): 690}  # a last checkpoint was written
+        # A last checkpoint was written.
+        assert log.committed("learn-0") == {("examples", 0): 690, ("registry", 0): 2}
     driver.close()
     assert done.published == {"events": 700, "labels": 690}
     counted = {name: count for name, count in done.events.items() if count}

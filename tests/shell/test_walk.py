@@ -69,7 +69,7 @@ def test_four_terminals(tmp_path: Path) -> None:
     assert stopped == Ended(0, last, "")
     with SqliteLog.open(tmp_path / "stream_ml.sqlite") as log, log.session():
         # The worker's place is free again, and it left its learners as they were at the end.
-        assert log.committed("learn-0") == {("examples", 0): len(labels)}
+        assert log.committed("learn-0")["examples", 0] == len(labels)
 
 
 def _operate(folder: Path, worker: Terminal) -> None:

@@ -4,8 +4,8 @@ Theory of operation:
 
 1. Time is the machine's monotonic clock. Reading it is all that is done for each example.
 2. While learners are at work a timer interrupts the process every `TICK_S`. If the one whose turn
-   it is has not got on for `HANG_S`, an error is raised in the midst of what it does, for whoever
-   called it to contain.
+   it is has not got on for `HANG_S`, and is still at work, an error is raised in the midst of what
+   it does, for whoever called it to contain.
 3. That does not reach into a library that never comes back from C. So a second timer counts the
    processor's time, is wound up again whenever the first one finds that the process answers, and
    ends the process where it does not for `DEAF_S`: the system does that, no code of ours need run.
@@ -24,6 +24,7 @@ import ctypes
 import mmap
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -48,6 +49,8 @@ DEAF_S = 300.0
 # The file: whose turn it is, and behind it, from when and how often running it was that one's.
 NAME_BYTES = 512
 FILE_BYTES = 4_096
+# Our own modules that run only when a learner is asked, taught or written down.
+_OF_LEARNERS = ("stream_ml.models.", "stream_ml.learners.")
 
 
 class NotReturned(BaseException):
@@ -152,10 +155,10 @@ class ProcessStopwatch:
         if kind is None:
             self.attend("")
 
-    def _on_tick(self, _: int, __: FrameType | None) -> None:
+    def _on_tick(self, _: int, frame: FrameType | None) -> None:
         signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
         waited_s = self._clock() - self._last_s
-        if waited_s < self._hang_s:
+        if waited_s < self._hang_s or not _is_with_learner(frame):
             return
         self._last_s = self._clock()
         raise NotReturned(f"the line {self._line!r} has not returned for {waited_s:.0f} s")
@@ -165,9 +168,26 @@ class ProcessStopwatch:
         while True:
             time.sleep(self._tick_s)
             with self._lock:
-                if self._thread is not None and self._clock() - self._last_s >= self._hang_s:
+                if self._thread is None or self._clock() - self._last_s < self._hang_s:
+                    continue
+                if _is_with_learner(sys._current_frames().get(self._thread)):  # noqa: SLF001
                     self._last_s = self._clock()
                     _raise_in(self._thread, NotReturned)
+
+
+def _is_with_learner(frame: FrameType | None) -> bool:
+    """Whether a learner is at work in what is interrupted, and not the stage that has called it.
+
+    Back in the stage it has returned, if late, and nobody there expects the error.
+    """
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("stream_ml.stages."):
+            return False
+        if not module.startswith("stream_ml.") or module.startswith(_OF_LEARNERS):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:
