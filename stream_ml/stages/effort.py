@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEATHS_MAX", "NO_STOPWATCH", "Effort", "Stopwatch", "Suspect"]
+__all__ = ["ANSWER", "DEATHS_MAX", "NO_STOPWATCH", "SNAPSHOT", "Effort", "Stopwatch", "Suspect"]
 
 # A learner is too slow that takes longer than its budget so often running: once may be the
 # machine's fault, which was put to sleep, or short of memory.
@@ -23,6 +23,9 @@ SLOW_RUNNING = 3
 # A line that was at work whenever the worker died, so often from the same example on, learns no
 # more.
 DEATHS_MAX = 3
+# Before the line or the model where evaluate asks it, and before the snapshot that it opens: learn
+# is not to answer for those.
+ANSWER, SNAPSHOT = "answer of ", "snapshot "
 # With each snapshot what came before counts half: a tree grows dearer as it grows.
 FADING = 0.5
 _FADING_SUMS = ("answer_s", "answers", "example_s", "examples", "snapshot_s", "snapshots")
@@ -46,11 +49,12 @@ class Stopwatch(Protocol):
     def seconds(self) -> float:
         """Seconds from any start; each call says that the one who is watched gets on."""
 
-    def begin(self, n: int) -> Suspect | None:
-        """Take note of a start.
+    def begin(self, n: int, stage: str = "learn") -> Suspect | None:
+        """Take note of a start; stages that start together are told the same.
 
         Args:
             n: how many examples were learned before it, as committed.
+            stage: that starts.
 
         Returns:
             Who was at work when the worker before this one died, if it did.
@@ -71,7 +75,7 @@ class _NoStopwatch:
     def seconds(self) -> float:
         return 0.0
 
-    def begin(self, _: int) -> Suspect | None:
+    def begin(self, _: int, stage: str = "learn") -> Suspect | None:  # noqa: ARG002
         return None
 
     def watch(self) -> AbstractContextManager[object]:

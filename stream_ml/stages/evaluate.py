@@ -38,6 +38,7 @@ from stream_ml.records import Output
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.commands import Commands
 from stream_ml.stages.decisions import Decisions
+from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH
 from stream_ml.stages.inputs import example_in, without_frames
 from stream_ml.stages.loss_alarm import LossAlarm
 from stream_ml.stages.monitor import Monitor, end_unwatched
@@ -116,6 +117,7 @@ class Evaluate:
         self._decisions = Decisions(pipeline, key, log, self._alarms, self._watermark)
         self._operators = Operators(pipeline.name, log, keyring, command_age_ms)
         self._promotions = Promotions(self._decisions)
+        self._stopwatch = NO_STOPWATCH if stopwatch is None else stopwatch
         self._shadows = Shadows(pipeline, key, log, stopwatch)
         self._decisions.slow_lines = self._shadows.quarantined
         self._renewals = Renewals(self._decisions, self._shadows)
@@ -128,7 +130,16 @@ class Evaluate:
 
     def start(self) -> list[Output]:
         """Nothing: the first decision follows from the lines' first snapshots."""
+        self._stop_suspect()
         return []
+
+    def _stop_suspect(self) -> None:
+        """Ask no more who was asked at one death of the worker after another."""
+        suspect = self._stopwatch.begin(self._n, "evaluate")
+        if suspect is not None and suspect.deaths >= DEATHS_MAX:
+            reason = f"the worker has died {suspect.deaths} times running while it was asked"
+            self._shadows.stop(suspect.line, reason)
+            self._must_checkpoint = True
 
     def wanted(self, records: Sequence[Record]) -> list[int]:
         """The places on `models` of the snapshots that are to be supplied before these are folded.
@@ -173,8 +184,10 @@ class Evaluate:
                     outputs.append(dead_letter(record, "evaluate", without_frames(error)))
                     outputs += refusals.refuse(record, error, number + 1, self._watermark.ms)
             outputs += refusals.read(len(part), self._watermark.ms)
-        for line in self._shadows.end():
-            self._tell_slow(line, outputs)
+        for account in self._shadows.end():
+            self._tell_slow(account, outputs)
+        if self._shadows.quarantined:
+            self._end_slow(outputs)
         self._must_checkpoint |= any(output.topic != "answers" for output in outputs)
         return outputs
 
@@ -183,8 +196,14 @@ class Evaluate:
         self._is_restored = False
         ts, outputs, decisions = self._watermark.ms, list[Output](), self._decisions
         lines = [f"line:{line}" for line in self._pipeline.recipes]
-        for kind in ("line_refused", "challenger_ready", "shadow_slow"):
+        for kind in ("line_refused", "challenger_ready"):
             outputs += self._alarms.retain(kind, lines, "the line is not declared any more", ts)
+        lines += [s for s in self._alarms.subjects("shadow_slow") if s.startswith("model:")]
+        reason = "the line is not declared any more"
+        outputs += self._alarms.retain("shadow_slow", lines, reason, ts)
+        for account in self._shadows.quarantined:
+            if account in self._pipeline.recipes:
+                self._tell_slow(account, outputs)
         outputs += end_unwatched(self._monitor, self._alarms, ts)
         poisoned = [] if self._monitor is None else self._monitor.poisoned()
         decisions.suspend(poisoned, outputs)
@@ -248,13 +267,32 @@ class Evaluate:
             value = encode_answers(event_id, offset, shadows)
             outputs.append(Output("answers", event_id.encode(), value))
 
-    def _tell_slow(self, line: str, outputs: list[Output]) -> None:
-        """Say that a line shadows without answers from now on."""
-        message = (
-            f"the line {line!r} is asked no more: {self._shadows.quarantined[line]}; way out: "
-            f"`stream-ml restart {line}`, or another recipe under its name"
-        )
-        outputs += self._alarms.open("shadow_slow", f"line:{line}", message, self._watermark.ms)
+    def _tell_slow(self, account: str, outputs: list[Output]) -> None:
+        """Say that a line, or a snapshot, shadows without answers from now on."""
+        reason = self._shadows.quarantined.get(account, "")
+        if account in self._pipeline.recipes:
+            subject, way_out = f"line:{account}", f"; way out: `stream-ml restart {account}`"
+        else:
+            subject, way_out = f"model:{account}", " for as long as it is kept to compare with"
+        if subject.startswith("model:") and account not in self._compared():
+            return
+        message = f"{account!r} is asked no more: {reason}{way_out}"
+        outputs += self._alarms.open("shadow_slow", subject, message, self._watermark.ms)
+
+    def _end_slow(self, outputs: list[Output]) -> None:
+        """End the alerts about snapshots that what serves is not compared with any more."""
+        subjects = self._alarms.subjects("shadow_slow")
+        kept = {f"model:{model}" for model in self._compared()}
+        for subject in subjects:
+            if subject.startswith("model:") and subject not in kept:
+                message = "what serves is not compared with it any more"
+                outputs += self._alarms.resolve("shadow_slow", subject, message, self._watermark.ms)
+
+    def _compared(self) -> set[str]:
+        """The snapshots that are kept to compare what serves with them."""
+        serving = self._decisions.registry.serving
+        refs = () if serving is None else (serving.predecessor, serving.first)
+        return {ref.model for ref in refs if ref is not None}
 
     def _summary(self, record: Record, outputs: list[Output]) -> None:
         if self._monitor is None:
@@ -402,3 +440,4 @@ class Evaluate:
             self._refusals[topic].load(refusals)
         self.counts |= keyless.get("counts", {})
         self._is_restored = True
+        self._stop_suspect()

@@ -95,15 +95,18 @@ class Renewals:
         """Why a genuine snapshot should not serve."""
         decisions = self._decisions
         p = decisions.pipeline
-        slow = self._shadows.quarantined.get(snapshot.name)
-        if slow is not None and snapshot.parent is not None:
+        quarantined = self._shadows.quarantined
+        slow = quarantined.get(snapshot.name)
+        if slow is not None and (snapshot.parent is not None or snapshot.model in quarantined):
             return f"its line is asked no more: {slow}"
-        try:
-            learner = open_snapshot(
-                snapshot, p.recipes.get(snapshot.name), p.target, decisions.key, p.feature_set.hash
-            )
-        except SnapshotRefused as refusal:
-            return str(refusal)
+        recipe = p.recipes.get(snapshot.name)
+        with self._shadows.watch(snapshot.model):
+            try:
+                learner = open_snapshot(
+                    snapshot, recipe, p.target, decisions.key, p.feature_set.hash
+                )
+            except SnapshotRefused as refusal:
+                return str(refusal)
         self._shadows.keep(offset, snapshot, learner)
         if snapshot.name != decisions.champion_line():
             return None
@@ -189,7 +192,9 @@ class Renewals:
                 "refreshes": fault.count,
                 "reason": fault.reason,
             }
-            ref = serving.lines.get(line) if promotion.on_failure == "restore" else None
+            # A line that is asked no more is asked again only once it has begun from nothing.
+            is_restored = promotion.on_failure == "restore" and line not in decisions.slow_lines
+            ref = serving.lines.get(line) if is_restored else None
             origin = "from nothing" if ref is None else f"from {ref.model}"
             reason = (
                 f"{line} starts anew, {origin}: {fault.count} refreshes running went by "

@@ -11,13 +11,16 @@ Theory of operation:
    is let go first. One that is needed again is read again from where it lies, by the shell.
 3. A snapshot that is not there any more, or not the one that is named, or that cannot be opened has
    no answers. Nor has one that raises. Examples of former releases have answers, which stay.
-4. A line that takes longer than the stopwatch's budget over an answer, `SLOW_RUNNING` times running
-   or once `SLOW_AT_ONCE` times as long, is asked no more until it starts anew. What it has said
-   stands; that it is not asked is part of the state. Without a stopwatch nobody is too slow.
+4. A line that takes longer than the stopwatch's budget over an answer, `SLOW_RUNNING` times
+   running, or at whose answer the worker dies again and again, is asked no more until it starts
+   anew. What it has said stands; that it is not asked is part of the state. Without a stopwatch
+   nobody is too slow. Of `predecessor` and `first` it is the snapshot that is asked no more, for
+   their line may be the champion's.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,10 +30,10 @@ from stream_ml.models.fast import fast_predictor
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import Shadow, line_of
-from stream_ml.stages.effort import NO_STOPWATCH
+from stream_ml.stages.effort import ANSWER, NO_STOPWATCH, SNAPSHOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from stream_ml.models.fast import Predictor
     from stream_ml.models.snapshot import Snapshot
@@ -42,15 +45,17 @@ __all__ = ["LOADED_MAX", "PAYLOADS_MAX", "Shadows"]
 
 # Once may be the machine's fault, which was put to sleep, or short of memory.
 SLOW_RUNNING = 3
-SLOW_AT_ONCE = 10
+# Of snapshots that are asked no more; those of lines are few.
+MODELS_MAX = 100
 # With labels a day late and four lines renewed each hour 100 are needed by turns.
 LOADED_MAX = 1_000
 # Of compressed payloads; what is made of one takes some ten times the memory.
 PAYLOADS_MAX = 16 << 20
 
 
-# A snapshot's name, the offset of the example that it is asked for, and the features of that.
-_Question = tuple[str, int, "Mapping[str, float]"]
+# A snapshot's name, the offset of the example that it is asked for, the features of that, and who
+# answers for what it takes: the line, or the snapshot itself.
+_Question = tuple[str, int, "Mapping[str, float]", str]
 
 
 @dataclass(slots=True)
@@ -79,7 +84,7 @@ class Shadows:
         stopwatch: measures what answers take; None: nothing is measured, and none is too slow.
 
     Attributes:
-        quarantined: the lines that are asked no more, each with why.
+        quarantined: the lines, and the snapshots, that are asked no more, each with why.
     """
 
     def __init__(
@@ -125,14 +130,15 @@ class Shadows:
         for example, prediction in examples:
             features = prediction.features
             self._answers[example] = {}
-            for shadow in prediction.shadows.values():
+            for slot, shadow in prediction.shadows.items():
                 if shadow.offset is None:
                     continue
-                question = shadow.model, example, features
-                if shadow.offset in questions:
-                    questions[shadow.offset].append(question)
-                else:
-                    questions[shadow.offset] = [question]
+                question = shadow.model, example, features, _account(slot, shadow.model)
+                asked = questions.setdefault(shadow.offset, [])
+                if not asked or asked[-1][:2] != question[:2]:
+                    asked.append(question)
+                elif slot == question[3]:  # in two slots: it is asked once, as its line
+                    asked[-1] = question
         known = [offset for offset in questions if offset in self._loaded]
         if known:
             with self._stopwatch.watch():
@@ -149,7 +155,10 @@ class Shadows:
         """
         with self._stopwatch.watch():
             if offset not in self._loaded:
-                self._add(offset, None if value is None else self._open(value))
+                names = {question[3] for question in self._questions.get(offset, ())}
+                is_asked = value is not None and not names <= self.quarantined.keys()
+                self._stopwatch.attend(f"{ANSWER}{min(names, default='')}")
+                self._add(offset, self._open(value) if value is not None and is_asked else None)
             self._answer(offset)
 
     def fill(self, example: int, prediction: Prediction) -> Prediction:
@@ -178,7 +187,7 @@ class Shadows:
             raise AssertionError(message) from None
 
     def end(self) -> list[str]:
-        """Forget what was answered, for all of it has been folded in; lines that are asked no more.
+        """Forget what was answered, for all was folded in; who is asked no more.
 
         Returns:
             Those of them that nobody was told of yet.
@@ -224,14 +233,19 @@ class Shadows:
         loaded = self._loaded.pop(offset)
         self._loaded[offset] = loaded  # it was used last
         name = "" if loaded is None else loaded.model
-        line = line_of(name)
-        self._stopwatch.attend(line)
-        predict = None if loaded is None else self._predictor(loaded)
+        attended = ""
+        predict: Predictor | None = None
         answers, is_timed, seconds = self._answers, self._is_timed, self._stopwatch.seconds
         last_s = seconds()
-        for model, example, features in questions:
+        for model, example, features, account in questions:
             said: Answer = None
-            if predict is not None and model == name and line not in self.quarantined:
+            if loaded is not None and model == name and account not in self.quarantined:
+                if account != attended:
+                    self._stopwatch.attend(f"{ANSWER}{account}")
+                    attended = account
+                if predict is None:
+                    predict = self._predictor(loaded)
+                    last_s = seconds()
                 try:
                     said = predict(features)
                 except STOPS:
@@ -240,30 +254,64 @@ class Shadows:
                     said = None
                 if is_timed:
                     now_s = seconds()
-                    self._time(line, model, now_s - last_s)
+                    self._time(account, model, now_s - last_s)
                     last_s = now_s
             answers[example][offset] = Shadow(model, said)
 
-    def _time(self, line: str, model: str, taken_s: float) -> None:
-        """Take note of how long a line took over an answer, and ask it no more if that is too long.
+    def _time(self, account: str, model: str, taken_s: float) -> None:
+        """Take note of how long an answer took, and ask no more if that was too long too often.
 
         Args:
-            line: of the snapshot.
+            account: the line, or the snapshot, that answers for it.
             model: the snapshot.
             taken_s: seconds.
         """
         budget_s = self._stopwatch.budget_s
         if taken_s <= budget_s:
             if self._slow:
-                self._slow.pop(line, None)
+                self._slow.pop(account, None)
             return
-        self._slow[line] = self._slow.get(line, 0) + 1
-        if self._slow[line] >= SLOW_RUNNING or taken_s > SLOW_AT_ONCE * budget_s:
-            self.quarantined[line] = (
+        self._slow[account] = self._slow.get(account, 0) + 1
+        if self._slow[account] >= SLOW_RUNNING:
+            reason = (
                 f"{model} took {taken_s:.3g} s over an answer, longer than the budget of "
                 f"{budget_s:g} s"
             )
-            self._untold.append(line)
+            self._quarantine(account, reason)
+
+    def _quarantine(self, account: str, reason: str) -> None:
+        """Ask a line, or a snapshot, no more."""
+        self._slow.pop(account, None)
+        self.quarantined[account] = reason
+        self._untold.append(account)
+        models = [each for each in self.quarantined if "@" in each]
+        for model in models[:-MODELS_MAX]:
+            del self.quarantined[model]
+
+    def stop(self, suspect: str, reason: str) -> None:
+        """Ask no more who was at work at one death of the worker after another.
+
+        Args:
+            suspect: as the stopwatch has it; one that was at work elsewhere is none of ours.
+            reason: why.
+        """
+        if suspect.startswith(SNAPSHOT):
+            model = suspect.removeprefix(SNAPSHOT)
+            self._quarantine(model, reason)
+            self._quarantine(line_of(model), reason)
+        elif suspect.startswith(ANSWER):
+            self._quarantine(suspect.removeprefix(ANSWER), reason)
+
+    @contextmanager
+    def watch(self, model: str) -> Iterator[None]:
+        """Watch over a snapshot that is opened within.
+
+        Args:
+            model: which.
+        """
+        with self._stopwatch.watch():
+            self._stopwatch.attend(f"{SNAPSHOT}{model}")
+            yield
 
     def dump(self) -> dict[str, str]:
         """The state, as JSON can hold it."""
@@ -284,6 +332,11 @@ class Shadows:
             except BaseException:  # noqa: BLE001 - an estimator may raise anything, now and then
                 loaded.predict = partial(answer, loaded.learner, target)
         return loaded.predict
+
+
+def _account(slot: str, model: str) -> str:
+    """Who answers for what an answer takes: a challenger's line, else the snapshot itself."""
+    return slot if slot == line_of(model) else model
 
 
 def _size(loaded: _Loaded | None) -> int:

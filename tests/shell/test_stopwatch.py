@@ -9,10 +9,12 @@ from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from cli_toy import outputs, toy
 
 from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.processes.stopwatch import NotReturned, ProcessStopwatch
 from stream_ml.shell.views.costs import read_costs
@@ -168,6 +170,45 @@ def test_a_line_that_kills_the_worker_again_and_again_is_left_out(
     assert [DIED] * DEATHS_MAX == codes
     assert ["plain"] == list(reasons)
     assert "the worker has died 3 times running" in reasons["plain"]
+
+
+@pytest.mark.parametrize("where", ["shadows.fast_predictor", "renewals.open_snapshot"])
+def test_a_challenger_whose_answer_kills_the_worker_is_asked_no_more(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Where it shadows, and where its snapshot is opened: that is told, and learn teaches it on."""
+    from stream_ml.stages import renewals, shadows  # noqa: PLC0415 - what is replaced
+
+    parts: dict[str, Any] = {"shadows": shadows, "renewals": renewals}
+    module, name = where.split(".")
+    opened = getattr(parts[module], name)
+
+    def make(subject: Any, *rest: Any) -> Any:
+        if getattr(subject, "name", "") == "scaled":
+            os._exit(DIED)
+        if type(subject) is type(toy.models["scaled"]):
+            return lambda _: os._exit(DIED)
+        return opened(subject, *rest)
+
+    monkeypatch.setattr(f"stream_ml.stages.{where}", make)
+    codes = []
+    for _ in range(DEATHS_MAX):
+        child = os.fork()
+        if not child:
+            _work(path, ProcessStopwatch(tmp_path / "turn"))
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    reasons = _work(path, ProcessStopwatch(tmp_path / "turn"))
+    with SqliteLog.open(path) as log:
+        alerts = [orjson.loads(r.value or b"") for r in read_all(log, "alerts")]
+        predictions = log.end_offset("predictions", 0)
+    told = [alert for alert in alerts if alert["kind"] == "shadow_slow"]
+
+    assert [DIED] * DEATHS_MAX == codes
+    assert {} == reasons
+    assert ["line:scaled"] == [alert["subject"] for alert in told]
+    assert "the worker has died 3 times running while it was asked" in told[0]["message"]
+    assert 600 == predictions
 
 
 def test_models_shows_what_lines_cost(path: Path, cli: Cli) -> None:

@@ -35,7 +35,7 @@ class FakeStopwatch:
         """What the test says that it is."""
         return self.now_s
 
-    def begin(self, n: int) -> Suspect | None:
+    def begin(self, n: int, stage: str = "learn") -> Suspect | None:  # noqa: ARG002
         """Whom the test suspects."""
         self.begun_at = n
         return self.suspect

@@ -364,7 +364,7 @@ class Worker:
             case "learn":
                 if self._stopwatch is None:
                     self._stopwatch = ProcessStopwatch(
-                        self._learning_file(), budget_s=self._learn_budget_s
+                        self._turn_file("learning"), budget_s=self._learn_budget_s
                     )
                 return Learn(
                     pipeline,
@@ -378,7 +378,9 @@ class Worker:
                 )
             case _:
                 if self._stopwatch is None:
-                    self._stopwatch = ProcessStopwatch(budget_s=self._learn_budget_s)
+                    self._stopwatch = ProcessStopwatch(
+                        self._turn_file("evaluation"), budget_s=self._learn_budget_s
+                    )
                 return Evaluate(
                     pipeline,
                     Keyring(self._key, self._operators),
@@ -387,9 +389,9 @@ class Worker:
                     stopwatch=self._stopwatch,
                 )
 
-    def _learning_file(self) -> Path:
+    def _turn_file(self, ending: str) -> Path:
         """The file that says, after a death, whose turn it was: one for this log and machine."""
-        return Path(tempfile.gettempdir()) / f"stream-ml-{self._topics['registry']}.learning"
+        return Path(tempfile.gettempdir()) / f"stream-ml-{self._topics['registry']}.{ending}"
 
     async def _ready(self) -> None:
         if self._serving_feed is None:

@@ -89,6 +89,9 @@ class ProcessStopwatch:
         self._lock = threading.Lock()
         self._guard: threading.Thread | None = None
         self._file = None if path is None else _mapped(path)
+        # Who was at work at the last death, and the stages that were told so since the start.
+        self._suspect: Suspect | None = None
+        self._told: set[str] = set()
 
     def seconds(self) -> float:
         """Seconds from any start; see `Stopwatch`."""
@@ -102,24 +105,33 @@ class ProcessStopwatch:
         if self._file is not None:
             self._file[:NAME_BYTES] = line.encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
 
-    def begin(self, n: int) -> Suspect | None:
+    def begin(self, n: int, stage: str = "learn") -> Suspect | None:
         """Who was at work when the worker before died, if it did; see `Stopwatch`.
 
         Args:
             n: how many examples were learned, as committed.
+            stage: that starts; the first one of a start has the count.
         """
         if self._file is None:
             return None
-        line = self._file[:NAME_BYTES].rstrip(b"\0").decode(errors="replace")
+        if stage in self._told:  # started again, within one process
+            self._told.clear()
+        if not self._told:
+            self._suspect = self._read_suspect(self._file, n)
+        self._told.add(stage)
+        return self._suspect
+
+    def _read_suspect(self, file: mmap.mmap, n: int) -> Suspect | None:
+        line = file[:NAME_BYTES].rstrip(b"\0").decode(errors="replace")
         former: Any = None
         with suppress(orjson.JSONDecodeError):
-            former = orjson.loads(self._file[NAME_BYTES:].rstrip(b"\0"))
+            former = orjson.loads(file[NAME_BYTES:].rstrip(b"\0"))
         suspect = None
         if line:
             is_same = isinstance(former, list) and former[:2] == [line, n]
             suspect = Suspect(line, 1 + (former[2] if is_same else 0))
         note = b"" if suspect is None else orjson.dumps([line, n, suspect.deaths])
-        self._file[NAME_BYTES:] = note.ljust(FILE_BYTES - NAME_BYTES, b"\0")
+        file[NAME_BYTES:] = note.ljust(FILE_BYTES - NAME_BYTES, b"\0")
         self.attend("")
         return suspect
 
