@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from contextlib import suppress
 from threading import Thread
@@ -249,3 +250,82 @@ def test_what_does_not_return_is_interrupted_in_any_thread() -> None:
         thread.join(20.0)
 
     assert [NotReturned] * 2 == ended
+
+
+def test_a_machine_that_stands_still_is_nobodys_fault() -> None:
+    """A frozen machine is forgiven, once; who goes on not to return is interrupted all the same."""
+    now_s = [0.0]
+    stopwatch = ProcessStopwatch(hang_s=60.0, tick_s=5.0, clock=lambda: now_s[0])
+
+    def ticks(gaps_s: list[float]) -> int:
+        """How many ticks go by without an error."""
+        passed = 0
+        with suppress(NotReturned), stopwatch.watch():
+            stopwatch.attend("forest")
+            for gap_s in gaps_s:
+                now_s[0] += gap_s
+                signal.raise_signal(signal.SIGALRM)
+                passed += 1
+        return passed
+
+    assert 4 == ticks([5.0, 3_600.0, 5.0, 5.0])
+    assert 11 == ticks([5.0] * 99)
+    # Frozen at the third tick: of that no more than a tick counts.
+    assert 11 == ticks([5.0, 5.0, 600.0, *[5.0] * 99])
+    # In one long call of C after another no tick is on time: interrupted later, but interrupted.
+    assert 11 == ticks([15.0] * 99)
+
+
+def test_a_thread_on_a_machine_that_stands_still_is_not_interrupted() -> None:
+    """As the main one: the clock leaps while it works, and it goes on."""
+    leap_s = [0.0]
+    stopwatch = ProcessStopwatch(
+        hang_s=20.0, tick_s=0.01, clock=lambda: time.perf_counter() + leap_s[0]
+    )
+    ended: list[str] = []
+
+    def work() -> None:
+        with stopwatch.watch():
+            leap_s[0] = 60.0
+            end_s = time.perf_counter() + 0.3
+            while time.perf_counter() < end_s:
+                pass
+        ended.append("returned")
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join(20.0)
+
+    assert ["returned"] == ended
+
+
+def test_an_alarm_that_comes_late_finds_nobody_at_work() -> None:
+    """A call that fails just before it would be interrupted: its caller is not interrupted."""
+    now_s = [0.0]
+    stopwatch = ProcessStopwatch(hang_s=60.0, tick_s=40.0, clock=lambda: now_s[0])
+    with suppress(ValueError), stopwatch.watch():
+        now_s[0] = 70.0
+        raise ValueError
+    signal.raise_signal(signal.SIGALRM)
+
+    assert (0.0, 0.0) == signal.getitimer(signal.ITIMER_REAL)
+
+
+def test_timers_run_on_from_call_to_call_and_end_with_the_last() -> None:
+    """Whoever comes next is watched over, whether they still run or not, by its own stopwatch."""
+    former, latter = (ProcessStopwatch(hang_s=0.05, tick_s=0.01) for _ in range(2))
+
+    def hang_as(line: str) -> None:
+        with latter.watch():
+            latter.attend(line)
+            _hang()
+
+    with former.watch():
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL)[1]
+    with pytest.raises(NotReturned, match="'forest'"):
+        hang_as("forest")
+    signal.raise_signal(signal.SIGALRM)
+    assert (0.0, 0.0) == signal.getitimer(signal.ITIMER_REAL)
+    with pytest.raises(NotReturned, match="'bayes'"):
+        hang_as("bayes")

@@ -5,7 +5,8 @@ Theory of operation:
 1. Time is the machine's monotonic clock. Reading it is all that is done for each example.
 2. While learners are at work a timer interrupts the process every `TICK_S`. If the one whose turn
    it is has not got on for `HANG_S`, and is still at work, an error is raised in the midst of what
-   it does, for whoever called it to contain.
+   it does, for whoever called it to contain. The timer goes on between the calls, for setting it
+   costs more than many a learner takes; it ends when it finds nobody at work.
 3. That does not reach into a library that never comes back from C. So a second timer counts the
    processor's time, is wound up again whenever the first one finds that the process answers, and
    ends the process where it does not for `DEAF_S`: the system does that, no code of ours need run.
@@ -13,6 +14,9 @@ Theory of operation:
    a process that is killed leaves it as it was. At the next start it says who was at work, and how
    often running that was so, from the same example on. Where there is no place for such a file,
    nobody is suspected.
+5. Where an interrupt is late, and the process has not worked meanwhile, the machine has stood
+   still, or has had no time for us: nobody at work has to answer for that. No more than one tick of
+   it counts.
 
 Signals reach the main thread alone. In another one a thread of ours looks every `TICK_S`, and has
 Python raise the error there. What never comes back from C is not ended so.
@@ -28,7 +32,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
@@ -82,8 +86,10 @@ class ProcessStopwatch:
         self._hang_s, self._tick_s = hang_s, tick_s
         self._last_s = clock()
         self._line = ""
-        # Whether timers run; there is one of each kind for the whole process.
-        self._is_armed = False
+        # When it was last looked at, and the time of the processor then.
+        self._tick = clock(), time.process_time()
+        self._is_watching = False
+        self._main = threading.main_thread().ident
         # The thread that is watched where it is not the main one, and who watches it.
         self._thread: int | None = None
         self._lock = threading.Lock()
@@ -145,46 +151,76 @@ class ProcessStopwatch:
 
     def __enter__(self) -> Self:
         self._last_s = self._clock()
-        if threading.current_thread() is threading.main_thread():
-            if signal.getsignal(signal.SIGALRM) != self._on_tick:
-                signal.signal(signal.SIGALRM, self._on_tick)
-            self._is_armed = True
-            signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
-            signal.setitimer(signal.ITIMER_REAL, self._tick_s, self._tick_s)
+        # Before the timers are looked at: a tick in between may end them.
+        self._is_watching = True
+        if threading.get_ident() == self._main:
+            if _Timers.owner is not self:
+                self._arm()
         else:
             self._thread = threading.get_ident()
             if self._guard is None:
+                self._tick = self._last_s, time.process_time()
                 self._guard = threading.Thread(target=self._keep_watch, daemon=True)
                 self._guard.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._lock:
-            self._thread = None
-        if self._is_armed:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        self._is_watching = False
+        if self._thread is not None:
+            with self._lock:
+                self._thread = None
         if kind is None:
             self.attend("")
 
-    def _on_tick(self, _: int, frame: FrameType | None) -> None:
+    def _arm(self) -> None:
+        self._tick = self._last_s, time.process_time()
+        signal.signal(signal.SIGALRM, self._on_tick)
         signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
-        waited_s = self._clock() - self._last_s
+        signal.setitimer(signal.ITIMER_REAL, self._tick_s, self._tick_s)
+        _Timers.owner = self
+
+    def _on_tick(self, _: int, frame: FrameType | None) -> None:
+        if not self._is_watching:
+            _Timers.owner = None
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+            return
+        signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
+        waited_s = self._waited_s()
         if waited_s < self._hang_s or not _is_with_learner(frame):
             return
         self._last_s = self._clock()
         raise NotReturned(f"the line {self._line!r} has not returned for {waited_s:.0f} s")
+
+    def _waited_s(self) -> float:
+        """For how long whoever is at work has not got on, but for a machine that stood still."""
+        now_s, worked_s = self._clock(), time.process_time()
+        last_s, last_worked_s = self._tick
+        self._tick = now_s, worked_s
+        gap_s = now_s - last_s
+        if gap_s > 2 * self._tick_s:
+            still_s = max(0.0, gap_s - max(self._tick_s, worked_s - last_worked_s))
+            self._last_s = min(now_s, self._last_s + still_s)
+        return now_s - self._last_s
 
     def _keep_watch(self) -> None:
         """Interrupt the thread that is watched, if it does not return; for a thread of its own."""
         while True:
             time.sleep(self._tick_s)
             with self._lock:
-                if self._thread is None or self._clock() - self._last_s < self._hang_s:
+                waited_s = self._waited_s()
+                if self._thread is None or waited_s < self._hang_s:
                     continue
                 if _is_with_learner(sys._current_frames().get(self._thread)):  # noqa: SLF001
                     self._last_s = self._clock()
                     _raise_in(self._thread, NotReturned)
+
+
+class _Timers:
+    """There is one of each kind for the whole process."""
+
+    # The stopwatch for which they run, if they do.
+    owner: ClassVar[ProcessStopwatch | None] = None
 
 
 def _is_with_learner(frame: FrameType | None) -> bool:
