@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from cli_toy import outputs, stream
-from own_toy import OWN_TOY, own
+from own_toy import OWN_TOY, Logistic, own
 from processes import Terminal
 
 from stream_ml.client import predictions
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from conftest import Cli
+
+    from stream_ml import Pipeline
 
 KEY = b"testing"
 COUNT = 900
@@ -76,3 +79,49 @@ def test_a_worker_takes_them_up_and_an_operator_promotes(cli: Cli, tmp_path: Pat
     assert "own@400" in models.out
     assert (0, "") == (again.code, again.err)
     assert "300 predictions" in again.out
+
+
+class Fragile(Logistic):
+    """Raises at its examples from a number on."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.count = most, 0
+
+    def learn_one(self, features: Any, label: Any) -> None:
+        """Count, and raise."""
+        self.count += 1
+        if self.count > self.most:
+            raise RuntimeError("boom")
+        super().learn_one(features, label)
+
+
+def test_a_line_that_learns_no_more_is_named_until_it_starts_anew(cli: Cli, tmp_path: Path) -> None:
+    """By `models` and `status`: with the reason and the way out; once it is over, no more."""
+    path = tmp_path / "stream_ml.sqlite"
+    key = Settings().signing_key(str(path))
+    broker = ("--broker", f"sqlite:{path}")
+    with SqliteLog.create(path) as log:
+        replay(log, _fragile(50), key, outputs(500))
+    texts = [cli(command, *broker).out for command in ("models", "status")]
+    jsons = [cli(command, *broker, "--format", "json").json for command in ("models", "status")]
+    with SqliteLog.open(path) as log:
+        replay(log, _fragile(10_000), key, outputs(600))
+    texts_after = [cli(command, *broker).out for command in ("models", "status")]
+    jsons_after = [
+        cli(command, *broker, "--format", "json").json for command in ("models", "status")
+    ]
+
+    for text in texts:
+        [line] = [line for line in text.splitlines() if line.startswith("quarantined: ")]
+        assert "'own' learns no more" in line
+        assert "RuntimeError" in line
+        assert line.endswith("; stream-ml restart own --reason ...")
+    for members in jsons:
+        assert ["line:own"] == [alert["subject"] for alert in members["quarantines"]]
+    assert not any("quarantined: " in text for text in texts_after)
+    assert [[], []] == [members["quarantines"] for members in jsons_after]
+
+
+def _fragile(most: int) -> Pipeline:
+    return replace(own, models={**own.models, "own": Fragile(most)})

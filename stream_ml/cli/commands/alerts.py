@@ -18,13 +18,13 @@ from stream_ml.shell.views.alerts import AlertFold, alert_seal, alerts_in, read_
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.alerts import AlertsView, AlertView
 
-__all__ = ["COMMAND", "alert_line", "open_counts_text"]
+__all__ = ["COMMAND", "alert_line", "open_counts_text", "quarantines_text"]
 
 LAST = 20
 WAIT_S = 0.2
@@ -102,6 +102,23 @@ def open_counts_text(counts: Mapping[str, int]) -> str:
     '1 critical, 2 info'
     """
     return ", ".join(f"{n:,} {severity}" for severity, n in counts.items() if n) or "none"
+
+
+def quarantines_text(alerts: Iterable[AlertView]) -> str:
+    """Lines that learn no more, or are asked no more: why, and the way out.
+
+    >>> from stream_ml.shell.views.alerts import AlertView
+    >>> quarantines_text([AlertView("line_quarantined", "warning", "open", "learn", 0, "line:a",
+    ...     "the line a learns no more: it raised", {}, 1, 1, 1, 1, "", "f")])
+    'quarantined: the line a learns no more: it raised; stream-ml restart a --reason ...'
+    """
+    return "\n".join(map(_quarantine, alerts))
+
+
+def _quarantine(alert: AlertView) -> str:
+    command = f"stream-ml restart {alert.subject.removeprefix('line:')}"
+    way_out = "" if command in alert.message else f"; {command} --reason ..."
+    return printable(f"quarantined: {alert.message}{way_out}")
 
 
 def _time(alert: AlertView) -> int:

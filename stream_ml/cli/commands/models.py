@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import whole_number
+from stream_ml.cli.commands.alerts import quarantines_text
 from stream_ml.cli.decisions import (
     DECISION_HEAD,
     decider,
@@ -42,7 +43,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
     with existing_log(settings) as log:
         key = reading_key(settings, log)
         registry = read_registry(log, key, arguments.decisions)
-        view = read_models(log, registry)
+        view = read_models(log, registry, key)
     notes = registry_notes(
         registry, settings.unverified_reason(settings.path) if key is None else None
     )
@@ -54,6 +55,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 "since": None if registry.since is None else registry.since.as_dict(),
                 "effect": effects(registry),
                 "models": [model.as_dict() for model in view.models],
+                "quarantines": [alert.as_dict() for alert in view.quarantines],
                 "evidence": view.evidence or {},
                 "costs": {line: cost.as_dict() for line, cost in view.costs.items()},
                 "slices": {
@@ -95,6 +97,8 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
         ]
         head = ["role", "model", "examples", "taken at", "age"]
         yield format_table([head, *rows], right=[2])
+    if view.quarantines:
+        yield quarantines_text(view.quarantines)
     evidence = evidence_table(
         [{"model": model, "evidence": figures} for model, figures in (view.evidence or {}).items()]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.commands.alerts import open_counts_text
+from stream_ml.cli.commands.alerts import open_counts_text, quarantines_text
 from stream_ml.cli.decisions import decider, decision_time, registry_notes
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
@@ -94,6 +94,8 @@ def _blocks(view: StatusView) -> Iterator[str]:
     evidence = evidence_table(view.models)
     if evidence is not None:
         yield f"evidence that a challenger is better than the champion\n{evidence}"
+    if view.quarantines:
+        yield quarantines_text(view.quarantines)
     for alert in view.alerts:
         times = f", {alert.count:,} times" if alert.count > 1 else ""
         last = format_time(alert.ts)

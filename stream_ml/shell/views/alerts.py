@@ -35,6 +35,8 @@ ALERTS_READ = 10_000
 RANKS: dict[str, int] = {severity: rank for rank, severity in enumerate(SEVERITIES)}
 # What a kind of another release is looked into with.
 COMMAND = "stream-ml status"
+# While one of these is open, a line learns no more, or is asked no more.
+QUARANTINES = ("line_quarantined", "shadow_slow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,11 @@ class AlertsView:
         """How many are open, by severity."""
         counts = Counter(alert.severity for alert in self.open)
         return {severity: counts[severity] for severity in SEVERITIES}
+
+    @property
+    def quarantines(self) -> tuple[AlertView, ...]:
+        """The open alerts about lines that learn no more, or are asked no more."""
+        return tuple(alert for alert in self.open if alert.kind in QUARANTINES)
 
 
 class AlertFold:

@@ -13,6 +13,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.models.envelope import decode
 from stream_ml.sealing import strip_seal
 from stream_ml.shell.log.reading import last_records
+from stream_ml.shell.views.alerts import read_alerts
 from stream_ml.shell.views.costs import read_costs
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import ModelRef, ServingSet
     from stream_ml.shell.log.port import Log
+    from stream_ml.shell.views.alerts import AlertView
     from stream_ml.shell.views.costs import LineCost
     from stream_ml.shell.views.registry import RegistryView
 
@@ -75,24 +77,28 @@ class ModelsView:
         evidence: what speaks for each challenger, by line, as its newest evaluation has it.
         costs: of each line, where a worker has measured them.
         evaluations: the newest of each model.
+        quarantines: the open alerts about lines that learn no more, or are asked no more.
     """
 
     models: tuple[ModelView, ...] = ()
     evidence: Mapping[str, Mapping[str, Any]] | None = None
     costs: Mapping[str, LineCost] = field(default_factory=dict)
     evaluations: tuple[Mapping[str, Any], ...] = ()
+    quarantines: tuple[AlertView, ...] = ()
 
 
-def read_models(log: Log, registry: RegistryView) -> ModelsView:
+def read_models(log: Log, registry: RegistryView, key: bytes | None) -> ModelsView:
     """The serving set of the newest decision.
 
     Args:
         log: that snapshots and evaluations lie on.
         registry: as it was read from it.
+        key: checks the seals of alerts; without one all are believed.
     """
+    quarantines = read_alerts(log, key).quarantines
     newest = registry.newest
     if newest is None:
-        return ModelsView()
+        return ModelsView(quarantines=quarantines)
     evaluations = newest_evaluations(log)
     evidence = {
         evaluation["model"]: evaluation["evidence"]
@@ -102,7 +108,7 @@ def read_models(log: Log, registry: RegistryView) -> ModelsView:
         if evaluation["model"] in newest.serving.challengers
     }
     models = tuple(_models(log, newest.serving))
-    return ModelsView(models, evidence, read_costs(log), tuple(evaluations))
+    return ModelsView(models, evidence, read_costs(log), tuple(evaluations), quarantines)
 
 
 def _models(log: Log, serving: ServingSet) -> Iterator[ModelView]:

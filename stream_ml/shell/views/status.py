@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from stream_ml.shell.log.port import Log
+    from stream_ml.shell.views.alerts import AlertView
     from stream_ml.shell.views.costs import LineCost
 
 __all__ = [
@@ -121,6 +122,7 @@ class StatusView:
         dead_letters_total: how many there are, at most.
         alerts: by kind.
         open_alerts: how many alerts are open, by severity.
+        quarantines: the open alerts about lines that learn no more, or are asked no more.
         blocks: how every model did in the last blocks, behind what is usual: see `block_reports`.
         registry: the registry that this was read from.
     """
@@ -147,6 +149,7 @@ class StatusView:
     dead_letters_total: int
     alerts: tuple[AlertCount, ...]
     open_alerts: Mapping[str, int]
+    quarantines: tuple[AlertView, ...]
     blocks: tuple[Mapping[str, Any], ...]
     registry: RegistryView
 
@@ -163,6 +166,7 @@ class StatusView:
             "costs": {line: cost.as_dict() for line, cost in self.costs.items()},
             "stages": [asdict(progress) for progress in self.stages],
             "alerts": [asdict(alert) for alert in self.alerts],
+            "quarantines": [alert.as_dict() for alert in self.quarantines],
         }
 
 
@@ -181,6 +185,7 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         *(f"join-{p}" for p in range(len(joins))),
     ]
     letters, alerts = _last(log, "dead-letters"), _last(log, "alerts")
+    standing_alerts = read_alerts(log, key)
     models = newest_evaluations(log)
     return StatusView(
         pipeline=registry.pipeline,
@@ -208,7 +213,8 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         dead_letters_read=len(letters),
         dead_letters_total=_total(log, "dead-letters", len(letters)),
         alerts=tuple(_alerts(alerts)),
-        open_alerts=read_alerts(log, key).open_counts,
+        open_alerts=standing_alerts.open_counts,
+        quarantines=standing_alerts.quarantines,
         blocks=_blocks(_task_state(log, "evaluate-0")),
         registry=registry,
     )
