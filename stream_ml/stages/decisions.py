@@ -200,16 +200,16 @@ class Decisions:
         evidence = restart_evidence(line, cause, model)
         return self.decide(RESTARTED, reason, serving, evidence=evidence, request=request)
 
-    def suspend(self, poisoned: Sequence[str], outputs: list[Output]) -> None:
+    def suspend(self, faults: Sequence[list[str]], outputs: list[Output]) -> None:
         """Let promotions and refreshes stand still, or go on, as faults begin and end.
 
         Args:
-            poisoned: the reasons for which much of the events is refused now.
+            faults: alert and subject of those that are there now, and of which no alarm is open.
             outputs: of the stage; a decision is added where that changes.
         """
         if self.registry.serving is None:
             return  # there is nothing yet that could stand still
-        kind = self.suspension.step(poisoned)
+        kind = self.suspension.step(faults)
         if kind is None:
             return
         evidence, causes = self.suspension.evidence(), self.suspension.causes

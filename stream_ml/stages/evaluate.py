@@ -205,8 +205,8 @@ class Evaluate:
             if account in self._pipeline.recipes:
                 self._tell_slow(account, outputs)
         outputs += end_unwatched(self._monitor, self._alarms, ts)
-        poisoned = [] if self._monitor is None else self._monitor.poisoned()
-        decisions.suspend(poisoned, outputs)
+        faults = [] if self._monitor is None else self._monitor.faults()
+        decisions.suspend(faults, outputs)
         proposal = decisions.proposal
         if proposal is not None and proposal.line not in self._pipeline.recipes:
             outputs += decisions.lapse(proposal.cause, "the line is not declared any more")
@@ -306,8 +306,8 @@ class Evaluate:
     def _suspend(self, outputs: list[Output]) -> None:
         """Have promotions and refreshes stand still while there are faults, where declared."""
         if self._pipeline.promotion.on_fault != "alert":
-            poisoned = [] if self._monitor is None else self._monitor.poisoned()
-            self._decisions.suspend(poisoned, outputs)
+            faults = [] if self._monitor is None else self._monitor.faults()
+            self._decisions.suspend(faults, outputs)
 
     def _miss(self, example: Example, missing: int, outputs: list[Output]) -> None:
         """Count examples that were taken away before we read them, and tell a person."""

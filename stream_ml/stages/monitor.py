@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Monitor", "end_unwatched"]
 
 EVENTS, LABELS, OPEN = "e", "l", "o"
-DRIFT, FAULT = "drift", "data_fault"
+DRIFT, FAULT, POISON = "drift", "data_fault", "poison_rate"
 LABELS_OUT, EVENTS_OUT = "label_outage", "event_outage"
 # The subject where it is not a partition of events that is silent, but all are.
 ALL = ""
@@ -293,10 +293,26 @@ class Monitor:
         del self._recent[:-RECENT_MAX]
         return outputs
 
-    def poisoned(self) -> list[str]:
-        """For which reasons, with their paths, much of the events is refused now, sorted."""
-        episodes = self._refused.episodes.items()
-        return sorted(reason for reason, each in episodes if each["share"] >= POISON_SHARE)
+    def faults(self) -> list[list[str]]:
+        """The faults that there are now, and of which no alarm is open: alert and subject, sorted.
+
+        Much of the events is refused; or what was told before has come again.
+        """
+        refused = self._refused.episodes.items()
+        known = [
+            name
+            for watch in (self._events, self._labels)
+            for name, each in watch.episodes.items()
+            if each.is_open and each.is_known and each.finding.sign != "shift" and name != "answer"
+        ]
+        return [
+            *([FAULT, name] for name in sorted(known) if not self._alarms.is_open(FAULT, name)),
+            *(
+                [POISON, f"events/{reason}"]
+                for reason, each in sorted(refused)
+                if each["share"] >= POISON_SHARE
+            ),
+        ]
 
     def watched(self) -> dict[str, list[str]]:
         """What each kind of alarm may be open about now: nothing else would ever resolve."""

@@ -4,7 +4,8 @@ Theory of operation:
 
 1. A fault is an open alert `data_fault`, `label_outage` or `event_outage`, or that much of the
    events is refused as the summaries tell it (what is refused of labels is not known here). It
-   begins and ends with those alerts: what flaps there is one episode, and here too.
+   begins and ends with those alerts: what flaps there is one episode, and here too. A fault that
+   comes again, of which nobody is told any more, is one nevertheless.
 2. `Promotion(on_fault=...)` says what stands still. Learning, scoring, evidence and the guard go
    on.
 3. Two decisions frame an episode, with the faults that caused it: `suspended`, and `continued` once
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["FAULT_KINDS", "Suspension"]
 
 FAULT_KINDS = ("data_fault", "event_outage", "label_outage")
-POISON = "poison_rate"
 PROMOTIONS = frozenset({"pause promotions", "pause"})
 REFRESHES = frozenset({"pause refreshes", "pause"})
 
@@ -53,15 +53,15 @@ class Suspension:
         self._faults: list[list[str]] = []
         self._is_active = self._is_overridden = False
 
-    def step(self, poisoned: Sequence[str]) -> Literal["suspended", "continued"] | None:
+    def step(self, others: Sequence[list[str]]) -> Literal["suspended", "continued"] | None:
         """Look at the faults that there are now: the kind of decision to make, if any.
 
         Args:
-            poisoned: the reasons for which much of the events is refused now.
+            others: alert and subject of faults that are there now, and of which no alarm is open.
         """
         if self._action == "alert" and not self._is_active:
             return None
-        faults = [] if self._action == "alert" else self._present(poisoned)
+        faults = [] if self._action == "alert" else self._present(others)
         if faults:
             self._faults = faults
             if self._is_active or self._is_overridden:
@@ -74,9 +74,9 @@ class Suspension:
         self._is_active = False
         return "continued"
 
-    def _present(self, poisoned: Sequence[str]) -> list[list[str]]:
+    def _present(self, others: Sequence[list[str]]) -> list[list[str]]:
         alarms = [[kind, each] for kind in FAULT_KINDS for each in self._alarms.subjects(kind)]
-        return alarms + [[POISON, f"events/{reason}"] for reason in poisoned]
+        return [*alarms, *others]
 
     def override(self) -> None:
         """An operator says that all goes on, whatever faults there are."""

@@ -20,10 +20,13 @@ from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.monitor import Monitor
 from stream_ml.stages.state import MONITORS
+from stream_ml.stages.suspension import Suspension
 from tests.shop import KEY, shop
 from tests.stages.test_evaluate import Stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Summary
 
@@ -33,7 +36,7 @@ PIPELINE = replace(shop, monitors=sml.Monitors(block="1h"))
 LAYOUT = Layout(HOUR, {"amount": True}, ())
 
 
-def summary(partition: int, hour: int, amounts: list[float]) -> Summary:
+def summary(partition: int, hour: int, amounts: Sequence[float | None]) -> Summary:
     """What a partition tells of an hour."""
     blocks = OpenBlocks(LAYOUT, 0)
     for amount in amounts:
@@ -69,6 +72,7 @@ class Watched:
         labels: bool = True,
         wrong: str = "",
         factor: float = 1.0,
+        nulls: float = 0.0,
     ) -> None:
         """An hour of 60 events a partition, and of 40 labels of two sources."""
         if labels:
@@ -76,7 +80,8 @@ class Watched:
         outputs: list[Output] = []
         for partition in range(partitions):
             amounts = [factor * self.rand.gauss(50, 9) for _ in range(60)]
-            made_of = summary(partition, number, amounts)
+            given = [None if n < nulls * 60 else each for n, each in enumerate(amounts)]
+            made_of = summary(partition, number, given)
             outputs += self.monitor.summary(made_of, made_of.end)
         self.take(number, outputs)
 
@@ -311,3 +316,23 @@ def test_events_that_stop_in_all_partitions_are_told_while_labels_of_former_ones
     ]
     assert 102 <= said[0][0] <= 106
     assert said[1][0] == 112
+
+
+def test_a_fault_that_comes_again_is_told_once_and_pauses_each_time() -> None:
+    """Nulls for some hours of two days: one alert, two pauses; a restart within changes nothing."""
+    watched = Watched()
+    suspension = Suspension("pause", watched.alarms)
+    framed = []
+    for hour in range(24 * 13):
+        is_off = hour // 24 in (9, 11) and 6 <= hour % 24 < 12
+        watched.hour(hour, nulls=0.6 if is_off else 0.0)
+        if hour == 24 * 11 + 8:
+            watched.restart()
+        kind = suspension.step(watched.monitor.faults())
+        if kind is not None:
+            framed.append((hour // 24, kind, suspension.evidence()["cause"]))
+
+    cause = [{"alert": "data_fault", "subject": "field:amount"}]
+    assert [(day, kind, cause) for day in (9, 11) for kind in ("suspended", "continued")] == framed
+    faults = [(hour // 24, state) for hour, kind, state, _ in watched.said if kind == "data_fault"]
+    assert [(9, "open"), (9, "resolved")] == faults
