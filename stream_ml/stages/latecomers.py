@@ -79,11 +79,11 @@ class Latecomer:
         """The examples among the next records that the others have learned, too.
 
         Args:
-            records: from `next` on; none where nothing is left there.
+            records: from `next` on; none, or later ones alone, where nothing is left there.
             last: the offset of the last example that the others have learned.
             pipeline: the declaration.
         """
-        if not records:
+        if not records or records[0].offset > last:
             self.next = last + 1
         for record in records:
             if not self.next <= record.offset <= last:

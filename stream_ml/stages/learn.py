@@ -568,7 +568,8 @@ class Learn:
         Else evaluate would wait for one that has failed at this very instant.
         """
         lines = [name for name in self._active() if name not in self._latecomers]
-        snapshot = signed(draft, self._key, {"lines": lines})
+        late = {"late": sorted(self._latecomers)} if self._latecomers else {}
+        snapshot = signed(draft, self._key, {"lines": lines, **late})
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
     def _quarantine(self, name: str, n: int, reason: str) -> None:

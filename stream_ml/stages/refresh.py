@@ -5,7 +5,8 @@ Theory of operation:
 1. Lines publish at the same instants and are renewed at once, so that what is compared has the same
    age. Each snapshot names the lines that publish with it: others are stale, and not waited for
    until they publish again. Nor is one that is missing `STALE_EXAMPLES` later, for it may have been
-   named and yet have failed, or never come to us.
+   named and yet have failed, or never come to us. One that is still being taught what was there
+   before it was declared is named as late: it publishes nothing yet, and that is no fault.
 2. Each line is renewed for itself (`renewal`). One that published nothing, or nothing sound, keeps
    the snapshot that it has in the serving set, and holds up no other. It is a line's own fault, of
    which is told when it begins and when it ends, with a count (`fault`).
@@ -145,6 +146,8 @@ class Refresh:
         self.version = -1
         self._waiting: dict[int, dict[str, Arrival]] = {}
         self._stale: set[str] = set()
+        # By line: the newest instant at which it was not yet to publish.
+        self._late: dict[str, int] = {}
         self._faults: dict[str, Fault] = {}
         self._newest: dict[str, int] = {}
         # By line that a decision started anew: its first version since; -1: it is to come.
@@ -196,6 +199,8 @@ class Refresh:
         if publishers is not None:  # a former release did not name them
             self._stale = set(self._lines).difference(publishers)
         self._stale.discard(name)
+        late = snapshot.epoch.get("late", ())
+        self._late |= {each: version for each in self._lines if each in late}
         self._unserved_models[name].append(snapshot.model)
         if version <= self.version:
             return False
@@ -244,6 +249,8 @@ class Refresh:
             if line in former:
                 renewal.refs[line] = former[line]
                 renewal.kept.append(line)
+            if arrival is None and self._late.get(line, -1) >= self.version:
+                continue
             fault = self._faults.get(line)
             if fault is None:
                 fault = Fault(reason or SILENCE, self.version)
@@ -346,6 +353,7 @@ class Refresh:
                 for name, arrival in arrivals.items()
             ],
             "stale": sorted(self._stale),
+            **({"late": self._late} if self._late else {}),
             "faults": {line: asdict(fault) for line, fault in self._faults.items()},
             "newest": self._newest,
             **({"started_anew": self._started_anew} if self._started_anew else {}),
@@ -363,6 +371,7 @@ class Refresh:
                 ref, arrival["flaw"], arrival.get("cause")
             )
         self._stale, self._newest = set(state["stale"]), state["newest"]
+        self._late = state.get("late", {})
         self._started_anew = state.get("started_anew", {})
         self._restart_counts = state.get("restarts", {})
         self._faults = {

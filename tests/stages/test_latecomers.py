@@ -207,3 +207,64 @@ def test_naive_bayes_is_no_latecomer_where_it_was_there() -> None:
         driver.declare(replace(former, promotion=former.promotion))
         assert driver.runner.learn.backlog() is None
         assert isinstance(former.models["bayes"], naive_bayes.GaussianNB)
+
+
+@pytest.mark.parametrize("on_failure", ["restart", "restore"])
+def test_a_line_that_is_not_due_yet_is_no_line_that_fails(
+    on_failure: str, from_the_start: Driver
+) -> None:
+    """However many refreshes go by before it publishes, nobody has it start anew."""
+    promotion = replace(whole.promotion, on_failure=on_failure, refusals=1)
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(replace(former, promotion=promotion)) as driver:
+        driver.feed(first, first_labels)
+        driver.declare(replace(whole, promotion=promotion))
+        driver.feed(second[:30], second_labels)
+        driver.crash()
+        driver.feed(second[30:], [])
+        late, always = snapshots(driver, "late"), snapshots(from_the_start, "late")
+        registry = driver.read("registry")
+
+    assert not [decision for decision in registry if decision["kind"] == "restarted"]
+    assert len(late) > 3
+    assert [always[v].digest for v in late] == [snapshot.digest for snapshot in late.values()]
+
+
+def test_one_that_failed_before_it_was_due_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is declared: its silence is a fault from then on."""
+
+    def fail(*_: object) -> None:
+        raise RecursionError
+
+    promotion = replace(whole.promotion, on_failure="restart", refusals=2)
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(replace(former, promotion=promotion)) as driver:
+        driver.feed(first, first_labels)
+        with monkeypatch.context() as planted:
+            planted.setattr(tree.HoeffdingTreeClassifier, "learn_one", fail)
+            planted.setattr("stream_ml.models.fast._learner", lambda _: None)
+            driver.declare(replace(whole, promotion=promotion))
+            driver.feed(second[:30], second_labels)
+        driver.feed(second[30:], [])
+        restarted = [d for d in driver.read("registry") if d["kind"] == "restarted"]
+        late = snapshots(driver, "late")
+
+    assert ["late"] == [decision["evidence"]["line"] for decision in restarted]
+    assert late
+
+
+def test_where_nothing_is_left_that_it_could_learn_it_learns_with_the_others() -> None:
+    """Where retention has left none of those that others have learned, but later ones."""
+    with Driver(former) as driver:
+        for events, labels in halves():
+            driver.feed(events, labels)
+        records = _plain(driver.records("examples"))
+    learn = Learn(former, KEY)
+    learn.apply(records[:100])
+    other = Learn(whole, KEY, has_backlog=True)
+    other.restore([(name, value) for name, value in learn.dirty() if value is not None])
+    behind = other.backlog()
+    other.catch_up(records[100:110])
+
+    assert 0 == behind
+    assert other.backlog() is None
