@@ -246,7 +246,8 @@ class _Retraining:
     def _drop(self) -> None:
         """Let go of the chunks whose rows all have left the window, and are in no training."""
         first = self._first if self._pending is None else min(self._first, self._pending.first)
-        for number in list(self._chunks):  # in their order
+        while self._chunks:
+            number = next(iter(self._chunks))  # the oldest
             if (number + 1) * CHUNK_ROWS > first:
                 return
             del self._chunks[number]

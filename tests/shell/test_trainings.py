@@ -87,6 +87,22 @@ def test_what_no_process_can_be_given_is_a_reason() -> None:
     assert "lambda" in said
 
 
+@pytest.mark.parametrize("part", ["tempfile.TemporaryFile", "subprocess.Popen"])
+def test_a_process_that_cannot_begin_is_a_reason(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the machine has no room or no process left the line is told of it, and no more."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"stream_ml.shell.processes.trainings.{part}", refuse)
+    said = outcome(Bag(), ProcessTrainings())
+
+    assert "training failed: it cannot be handed to another process: " in said
+    assert "No space left on device" in said
+
+
 def test_a_training_ends_with_its_worker() -> None:
     """A worker that is killed leaves no process behind that trains on."""
     code = (

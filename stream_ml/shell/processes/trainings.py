@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class _Running:
     """A training at work; `failure` says why it never began."""
 
     process: subprocess.Popen[bytes] | None
-    output: IO[bytes]
+    output: IO[bytes] | None
     deadline_s: float
     failure: str = ""
 
@@ -72,26 +73,26 @@ class ProcessTrainings:
             job: what to do.
         """
         self.stop(job.line)
-        output = tempfile.TemporaryFile()  # noqa: SIM115 - it is open until the training has ended
-        running = _Running(None, output, time.monotonic() + self._seconds)
+        running = _Running(None, None, time.monotonic() + self._seconds)
         self._running[job.line] = running
-        with tempfile.TemporaryFile() as file:
-            try:
+        try:
+            # It is open until the training has ended.
+            running.output = tempfile.TemporaryFile()  # noqa: SIM115
+            with tempfile.TemporaryFile() as file:
                 pickle.dump((sys.path, os.getpid(), self._seconds, self._memory_mb), file)
                 pickle.dump(job, file)
-            except STOPS:
-                raise
-            except BaseException as error:  # noqa: BLE001 - a trainer's parts may raise anything
-                running.failure = f"it cannot be handed to another process: {brief_error(error)}"
-                return
-            file.seek(0)
-            running.process = subprocess.Popen(
-                [sys.executable, "-m", "stream_ml.shell.processes.trainings"],
-                stdin=file,
-                stdout=output,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+                file.seek(0)
+                running.process = subprocess.Popen(
+                    [sys.executable, "-m", "stream_ml.shell.processes.trainings"],
+                    stdin=file,
+                    stdout=running.output,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        except STOPS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a trainer's parts may raise anything
+            running.failure = f"it cannot be handed to another process: {brief_error(error)}"
 
     def end(self, line: str) -> bytes:
         """The model of the line's training, waited for if need be.
@@ -103,8 +104,8 @@ class ProcessTrainings:
             SnapshotRefused: it failed, or took more than it may.
         """
         running = self._running.pop(line)
-        with running.output:
-            if running.process is None:
+        with running.output or nullcontext() as output:
+            if running.process is None or output is None:
                 raise _failed(running.failure)
             try:
                 code = running.process.wait(max(0.0, running.deadline_s - time.monotonic()))
@@ -114,8 +115,8 @@ class ProcessTrainings:
                 raise _failed(
                     f"it took longer than {self._seconds:g} s (STREAM_ML_TRAINING_SECONDS)"
                 ) from None
-            running.output.seek(0)
-            kind, data = running.output.read(1), running.output.read()
+            output.seek(0)
+            kind, data = output.read(1), output.read()
         if kind == _MODEL:
             return data
         if kind == _FAILURE:
@@ -133,7 +134,8 @@ class ProcessTrainings:
         """
         running = self._running.pop(line, None)
         if running is not None:
-            running.output.close()
+            if running.output is not None:
+                running.output.close()
             if running.process is not None:
                 running.process.kill()
                 running.process.wait()
