@@ -46,6 +46,7 @@ from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.operators import Operators
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.promotions import Promotions
+from stream_ml.stages.proposals import HARM, READY
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.renewals import Renewals
 from stream_ml.stages.scoreboard import PREDECESSOR
@@ -210,6 +211,11 @@ class Evaluate:
         proposal = decisions.proposal
         if proposal is not None and proposal.line not in self._pipeline.recipes:
             outputs += decisions.lapse(proposal.cause, "the line is not declared any more")
+        promotion = self._pipeline.promotion
+        if promotion.on_harm != "ask":
+            outputs += decisions.lapse(HARM, "`on_harm` is not `ask` any more")
+        if promotion.mode != "ask":
+            outputs += decisions.lapse(READY, "`mode` is not `ask` any more")
         action = decisions.guard.stand_down(ts, outputs)
         if action is not None and decisions.registry.serving is not None:
             self._promotions.obey(action, decisions.registry.serving, outputs)

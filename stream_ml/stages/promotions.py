@@ -88,6 +88,12 @@ class Promotions:
             assert ref is not None, "the guard returns to what there is"
             proposal = Proposal("rollback", ref.model, expect, HARM)
         outputs += decisions.lapse(READY, "the guard asks for more")
+        former = decisions.proposal
+        if former is not None and former != proposal:
+            places = [(each.command, each.line, each.expect) for each in (former, proposal)]
+            if proposal.command == "rollback" and places[0] == places[1]:
+                return  # another snapshot of the line that was asked for: that question stands
+            outputs += decisions.lapse(HARM, f"the guard asks for {proposal.model} in its place")
         outputs += decisions.propose(proposal, f"guard: {action.reason}", action.evidence)
 
     def _hold_to_baselines(

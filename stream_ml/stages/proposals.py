@@ -1,9 +1,10 @@
 """What a person is asked to do: a change of what serves, held with its evidence until it lapses.
 
-Where the declaration says `ask`, nobody is replaced by itself: a decision `proposed` has the
-command that would carry it out, the cause and the figures. It is carried out by that command,
-which names what it expects to serve as every other, or lapses, by a decision `lapsed`, once nothing
-speaks for it any more. Any switch ends it.
+Where the declaration says `ask`, nobody is replaced by itself, but for the return to the
+predecessor in the first block after a switch or a refresh: a decision `proposed` has the command
+that would carry it out, the cause and the figures. It is carried out by that command, which names
+what it expects to serve as every other, or lapses, by a decision `lapsed`, once nothing speaks for
+it any more. Any switch ends it.
 """
 
 from __future__ import annotations

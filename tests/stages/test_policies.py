@@ -12,9 +12,10 @@ import pytest
 from river import naive_bayes
 
 from stream_ml.errors import DeclarationError
-from stream_ml.records import line_of
+from stream_ml.records import Output, line_of
 from stream_ml.sealing import strip_seal
 from stream_ml.shell.views.registry import read_registry
+from stream_ml.stages.guard import GuardAction
 from stream_ml.testing import CRASH, Driver
 from tests.shop import declare, shop, stream
 from tests.simulation.test_crash import outcome
@@ -298,6 +299,35 @@ def test_gross_harm_is_answered_by_whom_it_is_asked() -> None:
         assert [("open", "line:better"), ("resolved", "line:better")] == test_guard.alerts(
             driver, "gross_harm"
         )
+
+
+def test_what_was_asked_for_opens_no_gate_once_nobody_is_asked() -> None:
+    """The proposal lapses at the start with another declaration, and the gates hold again."""
+    with Driver(test_guard.declared(on_harm="ask", mode="gated")) as driver:
+        driver.feed(*test_guard.world(0, FLIP + 7 * HOUR))
+        driver.declare(test_guard.declared(on_harm="alert", mode="gated"))
+        driver.command("promote", model="plain", expect="better")
+        driver.run()
+
+        kinds = [d["kind"] for d in decisions(driver, "proposed", "replaced", "lapsed", "refused")]
+        assert ["proposed", "lapsed", "refused"] == kinds
+
+
+def test_another_target_of_the_guard_takes_the_place_of_the_former_once_that_has_lapsed() -> None:
+    """A newer snapshot of the line to return to is no other question, however often it comes."""
+    stage = Stage(declare(promotion=replace(shop.promotion, on_harm="ask")))
+    stage.publish("logistic@0", "bayes@0")
+    evaluate, outputs = stage.evaluate, list[Output]()
+    serving = evaluate._decisions.registry.serving
+    assert serving is not None
+    switch = GuardAction("switch", "harm", {}, "bayes")
+    back = GuardAction("roll back", "harm", {}, "predecessor")
+    newer = replace(serving.champion, model="logistic@9")
+    for action, predecessor in ((switch, None), (back, serving.champion), (back, newer)):
+        evaluate._promotions._ask(action, replace(serving, predecessor=predecessor), outputs)
+
+    assert ["proposed", "lapsed", "proposed"] == [output.memo.kind for output in outputs]
+    assert "logistic@0" in outputs[-1].memo.reason
 
 
 def test_a_proposal_of_the_guard_lapses_when_the_harm_is_over() -> None:

@@ -17,13 +17,13 @@ from stream_ml.codec import (
     encode_prediction,
 )
 from stream_ml.models import snapshot as snapshots
-from stream_ml.records import Command, Output, Record, Source
+from stream_ml.records import Command, Output, Record, Shadow, Source
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
-from stream_ml.stages.shadows import SLOW_RUNNING
+from stream_ml.stages.shadows import SLOW_RUNNING, Shadows
 from tests.shop import KEY, event, example, shop, written
 
 if TYPE_CHECKING:
@@ -100,6 +100,10 @@ class World:
             self.evaluate.supply(offset, self.models[offset].value)
         self.outputs += self.evaluate.apply(records)
 
+    def predict(self, number: int) -> list[Output]:
+        """What is said of the event of this number."""
+        return self._predict.apply([event(number)])
+
     def restart(self) -> None:
         """Stop, and go on from the state."""
         pieces = [(name, value or b"") for name, value in self.evaluate.dirty()]
@@ -150,6 +154,24 @@ def test_what_may_be_the_machines_fault_is_no_lines(
     world.feed(*range(10))
 
     assert (asked, ["open"] if asked < 10 else []) == (world.asked, world.said())
+
+
+def test_a_slow_predecessor_is_asked_once_and_answers_for_itself_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In two places it answers once; its line, which may be the champion's, is asked as before."""
+    world = World(monkeypatch, [1.5])
+    (made,) = [o.memo for o in world.predict(0) if o.topic == "predictions"]
+    slots = {"predecessor": Shadow("bayes@0", None, 1), "first": Shadow("bayes@0", None, 1)}
+    shadows = Shadows(shop, KEY, None, world.clock)
+    questions = [(n, made.with_shadows(slots)) for n in range(SLOW_RUNNING)]
+    for offset in shadows.wanted(questions):
+        shadows.supply(offset, world.models[offset].value)
+    filled = shadows.fill(0, questions[0][1])
+
+    assert SLOW_RUNNING == world.asked
+    assert ["bayes@0"] == list(shadows.quarantined)
+    assert filled.shadows["first"].prediction == filled.shadows["predecessor"].prediction
 
 
 def test_without_a_stopwatch_nobody_is_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
