@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.tables import format_table, format_time
+from stream_ml.shell.views.registry import restarted_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from stream_ml.records import Decision
     from stream_ml.shell.views.registry import Entry, RegistryView
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "decision_time",
     "decisions_table",
     "effects",
+    "reason_text",
     "registry_notes",
 ]
 
@@ -37,6 +40,21 @@ def decider(actor: str, signed_by: str | None) -> str:
     return actor if signed_by in {None, actor} else f"{signed_by} (says {actor})"
 
 
+def reason_text(decision: Decision) -> str:
+    """The reason, after the line that the decision starts anew, where an operator's does not say.
+
+    Args:
+        decision: any.
+    """
+    line = restarted_line(decision)
+    if line is None:
+        return decision.reason
+    words = f"{line} starts anew"
+    # What starts a line by itself names it.
+    is_said = decision.command_id is None and decision.reason.startswith(words)
+    return decision.reason if is_said else f"{words}: {decision.reason}"
+
+
 def decision_row(entry: Entry) -> list[str]:
     """A decision as a row of a table; see `DECISION_HEAD`."""
     decision = entry.decision
@@ -47,7 +65,7 @@ def decision_row(entry: Entry) -> list[str]:
         decision.kind,
         decider(decision.actor, decision.signed_by),
         decision.serving.champion.model,
-        decision.reason,
+        reason_text(decision),
     ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml import client, records
 from stream_ml.cli.arguments import seconds, utf8_up_to
-from stream_ml.cli.decisions import decider, effects
+from stream_ml.cli.decisions import decider, effects, reason_text
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json, write_line
 from stream_ml.errors import CommandRefused
@@ -89,7 +89,7 @@ def _print(decision: Decision, effect: str, *, as_json: bool, is_checked: bool) 
     elif decision.kind != "refused":
         write_line(
             f"{decision.kind.replace('_', ' ')}: {champion} serves (decision {decision.number}, "
-            f"by {decider(decision.actor, decision.signed_by)}: {decision.reason})"
+            f"by {decider(decision.actor, decision.signed_by)}: {reason_text(decision)})"
         )
         write(effect)
         if not is_checked:

@@ -289,19 +289,26 @@ def test_a_walk_of_commands(cli: Cli) -> None:
 
 @pytest.mark.usefixtures("answered")
 def test_a_line_is_started_anew_by_a_command_line(cli: Cli) -> None:
-    """Answered with the decision, also in `audit log`; a line that is not declared is refused."""
+    """Answered with the line, as every view shows it; a line that is not declared is refused."""
     started = cli("restart", "scaled", "--reason", "odd", "--actor", "ana", "--id", "c1")
     again = cli("restart", "scaled", "--reason", "odd", "--actor", "ana", "--id", "c1")
+    views = (("models",), ("audit", "log"), ("audit", "model", "scaled"))
+    texts = [cli(*command).out for command in views]
     refused = cli("restart", "nobody", "--reason", "odd")
     log = cli("audit", "log", "--format", "json")
 
-    words = f"restarted: plain@500 serves (decision 2, by local (says ana): odd)\n{GOES_ON}\n"
+    reason = "scaled starts anew: odd"
+    words = f"restarted: plain@500 serves (decision 2, by local (says ana): {reason})\n{GOES_ON}\n"
     assert (0, words) == (started.code, started.out)
     assert (0, words) == (again.code, again.out)
     assert 4 == refused.code
     assert "expected a declared line (plain, scaled), given 'nobody'" in refused.err
     kinds = [(d["kind"], d["evidence"]) for d in log.json["decisions"]]
     assert ("restarted", {"line": "scaled"}) == kinds[2]
+    assert ("odd", [1] * len(views)) == (
+        log.json["decisions"][2]["reason"],
+        [text.count(reason) for text in texts],
+    )
 
 
 @pytest.mark.usefixtures("answered")

@@ -14,7 +14,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.cli.decisions import decider
+from stream_ml.cli.decisions import decider, reason_text
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log
@@ -186,7 +186,8 @@ class _WorkerMessages:
         self._champion = champion
         self._print(
             f"{_decision_time(decision)} {champion} serves: decision {decision.number}, "
-            f"{decision.kind} by {decider(decision.actor, decision.signed_by)}: {decision.reason}",
+            f"{decision.kind} by {decider(decision.actor, decision.signed_by)}: "
+            f"{reason_text(decision)}",
             {
                 "said": "serves" if is_switch else "answered",
                 "champion": champion,

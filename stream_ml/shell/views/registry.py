@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Decision, Record
     from stream_ml.shell.log.port import Log
 
-__all__ = ["Entry", "RegistryView", "entries", "read_registry"]
+__all__ = ["Entry", "RegistryView", "entries", "read_registry", "restarted_line"]
 
 UNSIGNED, COPIES = "unsigned", "copies"
 
@@ -75,6 +75,16 @@ class RegistryView:
     def champion(self) -> str | None:
         """The model that serves, `name@version`."""
         return None if self.newest is None else self.newest.serving.champion.model
+
+
+def restarted_line(decision: Decision) -> str | None:
+    """The line that a decision starts anew; None if it starts none.
+
+    Args:
+        decision: any. As learn reads it, without what a stage loads.
+    """
+    line = (decision.evidence or {}).get("line")
+    return line if decision.kind == "restarted" and isinstance(line, str) else None
 
 
 def entries(log: Log, key: bytes | None) -> Iterator[Entry]:

@@ -33,7 +33,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
         write_json({"model": name, "decisions": members, "notes": notes})
         return
     rows = [
-        [*decision_row(entry)[:-1], _roles(entry, name), entry.decision.reason] for entry in matches
+        [*row[:-1], _roles(entry, name), row[-1]]
+        for entry, row in zip(matches, map(decision_row, matches), strict=True)
     ]
     head = [*DECISION_HEAD[:-1], "it is then", DECISION_HEAD[-1]]
     empty_text = f"no decision is about {printable(name)}"
