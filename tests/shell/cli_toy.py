@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,6 +33,7 @@ toy = sml.Pipeline(
 )
 # As --pipeline has it, wherever pytest has put this module.
 TOY = f"{__name__}:toy"
+sliced = replace(toy, slices=[sml.Slice("seldom", user="u1")])
 
 
 def stream(count: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

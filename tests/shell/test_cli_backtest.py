@@ -90,6 +90,17 @@ def test_text_for_people(cli: Cli, files: list[str]) -> None:
     assert any(line.startswith("served  plain@1000") for line in lines)
 
 
+def test_scores_by_slice_where_some_are_declared(cli: Cli, files: list[str]) -> None:
+    """Each slice is a row of losses, in a column for each model, and has none where none is."""
+    text = cli("backtest", *files, "--pipeline", TOY.replace(":toy", ":sliced")).out
+
+    head, names, row = text.partition("by slice")[2].partition("\n\n")[0].splitlines()
+    assert ", over all of it" == head
+    assert ["slice", "examples", "served"] == names.split()[:3]
+    assert ["seldom", "170"] == row.split()[:2]
+    assert "by slice" not in cli("backtest", *files, "--pipeline", TOY).out
+
+
 def test_the_bound_on_request(cli: Cli, files: list[str]) -> None:
     """With --live there are tables by month with a learner that predicts live among the rest."""
     found = cli("backtest", *files, *AS_JSON, "--live").json

@@ -25,7 +25,13 @@ from stream_ml.shell.processes.progress import Progress, duration, with_progress
 from stream_ml.shell.report.bound import bound_answers
 from stream_ml.shell.report.plots import draw, require_matplotlib
 from stream_ml.shell.report.run import Report
-from stream_ml.shell.report.text import NOTHING_TO_SCORE, changes_text, luck_text, tables_text
+from stream_ml.shell.report.text import (
+    NOTHING_TO_SCORE,
+    changes_text,
+    luck_text,
+    slices_text,
+    tables_text,
+)
 from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
@@ -62,6 +68,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
         result = replay(log, pipeline, key, lines.outputs(), on_append=lines.note_positions)
         lines.collect_refusals(log)
         report = _report(arguments, log, pipeline, key)
+        # As they stand at the end, which is later than they were last written.
+        report.slices = {each.model: each.slices for each in result.evaluations if each.slices}
         summary = _summary(log, pipeline, key, result, lines.findings)
         summary["written"] = _write_files(arguments, log, report)
     if arguments.format == "json":
@@ -69,7 +77,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
     else:
         parts = [_text(summary, lines.findings)]
         parts.append(tables_text(report) if arguments.live and report.table.times else "")
-        write("\n\n".join(filter(None, [*parts, changes_text(report), luck_text(report)])))
+        parts += [changes_text(report), slices_text(report), luck_text(report)]
+        write("\n\n".join(filter(None, parts)))
     _judge(lines.findings, arguments.files)
 
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOTHING_TO_SCORE",
-    "_slices_text",
     "changes_text",
     "luck_text",
     "report_text",
+    "slices_text",
     "tables_text",
 ]
 
@@ -36,7 +36,7 @@ def report_text(report: Report) -> str:
     parts = [
         tables_text(report),
         changes_text(report),
-        _slices_text(report),
+        slices_text(report),
         luck_text(report),
         "\n".join(_coverage_lines(report)),
     ]
@@ -176,7 +176,7 @@ def _gap_sentence(gap: Gap) -> str:
     return f"{period} {share}; made of {', '.join(parts)}"
 
 
-def _slices_text(report: Report) -> str:
+def slices_text(report: Report) -> str:
     """The loss of each model by declared slice; nothing where none is declared."""
     names = sorted({name for slices in report.slices.values() for name in slices})
     if not names:
