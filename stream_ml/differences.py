@@ -65,6 +65,10 @@ def _is_addition(old: str | None, _new: str | None) -> bool:
     return old is None
 
 
+def _is_retrained_addition(old: str | None, new: str | None) -> bool:
+    return old is None and new is not None and new.startswith("stream_ml.Retrained(")
+
+
 def _is_removal(_old: str | None, new: str | None) -> bool:
     return new is None
 
@@ -115,6 +119,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("label.type", Rule(_accept_none, "models, scores and labels that wait are of that type")),
     ("label.fallback", Rule(_accept_any, "it is served from now on")),
     ("label.*", Rule(_accept_none, _RETENTION)),
+    (
+        "models.*",
+        Rule(
+            _is_retrained_addition,
+            "its window begins empty: it is trained on what comes from now on, and shadows then",
+        ),
+    ),
     ("models.*", Rule(_is_addition, "it is taught what is recorded, and shadows then")),
     ("models.*", Rule(_is_removal, "it learns no more, and shadows until the next refresh")),
     (

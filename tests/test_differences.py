@@ -15,6 +15,7 @@ from stream_ml.differences import RULES, accepted_changes, differences
 from stream_ml.errors import UsageError
 from stream_ml.pipeline import Pipeline
 from tests.shop import declare, shop
+from tests.trainers import Bag
 
 
 def scaled(rate: float) -> Any:
@@ -226,6 +227,23 @@ def test_what_was_declared_alike_is_no_difference() -> None:
     )
 
     assert [] == differences(shop.declaration(), same.declaration())
+
+
+def test_a_line_that_comes_late_is_told_by_what_it_begins_with() -> None:
+    """A retrained one has an empty window; any other is taught all that is recorded."""
+    retrained = sml.Retrained(Bag(), window="30d")
+    now = declare(**lines(boost=retrained, slow=scaled(0.001)))
+
+    reasons = {
+        each.path: each.reason for each in differences(shop.declaration(), now.declaration())
+    }
+
+    assert reasons == {
+        "models.boost": (
+            "its window begins empty: it is trained on what comes from now on, and shadows then"
+        ),
+        "models.slow": "it is taught what is recorded, and shadows then",
+    }
 
 
 def test_a_path_that_only_another_release_knows_is_no_difference() -> None:
