@@ -46,14 +46,15 @@ class Carriers:
             block: of events; how many values its columns miss is changed.
         """
         kinds = block.columns.get(self._column)
-        if not isinstance(kinds, CategoryColumn) or kinds.others or kinds.missing:
+        if not isinstance(kinds, CategoryColumn) or kinds.others:
             return
         events = kinds.counts
         for name, missing in block.missing_by.items():
             block.columns[name].missing = sum(
                 count
                 for kind, count in missing.items()
-                if self._is_carried(name, kind, count, events.get(kind, 0))
+                # Of an event without a kind nothing is known: there it counts.
+                if kind not in events or self._is_carried(name, kind, count, events[kind])
             )
         week = block.start // WEEK_MS
         if week > self._week:

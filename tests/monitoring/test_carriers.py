@@ -61,6 +61,15 @@ def test_what_a_kind_of_events_never_has_is_not_missing_in_it() -> None:
     assert (40, 0) == missing(again, 4, [ASKED] * 40 + [NULL] * 40)
 
 
+def test_an_event_without_a_kind_counts_alone_as_one_that_misses_what_it_has_not() -> None:
+    """What is known of the others holds, in a block with it and after."""
+    carriers = Carriers("kind")
+    bare: Row = {"kind": None, "delay": 5.0, "gate": None}
+    assert (0, 0) == missing(carriers, 1, [ASKED] * 40 + [LEFT] * 40)
+    assert (0, 1) == missing(carriers, 2, [ASKED] * 70 + [LEFT] * 9 + [bare])
+    assert (12, 2) == missing(carriers, 3, [ASKED] * 40 + [LEFT] * 28 + [NULL] * 12 + [bare] * 2)
+
+
 def test_without_kinds_all_that_is_not_there_is_missing() -> None:
     """Of a pipeline that asks about all its events, or does not say by an Enum about which."""
     assert (52, 40) == missing(Carriers(None), 1, [ASKED] * 40 + [LEFT] * 28 + [NULL] * 12)
