@@ -707,7 +707,7 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
         "alpha": ("between 0 and 1", lambda x: _is_number(x) and 0 < x < 1),
         "renewal": ("at least 1 vote", lambda n: n is None or (_is_count(n) and n >= 1)),
         "slots": (
-            f"at least 1 and as many as there are challengers, {challengers}",
+            f"at least {max(1, challengers)}, one for each challenger",
             lambda n: _is_count(n) and n >= max(1, challengers),
         ),
     }

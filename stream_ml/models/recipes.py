@@ -35,7 +35,7 @@ from stream_ml.models import pickles
 from stream_ml.models.digest import digest, digest_and_size
 from stream_ml.models.learner import Learner, Model
 from stream_ml.models.ordering import order_sets
-from stream_ml.models.retrained import Retrained, row_width, trial
+from stream_ml.models.retrained import Retrained, Trainer, row_width, trial
 from stream_ml.models.target import (
     BadAnswer,
     Target,
@@ -313,6 +313,10 @@ class Recipe:
         if isinstance(self.estimator, Retrained):
             problems = self.estimator.problems(path, row_width(prepared.features))
             return problems or _trainer_problems(prepared, target, path)
+        if isinstance(self.estimator, Trainer):
+            name = type(self.estimator).__name__
+            expected = f"sml.Retrained({name}(...), window=...)"
+            return [Problem(path, expected, "the trainer alone")]
         if isinstance(self.estimator, Model):
             return _learner_problems(prepared, target, path)
         if not isinstance(self.estimator, base.Estimator):
@@ -381,9 +385,7 @@ def _learner_problems(recipe: Recipe, target: Target, path: str) -> list[Problem
         answers = [answer(first, target, features) for features, _ in examples]
         new_answers = [answer(copy_of_first, target, features) for features, _ in examples]
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything
-        return [
-            Problem(path, f"a learner for {target}", f"{name}, which raised {brief_error(error)}")
-        ]
+        return [Problem(path, f"a learner for {target}", f"{name}, which raised {_cause(error)}")]
     if [type(text) for text in texts] not in ([str, str], [str, type(None)]):
         return [Problem(path, "a learner whose `description` and `library` are texts", name)]
     if data != other_data:
@@ -405,9 +407,7 @@ def _trainer_problems(recipe: Recipe, target: Target, path: str) -> list[Problem
         new_answers = [answer(other_model, target, features) for features, _ in examples]
         texts = (recipe.description, recipe.library)
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything
-        return [
-            Problem(path, f"a trainer for {target}", f"{name}, which raised {brief_error(error)}")
-        ]
+        return [Problem(path, f"a trainer for {target}", f"{name}, which raised {_cause(error)}")]
     if [type(text) for text in texts] not in ([str, str], [str, type(None)]):
         return [Problem(path, "a trainer whose `description` and `library` are texts", name)]
     if data != other_data:
@@ -416,6 +416,18 @@ def _trainer_problems(recipe: Recipe, target: Target, path: str) -> list[Problem
     if answers != new_answers:
         return [Problem(path, "a trainer whose model is what it was when it is read back", name)]
     return []
+
+
+# The extra that brings a package which a learner of ours imports where it works.
+_EXTRAS = {"onnxruntime": "onnx", "sklearn": "sklearn", "torch": "torch"}
+
+
+def _cause(error: Exception) -> str:
+    """An error in brief; of a package that is not installed, with the way out."""
+    package = error.name if isinstance(error, ModuleNotFoundError) else None
+    extra = _EXTRAS.get(package or "")
+    way_out = "" if extra is None else f"; way out: pip install 'stream_ml[{extra}]'"
+    return f"{brief_error(error)}{way_out}"
 
 
 def _is_about_labels(error: Exception, labels: tuple[Any, ...]) -> bool:

@@ -54,7 +54,8 @@ def _blocks(view: WhatIfView, loss_name: str) -> Iterator[str]:
     evaluations = [view.served, *(candidate.scores for candidate in view.candidates)]
     rows = [vars_of for vars_of in map(_members, evaluations) if vars_of]
     if rows:
-        yield scores_table(rows, "cumulative")
+        caption = "lines as shadows scored them, not while they served"
+        yield f"{caption}\n{scores_table(rows, 'cumulative')}"
     for candidate in view.candidates:
         yield "\n".join(_candidate(candidate, loss_name))
         table = _slices(view.served, candidate)
@@ -69,11 +70,13 @@ def _members(evaluation: object) -> dict[str, object]:
 
 def _candidate(candidate: CandidateView, loss_name: str) -> Iterator[str]:
     promotable = candidate.promotable
-    when = "never" if promotable is None else f"on {format_time(promotable)}"
-    yield printable(f"{candidate.name}: would have been promoted {when}; {_cost(candidate.cost)}")
+    fate = "would never have been promoted"
+    if promotable is not None:
+        fate = f"would have been promoted on {format_time(promotable)}"
+    yield printable(f"{candidate.name}: {fate}; {_cost(candidate.cost)}")
     if candidate.failure is not None:
         yield printable(f"it learns no more {candidate.failure}")
-    if candidate.recorded is not None:
+    if candidate.recorded is not None and candidate.recorded.answers:
         yield from _recorded(candidate.recorded)
     rows = [
         [each.month, f"{each.pairs:,}", f"{each.served:.4f}", f"{each.candidate:.4f}"]
