@@ -80,7 +80,7 @@ def catalogue() -> Mapping[str, Topic]:
         DeclarationError: a file is wrong; every mistake in every file is listed.
 
     >>> sorted(catalogue())[:3]
-    ['alerts', 'commands', 'dead-letters']
+    ['alerts', 'answers', 'commands']
     >>> catalogue()["labels"].key
     'event_id, as UTF-8'
     """

@@ -82,7 +82,7 @@ def input_topics() -> tuple[str, ...]:
     """Every topic that some stage reads as an input, in the order in which the data flows.
 
     >>> input_topics()
-    ('events', 'predictions', 'labels', 'examples', 'models', 'commands', 'registry', 'summaries')
+    ('events', 'predictions', 'labels', 'examples', 'registry', 'models', 'commands', 'summaries')
     """
     return tuple(dict.fromkeys(topic for spec in STAGES.values() for topic in spec.inputs))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from threading import Thread
@@ -329,3 +331,22 @@ def test_timers_run_on_from_call_to_call_and_end_with_the_last() -> None:
     assert (0.0, 0.0) == signal.getitimer(signal.ITIMER_REAL)
     with pytest.raises(NotReturned, match="'bayes'"):
         hang_as("bayes")
+
+
+def test_a_process_whose_timers_still_run_ends_as_it_means_to() -> None:
+    """No alarm of ours kills a worker that is on its way out."""
+    script = """
+import time
+from stream_ml.shell.processes.stopwatch import ProcessStopwatch
+
+class Slow:
+    def __del__(self, wait=time.sleep):
+        wait(0.3)
+
+slow = Slow()
+with ProcessStopwatch(tick_s=0.1).watch():
+    pass
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=False)  # noqa: S603
+
+    assert ended.returncode == 0

@@ -24,6 +24,7 @@ Python raise the error there. What never comes back from C is not ended so.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import mmap
 import os
@@ -174,6 +175,9 @@ class ProcessStopwatch:
 
     def _arm(self) -> None:
         self._tick = self._last_s, time.process_time()
+        # An interpreter that ends takes its handlers away: an alarm then would kill the process.
+        atexit.unregister(_disarm)
+        atexit.register(_disarm)
         signal.signal(signal.SIGALRM, self._on_tick)
         signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
         signal.setitimer(signal.ITIMER_REAL, self._tick_s, self._tick_s)
@@ -181,9 +185,7 @@ class ProcessStopwatch:
 
     def _on_tick(self, _: int, frame: FrameType | None) -> None:
         if not self._is_watching:
-            _Timers.owner = None
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+            _disarm()
             return
         signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
         waited_s = self._waited_s()
@@ -221,6 +223,12 @@ class _Timers:
 
     # The stopwatch for which they run, if they do.
     owner: ClassVar[ProcessStopwatch | None] = None
+
+
+def _disarm() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+    _Timers.owner = None
 
 
 def _is_with_learner(frame: FrameType | None) -> bool:
