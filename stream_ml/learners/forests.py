@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stream_ml.learners.trees import Tree, dump_trees, load_trees, scores
-from stream_ml.models.retrained import Trainer
+from stream_ml.learners.trees import Tree, TreeTrainer, scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ _CLASSIFIERS = {
 _REGRESSORS = {name.replace("Classifier", "Regressor"): room for name, room in _CLASSIFIERS.items()}
 
 
-class Forest(Trainer):
+class Forest(TreeTrainer):
     """A tree or a forest of scikit-learn.
 
     Args:
@@ -52,8 +51,6 @@ class Forest(Trainer):
             raise ValueError(f"Forest: expected one of {expected}, given {kind.__qualname__}")
         self.estimator = estimator
         self._is_classifier = kind.__name__ in _CLASSIFIERS
-        self._trees: list[Tree] = []
-        self._outputs = 1
 
     def prepare(self, target: Target, features: Sequence[str]) -> None:
         """Keep the target and the features' names.
@@ -104,24 +101,6 @@ class Forest(Trainer):
         if self.target.kind == "multiclass":
             return dict(zip(self.target.classes, means, strict=True))
         return means[0]
-
-    def dump(self) -> bytes:
-        """The trees, as numbers."""
-        return dump_trees(self._trees)
-
-    def load(self, data: bytes) -> None:
-        """Take up trees.
-
-        Args:
-            data: what `dump` gave.
-
-        Raises:
-            ValueError: they are none.
-        """
-        trees = load_trees(data, len(self.features))
-        if not trees or len(trees) % self._outputs:
-            raise ValueError(f"expected trees for {self._outputs} outputs, given {len(trees)}")
-        self._trees = trees
 
     @property
     def description(self) -> str:

@@ -14,8 +14,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.learners.trees import Tree, dump_trees, load_trees, scores
-from stream_ml.models.retrained import Trainer
+from stream_ml.learners.trees import Tree, TreeTrainer, scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +57,7 @@ REGRESSIONS = ("regression", "regression_l1", "huber", "fair")
 _CATEGORICAL, _DEFAULT_LEFT, _MISSING_ZERO, _MISSING_NAN = 1, 2, 4, 8
 
 
-class LightGBM(Trainer):
+class LightGBM(TreeTrainer):
     """Boosted trees.
 
     Args:
@@ -83,8 +82,6 @@ class LightGBM(Trainer):
             expected = ", ".join(REGRESSIONS)
             raise ValueError(f"LightGBM: objective: expected one of {expected}, given {objective}")
         self.rounds, self.objective, self.parameters = rounds, objective, parameters
-        self._trees: list[Tree] = []
-        self._outputs = 1
 
     def prepare(self, target: Target, features: Sequence[str]) -> None:
         """Keep the target and the features' names.
@@ -140,21 +137,6 @@ class LightGBM(Trainer):
             return share
         first, second = self.target.classes
         return {first: 1.0 - share, second: share}
-
-    def dump(self) -> bytes:
-        """The trees, as numbers."""
-        return dump_trees(self._trees)
-
-    def load(self, data: bytes) -> None:
-        """Take up trees.
-
-        Args:
-            data: what `dump` gave.
-
-        Raises:
-            ValueError: they are none.
-        """
-        self._trees = load_trees(data, len(self.features))
 
     @property
     def description(self) -> str:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from stream_ml.models.retrained import Trainer
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Tree", "dump_trees", "load_trees", "scores"]
+__all__ = ["Tree", "TreeTrainer", "dump_trees", "load_trees", "scores"]
 
 _FORMAT = "trees/1"
 
@@ -110,3 +112,28 @@ def scores(trees: Sequence[Tree], row: Sequence[float], outputs: int) -> list[fl
                 node = right[node]
         sums[number % outputs] += leaf[~node]
     return sums
+
+
+class TreeTrainer(Trainer):
+    """A trainer whose model is trees, so many for each of its outputs."""
+
+    _trees: Sequence[Tree] = ()
+    _outputs = 1
+
+    def dump(self) -> bytes:
+        """The trees, as numbers."""
+        return dump_trees(self._trees)
+
+    def load(self, data: bytes) -> None:
+        """Take up trees.
+
+        Args:
+            data: what `dump` gave.
+
+        Raises:
+            ValueError: they are none.
+        """
+        trees = load_trees(data, len(self.features))
+        if not trees or len(trees) % self._outputs:
+            raise ValueError(f"expected trees for {self._outputs} outputs, given {len(trees)}")
+        self._trees = trees
