@@ -211,6 +211,7 @@ OWNERS: dict[str, set[str]] = {
             "backlog",
             "changelog",
             "header_names",
+            "partition_reader",
             "serving_feed",
             "snapshots",
             "task",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
+from stream_ml.shell.kafka.partition_reader import POLL_MS, PartitionReader
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.shell.kafka.security import async_options
 
@@ -14,21 +15,20 @@ if TYPE_CHECKING:
 
 __all__ = ["SnapshotReader"]
 
-POLL_MS = 500
-FETCH_BYTES = 4 << 20
 
-
-class SnapshotReader:
-    """A consumer of its own, which is connected when it is first needed.
+class SnapshotReader(PartitionReader):
+    """The snapshots of a pipeline, one at a time.
 
     Args:
         cluster: the pipeline's place.
     """
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._models = TopicPartition(cluster.topic("models"), 0)
-        self._consumer: AIOKafkaConsumer | None = None
+        options = {
+            "bootstrap_servers": cluster.bootstrap,
+            **async_options(cluster.security),
+        }
+        super().__init__(TopicPartition(cluster.topic("models"), 0), options)
 
     async def read(self, offset: int) -> bytes | None:
         """What lies at an offset; None where compaction or retention has taken it.
@@ -36,7 +36,7 @@ class SnapshotReader:
         Args:
             offset: of `models`.
         """
-        consumer, models = await self._connected(), self._models
+        consumer, models = await self._connected(), self._tp
         first = (await consumer.beginning_offsets([models]))[models]
         end = (await consumer.end_offsets([models]))[models]
         if not first <= offset < end:
@@ -48,23 +48,3 @@ class SnapshotReader:
                 # Of what was compacted the next one comes.
                 return record.value if record.offset == offset else None
         return None
-
-    async def stop(self) -> None:
-        """Close the connection, where there is one."""
-        if self._consumer is not None:
-            await self._consumer.stop()
-
-    async def _connected(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._cluster.bootstrap,
-                isolation_level="read_committed",
-                enable_auto_commit=False,
-                auto_offset_reset="earliest",
-                max_partition_fetch_bytes=FETCH_BYTES,
-                **async_options(self._cluster.security),
-            )
-            await consumer.start()
-            consumer.assign([self._models])
-            self._consumer = consumer
-        return self._consumer
