@@ -74,7 +74,6 @@ if TYPE_CHECKING:
 __all__ = ["EVALUATE_EVERY", "Evaluate"]
 
 EVALUATE_EVERY = 1_000
-DAY_MS = 86_400_000
 
 
 class Evaluate:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
+from stream_ml.features.durations import DAY_MS
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.numbering import Numbers
 
@@ -32,7 +33,7 @@ __all__ = ["Latecomer"]
 
 # In the time in which one example comes eight are caught up with.
 PACE = 8
-PATIENCE_MS = 86_400_000
+PATIENCE_MS = DAY_MS
 
 
 @dataclass(slots=True)

@@ -37,7 +37,8 @@ from stream_ml.shell.views.costs import LineCost, each
 from stream_ml.shell.views.registry import entries
 from stream_ml.shell.views.reigns import Reign, ReplayedContest
 from stream_ml.shell.views.reproduce import ReproducedAnswer
-from stream_ml.stages.evaluate import DAY_MS, EVALUATE_EVERY
+from stream_ml.shell.views.status import DAY_MS
+from stream_ml.stages.evaluate import EVALUATE_EVERY
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.learn import GOLDEN_EXAMPLES
 from stream_ml.stages.numbering import Numbers
