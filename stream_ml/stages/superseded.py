@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.stages.guard import FIRST, PREDECESSOR
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -75,7 +77,15 @@ class SupersededSets:
 
     def _pass(self, prediction: Prediction) -> None:
         """Take note of the sets that an example shows to be passed."""
-        named = max([shadow.offset or -1 for shadow in prediction.shadows.values()], default=-1)
+        # Predecessor and first are of former sets, or of none: `add` goes by challengers alone.
+        named = max(
+            [
+                -1 if shadow.offset is None else shadow.offset
+                for slot, shadow in prediction.shadows.items()
+                if slot not in {PREDECESSOR, FIRST}
+            ],
+            default=-1,
+        )
         while self._passed < len(self._sets):
             newest, models, _ = self._sets[self._passed]
             if newest >= named:
