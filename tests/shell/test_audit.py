@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from cli_toy import TOY, outputs, toy
 
@@ -16,9 +17,10 @@ from stream_ml.client import predictions
 from stream_ml.codec import encode_command
 from stream_ml.examples.cards import cards, transactions
 from stream_ml.records import Command, Output, Shadow
+from stream_ml.sealing import strip_seal
 from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.embedded.runner import Runner
-from stream_ml.shell.log.reading import shadow_answers
+from stream_ml.shell.log.reading import read_all, shadow_answers
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.audit import verify
@@ -327,6 +329,26 @@ def test_a_thousand_predictions_are_made_again(paid: SqliteLog) -> None:
     assert (done.different, done.dropped, done.refused) == ([], {}, {})
     assert done.worst <= 1e-12
     assert {each.model for each in done.answers} >= {"logistic@2000", "adagrad@1000", "tree@0"}
+
+
+def test_what_others_say_of_shadows_is_not_believed() -> None:
+    """An answer of a shadow that bears no seal of ours takes the place of none that does."""
+    events, labels = transactions(1_500, seed=4)
+    with SqliteLog.create(MEMORY) as log:
+        records = [("events", event) for event in events] + [("labels", each) for each in labels]
+        replay(log, cards, OWN, [output_of(cards, *record) for record in records])
+        genuine = [*read_all(log, "answers")][-1]
+        members = orjson.loads(strip_seal(genuine.value))
+        for shadow in members["shadows"].values():
+            shadow["prediction"] = 0.99
+        append_straight(log, [Output("answers", genuine.key, orjson.dumps(members))])
+        asked = [
+            each for each in sample(log, 1_500, seed=1) if each.event_id.encode() == genuine.key
+        ]
+        done = reproduce(log, cards, OWN, asked)
+
+    assert {each.slot for each in done.answers} == {"champion", *members["shadows"]}
+    assert done.different == []
 
 
 def test_an_altered_prediction_is_found(paid: SqliteLog) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from stream_ml.records import Decision, Example, Prediction, Record, ShadowAnswers
+    from stream_ml.sealing import RecordSeal
     from stream_ml.shell.log.port import Log
 
 __all__ = [
@@ -116,14 +117,20 @@ def filled(prediction: Prediction, answers: ShadowAnswers) -> Prediction:
     return prediction.with_shadows(shadows)
 
 
-def shadow_answers(log: Log) -> Iterator[ShadowAnswers]:
-    """What shadows said of the examples, in their order; none on the log of a former release."""
+def shadow_answers(log: Log, seal: RecordSeal | None = None) -> Iterator[ShadowAnswers]:
+    """What shadows said of the examples, in their order; none on the log of a former release.
+
+    Args:
+        log: to read from.
+        seal: what they must be sealed with; without one all are believed.
+    """
     if "answers" not in log.partitions:
         return
     end = log.end_offset("examples", 0)
     for record in read_all(log, "answers"):
         try:
-            answers = decode_answers(strip_seal(record.value))
+            body = strip_seal(record.value) if seal is None else seal.unseal(record.value)
+            answers = decode_answers(body)
         except BadRecord:
             continue  # only evaluate writes there: it is not ours
         if answers.example < end:

@@ -20,6 +20,7 @@ from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import line_of
+from stream_ml.sealing import Seals
 from stream_ml.shell.log.reading import filled, predictions_in, read_all, shadow_answers
 from stream_ml.shell.views.registry import entries
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         ServingSet,
         ShadowAnswers,
     )
+    from stream_ml.sealing import RecordSeal
     from stream_ml.shell.log.port import Log
 
 __all__ = ["TOLERANCE", "ReproducedAnswer", "Reproduction", "find", "reproduce", "sample"]
@@ -157,7 +159,8 @@ def reproduce(
         predictions: those to make again.
     """
     by_model: dict[str, list[_Question]] = {}
-    answered = _with_answers(log, list(predictions))
+    seal = Seals(key, pipeline.name, log.identity).records("answers")
+    answered = _with_answers(log, list(predictions), seal)
     questions = ((prediction, *slot) for prediction in answered for slot in _slots(prediction))
     for number, (prediction, slot, model, logged_answer) in enumerate(questions):
         by_model.setdefault(model, []).append((number, prediction, slot, logged_answer))
@@ -203,11 +206,11 @@ def _slots(prediction: Prediction) -> Iterator[tuple[str, str, Answer]]:
             yield slot, shadow.model, shadow.prediction
 
 
-def _with_answers(log: Log, predictions: list[Prediction]) -> list[Prediction]:
+def _with_answers(log: Log, predictions: list[Prediction], seal: RecordSeal) -> list[Prediction]:
     """The predictions with what their shadows said, where their label has come."""
     numbers = {prediction.event_id: number for number, prediction in enumerate(predictions)}
     answered = list(predictions)
-    for answers in shadow_answers(log) if numbers else ():
+    for answers in shadow_answers(log, seal) if numbers else ():
         number = numbers.get(answers.event_id)
         if number is not None and _is_about(log, answers, predictions[number]):
             answered[number] = filled(predictions[number], answers)
