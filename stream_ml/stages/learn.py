@@ -30,11 +30,9 @@ Theory of operation:
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from contextlib import suppress
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -47,33 +45,28 @@ from stream_ml.errors import (
     UsageError,
     brief_error,
 )
-from stream_ml.evaluation.changes import ServedLoss
-from stream_ml.evaluation.divergence import BlockScores
-from stream_ml.evaluation.scores import loss
 from stream_ml.models.fast import fast_learner, fast_live_predictor
-from stream_ml.models.recipes import BadAnswer
 from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
-from stream_ml.records import Example, Output, line_of
-from stream_ml.stages.alarms import Alarms
-from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH, Effort
+from stream_ml.records import Output
+from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.kept_learners import KeptLearners
 from stream_ml.stages.latecomers import Latecomer
-from stream_ml.stages.numbering import Numbers
+from stream_ml.stages.learning_progress import LearningProgress, mean
+from stream_ml.stages.line_alerts import QUARANTINED, LineAlerts
+from stream_ml.stages.lines import LiveLine, Quarantine, TrainingExample
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refresh_clock import RefreshClock
 from stream_ml.stages.restarts import Restart, Restarts, restart_of
 from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.state import KEPT, KEYLESS, LEARNERS, ROWS, split_by_prefix
-from stream_ml.stages.watermark import ExamplesWatermark
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from stream_ml.models.fast import Predictor, Teacher
-    from stream_ml.models.recipes import Target
+    from stream_ml.models.fast import Teacher
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Decision, LabelValue, Record
+    from stream_ml.records import Decision, Example, Record
     from stream_ml.stages.effort import Stopwatch, Suspect
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.retraining import Trainings
@@ -83,104 +76,14 @@ __all__ = ["Learn", "RefreshClock", "quarantined_in"]
 
 # Asking costs as much as half of learning, and what only informs need not be asked each time.
 LIVE_LOSS_EVERY = 8
-# A snapshot answers for so many recent examples again when it is loaded.
-GOLDEN_EXAMPLES = 8
 # A learner of more bytes than this (as its digest counts them: equal learners' pickles differ) for
 # each example since the snapshot before costs more to write, check and load than learning from
 # them did (a forest of Mondrian trees: about as much at half of it).
 DEAR_BYTES = 16 * 1024
 RESTART_SETTING = "STREAM_ML_RESTART_LINES"
-QUARANTINED = "line_quarantined"
-# How an alert of that is resolved, by what is written in the state until it can be said.
-_ENDS_OF_QUARANTINES = {
-    "line_restarted": "starts anew, from nothing",
-    "line_gone": "is gone",
-}
 # Why our own seal may hold what cannot be taken up again: the learner has outgrown it, or does not
-# know its own bytes. Any other
-# reason is about the seal itself, and stops the start.
+# know its own bytes. Any other reason is about the seal itself, and stops the start.
 UNREADABLE = frozenset({"class_not_allowed", "too_large", "unreadable"})
-
-
-class TrainingExample(NamedTuple):
-    """An example to learn from: its number, the watermark there, and which line had served.
-
-    `served_loss` is that of the line's own answer; None if it had none.
-    """
-
-    n: int
-    watermark_ms: int
-    serves: str
-    served_loss: float | None
-    features: dict[str, float]
-    label: LabelValue
-
-
-class _Quarantine(NamedTuple):
-    """That a line learns no more: after which example, why, and what its recipe was."""
-
-    n: int
-    reason: str
-    recipe: str | None
-
-
-class _Line:
-    """A live learner and its losses since the last refresh."""
-
-    __slots__ = (
-        "blocks",
-        "dear",
-        "effort",
-        "first",
-        "learner",
-        "live_loss",
-        "missed",
-        "parent",
-        "payload",
-        "quarantine",
-        "scored_count",
-    )
-
-    def __init__(self, learner: Any, *, is_relative: bool) -> None:
-        self.learner = learner
-        self.effort = Effort()
-        self.blocks = BlockScores(is_relative=is_relative)
-        self.parent: str | None = None
-        # Of its snapshot, as long as it has learned nothing since.
-        self.payload: bytes | None = None
-        self.quarantine: _Quarantine | None = None
-        # How many examples it has not learned, as they were gone; its first one, if it is another.
-        self.missed = 0
-        self.first: int | None = None
-        # Whether it was told that its snapshots cost much.
-        self.dear = False
-        self.live_loss = 0.0
-        self.scored_count = 0
-
-    def score(
-        self,
-        predict: Predictor,
-        target: Target,
-        example: TrainingExample,
-        *,
-        serves: bool,
-    ) -> None:
-        """Add the learner's loss on an example that it has not learned.
-
-        Args:
-            predict: the learner's.
-            target: the question.
-            example: the next one.
-            serves: whether the line had served there, so that both losses are compared.
-        """
-        with suppress(BadAnswer):
-            live = predict(example.features)
-            if live is not None:
-                live_loss = loss(target.kind, example.label, live)
-                self.live_loss += live_loss
-                self.scored_count += 1
-                if serves and example.served_loss is not None:
-                    self.blocks.add(live_loss, example.served_loss)
 
 
 class Learn:
@@ -222,27 +125,15 @@ class Learn:
         self._checkpoint_examples = checkpoint_examples
         is_relative = pipeline.target.kind == "regression"
         self._lines = {
-            name: _Line(recipe.fresh(), is_relative=is_relative)
+            name: LiveLine(recipe.fresh(), is_relative=is_relative)
             for name, recipe in pipeline.recipes.items()
         }
         self._retrainings = Retrainings(pipeline.recipes, pipeline.target, trainings)
-        refresh = pipeline.promotion.refresh
-        self._clock = RefreshClock(pipeline.refresh_ms, refresh if isinstance(refresh, int) else 0)
-        self._n = 0
-        self._numbers = Numbers()
-        self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
-        self._offsets = (-1, -1)
-        self._golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
-        self._served_loss = 0.0
-        self._served_scored = 0
-        self._served_change = ServedLoss(pipeline.target.kind)
-        self._epoch_n = 0
+        self._progress = LearningProgress(pipeline)
         self._since_checkpoint = 0
         # What was passed over; evaluate counts the rest.
         self.counts: dict[str, int] = {}
-        # Kind, line and reason of alerts where nothing can be written: said with the next outputs.
-        self._unsaid: list[tuple[str, str, str]] = []
-        self._alarms = Alarms("learn")
+        self._alerts = LineAlerts()
         self._restarts = Restarts(key, log)
         restores = pipeline.promotion.on_failure == "restore"
         self._kept = KeptLearners(pipeline.recipes if restores else ())
@@ -283,7 +174,8 @@ class Learn:
 
     def apply(self, records: Sequence[Record]) -> list[Output]:
         """Fold in examples, or decisions."""
-        outputs = self._say_unsaid()
+        progress = self._progress
+        outputs = self._alerts.say_unsaid(progress.n, progress.watermark_ms)
         if records[0].topic == "registry":
             outputs += self._read_decisions(records)
             self._must_checkpoint |= bool(outputs)
@@ -292,10 +184,10 @@ class Learn:
         examples: list[TrainingExample] = []
         for record in records:
             example = example_in(record, self._pipeline)
-            if isinstance(example, BadRecord) or not self._is_new(example):
+            if isinstance(example, BadRecord) or not progress.is_new(example):
                 continue  # evaluate, which reads the same topic, writes the dead letter
             examples.append(self._take(example, record))
-            if self._clock.strikes(self._n, self._watermark.ms):
+            if progress.is_refresh():
                 outputs += self._learn(examples)
                 examples = []
                 outputs += self._publish()
@@ -329,35 +221,15 @@ class Learn:
         is_relative = self._pipeline.target.kind == "regression"
         origin = "from nothing" if learner is None else f"from {restart.model}"
         is_new = learner is None
-        line = _Line(recipe.fresh() if is_new else learner, is_relative=is_relative)
+        line = LiveLine(recipe.fresh() if is_new else learner, is_relative=is_relative)
         line.parent = None if is_new else restart.model
         self._lines[name] = line
         self._retrainings.clear(name)
         self._latecomers.pop(name, None)
         self._restarted_by[name] = decision.number
         self._must_checkpoint = True
-        message = (
-            f"the line {name!r} starts anew, {origin}, after example {self._n}: decision "
-            f"{decision.number} by {decision.actor}: {decision.reason}"
-        )
-        figures = {"line": name, "examples": self._n, "decision": decision.number}
-        return self._alarms.resolve(
-            QUARANTINED, f"line:{name}", message, self._watermark.ms, figures
-        )
-
-    def _say_unsaid(self) -> list[Output]:
-        unsaid, self._unsaid = self._unsaid, []
-        outputs = []
-        for kind, name, reason in unsaid:
-            if kind == QUARANTINED:
-                outputs += self._alert(name, reason)
-            else:
-                message = f"the line {name!r} {_ENDS_OF_QUARANTINES[kind]}: {reason}"
-                figures = {"line": name, "examples": self._n}
-                outputs += self._alarms.resolve(
-                    QUARANTINED, f"line:{name}", message, self._watermark.ms, figures
-                )
-        return outputs
+        progress = self._progress
+        return self._alerts.restarted(name, origin, progress.n, progress.watermark_ms, decision)
 
     @property
     def quarantine_reasons(self) -> dict[str, str]:
@@ -375,37 +247,12 @@ class Learn:
         """The lines that learn."""
         return [name for name, line in self._lines.items() if not line.quarantine]
 
-    def _is_new(self, example: Example) -> bool:
-        try:
-            self._numbers.take(example.label_source.partition, example.number)
-        except BadRecord:
-            return False
-        return True
-
     def _take(self, example: Example, record: Record) -> TrainingExample:
         """Count an example; what is to be learned from it."""
-        prediction, label = example.prediction, example.label
-        features, kind = prediction.features, self._pipeline.target.kind
-        self._n += 1
-        self._epoch_n += 1
-        partition, offset = example.label_source.partition, record.offset
-        self._watermark.advance(partition, prediction.event_id, example.label_ts, record.append_ms)
-        self._offsets = (offset if self._offsets[0] < 0 else self._offsets[0], offset)
-        self._golden.append(features)
+        taken = self._progress.take(example, record.offset, record.append_ms)
         if self._retrainings:
-            self._retrainings.add(self._active(), self._watermark.ms, features, label)
-        own_answer = prediction.own_answer
-        served_loss = None
-        if own_answer is not None:
-            served_loss = loss(kind, label, own_answer)
-            self._served_loss += served_loss
-            self._served_scored += 1
-            has_changed = self._served_change.add(own_answer, served_loss)
-            if has_changed and self._pipeline.promotion.on_change == "refresh":
-                self._clock.hasten(self._n)
-        return TrainingExample(
-            self._n, self._watermark.ms, line_of(prediction.model), served_loss, features, label
-        )
+            self._retrainings.add(self._active(), taken.watermark_ms, taken.features, taken.label)
+        return taken
 
     def _learn(self, examples: Sequence[TrainingExample]) -> list[Output]:
         """Teach every line all of `examples`, and give the alerts of those that failed.
@@ -424,12 +271,13 @@ class Learn:
                 if failure is not None:
                     example, reason = failure
                     self._quarantine(name, example.n, reason)
-                    alerts += [(example.n, alert) for alert in self._alert(name, reason, example)]
+                    failed = self._alerts.failed(name, reason, example)
+                    alerts += [(example.n, alert) for alert in failed]
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
     def _teach(
-        self, name: str, line: _Line, examples: Sequence[TrainingExample]
+        self, name: str, line: LiveLine, examples: Sequence[TrainingExample]
     ) -> tuple[TrainingExample, str] | None:
         """Teach a line all of `examples`; the one at which it failed, and why, if it did."""
         target, effort = self._pipeline.target, line.effort
@@ -467,7 +315,7 @@ class Learn:
         effort.learned(last_s - start_s - answer_s, len(examples))
         return None
 
-    def _teacher(self, name: str, line: _Line) -> Teacher:
+    def _teacher(self, name: str, line: LiveLine) -> Teacher:
         """Whatever teaches a line one example; a retrained line has been given it already."""
         if name in self._retrainings:
             return lambda _features, _label: None
@@ -478,12 +326,15 @@ class Learn:
         models, failures = self._retrainings.publish(self._active())
         outputs: list[Output] = []
         for name, reason in failures.items():
-            self._quarantine(name, self._n, reason)
+            self._quarantine(name, self._progress.n, reason)
             outputs += self._alert(name, reason)
         self._latecomers = {
             name: latecomer
             for name, latecomer in self._latecomers.items()
-            if not (latecomer.is_level and latecomer.is_due(self._n, self._watermark.ms))
+            if not (
+                latecomer.is_level
+                and latecomer.is_due(self._progress.n, self._progress.watermark_ms)
+            )
         }
         drafts: list[Snapshot | Output] = []
         with self._stopwatch.watch():
@@ -498,59 +349,63 @@ class Learn:
                     draft = self._draft(name, line)
                     drafts += [draft, *self._price(name, line, draft.extent or 0)]
                 except SnapshotRefused as error:
-                    self._quarantine(name, self._n, str(error))
+                    self._quarantine(name, self._progress.n, str(error))
                     drafts += self._alert(name, str(error))
                 else:
                     taken_s = self._stopwatch.seconds() - start_s
                     line.effort.published(taken_s, len(draft.payload))
         outputs += [self._output(each) if isinstance(each, Snapshot) else each for each in drafts]
-        is_sooner = self._clock.is_sooner
-        self._retrainings.begin(self._active(), self._n, self._watermark.ms, is_sooner=is_sooner)
-        self._served_loss, self._served_scored, self._epoch_n = 0.0, 0, 0
+        is_sooner = self._progress.clock.is_sooner
+        self._retrainings.begin(
+            self._active(), self._progress.n, self._progress.watermark_ms, is_sooner=is_sooner
+        )
+        self._progress.refreshed()
         return outputs
 
-    def _price(self, name: str, line: _Line, size: int) -> list[Output]:
+    def _price(self, name: str, line: LiveLine, size: int) -> list[Output]:
         """Say once of a line that its snapshots cost more than they should."""
-        if line.dear or size <= DEAR_BYTES * self._epoch_n:
+        progress = self._progress
+        if line.dear or size <= DEAR_BYTES * progress.epoch_n:
             return []
         line.dear = True
         message = (
-            f"the learner of the line {name!r} took {size} bytes after {self._epoch_n} examples, "
-            f"more than {DEAR_BYTES} for each: writing, checking and loading it costs more than "
-            "they did; way out: a longer `refresh`, or a learner with a bound (`max_depth`)"
+            f"the learner of the line {name!r} took {size} bytes after {progress.epoch_n} "
+            f"examples, more than {DEAR_BYTES} for each: writing, checking and loading it costs "
+            "more than they did; way out: a longer `refresh`, or a learner with a bound "
+            "(`max_depth`)"
         )
-        figures = {"line": name, "examples": self._n, "bytes": size, "since": self._epoch_n}
-        return self._alarms.once(
-            "snapshot_dear", message, self._watermark.ms, figures, f"line:{name}"
+        figures = {"line": name, "examples": progress.n, "bytes": size, "since": progress.epoch_n}
+        return self._alerts.alarms.once(
+            "snapshot_dear", message, progress.watermark_ms, figures, f"line:{name}"
         )
 
-    def _draft(self, name: str, line: _Line) -> Snapshot:
+    def _draft(self, name: str, line: LiveLine) -> Snapshot:
         """A snapshot of a line, but for its signature, and the lines that publish with it."""
         recipe = self._pipeline.recipes[name]
         snapshot = take(
             line.learner,
             recipe,
             self._pipeline.target,
-            version=self._n,
+            version=self._progress.n,
             feature_hash=self._pipeline.feature_set.hash,
             parent=line.parent,
             examples={
-                "count": self._n - line.missed,
-                "first": self._offsets[0] if line.first is None else line.first,
-                "last": self._offsets[1],
+                "count": self._progress.n - line.missed,
+                "first": self._progress.offsets[0] if line.first is None else line.first,
+                "last": self._progress.offsets[1],
             },
             epoch={
-                "n": self._epoch_n,
-                "watermark": self._watermark.ms,
-                "live_loss": _mean(line.live_loss, line.scored_count),
-                "served_loss": _mean(self._served_loss, self._served_scored),
-                **({"cause": "loss_change"} if self._clock.is_sooner else {}),
+                "n": self._progress.epoch_n,
+                "watermark": self._progress.watermark_ms,
+                "live_loss": mean(line.live_loss, line.scored_count),
+                "served_loss": self._progress.served_loss,
+                **({"cause": "loss_change"} if self._progress.clock.is_sooner else {}),
                 **({"restarted": self._restarted_by[name]} if name in self._restarted_by else {}),
                 **self._retrainings.figures(name),
                 "excess": line.blocks.take(),
                 "lines": [],
             },
-            golden_features=self._golden,
+            golden_features=self._progress.golden,
             key=None,
             log=self._log,
         )
@@ -558,7 +413,7 @@ class Learn:
         self._restarted_by.pop(name, None)
         if self._kept.is_active:
             packed = pack(line.learner, recipe, self._key, snapshot.payload)
-            self._kept.add(name, self._n, packed)
+            self._kept.add(name, self._progress.n, packed)
         line.live_loss, line.scored_count = 0.0, 0
         return snapshot
 
@@ -574,19 +429,14 @@ class Learn:
 
     def _quarantine(self, name: str, n: int, reason: str) -> None:
         line = self._lines[name]
-        line.quarantine = _Quarantine(n, reason, self._pipeline.recipes[name].description)
+        line.quarantine = Quarantine(n, reason, self._pipeline.recipes[name].description)
         line.learner = None  # it would stand in the way of checkpoints
         self._retrainings.clear(name)
         self._latecomers.pop(name, None)
 
-    def _alert(
-        self, name: str, reason: str, example: TrainingExample | None = None
-    ) -> list[Output]:
-        n = self._n if example is None else example.n
-        watermark_ms = self._watermark.ms if example is None else example.watermark_ms
-        message = f"the line {name!r} learns no more after example {n}: {reason}"
-        evidence = {"line": name, "examples": n}
-        return self._alarms.open(QUARANTINED, f"line:{name}", message, watermark_ms, evidence)
+    def _alert(self, name: str, reason: str) -> list[Output]:
+        progress = self._progress
+        return self._alerts.quarantined(name, reason, progress.n, progress.watermark_ms)
 
     # --- latecomers ----------------------------------------------------------------------------
 
@@ -603,13 +453,13 @@ class Learn:
         """
         if self.backlog() is None or records[0].topic != "examples":
             return False
-        n = self._n + len(records)
+        n = self._progress.n + len(records)
         examples = [example_in(record, self._pipeline) for record in records]
         newest_ms = max(
             (each.label_ts for each in examples if not isinstance(each, BadRecord)), default=-1
         )
         return any(
-            each.is_due(n, max(newest_ms, self._watermark.ms))
+            each.is_due(n, max(newest_ms, self._progress.watermark_ms))
             for name, each in self._latecomers.items()
             if self._is_behind(name)
         )
@@ -625,7 +475,7 @@ class Learn:
                 if not self._is_behind(name):
                     continue
                 first = latecomer.learned + 1
-                taken = latecomer.take(records, self._offsets[1], self._pipeline)
+                taken = latecomer.take(records, self._progress.offsets[1], self._pipeline)
                 examples = [
                     TrainingExample(number, -1, "", None, each.prediction.features, each.label)
                     for number, each in enumerate(taken, first)
@@ -642,10 +492,10 @@ class Learn:
     def _level(self) -> None:
         """Let those learn with the others who have learned all that they have."""
         for name, latecomer in self._latecomers.items():
-            if not latecomer.is_level and latecomer.next > self._offsets[1]:
+            if not latecomer.is_level and latecomer.next > self._progress.offsets[1]:
                 latecomer.is_level = self._must_checkpoint = True
                 line = self._lines[name]
-                line.missed = self._n - latecomer.learned
+                line.missed = self._progress.n - latecomer.learned
                 if line.missed:
                     line.first = latecomer.first
 
@@ -669,7 +519,7 @@ class Learn:
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""
         self._must_checkpoint = True
-        return record_notice(notice, self._alarms, self._watermark.ms, self.counts)
+        return record_notice(notice, self._alerts.alarms, self._progress.watermark_ms, self.counts)
 
     def needs_checkpoint(self) -> bool:
         """Always: what is learned and judged depends on how the inputs alternated."""
@@ -690,17 +540,10 @@ class Learn:
                 if self._retrainings.has_new_model(name)
             ]
         keyless = {
-            "n": self._n,
-            "watermark": self._watermark.dump(),
-            "numbers": self._numbers.dump(),
-            "offsets": self._offsets,
-            "golden": list(self._golden),
-            "served": [self._served_loss, self._served_scored, self._epoch_n],
-            "clock": self._clock.dump(),
-            "change": self._served_change.dump(),
-            "unsaid": self._unsaid,
+            **self._progress.dump(),
+            "unsaid": self._alerts.unsaid,
             **self._retrainings.dump(),
-            "alarms": self._alarms.dump(),
+            "alarms": self._alerts.alarms.dump(),
             "decisions": self._restarts.dump(),
             **({"kept": self._kept.served} if self._kept.is_active else {}),
             **({"restarted_by": self._restarted_by} if self._restarted_by else {}),
@@ -751,7 +594,7 @@ class Learn:
             name: value for name, value in (("latecomers", latecomers), ("missed", missed)) if value
         }
 
-    def _pack_line(self, name: str, line: _Line) -> bytes | None:
+    def _pack_line(self, name: str, line: LiveLine) -> bytes | None:
         if line.quarantine:
             return None
         self._stopwatch.attend(name)
@@ -763,36 +606,24 @@ class Learn:
 
     def _give_up(self, name: str, reason: str) -> None:
         """Quarantine a line where nothing can be written now."""
-        self._quarantine(name, self._n, reason)
-        self._unsaid.append((QUARANTINED, name, reason))
+        self._quarantine(name, self._progress.n, reason)
+        self._alerts.later(QUARANTINED, name, reason)
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
         entries = split_by_prefix(pieces, LEARNERS, KEPT, ROWS)
         ((_, value),) = entries[KEYLESS]
         keyless, learners = orjson.loads(value), dict(entries[LEARNERS])
-        self._n = keyless["n"]
-        self._watermark.load(keyless["watermark"])
-        self._numbers.load(keyless.get("numbers", []))
-        self._offsets = tuple(keyless["offsets"])
-        self._golden.extend(keyless["golden"])
-        self._served_loss, self._served_scored, self._epoch_n = keyless["served"]
-        self._clock.load(keyless["clock"], self._watermark.ms)
-        if "change" in keyless:  # a former release watched for none
-            self._served_change.load(keyless["change"])
+        self._progress.load(keyless)
         self.counts |= keyless.get("counts", {})
         self._restarts.load(keyless.get("decisions", 0))
         self._restarted_by = keyless.get("restarted_by", {})
         self._kept.load(entries[KEPT], keyless.get("kept", {}))
-        # What was written before there were other kinds has none.
-        self._unsaid = [
-            (kind[0] if kind else QUARANTINED, name, reason)
-            for *kind, name, reason in keyless["unsaid"]
-        ]
         # One that is declared again later starts anew.
         self._undeclared_lines = [name for name in keyless["lines"] if name not in self._lines]
-        self._load_alarms(keyless)
-        suspect = self._stopwatch.begin(self._n)
+        gone = self._alerts.load(keyless, self._undeclared_lines, self._progress.watermark_ms)
+        self._must_checkpoint |= bool(gone)
+        suspect = self._stopwatch.begin(self._progress.n)
         with self._stopwatch.watch():
             self._load_lines(keyless, learners)
         self._retrainings.load(keyless, entries[ROWS], self._active(), learners)
@@ -805,14 +636,16 @@ class Learn:
         for name, line in self._lines.items():
             if name not in keyless["lines"]:  # declared since
                 # A retrained line's window begins now: what it is trained on is recent.
-                if self._has_backlog and self._n and name not in self._retrainings:
-                    self._latecomers[name] = Latecomer.begin(self._n, self._watermark.ms)
+                if self._has_backlog and self._progress.n and name not in self._retrainings:
+                    self._latecomers[name] = Latecomer.begin(
+                        self._progress.n, self._progress.watermark_ms
+                    )
                     self._must_checkpoint = True
                 continue
             parent, is_stopped, *figures = keyless["lines"][name]
             if is_stopped:
-                was = quarantines.get(name, [self._n, "see the alerts", None])
-                self._stay_or_restart(name, line, _Quarantine(*was))
+                was = quarantines.get(name, [self._progress.n, "see the alerts", None])
+                self._stay_or_restart(name, line, Quarantine(*was))
                 if line.quarantine is None:
                     continue
             line.live_loss, line.scored_count, *dear = figures
@@ -828,20 +661,7 @@ class Learn:
                 self._stopwatch.attend(name)
                 line.learner = self._unpack_line(name, learners[name])
 
-    def _load_alarms(self, keyless: dict[str, Any]) -> None:
-        """Take up what is open; of the state of a former release, what it has told."""
-        self._alarms.load(keyless.get("alarms", ()))
-        if "alarms" not in keyless:
-            untold_lines = {name for _, name, _ in self._unsaid}
-            for name, (_, is_stopped, *_) in keyless["lines"].items():
-                if is_stopped and name not in untold_lines:
-                    self._alarms.adopt(QUARANTINED, f"line:{name}", self._watermark.ms)
-        for name in self._undeclared_lines:
-            if self._alarms.is_open(QUARANTINED, f"line:{name}"):
-                self._must_checkpoint = True
-                self._unsaid.append(("line_gone", name, "it is not declared any more"))
-
-    def _stay_or_restart(self, name: str, line: _Line, was: _Quarantine) -> None:
+    def _stay_or_restart(self, name: str, line: LiveLine, was: Quarantine) -> None:
         """Rule 4: a line stays quarantined, or starts anew as it was declared."""
         if name in self._restart:
             reason = f"{RESTART_SETTING} names it"
@@ -851,7 +671,7 @@ class Learn:
             line.learner, line.quarantine = None, was
             return
         self._must_checkpoint = True
-        self._unsaid.append(("line_restarted", name, f"{reason}; it had stopped: {was.reason}"))
+        self._alerts.later("line_restarted", name, f"{reason}; it had stopped: {was.reason}")
 
     def _unpack_line(self, name: str, data: bytes) -> Any:
         try:
@@ -877,8 +697,3 @@ def quarantined_in(keyless: bytes | None) -> list[str]:
         return list(orjson.loads(keyless or b"{}").get("quarantined", {}))
     except (orjson.JSONDecodeError, AttributeError, TypeError):
         return []
-
-
-def _mean(total: float, n: int) -> float | None:
-    # Losses may add up past what a float holds, where labels come near its largest.
-    return total / n if n and math.isfinite(total) else None

@@ -40,7 +40,7 @@ from stream_ml.shell.views.reproduce import ReproducedAnswer
 from stream_ml.shell.views.status import DAY_MS
 from stream_ml.stages.evaluate import EVALUATE_EVERY
 from stream_ml.stages.inputs import example_in
-from stream_ml.stages.learn import GOLDEN_EXAMPLES
+from stream_ml.stages.learning_progress import GOLDEN_EXAMPLES
 from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.scoreboard import SERVED_SLOT, Scoreboard
