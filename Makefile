@@ -10,8 +10,9 @@ RUN := $(VENV)/bin
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
 
-# What `stream_ml.learners` adapts, with what each needs that is not here already.
-EXTRAS := scikit-learn joblib cloudpickle threadpoolctl onnxruntime flatbuffers
+# What `stream_ml.learners` adapts and archives are written with, with what each needs that is not
+# here already.
+EXTRAS := scikit-learn joblib cloudpickle threadpoolctl onnxruntime flatbuffers pyarrow fsspec
 
 # Two processes, each with a broker of its own: tests wait for brokers more than they compute.
 test: $(VENV)/dev check test-extras  ## what CI runs: format, lint, types, tests, examples in the docs

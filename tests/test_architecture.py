@@ -170,6 +170,7 @@ OWNERS: dict[str, set[str]] = {
     "matplotlib": {"shell.report.plots"},
     "msgspec": {"codec", "records"},
     "onnxruntime": {"learners.onnx"},
+    "pyarrow": {"shell.export.parquet"},
     "sklearn": {"learners.forests", "learners.sklearn"},
     "torch": {"learners.torch"},
     "numpy": {

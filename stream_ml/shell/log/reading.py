@@ -84,15 +84,16 @@ def _decoded_examples(log: Log) -> Iterator[tuple[Record, Example]]:
 
 
 def with_answers(
-    log: Log, pairs: Iterable[tuple[Record, Example]]
+    log: Log, pairs: Iterable[tuple[Record, Example]], seal: RecordSeal | None = None
 ) -> Iterator[tuple[Record, Example]]:
     """The same examples, with the answers that their shadows have on `answers`, if they have any.
 
     Args:
         log: that they lie on.
         pairs: records of `examples`, in their order, each with the example in it.
+        seal: what the answers must be sealed with; without one all are believed.
     """
-    remaining = shadow_answers(log)
+    remaining = shadow_answers(log, seal)
     answers = next(remaining, None)
     for record, example in pairs:
         while answers is not None and answers.example < record.offset:
