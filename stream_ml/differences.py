@@ -13,14 +13,25 @@ kept with state has none to compare with.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from stream_ml.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["RULES", "Difference", "accepted_changes", "differences", "fold_differences"]
+__all__ = [
+    "RULES",
+    "Difference",
+    "Effect",
+    "accepted_changes",
+    "differences",
+    "fold_differences",
+    "planned_differences",
+]
+
+# A change holds from the next start on, or it is refused there.
+Effect = Literal["now", "refused"]
 
 # Values of paths may be long (a tree has twenty parameters); of those the part that differs.
 TEXT_LENGTH_MAX = 160
@@ -30,13 +41,36 @@ TEXT_LENGTH_AFTER = 60
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One part of a declaration that is another than it was; None where it is not declared."""
+    """One part of a declaration that is another than it was; None where it is not declared.
+
+    Attributes:
+        path: of the part.
+        old: its text under the declaration that the state was made under.
+        new: its text now.
+        effect: what a start under the new one does about it.
+        reason: why, or what that means.
+    """
 
     path: str
     old: str | None
     new: str | None
-    is_accepted: bool
+    effect: Effect
     reason: str
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it is taken up at a start."""
+        return self.effect == "now"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "path": self.path,
+            "was": self.old,
+            "is": self.new,
+            "effect": self.effect,
+            "reason": self.reason,
+        }
 
     def __str__(self) -> str:
         old, new = _excerpts(self.old, self.new)
@@ -233,7 +267,7 @@ def _difference(path: str, old: str | None, new: str | None) -> Difference:
     rules = [rule for pattern, rule in RULES if pattern == fitting]
     # The last rule of a pattern holds whatever was changed.
     rule = next((rule for rule in rules if rule.accepts(old, new)), rules[-1])
-    return Difference(path, old, new, rule.accepts(old, new), rule.reason)
+    return Difference(path, old, new, "now" if rule.accepts(old, new) else "refused", rule.reason)
 
 
 def _fits(pattern: str, path: str) -> bool:
@@ -260,6 +294,37 @@ def fold_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
     return [path for path in paths if path.startswith(_FOLD_PATHS)]
 
 
+def planned_differences(
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    quarantined_lines: Collection[str] = (),
+    serving_line: str | None = None,
+) -> list[Difference]:
+    """As `differences`, with what follows from how the lines stand on the log.
+
+    Args:
+        old: the declaration that the state was made under.
+        new: the present one.
+        quarantined_lines: lines that learn no more, whose recipes may be repaired.
+        serving_line: the line that serves, which may not be taken out; None: nothing serves yet.
+    """
+    repaired_paths = {
+        f"{part}.{name}" for name in quarantined_lines for part in ("models", "libraries")
+    }
+    serving_path = f"models.{serving_line}"
+    changes = []
+    for change in differences(old, new):
+        if change.path in repaired_paths and not change.is_accepted:
+            reason = "its line was quarantined, and starts anew, from nothing"
+            changes.append(replace(change, effect="now", reason=reason))
+        elif change.path == serving_path and change.new is None:
+            reason = "it serves; promote another line before it is taken out"
+            changes.append(replace(change, effect="refused", reason=reason))
+        else:
+            changes.append(change)
+    return changes
+
+
 def accepted_changes(
     old: Mapping[str, str],
     new: Mapping[str, str],
@@ -279,19 +344,7 @@ def accepted_changes(
     Raises:
         UsageError: something differs that cannot be taken up; all of it is listed.
     """
-    repaired_paths = {
-        f"{part}.{name}" for name in quarantined_lines for part in ("models", "libraries")
-    }
-    changes = [
-        replace(
-            change,
-            is_accepted=True,
-            reason="its line was quarantined, and starts anew, from nothing",
-        )
-        if change.path in repaired_paths and not change.is_accepted
-        else change
-        for change in differences(old, new)
-    ]
+    changes = planned_differences(old, new, quarantined_lines)
     refusals = [str(change) for change in changes if not change.is_accepted]
     if refusals:
         count = "1 part" if len(refusals) == 1 else f"{len(refusals)} parts"

@@ -10,6 +10,7 @@
     ├── CommandRefused       an operator's command was answered with a refusal
     ├── NoAnswer             an operator's command was not answered in time
     ├── TopicsDiffer         a cluster's topics are not what the catalogue says
+    ├── DeclarationDiffers   a declaration is another than the one that runs on a log
     └── LogError             the log cannot do what it was asked
         ├── Fenced           another has taken over, and nothing more may be written
         ├── LogChanged       somebody else wrote where only the worker may
@@ -37,6 +38,7 @@ __all__ = [
     "STOPS",
     "BadRecord",
     "CommandRefused",
+    "DeclarationDiffers",
     "DeclarationError",
     "Fenced",
     "Halt",
@@ -177,6 +179,12 @@ class NoAnswer(StreamMLError):  # noqa: N818 - says what there was
 
 class TopicsDiffer(StreamMLError):  # noqa: N818 - it is an answer, and no fault of the program
     """Raised when a cluster's topics are not what the catalogue says, for scripts to see."""
+
+    exit_code = 2
+
+
+class DeclarationDiffers(StreamMLError):  # noqa: N818 - as TopicsDiffer
+    """Raised when a declaration is another than the one that runs on a log, for scripts to see."""
 
     exit_code = 2
 

@@ -421,6 +421,14 @@ class SealedState:
                 return _VerifiedEntry(number, int.from_bytes(actual), body, base is self._bases[0])
         return None
 
+    def opened_marker(self, value: bytes) -> Marker | None:
+        """The marker in an entry as it lies there, if it is sealed for this state by our key.
+
+        That it is the newest one of ours, and that the state is whole, only a start can tell.
+        """
+        entry = self._verify(MARKER, value, None)
+        return None if entry is None or entry.body is None else marker_in(entry.body)
+
     def adopt(self, pieces: Mapping[str, bytes]) -> None:
         """Seal with the next checkpoint what lies there without seals."""
         self._rewrites = {name.encode(): body for name, body in pieces.items()}

@@ -23,6 +23,7 @@ from stream_ml.cli.commands import (
     generate,
     models,
     pause,
+    plan,
     predictions,
     promote,
     publish,
@@ -67,6 +68,7 @@ COMMANDS: tuple[Subcommand | Group, ...] = (
     resume.COMMAND,
     restart.COMMAND,
     audit.GROUP,
+    plan.COMMAND,
     topics.COMMAND,
     config.COMMAND,
 )
@@ -89,7 +91,7 @@ EXIT_CODES = """\
 exit codes:
     0  done
     1  failed, or something was refused: bad lines, an altered registry, an output that is full
-    2  wrong usage, setting or declaration; or `topics plan` has found a difference
+    2  wrong usage, setting or declaration; or `plan` or `topics plan` has found a difference
     3  the log refused: not there, locked, full, or not a log
     4  the worker refused the command; nothing was changed
     5  no worker answered the command in time

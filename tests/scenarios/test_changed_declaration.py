@@ -9,12 +9,15 @@ import orjson
 import pytest
 from river import naive_bayes
 
-from stream_ml.errors import UsageError
+from stream_ml.errors import StateRefused, UsageError
 from stream_ml.sealing import MARKER, content
+from stream_ml.shell.views.plan import read_plan
 from stream_ml.testing import Driver
 from tests.shop import START_MS, declare, stream
 from tests.stages.test_promotion import DAY, contest, kinds, run
 from tests.test_differences import CHANGES
+
+KEY = b"testing"
 
 
 def written(driver: Driver, task: str) -> dict[str, bytes]:
@@ -115,13 +118,15 @@ def test_nothing_is_changed_in_silence(
     driver = fed(declare(**was))
     driver.declare(declare(**now))
     before = everything(driver)
+    words = planned(driver, declare(**now), expected)
+    assert before == everything(driver)
     if all(taken for _, taken in expected):
         driver.run()
         assert [path for path, _ in expected] == [
             each.partition(": was ")[0] for each in driver.runner.changes
         ]
         [alert] = [each for each in driver.read("alerts") if each["kind"] == "declaration_changed"]
-        assert driver.runner.changes == alert["details"]["changes"]
+        assert driver.runner.changes == alert["details"]["changes"] == words
         driver.feed(*later(declare(**now)))
         driver.declare(declare(**now))
         driver.run()
@@ -131,11 +136,26 @@ def test_nothing_is_changed_in_silence(
             driver.run()
         for path, taken in expected:
             assert taken or path == "name" or f"\n  {path}: expected " in str(refused.value)
+        assert [each for each in words if ": expected " in each] == [
+            each.strip() for each in str(refused.value).splitlines()[1:-1]
+        ]
         assert before == everything(driver)
         driver.declare(declare(**was))
         driver.run()
         assert [] == driver.runner.changes
     driver.close()
+
+
+def planned(driver: Driver, pipeline: Any, expected: list[tuple[str, bool]]) -> list[str]:
+    """The words of the plan, which finds what is expected; a file of another name has none."""
+    if ("name", False) in expected:
+        with pytest.raises(StateRefused, match="sealed by our key for this pipeline"):
+            read_plan(driver.log, pipeline, KEY)
+        return []
+    view = read_plan(driver.log, pipeline, KEY)
+    differences = [each.difference for each in view.changes]
+    assert expected == [(each.path, each.is_accepted) for each in differences]
+    return list(map(str, differences))
 
 
 def later(pipeline: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,0 +1,89 @@
+"""`plan`: the work of the command, and its words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stream_ml.cli.output import write, write_json
+from stream_ml.client import open_log
+from stream_ml.errors import DeclarationDiffers
+from stream_ml.shell.printable import printable
+from stream_ml.shell.settings.keys import check_name, reading_key
+from stream_ml.shell.settings.loader import pipeline_of
+from stream_ml.shell.views.plan import read_plan
+from stream_ml.shell.views.registry import read_registry
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from stream_ml.shell.settings.settings import Settings
+    from stream_ml.shell.views.plan import ChangeCost, PlannedChange, PlanView
+
+__all__ = ["lines", "run"]
+
+EFFECT_WIDTH = 9
+
+
+def run(arguments: argparse.Namespace, settings: Settings) -> None:
+    """Compare, print, and end with the exit code that says whether anything differs.
+
+    Raises:
+        DeclarationDiffers: something does.
+    """
+    if arguments.declaration is not None:
+        settings = replace(settings, pipeline=arguments.declaration)
+    pipeline = pipeline_of(settings, "plan")
+    with open_log(settings, pipeline.name) as log:
+        key = reading_key(settings, log)
+        check_name(settings, log, pipeline.name, key)
+        newest = read_registry(log, key, recent=0).newest
+        view = read_plan(log, pipeline, key, newest)
+    if arguments.format == "json":
+        write_json({"log": settings.path, "pipeline": pipeline.name, **view.as_dict()})
+    else:
+        write("\n".join(lines(view, settings.path)))
+    if view.changes:
+        raise DeclarationDiffers(_summary(view, settings.path))
+
+
+def lines(view: PlanView, path: str) -> Iterator[str]:
+    """A line for each change, and one for what it costs.
+
+    Args:
+        view: the plan.
+        path: of the log.
+    """
+    if not view.has_run:
+        yield f"nothing has run on {printable(path)}: a start takes the declaration up as it is"
+    elif not view.changes:
+        yield f"0 differences: what runs on {printable(path)} is declared like this"
+    for change in view.changes:
+        yield from _change(change)
+
+
+def _change(change: PlannedChange) -> Iterator[str]:
+    yield f"{change.difference.effect:<{EFFECT_WIDTH}}{printable(str(change.difference))}"
+    if change.cost is not None:
+        yield " " * EFFECT_WIDTH + _cost(change.cost)
+
+
+def _cost(cost: ChangeCost) -> str:
+    text = f"{cost.examples:,} examples to learn"
+    if cost.example_us is not None:
+        text += f", {cost.example_us:,.1f} µs each: {cost.seconds:,.1f} s of CPU"
+    if cost.snapshot_bytes is not None:
+        text += f"; a learner of about {cost.snapshot_bytes:,} bytes"
+    return text
+
+
+def _summary(view: PlanView, path: str) -> str:
+    count = "1 difference" if len(view.changes) == 1 else f"{len(view.changes)} differences"
+    refused = view.count("refused")
+    way_out = (
+        f"a start refuses {refused} of them, and changes nothing"
+        if refused
+        else "a start takes them up"
+    )
+    return f"plan: {count} from the declaration that runs on {path}; {way_out}"

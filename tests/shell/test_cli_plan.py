@@ -1,0 +1,156 @@
+"""`plan`: what a changed declaration would do, on a log that workers have been at work on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from cli_toy import TOY, outputs, toy
+from river import naive_bayes, tree
+
+import stream_ml as sml
+from stream_ml.errors import StateRefused
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.views.plan import read_plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+
+OWN = b"own." * 8
+DECLARED = """
+import dataclasses
+import stream_ml as sml
+from cli_toy import toy
+from river import naive_bayes
+same = dataclasses.replace(toy, keep=20)
+other = dataclasses.replace(
+    toy,
+    keep=3,
+    features=[*toy.features, sml.hour_of_day()],
+    models={**toy.models, "bayes": naive_bayes.GaussianNB()},
+)
+gone = dataclasses.replace(toy, champion="scaled", models={"scaled": toy.models["scaled"]})
+"""
+
+
+@pytest.fixture
+def folder(cli: Cli, tmp_path: Path) -> Path:
+    """The folder where commands are run, with a module of declarations."""
+    del cli
+    (tmp_path / "redeclared.py").write_text(DECLARED)
+    return tmp_path
+
+
+def test_each_difference_is_shown_with_what_it_means_and_costs(
+    cli: Cli, worked: Path, folder: Path
+) -> None:
+    """Its path, both texts, the reason, the work; exit code 2, and nothing is written."""
+    del folder
+    before = worked.read_bytes()
+    ran = cli("--broker", f"sqlite:{worked}", "plan", "redeclared:other")
+
+    assert ran.code == 2
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("refused  features.hour_of_day: expected nothing, given ")
+    assert lines[1] == (
+        "now      models.bayes: was nothing, is naive_bayes.GaussianNB(); it is taught what is "
+        "recorded, and shadows then"
+    )
+    assert lines[2].startswith("         2,490 examples to learn, ")
+    assert lines[2].endswith(" bytes")
+    assert lines[3:] == ["now      keep: was 20, is 3; it holds from the next refresh on"]
+    assert "plan: 3 differences from the declaration that runs on " in ran.err
+    assert "a start refuses 1 of them, and changes nothing" in ran.err
+    assert before == worked.read_bytes()
+
+
+def test_what_is_declared_as_it_runs_differs_in_nothing(
+    cli: Cli, worked: Path, folder: Path
+) -> None:
+    """Exit code 0, in words and as JSON."""
+    del folder
+    arguments = ("--broker", f"sqlite:{worked}", "--pipeline", TOY, "plan")
+    ran, same = cli(*arguments), cli(*arguments, "redeclared:same", "--format", "json")
+
+    assert (ran.code, same.code) == (0, 0)
+    assert ran.out == f"0 differences: what runs on {worked} is declared like this\n"
+    assert (same.json["has_run"], same.json["changes"]) == (True, [])
+
+
+def test_a_log_on_which_nothing_has_run(cli: Cli, tmp_path: Path) -> None:
+    """There is nothing to differ from."""
+    SqliteLog.create(tmp_path / "new.sqlite").close()
+
+    ran = cli("--broker", "sqlite:new.sqlite", "--pipeline", TOY, "plan")
+
+    assert ran.code == 0
+    assert ran.out == "nothing has run on new.sqlite: a start takes the declaration up as it is\n"
+
+
+def test_the_line_that_serves_is_not_taken_out(cli: Cli, worked: Path, folder: Path) -> None:
+    """The plan refuses what a start refuses, in words of its own."""
+    del folder
+    ran = cli("--broker", f"sqlite:{worked}", "plan", "redeclared:gone", "--format", "json")
+
+    assert ran.code == 2
+    effects = {each["path"]: (each["effect"], each["reason"]) for each in ran.json["changes"]}
+    assert effects["models.plain"] == (
+        "refused",
+        "it serves; promote another line before it is taken out",
+    )
+    assert effects["champion"][0] == "now"
+
+
+def test_a_plan_is_made_while_a_worker_works() -> None:
+    """What runs is what its last commit says, sealed; with another key nothing is believed."""
+    changed = replace(toy, models={**toy.models, "tree": tree.HoeffdingTreeClassifier()})
+    with SqliteLog.create(MEMORY) as log, Runner(log, toy, OWN) as runner:
+        log.append(outputs(300))
+        runner.run()
+
+        view = read_plan(log, changed, OWN)
+        with pytest.raises(StateRefused, match="sealed by our key"):
+            read_plan(log, changed, b"another key of 32 bytes or more!")
+
+        assert [each.difference.path for each in view.changes] == ["models.tree"]
+        cost = view.changes[0].cost
+        assert cost is not None
+        assert cost.examples == 290
+        assert cost.example_us is not None
+        assert cost.example_us > 0
+        runner.run()
+
+
+def test_a_learner_that_fails_costs_nobody_knows_what() -> None:
+    """The plan is made all the same: what is not known is left open."""
+    with SqliteLog.create(MEMORY) as log, Runner(log, toy, OWN) as runner:
+        log.append(outputs(50))
+        runner.run()
+        retrained = replace(toy, models={**toy.models, "nb": naive_bayes.BernoulliNB()})
+
+        view = read_plan(log, retrained, OWN)
+
+    assert [each.difference.effect for each in view.changes] == ["now"]
+
+
+def test_another_label_is_no_traceback() -> None:
+    """Examples of another kind of label are not learned, nor is it an error that they are there."""
+    with SqliteLog.create(MEMORY) as log, Runner(log, toy, OWN) as runner:
+        log.append(outputs(50))
+        runner.run()
+        changed = replace(
+            toy,
+            label=sml.Label(float, horizon="1h"),
+            models={"plain": tree.HoeffdingTreeRegressor()},
+        )
+
+        effects = {
+            e.difference.path: e.difference.effect for e in read_plan(log, changed, OWN).changes
+        }
+
+    assert effects["label.type"] == "refused"
+    assert effects["models.plain"] == "refused"
