@@ -30,6 +30,7 @@ __all__ = [
     "flush",
     "output_error",
     "write",
+    "write_bytes",
     "write_json",
     "write_json_line",
     "write_line",
@@ -140,6 +141,18 @@ def write(text: str) -> None:
 def write_line(text: str) -> None:
     """Print one line to standard output, whatever it holds."""
     _put("stdout", f"{printable(text)}\n")
+
+
+def write_bytes(value: bytes) -> None:
+    """Put bytes on standard output as they are: to a file or a pipe, for a terminal obeys them."""
+    flush()
+    stream = sys.stdout
+    if "stdout" in _errors or stream.closed:
+        return
+    try:
+        stream.buffer.write(value)
+    except OSError as error:
+        _lose("stdout", stream, error)
 
 
 def write_json(value: Any) -> None:

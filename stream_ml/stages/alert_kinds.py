@@ -48,7 +48,7 @@ _STATUS = "stream-ml status"
 _MODELS = "stream-ml models"
 _AUDIT = "stream-ml audit verify"
 _DRIFT = "stream-ml drift"
-_LETTERS = "stream-ml topics dead-letters"
+_LETTERS = "stream-ml dead-letters"
 
 ALERT_KINDS: dict[str, AlertKind] = {
     # Models.

@@ -60,7 +60,7 @@ def test_garbage_opens_an_alert_that_names_it_and_resolves_by_itself(
     assert "open: 1 warning" == text[0]
     assert text[1].startswith("warning open since 2023-11-14")
     assert "poison_rate events/not_json (predict-0): 50 of 200 events were refused" in text[1]
-    assert text[1].endswith("; stream-ml topics dead-letters")
+    assert text[1].endswith("; stream-ml dead-letters")
     assert "open alerts   1 warning" in status
     assert {"critical": 0, "warning": 1, "info": 0} == found["open_counts"]
     [opened] = found["open"]

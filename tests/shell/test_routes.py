@@ -345,7 +345,7 @@ def test_a_notification_is_as_alertmanager_has_it(path: Path) -> None:
     )
     assert first["fingerprint"] != second["fingerprint"]
     assert all(type(text) is str for text in [*first["labels"].values()])
-    assert "stream-ml topics dead-letters" == told["commonAnnotations"]["command"]
+    assert "stream-ml dead-letters" == told["commonAnnotations"]["command"]
     assert "subject" not in told["commonLabels"]
 
 

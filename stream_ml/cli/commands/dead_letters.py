@@ -1,0 +1,214 @@
+"""`dead-letters`: the records that were refused, counted and shown with their bytes."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.cli.arguments import instant, utf8, whole_number
+from stream_ml.cli.log import existing_log
+from stream_ml.cli.output import flush, write, write_bytes, write_json, write_line
+from stream_ml.cli.subcommand import Subcommand, UsageExample
+from stream_ml.cli.tables import format_table, format_time
+from stream_ml.errors import UsageError
+from stream_ml.shell.printable import printable
+from stream_ml.shell.views.dead_letters import (
+    LetterFilter,
+    LetterTally,
+    LetterView,
+    original_bytes,
+    read_letters,
+)
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterable
+
+    from stream_ml.records import Record
+    from stream_ml.shell.log.port import Log
+    from stream_ml.shell.settings.settings import Settings
+
+__all__ = ["COMMAND"]
+
+LIMIT = 10
+# So much of a refused record is shown to people; --raw gives all of it.
+SHOWN_BYTES = 300
+
+
+@dataclass(slots=True)
+class _Foreign:
+    """Counts records of `dead-letters` that are none, by partition."""
+
+    counts: Counter[int] = field(default_factory=Counter)
+
+    def add(self, record: Record) -> None:
+        self.counts[record.partition] += 1
+
+    def notes(self) -> list[str]:
+        if not self.counts:
+            return []
+        return [f"{self.counts.total():,} records there are no dead letters, and are passed over"]
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Print how many there are of each reason, and the last ones."""
+    _list(arguments, settings)
+
+
+def _filter(arguments: Namespace) -> LetterFilter:
+    return LetterFilter(frozenset(arguments.reason), arguments.topic, arguments.since)
+
+
+def _list(arguments: Namespace, settings: Settings) -> None:
+    limit = LIMIT if arguments.limit is None else arguments.limit
+    tally, foreign = LetterTally(0 if arguments.summary else limit), _Foreign()
+    if arguments.raw:
+        _refuse_terminal()
+    with existing_log(settings) as log:
+        views = read_letters(log, _filter(arguments), foreign.add)
+        if arguments.raw and arguments.limit is None:
+            _print_raw(log, views)  # one by one: there may be millions
+            return
+        for view in views:
+            tally.add(view)
+        if arguments.raw:
+            _print_raw(log, tally.last)
+        elif arguments.format == "json":
+            write_json(_members(tally, foreign))
+        else:
+            _print(log, tally, foreign)
+
+
+def _refuse_terminal() -> None:
+    if sys.stdout.isatty():
+        raise UsageError(
+            "--raw: expected a file or a pipe as standard output, given a terminal, which bytes "
+            "of others could steer; add `> FILE`, or leave --raw out"
+        )
+
+
+def _print_raw(log: Log, views: Iterable[LetterView]) -> None:
+    for view in views:
+        value = original_bytes(log, view.letter)
+        if value is not None:
+            write_bytes(value + b"\n")
+        if not flush():
+            return
+
+
+# --- output -----------------------------------------------------------------------------------
+
+
+def _members(tally: LetterTally, foreign: _Foreign) -> dict[str, Any]:
+    return {
+        "count": tally.count,
+        "groups": [
+            {
+                "topic": topic,
+                "reason": reason,
+                "path": path,
+                "count": group.count,
+                "first_ms": group.first_ms,
+                "last_ms": group.last_ms,
+            }
+            for (topic, reason, path), group in sorted(tally.groups.items())
+        ],
+        "last": [view.as_dict() for view in tally.last],
+        "foreign": foreign.counts.total(),
+    }
+
+
+def _print(log: Log, tally: LetterTally, foreign: _Foreign) -> None:
+    if not tally.count:
+        write("\n".join(["no dead letters", *foreign.notes()]))
+        return
+    rows = [["topic", "reason", "path", "count", "first", "last"]]
+    groups = sorted(tally.groups.items(), key=lambda item: (-item[1].count, item[0]))
+    for name, group in groups:
+        times = [format_time(group.first_ms), format_time(group.last_ms)]
+        rows.append([*name, f"{group.count:,}", *times])
+    write(format_table(rows, right=[3]))
+    for view in tally.last:
+        write("")
+        write_line(_line(view))
+        write_line(f"  {_bytes_text(log, view)}")
+        if not flush():
+            return  # nobody reads on
+    for note in foreign.notes():
+        write(f"\n{note}")
+
+
+def _line(view: LetterView) -> str:
+    letter = view.letter
+    return (
+        f"{view.partition}:{view.offset} {format_time(view.append_ms)} {letter.topic}-"
+        f"{letter.partition} offset {letter.offset} refused by {letter.stage}: {letter.reason} at "
+        f"{letter.path}: {letter.message}"
+    )
+
+
+def _bytes_text(log: Log, view: LetterView) -> str:
+    letter = view.letter
+    value = original_bytes(log, letter)
+    if value is None:
+        kept = "a tombstone" if not letter.length else "not kept"
+        return f"{letter.length:,} bytes, {kept}, SHA-256 {printable(letter.sha256)}"
+    text = printable(value[:SHOWN_BYTES].decode(errors="backslashreplace"))
+    rest = len(value) - SHOWN_BYTES
+    return f"{text} ... and {rest:,} bytes more" if rest > 0 else text
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--reason",
+        type=utf8,
+        action="append",
+        default=[],
+        metavar="REASON",
+        help="only those of this reason, such as not_json; may be given again",
+    )
+    parser.add_argument(
+        "--topic", type=utf8, metavar="TOPIC", help="only records that lay on this topic"
+    )
+    parser.add_argument(
+        "--since", type=instant, metavar="TIME", help="only what was refused then or later"
+    )
+    parser.add_argument(
+        "--limit",
+        type=whole_number(0),
+        metavar="N",
+        help=f"how many of the last ones to show ({LIMIT}; with --raw all)",
+    )
+    parser.add_argument("--summary", action="store_true", help="only the counts")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="only the refused bytes, as they were, each record followed by a line's end",
+    )
+
+
+COMMAND = Subcommand(
+    name="dead-letters",
+    help="the records that were refused: how many, why, and their bytes",
+    description=(
+        "Counts dead letters by topic, reason and path, with the times of the first and the last,\n"
+        "and shows the last ones with the bytes that were refused. What would steer a terminal is\n"
+        "escaped; --raw gives the bytes as they were, to a file or a pipe. Only reads, also while\n"
+        "a worker runs."
+    ),
+    examples=(
+        UsageExample("stream-ml dead-letters", "counts, and the last 10"),
+        UsageExample(
+            "stream-ml dead-letters --reason wrong_type --since 2026-11-01 --limit 100",
+            "those of one reason, with their bytes",
+        ),
+        UsageExample(
+            "stream-ml dead-letters --topic events --raw",
+            "the bytes, to send into a file, mend and publish again",
+        ),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+)
