@@ -201,6 +201,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("pending_max", Rule(_accept_any, "it holds from the next record on")),
     ("window_events_max", Rule(_is_increase, "windows may hold more from now on")),
     ("window_events_max", Rule(_accept_none, "windows hold up to so many already")),
+    (
+        "learn_tasks",
+        Rule(_accept_none, "learners are kept, and taken over, task by task"),
+    ),
     ("keep", Rule(_accept_any, "it holds from the next refresh on")),
     ("slices.*", Rule(_is_addition, "predictions from now on are told apart by it")),
     ("slices.*", Rule(_is_removal, "its scores are dropped")),

@@ -59,6 +59,7 @@ WORDS = {
     "on_fault": ON_FAULT,
     "on_failure": ON_FAILURE,
 }
+LEARN_TASKS = ("one", "line")
 ROLLBACK_LOSS = 0.02
 BREADTH_MAX = 64
 GUARD_LABELS_MAX = 1_000_000
@@ -221,6 +222,8 @@ class Pipeline:
         keep: how many snapshots of a line that never served are kept.
         monitors: how the data is watched; None: not at all.
         slices: parts of the events by which models are scored, and may not be worse.
+        learn_tasks: `one` task teaches all lines; or each `line` is a task of its own, with a
+            state of its own: on a cluster they are spread over the workers of learn.
 
     Raises:
         DeclarationError: something in it is wrong; every problem is listed.
@@ -240,6 +243,7 @@ class Pipeline:
     keep: int = 20
     monitors: Monitors | None = field(default_factory=Monitors)
     slices: Sequence[Slice | SliceBy] = ()
+    learn_tasks: str = "one"
 
     def __post_init__(self) -> None:
         problems = list(_problems(self)) or list(_missing_problems(self))
@@ -358,6 +362,11 @@ class Pipeline:
         target, features = self.target, tuple(self.feature_set.names)
         return {name: Recipe(name, self.models[name], target, features) for name in names}
 
+    @property
+    def learn_task_lines(self) -> tuple[str | None, ...]:
+        """The line of each task of learn, the champion's first; None: there is one for all."""
+        return tuple(self.recipes) if self.learn_tasks == "line" else (None,)
+
     @cached_property
     def kind_field(self) -> str | None:
         """The field by which `predict` tells kinds of events apart; None where it names none."""
@@ -423,6 +432,7 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     yield from route_texts(p.alerts)
     for name in ("pending_max", "window_events_max", "keep"):
         yield name, str(getattr(p, name))
+    yield "learn_tasks", p.learn_tasks
     yield from monitor_texts(p.monitors)
     yield from slice_texts(p.slices)
     yield "river", RIVER_VERSION
@@ -493,12 +503,19 @@ def _problems(p: Any) -> Iterator[Problem]:
     else:
         yield Problem("promotion", 'Promotion(refresh="1d", ...)', short_repr(p.promotion))
     yield from alert_problems(p.alerts)
+    yield from _task_problems(p)
+    yield from monitor_problems(p.monitors)
+    yield from _fault_problems(p)
+
+
+def _task_problems(p: Any) -> Iterator[Problem]:
+    """The mistakes in what tasks hold, and in how they are cut."""
     for name in ("pending_max", "window_events_max", "keep"):
         value = getattr(p, name)
         if not (_is_count(value) and value > 0):
             yield Problem(name, "a whole number above 0", short_repr(value))
-    yield from monitor_problems(p.monitors)
-    yield from _fault_problems(p)
+    if not (isinstance(p.learn_tasks, str) and p.learn_tasks in LEARN_TASKS):
+        yield Problem("learn_tasks", f"one of {', '.join(LEARN_TASKS)}", short_repr(p.learn_tasks))
 
 
 def _schema_problems(field_types: object, schema: dict[str, FieldType]) -> Iterator[Problem]:

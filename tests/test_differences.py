@@ -73,6 +73,7 @@ Change = tuple[dict[str, Any], dict[str, Any], list[tuple[str, bool]]]
 # What was declared and what is now, beside the shop; what differs, and whether it is taken up.
 CHANGES: list[Change] = [
     ({}, {"name": "other"}, [("name", False)]),
+    ({}, {"learn_tasks": "line"}, [("learn_tasks", False)]),
     ({}, events(key="note_id"), [("events.key", False)]),
     ({}, events(time="at"), [("events.time", True)]),
     ({}, events(id="number"), [("events.id", False)]),

@@ -14,7 +14,7 @@ from stream_ml.errors import StateRefused, UsageError
 from stream_ml.sealing import MARKER, marker_in
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.positions import Notice
-from stream_ml.stages.topology import STAGES, readers_of
+from stream_ml.stages.topology import STAGES, parse_task, readers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,7 +131,7 @@ def _plain(
 def _remade_or_refused(
     task: str, state: RestoredState, begins: Mapping[tuple[str, int], int]
 ) -> TakenUp:
-    stage = task.rpartition("-")[0]
+    stage = parse_task(task).stage
     reason = "; ".join(state.flaws[:3])
     if state.marker is None or not STAGES[stage].remade:
         raise StateRefused(
@@ -242,7 +242,7 @@ def exclusive_alert() -> Output:
 
 
 def _alert(kind: str, task: str, message: str, details: dict[str, str | int]) -> Output:
-    stage, _, partition = task.rpartition("-")
+    stage, partition, _ = parse_task(task)
     # Whoever starts knows of no event's time yet.
-    (output,) = Alarms(stage, int(partition)).once(kind, message, -1, details)
+    (output,) = Alarms(stage, partition).once(kind, message, -1, details)
     return output

@@ -75,7 +75,7 @@ class Decisions:
         slices = SliceNames(pipeline.slicing.names, pipeline.slicing.tops)
         block_ms = None if pipeline.monitors is None else pipeline.monitors.block_ms
         self.scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms, slices, block_ms)
-        self.refresh = Refresh(pipeline.recipes)
+        self.refresh = Refresh(pipeline.recipes, are_tasks=pipeline.learn_tasks == "line")
         self.registry = Registry(pipeline.name, key, log)
         self.contest = Contest(pipeline.rules)
         self.divergence = Divergence(
@@ -434,7 +434,7 @@ class Decisions:
                 f"{', '.join(recipes)}: declare it, or promote another line before it is taken out"
             )
         self.scoreboard.load(state, scores)
-        self.refresh.load(state)
+        self.refresh.load(state, state["n"])
         self.served_models.load(served.items())
         # A former release kept no more than what serves.
         self.served_models.know(self.registry.serving)

@@ -29,11 +29,20 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Example, Record
 
-__all__ = ["Latecomer"]
+__all__ = ["Latecomer", "due_n"]
 
 # In the time in which one example comes eight are caught up with.
 PACE = 8
 PATIENCE_MS = DAY_MS
+
+
+def due_n(n: int) -> int:
+    """The number of examples from which on a line contends that is declared after so many.
+
+    >>> due_n(800)
+    901
+    """
+    return n + n // PACE + 1
 
 
 @dataclass(slots=True)
@@ -65,7 +74,7 @@ class Latecomer:
             n: how many examples the others have learned.
             watermark_ms: of the examples.
         """
-        return cls(n + n // PACE + 1, watermark_ms + PATIENCE_MS)
+        return cls(due_n(n), watermark_ms + PATIENCE_MS)
 
     def is_due(self, n: int, watermark_ms: int) -> bool:
         """Whether it contends from this instant on.

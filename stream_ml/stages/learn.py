@@ -60,6 +60,7 @@ from stream_ml.stages.refresh_clock import RefreshClock
 from stream_ml.stages.restarts import Restart, Restarts, restart_of
 from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.state import KEPT, KEYLESS, LEARNERS, ROWS, split_by_prefix
+from stream_ml.stages.topology import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -87,7 +88,7 @@ UNREADABLE = frozenset({"class_not_allowed", "too_large", "unreadable"})
 
 
 class Learn:
-    """The learn stage: all lines of a pipeline.
+    """The learn stage: all lines of a pipeline, or one of them where each is a task.
 
     Args:
         pipeline: the declaration.
@@ -99,6 +100,7 @@ class Learn:
             nothing, and no line is ever too slow.
         trainings: whoever trains the lines that are retrained; None: this process, in its turn.
         has_backlog: whether `backlog` is asked, and what it names brought to `catch_up`.
+        line: the one that this task is about, where lines are tasks of their own; None: all.
     """
 
     def __init__(
@@ -112,7 +114,13 @@ class Learn:
         stopwatch: Stopwatch | None = None,
         trainings: Trainings | None = None,
         has_backlog: bool = False,
+        line: str | None = None,
     ) -> None:
+        self._recipes = {
+            name: recipe for name, recipe in pipeline.recipes.items() if line in {None, name}
+        }
+        self._is_line = line is not None
+        self.name = task_name("learn", line=line)
         self._has_backlog = has_backlog
         # Lines that were declared on a running log, and do not contend yet.
         self._latecomers: dict[str, Latecomer] = {}
@@ -126,9 +134,9 @@ class Learn:
         is_relative = pipeline.target.kind == "regression"
         self._lines = {
             name: LiveLine(recipe.fresh(), is_relative=is_relative)
-            for name, recipe in pipeline.recipes.items()
+            for name, recipe in self._recipes.items()
         }
-        self._retrainings = Retrainings(pipeline.recipes, pipeline.target, trainings)
+        self._retrainings = Retrainings(self._recipes, pipeline.target, trainings)
         self._progress = LearningProgress(pipeline)
         self._since_checkpoint = 0
         # What was passed over; evaluate counts the rest.
@@ -136,7 +144,7 @@ class Learn:
         self._alerts = LineAlerts()
         self._restarts = Restarts(key, log)
         restores = pipeline.promotion.on_failure == "restore"
-        self._kept = KeptLearners(pipeline.recipes if restores else ())
+        self._kept = KeptLearners(self._recipes if restores else ())
         # By line: the decision that started it anew, until its next snapshot has said so.
         self._restarted_by: dict[str, int] = {}
         # Lines that are declared no more, whose learners are still to be dropped from the state.
@@ -150,7 +158,7 @@ class Learn:
             UsageError: a line cannot be published at all, which no log can mend.
         """
         self._must_checkpoint = True
-        suspect = self._stopwatch.begin(0)
+        suspect = self._stopwatch.begin(0, self.name)
         try:
             drafts = [self._draft(name, line) for name, line in self._lines.items()]
         except SnapshotRefused as error:
@@ -213,7 +221,7 @@ class Learn:
     def _start_anew(self, restart: Restart, decision: Decision) -> list[Output]:
         """Let a line go on from a snapshot that is kept, else from nothing."""
         name = restart.line
-        recipe, learner = self._pipeline.recipes[name], None
+        recipe, learner = self._recipes[name], None
         packed = self._kept.find(restart.model)
         if packed is not None:
             with suppress(SnapshotRefused):
@@ -345,7 +353,7 @@ class Learn:
                 start_s = self._stopwatch.seconds()
                 try:
                     if name in models:
-                        line.learner = self._pipeline.recipes[name].load(models[name])
+                        line.learner = self._recipes[name].load(models[name])
                     draft = self._draft(name, line)
                     drafts += [draft, *self._price(name, line, draft.extent or 0)]
                 except SnapshotRefused as error:
@@ -381,7 +389,7 @@ class Learn:
 
     def _draft(self, name: str, line: LiveLine) -> Snapshot:
         """A snapshot of a line, but for its signature, and the lines that publish with it."""
-        recipe = self._pipeline.recipes[name]
+        recipe = self._recipes[name]
         snapshot = take(
             line.learner,
             recipe,
@@ -424,12 +432,14 @@ class Learn:
         """
         lines = [name for name in self._active() if name not in self._latecomers]
         late = {"late": sorted(self._latecomers)} if self._latecomers else {}
-        snapshot = signed(draft, self._key, {"lines": lines, **late})
+        # Where lines are tasks of their own nothing is said of those of other tasks.
+        task = {"task": list(self._lines)} if self._is_line else {}
+        snapshot = signed(draft, self._key, {"lines": lines, **late, **task})
         return Output("models", snapshot.model.encode(), snapshot.encode(), snapshot)
 
     def _quarantine(self, name: str, n: int, reason: str) -> None:
         line = self._lines[name]
-        line.quarantine = Quarantine(n, reason, self._pipeline.recipes[name].description)
+        line.quarantine = Quarantine(n, reason, self._recipes[name].description)
         line.learner = None  # it would stand in the way of checkpoints
         self._retrainings.clear(name)
         self._latecomers.pop(name, None)
@@ -511,9 +521,9 @@ class Learn:
         if self._restarted_by and records[0].topic == "registry":
             lines = ", ".join(sorted(self._restarted_by))
             raise StateRefused(
-                f"learn-0: expected its state as it was written; it cannot be made again from the "
-                f"examples, for decisions have started {lines} anew: restore the log from a copy, "
-                "or begin another"
+                f"{self.name}: expected its state as it was written; it cannot be made again from "
+                f"the examples, for decisions have started {lines} anew: restore the log from a "
+                "copy, or begin another"
             )
 
     def note(self, notice: Notice) -> Output:
@@ -599,7 +609,7 @@ class Learn:
             return None
         self._stopwatch.attend(name)
         try:
-            return pack(line.learner, self._pipeline.recipes[name], self._key, line.payload)
+            return pack(line.learner, self._recipes[name], self._key, line.payload)
         except SnapshotRefused as error:
             self._give_up(name, str(error))
             return None
@@ -608,6 +618,20 @@ class Learn:
         """Quarantine a line where nothing can be written now."""
         self._quarantine(name, self._progress.n, reason)
         self._alerts.later(QUARANTINED, name, reason)
+
+    def sibling_state(self) -> list[tuple[str, bytes]]:
+        """The state that a task of another line goes on from which has none yet.
+
+        To it that line is declared on a running log, and is taught what this one has learned.
+        """
+        state = {
+            **self._progress.dump(),
+            "unsaid": [],
+            "alarms": [],
+            "decisions": self._restarts.dump(),
+            "lines": {},
+        }
+        return [(KEYLESS, orjson.dumps(state))]
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state; the learners are unpickled only where their seal is ours."""
@@ -623,7 +647,7 @@ class Learn:
         self._undeclared_lines = [name for name in keyless["lines"] if name not in self._lines]
         gone = self._alerts.load(keyless, self._undeclared_lines, self._progress.watermark_ms)
         self._must_checkpoint |= bool(gone)
-        suspect = self._stopwatch.begin(self._progress.n)
+        suspect = self._stopwatch.begin(self._progress.n, self.name)
         with self._stopwatch.watch():
             self._load_lines(keyless, learners)
         self._retrainings.load(keyless, entries[ROWS], self._active(), learners)
@@ -665,7 +689,7 @@ class Learn:
         """Rule 4: a line stays quarantined, or starts anew as it was declared."""
         if name in self._restart:
             reason = f"{RESTART_SETTING} names it"
-        elif was.recipe not in {None, self._pipeline.recipes[name].description}:
+        elif was.recipe not in {None, self._recipes[name].description}:
             reason = "its recipe is another"
         else:
             line.learner, line.quarantine = None, was
@@ -675,7 +699,7 @@ class Learn:
 
     def _unpack_line(self, name: str, data: bytes) -> Any:
         try:
-            return unpack(data, self._pipeline.recipes[name], self._key)
+            return unpack(data, self._recipes[name], self._key)
         except SnapshotRefused as error:
             if error.reason not in UNREADABLE:
                 raise

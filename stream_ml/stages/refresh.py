@@ -7,6 +7,9 @@ Theory of operation:
    until they publish again. Nor is one that is missing `STALE_EXAMPLES` later, for it may have been
    named and yet have failed, or never come to us. One that is still being taught what was there
    before it was declared is named as late: it publishes nothing yet, and that is no fault.
+   Where lines are tasks of their own a snapshot speaks for the lines of its task alone. One that
+   comes when its instant is over is of a task that is behind: that is no fault either, and its
+   line is not waited for until it has caught up.
 2. Each line is renewed for itself (`renewal`). One that published nothing, or nothing sound, keeps
    the snapshot that it has in the serving set, and holds up no other. It is a line's own fault, of
    which is told when it begins and when it ends, with a count (`fault`).
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
 from stream_ml.records import ModelRef
+from stream_ml.stages.latecomers import due_n
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -135,12 +139,14 @@ class Refresh:
 
     Args:
         lines: the declared lines.
+        are_tasks: whether each is a task of its own.
 
     Attributes:
         version: the newest instant of which all was there; -1 before the first.
     """
 
-    def __init__(self, lines: Collection[str]) -> None:
+    def __init__(self, lines: Collection[str], *, are_tasks: bool = False) -> None:
+        self._are_tasks = are_tasks
         # In their order as declared.
         self._lines = dict.fromkeys(lines)
         self.version = -1
@@ -148,6 +154,8 @@ class Refresh:
         self._stale: set[str] = set()
         # By line: the newest instant at which it was not yet to publish.
         self._late: dict[str, int] = {}
+        # Those that have published since the last refresh, but not in time.
+        self._behind: set[str] = set()
         self._faults: dict[str, Fault] = {}
         self._newest: dict[str, int] = {}
         # By line that a decision started anew: its first version since; -1: it is to come.
@@ -195,10 +203,7 @@ class Refresh:
                 self._started_anew[name] = version
             else:  # it goes on from a snapshot that was good
                 del self._started_anew[name]
-        publishers = snapshot.epoch.get("lines")
-        if publishers is not None:  # a former release did not name them
-            self._stale = set(self._lines).difference(publishers)
-        self._stale.discard(name)
+        self._keep_up(snapshot)
         late = snapshot.epoch.get("late", ())
         self._late |= {each: version for each in self._lines if each in late}
         self._unserved_models[name].append(snapshot.model)
@@ -207,6 +212,19 @@ class Refresh:
         cause = snapshot.epoch.get("cause")
         self._waiting.setdefault(version, {})[name] = Arrival(ref, flaw, cause)
         return True
+
+    def _keep_up(self, snapshot: Snapshot) -> None:
+        """Tell those that publish as the others do from those that nobody waits for."""
+        name, epoch = snapshot.name, snapshot.epoch
+        if "task" in epoch and snapshot.version < self.version:
+            self._behind.add(name)
+            self._stale.add(name)
+            return
+        publishers = epoch.get("lines")
+        if publishers is not None:  # a former release did not name them
+            task = self._lines.keys() & epoch.get("task", self._lines)
+            self._stale = (self._stale - task) | task.difference(publishers)
+        self._stale.discard(name)
 
     def overdue(self, examples: int) -> int | None:
         """The instant for whose missing lines nobody waits any more; they are stale from now on.
@@ -223,7 +241,8 @@ class Refresh:
     def complete(self, version: int) -> dict[str, Arrival] | None:
         """The snapshots of an instant, by line, once nothing is missing; older ones go unused."""
         arrivals = self._waiting[version]
-        if not self._lines.keys() <= arrivals.keys() | self._stale:
+        late = {line for line, until in self._late.items() if until >= version}
+        if not self._lines.keys() <= arrivals.keys() | self._stale | late:
             return None
         self._waiting = {v: lines for v, lines in self._waiting.items() if v > version}
         self.version = version
@@ -249,7 +268,7 @@ class Refresh:
             if line in former:
                 renewal.refs[line] = former[line]
                 renewal.kept.append(line)
-            if arrival is None and self._late.get(line, -1) >= self.version:
+            if arrival is None and self._is_excused(line):
                 continue
             fault = self._faults.get(line)
             if fault is None:
@@ -257,7 +276,12 @@ class Refresh:
                 self._faults[line] = renewal.begun[line] = fault
             else:
                 fault.count += 1
+        self._behind.clear()
         return renewal
+
+    def _is_excused(self, line: str) -> bool:
+        """Whether it is no fault that a line has published nothing."""
+        return self._late.get(line, -1) >= self.version or line in self._behind
 
     def failed(self, refreshes: int) -> dict[str, Fault]:
         """By line, the faults that last for so many refreshes now; twice as many per restart.
@@ -354,6 +378,7 @@ class Refresh:
             ],
             "stale": sorted(self._stale),
             **({"late": self._late} if self._late else {}),
+            **({"behind": sorted(self._behind)} if self._behind else {}),
             "faults": {line: asdict(fault) for line, fault in self._faults.items()},
             "newest": self._newest,
             **({"started_anew": self._started_anew} if self._started_anew else {}),
@@ -362,8 +387,13 @@ class Refresh:
             "retired": self._retired_models,
         }
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take up a dumped state."""
+    def load(self, state: dict[str, Any], examples: int) -> None:
+        """Take up a dumped state.
+
+        Args:
+            state: what `dump` gave.
+            examples: how many came so far.
+        """
         self.version = state["version"]
         for version, name, arrival in state["waiting"]:
             ref = ModelRef(**arrival["ref"])
@@ -371,7 +401,7 @@ class Refresh:
                 ref, arrival["flaw"], arrival.get("cause")
             )
         self._stale, self._newest = set(state["stale"]), state["newest"]
-        self._late = state.get("late", {})
+        self._late, self._behind = state.get("late", {}), set(state.get("behind", ()))
         self._started_anew = state.get("started_anew", {})
         self._restart_counts = state.get("restarts", {})
         self._faults = {
@@ -379,6 +409,10 @@ class Refresh:
             for line, fault in state.get("faults", {}).items()
             if line in self._lines
         }
+        if self._are_tasks:
+            # Of a task that was not there yet no other one tells that it need not publish.
+            added = self._lines.keys() - state["unserved"].keys()
+            self._late |= dict.fromkeys(added, due_n(examples) - 1)
         # A line may have been declared since, or be declared no more.
         self._unserved_models |= state["unserved"]
         self._retired_models = state.get("retired", [])

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SHARED_OUTPUTS", "STAGES", "StageSpec", "input_topics", "readers_of"]
+__all__ = [
+    "SHARED_OUTPUTS",
+    "STAGES",
+    "StageSpec",
+    "TaskName",
+    "input_topics",
+    "parse_task",
+    "readers_of",
+    "task_name",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,39 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
 )
 # Every stage writes these too.
 SHARED_OUTPUTS = ("dead-letters", "alerts")
+
+
+class TaskName(NamedTuple):
+    """What the name of a task says: its stage, the number of its partition, and of which line."""
+
+    stage: str
+    partition: int
+    line: str | None
+
+
+def task_name(stage: str, partition: int = 0, line: str | None = None) -> str:
+    """What a task's positions and state are stored under.
+
+    >>> task_name("predict", 3), task_name("learn", line="a-tree")
+    ('predict-3', 'learn.a-tree-0')
+
+    Args:
+        stage: its stage.
+        partition: its number.
+        line: where lines are tasks of their own: which.
+    """
+    return f"{stage}-{partition}" if line is None else f"{stage}.{line}-{partition}"
+
+
+def parse_task(name: str) -> TaskName:
+    """What the name of a task says.
+
+    >>> parse_task("learn.a-tree-0")
+    TaskName(stage='learn', partition=0, line='a-tree')
+    """
+    owner, _, partition = name.rpartition("-")
+    stage, dot, line = owner.partition(".")
+    return TaskName(stage, int(partition), line if dot else None)
 
 
 def input_topics() -> tuple[str, ...]:

@@ -114,7 +114,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 messages.print_start(pipeline.name, settings.path, loaded_set.champion.ref.model)
                 for change in runner.changes:
                     messages.print_change(change)
-                for line, reason in runner.learn.quarantine_reasons.items():
+                for line, reason in runner.quarantine_reasons.items():
                     messages.print_quarantine(line, reason)
                 delivery.start()
                 commit_s = settings.checkpoint_seconds

@@ -24,14 +24,17 @@ Theory of operation:
 from __future__ import annotations
 
 import heapq
+import math
 import time
 from collections import deque
 from contextlib import contextmanager, nullcontext
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.differences import accepted_changes
 from stream_ml.errors import BadRecord, LogError, StreamMLError
+from stream_ml.models.snapshot import Snapshot
 from stream_ml.sealing import SEALED_TOPICS, Seals, checkpoint_seal
 from stream_ml.shell.embedded.garbage import collect_less_often
 from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
@@ -54,10 +57,10 @@ from stream_ml.stages.positions import Extent, ResumePoint, find_resume_point
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.stages.task import Task
-from stream_ml.stages.topology import STAGES
+from stream_ml.stages.topology import STAGES, parse_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -215,17 +218,17 @@ class Runner:
         events, labels = log.partitions["events"], log.partitions["predictions"]
         self.predicts = [Predict(pipeline, self.serving, partition=p) for p in range(events)]
         self.joins = [Join(pipeline, events, partition=p) for p in range(labels)]
-        lines = checkpoint_examples, restart_lines
-        way: Any = {"stopwatch": stopwatch, "trainings": trainings, "has_backlog": True}
-        self.learn = Learn(pipeline, key, *lines, log=log.identity, **way)
+        way: Any = {"stopwatch": stopwatch, "trainings": trainings, "log": log.identity}
+        way |= {"checkpoint_examples": checkpoint_examples, "restart": restart_lines}
+        self.learns = [
+            Learn(pipeline, key, line=line, has_backlog=True, **way)
+            for line in pipeline.learn_task_lines
+        ]
         given, age_ms = (Keyring(key, operators or {}), log.identity), round(command_age_s * 1_000)
         self.evaluate = Evaluate(
             pipeline, *given, command_age_ms=age_ms, in_order=True, stopwatch=stopwatch
         )
-        predicts = [Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)]
-        joins = [Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)]
-        learn, evaluate = Task("learn-0", self.learn), Task("evaluate-0", self.evaluate)
-        self.tasks = [*predicts, *joins, learn, evaluate]
+        self.tasks = self._make_tasks()
         self._states: dict[str, SealedState] = {}
         self._manifest = Manifest(None, self._seals.records(TOPIC))
         # Alerts that wait until all states are taken up.
@@ -239,7 +242,7 @@ class Runner:
         self._astray: set[str] = set()
         # Of each task with a state, how its last checkpoint ended.
         self.markers: dict[str, Marker] = {}
-        self._readers = self._reader_table(joins, learn, evaluate)
+        self._readers = self._reader_table()
         self._inbox: dict[PartitionId, list[Record]] = {}
         # The snapshots that wait for the commit, by offset; the examples, while a line is behind;
         # what shadows said, until evaluate's state is written.
@@ -261,15 +264,24 @@ class Runner:
             self._session.close()
             raise
 
-    def _reader_table(
-        self, joins: Sequence[Task], learn: Task, evaluate: Task
-    ) -> dict[PartitionId, tuple[Task | Serving, ...]]:
+    def _make_tasks(self) -> list[Task]:
+        """A task for each stage and partition, in the order in which the data flows."""
+        return [
+            *(Task(f"predict-{p}", stage) for p, stage in enumerate(self.predicts)),
+            *(Task(f"join-{p}", stage) for p, stage in enumerate(self.joins)),
+            *(Task(stage.name, stage) for stage in self.learns),
+            Task("evaluate-0", self.evaluate),
+        ]
+
+    def _reader_table(self) -> dict[PartitionId, tuple[Task | Serving, ...]]:
         """Who reads what a stage writes, in the order in which the data flows."""
+        joins = [task for task in self.tasks if isinstance(task.stage, Join)]
+        *learns, evaluate = self.tasks[-1 - len(self.learns) :]
         return {
             **{("predictions", p): (task,) for p, task in enumerate(joins)},
-            ("examples", 0): (learn, evaluate),
+            ("examples", 0): (*learns, evaluate),
             ("models", 0): (evaluate, self.serving),
-            ("registry", 0): (learn, evaluate, self.serving),
+            ("registry", 0): (*learns, evaluate, self.serving),
             ("summaries", 0): (evaluate,),
         }
 
@@ -291,6 +303,7 @@ class Runner:
         # With the worker's place: nobody else's commit comes between the states and the manifest.
         self._manifest = Manifest(self._log.piece(OWNER, NAME), self._seals.records(TOPIC))
         fresh = [task for task in self.tasks if not self._take_up(task)]
+        fresh = [task for task in fresh if not self._join_siblings(task, fresh)]
         own_writes = self._manifest.own_writes
         if own_writes is not None:
             self._refuse_unread(own_writes.ends)
@@ -388,6 +401,18 @@ class Runner:
         self._go_on(task, resume_point)
         return True
 
+    def _join_siblings(self, task: Task, fresh: Collection[Task]) -> bool:
+        """Let a line that is declared on a running log go on from where another one is."""
+        if not isinstance(task.stage, Learn):
+            return False
+        for sibling in self.tasks:
+            if isinstance(sibling.stage, Learn) and sibling not in fresh:
+                task.restore(sibling.stage.sibling_state())
+                task.positions = dict(sibling.positions)
+                self._astray.add(task.name)
+                return True
+        return False
+
     def _go_on(self, task: Task, resume_point: ResumePoint) -> None:
         """Take up positions, and tell what befell them."""
         task.positions = dict(resume_point.read)
@@ -405,7 +430,11 @@ class Runner:
             self._declaration,
             self._log_name,
             "begin anew in another file (--broker sqlite:PATH)",
-            quarantined_in(whole_piece(self._log, "learn-0", "")),
+            [
+                line
+                for stage in self.learns
+                for line in quarantined_in(whole_piece(self._log, stage.name, ""))
+            ],
         )
         if changes:
             # With what is told goes the declaration, so that it is told once.
@@ -424,8 +453,8 @@ class Runner:
     def _resume_point(self, task: str, positions: Mapping[PartitionId, int]) -> ResumePoint:
         """Where a task goes on, of what there is of its inputs."""
         log = self._log
-        stage, _, number = task.partition("-")
-        inputs = [(topic, int(number)) for topic in STAGES[stage].inputs]
+        stage, number, _ = parse_task(task)
+        inputs = [(topic, number) for topic in STAGES[stage].inputs]
         return find_resume_point(
             task,
             state=dict(positions),
@@ -576,11 +605,29 @@ class Runner:
                 heapq.heapreplace(heads, (head, number))
         return batch
 
+    def _learn(self, tasks: Iterable[Task | Serving], records: Sequence[Record]) -> None:
+        """Let each line's task learn; they publish as one would, an instant after the other."""
+        outputs: list[tuple[float, Output]] = []
+        for task in tasks:
+            version, own = math.inf, []
+            for output in reversed(self._apply(task, records)):
+                if isinstance(output.memo, Snapshot):
+                    version = output.memo.version
+                own.append((version, output))
+            outputs += reversed(own)
+        if outputs:
+            self._deliver([output for _, output in sorted(outputs, key=itemgetter(0))])
+
     def _work(self, consumer: Task | Serving, records: Sequence[Record]) -> None:
         """Let a stage fold records in, and put what it wrote before those who read it."""
-        if isinstance(consumer, Task) and consumer.stage is self.learn:
-            while self.learn.must_catch_up(records):
-                self._bring_backlog()
+        if outputs := self._apply(consumer, records):
+            self._deliver(outputs)
+
+    def _apply(self, consumer: Task | Serving, records: Sequence[Record]) -> Sequence[Output]:
+        """Let a stage fold records in; what it wrote."""
+        if isinstance(consumer, Task) and isinstance(consumer.stage, Learn):
+            while consumer.stage.must_catch_up(records):
+                self._bring_backlog(consumer.stage)
         if isinstance(consumer, Task) and consumer.stage is self.evaluate:
             outputs = self._evaluate(consumer, records)
         else:
@@ -588,18 +635,20 @@ class Runner:
         if consumer is self.serving:
             self._bring_forgotten()
         self._step(records[0].topic)
-        if outputs:
-            self._deliver(outputs)
+        return outputs
 
     def catch_up(self) -> bool:
         """Bring a line that was declared late a little further; whether one is still behind."""
-        if self.learn.backlog() is not None:
-            self._bring_backlog()
-        return self.learn.backlog() is not None
+        for learn in self._learns_behind():
+            self._bring_backlog(learn)
+        return bool(self._learns_behind())
 
-    def _bring_backlog(self) -> None:
+    def _learns_behind(self) -> list[Learn]:
+        return [learn for learn in self.learns if learn.backlog() is not None]
+
+    def _bring_backlog(self, learn: Learn) -> None:
         """Give learn the next stretch of the examples that somebody has not been taught."""
-        offset = self.learn.backlog()
+        offset = learn.backlog()
         if offset is None:
             return
         stretch = next(self._scan("examples", 0, offset, offset + CATCH_UP_RECORDS), [])
@@ -608,7 +657,7 @@ class Runner:
             stretch = next(self._scan("examples", 0, first, first + CATCH_UP_RECORDS), [])
         if not stretch:
             stretch = [record for record in self._staged_examples if record.offset >= offset]
-        self.learn.catch_up(stretch)
+        learn.catch_up(stretch)
 
     def _evaluate(self, task: Task, records: Sequence[Record]) -> list[Output]:
         """Let evaluate fold records in; what waits for its state is put aside."""
@@ -654,7 +703,7 @@ class Runner:
                 waiting.append(record)
                 if record.topic == "models":
                     self._staged_models[record.offset] = record
-                elif record.topic == "examples" and self.learn.backlog() is not None:
+                elif record.topic == "examples" and self._learns_behind():
                     self._staged_examples.append(record)
         self._step("stage")
 
@@ -663,9 +712,13 @@ class Runner:
         while self._inbox:
             for topic_partition, readers in self._readers.items():
                 records = self._inbox.pop(topic_partition, None)
-                if records:
-                    for reader in readers:
-                        self._work(reader, records)
+                if not records:
+                    continue
+                learning = len(self.learns) if topic_partition == ("examples", 0) else 0
+                if learning > 1:
+                    self._learn(readers[:learning], records)
+                for reader in readers[learning if learning > 1 else 0 :]:
+                    self._work(reader, records)
 
     def commit(self, *, checkpoint: bool = False) -> None:
         """Write what was staged, with the positions and state of every task that must be.
@@ -706,6 +759,20 @@ class Runner:
         self._step("commit")
         if checkpoint:
             self._checkpointed_s = now_s
+
+    @property
+    def learn(self) -> Learn:
+        """The stage that teaches all lines; where each is a task of its own, the champion's."""
+        return self.learns[0]
+
+    @property
+    def quarantine_reasons(self) -> dict[str, str]:
+        """Of each line that learns no more, why, and how it goes on."""
+        return {
+            line: reason
+            for learn in self.learns
+            for line, reason in learn.quarantine_reasons.items()
+        }
 
     def close(self) -> None:
         """Give up the worker's place; what was not committed is gone."""

@@ -132,6 +132,11 @@ class Worker:
         accepted_topics: Iterable[str] = (),
         accept_unsealed: bool = False,
     ) -> None:
+        if pipeline.learn_tasks != "one":
+            raise UsageError(
+                "learn_tasks: expected 'one' on a cluster, where lines are no tasks of their own "
+                f"yet, given {pipeline.learn_tasks!r}"
+            )
         self.cluster = cluster
         self.instance = instance
         self.gather_s = GATHER_S[stage]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.shell.log.port import whole_piece
+from stream_ml.stages.topology import task_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from stream_ml.shell.log.port import Log
 
-__all__ = ["LineCost", "each", "read_costs"]
+__all__ = ["LineCost", "each", "learn_tasks", "read_costs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,30 @@ class LineCost:
         return asdict(self)
 
 
-def read_costs(log: Log) -> Mapping[str, LineCost]:
+def learn_tasks(log: Log, lines: Iterable[str]) -> list[str]:
+    """The tasks of learn: one, or one of each of these lines.
+
+    Args:
+        log: to look at; a worker may be at work on it.
+        lines: that serve or shadow, or are declared.
+    """
+    tasks = [task_name("learn", line=line) for line in lines]
+    return [task for task in tasks if log.committed(task)] or [task_name("learn")]
+
+
+def read_costs(log: Log, tasks: Iterable[str]) -> Mapping[str, LineCost]:
     """By line, what it has cost lately; empty where no worker has measured it.
 
     Args:
         log: to look at; a worker may be at work on it.
+        tasks: of learn.
     """
-    value = whole_piece(log, "learn-0", "")
-    state: dict[str, Any] = {} if value is None else orjson.loads(value)
-    return dict(_costs(state.get("efforts", {})))
+    costs: dict[str, LineCost] = {}
+    for task in tasks:
+        value = whole_piece(log, task, "")
+        state: dict[str, Any] = {} if value is None else orjson.loads(value)
+        costs |= _costs(state.get("efforts", {}))
+    return costs
 
 
 def _costs(efforts: Mapping[str, Mapping[str, float]]) -> Iterator[tuple[str, LineCost]]:

@@ -14,7 +14,7 @@ from stream_ml.models.envelope import decode
 from stream_ml.sealing import strip_seal
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.views.alerts import read_alerts
-from stream_ml.shell.views.costs import read_costs
+from stream_ml.shell.views.costs import learn_tasks, read_costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +108,8 @@ def read_models(log: Log, registry: RegistryView, key: bytes | None) -> ModelsVi
         if evaluation["model"] in newest.serving.challengers
     }
     models = tuple(_models(log, newest.serving))
-    return ModelsView(models, evidence, read_costs(log), tuple(evaluations), quarantines)
+    costs = read_costs(log, learn_tasks(log, newest.serving.lines))
+    return ModelsView(models, evidence, costs, tuple(evaluations), quarantines)
 
 
 def _models(log: Log, serving: ServingSet) -> Iterator[ModelView]:

@@ -20,7 +20,7 @@ from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, Seals, content, marker_in
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import last_records
-from stream_ml.shell.views.costs import read_costs
+from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.stages.learn import quarantined_in
 from stream_ml.stages.topology import STAGES
 
@@ -151,7 +151,11 @@ def read_plan(
         StateRefused: the state is not sealed with that key.
     """
     present = pipeline.declaration()
-    quarantined = quarantined_in(whole_piece(log, "learn-0", ""))
+    quarantined = [
+        line
+        for task in learn_tasks(log, pipeline.recipes)
+        for line in quarantined_in(whole_piece(log, task, ""))
+    ]
     serving_line = None if newest is None else line_of(newest.serving.champion.model)
     declarations = running_declarations(log, pipeline.name, key)
     by_path: dict[str, Difference] = {}
@@ -172,7 +176,7 @@ def _costs(
         log.end_offset("examples", partition) - log.first_offset("examples", partition)
         for partition in range(log.partitions["examples"])
     )
-    recorded = read_costs(log)
+    recorded = read_costs(log, learn_tasks(log, pipeline.recipes))
     for path, change in changes.items():
         line = path.removeprefix(LINE_PATH)
         if not (path.startswith(LINE_PATH) and change.is_accepted and line in pipeline.recipes):

@@ -13,13 +13,13 @@ from stream_ml.evaluation.block_scores import block_reports
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.views.alerts import read_alerts
-from stream_ml.shell.views.costs import read_costs
+from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.shell.views.models import newest_evaluations
 from stream_ml.shell.views.registry import Entry, RegistryView, read_registry
-from stream_ml.stages.topology import STAGES, input_topics
+from stream_ml.stages.topology import STAGES, input_topics, parse_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.views.alerts import AlertView
@@ -184,6 +184,8 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         *(f"predict-{p}" for p in range(len(predicts))),
         *(f"join-{p}" for p in range(len(joins))),
     ]
+    newest = registry.newest
+    learn = learn_tasks(log, () if newest is None else newest.serving.lines)
     letters, alerts = _last(log, "dead-letters"), _last(log, "alerts")
     standing_alerts = read_alerts(log, key)
     models = newest_evaluations(log)
@@ -196,7 +198,7 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         suspended=registry.suspended,
         proposed=registry.proposed,
         decisions_last_day=_last_day(registry, predicts),
-        stages=tuple(_stages(log)),
+        stages=tuple(_stages(log, learn)),
         watermarks=Watermarks(
             events=tuple(state.get("watermark", -1) for state in predicts),
             labels=tuple(state.get("labels_watermark", -1) for state in joins),
@@ -208,7 +210,7 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         labelled=labelled_share(joins),
         held=_sum(state.get("held", {}) for state in [*predicts, *joins]),
         models=tuple(models),
-        costs=read_costs(log),
+        costs=read_costs(log, learn),
         dead_letters=dict(sorted(Counter(letter["reason"] for letter in letters).items())),
         dead_letters_read=len(letters),
         dead_letters_total=_total(log, "dead-letters", len(letters)),
@@ -252,18 +254,20 @@ def _blocks(state: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     return () if blocks is None else tuple(block_reports(blocks))
 
 
-def _stages(log: Log) -> Iterator[TaskProgress]:
+def _stages(log: Log, learn: Sequence[str]) -> Iterator[TaskProgress]:
     for stage, spec in STAGES.items():
-        for number in range(log.partitions[spec.inputs[0]]):
+        numbers = range(log.partitions[spec.inputs[0]])
+        for task in learn if stage == "learn" else [f"{stage}-{number}" for number in numbers]:
+            number = parse_task(task).partition
             # Read before the ends: what a worker does meanwhile must not make a lag negative.
-            positions = log.committed(f"{stage}-{number}")
+            positions = log.committed(task)
             # A log that a former release made lacks what this one has not yet made there.
             for topic in filter(log.partitions.__contains__, spec.inputs):
                 start = log.first_offset(topic, number)
                 position = max(start, positions.get((topic, number), 0))
                 end = log.end_offset(topic, number)
                 yield TaskProgress(
-                    f"{stage}-{number}",
+                    task,
                     topic,
                     number,
                     position,
