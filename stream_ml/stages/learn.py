@@ -47,7 +47,7 @@ from stream_ml.errors import (
 )
 from stream_ml.models.fast import fast_learner, fast_live_predictor
 from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
-from stream_ml.records import Output
+from stream_ml.records import Output, version_of
 from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.kept_learners import KeptLearners
@@ -231,6 +231,8 @@ class Learn:
         is_new = learner is None
         line = LiveLine(recipe.fresh() if is_new else learner, is_relative=is_relative)
         line.parent = None if is_new else restart.model
+        version = None if is_new else version_of(restart.model or "")
+        line.begin(self._lines[name], self._progress.n, self._progress.offsets[1], version)
         self._lines[name] = line
         self._retrainings.clear(name)
         self._latecomers.pop(name, None)
@@ -598,7 +600,9 @@ class Learn:
         """Who came late: where there is nobody, nothing."""
         latecomers = {name: each.dump() for name, each in self._latecomers.items()}
         missed = {
-            name: [line.missed, line.first] for name, line in self._lines.items() if line.missed
+            name: [line.missed, line.first, *line.beginnings]
+            for name, line in self._lines.items()
+            if line.missed or line.beginnings
         }
         return {
             name: value for name, value in (("latecomers", latecomers), ("missed", missed)) if value
@@ -680,7 +684,8 @@ class Learn:
                 line.effort.load(efforts[name])
             if name in keyless.get("latecomers", {}):
                 self._latecomers[name] = Latecomer.of(keyless["latecomers"][name])
-            line.missed, line.first = keyless.get("missed", {}).get(name, (0, None))
+            line.missed, line.first, *beginnings = keyless.get("missed", {}).get(name, (0, None))
+            line.beginnings = [(n, missed, first) for n, missed, first in beginnings]
             if not is_stopped:
                 self._stopwatch.attend(name)
                 line.learner = self._unpack_line(name, learners[name])
@@ -695,6 +700,7 @@ class Learn:
             line.learner, line.quarantine = None, was
             return
         self._must_checkpoint = True
+        line.begin(line, self._progress.n, self._progress.offsets[1], None)
         self._alerts.later("line_restarted", name, f"{reason}; it had stopped: {was.reason}")
 
     def _unpack_line(self, name: str, data: bytes) -> Any:

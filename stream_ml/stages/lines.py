@@ -49,6 +49,7 @@ class LiveLine:
     """
 
     __slots__ = (
+        "beginnings",
         "blocks",
         "dear",
         "effort",
@@ -73,10 +74,31 @@ class LiveLine:
         # How many examples it has not learned, as they were gone; its first one, if it is another.
         self.missed = 0
         self.first: int | None = None
+        # Of each time that it was started anew, and before the first: after which example, and the
+        # two figures as they are from there on.
+        self.beginnings: list[tuple[int, int, int | None]] = []
         # Whether it was told that its snapshots cost much.
         self.dear = False
         self.live_loss = 0.0
         self.scored_count = 0
+
+    def begin(self, former: LiveLine, n: int, last: int, version: int | None) -> None:
+        """Begin anew: its snapshots count what is inside, and not what came before it.
+
+        Args:
+            former: the line as it was.
+            n: how many examples there were.
+            last: the offset of the last one; -1 before any.
+            version: of the snapshot that it goes on from; None: from nothing.
+        """
+        beginnings = former.beginnings or [(0, former.missed, former.first)]
+        self.missed, self.first = n, last + 1
+        if version is not None:
+            # As they were where that snapshot was taken.
+            figures = [each for each in beginnings if each[0] < version] or beginnings[:1]
+            _, missed, self.first = figures[-1]
+            self.missed = n - version + missed
+        self.beginnings = [*beginnings, (n, self.missed, self.first)]
 
     def score(
         self,

@@ -34,14 +34,13 @@ from stream_ml.models.recipes import Recipe
 from stream_ml.records import Shadow, line_of, version_of
 from stream_ml.shell.log.reading import evaluations, read_all, with_answers
 from stream_ml.shell.views.costs import LineCost, each
+from stream_ml.shell.views.counted import counted_examples
 from stream_ml.shell.views.registry import entries
 from stream_ml.shell.views.reigns import Reign, ReplayedContest
 from stream_ml.shell.views.reproduce import ReproducedAnswer
 from stream_ml.shell.views.status import DAY_MS
 from stream_ml.stages.evaluate import EVALUATE_EVERY
-from stream_ml.stages.inputs import example_in
 from stream_ml.stages.learning_progress import GOLDEN_EXAMPLES
-from stream_ml.stages.numbering import Numbers
 from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.scoreboard import SERVED_SLOT, Scoreboard
 from stream_ml.stages.watermark import ExamplesWatermark
@@ -203,7 +202,7 @@ def what_if(
     batch: list[tuple[Record, Example]] = []
     count = 0
     _freeze(lines, schedule, schedule.base, trial.golden)
-    for pair in with_answers(log, _examples(log, pipeline)):
+    for pair in with_answers(log, counted_examples(log, pipeline)):
         batch.append(pair)
         count += 1
         number = schedule.base + count
@@ -406,20 +405,6 @@ def _drop_unneeded(lines: Sequence[_Line], schedule: _Schedule, count: int) -> N
 # --- the log -----------------------------------------------------------------------------------
 
 
-def _examples(log: Log, pipeline: Pipeline) -> Iterator[tuple[Record, Example]]:
-    """The examples that learn and evaluate count, in their order."""
-    numbers = Numbers()
-    for record in read_all(log, "examples"):
-        example = example_in(record, pipeline)
-        if isinstance(example, BadRecord):
-            continue
-        try:
-            numbers.take(example.label_source.partition, example.number)
-        except BadRecord:
-            continue
-        yield record, example
-
-
 class _Schedule:
     """Which snapshot answers which example, as it was on the log.
 
@@ -450,7 +435,7 @@ class _Schedule:
             name: array("q") for name in (None, *run_names)
         }
         self._last_uses: dict[str | None, dict[int, int]] = {name: {} for name in self._versions}
-        for index, (record, example) in enumerate(_examples(log, pipeline)):
+        for index, (record, example) in enumerate(counted_examples(log, pipeline)):
             offsets.append(record.offset)
             prediction = example.prediction
             if not has_base and prediction.example >= offsets[0]:
