@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from stream_ml.codec import encode_command
-from stream_ml.contract import Trial, faults, process_faults
+from stream_ml.contract import faults, process_faults, trial_of
 from stream_ml.errors import Halt
 from stream_ml.records import Command, Output
 from stream_ml.shell.embedded.runner import Runner
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
-    from stream_ml.models.learner import Learner
+    from stream_ml.models.learner import Model
     from stream_ml.models.target import Target
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
@@ -53,7 +53,7 @@ STEPS_MAX = 200
 
 
 def check_learner(
-    learner: Learner,
+    learner: Model,
     target: Target,
     *,
     features: Sequence[str] = ("a", "b", "c"),
@@ -66,6 +66,7 @@ def check_learner(
     Equal histories make equal learners, in this process and in another; one that is written and
     read back at any point goes on as if it had not been; batches are as one by one, to the last
     bit; asking teaches nothing; learners share nothing; foreign bytes are refused, and run nothing.
+    Of a `Trainer`, alone or within `Retrained`, all of that holds for trainings on a window.
 
     >>> from stream_ml import Learner, Target
     >>> class Constant(Learner):
@@ -77,18 +78,19 @@ def check_learner(
     >>> check_learner(Constant(), Target.binary(), other_process=False)
 
     Args:
-        learner: untrained; it is copied.
+        learner: a `Learner`, a `Trainer` or a `Retrained`, untrained; it is copied.
         target: what it predicts, such as `Target.binary()`.
         features: the names of all features.
         seed: of the examples.
         is_complete: features are never missing.
         other_process: whether another process is started, which makes the same learner. It is
-            sent there as a pickle, so its class must be found in a module.
+            sent there as a pickle, so its class must be found in a module. A script calls this
+            under `if __name__ == "__main__":`, for the other process runs the script as well.
 
     Raises:
         AssertionError: it does not; every fault is listed.
     """
-    trial = Trial(learner, target, features, seed, is_complete=is_complete)
+    trial = trial_of(learner, target, features, seed, is_complete=is_complete)
     found = faults(trial)
     if other_process and not found:
         found = process_faults(learner, trial)

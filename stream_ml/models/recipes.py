@@ -244,7 +244,7 @@ class Recipe:
         ):
             data = learner.dump()
             if type(data) is not bytes:
-                raise TypeError(f"expected bytes, given {type(data).__name__}")
+                raise TypeError(f"{type(data).__name__} is not bytes")
         if len(data) > pickles.PICKLE_BYTES_MAX:
             raise SnapshotRefused(
                 "too_large",
@@ -384,6 +384,7 @@ def _learner_problems(recipe: Recipe, target: Target, path: str) -> list[Problem
         copy_of_first = recipe.load(data)
         answers = [answer(first, target, features) for features, _ in examples]
         new_answers = [answer(copy_of_first, target, features) for features, _ in examples]
+        data_after_answers = recipe.dump(first)
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything
         return [Problem(path, f"a learner for {target}", f"{name}, which raised {_cause(error)}")]
     if [type(text) for text in texts] not in ([str, str], [str, type(None)]):
@@ -391,6 +392,8 @@ def _learner_problems(recipe: Recipe, target: Target, path: str) -> list[Problem
     if data != other_data:
         expected = "a learner that two equal histories leave with equal bytes (give it a seed)"
         return [Problem(path, expected, name)]
+    if data_after_answers != data:
+        return [Problem(path, "a learner that `predict_one` does not change", name)]
     if recipe.dump(copy_of_first) != data or answers != new_answers:
         return [Problem(path, "a learner that is what it was when it is read back", name)]
     return []

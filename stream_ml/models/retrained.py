@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from stream_ml.models.target import Target
     from stream_ml.records import Answer, LabelValue
 
-__all__ = ["CELLS_MAX", "Retrained", "Trainer", "TrainingJob", "encode_row", "row_width", "trial"]
+__all__ = [
+    "CELLS_MAX",
+    "Retrained",
+    "Trainer",
+    "TrainingJob",
+    "encode_row",
+    "fit",
+    "row_width",
+    "trial",
+]
 
 # A window holds no more numbers than this (32 MB), however long it is declared.
 CELLS_MAX = 4_000_000
@@ -262,6 +271,27 @@ class TrainingJob:
                 f"expected a model of at most {STATE_BYTES_MAX} bytes, given {len(data)}",
             )
         return data
+
+
+def fit(
+    trainer: Trainer,
+    target: Target,
+    examples: Iterable[tuple[Mapping[str, float], LabelValue]],
+    seed: int,
+) -> None:
+    """Train a trainer on a window, as a training does.
+
+    Args:
+        trainer: prepared and untrained.
+        target: the question.
+        examples: features and labels, the oldest first.
+        seed: draws whatever is drawn at random; it may be larger than a declared one.
+    """
+    rows = [
+        encode_row(0, label, features, target, trainer.features) for features, label in examples
+    ]
+    cells = np.array(rows, np.float64)
+    trainer.fit(cells[:, HEAD_CELLS:].copy(), cells[:, 1].copy(), seed % (_SEED_MAX + 1))
 
 
 def trial(

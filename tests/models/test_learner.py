@@ -206,6 +206,15 @@ class Forgets(Logistic):
         assert data
 
 
+class Asked(Logistic):
+    """Counts the questions."""
+
+    def predict_one(self, features: Mapping[str, float]) -> float:
+        """Answer, and count."""
+        self.state["asked"] = self.state.get("asked", 0.0) + 1.0
+        return super().predict_one(features)
+
+
 class Secret(Logistic):
     """Keeps a parameter where nobody sees it."""
 
@@ -226,6 +235,7 @@ class Secret(Logistic):
         (Says({"pink": 1.0}), COLOURS, "expected one of red, green, blue, given 'pink'"),
         (Drifts(), BINARY, "equal histories leave with equal bytes"),
         (Forgets(), BINARY, "is what it was when it is read back"),
+        (Asked(), BINARY, "a learner that `predict_one` does not change"),
         (Secret(0.1), BINARY, "expected an attribute 'depth'"),
     ],
 )
