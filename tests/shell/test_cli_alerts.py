@@ -61,6 +61,7 @@ def test_garbage_opens_an_alert_that_names_it_and_resolves_by_itself(
     assert text[1].startswith("warning open since 2023-11-14")
     assert "poison_rate events/not_json (predict-0): 50 of 200 events were refused" in text[1]
     assert text[1].endswith("; stream-ml dead-letters")
+    assert 1 == sum("poison_rate" in line for line in text), "what is open is told once"
     assert "open alerts   1 warning" in status
     assert {"critical": 0, "warning": 1, "info": 0} == found["open_counts"]
     [opened] = found["open"]
@@ -90,6 +91,26 @@ def test_alerts_of_others_count_for_nothing_where_a_key_can_tell(cli: Cli, poiso
     assert ["3 records are no alerts of ours, and count for nothing"] == checked["notes"]
     assert ["poison_rate", "guard"] == [each["kind"] for each in unchecked["last"]]
     assert "signatures were not checked" in unchecked["notes"][0]
+
+
+def test_what_came_before_the_first_event_is_told_as_of_the_start(cli: Cli, tmp_path: Path) -> None:
+    """Times are of events, and the worker's clock is none of those."""
+    path = tmp_path / "log.sqlite"
+    raised = [
+        Alert("topic_made_anew", -1, "predict", "It is another.", {}, "warning"),
+        Alert("lag", -1, "predict", "It is late.", {}, "critical", "open"),
+    ]
+    with SqliteLog.create(path) as log, log.session() as session:
+        session.stage([Output("alerts", b"k", encode(each)) for each in raised])
+        session.commit()
+
+    lines = cli("alerts", "--broker", f"sqlite:{path}").out.splitlines()
+
+    found = [line.partition(" (")[0] for line in lines if "predict-0" in line]
+    assert [
+        "critical open since the start lag",
+        "warning once at the start topic_made_anew",
+    ] == found
 
 
 def test_a_log_without_alerts(cli: Cli, worked: Path) -> None:

@@ -87,10 +87,13 @@ def alert_line(alert: AlertView) -> str:
     ...     {}, 1, 1, 1, 1, "stream-ml models", "f"))
     'critical once 1970-01-01 00:00:00Z guard model:a@5 (evaluate-0): It harms.; stream-ml models'
     """
-    state = "open since" if alert.state == "open" else alert.state
+    ts = alert.since if alert.state == "open" else alert.ts
+    # What was raised before the first event has no time of events.
+    at = format_time(ts) if ts >= 0 else "the start"
+    state = {"open": "open since "}.get(alert.state, f"{alert.state} {'' if ts >= 0 else 'at '}")
     subject = f" {alert.subject}" if alert.subject else ""
     return printable(
-        f"{alert.severity} {state} {format_time(_time(alert))} {alert.kind}{subject} "
+        f"{alert.severity} {state}{at} {alert.kind}{subject} "
         f"({alert.task}): {alert.message}; {alert.command}"
     )
 
@@ -121,14 +124,6 @@ def _quarantine(alert: AlertView) -> str:
     return printable(f"quarantined: {alert.message}{way_out}")
 
 
-def _time(alert: AlertView) -> int:
-    """In the time of events; of what was raised before the first of them, by the log's clock."""
-    since, append_ms = alert.ts, alert.append_ms
-    if alert.state == "open":
-        since, append_ms = alert.since, alert.since_append_ms
-    return since if since >= 0 else append_ms
-
-
 def _members(view: AlertsView, notes: list[str], *, with_last: bool) -> dict[str, object]:
     last = {"last": [alert.as_dict() for alert in view.last]} if with_last else {}
     return {
@@ -143,8 +138,10 @@ def _blocks(view: AlertsView, *, with_last: bool) -> Iterator[str]:
     reach = f", by the last {view.read:,} records" if view.read < view.total else ""
     counts = open_counts_text(view.open_counts)
     yield "\n".join([f"open: {counts}{reach}", *map(alert_line, view.open)])
-    if with_last and view.last:
-        yield "\n".join(["the last changes:", *map(alert_line, view.last)])
+    # What is open is there already.
+    last = [alert for alert in view.last if alert not in view.open]
+    if with_last and last:
+        yield "\n".join(["the last changes besides:", *map(alert_line, last)])
 
 
 def _notes(view: AlertsView, unverified_reason: str | None) -> list[str]:
