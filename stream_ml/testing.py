@@ -27,6 +27,7 @@ from stream_ml.contract import faults, process_faults, trial_of
 from stream_ml.errors import Halt
 from stream_ml.records import Command, Output
 from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.signing import LOCAL
 
@@ -217,12 +218,8 @@ class Driver:
     # --- reading -------------------------------------------------------------------------------
 
     def records(self, topic: str) -> list[Record]:
-        """The raw records of a topic, by partition and offset."""
-        return [
-            record
-            for partition in range(self.log.partitions[topic])
-            for record in self.log.read(topic, partition, 0, 1_000_000_000)
-        ]
+        """The raw records of a topic, by partition and offset: all of them."""
+        return list(read_all(self.log, topic))
 
     def read(self, topic: str) -> list[Any]:
         """The records of a topic, decoded from JSON.

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stream_ml.records import Output
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteSession
 from stream_ml.testing import CRASH, Driver
@@ -144,3 +145,11 @@ def test_the_clock_is_set_by_the_test() -> None:
         driver.feed(EVENTS[:1])
 
         assert ["from_the_future"] == [each["reason"] for each in driver.read("dead-letters")]
+
+
+def test_all_records_of_a_topic_are_read_however_many_bytes_they_take() -> None:
+    """A log gives 64 MB at once at most, and a test is not to miss the rest."""
+    with Driver(shop) as driver:
+        driver.log.append([Output("events", None, bytes(1_000_000))] * 70)
+
+        assert 70 == len(driver.records("events"))
