@@ -649,7 +649,7 @@ def decode_alert(value: bytes | None) -> Alert:
     try:
         alert = _read_alert(value or b"")
     except _UNUSUAL as error:
-        raise BadRecord("malformed", "$", f"expected an alert: {error}") from None
+        raise BadRecord("malformed", "$", f"this is no alert: {error}") from None
     if not -1 <= alert.ts <= INTEGER_MAX or not 0 <= alert.partition < PARTITIONS_MAX:
         raise BadRecord("malformed", "$", "expected an alert, with a time and a partition")
     return alert
@@ -684,7 +684,7 @@ def decode_answers(value: bytes | None) -> ShadowAnswers:
     try:
         return _read_answers(value or b"")
     except _UNUSUAL as error:
-        raise BadRecord("malformed", "$", f"expected answers of shadows: {error}") from None
+        raise BadRecord("malformed", "$", f"these are no answers of shadows: {error}") from None
 
 
 def encode_summary(summary: Summary) -> bytes:
@@ -701,7 +701,7 @@ def decode_summary(value: bytes | None) -> Summary:
     try:
         summary = _read_summary(value or b"")
     except _UNUSUAL as error:
-        raise BadRecord("malformed", "$", f"expected a summary: {brief(str(error))}") from None
+        raise BadRecord("malformed", "$", f"this is no summary: {str(error)[:200]}") from None
     if summary.start >= summary.end:
         raise _malformed_member("$.end", "a time after the start", summary.end)
     for kind, columns in (("fields", summary.fields), ("features", summary.features)):
