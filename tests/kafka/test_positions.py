@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from aiokafka import AIOKafkaProducer
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.admin import KafkaAdminClient
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ml.shell.kafka.cluster import Cluster
+    from tests.shell.processes import Terminal
 
 # Each test has a partition of its own.
 PARTITIONS = 5
@@ -313,25 +315,40 @@ def worked_off(cluster: Cluster) -> None:
             assert time.monotonic() < deadline, "labels are left"
 
 
+async def remove_under(cluster: Cluster, worker: Terminal) -> None:
+    """Publish 300 labels while a worker stands still, and remove all but the last 50.
+
+    The group waits six seconds for it before it gives its place away, and a busy machine takes
+    longer than that to connect: so all is connected before.
+    """
+    labels = cluster.topic("labels")
+    producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap)
+    await producer.start()
+    with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
+        admin.describe_topics([labels])
+        await producer.partitions_for(labels)
+        worker.process.send_signal(signal.SIGSTOP)
+        # What it has asked for lies before it when it wakes: the first of them, at most.
+        for numbers in (range(100), range(100, 300)):
+            sent = [
+                await producer.send(labels, each.value, each.key, 0)
+                for each in map(a_label, numbers)
+            ]
+            await asyncio.gather(*sent)
+        admin.delete_records({TopicPartition(labels, 0): 250})
+        worker.process.send_signal(signal.SIGCONT)
+    await producer.stop()
+
+
 def test_what_is_removed_under_a_worker_ends_it_and_its_successor_tells_it(
     kafka_broker: str, tmp_path: Path
 ) -> None:
     """Its client does not go on elsewhere in silence: every label waits, or is counted as lost."""
-
-    async def label(cluster: Cluster, first: int, end: int) -> None:
-        await publish(cluster, "labels", 0, [a_label(n) for n in range(first, end)])
-
     with place(kafka_broker, 1, "join") as cluster:
         house = House(tmp_path, cluster, DECLARATION)
         with house.worker("join") as worker:
             until_said(worker, said="recovered")
-            worker.process.send_signal(signal.SIGSTOP)
-            # What it has asked for lies before it when it wakes: the first of them, at most.
-            asyncio.run(label(cluster, 0, 100))
-            asyncio.run(label(cluster, 100, 300))
-            with KafkaAdminClient(bootstrap_servers=kafka_broker) as admin:
-                admin.delete_records({TopicPartition(cluster.topic("labels"), 0): 250})
-            worker.process.send_signal(signal.SIGCONT)
+            asyncio.run(remove_under(cluster, worker))
             ended = worker.ended()
         with house.worker("join") as worker:
             until_said(worker, said="records_lost", partition=0)
