@@ -91,7 +91,7 @@ __all__ = [
     "serving_set",
 ]
 
-COMMANDS = ("promote", "rollback", "pause", "resume", "restart")
+COMMANDS = ("promote", "rollback", "pause", "resume", "restart", "redrive")
 # Dead letters keep this much of what was refused; of more, only its length and hash.
 DEAD_LETTER_BYTES_MAX = 256 * 1024
 # An event or label is small; a larger record is a mistake or an attack, refused unparsed.
@@ -811,7 +811,10 @@ def encode_command(command: Command, key: bytes) -> bytes:
         command: what is to be done.
         key: its operator's.
     """
-    return seal(orjson.dumps(asdict(command)), key)
+    members = asdict(command)
+    if command.details is None:
+        del members["details"]
+    return seal(orjson.dumps(members), key)
 
 
 def decode_command(value: bytes | None, keyring: Keyring) -> Command:
@@ -848,11 +851,19 @@ def decode_command(value: bytes | None, keyring: Keyring) -> Command:
         model=_optional_text(members, "model"),
         pipeline=_optional_text(members, "pipeline"),
         log=_optional_text(members, "log"),
+        details=_optional_object(members, "details"),
     )
 
 
 def _optional_text(members: dict[str, Any], name: str) -> str | None:
     return None if members.get(name) is None else _identifier(members, name)
+
+
+def _optional_object(members: dict[str, Any], name: str) -> dict[str, Any] | None:
+    value = members.get(name)
+    if value is None or type(value) is dict:
+        return value
+    raise BadRecord("wrong_type", f"$.{name}", f"expected an object, given {brief(value)}")
 
 
 def record_hash(value: bytes | None) -> str:

@@ -275,11 +275,11 @@ class Decision:
     """One record of the registry: what was decided, by whom, why, on what evidence.
 
     `kind`: bootstrap, settling, settled, refreshed, refused, replaced, rolled_back, fell_back,
-    recovered, paused, resumed, suspended, continued, proposed, lapsed or restarted. `number` counts
-    decisions from 0. `previous` is the SHA-256 of the registry's record before it, so that none can
-    be left out. `ts` is the examples watermark at the decision (-1: before any). `inputs` are the
-    offsets, one past the last record read, per input topic of evaluate. A decision with a
-    `command_id` answers that command: `signed_by` is the operator whose key signed it, while
+    recovered, paused, resumed, suspended, continued, proposed, lapsed, restarted or redriven.
+    `number` counts decisions from 0. `previous` is the SHA-256 of the registry's record before it,
+    so that none can be left out. `ts` is the examples watermark at the decision (-1: before any).
+    `inputs` are the offsets, one past the last record read, per input topic of evaluate. A decision
+    with a `command_id` answers that command: `signed_by` is the operator whose key signed it, while
     `actor` is who is named in it; `given_ms` is the command's own time, and `received_ms` when the
     log took it in. `log` is the identity of the log that it was written to. (None of these is in
     records of former releases.)
@@ -307,13 +307,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An operator's wish: promote, rollback, pause, resume or restart.
+    """An operator's wish: promote, rollback, pause, resume, restart or redrive.
 
     `expect` is the champion that the operator believes to serve, as a line or `name@version`;
     where another serves, nothing is done. `model` is what to promote, likewise, or the line to
-    restart. `operator` names
-    the key that signs. `pipeline` and the identity `log` say where it may be carried out, and
-    nowhere else (None in commands of former releases, which are carried out nowhere).
+    restart. `operator` names the key that signs. `pipeline` and the identity `log` say where it may
+    be carried out, and nowhere else (None in commands of former releases, which are carried out
+    nowhere). `details` belong to a kind: of a redrive, the dead letters whose records were
+    published again with it.
     """
 
     command_id: str
@@ -326,6 +327,7 @@ class Command:
     model: str | None = None
     pipeline: str | None = None
     log: str | None = None
+    details: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ LOCAL = "local"
 
 # The commands that each role may give.
 ROLES: dict[str, frozenset[str]] = {
-    "operator": frozenset({"promote", "rollback", "pause", "resume", "restart"}),
+    "operator": frozenset({"promote", "rollback", "pause", "resume", "restart", "redrive"}),
     "guard": frozenset({"rollback", "pause"}),
     "observer": frozenset(),
 }

@@ -182,7 +182,7 @@ class Driver:
         """Put a command on the log, signed for it, without working on it; `run` has it answered.
 
         Args:
-            kind: `promote`, `rollback`, `pause`, `resume` or `restart`.
+            kind: such as `promote`: see `records.Command`.
             operator: whose key signs it.
             members: others of `records.Command`, where they are not to be the usual ones.
         """

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Decision
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["add_arguments", "add_expect", "give"]
+__all__ = ["add_arguments", "add_expect", "give", "new_command"]
 
 TIMEOUT_S = 30.0
 TEXT_LENGTH_MAX = 512
@@ -47,13 +47,10 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
         NoAnswer: it was not answered in time.
     """
     with existing_log(settings) as log:
-        command = records.Command(
-            command_id=arguments.id or str(uuid.uuid4()),
-            kind=kind,
-            ts=time.time_ns() // 1_000_000,
-            operator=settings.operator,
-            actor=arguments.actor or _name(settings),
-            reason=arguments.reason,
+        command = new_command(
+            arguments,
+            settings,
+            kind,
             expect=getattr(arguments, "expect", None),
             model=getattr(arguments, "model", None),
         )
@@ -73,6 +70,30 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
         present = decision.serving.champion.model
         serves = "" if present in decision.reason else f"; {present} serves"
         raise CommandRefused(f"{decision.reason}{serves}")
+
+
+def new_command(
+    arguments: argparse.Namespace, settings: Settings, kind: str, **members: Any
+) -> records.Command:
+    """The command that a command line asks for, given now.
+
+    Args:
+        arguments: of the command line: `reason`, and maybe `id` and `actor`.
+        settings: which operator gives it.
+        kind: such as `promote`.
+        members: others of `records.Command`.
+    """
+    return records.Command(
+        **{
+            "command_id": getattr(arguments, "id", None) or str(uuid.uuid4()),
+            "reason": arguments.reason,
+            **members,
+        },
+        kind=kind,
+        ts=time.time_ns() // 1_000_000,
+        operator=settings.operator,
+        actor=arguments.actor or _name(settings),
+    )
 
 
 def _print(decision: Decision, effect: str, *, as_json: bool, is_checked: bool) -> None:

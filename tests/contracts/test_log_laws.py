@@ -47,6 +47,38 @@ def by_place(records: list[Record]) -> list[Record]:
     return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
+# --- all or nothing ---------------------------------------------------------------------------
+
+
+def test_what_a_client_appends_whole_lies_there_whole_or_not_at_all(log: Log) -> None:
+    """Records of several topics are there together; where preparing them fails, none is."""
+    batch = [*events(range(8)), Output("commands", b"shop", b"{}")]
+
+    def fail() -> list[Output]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log.append_whole("redrive", fail)
+    log.append_whole("redrive", list)
+    with pytest.raises(LogError, match="examples"):
+        log.append_whole("redrive", lambda: [*batch, Output("examples", b"k", b"{}")])
+    assert [] == everything(log, "events") == everything(log, "commands")
+    seen: list[int] = []
+
+    def look() -> list[Output]:
+        seen.append(len(everything(log, "events")))
+        return batch
+
+    log.append_whole("redrive", look)
+    log.append_whole("redrive", look)
+
+    assert [0, 8] == seen
+    assert sorted([each.value for each in batch[:8]] * 2) == sorted(
+        record.value for record in everything(log, "events")
+    )
+    assert 2 == len(everything(log, "commands"))
+
+
 # --- what there is ----------------------------------------------------------------------------
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+import time
+import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.cli.arguments import instant, utf8, whole_number
+from stream_ml.cli.arguments import instant, utf8, utf8_up_to, whole_number
 from stream_ml.cli.log import existing_log
+from stream_ml.cli.operator import TEXT_LENGTH_MAX, new_command
 from stream_ml.cli.output import flush, write, write_bytes, write_json, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import format_table, format_time
+from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.errors import UsageError
 from stream_ml.shell.printable import printable
+from stream_ml.shell.redrive import Redrive, RedriveHistory, check_reasons
+from stream_ml.shell.settings.keys import check_name, reading_key
+from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.views.dead_letters import (
     LetterFilter,
     LetterTally,
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Record
     from stream_ml.shell.log.port import Log
+    from stream_ml.shell.redrive import RedriveReport
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["COMMAND"]
@@ -53,8 +60,11 @@ class _Foreign:
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
-    """Print how many there are of each reason, and the last ones."""
-    _list(arguments, settings)
+    """Print how many there are of each reason and the last ones, or publish records again."""
+    if arguments.action == "redrive":
+        _redrive(arguments, settings)
+    else:
+        _list(arguments, settings)
 
 
 def _filter(arguments: Namespace) -> LetterFilter:
@@ -96,6 +106,55 @@ def _print_raw(log: Log, views: Iterable[LetterView]) -> None:
             write_bytes(value + b"\n")
         if not flush():
             return
+
+
+def _redrive(arguments: Namespace, settings: Settings) -> None:
+    pipeline = pipeline_of(settings, "dead-letters redrive")
+    wanted = _filter(arguments)
+    check_reasons(wanted.reasons)
+    with existing_log(settings) as log:
+        check_name(settings, log, pipeline.name, reading_key(settings, log))
+        key = None if arguments.dry_run else settings.commanding_key(settings.path)
+        history = RedriveHistory(log, pipeline.name, settings.operator, key)
+        redrive = Redrive(log, pipeline, history, lambda: time.time_ns() // 1_000_000)
+        if key is None:
+            redrive.preview(wanted)
+        else:
+            meant = {"pipeline": pipeline.name, "log": log.identity, "reason": arguments.note}
+            redrive.publish(
+                wanted,
+                lambda: new_command(
+                    arguments, settings, "redrive", command_id=str(uuid.uuid4()), **meant
+                ),
+                key,
+            )
+    _print_report(redrive.report, arguments)
+
+
+def _print_report(report: RedriveReport, arguments: Namespace) -> None:
+    kept = [
+        {"reason": reason, "why": why, "count": count}
+        for (reason, why), count in report.kept.most_common()
+    ]
+    if arguments.format == "json":
+        write_json(
+            {
+                "dry_run": arguments.dry_run,
+                "published": dict(sorted(report.published.items())),
+                "published_before": report.former,
+                "kept": kept,
+                "commands": report.commands,
+            }
+        )
+        return
+    verb = "would be published" if arguments.dry_run else "published"
+    write(f"{verb} again: {format_counts(dict(sorted(report.published.items())))}")
+    if report.former:
+        write(f"published again before: {report.former:,}")
+    for each in kept:
+        write_line(f"left alone: {each['count']:,} {each['reason']}: {each['why']}")
+    if report.published and not arguments.dry_run:
+        write("whether a stage takes them is told as ever: `stream-ml dead-letters`, `status`")
 
 
 # --- output -----------------------------------------------------------------------------------
@@ -162,6 +221,13 @@ def _bytes_text(log: Log, view: LetterView) -> str:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("list", "redrive"),
+        default="list",
+        help="show them (default), or publish again what the declaration can read now",
+    )
+    parser.add_argument(
         "--reason",
         type=utf8,
         action="append",
@@ -187,6 +253,22 @@ def _add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="only the refused bytes, as they were, each record followed by a line's end",
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="of redrive: only say what it would publish"
+    )
+    parser.add_argument(
+        "--note",
+        type=utf8_up_to(TEXT_LENGTH_MAX),
+        default="the declaration reads them now",
+        metavar="TEXT",
+        help="of redrive: why, for whoever reads the audit",
+    )
+    parser.add_argument(
+        "--actor",
+        type=utf8_up_to(TEXT_LENGTH_MAX),
+        metavar="TEXT",
+        help="of redrive: who asks for it (default: the operator, or this system's user)",
+    )
 
 
 COMMAND = Subcommand(
@@ -196,10 +278,13 @@ COMMAND = Subcommand(
         "Counts dead letters by topic, reason and path, with the times of the first and the last,\n"
         "and shows the last ones with the bytes that were refused. What would steer a terminal is\n"
         "escaped; --raw gives the bytes as they were, to a file or a pipe. Only reads, also while\n"
-        "a worker runs."
+        "a worker runs.\n\n"
+        "With redrive it publishes again, byte for byte, the events and labels that the present\n"
+        "declaration can read: each once, however often it is run or killed, with a signed\n"
+        "command that names their dead letters. A record keeps its id and its time: what is late\n"
+        "stays late."
     ),
     examples=(
-        UsageExample("stream-ml dead-letters", "counts, and the last 10"),
         UsageExample(
             "stream-ml dead-letters --reason wrong_type --since 2026-11-01 --limit 100",
             "those of one reason, with their bytes",
@@ -207,6 +292,10 @@ COMMAND = Subcommand(
         UsageExample(
             "stream-ml dead-letters --topic events --raw",
             "the bytes, to send into a file, mend and publish again",
+        ),
+        UsageExample(
+            "stream-ml --pipeline shop:fraud dead-letters redrive --topic events --dry-run",
+            "what a widened declaration would take",
         ),
     ),
     add_arguments=_add_arguments,

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ROLES", "Grant", "Right", "create", "missing", "present", "rights", "strangers"]
 
+# Whose transactions put records and the command that tells of them on the log at once.
+REDRIVE = "redrive"
 ROLES = ("producer", "consumer", "operator", "worker")
 # Topics that any client may write: what lies there is checked record by record, sealed or not.
 OPEN_TOPICS = frozenset({"events", "labels", "commands", "layout"})
@@ -117,6 +119,7 @@ def rights(role: str, cluster: Cluster, topics: Mapping[str, Topic]) -> list[Rig
         role_rights.append(Right("topic", everything, True, "read"))
         role_rights.append(Right("topic", everything, True, "describe_configs"))
         role_rights.append(Right("group", everything, True, "describe"))
+        role_rights.append(Right("transactional_id", cluster.group(REDRIVE), False, "write"))
     if role == "worker":
         role_rights.append(Right("group", everything, True, "read"))
         role_rights.append(Right("transactional_id", everything, True, "write"))

@@ -79,6 +79,8 @@ EARLIEST, LATEST = -2, -1
 # Records are sent when a batch is full or so old, or at once where somebody waits for them.
 LINGER_MS = 5
 BATCH_BYTES = 256 * 1024
+# An abandoned transaction holds back readers of its partitions for so long.
+TRANSACTION_MS = 10_000
 # On its way at once; more waits. A record costs about a kilobyte beside its own bytes.
 PENDING_MAX = 20_000
 PENDING_BYTES_MAX = 16 * 1024 * 1024
@@ -176,6 +178,50 @@ class KafkaLog(Log):
             for output, position in zip(outputs, metadata, strict=True)
         ]
 
+    def append_whole(self, writer: str, prepare: Callable[[], Sequence[Output]]) -> None:
+        """Appends in one transaction; see `log.port.Log.append_whole`.
+
+        A new producer of the name ends what an old one has left open, and fences it (KIP-98).
+        """
+        with self._translated_errors("take records in one transaction"):
+            producer = KafkaProducer(
+                **self._producer_options(),
+                transactional_id=self._cluster.group(writer),
+                transaction_timeout_ms=TRANSACTION_MS,
+            )
+        try:
+            with self._translated_errors("begin a transaction"):
+                producer.init_transactions()
+            outputs = prepare()
+            if not outputs:
+                return
+            with self._translated_errors("take records in one transaction"):
+                producer.begin_transaction()
+                try:
+                    self._send_with(producer, outputs)
+                except BaseException:
+                    producer.abort_transaction()
+                    raise
+                producer.commit_transaction()
+        finally:
+            with suppress(KafkaError):
+                producer.close(timeout=self._timeout_s)
+
+    def _send_with(
+        self, producer: KafkaProducer, outputs: Sequence[Output]
+    ) -> list[FutureRecordMetadata]:
+        partitions = [self._partition_of(output) for output in outputs]
+        return [
+            producer.send(
+                self._cluster.topic(output.topic),
+                value=output.value,
+                key=output.key,
+                headers=self._headers(output),
+                partition=partition,
+            )
+            for output, partition in zip(outputs, partitions, strict=True)
+        ]
+
     def post(self, outputs: Sequence[Output]) -> None:
         """Hands `outputs` to the producer; see `log.port.Log.post`."""
         self._send(outputs)
@@ -262,21 +308,25 @@ class KafkaLog(Log):
     def _producing(self) -> KafkaProducer:
         if self._producer is None:
             with self._translated_errors("take records"):
-                # A request may be tried more than once before its records are given up.
-                request_s = min(self._timeout_s, DELIVERY_S / 2)
-                self._producer = KafkaProducer(
-                    **{**self._options, "request_timeout_ms": int(request_s * 1000)},
-                    acks="all",
-                    enable_idempotence=True,
-                    delivery_timeout_ms=int(DELIVERY_S * 1000),
-                    max_block_ms=int(self._timeout_s * 1000),
-                    linger_ms=LINGER_MS,
-                    batch_size=BATCH_BYTES,
-                    max_request_size=max(t.record_bytes_max for t in catalogue().values()) * 2,
-                    allow_auto_create_topics=False,
-                    metrics_enabled=False,
-                )
+                self._producer = KafkaProducer(**self._producer_options())
         return self._producer
+
+    def _producer_options(self) -> dict[str, Any]:
+        # A request may be tried more than once before its records are given up.
+        request_s = min(self._timeout_s, DELIVERY_S / 2)
+        return {
+            **self._options,
+            "request_timeout_ms": int(request_s * 1000),
+            "acks": "all",
+            "enable_idempotence": True,
+            "delivery_timeout_ms": int(DELIVERY_S * 1000),
+            "max_block_ms": int(self._timeout_s * 1000),
+            "linger_ms": LINGER_MS,
+            "batch_size": BATCH_BYTES,
+            "max_request_size": max(t.record_bytes_max for t in catalogue().values()) * 2,
+            "allow_auto_create_topics": False,
+            "metrics_enabled": False,
+        }
 
     def _drop_producer(self) -> None:
         if self._producer is not None:

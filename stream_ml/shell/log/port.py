@@ -59,7 +59,7 @@ from stream_ml.stages.parts import read_piece
 from stream_ml.topics import embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
@@ -169,6 +169,23 @@ class Log(_Closing, Protocol):
 
         Raises:
             NotAcknowledged: some of it was not; it says how many records, and why.
+        """
+
+    def append_whole(self, writer: str, prepare: Callable[[], Sequence[Output]]) -> None:
+        """Appends what `prepare` returns, all of it or nothing, if that is anything.
+
+        No two writers of a name come between each other: `prepare` is called once all that former
+        ones have appended can be read, and what it returns is appended only if none has begun
+        since. So who looks in it whether something was done, and does it, does it once.
+
+        Args:
+            writer: a name for those who must not come between each other.
+            prepare: gives the outputs; called once, and quick, for others may wait.
+
+        Raises:
+            UnknownTopic: as `append`.
+            LogError: as `append`; or another writer of the name has begun. Nothing was appended,
+                but where the answer was lost: then the next one's `prepare` sees what became of it.
         """
 
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:

@@ -203,6 +203,12 @@ class SqliteLog(WorkerLog):
                 raise not_of_clients(self._topics[output.topic])
         return self._append(outputs)
 
+    def append_whole(self, writer: str, prepare: Callable[[], Sequence[Output]]) -> None:
+        """Appends all or nothing, while nobody else can; see `log.port.Log.append_whole`."""
+        del writer
+        with self._file.transaction():
+            self.append(prepare())
+
     def _append(self, outputs: Sequence[Output]) -> list[Record]:
         partitions = [self._layout.partition_for(output) for output in outputs]
         if not partitions:

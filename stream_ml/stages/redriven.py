@@ -1,0 +1,71 @@
+"""Dead letters whose records were published again, as a command and its decision name them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.records import PARTITIONS_MAX
+from stream_ml.stages.operators import CommandRefusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["LETTERS", "LETTERS_MAX", "letter_details", "letter_ranges"]
+
+# The member of a redrive's details, and of the evidence of its decision, that names the letters.
+LETTERS = "letters"
+# In one command: their ranges must fit a record of the registry, together with what serves.
+LETTERS_MAX = 1_000
+
+
+def letter_details(letters: Iterable[tuple[int, int]]) -> dict[str, Any]:
+    """The details of a command that these dead letters were redriven with.
+
+    >>> letter_details([(0, 4), (0, 5), (0, 9), (1, 2)])
+    {'letters': {'0': [[4, 5], [9, 9]], '1': [[2, 2]]}}
+
+    Args:
+        letters: the partition and offset of each.
+    """
+    ranges: dict[str, list[list[int]]] = {}
+    for partition, offset in sorted(letters):
+        of_partition = ranges.setdefault(str(partition), [])
+        if of_partition and of_partition[-1][1] == offset - 1:
+            of_partition[-1][1] = offset
+        else:
+            of_partition.append([offset, offset])
+    return {LETTERS: ranges}
+
+
+def letter_ranges(details: dict[str, Any] | None) -> dict[str, list[list[int]]]:
+    """The ranges of offsets, both ends included, by partition, that a command's details name.
+
+    Raises:
+        CommandRefusal: they are none.
+    """
+    ranges = (details or {}).get(LETTERS)
+    if not isinstance(ranges, dict) or not ranges:
+        raise CommandRefusal(
+            f"expected in `details` the dead letters as `{LETTERS}`, by partition, given {details}"
+        )
+    for partition, of_partition in ranges.items():
+        if not _is_partition(partition) or not isinstance(of_partition, list):
+            raise CommandRefusal(f"expected a partition's ranges of offsets, given {partition!r}")
+        if len(of_partition) > LETTERS_MAX or not all(map(_is_range, of_partition)):
+            raise CommandRefusal(
+                f"expected up to {LETTERS_MAX} ranges of offsets, as [first, last], of partition "
+                f"{partition}, given others"
+            )
+    return ranges
+
+
+def _is_partition(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text[:8]) < PARTITIONS_MAX
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and [type(item) for item in value] == [int, int]
+        and 0 <= value[0] <= value[1]
+    )
