@@ -201,9 +201,9 @@ def _flips(seeds: range, pipeline: Pipeline, *, verbose: bool) -> None:
     )
 
 
-def _quiet(seeds: range, pipeline: Pipeline, events: int, names: list[str]) -> None:
+def _quiet(seeds: range, pipeline: Pipeline, events: int) -> None:
     total: Counter[str] = Counter()
-    for name in names:
+    for name in ("steady", "cycle"):
         for seed in seeds:
             started = time.process_time()
             run = _run(name, seed, events, pipeline)
@@ -218,7 +218,7 @@ def _quiet(seeds: range, pipeline: Pipeline, events: int, names: list[str]) -> N
                     print("   ", alert["message"])
             total.update({f"alert {kind}": n for kind, n in counts.items()})
             total.update({f"decision {kind}": n for kind, n in decided.items()})
-    print(f"over {len(names) * len(seeds)} runs of {events:,} payments: {dict(total)}")
+    print(f"over {2 * len(seeds)} runs of {events:,} payments: {dict(total)}")
 
 
 class Alone(NamedTuple):
@@ -299,13 +299,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--events", type=int, default=QUIET_LABELS)
-    parser.add_argument(
-        "--scenarios",
-        nargs="*",
-        default=["steady", "cycle"],
-        metavar="NAME",
-        help="quiet: of which",
-    )
     parser.add_argument("--verbose", action="store_true", help="flips: each window and decision")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="of Promotion")
     options = parser.parse_args()
@@ -320,7 +313,7 @@ def main() -> None:
     elif options.study == "alone":
         _alone_study(seeds, options.events)
     else:
-        _quiet(seeds, pipeline, options.events, options.scenarios)
+        _quiet(seeds, pipeline, options.events)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ if _typing.TYPE_CHECKING:
         weekday,
         window,
     )
+    from stream_ml.files import Files
     from stream_ml.models.learner import Learner
     from stream_ml.models.retrained import Retrained, Trainer
     from stream_ml.models.target import Target
@@ -47,6 +48,7 @@ __all__ = [
     "Enum",
     "Events",
     "Feature",
+    "Files",
     "Label",
     "Learner",
     "Monitors",
@@ -80,6 +82,7 @@ _MODULES = {
     **dict.fromkeys(("Enum", "Optional", "Range"), "stream_ml.schema"),
     **dict.fromkeys(("Events", "Label", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
     **dict.fromkeys(("Slice", "slice_by"), "stream_ml.slices"),
+    "Files": "stream_ml.files",
     "Learner": "stream_ml.models.learner",
     **dict.fromkeys(("Retrained", "Trainer"), "stream_ml.models.retrained"),
     "Monitors": "stream_ml.monitoring.declaration",

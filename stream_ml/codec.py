@@ -70,6 +70,7 @@ __all__ = [
     "EventCodec",
     "LabelCodec",
     "check_prediction",
+    "check_unique",
     "dead_letter",
     "decode_alert",
     "decode_answers",
@@ -125,7 +126,7 @@ class EventCodec:
         Raises:
             BadRecord: it holds none.
         """
-        members = _check_unique(value, _object(value))
+        members = check_unique(value, _object(value))
         event_id = _identifier(members, self.event_id)
         ts = _time(members, self.time)
         key = _identifier(members, self.key)
@@ -201,7 +202,7 @@ class LabelCodec:
         Raises:
             BadRecord: it holds none.
         """
-        members = _check_unique(value, _object(value, LABEL_BYTES_MAX))
+        members = check_unique(value, _object(value, LABEL_BYTES_MAX))
         event_id = _identifier(members, "event_id")
         ts = _time(members, "ts")
         if "label" not in members:
@@ -256,7 +257,7 @@ def _flaw(error: orjson.JSONDecodeError, value: bytes) -> str:
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\r\n]*+(:?)')
 
 
-def _check_unique(value: bytes | None, members: dict[str, Any]) -> dict[str, Any]:
+def check_unique(value: bytes | None, members: dict[str, Any]) -> dict[str, Any]:
     """`members`, if in `value`, of which they were read, none was given twice.
 
     Raises:
@@ -830,7 +831,7 @@ def decode_command(value: bytes | None, keyring: Keyring) -> Command:
     Raises:
         BadRecord: it holds none, its operator is unknown, or it was not signed with their key.
     """
-    name = _identifier(_check_unique(value, _object(value)), "operator")
+    name = _identifier(check_unique(value, _object(value)), "operator")
     operator = keyring.operator(name)
     if operator is None:
         raise BadRecord("unknown_operator", "$.operator", f"no key is known for {name!r}")

@@ -210,6 +210,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("slices.*", Rule(_is_removal, "its scores are dropped")),
     ("slices.*", Rule(_is_count, "the values that are told apart are chosen anew")),
     ("slices.*", Rule(_accept_none, "its scores are of what it was; give it another name")),
+    ("files.*", Rule(_accept_any, "files are read so from now on")),
     ("monitors.*", Rule(_accept_any, "it holds from the next block on")),
     (
         "libraries.*",
@@ -233,6 +234,7 @@ _COLLECTIONS = (
     "models.",
     "alerts.routes.",
     "slices.",
+    "files.",
 )
 
 

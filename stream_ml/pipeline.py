@@ -19,6 +19,7 @@ from stream_ml.errors import BadRecord, DeclarationError, Problem
 from stream_ml.evaluation.contest import Rules
 from stream_ml.evaluation.evidence import RENEWAL
 from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
+from stream_ml.files import Files, file_problems, file_texts
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.probe import misses
 from stream_ml.models.recipes import Recipe, Target
@@ -224,6 +225,7 @@ class Pipeline:
         slices: parts of the events by which models are scored, and may not be worse.
         learn_tasks: `one` task teaches all lines; or each `line` is a task of its own, with a
             state of its own: on a cluster they are spread over the workers of learn.
+        files: how files write events and labels.
 
     Raises:
         DeclarationError: something in it is wrong; every problem is listed.
@@ -244,6 +246,7 @@ class Pipeline:
     monitors: Monitors | None = field(default_factory=Monitors)
     slices: Sequence[Slice | SliceBy] = ()
     learn_tasks: str = "one"
+    files: Files = field(default_factory=Files)
 
     def __post_init__(self) -> None:
         problems = list(_problems(self)) or list(_missing_problems(self))
@@ -435,6 +438,7 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     yield "learn_tasks", p.learn_tasks
     yield from monitor_texts(p.monitors)
     yield from slice_texts(p.slices)
+    yield from file_texts(p.files)
     yield "river", RIVER_VERSION
 
 
@@ -505,6 +509,7 @@ def _problems(p: Any) -> Iterator[Problem]:
     yield from alert_problems(p.alerts)
     yield from _task_problems(p)
     yield from monitor_problems(p.monitors)
+    yield from file_problems(p.files, p.events, schema)
     yield from _fault_problems(p)
 
 

@@ -137,6 +137,16 @@ CHANGES: list[Change] = [
         [("models.tree", False)],
     ),
     ({}, {"champion": "bayes"}, [("champion", True)]),
+    ({}, {"files": sml.Files(label_time="known_at")}, [("files.label_time", True)]),
+    (
+        {},
+        {"files": sml.Files("iso", "UTC", ";", "truth", None, "1h", "all", row_ids=True)},
+        [
+            (f"files.{name}", True)
+            for name in ("time_unit", "time_zone", "delimiter", "label", "label_delay")
+        ]
+        + [("files.key", True), ("files.row_ids", True)],
+    ),
     ({}, routed(ROUTE), [("alerts.routes.oncall", True)]),
     (routed(ROUTE), {}, [("alerts.routes.oncall", True)]),
     *(
@@ -209,8 +219,9 @@ def test_each_part_of_a_declaration_is_changed_above() -> None:
         "Label": {f"label.{each.name}" for each in fields(sml.Label)},
         "Promotion": {f"promotion.{each.name}" for each in fields(sml.Promotion)},
         "Pipeline": {each.name for each in fields(Pipeline)}
-        - {"alerts", "events", "label", "promotion", "models", "monitors", "slices"},
+        - {"alerts", "events", "label", "promotion", "models", "monitors", "slices", "files"},
         "Alerts": {each.name for each in fields(sml.Alerts)},
+        "Files": {f"files.{each.name}" for each in fields(sml.Files)},
         "Route": {each.name for each in fields(sml.Route)},
         "Monitors": {f"monitors.{each.name}" for each in fields(sml.Monitors)},
     }

@@ -12,18 +12,43 @@ from typing import TYPE_CHECKING
 
 from stream_ml.cli.output import as_utf8
 from stream_ml.cli.tables import format_time
+from stream_ml.shell.input_files import INPUT_KINDS
 from stream_ml.shell.time_units import likely_ms
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
     from collections.abc import Callable
 
-__all__ = ["instant", "integer", "rate", "seconds", "utf8", "utf8_up_to", "whole_number"]
+__all__ = [
+    "add_input",
+    "instant",
+    "integer",
+    "rate",
+    "seconds",
+    "utf8",
+    "utf8_up_to",
+    "whole_number",
+]
 
 YEAR_DIGITS, DATE_DIGITS = 4, 8
 _YEAR, _MONTH = re.compile(r"\d{4}", re.ASCII), re.compile(r"\d{4}-\d{2}", re.ASCII)
 # Bare numbers below are taken for seconds, beyond for a finer unit: 1973 to 2100.
 FIRST_MS, NUMBER_MS_MAX = 100_000_000_000, 4_102_444_800_000
 NUMBER_DIGITS_MAX = 20
+
+
+def add_input(parser: ArgumentParser) -> None:
+    """Let a command line say of which kind files are.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--input",
+        choices=INPUT_KINDS,
+        help="the kind of the files; by default as their names end: .csv, .tsv, .parquet, .pq, and "
+        "else JSON lines, as the standard input",
+    )
 
 
 def whole_number(first: int, last: int | None = None) -> Callable[[str], int]:

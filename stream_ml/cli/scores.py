@@ -55,7 +55,7 @@ def slices_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
         parts = [slices.get(name) for slices in sliced.values()]
         examples = max(part["n"] for part in parts if part)
         rows.append([printable(name), f"{examples:,}", *map(_slice_loss, parts)])
-    head = ["slice", "examples so far", *sliced]
+    head = ["slice", "examples", *sliced]
     return format_table([head, *rows], right=range(1, len(head)))
 
 

@@ -191,8 +191,11 @@ def test_no_examples_is_no_failure(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["absent"], "absent: expected a file of JSON lines, given none of that name"),
-        (["."], ".: expected a file of JSON lines, given a folder"),
+        (
+            ["absent"],
+            "absent: expected a file of JSON lines, CSV or Parquet, given none of that name",
+        ),
+        (["."], ".: expected a file of JSON lines, CSV or Parquet, given a folder"),
         (
             ["events.jsonl", "--predictions", "no/out.jsonl"],
             "--predictions: expected a folder no to write into, given none; make it first",

@@ -14,7 +14,6 @@ from processes import DEADLINE_S, Terminal
 from river import linear_model
 
 import stream_ml as sml
-from stream_ml.cli.commands import publish
 from stream_ml.client import Publisher, predictions
 from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Output
@@ -22,6 +21,7 @@ from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.processes import line_batches as lines
 from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.rows import reader
 from stream_ml.shell.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def test_a_line_that_is_too_long(
     cli: Cli, log: SqliteLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line that nobody would read is refused without being held."""
-    monkeypatch.setattr(publish, "RECORD_BYTES_MAX", 100)
+    monkeypatch.setattr(reader, "RECORD_BYTES_MAX", 100)
     monkeypatch.setattr(lines, "READ_BYTES", 64)
     file = write_lines(tmp_path / "labels.jsonl", stream(11)[1], b"x" * 1_000)
 
@@ -141,10 +141,8 @@ def test_what_must_be_there(cli: Cli, log: SqliteLog) -> None:
     absent = cli("publish", "events", "absent.jsonl", "--pipeline", TOY)
     elsewhere = cli("publish", "events", "-", "--pipeline", TOY, "--broker", "sqlite:other")
 
-    assert (absent.code, absent.err) == (
-        2,
-        "stream-ml: absent.jsonl: expected a file of JSON lines, given none of that name\n",
-    )
+    wanted = "stream-ml: absent.jsonl: expected a file of JSON lines, CSV or Parquet, given none"
+    assert (absent.code, absent.err) == (2, f"{wanted} of that name\n")
     assert elsewhere.code == 3
     assert "other: expected a log, given no file" in elsewhere.err
     assert log.end_offset("events", 0) == 0

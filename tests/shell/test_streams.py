@@ -250,11 +250,11 @@ def test_files_of_any_kind(lines: Path, given: str) -> None:
     ("given", "message"),
     [
         (["-", "-"], "-: expected the standard input once, given it twice"),
-        (["."], ".: expected a file of JSON lines, given a folder"),
-        (["zstd"], "zstd: expected a file of JSON lines, given one packed by zstd; unpack it"),
-        (["zip"], "expected a file of JSON lines, given a zip archive; unpack it"),
-        (["parquet"], "parquet: expected a file of JSON lines, given a Parquet file; write it as"),
-        (["utf16"], "utf16: expected a file of JSON lines, given UTF-16; write it as UTF-8"),
+        (["."], ".: expected a file of JSON lines, CSV or Parquet, given a folder"),
+        (["zstd"], "zstd: expected a file that can be unpacked, given one packed by zstd; install"),
+        (["zip"], "given a zip archive; unpack it"),
+        (["parquet"], "parquet: expected pyarrow to read a Parquet file with, given none; install"),
+        (["utf16"], "utf16: expected a file of JSON lines, CSV or Parquet, given UTF-16; write"),
     ],
 )
 @pytest.mark.parametrize("command", [["backtest"], ["publish", "events"]], ids=" ".join)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.arguments import add_input
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="JSON lines, each an event, or a label (which has a member `label`); - reads the "
-        "standard input",
+        help="JSON lines, CSV or Parquet, each row an event, or a label (which has a member "
+        "`label`), or both as the pipeline declares; - reads the standard input",
     )
+    add_input(parser)
     parser.add_argument(
         "--live",
         action="store_true",
@@ -48,8 +50,8 @@ COMMAND = Subcommand(
     description=(
         "Runs the pipeline over events and labels in files, as it would have run live: events\n"
         "and labels keep the order that they have in their files, and meet by their own times.\n"
-        "Works in memory; give --broker to keep the log. Files may be packed by gzip. Of what is\n"
-        "refused, the first lines of each reason are named, and the exit code is 1."
+        "Works in memory; give --broker to keep the log. Files may be packed (gzip, bzip2, xz).\n"
+        "Of what is refused, the first lines of each reason are named, and the exit code is 1."
     ),
     examples=(
         UsageExample(

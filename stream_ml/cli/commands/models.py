@@ -109,7 +109,7 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
         yield format_table([head, *map(_cost, view.costs.items())], right=range(1, len(head)))
     slices = slices_table(view.evaluations)
     if slices is not None:
-        yield f"loss by slice, of about the last 1,000 examples of each model\n{slices}"
+        yield f"loss by slice, of the last examples of each\n{slices}"
     if registry.decisions:
         yield format_table([DECISION_HEAD, *map(decision_row, registry.decisions)], right=[0])
 

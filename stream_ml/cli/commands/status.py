@@ -90,7 +90,7 @@ def _blocks(view: StatusView) -> Iterator[str]:
         yield "no scores yet: they are written every 1,000 examples"
     slices = slices_table(view.models)
     if slices is not None:
-        yield f"loss by slice, of about the last 1,000 examples of each model\n{slices}"
+        yield f"loss by slice, of the last examples of each\n{slices}"
     evidence = evidence_table(view.models)
     if evidence is not None:
         yield f"evidence that a challenger is better than the champion\n{evidence}"

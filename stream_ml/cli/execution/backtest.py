@@ -16,11 +16,9 @@ from stream_ml.cli.tables import format_counts, format_table
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.shell.embedded.replay import output_of, replay
-from stream_ml.shell.input_files import check, open_file
 from stream_ml.shell.log.reading import decisions, evaluations, examples, read_all, tally
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.printable import printable
-from stream_ml.shell.processes.line_batches import every_line
 from stream_ml.shell.processes.progress import Progress, duration, with_progress
 from stream_ml.shell.report.bound import bound_answers
 from stream_ml.shell.report.plots import draw, require_matplotlib
@@ -32,6 +30,8 @@ from stream_ml.shell.report.text import (
     slices_text,
     tables_text,
 )
+from stream_ml.shell.rows.layout import RowLayout
+from stream_ml.shell.rows.reader import check_files, kind_of, read_rows
 from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
     from stream_ml.shell.embedded.replay import ReplayResult
+    from stream_ml.shell.input_files import Kind
+    from stream_ml.shell.rows.layout import Row
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["run"]
@@ -64,7 +66,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
     with SqliteLog.open_or_create(path) as log:
         _refuse_used(log, path)
         key = settings.signing_key(path)
-        lines = _Lines(pipeline, arguments.files)
+        lines = _Lines(pipeline, arguments.files, arguments.input)
         result = replay(log, pipeline, key, lines.outputs(), on_append=lines.note_positions)
         lines.collect_refusals(log)
         report = _report(arguments, log, pipeline, key)
@@ -111,7 +113,7 @@ def _check(arguments: Namespace, pipeline: Pipeline) -> None:
             f"backtest: expected no event field 'label', by which labels are told from events, "
             f"given one in pipeline {pipeline.name!r}; rename it"
         )
-    check(arguments.files)
+    check_files(arguments.files, arguments.input)
     if arguments.predictions is not None and not arguments.predictions.parent.is_dir():
         raise UsageError(
             f"--predictions: expected a folder {arguments.predictions.parent} to write into, "
@@ -138,9 +140,10 @@ def _refuse_used(log: SqliteLog, path: str) -> None:
 class _Lines:
     """The lines of some files, as records to publish, and where each of them came from."""
 
-    def __init__(self, pipeline: Pipeline, files: Sequence[str]) -> None:
+    def __init__(self, pipeline: Pipeline, files: Sequence[str], kind: Kind | None) -> None:
         self._pipeline = pipeline
         self._files = files
+        self._kind = kind
         self._pending_lines: deque[int] = deque()
         # By partition, and there by offset: which line of which file.
         self._origins: dict[tuple[str, int], array[int]] = defaultdict(lambda: array("Q"))
@@ -149,15 +152,30 @@ class _Lines:
     def outputs(self) -> Iterator[Output]:
         """A record for each line."""
         for file_index, file in enumerate(self._files):
-            with open_file(file) as handle:
-                for number, text in every_line(handle, bytes_max=RECORD_BYTES_MAX, file=file):
-                    if text is None:
-                        raise UsageError(
-                            f"{file}:{number}: expected at most {RECORD_BYTES_MAX} bytes in a "
-                            "line, given more; is it a file of JSON lines?"
-                        )
-                    self._pending_lines.append(file_index * LINES_MAX + number)
-                    yield self._output((file, number), text)
+            is_json = kind_of(file, self._kind) == "jsonl"
+            for row in read_rows(file, RowLayout(self._pipeline, file), self._kind):
+                if row.value is None:
+                    self._refuse(file, row, is_json=is_json)
+                    continue
+                self._pending_lines.append(file_index * LINES_MAX + row.number)
+                yield self._output((file, row.number), row.value)
+
+    def _refuse(self, file: str, row: Row, *, is_json: bool) -> None:
+        """Count a row of which no record can be made.
+
+        Raises:
+            UsageError: it is hardly a file of what it should be.
+        """
+        assert row.error is not None, "a row is a record, or there is a reason why not"
+        if is_json and row.error.reason == "too_large":
+            raise UsageError(
+                f"{file}:{row.number}: expected at most {RECORD_BYTES_MAX} bytes in a line, given "
+                "more; is it a file of JSON lines?"
+            )
+        self.findings.line((file, row.number), row.topic or "events", None)
+        self.findings.refuse(
+            f"{file}:{row.number}", row.error.reason, row.error.path, row.error.message
+        )
 
     def note_positions(self, records: Sequence[Record]) -> None:
         """Note where lines lie now; they come in the order in which they were read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from stream_ml.shell.input_files import STANDARD_INPUT, Unpacker
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Line", "batches", "every_line", "pace"]
 
+T = TypeVar("T")
 BATCH_LINES = 1_000
 BATCH_S = 0.05
 READ_BYTES = 256 * 1024
@@ -34,6 +35,7 @@ def batches(
     *,
     bytes_max: int,
     file: str = STANDARD_INPUT,
+    is_raw: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[list[Line]]:
     """The lines that may be read from `handle`, without blanks at their ends and empty ones.
@@ -46,9 +48,10 @@ def batches(
         stop: ends it.
         bytes_max: a longer line is not kept in memory, and comes as None.
         file: what messages call it.
+        is_raw: lines are as they are, with blanks at their ends, and empty ones are among them.
         clock: seconds, from any start.
     """
-    splitter = _Splitter(bytes_max, file)
+    splitter = _Splitter(bytes_max, file, is_raw=is_raw)
     batch: list[Line] = []
     due = 0.0
     while not stop.is_requested:
@@ -71,15 +74,16 @@ def batches(
         yield batch
 
 
-def every_line(handle: int, *, bytes_max: int, file: str) -> Iterator[Line]:
+def every_line(handle: int, *, bytes_max: int, file: str, is_raw: bool = False) -> Iterator[Line]:
     """The lines of what is read from `handle`, one by one, to its end; see `batches`.
 
     Args:
         handle: an open file's descriptor.
         bytes_max: of the longest line that is taken whole.
         file: its name, for messages.
+        is_raw: as for `batches`.
     """
-    splitter = _Splitter(bytes_max, file)
+    splitter = _Splitter(bytes_max, file, is_raw=is_raw)
     while chunk := os.read(handle, READ_BYTES):
         yield from splitter.lines(chunk)
     yield from splitter.end()
@@ -88,8 +92,9 @@ def every_line(handle: int, *, bytes_max: int, file: str) -> Iterator[Line]:
 class _Splitter:
     """Cuts chunks into lines, across their borders, unpacked where they are packed."""
 
-    def __init__(self, bytes_max: int, file: str) -> None:
+    def __init__(self, bytes_max: int, file: str, *, is_raw: bool) -> None:
         self._bytes_max = bytes_max
+        self._is_raw = is_raw
         self._unpacker = Unpacker(file)
         self._number = 0
         self._parts: list[bytes] = []
@@ -115,10 +120,11 @@ class _Splitter:
         """What has been kept, as a line."""
         self._number += 1
         # Some editors mark UTF-8 where a file begins, and files are put one after the other.
-        text = b"".join(self._parts).strip().removeprefix(BOM)
+        text = b"".join(self._parts)
+        text = text.removeprefix(BOM) if self._is_raw else text.strip().removeprefix(BOM)
         if self._length > self._bytes_max:
             yield Line(self._number, None)
-        elif text:
+        elif text or self._is_raw:
             yield Line(self._number, text)
         self._parts, self._length = [], 0
 
@@ -131,11 +137,11 @@ class _Splitter:
 
 
 def pace(
-    lines: Iterator[list[Line]],
+    lines: Iterator[list[T]],
     per_second: float,
     stop: Stop,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[list[Line]]:
+) -> Iterator[list[T]]:
     """The same lines, so many a second: none sooner than its place in the line allows.
 
     Where the source or the log held it up, it makes up for that, so that the mean rate holds.
