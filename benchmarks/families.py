@@ -32,7 +32,7 @@ from stream_ml.shell.embedded.replay import output_of
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
-from stream_ml.shell.views.costs import read_costs
+from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.shell.views.registry import read_registry
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def work(kind: type, lines: Sequence[Candidate], count: int) -> tuple[list[Outco
         assert newest is not None
         last = f"plain@{count - count % REFRESH}"
         assert newest.serving.champion.model == last, f"{newest.serving.champion.model} serves"
-        costs = read_costs(log)
+        costs = read_costs(log, learn_tasks(log, ["plain", *by_line]))
     outcomes = []
     for line, each in by_line.items():
         reason = reasons.get(line)

@@ -20,7 +20,7 @@ from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.processes.stopwatch import NotReturned, ProcessStopwatch
-from stream_ml.shell.views.costs import read_costs
+from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.shell.views.registry import read_registry
 from stream_ml.stages.effort import DEATHS_MAX
 
@@ -219,7 +219,7 @@ def test_models_shows_what_lines_cost(path: Path, cli: Cli) -> None:
     assert not cli("models", "--broker", f"sqlite:{path}").out.count("µs an example")
     _work(path, ProcessStopwatch())
     with SqliteLog.open(path) as log:
-        costs = read_costs(log)
+        costs = read_costs(log, learn_tasks(log, ["plain", "scaled"]))
     text = cli("models", "--broker", f"sqlite:{path}").out
     json = cli("models", "--broker", f"sqlite:{path}", "--format", "json").json
     status = cli("status", "--broker", f"sqlite:{path}", "--format", "json").json
