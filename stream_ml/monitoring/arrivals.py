@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Arrivals", "Block", "Silence"]
 
 SILENT_BLOCKS = 2
-# So many events of a partition must be missing before its silence is worth a word.
-MISSED_MIN = 50
+# So many events of a partition must be missing, at the least, before its silence is worth a word:
+# one that goes on as usual has so few once in e^30 blocks.
+MISSED_MIN = 30
 # The number of events of a block is a mean over about so many.
 BLOCKS_MAX = 200
 # When so many events are known, half of them are forgotten.
@@ -67,8 +68,8 @@ class Silence:
 
     Attributes:
         partition: of events.
-        since: the end of its last block, UTC milliseconds.
-        missed: how many events it would have had since, by its share of the past.
+        since: up to when it has brought events for certain, UTC milliseconds.
+        missed: how many it would have had since at the least, by its share of the past.
     """
 
     partition: int
@@ -83,12 +84,16 @@ class Arrivals:
         block_ms: the length of a block.
         in_order: whether the partitions are read in the order of event time.
         round_events: in rounds of at most so many events.
+        wait_ms: a partition tells of a block when it has events of so long after its end.
     """
 
-    def __init__(self, block_ms: int, *, in_order: bool, round_events: int = 0) -> None:
+    def __init__(
+        self, block_ms: int, *, in_order: bool, round_events: int = 0, wait_ms: int = 0
+    ) -> None:
         self._width = block_ms
         self._in_order = in_order
         self._round_events = round_events
+        self._wait_ms = wait_ms
         self._told = 0
         self._open: dict[int, Block] = {}
         # By partition: the end of its last block, when the log took that in, its events, and how
@@ -189,10 +194,11 @@ class Arrivals:
         for partition, known in sorted(self._partitions.items()):
             end, _, events, _ = known
             if events and events < total and self._is_silent(known, append_ms):
-                blocks = (furthest - end) // self._width
+                # What it has brought of the block that it was in nobody has told of.
+                blocks = (furthest - end) // self._width - 1
                 missed = blocks * self._events_per_block * events / total
                 if missed >= MISSED_MIN:
-                    found.append(Silence(partition, end, missed))
+                    found.append(Silence(partition, end + self._wait_ms, missed))
         return found
 
     def dump(self) -> dict[str, Any]:

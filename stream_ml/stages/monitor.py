@@ -76,7 +76,12 @@ class Monitor:
         self._first_ms = -1
         width = self._width = pipeline.monitors.block_ms
         round_events = 0 if pipeline.refresh_ms is None else ROUND_EVENTS
-        self._arrivals = Arrivals(width, in_order=in_order, round_events=round_events)
+        self._arrivals = Arrivals(
+            width,
+            in_order=in_order,
+            round_events=round_events,
+            wait_ms=min(pipeline.lateness_ms, width),
+        )
         self._carriers = Carriers(pipeline.kind_field)
         self._events = Watch(width, EVENTS)
         self._labels = Watch(width, LABELS)
@@ -152,7 +157,7 @@ class Monitor:
             subject = f"partition:{silence.partition}"
             silent[subject] = silence
             message = (
-                f"partition {silence.partition} of events has brought none since its last block, "
+                f"partition {silence.partition} of events has brought none for a block and more, "
                 f"where {silence.missed:.0f} would be usual; the others go on"
             )
             details = {"since": silence.since, "missed": round(silence.missed)}

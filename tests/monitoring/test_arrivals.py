@@ -68,6 +68,35 @@ def test_a_night_without_any_events_makes_no_partition_silent_in_the_morning() -
     assert 91 <= silent[0][0] <= 92
 
 
+@settings(deadline=None, max_examples=25)
+@given(
+    stop=st.integers(0, 59),
+    hourly=st.integers(5, 200),
+    wait=st.sampled_from([0, HOUR // 60, HOUR]),
+)
+def test_the_silence_of_a_partition_is_not_overstated(stop: int, hourly: int, wait: int) -> None:
+    """It is said to have lasted no longer, and to have cost no more events, than it has."""
+    arrivals = Arrivals(HOUR, in_order=False, wait_ms=wait)
+    open_blocks = [OpenBlocks(Layout(HOUR, {"x": True}, ()), wait) for _ in range(3)]
+    stops_ms, found, ts = 30 * HOUR + stop * HOUR // 60, [], 0
+    for number in range(60 * hourly):
+        ts = number * HOUR // hourly
+        for partition, blocks in enumerate(open_blocks):
+            if partition < 2 or ts < stops_ms:
+                blocks.add(ts, {"x": 1.0}, None, ts)
+                for told in blocks.close(ts, partition):
+                    arrivals.add(told, told.end)
+                    found = found or arrivals.silences(told.end)
+        if found:
+            break
+    (silence,) = found
+    assert 2 == silence.partition
+    assert silence.since <= stops_ms
+    assert 30 <= silence.missed <= (ts - stops_ms) / HOUR * hourly + 1
+    # It is told once it has lasted so long that 30 are missing, and two blocks that began since.
+    assert ts - stops_ms <= (30 / hourly + 4) * HOUR
+
+
 def test_a_flood_of_what_is_late_is_a_matter_of_the_pipeline() -> None:
     """Refusals far beyond what is usual are kept, and named by what they are."""
     refused = RefusedShares()
