@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Example, Record
 
-__all__ = ["Latecomer", "due_n"]
+__all__ = ["PACE", "Latecomer", "due_n"]
 
 # In the time in which one example comes eight are caught up with.
 PACE = 8

@@ -476,12 +476,13 @@ class Learn:
             if self._is_behind(name)
         )
 
-    def catch_up(self, records: Sequence[Record]) -> None:
-        """Teach those who are behind; what befell them is told with the next outputs.
+    def catch_up(self, records: Sequence[Record]) -> list[Output]:
+        """Teach those who are behind, and tell what befell them.
 
         Args:
             records: of `examples`, from `backlog` on; none if nothing is left there.
         """
+        self._since_checkpoint += len(records)
         with self._stopwatch.watch():
             for name, latecomer in list(self._latecomers.items()):
                 if not self._is_behind(name):
@@ -495,7 +496,9 @@ class Learn:
                 failure = self._teach(name, self._lines[name], examples) if examples else None
                 if failure is not None:
                     self._give_up(name, failure[1])
+                    self._must_checkpoint = True
         self._level()
+        return self._alerts.say_unsaid(self._progress.n, self._progress.watermark_ms)
 
     def _is_behind(self, name: str) -> bool:
         latecomer = self._latecomers.get(name)

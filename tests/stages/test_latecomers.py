@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from river import naive_bayes, tree
 
 from stream_ml.models.envelope import decode
+from stream_ml.records import Output
+from stream_ml.shell.embedded.follow import work_on
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.stages.latecomers import PACE
 from stream_ml.stages.learn import Learn
 from stream_ml.testing import CRASH, Driver
 from tests.shop import KEY, declare, stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
@@ -191,6 +197,100 @@ def test_the_others_wait_for_a_stretch_at_most() -> None:
 
     assert behind == 0
     assert after is None or after == 256
+
+
+def test_a_busy_log_leaves_nothing_to_teach_when_the_line_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is brought eight examples for each that comes: before it contends nobody has to wait."""
+    monkeypatch.setattr("stream_ml.shell.embedded.runner.CATCH_UP_RECORDS", 4)
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        driver.declare(whole)
+        learn, waits = driver.runner.learn, list[int]()
+        must_catch_up = learn.must_catch_up
+
+        def watched(records: Sequence[Record]) -> bool:
+            if is_due := must_catch_up(records):
+                waits.append(learn.backlog() or 0)
+            return is_due
+
+        driver.runner.learn.must_catch_up = watched  # type: ignore[method-assign]  # looks on
+        driver.publish("labels", second_labels)
+        driver.publish("events", second)
+        while driver.runner.poll(20):
+            pass
+        late = snapshots(driver, "late")
+
+    assert [] == waits
+    assert len(late) > 3
+
+
+def test_one_that_fails_while_nothing_comes_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its alert waits for no other record."""
+
+    def fail(*_: object) -> None:
+        raise RecursionError
+
+    (first, first_labels), _ = halves()
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        monkeypatch.setattr(tree.HoeffdingTreeClassifier, "learn_one", fail)
+        monkeypatch.setattr("stream_ml.models.fast._learner", lambda _: None)
+        driver.declare(whole)
+        idle: Any = Idle(3)
+        options: Any = {"commit_s": 3_600.0, "on_decision": lambda _: None, "clock": idle.clock}
+        work_on(driver.runner, driver.log, idle, **options)
+        driver.crash()
+        alerts = [(alert["kind"], alert["subject"]) for alert in driver.read("alerts")]
+
+    assert ("line_quarantined", "line:late") == alerts[-1]
+
+
+def test_what_an_idle_worker_has_taught_outlives_it(tmp_path: Path) -> None:
+    """It is written down while nothing comes: nobody teaches it again after a death."""
+    events, labels = stream(count=2_000)
+    refreshed = replace(whole.promotion, refresh=1_000)
+    with SqliteLog.create(tmp_path / "log", now_ms=lambda: 2**42) as log:
+        log.append([Output("labels", b"l", orjson.dumps(label)) for label in labels])
+        log.append([Output("events", b"e", orjson.dumps(event)) for event in events])
+        with Runner(log, replace(former, promotion=refreshed), KEY) as runner:
+            while runner.poll():
+                pass
+        runner = Runner(log, replace(whole, promotion=refreshed), KEY, checkpoint_s=3_600)
+        idle: Any = Idle(4)
+        work_on(runner, log, idle, commit_s=0.0, on_decision=lambda _: None, clock=idle.clock)
+        taught = runner.learn.backlog()
+        runner.close()  # as a death would
+        with Runner(log, replace(whole, promotion=refreshed), KEY) as runner:
+            again = runner.learn.backlog()
+
+    assert taught is None or taught >= 768
+    assert again == taught
+
+
+class Idle:
+    """Asked to stop after so many looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks, self.now_s = looks, 0.0
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether it is over."""
+        self.looks -= 1
+        return self.looks < 0
+
+    def wait(self, _: float) -> None:
+        """No time passes."""
+
+    def clock(self) -> float:
+        """A second more at each look."""
+        self.now_s += 1.0
+        return self.now_s
 
 
 def _plain(records: list[Record]) -> list[Record]:

@@ -421,6 +421,7 @@ def test_a_quarantined_line_starts_anew_when_it_is_repaired(
         assert {} == stage.quarantine_reasons
         first, *_ = published(outputs, "bayes")
         assert ("bayes@20", None) == (first.model, first.parent)
+        assert {"count": 5, "first": 15, "last": 19} == first.examples
 
 
 def test_a_line_that_is_well_is_not_restarted() -> None:

@@ -79,6 +79,9 @@ def test_a_quarantined_line_starts_anew_by_a_decision(monkeypatch: pytest.Monkey
         first, second, *_ = published(stage.apply(world(60)[15:]), "bayes")
         assert ("bayes@20", None, 0) == (first.model, first.parent, first.epoch["restarted"])
         assert ("bayes@20", False) == (second.parent, "restarted" in second.epoch)
+        # Of its own examples: those before it began it has not learned.
+        assert {"count": 5, "first": 15, "last": 19} == first.examples
+        assert {"count": 25, "first": 15, "last": 39} == second.examples
 
 
 @pytest.mark.parametrize(
@@ -146,6 +149,7 @@ def test_a_line_goes_on_from_a_snapshot_that_is_kept(*, is_kept: bool) -> None:
         first, *_ = published(stage.apply(world(100)[80:]), "bayes")
         assert ("bayes@20" if is_kept else None) == first.parent
         assert is_kept == (expected.digest == first.digest)
+        assert (40 if is_kept else 20) == first.examples["count"]
 
 
 def test_a_state_with_a_restart_is_not_made_again() -> None:

@@ -69,13 +69,15 @@ def work_on(
         # While something goes there is more of it, but what comes in is not kept waiting.
         if now_s - expired_s >= EXPIRE_S and not log.expire(time.time_ns() // 1_000_000):
             expired_s = now_s
+        is_behind = not count and runner.catch_up()
         if count:
             committed_s = now_s
-        elif runner.catch_up():
-            pass  # nothing else is to be done; a checkpoint comes when it is due
-        elif now_s - committed_s >= commit_s:
+        elif runner.has_news or now_s - committed_s >= commit_s:
+            # Also what a line that is behind was taught: nobody teaches it again after a death.
             committed_s = now_s
             runner.commit()
+        elif is_behind:
+            pass  # nothing else is to be done
         elif not runner.exclusive and log.version() == version:
             stop.wait(backoff.next())
         if runner.exclusive:

@@ -52,6 +52,7 @@ from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.join import Join
+from stream_ml.stages.latecomers import PACE
 from stream_ml.stages.learn import Learn, quarantined_in
 from stream_ml.stages.positions import Extent, ResumePoint, find_resume_point
 from stream_ml.stages.predict import Predict
@@ -82,8 +83,11 @@ READ_RECORDS = 2_000
 # Inputs per round: 64 would cost 3 % more, and 512 no less. Whatever waits for the end of a round
 # waits for some 25 ms of work.
 ROUND_RECORDS = 256
-# So many examples a line that was declared late is taught between two batches.
+# So many examples are one stretch of what a line that was declared late is taught.
 CATCH_UP_RECORDS = 256
+# Between two batches it is taught as many stretches as keep its pace, but for no longer than this:
+# what is left then is taught before it is due at the latest.
+CATCH_UP_S = 0.5
 # How long all others are kept from writing, where somebody writes too often to commit beside him;
 # and for how long nobody may have done so before they are let write again.
 EXCLUSIVE_S = 0.5
@@ -572,6 +576,7 @@ class Runner:
         heads = [(head, i) for i, cursor in enumerate(self._cursors) if (head := cursor.head())]
         heapq.heapify(heads)
         processed, deadline_s = 0, time.monotonic() + batch_s
+        learned = self._examples_read()
         while heads and processed < limit and (not processed or time.monotonic() < deadline_s):
             batch = self._pick_round(heads)
             processed += sum(map(len, batch.values()))
@@ -584,9 +589,28 @@ class Runner:
             self._has_warned_ahead = True
             self._deliver([ahead_alert(*self._session.ahead)])
         if processed:
-            self.catch_up()
             self.commit()
+            # After it: nobody waits for the teaching who waits for what was worked on.
+            self._keep_pace(self._examples_read() - learned)
         return processed
+
+    def _examples_read(self) -> int:
+        """How many records of `examples` evaluate has worked on."""
+        return self.tasks[-1].positions.get(("examples", 0), 0)
+
+    def _keep_pace(self, examples: int) -> None:
+        """Bring a line that was declared late so far that it is level when it is due.
+
+        Args:
+            examples: how many have come meanwhile. For each it is taught twice `PACE`, for they are
+                to be learned as well, and those of the batch in which it is due come at once.
+        """
+        deadline_s = time.monotonic() + CATCH_UP_S
+        for _ in range(1 + 2 * PACE * examples // CATCH_UP_RECORDS):
+            if not self.catch_up() or time.monotonic() > deadline_s:
+                break
+        if self.has_news:
+            self.commit()
 
     def _pick_round(self, heads: list[tuple[Head, int]]) -> dict[_Cursor, list[Record]]:
         """The records up to the end of the round, by cursor; fewer where the log has no more."""
@@ -637,6 +661,11 @@ class Runner:
         self._step(records[0].topic)
         return outputs
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something waits for the next commit."""
+        return self._session.staged_count > 0
+
     def catch_up(self) -> bool:
         """Bring a line that was declared late a little further; whether one is still behind."""
         for learn in self._learns_behind():
@@ -657,7 +686,8 @@ class Runner:
             stretch = next(self._scan("examples", 0, first, first + CATCH_UP_RECORDS), [])
         if not stretch:
             stretch = [record for record in self._staged_examples if record.offset >= offset]
-        learn.catch_up(stretch)
+        if outputs := learn.catch_up(stretch):
+            self._deliver(outputs)
 
     def _evaluate(self, task: Task, records: Sequence[Record]) -> list[Output]:
         """Let evaluate fold records in; what waits for its state is put aside."""

@@ -699,7 +699,7 @@ class KafkaTask:
         records = to_records("examples", stretch, self._context.topics.get("examples", ""))
         if records:
             self._unseal(records)
-        stage.catch_up(records)
+        self._pending_outputs += stage.catch_up(records)
         self._records_since_checkpoint += 1
         self._next_check_s = min(
             self._next_check_s, time.monotonic() + self._context.transactions.commit_s
