@@ -384,7 +384,7 @@ def test_the_logs_own_key_commands_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("not toml", ": expected TOML: "),
+        ("not toml", ": this is no TOML: "),
         ("", ": expected tables [operators.NAME] and nothing else, given nothing"),
         (
             "x = 1\n" + ANA,

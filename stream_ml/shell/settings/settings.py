@@ -632,7 +632,7 @@ def _read_keyring(file: Path) -> dict[str, Operator]:
     try:
         members = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{file}: expected TOML: {error}") from None
+        raise UsageError(f"{file}: this is no TOML: {error}") from None
     tables = members.get("operators")
     if set(members) != {"operators"} or not isinstance(tables, dict):
         raise UsageError(
