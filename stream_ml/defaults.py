@@ -5,6 +5,7 @@ __all__ = [
     "CHECKPOINT_S",
     "COMMAND_AGE_MS",
     "LEARN_BUDGET_S",
+    "LINE_MEMORY_MB",
     "TRAINING_MEMORY_MB",
     "TRAINING_S",
 ]
@@ -18,6 +19,8 @@ CHECKPOINT_S = 60.0
 COMMAND_AGE_MS = 3_600_000
 # How long a line may take to learn an example (in seconds).
 LEARN_BUDGET_S = 1.0
+# How much memory the process of a line may have, where it has one (in megabytes).
+LINE_MEMORY_MB = 4_096
 # How long a training may take (in seconds), and how much memory (in megabytes).
 TRAINING_S = 120.0
 TRAINING_MEMORY_MB = 4_096

@@ -30,15 +30,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from stream_ml.models.target import Target
     from stream_ml.records import Answer, LabelValue
 
-__all__ = ["STATE_BYTES_MAX", "Learner", "Model"]
+__all__ = ["STATE_BYTES_MAX", "Learner", "Lesson", "Model", "RemoteLearner", "Reply"]
 
 # Four times what an envelope may hold: learners compress two to four times, so no honest one is
 # refused here, and a zip bomb is cut off long before it hurts.
@@ -147,6 +147,41 @@ class Learner(Model):
         """
         for features, label in zip(rows, labels, strict=True):
             self.learn_one(features, label)
+
+
+class Lesson(NamedTuple):
+    """What a remote learner is asked, where `is_asked`, and then taught, where there is a label."""
+
+    features: Mapping[str, float]
+    label: LabelValue | None = None
+    is_asked: bool = True
+
+
+class Reply(NamedTuple):
+    """What a remote learner says to a lesson: an answer, or what was raised in its place.
+
+    Beside it stand the seconds that answering took, and learning.
+    """
+
+    answer: Answer
+    error: Exception | None
+    answer_s: float
+    example_s: float
+
+
+class RemoteLearner(Learner):
+    """A learner that is in another process, where many questions go at once."""
+
+    @abstractmethod
+    def lessons(self, lessons: Sequence[Lesson]) -> Generator[Reply, None, None]:
+        """The replies to lessons, as they come, each as `predict_one` and `learn_one` give it.
+
+        What learning raises is raised here, in the place of the lesson's reply. Whoever closes the
+        generator sooner is told no more, and ends what is being done.
+
+        Args:
+            lessons: in their order.
+        """
 
 
 def _text(learner: Model, name: str) -> str:

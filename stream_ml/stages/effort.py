@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ANSWER", "DEATHS_MAX", "NO_STOPWATCH", "SNAPSHOT", "Effort", "Stopwatch", "Suspect"]
+__all__ = [
+    "ANSWER",
+    "DEATHS_MAX",
+    "NO_STOPWATCH",
+    "SNAPSHOT",
+    "Effort",
+    "LearnerLost",
+    "Stopwatch",
+    "Suspect",
+]
 
 # A learner is too slow that takes longer than its budget so often running: once may be the
 # machine's fault, which was put to sleep, or short of memory.
@@ -30,6 +39,13 @@ ANSWER, SNAPSHOT = "answer of ", "snapshot "
 FADING = 0.5
 _FADING_SUMS = ("answer_s", "answers", "example_s", "examples", "snapshot_s", "snapshots")
 _SUMS = (*_FADING_SUMS, "snapshot_bytes")
+
+
+class LearnerLost(Exception):  # noqa: N818 - says what befell
+    """Raised where a learner's own process is there no more: it died, or was ended."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Suspect(NamedTuple):

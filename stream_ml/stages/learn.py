@@ -31,6 +31,7 @@ Theory of operation:
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,9 @@ from stream_ml.errors import (
     brief_error,
 )
 from stream_ml.models.fast import fast_learner, fast_live_predictor
+from stream_ml.models.learner import Lesson, RemoteLearner
 from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
+from stream_ml.models.target import valid_answer
 from stream_ml.records import Output, version_of
 from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH
 from stream_ml.stages.inputs import example_in
@@ -63,11 +66,13 @@ from stream_ml.stages.state import KEPT, KEYLESS, LEARNERS, ROWS, split_by_prefi
 from stream_ml.stages.topology import task_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from stream_ml.models.fast import Teacher
+    from stream_ml.models.learner import Reply
+    from stream_ml.models.target import Target
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Decision, Example, Record
+    from stream_ml.records import Answer, Decision, Example, Record
     from stream_ml.stages.effort import Stopwatch, Suspect
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.retraining import Trainings
@@ -290,6 +295,8 @@ class Learn:
         self, name: str, line: LiveLine, examples: Sequence[TrainingExample]
     ) -> tuple[TrainingExample, str] | None:
         """Teach a line all of `examples`; the one at which it failed, and why, if it did."""
+        if isinstance(line.learner, RemoteLearner):
+            return self._teach_remote(name, line, line.learner, examples)
         target, effort = self._pipeline.target, line.effort
         line.payload = None
         is_late = name in self._latecomers
@@ -323,6 +330,52 @@ class Learn:
             return example, f"learning failed: {brief_error(error)}"
         effort.answered(answer_s, answers)
         effort.learned(last_s - start_s - answer_s, len(examples))
+        return None
+
+    def _teach_remote(
+        self,
+        name: str,
+        line: LiveLine,
+        learner: RemoteLearner,
+        examples: Sequence[TrainingExample],
+    ) -> tuple[TrainingExample, str] | None:
+        """As `_teach`, where the learner is in another process: all of `examples` at once."""
+        target, effort, stopwatch = self._pipeline.target, line.effort, self._stopwatch
+        line.payload = None
+        is_late, budget_s = name in self._latecomers, stopwatch.budget_s
+        lessons = [
+            Lesson(
+                example.features,
+                None if name in self._retrainings else example.label,
+                (example.serves == name or example.n % LIVE_LOSS_EVERY == 0) and not is_late,
+            )
+            for example in examples
+        ]
+        stopwatch.attend(name)
+        replies = learner.lessons(lessons)
+        example, answer_s, example_s = examples[0], 0.0, 0.0
+        try:
+            for example, lesson in zip(examples, lessons, strict=True):
+                reply = next(replies)
+                stopwatch.seconds()  # it gets on
+                if lesson.is_asked:
+                    serves = example.serves == name
+                    line.score(partial(_answer_of, reply, target), target, example, serves=serves)
+                    if effort.answers_too_slowly(is_slow=reply.answer_s > budget_s):
+                        return example, _over_budget(reply.answer_s, budget_s)
+                taken_s = reply.answer_s + reply.example_s
+                if taken_s > budget_s and effort.is_too_slow(example.n):
+                    return example, _over_budget(taken_s, budget_s)
+                answer_s += reply.answer_s
+                example_s += reply.example_s
+        except STOPS:
+            raise
+        except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
+            return example, f"learning failed: {brief_error(error)}"
+        finally:
+            replies.close()
+        effort.answered(answer_s, sum(lesson.is_asked for lesson in lessons))
+        effort.learned(example_s, len(examples))
         return None
 
     def _teacher(self, name: str, line: LiveLine) -> Teacher:
@@ -714,6 +767,13 @@ class Learn:
                 raise
             self._give_up(name, str(error))
             return None
+
+
+def _answer_of(reply: Reply, target: Target, _: Mapping[str, float]) -> Answer:
+    """The answer in a reply, or what was raised in its place."""
+    if reply.error is not None:
+        raise reply.error
+    return valid_answer(reply.answer, target)
 
 
 def _over_budget(taken_s: float, budget_s: float) -> str:

@@ -20,17 +20,19 @@ Theory of operation:
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
 from stream_ml.models.fast import fast_predictor
+from stream_ml.models.learner import Lesson, RemoteLearner
 from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
+from stream_ml.models.target import BadAnswer, valid_answer
 from stream_ml.records import Shadow, line_of
-from stream_ml.stages.effort import ANSWER, NO_STOPWATCH, SNAPSHOT
+from stream_ml.stages.effort import ANSWER, NO_STOPWATCH, SNAPSHOT, LearnerLost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -232,6 +234,9 @@ class Shadows:
         questions = self._questions.pop(offset, [])
         loaded = self._loaded.pop(offset)
         self._loaded[offset] = loaded  # it was used last
+        if loaded is not None and isinstance(loaded.learner, RemoteLearner):
+            self._answer_there(offset, loaded.model, loaded.learner, questions)
+            return
         name = "" if loaded is None else loaded.model
         attended = ""
         predict: Predictor | None = None
@@ -257,6 +262,40 @@ class Shadows:
                     self._time(account, model, now_s - last_s)
                     last_s = now_s
             answers[example][offset] = Shadow(model, said)
+
+    def _answer_there(
+        self, offset: int, name: str, learner: RemoteLearner, questions: Sequence[_Question]
+    ) -> None:
+        """Have a snapshot that is in another process answer all that it is asked, at once."""
+        answers, seconds, target = self._answers, self._stopwatch.seconds, self._pipeline.target
+        left = list(questions)
+        for model, example, _, _ in questions:
+            answers[example][offset] = Shadow(model, None)
+        while left := [each for each in left if each[0] == name and not self._is_stopped(each)]:
+            account = left[0][3]
+            self._stopwatch.attend(f"{ANSWER}{account}")
+            replies = learner.lessons([Lesson(features) for _, _, features, _ in left])
+            try:
+                while left and not self._is_stopped(left[0]):
+                    reply = next(replies)
+                    model, example, _, account = left.pop(0)
+                    seconds()  # it gets on
+                    if reply.error is None:
+                        with suppress(BadAnswer):
+                            said = valid_answer(reply.answer, target)
+                            answers[example][offset] = Shadow(model, said)
+                    if self._is_timed:
+                        self._time(account, model, reply.answer_s)
+            except LearnerLost as lost:
+                self._quarantine(left[0][3] if left else account, str(lost))
+            except SnapshotRefused:
+                return  # it cannot be read again
+            finally:
+                replies.close()
+
+    def _is_stopped(self, question: _Question) -> bool:
+        """Whether whoever answers for it is asked no more."""
+        return question[3] in self.quarantined
 
     def _time(self, account: str, model: str, taken_s: float) -> None:
         """Take note of how long an answer took, and ask no more if that was too long too often.

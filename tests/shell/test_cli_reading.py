@@ -354,6 +354,8 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("checkpoint_seconds", 60.0, "default"),
         ("commit_seconds", 0.1, "default"),
         ("learn_budget_seconds", 1.0, "default"),
+        ("isolated_lines", ["own"], "default"),
+        ("line_memory_mb", 4_096, "default"),
         ("training_seconds", 120.0, "default"),
         ("training_memory_mb", 4_096, "default"),
         ("restart_lines", [], "default"),

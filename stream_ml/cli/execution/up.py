@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from stream_ml.shell.embedded.follow import work_on
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.printable import printable
+from stream_ml.shell.processes.isolation import Isolation
 from stream_ml.shell.processes.stop import Stop
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.supervisor import Post, Process, Relay, Supervisor, await_broker
@@ -35,8 +36,9 @@ from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.records import Decision
     from stream_ml.shell.alerting.courier import Couriers
     from stream_ml.shell.kafka.cluster import Cluster
@@ -71,6 +73,25 @@ def _stopwatch(settings: Settings) -> ProcessStopwatch:
     )
 
 
+@contextmanager
+def _line_processes(
+    settings: Settings, pipeline: Pipeline, say: Callable[[str, str], None]
+) -> Iterator[dict[str, Any]]:
+    """Whoever trains, and the processes of lines: of learn and evaluate, each for itself."""
+    bounds: Any = {
+        "budget_s": settings.learn_budget_seconds,
+        "memory_mb": settings.line_memory_mb,
+    }
+    with ExitStack() as stack:
+        trainings = ProcessTrainings(settings.training_seconds, settings.training_memory_mb)
+        stack.callback(trainings.close)
+        learn = Isolation(pipeline, settings.isolated_lines, say=say, **bounds)
+        stack.callback(learn.close)
+        evaluate = Isolation(pipeline, settings.isolated_lines, **bounds)
+        stack.callback(evaluate.close)
+        yield {"trainings": trainings, "isolations": {"learn": learn, "evaluate": evaluate}}
+
+
 def _work(arguments: Namespace, settings: Settings) -> None:
     """Hold the worker's place and work, telling what serves whenever that changes."""
     for option in SCALING:
@@ -82,8 +103,9 @@ def _work(arguments: Namespace, settings: Settings) -> None:
     pipeline = pipeline_of(settings, "up")
     operators = settings.operators()
     messages = _WorkerMessages(as_json=arguments.format == "json")
-    trainings = ProcessTrainings(settings.training_seconds, settings.training_memory_mb)
-    with Stop() as stop, closing(trainings), SqliteLog.open_or_create(settings.path) as log:
+    beginning = _line_processes(settings, pipeline, messages.print_not_isolated)
+    opening = SqliteLog.open_or_create(settings.path)
+    with Stop() as stop, beginning as line_processes, opening as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         record_count = disturbances = 0
@@ -102,24 +124,22 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 accept_unsealed=settings.accept_unsealed,
                 restart_lines=settings.restart_lines,
                 stopwatch=stopwatch,
-                trainings=trainings,
+                **line_processes,
                 command_age_s=settings.command_age_seconds,
                 exclusive=disturbances > DISTURBANCES_MAX,
             )
             with runner:
                 loaded_set = runner.serving.current()
-                assert loaded_set is not None, (
-                    "a runner has something that serves, or does not start"
-                )
+                assert loaded_set is not None, "a runner that starts has something that serves"
                 messages.print_start(pipeline.name, settings.path, loaded_set.champion.ref.model)
                 for change in runner.changes:
                     messages.print_change(change)
                 for line, reason in runner.quarantine_reasons.items():
                     messages.print_quarantine(line, reason)
                 delivery.start()
-                commit_s = settings.checkpoint_seconds
+                way: Any = {"commit_s": settings.checkpoint_seconds}
                 record_count += work_on(
-                    runner, log, stop, commit_s=commit_s, on_decision=messages.print_decision
+                    runner, log, stop, on_decision=messages.print_decision, **way
                 )
 
         with couriers(
@@ -173,6 +193,12 @@ class _WorkerMessages:
 
     def print_quarantine(self, line: str, reason: str) -> None:
         self._print(reason, {"said": "quarantined", "line": line, "why": reason})
+
+    def print_not_isolated(self, line: str, reason: str) -> None:
+        self._print(
+            f"the line {line!r} runs in the worker's own process: {reason}",
+            {"said": "not_isolated", "line": line, "why": reason},
+        )
 
     def print_route(self, text: str) -> None:
         self._print(text, {"said": "route", "what": text})

@@ -13,6 +13,7 @@ from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.client import open_log
 from stream_ml.shell.alerting.setup import couriers
 from stream_ml.shell.kafka.worker import Worker
+from stream_ml.shell.processes.isolation import Isolation
 from stream_ml.shell.processes.supervisor import stop_when_input_ends
 from stream_ml.shell.settings.loader import pipeline_of
 
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["Seldom", "run"]
 
+# The stages that have learners at work, but for the champion's.
+LEARNING = frozenset({"learn", "evaluate"})
 # Of what the clients say again and again; while a broker is gone that is 70 times a second.
 AGAIN_S = 10.0
 # A broker that has just started is asked again until it is ready; that is nothing to hear of.
@@ -59,6 +63,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
         learn_budget_s=settings.learn_budget_seconds,
+        isolated=_isolated(pipeline, settings, say) if arguments.stage in LEARNING else None,
         training_s=settings.training_seconds,
         training_memory_mb=settings.training_memory_mb,
         say=say,
@@ -76,6 +81,17 @@ def run(arguments: Namespace, settings: Settings) -> None:
         if arguments.stage == "evaluate" and not arguments.supervised:
             delivery.start()
         asyncio.run(worker.run())
+
+
+def _isolated(pipeline: Pipeline, settings: Settings, say: Callable[..., None]) -> Pipeline:
+    """The declaration with lines in processes of their own, which end with this one."""
+    return Isolation(
+        pipeline,
+        settings.isolated_lines,
+        budget_s=settings.learn_budget_seconds,
+        memory_mb=settings.line_memory_mb,
+        say=lambda line, why: say("not_isolated", line=line, why=why),
+    ).pipeline
 
 
 class Seldom(logging.Filter):

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Output, Record
     from stream_ml.sealing import Marker, SealedState
     from stream_ml.shell.log.port import PartitionId, Session, WorkerLog
+    from stream_ml.shell.processes.isolation import Isolation
     from stream_ml.signing import Operator
     from stream_ml.stages.effort import Stopwatch
     from stream_ml.stages.retraining import Trainings
@@ -177,6 +178,8 @@ class Runner:
         restart_lines: quarantined lines to start anew, from nothing.
         stopwatch: measures what lines take; None: nothing is measured, and none is too slow.
         trainings: whoever trains the lines that are retrained; None: this process, in its turn.
+        isolations: by stage, learn and evaluate, the processes of lines that have some; None: all
+            run in this process.
         command_age_s: how far a command's time may be from its arrival on the log, in seconds.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         accepted_topics: topics that are taken for what they are now, whatever was read of them.
@@ -203,6 +206,7 @@ class Runner:
         restart_lines: Collection[str] = (),
         stopwatch: Stopwatch | None = None,
         trainings: Trainings | None = None,
+        isolations: Mapping[str, Isolation] | None = None,
         command_age_s: float = COMMAND_AGE_MS / 1_000,
         accept_unsealed: bool = False,
         accepted_topics: Collection[str] = (),
@@ -222,15 +226,16 @@ class Runner:
         events, labels = log.partitions["events"], log.partitions["predictions"]
         self.predicts = [Predict(pipeline, self.serving, partition=p) for p in range(events)]
         self.joins = [Join(pipeline, events, partition=p) for p in range(labels)]
+        learned, judged = _isolated(pipeline, isolations)
         way: Any = {"stopwatch": stopwatch, "trainings": trainings, "log": log.identity}
         way |= {"checkpoint_examples": checkpoint_examples, "restart": restart_lines}
         self.learns = [
-            Learn(pipeline, key, line=line, has_backlog=True, **way)
+            Learn(learned, key, line=line, has_backlog=True, **way)
             for line in pipeline.learn_task_lines
         ]
         given, age_ms = (Keyring(key, operators or {}), log.identity), round(command_age_s * 1_000)
         self.evaluate = Evaluate(
-            pipeline, *given, command_age_ms=age_ms, in_order=True, stopwatch=stopwatch
+            judged, *given, command_age_ms=age_ms, in_order=True, stopwatch=stopwatch
         )
         self.tasks = self._make_tasks()
         self._states: dict[str, SealedState] = {}
@@ -823,3 +828,12 @@ class Runner:
                     self.commit(checkpoint=True)
         finally:
             self.close()
+
+
+def _isolated(
+    pipeline: Pipeline, isolations: Mapping[str, Isolation] | None
+) -> tuple[Pipeline, Pipeline]:
+    """The declaration as learn and as evaluate have it."""
+    if isolations is None:
+        return pipeline, pipeline
+    return isolations["learn"].pipeline, isolations["evaluate"].pipeline

@@ -103,6 +103,8 @@ class Worker:
         checkpoint_examples: after how many examples the learners are written down at the latest.
         restart_lines: quarantined lines to start anew, from nothing.
         learn_budget_s: how long a line may take over an example.
+        isolated: the declaration as learn and evaluate have it, where lines have processes of their
+            own; see `Isolation`.
         training_s: how long the training of a retrained line may take.
         training_memory_mb: how much memory its process may have.
         command_age_s: how far a command's time may be from its arrival on the log.
@@ -125,6 +127,7 @@ class Worker:
         checkpoint_examples: int,
         restart_lines: Collection[str] = (),
         learn_budget_s: float = LEARN_BUDGET_S,
+        isolated: Pipeline | None = None,
         training_s: float = TRAINING_S,
         training_memory_mb: int = TRAINING_MEMORY_MB,
         command_age_s: float,
@@ -154,6 +157,7 @@ class Worker:
         self._trainings = ProcessTrainings(training_s, training_memory_mb)
         self._command_age_s = command_age_s
         self._say = say
+        self._isolated = pipeline if isolated is None else isolated
         self._accepted_topics = frozenset(accepted_topics)
         self._serving = Serving(pipeline, key)
         self._names = {cluster.topic(topic): topic for topic in STAGES[stage].inputs}
@@ -372,7 +376,7 @@ class Worker:
                         self._turn_file("learning"), budget_s=self._learn_budget_s
                     )
                 return Learn(
-                    pipeline,
+                    self._isolated,
                     self._key,
                     self._checkpoint_examples,
                     self._restart_lines,
@@ -387,7 +391,7 @@ class Worker:
                         self._turn_file("evaluation"), budget_s=self._learn_budget_s
                     )
                 return Evaluate(
-                    pipeline,
+                    self._isolated,
                     Keyring(self._key, self._operators),
                     self._topics["registry"],
                     command_age_ms=round(self._command_age_s * 1_000),

@@ -43,6 +43,7 @@ from stream_ml.defaults import (
     CHECKPOINT_S,
     COMMAND_AGE_MS,
     LEARN_BUDGET_S,
+    LINE_MEMORY_MB,
     TRAINING_MEMORY_MB,
     TRAINING_S,
 )
@@ -228,6 +229,19 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _seconds,
             ),
             Setting(
+                "isolated_lines",
+                "the lines whose learners run in processes of their own",
+                "own (those that are not river's), all, none, or names of lines, with commas "
+                "between them",
+                _lines,
+            ),
+            Setting(
+                "line_memory_mb",
+                "how much memory such a process may have, in megabytes of address space",
+                "a whole number from 1",
+                _count,
+            ),
+            Setting(
                 "training_seconds",
                 "how long the training of a retrained line may take",
                 "a number above 0",
@@ -327,6 +341,8 @@ class Settings:
     checkpoint_seconds: float = CHECKPOINT_S
     commit_seconds: float = COMMIT_S
     learn_budget_seconds: float = LEARN_BUDGET_S
+    isolated_lines: tuple[str, ...] = ("own",)
+    line_memory_mb: int = LINE_MEMORY_MB
     training_seconds: float = TRAINING_S
     training_memory_mb: int = TRAINING_MEMORY_MB
     restart_lines: tuple[str, ...] = ()

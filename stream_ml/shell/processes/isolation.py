@@ -1,0 +1,623 @@
+"""Lines in processes of their own: what a learner does there harms its line alone.
+
+Theory of operation:
+
+1. A line that is isolated has a process (`line_process`), in which its learners are made, asked,
+   taught, written and read. The stages hold stand-ins (`IsolatedLearner`), which the line's recipe
+   (`IsolatedRecipe`) makes: what they answer, and the bytes that are written, are those of the
+   learner itself, to the last bit.
+2. The process is given the recipe as a pickle, which never lay on a log. What it says is JSON and
+   bytes, of bounded size, and is checked as a learner's own words are.
+3. A call that has not got on for `HANG_BUDGETS` times the budget of an example ends the process,
+   and so does memory beyond its bound, at the latest. Whoever called is told by `LearnerLost`.
+   Where the machine stands still nobody is held to account: a tick counts no more than it should.
+4. The next call begins another process. Snapshots are read again there, from the bytes that
+   were read before; what a learner had learned since is gone, with its line's quarantine.
+5. What cannot be sent to another process runs in the worker's own, as before, and that is told.
+"""
+
+from __future__ import annotations
+
+import atexit
+import copy
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.defaults import LEARN_BUDGET_S, LINE_MEMORY_MB
+from stream_ml.errors import STOPS, SnapshotRefused, UsageError, brief_error
+from stream_ml.models.learner import STATE_BYTES_MAX, Lesson, Model, RemoteLearner, Reply
+from stream_ml.models.recipes import BadAnswer, Recipe
+from stream_ml.models.retrained import Retrained
+from stream_ml.shell.processes.line_process import ANSWER, HEAD, REFUSED, START_S, encode_frame
+from stream_ml.stages.effort import LearnerLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Answer, LabelValue
+
+__all__ = ["ALL", "NONE", "OWN", "IsolatedLearner", "IsolatedRecipe", "Isolation"]
+
+# Which lines are isolated: those that are not river's own, all, none.
+OWN, ALL, NONE = "own", "all", "none"
+# A call may take so many times what an example may.
+HANG_BUDGETS = 10
+TICK_S = 0.05
+# No honest answer has more JSON than this.
+_HEAD_BYTES_MAX = 16 << 20
+_READ_BYTES = 1 << 20
+# One thread adds up in one order. Libraries read it when they are imported.
+_ONE_THREAD = ("OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")
+_MODULE = "stream_ml.shell.processes.line_process"
+
+
+class _Raised(Exception):  # noqa: N818 - it stands for another one
+    """What a learner has raised in its process."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class IsolatedLearner(RemoteLearner):
+    """Stands in for a learner that is in another process.
+
+    Args:
+        process: where it is.
+        data: what it was read from; None: it was made untrained, and is gone with its process.
+    """
+
+    def __init__(self, process: _LineProcess, data: bytes | None) -> None:
+        self.process, self.data = process, data
+        # In the process of this generation it has this number; 0: in none yet.
+        self.generation, self.number = 0, 0
+
+    def predict_one(self, features: Mapping[str, float]) -> Answer:
+        """The answer, as the learner gives it.
+
+        Args:
+            features: a finite number by name.
+
+        Raises:
+            BadAnswer: it is none. Whatever else the learner raises comes through in words.
+            LearnerLost: its process is gone.
+        """
+        (reply,) = self.process.lessons(self, [Lesson(features)])
+        if reply.error is not None:
+            raise reply.error
+        return reply.answer
+
+    def lessons(self, lessons: Sequence[Lesson]) -> Generator[Reply, None, None]:
+        """The replies to lessons, as they come; closed sooner, its process ends.
+
+        Args:
+            lessons: in their order.
+
+        Raises:
+            LearnerLost: its process is gone; what came before stands.
+        """
+        return self.process.lessons(self, lessons)
+
+    def learn_one(self, features: Mapping[str, float], label: LabelValue) -> None:
+        """Teach it an example.
+
+        Args:
+            features: a finite number by name.
+            label: the truth.
+        """
+        for _ in self.process.lessons(self, [Lesson(features, label, is_asked=False)]):
+            pass
+
+    def dump(self) -> bytes:
+        """What it writes."""
+        return self.process.call(self, {"op": "dump"})[1]
+
+    def load(self, data: bytes) -> None:
+        """Take up a state, in the place of what there is.
+
+        Args:
+            data: what `dump` gave.
+        """
+        self.data, self.generation = data, 0
+        self.process.place(self)
+
+    def __del__(self) -> None:
+        if self.number:
+            self.process.drop(self.generation, self.number)
+
+
+class IsolatedRecipe(Recipe):
+    """A line's recipe whose learners are in another process.
+
+    Args:
+        recipe: the line's.
+        process: of the line.
+    """
+
+    def __init__(self, recipe: Recipe, process: _LineProcess) -> None:
+        for name in ("name", "estimator", "target", "features", "classes"):
+            object.__setattr__(self, name, getattr(recipe, name))
+        object.__setattr__(self, "process", process)
+
+    process: _LineProcess
+
+    def fresh(self) -> Any:
+        """An untrained learner; of a retrained line one that has no model, and runs nothing."""
+        if isinstance(self.estimator, Retrained):
+            return super().fresh()
+        return IsolatedLearner(self.process, None)  # it is made when it is first called
+
+    def dump(self, learner: Any) -> bytes:
+        """A learner as bytes; see `Recipe.dump`."""
+        if not isinstance(learner, IsolatedLearner):
+            return super().dump(learner)
+        with _refusals(self.name):
+            return learner.dump()
+
+    def load(self, data: bytes) -> Any:
+        """A learner, read back; see `Recipe.load`."""
+        if not data and isinstance(self.estimator, Retrained):
+            return super().load(data)
+        learner = IsolatedLearner(self.process, data)
+        with _refusals(self.name):
+            self.process.place(learner)
+        return learner
+
+    def identity(self, learner: Any, data: bytes) -> tuple[str, int]:
+        """The digest of a learner, and of how many bytes it is; see `Recipe.identity`."""
+        if isinstance(self.estimator, Model) or not isinstance(learner, IsolatedLearner):
+            return super().identity(learner, data)
+        with _refusals(self.name):
+            said, _ = self.process.call(learner, {"op": "identity"})
+        return str(said.get("digest")), int(said.get("size", 0))
+
+    def digest(self, learner: Any, data: bytes, like: str) -> str:
+        """The digest of a learner by the scheme of another; see `Recipe.digest`."""
+        if isinstance(self.estimator, Model) or not isinstance(learner, IsolatedLearner):
+            return super().digest(learner, data, like)
+        with _refusals(self.name):
+            said, _ = self.process.call(learner, {"op": "digest", "like": like})
+        return str(said.get("digest"))
+
+
+@contextmanager
+def _refusals(line: str) -> Iterator[None]:
+    """Let what befell a process, or was raised there, refuse the line's snapshot."""
+    try:
+        yield
+    except (LearnerLost, _Raised) as error:
+        raise SnapshotRefused("unreadable", f"the line {line!r}: {error}") from None
+
+
+class _Forked:
+    """A process that the nursery has forked, and the handles that lead there."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self.reader, self.writer = reader, writer
+        # It says so itself.
+        self.pid = 0
+
+    def kill(self) -> None:
+        """End it; whoever reads what it says finds its end."""
+        if self.pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def end(self) -> int | None:
+        """End it for good; how it has ended, where that is known.
+
+        One that never said who it is ends where its input does, or by its alarm.
+        """
+        self.kill()
+        code = _NURSERY.code(self.pid) if self.pid else None
+        self.pid = 0
+        os.close(self.reader)
+        os.close(self.writer)
+        return code
+
+
+class _Nursery:
+    """Whoever forks processes for lines, one for all in this process; see `line_process`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def fork(self) -> _Forked:
+        """A new process.
+
+        Raises:
+            OSError: there cannot be one.
+        """
+        requests, writer = os.pipe()
+        reader, output = os.pipe()
+        try:
+            with self._lock:
+                socket.send_fds(self._connected(), [b"."], [requests, output])
+        except OSError:
+            self._socket = None
+            os.close(writer)
+            os.close(reader)
+            raise
+        finally:
+            os.close(requests)
+            os.close(output)
+        for handle in (reader, writer):
+            os.set_blocking(handle, False)
+        return _Forked(reader, writer)
+
+    def code(self, pid: int) -> int | None:
+        """How a process has ended that was killed, or has died; None: nobody knows.
+
+        Args:
+            pid: of one that was forked here, and asked about once.
+        """
+        with self._lock, suppress(OSError, ValueError):
+            nursery = self._connected()
+            nursery.send(str(pid).encode())
+            return int(nursery.recv(64))
+        return None
+
+    def close(self) -> None:
+        """Let it end, where it was begun."""
+        if self._process is not None and self._socket is not None:
+            self._socket.close()
+            self._process.wait()
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None or self._process is None or self._process.poll() is not None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - our own module
+                    ["/usr/bin/env", *_ONE_THREAD, sys.executable, "-m", _MODULE],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            ours.settimeout(START_S)
+            self._socket = ours
+            atexit.register(self.close)
+        return self._socket
+
+
+_NURSERY = _Nursery()
+
+
+class _LineProcess:
+    """The process of a line, begun anew where it has ended.
+
+    Args:
+        recipe: the line's, as a pickle.
+        hang_s: how long a call may take without getting on.
+        memory_mb: how much address space it may have.
+    """
+
+    def __init__(self, recipe: bytes, hang_s: float, memory_mb: int) -> None:
+        self._recipe, self._hang_s, self._memory_mb = recipe, hang_s, memory_mb
+        self._process: _Forked | None = None
+        self._is_ready = False
+        self._generation = self._newest = 0
+        self._dropped: deque[tuple[int, int]] = deque()
+        self._unsent, self._read = bytearray(), bytearray()
+        self._lock = threading.RLock()
+        # For how long the present call has not got on.
+        self.waited_s = 0.0
+
+    # --- learners ------------------------------------------------------------------------------
+
+    def place(self, learner: IsolatedLearner) -> None:
+        """Have a learner be in the process: fresh, or read from its bytes.
+
+        Args:
+            learner: that is in none, or in one that is gone.
+
+        Raises:
+            SnapshotRefused: it does not take the bytes.
+            LearnerLost: the process is gone.
+        """
+        with self._lock:
+            self._begin()
+            self._newest += 1
+            number = self._newest
+            op = "fresh" if learner.data is None else "load"
+            self._one({"op": op, "id": number}, learner.data or b"")
+            learner.generation, learner.number = self._generation, number
+
+    def drop(self, generation: int, number: int) -> None:
+        """Let go of a learner, with the next call."""
+        self._dropped.append((generation, number))
+
+    def call(self, learner: IsolatedLearner, request: dict[str, Any]) -> tuple[Any, bytes]:
+        """What the process says to a request about a learner.
+
+        Args:
+            learner: that the stand-in is for.
+            request: with `op`.
+
+        Raises:
+            LearnerLost: the process is gone. What the learner raises comes through in words.
+        """
+        with self._lock:
+            self._find(learner)
+            return self._one({**request, "id": learner.number})
+
+    def lessons(
+        self, learner: IsolatedLearner, lessons: Sequence[Lesson]
+    ) -> Generator[Reply, None, None]:
+        """Of each lesson what it says, and the seconds that it took."""
+        with self._lock:
+            self._find(learner)
+            left = len(lessons)
+            words = [[*lesson] for lesson in lessons]
+            request = {"op": "lessons", "id": learner.number, "lessons": words}
+            try:
+                for said, _ in self._all(request):
+                    for reply in self._replies(said):
+                        left -= 1
+                        yield reply
+                    if "failure" in said:
+                        left = 0
+                        raise _error(said["failure"])
+            finally:
+                # Nobody is to take what still comes for something else; nor is more to be done.
+                if left and self._process is not None:
+                    self._end("what it was asked is wanted no more")
+
+    def _replies(self, said: dict[str, Any]) -> list[Reply]:
+        """What the process says, as it has to be."""
+        try:
+            return [
+                Reply(answer, None if error is None else _error(error), *map(float, seconds))
+                for answer, error, *seconds in said["replies"]
+            ]
+        except (LookupError, TypeError, ValueError):
+            raise self._end("it said what nobody had asked for") from None
+
+    def _find(self, learner: IsolatedLearner) -> None:
+        """Make sure that a learner is in the process that there is."""
+        self._begin()
+        if learner.generation == self._generation:
+            return
+        if learner.data is None and learner.generation:
+            raise LearnerLost("what it had learned is gone with its process")
+        self.place(learner)
+
+    # --- the process ---------------------------------------------------------------------------
+
+    def spawn(self) -> None:
+        """Have the system begin the process, without waiting for it."""
+        with self._lock:
+            self._generation += 1
+            self._is_ready = False
+            self._read = bytearray()
+            bounds = pickle.dumps((sys.path, self._memory_mb, self._hang_s))
+            self._unsent = bytearray(encode_frame(bounds, self._recipe))
+            self._process = _NURSERY.fork()
+
+    def close(self) -> None:
+        """End the process; whoever waits for it is told that it is lost."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    @property
+    def pid(self) -> int:
+        """Of the process, where there is one that has begun; else 0."""
+        return 0 if self._process is None else self._process.pid
+
+    def _begin(self) -> None:
+        """Have the process be there, and ready."""
+        try:
+            if self._process is None:
+                self.spawn()
+            if not self._is_ready:
+                # It says who it is, takes what it was sent, and says so.
+                ((said, _),) = self._frames(START_S)
+                assert self._process is not None, "it has just been heard of"
+                self._process.pid = int(said["pid"])
+                for _ in self._frames(START_S):
+                    self._is_ready = True
+        except OSError as error:
+            raise LearnerLost(f"its process cannot begin: {brief_error(error)}") from None
+
+    def _one(self, request: dict[str, Any], body: bytes = b"") -> tuple[Any, bytes]:
+        ((said, data),) = self._all(request, body)
+        return said, data
+
+    def _all(self, request: dict[str, Any], body: bytes = b"") -> Iterator[tuple[Any, bytes]]:
+        """What the process says to a request, to its end."""
+        dropped = []
+        while self._dropped:
+            generation, number = self._dropped.popleft()
+            if generation == self._generation:
+                dropped.append(number)
+        if dropped:
+            request["drop"] = dropped
+        try:
+            head = orjson.dumps(request)
+        except TypeError as error:
+            raise AssertionError(f"a request is no JSON: {error}") from None
+        self._unsent += encode_frame(head, body)
+        yield from self._frames(self._hang_s)
+
+    def _frames(self, hang_s: float) -> Iterator[tuple[Any, bytes]]:
+        while True:
+            head, body = self._frame(hang_s)
+            try:
+                said = orjson.loads(head)
+                more = bool(said.get("more"))
+            except (orjson.JSONDecodeError, AttributeError):
+                raise self._end("it said what is no JSON object") from None
+            if "error" in said:
+                raise _error(said["error"])
+            yield said, body
+            if not more:
+                return
+
+    def _frame(self, hang_s: float) -> tuple[bytes, bytes]:
+        """The next frame; sends meanwhile what is unsent."""
+        self.waited_s = 0.0
+        try:
+            while True:
+                frame = self._take_frame()
+                if frame is not None:
+                    return frame
+                if not self._pump():
+                    raise self._end(
+                        "it ended with code {code}; it may have "
+                        f"{self._memory_mb} MB (STREAM_ML_LINE_MEMORY_MB)"
+                    )
+                if self.waited_s > hang_s:
+                    raise self._end(
+                        f"it had not returned for {hang_s:g} s, {HANG_BUDGETS} times "
+                        "STREAM_ML_LEARN_BUDGET_SECONDS"
+                    )
+        finally:
+            self.waited_s = 0.0
+
+    def _take_frame(self) -> tuple[bytes, bytes] | None:
+        if len(self._read) < HEAD.size:
+            return None
+        head_bytes, body_bytes = HEAD.unpack_from(self._read)
+        if head_bytes > _HEAD_BYTES_MAX or body_bytes > STATE_BYTES_MAX:
+            raise self._end(f"it gave {head_bytes + body_bytes} bytes at once")
+        end = HEAD.size + head_bytes + body_bytes
+        if len(self._read) < end:
+            return None
+        head = bytes(self._read[HEAD.size : HEAD.size + head_bytes])
+        body = bytes(self._read[HEAD.size + head_bytes : end])
+        del self._read[:end]
+        return head, body
+
+    def _pump(self) -> bool:
+        """Send and read what can be, for a tick at most; whether the process is there."""
+        process = self._process
+        if process is None:
+            return False
+        reader, writer = process.reader, process.writer
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        try:
+            if self._unsent:
+                del self._unsent[: os.write(writer, self._unsent[:_READ_BYTES])]
+        except BlockingIOError:
+            poll.register(writer, select.POLLOUT)
+        except BrokenPipeError:
+            return False
+        start_s = time.monotonic()
+        events = poll.poll(TICK_S * 1_000)
+        if any(handle == reader for handle, _ in events):
+            chunk = os.read(reader, _READ_BYTES)
+            self._read += chunk
+            self.waited_s = 0.0
+            return bool(chunk)
+        # A machine that stood still has had no time for the process either.
+        self.waited_s += min(time.monotonic() - start_s, 2 * TICK_S)
+        return True
+
+    def _end(self, reason: str) -> LearnerLost:
+        """End the process; the error that says why."""
+        process, self._process = self._process, None
+        self._is_ready = False
+        code = None if process is None else process.end()
+        return LearnerLost(f"its process was lost: {reason.format(code=code)}")
+
+
+def _error(said: Any) -> Exception:
+    """An error, raised again."""
+    kind, reason, text = map(str, said)
+    if kind == ANSWER:
+        return BadAnswer(text)
+    if kind == REFUSED:
+        return SnapshotRefused(reason, text)
+    return _Raised(text)
+
+
+class Isolation:
+    """The processes of the lines of a pipeline; close it.
+
+    Args:
+        pipeline: the declaration.
+        lines: which are isolated: `own`, `all`, `none`, or names.
+        budget_s: how long a line may take over an example.
+        memory_mb: how much address space a process may have.
+        say: told of each line that cannot be isolated, and why.
+
+    Raises:
+        UsageError: a name is that of no line.
+
+    Attributes:
+        pipeline: the same, whose recipes make stand-ins: for learn and for evaluate.
+        processes: by line.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        lines: Collection[str] = (OWN,),
+        *,
+        budget_s: float = LEARN_BUDGET_S,
+        memory_mb: int = LINE_MEMORY_MB,
+        say: Callable[[str, str], None] = lambda _line, _why: None,
+    ) -> None:
+        unknown = set(lines) - {OWN, ALL, NONE, *pipeline.recipes}
+        if unknown:
+            raise UsageError(
+                f"STREAM_ML_ISOLATED_LINES: expected {OWN}, {ALL}, {NONE} or lines "
+                f"({', '.join(pipeline.recipes)}), given {', '.join(sorted(unknown))}"
+            )
+        self.processes: dict[str, _LineProcess] = {}
+        for name, recipe in pipeline.recipes.items():
+            if not _is_meant(recipe, lines):
+                continue
+            try:
+                data = pickle.dumps(recipe)
+            except STOPS:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a learner's parts may raise anything
+                say(name, f"it cannot be handed to another process: {brief_error(error)}")
+                continue
+            self.processes[name] = _LineProcess(data, HANG_BUDGETS * budget_s, memory_mb)
+        self.pipeline = self._isolated(pipeline)
+
+    def _isolated(self, pipeline: Pipeline) -> Pipeline:
+        if not self.processes:
+            return pipeline
+        for process in self.processes.values():
+            process.spawn()
+        isolated = copy.copy(pipeline)
+        vars(isolated)["recipes"] = {
+            name: IsolatedRecipe(recipe, self.processes[name]) if name in self.processes else recipe
+            for name, recipe in pipeline.recipes.items()
+        }
+        return isolated
+
+    def waited_s(self) -> float:
+        """For how long whoever is called has not got on; 0 where nobody is."""
+        return max((process.waited_s for process in self.processes.values()), default=0.0)
+
+    def close(self) -> None:
+        """End all processes; what is being called is lost."""
+        for process in self.processes.values():
+            process.close()
+
+
+def _is_meant(recipe: Recipe, lines: Collection[str]) -> bool:
+    if NONE in lines:
+        return False
+    is_own = isinstance(recipe.estimator, Model) or bool(recipe.classes)
+    return ALL in lines or recipe.name in lines or (OWN in lines and is_own)

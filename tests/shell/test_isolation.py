@@ -1,0 +1,249 @@
+"""Lines in processes of their own: the same to the last bit, and harm to nobody but themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cli_toy import outputs, toy
+from own_nasty import PATIENCE, Deed, RiverDeed
+from own_toy import Logistic
+from river import linear_model, tree
+
+import stream_ml as sml
+from stream_ml.errors import SnapshotRefused, UsageError
+from stream_ml.models.snapshot import decode
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.processes.isolation import ALL, NONE, IsolatedLearner, Isolation
+from stream_ml.stages.effort import LearnerLost
+from tests.trainers import Bag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stream_ml.models.recipes import Recipe
+
+KEY = b"isolated." * 4
+EVENTS = 700
+BUDGET_S = 0.2
+
+
+def declared(**models: Any) -> sml.Pipeline:
+    """The toy with lines beside a plain one."""
+    return replace(
+        toy,
+        champion="plain",
+        models={"plain": linear_model.LogisticRegression(), **models},
+        promotion=sml.Promotion(refresh=100, first=100, mode="manual", slots=len(models)),
+    )
+
+
+@contextmanager
+def isolations(pipeline: sml.Pipeline, *lines: str, **bounds: Any) -> Iterator[Any]:
+    """The processes of lines, for learn and for evaluate."""
+    learn, evaluate = (Isolation(pipeline, lines or (ALL,), **bounds) for _ in range(2))
+    with closing(learn), closing(evaluate):
+        yield {"learn": learn, "evaluate": evaluate}
+
+
+def written(
+    pipeline: sml.Pipeline, isolated: Mapping[str, Isolation] | None = None
+) -> tuple[dict[str, list[Any]], Runner]:
+    """What a worker writes, by topic, and the worker."""
+    with SqliteLog.create(MEMORY, identity="isolated", now_ms=lambda: 2**42) as log:
+        log.append(outputs(EVENTS))
+        with Runner(log, pipeline, KEY, isolations=isolated) as runner:
+            runner.run()
+        return {
+            topic: [(r.key, r.value) for r in log.read(topic, 0, 0, 10_000)]
+            for topic in ("predictions", "models", "registry", "answers", "alerts")
+        }, runner
+
+
+@contextmanager
+def recipe_of(learner: Any, **bounds: Any) -> Iterator[Recipe]:
+    """The recipe of a line that is alone in a process."""
+    pipeline = declared(line=learner)
+    with closing(Isolation(pipeline, ("line",), **bounds)) as isolation:
+        yield isolation.pipeline.recipes["line"]
+
+
+def test_what_is_written_is_the_same_to_the_last_bit() -> None:
+    """Snapshots, predictions, decisions and answers are those of lines in the worker's process."""
+    pipeline = declared(
+        own=Logistic(),
+        river=RiverDeed(),
+        tree=tree.HoeffdingTreeClassifier(max_depth=3, grace_period=20),
+        bag=sml.Retrained(Bag(), 200),
+    )
+    expected, _ = written(pipeline)
+    with isolations(pipeline) as isolated:
+        actual, runner = written(pipeline, isolated)
+        processes = [set(isolation.processes) for isolation in isolated.values()]
+
+    assert processes == [set(pipeline.models)] * 2
+    assert {} == runner.learn.quarantine_reasons
+    assert len(expected["models"]) > 5 * 4
+    assert len(expected["answers"]) > EVENTS // 2
+    assert expected == actual
+
+
+# What each does, and where, and what is said of it.
+DEEDS = {
+    ("hang", "learn"): "its process was lost: it had not returned for 2 s",
+    ("deaf", "learn"): "its process was lost: it had not returned for 2 s",
+    ("hoard", "learn"): "MemoryError()",
+    ("crash", "learn"): "its process was lost: it ended with code -11",
+    ("exit", "learn"): "SystemExit(3)",
+    ("raise", "learn"): "ArithmeticError('no')",
+    ("hang", "dump"): "its process was lost: it had not returned for 2 s",
+    ("unwritable", "dump"): "Deed.dump() to give its state, given TypeError(",
+    ("deaf", "load"): "its process was lost: it had not returned for 2 s",
+    ("nan", "answer"): "expected a finite number, given nan",
+}
+
+
+def test_whatever_a_line_does_is_told_of_it_alone() -> None:
+    """Lines that hang, hoard, crash or lie are quarantined; all others are as without them."""
+    nasty = {f"{deed}_{place}": Deed(deed, place) for deed, place in DEEDS}
+    expected, _ = written(declared(own=Logistic()))
+    pipeline = declared(own=Logistic(), **nasty)
+    with isolations(pipeline, *nasty, budget_s=BUDGET_S, memory_mb=1_024) as isolated:
+        actual, runner = written(pipeline, isolated)
+    reasons = runner.learn.quarantine_reasons
+
+    assert list(nasty) == list(reasons)
+    for name, reason in zip(nasty, DEEDS.values(), strict=True):
+        assert reason in reasons[name]
+    assert len(expected["predictions"]) == len(actual["predictions"])
+    assert _digests(expected) == [each for each in _digests(actual) if each[0] not in nasty]
+
+
+def _digests(written: Mapping[str, list[Any]]) -> list[tuple[str, int, str]]:
+    """Of each snapshot its line, version and digest."""
+    snapshots = [decode(value) for _, value in written["models"]]
+    return [(each.name, each.version, each.digest) for each in snapshots]
+
+
+def test_a_shadow_that_does_not_return_is_asked_no_more() -> None:
+    """It is told once, with the reason; its line learns on, and others answer as ever."""
+    pipeline = declared(own=Logistic(), nasty=Deed("deaf", "rare"))
+    with isolations(pipeline, "nasty", budget_s=BUDGET_S) as isolated:
+        # Learn asks it as well, now and then: what it is asked there is the next test's.
+        isolated["learn"] = Isolation(declared(own=Logistic(), nasty=Deed()), (NONE,))
+        actual, runner = written(pipeline, isolated)
+
+    alerts = [value for _, value in actual["alerts"] if b"shadow_slow" in value]
+    assert 1 == len(alerts)
+    assert b"it had not returned for 2 s" in alerts[0]
+    assert {} == runner.learn.quarantine_reasons
+    assert EVENTS == len(actual["predictions"])
+
+
+def test_a_process_that_talks_nonsense_is_ended() -> None:
+    """What is no answer of ours ends the process, and nothing of it is believed or run."""
+    with recipe_of(Deed("babble", "answer")) as recipe:
+        learner = recipe.load(b"1000")
+        with pytest.raises(LearnerLost, match=r"its process was lost: it (gave|said)"):
+            learner.predict_one({"x": 1.0})
+
+
+def test_snapshots_are_read_again_where_a_process_ended() -> None:
+    """What was read from bytes answers on; what was taught since is gone, and says so."""
+    with recipe_of(Logistic()) as recipe:
+        taught = recipe.fresh()
+        for number in range(20):
+            taught.learn_one({"x": float(number)}, number > 10)
+        copy = recipe.load(recipe.dump(taught))
+        expected = copy.predict_one({"x": 3.0})
+        os.kill(taught.process.pid, signal.SIGKILL)
+        with pytest.raises(LearnerLost):
+            copy.predict_one({"x": 3.0})
+
+        assert expected == copy.predict_one({"x": 3.0})
+        with pytest.raises(LearnerLost, match="is gone with its process"):
+            taught.predict_one({"x": 3.0})
+        with pytest.raises(SnapshotRefused, match="is gone with its process"):
+            recipe.dump(taught)
+
+
+def test_learners_that_nobody_has_are_let_go() -> None:
+    """A process keeps no more learners than the worker does."""
+    with recipe_of(Logistic()) as recipe:
+        learner = recipe.fresh()
+        data = recipe.dump(learner)
+        numbers = set()
+        for _ in range(5):
+            copy = recipe.load(data)
+            copy.predict_one({"x": 1.0})
+            numbers.add(copy.number)
+        assert isinstance(learner, IsolatedLearner)
+        learner.process.drop(learner.generation, copy.number)
+        learner.predict_one({"x": 1.0})
+        with pytest.raises(Exception, match="KeyError"):
+            copy.predict_one({"x": 1.0})
+
+    assert 5 == len(numbers)
+
+
+def test_a_line_that_cannot_be_sent_runs_where_it_did() -> None:
+    """A class within a function cannot be pickled: it is told, and the line is not isolated."""
+
+    class Local(Logistic):
+        pass
+
+    told: list[tuple[str, str]] = []
+    pipeline = declared(local=Local(), own=Logistic())
+    with closing(Isolation(pipeline, say=lambda *words: told.append(words))) as isolation:
+        assert ["own"] == list(isolation.processes)
+    assert ["local"] == [line for line, _ in told]
+    assert "Local" in told[0][1]
+
+
+def test_a_name_of_no_line_is_refused() -> None:
+    """The refusal names what there is."""
+    with pytest.raises(UsageError, match=r"lines \(plain, own\), given onw"):
+        Isolation(declared(own=Logistic()), ("onw",))
+
+
+def test_a_process_ends_with_its_worker() -> None:
+    """A worker that is killed leaves no process behind, not even one that hangs in C."""
+    code = (
+        f"import os, sys; sys.path[:0] = {sys.path}\n"
+        "from tests.shell import test_isolation as own\n"
+        "with own.recipe_of(own.Deed('deaf', 'learn'), budget_s=0.05) as recipe:\n"
+        "    learner = recipe.load(b'1000')\n"
+        "    print(learner.process.pid, flush=True)\n"
+        "    import threading, time\n"
+        "    threading.Timer(0.1, lambda: os.kill(os.getpid(), 9)).start()\n"
+        "    learner.learn_one({}, True)\n"
+    )
+    done = subprocess.run(  # noqa: S603 - our own interpreter and words
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert -signal.SIGKILL == done.returncode
+    pid = int(done.stdout)
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s and _lives(pid):
+        os.sched_yield()
+
+    assert not _lives(pid)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 - of the system
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+assert PATIENCE < EVENTS
