@@ -21,7 +21,7 @@ from stream_ml.errors import DeclarationError
 from stream_ml.learners.forests import Forest
 from stream_ml.models.recipes import Recipe, answer
 from stream_ml.shell.views.reproduce import reproduce, sample
-from stream_ml.testing import CRASH, Driver
+from stream_ml.testing import CRASH, Driver, check_learner
 from tests.simulation import world
 
 NAMES = tuple("abcde")
@@ -86,6 +86,30 @@ def test_thin_windows_give_answers(estimator: Any, target: sml.Target, count: in
     recipe = Recipe("line", sml.Retrained(Forest(estimator), 10), target, NAMES)
 
     assert answer(recipe.load(trainer.dump()), target, {"b": 1.0}) is not None
+
+
+@pytest.mark.parametrize(("estimator", "target"), SOUND)
+def test_it_keeps_the_contract(estimator: Any, target: sml.Target) -> None:
+    """Equal trainings are equal, models are read back as they were, foreign bytes are refused."""
+    check_learner(Forest(estimator), target, features=NAMES, other_process=False)
+
+
+def test_a_tree_that_asks_for_gaps_alone_is_read_back() -> None:
+    """Where only a missing feature tells, scikit-learn's thresholds are infinite."""
+    rows = np.random.default_rng(1).normal(size=(200, len(NAMES)))
+    rows[::3, 0] = np.nan
+    trainer = Forest(DecisionTreeClassifier(max_depth=2))
+    trainer.prepare(BINARY, NAMES)
+    trainer.fit(rows, np.isnan(rows[:, 0]) * 1.0, 1)
+    copy = Forest(DecisionTreeClassifier(max_depth=2))
+    copy.prepare(BINARY, NAMES)
+    copy.load(trainer.dump())
+
+    assert (1.0, 0.0, 0.0) == (
+        copy.predict_one({"b": 0.5}),
+        copy.predict_one({"a": 1e30}),
+        copy.predict_one({"a": -1e30}),
+    )
 
 
 def test_others_are_refused() -> None:

@@ -119,9 +119,11 @@ def _converted(grown: Any, columns: Sequence[int | None]) -> list[Tree]:
     numbers = {node: number for number, node in enumerate(nodes)}
     numbers |= {node: ~number for number, node in enumerate(leaves)}
     values = grown.value[:, 0, :]
+    # An infinite threshold only parts gaps from all numbers, and is none that JSON can hold.
+    largest = np.finfo(np.float64).max
     shared = (
         grown.feature[nodes].tolist(),
-        grown.threshold[nodes].tolist(),
+        np.clip(grown.threshold[nodes], -largest, largest).tolist(),
         [numbers[left[node]] for node in nodes],
         [numbers[right[node]] for node in nodes],
         [bool(each) for each in grown.missing_go_to_left[nodes]],

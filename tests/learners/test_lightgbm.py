@@ -20,7 +20,7 @@ from stream_ml.models.recipes import Recipe, answer
 from stream_ml.models.retrained import TrainingJob
 from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.shell.views.reproduce import reproduce, sample
-from stream_ml.testing import CRASH, Driver
+from stream_ml.testing import CRASH, Driver, check_learner
 from tests.simulation import world
 
 NAMES = tuple("abcde")
@@ -109,6 +109,13 @@ def test_thin_windows_give_answers(kind: str, count: int) -> None:
     recipe = Recipe("line", sml.Retrained(LightGBM(5), 10), TARGETS[kind], NAMES)
 
     assert answer(recipe.load(trainer.dump()), TARGETS[kind], {"b": 1.0}) is not None
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_it_keeps_the_contract(kind: str) -> None:
+    """Equal trainings are equal, models are read back as they were, foreign bytes are refused."""
+    trainer = LightGBM(5, num_leaves=4, min_data_in_leaf=5)
+    check_learner(trainer, TARGETS[kind], features=NAMES, other_process=False)
 
 
 def test_only_what_means_the_same_may_be_set() -> None:
