@@ -30,8 +30,8 @@ __all__ = [
     "planned_differences",
 ]
 
-# A change holds from the next start on, or it is refused there.
-Effect = Literal["now", "refused"]
+# A change holds from the next start on, or from when it is applied, or it is refused.
+Effect = Literal["now", "apply", "refused"]
 
 # Values of paths may be long (a tree has twenty parameters); of those the part that differs.
 TEXT_LENGTH_MAX = 160
@@ -85,6 +85,7 @@ class Rule:
 
     accepts: Callable[[str | None, str | None], bool]
     reason: str
+    effect: Effect = "now"
 
 
 def _accept_any(_old: str | None, _new: str | None) -> bool:
@@ -127,7 +128,8 @@ def _is_count(old: str | None, new: str | None) -> bool:
 
 _RETENTION = "what waits and the ids that are known were kept by it"
 _EVIDENCE = "the blocks of evidence that are open were begun with it"
-_FEATURES = "models have learned from the features as they were"
+_APPLIED = "all lines begin anew, are taught what is recorded, and shadow then"
+_BY_APPLY = "`stream-ml apply` brings it about on the embedded log"
 
 # By path, of which the first that fits holds; of several of one path the first that is so. `*`
 # stands for a name.
@@ -147,8 +149,12 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("events.*", Rule(_accept_none, _RETENTION)),
     ("predict", Rule(_accept_any, "predictions from now on are about these events")),
     ("code.*", Rule(_accept_any, "if its answers changed, raise its `version`")),
-    ("features", Rule(_accept_none, _FEATURES)),
-    ("features.*", Rule(_accept_none, _FEATURES)),
+    ("features", Rule(_accept_any, f"{_BY_APPLY}: all lines begin anew", "apply")),
+    ("features.*", Rule(_is_addition, f"{_BY_APPLY}: all lines begin anew with it", "apply")),
+    (
+        "features.*",
+        Rule(_accept_any, f"{_BY_APPLY}, once no line that serves has learned from it", "apply"),
+    ),
     ("windows", Rule(_accept_none, "the events in windows were kept by it")),
     ("label.type", Rule(_accept_none, "models, scores and labels that wait are of that type")),
     ("label.fallback", Rule(_accept_any, "it is served from now on")),
@@ -273,7 +279,8 @@ def _difference(path: str, old: str | None, new: str | None) -> Difference:
     rules = [rule for pattern, rule in RULES if pattern == fitting]
     # The last rule of a pattern holds whatever was changed.
     rule = next((rule for rule in rules if rule.accepts(old, new)), rules[-1])
-    return Difference(path, old, new, "now" if rule.accepts(old, new) else "refused", rule.reason)
+    effect: Effect = rule.effect if rule.accepts(old, new) else "refused"
+    return Difference(path, old, new, effect, rule.reason)
 
 
 def _fits(pattern: str, path: str) -> bool:
@@ -337,6 +344,8 @@ def accepted_changes(
     log_name: str,
     restart_advice: str,
     quarantined_lines: Collection[str] = (),
+    *,
+    is_applied: bool = False,
 ) -> list[str]:
     """The changes that are taken up, a sentence each.
 
@@ -346,11 +355,19 @@ def accepted_changes(
         log_name: what messages call the log.
         restart_advice: how one begins anew there.
         quarantined_lines: lines that learn no more, whose recipes may be repaired.
+        is_applied: whether a generation of features begins (`stream_ml.generation`).
 
     Raises:
         UsageError: something differs that cannot be taken up; all of it is listed.
     """
     changes = planned_differences(old, new, quarantined_lines)
+    if is_applied:
+        changes = [
+            replace(change, effect="now", reason=_APPLIED)
+            if change.path.startswith(("features", "models."))
+            else change
+            for change in changes
+        ]
     refusals = [str(change) for change in changes if not change.is_accepted]
     if refusals:
         count = "1 part" if len(refusals) == 1 else f"{len(refusals)} parts"

@@ -7,10 +7,11 @@ once, and shared by every stage.
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from stream_ml.evaluation.contest import Rules
 from stream_ml.evaluation.evidence import RENEWAL
 from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
 from stream_ml.files import Files, file_problems, file_texts
+from stream_ml.generation import FIRST
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.probe import misses
 from stream_ml.models.recipes import Recipe, Target
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from stream_ml.features import Feature
+    from stream_ml.features.feature_view import FeatureView
+    from stream_ml.generation import Generation
     from stream_ml.models.recipes import TaskKind
     from stream_ml.records import Event
     from stream_ml.slices import Slice, SliceBy
@@ -359,11 +363,90 @@ class Pipeline:
         return FeatureSet(self.features, self.schema, self.lateness_ms, self.window_events_max)
 
     @cached_property
+    def generation(self) -> Generation:
+        """What goes on of former declarations, where features were changed in flight."""
+        return FIRST
+
+    def running_as(self, generation: Generation) -> Pipeline:
+        """This declaration as it runs on a log whose features were changed in flight.
+
+        Args:
+            generation: what the registry says.
+        """
+        if generation == self.generation:
+            return self
+        running = copy.copy(self)
+        for name in ("recipes", "_former_views", "_whole_view", "known_features"):
+            running.__dict__.pop(name, None)
+        running.__dict__["generation"] = generation
+        _ = running.recipes
+        return running
+
+    @cached_property
     def recipes(self) -> dict[str, Recipe]:
-        """The lines by name, the champion's first."""
-        names = [self.champion, *(name for name in self.models if name != self.champion)]
-        target, features = self.target, tuple(self.feature_set.names)
-        return {name: Recipe(name, self.models[name], target, features) for name in names}
+        """The lines by the names that they run under, the declared champion's first."""
+        declared = [self.champion, *(name for name in self.models if name != self.champion)]
+        names = self.generation.names
+        lines = [(names.get(name, name), name, self.feature_set.names) for name in declared]
+        lines += [(line.name, line.declared, line.features) for line in self.generation.former]
+        return {
+            name: Recipe(name, self.models[declared_name], self.target, features)
+            for name, declared_name, features in lines
+        }
+
+    @cached_property
+    def _former_views(self) -> dict[str, FeatureView]:
+        """The features that models of former generations know, by their hash."""
+        parts = [self.feature_set.part(names) for names in self.generation.views]
+        return {
+            part.hash: part
+            for part in parts
+            if part is not None and part.hash != self.feature_set.hash
+        }
+
+    def view(self, feature_hash: str) -> FeatureView:
+        """The features that a snapshot knows; all of them, where it is of none that are known.
+
+        Args:
+            feature_hash: that it names.
+        """
+        return self._former_views.get(feature_hash, self._whole_view)
+
+    def line_view(self, line: str) -> FeatureView:
+        """The features that a line's learner knows.
+
+        Args:
+            line: by the name that it runs under.
+        """
+        names = self.recipes[line].features
+        if names == self.feature_set.names:
+            return self._whole_view
+        part = self.feature_set.part(names)
+        assert part is not None, f"the line {line!r} knows features that are not declared"
+        return part
+
+    @cached_property
+    def _whole_view(self) -> FeatureView:
+        """All features that are declared; records may have others, of a former generation."""
+        is_whole = self.known_features == self.feature_set.name_set
+        return replace(self.feature_set.view, is_whole=is_whole)
+
+    def reader(self, line: str, feature_hash: str) -> Recipe | None:
+        """What reads a snapshot; None where its line is not declared.
+
+        Args:
+            line: of the snapshot.
+            feature_hash: that the snapshot names.
+        """
+        recipe, names = self.recipes.get(line), self.view(feature_hash).names
+        if recipe is None or recipe.features == names:
+            return recipe
+        return replace(recipe, features=names)
+
+    @cached_property
+    def known_features(self) -> frozenset[str]:
+        """The names of all features that records may have, those of former generations too."""
+        return self.feature_set.name_set.union(*self.generation.views)
 
     @property
     def learn_task_lines(self) -> tuple[str | None, ...]:
@@ -426,9 +509,10 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     yield "label.type", p.label_codec.kind.declaration()
     yield "label.horizon", duration_text(p.horizon_ms)
     yield "label.fallback", repr(p.fallback)
-    for name in sorted(p.recipes):
-        yield f"models.{name}", p.recipes[name].description
-        yield f"libraries.{name}", p.recipes[name].library
+    for name in sorted(p.models):
+        recipe = p.recipes[p.generation.names.get(name, name)]
+        yield f"models.{name}", recipe.description
+        yield f"libraries.{name}", recipe.library
     yield "champion", p.champion
     for member in fields(p.promotion):
         yield f"promotion.{member.name}", _promotion_text(p, member.name)

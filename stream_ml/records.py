@@ -275,7 +275,8 @@ class Decision:
     """One record of the registry: what was decided, by whom, why, on what evidence.
 
     `kind`: bootstrap, settling, settled, refreshed, refused, replaced, rolled_back, fell_back,
-    recovered, paused, resumed, suspended, continued, proposed, lapsed, restarted or redriven.
+    recovered, paused, resumed, suspended, continued, proposed, lapsed, restarted,
+    redriven or applied.
     `number` counts decisions from 0. `previous` is the SHA-256 of the registry's record before it,
     so that none can be left out. `ts` is the examples watermark at the decision (-1: before any).
     `inputs` are the offsets, one past the last record read, per input topic of evaluate. A decision

@@ -136,6 +136,7 @@ class Driver:
         self._dies_at: int | None = None
         self._steps_left = -1
         self._runner: Runner | None = None
+        self._apply: str | None = None
 
     # --- feeding -------------------------------------------------------------------------------
 
@@ -208,8 +209,15 @@ class Driver:
         """Let the worker die when it has worked on every event, or sooner where there is a seed."""
         self._die(len(self.records("events")))
 
-    def declare(self, pipeline: Pipeline) -> None:
-        """Stop the worker as a restart would; the next one runs this declaration."""
+    def declare(self, pipeline: Pipeline, *, apply: str | None = None) -> None:
+        """Stop the worker as a restart would; the next one runs this declaration.
+
+        Args:
+            pipeline: the declaration.
+            apply: why other features are brought about by it, as `stream-ml apply` would; None:
+                they are refused.
+        """
+        self._apply = apply
         if self._runner is not None:
             self._runner.commit(checkpoint=True)
         self._close()
@@ -236,6 +244,7 @@ class Driver:
             options: dict[str, Any] = {"operators": self._operators}
             if self._random is not None:
                 options["checkpoint_examples"] = self._random.choice([1, 7, 50, 512])
+            options["apply"] = self._apply
             self._runner = Runner(self.log, self._pipeline, self._key, step=self._step, **options)
         return self._runner
 

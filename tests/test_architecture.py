@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sealing": {"errors", "signing"},
     "topics": {"errors"},
     "differences": {"errors"},
+    "generation": {"records"},
     "features": {"errors", "records", "schema"},
     "files": {"errors", "features", "schema"},
     "models": {"errors", "features", "records", "signing"},
@@ -45,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "evaluation",
         "features",
         "files",
+        "generation",
         "models",
         "monitoring",
         "records",
@@ -58,6 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "routes": {"alert_kinds", "errors", "schema"},
     "stages": {
         "alert_kinds",
+        "generation",
         "topology",
         "codec",
         "defaults",
@@ -75,6 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": {"features", "files", "models", "monitoring", "pipeline", "routes", "schema", "slices"},
     "shell": {
         "codec",
+        "generation",
         "defaults",
         "errors",
         "evaluation",

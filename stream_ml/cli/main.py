@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Never
 from stream_ml import __version__
 from stream_ml.cli.commands import (
     alerts,
+    apply,
     audit,
     backtest,
     config,
@@ -73,6 +74,7 @@ COMMANDS: tuple[Subcommand | Group, ...] = (
     restart.COMMAND,
     audit.GROUP,
     plan.COMMAND,
+    apply.COMMAND,
     topics.COMMAND,
     config.COMMAND,
 )

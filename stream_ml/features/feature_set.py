@@ -29,6 +29,7 @@ import orjson
 
 from stream_ml.errors import DeclarationError, Problem, UsageError
 from stream_ml.features.aggregates import Aggregate
+from stream_ml.features.feature_view import FeatureView
 from stream_ml.features.fingerprint import fingerprint
 from stream_ml.features.guarded import GuardedAggregate
 from stream_ml.features.transforms import Columns, Feature, FunctionFeature, Scalar
@@ -105,9 +106,8 @@ class FeatureSet:
             for feature in features
             if isinstance(feature, Scalar) and _may_miss(feature, schema)
         )
-        descriptions = [[feature.columns(schema), feature.describe()] for feature in features]
-        self.hash = hashlib.sha256(orjson.dumps(descriptions)).hexdigest()
         self._features = tuple(features)
+        self.hash = self._hash(features)
         windows = [window for feature in features for window in _windows_in(feature)]
         self.horizon_ms = max((window.duration_ms for window in windows), default=0)
         self.scopes = self._compile_scopes(windows)
@@ -172,6 +172,38 @@ class FeatureSet:
             if code:
                 yield f"code.{name}", " ".join(code)
         yield "windows", " ".join(sorted(self.series_ids()))
+
+    def _hash(self, features: Sequence[Feature]) -> str:
+        descriptions = [[feature.columns(self.schema), feature.describe()] for feature in features]
+        return hashlib.sha256(orjson.dumps(descriptions)).hexdigest()
+
+    @property
+    def view(self) -> FeatureView:
+        """All of the features."""
+        return FeatureView(self.names, self.hash, is_whole=True)
+
+    def part(self, names: Sequence[str]) -> FeatureView | None:
+        """The features that give these numbers, in this order; None where some are not declared.
+
+        Args:
+            names: of the numbers.
+        """
+        if tuple(names) == self.names:
+            return self.view
+        columns_of = {
+            columns[0]: (feature, columns)
+            for feature in self._features
+            if (columns := [*feature.columns(self.schema)])
+        }
+        chosen: list[Feature] = []
+        rest = [*names]
+        while rest:
+            feature, columns = columns_of.get(rest[0], (None, []))
+            if feature is None or rest[: len(columns)] != columns:
+                return None
+            chosen.append(feature)
+            rest = rest[len(columns) :]
+        return FeatureView(tuple(names), self._hash(chosen))
 
     def series_ids(self) -> list[str]:
         """The ids of the series, by which the pieces of its state are named."""

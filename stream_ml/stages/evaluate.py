@@ -34,6 +34,7 @@ import orjson
 from stream_ml.codec import dead_letter, encode_answers
 from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord
+from stream_ml.generation import APPLIED
 from stream_ml.records import Output
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.commands import Commands
@@ -64,6 +65,7 @@ from stream_ml.stages.watermark import ExamplesWatermark
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from stream_ml.generation import Generation
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Command, Evaluation, Example, Prediction, Record
     from stream_ml.signing import Keyring
@@ -351,6 +353,19 @@ class Evaluate:
     def report(self) -> list[Evaluation]:
         """How every model stands now, the served one first."""
         return self._decisions.report()
+
+    def begin_generation(self, generation: Generation, reason: str) -> Output:
+        """Write down that the features are others from now on; what serves stays.
+
+        Args:
+            generation: as it runs from now on.
+            reason: why, in the words of whoever applies it.
+        """
+        decisions = self._decisions
+        serving = decisions.registry.serving
+        assert serving is not None, "no features are changed before anything serves"
+        self._must_checkpoint = True
+        return decisions.decide(APPLIED, reason, serving, evidence=generation.as_dict())
 
     # --- state ---------------------------------------------------------------------------------
 

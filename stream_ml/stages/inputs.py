@@ -104,7 +104,7 @@ def prediction_in(record: Record, pipeline: Pipeline) -> Prediction | BadRecord:
 
 def _prediction(record: Record, pipeline: Pipeline) -> Prediction:
     prediction = decode_prediction(record.value)
-    check_prediction(prediction, pipeline.target.kind, pipeline.feature_set.name_set)
+    check_prediction(prediction, pipeline.target.kind, pipeline.known_features)
     refuse_future(record, prediction.ts, pipeline.skew_ms, "ts")
     return prediction
 
@@ -121,7 +121,7 @@ def example_in(record: Record, pipeline: Pipeline) -> Example | BadRecord:
 
 def _example(record: Record, pipeline: Pipeline) -> Example:
     example = decode_example(record.value)
-    check_prediction(example.prediction, pipeline.target.kind, pipeline.feature_set.name_set)
+    check_prediction(example.prediction, pipeline.target.kind, pipeline.known_features)
     example.label = pipeline.label_codec.kind.check("label", example.label)
     refuse_future(record, example.label_ts, pipeline.skew_ms, "label_ts")
     if example.label_ts < example.prediction.ts:

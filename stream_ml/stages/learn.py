@@ -51,6 +51,7 @@ from stream_ml.models.learner import Lesson, RemoteLearner
 from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
 from stream_ml.models.target import valid_answer
 from stream_ml.records import Output, version_of
+from stream_ml.stages.backfill import Backfill
 from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.kept_learners import KeptLearners
@@ -141,6 +142,8 @@ class Learn:
             name: LiveLine(recipe.fresh(), is_relative=is_relative)
             for name, recipe in self._recipes.items()
         }
+        self._views = {name: pipeline.line_view(name) for name in self._recipes}
+        self._backfill = Backfill(pipeline)
         self._retrainings = Retrainings(self._recipes, pipeline.target, trainings)
         self._progress = LearningProgress(pipeline)
         self._since_checkpoint = 0
@@ -264,10 +267,11 @@ class Learn:
 
     def _take(self, example: Example, record: Record) -> TrainingExample:
         """Count an example; what is to be learned from it."""
-        taken = self._progress.take(example, record.offset, record.append_ms)
+        features, is_partial = self._backfill.features(example)
+        taken = self._progress.take(example, record.offset, record.append_ms, features)
         if self._retrainings:
             self._retrainings.add(self._active(), taken.watermark_ms, taken.features, taken.label)
-        return taken
+        return taken._replace(is_partial=True) if is_partial else taken
 
     def _learn(self, examples: Sequence[TrainingExample]) -> list[Output]:
         """Teach every line all of `examples`, and give the alerts of those that failed.
@@ -282,7 +286,7 @@ class Learn:
             for name, line in self._lines.items():
                 if line.quarantine or self._is_behind(name):
                     continue
-                failure = self._teach(name, line, examples)
+                failure = self._teach(name, line, self._known(name, line, examples))
                 if failure is not None:
                     example, reason = failure
                     self._quarantine(name, example.n, reason)
@@ -291,10 +295,25 @@ class Learn:
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 
+    def _known(
+        self, name: str, line: LiveLine, examples: Sequence[TrainingExample]
+    ) -> Sequence[TrainingExample]:
+        """The examples with what a line knows of their features; some are passed over for that."""
+        view = self._views[name]
+        known = examples
+        if view.hash == self._pipeline.feature_set.hash:
+            known = [each for each in examples if not each.is_partial]
+            line.missed += len(examples) - len(known)
+        if view.is_whole:
+            return known
+        return [each._replace(features=view.select(each.features)) for each in known]
+
     def _teach(
         self, name: str, line: LiveLine, examples: Sequence[TrainingExample]
     ) -> tuple[TrainingExample, str] | None:
         """Teach a line all of `examples`; the one at which it failed, and why, if it did."""
+        if not examples:
+            return None
         if isinstance(line.learner, RemoteLearner):
             return self._teach_remote(name, line, line.learner, examples)
         target, effort = self._pipeline.target, line.effort
@@ -450,7 +469,7 @@ class Learn:
             recipe,
             self._pipeline.target,
             version=self._progress.n,
-            feature_hash=self._pipeline.feature_set.hash,
+            feature_hash=self._views[name].hash,
             parent=line.parent,
             examples={
                 "count": self._progress.n - line.missed,
@@ -468,7 +487,7 @@ class Learn:
                 "excess": line.blocks.take(),
                 "lines": [],
             },
-            golden_features=self._progress.golden,
+            golden_features=map(self._views[name].select, self._progress.golden),
             key=None,
             log=self._log,
         )
@@ -518,16 +537,38 @@ class Learn:
         """
         if self.backlog() is None or records[0].topic != "examples":
             return False
-        n = self._progress.n + len(records)
-        examples = [example_in(record, self._pipeline) for record in records]
-        newest_ms = max(
-            (each.label_ts for each in examples if not isinstance(each, BadRecord)), default=-1
-        )
+        n, newest_ms = self._progress.n + len(records), self.newest_ms(records)
         return any(
             each.is_due(n, max(newest_ms, self._progress.watermark_ms))
             for name, each in self._latecomers.items()
             if self._is_behind(name)
         )
+
+    def wanted(self, records: Sequence[Record]) -> list[tuple[int, int]]:
+        """The events, by partition and offset, whose features these records need beside their own.
+
+        Args:
+            records: that `apply` or `catch_up` is given next.
+        """
+        return self._backfill.wanted(records) if records[0].topic == "examples" else []
+
+    def newest_ms(self, records: Sequence[Record]) -> int:
+        """The event time that these examples have come to, in ms; -1: none has a time.
+
+        Args:
+            records: of `examples`.
+        """
+        examples = [example_in(record, self._pipeline) for record in records]
+        times = [each.label_ts for each in examples if not isinstance(each, BadRecord)]
+        return max(times, default=-1)
+
+    def supply(self, vectors: Mapping[tuple[int, int], dict[str, float] | None]) -> None:
+        """Take in features that were wanted.
+
+        Args:
+            vectors: by event; None where they cannot be made.
+        """
+        self._backfill.supply(vectors)
 
     def catch_up(self, records: Sequence[Record]) -> list[Output]:
         """Teach those who are behind, and tell what befell them.
@@ -542,11 +583,13 @@ class Learn:
                     continue
                 first = latecomer.learned + 1
                 taken = latecomer.take(records, self._progress.offsets[1], self._pipeline)
-                examples = [
-                    TrainingExample(number, -1, "", None, each.prediction.features, each.label)
-                    for number, each in enumerate(taken, first)
-                ]
-                failure = self._teach(name, self._lines[name], examples) if examples else None
+                line, examples = self._lines[name], list[TrainingExample]()
+                for number, each in enumerate(taken, first):
+                    features, is_partial = self._backfill.features(each)
+                    examples.append(
+                        TrainingExample(number, -1, "", None, features, each.label, is_partial)
+                    )
+                failure = self._teach(name, line, self._known(name, line, examples))
                 if failure is not None:
                     self._give_up(name, failure[1])
                     self._must_checkpoint = True
@@ -563,7 +606,7 @@ class Learn:
             if not latecomer.is_level and latecomer.next > self._progress.offsets[1]:
                 latecomer.is_level = self._must_checkpoint = True
                 line = self._lines[name]
-                line.missed = self._progress.n - latecomer.learned
+                line.missed += self._progress.n - latecomer.learned
                 if line.missed:
                     line.first = latecomer.first
 

@@ -75,16 +75,18 @@ class LearningProgress:
             return False
         return True
 
-    def take(self, example: Example, offset: int, append_ms: int) -> TrainingExample:
+    def take(
+        self, example: Example, offset: int, append_ms: int, features: dict[str, float]
+    ) -> TrainingExample:
         """Count an example; what is to be learned from it.
 
         Args:
             example: a new one.
             offset: where it lies on `examples`.
             append_ms: when it was appended there, UTC milliseconds.
+            features: to learn it with.
         """
         prediction, label = example.prediction, example.label
-        features = prediction.features
         self.n += 1
         self.epoch_n += 1
         partition = example.label_source.partition

@@ -30,6 +30,8 @@ class TrainingExample(NamedTuple):
     served_loss: float | None
     features: dict[str, float]
     label: LabelValue
+    # Whether it lacks features that were declared since.
+    is_partial: bool = False
 
 
 class Quarantine(NamedTuple):

@@ -92,6 +92,8 @@ class Predict:
         self._overflow = Recurrence(self._alarms, "window_overflow")
         self._failure = Recurrence(self._alarms, "aggregate_failed")
         self._has_changed = False
+        # Pieces of windows that are kept otherwise now, still to be dropped from the state.
+        self._stale_windows: list[str] = []
         self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0, "strays": 0}
         # What `window_events_max` made windows forget.
         self.counts["window_events_dropped"] = 0
@@ -129,6 +131,12 @@ class Predict:
         models said then is not known here.
         """
         self._fold(records)
+
+    def vectors(self, records: Sequence[Record]) -> Iterator[tuple[int, int, dict[str, float]]]:
+        """Fold in events as `replay`: of each that asks, its offset, its time and its features."""
+        for item in self._fold(records):
+            if isinstance(item, _PredictionRequest):
+                yield item.record.offset, item.event.ts, item.features
 
     def _fold(self, records: Sequence[Record]) -> list[Output | _PredictionRequest]:
         """Take events in: what is to be written, in their order, predictions still to be made."""
@@ -342,12 +350,35 @@ class Predict:
         if self._blocks is not None:
             keyless["blocks"] = self._blocks.dump()
             blocks = [(f"{BLOCKS}{name}", value) for name, value in self._blocks.dirty()]
+        windows = [(f"{WINDOWS}{name}", value) for name, value in self._features.dirty()]
+        kept = {name for name, _ in windows}
+        stale_windows = [(name, None) for name in self._stale_windows if name not in kept]
+        self._stale_windows = []
         return [
             (KEYLESS, orjson.dumps(keyless)),
-            *((f"{WINDOWS}{name}", value) for name, value in self._features.dirty()),
+            *stale_windows,
+            *windows,
             *((f"{EVENT_IDS}{name}", value) for name, value in self._known_ids.dirty()),
             *blocks,
         ]
+
+    def rebuild(self, pieces: Iterable[tuple[str, bytes]], events: Predict) -> None:
+        """Take up a state whose windows were of other features.
+
+        Args:
+            pieces: the state.
+            events: a stage that has folded the same events with the features of today; its windows
+                are taken over, and it is of no more use.
+        """
+        kept: list[tuple[str, bytes]] = []
+        stale: list[tuple[str, bytes]] = []
+        for name, value in pieces:
+            (stale if name.startswith(WINDOWS) else kept).append((name, value))
+        self.restore(kept)
+        self._features = events._features
+        self._features.advance(self._watermark.ms)
+        self._stale_windows = [name for name, _ in stale]
+        self._has_changed = True
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""

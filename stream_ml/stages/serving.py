@@ -193,15 +193,16 @@ class Serving:
                 f"where {snapshot.model} {snapshot.digest} lies",
             )
         p = self._pipeline
-        learner = open_snapshot(
-            snapshot, p.recipes.get(snapshot.name), p.target, self._key, p.feature_set.hash
-        )
+        view = p.view(snapshot.features)
+        recipe = p.reader(snapshot.name, view.hash)
+        learner = open_snapshot(snapshot, recipe, p.target, self._key, view.hash)
         golden = [golden.features for golden in snapshot.golden]
         return LoadedModel(
             ref,
-            fast_predictor(learner, p.target, golden),
+            view.narrow(fast_predictor(learner, p.target, golden)),
             snapshot.examples["last"],
-            batch_predictor(learner, p.target, golden),
+            # One that knows a part of the features goes on until another one has won.
+            batch_predictor(learner, p.target, golden) if view.is_whole else None,
         )
 
 

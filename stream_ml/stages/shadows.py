@@ -35,7 +35,7 @@ from stream_ml.records import Shadow, line_of
 from stream_ml.stages.effort import ANSWER, NO_STOPWATCH, SNAPSHOT, LearnerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from stream_ml.models.fast import Predictor
     from stream_ml.models.snapshot import Snapshot
@@ -68,12 +68,13 @@ class _Loaded:
     learner: Any
     golden: Sequence[Mapping[str, float]]
     payload_bytes: int
+    feature_hash: str
     predict: Predictor | None = None
 
     @classmethod
     def of(cls, snapshot: Snapshot, learner: Any) -> _Loaded:
         golden = [golden.features for golden in snapshot.golden]
-        return cls(snapshot.model, learner, golden, len(snapshot.payload))
+        return cls(snapshot.model, learner, golden, len(snapshot.payload), snapshot.features)
 
 
 class Shadows:
@@ -223,8 +224,9 @@ class Shadows:
             snapshot = decode(value)
             if None not in (snapshot.log, self._log) and snapshot.log != self._log:
                 return None  # genuine, of another log
-            recipe = p.recipes.get(snapshot.name)
-            learner = open_snapshot(snapshot, recipe, p.target, self._key, p.feature_set.hash)
+            feature_hash = p.view(snapshot.features).hash
+            recipe = p.reader(snapshot.name, feature_hash)
+            learner = open_snapshot(snapshot, recipe, p.target, self._key, feature_hash)
             return _Loaded.of(snapshot, learner)
         except (BadRecord, SnapshotRefused):
             return None
@@ -268,13 +270,13 @@ class Shadows:
     ) -> None:
         """Have a snapshot that is in another process answer all that it is asked, at once."""
         answers, seconds, target = self._answers, self._stopwatch.seconds, self._pipeline.target
-        left = list(questions)
+        left, select = list(questions), self._select(offset)
         for model, example, _, _ in questions:
             answers[example][offset] = Shadow(model, None)
         while left := [each for each in left if each[0] == name and not self._is_stopped(each)]:
             account = left[0][3]
             self._stopwatch.attend(f"{ANSWER}{account}")
-            replies = learner.lessons([Lesson(features) for _, _, features, _ in left])
+            replies = learner.lessons([Lesson(select(features)) for _, _, features, _ in left])
             try:
                 while left and not self._is_stopped(left[0]):
                     reply = next(replies)
@@ -292,6 +294,12 @@ class Shadows:
                 return  # it cannot be read again
             finally:
                 replies.close()
+
+    def _select(self, offset: int) -> Callable[[Mapping[str, float]], dict[str, float]]:
+        """What a snapshot that is loaded is given of all features."""
+        loaded = self._loaded[offset]
+        assert loaded is not None, "a snapshot that cannot be opened is not asked"
+        return self._pipeline.view(loaded.feature_hash).select
 
     def _is_stopped(self, question: _Question) -> bool:
         """Whether whoever answers for it is asked no more."""
@@ -370,6 +378,7 @@ class Shadows:
                 raise
             except BaseException:  # noqa: BLE001 - an estimator may raise anything, now and then
                 loaded.predict = partial(answer, loaded.learner, target)
+            loaded.predict = self._pipeline.view(loaded.feature_hash).narrow(loaded.predict)
         return loaded.predict
 
 

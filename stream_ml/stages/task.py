@@ -132,6 +132,10 @@ class Task:
         """Have the stage take up the state that lies in these entries."""
         self.stage.restore(self._parts.join(entries))
 
+    def entries(self, entries: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+        """The pieces of the state that lie in these entries."""
+        return self._parts.join(entries)
+
     def _new(self, records: Sequence[Record]) -> Sequence[Record]:
         """What lies at or past the position, which moves on."""
         first = records[0]

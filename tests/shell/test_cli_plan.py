@@ -55,7 +55,7 @@ def test_each_difference_is_shown_with_what_it_means_and_costs(
 
     assert ran.code == 2
     lines = ran.out.splitlines()
-    assert lines[0].startswith("refused  features.hour_of_day: expected nothing, given ")
+    assert lines[0].startswith("apply    features.hour_of_day: expected nothing, given ")
     assert lines[1] == (
         "now      models.bayes: was nothing, is naive_bayes.GaussianNB(); it is taught what is "
         "recorded, and shadows then"

@@ -80,10 +80,12 @@ def _cost(cost: ChangeCost) -> str:
 
 def _summary(view: PlanView, path: str) -> str:
     count = "1 difference" if len(view.changes) == 1 else f"{len(view.changes)} differences"
-    refused = view.count("refused")
+    refused = view.count("refused") + view.count("apply")
     way_out = (
         f"a start refuses {refused} of them, and changes nothing"
         if refused
         else "a start takes them up"
     )
+    if refused and not view.count("refused"):
+        way_out += "; `stream-ml apply` brings all about"
     return f"plan: {count} from the declaration that runs on {path}; {way_out}"

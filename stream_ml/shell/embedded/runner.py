@@ -29,7 +29,7 @@ import time
 from collections import deque
 from contextlib import contextmanager, nullcontext
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.differences import accepted_changes
@@ -37,8 +37,10 @@ from stream_ml.errors import BadRecord, LogError, StreamMLError
 from stream_ml.models.snapshot import Snapshot
 from stream_ml.sealing import SEALED_TOPICS, Seals, checkpoint_seal
 from stream_ml.shell.embedded.garbage import collect_less_often
+from stream_ml.shell.embedded.handover import BEGIN_ANEW, Preparation, handover
 from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
 from stream_ml.shell.log.port import whole_piece
+from stream_ml.shell.regeneration import Regeneration
 from stream_ml.shell.restoration import (
     ahead_alert,
     changed_notice,
@@ -65,11 +67,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from stream_ml.generation import Generation
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
     from stream_ml.sealing import Marker, SealedState
     from stream_ml.shell.log.port import PartitionId, Session, WorkerLog
     from stream_ml.shell.processes.isolation import Isolation
+    from stream_ml.shell.restoration import TakenUp
     from stream_ml.signing import Operator
     from stream_ml.stages.effort import Stopwatch
     from stream_ml.stages.retraining import Trainings
@@ -97,7 +101,7 @@ OFFSET_MAX = 2**63 - 1
 # Written with the state of who writes it, and not sooner.
 WITH_STATE = "answers"
 
-
+T = TypeVar("T")
 # What the next record is picked by: its time, its topic's rank, its partition.
 Head = tuple[int, int, int]
 RANKS = {"commands": -1, "labels": 0, "events": 1}
@@ -182,6 +186,9 @@ class Runner:
             run in this process.
         command_age_s: how far a command's time may be from its arrival on the log, in seconds.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
+        apply: why other features are to be brought about than the log has been worked on with;
+            None: they are not, and a declaration of others is refused.
+        preparation: windows for that which were filled meanwhile.
         accepted_topics: topics that are taken for what they are now, whatever was read of them.
         exclusive: whether others are kept from writing while a batch is worked on, until nobody
             has written where only the worker may for a while.
@@ -211,6 +218,8 @@ class Runner:
         accept_unsealed: bool = False,
         accepted_topics: Collection[str] = (),
         exclusive: bool = False,
+        apply: str | None = None,
+        preparation: Preparation | None = None,
         step: Callable[[str], None] | None = None,
     ) -> None:
         self._log, self.key = log, key
@@ -219,8 +228,7 @@ class Runner:
         self._quiet_since = self._checkpointed_s = time.monotonic()
         self._step = step or (lambda _: None)
         self._accept_unsealed = accept_unsealed
-        self._seals = Seals(key, pipeline.name, log.identity)
-        self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
+        pipeline = self._take_over(pipeline, apply, preparation)
         self._declaration = pipeline.declaration()
         self.serving = Serving(pipeline, key, log.identity)
         events, labels = log.partitions["events"], log.partitions["predictions"]
@@ -245,7 +253,6 @@ class Runner:
         self._has_warned_ahead = False
         # What of the declaration is another than it was, and was taken up: a sentence each.
         self.changes: list[str] = []
-        self._log_name = getattr(log, "path", "the log")
         # Tasks whose positions are not in the log's table as they are in their state, or whose
         # declaration is another than in theirs.
         self._astray: set[str] = set()
@@ -261,14 +268,30 @@ class Runner:
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
         self._committed_positions = {task.name: dict(task.positions) for task in self.tasks}
         collect_less_often()
-        self._session = log.session()
-        self._restore_or_close()
+        self._or_close(self._restore)
         self._cursors = list(self._inputs())
 
-    def _restore_or_close(self) -> None:
-        """Take up all states; where one cannot be, the worker's place is given up."""
+    def _take_over(
+        self, pipeline: Pipeline, apply: str | None, preparation: Preparation | None
+    ) -> Pipeline:
+        """Take the worker's place, and up the declaration as it runs there."""
+        log, key = self._log, self.key
+        self._seals = Seals(key, pipeline.name, log.identity)
+        self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
+        self._log_name = getattr(log, "path", "the log")
+        self._preparation = preparation
+        # By task of learn, for examples that it catches up with, and for those that come now.
+        self._regenerations: dict[tuple[str, str], Regeneration] = {}
+        self._session = log.session()
+        self._handover = self._or_close(
+            lambda: handover(log, pipeline, key, self._seals, apply=apply, log_name=self._log_name)
+        )
+        return self._handover.pipeline
+
+    def _or_close(self, step: Callable[[], T]) -> T:
+        """Take a step of the start; where it fails, the worker's place is given up."""
         try:
-            self._restore()
+            return step()
         except BaseException:
             self._session.close()
             raise
@@ -306,6 +329,16 @@ class Runner:
             for p, stage in enumerate(group):
                 yield _Cursor(self._session, topic, p, tasks[id(stage)], stage.parse)
 
+    @property
+    def generation(self) -> Generation:
+        """The generation of features that runs."""
+        return self._handover.pipeline.generation
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines, by the names that they run under."""
+        return list(self._handover.pipeline.recipes)
+
     # --- start ---------------------------------------------------------------------------------
 
     def _restore(self) -> None:
@@ -331,6 +364,9 @@ class Runner:
             self._alerts.append(exclusive_alert())
         self._deliver(self._alerts)
         self._alerts = []
+        if self._handover.generation is not None:
+            generation, reason = self._handover.generation, self._handover.reason
+            self._deliver([self.evaluate.begin_generation(generation, reason)])
         for (topic, partition), readers in self._readers.items():
             for reader in readers:
                 if isinstance(reader, Task):
@@ -400,7 +436,9 @@ class Runner:
             # What counts is sealed; the table beside it is for readers.
             self._alerts.append(positions_alert(name))
             self._astray.add(name)
-        if start.remade is None:
+        if start.remade is None and self._handover.generation and isinstance(task.stage, Predict):
+            self._rebuild(task, task.stage, start)
+        elif start.remade is None:
             task.restore(start.pieces)
         else:
             state.begin_anew()
@@ -438,17 +476,25 @@ class Runner:
             declaration,
             self._declaration,
             self._log_name,
-            "begin anew in another file (--broker sqlite:PATH)",
+            BEGIN_ANEW,
             [
                 line
                 for stage in self.learns
                 for line in quarantined_in(whole_piece(self._log, stage.name, ""))
             ],
+            is_applied=self._handover.generation is not None,
         )
         if changes:
             # With what is told goes the declaration, so that it is told once.
             self._astray.add(task)
         self.changes += [change for change in changes if change not in self.changes]
+
+    def _rebuild(self, task: Task, stage: Predict, start: TakenUp) -> None:
+        """Take up the state of predict, with windows of other features, made from its events."""
+        preparation = self._preparation or Preparation(self._log, self._handover)
+        partition = self.predicts.index(stage)
+        end = (start.positions or {}).get(("events", partition), 0)
+        stage.rebuild(task.entries(start.pieces), preparation.events(partition, end))
 
     def _remake(self, task: Task, ends: Mapping[PartitionId, int]) -> int:
         """Fold again what led to a state, without writing anything; how many records it was."""
@@ -657,6 +703,7 @@ class Runner:
         if isinstance(consumer, Task) and isinstance(consumer.stage, Learn):
             while consumer.stage.must_catch_up(records):
                 self._bring_backlog(consumer.stage)
+            self._supply(consumer.stage, records, "recent")
         if isinstance(consumer, Task) and consumer.stage is self.evaluate:
             outputs = self._evaluate(consumer, records)
         else:
@@ -691,8 +738,19 @@ class Runner:
             stretch = next(self._scan("examples", 0, first, first + CATCH_UP_RECORDS), [])
         if not stretch:
             stretch = [record for record in self._staged_examples if record.offset >= offset]
+        self._supply(learn, stretch, "past")
         if outputs := learn.catch_up(stretch):
             self._deliver(outputs)
+
+    def _supply(self, learn: Learn, records: Sequence[Record], purpose: str) -> None:
+        """Give learn the features of examples that were predicted on without them."""
+        wanted = learn.wanted(records) if records else []
+        if wanted:
+            made_again = self._regenerations.get((learn.name, purpose))
+            if made_again is None:
+                made_again = Regeneration(self._log, self._handover.pipeline)
+                self._regenerations[learn.name, purpose] = made_again
+            learn.supply(made_again.vectors(wanted, learn.newest_ms(records)))
 
     def _evaluate(self, task: Task, records: Sequence[Record]) -> list[Output]:
         """Let evaluate fold records in; what waits for its state is put aside."""
@@ -836,4 +894,4 @@ def _isolated(
     """The declaration as learn and as evaluate have it."""
     if isolations is None:
         return pipeline, pipeline
-    return isolations["learn"].pipeline, isolations["evaluate"].pipeline
+    return isolations["learn"].running(pipeline), isolations["evaluate"].running(pipeline)

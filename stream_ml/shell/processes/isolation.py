@@ -574,24 +574,42 @@ class Isolation:
         memory_mb: int = LINE_MEMORY_MB,
         say: Callable[[str, str], None] = lambda _line, _why: None,
     ) -> None:
-        unknown = set(lines) - {OWN, ALL, NONE, *pipeline.recipes}
+        unknown = set(lines) - {OWN, ALL, NONE, *pipeline.models}
         if unknown:
             raise UsageError(
                 f"STREAM_ML_ISOLATED_LINES: expected {OWN}, {ALL}, {NONE} or lines "
-                f"({', '.join(pipeline.recipes)}), given {', '.join(sorted(unknown))}"
+                f"({', '.join(pipeline.models)}), given {', '.join(sorted(unknown))}"
             )
+        self._lines, self._say = lines, say
+        self._limits = HANG_BUDGETS * budget_s, memory_mb
         self.processes: dict[str, _LineProcess] = {}
+        self._begin(pipeline)
+
+    def running(self, pipeline: Pipeline) -> Pipeline:
+        """The declaration as it runs on a log, whose recipes make stand-ins.
+
+        Args:
+            pipeline: the same that this was made for, where no features were changed in flight.
+        """
+        if pipeline.recipes != self._recipes:
+            self.close()
+            self._begin(pipeline)
+        return self.pipeline
+
+    def _begin(self, pipeline: Pipeline) -> None:
+        self._recipes = pipeline.recipes
+        self.processes = {}
         for name, recipe in pipeline.recipes.items():
-            if not _is_meant(recipe, lines):
+            if not _is_meant(recipe, self._lines):
                 continue
             try:
                 data = pickle.dumps(recipe)
             except STOPS:
                 raise
             except BaseException as error:  # noqa: BLE001 - a learner's parts may raise anything
-                say(name, f"it cannot be handed to another process: {brief_error(error)}")
+                self._say(name, f"it cannot be handed to another process: {brief_error(error)}")
                 continue
-            self.processes[name] = _LineProcess(data, HANG_BUDGETS * budget_s, memory_mb)
+            self.processes[name] = _LineProcess(data, *self._limits)
         self.pipeline = self._isolated(pipeline)
 
     def _isolated(self, pipeline: Pipeline) -> Pipeline:
@@ -620,4 +638,5 @@ def _is_meant(recipe: Recipe, lines: Collection[str]) -> bool:
     if NONE in lines:
         return False
     is_own = isinstance(recipe.estimator, Model) or bool(recipe.classes)
-    return ALL in lines or recipe.name in lines or (OWN in lines and is_own)
+    declared_name = recipe.name.partition(".")[0]
+    return ALL in lines or declared_name in lines or (OWN in lines and is_own)

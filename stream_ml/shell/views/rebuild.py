@@ -36,8 +36,9 @@ from stream_ml.models.retrained import Retrained, TrainingJob, encode_row
 from stream_ml.models.snapshot import decode, open_snapshot, take
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.unsealing import unsealing_of
+from stream_ml.shell.regeneration import ExampleFeatures
 from stream_ml.shell.views.counted import counted_examples
-from stream_ml.shell.views.registry import entries
+from stream_ml.shell.views.registry import entries, running_pipeline
 from stream_ml.shell.views.reproduce import ReproducedAnswer
 
 if TYPE_CHECKING:
@@ -132,6 +133,7 @@ def rebuild(
     started_s = clock()
     line = _recorded_line(log, key, model)
     snapshot = line.snapshot
+    pipeline = running_pipeline(log, pipeline, key)
     recipe = _declared(pipeline, snapshot)
     view = RebuildView(model, recipe.description, snapshot.digest)
     view.notes += _restart_notes(log, key, line)
@@ -141,12 +143,13 @@ def rebuild(
             recipe,
             pipeline.target,
             key,
-            pipeline.feature_set.hash,
+            snapshot.features,
             allow_unsigned=key is None,
         )
     except SnapshotRefused as refusal:
         view.refused = str(refusal)
-    examples = _Examples(log, pipeline, key, on_progress)
+    features = ExampleFeatures(log, pipeline, snapshot.features)
+    examples = _Examples(log, pipeline, key, features, on_progress)
     try:
         if isinstance(recipe.estimator, Retrained):
             learner = _trained(line, recipe, examples)
@@ -278,7 +281,7 @@ def _declared(pipeline: Pipeline, snapshot: Snapshot) -> Recipe:
     Raises:
         UsageError: it is declared otherwise now, or not at all.
     """
-    recipe = pipeline.recipes.get(snapshot.name)
+    recipe = pipeline.reader(snapshot.name, pipeline.view(snapshot.features).hash)
     way_out = "name with --pipeline the declaration that it was learned under"
     if recipe is None:
         raise UsageError(
@@ -290,7 +293,7 @@ def _declared(pipeline: Pipeline, snapshot: Snapshot) -> Recipe:
             f"rebuild {snapshot.model}: expected the recipe that it was learned by, "
             f"{snapshot.recipe}, given {recipe.description}; {way_out}"
         )
-    if snapshot.features != pipeline.feature_set.hash:
+    if snapshot.features != pipeline.view(snapshot.features).hash:
         raise UsageError(
             f"rebuild {snapshot.model}: expected the features that it was learned on "
             f"({snapshot.features}), given others ({pipeline.feature_set.hash}); {way_out}"
@@ -351,9 +354,11 @@ class _Examples:
         log: Log,
         pipeline: Pipeline,
         key: bytes | None,
+        features: ExampleFeatures,
         on_progress: Callable[[int], object] | None,
     ) -> None:
         self._log, self.pipeline, self._key = log, pipeline, key
+        self._features = features
         self._on_progress = on_progress
         self.learned = 0
 
@@ -369,7 +374,9 @@ class _Examples:
                 count += 1
                 if self._on_progress is not None and count % PROGRESS_EXAMPLES == 0:
                     self._on_progress(count)
-                yield record.offset, example.prediction.features, example.label
+                features = self._features.of(record)
+                if features is not None:
+                    yield record.offset, features, example.label
         if self._on_progress is not None:
             self._on_progress(count)
 
@@ -467,11 +474,11 @@ def _trained(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
     if trained is None:
         return learner
     rows, behind = int(trained["rows"]), line.snapshot.version - int(trained["n"])
-    names, target = examples.pipeline.feature_set.names, examples.pipeline.target
+    target = examples.pipeline.target
     window: deque[bytes] = deque(maxlen=rows + behind)
     for _, features, label in examples.until(line.snapshot.examples["last"]):
         # At which watermark each came says when it leaves the window; that is over.
-        row = encode_row(0, label, features, target, tuple(names))
+        row = encode_row(0, label, features, target, recipe.features)
         window.append(array("d", row).tobytes())
     if len(window) < rows + behind:
         raise examples.missing(snapshot.model, f"{len(window):,} of its {rows + behind:,}")

@@ -7,15 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
+from stream_ml.generation import newest_generation
 from stream_ml.shell.log.reading import registry_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.records import Decision, Record
     from stream_ml.shell.log.port import Log
 
-__all__ = ["Entry", "RegistryView", "entries", "read_registry", "restarted_line"]
+__all__ = [
+    "Entry",
+    "RegistryView",
+    "entries",
+    "read_registry",
+    "restarted_line",
+    "running_pipeline",
+]
 
 UNSIGNED, COPIES = "unsigned", "copies"
 
@@ -95,6 +104,17 @@ def entries(log: Log, key: bytes | None) -> Iterator[Entry]:
         key: checks signatures; without one all is believed, copies included.
     """
     return (entry for _, entry in _valid_records(log, key, Counter()))
+
+
+def running_pipeline(log: Log, pipeline: Pipeline, key: bytes | None) -> Pipeline:
+    """A declaration as it runs on a log, where features were changed in flight.
+
+    Args:
+        log: that the registry lies on.
+        pipeline: as it is declared.
+        key: checks signatures; without one all is believed.
+    """
+    return pipeline.running_as(newest_generation(entry.decision for entry in entries(log, key)))
 
 
 def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryView:

@@ -12,8 +12,9 @@ import random
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_example
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
@@ -22,11 +23,12 @@ from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import line_of
 from stream_ml.sealing import Seals
 from stream_ml.shell.log.reading import filled, predictions_in, read_all, shadow_answers
-from stream_ml.shell.views.registry import entries
+from stream_ml.shell.views.registry import entries, running_pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from stream_ml.models.fast import Predictor
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import (
         Answer,
@@ -158,6 +160,7 @@ def reproduce(
         key: what snapshots and decisions are signed with.
         predictions: those to make again.
     """
+    pipeline = running_pipeline(log, pipeline, key)
     by_model: dict[str, list[_Question]] = {}
     seal = Seals(key, pipeline.name, log.identity).records("answers")
     answered = _with_answers(log, list(predictions), seal)
@@ -170,25 +173,25 @@ def reproduce(
     refused_counts: Counter[str] = Counter()
     for model, group in by_model.items():
         try:
-            learner = _open(log, pipeline, key, model, refs)
+            predict = _open(log, pipeline, key, model, refs)
         except (SnapshotRefused, BadRecord) as refusal:
             refused_counts[str(refusal)] += len(group)
             continue
-        if learner is None:
+        if predict is None:
             dropped_counts[model] += len(group)
             continue
-        answers += _answers(learner, pipeline, model, group)
+        answers += _answers(predict, pipeline, model, group)
     # In the order of the predictions, not by model.
     answers_in_order = tuple(answer for _, answer in sorted(answers, key=itemgetter(0)))
     return Reproduction(answers_in_order, dropped_counts, refused_counts)
 
 
 def _answers(
-    learner: Any, pipeline: Pipeline, model: str, group: list[_Question]
+    predict: Predictor, pipeline: Pipeline, model: str, group: list[_Question]
 ) -> Iterator[tuple[int, ReproducedAnswer]]:
     """The answers of one snapshot, each with its number among all."""
     for number, prediction, slot, logged_answer in group:
-        new_answer = _predict(learner, pipeline, prediction)
+        new_answer = _predict(predict, prediction)
         if slot == "champion" and prediction.fallback and new_answer is None:
             new_answer = pipeline.fallback
         yield (
@@ -242,8 +245,8 @@ def _slots_of_set(serving: ServingSet) -> list[ModelRef | None]:
 
 def _open(
     log: Log, pipeline: Pipeline, key: bytes, model: str, refs: dict[str, ModelRef]
-) -> Any | None:
-    """The learner; None if its snapshot is no longer kept.
+) -> Predictor | None:
+    """Predicts as the snapshot does; None if it is no longer kept.
 
     Raises:
         SnapshotRefused, BadRecord: it is not what the registry names, or cannot be opened.
@@ -261,14 +264,16 @@ def _open(
                 f"{model}: expected digest {ref.digest}, as the registry names it, given "
                 f"{snapshot.model} with {snapshot.digest}",
             )
-        recipe = pipeline.recipes.get(snapshot.name)
-        return open_snapshot(snapshot, recipe, pipeline.target, key, pipeline.feature_set.hash)
+        view = pipeline.view(snapshot.features)
+        recipe = pipeline.reader(snapshot.name, view.hash)
+        learner = open_snapshot(snapshot, recipe, pipeline.target, key, view.hash)
+        return view.narrow(partial(answer, learner, pipeline.target))
     return None
 
 
-def _predict(learner: Any, pipeline: Pipeline, prediction: Prediction) -> Answer:
+def _predict(predict: Predictor, prediction: Prediction) -> Answer:
     try:
-        return answer(learner, pipeline.target, prediction.features)
+        return predict(prediction.features)
     except STOPS:
         raise
     except BaseException:  # noqa: BLE001 - an estimator may raise anything; then too no answer

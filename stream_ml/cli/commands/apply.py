@@ -1,0 +1,74 @@
+"""`apply`: bring other features about on a log that has been worked on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ml.cli.arguments import seconds, utf8_up_to
+from stream_ml.cli.operator import TEXT_LENGTH_MAX
+from stream_ml.cli.subcommand import Subcommand, UsageExample
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from stream_ml.shell.settings.settings import Settings
+
+__all__ = ["COMMAND"]
+
+WAIT_S = 60.0
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Prepare, take the worker's place for a moment, and write it down."""
+    from stream_ml.cli.execution import apply  # noqa: PLC0415 - loads stages and models
+
+    apply.run(arguments, settings)
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "declaration",
+        nargs="?",
+        metavar="MODULE:NAME",
+        help="the changed declaration (default: the pipeline that is set)",
+    )
+    parser.add_argument(
+        "--reason",
+        required=True,
+        type=utf8_up_to(TEXT_LENGTH_MAX),
+        metavar="TEXT",
+        help="why, for whoever reads the audit",
+    )
+    parser.add_argument(
+        "--wait",
+        type=seconds,
+        default=WAIT_S,
+        metavar="SECONDS",
+        help=f"how long to wait, prepared, for a worker to be stopped (default {WAIT_S:g})",
+    )
+
+
+COMMAND = Subcommand(
+    name="apply",
+    help="change features on a log that has been worked on",
+    description=(
+        "Brings a declaration about that has other features than the log was worked on with, as\n"
+        "`stream-ml plan` shows them. Windows are filled again from the events on the log. All\n"
+        "lines begin anew under a name of their own (`tree` as `tree.2`), are taught the recorded\n"
+        "examples with the features as they would have been served, and shadow then. What serves\n"
+        "goes on with the features that it knows, until one of them has won.\n"
+        "\n"
+        "All but the last moment is done beside a worker that serves; then it says so, and waits\n"
+        "for the worker to be stopped. Start the next one under the new declaration. To take it\n"
+        "back, apply the declaration of before. On the embedded log only."
+    ),
+    examples=(
+        UsageExample(
+            "stream-ml apply shop:fraud --reason 'orders of the last hour say more'",
+            "the changed declaration `fraud` of shop.py",
+        ),
+    ),
+    add_arguments=_add_arguments,
+    run=run,
+    acts=True,
+)

@@ -1,0 +1,178 @@
+"""Taking the worker's place under a declaration with other features: as it runs, and what begins.
+
+The registry says which generation of features runs (`stream_ml.generation`); the state of the
+tasks, under which declaration it was made. Where the features of today are others, and that is to
+be brought about, the next generation begins with the worker's first commit, or not at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stream_ml.differences import accepted_changes
+from stream_ml.errors import UsageError
+from stream_ml.generation import FIRST, generation_in
+from stream_ml.records import line_of
+from stream_ml.sealing import Seals
+from stream_ml.shell.regeneration import READ_RECORDS, event_fold
+from stream_ml.shell.views.registry import entries
+from stream_ml.stages.handover import features_differ, next_generation
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from stream_ml.generation import Generation
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.log.port import WorkerLog
+    from stream_ml.stages.predict import Predict
+
+__all__ = ["BEGIN_ANEW", "Handover", "Preparation", "handover"]
+
+BEGIN_ANEW = "begin anew in another file (--broker sqlite:PATH)"
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What a worker takes up.
+
+    Attributes:
+        pipeline: the declaration, as it runs.
+        generation: the generation that begins now; None where the one that runs goes on.
+        reason: why, in the words of whoever applies it.
+    """
+
+    pipeline: Pipeline
+    generation: Generation | None = None
+    reason: str = ""
+
+
+def handover(
+    log: WorkerLog,
+    pipeline: Pipeline,
+    key: bytes,
+    seals: Seals,
+    *,
+    apply: str | None = None,
+    log_name: str = "the log",
+) -> Handover:
+    """What a worker takes up that starts now.
+
+    Args:
+        log: whose place it has.
+        pipeline: as it is declared.
+        key: verifies decisions.
+        seals: verify state.
+        apply: why other features are to be brought about; None: they are not.
+        log_name: what messages call the log.
+
+    Raises:
+        UsageError: other features are declared, and are not to be brought about, or cannot be.
+    """
+    current, serving = FIRST, None
+    for entry in entries(log, key):
+        current = generation_in(entry.decision) or current
+        serving = entry.decision.serving
+    marker = seals.state("evaluate-0").restore(dict(log.state("evaluate-0")).items()).marker
+    former = {} if marker is None else marker.declaration
+    if serving is None or not features_differ(former, pipeline):
+        return Handover(pipeline.running_as(current))
+    if apply is None:
+        accepted_changes(former, pipeline.declaration(), log_name, BEGIN_ANEW)
+        return Handover(pipeline.running_as(current))
+    offsets = {p: _event_offset(log, seals, p) for p in range(log.partitions["events"])}
+    for partition in offsets:
+        _check_whole(log, partition)
+    champion_line = line_of(serving.champion.model)
+    generation = next_generation(pipeline, former, current, champion_line, offsets)
+    return Handover(pipeline.running_as(generation), generation, apply)
+
+
+def _event_offset(log: WorkerLog, seals: Seals, partition: int) -> int:
+    """The next event to predict on, as the state says."""
+    name = f"predict-{partition}"
+    marker = seals.state(name).restore(dict(log.state(name)).items()).marker
+    return 0 if marker is None else marker.positions.get(("events", partition), 0)
+
+
+def _check_whole(log: WorkerLog, partition: int) -> None:
+    first = log.first_offset("events", partition)
+    if first > 0:
+        raise UsageError(
+            f"events-{partition}: expected all events since the first, to fill windows from, given "
+            f"a log that begins at {first}: retention has removed those before; begin anew in "
+            "another file, and publish to both while the new one learns"
+        )
+
+
+class Preparation:
+    """The windows of other features, filled beside a worker that is at work.
+
+    Folding what is on the log takes long, and needs no place: what has come meanwhile is folded by
+    whoever has the place then (`events`).
+
+    Args:
+        log: that the worker is at work on; it is only read.
+        planned: what is to be taken up.
+    """
+
+    def __init__(self, log: WorkerLog, planned: Handover) -> None:
+        self._log = log
+        self._is_needed = planned.generation is not None
+        self._pipeline = planned.pipeline
+        self._stages: dict[int, Predict] = {}
+        self._next: dict[int, int] = {}
+
+    @classmethod
+    def beside(cls, log: WorkerLog, pipeline: Pipeline, key: bytes) -> Self:
+        """A preparation by who has no place there yet.
+
+        Args:
+            log: that a worker is at work on.
+            pipeline: the declaration to be brought about.
+            key: verifies decisions and state.
+
+        Raises:
+            UsageError: it cannot be.
+        """
+        seals = Seals(key, pipeline.name, log.identity)
+        planned = handover(log, pipeline, key, seals, apply="to be prepared")
+        return cls(log, planned)
+
+    def advance(self) -> int:
+        """Fold what is on the log and was not yet; how many events that were."""
+        if not self._is_needed:
+            return 0
+        return sum(
+            self._fold(partition, min(self._log.end_offset("events", partition), limit))
+            for partition in range(self._log.partitions["events"])
+            if (limit := self._log.committed(f"predict-{partition}").get(("events", partition), 0))
+        )
+
+    def _fold(self, partition: int, end: int) -> int:
+        if partition not in self._stages:
+            self._stages[partition] = event_fold(self._pipeline, partition)
+        stage = self._stages[partition]
+        count = 0
+        begin = self._next.get(partition, 0)
+        while begin < end and (
+            records := self._log.read("events", partition, begin, min(READ_RECORDS, end - begin))
+        ):
+            records = [record for record in records if record.offset < end]
+            if not records:
+                break
+            stage.replay(records)
+            begin = self._next[partition] = records[-1].offset + 1
+            count += len(records)
+        return count
+
+    def events(self, partition: int, end: int) -> Predict:
+        """A stage that has folded the events before an offset, and no others.
+
+        Args:
+            partition: of the events.
+            end: the offset, no lower than any that were folded.
+        """
+        assert self._next.get(partition, 0) <= end, "more was folded than is to be taken up"
+        self._fold(partition, end)
+        return self._stages.pop(partition)

@@ -1,0 +1,113 @@
+"""`apply`: features are changed on a log that has been worked on, beside a worker and without."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from cli_toy import TOY, outputs, toy
+
+from stream_ml.errors import LogLocked
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.settings.settings import Settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+
+COUNT = 1_500
+DECLARED = """
+import dataclasses
+import stream_ml as sml
+from cli_toy import toy
+wider = dataclasses.replace(toy, features=[*toy.features, sml.window("5m").mean("x", fill=0.0)])
+other = dataclasses.replace(toy, label=sml.Label(bool, horizon="2h"))
+"""
+
+
+@pytest.fixture
+def log(cli: Cli, tmp_path: Path) -> Path:
+    """A log that was worked on, and a module of declarations beside it."""
+    del cli
+    (tmp_path / "changed.py").write_text(DECLARED)
+    path = tmp_path / "toy.sqlite"
+    key = Settings.load({"broker": f"sqlite:{path}"}).signing_key(str(path), new=True)
+    with SqliteLog.create(path) as made:
+        made.append(outputs(COUNT))
+        with Runner(made, toy, key) as runner:
+            runner.run()
+    return path
+
+
+def test_it_says_what_begins_and_what_goes_on(cli: Cli, log: Path) -> None:
+    """A start under the declaration is refused before, with the way out, and goes on after."""
+    broker = ("--broker", f"sqlite:{log}")
+    planned = cli(*broker, "plan", "changed:wider")
+    ran = cli(*broker, "apply", "changed:wider", "--reason", "longer windows", "--format", "json")
+    after = cli(*broker, "plan", "changed:wider")
+    audit = cli(*broker, "--pipeline", "changed:wider", "audit", "log", "--format", "json")
+
+    assert (planned.code, ran.code, after.code) == (2, 0, 0), ran.err
+    assert planned.out.startswith("apply    features.mean(x) 5m: expected nothing, given ")
+    assert "`stream-ml apply` brings all about" in planned.err
+    prepared, changed, applied = map(orjson.loads, ran.out.splitlines())
+    assert {"said": "prepared", "events": COUNT} == prepared
+    assert changed["what"].startswith("features.mean(x) 5m: was nothing, is ")
+    assert {
+        "said": "applied",
+        "generation": 2,
+        "lines": ["plain.2", "scaled.2", "plain"],
+        "champion": "plain@1000",
+    } == applied
+    assert "longer windows" in audit.out
+
+
+def test_what_differs_in_nothing_is_not_applied(cli: Cli, log: Path) -> None:
+    """It is said, and no decision is written."""
+    ran = cli("--broker", f"sqlite:{log}", "--pipeline", TOY, "apply", "--reason", "none")
+
+    assert ran.code == 0
+    assert "nothing to apply: what runs is declared like this; plain@1000 serves\n" in ran.out
+
+
+def test_what_cannot_be_is_refused(cli: Cli, log: Path) -> None:
+    """As at a start, and nothing is written."""
+    before = log.read_bytes()
+    ran = cli("--broker", f"sqlite:{log}", "apply", "changed:other", "--reason", "longer")
+
+    assert ran.code == 2
+    assert "label.horizon: expected 1h, given 2h" in ran.err
+    assert before == log.read_bytes()
+
+
+def test_it_waits_prepared_for_the_worker_to_be_stopped(cli: Cli, log: Path) -> None:
+    """Beside the worker all is prepared; while that has its place, nothing is changed."""
+    broker = ("--broker", f"sqlite:{log}")
+    key = Settings.load({"broker": f"sqlite:{log}"}).signing_key(str(log))
+    with SqliteLog.open(log) as opened:
+        worker = Runner(opened, toy, key)
+        late = cli(*broker, "apply", "changed:wider", "--reason", "longer", "--wait", "0")
+        stopped = threading.Timer(0.5, worker.close)
+        stopped.start()
+        ran = cli(*broker, "apply", "changed:wider", "--reason", "longer", "--wait", "30")
+        stopped.join()
+
+    assert late.code == LogLocked.exit_code
+    assert "prepared: 1,500 events folded" in late.out
+    assert ran.code == 0
+    assert "plain@1000 serves on, with the features that it knows" in ran.out
+
+
+def test_a_cluster_is_refused(cli: Cli, log: Path) -> None:
+    """With the way out, before anything is asked of it."""
+    del log
+    ran = cli(
+        "--broker", "kafka://127.0.0.1:1", "apply", "changed:wider", "--reason", "longer windows"
+    )
+
+    assert ran.code == 2
+    assert "apply: expected the embedded log, given kafka://127.0.0.1:1" in ran.err

@@ -1,0 +1,339 @@
+"""Features that are declared on a running log: what was there before them is learned with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from river import linear_model, preprocessing, tree
+
+import stream_ml as sml
+from stream_ml.errors import UsageError
+from stream_ml.models.envelope import decode
+from stream_ml.records import Record
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.views.rebuild import rebuild
+from stream_ml.shell.views.reproduce import reproduce, sample
+from stream_ml.stages.backfill import Vectors
+from stream_ml.stages.predict import Predict
+from stream_ml.stages.serving import Serving
+from stream_ml.testing import CRASH, Crash, Driver
+from tests.shop import KEY, declare, stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_ml.pipeline import Pipeline
+
+EVENTS = 900
+WHY = "orders say more"
+LINES = ("tree", "tree.2")
+models: dict[str, Any] = {
+    "logistic": preprocessing.StandardScaler() | linear_model.LogisticRegression(),
+    "tree": tree.HoeffdingTreeClassifier(grace_period=20, max_depth=3),
+}
+former = declare(models=models)
+added = [
+    sml.window("20s").count(kind="order"),
+    sml.window("2m").mean("amount", fill=0.0),
+    sml.log("amount"),
+]
+wider = declare(models=models, features=[*former.features[:1], *added, *former.features[1:]])
+
+
+def halves() -> Iterator[tuple[list[Any], list[Any]]]:
+    """The events before features are added and those after, each with their labels."""
+    events, labels = stream(count=EVENTS)
+    end = events[EVENTS // 2]["ts"]
+    yield events[: EVENTS // 2], [label for label in labels if label["ts"] <= end]
+    yield events[EVENTS // 2 :], [label for label in labels if label["ts"] > end]
+
+
+def snapshots(driver: Driver, line: str) -> dict[int, Any]:
+    """What a line has published, by version."""
+    found = [decode(record.value) for record in driver.records("models") if record.value]
+    return {snapshot.version: snapshot for snapshot in found if snapshot.name == line}
+
+
+def published(driver: Driver) -> list[dict[str, Any]]:
+    """All of what lines have published but the bytes of learners, of which there is the digest."""
+    found = [orjson.loads(record.value) for record in driver.records("models") if record.value]
+    return [
+        {name: each[name] for name in each if name not in {"payload", "signature"}}
+        for each in found
+    ]
+
+
+def applied(later: Pipeline = wider, *, seed: int | None = None, crash: bool = False) -> Driver:
+    """A log on which features were added half way."""
+    (first, first_labels), (second, second_labels) = halves()
+    driver = Driver(former, seed=seed)
+    driver.feed(first, first_labels)
+    driver.declare(later, apply=WHY)
+    driver.feed([*second[:100], *([CRASH] if crash else []), *second[100:]], second_labels)
+    return driver
+
+
+@pytest.fixture(scope="module")
+def quiet() -> Iterator[Driver]:
+    """A log on which features were added half way, with no crash."""
+    with applied() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def from_the_start() -> Iterator[Driver]:
+    """A log on which all features were there from the start."""
+    with Driver(wider) as driver:
+        for events, labels in halves():
+            driver.feed(events, labels)
+        yield driver
+
+
+def test_later_features_equal_those_of_a_log_that_had_them_from_the_start(
+    from_the_start: Driver, quiet: Driver
+) -> None:
+    """Every vector, to the last bit; and no event has two predictions, or none."""
+    predictions = quiet.read("predictions")
+    expected = from_the_start.read("predictions")
+
+    assert [each["event_id"] for each in expected] == [each["event_id"] for each in predictions]
+    vectors = [list(each["features"].items()) for each in predictions]
+    wide = [len(vector) for vector in vectors].index(len(wider.feature_set.names))
+    assert 0 < wide < len(vectors)
+    assert [list(each["features"].items()) for each in expected][wide:] == vectors[wide:]
+
+
+def test_new_lines_equal_those_that_had_the_features_from_the_start(
+    from_the_start: Driver, quiet: Driver
+) -> None:
+    """By digest, from their first snapshot on: the recorded past is learned with them."""
+    for line in models:
+        late, always = snapshots(quiet, f"{line}.2"), snapshots(from_the_start, line)
+        assert len(late) > 3
+        assert {v: always[v].digest for v in late} == {v: s.digest for v, s in late.items()}
+        assert [*late] == [s.examples["count"] for s in late.values()]
+
+
+def test_what_serves_goes_on_as_if_nothing_had_been_added(quiet: Driver) -> None:
+    """Its line learns on with the features that it knows, to the same digests; it still serves."""
+    with Driver(former) as unchanged:
+        for events, labels in halves():
+            unchanged.feed(events, labels)
+        expected = snapshots(unchanged, "logistic")
+        answers = [(each["model"], each["prediction"]) for each in unchanged.read("predictions")]
+
+    actual = snapshots(quiet, "logistic")
+    assert {v: s.digest for v, s in expected.items()} == {v: s.digest for v, s in actual.items()}
+    assert answers == [(each["model"], each["prediction"]) for each in quiet.read("predictions")]
+
+
+def test_a_signed_decision_says_what_was_applied(quiet: Driver) -> None:
+    """Why, which lines begin, what goes on with what it knows, and from which offset on."""
+    [decision] = [each for each in quiet.read("registry") if each["kind"] == "applied"]
+
+    assert WHY == decision["reason"]
+    assert {
+        "generation": 2,
+        "hash": wider.feature_set.hash,
+        "lines": {"logistic": "logistic.2", "tree": "tree.2"},
+        "former": [
+            {
+                "line": "logistic",
+                "declared": "logistic",
+                "features": [*former.feature_set.names],
+            }
+        ],
+        "features": [[*former.feature_set.names]],
+        "offsets": {"0": EVENTS // 2},
+    } == decision["evidence"]
+    assert ["declaration_changed"] == [alert["kind"] for alert in quiet.read("alerts")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_comes_out_hangs_on_no_batch_and_no_crash(quiet: Driver, seed: int) -> None:
+    """Random batches, redelivery and a death in between: the same models and predictions."""
+    with applied(seed=seed, crash=True) as crashed:
+        assert published(quiet) == published(crashed)
+        for topic in ("predictions", "examples"):
+            expected = [record.value for record in quiet.records(topic)]
+            assert expected == [record.value for record in crashed.records(topic)]
+
+
+def test_a_worker_may_die_at_any_step_of_it(quiet: Driver) -> None:
+    """Then nothing was changed, or all was: the next one comes to the same."""
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        driver.declare(wider, apply=WHY)
+        deaths = 0
+        while died_at_start(driver, deaths):
+            deaths += 1
+        driver.feed(second, second_labels)
+        actual = published(driver)
+
+    assert deaths > 2
+    assert published(quiet) == actual
+
+
+def died_at_start(driver: Driver, steps: int) -> bool:
+    """Whether a worker that dies after so many steps does so while it takes its place."""
+    left = iter(range(steps))
+
+    def step(_: str) -> None:
+        if next(left, None) is None:
+            raise Crash
+
+    try:
+        Runner(driver.log, wider, b"testing", apply=WHY, step=step).close()
+    except Crash:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_features_made_again_know_nothing_of_later_events(seed: int) -> None:
+    """Whatever comes after an event, the features it would have been served with are the same."""
+    events, _ = stream(seed, count=120)
+    cut = 60 + seed
+    changed = [{**each, "amount": 1e9, "kind": "order"} for each in events]
+    asking = [n for n, each in enumerate(events[:cut]) if each["kind"] == "visit"]
+
+    expected = vectors(events, asking)
+    assert expected == vectors([*events[:cut], *changed[cut:]], asking)
+    late = [n for n in asking if n > cut // 2]
+    assert expected[-len(late) :] != vectors([*changed[: cut // 2], *events[cut // 2 :]], late)
+
+
+def vectors(events: list[dict[str, Any]], offsets: list[int]) -> list[Any]:
+    """The features of some events, made again from all of them."""
+    records = [
+        Record("events", 0, n, None, orjson.dumps(each), 2**42) for n, each in enumerate(events)
+    ]
+    serving = Serving(wider, KEY)
+    made = Vectors(
+        lambda: Predict(wider, serving), lambda offset: [records[offset:]], keep_ms=1_000
+    )
+    # The last first: all others were let go by then, and are made again.
+    last = made.take(offsets[-1:], newest_ms=2**41)
+    found = [*(made.take([n], newest_ms=2**41)[n] for n in offsets[:-1]), *last.values()]
+    assert None not in found
+    return found
+
+
+def test_it_is_taken_back_before_a_switch() -> None:
+    """The declaration of before is applied again: as if nothing had been, but for other lines."""
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(former) as driver, Driver(former) as unchanged:
+        for each in (driver, unchanged):
+            each.feed(first, first_labels)
+        driver.declare(wider, apply=WHY)
+        driver.feed(second[:100], [])
+        driver.declare(former, apply="it was too dear")
+        for each, rest in ((driver, second[100:]), (unchanged, second)):
+            each.feed(rest, second_labels)
+        names = [*driver.read("predictions")[-1]["features"]]
+        line = snapshots(driver, "logistic"), snapshots(unchanged, "logistic")
+        again = snapshots(driver, "tree.3")
+        always = snapshots(unchanged, "tree")
+
+    assert [*former.feature_set.names] == names
+    assert {v: s.digest for v, s in line[1].items()} == {v: s.digest for v, s in line[0].items()}
+    assert len(again) > 3
+    assert {v: always[v].digest for v in again} == {v: s.digest for v, s in again.items()}
+
+
+def test_a_new_line_is_promoted_and_rolled_back() -> None:
+    """It serves with all features; the former champion challenges, and can be returned to."""
+    events, _ = stream(seed=3, count=200)
+    more = [
+        {**each, "event_id": f"m{each['event_id']}", "ts": each["ts"] + 450_000} for each in events
+    ]
+    with applied() as driver:
+        driver.command("promote", model="logistic.2", expect="logistic")
+        driver.feed(more[:100], [])
+        promoted = driver.read("predictions")[-1]
+        driver.command("rollback", expect="logistic.2")
+        driver.feed(more[100:], [])
+        returned = driver.read("predictions")[-1]
+        answers = [
+            each["evidence"] or each["reason"]
+            for each in driver.read("registry")
+            if each["command_id"] is not None
+        ]
+        driver.runner.commit(checkpoint=True)
+        made_again = reproduce(driver.log, wider, b"testing", sample(driver.log, 200, 1))
+
+    assert ["logistic.2", "logistic"] == [
+        each["model"].partition("@")[0] for each in (promoted, returned)
+    ], answers
+    assert {"logistic", "tree.2"} == promoted["shadows"].keys() - {"predecessor", "first"}
+    assert len(made_again.answers) > 300
+    assert [] == made_again.different
+    assert {} == made_again.refused
+
+
+def test_other_features_are_refused_where_nobody_applies_them() -> None:
+    """A start says the way out, and changes nothing."""
+    (first, first_labels), _ = halves()
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        driver.declare(wider)
+        with pytest.raises(UsageError, match=r"features\.log\(amount\).*`stream-ml apply`"):
+            driver.run()
+
+
+def test_a_feature_that_serves_is_not_taken_out() -> None:
+    """What serves knows it: it has to be declared until another line serves."""
+    (first, first_labels), _ = halves()
+    fewer = declare(models=models, features=[*added, *former.features[1:]])
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        driver.declare(fewer, apply=WHY)
+        with pytest.raises(UsageError, match=r"'logistic'.*features\.amount"):
+            driver.run()
+
+
+def test_what_serves_keeps_its_recipe() -> None:
+    """Its estimator is asked and taught until another line serves."""
+    (first, first_labels), _ = halves()
+    other = replace(wider, models={**models, "logistic": linear_model.LogisticRegression()})
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        driver.declare(other, apply=WHY)
+        with pytest.raises(UsageError, match=r"models\.logistic.*which serves"):
+            driver.run()
+
+
+@pytest.mark.parametrize("line", ["logistic", "logistic.2", "tree.2"])
+def test_versions_are_learned_again_with_what_they_know(quiet: Driver, line: str) -> None:
+    """Of what serves, and of lines that began anew: by digest, and by golden predictions."""
+    model = f"{line}@{max(snapshots(quiet, line))}"
+    view = rebuild(quiet.log, wider, b"testing", model)
+
+    assert (True, None, None) == (view.equal, view.refused, view.failure)
+    assert view.examples > 300
+
+
+def test_lines_are_added_and_recipes_changed_with_the_features(from_the_start: Driver) -> None:
+    """All of them begin anew; of a changed recipe no snapshot has the name of the one before."""
+    more = replace(
+        wider,
+        models={
+            "logistic": models["logistic"],
+            "tree": tree.HoeffdingTreeClassifier(grace_period=10, max_depth=2),
+            "second": models["tree"],
+        },
+    )
+    with applied(more) as driver:
+        second, always = snapshots(driver, "second.2"), snapshots(from_the_start, "tree")
+        recipes = {line: {s.recipe for s in snapshots(driver, line).values()} for line in LINES}
+
+    assert len(second) > 3
+    assert {v: always[v].digest for v in second} == {v: s.digest for v, s in second.items()}
+    assert {
+        "tree": {wider.recipes["tree"].description},
+        "tree.2": {more.recipes["tree"].description},
+    } == recipes
