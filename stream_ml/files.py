@@ -31,6 +31,7 @@ __all__ = [
     "file_problems",
     "file_texts",
     "likely_unit",
+    "other_unit",
 ]
 
 # How many milliseconds one of each unit is, and what people call it.
@@ -296,6 +297,20 @@ def likely_unit(number: Decimal | int) -> str | None:
         if YEAR_2000_MS <= number * factor < YEAR_2100_MS:
             return unit
     return None
+
+
+def other_unit(ms: int, declared: str) -> str | None:
+    """The unit that a time is probably of, which is far from this century by the declared one.
+
+    Args:
+        ms: what it was taken for, UTC milliseconds.
+        declared: the unit of the declaration.
+
+    >>> other_unit(1_700_000_000, "ms"), other_unit(1_700_000_000_000_000, "s")
+    ('s', 'ms')
+    """
+    factor = MS_PER_UNIT.get(declared)
+    return None if factor is None else likely_unit(Decimal(ms) / factor)
 
 
 # --- values -----------------------------------------------------------------------------------

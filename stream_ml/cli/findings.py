@@ -25,7 +25,8 @@ EXAMPLES_MAX = 3
 HABITS = {
     "table": (
         "hold an event and its label in one: a line is either, so split each in two, as in "
-        "`jq -c 'del(.label), {event_id, ts: TIME_OF_THE_TRUTH, label}'`"
+        "`jq -c 'del(.label), {event_id, ts: TIME_OF_THE_TRUTH, label}'`, or declare when a label "
+        'is known, as in files=sml.Files(label_delay="1h")'
     ),
     "null": "have the label null: leave a label out until it is known",
     "list": "are lists: write each item in a line of its own, as `jq -c '.[]'` does",
@@ -34,7 +35,7 @@ HABITS = {
         "(`jq -c '.[]'` for a list)"
     ),
     "other": "look like the other topic's: events are published as events, labels as labels",
-    "csv": "are no JSON at all; is it CSV? Write each row as a JSON object in a line",
+    "csv": "are no JSON at all; is it CSV? Name a file that ends in .csv, or give --input csv",
 }
 PIECES = frozenset({b"{", b"}", b"[", b"]", b"},"})
 
@@ -158,20 +159,28 @@ class Findings:
         total = self.lines.total()
         if self._odd_time is not None:
             position, ts = self._odd_time
-            guess = likely_ms(ts)
-            unit = "is that meant?"
-            if guess is not None:
-                unit = f"if it is in {guess[0]}, write {guess[1]}, which is {format_time(guess[1])}"
             time_text = format_time(ts) if ts >= 0 else "before 1970"
             yield (
                 f"{self._odd_times:,} of {total:,} times lie before 2000 or after 2100, the first "
-                f"one at {position}: {ts} ms is {time_text}; {unit}"
+                f"one at {position}: {ts} ms is {time_text}; {self._unit_hint(ts)}"
             )
         for kind, words in HABITS.items():
             count = self._counts[kind]
             # One such line is named where it is refused; most of them are a habit.
             if 2 * count > total:
                 yield f"{count:,} of {total:,} lines {words} (first at {self._first[kind]})"
+
+    def _unit_hint(self, ts: int) -> str:
+        from stream_ml.files import other_unit  # noqa: PLC0415 - loads features
+
+        declared = self.pipeline.files.time_unit
+        unit = other_unit(ts, declared)
+        declaration = f'declare files=sml.Files(time_unit="{unit}") for files'
+        guess = likely_ms(ts) if declared == "ms" else None
+        if guess is not None:
+            name, ms = guess
+            return f"if it is in {name}, write {ms}, which is {format_time(ms)}, or {declaration}"
+        return "is that meant?" if unit is None else f"is it another unit? If so, {declaration}"
 
     def _see(self, kind: str, position: tuple[str, int]) -> None:
         self._counts[kind] += 1

@@ -17,12 +17,14 @@ from stream_ml.cli.commands import (
     apply,
     audit,
     backtest,
+    check,
     config,
     dead_letters,
     demo,
     drift,
     export,
     generate,
+    init,
     models,
     pause,
     plan,
@@ -53,6 +55,8 @@ __all__ = ["COMMANDS", "EXAMPLES", "main", "parser"]
 
 COMMANDS: tuple[Subcommand | Group, ...] = (
     demo.COMMAND,
+    init.COMMAND,
+    check.COMMAND,
     backtest.COMMAND,
     what_if.COMMAND,
     rebuild.COMMAND,

@@ -156,6 +156,9 @@ class RowLayout:
             event[events.id] = f"{self._id_prefix}{number}"
         if files.key is not None:
             event[events.key] = files.key
+        for name in (events.id, events.key):
+            if type(event.get(name)) is int:
+                event[name] = str(event[name])
         # Whole milliseconds of a JSON line are judged where every record is.
         if events.time in members and not (text is not None and files.time_unit == "ms"):
             event[events.time] = self._clock.read(events.time, members[events.time])
@@ -195,7 +198,8 @@ class RowLayout:
         else:
             message = f"expected {self._clock.expected} beside the label, given nothing"
             raise BadRecord("missing_field", f"$.{files.label_time}", message)
-        label = {"event_id": event_id, "ts": label_ts, "label": members[files.label]}
+        truth = column_value(files.label, self.pipeline.label_codec.kind, members[files.label])
+        label = {"event_id": event_id, "ts": label_ts, "label": truth}
         return label_ts, orjson.dumps(label)
 
     def _wire_time(self, name: str, ts: Any) -> int:

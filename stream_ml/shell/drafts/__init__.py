@@ -1,0 +1,1 @@
+"""Declarations drafted from a file: what its columns may be for, and the Python that says so."""

@@ -1,0 +1,272 @@
+"""Guesses at what each column of a file is for, each with its reason, for somebody to look over."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stream_ml.errors import BadRecord, UsageError
+from stream_ml.files import Files, TimeReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ml.shell.drafts.sample import Sample, SampledColumn
+
+__all__ = ["ROLES", "Roles", "guess_roles"]
+
+# What somebody may say that a column is.
+ROLES = ("time", "id", "key", "label", "label_time")
+
+_ANY_CASE = re.IGNORECASE
+TIME_NAMES = re.compile(
+    r"ts|t|time|timestamp|date|datetime|event_?time|occurred.*|created.*", _ANY_CASE
+)
+TIME_ENDS = re.compile(r".*(_at|_on|_ts|_time|_date|time|date|At|Time|Date)")
+ID_NAMES = re.compile(
+    r"(event|row|record|transaction|order|payment|trip|flight|session)?_?id", _ANY_CASE
+)
+ID_ENDS = re.compile(r".*(_id|_uuid|_guid|_no|_nr|_number|_ref)|id|uuid|guid|no|nr|ref", _ANY_CASE)
+KEY_NAMES = re.compile(
+    r"(customer|user|client|member|account|card|device|machine|sensor|station|store|shop|merchant"
+    r"|patient|vehicle|car|driver|rider|product|item|sku|symbol|ticker|host|site|kitchen|player"
+    r"|tail|plane|route|origin|meter)(_?(id|no|nr|number|name|key|code|num))?",
+    _ANY_CASE,
+)
+LABEL_NAMES = re.compile(
+    r"(label|target|y|truth|outcome|class|result|response)"
+    r"|((is|was|has|did)_?)?(fraud|fraudulent|late|delayed|churn|churned|default|defaulted|click"
+    r"|clicked|converted|conversion|cancelled|canceled|returned|failed|failure|spam|won|survived)",
+    _ANY_CASE,
+)
+KNOWN_TIME = re.compile(
+    r".*(label|known|settle|resolve|close|deliver|outcome|end|finish).*", _ANY_CASE
+)
+NAMES_SHOWN, NAME_LENGTH_MAX = 30, 512
+CLASSES_MAX = 20
+# What comes in fewer rows than this for each key has windows that are empty.
+ROWS_PER_KEY = 2
+
+
+@dataclass(slots=True)
+class Roles:
+    """What columns are for; None where no column is.
+
+    Attributes:
+        time, id, key, label, label_time: columns.
+        time_unit: of times.
+        time_zone: of times that name none.
+        reasons: why, by role.
+        others: which columns may be it as well, by role.
+    """
+
+    time: str = ""
+    time_unit: str = "ms"
+    time_zone: str | None = None
+    id: str | None = None
+    key: str | None = None
+    label: str = ""
+    label_time: str | None = None
+    reasons: dict[str, str] = field(default_factory=dict)
+    others: dict[str, list[str]] = field(default_factory=dict)
+
+
+def guess_roles(sample: Sample, given: Mapping[str, str | None]) -> Roles:
+    """Guess what the columns of a file are for.
+
+    Args:
+        sample: of the file.
+        given: the columns that somebody has named: `time`, `id`, `key`, `label`, `label_time`.
+
+    Raises:
+        UsageError: a column that was named is not there or cannot be it, or none can be found that
+            has to be.
+    """
+    for role, name in given.items():
+        if name is not None and name not in sample.columns:
+            raise UsageError(
+                f"--{role.replace('_', '-')}: expected a column of {sample.file}, given {name!r}; "
+                f"it has {_names(sample)}"
+            )
+    roles = Roles()
+    _guess_time(roles, sample, given.get("time"))
+    _guess_label(roles, sample, given.get("label"))
+    _guess_id(roles, sample, given.get("id"))
+    _guess_key(roles, sample, given.get("key"))
+    _guess_label_time(roles, sample, given.get("label_time"))
+    return roles
+
+
+def _names(sample: Sample) -> str:
+    names = [repr(name)[:80] for name in sample.columns]
+    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+
+
+def _choose(roles: Roles, role: str, scores: dict[str, int]) -> str | None:
+    """The best column, the first of those that are as good."""
+    if not scores:
+        return None
+    best = max(scores, key=lambda name: scores[name])
+    roles.others[role] = [name for name in scores if name != best]
+    return best
+
+
+# --- times ------------------------------------------------------------------------------------
+
+
+def _unit(column: SampledColumn) -> str | None:
+    """The unit by which all of its values are times; None where it is no column of times."""
+    if column.all_are("time", "local"):
+        return "iso"
+    if column.all_are("whole", "number"):
+        for unit, count in column.units.items():
+            if count == column.present:
+                return unit
+    return None
+
+
+def _guess_time(roles: Roles, sample: Sample, given: str | None) -> None:
+    scores = {}
+    for name, column in sample.columns.items():
+        unit = _unit(column)
+        is_named = bool(TIME_NAMES.fullmatch(name) or TIME_ENDS.fullmatch(name))
+        if unit is not None and (is_named or unit == "iso"):
+            is_full = column.present == len(sample.rows)
+            scores[name] = 4 * is_full + 2 * bool(TIME_NAMES.fullmatch(name)) + is_named
+    found = given if given is not None else _choose(roles, "time", scores)
+    if found is None:
+        raise UsageError(
+            f"{sample.file}: expected a column of times, in ISO 8601 or as seconds, milliseconds, "
+            f"microseconds or nanoseconds since 1970, given {_names(sample)}; name it with --time"
+        )
+    column = sample.columns[found]
+    unit = _unit(column)
+    if unit is None:
+        raise UsageError(
+            f"--time: expected a column whose values all are times, given {found!r}, such as "
+            f"{next(iter(column.counts), 'nothing')!r:.60}"
+        )
+    roles.time, roles.time_unit = found, unit
+    if unit == "iso" and column.types["local"]:
+        roles.time_zone = "UTC"
+    if column.is_typed_time:
+        roles.time_unit = "iso"
+    roles.reasons["time"] = "as asked" if given else "all of its values are times"
+
+
+def _guess_label_time(roles: Roles, sample: Sample, given: str | None) -> None:
+    if given is not None:
+        if _unit(sample.columns[given]) != roles.time_unit:
+            raise UsageError(
+                f"--label-time: expected a column of times as {roles.time!r} has them, given "
+                f"{given!r}, such as {next(iter(sample.columns[given].counts), 'nothing')!r:.60}"
+            )
+        roles.label_time = given
+        roles.reasons["label_time"] = "as asked"
+        return
+    reader = TimeReader(Files(time_unit=roles.time_unit, time_zone=roles.time_zone))
+    for name, column in sample.columns.items():
+        if (
+            name not in {roles.time, roles.label}
+            and KNOWN_TIME.fullmatch(name)
+            and _unit(column) == roles.time_unit
+            and _is_later(roles, sample, reader, name)
+        ):
+            roles.label_time = name
+            roles.reasons["label_time"] = f"it is never before {roles.time!r}"
+            return
+
+
+def _is_later(roles: Roles, sample: Sample, reader: TimeReader, name: str) -> bool:
+    """Whether each label has a time there, and after its event."""
+    for row in sample.rows:
+        if roles.label not in row:
+            continue
+        try:
+            if name not in row or reader.read("", row[name]) < reader.read("", row[roles.time]):
+                return False
+        except (BadRecord, KeyError):
+            return False
+    return True
+
+
+# --- label, id and key ------------------------------------------------------------------------
+
+
+def _guess_label(roles: Roles, sample: Sample, given: str | None) -> None:
+    scores = {}
+    for name, column in sample.columns.items():
+        if name != roles.time and _can_be_label(column) and LABEL_NAMES.fullmatch(name):
+            scores[name] = 2 + (name.lower() in {"label", "target"})
+        elif name != roles.time and column.all_are("bool") and re.match(r"(is|was|has|did)_", name):
+            scores[name] = 1
+    found = given if given is not None else _choose(roles, "label", scores)
+    if found is None:
+        raise UsageError(
+            f"{sample.file}: expected a column that is the label, what is to be predicted, given "
+            f"{_names(sample)}; name it with --label"
+        )
+    if not _can_be_label(sample.columns[found]):
+        raise UsageError(
+            f"--label: expected a column of numbers, of true and false, or of two to {CLASSES_MAX} "
+            f"texts, given {found!r} with {len(sample.columns[found].counts):,} different values, "
+            f"such as {next(iter(sample.columns[found].counts), 'none')!r:.60}"
+        )
+    roles.label = found
+    roles.reasons["label"] = "as asked" if given else "by its name"
+
+
+def _can_be_label(column: SampledColumn) -> bool:
+    if column.all_are("whole", "number") or column.all_are("bool", "whole"):
+        return len(column.counts) > 1
+    return column.all_are("bool", "text", "time", "local") and 1 < len(column.counts) <= CLASSES_MAX
+
+
+def _taken(roles: Roles) -> set[str | None]:
+    return {roles.time, roles.label, roles.id, roles.key}
+
+
+def _is_name(sample: Sample, column: SampledColumn) -> bool:
+    """Whether its values may name things: texts, or whole numbers."""
+    if column.present < len(sample.rows) or column.length_max > NAME_LENGTH_MAX:
+        return False
+    return column.all_are("text", "bool", "whole") and not column.is_typed_time
+
+
+def _guess_id(roles: Roles, sample: Sample, given: str | None) -> None:
+    scores = {}
+    for name, column in sample.columns.items():
+        if name in _taken(roles) or not (ID_NAMES.fullmatch(name) or ID_ENDS.fullmatch(name)):
+            continue
+        if _is_name(sample, column) and _is_unique(sample, name):
+            scores[name] = 1 + bool(ID_NAMES.fullmatch(name))
+    roles.id = given if given is not None else _choose(roles, "id", scores)
+    if given is not None:
+        roles.reasons["id"] = "as asked"
+    elif roles.id is not None:
+        roles.reasons["id"] = "no value of it comes twice"
+    else:
+        roles.reasons["id"] = "no column names each row: an event is named by its file and line"
+
+
+def _is_unique(sample: Sample, name: str) -> bool:
+    return len({str(row.get(name)) for row in sample.rows}) == len(sample.rows)
+
+
+def _guess_key(roles: Roles, sample: Sample, given: str | None) -> None:
+    scores = {}
+    for name, column in sample.columns.items():
+        if name in _taken(roles) or not _is_name(sample, column):
+            continue
+        is_named = bool(KEY_NAMES.fullmatch(name)) or bool(ID_ENDS.fullmatch(name))
+        distinct = len({str(row.get(name)) for row in sample.rows})
+        if distinct > 1 and distinct * ROWS_PER_KEY <= len(sample.rows) and is_named:
+            scores[name] = 2 * bool(KEY_NAMES.fullmatch(name)) + 1
+    roles.key = given if given is not None else _choose(roles, "key", scores)
+    if given is not None:
+        roles.reasons["key"] = "as asked"
+    elif roles.key is not None:
+        roles.reasons["key"] = "by its name, and for its values come again"
+    else:
+        roles.reasons["key"] = "no column names what events are about: all are one series"

@@ -1,0 +1,413 @@
+"""The Python of a drafted declaration. Nothing of a file becomes code but as a quoted text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import BadRecord
+from stream_ml.files import Files, TimeReader
+
+if TYPE_CHECKING:
+    from stream_ml.shell.drafts.roles import Roles
+    from stream_ml.shell.drafts.sample import Sample, SampledColumn
+
+__all__ = ["Draft", "draft", "draft_name"]
+
+LADDER_MS = {
+    "1m": 60_000,
+    "10m": 600_000,
+    "1h": 3_600_000,
+    "6h": 21_600_000,
+    "1d": 86_400_000,
+    "7d": 604_800_000,
+    "30d": 2_592_000_000,
+    "90d": 7_776_000_000,
+    "365d": 31_536_000_000,
+    "3650d": 315_360_000_000,
+}
+DAY_MS = 86_400_000
+FIELDS_MAX, CATEGORIES_MAX, WINDOW_FIELDS = 100, 20, 3
+# Longer texts that hardly come again are words for people.
+PROSE_LENGTH = 40
+LATENESS_MS_MAX = DAY_MS
+
+
+@dataclass(slots=True)
+class Draft:
+    """A declaration as Python, and what is to be said about it.
+
+    Attributes:
+        name: of the pipeline.
+        source: the file.
+        notes: of each guess what, which, and why.
+        warnings: what somebody has to look at.
+    """
+
+    name: str
+    source: str
+    notes: list[tuple[str, str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def draft_name(file: str) -> str:
+    """The name of a pipeline about a file.
+
+    Args:
+        file: its name.
+
+    >>> draft_name("data/Häuser 2024.csv.gz"), draft_name("-")
+    ('h_user_2024', 'events')
+    """
+    stem = PurePath(file).name.partition(".")[0].lower()
+    name = re.sub(r"[^a-z0-9]+", "_", stem).strip("_").lstrip("0123456789_")
+    return name[:40].rstrip("_") or "events"
+
+
+def draft(sample: Sample, roles: Roles) -> Draft:
+    """Write the declaration.
+
+    Args:
+        sample: of the file.
+        roles: of its columns.
+    """
+    times = _Times(sample, roles)
+    fields_ = _Fields(sample, roles)
+    target = _target(sample.columns[roles.label])
+    return Draft(
+        draft_name(sample.file),
+        _source(sample, roles, times, fields_, target),
+        _notes(sample, roles, times, target),
+        _warnings(sample, roles, times, fields_),
+    )
+
+
+# --- times ------------------------------------------------------------------------------------
+
+
+class _Times:
+    """What the times of the sample say."""
+
+    def __init__(self, sample: Sample, roles: Roles) -> None:
+        reader = TimeReader(Files(time_unit=roles.time_unit, time_zone=roles.time_zone))
+        self.lag_ms = 0
+        first, last, gaps, delays = None, -1, [], []
+        last_by_key: dict[str, int] = {}
+        is_daily = True
+        for row in sample.rows:
+            ts = _read(reader, row.get(roles.time))
+            if ts is None:
+                continue
+            first = ts if first is None else min(first, ts)
+            self.lag_ms, last = max(self.lag_ms, last - ts), max(last, ts)
+            is_daily = is_daily and ts % DAY_MS == 0
+            key = str(row.get(roles.key or ""))
+            if key in last_by_key and ts > last_by_key[key]:
+                gaps.append(ts - last_by_key[key])
+            last_by_key[key] = ts
+            known = None if roles.label_time is None else row.get(roles.label_time)
+            if known is not None and (known_ms := _read(reader, known)) is not None:
+                delays.append(known_ms - ts)
+        self.span_ms = max(last - (first or 0), 1)
+        self.is_daily = is_daily
+        self.gap_ms = int(median(gaps)) if gaps else None
+        self.delay_ms = max(delays, default=0)
+
+    @property
+    def label_delay(self) -> str:
+        """How long after its event a label may be known, where no column says."""
+        if self.is_daily or self.span_ms > 60 * DAY_MS:
+            return "1d"
+        return "1h" if self.span_ms > DAY_MS else "1m"
+
+    def horizon(self, roles: Roles) -> str:
+        """Twice as long as labels have taken, or at least as long as they are said to take."""
+        if roles.label_time is not None:
+            return _above(2 * self.delay_ms)
+        return _above(LADDER_MS[self.label_delay])
+
+    @property
+    def lateness(self) -> str | None:
+        """What takes up the disorder of the file; None where the default does."""
+        if LADDER_MS["1m"] < self.lag_ms <= LATENESS_MS_MAX:
+            return _above(self.lag_ms)
+        return None
+
+    @property
+    def windows(self) -> list[str]:
+        """Two lengths of windows that hold a few events of a key, and many."""
+        if self.gap_ms is None:
+            return []
+        names = list(LADDER_MS)
+        short = names.index(_above(2 * self.gap_ms))
+        return names[short : short + 2]
+
+
+def _read(reader: TimeReader, value: Any) -> int | None:
+    try:
+        return None if value is None else reader.read("", value)
+    except BadRecord:
+        return None
+
+
+def _above(ms: int) -> str:
+    """The first duration of the ladder that is longer."""
+    return next((name for name, length in LADDER_MS.items() if length > ms), "3650d")
+
+
+# --- fields -----------------------------------------------------------------------------------
+
+
+class _Fields:
+    """The columns that become fields, with their types, and those that do not, with the reason."""
+
+    def __init__(self, sample: Sample, roles: Roles) -> None:
+        self.types: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+        self.columns: dict[str, SampledColumn] = {}
+        self.is_optional: dict[str, bool] = {}
+        taken = {roles.time, roles.id, roles.key, roles.label, roles.label_time}
+        for name, column in sample.columns.items():
+            if name in taken:
+                continue
+            reason = self._reason(name, column)
+            if reason is not None:
+                self.left_out[name] = reason
+                continue
+            self.columns[name] = column
+            self.types[name] = _type(column)
+            # What is never missing in a part of the file may be missing in the rest.
+            self.is_optional[name] = not sample.is_whole or column.present < len(sample.rows)
+
+    def _reason(self, name: str, column: SampledColumn) -> str | None:
+        reasons = {
+            "the name is taken by labels": name == "label",
+            "it is empty": not column.present,
+            "it is another time": column.is_typed_time or column.all_are("time", "local"),
+            "it holds what is neither number, text nor flag": column.types["other"] > 0,
+            f"there are {FIELDS_MAX} fields already": len(self.types) >= FIELDS_MAX,
+            "it is text for people": _is_prose(column),
+            "no value of it comes twice": _is_unique_text(column),
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
+
+    def declaration(self, name: str) -> str:
+        """The type of a field as one declares it."""
+        kind = self.types[name]
+        return f"sml.Optional[{kind}]" if self.is_optional[name] else kind
+
+
+def _is_prose(column: SampledColumn) -> bool:
+    is_new = len(column.counts) * 2 > column.present or column.is_open
+    return _type(column) == "str" and column.length_max > PROSE_LENGTH and is_new
+
+
+def _is_unique_text(column: SampledColumn) -> bool:
+    return _type(column) == "str" and len(column.counts) == column.present > 1
+
+
+def _type(column: SampledColumn) -> str:
+    # A whole number today may have a fraction tomorrow: floats take both.
+    if column.all_are("whole", "number"):
+        return "float"
+    return "bool" if column.all_are("bool") else "str"
+
+
+def _target(column: SampledColumn) -> tuple[str, str]:
+    """The type of the label as one declares it, and the task."""
+    if column.all_are("bool") or (
+        column.all_are("whole", "number", "bool") and set(map(_as_bit, column.counts)) == {0, 1}
+    ):
+        return "bool", "binary"
+    if column.all_are("whole", "number"):
+        return "float", "regression"
+    classes = ", ".join(_quoted(name) for name in sorted(column.counts))
+    return f"sml.Enum({classes})", "multiclass"
+
+
+def _as_bit(text: str) -> int:
+    word = text.strip().lower()
+    return {"1": 1, "1.0": 1, "true": 1, "t": 1, "0": 0, "0.0": 0, "false": 0, "f": 0}.get(word, 2)
+
+
+# --- Python -----------------------------------------------------------------------------------
+
+
+def _quoted(text: str) -> str:
+    r"""A text as Python has it, in double quotes where that is the same.
+
+    >>> print(_quoted("a"), _quoted('a"b'), _quoted("a\nb"))
+    "a" 'a"b' 'a\nb'
+    """
+    quoted = repr(text)
+    return f'"{text}"' if quoted == f"'{text}'" and '"' not in text else quoted
+
+
+MODELS = {
+    "binary": (
+        "logistic",
+        [
+            '"logistic": preprocessing.StandardScaler() | linear_model.LogisticRegression(),',
+            '"tree": tree.HoeffdingTreeClassifier(max_depth=5),',
+        ],
+    ),
+    "multiclass": (
+        "softmax",
+        [
+            '"softmax": preprocessing.StandardScaler() | linear_model.SoftmaxRegression(),',
+            '"tree": tree.HoeffdingTreeClassifier(max_depth=5),',
+        ],
+    ),
+    "regression": (
+        "linear",
+        [
+            '"linear": preprocessing.StandardScaler() | linear_model.LinearRegression(),',
+            '"tree": tree.HoeffdingTreeRegressor(max_depth=5),',
+        ],
+    ),
+}
+
+
+def _source(
+    sample: Sample,
+    roles: Roles,
+    times: _Times,
+    fields_: _Fields,
+    target: tuple[str, str],
+) -> str:
+    champion, models = MODELS[target[1]]
+    lines = [
+        '"""Drafted by `stream-ml init`: look it over, and change what was guessed wrongly."""',
+        "",
+        "from river import linear_model, preprocessing, tree",
+        "",
+        "import stream_ml as sml",
+        "",
+        "pipeline = sml.Pipeline(",
+        f"    {_quoted(draft_name(sample.file))},",
+        "    events=sml.Events(",
+        f"        key={_quoted(roles.key or 'series')},  # windows are per key",
+        f"        time={_quoted(roles.time)},",
+        f"        id={_quoted(roles.id or 'event_id')},",
+        "        # Leave out what is known only when the label is: a model must not see it.",
+        "        fields={",
+        *(f"            {_quoted(n)}: {fields_.declaration(n)}," for n in fields_.types),
+        "        },",
+        *([f"        lateness={_quoted(times.lateness)},"] if times.lateness else []),
+        "    ),",
+        "    features=[",
+        *(f"        {text}," for text in _features(times, fields_)),
+        "    ],",
+        f"    label=sml.Label({target[0]}, horizon={_quoted(times.horizon(roles))}),",
+        f"    champion={_quoted(champion)},",
+        "    models={",
+        *(f"        {text}" for text in models),
+        "    },",
+        "    files=sml.Files(",
+        *(f"        {text}" for text in _files(sample, roles, times)),
+        "    ),",
+        ")",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _files(sample: Sample, roles: Roles, times: _Times) -> list[str]:
+    lines = [f"time_unit={_quoted(roles.time_unit)},"]
+    if roles.time_zone is not None:
+        lines.append(f"time_zone={_quoted(roles.time_zone)},  # a guess: the file names none")
+    if sample.kind == "csv" and sample.delimiter not in {",", "\t"}:
+        lines.append(f"delimiter={_quoted(sample.delimiter)},")
+    if sample.kind == "csv" and sample.delimiter == "\t" and not sample.file.endswith(".tsv"):
+        lines.append('delimiter="\\t",')
+    lines.append(f"label={_quoted(roles.label)},")
+    if roles.label_time is not None:
+        lines.append(f"label_time={_quoted(roles.label_time)},")
+    else:
+        comment = "  # a guess: no column says when a label is known"
+        lines.append(f"label_delay={_quoted(times.label_delay)},{comment}")
+    if roles.key is None:
+        lines.append('key="all",  # one series')
+    if roles.id is None:
+        lines.append("row_ids=True,")
+    return lines
+
+
+def _features(times: _Times, fields_: _Fields) -> list[str]:
+    texts = []
+    for name, kind in fields_.types.items():
+        column, quoted = fields_.columns[name], _quoted(name)
+        fill = ", fill=0.0" if fields_.is_optional[name] else ""
+        if kind in {"float", "bool"}:
+            texts.append(f"sml.field({quoted}{fill})")
+        elif len(column.counts) <= CATEGORIES_MAX:
+            categories = ", ".join(_quoted(each) for each in sorted(column.counts))
+            texts.append(f"sml.one_hot({quoted}, categories=[{categories}])")
+    if not times.is_daily:
+        texts.append("sml.hour_of_day()")
+    if times.span_ms > 14 * DAY_MS:
+        texts.append("sml.weekday()")
+    return texts + _window_features(times, fields_) or ["sml.weekday()"]
+
+
+def _window_features(times: _Times, fields_: _Fields) -> list[str]:
+    windows = times.windows
+    if not windows:
+        return []
+    texts = [f'sml.window("{window}").count()' for window in windows]
+    numbers = [name for name, kind in fields_.types.items() if kind == "float"]
+    texts += [
+        f'sml.window("{windows[-1]}").mean({_quoted(name)}, fill=0.0)'
+        for name in numbers[:WINDOW_FIELDS]
+    ]
+    seconds = float(LADDER_MS[windows[-1]] // 1000)
+    return [*texts, f'sml.window("{windows[-1]}").time_since_last(fill={seconds})']
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def _notes(
+    sample: Sample, roles: Roles, times: _Times, target: tuple[str, str]
+) -> list[tuple[str, str, str]]:
+    reasons = {role: reason + _others(roles, role) for role, reason in roles.reasons.items()}
+    unit = "ISO 8601" if roles.time_unit == "iso" else f"epoch {roles.time_unit}"
+    notes = [
+        ("time", roles.time, f"{unit}; {reasons['time']}"),
+        ("id", roles.id or "-", reasons["id"]),
+        ("key", roles.key or "-", reasons["key"]),
+        ("label", roles.label, f"{target[1]}; {reasons['label']}"),
+    ]
+    if roles.label_time is not None:
+        notes.append(("known at", roles.label_time, reasons["label_time"]))
+    else:
+        reason = "after its event: a guess, for no column says when a label is known"
+        notes.append(("known", times.label_delay, reason))
+    rows = f"{len(sample.rows):,} rows" if sample.is_whole else f"first {len(sample.rows):,} rows"
+    return [*notes, ("from", rows, "of " + sample.file)]
+
+
+def _others(roles: Roles, role: str) -> str:
+    others = roles.others.get(role)
+    return f" (or {', '.join(others[:5])}?)" if others else ""
+
+
+def _warnings(sample: Sample, roles: Roles, times: _Times, fields_: _Fields) -> list[str]:
+    found = [f"{name!r:.80} is left out: {why}" for name, why in fields_.left_out.items()]
+    if roles.time_zone is not None:
+        found.append(
+            f"times name no zone: UTC is assumed; change time_zone where {roles.time!r} is not"
+        )
+    if times.lag_ms > LATENESS_MS_MAX:
+        found.append(
+            f"rows are not in the order of {roles.time!r}: sort the file by it, lest most of them "
+            "come too late"
+        )
+    if sample.bad:
+        found.append(f"{sample.bad:,} rows could not be read: `stream-ml check` says why")
+    if not fields_.types:
+        found.append("no column is left for a field: models see times and windows alone")
+    return found
