@@ -145,7 +145,8 @@ class Learn:
         self._views = {name: pipeline.line_view(name) for name in self._recipes}
         self._backfill = Backfill(pipeline)
         self._retrainings = Retrainings(self._recipes, pipeline.target, trainings)
-        self._progress = LearningProgress(pipeline)
+        # A line whose task begins on a running log publishes under the numbers of the others.
+        self._progress = LearningProgress(pipeline, counts_gone=self._is_line)
         self._since_checkpoint = 0
         # What was passed over; evaluate counts the rest.
         self.counts: dict[str, int] = {}
@@ -200,7 +201,7 @@ class Learn:
         examples: list[TrainingExample] = []
         for record in records:
             example = example_in(record, self._pipeline)
-            if isinstance(example, BadRecord) or not progress.is_new(example):
+            if isinstance(example, BadRecord) or not progress.is_new(example, record.offset):
                 continue  # evaluate, which reads the same topic, writes the dead letter
             examples.append(self._take(example, record))
             if progress.is_refresh():
@@ -472,7 +473,7 @@ class Learn:
             feature_hash=self._views[name].hash,
             parent=line.parent,
             examples={
-                "count": self._progress.n - line.missed,
+                "count": self._progress.n - self._progress.gone - line.missed,
                 "first": self._progress.offsets[0] if line.first is None else line.first,
                 "last": self._progress.offsets[1],
             },

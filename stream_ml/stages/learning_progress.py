@@ -33,21 +33,25 @@ class LearningProgress:
 
     Args:
         pipeline: the declaration.
+        counts_gone: whether those count that retention had removed before the first one came: then
+            the numbers are those of who has read them all.
 
     Attributes:
         n: how many there were.
+        gone: how many of them had been removed.
         epoch_n: how many since the last refresh.
         offsets: of the first and of the last; -1 before them.
         golden: the features of the newest ones.
         clock: tells the refresh instants.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, counts_gone: bool = False) -> None:
+        self._counts_gone = counts_gone
         self._kind = pipeline.target.kind
         self._hastens = pipeline.promotion.on_change == "refresh"
         refresh = pipeline.promotion.refresh
         self.clock = RefreshClock(pipeline.refresh_ms, refresh if isinstance(refresh, int) else 0)
-        self.n = 0
+        self.n = self.gone = 0
         self.epoch_n = 0
         self.offsets = (-1, -1)
         self.golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
@@ -67,12 +71,24 @@ class LearningProgress:
         """The mean loss of what was served since the last refresh; None where nothing was."""
         return mean(self._served_loss, self._served_scored)
 
-    def is_new(self, example: Example) -> bool:
-        """Whether an example is no copy of one that came before; it is taken note of."""
+    def is_new(self, example: Example, offset: int) -> bool:
+        """Whether an example is no copy of one that came before; it is taken note of.
+
+        Args:
+            example: the next one.
+            offset: where it lies on `examples`.
+        """
+        partition = example.label_source.partition
+        first = offset if self.offsets[0] < 0 else self.offsets[0]
+        are_gone = self._counts_gone and first > 0
+        is_first = are_gone and not self._numbers.has(partition)
         try:
-            self._numbers.take(example.label_source.partition, example.number)
+            self._numbers.take(partition, example.number)
         except BadRecord:
             return False
+        if is_first:
+            self.gone += example.number or 0
+            self.n += example.number or 0
         return True
 
     def take(
@@ -125,11 +141,12 @@ class LearningProgress:
             "served": [self._served_loss, self._served_scored, self.epoch_n],
             "clock": self.clock.dump(),
             "change": self._served_change.dump(),
+            **({"gone": self.gone} if self.gone else {}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up a dumped state."""
-        self.n = state["n"]
+        self.n, self.gone = state["n"], state.get("gone", 0)
         self._watermark.load(state["watermark"])
         self._numbers.load(state.get("numbers", []))
         first, last = state["offsets"]

@@ -24,6 +24,10 @@ class Numbers:
     def __init__(self) -> None:
         self._next: dict[int, int] = {}
 
+    def has(self, partition: int) -> bool:
+        """Whether an example of a partition of join was met."""
+        return partition in self._next
+
     def take(self, partition: int, number: int | None) -> int:
         """Note an example; how many are missing before it.
 

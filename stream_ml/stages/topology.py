@@ -73,7 +73,7 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
                 rerouted_inputs=("labels",),
                 scales=True,
             ),
-            StageSpec("learn", inputs=("examples", "registry"), outputs=("models",)),
+            StageSpec("learn", inputs=("examples", "registry"), outputs=("models",), scales=True),
             StageSpec(
                 "evaluate",
                 inputs=("examples", "models", "commands", "registry", "summaries"),

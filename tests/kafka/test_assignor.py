@@ -199,3 +199,40 @@ def test_any_bytes_are_a_claim(user_data: bytes) -> None:
     assigned = TaskAssignor().assign(cluster(events=3), said)
 
     assert [0, 1, 2] == sorted(p for each in given_to(assigned).values() for p in each["events"])
+
+
+def lines_of(assigned: Mapping[str, ConsumerProtocolMemberAssignment]) -> dict[str, list[str]]:
+    """By member, the lines it got, as it understands it."""
+    found = {}
+    for name, each in assigned.items():
+        assignor = TaskAssignor(["a", "b", "c"])
+        assignor.on_assignment(each)
+        found[name] = assignor.lines
+    return found
+
+
+def test_lines_are_shared_out_and_kept_and_all_read_the_same_partitions() -> None:
+    """Where each is a task of its own; what a member that died had goes to those that are left."""
+    topics, names = cluster(examples=1, registry=1), ("examples", "registry")
+    first = TaskAssignor(["a", "b", "c"]).assign(topics, {n: member(*names) for n in ("x", "y")})
+    left = TaskAssignor(["a", "b", "c"])
+    left.on_assignment(first["y"])
+    said = {"y": left.metadata(set(names)), "z": member(*names)}
+
+    assert {"x": ["a", "b"], "y": ["c"]} == lines_of(first)
+    assert {"y": ["c", "a"], "z": ["b"]} == {
+        name: sorted(lines, key="cab".index)
+        for name, lines in lines_of(TaskAssignor(["a", "b", "c"]).assign(topics, said)).items()
+    }
+    assert [{"examples": [0], "registry": [0]}] * 2 == list(given_to(first).values())
+
+
+@given(st.binary())
+def test_any_bytes_are_a_claim_to_lines(user_data: bytes) -> None:
+    """Nothing that a member sends gives a line to two, or to nobody."""
+    said = {"hostile": member("examples", user_data=user_data), "ours": member("examples")}
+    assigned = TaskAssignor(["a", "b", "c"]).assign(cluster(examples=1), said)
+
+    assert ["a", "b", "c"] == sorted(
+        line for lines in lines_of(assigned).values() for line in lines
+    )

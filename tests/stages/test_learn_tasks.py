@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from river import tree
 
+import stream_ml as sml
 from stream_ml.errors import DeclarationError, UsageError
 from stream_ml.models.envelope import decode
+from stream_ml.records import ModelRef
+from stream_ml.sealing import strip_seal
+from stream_ml.stages.learn import Learn
+from stream_ml.stages.refresh import STALE_EXAMPLES, Refresh
 from stream_ml.testing import CRASH, Driver
-from tests.shop import declare, stream
+from tests.shop import KEY, declare, stream
+from tests.stages.test_learn import published
 
 if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
@@ -98,6 +105,25 @@ def test_a_line_that_is_declared_late_is_a_task_that_goes_on_from_the_others() -
     assert one == lines
 
 
+def test_other_features_are_brought_about_as_where_one_task_has_all_lines() -> None:
+    """Each line of the new generation is a task of its own; what comes out is the same."""
+    events, labels = stream(count=600)
+    wider = [*declare().features, sml.window("20s").count(kind="order")]
+    found = []
+    for learn_tasks in ("one", "line"):
+        with Driver(declare(learn_tasks=learn_tasks)) as driver:
+            driver.feed(events[:300], [each for each in labels if each["ts"] <= events[300]["ts"]])
+            driver.declare(
+                declare(learn_tasks=learn_tasks, features=wider), apply="orders say more"
+            )
+            driver.feed(events[300:], [each for each in labels if each["ts"] > events[300]["ts"]])
+            found.append(outcome(driver))
+
+    one, lines = found
+    assert {"bayes.2", "logistic.2"} < {name.partition("@")[0] for name, *_ in one["models"]}
+    assert one == lines
+
+
 def test_a_line_that_fails_is_missed_for_a_while_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody says for its task that it publishes no more; the others are renewed without it."""
     monkeypatch.setattr("stream_ml.stages.refresh.STALE_EXAMPLES", 40)
@@ -130,3 +156,70 @@ def test_tasks_are_one_or_one_a_line() -> None:
     """Anything else is no way to cut learning."""
     with pytest.raises(DeclarationError, match="learn_tasks: expected one of one, line"):
         replace(whole, learn_tasks="two")
+
+
+def snapshot(line: str, version: int) -> Any:
+    """One of a task of its own."""
+    return SimpleNamespace(
+        name=line,
+        version=version,
+        model=f"{line}@{version}",
+        parent=None,
+        epoch={"lines": [line], "task": [line]},
+    )
+
+
+def completed(refresh: Refresh, line: str, version: int) -> list[str] | None:
+    """The lines that an instant has once a snapshot makes it complete; None: it waits."""
+    each = snapshot(line, version)
+    if not refresh.add(each, ModelRef(each.model, "d", 0), None):
+        return None
+    arrivals = refresh.complete(version)
+    if arrivals is None:
+        return None
+    assert not refresh.renewal(arrivals, {}).begun.get(line)
+    return sorted(arrivals)
+
+
+def test_nobody_waits_for_a_task_that_is_behind_until_it_has_caught_up() -> None:
+    """It is waited for once; then what it publishes late is no fault, but that it was silent."""
+    refresh = Refresh(["a", "b"], are_tasks=True)
+    assert [None, ["a", "b"]] == [completed(refresh, line, 0) for line in "ab"]
+    assert completed(refresh, "a", 20) is None
+    overdue = refresh.overdue(20 + STALE_EXAMPLES)
+    assert overdue == 20
+    assert refresh.complete(20) is not None
+
+    assert ["a"] == completed(refresh, "a", 40)
+    assert completed(refresh, "b", 20) is None
+    assert ["a"] == completed(refresh, "a", 60)
+    faults = {line: fault["count"] for line, fault in refresh.dump()["faults"].items()}
+    # It publishes for the newest instant: from the next one on it is waited for again.
+    assert completed(refresh, "b", 40) is None
+    assert completed(refresh, "b", 60) is None
+    assert completed(refresh, "a", 80) is None
+    assert ["a", "b"] == completed(refresh, "b", 80)
+    assert {} == refresh.dump()["faults"]
+    assert {"b": 1} == faults
+
+
+def test_a_task_that_begins_where_retention_has_left_the_rest_has_the_numbers_of_the_others() -> (
+    None
+):
+    """So it publishes at the same instants; its snapshots count its own examples alone."""
+    with Driver(whole) as driver:
+        driver.feed(*stream(count=220))
+        examples = [
+            replace(record, value=strip_seal(record.value), memo=None)
+            for record in driver.records("examples")
+        ][50:120]
+    learn = Learn(whole, KEY, line="late")
+    learn.start()
+    found = published(learn.apply(examples[:30]), "late")
+    again = Learn(whole, KEY, line="late")
+    again.restore([(name, value) for name, value in learn.dirty() if value is not None])
+    found += published(again.apply(examples[30:]), "late")
+
+    assert [60, 80, 100, 120] == [each.version for each in found]
+    assert [10, 30, 50, 70] == [each.examples["count"] for each in found]
+    assert {50} == {each.examples["first"] for each in found}

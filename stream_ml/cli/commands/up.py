@@ -30,7 +30,7 @@ def _arguments(parser: ArgumentParser) -> None:
             f"--{stage}",
             metavar="N",
             type=whole_number(1),
-            help=f"on Kafka, how many workers the {stage} stage has (1); partitions are shared out",
+            help=f"on Kafka, how many workers the {stage} stage has (1); its tasks are shared out",
         )
 
 
@@ -43,7 +43,8 @@ COMMAND = Subcommand(
         "none. Ctrl-C or SIGTERM stops it, with all it did written down; killed, it goes on from\n"
         "its last commit when it is started again. With --format json it says JSON lines.\n"
         "\n"
-        "On Kafka every stage is a worker of its own, and predict and join may be several. What\n"
+        "On Kafka every stage is a worker of its own, and all but evaluate may be several (learn\n"
+        'where each line is a task: `learn_tasks="line"`; else one waits for the other). What\n'
         "they say is passed on. One that dies is started again, later each time; up gives up when\n"
         "one dies at once five times in a row, or finds its settings wrong. It waits for a broker\n"
         "as long as it takes. Make the topics first: `stream-ml topics apply`."

@@ -3,6 +3,9 @@
 A task's inputs have the same partition number, so a number is given as a whole, of every topic.
 What a worker held it claims again when the group is shared out anew (its state is still in memory,
 see `task`); of that it keeps as much as is its share, and only the rest moves.
+
+Where each line is a task of its own, all tasks read the same partitions, and every member is given
+these; which lines are whose is said beside them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from aiokafka.coordinator.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from aiokafka.cluster import ClusterMetadata
 
@@ -55,18 +58,25 @@ def shares(partitions: int, claims: Mapping[str, set[int]]) -> dict[str, list[in
 
 
 class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships no types
-    """`shares` as a group protocol (KIP-54 has the idea); an instance is one member's."""
+    """`shares` as a group protocol (KIP-54 has the idea); an instance is one member's.
+
+    Args:
+        lines: that are tasks of their own; empty: a task has the partition of its number.
+    """
 
     name = "stream-ml"
     version = 0
 
-    def __init__(self) -> None:
+    def __init__(self, lines: Sequence[str] = ()) -> None:
+        self._lines = lines
         self._numbers: list[int] = []
+        # The lines that are ours; a member may know of others, declared elsewhere.
+        self.lines: list[str] = []
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """The join request's metadata: the member's topics, and the partitions that it held."""
         return ConsumerProtocolMemberMetadata(
-            self.version, sorted(topics), orjson.dumps(self._numbers)
+            self.version, sorted(topics), orjson.dumps(self.lines if self._lines else self._numbers)
         )
 
     def assign(
@@ -80,6 +90,8 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
         """
         topics = sorted({topic for member in members.values() for topic in member.subscription})
         counts = {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in topics}
+        if self._lines:
+            return self._assign_lines(topics, members)
         claims = {member: _claims(metadata.user_data) for member, metadata in members.items()}
         return {
             member: ConsumerProtocolMemberAssignment(
@@ -90,9 +102,37 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
             for member, numbers in shares(max(counts.values(), default=0), claims).items()
         }
 
+    def _assign_lines(
+        self, topics: Sequence[str], members: Mapping[str, ConsumerProtocolMemberMetadata]
+    ) -> dict[str, ConsumerProtocolMemberAssignment]:
+        """Share out the lines; all members have the partitions that they are taught from."""
+        number_of = {line: number for number, line in enumerate(self._lines)}
+        claims = {
+            member: {number_of[line] for line in _names(metadata.user_data) if line in number_of}
+            for member, metadata in members.items()
+        }
+        return {
+            member: ConsumerProtocolMemberAssignment(
+                self.version,
+                [(topic, [0]) for topic in topics],
+                orjson.dumps([self._lines[number] for number in numbers]),
+            )
+            for member, numbers in shares(len(self._lines), claims).items()
+        }
+
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """Remember what is held from now on."""
         self._numbers = sorted({p for _, numbers in assignment.assignment for p in numbers})
+        self.lines = _names(assignment.user_data)
+
+
+def _names(user_data: bytes) -> list[str]:
+    """The lines that are named; none where none are."""
+    try:
+        names = orjson.loads(user_data or b"[]")
+    except orjson.JSONDecodeError:
+        return []
+    return [name for name in names if type(name) is str] if type(names) is list else []
 
 
 def _claims(user_data: bytes) -> set[int]:

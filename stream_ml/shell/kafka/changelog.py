@@ -4,11 +4,17 @@ A checkpoint's records are of one transaction: the pieces that changed since the
 last the marker, with the positions at which all pieces that lie there are valid. The topic is
 compacted, so of each piece (and of the marker) the newest is kept. All are sealed (see `sealing`):
 what anybody else has put there is passed over.
+
+Where each line is a task of its own, all their states lie on one partition, each behind a prefix of
+its keys (`prefix_of`): no topic has to be made for a line that is declared.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import UsageError
+from stream_ml.sealing import MARKER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,13 +23,22 @@ if TYPE_CHECKING:
 
     from stream_ml.sealing import RestoredState, SealedState, StateEntry
 
-__all__ = ["SEAL", "fold_changelog", "message", "read_changelog"]
+__all__ = ["SEAL", "fold_changelog", "message", "prefix_of", "read_changelog"]
 
 # The header of a tombstone of ours, which has no value to be sealed in.
 SEAL = "stream-ml-seal"
 
 
-def message(entry: StateEntry, partition: int) -> dict[str, Any]:
+def prefix_of(line: str | None) -> bytes:
+    """What the keys of a line's task begin with; nothing where lines are no tasks of their own.
+
+    >>> prefix_of("tree"), prefix_of(None)
+    (b'tree/', b'')
+    """
+    return b"" if line is None else f"{line}/".encode()
+
+
+def message(entry: StateEntry, partition: int, prefix: bytes = b"") -> dict[str, Any]:
     """Make the message, as librdkafka takes it, of an entry of state.
 
     >>> from stream_ml.sealing import StateEntry
@@ -33,8 +48,10 @@ def message(entry: StateEntry, partition: int) -> dict[str, Any]:
     Args:
         entry: of a task's state.
         partition: of the changelog: the task's number.
+        prefix: of the task's keys.
     """
-    record: dict[str, Any] = {"key": entry.name, "value": entry.value, "partition": partition}
+    key = prefix + entry.name
+    record: dict[str, Any] = {"key": key, "value": entry.value, "partition": partition}
     if entry.seal is not None:
         record["headers"] = [(SEAL, entry.seal)]
     return record
@@ -57,7 +74,11 @@ def fold_changelog(
 
 
 async def read_changelog(
-    consumer: AIOKafkaConsumer, tp: TopicPartition, end: int, state: SealedState
+    consumer: AIOKafkaConsumer,
+    tp: TopicPartition,
+    end: int,
+    state: SealedState,
+    prefix: bytes = b"",
 ) -> RestoredState:
     """Read a partition of a changelog, and restore the state that is to be believed.
 
@@ -66,6 +87,10 @@ async def read_changelog(
         tp: the partition.
         end: up to where; what is open before it is waited for.
         state: takes the records in.
+        prefix: of the task's keys; what has another is of another task.
+
+    Raises:
+        UsageError: a state lies there that was cut into tasks otherwise.
     """
     consumer.assign([tp])
     await consumer.seek_to_beginning(tp)
@@ -73,8 +98,24 @@ async def read_changelog(
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
             for record in records:
-                state.take(record.key, record.value, _seal(record.headers))
+                key = record.key or b""
+                if record.value is not None and key.endswith(MARKER):
+                    _expect_cut(tp, key, prefix)
+                if key.startswith(prefix):
+                    key = None if record.key is None else key.removeprefix(prefix)
+                    state.take(key, record.value, _seal(record.headers))
     return state.result()
+
+
+def _expect_cut(tp: TopicPartition, key: bytes, prefix: bytes) -> None:
+    """Expect of whoever has a state here that it is one task, or a task a line, as we are."""
+    if (key == MARKER) == bool(prefix):
+        cut, other = ("one", "line") if prefix else ("line", "one")
+        raise UsageError(
+            f"{tp.topic}: expected the state of learn as learn_tasks={other!r} cuts it, given one "
+            f"that was made under {cut!r}; declare learn_tasks={cut!r} again, or begin anew under "
+            "another name of the pipeline"
+        )
 
 
 def _seal(headers: Iterable[tuple[str, bytes]]) -> bytes | None:

@@ -43,13 +43,14 @@ from kafka.structs import OffsetAndMetadata
 
 from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Record
-from stream_ml.sealing import MARKER
-from stream_ml.shell.kafka.changelog import fold_changelog
+from stream_ml.sealing import MARKER, content, marker_in
+from stream_ml.shell.kafka.changelog import fold_changelog, prefix_of
 from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.shell.log.port import Log, Tail, is_of_clients, not_of_clients, read_between
+from stream_ml.stages.topology import parse_task
 from stream_ml.topics import catalogue, embedded, partition_of
 
 if TYPE_CHECKING:
@@ -423,8 +424,14 @@ class KafkaLog(Log):
     # --- groups and state -----------------------------------------------------------------
 
     def committed(self, group: str) -> dict[PartitionId, int]:
-        """The next offsets of a task, such as `predict-0`, that its stage's group has committed."""
-        stage, _, number = group.rpartition("-")
+        """The next offsets of a task, such as `predict-0`, that its stage's group has committed.
+
+        Of the task of one line, those that its newest checkpoint names.
+        """
+        stage, number, line = parse_task(group)
+        if line is not None:
+            marker = self.piece(group, MARKER.decode())
+            return {} if marker is None else dict(marker_in(content(marker)).positions)
         name = self._cluster.group(stage)
         offsets: Mapping[TopicPartition, Any] = self._answer(
             "name a group's offsets", lambda: self._admin.list_group_offsets(name)
@@ -433,7 +440,7 @@ class KafkaLog(Log):
         return {
             (tp.topic.removeprefix(prefix), tp.partition): int(metadata.offset)
             for tp, metadata in offsets.items()
-            if tp.partition == int(number) and tp.topic.startswith(prefix) and metadata.offset >= 0
+            if tp.partition == number and tp.topic.startswith(prefix) and metadata.offset >= 0
         }
 
     def mark(self, group: str, topic: str) -> tuple[int, str] | None:
@@ -484,8 +491,13 @@ class KafkaLog(Log):
         while records := self.read(topic, partition, offset, TAIL_RECORDS):
             offset = records[-1].offset + 1
             fold_changelog(((record.key, record.value) for record in records), pieces)
-        pieces.pop(MARKER, None)
-        return sorted((key.decode(), piece) for key, piece in pieces.items())
+        prefix = prefix_of(parse_task(group).line)
+        pieces.pop(prefix + MARKER, None)
+        return sorted(
+            (key.removeprefix(prefix).decode(), piece)
+            for key, piece in pieces.items()
+            if key.startswith(prefix)
+        )
 
     def piece(self, group: str, key: str) -> bytes | None:
         """One state piece, looked for from the changelog's end back; see `log.port.Log.piece`."""
@@ -499,6 +511,7 @@ class KafkaLog(Log):
 
     def _newest(self, group: str, name: bytes) -> Record | None:
         topic, partition = self._changelog(group)
+        name = prefix_of(parse_task(group).line) + name
         first = self.first_offset(topic, partition)
         end = self.end_offset(topic, partition)
         reach = PIECE_RECORDS
@@ -512,10 +525,10 @@ class KafkaLog(Log):
         return None
 
     def _changelog(self, group: str) -> PartitionId:
-        stage, _, number = group.rpartition("-")
+        stage, number, _ = parse_task(group)
         topic = f"{stage}-changelog"
-        self._tp(topic, int(number))
-        return topic, int(number)
+        self._tp(topic, number)
+        return topic, number
 
     # --- the end --------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ import time
 from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -40,7 +40,8 @@ from stream_ml.differences import accepted_changes, fold_differences
 from stream_ml.errors import UsageError
 from stream_ml.sealing import SEALED_TOPICS, Marker
 from stream_ml.shell.kafka.backlog import BacklogReader
-from stream_ml.shell.kafka.changelog import message, read_changelog
+from stream_ml.shell.kafka.changelog import message, prefix_of, read_changelog
+from stream_ml.shell.kafka.line_feed import LineFeed
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import NEVER, CommittedOffset, Message
@@ -58,6 +59,7 @@ from stream_ml.stages.partitioning import partitions_of
 from stream_ml.stages.parts import read_piece
 from stream_ml.stages.positions import ACCEPT, Extent, Notice, ResumePoint, find_resume_point
 from stream_ml.stages.task import Task
+from stream_ml.stages.topology import task_name
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -104,6 +106,8 @@ class TaskSpec:
         make: a fresh stage for a partition number.
         ready: waits until what the tasks of a process share is as new as it is now.
         read_snapshot: gives what lies at an offset of `models`, for a stage that wants some.
+        lines: where each is a task of its own, which reads partition 0: those, in the order of the
+            numbers of their tasks.
     """
 
     stage: str
@@ -111,6 +115,7 @@ class TaskSpec:
     make: Callable[[int], Stage]
     ready: Callable[[], Awaitable[None]]
     read_snapshot: Callable[[int], Awaitable[bytes | None]] | None = None
+    lines: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -151,17 +156,29 @@ class TaskContext:
 class KafkaTask:
     """A task that takes over, folds what is put before it, commits, and parks."""
 
-    def __init__(self, context: TaskContext, spec: TaskSpec, partition: int) -> None:
+    def __init__(self, context: TaskContext, spec: TaskSpec, number: int) -> None:
         self._context = context
         self._spec = spec
-        self.partition = partition
-        self._task = Task(f"{spec.stage}-{partition}", spec.make(partition))
+        line = spec.lines[number] if spec.lines else None
+        self.partition = number if line is None else 0
+        self._prefix = prefix_of(line)
+        # What is said names the task so.
+        self._members: dict[str, Any] = {"stage": spec.stage, "partition": self.partition}
+        if line is not None:
+            self._members["line"] = line
+        self._task = Task(task_name(spec.stage, self.partition, line), spec.make(number))
         self._stage = self._task.stage
         self._options = {
             "bootstrap_servers": context.cluster.bootstrap,
             **async_options(context.cluster.security),
         }
-        examples = TopicPartition(context.cluster.topic("examples"), partition)
+        self._feed = None
+        if line is not None:
+            inputs = {
+                TopicPartition(context.cluster.topic(topic), 0): topic for topic in spec.inputs
+            }
+            self._feed = LineFeed(self._reader, inputs, self.enqueue, lambda: self.is_full)
+        examples = TopicPartition(context.cluster.topic("examples"), self.partition)
         self._backlog = BacklogReader(examples, self._options)
         self._state = context.seals.state(self._task.name)
         # Up to where a former release wrote the inputs, where that is believed.
@@ -246,13 +263,20 @@ class KafkaTask:
                 if not self._has_taken_over:
                     runner.cancel()
             await asyncio.wait([runner])
+        if self._feed is not None:
+            await self._feed.stop()
         self._inbox.clear()
         self.waiting = self.waiting_bytes = 0
         self._closed_epoch = epoch
         return self._has_taken_over
 
     async def can_resume(self) -> bool:
-        """Tell whether nobody has committed for it since it was suspended."""
+        """Tell whether nobody has committed for it since it was suspended.
+
+        Of the task of one line only its changelog knows, so it is taken over anew.
+        """
+        if self._feed is not None:
+            return False
         committed_offsets = await self._committed_offsets()
         own_offsets = {
             partition: CommittedOffset(offset, True)
@@ -271,6 +295,8 @@ class KafkaTask:
         if not self._has_taken_over:
             await self._take_over()
             self._has_taken_over = True
+            if self._feed is not None:
+                self._feed.start(self._task.positions, self._context.on_failure)
         while not self._is_suspending:
             if self._inbox:
                 await self._fold(self._slice())
@@ -284,7 +310,7 @@ class KafkaTask:
 
     async def _take_over(self) -> None:
         started_s = time.monotonic()
-        self._context.say("recovering", stage=self._spec.stage, partition=self.partition)
+        self._context.say("recovering", **self._members)
         committed_offsets = await self._committed_offsets()
         changelog = await self._read_changelog()
         read_s = time.monotonic() - started_s
@@ -317,8 +343,7 @@ class KafkaTask:
             await self._commit_news(resume_point.notices, changes, alerts)
             self._context.say(
                 "recovered",
-                stage=self._spec.stage,
-                partition=self.partition,
+                **self._members,
                 pieces=len(start_state.pieces),
                 changelog_s=round(read_s, 3),
                 replayed=replay_count,
@@ -504,7 +529,7 @@ class KafkaTask:
 
     async def _refetch(self, committed_offsets: Mapping[PartitionId, CommittedOffset]) -> None:
         """Have fetched what we go on with, where the consumer began elsewhere."""
-        if self._context.seek is None:
+        if self._context.seek is None or self._feed is not None:
             return
         offsets = {
             (self._context.cluster.topic(topic), partition): offset
@@ -539,7 +564,10 @@ class KafkaTask:
             (self._context.cluster.topic(topic), self.partition): (topic, self.partition)
             for topic in self._spec.inputs
         }
+        # Waits until nobody is about to commit there, whatever it was that was read.
         offsets = await self._context.transactions.committed_offsets(partitions)
+        if self._feed is not None:
+            return {}  # of all lines' tasks: where this one was its state alone says
         return {
             partitions[tp]: entry
             for tp, entry in offsets.items()
@@ -547,11 +575,13 @@ class KafkaTask:
         }
 
     @asynccontextmanager
-    async def _reader(self, isolation: str) -> AsyncIterator[AIOKafkaConsumer]:
+    async def _reader(
+        self, isolation: str, reset: str = "earliest"
+    ) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
             isolation_level=isolation,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset=reset,
             max_partition_fetch_bytes=4 << 20,
             **self._options,
         )
@@ -567,7 +597,7 @@ class KafkaTask:
         async with self._reader("read_uncommitted") as consumer:
             end = (await consumer.end_offsets([tp]))[tp]
         async with self._reader("read_committed") as consumer:
-            return await read_changelog(consumer, tp, end, self._state)
+            return await read_changelog(consumer, tp, end, self._state, self._prefix)
 
     async def _replay(self, end_offsets: Positions) -> int:
         """Fold what was committed after the state was written; how many records it was."""
@@ -619,8 +649,7 @@ class KafkaTask:
         )
         self._context.say(
             "replaying",
-            stage=self._spec.stage,
-            partition=self.partition,
+            **self._members,
             replayed=replay_count,
             per_second=round(replay_count / seconds),
             remaining=max(0, remaining),
@@ -777,7 +806,7 @@ class KafkaTask:
             # their transaction run out. State and its positions are whole by themselves.
             await self._context.transactions.commit()
         await self._context.transactions.wait_until_writable()
-        self._send(message(entry, self.partition) for entry in entries)
+        self._send(message(entry, self.partition, self._prefix) for entry in entries)
         self._needs_first_checkpoint = False
         self._last_checkpoint_s = time.monotonic()
         self._records_since_checkpoint = 0

@@ -29,13 +29,13 @@ from faust.transport import drivers
 from faust.transport.drivers import aiokafka as faust_aiokafka
 from faust.types import TP
 
-from stream_ml.shell.kafka.assignor import TaskAssignor
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import Membership
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from stream_ml.shell.kafka.assignor import TaskAssignor
     from stream_ml.shell.kafka.cluster import Cluster
 
 __all__ = ["SCHEME", "Batch", "TaskHost", "Transport"]
@@ -75,6 +75,7 @@ class TaskHost(Protocol):
     instance: str | None
     # Records may gather so long between two fetches, in seconds.
     gather_s: float
+    assignor: TaskAssignor
 
     def partitions_with_capacity(self, assignment: Iterable[TP]) -> set[TP]:
         """The partitions there is room for."""
@@ -112,7 +113,7 @@ class _Thread(faust_aiokafka.AIOKafkaConsumerThread):
             client_id=self.app.conf.id,
             group_id=self.app.conf.id,
             group_instance_id=host.instance,
-            partition_assignment_strategy=[TaskAssignor()],
+            partition_assignment_strategy=[host.assignor],
             enable_auto_commit=False,
             # An offset that was committed and is not there must not be passed over: `out_of_range`.
             auto_offset_reset="none",

@@ -37,6 +37,7 @@ from faust.types import TP
 from stream_ml.defaults import LEARN_BUDGET_S, TRAINING_MEMORY_MB, TRAINING_S
 from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.sealing import Seals
+from stream_ml.shell.kafka.assignor import TaskAssignor
 from stream_ml.shell.kafka.header_names import read_any_header
 from stream_ml.shell.kafka.metadata import rival, topic_ids
 from stream_ml.shell.kafka.security import async_options
@@ -135,11 +136,6 @@ class Worker:
         accepted_topics: Iterable[str] = (),
         accept_unsealed: bool = False,
     ) -> None:
-        if pipeline.learn_tasks != "one":
-            raise UsageError(
-                "learn_tasks: expected 'one' on a cluster, where lines are no tasks of their own "
-                f"yet, given {pipeline.learn_tasks!r}"
-            )
         self.cluster = cluster
         self.instance = instance
         self.gather_s = GATHER_S[stage]
@@ -153,7 +149,12 @@ class Worker:
         self._accept_unsealed = accept_unsealed
         self._restart_lines = restart_lines
         self._learn_budget_s = learn_budget_s
-        self._stopwatch: ProcessStopwatch | None = None
+        # The lines that are tasks of their own, in the order of their numbers.
+        self._lines: list[str] = []
+        if stage == "learn":
+            self._lines = [line for line in pipeline.learn_task_lines if line is not None]
+        self.assignor = TaskAssignor(self._lines)
+        self._stopwatches: dict[str, ProcessStopwatch] = {}
         self._trainings = ProcessTrainings(training_s, training_memory_mb)
         self._command_age_s = command_age_s
         self._say = say
@@ -371,32 +372,34 @@ class Worker:
                     partition=partition,
                 )
             case "learn":
-                if self._stopwatch is None:
-                    self._stopwatch = ProcessStopwatch(
-                        self._turn_file("learning"), budget_s=self._learn_budget_s
-                    )
+                line = self._lines[partition] if self._lines else None
                 return Learn(
                     self._isolated,
                     self._key,
                     self._checkpoint_examples,
                     self._restart_lines,
                     log=self._topics["registry"],
-                    stopwatch=self._stopwatch,
+                    stopwatch=self._stopwatch("learning" if line is None else f"learning-{line}"),
                     trainings=self._trainings,
-                    has_backlog=True,
+                    has_backlog=line is None,
+                    line=line,
                 )
             case _:
-                if self._stopwatch is None:
-                    self._stopwatch = ProcessStopwatch(
-                        self._turn_file("evaluation"), budget_s=self._learn_budget_s
-                    )
                 return Evaluate(
                     self._isolated,
                     Keyring(self._key, self._operators),
                     self._topics["registry"],
                     command_age_ms=round(self._command_age_s * 1_000),
-                    stopwatch=self._stopwatch,
+                    stopwatch=self._stopwatch("evaluation"),
                 )
+
+    def _stopwatch(self, ending: str) -> ProcessStopwatch:
+        """The one that notes whose turn it is in the file of that ending."""
+        if ending not in self._stopwatches:
+            self._stopwatches[ending] = ProcessStopwatch(
+                self._turn_file(ending), budget_s=self._learn_budget_s
+            )
+        return self._stopwatches[ending]
 
     def _turn_file(self, ending: str) -> Path:
         """The file that says, after a death, whose turn it was: one for this log and machine."""
@@ -419,6 +422,9 @@ class Worker:
 
     def partitions_with_capacity(self, assignment: Iterable[TP]) -> set[TP]:
         """The partitions there is room for."""
+        if self._lines:
+            # Tasks of lines fetch for themselves; of who fetches nothing the group takes leave.
+            return {tp for tp in assignment if self._names[tp.topic] == "registry"}
         return {
             tp
             for tp in assignment
@@ -427,6 +433,8 @@ class Worker:
 
     def deliver(self, batches: Mapping[TP, Batch]) -> None:
         """Put each batch before its task."""
+        if self._lines:
+            return
         try:
             for tp, batch in batches.items():
                 task = self._tasks.get(tp.partition)
@@ -437,6 +445,8 @@ class Worker:
 
     def out_of_range(self, offsets: Mapping[TP, int]) -> None:
         """End where a task was to go on from there; who takes over finds out why, and tells it."""
+        if self._lines:
+            return
         for tp, offset in offsets.items():
             task = self._tasks.get(tp.partition)
             if task is not None and task.read_offset(self._names[tp.topic]) is not None:
@@ -499,6 +509,9 @@ class Worker:
         except Fenced as error:
             self.fail(error)
         numbers = {tp.partition for tp in assignment}
+        if self._lines:
+            ours = self.assignor.lines
+            numbers = {number for number, line in enumerate(self._lines) if line in ours}
         for partition in [number for number in self._suspended_tasks if number not in numbers]:
             del self._suspended_tasks[partition]
             self._say("released", stage=self._stage, partition=partition)
@@ -560,7 +573,9 @@ class Worker:
 
     def _task_spec(self) -> TaskSpec:
         inputs, read_snapshot = STAGES[self._stage].inputs, self._snapshots.read
-        return TaskSpec(self._stage, inputs, self._make, self._ready, read_snapshot)
+        return TaskSpec(
+            self._stage, inputs, self._make, self._ready, read_snapshot, lines=self._lines
+        )
 
     # --- end -----------------------------------------------------------------------------------
 
