@@ -180,6 +180,7 @@ OWNERS: dict[str, set[str]] = {
     "matplotlib": {"shell.report.plots"},
     "msgspec": {"codec", "records"},
     "onnxruntime": {"learners.onnx"},
+    "fsspec": {"shell.archive.storage"},
     "pyarrow": {"shell.export.parquet", "shell.rows.parquet_reader"},
     "sklearn": {"learners.forests", "learners.sklearn"},
     "torch": {"learners.torch"},

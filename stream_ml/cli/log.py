@@ -4,26 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.arguments import utf8
 from stream_ml.client import open_log
 from stream_ml.shell.settings.keys import check_name
 from stream_ml.shell.settings.loader import load_pipeline
 
 if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
     from stream_ml.shell.log.port import Isolation, Log
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["existing_log"]
+__all__ = ["add_archive", "existing_log"]
 
 
-def existing_log(settings: Settings, *, isolation: Isolation = "committed") -> Log:
+def add_archive(parser: ArgumentParser) -> None:
+    """Let a command read an archive before what the log still has.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--archive",
+        type=utf8,
+        metavar="ADDRESS",
+        help="an archive of the log: what retention has removed is read there",
+    )
+
+
+def existing_log(
+    settings: Settings, *, isolation: Isolation = "committed", archive: str | None = None
+) -> Log:
     """The log that is set, in a file or on a cluster, which must be there: reading makes none.
 
     Args:
         settings: say where.
         isolation: what readers see of transactions; the embedded log's are all committed.
+        archive: the address of an archive that is read before it; None: none is.
 
     Raises:
-        LogError: it is not.
+        LogError: it is not there, or the archive is not.
         UsageError: it is on a cluster, and the pipeline's name is not known; or it is the file of
             another pipeline than the command line names.
     """
@@ -36,7 +56,17 @@ def existing_log(settings: Settings, *, isolation: Isolation = "committed") -> L
     try:
         if name is not None:
             check_name(settings, log, name)
+        if archive is not None:
+            log = _joined(log, archive)
     except BaseException:
         log.close()
         raise
     return log
+
+
+def _joined(log: Log, address: str) -> Log:
+    # Extras, which whoever reads no archive need not have.
+    from stream_ml.shell.archive.reading import Archive, JoinedLog  # noqa: PLC0415
+    from stream_ml.shell.archive.storage import Storage  # noqa: PLC0415
+
+    return JoinedLog(log, Archive(Storage(address)))

@@ -15,6 +15,7 @@ from stream_ml import __version__
 from stream_ml.cli.commands import (
     alerts,
     apply,
+    archive,
     audit,
     backtest,
     check,
@@ -70,6 +71,7 @@ COMMANDS: tuple[Subcommand | Group, ...] = (
     drift.COMMAND,
     alerts.COMMAND,
     export.COMMAND,
+    archive.COMMAND,
     dead_letters.COMMAND,
     promote.COMMAND,
     rollback.COMMAND,

@@ -27,22 +27,22 @@ Records = list[dict[str, Any]]
 
 
 def _cards() -> tuple[Pipeline, Records, Records]:
-    return (cards, *transactions(2_600, seed=1))
+    return (cards, *transactions(1_700, seed=1))
 
 
 def _payments() -> tuple[Pipeline, Records, Records]:
     events: Records = []
     labels: Records = []
-    for topic, record in generate("sudden", seed=3, events=1_500):
+    for topic, record in generate("sudden", seed=3, events=1_150):
         (events if topic == "events" else labels).append(record)
-    bag = Retrained(Bag(), 400, every=500)
+    bag = Retrained(Bag(), 400)
     return replace(payments, models={**payments.models, "bag": bag}), events, labels
 
 
 def _flights() -> tuple[Pipeline, Records, Records]:
     events: Records = []
     labels: Records = []
-    for topic, record in islice(flights_data.records(1, 1), 6_000):
+    for topic, record in islice(flights_data.records(1, 1), 3_500):
         (events if topic == "events" else labels).append(record)
     return flights, events, labels
 

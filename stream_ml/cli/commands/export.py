@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import instant
+from stream_ml.cli.log import add_archive
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--until", type=instant, metavar="TIME", help="only what is of an earlier time"
     )
+    add_archive(parser)
 
 
 COMMAND = Subcommand(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import utf8
+from stream_ml.cli.log import add_archive
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL@VERSION", type=utf8, help="a snapshot of a declared line"
     )
+    add_archive(parser)
 
 
 COMMAND = Subcommand(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import instant
+from stream_ml.cli.log import add_archive
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="TIME",
         help="score only predictions from then on; all examples are taught",
     )
+    add_archive(parser)
 
 
 COMMAND = Subcommand(

@@ -34,7 +34,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
             f"--until: expected a time after --since, {since} ms, given {until} ms: nothing lies "
             "between"
         )
-    with existing_log(settings) as log:
+    with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         topic = table_of(arguments.subject, pipeline, key).topic

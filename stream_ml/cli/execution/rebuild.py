@@ -27,7 +27,7 @@ __all__ = ["run"]
 def run(arguments: Namespace, settings: Settings) -> None:
     """Learn the version again, print how it compares, and fail if it differs."""
     pipeline = pipeline_of(settings, "rebuild")
-    with existing_log(settings) as log:
+    with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         with Progress("learning") as progress:

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     """Teach and score the candidates, and print how they would have done."""
     pipeline = pipeline_of(settings, "what-if")
     estimators = load_estimators(arguments.candidate)
-    with existing_log(settings) as log:
+    with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         total = sum(

@@ -1,0 +1,154 @@
+"""Where archives lie: a folder, or any address that fsspec knows.
+
+A file is there whole or not at all. In a folder it is written under another name, brought to the
+disk, and renamed; of object stores that is what putting an object means.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import LogError, LogLocked, UsageError
+from stream_ml.shell.log.lease import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Storage"]
+
+LOCAL = frozenset({"file", "local"})
+PARTIAL = ".part"
+LOCK = ".archiver"
+
+
+class Storage:
+    """The files below an address.
+
+    Args:
+        address: a folder, or `PROTOCOL://...` as fsspec has it, such as `s3://bucket/path`.
+
+    Raises:
+        UsageError: fsspec is not installed, or does not know the protocol.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            import fsspec  # noqa: PLC0415 - an extra; only who archives needs it
+        except ImportError:
+            raise UsageError(
+                'archives need fsspec and pyarrow: pip install "stream-ml[archive]"'
+            ) from None
+        self.address = address
+        try:
+            self._fs, root = fsspec.core.url_to_fs(address)
+        except (ImportError, ValueError) as error:
+            raise UsageError(
+                f"{address}: expected a folder, or an address that fsspec knows, given one that it "
+                f"does not: {error}"
+            ) from None
+        self._root = str(root).rstrip("/")
+        protocols = self._fs.protocol
+        names = {protocols} if isinstance(protocols, str) else set(protocols)
+        self._folder = Path(self._root) if names & LOCAL else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a file there, in the place of one of that name.
+
+        Args:
+            name: below the address.
+            data: all of it.
+
+        Raises:
+            LogError: it could not be written.
+        """
+        with self._translated_errors(name):
+            if self._folder is None:
+                self._fs.pipe_file(f"{self._root}/{name}", data)
+                return
+            path = self._folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(path.name + PARTIAL)
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            _sync_folder(path.parent)
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Args:
+            name: below the address.
+
+        Raises:
+            LogError: it is not there, or cannot be read.
+        """
+        with self._translated_errors(name):
+            data: Any = self._fs.cat_file(f"{self._root}/{name}")
+            return bytes(data)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is there.
+
+        Args:
+            name: below the address.
+        """
+        with self._translated_errors(name):
+            return bool(self._fs.exists(f"{self._root}/{name}"))
+
+    def names(self, ending: str) -> list[str]:
+        """The files whose name ends so, in order.
+
+        Args:
+            ending: of the name.
+        """
+        with self._translated_errors("files"):
+            if not self._fs.exists(self._root):
+                return []
+            found = self._fs.find(self._root)
+        prefix = len(self._root.lstrip("/")) + 1
+        return sorted(str(name).lstrip("/")[prefix:] for name in found if name.endswith(ending))
+
+    @contextmanager
+    def only_writer(self) -> Iterator[None]:
+        """Keeps others of this machine from writing to the same folder; elsewhere nothing does.
+
+        Raises:
+            LogLocked: another one writes there.
+        """
+        if self._folder is None:
+            yield
+            return
+        with self._translated_errors(LOCK):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lease = Lease(self._folder / LOCK)
+        except LogLocked:
+            raise LogLocked(
+                f"{self.address}: expected nobody else to archive there, given another process "
+                "that does; wait for it, or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            lease.release()
+
+    @contextmanager
+    def _translated_errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise LogError(f"{self.address}: expected to reach {name}, given {error}") from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Bring a folder's names to the disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
