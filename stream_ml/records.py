@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from stream_ml.schema import INTEGER_MAX
 
 __all__ = [
+    "FORGOTTEN",
     "ID_LENGTH_MAX",
     "NO_RECORD",
     "OUT_OF_TIME",
@@ -44,6 +45,7 @@ __all__ = [
     "Slices",
     "Source",
     "Summary",
+    "is_forgotten",
     "line_of",
     "version_of",
 ]
@@ -88,6 +90,15 @@ class Record:
     append_ms: int
     memo: Any = None
     origin: Source | None = None
+
+
+# The key of a record that was forgotten, whose value is gone, begins so; a subject follows.
+FORGOTTEN = b"forgotten:"
+
+
+def is_forgotten(record: Record) -> bool:
+    """Whether the record was forgotten: it is a tombstone that says for whom."""
+    return record.value is None and record.key is not None and record.key.startswith(FORGOTTEN)
 
 
 @dataclass(slots=True)
@@ -276,7 +287,7 @@ class Decision:
 
     `kind`: bootstrap, settling, settled, refreshed, refused, replaced, rolled_back, fell_back,
     recovered, paused, resumed, suspended, continued, proposed, lapsed, restarted,
-    redriven or applied.
+    redriven, applied or forgotten.
     `number` counts decisions from 0. `previous` is the SHA-256 of the registry's record before it,
     so that none can be left out. `ts` is the examples watermark at the decision (-1: before any).
     `inputs` are the offsets, one past the last record read, per input topic of evaluate. A decision
@@ -308,14 +319,14 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An operator's wish: promote, rollback, pause, resume, restart or redrive.
+    """An operator's wish: promote, rollback, pause, resume, restart, redrive or forget.
 
     `expect` is the champion that the operator believes to serve, as a line or `name@version`;
     where another serves, nothing is done. `model` is what to promote, likewise, or the line to
     restart. `operator` names the key that signs. `pipeline` and the identity `log` say where it may
     be carried out, and nowhere else (None in commands of former releases, which are carried out
     nowhere). `details` belong to a kind: of a redrive, the dead letters whose records were
-    published again with it.
+    published again with it; of a forget, what stands for the key.
     """
 
     command_id: str

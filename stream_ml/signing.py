@@ -25,7 +25,9 @@ LOCAL = "local"
 
 # The commands that each role may give.
 ROLES: dict[str, frozenset[str]] = {
-    "operator": frozenset({"promote", "rollback", "pause", "resume", "restart", "redrive"}),
+    "operator": frozenset(
+        {"promote", "rollback", "pause", "resume", "restart", "redrive", "forget"}
+    ),
     "guard": frozenset({"rollback", "pause"}),
     "observer": frozenset(),
 }

@@ -533,6 +533,28 @@ class FeatureState:
             else:
                 heapq.heappush(due, (buffer.keep_until, next(self._numbers), buffer))
 
+    def forget(self, is_meant: Callable[[str], bool]) -> int:
+        """Drop all that is held of the keys that are meant; of how many keys that was.
+
+        Args:
+            is_meant: whether a key is.
+        """
+        keys = {key for key in self._buffers_of if is_meant(key)}
+        if keys:
+            held = [
+                buffer
+                for entities in self._buffers
+                for entity, buffers in entities.items()
+                if str(entity[0] if isinstance(entity, tuple) else entity) in keys
+                for buffer in buffers
+                if buffer is not None
+            ]
+            for buffer in held:
+                self._drop(buffer)
+            self._due = [item for item in self._due if item[2].live]
+            heapq.heapify(self._due)
+        return len(keys)
+
     def dirty(self) -> list[tuple[str, bytes | None]]:
         """The pieces that changed since the last call, by name; None for a dropped one."""
         pieces: dict[str, bytes | None] = {}

@@ -24,8 +24,8 @@ from stream_ml.records import Output
 from stream_ml.shell.log.reading import read_partition
 from stream_ml.shell.views.dead_letters import original_bytes, read_letters
 from stream_ml.signing import Keyring, Operator
+from stream_ml.stages.command_details import LETTERS_MAX, letter_details, letter_ranges
 from stream_ml.stages.operators import CommandRefusal
-from stream_ml.stages.redriven import LETTERS_MAX, letter_details, letter_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.shell.log.port import Log
+    from stream_ml.stages.erasure import Erasures
 
 __all__ = ["ExampleFeatures", "Regeneration", "event_fold"]
 
@@ -25,14 +26,15 @@ SLACK_MS = 3_600_000
 READ_RECORDS = 2_000
 
 
-def event_fold(pipeline: Pipeline, partition: int) -> Predict:
+def event_fold(pipeline: Pipeline, partition: int, erasures: Erasures | None = None) -> Predict:
     """Predict as it is before the first event, to fold events without predicting.
 
     Args:
         pipeline: the declaration, as it runs.
         partition: of the events.
+        erasures: reads markers that keys are to be forgotten; None: they are bad records.
     """
-    return Predict(pipeline, Serving(pipeline, b""), partition=partition)
+    return Predict(pipeline, Serving(pipeline, b""), partition=partition, erasures=erasures)
 
 
 class Regeneration:
@@ -41,10 +43,11 @@ class Regeneration:
     Args:
         log: with the events.
         pipeline: the declaration, as it runs.
+        erasures: see `event_fold`.
     """
 
-    def __init__(self, log: Log, pipeline: Pipeline) -> None:
-        self._log, self._pipeline = log, pipeline
+    def __init__(self, log: Log, pipeline: Pipeline, erasures: Erasures | None = None) -> None:
+        self._log, self._pipeline, self._erasures = log, pipeline, erasures
         self._partitions: dict[int, Vectors] = {}
 
     def vectors(
@@ -71,10 +74,10 @@ class Regeneration:
 
     def _of(self, partition: int) -> Vectors:
         if partition not in self._partitions:
-            pipeline = self._pipeline
+            pipeline, erasures = self._pipeline, self._erasures
             keep_ms = pipeline.horizon_ms + pipeline.lateness_ms + pipeline.skew_ms + SLACK_MS
             self._partitions[partition] = Vectors(
-                lambda: event_fold(pipeline, partition),
+                lambda: event_fold(pipeline, partition, erasures),
                 lambda offset: self._events(partition, offset),
                 keep_ms,
             )
@@ -93,14 +96,21 @@ class ExampleFeatures:
         log: with the events.
         pipeline: the declaration, as it runs.
         feature_hash: of what the model knows, as its snapshots name it.
+        erasures: see `event_fold`.
     """
 
-    def __init__(self, log: Log, pipeline: Pipeline, feature_hash: str) -> None:
+    def __init__(
+        self,
+        log: Log,
+        pipeline: Pipeline,
+        feature_hash: str,
+        erasures: Erasures | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._view = pipeline.view(feature_hash)
         self._is_present = self._view.hash == pipeline.feature_set.hash
         self._backfill = Backfill(pipeline)
-        self._regeneration = Regeneration(log, pipeline)
+        self._regeneration = Regeneration(log, pipeline, erasures)
 
     def of(self, record: Record) -> dict[str, float] | None:
         """The features of the example in a record; None where the model has passed it over.

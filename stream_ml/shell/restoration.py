@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stream_ml.errors import StateRefused, UsageError
+from stream_ml.records import is_forgotten
 from stream_ml.sealing import MARKER, marker_in
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.positions import Notice
@@ -31,6 +32,7 @@ __all__ = [
     "exclusive_alert",
     "foreign_alert",
     "positions_alert",
+    "refuse_forgotten",
     "remade_alert",
     "setback_alert",
     "take_up",
@@ -144,6 +146,24 @@ def _remade_or_refused(
             f"again, for retention has removed the beginning of {', '.join(trimmed)}; {WAY_OUT}"
         )
     return TakenUp([], dict(state.marker.positions), reason, state.marker)
+
+
+def refuse_forgotten(task: str, records: Sequence[Record]) -> None:
+    """Refuse to make a state again of records of which some were forgotten.
+
+    Args:
+        task: its name.
+        records: of one partition of its inputs.
+
+    Raises:
+        StateRefused: it would be another state.
+    """
+    if any(map(is_forgotten, records)):
+        raise StateRefused(
+            f"{task}: expected its state as it was written, given another; it cannot be made "
+            f"again, for records of {records[0].topic}-{records[0].partition} were forgotten; "
+            f"{WAY_OUT}"
+        )
 
 
 def changed_notice(changes: Sequence[str]) -> Notice:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from stream_ml.errors import BadRecord
 from stream_ml.records import line_of
+from stream_ml.stages.command_details import LETTERS, forgotten_evidence, letter_ranges
 from stream_ml.stages.operators import CommandRefusal
-from stream_ml.stages.redriven import LETTERS, letter_ranges
 
 if TYPE_CHECKING:
     from stream_ml.records import Command, ModelRef, Output, Record, ServingSet
@@ -87,6 +87,11 @@ class Commands:
             # It lies on the log in one transaction with the records: nothing is left to do.
             evidence = {LETTERS: letter_ranges(command.details)}
             return decisions.decide("redriven", reason, serving, evidence=evidence, request=request)
+        if command.kind == "forget":
+            evidence = forgotten_evidence(command.details)
+            return decisions.decide(
+                "forgotten", reason, serving, evidence=evidence, request=request
+            )
         decisions.is_paused = command.kind == "pause"
         if not decisions.is_paused:
             decisions.frozen_line = decisions.held_line = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from stream_ml.codec import check_prediction, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
+from stream_ml.records import is_forgotten
 from stream_ml.sealing import strip_seal
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "example_in",
+    "forgotten_error",
     "open_sealed",
     "parse_once",
     "prediction_in",
@@ -63,11 +65,19 @@ def open_sealed(records: Sequence[Record], seal: RecordSeal, *, unsealed_before:
         unsealed_before: the offset below which a former release wrote, without seals.
     """
     for record in records:
+        if is_forgotten(record):
+            record.memo = forgotten_error()
+            continue
         try:
             record.value = seal.unseal(record.value)
         except BadRecord as error:
             if record.offset >= unsealed_before or strip_seal(record.value) != record.value:
                 record.memo = without_frames(error)
+
+
+def forgotten_error() -> BadRecord:
+    """What is wrong with a record that was forgotten: nothing but that it is gone."""
+    return BadRecord("forgotten", "$", "it was forgotten, by a command that the audit shows")
 
 
 def refuse_future(record: Record, ts: int, skew_ms: int, member: str) -> None:

@@ -24,7 +24,10 @@ Theory of operation. Whatever order the two topics are read in, the same pairs a
    their offsets: it counts if it is past the last one, and is a copy if it is not. An id may come
    again later, in a log that is read far behind its labels' even while the former
    one waits: `_extras` has those, too.
-5. What lies in another partition than its id's is forwarded there, and changes nothing here but
+5. At a marker that a key is to be forgotten the predictions of that key that wait go (`erasure`):
+   those about events before the marker on `events`, whichever is read first, unless a label before
+   the marker on `labels` is about them.
+6. What lies in another partition than its id's is forwarded there, and changes nothing here but
    a count (`partitioning`).
 
 So state and the set of outputs are a function of how far each of the two topics was read. The
@@ -52,6 +55,7 @@ from stream_ml.records import EventLabel, Example, Output, Prediction, Record, S
 from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.answer_watch import AnswerWatch
 from stream_ml.stages.dedup import SeenIds
+from stream_ml.stages.erasure import Erasure, LateErasure, LateErasures
 from stream_ml.stages.inputs import parse_once, prediction_in, refuse_future, without_frames
 from stream_ml.stages.lag import Lag
 from stream_ml.stages.partitioning import Partitioner, forward
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from stream_ml.pipeline import Pipeline
+    from stream_ml.stages.erasure import Erasures
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.task import StateEntry
 
@@ -104,10 +109,11 @@ class Join:
         pipeline: the declaration.
         event_partitions: of how many partitions of events predictions come.
         partitions: how many predictions and labels have, where some may lie in another than
-            their id's (rule 5); None where none can.
+            their id's (rule 6); None where none can.
         keep_decoded: whether examples are handed on decoded as well, for learn and evaluate in
             the same process.
         partition: of the predictions and labels.
+        erasures: reads markers (rule 5); without it they are bad labels as any.
     """
 
     def __init__(
@@ -118,7 +124,10 @@ class Join:
         *,
         keep_decoded: bool = True,
         partition: int = 0,
+        erasures: Erasures | None = None,
     ) -> None:
+        self._erasures = erasures
+        self._late_erasures = LateErasures()
         self._pipeline = pipeline
         self._partitioner = None if partitions is None else Partitioner(partitions)
         self._keeps_decoded = keep_decoded
@@ -179,12 +188,17 @@ class Join:
         """Nothing: joining begins with the first record."""
         return []
 
-    def parse(self, record: Record) -> EventLabel | BadRecord:
+    def parse(self, record: Record) -> EventLabel | Erasure | BadRecord:
         """The label in `record`, or what is wrong with it; kept as the record's memo."""
         return parse_once(record, self._decode)
 
-    def _decode(self, record: Record) -> EventLabel:
-        label = self._pipeline.label_codec.decode(record.value)
+    def _decode(self, record: Record) -> EventLabel | Erasure:
+        try:
+            label = self._pipeline.label_codec.decode(record.value)
+        except BadRecord:
+            if self._erasures is not None and self._erasures.is_marker(record.value):
+                return self._erasures.decode(record.value)
+            raise
         refuse_future(record, label.ts, self._pipeline.skew_ms, "ts")
         return label
 
@@ -226,6 +240,9 @@ class Join:
                     continue
                 if isinstance(contents[number], BadRecord):
                     raise contents[number]
+                if isinstance(contents[number], Erasure):
+                    self._forget(record, contents[number])
+                    continue
                 fold(record, contents[number], outputs)
             except BadRecord as error:
                 bad = "bad_label" if labels else "bad_prediction"
@@ -235,12 +252,17 @@ class Join:
                     yield number, error
 
     def _strays(
-        self, records: Sequence[Record], contents: Sequence[Prediction | EventLabel | BadRecord]
+        self,
+        records: Sequence[Record],
+        contents: Sequence[Prediction | EventLabel | Erasure | BadRecord],
     ) -> dict[int, str]:
         """The id of each record that belongs in another partition, by its number in the batch."""
         if self._partitioner is None:
             return {}
-        ids = [None if isinstance(content, BadRecord) else content.event_id for content in contents]
+        ids = [
+            None if isinstance(content, (BadRecord, Erasure)) else content.event_id
+            for content in contents
+        ]
         return self._partitioner.strays(records, ids)
 
     def replay(self, records: Sequence[Record]) -> None:
@@ -278,7 +300,12 @@ class Join:
         outputs += self._answers.add(prediction, self._sources.ms)
         if self._keeps_decoded:
             self._keep_decoded(record.value, prediction)
-        is_joined = self._join_waiting(event_id, ts, record.value, outputs)
+        late = self._late_erasure(prediction) if self._late_erasures else None
+        label_end = None if late is None else late.label_offset
+        is_joined = self._join_waiting(event_id, ts, record.value, outputs, label_end)
+        if late is not None and not is_joined:
+            self._count_forgotten(event_id)
+            return
         is_expired = not is_joined and self._labels_watermark.ms > ts + self._horizon
         if is_expired:
             self.counts["expired"] += 1
@@ -349,11 +376,69 @@ class Join:
         if len(decoded_by_id) > DECODED_MAX:
             del decoded_by_id[next(iter(decoded_by_id))]
 
-    def _join_waiting(self, event_id: str, ts: int, value: bytes, outputs: list[Output]) -> bool:
+    def _late_erasure(self, prediction: Prediction) -> LateErasure | None:
+        """The marker that a prediction comes late for, by which it is forgotten.
+
+        None where it would have expired before the marker.
+        """
+        assert self._erasures is not None, "a marker was read by it"
+        late = self._late_erasures.find(prediction.key, prediction.source, self._erasures)
+        self._late_erasures.see(prediction.source)
+        if late is None or late.watermark_ms > prediction.ts + self._horizon:
+            return None
+        return late
+
+    def _forget(self, record: Record, erasure: Erasure) -> None:
+        """Drop the predictions of a key that wait, about events before the marker on `events`."""
+        erasures = self._erasures
+        assert erasures is not None, "a marker was read by it"
+
+        def is_meant(value: bytes) -> bool:
+            prediction = decode_prediction(value)
+            source = prediction.source
+            is_before = source.partition == erasure.partition and source.offset < erasure.end
+            return is_before and erasures.means(erasure, prediction.key)
+
+        for event_id in [key for key, (_, value) in self._predictions.items() if is_meant(value)]:
+            del self._predictions[event_id]
+            self._dirty.delete(f"{PREDICTIONS}{event_id}")
+            self._count_forgotten(event_id)
+        for event_id, extras in list(self._extras.items()):
+            kept = [each for each in extras if each.value is None or not is_meant(each.value)]
+            if len(kept) < len(extras):
+                self._extras_waiting -= len(extras) - len(kept)
+                self._keep_extras(event_id, kept)
+                self._count_forgotten(event_id, len(extras) - len(kept))
+        offsets = self._source_offsets
+        is_known = 0 <= erasure.partition < len(offsets)
+        if is_known and offsets[erasure.partition] < erasure.end - 1:
+            watermark_ms = max(self._labels_watermark.ms, -1)
+            late = (erasure.subject, erasure.partition, erasure.end, record.offset, watermark_ms)
+            self._late_erasures.add(LateErasure(*late))
+
+    def _count_forgotten(self, event_id: str, count: int = 1) -> None:
+        self._decoded_by_id.pop(event_id, None)
+        self.counts["forgotten"] = self.counts.get("forgotten", 0) + count
+
+    def _join_waiting(
+        self,
+        event_id: str,
+        ts: int,
+        value: bytes,
+        outputs: list[Output],
+        label_end: int | None = None,
+    ) -> bool:
+        """Join the labels that wait; of a forgotten key the first one must lie before an offset."""
         waiting = self._labels.get(event_id)
         if waiting is None:
             return False
         matches = [match for match in waiting if self._is_about(match.label, match.watermark, ts)]
+        if label_end is not None:
+            early = [match for match in matches if match.record.offset < label_end]
+            joins = any(
+                match.watermark <= ts + self._horizon and match.label.ts >= ts for match in early
+            )
+            matches = matches if joins else early
         self._labels.keep(event_id, [match for match in waiting if match not in matches])
         is_joined = False
         for match in matches:
@@ -593,6 +678,8 @@ class Join:
             "counts": self.counts,
             "held": self.sizes,
         }
+        if self._late_erasures:
+            keyless["erasures"] = self._late_erasures.dump()
         pieces: list[StateEntry] = [(KEYLESS, orjson.dumps(keyless))]
         for name in self._dirty.drain():
             prefix, event_id = name[0], name[1:]
@@ -658,6 +745,7 @@ class Join:
         for lag, state in zip(self._lags, keyless.get("lags", ()), strict=False):
             lag.load(state)
         self.counts |= keyless["counts"]
+        self._late_erasures.load(keyless.get("erasures", []))
         # A former release numbered none.
         self._number = keyless.get("number", self.counts["joined"] - 1)
         offsets = keyless.get("source_offsets", [])

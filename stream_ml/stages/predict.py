@@ -15,7 +15,8 @@ Theory of operation:
    with its answer.
 5. An event that lies in another partition than its key's is forwarded there, and changes
    nothing here but a count (`partitioning`).
-6. What came in each block of event time is summed up, and written when the block is over
+6. At a marker that a key is to be forgotten its windows go, and its name (`erasure`).
+7. What came in each block of event time is summed up, and written when the block is over
    (`monitoring.blocks`). The answers are not among it: a replay does not know them.
 """
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
+    from stream_ml.stages.erasure import Erasure, Erasures
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.serving import LoadedModel, LoadedServingSet, Serving
     from stream_ml.stages.task import StateEntry
@@ -70,6 +72,7 @@ class Predict:
         partitions: how many the events have, where some may lie in another than their key's
             (rule 5); None where none can.
         partition: of the events.
+        erasures: reads markers (rule 6); without it they are bad records as any.
     """
 
     def __init__(
@@ -79,9 +82,11 @@ class Predict:
         partitions: int | None = None,
         *,
         partition: int = 0,
+        erasures: Erasures | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._serving = serving
+        self._erasures = erasures
         self._partitioner = None if partitions is None else Partitioner(partitions)
         self._features = pipeline.feature_set.new_state()
         self._known_ids = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
@@ -102,12 +107,17 @@ class Predict:
         """Nothing: predicting begins with the first event."""
         return []
 
-    def parse(self, record: Record) -> Event | BadRecord:
+    def parse(self, record: Record) -> Event | Erasure | BadRecord:
         """The event in `record`, or what is wrong with it; kept as the record's memo."""
         return parse_once(record, self._decode)
 
-    def _decode(self, record: Record) -> Event:
-        event = self._pipeline.event_codec.decode(record.value)
+    def _decode(self, record: Record) -> Event | Erasure:
+        try:
+            event = self._pipeline.event_codec.decode(record.value)
+        except BadRecord:
+            if self._erasures is not None and self._erasures.is_marker(record.value):
+                return self._erasures.decode(record.value)
+            raise
         refuse_future(record, event.ts, self._pipeline.skew_ms, self._pipeline.events.time)
         return event
 
@@ -172,8 +182,9 @@ class Predict:
                     self.counts["strays"] += 1
                     continue
                 read += 1
-                if isinstance(event, BadRecord):
-                    raise event
+                if not isinstance(event, Event):
+                    self._forget(event)
+                    continue
                 self._check(event)
                 features = None
                 if self._pipeline.wants_prediction(event):
@@ -194,6 +205,24 @@ class Predict:
             if features is not None:
                 self.counts["predictions"] += 1
                 outputs.append(_PredictionRequest(record, event, features))
+
+    def _forget(self, erasure: Erasure | BadRecord) -> None:
+        """Drop the windows of a key, and its name.
+
+        Raises:
+            BadRecord: it is no marker.
+        """
+        if isinstance(erasure, BadRecord):
+            raise erasure
+        erasures, counts = self._erasures, self.counts
+        assert erasures is not None, "a marker was read by it"
+
+        def is_meant(key: str) -> bool:
+            return erasures.means(erasure, key)
+
+        forgotten = self._features.forget(is_meant)
+        counts["keys_forgotten"] = counts.get("keys_forgotten", 0) + forgotten
+        self._watermark.rename(is_meant, erasure.subject)
 
     def _refuse(
         self,
@@ -256,12 +285,12 @@ class Predict:
         return {"keys": len(self._features), "ids": len(self._known_ids)}
 
     def _strays(
-        self, records: Sequence[Record], events: Sequence[Event | BadRecord]
+        self, records: Sequence[Record], events: Sequence[Event | Erasure | BadRecord]
     ) -> dict[int, str]:
         """The key of each record that belongs in another partition, by its number in the batch."""
         if self._partitioner is None:
             return {}
-        keys = [None if isinstance(event, BadRecord) else event.key for event in events]
+        keys = [event.key if isinstance(event, Event) else None for event in events]
         return self._partitioner.strays(records, keys)
 
     def _check(self, event: Event) -> None:

@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["REMEMBERED_RECORDS", "ExamplesWatermark", "PredictionsWatermark", "Watermark"]
 
@@ -164,6 +164,15 @@ class Watermark:
         if self._n <= self._memory_records or len(self._recent) < self._breadth:
             return -1
         return sorted(self._recent)[-self._breadth]
+
+    def rename(self, is_meant: Callable[[str], bool], name: str) -> None:
+        """Let another name stand for the keys that are meant; how far time has come stays.
+
+        Args:
+            is_meant: whether a key is.
+            name: for those.
+        """
+        self._keys = [name if is_meant(key) else key for key in self._keys]
 
     def dump(self) -> list[Any]:
         """The state, as JSON can hold it."""

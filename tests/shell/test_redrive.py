@@ -21,7 +21,7 @@ from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.redrive import Redrive, RedriveHistory, check_reasons
 from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.dead_letters import LetterFilter
-from stream_ml.stages.redriven import letter_details
+from stream_ml.stages.command_details import letter_details
 from stream_ml.testing import Driver
 from tests.shop import EVENT, START_MS, declare, shop, stream
 

@@ -15,8 +15,9 @@ from stream_ml.errors import UsageError
 from stream_ml.generation import FIRST, generation_in
 from stream_ml.records import line_of
 from stream_ml.sealing import Seals
-from stream_ml.shell.regeneration import READ_RECORDS, event_fold
+from stream_ml.shell.regeneration import READ_RECORDS, Regeneration, event_fold
 from stream_ml.shell.views.registry import entries
+from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.handover import features_differ, next_generation
 
 if TYPE_CHECKING:
@@ -40,11 +41,21 @@ class Handover:
         pipeline: the declaration, as it runs.
         generation: the generation that begins now; None where the one that runs goes on.
         reason: why, in the words of whoever applies it.
+        erasures: reads markers that keys are to be forgotten, among the events.
     """
 
     pipeline: Pipeline
     generation: Generation | None = None
     reason: str = ""
+    erasures: Erasures | None = None
+
+    def regeneration(self, log: WorkerLog) -> Regeneration:
+        """What makes features again that events would have been served with.
+
+        Args:
+            log: with the events.
+        """
+        return Regeneration(log, self.pipeline, self.erasures)
 
 
 def handover(
@@ -69,6 +80,7 @@ def handover(
     Raises:
         UsageError: other features are declared, and are not to be brought about, or cannot be.
     """
+    erasures = Erasures(key, pipeline.name, log.identity)
     current, serving = FIRST, None
     for entry in entries(log, key):
         current = generation_in(entry.decision) or current
@@ -76,16 +88,16 @@ def handover(
     marker = seals.state("evaluate-0").restore(dict(log.state("evaluate-0")).items()).marker
     former = {} if marker is None else marker.declaration
     if serving is None or not features_differ(former, pipeline):
-        return Handover(pipeline.running_as(current))
+        return Handover(pipeline.running_as(current), erasures=erasures)
     if apply is None:
         accepted_changes(former, pipeline.declaration(), log_name, BEGIN_ANEW)
-        return Handover(pipeline.running_as(current))
+        return Handover(pipeline.running_as(current), erasures=erasures)
     offsets = {p: _event_offset(log, seals, p) for p in range(log.partitions["events"])}
     for partition in offsets:
         _check_whole(log, partition)
     champion_line = line_of(serving.champion.model)
     generation = next_generation(pipeline, former, current, champion_line, offsets)
-    return Handover(pipeline.running_as(generation), generation, apply)
+    return Handover(pipeline.running_as(generation), generation, apply, erasures)
 
 
 def _event_offset(log: WorkerLog, seals: Seals, partition: int) -> int:
@@ -119,7 +131,7 @@ class Preparation:
     def __init__(self, log: WorkerLog, planned: Handover) -> None:
         self._log = log
         self._is_needed = planned.generation is not None
-        self._pipeline = planned.pipeline
+        self._pipeline, self._erasures = planned.pipeline, planned.erasures
         self._stages: dict[int, Predict] = {}
         self._next: dict[int, int] = {}
 
@@ -151,7 +163,7 @@ class Preparation:
 
     def _fold(self, partition: int, end: int) -> int:
         if partition not in self._stages:
-            self._stages[partition] = event_fold(self._pipeline, partition)
+            self._stages[partition] = event_fold(self._pipeline, partition, self._erasures)
         stage = self._stages[partition]
         count = 0
         begin = self._next.get(partition, 0)

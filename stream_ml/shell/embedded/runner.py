@@ -40,12 +40,12 @@ from stream_ml.shell.embedded.garbage import collect_less_often
 from stream_ml.shell.embedded.handover import BEGIN_ANEW, Preparation, handover
 from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
 from stream_ml.shell.log.port import whole_piece
-from stream_ml.shell.regeneration import Regeneration
 from stream_ml.shell.restoration import (
     ahead_alert,
     changed_notice,
     exclusive_alert,
     positions_alert,
+    refuse_forgotten,
     remade_alert,
     setback_alert,
     take_up,
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from stream_ml.sealing import Marker, SealedState
     from stream_ml.shell.log.port import PartitionId, Session, WorkerLog
     from stream_ml.shell.processes.isolation import Isolation
+    from stream_ml.shell.regeneration import Regeneration
     from stream_ml.shell.restoration import TakenUp
     from stream_ml.signing import Operator
     from stream_ml.stages.effort import Stopwatch
@@ -232,8 +233,9 @@ class Runner:
         self._declaration = pipeline.declaration()
         self.serving = Serving(pipeline, key, log.identity)
         events, labels = log.partitions["events"], log.partitions["predictions"]
-        self.predicts = [Predict(pipeline, self.serving, partition=p) for p in range(events)]
-        self.joins = [Join(pipeline, events, partition=p) for p in range(labels)]
+        serving, parts, erasures = self.serving, range(events), self._handover.erasures
+        self.predicts = [Predict(pipeline, serving, partition=p, erasures=erasures) for p in parts]
+        self.joins = [Join(pipeline, events, partition=p, erasures=erasures) for p in range(labels)]
         learned, judged = _isolated(pipeline, isolations)
         way: Any = {"stopwatch": stopwatch, "trainings": trainings, "log": log.identity}
         way |= {"checkpoint_examples": checkpoint_examples, "restart": restart_lines}
@@ -501,6 +503,7 @@ class Runner:
         count = 0
         for (topic, partition), end in ends.items():
             for records in self._scan(topic, partition, 0, end):
+                refuse_forgotten(task.name, records)
                 task.replay(records)
                 count += len(records)
         return count
@@ -746,11 +749,10 @@ class Runner:
         """Give learn the features of examples that were predicted on without them."""
         wanted = learn.wanted(records) if records else []
         if wanted:
-            made_again = self._regenerations.get((learn.name, purpose))
-            if made_again is None:
-                made_again = Regeneration(self._log, self._handover.pipeline)
-                self._regenerations[learn.name, purpose] = made_again
-            learn.supply(made_again.vectors(wanted, learn.newest_ms(records)))
+            task = (learn.name, purpose)
+            if task not in self._regenerations:
+                self._regenerations[task] = self._handover.regeneration(self._log)
+            learn.supply(self._regenerations[task].vectors(wanted, learn.newest_ms(records)))
 
     def _evaluate(self, task: Task, records: Sequence[Record]) -> list[Output]:
         """Let evaluate fold records in; what waits for its state is put aside."""

@@ -49,6 +49,7 @@ from stream_ml.shell.kafka.transport import SCHEME
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.signing import Keyring
+from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import Learn
@@ -362,7 +363,13 @@ class Worker:
         pipeline, counts = self._pipeline, self._partitions
         match self._stage:
             case "predict":
-                return Predict(pipeline, self._serving, counts["events"], partition=partition)
+                return Predict(
+                    pipeline,
+                    self._serving,
+                    counts["events"],
+                    partition=partition,
+                    erasures=self._erasures(),
+                )
             case "join":
                 return Join(
                     pipeline,
@@ -370,6 +377,7 @@ class Worker:
                     counts["labels"],
                     keep_decoded=False,
                     partition=partition,
+                    erasures=self._erasures(),
                 )
             case "learn":
                 line = self._lines[partition] if self._lines else None
@@ -400,6 +408,9 @@ class Worker:
                 self._turn_file(ending), budget_s=self._learn_budget_s
             )
         return self._stopwatches[ending]
+
+    def _erasures(self) -> Erasures:
+        return Erasures(self._key, self._pipeline.name, self._topics["registry"])
 
     def _turn_file(self, ending: str) -> Path:
         """The file that says, after a death, whose turn it was: one for this log and machine."""

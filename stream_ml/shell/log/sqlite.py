@@ -34,7 +34,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from stream_ml.errors import LogError, LogLocked, UnknownTopic
-from stream_ml.records import Output, Record
+from stream_ml.records import FORGOTTEN, Output, Record
 from stream_ml.shell.log.lease import Lease, lease_of
 from stream_ml.shell.log.port import OwnWrites, Session, WorkerLog, is_of_clients, not_of_clients
 from stream_ml.shell.log.sqlite_file import (
@@ -60,6 +60,8 @@ __all__ = ["MEMORY", "Options", "SqliteLog", "SqliteSession"]
 
 # Looked at per partition and call of `expire`, so that publishers never wait long for it.
 EXPIRE_RECORDS_MAX = 10_000
+# Erased in one transaction, so that publishers never wait long.
+ERASE_RECORDS = 1_000
 # Of how many stretches of a compacted partition it is kept that they are ours; others interrupt.
 RANGES_MAX = 100
 
@@ -68,6 +70,7 @@ _FIRST_YOUNG = "SELECT min(at) FROM $ WHERE at >= ? AND at < ? AND append_ms BET
 _TRIM = "DELETE FROM $ WHERE at < ?"
 _CHANGES = "SELECT at, key, value IS NULL FROM $ WHERE at >= ? AND at < ? ORDER BY at LIMIT ?"
 _STAMP = "UPDATE $ SET append_ms = ? WHERE at = ? AND append_ms > ?"
+_ERASE = "UPDATE $ SET key = ?, value = NULL WHERE at = ?"
 _SUPERSEDE = "DELETE FROM $ WHERE key = ? AND at < ?"
 
 
@@ -341,6 +344,46 @@ class SqliteLog(WorkerLog):
                 young = now_ms - topic.retention_ms, now_ms
                 removed_count += _trim(self._file, partition, young, records_max)
         return removed_count
+
+    def erase(self, offsets: Mapping[PartitionId, Sequence[int]], subject: str) -> int:
+        """Takes key and value from records, which stay where they are, as forgotten.
+
+        Only what every group has read that reads the partition, and nothing of what is compacted.
+        What was there may still lie in the file until `scrub`.
+
+        Args:
+            offsets: by topic and partition, which records.
+            subject: what stands for whose they were.
+
+        Returns:
+            How many were erased; the others are yet to be read.
+
+        Raises:
+            LogError: it could not be done, `LogLocked` among the reasons; some may be erased.
+        """
+        erased_count, key = 0, FORGOTTEN + subject.encode()
+        for (topic, number), of_partition in offsets.items():
+            partition = self._layout.partition(topic, number)
+            if partition.compact:
+                raise LogError(f"{topic}: expected a topic that is not compacted, given one")
+            _, read_end, _ = _bounds(self._file, partition)
+            rows = [(key, offset) for offset in of_partition if offset < read_end]
+            for first in range(0, len(rows), ERASE_RECORDS):
+                with self._file.transaction():
+                    part = rows[first : first + ERASE_RECORDS]
+                    erased_count += self._file.write(sql(_ERASE, partition.id), part)
+        return erased_count
+
+    def scrub(self) -> None:
+        """Writes the file anew, without what was erased or deleted; takes its size beside it.
+
+        Whoever writes meanwhile waits, and fails after `busy_timeout_ms`.
+
+        Raises:
+            LogLocked: others were at work in the file; what was erased may still lie in it.
+        """
+        if self.path != MEMORY:
+            self._file.scrub()
 
     def close(self) -> None:
         """Closes the file, and the session if there is one; what was not committed is gone."""

@@ -295,6 +295,25 @@ class File:
                 raise self._explain(error) from error
             raise
 
+    def scrub(self) -> None:
+        """Write the file anew, and empty its journal: nothing stays of what was deleted.
+
+        Raises:
+            LogLocked: others were at work in it.
+        """
+        self.row("VACUUM")
+        deadline = time.monotonic() + self._busy_timeout_ms / 1_000
+        while True:
+            (is_busy, _, _) = self.row("PRAGMA wal_checkpoint(TRUNCATE)")
+            if not is_busy:
+                return
+            if time.monotonic() > deadline:
+                raise LogLocked(
+                    f"{self.path}: expected nobody at work in it for a moment, given others; what "
+                    "was forgotten may still lie in its journal: try again, or stop the worker"
+                )
+            time.sleep(RETRY_S)
+
     def rows_written(self) -> int:
         """How many rows this connection has written."""
         return self._connection.total_changes

@@ -40,6 +40,7 @@ from stream_ml.shell.regeneration import ExampleFeatures
 from stream_ml.shell.views.counted import counted_examples
 from stream_ml.shell.views.registry import entries, running_pipeline
 from stream_ml.shell.views.reproduce import ReproducedAnswer
+from stream_ml.stages.erasure import Erasures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -148,7 +149,8 @@ def rebuild(
         )
     except SnapshotRefused as refusal:
         view.refused = str(refusal)
-    features = ExampleFeatures(log, pipeline, snapshot.features)
+    erasures = None if key is None else Erasures(key, pipeline.name, log.identity)
+    features = ExampleFeatures(log, pipeline, snapshot.features, erasures)
     examples = _Examples(log, pipeline, key, features, on_progress)
     try:
         if isinstance(recipe.estimator, Retrained):

@@ -1,7 +1,8 @@
-"""Dead letters whose records were published again, as a command and its decision name them."""
+"""The details of commands that change no model: dead letters redriven, a key forgotten."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.records import PARTITIONS_MAX
@@ -10,10 +11,11 @@ from stream_ml.stages.operators import CommandRefusal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LETTERS", "LETTERS_MAX", "letter_details", "letter_ranges"]
+__all__ = ["LETTERS", "LETTERS_MAX", "forgotten_evidence", "letter_details", "letter_ranges"]
 
 # The member of a redrive's details, and of the evidence of its decision, that names the letters.
 LETTERS = "letters"
+_SUBJECT = re.compile(r"[0-9a-f]{64}")
 # In one command: their ranges must fit a record of the registry, together with what serves.
 LETTERS_MAX = 1_000
 
@@ -57,6 +59,22 @@ def letter_ranges(details: dict[str, Any] | None) -> dict[str, list[list[int]]]:
                 f"{partition}, given others"
             )
     return ranges
+
+
+def forgotten_evidence(details: dict[str, Any] | None) -> dict[str, Any]:
+    """What a command to forget a key says of it: never the key itself.
+
+    Raises:
+        CommandRefusal: it says something else.
+    """
+    subject, records = (details or {}).get("subject"), (details or {}).get("records")
+    is_subject = isinstance(subject, str) and _SUBJECT.fullmatch(subject) is not None
+    if not is_subject or not isinstance(records, bool):
+        raise CommandRefusal(
+            "expected in `details` what stands for the key (`subject`, 64 hex digits) and whether "
+            "`records` go, given others"
+        )
+    return {"subject": subject, "records": records}
 
 
 def _is_partition(text: str) -> bool:

@@ -1,0 +1,323 @@
+"""Forgets a key: what lies of it where, markers for the stages, records, and the proof.
+
+Theory of operation. A person asks for what is theirs to be forgotten. Of that
+
+1. stages hold windows and predictions that wait: they drop them at signed markers on `events` and
+   `labels` (`stages.erasure`), once the command for it was answered on the registry;
+2. records lie on the log. The embedded log takes their keys and values away, where they lie, and
+   the file is written anew, so that no byte is left in it. A cluster has no way to do so: there
+   they lie until retention ends;
+3. models have learned. Nothing can be taken out of them: who learned, and from how many examples,
+   is told.
+
+Whose records they are follows from the events on the log, which name key and id: who has no event
+there any more has no ids to look for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.errors import BadRecord, NoAnswer, UsageError
+from stream_ml.records import Output, is_forgotten
+from stream_ml.shell.log.reading import read_all
+from stream_ml.shell.log.tail import Backoff
+from stream_ml.shell.views.dead_letters import letters_in, original_bytes
+from stream_ml.stages.erasure import Erasure, Erasures
+from stream_ml.stages.topology import STAGES
+from stream_ml.topics import catalogue, partition_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Command, Record
+    from stream_ml.shell.log.port import Log, PartitionId
+
+__all__ = [
+    "Traces",
+    "append_markers",
+    "await_stages",
+    "erasures_of",
+    "find_traces",
+    "find_words",
+    "verify",
+]
+
+# Records that are about a single event, or may name one.
+TOPICS = ("events", "labels", "predictions", "examples", "answers", "dead-letters", "alerts")
+CHUNK_BYTES = 8 * 1024 * 1024
+# A shorter key stands by chance in any file: it is looked for where JSON would have it alone.
+BARE_LENGTH_MIN = 8
+_PUNCTUATION = str.maketrans(dict.fromkeys("'\",;:(){}[]\\", " "))
+
+
+@dataclass(slots=True)
+class Traces:
+    """The records on a log that are of a key, or about its events.
+
+    Attributes:
+        key: an entity's.
+        ids: of its events that lie on the log.
+        offsets: where records lie, by topic and partition.
+        newest_ms: when the log took in the last of them, by topic, UTC milliseconds.
+        forgotten: how many records on the log are forgotten already, whoever's they were.
+    """
+
+    key: str
+    ids: set[str] = field(default_factory=set)
+    offsets: dict[PartitionId, list[int]] = field(default_factory=dict)
+    newest_ms: dict[str, int] = field(default_factory=dict)
+    forgotten: int = 0
+
+    def add(self, record: Record) -> None:
+        """Take note of a record."""
+        position = (record.topic, record.partition)
+        self.offsets.setdefault(position, []).append(record.offset)
+        self.newest_ms[record.topic] = max(self.newest_ms.get(record.topic, 0), record.append_ms)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many records there are, by topic."""
+        counts: Counter[str] = Counter()
+        for (topic, _), offsets in self.offsets.items():
+            counts[topic] += len(offsets)
+        return dict(counts)
+
+    def until_ms(self, topic: str) -> int | None:
+        """When retention will have removed the last of them; None: never by itself."""
+        retention_ms = catalogue()[topic].retention_ms
+        return None if retention_ms is None else self.newest_ms[topic] + retention_ms
+
+
+def find_traces(log: Log, pipeline: Pipeline, key: str, ids: Iterable[str] = ()) -> Traces:
+    """Read a log for all that is of a key, or about its events.
+
+    Args:
+        log: to read.
+        pipeline: says which members of an event are its key and id.
+        key: an entity's.
+        ids: of events of it that may lie on the log no more.
+    """
+    traces = Traces(key, set(ids))
+    for record in read_all(log, "events"):
+        members = _members(record.value)
+        if members.get(pipeline.events.key) == key or record.key == key.encode():
+            traces.add(record)
+            event_id = members.get(pipeline.events.id)
+            if isinstance(event_id, str):
+                traces.ids.add(event_id)
+        elif members.get(pipeline.events.id) in traces.ids:
+            traces.add(record)
+    for topic in TOPICS[1:]:
+        if topic in log.partitions:
+            for record in read_all(log, topic):
+                traces.forgotten += is_forgotten(record)
+                if _is_about(log, record, traces, pipeline):
+                    traces.add(record)
+    return traces
+
+
+def _is_about(log: Log, record: Record, traces: Traces, pipeline: Pipeline) -> bool:
+    if record.topic == "dead-letters":
+        return any(
+            _names(letter_value, traces, pipeline) or _has_key(record, traces)
+            for view in letters_in([record])
+            for letter_value in [original_bytes(log, view.letter)]
+        )
+    if record.topic == "alerts":
+        text = (record.value or b"").decode(errors="replace").translate(_PUNCTUATION)
+        return not (traces.ids | {traces.key}).isdisjoint(text.split())
+    return _names(record.value, traces, pipeline)
+
+
+def _has_key(record: Record, traces: Traces) -> bool:
+    key = (record.key or b"").decode(errors="replace")
+    return key == traces.key or key in traces.ids
+
+
+def _names(value: bytes | None, traces: Traces, pipeline: Pipeline) -> bool:
+    """Whether a record names the key, or an event of it: under the wire's names, or declared."""
+    members = _members(value)
+    keys = {members.get("key"), members.get(pipeline.events.key)}
+    ids = [members.get(name) for name in ("event_id", pipeline.events.id)]
+    return traces.key in keys or any(isinstance(each, str) and each in traces.ids for each in ids)
+
+
+def _members(value: bytes | None) -> dict[str, Any]:
+    try:
+        members = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(members, dict):
+        return {}
+    return {name: each for name, each in members.items() if isinstance(each, str)}
+
+
+# --- the stages -------------------------------------------------------------------------------
+
+
+def erasures_of(log: Log, pipeline: Pipeline, key: bytes) -> Erasures:
+    """What signs and reads markers on a log.
+
+    Args:
+        log: that they lie on.
+        pipeline: the declaration.
+        key: the pipeline's.
+    """
+    return Erasures(key, pipeline.name, log.identity)
+
+
+def append_markers(
+    log: Log, pipeline: Pipeline, erasures: Erasures, key: str, command: Command
+) -> dict[PartitionId, int]:
+    """Put the markers on the log, at which stages forget; where they lie.
+
+    Args:
+        log: that workers work on.
+        pipeline: the declaration.
+        erasures: signs them.
+        key: an entity's.
+        command: that was answered.
+
+    Raises:
+        UsageError: the pipeline would take a marker for an event or a label.
+    """
+    count = log.partitions["events"]
+    partition = partition_of(key.encode(), count)
+    subject = erasures.subjects(key)[0]
+    members = (subject, command.command_id, command.ts, pipeline.name, log.identity, partition)
+    marker = erasures.encode(Erasure(*members))
+    _check_unlike(pipeline, marker)
+    [event] = log.append([Output("events", _key_into(partition, count), marker)])
+    positions = {("events", partition): event.offset}
+    value = erasures.encode(Erasure(*members, event.offset))
+    labels = log.partitions["labels"]
+    for record in log.append(
+        [Output("labels", _key_into(number, labels), value) for number in range(labels)]
+    ):
+        positions["labels", record.partition] = record.offset
+    return positions
+
+
+def _check_unlike(pipeline: Pipeline, marker: bytes) -> None:
+    for name, codec in (("event", pipeline.event_codec), ("label", pipeline.label_codec)):
+        try:
+            codec.decode(marker)
+        except BadRecord:
+            continue
+        raise UsageError(
+            f"forget: expected a declaration under which a marker is no {name}, given one with the "
+            "same members (kind, subject, command_id): nothing can be forgotten under it"
+        )
+
+
+def _key_into(partition: int, count: int) -> bytes:
+    """A key of a record that belongs into a partition, and is nobody's."""
+    number = 0
+    while partition_of(key := b"forget-%d" % number, count) != partition:
+        number += 1
+    return key
+
+
+def await_stages(
+    log: Log,
+    positions: dict[PartitionId, int],
+    timeout_s: float,
+    wait: Callable[[float], object] = time.sleep,
+) -> None:
+    """Wait until predict and join have read the markers.
+
+    Args:
+        log: with workers on it.
+        positions: of the markers.
+        timeout_s: how long.
+        wait: what to wait with.
+
+    Raises:
+        NoAnswer: they have not in time.
+    """
+    deadline, backoff = time.monotonic() + timeout_s, Backoff()
+    remaining = dict(positions)
+    while remaining:
+        for (topic, partition), offset in list(remaining.items()):
+            task = f"{'predict' if topic == 'events' else 'join'}-{partition}"
+            if log.committed(task).get((topic, partition), 0) > offset:
+                del remaining[topic, partition]
+        if remaining and time.monotonic() >= deadline:
+            waiting = ", ".join(f"{topic}-{partition}" for topic, partition in sorted(remaining))
+            raise NoAnswer(
+                f"forget: no stage has read the markers on {waiting} within {timeout_s:g} s; is a "
+                "worker running? They stay on the log and are obeyed when they are read: then ask "
+                "again, which does no harm"
+            )
+        if remaining:
+            wait(backoff.next())
+
+
+# --- the proof --------------------------------------------------------------------------------
+
+
+def verify(log: Log, pipeline: Pipeline, key: str, ids: Collection[str]) -> dict[str, int]:
+    """Look for a key and ids in all records, all state and the files; how often, by where.
+
+    Args:
+        log: to look through.
+        pipeline: the declaration.
+        key: an entity's.
+        ids: of its events.
+    """
+    found = Counter(find_traces(log, pipeline, key, ids).counts)
+    words = frozenset(orjson.dumps(word)[1:-1] for word in (key, *ids))
+    for task in _tasks(log):
+        count = sum(
+            name[1:].encode() in words
+            or _count(name.encode() + b'"' + piece, words) > 0
+            or _has_bare(piece, key)
+            for name, piece in log.state(task)
+        )
+        found[f"state of {task}"] += count
+    path = getattr(log, "path", None)
+    for file in [] if path is None else [Path(path), Path(f"{path}-wal")]:
+        if file.exists():
+            found[f"file {file.name}"] += find_words(file, words, key)
+    return {where: count for where, count in found.items() if count}
+
+
+def _tasks(log: Log) -> Iterator[str]:
+    for stage in STAGES.values():
+        for partition in range(log.partitions.get(stage.inputs[0], 0)):
+            yield f"{stage.name}-{partition}"
+
+
+def find_words(file: Path, words: frozenset[bytes], key: str) -> int:
+    """How often words stand in a file as JSON has them, and a long key anywhere.
+
+    Args:
+        file: of any kind.
+        words: without quotation marks.
+        key: one of them.
+    """
+    count, rest = 0, b""
+    with file.open("rb") as handle:
+        while chunk := handle.read(CHUNK_BYTES):
+            data = rest + chunk
+            end = data.rfind(b'"') + 1
+            count += _count(data[:end], words) or _has_bare(data, key)
+            # A word of JSON is no longer than a key may be.
+            rest = data[end:][-CHUNK_BYTES:]
+    return count + _count(rest, words)
+
+
+def _count(data: bytes, words: frozenset[bytes]) -> int:
+    return sum(token in words for token in data.split(b'"'))
+
+
+def _has_bare(data: bytes, key: str) -> bool:
+    return len(key) >= BARE_LENGTH_MIN and key.encode() in data
