@@ -41,6 +41,7 @@ from stream_ml.shell.views.rebuild import rebuild
 from stream_ml.shell.views.what_if import what_if
 from stream_ml.testing import Driver
 from stream_ml.topics import embedded
+from tests.stages.test_generations import applied, wider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -395,6 +396,57 @@ def test_every_version_of_the_bundled_examples_is_learned_again_from_an_archive(
     assert [] == left
     assert set(pipeline.models) == set(newest)
     assert [] == [view.as_dict() for view in views if not view.equal]
+
+
+def test_a_backtest_of_an_archive_is_one_of_the_log(
+    log: SqliteLog, emptied: tuple[Log, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All events and labels that the log ever took in give the predictions that it has."""
+    _, address = emptied
+    target = tmp_path / "predictions.jsonl"
+    base = ["--pipeline", TOY, "backtest"]
+    code = main([*base, "--archive", str(address), "--predictions", str(target)])
+    neither = main(base)
+
+    expected = [orjson.loads(record.value or b"") for record in read_all(log, "predictions")]
+    lines = [orjson.loads(line) for line in target.read_bytes().splitlines()]
+    assert (0, 2) == (code, neither)
+    assert "or an archive (--archive ADDRESS), given neither" in capsys.readouterr().err
+    assert [each["features"] for each in expected] == [each["features"] for each in lines]
+    assert [each["event_id"] for each in expected] == [each["event_id"] for each in lines]
+
+
+def test_partitions_are_merged_in_the_order_in_which_the_log_took_them_in() -> None:
+    """A backtest of four partitions reads their events as they came, those of a key in order."""
+    clock_ms = START_MS
+    with SqliteLog.create(MEMORY, partitions=4, now_ms=lambda: clock_ms, identity="a") as log:
+        for number in range(40):
+            clock_ms += 60_000 * (number % 3 > 0)
+            log.append([Output("events", b"%d" % (number % 7), b"%d" % number)])
+        records = list(archived(log, f"memory://{next(NUMBERS)}").in_order("events"))
+
+    assert 4 == len({record.partition for record in records})
+    assert sorted(record.append_ms for record in records) == [r.append_ms for r in records]
+    for key in range(7):
+        values = [int(r.value or b"") for r in records if r.key == b"%d" % key]
+        assert list(range(key, 40, 7)) == values
+
+
+def test_features_that_were_added_are_made_again_from_archived_events() -> None:
+    """A line of a later generation is learned again, though its events have left the log."""
+    with applied() as driver:
+        driver.runner.commit(checkpoint=True)
+        newest = {each.name: each.model for each in snapshots(driver)}
+        archive = archived(driver.log, f"memory://{next(NUMBERS)}")
+        while driver.log.expire(driver.now_ms + DECADE_MS):
+            pass
+        events = list(read_all(driver.log, "events"))
+        both = JoinedLog(driver.log, archive)
+        view = rebuild(both, wider, DRIVER_KEY, newest["tree.2"])
+
+    assert [] == events
+    assert view.examples > 300
+    assert view.equal, view.as_dict()
 
 
 def test_a_stretch_that_is_nowhere_is_named(worked: Path, tmp_path: Path) -> None:

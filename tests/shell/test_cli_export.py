@@ -19,6 +19,7 @@ from stream_ml.shell.export.tables import SUBJECTS
 from stream_ml.shell.log.reading import examples, read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
+from tests.stages.test_generations import applied, former, wider
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,6 +131,20 @@ def test_equal_logs_give_equal_bytes(worked: Path, tmp_path: Path) -> None:
             first, second = [(tmp_path / f"{name}.{ending}").read_bytes() for name in ("a", "b")]
             assert first == second
             assert made.rows + (ending == "csv") == first.count(b"\n") > 1
+
+
+def test_rows_of_a_former_declaration_have_the_features_that_they_had(tmp_path: Path) -> None:
+    """Features that were added on the way are empty before that, and no row is refused."""
+    with applied() as driver:
+        made = run_export(driver.log, wider, b"testing", "examples", tmp_path / "a.csv")
+        count = len(driver.records("examples"))
+
+    rows = rows_of(tmp_path / "a.csv")
+    new, *_ = [name for name in wider.feature_set.names if name not in former.feature_set.names]
+    held = [bool(row[f"feature.{new}"]) for row in rows]
+    assert (count, {}) == (made.rows, made.refused)
+    assert {False, True} == set(held)
+    assert sorted(held) == held
 
 
 def test_what_is_no_record_is_counted(cli: Cli, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import add_input
+from stream_ml.cli.arguments import add_input, utf8
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -27,12 +27,18 @@ def run(arguments: Namespace, settings: Settings) -> None:
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "files",
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="JSON lines, CSV or Parquet, each row an event, or a label (which has a member "
         "`label`), or both as the pipeline declares; - reads the standard input",
     )
     add_input(parser)
+    parser.add_argument(
+        "--archive",
+        type=utf8,
+        metavar="ADDRESS",
+        help="in the place of files: the events and labels of an archive of a log",
+    )
     parser.add_argument(
         "--live",
         action="store_true",
@@ -61,6 +67,10 @@ COMMAND = Subcommand(
         UsageExample(
             "stream-ml --pipeline shop:fraud backtest may.jsonl --plots may --predictions p.jsonl",
             "with plots, and every prediction in a file",
+        ),
+        UsageExample(
+            "stream-ml --pipeline shop:wider backtest --archive /mnt/archive/fraud",
+            "another declaration, on all events and labels that a log ever took in",
         ),
         UsageExample(
             "zstdcat june.jsonl.zst | stream-ml --pipeline shop:fraud backtest - --format json",

@@ -15,6 +15,7 @@ from stream_ml.cli.scores import FORMS, scores_table
 from stream_ml.cli.tables import format_counts, format_table
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import StreamMLError, UsageError
+from stream_ml.records import Output
 from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.log.reading import decisions, evaluations, examples, read_all, tally
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Output, Record
+    from stream_ml.records import Record
     from stream_ml.shell.embedded.replay import ReplayResult
     from stream_ml.shell.input_files import Kind
     from stream_ml.shell.rows.layout import Row
@@ -66,7 +67,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
     with SqliteLog.open_or_create(path) as log:
         _refuse_used(log, path)
         key = settings.signing_key(path)
-        lines = _Lines(pipeline, arguments.files, arguments.input)
+        lines: _Lines = _Lines(pipeline, arguments.files, arguments.input)
+        if arguments.archive is not None:
+            lines = _ArchivedLines(pipeline, arguments.archive)
         result = replay(log, pipeline, key, lines.outputs(), on_append=lines.note_positions)
         lines.collect_refusals(log)
         report = _report(arguments, log, pipeline, key)
@@ -81,7 +84,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         parts.append(tables_text(report) if arguments.live and report.table.times else "")
         parts += [changes_text(report), slices_text(report), luck_text(report)]
         write("\n\n".join(filter(None, parts)))
-    _judge(lines.findings, arguments.files)
+    _judge(lines.findings, lines.files)
 
 
 def _judge(findings: Findings, files: Sequence[str]) -> None:
@@ -113,6 +116,11 @@ def _check(arguments: Namespace, pipeline: Pipeline) -> None:
             f"backtest: expected no event field 'label', by which labels are told from events, "
             f"given one in pipeline {pipeline.name!r}; rename it"
         )
+    if (arguments.archive is None) == (not arguments.files):
+        raise UsageError(
+            "backtest: expected files, or an archive (--archive ADDRESS), given "
+            f"{'both' if arguments.files else 'neither'}"
+        )
     check_files(arguments.files, arguments.input)
     if arguments.predictions is not None and not arguments.predictions.parent.is_dir():
         raise UsageError(
@@ -142,7 +150,7 @@ class _Lines:
 
     def __init__(self, pipeline: Pipeline, files: Sequence[str], kind: Kind | None) -> None:
         self._pipeline = pipeline
-        self._files = files
+        self.files = files
         self._kind = kind
         self._pending_lines: deque[int] = deque()
         # By partition, and there by offset: which line of which file.
@@ -151,7 +159,7 @@ class _Lines:
 
     def outputs(self) -> Iterator[Output]:
         """A record for each line."""
-        for file_index, file in enumerate(self._files):
+        for file_index, file in enumerate(self.files):
             is_json = kind_of(file, self._kind) == "jsonl"
             for row in read_rows(file, RowLayout(self._pipeline, file), self._kind):
                 if row.value is None:
@@ -190,7 +198,7 @@ class _Lines:
             origins = self._origins.get((letter["topic"], letter["partition"]))
             if origins is not None:
                 file, number = divmod(origins[letter["offset"]], LINES_MAX)
-                position = f"{self._files[file]}:{number}"
+                position = f"{self.files[file]}:{number}"
             self.findings.refuse(position, letter["reason"], letter["path"], letter["message"])
 
     def _output(self, position: tuple[str, int], value: bytes) -> Output:
@@ -203,6 +211,34 @@ class _Lines:
         self.findings.line(position, topic, ts if type(ts) is int else None)
         self.findings.members(position, topic, value, members)
         return output_of(self._pipeline, topic, members, value)
+
+
+class _ArchivedLines(_Lines):
+    """The events and labels of an archive, each in the order in which the log took them in."""
+
+    def __init__(self, pipeline: Pipeline, address: str) -> None:
+        # Extras, which whoever replays files need not have.
+        from stream_ml.shell.archive.reading import Archive  # noqa: PLC0415
+        from stream_ml.shell.archive.storage import Storage  # noqa: PLC0415
+
+        self._archive = Archive(Storage(address))
+        topics = self._archive.root.topics
+        parts = [(topic, n) for topic in ("events", "labels") for n in range(topics.get(topic, 0))]
+        self._indexes = {part: index for index, part in enumerate(parts)}
+        super().__init__(pipeline, [f"{address}/{topic}-{n}" for topic, n in parts], None)
+
+    def outputs(self) -> Iterator[Output]:
+        """A record for each that is archived."""
+        times = {"events": self._pipeline.events.time, "labels": "ts"}
+        for topic, time in times.items():
+            for record in self._archive.in_order(topic):
+                index, value = self._indexes[topic, record.partition], record.value or b""
+                self._pending_lines.append(index * LINES_MAX + record.offset)
+                members = members_of(value)
+                ts = members.get(time) if isinstance(members, dict) else None
+                position = self.files[index], record.offset
+                self.findings.line(position, topic, ts if type(ts) is int else None)
+                yield Output(topic, record.key, record.value)
 
 
 # --- outcome ----------------------------------------------------------------------------------

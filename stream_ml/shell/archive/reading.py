@@ -16,6 +16,7 @@ import hashlib
 from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, replace
+from heapq import merge
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import LogError, UsageError
@@ -36,6 +37,7 @@ __all__ = ["Archive", "JoinedLog", "Verification", "verify"]
 
 # Topics are read side by side: of each the file that was read last, decoded.
 FILES_HELD = 4
+READ_RECORDS = 5_000
 
 
 class Archive:
@@ -147,6 +149,27 @@ class Archive:
             for record in records[start : start + limit]
             if end is None or record.offset < end
         ]
+
+    def in_order(self, topic: str) -> Iterator[Record]:
+        """All records of a topic, of all partitions in the order in which the log took them in.
+
+        Args:
+            topic: of the catalogue.
+
+        Raises:
+            LogError: a stretch is missing between two that are there.
+        """
+        partitions = [partition for name, partition in sorted(self._files) if name == topic]
+        yield from merge(
+            *(self._partition(topic, partition) for partition in partitions),
+            key=lambda record: record.append_ms,
+        )
+
+    def _partition(self, topic: str, partition: int) -> Iterator[Record]:
+        offset = 0
+        while records := self.read(topic, partition, offset, READ_RECORDS):
+            yield from records
+            offset = records[-1].offset + 1
 
     def offset_at(self, topic: str, partition: int, append_ms: int) -> int | None:
         """The offset of the first record that was appended then or later; None: none is archived.

@@ -12,6 +12,7 @@ from stream_ml.shell.export.files import whole_file, writer_of
 from stream_ml.shell.export.tables import table_of
 from stream_ml.shell.log.reading import read_partition, with_answers
 from stream_ml.shell.log.unsealing import unsealing_of
+from stream_ml.shell.views.registry import running_pipeline
 from stream_ml.stages.inputs import example_in
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def export(
     Raises:
         UsageError: the file cannot be of that name, or its kind lacks its library.
     """
+    pipeline = running_pipeline(log, pipeline, key)
     table = table_of(subject, pipeline, key)
     make_writer = writer_of(path)
     result = Export()

@@ -9,6 +9,7 @@ JSON. Where a record lies comes last, under names that no column of the declarat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -139,10 +140,20 @@ def _prediction_columns(pipeline: Pipeline) -> list[tuple[str, ColumnType]]:
         ("example", "integer"),
         *(answers or [("prediction", "number")]),
         ("fallback", "boolean"),
-        *((f"feature.{name}", "number") for name in pipeline.feature_set.names),
+        *((f"feature.{name}", "number") for name in _feature_names(pipeline)),
         ("slices", "json"),
         ("shadows", "json"),
     ]
+
+
+@lru_cache(maxsize=8)
+def _names(declared: tuple[str, ...], known: frozenset[str]) -> tuple[str, ...]:
+    return (*declared, *sorted(known.difference(declared)))
+
+
+def _feature_names(pipeline: Pipeline) -> tuple[str, ...]:
+    """The declared features, and behind them those of former declarations that records have."""
+    return _names(pipeline.feature_set.names, pipeline.known_features)
 
 
 def _answer_cells(answer: Answer, classes: tuple[str, ...]) -> list[Any]:
@@ -152,7 +163,7 @@ def _answer_cells(answer: Answer, classes: tuple[str, ...]) -> list[Any]:
 
 
 def _prediction_cells(prediction: Prediction, pipeline: Pipeline) -> list[Any]:
-    check_prediction(prediction, pipeline.target.kind, pipeline.feature_set.name_set)
+    check_prediction(prediction, pipeline.target.kind, pipeline.known_features)
     features = prediction.features
     shadows = {
         slot: {"model": shadow.model}
@@ -170,7 +181,7 @@ def _prediction_cells(prediction: Prediction, pipeline: Pipeline) -> list[Any]:
         prediction.example,
         *_answer_cells(prediction.prediction, pipeline.target.classes),
         prediction.fallback,
-        *(features.get(name) for name in pipeline.feature_set.names),
+        *(features.get(name) for name in _feature_names(pipeline)),
         list(prediction.slices),
         shadows,
     ]
