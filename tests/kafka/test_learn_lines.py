@@ -18,13 +18,13 @@ from stream_ml.shell.kafka.records import to_records
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.learn import Learn
 from tests.kafka.shop_world import DEADLINE_S, Reader, alive, shop_on, started
+from tests.shell.processes import Terminal
 from tests.shop import declare, stream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ml.shell.kafka.cluster import Cluster
-    from tests.shell.processes import Terminal
 
 LINES = """
 from river import tree
@@ -112,6 +112,15 @@ def test_lines_are_spread_taken_over_and_equal_those_of_one_task(
         assert {b"logistic/\x00marker", b"bayes/\x00marker"} == {
             record.key for record in reader.raw("learn-changelog") if b"marker" in record.key
         }
+
+        declared = (tmp_path / "declared.py").read_text()
+        (tmp_path / "declared.py").write_text(declared.replace('"line"', '"one"'))
+        variables = {"STREAM_ML_PIPELINE": "declared:mine", "STREAM_ML_KEY": "5a" * 32}
+        broker = {"STREAM_ML_BROKER": f"kafka://{cluster.bootstrap}"}
+        with Terminal("worker", "learn", folder=tmp_path, **variables, **broker) as worker:
+            refused = worker.ended()
+        assert 2 == refused.code
+        assert "declare learn_tasks='line' again" in refused.err
 
         declare_lines(tmp_path, "late")
         late = tree.HoeffdingTreeClassifier(grace_period=20, max_depth=3)

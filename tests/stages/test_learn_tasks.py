@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from stream_ml.errors import DeclarationError, UsageError
 from stream_ml.models.envelope import decode
 from stream_ml.records import ModelRef
 from stream_ml.sealing import strip_seal
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.views.status import read_status
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.refresh import STALE_EXAMPLES, Refresh
 from stream_ml.testing import CRASH, Driver
@@ -139,6 +142,53 @@ def test_a_line_that_fails_is_missed_for_a_while_alone(monkeypatch: pytest.Monke
     assert ["line_quarantined"] == alerts
     stays, newest = sets[-1]["challengers"]["bayes"]["model"], sets[-1]["champion"]["model"]
     assert int(newest.partition("@")[2]) > int(stays.partition("@")[2]) + 100
+
+
+def test_a_line_that_an_operator_starts_anew_is_as_where_one_task_has_all() -> None:
+    """Its own task alone reads that in the decision."""
+    events, labels = stream(count=600)
+    found = []
+    for learn_tasks in ("one", "line"):
+        with Driver(replace(whole, learn_tasks=learn_tasks)) as driver:
+            driver.publish("labels", labels)
+            driver.feed(events[:300])
+            driver.command("restart", model="bayes")
+            driver.feed(events[300:])
+            kinds = [decision["kind"] for decision in driver.read("registry")]
+            found.append(outcome(driver))
+
+    assert "restarted" in kinds
+    assert found[0] == found[1]
+
+
+def test_whoever_looks_on_sees_each_task_and_what_its_line_costs() -> None:
+    """Status has a row for each, with its lag; costs are those that each has measured."""
+    ticks = iter(range(10**9))
+    stopwatch: Any = SimpleNamespace(
+        budget_s=1e9,
+        seconds=lambda: next(ticks),
+        begin=lambda *_: None,
+        watch=nullcontext,
+        attend=lambda _: None,
+    )
+    with Driver(by_line(whole)) as driver:
+        driver.publish("events", stream(count=200)[0])
+        driver.publish("labels", stream(count=200)[1])
+        with Runner(driver.log, by_line(whole), b"testing", stopwatch=stopwatch) as runner:
+            while runner.poll():
+                pass
+        status = read_status(driver.log, b"testing")
+        examples = driver.log.end_offset("examples", 0)
+
+    assert [
+        (f"learn.{line}-0", "examples", examples) for line in ("logistic", "bayes", "late")
+    ] == [
+        (each.task, each.topic, each.position)
+        for each in status.stages
+        if each.task.startswith("learn") and each.topic == "examples"
+    ]
+    assert whole.recipes.keys() == status.costs.keys()
+    assert all(cost.example_us for cost in status.costs.values())
 
 
 def test_one_task_is_not_turned_into_many() -> None:

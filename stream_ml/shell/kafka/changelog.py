@@ -92,6 +92,7 @@ async def read_changelog(
     Raises:
         UsageError: a state lies there that was cut into tasks otherwise.
     """
+    others: set[bytes] = set()
     consumer.assign([tp])
     await consumer.seek_to_beginning(tp)
     # The position passes marks of transactions and gaps of compaction, which give no records.
@@ -99,17 +100,21 @@ async def read_changelog(
         for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
             for record in records:
                 key = record.key or b""
-                if record.value is not None and key.endswith(MARKER):
-                    _expect_cut(tp, key, prefix)
+                if key.endswith(MARKER):
+                    others.add(key)
                 if key.startswith(prefix):
                     key = None if record.key is None else key.removeprefix(prefix)
                     state.take(key, record.value, _seal(record.headers))
-    return state.result()
+    restored = state.result()
+    # Beside a state of ours it is somebody else's, and passed over.
+    if restored.marker is None and not restored.plain:
+        _expect_cut(tp, others, prefix)
+    return restored
 
 
-def _expect_cut(tp: TopicPartition, key: bytes, prefix: bytes) -> None:
+def _expect_cut(tp: TopicPartition, markers: Iterable[bytes], prefix: bytes) -> None:
     """Expect of whoever has a state here that it is one task, or a task a line, as we are."""
-    if (key == MARKER) == bool(prefix):
+    if any((key == MARKER) == bool(prefix) for key in markers):
         cut, other = ("one", "line") if prefix else ("line", "one")
         raise UsageError(
             f"{tp.topic}: expected the state of learn as learn_tasks={other!r} cuts it, given one "
