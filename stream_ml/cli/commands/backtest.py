@@ -56,7 +56,8 @@ COMMAND = Subcommand(
     description=(
         "Runs the pipeline over events and labels in files, as it would have run live: events\n"
         "and labels keep the order that they have in their files, and meet by their own times.\n"
-        "Works in memory; give --broker to keep the log. Files may be packed (gzip, bzip2, xz).\n"
+        "Works in memory; give --broker to keep the log. --archive takes all that a log ever took\n"
+        "in, for another declaration, say. Files may be packed (gzip, bzip2, xz).\n"
         "Of what is refused, the first lines of each reason are named, and the exit code is 1."
     ),
     examples=(
@@ -67,10 +68,6 @@ COMMAND = Subcommand(
         UsageExample(
             "stream-ml --pipeline shop:fraud backtest may.jsonl --plots may --predictions p.jsonl",
             "with plots, and every prediction in a file",
-        ),
-        UsageExample(
-            "stream-ml --pipeline shop:wider backtest --archive /mnt/archive/fraud",
-            "another declaration, on all events and labels that a log ever took in",
         ),
         UsageExample(
             "zstdcat june.jsonl.zst | stream-ml --pipeline shop:fraud backtest - --format json",
