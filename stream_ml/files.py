@@ -26,6 +26,7 @@ __all__ = [
     "TIME_UNITS",
     "Files",
     "TimeReader",
+    "cell_flag",
     "cell_value",
     "column_value",
     "file_problems",
@@ -50,8 +51,9 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,20}(?:\.0{1,20})?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", re.ASCII)
 _ISO = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}(?:[Tt ][0-9].*)?", re.ASCII)
 NUMBER_LENGTH_MAX = 64
-_BOOLS = {"true": True, "t": True, "1": True, "1.0": True}
-_BOOLS |= {"false": False, "f": False, "0": False, "0.0": False}
+# In any case; some libraries write a flag that may be missing as 1.0.
+_BOOLS = dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True)
+_BOOLS |= dict.fromkeys(("false", "f", "no", "n", "0", "0.0"), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +318,18 @@ def other_unit(ms: int, declared: str) -> str | None:
 # --- values -----------------------------------------------------------------------------------
 
 
+def cell_flag(text: str) -> bool | None:
+    """The flag that a CSV cell is; None where it is none.
+
+    Args:
+        text: what the cell holds.
+
+    >>> cell_flag("Yes"), cell_flag("0"), cell_flag("maybe")
+    (True, False, None)
+    """
+    return _BOOLS.get(text.strip().lower())
+
+
 def cell_value(name: str, kind: FieldType, text: str) -> Any:
     """The value of a CSV cell by the declared type; the text itself where it is none of that type.
 
@@ -336,7 +350,8 @@ def cell_value(name: str, kind: FieldType, text: str) -> Any:
         return text
     word = text.strip()
     if kind.kind == "bool":
-        return _BOOLS.get(word.lower(), text)
+        flag = cell_flag(text)
+        return text if flag is None else flag
     if len(word) > NUMBER_LENGTH_MAX:
         return text
     if _WHOLE.fullmatch(word):

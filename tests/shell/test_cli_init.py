@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from conftest import Cli
 
 COUNT = 400
+TRUTH = {"outcome", "delivered_at"}
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -141,6 +142,63 @@ def test_from_a_file_to_a_first_result(cli: Cli, tmp_path: Path, name: str) -> N
     assert len(tested.json["models"]) >= 3
 
 
+@pytest.mark.parametrize("time", ["created", "known_at"])
+def test_labels_in_a_file_of_their_own(cli: Cli, tmp_path: Path, time: str) -> None:
+    """They are read beside the events, whatever their time is called."""
+    both = list(outcomes())
+    events = [{n: v for n, v in each.items() if n not in TRUTH} for each in both]
+    labels = [{"id": e["id"], time: e["delivered_at"], "outcome": e["outcome"]} for e in both]
+    labels.sort(key=lambda each: each[time])
+    files = [
+        str(write(tmp_path / f"{time}.csv", iter(events))),
+        str(write(tmp_path / "truth.csv", iter(labels))),
+    ]
+
+    drafted = cli("init", files[0], "--labels", files[1], "--format", "json")
+    spec = drafted.json["pipeline"]
+    checked = cli("check", *files, "--pipeline", spec, "--format", "json")
+    tested = cli("backtest", *files, "--pipeline", spec, "--format", "json")
+
+    assert {"km"} == set(load_pipeline(spec).schema)
+    assert (checked.code, checked.json["hints"]) == (0, [])
+    assert (checked.json["events"], checked.json["labels"]) == (COUNT, COUNT)
+    assert (tested.code, tested.json["labels"]["joined"]) == (0, COUNT)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("number,created,outcome", "--labels: expected a column 'id' or 'event_id', whose label"),
+        ("id,day,outcome", "--labels: expected a column of when each label was known, with times"),
+    ],
+)
+def test_a_file_of_labels_that_cannot_be_joined(
+    cli: Cli, tmp_path: Path, header: str, message: str
+) -> None:
+    """What is missing in it is named."""
+    file = str(write(tmp_path / "e.csv", outcomes()))
+    (tmp_path / "l.csv").write_text(f"{header}\n1,today,a\n2,today,b\n")
+
+    ran = cli("init", file, "--labels", "l.csv")
+
+    assert (ran.code, message in ran.err) == (2, True), ran.err
+
+
+def test_the_last_column_is_taken_where_none_is_called_a_label(cli: Cli, tmp_path: Path) -> None:
+    """And that is said, with the way to name another."""
+    records = (
+        {**each, "is_late": (each["is_late"] == "true" and "yes") or "no"} for each in payments()
+    )
+    renamed = ({n if n != "is_late" else "called_us": v for n, v in e.items()} for e in records)
+    file = str(write(tmp_path / "last.csv", renamed))
+
+    ran = cli("init", file)
+
+    label = next(line for line in ran.out.splitlines() if line.startswith("label"))
+    assert "called_us" in label
+    assert "binary; it is the last column: name another with --label" in label
+
+
 def test_what_was_guessed_is_said_with_the_next_commands(cli: Cli, tmp_path: Path) -> None:
     """To look over: each column, why, what was left out, and what no file says."""
     write(tmp_path / "my orders.csv", seconds(), ";")
@@ -182,7 +240,7 @@ def test_what_is_there_is_not_written_over(cli: Cli, tmp_path: Path) -> None:
     ("content", "arguments", "code", "message"),
     [
         ("a,b\n1,2\n", (), 2, "expected a column of times, in ISO 8601 or as seconds"),
-        ("ts,b\n2024-05-01,2\n", (), 2, "expected a column that is the label, what is to be"),
+        ("ts,b\n2024-05-01,\n", (), 2, "expected a column that is the label, what is to be"),
         ("ts,b\n2024-05-01,2\n", ("--label", "c"), 2, "--label: expected a column of o.csv, given"),
         ("ts,b\n2024-05-01,2\n", ("--label", "b"), 2, "--label: expected a column of numbers, of"),
         ("ts,b\n2024-05-01,2\n", ("--time", "b"), 2, "--time: expected a column whose values all"),

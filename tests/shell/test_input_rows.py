@@ -207,6 +207,7 @@ def test_an_open_quote_spoils_its_own_line_alone() -> None:
         ('o1,2024-05-01T12:00:00Z,ada,,,"a ""b"", c",,,', {"note": 'a "b", c'}),
         ('o1,2024-05-01T12:00:00Z,ada,,,5" pipe,,,', {"note": '5" pipe'}),
         ("o1,2024-05-01T12:00:00Z,ada,,,,FALSE,,", {"gift": False}),
+        ("o1,2024-05-01T12:00:00Z,ada,,,, Yes,,", {"gift": True}),
         ("o1,2024-05-01T12:00:00Z,ada,,,,1.0,,", {"gift": True}),
     ],
 )
@@ -255,7 +256,7 @@ def test_a_row_that_is_none_is_refused_alone(
         ('o1,2024-05-01T12:00:00Z,ada,"1,5",,,,,', "expected float or null, given str '1,5'"),
         ("o1,2024-05-01T12:00:00Z,ada,NaN,,,,,", "expected float or null, given str 'NaN'"),
         ("o1,2024-05-01T12:00:00Z,ada,,1.5,,,,", "expected int or null, given str '1.5'"),
-        ("o1,2024-05-01T12:00:00Z,ada,,,,yes,,", "expected bool or null, given str 'yes'"),
+        ("o1,2024-05-01T12:00:00Z,ada,,,,2,,", "expected bool or null, given str '2'"),
         ("o1,2024-05-01T12:00:00Z,ada,,,,,fr,", "expected one of no, it or null, given str 'fr'"),
         ("o1,2024-05-01T12:00:00Z,,,,,,,", "expected a string of 1 to 512 characters, given noth"),
     ],

@@ -34,9 +34,14 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "file", metavar="FILE", help="JSON lines, CSV or Parquet, with events and their labels"
+        "file",
+        metavar="FILE",
+        help="JSON lines, CSV or Parquet, with events and, unless --labels is given, their labels",
     )
     add_input(parser)
+    parser.add_argument(
+        "--labels", metavar="FILE", help="the file of labels, where they are in one of their own"
+    )
     for role, words in ROLES.items():
         parser.add_argument(
             f"--{role.replace('_', '-')}", type=utf8, metavar="COLUMN", help=f"the column {words}"

@@ -27,17 +27,19 @@ __all__ = ["run"]
 
 def run(arguments: Namespace, _: Settings) -> None:
     """Draft a declaration, and say what was guessed."""
-    check_files([arguments.file], arguments.input)
+    files = [arguments.file, *([arguments.labels] if arguments.labels else [])]
+    check_files(files, arguments.input)
     _check_output(arguments.output)
-    sample = take_sample(arguments.file, arguments.input)
+    sample, *others = [take_sample(file, arguments.input) for file in files]
+    labels = others[0] if others else None
     given = {role: getattr(arguments, role) for role in ROLES}
-    result = draft(sample, guess_roles(sample, given))
+    result = draft(sample, guess_roles(sample, given, labels), labels)
     path = arguments.output or Path(f"{result.name}_pipeline.py")
     _write(path, result)
     if arguments.format == "json":
         write_json(_summary(path, result))
     else:
-        write(_text(arguments.file, path, result))
+        write(_text(files, path, result))
 
 
 def _check_output(path: Path | None) -> None:
@@ -97,12 +99,12 @@ def _summary(path: Path, result: Draft) -> dict[str, Any]:
     }
 
 
-def _text(file: str, path: Path, result: Draft) -> str:
+def _text(files: list[str], path: Path, result: Draft) -> str:
     warnings = ["\n".join(f"note: {text}" for text in result.warnings)] if result.warnings else []
     commands = [
         f"export STREAM_ML_PIPELINE={path.stem}:pipeline",
-        f"stream-ml check {shlex.quote(file)}",
-        f"stream-ml backtest {shlex.quote(file)}",
+        f"stream-ml check {shlex.join(files)}",
+        f"stream-ml backtest {shlex.join(files)}",
     ]
     folder = "" if path.parent == Path() else f" in {path.parent}"
     following = "\n".join([f"Look it over, then{folder}:", *(f"  {each}" for each in commands)])

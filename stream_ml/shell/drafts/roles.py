@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from stream_ml.errors import BadRecord, UsageError
@@ -57,6 +57,7 @@ class Roles:
         time, id, key, label, label_time: columns.
         time_unit: of times.
         time_zone: of times that name none.
+        is_apart: labels are in a file of their own.
         reasons: why, by role.
         others: which columns may be it as well, by role.
     """
@@ -68,34 +69,74 @@ class Roles:
     key: str | None = None
     label: str = ""
     label_time: str | None = None
+    is_apart: bool = False
     reasons: dict[str, str] = field(default_factory=dict)
     others: dict[str, list[str]] = field(default_factory=dict)
 
 
-def guess_roles(sample: Sample, given: Mapping[str, str | None]) -> Roles:
+def guess_roles(
+    sample: Sample, given: Mapping[str, str | None], labels: Sample | None = None
+) -> Roles:
     """Guess what the columns of a file are for.
 
     Args:
         sample: of the file.
         given: the columns that somebody has named: `time`, `id`, `key`, `label`, `label_time`.
+        labels: of the file of labels, where they are in one of their own.
 
     Raises:
         UsageError: a column that was named is not there or cannot be it, or none can be found that
             has to be.
     """
     for role, name in given.items():
-        if name is not None and name not in sample.columns:
+        file = labels if labels is not None and role.startswith("label") else sample
+        if name is not None and name not in file.columns:
             raise UsageError(
-                f"--{role.replace('_', '-')}: expected a column of {sample.file}, given {name!r}; "
-                f"it has {_names(sample)}"
+                f"--{role.replace('_', '-')}: expected a column of {file.file}, given {name!r}; "
+                f"it has {_names(file)}"
             )
-    roles = Roles()
+    roles = Roles(is_apart=labels is not None)
     _guess_time(roles, sample, given.get("time"))
-    _guess_label(roles, sample, given.get("label"))
-    _guess_id(roles, sample, given.get("id"))
+    if labels is None:
+        _guess_label(roles, sample, given.get("label"))
+        _guess_id(roles, sample, given.get("id"))
+        _guess_label_time(roles, sample, given.get("label_time"))
+    else:
+        _guess_id(roles, sample, given.get("id"))
+        _guess_labels(roles, labels, given)
     _guess_key(roles, sample, given.get("key"))
-    _guess_label_time(roles, sample, given.get("label_time"))
     return roles
+
+
+def _guess_labels(roles: Roles, labels: Sample, given: Mapping[str, str | None]) -> None:
+    """Guess the columns of a file of labels, which has ids and times as that of events has them.
+
+    Raises:
+        UsageError: it has not.
+    """
+    if roles.id is None:
+        raise UsageError(
+            "--labels: expected events with ids, by which labels are known, given no column that "
+            "is called so and has no value twice; name it with --id"
+        )
+    if not {roles.id, "event_id"} & labels.columns.keys():
+        raise UsageError(
+            f"--labels: expected a column {roles.id!r} or 'event_id', whose label each is, given "
+            f"{_names(labels)}; rename it, or name another column of events with --id"
+        )
+    times = [name for name, each in labels.columns.items() if _unit(each) == roles.time_unit]
+    usual = [name for name in (roles.time, "ts") if name in times]
+    found = given.get("label_time") or next(iter([*usual, *times]), None)
+    if found is None or found not in times:
+        raise UsageError(
+            "--labels: expected a column of when each label was known, with times as "
+            f"{roles.time!r} has them, given {_names(labels)}; name it with --label-time"
+        )
+    roles.label_time = None if found in {roles.time, "ts"} else found
+    roles.reasons["label_time"] = "as asked" if given.get("label_time") else "its values are times"
+    others = {roles.id, "event_id", found}
+    columns = {name: each for name, each in labels.columns.items() if name not in others}
+    _guess_label(roles, replace(labels, columns=columns), given.get("label"))
 
 
 def _names(sample: Sample) -> str:
@@ -201,6 +242,10 @@ def _guess_label(roles: Roles, sample: Sample, given: str | None) -> None:
             scores[name] = 2 + (name.lower() in {"label", "target"})
         elif name != roles.time and column.all_are("bool") and re.match(r"(is|was|has|did)_", name):
             scores[name] = 1
+    last = list(sample.columns)[-1] if sample.columns else roles.time
+    is_last = not scores and last != roles.time and _can_be_label(sample.columns[last])
+    if is_last:
+        scores[last] = 0
     found = given if given is not None else _choose(roles, "label", scores)
     if found is None:
         raise UsageError(
@@ -214,7 +259,8 @@ def _guess_label(roles: Roles, sample: Sample, given: str | None) -> None:
             f"such as {next(iter(sample.columns[found].counts), 'none')!r:.60}"
         )
     roles.label = found
-    roles.reasons["label"] = "as asked" if given else "by its name"
+    reason = "it is the last column: name another with --label" if is_last else "by its name"
+    roles.reasons["label"] = "as asked" if given else reason
 
 
 def _can_be_label(column: SampledColumn) -> bool:

@@ -14,7 +14,7 @@ import orjson
 
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import BadRecord, StreamMLError
-from stream_ml.files import DELIMITERS, Files, TimeReader, cell_value, likely_unit
+from stream_ml.files import DELIMITERS, Files, TimeReader, cell_flag, cell_value, likely_unit
 from stream_ml.schema import FieldType, is_text
 from stream_ml.shell.input_files import open_file
 from stream_ml.shell.processes.line_batches import every_line
@@ -33,7 +33,6 @@ SAMPLE_ROWS, SAMPLE_CHARACTERS = 20_000, 64 * 1024 * 1024
 DISTINCT_MAX = 1_000
 TEXT_LENGTH_MAX = 4_096
 _FLOAT, _INT = FieldType("float"), FieldType("int")
-_WORDS = frozenset({"true", "false", "t", "f"})
 _ISO = TimeReader(Files(time_unit="iso", time_zone="UTC"))
 _ISO_WITH_ZONE = TimeReader(Files(time_unit="iso"))
 
@@ -103,12 +102,12 @@ class SampledColumn:
         return len(text)
 
     def _text(self, text: str, *, is_cell: bool) -> None:
-        if is_cell and text.strip().lower() in _WORDS:
-            self.types["bool"] += 1
-            return
         number = _number(text) if is_cell else None
         if number is not None:
             self._number(number)
+            return
+        if is_cell and cell_flag(text) is not None:
+            self.types["bool"] += 1
             return
         self.types[_time_type(text)] += 1
 

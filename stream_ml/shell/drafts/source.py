@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
-from stream_ml.files import Files, TimeReader
+from stream_ml.files import Files, TimeReader, cell_flag
 
 if TYPE_CHECKING:
     from stream_ml.shell.drafts.roles import Roles
@@ -67,16 +67,17 @@ def draft_name(file: str) -> str:
     return name[:40].rstrip("_") or "events"
 
 
-def draft(sample: Sample, roles: Roles) -> Draft:
+def draft(sample: Sample, roles: Roles, labels: Sample | None = None) -> Draft:
     """Write the declaration.
 
     Args:
         sample: of the file.
         roles: of its columns.
+        labels: of the file of labels, where they are in one of their own.
     """
-    times = _Times(sample, roles)
+    times = _Times(sample, roles, labels)
     fields_ = _Fields(sample, roles)
-    target = _target(sample.columns[roles.label])
+    target = _target((labels or sample).columns[roles.label])
     return Draft(
         draft_name(sample.file),
         _source(sample, roles, times, fields_, target),
@@ -91,8 +92,9 @@ def draft(sample: Sample, roles: Roles) -> Draft:
 class _Times:
     """What the times of the sample say."""
 
-    def __init__(self, sample: Sample, roles: Roles) -> None:
+    def __init__(self, sample: Sample, roles: Roles, labels: Sample | None) -> None:
         reader = TimeReader(Files(time_unit=roles.time_unit, time_zone=roles.time_zone))
+        known_by_id = {} if labels is None else _known_by_id(labels, roles)
         self.lag_ms = 0
         first, last, gaps, delays = None, -1, [], []
         last_by_key: dict[str, int] = {}
@@ -108,7 +110,7 @@ class _Times:
             if key in last_by_key and ts > last_by_key[key]:
                 gaps.append(ts - last_by_key[key])
             last_by_key[key] = ts
-            known = None if roles.label_time is None else row.get(roles.label_time)
+            known = known_by_id.get(str(row.get(roles.id or "")), row.get(roles.label_time or ""))
             if known is not None and (known_ms := _read(reader, known)) is not None:
                 delays.append(known_ms - ts)
         self.span_ms = max(last - (first or 0), 1)
@@ -125,7 +127,7 @@ class _Times:
 
     def horizon(self, roles: Roles) -> str:
         """Twice as long as labels have taken, or at least as long as they are said to take."""
-        if roles.label_time is not None:
+        if roles.label_time is not None or roles.is_apart:
             return _above(2 * self.delay_ms)
         return _above(LADDER_MS[self.label_delay])
 
@@ -144,6 +146,17 @@ class _Times:
         names = list(LADDER_MS)
         short = names.index(_above(2 * self.gap_ms))
         return names[short : short + 2]
+
+
+def _known_by_id(labels: Sample, roles: Roles) -> dict[str, Any]:
+    """When each label was known, by the id of its event."""
+    id_name = roles.id if roles.id in labels.columns else "event_id"
+    times = [name for name in (roles.label_time, roles.time, "ts") if name in labels.columns]
+    return {
+        str(row[id_name]): row[times[0]]
+        for row in labels.rows
+        if id_name in row and times[0] in row
+    }
 
 
 def _read(reader: TimeReader, value: Any) -> int | None:
@@ -219,18 +232,14 @@ def _type(column: SampledColumn) -> str:
 def _target(column: SampledColumn) -> tuple[str, str]:
     """The type of the label as one declares it, and the task."""
     if column.all_are("bool") or (
-        column.all_are("whole", "number", "bool") and set(map(_as_bit, column.counts)) == {0, 1}
+        column.all_are("whole", "number", "bool")
+        and {cell_flag(text) for text in column.counts} == {True, False}
     ):
         return "bool", "binary"
     if column.all_are("whole", "number"):
         return "float", "regression"
     classes = ", ".join(_quoted(name) for name in sorted(column.counts))
     return f"sml.Enum({classes})", "multiclass"
-
-
-def _as_bit(text: str) -> int:
-    word = text.strip().lower()
-    return {"1": 1, "1.0": 1, "true": 1, "t": 1, "0": 0, "0.0": 0, "false": 0, "f": 0}.get(word, 2)
 
 
 # --- Python -----------------------------------------------------------------------------------
@@ -262,7 +271,7 @@ MODELS = {
         ],
     ),
     "regression": (
-        "linear",
+        "tree",  # without a scale of the label, a line's first steps may be wide of it
         [
             '"linear": preprocessing.StandardScaler() | linear_model.LinearRegression(),',
             '"tree": tree.HoeffdingTreeRegressor(max_depth=5),',
@@ -324,7 +333,9 @@ def _files(sample: Sample, roles: Roles, times: _Times) -> list[str]:
     if sample.kind == "csv" and sample.delimiter == "\t" and not sample.file.endswith(".tsv"):
         lines.append('delimiter="\\t",')
     lines.append(f"label={_quoted(roles.label)},")
-    if roles.label_time is not None:
+    if roles.is_apart and roles.label_time is None:
+        pass  # labels have their times where events have them
+    elif roles.label_time is not None:
         lines.append(f"label_time={_quoted(roles.label_time)},")
     else:
         comment = "  # a guess: no column says when a label is known"
@@ -381,7 +392,9 @@ def _notes(
         ("key", roles.key or "-", reasons["key"]),
         ("label", roles.label, f"{target[1]}; {reasons['label']}"),
     ]
-    if roles.label_time is not None:
+    if roles.is_apart and roles.label_time is None:
+        notes.append(("known at", roles.time, "as events have their times"))
+    elif roles.label_time is not None:
         notes.append(("known at", roles.label_time, reasons["label_time"]))
     else:
         reason = "after its event: a guess, for no column says when a label is known"

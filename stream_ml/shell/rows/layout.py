@@ -257,7 +257,9 @@ class RowTable:
                 "expected events or labels, given both in one row; declare when a label is known, "
                 'as in files=sml.Files(label_delay="1h") or label_time=COLUMN'
             )
-        self._is_labels = is_labels = has_label and not files.has_rows_of_both
+        # A file of labels alone may have the same columns as rows of both have.
+        is_apart = not files.has_rows_of_both or not (has_key or files.key is not None)
+        self._is_labels = is_labels = has_label and is_apart
         self._check_missing(is_labels=is_labels)
         texts = (
             {events.key, events.id, "event_id", "source"} if is_labels else {events.key, events.id}
