@@ -128,7 +128,10 @@ def _is_count(old: str | None, new: str | None) -> bool:
 
 _RETENTION = "what waits and the ids that are known were kept by it"
 _EVIDENCE = "the blocks of evidence that are open were begun with it"
-_APPLIED = "all lines begin anew, are taught what is recorded, and shadow then"
+_APPLIED = (
+    "all lines begin anew, are taught what is recorded, and shadow then",
+    "lines that begin anew do not know it",
+)
 _BY_APPLY = "`stream-ml apply` brings it about on the embedded log"
 
 # By path, of which the first that fits holds; of several of one path the first that is so. `*`
@@ -153,6 +156,11 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("features.*", Rule(_is_addition, f"{_BY_APPLY}: all lines begin anew with it", "apply")),
     (
         "features.*",
+        Rule(_accept_any, f"{_BY_APPLY}, once no line that serves has learned from it", "apply"),
+    ),
+    ("retired.*", Rule(_is_addition, f"{_BY_APPLY}: only what serves knows it", "apply")),
+    (
+        "retired.*",
         Rule(_accept_any, f"{_BY_APPLY}, once no line that serves has learned from it", "apply"),
     ),
     ("windows", Rule(_accept_none, "the events in windows were kept by it")),
@@ -236,6 +244,7 @@ _COLLECTIONS = (
     "events.fields.",
     "events.ranges.",
     "features.",
+    "retired.",
     "code.",
     "models.",
     "alerts.routes.",
@@ -263,12 +272,14 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Differen
         if old.get(path) != new.get(path)
         if (path in old and path in new) or path.startswith(_COLLECTIONS)
     ]
-    features = {change.path for change in changes if change.path.startswith("features.")}
+    features = {
+        change.path for change in changes if change.path.startswith(("features.", "retired."))
+    }
     # They say it better than the list of all names, what is kept for their sake, or their code.
     implied_paths = {
         "features",
         "windows",
-        *(path.replace("features.", "code.", 1) for path in features),
+        *(f"code.{path.partition('.')[2]}" for path in features),
     }
     return [change for change in changes if not features or change.path not in implied_paths]
 
@@ -363,8 +374,8 @@ def accepted_changes(
     changes = planned_differences(old, new, quarantined_lines)
     if is_applied:
         changes = [
-            replace(change, effect="now", reason=_APPLIED)
-            if change.path.startswith(("features", "models."))
+            replace(change, effect="now", reason=_APPLIED[change.path.startswith("retired.")])
+            if change.path.startswith(("features", "models.", "retired."))
             else change
             for change in changes
         ]

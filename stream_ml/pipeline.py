@@ -230,6 +230,8 @@ class Pipeline:
         learn_tasks: `one` task teaches all lines; or each `line` is a task of its own, with a
             state of its own: on a cluster they are spread over the workers of learn.
         files: how files write events and labels.
+        retired: features that models of before know, and those that begin now do not: computed as
+            long as they are declared. See docs/changes.md.
 
     Raises:
         DeclarationError: something in it is wrong; every problem is listed.
@@ -251,6 +253,7 @@ class Pipeline:
     slices: Sequence[Slice | SliceBy] = ()
     learn_tasks: str = "one"
     files: Files = field(default_factory=Files)
+    retired: Sequence[Feature] = ()
 
     def __post_init__(self) -> None:
         problems = list(_problems(self)) or list(_missing_problems(self))
@@ -360,7 +363,9 @@ class Pipeline:
     @cached_property
     def feature_set(self) -> FeatureSet:
         """The features, ready to be computed."""
-        return FeatureSet(self.features, self.schema, self.lateness_ms, self.window_events_max)
+        return FeatureSet(
+            self.features, self.schema, self.lateness_ms, self.window_events_max, self.retired
+        )
 
     @cached_property
     def generation(self) -> Generation:
@@ -387,7 +392,7 @@ class Pipeline:
         """The lines by the names that they run under, the declared champion's first."""
         declared = [self.champion, *(name for name in self.models if name != self.champion)]
         names = self.generation.names
-        lines = [(names.get(name, name), name, self.feature_set.names) for name in declared]
+        lines = [(names.get(name, name), name, self.feature_set.view.names) for name in declared]
         lines += [(line.name, line.declared, line.features) for line in self.generation.former]
         return {
             name: Recipe(name, self.models[declared_name], self.target, features)
@@ -419,7 +424,7 @@ class Pipeline:
             line: by the name that it runs under.
         """
         names = self.recipes[line].features
-        if names == self.feature_set.names:
+        if names == self.feature_set.view.names:
             return self._whole_view
         part = self.feature_set.part(names)
         assert part is not None, f"the line {line!r} knows features that are not declared"
@@ -428,8 +433,9 @@ class Pipeline:
     @cached_property
     def _whole_view(self) -> FeatureView:
         """All features that are declared; records may have others, of a former generation."""
-        is_whole = self.known_features == self.feature_set.name_set
-        return replace(self.feature_set.view, is_whole=is_whole)
+        view = self.feature_set.view
+        is_whole = view.is_whole and self.known_features == self.feature_set.name_set
+        return replace(view, is_whole=is_whole)
 
     def reader(self, line: str, feature_hash: str) -> Recipe | None:
         """What reads a snapshot; None where its line is not declared.
@@ -579,8 +585,10 @@ def _problems(p: Any) -> Iterator[Problem]:
         yield Problem("features", expected, short_repr(p.features))
     elif not p.features:
         yield Problem("features", "at least one feature", "none")
+    elif not isinstance(p.retired, list | tuple):
+        yield Problem("retired", "a list of features", short_repr(p.retired))
     elif is_schema_valid:
-        problems = FeatureSet.check(p.features, schema)
+        problems = FeatureSet.check([*p.features, *p.retired], schema)
         yield from problems
         if not problems:
             names = [name for feature in p.features for name in feature.columns(schema)]
@@ -787,10 +795,10 @@ def _recipe_problems(
 
 def _missing_problems(p: Pipeline) -> Iterator[Problem]:
     """The models that cannot cope with missing features; asked where all else is right."""
-    features = p.feature_set
+    names = p.feature_set.view.names
     for name, recipe in p.recipes.items():
         path = f"models.{name}"
-        yield from misses(recipe, p.target, features.names, features.missing, path)
+        yield from misses(recipe, p.target, names, p.feature_set.missing.intersection(names), path)
 
 
 def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:

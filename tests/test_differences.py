@@ -99,6 +99,13 @@ CHANGES: list[Change] = [
     ({}, {"predict": None}, [("predict", True)]),
     ({}, {"predict": sml.when(kind=("order", "visit"))}, [("predict", True)]),
     ({}, featured(sml.hour_of_day()), [("features.hour_of_day", False)]),
+    ({}, {"retired": [sml.hour_of_day()]}, [("retired.hour_of_day", False)]),
+    ({"retired": [sml.hour_of_day()]}, {}, [("retired.hour_of_day", False)]),
+    (
+        {},
+        {"features": list(shop.features)[:2], "retired": list(shop.features)[2:]},
+        [("retired.mean(amount) 30s", False), ("features.mean(amount) 30s", False)],
+    ),
     ({}, {"features": list(shop.features)[:2]}, [("features.mean(amount) 30s", False)]),
     ({}, {"features": list(shop.features)[::-1]}, [("features", False)]),
     (
@@ -219,7 +226,8 @@ def test_each_part_of_a_declaration_is_changed_above() -> None:
         "Label": {f"label.{each.name}" for each in fields(sml.Label)},
         "Promotion": {f"promotion.{each.name}" for each in fields(sml.Promotion)},
         "Pipeline": {each.name for each in fields(Pipeline)}
-        - {"alerts", "events", "label", "promotion", "models", "monitors", "slices", "files"},
+        - {"alerts", "events", "label", "promotion", "models", "monitors", "slices", "files"}
+        - {"retired"},
         "Alerts": {each.name for each in fields(sml.Alerts)},
         "Files": {f"files.{each.name}" for each in fields(sml.Files)},
         "Route": {each.name for each in fields(sml.Route)},

@@ -75,11 +75,13 @@ class FeatureSet:
         schema: the events' fields.
         lateness_ms: how much older than the watermark an event may be.
         window_events_max: how many events a series of one key (and group) holds at most.
+        retired: features that are computed besides, for models of before.
 
     Attributes:
         names: the names of all numbers it may give, in order; `name_set` is the same as a set.
         missing: those of them that an event may leave without a value.
-        hash: SHA-256 of what is computed, under which names: equal for equal declarations.
+        view: the features without the retired ones: what models see that begin now.
+        hash: SHA-256 of what these see, under which names: equal for equal declarations.
         horizon_ms: the longest window; 0 without one.
 
     Raises:
@@ -92,7 +94,10 @@ class FeatureSet:
         schema: Mapping[str, FieldType],
         lateness_ms: int,
         window_events_max: int = WINDOW_EVENTS_MAX,
+        retired: Sequence[Feature] = (),
     ) -> None:
+        self._present, self._retired = tuple(features), tuple(retired)
+        features = self._features = (*self._present, *self._retired)
         problems = self.check(features, schema)
         if problems:
             raise DeclarationError("features", problems)
@@ -106,8 +111,9 @@ class FeatureSet:
             for feature in features
             if isinstance(feature, Scalar) and _may_miss(feature, schema)
         )
-        self._features = tuple(features)
-        self.hash = self._hash(features)
+        present_names = tuple(name for each in self._present for name in each.columns(schema))
+        self.hash = self._hash(self._present)
+        self.view = FeatureView(present_names, self.hash, is_whole=not retired)
         windows = [window for feature in features for window in _windows_in(feature)]
         self.horizon_ms = max((window.duration_ms for window in windows), default=0)
         self.scopes = self._compile_scopes(windows)
@@ -161,13 +167,14 @@ class FeatureSet:
 
     def declaration(self) -> Iterator[tuple[str, str]]:
         """The features as text by path: equal for equal declarations, in every process."""
-        yield "features", ", ".join(self.names)
+        yield "features", ", ".join(self.view.names)
         name_counts: dict[str, int] = {}
-        for feature in self._features:
+        for number_of_all, feature in enumerate(self._features):
             number = name_counts[feature.name] = name_counts.get(feature.name, 0) + 1
             name = feature.name if number == 1 else f"{feature.name} ({number})"
             description = [feature.columns(self.schema), feature.describe()]
-            yield f"features.{name}", orjson.dumps(description).decode()
+            part = "features" if number_of_all < len(self._present) else "retired"
+            yield f"{part}.{name}", orjson.dumps(description).decode()
             code = [fingerprint(code_part) for code_part in _code_in(feature)]
             if code:
                 yield f"code.{name}", " ".join(code)
@@ -177,18 +184,13 @@ class FeatureSet:
         descriptions = [[feature.columns(self.schema), feature.describe()] for feature in features]
         return hashlib.sha256(orjson.dumps(descriptions)).hexdigest()
 
-    @property
-    def view(self) -> FeatureView:
-        """All of the features."""
-        return FeatureView(self.names, self.hash, is_whole=True)
-
     def part(self, names: Sequence[str]) -> FeatureView | None:
         """The features that give these numbers, in this order; None where some are not declared.
 
         Args:
             names: of the numbers.
         """
-        if tuple(names) == self.names:
+        if tuple(names) == self.view.names:
             return self.view
         columns_of = {
             columns[0]: (feature, columns)

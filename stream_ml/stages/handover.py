@@ -12,6 +12,7 @@ Theory of operation:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["features_differ", "next_generation"]
 
-_FEATURES = "features."
+_FEATURES, _RETIRED = "features.", "retired."
 
 
 def features_differ(former: Mapping[str, str], pipeline: Pipeline) -> bool:
@@ -36,10 +37,11 @@ def features_differ(former: Mapping[str, str], pipeline: Pipeline) -> bool:
         former: the declaration that the state was made under; empty where it is not known.
         pipeline: the declaration of today.
     """
-    old = {path: text for path, text in former.items() if path.startswith(_FEATURES)}
-    new = {path: text for path, text in pipeline.declaration().items() if path in old}
-    names = former.get("features", "")
-    return bool(old) and (old != new or names != pipeline.declaration()["features"])
+    present = pipeline.declaration()
+    return bool(former) and any(
+        [*_texts(former, prefix).items()] != [*_texts(present, prefix).items()]
+        for prefix in (_FEATURES, _RETIRED)
+    )
 
 
 def next_generation(
@@ -61,18 +63,23 @@ def next_generation(
     Raises:
         UsageError: what serves cannot go on under this declaration.
     """
-    former_names = _former_names(former)
-    declared_names = {running: declared for declared, running in current.names.items()}
-    line = next((line for line in current.former if line.name == champion_line), None)
-    if line is None:
+    present = pipeline.declaration()
+    former_texts = _texts(former, _FEATURES)
+    former_names = tuple(name for text in former_texts.values() for name in _names(text))
+    champion = next((line for line in current.former if line.name == champion_line), None)
+    if champion is None:
+        declared_names = {running: declared for declared, running in current.names.items()}
         declared = declared_names.get(champion_line, champion_line)
-        line = FormerLine(champion_line, declared, former_names)
-    _check(pipeline, former, line)
+        champion = FormerLine(champion_line, declared, former_names)
+    _check(pipeline, former, champion)
     number = current.number + 1
+    if former_texts == _texts(present, _FEATURES):  # what is retired alone is another
+        going_on = tuple(line for line in current.former if not _changed(pipeline, former, line))
+        return replace(current, number=number, former=going_on)
     names = {name: f"{name}.{number}" for name in pipeline.models}
-    former_lines: tuple[FormerLine, ...] = (line,)
-    if line.features == pipeline.feature_set.names:
-        names[line.declared] = line.name
+    former_lines: tuple[FormerLine, ...] = (champion,)
+    if champion.features == pipeline.feature_set.view.names:
+        names[champion.declared] = champion.name
         former_lines = ()
     views = dict.fromkeys((*current.views, former_names))
     return Generation(
@@ -80,28 +87,43 @@ def next_generation(
     )
 
 
-def _former_names(former: Mapping[str, str]) -> tuple[str, ...]:
-    texts = [text for path, text in former.items() if path.startswith(_FEATURES)]
-    return tuple(name for text in texts for name in orjson.loads(text)[0])
+def _texts(declaration: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """The features of a declaration, by name, in their order."""
+    return {
+        path.removeprefix(prefix): text
+        for path, text in declaration.items()
+        if path.startswith(prefix)
+    }
+
+
+def _names(text: str) -> list[str]:
+    """The names of the numbers that a feature gives."""
+    names: list[str] = orjson.loads(text)[0]
+    return names
+
+
+def _changed(pipeline: Pipeline, former: Mapping[str, str], line: FormerLine) -> list[str]:
+    """The features that a line knows and that are not computed any more as they were."""
+    present = pipeline.declaration()
+    computed = {*_texts(present, _FEATURES).values(), *_texts(present, _RETIRED).values()}
+    known = {**_texts(former, _RETIRED), **_texts(former, _FEATURES)}
+    return [
+        name
+        for name, text in known.items()
+        if text not in computed and set(_names(text)) & set(line.features)
+    ]
 
 
 def _check(pipeline: Pipeline, former: Mapping[str, str], line: FormerLine) -> None:
     """Make sure that what serves can go on."""
-    present = pipeline.declaration()
-    changed = [
-        path
-        for path, text in former.items()
-        if path.startswith(_FEATURES)
-        and present.get(path) != text
-        and set(orjson.loads(text)[0]) & set(line.features)
-    ]
-    if changed:
+    if changed := _changed(pipeline, former, line):
         raise UsageError(
             f"expected the features that the line {line.name!r} knows, which serves, given a "
-            f"declaration in which {', '.join(changed)} is another or missing: leave it as it was "
-            "until a line without it serves, and declare what is new beside it, under another name"
+            f"declaration without {', '.join(changed)}, or with others of that name: until a line "
+            "that does not know them serves, declare them as they were under `retired`, and what "
+            "takes their place under other names"
         )
-    path = f"models.{line.declared}"
+    present, path = pipeline.declaration(), f"models.{line.declared}"
     if present.get(path) != former.get(path):
         raise UsageError(
             f"{path}: expected the recipe of the line {line.name!r}, which serves, "

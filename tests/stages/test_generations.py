@@ -20,7 +20,7 @@ from stream_ml.stages.backfill import Vectors
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.testing import CRASH, Crash, Driver
-from tests.shop import KEY, declare, stream
+from tests.shop import KEY, START_MS, declare, stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EVENTS = 900
 WHY = "orders say more"
 LINES = ("tree", "tree.2")
+END_MS = START_MS + 500 * (EVENTS // 2 + 200)
 models: dict[str, Any] = {
     "logistic": preprocessing.StandardScaler() | linear_model.LogisticRegression(),
     "tree": tree.HoeffdingTreeClassifier(grace_period=20, max_depth=3),
@@ -292,8 +293,40 @@ def test_a_feature_that_serves_is_not_taken_out() -> None:
     with Driver(former) as driver:
         driver.feed(first, first_labels)
         driver.declare(fewer, apply=WHY)
-        with pytest.raises(UsageError, match=r"'logistic'.*features\.amount"):
+        with pytest.raises(UsageError, match=r"'logistic'.*without amount"):
             driver.run()
+
+
+def test_a_window_is_changed_and_the_old_one_taken_out() -> None:
+    """It is retired until a line without it serves; nothing begins anew when it goes."""
+    (first, first_labels), (second, second_labels) = halves()
+    old, kept = former.features[2], former.features[:2]
+    features = [*kept, sml.window("45s").mean("amount", fill=0.0)]
+    changed = declare(models=models, features=features, retired=[old])
+    final = declare(models=models, features=features)
+    with Driver(former) as driver, Driver(final) as always:
+        for events, labels in ((first, first_labels), (second, second_labels)):
+            always.feed(events, labels)
+        driver.feed(first, first_labels)
+        driver.declare(changed, apply="too short")
+        driver.feed(second[:200], [each for each in second_labels if each["ts"] < END_MS])
+        driver.command("promote", model="logistic.2", expect="logistic")
+        driver.run()
+        driver.declare(final, apply="nobody serves with it any more")
+        driver.feed(second[200:], [each for each in second_labels if each["ts"] >= END_MS])
+        newest = driver.read("predictions")[-1], always.read("predictions")[-1]
+        lines = {line: snapshots(driver, line) for line in ("logistic", "logistic.2", "tree.2")}
+        expected = {line: snapshots(always, line) for line in models}
+        registry = driver.read("registry")
+
+    assert newest[0]["features"] == newest[1]["features"]
+    assert newest[0]["model"].partition("@")[0] == "logistic.2"
+    for line in models:
+        late = lines[f"{line}.2"]
+        assert max(late) == max(expected[line])
+        assert {v: expected[line][v].digest for v in late} == {v: s.digest for v, s in late.items()}
+    assert max(lines["logistic"]) < max(lines["logistic.2"])
+    assert [2, 3] == [d["evidence"]["generation"] for d in registry if d["kind"] == "applied"]
 
 
 def test_what_serves_keeps_its_recipe() -> None:

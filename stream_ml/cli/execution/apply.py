@@ -104,6 +104,7 @@ def _tell(arguments: Namespace, runner: Runner) -> None:
         begun = ", ".join(
             name for name in generation.names.values() if name.endswith(f".{generation.number}")
         )
+        begun = begun or "no lines"
         text = (
             f"{champion} serves on, with the features that it knows; {begun} begin anew, and "
             "shadow when they have learned what is recorded: start the worker under this "

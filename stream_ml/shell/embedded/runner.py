@@ -26,16 +26,16 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections import deque
 from contextlib import contextmanager, nullcontext
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.differences import accepted_changes
-from stream_ml.errors import BadRecord, LogError, StreamMLError
+from stream_ml.errors import StreamMLError
 from stream_ml.models.snapshot import Snapshot
 from stream_ml.sealing import SEALED_TOPICS, Seals, checkpoint_seal
+from stream_ml.shell.embedded.cursor import READ_RECORDS, Cursor, Head
 from stream_ml.shell.embedded.garbage import collect_less_often
 from stream_ml.shell.embedded.handover import BEGIN_ANEW, Preparation, handover
 from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
     from stream_ml.sealing import Marker, SealedState
-    from stream_ml.shell.log.port import PartitionId, Session, WorkerLog
+    from stream_ml.shell.log.port import PartitionId, WorkerLog
     from stream_ml.shell.processes.isolation import Isolation
     from stream_ml.shell.regeneration import Regeneration
     from stream_ml.shell.restoration import TakenUp
@@ -85,7 +85,6 @@ __all__ = ["Runner"]
 # more), small enough (a second of work) that readers of a busy log wait no longer for predictions.
 BATCH_RECORDS = 10_000
 BATCH_S = 2.0
-READ_RECORDS = 2_000
 # Inputs per round: 64 would cost 3 % more, and 512 no less. Whatever waits for the end of a round
 # waits for some 25 ms of work.
 ROUND_RECORDS = 256
@@ -103,70 +102,6 @@ OFFSET_MAX = 2**63 - 1
 WITH_STATE = "answers"
 
 T = TypeVar("T")
-# What the next record is picked by: its time, its topic's rank, its partition.
-Head = tuple[int, int, int]
-RANKS = {"commands": -1, "labels": 0, "events": 1}
-
-
-class _Cursor:
-    """Reads one partition ahead, decoding as it goes; `next` is the offset of the next record."""
-
-    __slots__ = (
-        "_fetch_offset",
-        "_parse",
-        "_read",
-        "_session",
-        "next",
-        "partition",
-        "rank",
-        "task",
-        "topic",
-    )
-
-    def __init__(
-        self,
-        session: Session,
-        topic: str,
-        partition: int,
-        task: Task,
-        parse: Callable[[Record], Any],
-    ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.rank = RANKS[topic]
-        self.task = task
-        self._session = session
-        self._parse = parse
-        self.next = self._fetch_offset = task.positions.get((topic, partition), 0)
-        self._read: deque[tuple[int, Record]] = deque()
-
-    def head(self) -> Head | None:
-        """The key that the first unread record is picked by; None at the end of the partition."""
-        if not self._read and not self._refill():
-            return None
-        return (self._read[0][0], self.rank, self.partition)
-
-    def pop(self) -> Record:
-        record = self._read.popleft()[1]
-        self.next = record.offset + 1
-        return record
-
-    def _refill(self) -> bool:
-        records = self._session.read(self.topic, self.partition, self._fetch_offset, READ_RECORDS)
-        for record in records:
-            item = self._parse(record)
-            # A bad record has no time of its own, and a command's is not event time: at once.
-            at_once = self.topic == "commands" or isinstance(item, BadRecord)
-            self._read.append((-1 if at_once else item.ts, record))
-        if records:
-            if records[0].offset > self._fetch_offset:
-                raise LogError(
-                    f"{self.topic}-{self.partition}: expected to go on from {self._fetch_offset}, "
-                    f"given a partition that goes on at {records[0].offset}: records were removed "
-                    "before they were read; started again, the worker counts and tells them"
-                )
-            self._fetch_offset = records[-1].offset + 1
-        return bool(records)
 
 
 class Runner:
@@ -319,7 +254,7 @@ class Runner:
             ("summaries", 0): (evaluate,),
         }
 
-    def _inputs(self) -> Iterator[_Cursor]:
+    def _inputs(self) -> Iterator[Cursor]:
         """What is read of what clients write, by the task that works on it."""
         stages: Mapping[str, Sequence[Predict | Join | Evaluate]] = {
             "events": self.predicts,
@@ -329,7 +264,7 @@ class Runner:
         tasks = {id(task.stage): task for task in self.tasks}
         for topic, group in stages.items():
             for p, stage in enumerate(group):
-                yield _Cursor(self._session, topic, p, tasks[id(stage)], stage.parse)
+                yield Cursor(self._session, topic, p, tasks[id(stage)], stage.parse)
 
     @property
     def generation(self) -> Generation:
@@ -666,9 +601,9 @@ class Runner:
         if self.has_news:
             self.commit()
 
-    def _pick_round(self, heads: list[tuple[Head, int]]) -> dict[_Cursor, list[Record]]:
+    def _pick_round(self, heads: list[tuple[Head, int]]) -> dict[Cursor, list[Record]]:
         """The records up to the end of the round, by cursor; fewer where the log has no more."""
-        batch: dict[_Cursor, list[Record]] = {}
+        batch: dict[Cursor, list[Record]] = {}
         position = sum(cursor.next for cursor in self._cursors)
         for _ in range(self._round - position % self._round):
             if not heads:

@@ -14,6 +14,7 @@ Theory of operation:
 
 from __future__ import annotations
 
+import copy
 import time
 from array import array
 from collections import deque
@@ -33,9 +34,10 @@ from stream_ml.models.pickles import compress
 from stream_ml.models.recipes import Recipe
 from stream_ml.records import Shadow, line_of, version_of
 from stream_ml.shell.log.reading import evaluations, read_all, with_answers
+from stream_ml.shell.regeneration import ExampleFeatures
 from stream_ml.shell.views.costs import LineCost, each
 from stream_ml.shell.views.counted import counted_examples
-from stream_ml.shell.views.registry import entries
+from stream_ml.shell.views.registry import entries, running_pipeline
 from stream_ml.shell.views.reigns import Reign, ReplayedContest
 from stream_ml.shell.views.reproduce import ReproducedAnswer
 from stream_ml.shell.views.status import DAY_MS
@@ -194,6 +196,7 @@ def what_if(
         DeclarationError: an estimator cannot be a line of this pipeline.
     """
     started_s = clock()
+    pipeline = running_pipeline(log, pipeline, key)
     lines = _lines(pipeline, estimators, clock)
     decisions = [entry.decision for entry in entries(log, key)]
     run_names = [line.name for line in lines if line.has_run]
@@ -202,7 +205,7 @@ def what_if(
     batch: list[tuple[Record, Example]] = []
     count = 0
     _freeze(lines, schedule, schedule.base, trial.golden)
-    for pair in with_answers(log, counted_examples(log, pipeline)):
+    for pair in _featured(log, pipeline, with_answers(log, counted_examples(log, pipeline))):
         batch.append(pair)
         count += 1
         number = schedule.base + count
@@ -219,6 +222,22 @@ def what_if(
     if on_progress is not None:
         on_progress(count)
     return trial.view(count, clock() - started_s)
+
+
+def _featured(
+    log: Log, pipeline: Pipeline, pairs: Iterator[tuple[Record, Example]]
+) -> Iterator[tuple[Record, Example]]:
+    """Examples with the features that are declared, where those were changed in flight."""
+    if pipeline.generation.number == 1:
+        yield from pairs
+        return
+    features = ExampleFeatures(log, pipeline, pipeline.feature_set.hash)
+    for record, example in pairs:
+        known = features.of(record)
+        if known is not None:
+            example.prediction = copy.copy(example.prediction)
+            example.prediction.features = known
+            yield record, example
 
 
 # --- candidates --------------------------------------------------------------------------------
@@ -370,12 +389,17 @@ def _lines(
     """The candidates; a line of the pipeline itself where name and recipe are its own."""
     lines, problems = [], []
     for name, estimator in estimators.items():
-        recipe = Recipe(name, estimator, pipeline.target, pipeline.feature_set.names)
-        problems += recipe.check(pipeline.target, name, pipeline.feature_set.names)
+        names = pipeline.feature_set.view.names
+        recipe = Recipe(name, estimator, pipeline.target, names)
+        problems += recipe.check(pipeline.target, name, names)
         declared = pipeline.recipes.get(name)
         if problems:
             continue
-        has_run = declared is not None and declared.description == recipe.description
+        has_run = (
+            declared is not None
+            and declared.features == names
+            and declared.description == recipe.description
+        )
         is_free = declared is None and name not in NO_LINES
         free_name = name if has_run or is_free else f"{name}{SUFFIX}"
         recipe = replace(recipe, name=free_name)
