@@ -48,6 +48,7 @@ from stream_ml.errors import (
 )
 from stream_ml.models.fast import fast_learner, fast_live_predictor
 from stream_ml.models.learner import Lesson, RemoteLearner
+from stream_ml.models.pickles import compress
 from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
 from stream_ml.models.target import valid_answer
 from stream_ml.records import Output, version_of
@@ -707,6 +708,23 @@ class Learn:
         return {
             name: value for name, value in (("latecomers", latecomers), ("missed", missed)) if value
         }
+
+    def prepare(self, *, is_due: bool = False) -> None:
+        """Write down what is in other processes, so that `dirty` need not wait for them.
+
+        Args:
+            is_due: whether the state is written next, must it be or not.
+        """
+        if not (is_due or self.must_checkpoint()):
+            return
+        with self._stopwatch.watch():
+            for name, line in self._lines.items():
+                if isinstance(line.learner, RemoteLearner) and line.payload is None:
+                    self._stopwatch.attend(name)
+                    try:
+                        line.payload = compress(self._recipes[name].dump(line.learner))
+                    except SnapshotRefused as error:
+                        self._give_up(name, str(error))
 
     def _pack_line(self, name: str, line: LiveLine) -> bytes | None:
         if line.quarantine:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from own_toy import Logistic
 from river import linear_model, tree
 
 import stream_ml as sml
-from stream_ml.errors import SnapshotRefused, UsageError
+from stream_ml.errors import Halt, SnapshotRefused, UsageError
 from stream_ml.models.snapshot import decode
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
@@ -28,6 +28,7 @@ from tests.trainers import Bag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from stream_ml.models.recipes import Recipe
 
@@ -247,3 +248,62 @@ def _lives(pid: int) -> bool:
 
 
 assert PATIENCE < EVENTS
+
+
+# --- what is served meanwhile -----------------------------------------------------------------
+
+
+def test_predictions_wait_for_no_line_that_hangs(tmp_path: Path) -> None:
+    """While a line hangs, what comes is predicted and committed; all of it is learned after."""
+    count = 2_000
+    pipeline = declared(own=Logistic(), nasty=Deed("hang"))
+    with SqliteLog.create(tmp_path / "log", now_ms=lambda: time.time_ns() // 1_000_000) as log:
+        log.append(outputs(count))
+        with (
+            isolations(pipeline, "nasty", budget_s=0.5) as isolated,
+            Runner(log, pipeline, KEY, isolations=isolated) as runner,
+        ):
+            runner.run()
+            judged = runner.evaluate.counts["examples"]
+        predictions = log.read("predictions", 0, 0, 10_000)
+        examples = len(log.read("examples", 0, 0, 10_000))
+        alerts = log.read("alerts", 0, 0, 10_000)
+    (told_ms,) = [a.append_ms for a in alerts if b"line_quarantined" in (a.value or b"")]
+    served = [prediction for prediction in predictions if prediction.append_ms < told_ms - 1_000]
+
+    assert count == len({prediction.key for prediction in predictions}) == len(predictions)
+    # It hangs for five seconds, which is longer than all the rest takes.
+    assert len(served) > count // 2
+    assert examples == judged > count - 100
+
+
+@pytest.mark.parametrize("step", [40, 55, 70, 90, 120])
+def test_a_death_while_a_line_hangs_loses_nothing(step: int, tmp_path: Path) -> None:
+    """Every event has one prediction, every example is judged once, wherever the worker dies."""
+    pipeline = declared(own=Logistic(), nasty=Deed("hang"))
+    left = [step]
+
+    def die(_: str) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise Halt
+
+    with (
+        SqliteLog.create(tmp_path / "log", now_ms=lambda: 2**42) as log,
+        isolations(pipeline, "nasty", budget_s=0.05) as isolated,
+    ):
+        log.append(outputs(EVENTS))
+        with suppress(Halt), Runner(log, pipeline, KEY, isolations=isolated, step=die) as runner:
+            runner.run()
+        assert left[0] <= 0
+        with Runner(log, pipeline, KEY, isolations=isolated) as runner:
+            runner.run()
+            judged, reasons = runner.evaluate.counts["examples"], runner.learn.quarantine_reasons
+        predictions = [record.key for record in log.read("predictions", 0, 0, 10_000)]
+        models = [record.key for record in log.read("models", 0, 0, 10_000)]
+        examples = len(log.read("examples", 0, 0, 10_000))
+
+    assert (EVENTS, EVENTS) == (len(predictions), len(set(predictions)))
+    assert len(models) == len(set(models))
+    assert examples == judged
+    assert ["nasty"] == list(reasons)

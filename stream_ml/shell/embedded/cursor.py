@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord, LogError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from stream_ml.records import Record
     from stream_ml.shell.log.port import Session
     from stream_ml.stages.task import Task
 
-__all__ = ["READ_RECORDS", "Cursor", "Head"]
+__all__ = ["READ_RECORDS", "Cursor", "Head", "heads_of"]
 
 READ_RECORDS = 2_000
 # What the next record is picked by: its time, its topic's rank, its partition.
@@ -90,3 +91,14 @@ class Cursor:
                 )
             self._fetch_offset = records[-1].offset + 1
         return bool(records)
+
+
+def heads_of(cursors: Sequence[Cursor]) -> list[tuple[Head, int]]:
+    """What there is to pick from, as a heap: keys, with the places of their cursors.
+
+    Args:
+        cursors: of all inputs.
+    """
+    heads = [(head, i) for i, cursor in enumerate(cursors) if (head := cursor.head())]
+    heapq.heapify(heads)
+    return heads

@@ -18,7 +18,9 @@ Theory of operation:
    Learn and evaluate may stay behind (their state is dear to write); after a crash they fold the
    same examples again, which the log still holds, and write nothing twice.
    What shadows said (`answers`) waits for evaluate's state, as nobody waits for it.
-4. An exception in a stage stops the process: a batch is never skipped.
+4. Where a line's process does not answer, predicting and joining go on within the wait (`wait`):
+   it delays renewals, and no prediction. What is written for learn and evaluate waits for them.
+5. An exception in a stage stops the process: a batch is never skipped.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ from stream_ml.differences import accepted_changes
 from stream_ml.errors import StreamMLError
 from stream_ml.models.snapshot import Snapshot
 from stream_ml.sealing import SEALED_TOPICS, Seals, checkpoint_seal
-from stream_ml.shell.embedded.cursor import READ_RECORDS, Cursor, Head
+from stream_ml.shell.embedded.cursor import READ_RECORDS, Cursor, heads_of
 from stream_ml.shell.embedded.garbage import collect_less_often
 from stream_ml.shell.embedded.handover import BEGIN_ANEW, Preparation, handover
+from stream_ml.shell.embedded.wait import INBOX_RECORDS, SERVE_S, Wait
 from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
 from stream_ml.shell.log.port import whole_piece
+from stream_ml.shell.processes.isolation import isolated
 from stream_ml.shell.restoration import (
     ahead_alert,
     changed_notice,
@@ -71,8 +75,9 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
     from stream_ml.sealing import Marker, SealedState
+    from stream_ml.shell.embedded.cursor import Head
     from stream_ml.shell.log.port import PartitionId, WorkerLog
-    from stream_ml.shell.processes.isolation import Isolation
+    from stream_ml.shell.processes.isolation import Isolations
     from stream_ml.shell.regeneration import Regeneration
     from stream_ml.shell.restoration import TakenUp
     from stream_ml.signing import Operator
@@ -149,7 +154,7 @@ class Runner:
         restart_lines: Collection[str] = (),
         stopwatch: Stopwatch | None = None,
         trainings: Trainings | None = None,
-        isolations: Mapping[str, Isolation] | None = None,
+        isolations: Isolations | None = None,
         command_age_s: float = COMMAND_AGE_MS / 1_000,
         accept_unsealed: bool = False,
         accepted_topics: Collection[str] = (),
@@ -171,27 +176,24 @@ class Runner:
         serving, parts, erasures = self.serving, range(events), self._handover.erasures
         self.predicts = [Predict(pipeline, serving, partition=p, erasures=erasures) for p in parts]
         self.joins = [Join(pipeline, events, partition=p, erasures=erasures) for p in range(labels)]
-        learned, judged = _isolated(pipeline, isolations)
+        learned, judged = isolated(pipeline, isolations)
         way: Any = {"stopwatch": stopwatch, "trainings": trainings, "log": log.identity}
         way |= {"checkpoint_examples": checkpoint_examples, "restart": restart_lines}
         self.learns = [
             Learn(learned, key, line=line, has_backlog=True, **way)
             for line in pipeline.learn_task_lines
         ]
-        given, age_ms = (Keyring(key, operators or {}), log.identity), round(command_age_s * 1_000)
-        self.evaluate = Evaluate(
-            judged, *given, command_age_ms=age_ms, in_order=True, stopwatch=stopwatch
-        )
+        given = judged, Keyring(key, operators or {}), log.identity
+        way = {"command_age_ms": round(command_age_s * 1_000), "stopwatch": stopwatch}
+        self.evaluate = Evaluate(*given, in_order=True, **way)
         self.tasks = self._make_tasks()
         self._states: dict[str, SealedState] = {}
         self._manifest = Manifest(None, self._seals.records(TOPIC))
-        # Alerts that wait until all states are taken up.
-        self._alerts: list[Output] = []
+        self._alerts: list[Output] = []  # that wait until all states are taken up
         self._has_warned_ahead = False
         # What of the declaration is another than it was, and was taken up: a sentence each.
         self.changes: list[str] = []
-        # Tasks whose positions are not in the log's table as they are in their state, or whose
-        # declaration is another than in theirs.
+        # Tasks whose positions in the log's table, or whose declaration, are not as in their state.
         self._astray: set[str] = set()
         # Of each task with a state, how its last checkpoint ended.
         self.markers: dict[str, Marker] = {}
@@ -202,11 +204,13 @@ class Runner:
         self._staged_models: dict[int, Record] = {}
         self._staged_examples: list[Record] = []
         self._answers: list[Output] = []
+        self._wait = Wait()
         self._round = ROUND_RECORDS if pipeline.refresh_ms is not None else 1
         self._committed_positions = {task.name: dict(task.positions) for task in self.tasks}
         collect_less_often()
         self._or_close(self._restore)
         self._cursors = list(self._inputs())
+        self._isolate(isolations or {})
 
     def _take_over(
         self, pipeline: Pipeline, apply: str | None, preparation: Preparation | None
@@ -562,18 +566,18 @@ class Runner:
                 self._flow()
 
     def _poll(self, limit: int, batch_s: float) -> int:
-        heads = [(head, i) for i, cursor in enumerate(self._cursors) if (head := cursor.head())]
-        heapq.heapify(heads)
+        heads = heads_of(self._cursors)
         processed, deadline_s = 0, time.monotonic() + batch_s
         learned = self._examples_read()
         while heads and processed < limit and (not processed or time.monotonic() < deadline_s):
-            batch = self._pick_round(heads)
-            processed += sum(map(len, batch.values()))
-            # Events before labels: a label of this round may be about an event of this round.
-            # Commands last: what they ask for is judged by all that came before.
-            for cursor in sorted(batch, key=lambda cursor: (-cursor.rank, cursor.partition)):
-                self._work(cursor.task, batch[cursor])
+            processed += self._pick_round(heads)
+            while self._wait.rest:
+                cursor, records = self._wait.rest.pop(0)
+                self._work(cursor.task, records)
                 self._flow()
+            if self._wait.served_count:  # which has moved the cursors
+                processed, self._wait.served_count = processed + self._wait.served_count, 0
+                heads = heads_of(self._cursors)
         if self._session.ahead is not None and not self._has_warned_ahead:
             self._has_warned_ahead = True
             self._deliver([ahead_alert(*self._session.ahead)])
@@ -601,8 +605,11 @@ class Runner:
         if self.has_news:
             self.commit()
 
-    def _pick_round(self, heads: list[tuple[Head, int]]) -> dict[Cursor, list[Record]]:
-        """The records up to the end of the round, by cursor; fewer where the log has no more."""
+    def _pick_round(self, heads: list[tuple[Head, int]]) -> int:
+        """Pick the records up to the end of the round, fewer where the log has no more.
+
+        How many they are. They lie in `Wait.rest` then, behind what is there.
+        """
         batch: dict[Cursor, list[Record]] = {}
         position = sum(cursor.next for cursor in self._cursors)
         for _ in range(self._round - position % self._round):
@@ -616,11 +623,53 @@ class Runner:
                 heapq.heappop(heads)
             else:
                 heapq.heapreplace(heads, (head, number))
-        return batch
+        # Events before labels: a label of this round may be about an event of this round.
+        # Commands last: what they ask for is judged by all that came before.
+        order = sorted(batch, key=lambda cursor: (-cursor.rank, cursor.partition))
+        self._wait.rest += [(cursor, batch[cursor]) for cursor in order]
+        return sum(map(len, batch.values()))
+
+    # --- while a line's process does not answer --------------------------------------------------
+
+    @property
+    def _learning(self) -> list[Task]:
+        """The tasks that lines' processes may hold up: learn's and evaluate's."""
+        return self.tasks[-1 - len(self.learns) :]
+
+    def _isolate(self, isolations: Isolations) -> None:
+        """Have serving go on within waits for lines' processes, where there are some."""
+        if isolations:
+            stages = [task.stage for task in self._learning]
+            self._wait.begin(stages, commit=self.commit, serve=self._serve_rounds)
+        for isolation in isolations.values():
+            isolation.on_wait(self._wait.serve)
+
+    def _serve_rounds(self) -> None:
+        """Work on what comes, but for learn and evaluate."""
+        if sum(map(len, self._inbox.values())) > INBOX_RECORDS:
+            return
+        deadline_s, count = time.monotonic() + SERVE_S, 0
+        while True:
+            rest, self._wait.rest = self._wait.rest, []
+            for cursor, records in rest:
+                if cursor.topic == "commands":
+                    self._wait.rest.append((cursor, records))
+                else:
+                    self._work(cursor.task, records)
+                    count += len(records)
+                    for partition in range(len(self.joins)):
+                        self._hand_on(("predictions", partition))
+            heads = heads_of(self._cursors)
+            if not heads or time.monotonic() > deadline_s:
+                break
+            self._wait.served_count += self._pick_round(heads)
+        if count:
+            self.commit(tasks=self.tasks[: -len(self._learning)])
 
     def _learn(self, tasks: Iterable[Task | Serving], records: Sequence[Record]) -> None:
         """Let each line's task learn; they publish as one would, an instant after the other."""
         outputs: list[tuple[float, Output]] = []
+        self._wait.settle(exclusive=self.exclusive)
         for task in tasks:
             version, own = math.inf, []
             for output in reversed(self._apply(task, records)):
@@ -628,12 +677,19 @@ class Runner:
                     version = output.memo.version
                 own.append((version, output))
             outputs += reversed(own)
+        self._wait.end()
         if outputs:
             self._deliver([output for _, output in sorted(outputs, key=itemgetter(0))])
 
     def _work(self, consumer: Task | Serving, records: Sequence[Record]) -> None:
         """Let a stage fold records in, and put what it wrote before those who read it."""
-        if outputs := self._apply(consumer, records):
+        if isinstance(consumer, Task) and isinstance(consumer.stage, Learn | Evaluate):
+            self._wait.settle(exclusive=self.exclusive)
+            outputs = self._apply(consumer, records)
+            self._wait.end()
+        else:
+            outputs = self._apply(consumer, records)
+        if outputs:
             self._deliver(outputs)
 
     def _apply(self, consumer: Task | Serving, records: Sequence[Record]) -> Sequence[Output]:
@@ -646,6 +702,8 @@ class Runner:
             outputs = self._evaluate(consumer, records)
         else:
             outputs = consumer.apply(records)
+            if isinstance(consumer, Task) and isinstance(consumer.stage, Learn):
+                consumer.stage.prepare()
         if consumer is self.serving:
             self._bring_forgotten()
         self._step(records[0].topic)
@@ -659,7 +717,9 @@ class Runner:
     def catch_up(self) -> bool:
         """Bring a line that was declared late a little further; whether one is still behind."""
         for learn in self._learns_behind():
+            self._wait.settle(exclusive=self.exclusive)
             self._bring_backlog(learn)
+            self._wait.end()
         return bool(self._learns_behind())
 
     def _learns_behind(self) -> list[Learn]:
@@ -678,6 +738,7 @@ class Runner:
             stretch = [record for record in self._staged_examples if record.offset >= offset]
         self._supply(learn, stretch, "past")
         if outputs := learn.catch_up(stretch):
+            self._wait.may_serve = False
             self._deliver(outputs)
 
     def _supply(self, learn: Learn, records: Sequence[Record], purpose: str) -> None:
@@ -740,30 +801,40 @@ class Runner:
     def _flow(self) -> None:
         """Hand on what stages wrote, in the order in which the data flows, until all is read."""
         while self._inbox:
-            for topic_partition, readers in self._readers.items():
-                records = self._inbox.pop(topic_partition, None)
-                if not records:
-                    continue
-                learning = len(self.learns) if topic_partition == ("examples", 0) else 0
-                if learning > 1:
-                    self._learn(readers[:learning], records)
-                for reader in readers[learning if learning > 1 else 0 :]:
-                    self._work(reader, records)
+            for topic_partition in self._readers:
+                self._hand_on(topic_partition)
 
-    def commit(self, *, checkpoint: bool = False) -> None:
+    def _hand_on(self, topic_partition: PartitionId) -> None:
+        """Hand on what stages wrote to one partition."""
+        readers, records = self._readers[topic_partition], self._inbox.pop(topic_partition, None)
+        if not records:
+            return
+        learning = len(self.learns) if topic_partition == ("examples", 0) else 0
+        if learning > 1:
+            self._learn(readers[:learning], records)
+        for reader in readers[learning if learning > 1 else 0 :]:
+            self._work(reader, records)
+
+    def commit(self, *, checkpoint: bool = False, tasks: Sequence[Task] | None = None) -> None:
         """Write what was staged, with the positions and state of every task that must be.
 
         After an error this runner is of no more use: start another on the same log.
 
         Args:
             checkpoint: write down the live learners and scores as well, due or not.
+            tasks: whose positions and states may be written; None: of all.
         """
         now_s = time.monotonic()
-        if now_s - self._checkpointed_s >= self._checkpoint_s:
+        if tasks is None and now_s - self._checkpointed_s >= self._checkpoint_s:
             checkpoint = True
+        if checkpoint and self._wait.is_settled:
+            self._wait.settle(exclusive=self.exclusive)
+            for learn in self.learns:
+                learn.prepare(is_due=True)
+            self._wait.end()
         positions: dict[str, dict[PartitionId, int]] = {}
         state: list[tuple[str, str, bytes | None]] = []
-        for task in self.tasks:
+        for task in self.tasks if tasks is None else tasks:
             name, sealed_state = task.name, self._states[task.name]
             has_moved = task.positions != self._committed_positions[name]
             due = task.stage.must_checkpoint() or sealed_state.must_write or name in self._astray
@@ -785,7 +856,7 @@ class Runner:
         self._session.commit(positions, state)
         self._staged_models.clear()
         self._staged_examples.clear()
-        self._astray.clear()
+        self._astray -= positions.keys()
         self._step("commit")
         if checkpoint:
             self._checkpointed_s = now_s
@@ -823,12 +894,3 @@ class Runner:
                     self.commit(checkpoint=True)
         finally:
             self.close()
-
-
-def _isolated(
-    pipeline: Pipeline, isolations: Mapping[str, Isolation] | None
-) -> tuple[Pipeline, Pipeline]:
-    """The declaration as learn and as evaluate have it."""
-    if isolations is None:
-        return pipeline, pipeline
-    return isolations["learn"].running(pipeline), isolations["evaluate"].running(pipeline)

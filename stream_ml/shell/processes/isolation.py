@@ -49,13 +49,24 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Answer, LabelValue
 
-__all__ = ["ALL", "NONE", "OWN", "IsolatedLearner", "IsolatedRecipe", "Isolation"]
+__all__ = [
+    "ALL",
+    "NONE",
+    "OWN",
+    "IsolatedLearner",
+    "IsolatedRecipe",
+    "Isolation",
+    "Isolations",
+    "isolated",
+]
 
 # Which lines are isolated: those that are not river's own, all, none.
 OWN, ALL, NONE = "own", "all", "none"
 # A call may take so many times what an example may.
 HANG_BUDGETS = 10
-TICK_S = 0.05
+TICK_S = 0.01
+# After so long others go on with what they can.
+PATIENCE_S = 0.05
 # No honest answer has more JSON than this.
 _HEAD_BYTES_MAX = 16 << 20
 _READ_BYTES = 1 << 20
@@ -314,8 +325,9 @@ class _LineProcess:
         self._dropped: deque[tuple[int, int]] = deque()
         self._unsent, self._read = bytearray(), bytearray()
         self._lock = threading.RLock()
-        # For how long the present call has not got on.
-        self.waited_s = 0.0
+        # For how long the present call has not got on, and what is to be done meanwhile.
+        self._waited_s = 0.0
+        self.on_wait: Callable[[], None] | None = None
 
     # --- learners ------------------------------------------------------------------------------
 
@@ -470,7 +482,7 @@ class _LineProcess:
 
     def _frame(self, hang_s: float) -> tuple[bytes, bytes]:
         """The next frame; sends meanwhile what is unsent."""
-        self.waited_s = 0.0
+        self._waited_s = 0.0
         try:
             while True:
                 frame = self._take_frame()
@@ -481,13 +493,17 @@ class _LineProcess:
                         "it ended with code {code}; it may have "
                         f"{self._memory_mb} MB (STREAM_ML_LINE_MEMORY_MB)"
                     )
-                if self.waited_s > hang_s:
+                if self.on_wait is not None and self._waited_s > PATIENCE_S:
+                    start_s = time.monotonic()
+                    self.on_wait()
+                    self._waited_s += time.monotonic() - start_s
+                if self._waited_s > hang_s:
                     raise self._end(
                         f"it had not returned for {hang_s:g} s, {HANG_BUDGETS} times "
                         "STREAM_ML_LEARN_BUDGET_SECONDS"
                     )
         finally:
-            self.waited_s = 0.0
+            self._waited_s = 0.0
 
     def _take_frame(self) -> tuple[bytes, bytes] | None:
         if len(self._read) < HEAD.size:
@@ -523,10 +539,10 @@ class _LineProcess:
         if any(handle == reader for handle, _ in events):
             chunk = os.read(reader, _READ_BYTES)
             self._read += chunk
-            self.waited_s = 0.0
+            self._waited_s = 0.0
             return bool(chunk)
         # A machine that stood still has had no time for the process either.
-        self.waited_s += min(time.monotonic() - start_s, 2 * TICK_S)
+        self._waited_s += min(time.monotonic() - start_s, 2 * TICK_S)
         return True
 
     def _end(self, reason: str) -> LearnerLost:
@@ -624,9 +640,14 @@ class Isolation:
         }
         return isolated
 
-    def waited_s(self) -> float:
-        """For how long whoever is called has not got on; 0 where nobody is."""
-        return max((process.waited_s for process in self.processes.values()), default=0.0)
+    def on_wait(self, call: Callable[[], None]) -> None:
+        """Have something done again and again while a call does not get on.
+
+        Args:
+            call: does what cannot wait, raises nothing, and asks no line's process.
+        """
+        for process in self.processes.values():
+            process.on_wait = call
 
     def close(self) -> None:
         """End all processes; what is being called is lost."""
@@ -640,3 +661,18 @@ def _is_meant(recipe: Recipe, lines: Collection[str]) -> bool:
     is_own = isinstance(recipe.estimator, Model) or bool(recipe.classes)
     declared_name = recipe.name.partition(".")[0]
     return ALL in lines or declared_name in lines or (OWN in lines and is_own)
+
+
+Isolations = dict[str, Isolation]
+
+
+def isolated(pipeline: Pipeline, isolations: Isolations | None) -> tuple[Pipeline, Pipeline]:
+    """The declaration as learn and as evaluate have it.
+
+    Args:
+        pipeline: as it was declared.
+        isolations: by those stages; None: as it was declared.
+    """
+    if isolations is None:
+        return pipeline, pipeline
+    return isolations["learn"].running(pipeline), isolations["evaluate"].running(pipeline)
