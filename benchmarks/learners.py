@@ -35,7 +35,7 @@ from stream_ml.records import line_of
 from stream_ml.shell import flights_data
 from stream_ml.shell.embedded.replay import output_of
 from stream_ml.shell.embedded.runner import Runner
-from stream_ml.shell.log.reading import examples, read_all
+from stream_ml.shell.log.reading import examples, read_all, tally
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.report.answer_table import AnswerTable
@@ -46,6 +46,8 @@ from stream_ml.stages.retraining import TrainingsInPlace
 from stream_ml.testing import Driver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stream_ml.models.retrained import TrainingJob
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output
@@ -185,24 +187,30 @@ def _kill(pipeline: Pipeline, folder: Path, kills: int, count: int) -> None:
         records = list(flights_data.records(1, 2))[:count]
         log.append([output_of(pipeline, *record) for record in records])
     undisturbed = Path(shutil.copy(path, folder / "undisturbed.sqlite"))
-    took_s = _up(undisturbed, folder, [])
+    took_s = _up(undisturbed, folder)
     with SqliteLog.open(undisturbed) as log:
         predictions = log.end_offset("predictions", 0)
     draw = random.Random(f"kills {kills}")
-    _up(path, folder, sorted(draw.randrange(predictions) for _ in range(kills)))
+    deaths = [draw.uniform(number, number + 1) / kills for number in range(kills)]
+    _up(path, folder, [round(death * predictions) for death in deaths], predictions)
     print(f"{count:,} records, {kills} times kill -9, {took_s:.0f} s without")
     found = [_digests(each) for each in (undisturbed, path)]
     for topic in TOPICS:
         is_equal = found[0][topic] == found[1][topic]
         number, digest = found[1][topic]
         print(f"    {topic}: {number:,}, {digest[:16]}, {'equal' if is_equal else 'NOT EQUAL'}")
+    for each in (undisturbed, path):
+        with SqliteLog.open(each) as log:
+            print(f"    alerts: {tally(log, 'alerts', 'kind')}")
     assert found[0] == found[1], "a death has changed what came out"
 
 
-def _up(path: Path, folder: Path, deaths: list[int]) -> float:
+def _up(path: Path, folder: Path, deaths: Sequence[int] = (), predictions: int = 0) -> float:
     """Have `up` work on all that lies on a log, dying after so many predictions; how long it took.
 
-    It is killed some moment after it has committed so many: at any instant of its work.
+    It is killed some moment after it has committed so many, and one more than the one before it:
+    at any instant of its work, but not three times running at one place, for a line that was at
+    work there each time would be held to account for it.
     """
     draw = random.Random(f"deaths {deaths}")
     words = ["--pipeline", "benchmarks.five_lines:five", "--broker", f"sqlite:{path}", "up"]
@@ -222,7 +230,10 @@ def _up(path: Path, folder: Path, deaths: list[int]) -> float:
         begun_s = time.monotonic()
         if death is not None:
             with SqliteLog.open(path) as log:
-                while log.end_offset("predictions", 0) < death:
+                former = log.end_offset("predictions", 0)
+                while (end := log.end_offset("predictions", 0)) < predictions and (
+                    end < death or end == former
+                ):
                     time.sleep(0.01)
             time.sleep(draw.uniform(0.0, 1.0))
             worker.send_signal(signal.SIGKILL)
