@@ -92,7 +92,7 @@ __all__ = [
     "serving_set",
 ]
 
-COMMANDS = ("promote", "rollback", "pause", "resume", "restart", "redrive", "forget")
+COMMANDS = ("promote", "rollback", "pause", "resume", "restart", "redrive", "forget", "apply")
 # Dead letters keep this much of what was refused; of more, only its length and hash.
 DEAD_LETTER_BYTES_MAX = 256 * 1024
 # An event or label is small; a larger record is a mistake or an attack, refused unparsed.

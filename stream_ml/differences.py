@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from stream_ml.errors import UsageError
+from stream_ml.features.durations import parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -24,14 +25,16 @@ __all__ = [
     "RULES",
     "Difference",
     "Effect",
+    "LineStanding",
     "accepted_changes",
     "differences",
     "fold_differences",
     "planned_differences",
 ]
 
-# A change holds from the next start on, or from when it is applied, or it is refused.
-Effect = Literal["now", "apply", "refused"]
+# A change holds from the next start on, or from when it is applied (`relearn`: that of a line,
+# which has to learn what is recorded), or it is refused.
+Effect = Literal["now", "apply", "relearn", "refused"]
 
 # Values of paths may be long (a tree has twenty parameters); of those the part that differs.
 TEXT_LENGTH_MAX = 160
@@ -81,11 +84,19 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The meaning of a change of some part: whether it is taken up, and what that does."""
+    """The meaning of a change of some part: whether it is taken up, and what that does.
+
+    Attributes:
+        accepts: whether a start takes it up.
+        reason: why, or what it means.
+        effect: its effect where it is taken up.
+        otherwise: its effect where it is not.
+    """
 
     accepts: Callable[[str | None, str | None], bool]
     reason: str
     effect: Effect = "now"
+    otherwise: Effect = "refused"
 
 
 def _accept_any(_old: str | None, _new: str | None) -> bool:
@@ -112,6 +123,11 @@ def _is_increase(old: str | None, new: str | None) -> bool:
     return old is not None and new is not None and int(new) >= int(old)
 
 
+def _is_longer(old: str | None, new: str | None) -> bool:
+    """Whether a length of time is no shorter than it was."""
+    return old is not None and new is not None and parse_duration(new) >= parse_duration(old)
+
+
 def _is_widening(old: str | None, new: str | None) -> bool:
     """Whether every value that the former type of a field took is taken by the present one."""
     if old is None or new is None:
@@ -127,7 +143,6 @@ def _is_count(old: str | None, new: str | None) -> bool:
 
 
 _RETENTION = "what waits and the ids that are known were kept by it"
-_EVIDENCE = "the blocks of evidence that are open were begun with it"
 _APPLIED = (
     "all lines begin anew, are taught what is recorded, and shadow then",
     "lines that begin anew do not know it",
@@ -166,6 +181,15 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("windows", Rule(_accept_none, "the events in windows were kept by it")),
     ("label.type", Rule(_accept_none, "models, scores and labels that wait are of that type")),
     ("label.fallback", Rule(_accept_any, "it is served from now on")),
+    (
+        "label.horizon",
+        Rule(
+            _is_longer,
+            "predictions that wait now, and from now on, wait so long; what has waited its time "
+            "does not wait again",
+        ),
+    ),
+    ("label.horizon", Rule(_accept_none, _RETENTION)),
     ("label.*", Rule(_accept_none, _RETENTION)),
     (
         "models.*",
@@ -175,11 +199,20 @@ RULES: tuple[tuple[str, Rule], ...] = (
         ),
     ),
     ("models.*", Rule(_is_addition, "it is taught what is recorded, and shadows then")),
-    ("models.*", Rule(_is_removal, "it learns no more, and shadows until the next refresh")),
     (
         "models.*",
         Rule(
-            _accept_none, "its learner is of that recipe; declare the other one under another name"
+            _is_removal,
+            "it learns no more, and shadows until the next refresh",
+        ),
+    ),
+    (
+        "models.*",
+        Rule(
+            _accept_none,
+            "a new version of the line has to learn what is recorded: apply it while the workers "
+            "run as they did",
+            otherwise="relearn",
         ),
     ),
     (
@@ -189,13 +222,10 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("promotion.mode", Rule(_accept_any, "it holds from the next decision on")),
     ("promotion.refresh", Rule(_accept_any, "it holds from the next example on")),
     ("promotion.on_change", Rule(_accept_any, "it holds from the next change on")),
-    ("promotion.block", Rule(_accept_none, _EVIDENCE)),
-    ("promotion.maturity", Rule(_accept_none, _EVIDENCE)),
-    ("promotion.slice_margin", Rule(_accept_none, _EVIDENCE)),
-    (
-        "promotion.guard_block",
-        Rule(_accept_none, "the block that is being guarded was begun with it"),
-    ),
+    ("promotion.block", Rule(_accept_any, "evidence starts anew, in blocks of it")),
+    ("promotion.maturity", Rule(_accept_any, "the blocks that are open close by it")),
+    ("promotion.slice_margin", Rule(_accept_any, "what is known of slices starts anew by it")),
+    ("promotion.guard_block", Rule(_accept_any, "the guard begins anew, with a block of it")),
     (
         "promotion.first",
         Rule(_accept_any, "it holds where no snapshot shadows as `first` yet, and for the guard"),
@@ -228,7 +258,12 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("monitors.*", Rule(_accept_any, "it holds from the next block on")),
     (
         "libraries.*",
-        Rule(_accept_none, "another release reads no learners of this one: install it again"),
+        Rule(
+            _accept_none,
+            "another release reads no learners of this one: install it again, or apply a new "
+            "version of the line, which has to learn what is recorded",
+            otherwise="relearn",
+        ),
     ),
     (
         "river",
@@ -236,7 +271,9 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ),
 )
 
-_FOLD_PATHS = ("events.", "predict", "code.", "pending_max", "window_events_max")
+APPLY = "stream-ml apply"
+
+_FOLD_PATHS = ("events.", "label.horizon", "predict", "code.", "pending_max", "window_events_max")
 
 # A part that is one of several by name may be missing on one side; anywhere else a path
 # that only one side has is of another release of this package.
@@ -290,7 +327,7 @@ def _difference(path: str, old: str | None, new: str | None) -> Difference:
     rules = [rule for pattern, rule in RULES if pattern == fitting]
     # The last rule of a pattern holds whatever was changed.
     rule = next((rule for rule in rules if rule.accepts(old, new)), rules[-1])
-    effect: Effect = rule.effect if rule.accepts(old, new) else "refused"
+    effect: Effect = rule.effect if rule.accepts(old, new) else rule.otherwise
     return Difference(path, old, new, effect, rule.reason)
 
 
@@ -318,35 +355,48 @@ def fold_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str
     return [path for path in paths if path.startswith(_FOLD_PATHS)]
 
 
+@dataclass(frozen=True, slots=True)
+class LineStanding:
+    """How the declared lines stand on a log.
+
+    Attributes:
+        quarantined: those that learn no more, whose recipes may be repaired.
+        applied: those whose recipe of today was applied.
+        serving: the one that serves, or a version of which does; None: nothing serves yet.
+    """
+
+    quarantined: Collection[str] = ()
+    applied: Collection[str] = ()
+    serving: str | None = None
+
+
 def planned_differences(
-    old: Mapping[str, str],
-    new: Mapping[str, str],
-    quarantined_lines: Collection[str] = (),
-    serving_line: str | None = None,
+    old: Mapping[str, str], new: Mapping[str, str], standing: LineStanding
 ) -> list[Difference]:
     """As `differences`, with what follows from how the lines stand on the log.
 
     Args:
         old: the declaration that the state was made under.
         new: the present one.
-        quarantined_lines: lines that learn no more, whose recipes may be repaired.
-        serving_line: the line that serves, which may not be taken out; None: nothing serves yet.
+        standing: of the declared lines.
     """
-    repaired_paths = {
-        f"{part}.{name}" for name in quarantined_lines for part in ("models", "libraries")
-    }
-    serving_path = f"models.{serving_line}"
-    changes = []
-    for change in differences(old, new):
-        if change.path in repaired_paths and not change.is_accepted:
-            reason = "its line was quarantined, and starts anew, from nothing"
-            changes.append(replace(change, effect="now", reason=reason))
-        elif change.path == serving_path and change.new is None:
-            reason = "it serves; promote another line before it is taken out"
-            changes.append(replace(change, effect="refused", reason=reason))
-        else:
-            changes.append(change)
-    return changes
+    return [_on_log(change, standing) for change in differences(old, new)]
+
+
+def _on_log(change: Difference, standing: LineStanding) -> Difference:
+    part, _, line = change.path.partition(".")
+    if part not in {"models", "libraries"}:
+        return change
+    if change.new is None and line == standing.serving:
+        reason = "it serves; promote another line before it is taken out"
+        return replace(change, effect="refused", reason=reason)
+    if change.effect == "relearn" and line in standing.quarantined:
+        reason = "its line was quarantined, and starts anew, from nothing"
+        return replace(change, effect="now", reason=reason)
+    if change.effect == "relearn" and line in standing.applied:
+        reason = "its version of that recipe is taught what is recorded, and shadows then"
+        return replace(change, effect="now", reason=reason)
+    return change
 
 
 def accepted_changes(
@@ -357,6 +407,7 @@ def accepted_changes(
     quarantined_lines: Collection[str] = (),
     *,
     is_applied: bool = False,
+    applied_lines: Collection[str] = (),
 ) -> list[str]:
     """The changes that are taken up, a sentence each.
 
@@ -367,11 +418,13 @@ def accepted_changes(
         restart_advice: how one begins anew there.
         quarantined_lines: lines that learn no more, whose recipes may be repaired.
         is_applied: whether a generation of features begins (`stream_ml.generation`).
+        applied_lines: lines whose recipes of today were applied.
 
     Raises:
         UsageError: something differs that cannot be taken up; all of it is listed.
     """
-    changes = planned_differences(old, new, quarantined_lines)
+    standing = LineStanding(quarantined_lines, applied_lines)
+    changes = planned_differences(old, new, standing)
     if is_applied:
         changes = [
             replace(change, effect="now", reason=_APPLIED[change.path.startswith("retired.")])
@@ -382,9 +435,11 @@ def accepted_changes(
     refusals = [str(change) for change in changes if not change.is_accepted]
     if refusals:
         count = "1 part" if len(refusals) == 1 else f"{len(refusals)} parts"
+        is_applicable = "refused" not in {change.effect for change in changes}
+        way_out = f", bring it about with `{APPLY}`" if is_applicable else ""
         raise UsageError(
             "\n  ".join([f"{log_name} was made under another declaration, in {count}:", *refusals])
-            + f"\nDeclare it as it was, or {restart_advice}."
+            + f"\nDeclare it as it was{way_out}, or {restart_advice}."
         )
     return [str(change) for change in changes]
 

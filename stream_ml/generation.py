@@ -9,24 +9,44 @@ Theory of operation:
    knows, until one of them has won by evidence.
 2. A generation is a decision on the registry (`applied`). From there on, whoever runs the pipeline
    runs it as that decision says (`Pipeline.running_as`): nothing else says it.
-3. The decision names the offsets of the events at which the features were changed. Predictions
+3. Another recipe under the name of a line is a *version* of it, which begins anew as well, as
+   `trees.2`: so no snapshot of one recipe bears the name of another's. A decision of that kind,
+   too, says which recipes have one. Where a former version serves, it does as it is, unrenewed,
+   until another line has won. A new generation begins without versions.
+4. The decision names the offsets of the events at which the features were changed. Predictions
    from before them were logged without the features that are new.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from stream_ml.records import Decision, Source
 
-__all__ = ["APPLIED", "FIRST", "FormerLine", "Generation", "generation_in", "newest_generation"]
+__all__ = [
+    "APPLIED",
+    "FIRST",
+    "VERSIONS",
+    "FormerLine",
+    "Generation",
+    "generation_after",
+    "generation_in",
+    "newest_generation",
+    "recipe_digest",
+]
 
 # The kind of decision.
 APPLIED = "applied"
+# The member of its evidence where recipes were changed.
+VERSIONS = "versions"
+_NUMBER = re.compile(r"\.([1-9][0-9]*)$")
+DIGEST_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +75,8 @@ class Generation:
         former: lines of former generations that go on.
         views: the features, in order, of all former generations, which records may still have.
         offsets: by partition of events, the first offset that was predicted with these features.
+        versions: by declared line whose recipe was changed since, the names that it runs under, by
+            the digest of the recipe.
     """
 
     number: int = 1
@@ -63,6 +85,81 @@ class Generation:
     former: tuple[FormerLine, ...] = ()
     views: tuple[tuple[str, ...], ...] = ()
     offsets: Mapping[int, int] = field(default_factory=dict)
+    versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def version_names(self) -> set[str]:
+        """The names of all versions of the lines that have several."""
+        return {name for names in self.versions.values() for name in names.values()}
+
+    def declared(self, name: str) -> str:
+        """The declared line that a line is of, by the name that it runs under, or ran.
+
+        Args:
+            name: of a line; one that was never renamed is its own.
+        """
+        lines = {running: line for line, running in self.names.items()}
+        lines |= {former.name: former.declared for former in self.former}
+        lines |= {each: line for line, names in self.versions.items() for each in names.values()}
+        return lines.get(name, name)
+
+    def is_version(self, name: str, models: Collection[str]) -> bool:
+        """Whether a line, present or former, is a version of one that is declared.
+
+        Args:
+            name: of the line, by which it runs, or ran.
+            models: the declared lines.
+        """
+        return name in self.version_names and self.declared(name) in models
+
+    @property
+    def next_number(self) -> int:
+        """The number of what begins next: no name was given with it before."""
+        matches = [_NUMBER.search(name) for name in self.version_names]
+        return 1 + max([self.number, *(int(match[1]) for match in matches if match)])
+
+    def with_recipes(self, texts: Mapping[str, str]) -> Generation:
+        """The generation as a declaration runs in it, whose recipes say which versions these are.
+
+        Args:
+            texts: the declaration, text by path.
+        """
+        names = dict(self.names)
+        for line, versions in self.versions.items():
+            name = versions.get(recipe_digest(texts, line))
+            if name is not None:
+                names[line] = name
+        return self if names == self.names else replace(self, names=names)
+
+    def applied_lines(self, texts: Mapping[str, str]) -> list[str]:
+        """The declared lines whose recipes were applied.
+
+        Args:
+            texts: the declaration, text by path.
+        """
+        return [
+            line
+            for line, versions in self.versions.items()
+            if recipe_digest(texts, line) in versions
+        ]
+
+    def versions_with(self, running: Mapping[str, str], texts: Mapping[str, str]) -> dict[str, Any]:
+        """The versions of the lines that have another recipe than the one that runs.
+
+        Args:
+            running: the declaration that runs, text by path.
+            texts: the one to be applied, of the same lines.
+        """
+        number, found = self.next_number, {}
+        for path in running:
+            line = path.removeprefix("models.")
+            if line == path:
+                continue
+            present, digest = recipe_digest(running, line), recipe_digest(texts, line)
+            if present != digest:
+                names = self.versions.get(line, {present: self.names.get(line, line)})
+                found[line] = {digest: f"{line}.{number}", **names}
+        return found
 
     def is_before(self, source: Source) -> bool:
         """Whether an event was predicted on with the features of a former generation.
@@ -97,7 +194,7 @@ def generation_in(decision: Decision) -> Generation | None:
         decision: that is believed.
     """
     evidence = decision.evidence
-    if decision.kind != APPLIED or evidence is None:
+    if decision.kind != APPLIED or evidence is None or "generation" not in evidence:
         return None
     return Generation(
         number=evidence["generation"],
@@ -120,5 +217,32 @@ def newest_generation(decisions: Iterable[Decision]) -> Generation:
     """
     newest = FIRST
     for decision in decisions:
-        newest = generation_in(decision) or newest
+        newest = generation_after(newest, decision)
     return newest
+
+
+def generation_after(current: Generation, decision: Decision) -> Generation:
+    """The generation that runs after a decision.
+
+    Args:
+        current: the one before it.
+        decision: that is believed.
+    """
+    begun = generation_in(decision)
+    if begun is not None:
+        return begun
+    versions = (decision.evidence or {}).get(VERSIONS)
+    if decision.kind != APPLIED or not isinstance(versions, dict):
+        return current
+    return replace(current, versions={**current.versions, **versions})
+
+
+def recipe_digest(texts: Mapping[str, str], line: str) -> str:
+    """A digest of all that makes learners of two recipes different.
+
+    Args:
+        texts: a declaration, text by path.
+        line: one of its lines; another one has a digest that no recipe has.
+    """
+    recipe = f"{texts.get(f'models.{line}', '')}\n{texts.get(f'libraries.{line}', '')}"
+    return hashlib.sha256(recipe.encode()).hexdigest()[:DIGEST_LENGTH]

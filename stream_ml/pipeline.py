@@ -378,6 +378,8 @@ class Pipeline:
         Args:
             generation: what the registry says.
         """
+        if generation.versions:
+            generation = generation.with_recipes(self.declaration())
         if generation == self.generation:
             return self
         running = copy.copy(self)

@@ -319,14 +319,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An operator's wish: promote, rollback, pause, resume, restart, redrive or forget.
+    """An operator's wish: promote, rollback, pause, resume, restart, redrive, forget, apply.
 
     `expect` is the champion that the operator believes to serve, as a line or `name@version`;
     where another serves, nothing is done. `model` is what to promote, likewise, or the line to
     restart. `operator` names the key that signs. `pipeline` and the identity `log` say where it may
     be carried out, and nowhere else (None in commands of former releases, which are carried out
     nowhere). `details` belong to a kind: of a redrive, the dead letters whose records were
-    published again with it; of a forget, what stands for the key.
+    published again with it; of a forget, what stands for the key; of an
+    apply, the plan.
     """
 
     command_id: str

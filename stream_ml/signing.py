@@ -26,7 +26,7 @@ LOCAL = "local"
 # The commands that each role may give.
 ROLES: dict[str, frozenset[str]] = {
     "operator": frozenset(
-        {"promote", "rollback", "pause", "resume", "restart", "redrive", "forget"}
+        {"promote", "rollback", "pause", "resume", "restart", "redrive", "forget", "apply"}
     ),
     "guard": frozenset({"rollback", "pause"}),
     "observer": frozenset(),

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "codec": {"errors", "records", "schema", "signing"},
     "sealing": {"errors", "signing"},
     "topics": {"errors"},
-    "differences": {"errors"},
+    "differences": {"errors", "features"},
     "generation": {"records"},
     "features": {"errors", "records", "schema"},
     "files": {"errors", "features", "schema"},

@@ -742,7 +742,7 @@ def test_no_answer_and_no_fallback_is_refused() -> None:
 
 UNKNOWN = (
     "unknown_command at $.kind: expected one of promote, rollback, pause, resume, restart, "
-    "redrive, forget, given "
+    "redrive, forget, apply, given "
 )
 COMMAND = b'"command_id":"c","ts":5,"actor":"a","reason":"r"'
 

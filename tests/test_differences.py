@@ -131,7 +131,12 @@ CHANGES: list[Change] = [
     (
         {},
         {"label": replace(shop.label, horizon="50s")},
-        [("label.horizon", False), ("promotion.maturity", False)],
+        [("label.horizon", True), ("promotion.maturity", True)],
+    ),
+    (
+        {},
+        {"label": replace(shop.label, horizon="30s")},
+        [("label.horizon", False), ("promotion.maturity", True)],
     ),
     ({}, {"label": replace(shop.label, fallback=0.1)}, [("label.fallback", True)]),
     ({}, lines(logistic=scaled(0.5)), [("models.logistic", False)]),
@@ -163,17 +168,17 @@ CHANGES: list[Change] = [
     (routed(ROUTE), routed(replace(ROUTE, webhook=None)), [("alerts.routes.oncall", True)]),
     ({}, promotion(mode="manual"), [("promotion.mode", True)]),
     ({}, promotion(refresh="1d"), [("promotion.refresh", True)]),
-    ({}, promotion(block=50), [("promotion.block", False)]),
+    ({}, promotion(block=50), [("promotion.block", True)]),
     ({}, promotion(alpha=0.01), [("promotion.alpha", True)]),
     ({}, promotion(slots=4), [("promotion.slots", True)]),
     ({}, promotion(coverage_min=0.5), [("promotion.coverage_min", True)]),
     ({}, promotion(renewal=None), [("promotion.renewal", True)]),
     ({}, promotion(gain_min=0.1), [("promotion.gain_min", True)]),
     ({}, promotion(block_pairs_min=9), [("promotion.block_pairs_min", True)]),
-    ({}, promotion(maturity="1h"), [("promotion.maturity", False)]),
+    ({}, promotion(maturity="1h"), [("promotion.maturity", True)]),
     ({}, promotion(rollback_loss=0.5), [("promotion.rollback_loss", True)]),
-    ({}, promotion(guard_block="2d"), [("promotion.guard_block", False)]),
-    ({}, promotion(guard_block=50), [("promotion.guard_block", False)]),
+    ({}, promotion(guard_block="2d"), [("promotion.guard_block", True)]),
+    ({}, promotion(guard_block=50), [("promotion.guard_block", True)]),
     ({}, promotion(on_harm="fall back"), [("promotion.on_harm", True)]),
     ({}, promotion(on_fault="pause"), [("promotion.on_fault", True)]),
     ({}, promotion(on_failure="restart"), [("promotion.on_failure", True)]),
@@ -200,7 +205,7 @@ CHANGES: list[Change] = [
         {"slices": [sml.slice_by("kind", top=1)]},
         [("slices.kind=*", True)],
     ),
-    ({}, promotion(slice_margin=0.5), [("promotion.slice_margin", False)]),
+    ({}, promotion(slice_margin=0.5), [("promotion.slice_margin", True)]),
 ]
 
 
@@ -291,7 +296,7 @@ def test_all_that_is_refused_is_said_at_once_with_the_way_out() -> None:
         "  events.key: expected shop, given other; windows are kept, and partitions chosen, by key"
     ) == key
     assert model.startswith("  models.bayes: expected naive_bayes.GaussianNB(), given preproc")
-    assert model.endswith("its learner is of that recipe; declare the other one under another name")
+    assert model.endswith("what is recorded: apply it while the workers run as they did")
     assert "Declare it as it was, or begin anew elsewhere." == last
 
 

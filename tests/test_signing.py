@@ -71,7 +71,16 @@ def test_the_former_key_is_believed_and_signs_nothing() -> None:
 def test_each_role_may_what_it_says_and_no_more() -> None:
     """An observer nothing, a guard what stops harm, an operator everything."""
     assert {
-        "operator": {"promote", "rollback", "pause", "resume", "restart"},
+        "operator": {
+            "promote",
+            "rollback",
+            "pause",
+            "resume",
+            "restart",
+            "redrive",
+            "forget",
+            "apply",
+        },
         "guard": {"rollback", "pause"},
         "observer": set(),
     } == {role: set(kinds) for role, kinds in ROLES.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.tables import format_table, format_time
-from stream_ml.shell.views.registry import restarted_line
+from stream_ml.shell.views.registry import applied_paths, restarted_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,12 +41,14 @@ def decider(actor: str, signed_by: str | None) -> str:
 
 
 def reason_text(decision: Decision) -> str:
-    """The reason, after the line that the decision starts anew, where an operator's does not say.
+    """The reason, after what the decision starts anew or applies, where an operator's does not say.
 
     Args:
         decision: any.
     """
-    line = restarted_line(decision)
+    line, paths = restarted_line(decision), applied_paths(decision)
+    if paths:
+        return f"{', '.join(paths)} changed: {decision.reason}"
     if line is None:
         return decision.reason
     words = f"{line} starts anew"

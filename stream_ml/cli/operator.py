@@ -34,13 +34,19 @@ SIGNATURE_UNCHECKED = (
 )
 
 
-def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
+def give(
+    arguments: argparse.Namespace,
+    settings: Settings,
+    kind: str,
+    details: dict[str, Any] | None = None,
+) -> None:
     """Give the command, and print how it was answered.
 
     Args:
         arguments: of the command line.
         settings: which log, and who signs.
-        kind: `promote`, `rollback`, `pause`, `resume` or `restart`.
+        kind: `promote`, `rollback`, `pause`, `resume`, `restart` or `apply`.
+        details: that belong to the kind.
 
     Raises:
         CommandRefused: it was refused.
@@ -53,6 +59,7 @@ def give(arguments: argparse.Namespace, settings: Settings, kind: str) -> None:
             kind,
             expect=getattr(arguments, "expect", None),
             model=getattr(arguments, "model", None),
+            details=details,
         )
         key = reading_key(settings, log)
         if settings.pipeline is not None and not settings.on_kafka:

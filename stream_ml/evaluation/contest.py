@@ -70,6 +70,13 @@ class Rules:
             return (self.guard_block_every + 1) // 2
         return self.pairs_min
 
+    def units(self) -> list[Any]:
+        """What evidence, and the losses on slices, are sums by: begun with others, they are void.
+
+        The first two are the block's.
+        """
+        return [self.block_ms, self.block_every, self.slice_margin]
+
     def evidence(self) -> Evidence:
         """Evidence that has seen nothing."""
         return Evidence(
@@ -248,6 +255,7 @@ class Contest:
         """The state, as JSON can hold it."""
         return {
             "champion": f"{self._champion}@{self._first_version}",
+            "rules": self._rules.units(),
             "evidence": {line: evidence.dump() for line, evidence in self._evidence.items()},
             **({"slices": {k: v.dump() for k, v in self._slices.items()}} if self._slices else {}),
             **({"stays": self._stays, "instant": self._instant} if self._stays else {}),
@@ -261,9 +269,13 @@ class Contest:
             is_counted: tells whether a slice is declared still; None: none is.
         """
         self.start(state["champion"], state["evidence"])
-        for line, evidence_state in state["evidence"].items():
-            self._evidence[line].load(evidence_state)
-        for line, slices in state.get("slices", {}).items():
+        # A former release kept none, and refused to start with others.
+        units = state.get("rules", self._rules.units())
+        if units[:2] == self._rules.units()[:2]:
+            for line, evidence_state in state["evidence"].items():
+                self._evidence[line].load(evidence_state)
+        is_as_before = units == self._rules.units()
+        for line, slices in state.get("slices", {}).items() if is_as_before else ():
             counted = {k: v for k, v in slices.items() if is_counted is not None and is_counted(k)}
             if counted:
                 self._slices_of(line).load(counted)

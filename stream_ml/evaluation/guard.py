@@ -156,6 +156,7 @@ class SuccessorGuard:
         state: dict[str, Any] = {
             "guard": None if self._blocks is None else self._blocks.dump(),
             "guarded_from": self._guarded_from,
+            "block": _block(self._rules),
         }
         if self._rules.guard_block_ms is None:
             state["guard_squares"] = self._squares
@@ -164,10 +165,21 @@ class SuccessorGuard:
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up a dumped state."""
         self.watch(active=state["guard"] is not None)
+        if not _is_same_block(state, self._rules):
+            return
         if self._blocks is not None:
             self._blocks.load(state["guard"])
         self._guarded_from = state["guarded_from"]
         self._squares = state.get("guard_squares", 0.0)
+
+
+def _block(rules: Rules) -> list[int | None]:
+    return [rules.guard_block_ms, rules.guard_block_every]
+
+
+def _is_same_block(state: Mapping[str, Any], rules: Rules) -> bool:
+    """Whether a state is of the blocks of today; a former release started with no others."""
+    return bool(state.get("block", _block(rules)) == _block(rules))
 
 
 def _is_beyond_luck(mean: float, squares: float, pairs: int) -> bool:
@@ -417,14 +429,18 @@ class StandingGuard:
             "closed_before": self._closed_before,
             "guarded_from": self._guarded_from,
             "refused": self._refused,
+            "block": _block(self._rules),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up a dumped state."""
+        """Take up a dumped state; of another block, only whom nobody may turn to."""
+        self._refused = state["refused"]
+        if not _is_same_block(state, self._rules):
+            return
         self._blocks = {}
         for number, reference, *sums in state["blocks"]:
             self._blocks.setdefault(number, {})[reference] = _Sums(*sums)
         self._runs = {reference: _Run(*run) for reference, run in state["runs"].items()}
         self._models = dict(state["models"])
         self._count, self._closed_before = state["count"], state["closed_before"]
-        self._guarded_from, self._refused = state["guarded_from"], state["refused"]
+        self._guarded_from = state["guarded_from"]

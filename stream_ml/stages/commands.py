@@ -11,13 +11,26 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import line_of
 from stream_ml.stages.command_details import LETTERS, forgotten_evidence, letter_ranges
 from stream_ml.stages.operators import CommandRefusal
+from stream_ml.stages.plans import planned_texts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stream_ml.records import Command, ModelRef, Output, Record, ServingSet
     from stream_ml.stages.decisions import Decisions
     from stream_ml.stages.operators import Operators, ReceivedCommand
+    from stream_ml.stages.plans import PlannedText
 
 __all__ = ["Commands"]
+
+FORMER_FEATURES = (
+    "what serves knows the features of before, and goes on with the recipe of {line}: change it "
+    "when another line serves"
+)
+FOREIGN_RECIPE = (
+    "{line} serves, and only the code of its recipe reads its learners: declare the other recipe "
+    "under another name, and take this one out when another line serves"
+)
 
 
 class Commands:
@@ -83,21 +96,27 @@ class Commands:
         if command.kind == "restart":
             line = self._restartable(command)
             return decisions.restart(line, reason, request=request)
-        if command.kind == "redrive":
-            # It lies on the log in one transaction with the records: nothing is left to do.
-            evidence = {LETTERS: letter_ranges(command.details)}
-            return decisions.decide("redriven", reason, serving, evidence=evidence, request=request)
-        if command.kind == "forget":
-            evidence = forgotten_evidence(command.details)
-            return decisions.decide(
-                "forgotten", reason, serving, evidence=evidence, request=request
-            )
+        if command.kind in {"redrive", "forget"}:
+            return self._write_down(request, serving)
+        if command.kind == "apply":
+            return decisions.apply(self._applicable(command), reason, request)
         decisions.is_paused = command.kind == "pause"
         if not decisions.is_paused:
             decisions.frozen_line = decisions.held_line = None
             decisions.suspension.override()
         kind = "paused" if decisions.is_paused else "resumed"
         return decisions.decide(kind, reason, serving, request=request)
+
+    def _write_down(self, request: ReceivedCommand, serving: ServingSet) -> Output:
+        """The decision about what changes nothing of what serves."""
+        command = request.command
+        if command.kind == "forget":
+            kind, evidence = "forgotten", forgotten_evidence(command.details)
+        else:
+            # It lies on the log in one transaction with the records: nothing is left to do.
+            kind, evidence = "redriven", {LETTERS: letter_ranges(command.details)}
+        reason = command.reason
+        return self._decisions.decide(kind, reason, serving, evidence=evidence, request=request)
 
     def _returnable(self, command: Command, serving: ServingSet) -> ModelRef:
         """The snapshot that a rollback returns to, if there is one."""
@@ -113,7 +132,7 @@ class Commands:
         if model == present:
             raise CommandRefusal(f"{model} serves already")
         line, served = line_of(model), decisions.served_models.find(model)
-        if line not in decisions.pipeline.recipes:
+        if not decisions.is_known(line):
             lines = ", ".join(decisions.pipeline.recipes)
             raise CommandRefusal(
                 f"expected name@version of a declared line ({lines}), given {model!r}"
@@ -135,6 +154,37 @@ class Commands:
                 f"expected a declared line ({', '.join(recipes)}), given {model!r}"
             )
         return line
+
+    def _applicable(self, command: Command) -> Sequence[PlannedText]:
+        """The plan that a command names, if it is of what runs, and nothing of it is refused."""
+        pipeline, line = self._decisions.pipeline, self._decisions.champion_line()
+        running = pipeline.declaration()
+        changes, learned = planned_texts(command.details), set()
+        for change in changes:
+            if change.old != running.get(change.path):
+                raise CommandRefusal(
+                    f"{change.path} is not what the plan was made from: plan it anew, with the "
+                    "workers as they run"
+                )
+            if change.effect not in {"now", "relearn"}:
+                raise CommandRefusal(f"{change.path} is {change.effect}")
+            if change.effect == "relearn":
+                part, _, name = change.path.partition(".")
+                if part not in {"models", "libraries"} or name not in pipeline.models:
+                    raise CommandRefusal(f"{change.path} is no recipe of a line that runs")
+                if name in {former.declared for former in pipeline.generation.former}:
+                    raise CommandRefusal(FORMER_FEATURES.format(line=name))
+                learned.add(pipeline.generation.names.get(name, name))
+        recipe = pipeline.recipes.get(line)
+        if line in learned and recipe is not None:
+            if recipe.format is not None or recipe.classes:
+                raise CommandRefusal(FOREIGN_RECIPE.format(line=line))
+            if len(pipeline.models) > pipeline.promotion.slots:
+                raise CommandRefusal(
+                    f"expected promotion.slots of at least {len(pipeline.models)}, for what "
+                    f"serves is no more one of the lines, given {pipeline.promotion.slots}"
+                )
+        return changes
 
     def _promotable(self, command: Command, serving: ServingSet) -> str:
         """The challenger that a command names, if it may be promoted."""

@@ -17,8 +17,10 @@ from stream_ml.evaluation.divergence import Divergence
 from stream_ml.evaluation.gates import Gates, PromotionVerdict
 from stream_ml.evaluation.slices import SliceNames
 from stream_ml.features.durations import DAY_MS
+from stream_ml.generation import APPLIED, VERSIONS, generation_after
 from stream_ml.records import Output, line_of, version_of
 from stream_ml.stages.guard import Guard
+from stream_ml.stages.plans import CHANGES
 from stream_ml.stages.proposals import Proposal
 from stream_ml.stages.refresh import Refresh
 from stream_ml.stages.registry import Registry, serving_after_promotion, serving_after_rollback
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Evaluation, ModelRef, ServingSet
     from stream_ml.stages.alarms import Alarms
     from stream_ml.stages.operators import ReceivedCommand
+    from stream_ml.stages.plans import PlannedText
     from stream_ml.stages.watermark import ExamplesWatermark
 
 __all__ = ["Decisions"]
@@ -60,6 +63,7 @@ class Decisions:
         slow_lines: those that take too long to answer, and so cannot serve.
         suspension: whether promotions or refreshes stand still for a fault of the pipeline.
         proposal: what a person is asked to do, if anything.
+        generation: that whoever starts now runs.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Decisions:
         self.guard = Guard(pipeline, alarms)
         self.gates = Gates(pipeline.promotion.coverage_min)
         self.served_models = ServedModels()
+        self.generation = pipeline.generation
         self.slow_lines: Collection[str] = ()
         self.superseded = SupersededSets(pipeline.horizon_ms + pipeline.lateness_ms)
         self.inputs = {"examples": 0, "models": 0, "commands": 0}
@@ -199,6 +204,26 @@ class Decisions:
         self.refresh.restart(line, is_asked=request is not None)
         evidence = restart_evidence(line, cause, model)
         return self.decide(RESTARTED, reason, serving, evidence=evidence, request=request)
+
+    def apply(
+        self, changes: Sequence[PlannedText], reason: str, request: ReceivedCommand
+    ) -> Output:
+        """Take a plan as decided: who starts under the changed declaration goes by it.
+
+        Args:
+            changes: all that differs from what runs.
+            reason: for the decision.
+            request: the command that is answered by it.
+        """
+        serving = self.registry.serving
+        assert serving is not None, "nothing is applied before anything serves"
+        running = self.pipeline.declaration()
+        learned = {each.path: each.new or "" for each in changes if each.effect == "relearn"}
+        versions = self.generation.versions_with(running, {**running, **learned})
+        evidence = {CHANGES: [each._asdict() for each in changes], VERSIONS: versions}
+        output = self.decide(APPLIED, reason, serving, evidence=evidence, request=request)
+        self.generation = generation_after(self.generation, output.memo)
+        return output
 
     def suspend(self, faults: Sequence[list[str]], outputs: list[Output]) -> None:
         """Let promotions and refreshes stand still, or go on, as faults begin and end.
@@ -362,6 +387,11 @@ class Decisions:
         is_slow = line in self.slow_lines
         return is_known and not is_slow and self.refresh.keeps_up(line)
 
+    def is_known(self, line: str) -> bool:
+        """Whether a line is declared, or a former version of one that is."""
+        pipeline = self.pipeline
+        return line in pipeline.recipes or self.generation.is_version(line, pipeline.models)
+
     def is_young(self, version: int) -> bool:
         """Whether the champion's line was started anew, and has learned too little to be renewed.
 
@@ -382,6 +412,12 @@ class Decisions:
             return f"refreshes are paused while there is {self.suspension.causes}"
         if self.frozen_line == self.champion_line():
             return "an operator has rolled back to it, until `resume` or the next replacement"
+        return self._line_stay_reason()
+
+    def _line_stay_reason(self) -> str:
+        """Why the champion's line is not renewed while the others are; empty where it is."""
+        if self.champion_line() not in self.pipeline.recipes:
+            return "its line has another recipe now, whose version has to win first"
         if self.is_young(self.refresh.version):
             return (
                 f"its line was started anew, and has not learned {self.pipeline.promotion.first} "
@@ -428,7 +464,7 @@ class Decisions:
         """
         self.registry.load(state)
         recipes = self.pipeline.recipes
-        if self.champion_line() not in recipes:
+        if not self.is_known(self.champion_line()):
             raise UsageError(
                 f"the line {self.champion_line()!r} serves, but the declaration has only "
                 f"{', '.join(recipes)}: declare it, or promote another line before it is taken out"

@@ -105,13 +105,29 @@ class SeenIds:
         return pieces
 
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
-        """Take up the state that `pieces` hold."""
-        for name, value in sorted(pieces, key=lambda piece: _numbers(piece[0])):
-            bucket, _ = _numbers(name)
-            ids = [(event_id, ts) for event_id, ts in orjson.loads(value)]
-            self._ts.update(ids)
-            self._buckets.setdefault(bucket, []).append(ids)
+        """Take up the state that `pieces` hold, also of another span: it is written anew then."""
+        restored = [
+            (*_numbers(name), [(event_id, ts) for event_id, ts in orjson.loads(value)])
+            for name, value in pieces
+        ]
+        restored.sort()
+        is_of_this_span = all(
+            ids[0][1] // self._width_ms == bucket == ids[-1][1] // self._width_ms
+            for bucket, _, ids in restored
+            if ids
+        )
+        for bucket, number, ids in restored:
+            if is_of_this_span:
+                self._ts.update(ids)
+                self._buckets.setdefault(bucket, []).append(ids)
+            else:
+                self._dirty.put((bucket, number), new=False)
         self._order = sorted(self._buckets)
+        if not is_of_this_span:
+            for event_id, ts in sorted(
+                (each for _, _, ids in restored for each in ids), key=lambda each: each[1]
+            ):
+                self.add(event_id, ts)
 
 
 def _numbers(name: str) -> tuple[int, int]:

@@ -334,7 +334,10 @@ class Evaluate:
         if self._slots.issuperset(prediction.shadows):
             return
         for slot in prediction.shadows:
-            if slot not in self._decisions.scoreboard and slot not in self._slots:
+            if slot in self._slots or slot in self._decisions.scoreboard:
+                continue
+            # A former version shadows in its slot until the next refresh after it was replaced.
+            if slot not in self._decisions.generation.version_names:
                 raise BadRecord(
                     "malformed",
                     "$.shadows",

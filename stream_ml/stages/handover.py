@@ -72,7 +72,7 @@ def next_generation(
         declared = declared_names.get(champion_line, champion_line)
         champion = FormerLine(champion_line, declared, former_names)
     _check(pipeline, former, champion)
-    number = current.number + 1
+    number = current.next_number
     if former_texts == _texts(present, _FEATURES):  # what is retired alone is another
         going_on = tuple(line for line in current.former if not _changed(pipeline, former, line))
         return replace(current, number=number, former=going_on)

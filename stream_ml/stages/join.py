@@ -540,11 +540,13 @@ class Join:
         former = self._closed_prediction(event_id)
         if former is not None and self._is_about(label, watermark, former[0]):
             self._judge(label, former[0], watermark, is_joined=former[1])
-            raise AssertionError("what was neither joined nor waits is past its horizon")
+            # It waits no more, though it would by the horizon of today, which is longer.
+            raise _late_by_former_horizon()
         for extra in self._extras.get(event_id, ()):
             if self._is_about(label, watermark, extra.ts, extra.floor_ms):
                 self._judge(label, extra.ts, watermark, is_joined=extra.is_joined)
-                assert extra.value is not None, "what was not joined waits, or is past its horizon"
+                if extra.value is None:
+                    raise _late_by_former_horizon()
                 value, extra.value, extra.is_joined = extra.value, None, True
                 self._extras_waiting -= 1
                 self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=False)
@@ -773,6 +775,12 @@ def _load_extras(value: bytes) -> list[_ExtraPrediction]:
         _ExtraPrediction(ts, None if text is None else text.encode(), is_joined, *floor_ms)
         for ts, text, is_joined, *floor_ms in orjson.loads(value)
     ]
+
+
+def _late_by_former_horizon() -> BadRecord:
+    return BadRecord(
+        "late", "$.ts", "its event has waited for as long as the horizon was then, and no longer"
+    )
 
 
 def _late(horizon_ms: int) -> BadRecord:

@@ -137,6 +137,7 @@ class Renewals:
             refs = {} if former is None else former.lines
             renewal = decisions.refresh.renewal(arrivals, refs)
             stays = decisions.held_line == champion_line or decisions.is_young(version)
+            stays |= champion_line not in decisions.pipeline.recipes
             if stays and champion_line in refs:
                 renewal.hold(champion_line, refs[champion_line])
             self._tell_faults(renewal, version, outputs)

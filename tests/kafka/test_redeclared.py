@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +10,16 @@ import orjson
 import pytest
 
 from stream_ml.client import connect
+from stream_ml.differences import accepted_changes
+from stream_ml.errors import UsageError
 from stream_ml.records import Output
-from tests.kafka.shop_world import STAGES, Reader, shop_on, started
+from stream_ml.shell.views.plan import read_plan, running_declarations
+from stream_ml.shell.views.registry import read_registry
+from tests.kafka.shop_world import DEADLINE_S, STAGES, Reader, alive, shop_on, started
 from tests.shell.processes import Terminal
+from tests.shop import declare as a_shop
 from tests.shop import stream
+from tests.test_differences import CHANGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +98,8 @@ def test_a_worker_under_another_declaration_ends_with_what_differs(
     assert "Traceback" not in ended.err
     assert f"the state of {stage}-0 on {cluster.topic(f'{stage}-changelog')} was made " in ended.err
     assert part in ended.err
-    assert "Declare it as it was, or begin anew under another name of the pipeline." in ended.err
+    assert "Declare it as it was" in ended.err
+    assert ended.err.endswith("or begin anew under another name of the pipeline.\n")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +122,64 @@ def test_up_ends_at_once_under_another_declaration(
     assert 2 == ended.code, ended.err
     assert said in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_each_kind_of_difference_is_planned_on_a_cluster(worked: tuple[Cluster, Path]) -> None:
+    """What the plan finds on Kafka is what it finds on a file, in the words of a start there."""
+    cluster, _ = worked
+    key = bytes.fromhex(SETTINGS["STREAM_ML_KEY"])
+    with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
+        newest = read_registry(log, key, 0).newest
+        declarations = running_declarations(log, a_shop(name=cluster.pipeline), key)
+        assert sorted(declarations) == ["evaluate-0", "join-0", "learn-0", "predict-0"]
+        for was, now, expected in CHANGES:
+            if was or "name" in now:
+                continue
+            pipeline = a_shop(**now, name=cluster.pipeline)
+            changes = [each.difference for each in read_plan(log, pipeline, key, newest).changes]
+
+            assert expected == [(each.path, each.is_accepted) for each in changes]
+            refusals = [str(each) for each in changes if not each.is_accepted]
+            for declaration in declarations.values():
+                if refusals:
+                    with pytest.raises(UsageError) as refused:
+                        accepted_changes(declaration, pipeline.declaration(), "it", "do")
+                    assert refusals == [
+                        each.strip() for each in str(refused.value).splitlines()[1:-1]
+                    ]
+                else:
+                    told = accepted_changes(declaration, pipeline.declaration(), "it", "do")
+                    assert told == list(map(str, changes))
+        assert newest == read_registry(log, key, 0).newest
+
+
+def test_a_plan_on_a_cluster_from_the_command_line(worked: tuple[Cluster, Path]) -> None:
+    """As on a file: each difference, exit code 2; of another name there are no topics."""
+    cluster, folder = worked
+    declare(cluster, folder, f"{MODE}, {KEY}")
+    with terminal(cluster, folder, "plan") as plan:
+        ended = plan.ended()
+
+    assert ended.code == 2
+    effects = {each["path"]: each["effect"] for each in orjson.loads(ended.out)["changes"]}
+    assert effects == {"events.key": "refused", "promotion.mode": "now"}
+    other = (folder / "declared.py").read_text().replace(cluster.pipeline, f"{cluster.pipeline}-x")
+    (folder / "declared.py").write_text(other)
+    with terminal(cluster, folder, "plan") as plan:
+        ended = plan.ended()
+    assert ended.code == 3
+    assert "Traceback" not in ended.err
+
+
+def test_features_are_not_applied_on_a_cluster(worked: tuple[Cluster, Path]) -> None:
+    """It says so, with the way out, before anything is done."""
+    cluster, folder = worked
+    declare(cluster, folder, FEATURE)
+    with terminal(cluster, folder, "apply", "--reason", "hours say more") as apply:
+        ended = apply.ended()
+
+    assert ended.code == 2
+    assert "apply: expected the embedded log, given kafka://" in ended.err
 
 
 def test_what_is_taken_up_is_told_once(worked: tuple[Cluster, Path]) -> None:
@@ -139,3 +205,44 @@ def test_what_is_taken_up_is_told_once(worked: tuple[Cluster, Path]) -> None:
     assert "predict: was kind='visit', is every event" in changed[0][0]["message"]
     alerts = [a for a in Reader(cluster).read("alerts") if a["kind"] == "declaration_changed"]
     assert [changed[0][0]["message"]] == [each["message"] for each in alerts]
+
+
+def test_a_changed_recipe_is_applied_on_a_cluster(worked: tuple[Cluster, Path]) -> None:
+    """Refused before; decided on while the workers run; then the line goes on as its version."""
+    cluster, folder = worked
+    declare(cluster, folder, f"{MODE}, {ASKS}")
+    with ExitStack() as stack:
+        workers = started(cluster, folder, stack)
+        declare(cluster, folder, f"{MODE}, {ASKS}, {RECIPE}")
+        with terminal(cluster, folder, "apply", "--reason", "a tree") as apply:
+            applied = apply.ended()
+        for worker in workers:
+            assert 0 == worker.stopped().code
+    assert applied.code == 0, applied.err
+    decision = orjson.loads(applied.out)["decision"]
+    assert [each["path"] for each in decision["evidence"]["changes"]] == ["models.bayes"]
+
+    with ExitStack() as stack:
+        workers = started(cluster, folder, stack)
+        events, labels = stream(seed=2, count=120)
+        with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
+            for each in (*events, *labels):
+                each |= {"event_id": f"f{each['event_id']}", "ts": each["ts"] + 60_000}
+            log.append([Output("events", b"a", orjson.dumps(each)) for each in events])
+            ids = [each["event_id"].encode() for each in labels]
+            values = map(orjson.dumps, labels)
+            log.append([Output("labels", k, v) for k, v in zip(ids, values, strict=True)])
+        deadline = time.monotonic() + DEADLINE_S
+        serving: dict[str, Any] = {}
+        while "bayes.2" not in serving.get("challengers", {}):
+            assert time.monotonic() < deadline, serving
+            alive(workers)
+            serving = Reader(cluster).read("registry")[-1]["serving"]
+        for worker in workers:
+            ended = worker.stopped()
+            assert 0 == ended.code, ended.err
+
+    models = {each["model"]: each["recipe"] for each in Reader(cluster).read("models")}
+    assert models["bayes"] == "naive_bayes.GaussianNB()"
+    assert models["bayes.2"].startswith("tree.HoeffdingTreeClassifier(")
+    assert serving["champion"]["model"].startswith("logistic@")

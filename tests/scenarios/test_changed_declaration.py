@@ -188,3 +188,71 @@ def test_what_differs_is_said_with_the_way_out() -> None:
         "Declare it as it was, or begin anew in another file (--broker sqlite:PATH)."
     ) == str(refused.value)
     driver.close()
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_a_longer_horizon_holds_for_what_waits(seed: int | None) -> None:
+    """What waits is joined later than it could be; what had waited its time does not come back."""
+
+    def event(number: int, second: int) -> dict[str, Any]:
+        ts = START_MS + 1_000 * second
+        members = {"shop": "a", "kind": "visit", "amount": 1.0}
+        return {"event_id": f"e{number}", "ts": ts, **members}
+
+    def label(number: int, second: int) -> dict[str, Any]:
+        return {"event_id": f"e{number}", "ts": START_MS + 1_000 * second, "label": True}
+
+    driver = Driver(declare(), seed=seed)
+    driver.feed([event(0, 0), event(1, 30), event(2, 50)], [label(2, 51)])
+    driver.declare(declare(label=replace(declare().label, horizon="100s")))
+    driver.feed([event(3, 90)], [label(1, 95), label(0, 96), label(3, 97), label(1, 98)])
+    driver.run()
+
+    joined = [each["event_id"] for each in driver.read("examples")]
+    refused = [(each["reason"], each["message"]) for each in driver.read("dead-letters")]
+    assert ["e2", "e1", "e3"] == joined
+    assert [reason for reason, _ in refused] == ["late", "duplicate_label"]
+    assert "as long as the horizon was then" in refused[0][1]
+    # The ids that are known were kept by spans of the former horizon.
+    driver.feed([event(9, 200)], [label(1, 130), label(9, 201)])
+    assert [each["reason"] for each in driver.read("dead-letters")][2:] == ["duplicate_label"]
+    driver.close()
+
+
+def evaluated(driver: Driver) -> Any:
+    """The state of evaluate, as it is now."""
+    driver.runner.commit(checkpoint=True)
+    return orjson.loads(written(driver, "evaluate-0")[""])
+
+
+def test_evidence_starts_anew_in_other_blocks() -> None:
+    """Votes of one length of block are none of another, and what is better wins all the same."""
+    driver = Driver(contest)
+    run(driver, 0, DAY)
+    before = evaluated(driver)["contest"]["evidence"]["better"]
+    assert sum(before["votes"]) == 2
+
+    driver.declare(replace(contest, promotion=replace(contest.promotion, block="3h")))
+    run(driver, DAY, DAY + 230)
+    after = evaluated(driver)["contest"]["evidence"]["better"]
+
+    assert sum(after["votes"]) == 1
+    run(driver, DAY + 230, 3 * DAY)
+    assert "replaced" in kinds(driver)
+    driver.close()
+
+
+def test_the_guard_begins_anew_in_other_blocks() -> None:
+    """A block that was begun by one length is not judged by another."""
+    driver = Driver(contest)
+    run(driver, 0, DAY)
+    before = evaluated(driver)["guard"]["standing"]
+    assert before["runs"]
+
+    driver.declare(replace(contest, promotion=replace(contest.promotion, guard_block=70)))
+    run(driver, DAY, DAY + 30)
+    after = evaluated(driver)["guard"]["standing"]
+
+    assert (after["block"], after["runs"], after["closed_before"]) == ([None, 70], {}, 0)
+    assert {number for number, *_ in after["blocks"]} == {0}
+    driver.close()

@@ -10,9 +10,12 @@ from cli_toy import TOY, outputs, toy
 from river import naive_bayes, tree
 
 import stream_ml as sml
+from stream_ml import client
 from stream_ml.errors import StateRefused
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
+from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.plan import read_plan
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ def test_each_difference_is_shown_with_what_it_means_and_costs(
     assert lines[2].endswith(" bytes")
     assert lines[3:] == ["now      keep: was 20, is 3; it holds from the next refresh on"]
     assert "plan: 3 differences from the declaration that runs on " in ran.err
-    assert "a start refuses 1 of them, and changes nothing" in ran.err
+    assert "a start refuses 1 of them; `stream-ml apply` brings all about" in ran.err
     assert before == worked.read_bytes()
 
 
@@ -153,4 +156,66 @@ def test_another_label_is_no_traceback() -> None:
         }
 
     assert effects["label.type"] == "refused"
-    assert effects["models.plain"] == "refused"
+    assert effects["models.plain"] == "relearn"
+
+
+def _answered(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the worker work whenever a command waits for its answer."""
+    give = client.command
+    waiting = {"wait": lambda _: runner.run()}
+    monkeypatch.setattr(client, "command", lambda *a, **options: give(*a, **options, **waiting))
+
+
+RECIPES = """
+import dataclasses
+from cli_toy import toy
+from river import naive_bayes
+changed = dataclasses.replace(toy, models={**toy.models, "scaled": naive_bayes.GaussianNB()})
+"""
+
+
+def test_a_plan_is_applied_by_the_worker_that_runs(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is the decision; then a start goes by it, and nothing differs any more."""
+    (tmp_path / "recipes.py").write_text(RECIPES)
+    path = tmp_path / "log.sqlite"
+    key = Settings().signing_key(str(path))
+    arguments = ("--broker", f"sqlite:{path}", "--pipeline", "recipes:changed")
+    with SqliteLog.create(path) as log:
+        with Runner(log, toy, key) as runner:
+            log.append(outputs(600))
+            runner.run()
+            runner.commit(checkpoint=True)
+            _answered(runner, monkeypatch)
+
+            planned = cli(*arguments, "plan")
+            applied = cli(*arguments, "apply", "--reason", "simpler", "--format", "json")
+
+        assert planned.code == 2
+        assert planned.out.startswith("relearn  models.scaled: expected preprocessing")
+        assert "a start refuses 1 of them; `stream-ml apply` brings all about" in planned.err
+        assert applied.code == 0, applied.err
+        decision = applied.json["decision"]
+        assert (decision["kind"], decision["reason"]) == ("applied", "simpler")
+        assert [each["path"] for each in decision["evidence"]["changes"]] == ["models.scaled"]
+
+        with Runner(log, load_pipeline("recipes:changed"), key) as runner:
+            assert [each.partition(": ")[0] for each in runner.changes] == ["models.scaled"]
+            assert runner.lines == ["plain", "scaled.2"]
+        after, audit = cli(*arguments, "plan"), cli(*arguments, "audit", "log")
+
+    assert (after.code, after.out.partition(":")[0]) == (0, "0 differences")
+    assert "models.scaled changed: simpler" in audit.out
+
+
+def test_nothing_is_asked_for_where_a_part_is_refused(cli: Cli, worked: Path, folder: Path) -> None:
+    """The plan's words, exit code 2, and no command on the log."""
+    del folder
+    ran = cli("--broker", f"sqlite:{worked}", "apply", "redeclared:gone", "--reason", "try")
+
+    assert ran.code == 2
+    assert "apply: 2 differences" in ran.err
+    assert "it serves; promote another line before it is taken out" in ran.err
+    with SqliteLog.open(worked) as log:
+        assert log.end_offset("commands", 0) == 0

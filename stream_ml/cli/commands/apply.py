@@ -1,11 +1,11 @@
-"""`apply`: bring other features about on a log that has been worked on."""
+"""`apply`: bring other features, or recipes of lines, about on a log that has been worked on."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import seconds, utf8_up_to
-from stream_ml.cli.operator import TEXT_LENGTH_MAX
+from stream_ml.cli.arguments import seconds
+from stream_ml.cli.operator import add_arguments
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -32,13 +32,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="MODULE:NAME",
         help="the changed declaration (default: the pipeline that is set)",
     )
-    parser.add_argument(
-        "--reason",
-        required=True,
-        type=utf8_up_to(TEXT_LENGTH_MAX),
-        metavar="TEXT",
-        help="why, for whoever reads the audit",
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--wait",
         type=seconds,
@@ -50,7 +44,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 COMMAND = Subcommand(
     name="apply",
-    help="change features on a log that has been worked on",
+    help="change features, or recipes of lines, on a log that has been worked on",
     description=(
         "Brings a declaration about that has other features than the log was worked on with, as\n"
         "`stream-ml plan` shows them. Windows are filled again from the events on the log. All\n"
@@ -60,7 +54,11 @@ COMMAND = Subcommand(
         "\n"
         "All but the last moment is done beside a worker that serves; then it says so, and waits\n"
         "for the worker to be stopped. Start the next one under the new declaration. To take it\n"
-        "back, apply the declaration of before. On the embedded log only."
+        "back, apply the declaration of before. On the embedded log only.\n"
+        "\n"
+        "Where a line has another recipe, and features are as they were, the worker that runs is\n"
+        "asked instead, on both logs, as by `promote`: then restart it. The line goes on as a new\n"
+        "version (`tree.2`); what serves stays the snapshot that it is until another line has won."
     ),
     examples=(
         UsageExample(

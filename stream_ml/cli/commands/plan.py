@@ -36,9 +36,10 @@ COMMAND = Subcommand(
     description=(
         "Compares a declaration with the one that runs on the log, which the workers' state\n"
         "names under the pipeline's seal. Each difference is shown with its path, what it means\n"
-        "and what it costs: `now` is taken up at the next start, `apply` by `stream-ml apply`,\n"
-        "and `refused` is not, and says why (docs/changes.md). Exits with 2 where anything\n"
-        "differs, with 0 where nothing does. Only reads, also while workers run."
+        "and what it costs: `now` is taken up at the next start; `apply` and, of a line that has\n"
+        "another recipe, `relearn` by `stream-ml apply`; `refused` is not, and says why\n"
+        "(docs/changes.md). Exits with 2 where anything differs, with 0 where nothing does. Only\n"
+        "reads, also while workers run."
     ),
     examples=(
         UsageExample("stream-ml --pipeline shop:fraud plan", "what a restart would change"),

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.cli.execution import plan
 from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.errors import LogLocked, UsageError
 from stream_ml.shell.embedded.handover import Preparation
@@ -33,6 +34,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
         UsageError: the log is on a cluster, or the change cannot be brought about.
         LogLocked: the worker was not stopped in time.
     """
+    if plan.apply(arguments, settings):
+        return
     if arguments.declaration is not None:
         settings = replace(settings, pipeline=arguments.declaration)
     pipeline = pipeline_of(settings, "apply")

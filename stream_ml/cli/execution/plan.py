@@ -1,10 +1,11 @@
-"""`plan`: the work of the command, and its words."""
+"""`plan` and `apply`: the work of the commands, and their words."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.operator import give
 from stream_ml.cli.output import write, write_json
 from stream_ml.client import open_log
 from stream_ml.errors import DeclarationDiffers
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.plan import ChangeCost, PlannedChange, PlanView
 
-__all__ = ["lines", "run"]
+__all__ = ["apply", "lines", "run"]
 
 EFFECT_WIDTH = 9
 
@@ -32,20 +33,54 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     Raises:
         DeclarationDiffers: something does.
     """
+    settings, view = _planned(arguments, settings, "plan")
+    if arguments.format == "json":
+        write_json({"log": settings.path, **view.as_dict()})
+    else:
+        write("\n".join(lines(view, settings.path)))
+    if view.changes:
+        raise DeclarationDiffers(f"plan: {_summary(view, settings.path)}")
+
+
+def apply(arguments: argparse.Namespace, settings: Settings) -> bool:
+    """Have a plan of other recipes decided on, and print the answer.
+
+    Returns:
+        Whether there was anything of that kind to do: a plan of other features is none.
+
+    Raises:
+        DeclarationDiffers: something of it is refused.
+        CommandRefused: the worker refuses it.
+        NoAnswer: no worker has answered in time.
+    """
+    settings, view = _planned(arguments, settings, "apply")
+    if view.count("apply") or not (view.count("relearn") or view.count("refused")):
+        return False
+    if view.count("refused"):
+        raise DeclarationDiffers(
+            "\n  ".join(
+                [
+                    f"apply: {_summary(view, settings.path)}:",
+                    *(str(each.difference) for each in view.changes),
+                ]
+            )
+        )
+    give(arguments, settings, "apply", view.command_details())
+    return True
+
+
+def _planned(
+    arguments: argparse.Namespace, settings: Settings, command: str
+) -> tuple[Settings, PlanView]:
+    """The plan, and the settings with the declaration that it is of."""
     if arguments.declaration is not None:
         settings = replace(settings, pipeline=arguments.declaration)
-    pipeline = pipeline_of(settings, "plan")
+    pipeline = pipeline_of(settings, command)
     with open_log(settings, pipeline.name) as log:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         newest = read_registry(log, key, recent=0).newest
-        view = read_plan(log, pipeline, key, newest)
-    if arguments.format == "json":
-        write_json({"log": settings.path, "pipeline": pipeline.name, **view.as_dict()})
-    else:
-        write("\n".join(lines(view, settings.path)))
-    if view.changes:
-        raise DeclarationDiffers(_summary(view, settings.path))
+        return settings, read_plan(log, pipeline, key, newest)
 
 
 def lines(view: PlanView, path: str) -> Iterator[str]:
@@ -80,12 +115,11 @@ def _cost(cost: ChangeCost) -> str:
 
 def _summary(view: PlanView, path: str) -> str:
     count = "1 difference" if len(view.changes) == 1 else f"{len(view.changes)} differences"
-    refused = view.count("refused") + view.count("apply")
-    way_out = (
-        f"a start refuses {refused} of them, and changes nothing"
-        if refused
-        else "a start takes them up"
-    )
-    if refused and not view.count("refused"):
-        way_out += "; `stream-ml apply` brings all about"
-    return f"plan: {count} from the declaration that runs on {path}; {way_out}"
+    refused = view.count("refused")
+    applied = view.count("apply") + view.count("relearn")
+    way_out = "a start takes them up"
+    if refused:
+        way_out = f"{refused} of them are refused, and no start takes anything up"
+    elif applied:
+        way_out = f"a start refuses {applied} of them; `stream-ml apply` brings all about"
+    return f"{count} from the declaration that runs on {path}; {way_out}"

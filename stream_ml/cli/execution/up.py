@@ -32,6 +32,7 @@ from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.shell.settings.keys import check_name, check_serving, working_key
 from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.settings.settings import SETTINGS
+from stream_ml.shell.views.registry import running_pipeline
 from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
             # That there are topics, and what is signed is ours, as every worker would.
             with open_log(settings, pipeline.name) as log:
                 key = working_key(settings, log)
-                check_serving(log, key, pipeline.recipes)
+                check_serving(log, key, running_pipeline(log, pipeline, key))
             messages.print(
                 f"{pipeline.name} works on {settings.broker} with {len(posts)} workers; "
                 "Ctrl-C stops them",

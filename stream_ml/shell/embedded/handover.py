@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from stream_ml.differences import accepted_changes
 from stream_ml.errors import UsageError
-from stream_ml.generation import FIRST, generation_in
+from stream_ml.generation import FIRST, generation_after
 from stream_ml.records import line_of
 from stream_ml.sealing import Seals
 from stream_ml.shell.regeneration import READ_RECORDS, Regeneration, event_fold
@@ -83,19 +83,27 @@ def handover(
     erasures = Erasures(key, pipeline.name, log.identity)
     current, serving = FIRST, None
     for entry in entries(log, key):
-        current = generation_in(entry.decision) or current
+        current = generation_after(current, entry.decision)
         serving = entry.decision.serving
     marker = seals.state("evaluate-0").restore(dict(log.state("evaluate-0")).items()).marker
     former = {} if marker is None else marker.declaration
     if serving is None or not features_differ(former, pipeline):
         return Handover(pipeline.running_as(current), erasures=erasures)
     if apply is None:
-        accepted_changes(former, pipeline.declaration(), log_name, BEGIN_ANEW)
+        texts = pipeline.declaration()
+        applied_lines = current.applied_lines(texts)
+        accepted_changes(former, texts, log_name, BEGIN_ANEW, applied_lines=applied_lines)
         return Handover(pipeline.running_as(current), erasures=erasures)
     offsets = {p: _event_offset(log, seals, p) for p in range(log.partitions["events"])}
     for partition in offsets:
         _check_whole(log, partition)
     champion_line = line_of(serving.champion.model)
+    if champion_line not in pipeline.running_as(current).recipes:
+        raise UsageError(
+            f"expected a line to serve that is declared, given {champion_line!r}, a former version "
+            "of one: promote another line before features are changed"
+        )
+    current = current.with_recipes(former)
     generation = next_generation(pipeline, former, current, champion_line, offsets)
     return Handover(pipeline.running_as(generation), generation, apply, erasures)
 

@@ -419,11 +419,12 @@ class Runner:
             self._log_name,
             BEGIN_ANEW,
             [
-                line
+                self.generation.declared(line)
                 for stage in self.learns
                 for line in quarantined_in(whole_piece(self._log, stage.name, ""))
             ],
             is_applied=self._handover.generation is not None,
+            applied_lines=self.generation.applied_lines(self._declaration),
         )
         if changes:
             # With what is told goes the declaration, so that it is told once.

@@ -135,6 +135,7 @@ class TaskContext:
         topics: the id of each topic, by its name in the catalogue.
         accepted_topics: topics that are taken for what they are, whatever positions say.
         restart_lines: quarantined lines that start anew, be it by another recipe.
+        applied_lines: lines whose recipes of today were applied.
         seek: has records fetched from other offsets on; returns the epoch in which they come.
     """
 
@@ -151,6 +152,7 @@ class TaskContext:
     accepted_topics: frozenset[str] = frozenset()
     seek: Callable[[Mapping[PartitionId, int]], Awaitable[int]] | None = None
     restart_lines: Collection[str] = ()
+    applied_lines: Collection[str] = ()
 
 
 class KafkaTask:
@@ -420,7 +422,10 @@ class KafkaTask:
             f"the state of {self._task.name} on {cluster.topic(f'{self._spec.stage}-changelog')}"
         )
         remedy = "begin anew under another name of the pipeline"
-        changes = accepted_changes(former, current, origin, remedy, quarantined_lines)
+        applied_lines = self._context.applied_lines
+        changes = accepted_changes(
+            former, current, origin, remedy, quarantined_lines, applied_lines=applied_lines
+        )
         must_replay = start_state.remade is not None or resume_point.read != resume_point.state
         if must_replay and (paths := fold_differences(former, current)):
             raise UsageError(

@@ -39,6 +39,7 @@ from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.sealing import Seals
 from stream_ml.shell.kafka.assignor import TaskAssignor
 from stream_ml.shell.kafka.header_names import read_any_header
+from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.shell.kafka.metadata import rival, topic_ids
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.serving_feed import ServingFeed
@@ -48,6 +49,7 @@ from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.trainings import ProcessTrainings
+from stream_ml.shell.views.registry import running_pipeline
 from stream_ml.signing import Keyring
 from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.evaluate import Evaluate
@@ -282,7 +284,13 @@ class Worker:
             )
         self._partitions = {name: counts[self.cluster.topic(name)] for name in topics}
         self._check_partitions()
+        self._pipeline = await asyncio.to_thread(self._declaration_in_force)
         self._serving = Serving(self._pipeline, self._key, self._topics["registry"])
+
+    def _declaration_in_force(self) -> Pipeline:
+        """The declaration, its lines called after their versions, of which the registry tells."""
+        with KafkaLog(self.cluster) as log:
+            return running_pipeline(log, self._pipeline, self._key)
 
     async def _partition_counts(self) -> dict[str, int]:
         admin = AIOKafkaAdminClient(
@@ -580,6 +588,7 @@ class Worker:
             self._accepted_topics,
             self._seek_in_new_epoch,
             self._restart_lines,
+            self._pipeline.generation.applied_lines(self._pipeline.declaration()),
         )
 
     def _task_spec(self) -> TaskSpec:

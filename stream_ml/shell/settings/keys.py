@@ -22,8 +22,7 @@ from stream_ml.shell.log.reading import registry_records
 from stream_ml.shell.settings.settings import SETTINGS, key_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
+    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
 
@@ -100,13 +99,13 @@ def check_key(settings: Settings, log: Log, key: bytes) -> None:
     )
 
 
-def check_serving(log: Log, key: bytes, lines: Collection[str]) -> None:
+def check_serving(log: Log, key: bytes, pipeline: Pipeline) -> None:
     """Refuse a declaration without the line that serves, before any of its state is let go.
 
     Args:
         log: the log.
         key: what its decisions are signed with.
-        lines: those that are declared.
+        pipeline: the declaration, as it runs there.
 
     Raises:
         UsageError: the line that the newest decision names is not among them.
@@ -118,7 +117,8 @@ def check_serving(log: Log, key: bytes, lines: Collection[str]) -> None:
     if newest is None:
         return
     line = line_of(newest.serving.champion.model)
-    if line not in lines:
+    lines, models = pipeline.recipes, pipeline.models
+    if line not in lines and not pipeline.generation.is_version(line, models):
         raise UsageError(
             f"the line {line!r} serves, but the declaration has only {', '.join(lines)}: declare "
             "it, or promote another line before it is taken out"

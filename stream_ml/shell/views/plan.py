@@ -8,28 +8,32 @@ work meanwhile: what it has told apart since its last checkpoint is told apart a
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import decode_example
-from stream_ml.differences import planned_differences
-from stream_ml.errors import STOPS, BadRecord, StateRefused
+from stream_ml.differences import LineStanding, planned_differences
+from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, StateRefused
 from stream_ml.models.recipes import learn
 from stream_ml.models.retrained import Retrained
+from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, Seals, content, marker_in
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.views.costs import learn_tasks, read_costs
+from stream_ml.shell.views.registry import running_pipeline
+from stream_ml.stages.commands import FOREIGN_RECIPE, FORMER_FEATURES
 from stream_ml.stages.learn import quarantined_in
-from stream_ml.stages.topology import STAGES
+from stream_ml.stages.plans import PlannedText, plan_details
+from stream_ml.stages.topology import STAGES, task_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from stream_ml.differences import Difference
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Decision
+    from stream_ml.records import Decision, ModelRef
     from stream_ml.shell.log.port import Log
 
 __all__ = ["ChangeCost", "PlanView", "PlannedChange", "read_plan", "running_declarations"]
@@ -98,41 +102,53 @@ class PlanView:
         """
         return sum(each.difference.effect == effect for each in self.changes)
 
+    def command_details(self) -> dict[str, Any]:
+        """The details of a command that applies it."""
+        differences = [each.difference for each in self.changes]
+        return plan_details(
+            PlannedText(each.path, each.old, each.new, each.effect) for each in differences
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"has_run": self.has_run, "changes": [each.as_dict() for each in self.changes]}
 
 
-def running_declarations(log: Log, pipeline: str, key: bytes | None) -> dict[str, dict[str, str]]:
+def running_declarations(
+    log: Log, pipeline: Pipeline, key: bytes | None
+) -> dict[str, dict[str, str]]:
     """The declaration that each task's state was made under: text by path, by task.
 
     Args:
         log: that they are at work on.
-        pipeline: its name.
+        pipeline: a declaration of its name.
         key: what it is sealed with; None: all is believed.
 
     Raises:
         StateRefused: it is not sealed with that key.
     """
-    seals = None if key is None else Seals(key, pipeline, log.identity)
+    seals = None if key is None else Seals(key, pipeline.name, log.identity)
     declarations = {}
-    for stage, spec in STAGES.items():
-        for partition in range(log.partitions[spec.inputs[0]]):
-            task = f"{stage}-{partition}"
-            value = log.piece(task, MARKER.decode())
-            if value is None:
-                continue
-            marker = marker_in(content(value)) if seals is None else None
-            if seals is not None:
-                marker = seals.state(task).opened_marker(value)
-            if marker is None:
-                raise StateRefused(
-                    f"{task}: expected its last checkpoint sealed by our key for this pipeline and "
-                    "log, given another; set STREAM_ML_KEY and STREAM_ML_PIPELINE as its worker "
-                    "has them, or, where somebody else writes there, start a worker: it tells more"
-                )
-            if marker.declaration:  # a former release kept none
-                declarations[task] = marker.declaration
+    tasks = [
+        task_name(stage, partition)
+        for stage, spec in STAGES.items()
+        for partition in range(log.partitions[spec.inputs[0]])
+    ]
+    for task in dict.fromkeys([*tasks, *learn_tasks(log, pipeline.recipes)]):
+        value = log.piece(task, MARKER.decode())
+        if value is None:
+            continue
+        marker = marker_in(content(value)) if seals is None else None
+        if seals is not None:
+            marker = seals.state(task).opened_marker(value)
+        if marker is None:
+            raise StateRefused(
+                f"{task}: expected its last checkpoint sealed by our key for this pipeline and "
+                "log, given another; set STREAM_ML_KEY and STREAM_ML_PIPELINE as its worker has "
+                "them, or, where somebody else writes there, start a worker: it tells more"
+            )
+        if marker.declaration:  # a former release kept none
+            declarations[task] = marker.declaration
     return declarations
 
 
@@ -143,29 +159,76 @@ def read_plan(
 
     Args:
         log: with what runs; it is only read.
-        pipeline: the declaration.
+        pipeline: the declaration, its lines called as they are declared.
         key: what the state is sealed with; None: all is believed.
         newest: the newest decision; None: nothing serves yet.
 
     Raises:
         StateRefused: the state is not sealed with that key.
     """
-    present = pipeline.declaration()
+    pipeline = running_pipeline(log, pipeline, key)
+    present, generation = pipeline.declaration(), pipeline.generation
     quarantined = [
-        line
+        generation.declared(line)
         for task in learn_tasks(log, pipeline.recipes)
         for line in quarantined_in(whole_piece(log, task, ""))
     ]
-    serving_line = None if newest is None else line_of(newest.serving.champion.model)
-    declarations = running_declarations(log, pipeline.name, key)
+    serving = None if newest is None else line_of(newest.serving.champion.model)
+    standing = LineStanding(
+        quarantined,
+        generation.applied_lines(present),
+        None if serving is None else generation.declared(serving),
+    )
+    declarations = running_declarations(log, pipeline, key)
     by_path: dict[str, Difference] = {}
     for declaration in declarations.values():
         # All tasks run under one, but where a start was cut short.
-        for change in planned_differences(declaration, present, quarantined, serving_line):
+        for change in planned_differences(declaration, present, standing):
             by_path.setdefault(change.path, change)
+    if newest is not None:
+        _refuse_orphan(log, pipeline, newest.serving.champion, by_path)
     costs = dict(_costs(log, pipeline, by_path))
     changes = tuple(PlannedChange(each, costs.get(each.path)) for each in by_path.values())
     return PlanView(changes, bool(declarations))
+
+
+def _refuse_orphan(
+    log: Log, pipeline: Pipeline, champion: ModelRef, changes: dict[str, Difference]
+) -> None:
+    """Refuse another recipe of the line that serves where what serves could not go on doing so."""
+    generation, running = pipeline.generation, line_of(champion.model)
+    former = {line.name for line in generation.former}
+    line = generation.declared(running)
+    for path in (f"models.{line}", f"libraries.{line}"):
+        if path not in changes or changes[path].effect != "relearn":
+            continue
+        reason = None
+        if running in former:
+            reason = FORMER_FEATURES.format(line=line)
+        elif running != generation.names.get(line, line):
+            continue  # a former version serves, and goes on as it is
+        elif not _opens_without_recipe(log, pipeline, champion):
+            reason = FOREIGN_RECIPE.format(line="it")
+        elif len(pipeline.recipes) > pipeline.promotion.slots:
+            reason = (
+                f"what serves is no more one of the lines, which need promotion.slots of at least "
+                f"{len(pipeline.recipes)}"
+            )
+        if reason is not None:
+            changes[path] = replace(changes[path], effect="refused", reason=reason)
+
+
+def _opens_without_recipe(log: Log, pipeline: Pipeline, ref: ModelRef) -> bool:
+    """Whether a snapshot answers without the recipe that its line had."""
+    for record in log.read("models", 0, ref.offset, 1):
+        try:
+            snapshot = decode(record.value or b"")
+            open_snapshot(
+                snapshot, None, pipeline.target, None, snapshot.features, allow_unsigned=True
+            )
+        except (BadRecord, SnapshotRefused):
+            return False
+    return True
 
 
 def _costs(
@@ -179,8 +242,10 @@ def _costs(
     recorded = read_costs(log, learn_tasks(log, pipeline.recipes))
     for path, change in changes.items():
         line = path.removeprefix(LINE_PATH)
-        if not (path.startswith(LINE_PATH) and change.is_accepted and line in pipeline.recipes):
+        is_learned = path.startswith(LINE_PATH) and change.effect != "refused"
+        if not (is_learned and line in pipeline.models):
             continue
+        line = pipeline.generation.names.get(line, line)
         if isinstance(pipeline.recipes[line].estimator, Retrained):
             continue  # its window begins empty
         example_us, size = _measured(log, pipeline, line)

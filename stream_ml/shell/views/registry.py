@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Entry",
     "RegistryView",
+    "applied_paths",
     "entries",
     "read_registry",
     "restarted_line",
@@ -94,6 +95,18 @@ def restarted_line(decision: Decision) -> str | None:
     """
     line = (decision.evidence or {}).get("line")
     return line if decision.kind == "restarted" and isinstance(line, str) else None
+
+
+def applied_paths(decision: Decision) -> list[str]:
+    """The parts of the declaration that a decision applies a change of; none of any other kind.
+
+    Args:
+        decision: any.
+    """
+    changes = (decision.evidence or {}).get("changes")
+    if decision.kind != "applied" or not isinstance(changes, list):
+        return []
+    return [str(each.get("path")) for each in changes if isinstance(each, dict)]
 
 
 def entries(log: Log, key: bytes | None) -> Iterator[Entry]:
