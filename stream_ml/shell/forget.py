@@ -28,6 +28,7 @@ from stream_ml.errors import BadRecord, NoAnswer, UsageError
 from stream_ml.records import Output, is_forgotten
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.tail import Backoff
+from stream_ml.shell.views.costs import learn_tasks
 from stream_ml.shell.views.dead_letters import letters_in, original_bytes
 from stream_ml.stages.erasure import Erasure, Erasures
 from stream_ml.stages.topology import STAGES
@@ -275,7 +276,7 @@ def verify(log: Log, pipeline: Pipeline, key: str, ids: Collection[str]) -> dict
     """
     found = Counter(find_traces(log, pipeline, key, ids).counts)
     words = frozenset(orjson.dumps(word)[1:-1] for word in (key, *ids))
-    for task in _tasks(log):
+    for task in _tasks(log, pipeline):
         count = sum(
             name[1:].encode() in words
             or _count(name.encode() + b'"' + piece, words) > 0
@@ -290,8 +291,11 @@ def verify(log: Log, pipeline: Pipeline, key: str, ids: Collection[str]) -> dict
     return {where: count for where, count in found.items() if count}
 
 
-def _tasks(log: Log) -> Iterator[str]:
+def _tasks(log: Log, pipeline: Pipeline) -> Iterator[str]:
     for stage in STAGES.values():
+        if stage.name == "learn":
+            yield from learn_tasks(log, pipeline.recipes)
+            continue
         for partition in range(log.partitions.get(stage.inputs[0], 0)):
             yield f"{stage.name}-{partition}"
 

@@ -253,3 +253,25 @@ def test_no_record_is_erased_that_is_yet_to_be_read(path: Path) -> None:
             log.erase({("models", 0): [0]}, "s" * 64)
         assert (20, 21) == (len(unread), erased)
         assert 0 < verify(log, toy, KEY, traces.ids)["events"]
+
+
+def test_what_was_erased_is_in_no_byte_of_the_file_once_it_is_scrubbed(tmp_path: Path) -> None:
+    """Also where SQLite leaves what it deletes, and in pages that hold nothing any more."""
+    path = tmp_path / "log.sqlite"
+
+    def found() -> list[int]:
+        files = [path, path.with_name("log.sqlite-wal")]
+        return [file.read_bytes().count(KEY.encode()) for file in files if file.exists()]
+
+    with SqliteLog.create(path) as log:
+        log._file.row("PRAGMA secure_delete = OFF")
+        log.append(published(1, KEY, "bob") * 20)
+        traces = find_traces(log, toy, KEY)
+        log._file.row("PRAGMA wal_checkpoint(TRUNCATE)")
+        log.erase(traces.offsets, "s" * 64)
+        before = found()
+        log.scrub()
+        after = found()
+
+    assert all(count > 0 for count in before)
+    assert [0] * len(after) == after

@@ -13,6 +13,7 @@ from stream_ml.cli.output import write, write_json, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.errors import CommandRefused, StreamMLError, UsageError
+from stream_ml.records import line_of
 from stream_ml.shell.forget import append_markers, await_stages, erasures_of, find_traces, verify
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.keys import check_name, reading_key
@@ -58,7 +59,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
     if report.get("found"):
         raise StreamMLError(
             f"forget: expected nothing of the key, or of {len(traces.ids):,} ids of its events, "
-            f"given {format_counts(report['found'])}"
+            f"given {format_counts(report['found'])}; ids that refuse repeats go once "
+            "time has passed them: run it again then, with --ids"
         )
 
 
@@ -109,9 +111,8 @@ def _lines(log: Log) -> list[str]:
     newest = read_registry(log, None, recent=0).newest
     if newest is None:
         return []
-    return sorted(
-        {newest.serving.champion.model, *(r.model for r in newest.serving.challengers.values())}
-    )
+    refs = (newest.serving.champion, *newest.serving.challengers.values())
+    return sorted({line_of(ref.model) for ref in refs})
 
 
 def _print(report: dict[str, Any], arguments: Namespace) -> None:
@@ -142,7 +143,7 @@ def _print(report: dict[str, Any], arguments: Namespace) -> None:
     if report["learned"]:
         write(
             f"models learned from {report['learned']:,} examples of it, and cannot unlearn them: "
-            f"{', '.join(report['lines'])}, and snapshots before; way out: `stream-ml restart "
+            f"the lines {', '.join(report['lines'])}; way out: `stream-ml restart "
             "LINE`, or a line declared anew, which learns what lies on the log then"
         )
     if "found" in report:
