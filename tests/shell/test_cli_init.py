@@ -6,6 +6,7 @@ import ast
 import csv
 import io
 import random
+import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -246,6 +247,8 @@ def test_what_is_there_is_not_written_over(cli: Cli, tmp_path: Path) -> None:
         ("ts,b\n2024-05-01,2\n", ("--time", "b"), 2, "--time: expected a column whose values all"),
         ("ts,b,b\n", (), 1, "o.csv:1: expected each column once, given 'b' twice"),
         ("ts,b\n", (), 1, "o.csv: expected rows to draft a declaration from, given none"),
+        ("ts,late\n1/2/2024,1\n", (), 2, "of which 'ts' has values such as '1/2/2024'; name it"),
+        ("ts,late\n1\n", (), 1, "given 1 that are none: each as many cells as the first row"),
         ("", (), 1, "o.csv: expected rows to draft a declaration from, given none"),
         ("ts,late\n2024-05-01,0\n2024-05-02,1\n", ("--label-time", "late"), 2, "--label-time: exp"),
     ],
@@ -260,6 +263,23 @@ def test_what_cannot_be_guessed_is_asked_for(
 
     assert (ran.code, message in ran.err) == (code, True), ran.err
     assert ["o.csv"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_file_in_another_order_is_to_be_sorted(cli: Cli, tmp_path: Path) -> None:
+    """And the command that is given does it: then nothing comes too late."""
+    newest_first = ({"": n} | each for n, each in enumerate(list(payments())[::-1]))
+    file = str(write(tmp_path / "newest first.csv", newest_first))
+
+    drafted = cli("init", file, "--format", "json")
+    spec = drafted.json["pipeline"]
+    before = cli("check", file, "--pipeline", spec, "--format", "json")
+    [warning] = [each for each in drafted.json["warnings"] if "sort the file" in each]
+    command = warning.partition("`")[2].partition("`")[0]
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)  # noqa: S603, S607 - ours
+    after = cli("check", "sorted.csv", "--pipeline", spec, "--format", "json")
+
+    assert before.json["too_late"] > COUNT / 2
+    assert (after.json["too_late"], after.json["events"]) == (0, COUNT)
 
 
 def test_one_may_say_what_columns_are(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import lzma
+import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,9 +26,10 @@ from stream_ml.files import TimeReader
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.processes.line_batches import Line
+from stream_ml.shell.processes.stop import Stop
 from stream_ml.shell.rows.csv_parser import CsvParser
 from stream_ml.shell.rows.layout import RowLayout
-from stream_ml.shell.rows.reader import read_rows
+from stream_ml.shell.rows.reader import read_rows, row_batches
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -431,6 +433,24 @@ def test_mistakes_in_how_files_are_declared(files: dict[str, Any], problem: str)
     with pytest.raises(DeclarationError) as refused:
         replace(shop, files=sml.Files(**files))
     assert problem in str(refused.value)
+
+
+def test_rows_of_a_pipe_come_as_they_are_written() -> None:
+    """Nobody waits for the end of a file that is still being written, nor for more of it."""
+    reading, writing = os.pipe()
+    with Stop() as stop:
+        layout = RowLayout(shop, "-", "events")
+        found = row_batches(f"/dev/fd/{reading}", layout, stop, "csv")
+        os.write(writing, f"{HEADER}\n{ROW}\n{ROW[:20]}".encode())
+        first = next(found)
+        os.write(writing, f"{ROW[20:]}\n".encode())
+        second = next(found)
+        os.close(writing)
+        rest = list(found)
+    os.close(reading)
+
+    assert [[2], [3]] == [[row.number for row in batch] for batch in (first, second)]
+    assert [] == [row for batch in rest for row in batch]
 
 
 # --- commands ---------------------------------------------------------------------------------

@@ -179,7 +179,8 @@ def _guess_time(roles: Roles, sample: Sample, given: str | None) -> None:
     if found is None:
         raise UsageError(
             f"{sample.file}: expected a column of times, in ISO 8601 or as seconds, milliseconds, "
-            f"microseconds or nanoseconds since 1970, given {_names(sample)}; name it with --time"
+            f"microseconds or nanoseconds since 1970, given {_names(sample)}"
+            f"{_other_times(sample)}; name it with --time, or write its values so"
         )
     column = sample.columns[found]
     unit = _unit(column)
@@ -194,6 +195,14 @@ def _guess_time(roles: Roles, sample: Sample, given: str | None) -> None:
     if column.is_typed_time:
         roles.time_unit = "iso"
     roles.reasons["time"] = "as asked" if given else "all of its values are times"
+
+
+def _other_times(sample: Sample) -> str:
+    """What columns hold that are called times and are none that is read."""
+    for name, column in sample.columns.items():
+        if column.counts and (TIME_NAMES.fullmatch(name) or TIME_ENDS.fullmatch(name)):
+            return f", of which {name!r:.80} has values such as {next(iter(column.counts))!r:.60}"
+    return ""
 
 
 def _guess_label_time(roles: Roles, sample: Sample, given: str | None) -> None:

@@ -157,6 +157,7 @@ class Sample:
         rows: the values by column; what is missing is left out.
         is_whole: there are no more rows than these.
         bad: how many rows could not be read.
+        header: of CSV, all names as they stand in the first row.
     """
 
     file: str
@@ -166,6 +167,7 @@ class Sample:
     rows: list[dict[str, Any]]
     is_whole: bool
     bad: int
+    header: list[str] = field(default_factory=list)
 
 
 def take_sample(file: str, kind: Kind | None = None) -> Sample:
@@ -197,11 +199,18 @@ def take_sample(file: str, kind: Kind | None = None) -> Sample:
                 break
         sample.is_whole = next(rows, _NONE) is _NONE
     if not sample.rows:
-        raise StreamMLError(f"{file}: expected rows to draft a declaration from, given none")
+        actual = f"{sample.bad:,} that are none{_WAYS_OUT[found]}" if sample.bad else "none"
+        raise StreamMLError(f"{file}: expected rows to draft a declaration from, given {actual}")
     return sample
 
 
 _NONE: Any = object()
+_WAYS_OUT = {
+    "jsonl": "; write each row as a JSON object in a line, as `jq -c '.[]'` does of a list, or say "
+    "what it is with --input",
+    "csv": ": each as many cells as the first row, in UTF-8",
+    "parquet": "",
+}
 
 
 def _json_rows(handle: int, sample: Sample) -> Iterator[dict[str, Any] | None]:
@@ -252,6 +261,7 @@ def _header(sample: Sample, cells: list[str] | BadRecord) -> list[str]:
         raise StreamMLError(f"{sample.file}:1: expected the names of columns: {cells.message}")
     names = [name.strip() for name in cells]
     _check_names(sample.file, names)
+    sample.header = names
     sample.columns.update({name: SampledColumn(name) for name in names if is_text(name)})
     return names
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from statistics import median
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
 from stream_ml.files import Files, TimeReader, cell_flag
+from stream_ml.shell.input_files import PACKED_SUFFIXES, STANDARD_INPUT
 
 if TYPE_CHECKING:
     from stream_ml.shell.drafts.roles import Roles
@@ -416,11 +418,23 @@ def _warnings(sample: Sample, roles: Roles, times: _Times, fields_: _Fields) -> 
         )
     if times.lag_ms > LATENESS_MS_MAX:
         found.append(
-            f"rows are not in the order of {roles.time!r}: sort the file by it, lest most of them "
-            "come too late"
+            f"rows are not in the order of {roles.time!r}, so most of them would come too late: "
+            f"sort the file by it{_sort_command(sample, roles)}"
         )
     if sample.bad:
         found.append(f"{sample.bad:,} rows could not be read: `stream-ml check` says why")
     if not fields_.types:
         found.append("no column is left for a field: models see times and windows alone")
     return found
+
+
+def _sort_command(sample: Sample, roles: Roles) -> str:
+    """How to sort a plain CSV file in a shell."""
+    packed = PurePath(sample.file).suffix.lower() in PACKED_SUFFIXES
+    if sample.kind != "csv" or packed or sample.file == STANDARD_INPUT:
+        return ""
+    number = sample.header.index(roles.time) + 1
+    file, form = shlex.quote(sample.file), "" if roles.time_unit == "iso" else "n"
+    options = f"-s -t{shlex.quote(sample.delimiter)} -k{number},{number}{form}"
+    command = f"(head -n 1 {file}; tail -n +2 {file} | LC_ALL=C sort {options}) > sorted.csv"
+    return f", as in `{command}` where no cell is quoted"
