@@ -22,6 +22,7 @@ from stream_ml.learners.forests import Forest
 from stream_ml.models.recipes import Recipe, answer
 from stream_ml.shell.views.reproduce import reproduce, sample
 from stream_ml.testing import CRASH, Driver, check_learner
+from tests.hostile_bytes import ran
 from tests.simulation import world
 
 NAMES = tuple("abcde")
@@ -139,3 +140,25 @@ def test_it_serves_and_survives_crashes() -> None:
 
     assert "forest" == found[0][-1]["model"].split("@")[0]
     assert found[0] == found[1]
+
+
+HOSTILE = """
+import numpy as np
+
+import stream_ml as sml
+from stream_ml.models.recipes import Recipe
+from sklearn.ensemble import RandomForestClassifier
+from stream_ml.learners.forests import Forest
+
+learner = sml.Retrained(Forest(RandomForestClassifier(5, max_leaf_nodes=9)), 100)
+recipe = Recipe("line", learner, sml.Target.binary(), ("a", "b"))
+trainer = recipe.fresh().trainer
+rows = np.random.default_rng(1).normal(size=(100, 2))
+trainer.fit(rows, (rows[:, 0] > 0).astype(float), 1)
+genuine = trainer.dump()
+"""
+
+
+def test_hostile_bytes_run_nothing() -> None:
+    """No import, no compilation and no call, by the word of the interpreter of a new process."""
+    assert ("[]", "") == ran(HOSTILE)

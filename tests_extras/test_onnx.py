@@ -13,6 +13,7 @@ from stream_ml.errors import SnapshotRefused
 from stream_ml.learners.onnx import Onnx
 from stream_ml.models.recipes import Recipe, answer
 from stream_ml.testing import check_learner
+from tests.hostile_bytes import ran
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,3 +117,19 @@ def test_no_record_brings_another_model(tmp_path: Path) -> None:
 
     assert 70 == len(state)
     assert other.description != recipe.description
+
+
+def test_hostile_bytes_run_nothing(tmp_path: Path) -> None:
+    """No import, no compilation and no call, by the word of the interpreter of a new process."""
+    learner = frozen(tmp_path, "linear")
+    setup = f"""
+from stream_ml import Target
+from stream_ml.learners.onnx import Onnx
+from stream_ml.models.recipes import Recipe
+
+learner = Onnx({learner.path!r}, sha256={learner.sha256!r})
+recipe = Recipe("line", learner, Target.regression(), ("a", "b", "c"))
+genuine = recipe.dump(recipe.fresh())
+"""
+
+    assert ("[]", "") == ran(setup)

@@ -24,6 +24,7 @@ from stream_ml.errors import SnapshotRefused
 from stream_ml.learners.torch import Torch
 from stream_ml.models.recipes import Recipe, answer, learn
 from stream_ml.testing import check_learner
+from tests.hostile_bytes import ran
 
 BINARY, COLOURS = Target.binary(), Target.multiclass("red", "green", "blue")
 REGRESSION = Target.regression()
@@ -127,3 +128,32 @@ def test_another_question_is_refused() -> None:
 def one_output(inputs: int, _: int) -> Any:
     """Too few for three classes."""
     return torch.nn.Linear(inputs, 1)
+
+
+HOSTILE = """
+import warnings
+from functools import partial
+
+warnings.simplefilter("ignore")
+import torch
+from stream_ml import Target
+from stream_ml.learners.torch import Torch
+from stream_ml.models.recipes import Recipe
+
+def network(inputs, outputs):
+    return torch.nn.Linear(inputs, outputs)
+
+learner = Torch(network, partial(torch.optim.SGD, lr=0.1), batch=2)
+recipe = Recipe("line", learner, Target.binary(), ("a",))
+taught = recipe.fresh()
+for number in range(4):
+    taught.learn_one({"a": float(number)}, number > 1)
+genuine = recipe.dump(taught)
+"""
+
+
+def test_hostile_bytes_run_nothing() -> None:
+    """No import, no compilation and no call, by the word of the interpreter of a new process."""
+    said, _ = ran(HOSTILE)  # Debian's complains of numpy
+
+    assert said == "[]"

@@ -19,7 +19,9 @@ __all__ = [
     "ANSWER",
     "DEATHS_MAX",
     "NO_STOPWATCH",
+    "SLOW_RUNNING",
     "SNAPSHOT",
+    "SNAPSHOT_BUDGETS",
     "Effort",
     "LearnerLost",
     "Stopwatch",
@@ -29,6 +31,8 @@ __all__ = [
 # A learner is too slow that takes longer than its budget so often running: once may be the
 # machine's fault, which was put to sleep, or short of memory.
 SLOW_RUNNING = 3
+# So many times its budget of an example a line may take over a snapshot.
+SNAPSHOT_BUDGETS = 10
 # A line that was at work whenever the worker died, so often from the same example on, learns no
 # more.
 DEATHS_MAX = 3
@@ -113,7 +117,7 @@ class Effort:
     0.0005
     """
 
-    __slots__ = ("_last_slow", "_slow_answers", "_slow_running", *_SUMS)
+    __slots__ = ("_last_slow", "_slow_answers", "_slow_running", "_slow_snapshots", *_SUMS)
 
     answer_s: float
     answers: float
@@ -127,7 +131,8 @@ class Effort:
         self.answer_s = self.example_s = self.snapshot_s = 0.0
         self.answers = self.examples = self.snapshots = 0.0
         self.snapshot_bytes = 0
-        self._last_slow, self._slow_running, self._slow_answers = -1, 0, 0
+        self._last_slow, self._slow_running = -1, 0
+        self._slow_answers = self._slow_snapshots = 0
 
     def learned(self, seconds: float, examples: int) -> None:
         """Add what it took to learn so many examples."""
@@ -157,6 +162,15 @@ class Effort:
         """
         self._slow_answers = self._slow_answers + 1 if is_slow else 0
         return self._slow_answers >= SLOW_RUNNING
+
+    def publishes_too_slowly(self, *, is_slow: bool) -> bool:
+        """Whether it has now gone over its bound for too many snapshots running.
+
+        Args:
+            is_slow: whether its newest one took longer.
+        """
+        self._slow_snapshots = self._slow_snapshots + 1 if is_slow else 0
+        return self._slow_snapshots >= SLOW_RUNNING
 
     def is_too_slow(self, n: int) -> bool:
         """Whether it has now gone over its budget for too many examples running.

@@ -53,7 +53,12 @@ from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
 from stream_ml.models.target import valid_answer
 from stream_ml.records import Output, version_of
 from stream_ml.stages.backfill import Backfill
-from stream_ml.stages.effort import DEATHS_MAX, NO_STOPWATCH
+from stream_ml.stages.effort import (
+    DEATHS_MAX,
+    NO_STOPWATCH,
+    SLOW_RUNNING,
+    SNAPSHOT_BUDGETS,
+)
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.kept_learners import KeptLearners
 from stream_ml.stages.latecomers import Latecomer
@@ -431,13 +436,11 @@ class Learn:
                     if name in models:
                         line.learner = self._recipes[name].load(models[name])
                     draft = self._draft(name, line)
+                    self._check_pace(line, self._stopwatch.seconds() - start_s, draft)
                     drafts += [draft, *self._price(name, line, draft.extent or 0)]
                 except SnapshotRefused as error:
                     self._quarantine(name, self._progress.n, str(error))
                     drafts += self._alert(name, str(error))
-                else:
-                    taken_s = self._stopwatch.seconds() - start_s
-                    line.effort.published(taken_s, len(draft.payload))
         outputs += [self._output(each) if isinstance(each, Snapshot) else each for each in drafts]
         is_sooner = self._progress.clock.is_sooner
         self._retrainings.begin(
@@ -445,6 +448,21 @@ class Learn:
         )
         self._progress.refreshed()
         return outputs
+
+    def _check_pace(self, line: LiveLine, taken_s: float, draft: Snapshot) -> None:
+        """Take note of what a snapshot took.
+
+        Raises:
+            SnapshotRefused: it is one too many that took longer than it may.
+        """
+        line.effort.published(taken_s, len(draft.payload))
+        most_s = SNAPSHOT_BUDGETS * self._stopwatch.budget_s
+        if line.effort.publishes_too_slowly(is_slow=taken_s > most_s):
+            raise SnapshotRefused(
+                "too_slow",
+                f"its snapshot took {taken_s:.3g} s, longer than {most_s:g} s, {SNAPSHOT_BUDGETS} "
+                f"times its budget of an example, {SLOW_RUNNING} times running",
+            )
 
     def _price(self, name: str, line: LiveLine, size: int) -> list[Output]:
         """Say once of a line that its snapshots cost more than they should."""

@@ -21,6 +21,7 @@ from stream_ml.models.retrained import TrainingJob
 from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.shell.views.reproduce import reproduce, sample
 from stream_ml.testing import CRASH, Driver, check_learner
+from tests.hostile_bytes import ran
 from tests.simulation import world
 
 NAMES = tuple("abcde")
@@ -231,3 +232,24 @@ def test_without_the_library_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch
         replace(world.pipeline, models=models)
 
     assert "pip install 'stream_ml[lightgbm]'" in str(refused.value)
+
+
+HOSTILE = """
+import numpy as np
+
+import stream_ml as sml
+from stream_ml.models.recipes import Recipe
+from stream_ml.learners.lightgbm import LightGBM
+
+learner = sml.Retrained(LightGBM(5, num_leaves=4, min_data_in_leaf=5), 100)
+recipe = Recipe("line", learner, sml.Target.binary(), ("a", "b"))
+trainer = recipe.fresh().trainer
+rows = np.random.default_rng(1).normal(size=(100, 2))
+trainer.fit(rows, (rows[:, 0] > 0).astype(float), 1)
+genuine = trainer.dump()
+"""
+
+
+def test_hostile_bytes_run_nothing() -> None:
+    """No import, no compilation and no call, by the word of the interpreter of a new process."""
+    assert ("[]", "") == ran(HOSTILE)

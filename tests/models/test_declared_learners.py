@@ -11,6 +11,7 @@ import stream_ml as sml
 from stream_ml.errors import DeclarationError
 from stream_ml.models.recipes import Recipe
 from stream_ml.models.target import Target
+from tests.models.own import Line
 from tests.trainers import Bag
 
 if TYPE_CHECKING:
@@ -75,3 +76,20 @@ def test_too_few_slots_are_refused_with_how_many_there_must_be() -> None:
             models={f"m{n}": naive_bayes.GaussianNB() for n in range(5)},
             promotion=sml.Promotion(slots=3),
         )
+
+
+class Asked(Line):
+    """Counts how often any of its kind is asked."""
+
+    count = 0
+
+    def predict_one(self, features: Mapping[str, float]) -> float:  # noqa: ARG002 - the protocol's
+        """The answer."""
+        Asked.count += 1
+        return 0.5
+
+
+def test_a_declaration_asks_each_learner_twelve_times() -> None:
+    """One that takes long over an answer keeps no command waiting for longer than that."""
+    assert [] == Recipe("line", Asked()).check(Target.regression(), "models.line", ("x",))
+    assert 12 == Asked.count

@@ -10,6 +10,7 @@ import pytest
 from river import naive_bayes
 
 import stream_ml as sml
+from stream_ml.stages import learn as learning
 from stream_ml.stages.effort import DEATHS_MAX, Suspect
 from stream_ml.stages.learn import LIVE_LOSS_EVERY, Learn
 from tests.shop import KEY, declare, example, shop
@@ -123,6 +124,30 @@ def test_a_line_that_is_slow_to_answer_is_quarantined_though_it_is_asked_now_and
 
     assert 5 == asked[0]
     assert f"after example {5 * LIVE_LOSS_EVERY}: it takes 1.5 s" in alert["message"]
+
+
+@pytest.mark.parametrize(("slow", "count"), [({2, 3, 4}, 1), ({1, 2, 4, 5}, 0)])
+def test_a_line_whose_snapshots_take_too_long_three_times_running_is_quarantined(
+    slow: set[int], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its figures, alone, and it publishes the third no more; twice is chance."""
+    stopwatch, taken = FakeStopwatch(), [0]
+    take = learning.take
+
+    def dawdle(learner: Any, recipe: Any, *arguments: Any, **others: Any) -> Any:
+        if recipe.name == "bayes":
+            taken[0] += 1
+            stopwatch.now_s += 11.0 if taken[0] in slow else 1.0
+        return take(learner, recipe, *arguments, **others)
+
+    monkeypatch.setattr(learning, "take", dawdle)
+    outputs = Learn(shop, KEY, stopwatch=stopwatch).apply(world(120))
+
+    told = [alert["message"] for alert in alerts(outputs)]
+    assert count == len(told)
+    assert all("its snapshot took 11 s, longer than 10 s" in message for message in told)
+    assert 6 == len(digests(outputs, "logistic"))
+    assert (3 if count else 6) == len(digests(outputs, "bayes"))
 
 
 def test_a_pause_of_the_machine_quarantines_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
