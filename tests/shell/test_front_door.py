@@ -56,6 +56,7 @@ READS = [
     ["status"],
     ["models"],
     ["alerts"],
+    ["dead-letters"],
     ["predictions"],
     ["predictions", "--from", "2023-11-15", "--format", "json"],
     ["audit", "log"],

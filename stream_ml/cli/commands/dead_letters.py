@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import sys
-import time
-import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.arguments import instant, utf8, utf8_up_to, whole_number
 from stream_ml.cli.log import existing_log
-from stream_ml.cli.operator import TEXT_LENGTH_MAX, new_command
+from stream_ml.cli.operator import TEXT_LENGTH_MAX
 from stream_ml.cli.output import flush, write, write_bytes, write_json, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import format_counts, format_table, format_time
+from stream_ml.cli.tables import format_table, format_time
 from stream_ml.errors import UsageError
 from stream_ml.shell.printable import printable
-from stream_ml.shell.redrive import Redrive, RedriveHistory, check_reasons
-from stream_ml.shell.settings.keys import check_name, reading_key
-from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.views.dead_letters import (
     LetterFilter,
     LetterTally,
@@ -34,7 +29,6 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Record
     from stream_ml.shell.log.port import Log
-    from stream_ml.shell.redrive import RedriveReport
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["COMMAND"]
@@ -62,7 +56,10 @@ class _Foreign:
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print how many there are of each reason and the last ones, or publish records again."""
     if arguments.action == "redrive":
-        _redrive(arguments, settings)
+        # It loads what stages read, which a look at the log need not wait for.
+        from stream_ml.cli.execution.redrive import redrive  # noqa: PLC0415
+
+        redrive(arguments, settings, _filter(arguments))
     else:
         _list(arguments, settings)
 
@@ -106,55 +103,6 @@ def _print_raw(log: Log, views: Iterable[LetterView]) -> None:
             write_bytes(value + b"\n")
         if not flush():
             return
-
-
-def _redrive(arguments: Namespace, settings: Settings) -> None:
-    pipeline = pipeline_of(settings, "dead-letters redrive")
-    wanted = _filter(arguments)
-    check_reasons(wanted.reasons)
-    with existing_log(settings) as log:
-        check_name(settings, log, pipeline.name, reading_key(settings, log))
-        key = None if arguments.dry_run else settings.commanding_key(settings.path)
-        history = RedriveHistory(log, pipeline.name, settings.operator, key)
-        redrive = Redrive(log, pipeline, history, lambda: time.time_ns() // 1_000_000)
-        if key is None:
-            redrive.preview(wanted)
-        else:
-            meant = {"pipeline": pipeline.name, "log": log.identity, "reason": arguments.note}
-            redrive.publish(
-                wanted,
-                lambda: new_command(
-                    arguments, settings, "redrive", command_id=str(uuid.uuid4()), **meant
-                ),
-                key,
-            )
-    _print_report(redrive.report, arguments)
-
-
-def _print_report(report: RedriveReport, arguments: Namespace) -> None:
-    kept = [
-        {"reason": reason, "why": why, "count": count}
-        for (reason, why), count in report.kept.most_common()
-    ]
-    if arguments.format == "json":
-        write_json(
-            {
-                "dry_run": arguments.dry_run,
-                "published": dict(sorted(report.published.items())),
-                "published_before": report.former,
-                "kept": kept,
-                "commands": report.commands,
-            }
-        )
-        return
-    verb = "would be published" if arguments.dry_run else "published"
-    write(f"{verb} again: {format_counts(dict(sorted(report.published.items())))}")
-    if report.former:
-        write(f"published again before: {report.former:,}")
-    for each in kept:
-        write_line(f"left alone: {each['count']:,} {each['reason']}: {each['why']}")
-    if report.published and not arguments.dry_run:
-        write("whether a stage takes them is told as ever: `stream-ml dead-letters`, `status`")
 
 
 # --- output -----------------------------------------------------------------------------------
