@@ -78,13 +78,15 @@ class Regeneration:
             keep_ms = pipeline.horizon_ms + pipeline.lateness_ms + pipeline.skew_ms + SLACK_MS
             self._partitions[partition] = Vectors(
                 lambda: event_fold(pipeline, partition, erasures),
-                lambda offset: self._events(partition, offset),
+                lambda offset, end: self._events(partition, offset, end),
                 keep_ms,
             )
         return self._partitions[partition]
 
-    def _events(self, partition: int, offset: int) -> Iterator[Sequence[Record]]:
-        while records := self._log.read("events", partition, offset, READ_RECORDS):
+    def _events(self, partition: int, offset: int, end: int) -> Iterator[Sequence[Record]]:
+        while offset < end and (
+            records := self._log.read("events", partition, offset, min(READ_RECORDS, end - offset))
+        ):
             offset = records[-1].offset + 1
             yield records
 

@@ -88,14 +88,14 @@ class Vectors:
 
     Args:
         start: makes a stage that has folded nothing.
-        read: gives the events from an offset on, in batches, as long as there are any.
+        read: gives the events from an offset up to another, in batches, as long as there are any.
         keep_ms: for how long in event time features are kept for examples that come later.
     """
 
     def __init__(
         self,
         start: Callable[[], Predict],
-        read: Callable[[int], Iterable[Sequence[Record]]],
+        read: Callable[[int, int], Iterable[Sequence[Record]]],
         keep_ms: int,
     ) -> None:
         self._start, self._read = start, read
@@ -148,7 +148,7 @@ class Vectors:
     def _fold(self, wanted: frozenset[int], oldest_ms: int) -> None:
         """Fold events up to the last one that is wanted, and no further."""
         end = max(wanted) + 1
-        for records in self._read(self._next):
+        for records in self._read(self._next, end):
             batch = [record for record in records if record.offset < end]
             if not batch:
                 return

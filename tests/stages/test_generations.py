@@ -215,7 +215,7 @@ def vectors(events: list[dict[str, Any]], offsets: list[int]) -> list[Any]:
     ]
     serving = Serving(wider, KEY)
     made = Vectors(
-        lambda: Predict(wider, serving), lambda offset: [records[offset:]], keep_ms=1_000
+        lambda: Predict(wider, serving), lambda offset, end: [records[offset:end]], keep_ms=1_000
     )
     # The last first: all others were let go by then, and are made again.
     last = made.take(offsets[-1:], newest_ms=2**41)
