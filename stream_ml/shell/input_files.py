@@ -227,7 +227,6 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(GZIP_BITS)
-        self._is_full = False
 
     @property
     def eof(self) -> bool:
@@ -235,16 +234,15 @@ class _Gzip:
 
     @property
     def needs_input(self) -> bool:
-        return not (self._stream.unconsumed_tail or self._is_full)
+        # Its checksum comes last, and is not taken before all of the text was given.
+        return not self._stream.unconsumed_tail
 
     @property
     def unused_data(self) -> bytes:
         return self._stream.unused_data
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        piece = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
-        self._is_full = len(piece) == max_length
-        return piece
+        return self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
 
 
 class _Packing(NamedTuple):

@@ -395,7 +395,15 @@ def test_labels_in_a_file_of_their_own(tmp_path: Path) -> None:
     lines = rows_of(tmp_path / "c.jsonl", orjson.dumps(line), pipeline)
     missing = rows_of(tmp_path / "d.csv", "order,at,late\no1,2024-05-01T12:00Z,\n", pipeline)
 
+    names = rows_of(tmp_path / "e.csv", "event_id,ts,label\no1,2024-05-01T12:00Z,t\n")
+    members = {"event_id": "o1", "ts": "2024-05-01T12:00Z", "label": True}
+    line_names = rows_of(tmp_path / "f.jsonl", orjson.dumps(members))
+
     assert own == wire == lines == [{"label": True, "ts": AT, "event_id": "o1"}]
+    assert own == names == line_names
+    # An event and its label in one line: whoever has not said when it was known is told.
+    both = {**line, "customer": "ada"}
+    assert [both] == rows_of(tmp_path / "g.jsonl", orjson.dumps(both), pipeline)
     assert missing == [("missing_field", "$.late")]
 
 
@@ -543,14 +551,13 @@ def test_a_packed_file_that_is_cut_is_named(cli: Cli, tmp_path: Path) -> None:
         assert (ran.code, f"{path}: expected a sound" in ran.err) == (1, True)
 
 
-def test_a_small_file_that_unpacks_to_a_large_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_small_file_that_unpacks_to_a_large_one(tmp_path: Path, pack: Any) -> None:
     """It is handed on in pieces, and a line of it that is too long is refused."""
-    path = tmp_path / "bomb.csv.bz2"
-    path.write_bytes(
-        bz2.compress(f"{HEADER}\n".encode() + bytes(30_000_000) + b"\n" + ROW.encode())
-    )
+    path = tmp_path / "bomb.csv.packed"
+    path.write_bytes(pack(f"{HEADER}\n".encode() + bytes(30_000_000) + b"\n" + ROW.encode()))
 
-    found = rows_of(path, path.read_bytes())
+    found = rows_of(tmp_path / "bomb.csv", path.read_bytes())
 
     assert [("too_large", "$")] == [each for each in found if type(each) is tuple]
     assert 3 == len(found)

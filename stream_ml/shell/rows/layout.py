@@ -15,7 +15,7 @@ from stream_ml.files import TimeReader, cell_value, column_value
 from stream_ml.schema import FieldType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from stream_ml.pipeline import Pipeline
 
@@ -104,7 +104,7 @@ class RowLayout:
             members: the values by column.
             is_label: it is no event.
         """
-        if is_label and self.files.label not in members:
+        if is_label and self.label_name(members) is None:
             kind = self.pipeline.label_codec.kind
             message = f"expected {kind}, given nothing"
             error = BadRecord("missing_field", f"$.{self.files.label}", message)
@@ -118,16 +118,19 @@ class RowLayout:
             yield self._next_label()
 
     def _rows(self, number: int, members: dict[str, Any], text: bytes | None) -> Iterator[Row]:
-        files = self.files
-        has_label = files.label in members
+        files, name = self.files, self.label_name(members)
+        has_label = name is not None
         has_event = not has_label or (
             files.has_rows_of_both
             and (files.key is not None or self.pipeline.events.key in members)
         )
         try:
-            if not has_event:
-                label, _ = self._label(members, text)
-                yield Row(number, "labels", label)
+            if name is not None and not has_event:
+                if text is not None and self.pipeline.events.key in members:
+                    # Both in one line, and nobody has said when the label was known.
+                    yield Row(number, self.topic, text)
+                    return
+                yield Row(number, "labels", self._label(name, members, text))
                 return
             event, event_id, ts = self._event(number, members, text)
             if self.topic != "labels":
@@ -139,6 +142,17 @@ class RowLayout:
             return
         if files.has_rows_of_both:
             yield from self._due_labels(ts)
+
+    def label_name(self, members: Container[str]) -> str | None:
+        """The column that is the label: the declared one, or that of the wire beside no event.
+
+        Args:
+            members: a row's, or the names of all columns.
+        """
+        if self.files.label in members:
+            return self.files.label
+        is_event = self.files.key is not None or self.pipeline.events.key in members
+        return "label" if "label" in members and not is_event else None
 
     # --- events and labels --------------------------------------------------------------------
 
@@ -165,10 +179,10 @@ class RowLayout:
         value = text if text is not None and event == members else orjson.dumps(event)
         return value, event.get(events.id), event.get(events.time)
 
-    def _label(self, members: dict[str, Any], text: bytes | None) -> tuple[bytes, Any]:
-        """The label in a row of its own, and its time."""
+    def _label(self, label_name: str, members: dict[str, Any], text: bytes | None) -> bytes:
+        """The label in a row of its own."""
         files, events = self.files, self.pipeline.events
-        label = {"label": members[files.label]}
+        label = {"label": members[label_name]}
         for name in (files.label_time, events.time, "ts"):
             if name is not None and name in members:
                 value = members[name]
@@ -179,10 +193,10 @@ class RowLayout:
             if name in members:
                 label["event_id"] = members[name]
                 break
-        used = {files.label, files.label_time, events.time, "ts", events.id, "event_id"}
+        used = {label_name, files.label_time, events.time, "ts", events.id, "event_id"}
         label |= {name: value for name, value in members.items() if name not in used}
         is_same = text is not None and label == members
-        return (text if is_same and text is not None else orjson.dumps(label)), label.get("ts")
+        return text if is_same and text is not None else orjson.dumps(label)
 
     def _label_of(self, event_id: Any, ts: Any, members: Mapping[str, Any]) -> tuple[int, bytes]:
         """The time and the record of the label in an event's row.
@@ -251,7 +265,8 @@ class RowTable:
         repeated = next((n for n in self._header if n and self._header.count(n) > 1), None)
         if repeated is not None:
             raise self._error(f"expected each column once, given {repeated!r:.80} twice")
-        has_label, has_key = files.label in self._header, events.key in self._header
+        label_name = layout.label_name(self._header)
+        has_label, has_key = label_name is not None, events.key in self._header
         if has_label and has_key and not files.has_rows_of_both:
             raise self._error(
                 "expected events or labels, given both in one row; declare when a label is known, "
@@ -269,7 +284,7 @@ class RowTable:
         kinds |= dict.fromkeys(filter(None, (files.label_time, events.time)))
         if is_labels:
             kinds["ts"] = None
-        kinds[files.label] = pipeline.label_codec.kind
+        kinds[label_name or files.label] = pipeline.label_codec.kind
         self._columns = [
             (index, name, kinds[name]) for index, name in enumerate(self._header) if name in kinds
         ]
