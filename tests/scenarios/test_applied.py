@@ -159,13 +159,18 @@ def test_it_is_rolled_back_after_the_switch(driver: Driver) -> None:
     """The former version serves again, as it was, though it is not declared; `resume` goes on."""
     before = champions(driver)[-1]
     apply(driver, recipe(LOGISTIC))
-    run(driver, DAY, 5 * DAY)
-    assert champions(driver)[-1].startswith("plain.2@")
+    run(driver, DAY, DAY + 500)
+    [promoted] = ask(driver, "promote", "c4", expect="plain", model="plain.2")
+    assert promoted["serving"]["champion"]["model"].startswith("plain.2@")
+    # Until the next refresh the former version shadows, in a slot that nobody declares.
+    run(driver, DAY + 500, DAY + 600)
+    assert "plain" in driver.read("predictions")[-1]["shadows"]
 
     [decision] = ask(driver, "rollback", "c2", expect="plain.2", model=before)
     driver.crash()
-    run(driver, 5 * DAY, 5 * DAY + 600)
+    run(driver, DAY + 600, 2 * DAY)
 
+    assert [] == driver.read("dead-letters")
     assert decision["kind"] == "rolled_back"
     assert decision["serving"]["champion"]["model"] == before
     assert driver.read("predictions")[-1]["model"] == before
