@@ -449,6 +449,24 @@ def test_features_that_were_added_are_made_again_from_archived_events() -> None:
     assert view.equal, view.as_dict()
 
 
+def test_the_mark_of_a_transaction_behind_the_last_record_is_no_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cluster's logs end with one; once retention has passed it, nothing is missing."""
+    with SqliteLog.create(MEMORY, now_ms=lambda: START_MS, identity="a") as log:
+        placed = log.append([Output("events", b"k", b"%d" % number) for number in range(9)])
+        monkeypatch.setattr(log, "end_offset", lambda topic, _: 10 if topic == "events" else 0)
+        archive = archived(log, f"memory://{next(NUMBERS)}")
+        monkeypatch.setattr(log, "first_offset", lambda topic, _: 10 if topic == "events" else 0)
+        monkeypatch.setattr(log, "read", lambda *_: [])
+        again = Archiver(log, Storage(archive.address), now_ms)
+        again.run()
+        records = list(read_partition(JoinedLog(log, archive), "events", 0))
+
+    assert placed == records
+    assert ([], 0) == (again.written.gaps, again.remaining)
+
+
 def test_a_stretch_that_is_nowhere_is_named(worked: Path, tmp_path: Path) -> None:
     """What retention removed before it was archived is told when archiving, and when reading."""
     path = tmp_path / "log.sqlite"

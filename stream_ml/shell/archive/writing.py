@@ -89,6 +89,8 @@ class Archiver:
         self._root = root
         self._manifests = Manifests.read(storage)
         self.written = Written()
+        # Of the partition that is being read, up to where there are no other records.
+        self._end = 0
 
     @property
     def remaining(self) -> int:
@@ -127,7 +129,8 @@ class Archiver:
                         return
                     if is_last and only_past and not self._is_over(records[-1].append_ms):
                         break
-                    self._write(topic, partition, records)
+                    end = self._end if is_last else records[-1].offset + 1
+                    self._write(topic, partition, records, end)
                     if on_progress is not None:
                         on_progress(self.written.rows)
 
@@ -195,17 +198,21 @@ class Archiver:
             for record in records:
                 if record.offset >= end:
                     return
+                self._end = record.offset + 1
                 if record.append_ms > self._now_ms() + AHEAD_MS:
                     self.written.ahead.append(
                         f"{topic}-{partition}: offset {record.offset} is dated ahead; it and what "
                         "follows is archived once its time has come, or a worker has stamped it"
                     )
+                    self._end = record.offset
                     return
                 yield record
             begin = records[-1].offset + 1
+        # What follows is no record (the mark of a transaction), and never will be.
+        self._end = end
 
-    def _write(self, topic: str, partition: int, records: Sequence[Record]) -> None:
-        """Write a file, and then the manifest that makes it part of the archive."""
+    def _write(self, topic: str, partition: int, records: Sequence[Record], end: int) -> None:
+        """Write a file that covers all up to `end`, and then the manifest that names it."""
         data = records_file(records)
         first = self._log.first_offset(topic, partition)
         archived = self._manifests.end(topic, partition)
@@ -216,7 +223,7 @@ class Archiver:
             partition,
             hour_of(records[0].append_ms),
             archived if archived is not None and begins_behind else records[0].offset,
-            records[-1].offset + 1,
+            end,
             len(records),
             len(data),
             hashlib.sha256(data).hexdigest(),
