@@ -124,8 +124,13 @@ def test_up_ends_at_once_under_another_declaration(
     assert "Traceback" not in ended.err
 
 
+def paths(refusal: str) -> str:
+    """The part of the declaration that is refused."""
+    return refusal.partition(": expected ")[0]
+
+
 def test_each_kind_of_difference_is_planned_on_a_cluster(worked: tuple[Cluster, Path]) -> None:
-    """What the plan finds on Kafka is what it finds on a file, in the words of a start there."""
+    """What the plan finds on Kafka is what it finds on a file, and what a start there does."""
     cluster, _ = worked
     key = bytes.fromhex(SETTINGS["STREAM_ML_KEY"])
     with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
@@ -144,9 +149,9 @@ def test_each_kind_of_difference_is_planned_on_a_cluster(worked: tuple[Cluster, 
                 if refusals:
                     with pytest.raises(UsageError) as refused:
                         accepted_changes(declaration, pipeline.declaration(), "it", "do")
-                    assert refusals == [
-                        each.strip() for each in str(refused.value).splitlines()[1:-1]
-                    ]
+                    lines = [each.strip() for each in str(refused.value).splitlines()[1:-1]]
+                    # The plan knows what serves, and may refuse for more than a start does.
+                    assert list(map(paths, refusals)) == list(map(paths, lines))
                 else:
                     told = accepted_changes(declaration, pipeline.declaration(), "it", "do")
                     assert told == list(map(str, changes))
