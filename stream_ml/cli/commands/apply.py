@@ -65,6 +65,10 @@ COMMAND = Subcommand(
             "stream-ml apply shop:fraud --reason 'orders of the last hour say more'",
             "the changed declaration `fraud` of shop.py",
         ),
+        UsageExample(
+            "stream-ml apply shop:fraud --reason 'a deeper tree' --wait 600",
+            "leaving ten minutes to stop the worker in",
+        ),
     ),
     add_arguments=_add_arguments,
     run=run,
