@@ -63,7 +63,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
         learn_budget_s=settings.learn_budget_seconds,
-        isolated=_isolated(pipeline, settings, say) if arguments.stage in LEARNING else None,
+        isolation=_isolation(pipeline, settings, say) if arguments.stage in LEARNING else None,
         training_s=settings.training_seconds,
         training_memory_mb=settings.training_memory_mb,
         say=say,
@@ -83,15 +83,15 @@ def run(arguments: Namespace, settings: Settings) -> None:
         asyncio.run(worker.run())
 
 
-def _isolated(pipeline: Pipeline, settings: Settings, say: Callable[..., None]) -> Pipeline:
-    """The declaration with lines in processes of their own, which end with this one."""
+def _isolation(pipeline: Pipeline, settings: Settings, say: Callable[..., None]) -> Isolation:
+    """Lines in processes of their own, which end with this one."""
     return Isolation(
         pipeline,
         settings.isolated_lines,
         budget_s=settings.learn_budget_seconds,
         memory_mb=settings.line_memory_mb,
         say=lambda line, why: say("not_isolated", line=line, why=why),
-    ).pipeline
+    )
 
 
 class Seldom(logging.Filter):

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transport import Batch
     from stream_ml.shell.log.port import PartitionId
+    from stream_ml.shell.processes.isolation import Isolation
     from stream_ml.signing import Operator
     from stream_ml.stages.task import Stage
 
@@ -107,8 +108,7 @@ class Worker:
         checkpoint_examples: after how many examples the learners are written down at the latest.
         restart_lines: quarantined lines to start anew, from nothing.
         learn_budget_s: how long a line may take over an example.
-        isolated: the declaration as learn and evaluate have it, where lines have processes of their
-            own; see `Isolation`.
+        isolation: the lines that have processes of their own, for learn and evaluate.
         training_s: how long the training of a retrained line may take.
         training_memory_mb: how much memory its process may have.
         command_age_s: how far a command's time may be from its arrival on the log.
@@ -131,7 +131,7 @@ class Worker:
         checkpoint_examples: int,
         restart_lines: Collection[str] = (),
         learn_budget_s: float = LEARN_BUDGET_S,
-        isolated: Pipeline | None = None,
+        isolation: Isolation | None = None,
         training_s: float = TRAINING_S,
         training_memory_mb: int = TRAINING_MEMORY_MB,
         command_age_s: float,
@@ -161,7 +161,8 @@ class Worker:
         self._trainings = ProcessTrainings(training_s, training_memory_mb)
         self._command_age_s = command_age_s
         self._say = say
-        self._isolated = pipeline if isolated is None else isolated
+        self._isolation = isolation
+        self._isolated = pipeline if isolation is None else isolation.pipeline
         self._accepted_topics = frozenset(accepted_topics)
         self._serving = Serving(pipeline, key)
         self._names = {cluster.topic(topic): topic for topic in STAGES[stage].inputs}
@@ -284,7 +285,12 @@ class Worker:
             )
         self._partitions = {name: counts[self.cluster.topic(name)] for name in topics}
         self._check_partitions()
-        self._pipeline = await asyncio.to_thread(self._declaration_in_force)
+        pipeline = self._pipeline = await asyncio.to_thread(self._declaration_in_force)
+        # Made of the declaration, they are made anew of what runs: lines have other names there.
+        self._isolated = pipeline if self._isolation is None else self._isolation.running(pipeline)
+        if self._lines:
+            self._lines = [line for line in pipeline.learn_task_lines if line is not None]
+            self.assignor = TaskAssignor(self._lines)
         self._serving = Serving(self._pipeline, self._key, self._topics["registry"])
 
     def _declaration_in_force(self) -> Pipeline:
