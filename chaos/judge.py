@@ -483,14 +483,42 @@ def _unknown_snapshots(facts: _Facts, decision: dict[str, Any]) -> Iterator[str]
 
 def _every_refresh_decided(facts: _Facts) -> Iterator[str]:
     """Every instant at which all lines published was followed by a decision about it."""
-    versions = {
-        int(decision["serving"]["champion"]["model"].rpartition("@")[2])
-        for decision in facts.decisions
-    }
+    decided = set(_decided_instants(facts.decisions))
     refusals = " ".join(d["reason"] for d in facts.decisions if d["kind"] == "refused")
     for instant in _instants(len(facts.examples)):
-        if instant not in versions and f"@{instant} refused" not in refusals:
+        if instant not in decided and f"@{instant} refused" not in refusals:
             yield f"@{instant} was published, and never served nor refused"
+
+
+def _decided_instants(decisions: Iterable[dict[str, Any]]) -> Iterator[int]:
+    """The instants that champions are of, and those at which one that has to stay did.
+
+    After the guard's return to the first model its line is not renewed until another one replaces
+    it, and after a refusal not until the line publishes what is sound: all other lines are.
+    """
+    staying = None
+    for decision in decisions:
+        serving, kind = decision["serving"], decision["kind"]
+        champion = serving["champion"]["model"]
+        line, _, version = champion.rpartition("@")
+        yield int(version)
+        is_returned = kind == "rolled_back" and _reference(decision) == "first"
+        is_refused = kind == "refused" and decision["reason"].startswith(f"{line}@")
+        if is_returned or is_refused:
+            staying = champion
+        elif kind == "rolled_back" or champion != staying:
+            staying = None
+        elif kind == "refreshed":
+            challengers = serving["challengers"].values()
+            versions = {int(ref["model"].rpartition("@")[2]) for ref in challengers}
+            if len(versions) == 1:
+                yield from versions
+
+
+def _reference(decision: dict[str, Any]) -> str | None:
+    """What the champion did harm against, where the guard has decided."""
+    evidence = decision["evidence"]
+    return None if evidence is None else evidence.get("reference")
 
 
 # --- alerts ------------------------------------------------------------------------------------

@@ -223,6 +223,36 @@ def test_a_refresh_that_nobody_decided_on_is_found() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "members", "renewed", "is_found"),
+    [
+        ("rolled_back", {"evidence": {"reference": "first"}}, True, False),
+        ("rolled_back", {"evidence": {"reference": "first"}}, False, True),
+        ("rolled_back", {"evidence": {"reference": "predecessor"}}, True, True),
+        ("refused", {"reason": "bayes@700 refused: it has diverged"}, True, False),
+        ("refused", {"reason": "adagrad@700 refused: it has diverged"}, True, True),
+        ("refreshed", {}, True, True),
+    ],
+)
+def test_a_champion_stays_at_a_refresh_only_where_it_has_to(
+    kind: str, members: dict[str, object], *, renewed: bool, is_found: bool
+) -> None:
+    """After a return to the first model, or a refusal, the others alone are renewed."""
+    raw = topics()
+    records = raw["registry"][0]
+    former, last = [orjson.loads(record.value or b"") for record in records[1:3]]
+    serving = last["serving"] | {"champion": former["serving"]["champion"]}
+    if not renewed:
+        serving["challengers"] = former["serving"]["challengers"]
+    cause = former | {"kind": kind} | members
+    records[2:] = [
+        replace(records[2], value=orjson.dumps(cause)),
+        replace(records[2], value=orjson.dumps(last | {"serving": serving})),
+    ]
+
+    assert is_found is ("every refresh decided" in failed(raw))
+
+
+@pytest.mark.parametrize(
     ("topic", "is_tombstone"),
     [
         ("predictions", False),
