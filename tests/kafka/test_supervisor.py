@@ -597,7 +597,7 @@ def test_each_post_has_its_command_and_its_lines(
     monkeypatch.setattr(up, "Process", process)
     monkeypatch.setattr(up, "await_broker", lambda *_, **__: True)
     monkeypatch.setattr(up, "open_log", lambda *_: nullcontext())
-    for looked_at in ("working_key", "check_serving", "_warn_of_open_topics"):
+    for looked_at in ("working_key", "running_pipeline", "check_serving", "_warn_of_open_topics"):
         monkeypatch.setattr(up, looked_at, lambda *_: None)
     monkeypatch.setenv("STREAM_ML_KEY", "ab" * 32)
     broker = "kafka://127.0.0.1:1"
