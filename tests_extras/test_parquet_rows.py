@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -163,3 +164,29 @@ def test_rows_are_counted_over_groups(tmp_path: Path) -> None:
 
     assert 2_501 == number
     assert datetime(2024, 5, 1, 12, tzinfo=UTC).timestamp() * 1000 == AT
+
+
+def test_a_large_text_is_refused_by_its_row_and_fills_no_memory(tmp_path: Path) -> None:
+    """A file of some kilobytes whose rows have gigabytes of text is read in few megabytes."""
+    texts = pa.DictionaryArray.from_arrays(
+        [0] * 1_000 + [1] * 999 + [2], ["x" * 2**21, "a" * 2**20, "b"]
+    )
+    path = write(tmp_path / "a.parquet", customer=texts)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    layout = RowLayout(shop, str(path))
+    found = [(row.number, row.error and row.error.reason) for row in read_rows(str(path), layout)]
+
+    grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert [(n, "too_large") for n in range(1, 2_001) if n < 2_000] + [(2_000, None)] == found
+    assert path.stat().st_size < 1_000_000
+    assert grown_mb < 200
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.date64(), pa.timestamp("s"), pa.duration("us")])
+def test_a_time_that_no_calendar_has_is_refused_by_its_row(tmp_path: Path, kind: Any) -> None:
+    """The other rows are read."""
+    ticks = {"date32[day]": 2**30, "date64[ms]": 86_400_000 * 2**30}.get(str(kind), 2**52)
+    path = write(tmp_path / "a.parquet", ts=pa.array([ticks], kind), label=[True])
+
+    assert [("wrong_type", "$.ts")] == rows_of(path)

@@ -284,7 +284,7 @@ def _parquet_rows(handle: int, sample: Sample) -> Iterator[dict[str, Any] | None
     names = [name for name in reader.names if is_text(name)]
     sample.columns.update({name: SampledColumn(name) for name in names})
     for rows in reader.rows(names):
-        yield from rows
+        yield from (None if isinstance(row, BadRecord) else row for row in rows)
 
 
 _READERS = {"jsonl": _json_rows, "csv": _csv_rows, "parquet": _parquet_rows}

@@ -152,7 +152,10 @@ def _parquet_rows(handle: int, layout: RowLayout) -> Iterator[list[Row]]:
         rows: list[Row] = []
         for values in batch:
             number += 1
-            rows += table.value_rows(number, values)
+            if isinstance(values, BadRecord):
+                rows.append(Row(number, layout.topic, None, values))
+            else:
+                rows += table.value_rows(number, values)
         yield rows
     yield list(layout.rest())
 
