@@ -18,6 +18,8 @@ LETTERS = "letters"
 _SUBJECT = re.compile(r"[0-9a-f]{64}")
 # In one command: their ranges must fit a record of the registry, together with what serves.
 LETTERS_MAX = 1_000
+# Of thousands of digits Python makes no integer.
+_DIGITS_MAX = len(str(PARTITIONS_MAX))
 
 
 def letter_details(letters: Iterable[tuple[int, int]]) -> dict[str, Any]:
@@ -78,7 +80,8 @@ def forgotten_evidence(details: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _is_partition(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text[:8]) < PARTITIONS_MAX
+    is_number = text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+    return is_number and int(text) < PARTITIONS_MAX
 
 
 def _is_range(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 from cli_toy import outputs, toy
 
@@ -105,10 +106,12 @@ def test_only_the_letters_asked_for_are_shown(cli: Cli, refused: Path) -> None:
 def test_what_is_no_dead_letter_is_counted_and_passed_over(cli: Cli, refused: Path) -> None:
     """Whatever others write to the topic ends no reader."""
     with SqliteLog.open(refused) as log, log.session() as session:
-        values = (b"", b"[]", b"{}", b'{"topic":1}', None, b"\xff")
+        names = ("topic", "stage", "reason", "path", "message", "sha256")
+        far = {"partition": 0, "offset": 2**63, "length": 9, **dict.fromkeys(names, "events")}
+        values = (b"", b"[]", b"{}", b'{"topic":1}', None, b"\xff", orjson.dumps(far))
         session.stage([Output("dead-letters", b"k", value) for value in values])
         session.commit()
 
     found = cli("dead-letters", "--broker", f"sqlite:{refused}", "--format", "json").json
 
-    assert (4, 6) == (found["count"], found["foreign"])
+    assert (4, 7) == (found["count"], found["foreign"])

@@ -188,10 +188,15 @@ def test_two_who_redrive_at_once_publish_each_record_once(monkeypatch: pytest.Mo
 
 
 def test_a_forged_command_keeps_no_record_from_being_published() -> None:
-    """Who says that a record was redriven, and has not our key, is not believed."""
+    """Who says that a record was redriven, and has not our key, is not believed.
+
+    Nor does a partition's number that is none end the reading of it.
+    """
     with worked() as driver:
         command = replace(commands(driver.log)(), details=letter_details([(0, 0), (0, 1)]))
-        driver.publish("commands", [encode_command(command, b"another key"), b'"redrive"'])
+        endless = replace(command, details={"letters": {"0" * 5_000: [[0, 9]]}}, operator="eve")
+        others = [encode_command(endless, b"another key"), b'"redrive"']
+        driver.publish("commands", [encode_command(command, b"another key"), *others])
         again = new_redrive(driver.log, WIDER)
         again.preview(ALL)
         driver.publish("commands", [encode_command(command, KEY)])

@@ -17,6 +17,7 @@ import orjson
 
 from stream_ml.errors import UnknownTopic
 from stream_ml.records import DeadLetter
+from stream_ml.schema import INTEGER_MAX
 from stream_ml.shell.log.reading import read_partition
 
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ def _decode(value: bytes | None) -> DeadLetter | None:
     given: dict[str, Any] = {field.name: members.get(field.name) for field in fields(DeadLetter)}
     for name, member in given.items():
         if name in _NUMBERS:
-            if type(member) is not int:
+            # A log cannot even be asked for an offset beyond.
+            if type(member) is not int or not 0 <= member <= INTEGER_MAX:
                 return None
         elif not isinstance(member, str) and (name in _STRINGS or member is not None):
             return None
