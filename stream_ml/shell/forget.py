@@ -16,6 +16,9 @@ there any more has no ids to look for.
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Command, Record
+    from stream_ml.records import Command, DeadLetter, Record
     from stream_ml.shell.log.port import Log, PartitionId
 
 __all__ = [
@@ -56,7 +59,7 @@ TOPICS = ("events", "labels", "predictions", "examples", "answers", "dead-letter
 CHUNK_BYTES = 8 * 1024 * 1024
 # A shorter key stands by chance in any file: it is looked for where JSON would have it alone.
 BARE_LENGTH_MIN = 8
-_PUNCTUATION = str.maketrans(dict.fromkeys("'\",;:(){}[]\\", " "))
+_SEPARATORS = re.compile(rb"[\s'\",;:=(){}\[\]\\]+")
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class Traces:
         offsets: where records lie, by topic and partition.
         newest_ms: when the log took in the last of them, by topic, UTC milliseconds.
         forgotten: how many records on the log are forgotten already, whoever's they were.
+        words: key and ids as JSON has them, once all events are read.
     """
 
     key: str
@@ -76,6 +80,7 @@ class Traces:
     offsets: dict[PartitionId, list[int]] = field(default_factory=dict)
     newest_ms: dict[str, int] = field(default_factory=dict)
     forgotten: int = 0
+    words: frozenset[bytes] = frozenset()
 
     def add(self, record: Record) -> None:
         """Take note of a record."""
@@ -116,6 +121,7 @@ def find_traces(log: Log, pipeline: Pipeline, key: str, ids: Iterable[str] = ())
                 traces.ids.add(event_id)
         elif members.get(pipeline.events.id) in traces.ids:
             traces.add(record)
+    traces.words = frozenset().union(*map(_escaped, (key, *traces.ids)))
     for topic in TOPICS[1:]:
         if topic in log.partitions:
             for record in read_all(log, topic):
@@ -128,19 +134,89 @@ def find_traces(log: Log, pipeline: Pipeline, key: str, ids: Iterable[str] = ())
 def _is_about(log: Log, record: Record, traces: Traces, pipeline: Pipeline) -> bool:
     if record.topic == "dead-letters":
         return any(
-            _names(letter_value, traces, pipeline) or _has_key(record, traces)
+            _is_letter_about(original_bytes(log, view.letter), view.letter, traces, pipeline)
+            or _has_key(record.key, traces)
             for view in letters_in([record])
-            for letter_value in [original_bytes(log, view.letter)]
         )
     if record.topic == "alerts":
-        text = (record.value or b"").decode(errors="replace").translate(_PUNCTUATION)
-        return not (traces.ids | {traces.key}).isdisjoint(text.split())
+        texts = list(_texts(record.value)) or [(record.value or b"").decode(errors="replace")]
+        return any(_has_word(text, word) for word in (traces.key, *traces.ids) for text in texts)
     return _names(record.value, traces, pipeline)
 
 
-def _has_key(record: Record, traces: Traces) -> bool:
-    key = (record.key or b"").decode(errors="replace")
-    return key == traces.key or key in traces.ids
+def _is_letter_about(
+    value: bytes | None, letter: DeadLetter, traces: Traces, pipeline: Pipeline
+) -> bool:
+    """Whether what was refused is of the key, be it in members of members, or in no JSON at all.
+
+    What names another key where it is declared is that one's.
+    """
+    if _names(value, traces, pipeline) or _has_key(_decoded(letter.key), traces):
+        return True
+    if pipeline.events.key in _members(value):
+        return False
+    is_named = any(text == traces.key or text in traces.ids for text in _texts(value))
+    return is_named or _has_words(value or b"", traces.key, traces.words)
+
+
+def _has_words(data: bytes, key: str, escaped: frozenset[bytes]) -> bool:
+    """Whether a word stands between quotation marks, or a long one anywhere by itself."""
+    quoted = data.split(b'"')
+    # A backslash is before the mark where JSON lies in a text of JSON.
+    if not escaped.isdisjoint(quoted) or not escaped.isdisjoint(
+        token.removesuffix(b"\\") for token in quoted
+    ):
+        return True
+    alone = {token for token in _SEPARATORS.split(data) if len(token) >= BARE_LENGTH_MIN}
+    return not escaped.isdisjoint(alone) or any(
+        len(key) >= BARE_LENGTH_MIN and each in data for each in _escaped(key)
+    )
+
+
+def _escaped(word: str) -> frozenset[bytes]:
+    """A word as JSON has it, in UTF-8 and in ASCII; the latter only differs beyond ASCII."""
+    return frozenset((orjson.dumps(word)[1:-1], json.dumps(word)[1:-1].encode()))
+
+
+def _has_word(text: str, word: str) -> bool:
+    """Whether a word, which may have blanks and points itself, stands in a text by itself."""
+    if word not in text:
+        return False
+    pattern = rf"(?<![\w-])(?<!\w\.){re.escape(word)}(?![\w-]|\.\w)"
+    return re.search(pattern, text) is not None
+
+
+def _texts(value: bytes | None) -> Iterator[str]:
+    """All texts in a value of JSON, and in JSON that is a text of it; names of members too."""
+    waiting = _parsed(value or b"")
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+            waiting += _parsed(item) if item[:1] in ("{", "[") else ()
+        elif isinstance(item, dict):
+            waiting += [*item, *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+
+
+def _parsed(value: bytes | str) -> list[Any]:
+    try:
+        return [orjson.loads(value)]
+    except orjson.JSONDecodeError:
+        return []
+
+
+def _decoded(text: str | None) -> bytes:
+    try:
+        return base64.b64decode(text or "", validate=True)
+    except ValueError:
+        return b""
+
+
+def _has_key(key: bytes | None, traces: Traces) -> bool:
+    word = (key or b"").decode(errors="replace")
+    return word == traces.key or word in traces.ids
 
 
 def _names(value: bytes | None, traces: Traces, pipeline: Pipeline) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
@@ -239,6 +240,40 @@ def test_whoever_dies_while_a_key_is_forgotten_forgets_it_all_the_same(
     assert outputs_of[0] == outputs_of[1]
     windows = [name for task, name in states[0] if task == "predict-0" and KEY in name]
     assert 0 < len(windows)  # of the events behind the marker
+
+
+@pytest.mark.parametrize("key", [KEY, "jo", "jörg"])
+def test_refused_records_of_a_key_are_found_whatever_their_form(tmp_path: Path, key: str) -> None:
+    """Nested, broken, escaped, or under the record's key only; another's letters are none of it."""
+    quoted = orjson.dumps(key)
+    own = [
+        b'{"data":{"user":%s}}' % quoted,
+        b'{"user":%s,' % quoted,
+        json.dumps({"data": json.dumps({"user": key})}).encode(),
+        b'{"x":1,"user":"%s",}' % json.dumps(key)[1:-1].encode(),
+    ]
+    others = [b'{"data":{"user":"bob"}}', b'{"user":"bob","x":%s}' % quoted, b"{jo-anne, major"]
+    keyed = [Output("events", key.encode(), b"{"), Output("labels", None, b'{"event_id":["e1"]}')]
+    path = tmp_path / "log.sqlite"
+    work(path, [*(Output("events", None, value) for value in (*own, *others)), *keyed])
+    with SqliteLog.open(path) as log:
+        found = find_traces(log, toy, key, ["e1"]).counts.get("dead-letters")
+        assert len(own) + len(keyed) == found
+
+
+def test_alerts_that_name_a_key_are_found_whatever_is_in_it(tmp_path: Path) -> None:
+    """A key may have blanks, colons and brackets; longer names that begin or end so are others."""
+    key = 'ada: (42) "x"'
+    named = [f"of {key}.", f"[{key}]", f"\n{key}, again"]
+    others = [f"of {key}y", f"of the-{key}", "of ada"]
+    with SqliteLog.create(tmp_path / "log.sqlite") as log:
+        texts = (*named, *others)
+        values = [orjson.dumps({"kind": "new", "message": text}) for text in texts]
+        values.append(f"no JSON: {key}".encode())
+        with log.session() as session:
+            session.stage([Output("alerts", b"new", value) for value in values])
+            session.commit()
+        assert [0, 1, 2, 6] == find_traces(log, toy, key).offsets.get(("alerts", 0))
 
 
 def test_no_record_is_erased_that_is_yet_to_be_read(path: Path) -> None:
