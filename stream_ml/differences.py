@@ -302,6 +302,8 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Differen
     """
     if not old:
         return []
+    # Former releases knew one way only, and did not say so.
+    old = {"learn_tasks": "one", **old}
     paths = [*new, *(path for path in old if path not in new)]
     changes = [
         _difference(path, old.get(path), new.get(path))

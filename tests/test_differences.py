@@ -281,6 +281,19 @@ def test_a_path_that_only_another_release_knows_is_no_difference() -> None:
     assert [] == differences({}, declared)
 
 
+def test_former_releases_taught_all_lines_in_one_task() -> None:
+    """They did not say so, and their state is not taken for that of a task a line."""
+    former = {path: text for path, text in shop.declaration().items() if path != "learn_tasks"}
+
+    [change] = differences(former, declare(learn_tasks="line").declaration())
+    assert ("learn_tasks", "one", "line", "refused") == (
+        change.path,
+        change.old,
+        change.new,
+        change.effect,
+    )
+
+
 def test_all_that_is_refused_is_said_at_once_with_the_way_out() -> None:
     """One message has every part: what the log was made with, what is declared, and what to do."""
     now = declare(**events(key="other"), champion="bayes", **lines(bayes=scaled(0.5)))
