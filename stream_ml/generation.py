@@ -12,7 +12,7 @@ Theory of operation:
 3. Another recipe under the name of a line is a *version* of it, which begins anew as well, as
    `trees.2`: so no snapshot of one recipe bears the name of another's. A decision of that kind,
    too, says which recipes have one. Where a former version serves, it does as it is, unrenewed,
-   until another line has won. A new generation begins without versions.
+   until another line has won. A new generation in which all lines begin anew has no versions.
 4. The decision names the offsets of the events at which the features were changed. Predictions
    from before them were logged without the features that are new.
 """
@@ -181,6 +181,11 @@ class Generation:
             ],
             "features": [[*names] for names in self.views],
             "offsets": {str(partition): offset for partition, offset in self.offsets.items()},
+            **(
+                {VERSIONS: {line: dict(names) for line, names in self.versions.items()}}
+                if self.versions
+                else {}
+            ),
         }
 
 
@@ -206,6 +211,7 @@ def generation_in(decision: Decision) -> Generation | None:
         ),
         views=tuple(tuple(names) for names in evidence["features"]),
         offsets={int(partition): offset for partition, offset in evidence["offsets"].items()},
+        versions=evidence.get(VERSIONS, {}),
     )
 
 

@@ -8,6 +8,7 @@ Theory of operation:
    serves knows exactly the features that are declared now (a change was taken back, or has won) it
    is the declared line itself.
 3. Other lines of former generations learn no more, as lines that are declared no more.
+4. Where only what is retired is another, no line begins anew: so their recipes stay as they were.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def next_generation(
     _check(pipeline, former, champion)
     number = current.next_number
     if former_texts == _texts(present, _FEATURES):  # what is retired alone is another
+        _check_recipes(present, former)
         going_on = tuple(line for line in current.former if not _changed(pipeline, former, line))
         return replace(current, number=number, former=going_on)
     names = {name: f"{name}.{number}" for name in pipeline.models}
@@ -129,4 +131,21 @@ def _check(pipeline: Pipeline, former: Mapping[str, str], line: FormerLine) -> N
             f"{path}: expected the recipe of the line {line.name!r}, which serves, "
             f"{former.get(path)}, given {present.get(path)}: leave it as it was until another "
             "line serves"
+        )
+
+
+def _check_recipes(present: Mapping[str, str], former: Mapping[str, str]) -> None:
+    """Make sure that lines which do not begin anew are declared as they were."""
+    changed = [
+        path
+        for path, text in former.items()
+        if path.startswith(("models.", "libraries.")) and present.get(path, text) != text
+    ]
+    if changed:
+        path = changed[0]
+        raise UsageError(
+            f"{', '.join(changed)}: expected recipes as they were, since no line begins anew where "
+            f"only `retired` is another, given {present[path]} for {path}, in the place of "
+            f"{former[path]}: apply this change of `retired` first, with the recipes as they were, "
+            "and then the recipes by themselves"
         )

@@ -122,6 +122,27 @@ def test_a_new_version_has_learned_the_recorded_past(driver: Driver) -> None:
     assert {n: expected[n.replace(".2", "")] for n in versions} == {n: actual[n] for n in versions}
 
 
+def test_versions_outlive_a_change_of_what_is_retired() -> None:
+    """The decision names them: who starts then goes back to a former recipe without another one."""
+    changed = recipe(dummy.PriorClassifier(), contest, "better")
+    retired = {"retired": [sml.hour_of_day()]}
+    with Driver(contest) as driver:
+        run(driver, 0, DAY)
+        apply(driver, changed)
+        driver.run()
+        driver.declare(replace(changed, **retired), apply="to be kept")
+        driver.run()
+        driver.declare(replace(contest, **retired))
+        driver.run()
+
+        [decision] = [
+            each["evidence"]
+            for each in driver.read("registry")
+            if "generation" in (each["evidence"] or {})
+        ]
+        assert {"better", "better.2"} == {*decision["versions"]["better"].values()}
+
+
 def test_a_worse_recipe_never_serves(driver: Driver) -> None:
     """It shadows for as long as it is declared, and what serves stays as it is."""
     driver.declare(replace(contest, promotion=replace(contest.promotion, mode="manual")))

@@ -340,6 +340,22 @@ def test_what_serves_keeps_its_recipe() -> None:
             driver.run()
 
 
+def test_recipes_are_not_changed_with_what_is_retired_alone() -> None:
+    """No line begins anew then, and none goes on under the name of another recipe."""
+    (first, first_labels), _ = halves()
+    retired = {"retired": [sml.window("40s").count(kind="order")]}
+    other = {**models, "tree": tree.HoeffdingTreeClassifier(grace_period=50, max_depth=1)}
+    with Driver(former) as driver:
+        driver.feed(first, first_labels)
+        driver.declare(declare(models=other, **retired), apply=WHY)
+        with pytest.raises(UsageError, match=r"models\.tree: expected.*recipes by themselves"):
+            driver.run()
+        driver.declare(declare(models=models, **retired), apply=WHY)
+        driver.run()
+
+        assert ["applied"] == [each["kind"] for each in driver.read("registry")][-1:]
+
+
 @pytest.mark.parametrize("line", ["logistic", "logistic.2", "tree.2"])
 def test_versions_are_learned_again_with_what_they_know(quiet: Driver, line: str) -> None:
     """Of what serves, and of lines that began anew: by digest, and by golden predictions."""
