@@ -24,7 +24,7 @@ class Deed(sml.Learner):
 
     Args:
         deed: what it does then: `hang`, `deaf` (in C), `babble`, `hoard`, `exit`, `raise`, `nan`,
-            `crash`, `unwritable`, or nothing.
+            `crash`, `unwritable`, `slow`, or nothing.
         place: where: `learn`, `answer`, `rare` (at one answer in fifty), `dump` or `load`.
         patience: after how many examples.
     """
@@ -65,6 +65,10 @@ class Deed(sml.Learner):
     def _hang(self, _: Any) -> Any:
         while True:
             pass
+
+    def _slow(self, value: Any) -> Any:
+        ctypes.CDLL(None).usleep(50_000)
+        return value
 
     def _deaf(self, value: Any) -> Any:
         # It holds Python's lock, and nothing in Python runs any more.

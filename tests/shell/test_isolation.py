@@ -19,10 +19,12 @@ from river import linear_model, tree
 
 import stream_ml as sml
 from stream_ml.errors import Halt, SnapshotRefused, UsageError
+from stream_ml.models.learner import Lesson
 from stream_ml.models.snapshot import decode
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.processes.isolation import ALL, NONE, IsolatedLearner, Isolation
+from stream_ml.shell.processes.line_process import GRACE_S
 from stream_ml.stages.effort import LearnerLost
 from tests.trainers import Bag
 
@@ -155,6 +157,15 @@ def test_a_process_that_talks_nonsense_is_ended() -> None:
         learner = recipe.load(b"1000")
         with pytest.raises(LearnerLost, match=r"its process was lost: it (gave|said)"):
             learner.predict_one({"x": 1.0})
+
+
+def test_one_that_gets_on_within_its_bounds_may_take_long_over_many_examples() -> None:
+    """Its time is that of an example, however many come at once."""
+    lessons = [Lesson({"x": 1.0}, True)] * round((10 * 0.06 + GRACE_S) / 0.05 + 5)
+    with recipe_of(Deed("slow", patience=-1), budget_s=0.06) as recipe:
+        learner = recipe.fresh()
+
+        assert len(lessons) == len(list(learner.lessons(lessons)))
 
 
 def test_snapshots_are_read_again_where_a_process_ended() -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from stream_ml.models.recipes import Recipe
 
-__all__ = ["ANSWER", "HEAD", "RAISED", "REFUSED", "START_S", "encode_frame"]
+__all__ = ["ANSWER", "GRACE_S", "HEAD", "RAISED", "REFUSED", "START_S", "encode_frame"]
 
 # Before each frame: the lengths of its JSON, or first pickle, and of the bytes behind it.
 HEAD = struct.Struct("<II")
@@ -177,8 +177,7 @@ def _work(requests: BinaryIO, output: BinaryIO) -> None:
     learners: Any = None
     head, body = b"", second
     while True:
-        # Nobody handles the alarm: the system ends the process.
-        signal.setitimer(signal.ITIMER_REAL, (seconds if learners else START_S) + GRACE_S)
+        _set_alarm(seconds if learners else START_S)
         try:
             if learners is None:
                 learners = _Learners(pickle.loads(body))
@@ -188,12 +187,19 @@ def _work(requests: BinaryIO, output: BinaryIO) -> None:
                 for frame in learners.answer_request(orjson.loads(head), body):
                     output.write(frame)
                     output.flush()
+                    # It gets on: who asks counts from here as well.
+                    _set_alarm(seconds)
         except BaseException as error:  # noqa: BLE001 - a user's code may raise anything
             last = encode_frame(orjson.dumps({"error": _told(error)}))
         output.write(last)
         output.flush()
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         head, body = _read(requests)
+
+
+def _set_alarm(seconds: float) -> None:
+    """Have the system end this process, for nobody handles the alarm."""
+    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_S)
 
 
 def _bound(memory_mb: int) -> None:
