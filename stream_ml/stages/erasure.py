@@ -26,7 +26,15 @@ from stream_ml.signing import keys_of, seal, unseal
 if TYPE_CHECKING:
     from stream_ml.records import Source
 
-__all__ = ["ERASURES_MAX", "Erasure", "Erasures", "LateErasure", "LateErasures", "subject_of"]
+__all__ = [
+    "ERASURES_MAX",
+    "Erasure",
+    "Erasures",
+    "LateErasure",
+    "LateErasures",
+    "ObeyedErasures",
+    "subject_of",
+]
 
 KIND = "forget"
 _PREFIX = b'{"kind":"forget","subject":"'
@@ -143,6 +151,49 @@ class LateErasure:
     end: int
     label_offset: int
     watermark_ms: int
+
+
+class ObeyedErasures:
+    """The markers on a partition of `events` that were obeyed, so that no copy of one is again.
+
+    Whoever may write events may put the bytes of a marker there again, signed as they are. The
+    newest `ERASURES_MAX` are known, and what was given no later than one before those is refused.
+    """
+
+    def __init__(self) -> None:
+        # By command, when it was given.
+        self._given_ms: dict[str, int] = {}
+        self._forgotten_ms = -1
+
+    def __bool__(self) -> bool:
+        return bool(self._given_ms)
+
+    def take(self, erasure: Erasure) -> None:
+        """Take note of a marker that is about to be obeyed.
+
+        Raises:
+            BadRecord: it was obeyed before, or nobody knows any more whether it was.
+        """
+        if erasure.command_id in self._given_ms or erasure.given_ms <= self._forgotten_ms:
+            raise BadRecord(
+                "duplicate",
+                "$.command_id",
+                f"expected a marker that was not obeyed before, given that of the command "
+                f"{erasure.command_id!r} again; to forget what came of the key since, ask for it "
+                "anew: `stream-ml forget`",
+            )
+        self._given_ms[erasure.command_id] = erasure.given_ms
+        if len(self._given_ms) > ERASURES_MAX:
+            oldest = min(self._given_ms, key=self._given_ms.__getitem__)
+            self._forgotten_ms = self._given_ms.pop(oldest)
+
+    def dump(self) -> list[Any]:
+        """The state, as JSON can hold it."""
+        return [self._forgotten_ms, self._given_ms]
+
+    def load(self, state: list[Any]) -> None:
+        """Take up a dumped state."""
+        self._forgotten_ms, self._given_ms = state
 
 
 class LateErasures:

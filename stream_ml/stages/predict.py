@@ -15,7 +15,8 @@ Theory of operation:
    with its answer.
 5. An event that lies in another partition than its key's is forwarded there, and changes
    nothing here but a count (`partitioning`).
-6. At a marker that a key is to be forgotten its windows go, and its name (`erasure`).
+6. At a marker that a key is to be forgotten its windows go, and its name (`erasure`). A copy of
+   one that was obeyed is a bad record.
 7. What came in each block of event time is summed up, and written when the block is over
    (`monitoring.blocks`). The answers are not among it: a replay does not know them.
 """
@@ -32,6 +33,7 @@ from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.records import Answer, Event, Output, Prediction, Shadow, Source, line_of
 from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.dedup import SeenIds
+from stream_ml.stages.erasure import ObeyedErasures
 from stream_ml.stages.inputs import parse_once, refuse_future, without_frames
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
@@ -87,6 +89,7 @@ class Predict:
         self._pipeline = pipeline
         self._serving = serving
         self._erasures = erasures
+        self._obeyed_erasures = ObeyedErasures()
         self._partitioner = None if partitions is None else Partitioner(partitions)
         self._features = pipeline.feature_set.new_state()
         self._known_ids = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
@@ -210,10 +213,11 @@ class Predict:
         """Drop the windows of a key, and its name.
 
         Raises:
-            BadRecord: it is no marker.
+            BadRecord: it is no marker, or was obeyed before.
         """
         if isinstance(erasure, BadRecord):
             raise erasure
+        self._obeyed_erasures.take(erasure)
         erasures, counts = self._erasures, self.counts
         assert erasures is not None, "a marker was read by it"
 
@@ -375,6 +379,8 @@ class Predict:
             "counts": self.counts,
             "held": self.sizes,
         }
+        if self._obeyed_erasures:
+            keyless["erasures"] = self._obeyed_erasures.dump()
         blocks: list[StateEntry] = []
         if self._blocks is not None:
             keyless["blocks"] = self._blocks.dump()
@@ -423,6 +429,8 @@ class Predict:
             self._overflow.load(overflow)
             self._failure.load(failure)
             self._refusals.load(keyless.get("refusals", ()))
+            if "erasures" in keyless:
+                self._obeyed_erasures.load(keyless["erasures"])
             self.counts |= keyless["counts"]
         self._features.restore(entries[WINDOWS])
         self._features.advance(self._watermark.ms)

@@ -17,7 +17,14 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import Command, Record
 from stream_ml.shell.forget import append_markers, erasures_of
 from stream_ml.signing import RollingKey
-from stream_ml.stages.erasure import Erasure, Erasures, LateErasures, subject_of
+from stream_ml.stages.erasure import (
+    ERASURES_MAX,
+    Erasure,
+    Erasures,
+    LateErasures,
+    ObeyedErasures,
+    subject_of,
+)
 from stream_ml.stages.join import Join
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
@@ -54,7 +61,8 @@ def marker(key: str, *, partition: int = 0, end: int = -1, **members: Any) -> Er
 
 
 def at(topic: str, offset: int, erasure: Erasure, erasures: Erasures = ERASURES) -> Record:
-    """A marker as it lies on the log."""
+    """A marker as it lies on the log, of a command of its own."""
+    erasure = replace(erasure, command_id=f"{erasure.command_id}{offset}")
     return Record(topic, 0, offset, None, erasures.encode(erasure), START_MS * 2)
 
 
@@ -102,6 +110,38 @@ def test_the_windows_of_a_key_go_at_the_marker_and_others_stay() -> None:
     assert 2 == len(gone)
     assert counts[0] < counts[1]
     assert 1 == predict.counts["keys_forgotten"]
+
+
+def test_a_copy_of_a_marker_forgets_nothing_also_after_a_restart() -> None:
+    """Whoever may write events may repeat its bytes; it becomes a dead letter, and windows stay."""
+    predict, copy = a_predict(started(shop)[2]), ERASURES.encode(marker("ada"))
+    predict.apply([Record("events", 0, 0, None, copy, START_MS * 2)])
+    later = a_predict(started(shop)[2])
+    later.restore(pieces_of(predict).items())
+    later.apply([event(1, ts=START_MS, shop="ada", kind="order", amount=5.0)])
+    outputs = later.apply([Record("events", 0, 2, None, copy, START_MS * 2)])
+
+    assert ["dead-letters"] == [output.topic for output in outputs]
+    assert ["duplicate"] == [orjson.loads(outputs[0].value or b"")["reason"]]
+    assert 0 == later.counts["keys_forgotten"]
+
+
+def test_of_many_markers_the_newest_are_known_and_none_is_obeyed_twice() -> None:
+    """What was let go is told by when it was given."""
+    obeyed = ObeyedErasures()
+    markers = [replace(marker("a"), command_id=str(n), given_ms=n) for n in range(ERASURES_MAX + 5)]
+    for each in markers:
+        obeyed.take(each)
+    restored = ObeyedErasures()
+    restored.load(orjson.loads(orjson.dumps(obeyed.dump())))
+    refused = 0
+    for each in markers:
+        with pytest.raises(BadRecord):
+            restored.take(each)
+        refused += 1
+
+    assert len(markers) == refused
+    assert ERASURES_MAX == len(restored.dump()[1])
 
 
 @settings(max_examples=50, deadline=None)
