@@ -108,6 +108,28 @@ def test_a_line_that_is_declared_late_is_a_task_that_goes_on_from_the_others() -
     assert one == lines
 
 
+def test_a_line_that_is_declared_again_goes_on_from_nothing() -> None:
+    """What its task had learned before it was taken out is gone, as where one task has all."""
+    events, labels = stream(count=600)
+    without, found = declare(), []
+    for learn_tasks in ("one", "line"):
+        with Driver(replace(whole, learn_tasks=learn_tasks)) as driver:
+            driver.feed(events[:200], [each for each in labels if each["ts"] <= events[200]["ts"]])
+            driver.declare(replace(without, learn_tasks=learn_tasks))
+            driver.feed(events[200:400], [])
+            count = len(driver.records("models"))
+            again = {**whole.models, "late": tree.HoeffdingTreeClassifier(max_depth=2)}
+            driver.declare(declare(models=again, learn_tasks=learn_tasks))
+            driver.feed(events[400:], [each for each in labels if each["ts"] > events[200]["ts"]])
+            found.append(outcome(driver)["models"][count:])
+            driver.crash()
+
+    one, lines = found
+    first = next(model for model in lines if model and model[0].startswith("late@"))
+    assert first[2] is None
+    assert one == lines
+
+
 def test_other_features_are_brought_about_as_where_one_task_has_all_lines() -> None:
     """Each line of the new generation is a task of its own; what comes out is the same."""
     events, labels = stream(count=600)

@@ -7,24 +7,27 @@ be brought about, the next generation begins with the worker's first commit, or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_ml.differences import accepted_changes
 from stream_ml.errors import UsageError
 from stream_ml.generation import FIRST, generation_after
 from stream_ml.records import line_of
-from stream_ml.sealing import Seals
+from stream_ml.sealing import MARKER, Seals
 from stream_ml.shell.regeneration import READ_RECORDS, Regeneration, event_fold
 from stream_ml.shell.views.registry import entries
 from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.handover import features_differ, next_generation
+from stream_ml.stages.topology import parse_task
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
     from stream_ml.generation import Generation
     from stream_ml.pipeline import Pipeline
+    from stream_ml.sealing import Marker, RestoredState
     from stream_ml.shell.log.port import WorkerLog
     from stream_ml.stages.predict import Predict
 
@@ -42,12 +45,26 @@ class Handover:
         generation: the generation that begins now; None where the one that runs goes on.
         reason: why, in the words of whoever applies it.
         erasures: reads markers that keys are to be forgotten, among the events.
+        former: the declaration that ran before, text by path; empty where none did.
     """
 
     pipeline: Pipeline
     generation: Generation | None = None
     reason: str = ""
     erasures: Erasures | None = None
+    former: Mapping[str, str] = field(default_factory=dict)
+
+    def is_outdated(self, task: str, state: RestoredState) -> bool:
+        """Whether a task's state is of a line that was taken out since, and is declared again.
+
+        Args:
+            task: its name.
+            state: that lies there; one that is not sound is for others to refuse.
+        """
+        line = parse_task(task).line
+        if line is None or not self.former or state.marker is None or state.flaws:
+            return False
+        return f"models.{self.pipeline.generation.declared(line)}" not in self.former
 
     def regeneration(self, log: WorkerLog) -> Regeneration:
         """What makes features again that events would have been served with.
@@ -85,15 +102,15 @@ def handover(
     for entry in entries(log, key):
         current = generation_after(current, entry.decision)
         serving = entry.decision.serving
-    marker = seals.state("evaluate-0").restore(dict(log.state("evaluate-0")).items()).marker
+    marker = _marker(log, seals, "evaluate-0")
     former = {} if marker is None else marker.declaration
     if serving is None or not features_differ(former, pipeline):
-        return Handover(pipeline.running_as(current), erasures=erasures)
+        return Handover(pipeline.running_as(current), erasures=erasures, former=former)
     if apply is None:
         texts = pipeline.declaration()
         applied_lines = current.applied_lines(texts)
         accepted_changes(former, texts, log_name, BEGIN_ANEW, applied_lines=applied_lines)
-        return Handover(pipeline.running_as(current), erasures=erasures)
+        return Handover(pipeline.running_as(current), erasures=erasures, former=former)
     offsets = {p: _event_offset(log, seals, p) for p in range(log.partitions["events"])}
     for partition in offsets:
         _check_whole(log, partition)
@@ -105,13 +122,18 @@ def handover(
         )
     current = current.with_recipes(former)
     generation = next_generation(pipeline, former, current, champion_line, offsets)
-    return Handover(pipeline.running_as(generation), generation, apply, erasures)
+    return Handover(pipeline.running_as(generation), generation, apply, erasures, former)
+
+
+def _marker(log: WorkerLog, seals: Seals, task: str) -> Marker | None:
+    """The marker of a task's last checkpoint; whether its state is whole, its start looks at."""
+    value = log.piece(task, MARKER.decode())
+    return None if value is None else seals.state(task).opened_marker(value)
 
 
 def _event_offset(log: WorkerLog, seals: Seals, partition: int) -> int:
     """The next event to predict on, as the state says."""
-    name = f"predict-{partition}"
-    marker = seals.state(name).restore(dict(log.state(name)).items()).marker
+    marker = _marker(log, seals, f"predict-{partition}")
     return 0 if marker is None else marker.positions.get(("events", partition), 0)
 
 

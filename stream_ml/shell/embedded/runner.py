@@ -36,7 +36,7 @@ from stream_ml.defaults import CHECKPOINT_EXAMPLES, CHECKPOINT_S, COMMAND_AGE_MS
 from stream_ml.differences import accepted_changes
 from stream_ml.errors import StreamMLError
 from stream_ml.models.snapshot import Snapshot
-from stream_ml.sealing import SEALED_TOPICS, Seals, checkpoint_seal
+from stream_ml.sealing import SEALED_TOPICS, RestoredState, Seals, checkpoint_seal
 from stream_ml.shell.embedded.cursor import READ_RECORDS, Cursor, heads_of
 from stream_ml.shell.embedded.garbage import collect_less_often
 from stream_ml.shell.embedded.handover import BEGIN_ANEW, Preparation, handover
@@ -346,6 +346,9 @@ class Runner:
         restoration = state.restore(pieces.items())
         self._manifest.compare(name, restoration, pieces)
         committed_positions = log.committed(name)
+        if self._handover.is_outdated(name, restoration):
+            state.begin_anew()
+            restoration, committed_positions = RestoredState(), {}
         positions = {} if restoration.marker is None else restoration.marker.positions
         begins = {(topic, p): log.first_offset(topic, p) for topic, p in positions}
         start = take_up(
