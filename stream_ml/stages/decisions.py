@@ -7,7 +7,7 @@ by `decide`, `replace` or `roll_back` alone.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import encode
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from stream_ml.stages.watermark import ExamplesWatermark
 
 __all__ = ["Decisions"]
+
+# The member of the state with the versions of lines, and the generation that they are of.
+LINE_VERSIONS = "line_versions"
 
 
 class Decisions:
@@ -449,7 +452,20 @@ class Decisions:
             "inputs": self.inputs,
             "suspension": self.suspension.dump(),
             "proposal": None if self.proposal is None else asdict(self.proposal),
+            **self._dump_versions(),
         }
+
+    def _dump_versions(self) -> dict[str, Any]:
+        """The versions of lines, where there are any: who started before a plan has none of it."""
+        generation = self.generation
+        versions = {line: dict(names) for line, names in generation.versions.items()}
+        return {LINE_VERSIONS: [generation.number, versions]} if versions else {}
+
+    def _load_versions(self, number: int, versions: Mapping[str, Mapping[str, str]]) -> None:
+        """Take up versions of lines that were dumped; a new generation begins without."""
+        if number == self.generation.number:
+            versions = {**self.generation.versions, **versions}
+            self.generation = replace(self.generation, versions=versions)
 
     def load(self, state: dict[str, Any], scores: dict[str, Any], served: dict[str, Any]) -> None:
         """Take up a dumped state.
@@ -463,6 +479,7 @@ class Decisions:
             UsageError: the line that serves is not declared any more.
         """
         self.registry.load(state)
+        self._load_versions(*state.get(LINE_VERSIONS, (0, {})))
         recipes = self.pipeline.recipes
         if not self.is_known(self.champion_line()):
             raise UsageError(

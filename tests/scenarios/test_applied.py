@@ -11,9 +11,13 @@ from river import dummy, linear_model, naive_bayes, optim, preprocessing
 import stream_ml as sml
 from stream_ml.errors import UsageError
 from stream_ml.records import line_of
+from stream_ml.sealing import MARKER, content
 from stream_ml.shell.views.plan import read_plan
 from stream_ml.shell.views.registry import read_registry, running_pipeline
+from stream_ml.signing import Keyring
+from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.plans import PlannedText, plan_details
+from stream_ml.stages.task import Task
 from stream_ml.testing import CRASH, Driver
 from tests.models.own import Logistic
 from tests.stages.test_promotion import DAY, ask, contest, kinds, run, world
@@ -252,6 +256,22 @@ BAD_PLANS: list[tuple[list[tuple[Any, ...]], str]] = [
     ([("label.horizon", "10m", "20m", "refused")], "label.horizon is refused"),
     ([("models.other", None, "x", "relearn")], "models.other is no recipe of a line"),
 ]
+
+
+def test_a_worker_of_the_former_declaration_knows_the_versions_by_the_state(
+    driver: Driver,
+) -> None:
+    """Evaluate may move to one that started before the plan: it gives no name twice."""
+    applied = recipe(LOGISTIC)
+    ask(driver, "apply", "c1", details=plan_details(plan(driver, applied)))
+    driver.runner.commit(checkpoint=True)
+    moved = Evaluate(alone, Keyring(KEY, {}), driver.log.identity)
+    pieces = [(name, content(value)) for name, value in driver.log.state("evaluate-0")]
+    Task("evaluate-0", moved).restore([each for each in pieces if each[0] != MARKER.decode()])
+    changed, known = recipe(dummy.NoChangeClassifier()), moved._decisions.generation
+    versions = known.versions_with(applied.declaration(), changed.declaration())
+
+    assert ["plain.3", "plain.2", "plain"] == [*versions["plain"].values()]
 
 
 def test_a_plan_that_is_none_is_refused(driver: Driver) -> None:
