@@ -10,6 +10,7 @@ import pytest
 from cli_toy import TOY, outputs, toy
 
 from stream_ml.errors import LogLocked
+from stream_ml.sealing import content
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
@@ -64,6 +65,16 @@ def test_it_says_what_begins_and_what_goes_on(cli: Cli, log: Path) -> None:
         "champion": "plain@1000",
     } == applied
     assert "longer windows" in audit.out
+
+
+def test_lines_are_measured_while_it_has_the_place(cli: Cli, log: Path) -> None:
+    """As by a worker: what they took is in the state that it leaves, and bounds them."""
+    ran = cli("--broker", f"sqlite:{log}", "apply", "changed:wider", "--reason", "longer")
+    with SqliteLog.open(log) as opened:
+        state = orjson.loads(content(opened.piece("learn-0", "") or b""))
+
+    assert 0 == ran.code
+    assert {"plain", "plain.2", "scaled.2"} == state["efforts"].keys()
 
 
 def test_what_differs_in_nothing_is_not_applied(cli: Cli, log: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.execution import plan
+from stream_ml.cli.execution.line_processes import line_processes, stopwatch_of
 from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.errors import LogLocked, UsageError
 from stream_ml.shell.embedded.handover import Preparation
@@ -56,20 +57,28 @@ def run(arguments: Namespace, settings: Settings) -> None:
             f"up to {arguments.wait:g} s for the worker to be stopped, if there is one",
             {"said": "prepared", "events": count},
         )
-        runner = _runner(log, pipeline, key, preparation, arguments, settings)
-        with runner:
-            _tell(arguments, runner)
+
+        def say_not_isolated(line: str, reason: str) -> None:
+            text = f"the line {line!r} runs in this process: {reason}"
+            _say(arguments, text, {"said": "not_isolated", "line": line, "why": reason})
+
+        # As a worker has them: a line that hangs must not hold the place here either.
+        with line_processes(settings, pipeline, say_not_isolated) as processes:
+            way = {**processes, "stopwatch": stopwatch_of(settings), "preparation": preparation}
+            with _runner(log, pipeline, key, arguments, settings, way) as runner:
+                _tell(arguments, runner)
 
 
 def _runner(  # noqa: PLR0917 - what a runner is made of
     log: SqliteLog,
     pipeline: Pipeline,
     key: bytes,
-    preparation: Preparation,
     arguments: Namespace,
     settings: Settings,
+    way: Mapping[str, Any],
 ) -> Runner:
     """The worker's place, once it is free."""
+    preparation: Preparation = way["preparation"]
     deadline_s = time.monotonic() + arguments.wait
     while True:
         try:
@@ -83,7 +92,7 @@ def _runner(  # noqa: PLR0917 - what a runner is made of
                 restart_lines=settings.restart_lines,
                 command_age_s=settings.command_age_seconds,
                 apply=arguments.reason,
-                preparation=preparation,
+                **way,
             )
         except LogLocked:
             if time.monotonic() >= deadline_s:

@@ -10,11 +10,11 @@ import os
 import socket
 import sys
 import time
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.decisions import decider, reason_text
+from stream_ml.cli.execution.line_processes import line_processes, stopwatch_of
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log
@@ -24,11 +24,8 @@ from stream_ml.shell.embedded.follow import work_on
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.printable import printable
-from stream_ml.shell.processes.isolation import Isolation
 from stream_ml.shell.processes.stop import Stop
-from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.supervisor import Post, Process, Relay, Supervisor, await_broker
-from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.shell.settings.keys import check_name, check_serving, working_key
 from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.settings.settings import SETTINGS
@@ -37,9 +34,8 @@ from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
-    from stream_ml.pipeline import Pipeline
     from stream_ml.records import Decision
     from stream_ml.shell.alerting.courier import Couriers
     from stream_ml.shell.kafka.cluster import Cluster
@@ -67,32 +63,6 @@ def run(arguments: Namespace, settings: Settings) -> None:
 # --- on the embedded log --------------------------------------------------------------------------
 
 
-def _stopwatch(settings: Settings) -> ProcessStopwatch:
-    """Measures what lines take; who was at work at a death stands beside the log."""
-    return ProcessStopwatch(
-        Path(f"{settings.path}.learning"), budget_s=settings.learn_budget_seconds
-    )
-
-
-@contextmanager
-def _line_processes(
-    settings: Settings, pipeline: Pipeline, say: Callable[[str, str], None]
-) -> Iterator[dict[str, Any]]:
-    """Whoever trains, and the processes of lines: of learn and evaluate, each for itself."""
-    bounds: Any = {
-        "budget_s": settings.learn_budget_seconds,
-        "memory_mb": settings.line_memory_mb,
-    }
-    with ExitStack() as stack:
-        trainings = ProcessTrainings(settings.training_seconds, settings.training_memory_mb)
-        stack.callback(trainings.close)
-        learn = Isolation(pipeline, settings.isolated_lines, say=say, **bounds)
-        stack.callback(learn.close)
-        evaluate = Isolation(pipeline, settings.isolated_lines, **bounds)
-        stack.callback(evaluate.close)
-        yield {"trainings": trainings, "isolations": {"learn": learn, "evaluate": evaluate}}
-
-
 def _work(arguments: Namespace, settings: Settings) -> None:
     """Hold the worker's place and work, telling what serves whenever that changes."""
     for option in SCALING:
@@ -104,13 +74,13 @@ def _work(arguments: Namespace, settings: Settings) -> None:
     pipeline = pipeline_of(settings, "up")
     operators = settings.operators()
     messages = _WorkerMessages(as_json=arguments.format == "json")
-    beginning = _line_processes(settings, pipeline, messages.print_not_isolated)
+    beginning = line_processes(settings, pipeline, messages.print_not_isolated)
     opening = SqliteLog.open_or_create(settings.path)
-    with Stop() as stop, beginning as line_processes, opening as log:
+    with Stop() as stop, beginning as processes, opening as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         record_count = disturbances = 0
-        stopwatch = _stopwatch(settings)
+        stopwatch = stopwatch_of(settings)
 
         def work(delivery: Couriers) -> None:
             nonlocal record_count
@@ -125,7 +95,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 accept_unsealed=settings.accept_unsealed,
                 restart_lines=settings.restart_lines,
                 stopwatch=stopwatch,
-                **line_processes,
+                **processes,
                 command_age_s=settings.command_age_seconds,
                 exclusive=disturbances > DISTURBANCES_MAX,
             )

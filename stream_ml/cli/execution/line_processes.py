@@ -1,0 +1,55 @@
+"""What holds lines to their bounds in whoever has the worker's place on the embedded log."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.shell.processes.isolation import Isolation
+from stream_ml.shell.processes.stopwatch import ProcessStopwatch
+from stream_ml.shell.processes.trainings import ProcessTrainings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.settings.settings import Settings
+
+__all__ = ["line_processes", "stopwatch_of"]
+
+
+def stopwatch_of(settings: Settings) -> ProcessStopwatch:
+    """Measures what lines take; who was at work at a death stands beside the log.
+
+    Args:
+        settings: name the log, and how long a line may take.
+    """
+    return ProcessStopwatch(
+        Path(f"{settings.path}.learning"), budget_s=settings.learn_budget_seconds
+    )
+
+
+@contextmanager
+def line_processes(
+    settings: Settings, pipeline: Pipeline, say: Callable[[str, str], None]
+) -> Iterator[dict[str, Any]]:
+    """Whoever trains, and the processes of lines: of learn and evaluate, each for itself.
+
+    Args:
+        settings: say which lines have one, and what bounds them.
+        pipeline: as it is declared.
+        say: tells of a line that has none, and why.
+    """
+    bounds: Any = {
+        "budget_s": settings.learn_budget_seconds,
+        "memory_mb": settings.line_memory_mb,
+    }
+    with ExitStack() as stack:
+        trainings = ProcessTrainings(settings.training_seconds, settings.training_memory_mb)
+        stack.callback(trainings.close)
+        learn = Isolation(pipeline, settings.isolated_lines, say=say, **bounds)
+        stack.callback(learn.close)
+        evaluate = Isolation(pipeline, settings.isolated_lines, **bounds)
+        stack.callback(evaluate.close)
+        yield {"trainings": trainings, "isolations": {"learn": learn, "evaluate": evaluate}}
