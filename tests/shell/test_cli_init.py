@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_ml.errors import DeclarationError, UsageError
+from stream_ml.errors import DeclarationError, StreamMLError, UsageError
 from stream_ml.pipeline import Pipeline
 from stream_ml.shell.drafts.roles import guess_roles
 from stream_ml.shell.drafts.sample import take_sample
@@ -355,3 +355,15 @@ def test_no_name_or_value_becomes_code(tmp_path: Path, names: list[str], values:
         return  # two features of one name, say; the command says so
     assert isinstance(namespace["pipeline"], Pipeline)
     assert set(namespace["pipeline"].schema) <= set(names)
+
+
+def test_members_whose_names_are_data_end_it_with_a_message(tmp_path: Path) -> None:
+    """Each line with names of its own would else fill the memory."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(orjson.dumps({f"m{n}": 1}) for n in range(3_000)))
+    with pytest.raises(StreamMLError, match=r"a\.jsonl: expected at most 2,000 columns"):
+        take_sample(str(path))
+
+    path.with_suffix(".csv").write_text(",".join(map(str, range(3_000))))
+    with pytest.raises(StreamMLError, match=r"a\.csv:1: expected at most 2,000 columns"):
+        take_sample(str(path.with_suffix(".csv")))

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from river import linear_model
 
 import stream_ml as sml
-from stream_ml.errors import BadRecord, DeclarationError, StreamMLError
+from stream_ml.errors import BadRecord, DeclarationError, StreamMLError, UsageError
 from stream_ml.files import TimeReader
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
@@ -29,7 +29,7 @@ from stream_ml.shell.processes.line_batches import Line
 from stream_ml.shell.processes.stop import Stop
 from stream_ml.shell.rows.csv_parser import CsvParser
 from stream_ml.shell.rows.layout import RowLayout
-from stream_ml.shell.rows.reader import read_rows, row_batches
+from stream_ml.shell.rows.reader import check_files, read_rows, row_batches
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -417,6 +417,31 @@ def test_files_without_ids_and_without_a_key(tmp_path: Path) -> None:
         {"at": AT, "note": "c", "order": "a.csv:4", "customer": "all"},
         {"event_id": "a.csv:2", "ts": AT + 3_600_000, "label": True},
     ] == rows_of(tmp_path / "a.csv", content, pipeline)
+
+
+def test_files_whose_rows_would_have_the_same_ids_are_refused(tmp_path: Path) -> None:
+    """Else the events of the second one would all be taken for repeats of the first one's."""
+    files = [tmp_path / month / "data.csv" for month in ("jan", "feb")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(f"{HEADER}\n{ROW}\n")
+    jan, feb = map(str, files)
+
+    check_files([jan, feb])
+    check_files([jan], row_ids=True)
+    for same in ([jan, feb], [jan, jan]):
+        with pytest.raises(UsageError, match=r"expected another name than that of .*jan/data.csv"):
+            check_files(same, row_ids=True)
+
+
+def test_a_file_of_too_many_columns_is_refused_at_once(tmp_path: Path) -> None:
+    """As many as a line has room for cost no minutes."""
+    header = ",".join(map(str, range(100_000)))
+
+    with pytest.raises(
+        StreamMLError, match=r"a\.csv:1: expected at most 10,000 columns, given 100,"
+    ):
+        rows_of(tmp_path / "a.csv", header)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ COMMAND = Subcommand(
         "Runs the pipeline over events and labels in files, as it would have run live: events\n"
         "and labels keep the order that they have in their files, and meet by their own times.\n"
         "Works in memory; give --broker to keep the log. --archive takes all that a log ever took\n"
-        "in, for another declaration, say. Files may be packed (gzip, bzip2, xz).\n"
+        "in, for another declaration, say. Files may be packed (gzip, bzip2, xz, zstd).\n"
         "Of what is refused, the first lines of each reason are named, and the exit code is 1."
     ),
     examples=(

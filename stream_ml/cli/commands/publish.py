@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     from stream_ml.shell.rows.reader import check_files, row_batches  # noqa: PLC0415 - as above
 
     pipeline = pipeline_of(settings, "publish")
-    check_files(arguments.files, arguments.input)
+    check_files(arguments.files, arguments.input, row_ids=pipeline.files.row_ids)
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         log = stack.enter_context(existing_log(settings))

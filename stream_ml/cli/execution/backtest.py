@@ -121,7 +121,7 @@ def _check(arguments: Namespace, pipeline: Pipeline) -> None:
             "backtest: expected files, or an archive (--archive ADDRESS), given "
             f"{'both' if arguments.files else 'neither'}"
         )
-    check_files(arguments.files, arguments.input)
+    check_files(arguments.files, arguments.input, row_ids=pipeline.files.row_ids)
     if arguments.predictions is not None and not arguments.predictions.parent.is_dir():
         raise UsageError(
             f"--predictions: expected a folder {arguments.predictions.parent} to write into, "

@@ -29,7 +29,7 @@ PROGRESS_ROWS = 5_000
 def run(arguments: Namespace, settings: Settings) -> None:
     """Read the files, and say what is in them and what would be refused."""
     pipeline = pipeline_of(settings, "check")
-    check_files(arguments.files, arguments.input)
+    check_files(arguments.files, arguments.input, row_ids=pipeline.files.row_ids)
     findings, inspection = inspect(pipeline, arguments.files, arguments.input)
     if arguments.format == "json":
         write_json(_summary(findings, inspection))

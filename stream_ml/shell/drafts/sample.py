@@ -19,6 +19,7 @@ from stream_ml.schema import FieldType, is_text
 from stream_ml.shell.input_files import open_file
 from stream_ml.shell.processes.line_batches import every_line
 from stream_ml.shell.rows.csv_parser import CsvParser
+from stream_ml.shell.rows.layout import check_columns
 from stream_ml.shell.rows.parquet_reader import ParquetReader
 from stream_ml.shell.rows.reader import delimiter_of, kind_of
 
@@ -32,6 +33,8 @@ __all__ = ["Sample", "SampledColumn", "take_sample"]
 SAMPLE_ROWS, SAMPLE_CHARACTERS = 20_000, 64 * 1024 * 1024
 DISTINCT_MAX = 1_000
 TEXT_LENGTH_MAX = 4_096
+# What is known of each takes memory.
+COLUMNS_MAX = 2_000
 _FLOAT, _INT = FieldType("float"), FieldType("int")
 _ISO = TimeReader(Files(time_unit="iso", time_zone="UTC"))
 _ISO_WITH_ZONE = TimeReader(Files(time_unit="iso"))
@@ -179,7 +182,7 @@ def take_sample(file: str, kind: Kind | None = None) -> Sample:
 
     Raises:
         UsageError: it is of a kind that is not read.
-        StreamMLError: it is damaged, or has no rows.
+        StreamMLError: it is damaged, has no rows, or too many columns.
     """
     found = kind_of(file, kind)
     sample = Sample(file, found, delimiter_of(file, ","), {}, [], is_whole=True, bad=0)
@@ -194,7 +197,8 @@ def take_sample(file: str, kind: Kind | None = None) -> Sample:
             for name, value in row.items():
                 if name not in sample.columns:
                     sample.columns[name] = SampledColumn(name)
-                room -= sample.columns[name].add(value, is_cell=found == "csv")
+                    _check_count(file, len(sample.columns))
+                room -= len(name) + sample.columns[name].add(value, is_cell=found == "csv")
             if room < 0:
                 break
         sample.is_whole = next(rows, _NONE) is _NONE
@@ -202,6 +206,14 @@ def take_sample(file: str, kind: Kind | None = None) -> Sample:
         actual = f"{sample.bad:,} that are none{_WAYS_OUT[found]}" if sample.bad else "none"
         raise StreamMLError(f"{file}: expected rows to draft a declaration from, given {actual}")
     return sample
+
+
+def _check_count(file: str, count: int) -> None:
+    if count > COLUMNS_MAX:
+        raise StreamMLError(
+            f"{file}: expected at most {COLUMNS_MAX:,} columns, given more; take out members whose "
+            "names are data, or those that are not needed"
+        )
 
 
 _NONE: Any = object()
@@ -260,16 +272,10 @@ def _header(sample: Sample, cells: list[str] | BadRecord) -> list[str]:
     if isinstance(cells, BadRecord):
         raise StreamMLError(f"{sample.file}:1: expected the names of columns: {cells.message}")
     names = [name.strip() for name in cells]
-    _check_names(sample.file, names)
+    check_columns(f"{sample.file}:1", names, COLUMNS_MAX)
     sample.header = names
     sample.columns.update({name: SampledColumn(name) for name in names if is_text(name)})
     return names
-
-
-def _check_names(file: str, names: list[str]) -> None:
-    repeated = next((n for n in names if n and names.count(n) > 1), None)
-    if repeated is not None:
-        raise StreamMLError(f"{file}:1: expected each column once, given {repeated!r:.80} twice")
 
 
 def _cells(header: list[str], cells: list[str] | BadRecord) -> dict[str, Any] | None:
@@ -280,7 +286,7 @@ def _cells(header: list[str], cells: list[str] | BadRecord) -> dict[str, Any] | 
 
 def _parquet_rows(handle: int, sample: Sample) -> Iterator[dict[str, Any] | None]:
     reader = ParquetReader(handle, sample.file)
-    _check_names(sample.file, reader.names)
+    check_columns(f"{sample.file}:1", reader.names, COLUMNS_MAX)
     names = [name for name in reader.names if is_text(name)]
     sample.columns.update({name: SampledColumn(name) for name in names})
     for rows in reader.rows(names):

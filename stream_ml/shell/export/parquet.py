@@ -20,10 +20,14 @@ __all__ = ["ParquetTableWriter", "read_records", "records_file", "require_pyarro
 # As many rows are held before they are written: a group that readers can skip.
 GROUP_ROWS = 50_000
 COMPRESSION = "zstd"
+_MISSING = 'Parquet needs pyarrow: pip install "stream-ml[archive]", or write .csv or .jsonl'
 
 
-def require_pyarrow() -> Any:
+def require_pyarrow(message: str = _MISSING) -> Any:
     """The library.
+
+    Args:
+        message: says what it is needed for, and the way out.
 
     Raises:
         UsageError: it is not installed.
@@ -32,9 +36,7 @@ def require_pyarrow() -> Any:
         import pyarrow as pa  # noqa: PLC0415 - an extra; only who asks for it
         import pyarrow.parquet  # noqa: PLC0415 - as above
     except ImportError:
-        raise UsageError(
-            'Parquet needs pyarrow: pip install "stream-ml[archive]", or write .csv or .jsonl'
-        ) from None
+        raise UsageError(message) from None
     return pa
 
 

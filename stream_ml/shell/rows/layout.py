@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from heapq import heappop, heappush
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
 
-__all__ = ["Row", "RowLayout", "RowTable", "Topic"]
+__all__ = ["Row", "RowLayout", "RowTable", "Topic", "check_columns", "name_in_ids"]
 
 Topic = Literal["events", "labels"]
 _TEXT = FieldType("str")
@@ -28,6 +28,7 @@ _TEXT = FieldType("str")
 ROWS_PAST = 3
 # So many labels wait for their time at most.
 LABELS_MAX = 1_000_000
+COLUMNS_MAX = 10_000
 
 
 class Row(NamedTuple):
@@ -63,8 +64,7 @@ class RowLayout:
         self.files = files
         self._clock = TimeReader(files)
         self._delay_ms = files.label_delay_ms
-        name = PurePath(file).name.encode(errors="backslashreplace").decode()
-        self._id_prefix = f"{name}:"
+        self._id_prefix = f"{name_in_ids(file)}:"
         # Members of records that are as the log has them are left as they are, to the last byte.
         self._is_plain = (
             files.time_unit == "ms"
@@ -262,9 +262,7 @@ class RowTable:
         pipeline, files = layout.pipeline, layout.files
         events = pipeline.events
         self._header = [name.strip() for name in names]
-        repeated = next((n for n in self._header if n and self._header.count(n) > 1), None)
-        if repeated is not None:
-            raise self._error(f"expected each column once, given {repeated!r:.80} twice")
+        check_columns(self._position, self._header)
         label_name = layout.label_name(self._header)
         has_label, has_key = label_name is not None, events.key in self._header
         if has_label and has_key and not files.has_rows_of_both:
@@ -369,6 +367,37 @@ class RowTable:
             yield Row(number, self._layout.topic, None, error)
             return
         yield from self._layout.rows(number, members, is_label=self._is_labels)
+
+
+def name_in_ids(file: str) -> str:
+    """What a file is called in the ids of its rows, wherever it lies.
+
+    Args:
+        file: its path.
+    """
+    return PurePath(file).name.encode(errors="backslashreplace").decode()
+
+
+def check_columns(position: str, names: Sequence[str], count_max: int = COLUMNS_MAX) -> None:
+    """Make sure that columns can be told apart, and are not too many.
+
+    Args:
+        position: where they are named, for the message.
+        names: of the columns; empty ones may be repeated.
+        count_max: of columns.
+
+    Raises:
+        StreamMLError: they are not.
+    """
+    if len(names) > count_max:
+        raise StreamMLError(
+            f"{position}: expected at most {count_max:,} columns, given {len(names):,}; "
+            "take out those that are not needed"
+        )
+    counts = Counter(filter(None, names))
+    repeated = next((name for name, count in counts.items() if count > 1), None)
+    if repeated is not None:
+        raise StreamMLError(f"{position}: expected each column once, given {repeated!r:.80} twice")
 
 
 def _loads(text: bytes) -> Any:

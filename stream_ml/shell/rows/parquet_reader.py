@@ -10,12 +10,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stream_ml.codec import RECORD_BYTES_MAX
-from stream_ml.errors import BadRecord, StreamMLError, UsageError
+from stream_ml.errors import BadRecord, StreamMLError
+from stream_ml.shell.export.parquet import require_pyarrow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-__all__ = ["ParquetReader", "require_pyarrow"]
+__all__ = ["ParquetReader", "check_readable"]
 
 BATCH_ROWS = 1_000
 # A batch is made of fewer rows where they are large, by what the file says of its groups.
@@ -29,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of columns that name no zone
 _EPOCH_DAY, _DAY_MS = date(1970, 1, 1), 86_400_000
 
 
-def require_pyarrow(file: str) -> None:
+def check_readable(file: str) -> None:
     """Make sure that Parquet can be read.
 
     Args:
@@ -38,13 +39,10 @@ def require_pyarrow(file: str) -> None:
     Raises:
         UsageError: pyarrow is missing.
     """
-    try:
-        import pyarrow.parquet  # noqa: F401, PLC0415 - an extra, and slow to load
-    except ImportError:
-        raise UsageError(
-            f"{file}: expected pyarrow to read a Parquet file with, given none; install "
-            "stream-ml[archive], or write the file as CSV or JSON lines"
-        ) from None
+    require_pyarrow(
+        f"{file}: expected pyarrow to read a Parquet file with, given none; install "
+        "stream-ml[archive], or write the file as CSV or JSON lines"
+    )
 
 
 class ParquetReader:
@@ -63,7 +61,7 @@ class ParquetReader:
     """
 
     def __init__(self, handle: int, file: str) -> None:
-        require_pyarrow(file)
+        check_readable(file)
         from pyarrow import ArrowException, parquet  # noqa: PLC0415 - as above
 
         self._file = file

@@ -10,12 +10,12 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from stream_ml.codec import RECORD_BYTES_MAX
-from stream_ml.errors import BadRecord
+from stream_ml.errors import BadRecord, UsageError
 from stream_ml.shell.input_files import HEAD_BYTES, PACKED_SUFFIXES, PARQUET, check, open_file
 from stream_ml.shell.processes.line_batches import batches, every_line
 from stream_ml.shell.rows.csv_parser import CsvParser
-from stream_ml.shell.rows.layout import Row, RowTable
-from stream_ml.shell.rows.parquet_reader import ParquetReader, require_pyarrow
+from stream_ml.shell.rows.layout import Row, RowTable, name_in_ids
+from stream_ml.shell.rows.parquet_reader import ParquetReader, check_readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,20 +70,36 @@ def delimiter_of(file: str, declared: str) -> str:
     return "\t" if declared == "," and _suffix(file) == ".tsv" else declared
 
 
-def check_files(files: Sequence[str], kind: Kind | None = None) -> None:
+def check_files(files: Sequence[str], kind: Kind | None = None, *, row_ids: bool = False) -> None:
     """Find out at once what would else end the reading of files half way.
 
     Args:
         files: their names.
         kind: what somebody says that they are.
+        row_ids: the ids of rows are made of the names of files.
 
     Raises:
-        UsageError: one is not there, is a folder, or of a kind that is not read.
+        UsageError: one is not there, is a folder, or of a kind that is not read; or rows of two
+            would have the same ids.
     """
     check(files)
     for file in files:
         if kind_of(file, kind) == "parquet":
-            require_pyarrow(file)
+            check_readable(file)
+    if row_ids:
+        _check_ids(files)
+
+
+def _check_ids(files: Sequence[str]) -> None:
+    by_name: dict[str, str] = {}
+    for file in files:
+        name = name_in_ids(file)
+        if name in by_name:
+            raise UsageError(
+                f"{file}: expected another name than that of {by_name[name]}, given {name!r} "
+                "twice, of which the ids of rows are made (row_ids=True); rename one"
+            )
+        by_name[name] = file
 
 
 def read_rows(file: str, layout: RowLayout, kind: Kind | None = None) -> Iterator[Row]:
