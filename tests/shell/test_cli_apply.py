@@ -95,6 +95,27 @@ def test_what_cannot_be_is_refused(cli: Cli, log: Path) -> None:
     assert before == log.read_bytes()
 
 
+@pytest.mark.parametrize("option", ["--actor", "--id"])
+def test_features_are_changed_by_no_command_that_could_be_named(
+    cli: Cli, log: Path, option: str
+) -> None:
+    """A name that the audit would not show is refused, and nothing is written."""
+    before = log.read_bytes()
+    command = ("apply", "changed:wider", "--reason", "longer", option, "ana")
+    ran = cli("--broker", f"sqlite:{log}", *command)
+
+    assert (2, before) == (ran.code, log.read_bytes())
+    assert f"neither --actor nor --id, given {option}: " in ran.err
+
+
+def test_a_declaration_without_a_module_is_refused_in_words(cli: Cli, log: Path) -> None:
+    """The form of a declaration's name is said, and no error of Python's."""
+    ran = cli("--broker", f"sqlite:{log}", "plan", "wider")
+
+    assert ran.code == 2
+    assert "pipeline wider: expected module:name, such as shop:fraud" in ran.err
+
+
 def test_it_waits_prepared_for_the_worker_to_be_stopped(cli: Cli, log: Path) -> None:
     """Beside the worker all is prepared; while that has its place, nothing is changed."""
     broker = ("--broker", f"sqlite:{log}")
@@ -109,5 +130,6 @@ def test_it_waits_prepared_for_the_worker_to_be_stopped(cli: Cli, log: Path) -> 
 
     assert late.code == LogLocked.exit_code
     assert "prepared: 1,500 events folded" in late.out
+    assert "given one that works on: nothing was changed; run it again" in late.err
     assert ran.code == 0
     assert "plain@1000 serves on, with the features that it knows" in ran.out

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from cli_toy import outputs, toy
+from cli_toy import TOY, outputs, toy
 
 from stream_ml.cli.main import main
 from stream_ml.records import Output
@@ -115,3 +115,35 @@ def test_what_is_no_dead_letter_is_counted_and_passed_over(cli: Cli, refused: Pa
     found = cli("dead-letters", "--broker", f"sqlite:{refused}", "--format", "json").json
 
     assert (4, 7) == (found["count"], found["foreign"])
+
+
+def test_a_reason_of_which_there_is_none_names_those_that_there_are(
+    cli: Cli, refused: Path
+) -> None:
+    """A misspelt reason does not look like a log without refusals."""
+    ran = cli("dead-letters", "--broker", f"sqlite:{refused}", "--reason", "not-json")
+
+    expected = "none of reason not-json; there are not_json 2, duplicate 1, not_an_object 1\n"
+    assert expected == ran.out
+
+
+@pytest.mark.parametrize(
+    ("action", "option"),
+    [
+        ("redrive", ("--limit", "1")),
+        ("redrive", ("--summary",)),
+        ("redrive", ("--raw",)),
+        ("list", ("--dry-run",)),
+        ("list", ("--note", "why")),
+        ("list", ("--actor", "ana")),
+    ],
+)
+def test_an_option_of_the_other_action_is_refused(
+    cli: Cli, refused: Path, action: str, option: tuple[str, ...]
+) -> None:
+    """A limit that nobody looks at would publish everything."""
+    before = refused.read_bytes()
+    ran = cli("dead-letters", action, *option, "--broker", f"sqlite:{refused}", "--pipeline", TOY)
+
+    assert (2, before) == (ran.code, refused.read_bytes())
+    assert f"expected options of {action}, given {option[0]}" in ran.err

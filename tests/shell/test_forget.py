@@ -131,6 +131,15 @@ def test_all_that_is_of_a_key_is_gone_and_it_is_proved(cli: Cli, path: Path) -> 
     )
 
 
+def test_a_file_of_ids_that_is_not_there_proves_nothing(cli: Cli, path: Path) -> None:
+    """A misspelt name is refused, and not taken for a file without ids, nor made."""
+    ids = path.with_name("misspelt.txt")
+    ran = forget(path, cli, "--only-verify", "--ids", str(ids))
+
+    assert (2, False) == (ran.code, ids.exists())
+    assert f"given {ids}, which is not there" in ran.err
+
+
 def test_a_log_with_forgotten_records_is_read_and_worked_on_as_ever(cli: Cli, path: Path) -> None:
     """The audit is whole and names no key; readers, and new lines, pass over what is gone."""
     forget(path, cli, "--records")

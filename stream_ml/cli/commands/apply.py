@@ -58,7 +58,8 @@ COMMAND = Subcommand(
         "\n"
         "Where a line has another recipe, and features are as they were, the worker that runs is\n"
         "asked instead, on both logs, as by `promote`: then restart it. The line goes on as a new\n"
-        "version (`tree.2`); what serves stays the snapshot that it is until another line has won."
+        "version (`tree.2`); what serves stays the snapshot that it is until another line has\n"
+        "won. That is a signed command: only there --actor and --id are taken."
     ),
     examples=(
         UsageExample(

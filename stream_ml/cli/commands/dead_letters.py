@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.arguments import instant, utf8, utf8_up_to, whole_number
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND"]
 
 LIMIT = 10
+NOTE = "the declaration reads them now"
 # So much of a refused record is shown to people; --raw gives all of it.
 SHOWN_BYTES = 300
+# Reasons are words of others: no more of them are named where the chosen one is of none.
+REASONS_SHOWN = 10
 
 
 @dataclass(slots=True)
@@ -54,14 +57,42 @@ class _Foreign:
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
-    """Print how many there are of each reason and the last ones, or publish records again."""
+    """Print how many there are of each reason and the last ones, or publish records again.
+
+    Raises:
+        UsageError: an option is of the other action.
+    """
+    _check_options(arguments)
     if arguments.action == "redrive":
         # It loads what stages read, which a look at the log need not wait for.
         from stream_ml.cli.execution.redrive import redrive  # noqa: PLC0415
 
-        redrive(arguments, settings, _filter(arguments))
+        redrive(arguments, settings, _filter(arguments), arguments.note or NOTE)
     else:
         _list(arguments, settings)
+
+
+def _check_options(arguments: Namespace) -> None:
+    """Refuse what the action would pass over: a limit that is none publishes everything."""
+    of_list = {
+        "--limit": arguments.limit is not None,
+        "--summary": arguments.summary,
+        "--raw": arguments.raw,
+    }
+    of_redrive = {
+        "--dry-run": arguments.dry_run,
+        "--note": arguments.note is not None,
+        "--actor": arguments.actor is not None,
+    }
+    redrives = arguments.action == "redrive"
+    other, options = ("list", of_list) if redrives else ("redrive", of_redrive)
+    wrong = [option for option, is_given in options.items() if is_given]
+    if wrong:
+        raise UsageError(
+            f"dead-letters {arguments.action}: expected options of {arguments.action}, given "
+            f"{', '.join(wrong)}, of `dead-letters {other}` alone; leave it out, or choose "
+            "letters by --reason, --topic and --since"
+        )
 
 
 def _filter(arguments: Namespace) -> LetterFilter:
@@ -80,12 +111,13 @@ def _list(arguments: Namespace, settings: Settings) -> None:
             return
         for view in views:
             tally.add(view)
+        others = {} if tally.count else _reasons(log, arguments)
         if arguments.raw:
             _print_raw(log, tally.last)
         elif arguments.format == "json":
             write_json(_members(tally, foreign))
         else:
-            _print(log, tally, foreign)
+            _print(log, tally, foreign, _absence(arguments, others))
 
 
 def _refuse_terminal() -> None:
@@ -127,9 +159,27 @@ def _members(tally: LetterTally, foreign: _Foreign) -> dict[str, Any]:
     }
 
 
-def _print(log: Log, tally: LetterTally, foreign: _Foreign) -> None:
+def _reasons(log: Log, arguments: Namespace) -> dict[str, int]:
+    """How many there are of other reasons, where one was chosen of which there is none."""
+    if not arguments.reason:
+        return {}
+    wanted = replace(_filter(arguments), reasons=frozenset())
+    counts = Counter(view.letter.reason for view in read_letters(log, wanted))
+    return dict(counts.most_common(REASONS_SHOWN))
+
+
+def _absence(arguments: Namespace, others: dict[str, int]) -> str:
+    if not others:
+        return "no dead letters"
+    counts = ", ".join(f"{reason} {count:,}" for reason, count in others.items())
+    return f"none of reason {', '.join(arguments.reason)}; there are {counts}"
+
+
+def _print(log: Log, tally: LetterTally, foreign: _Foreign, absence: str) -> None:
     if not tally.count:
-        write("\n".join(["no dead letters", *foreign.notes()]))
+        write_line(absence)
+        for note in foreign.notes():
+            write(note)
         return
     rows = [["topic", "reason", "path", "count", "first", "last"]]
     groups = sorted(tally.groups.items(), key=lambda item: (-item[1].count, item[0]))
@@ -193,13 +243,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--limit",
         type=whole_number(0),
         metavar="N",
-        help=f"how many of the last ones to show ({LIMIT}; with --raw all)",
+        help=f"of list: how many of the last ones to show ({LIMIT}; with --raw all)",
     )
-    parser.add_argument("--summary", action="store_true", help="only the counts")
+    parser.add_argument("--summary", action="store_true", help="of list: only the counts")
     parser.add_argument(
         "--raw",
         action="store_true",
-        help="only the refused bytes, as they were, each record followed by a line's end",
+        help="of list: only the refused bytes, as they were, each record followed by a line's end",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="of redrive: only say what it would publish"
@@ -207,9 +257,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--note",
         type=utf8_up_to(TEXT_LENGTH_MAX),
-        default="the declaration reads them now",
         metavar="TEXT",
-        help="of redrive: why, for whoever reads the audit",
+        help=f"of redrive: why, for whoever reads the audit (default: {NOTE})",
     )
     parser.add_argument(
         "--actor",

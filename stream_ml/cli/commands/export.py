@@ -69,7 +69,8 @@ COMMAND = Subcommand(
         ),
         UsageExample(
             "stream-ml --pipeline shop:fraud export events --to events.jsonl --format json",
-            "lines that `backtest` and `publish` take, and the counts as JSON",
+            "lines that `backtest` and `publish` take (under a declaration without `files=`), and "
+            "the counts as JSON",
         ),
     ),
     add_arguments=_add_arguments,

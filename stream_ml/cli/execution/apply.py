@@ -37,6 +37,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
     """
     if plan.apply(arguments, settings):
         return
+    _refuse_names(arguments)
     if arguments.declaration is not None:
         settings = replace(settings, pipeline=arguments.declaration)
     pipeline = pipeline_of(settings, "apply")
@@ -69,6 +70,18 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 _tell(arguments, runner)
 
 
+def _refuse_names(arguments: Namespace) -> None:
+    """Features are changed by whoever has the worker's place: no command is signed for it."""
+    names = {"--actor": arguments.actor, "--id": arguments.id}
+    wrong = [option for option, name in names.items() if name is not None]
+    if wrong:
+        raise UsageError(
+            f"apply: expected of other features neither --actor nor --id, given "
+            f"{' and '.join(wrong)}: they are applied in the worker's place, by no signed command, "
+            "and the audit names `evaluate`; say in --reason who asks for it"
+        )
+
+
 def _runner(  # noqa: PLR0917 - what a runner is made of
     log: SqliteLog,
     pipeline: Pipeline,
@@ -94,9 +107,13 @@ def _runner(  # noqa: PLR0917 - what a runner is made of
                 apply=arguments.reason,
                 **way,
             )
-        except LogLocked:
+        except LogLocked as error:
             if time.monotonic() >= deadline_s:
-                raise
+                raise LogLocked(
+                    f"apply: expected the worker to be stopped within {arguments.wait:g} s, given "
+                    f"one that works on: nothing was changed; run it again, stop the worker once "
+                    f"it says `prepared`, or wait longer with --wait SECONDS ({error})"
+                ) from error
             preparation.advance()
             time.sleep(POLL_S)
 

@@ -37,10 +37,16 @@ def forget(arguments: Namespace, settings: Settings) -> None:
         settings: which log, and who signs.
 
     Raises:
+        UsageError: the key of the pipeline, or the file of ids to look for, is not there.
         CommandRefused: the command was refused.
         NoAnswer: it was not answered, or not obeyed, in time.
         StreamMLError: something was found that should be gone.
     """
+    if arguments.only_verify and arguments.ids is not None and not arguments.ids.exists():
+        raise UsageError(
+            f"forget --only-verify: expected in --ids the file that a run of `forget` has written, "
+            f"given {arguments.ids}, which is not there; name that file, or leave --ids out"
+        )
     pipeline = pipeline_of(settings, "forget")
     with existing_log(settings) as log:
         key = reading_key(settings, log)

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["redrive"]
 
 
-def redrive(arguments: Namespace, settings: Settings, wanted: LetterFilter) -> None:
+def redrive(arguments: Namespace, settings: Settings, wanted: LetterFilter, note: str) -> None:
     """Publish again what the declaration can read, or say what would be.
 
     Args:
         arguments: of the command line.
         settings: which log, and who signs.
         wanted: the dead letters to look at.
+        note: why, for whoever reads the audit.
 
     Raises:
         UsageError: a reason is named of which nothing is published again.
@@ -46,7 +47,7 @@ def redrive(arguments: Namespace, settings: Settings, wanted: LetterFilter) -> N
         if key is None:
             work.preview(wanted)
         else:
-            meant = {"pipeline": pipeline.name, "log": log.identity, "reason": arguments.note}
+            meant = {"pipeline": pipeline.name, "log": log.identity, "reason": note}
             work.publish(
                 wanted,
                 lambda: new_command(

@@ -92,6 +92,11 @@ def load_estimators(spec: str) -> dict[str, Any]:
 def _load(subject: str, spec: str, names_in: Callable[[ModuleType], str]) -> tuple[ModuleType, Any]:
     """The module, and what it has under the name."""
     module_name, _, name = spec.rpartition(":")
+    if not module_name or not name:
+        raise UsageError(
+            f"{subject}: expected module:name, such as shop:fraud for `fraud` in shop.py, given "
+            f"{spec!r}"
+        )
     _refuse_file(subject, module_name, name)
     module = _import(subject, module_name)
     target: Any = module
