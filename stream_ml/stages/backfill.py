@@ -5,7 +5,9 @@ Theory of operation:
 1. An example has the features that were logged when it was predicted on. Those declared since are
    made again: all events are folded anew under the present declaration, up to the event's own
    place and no further (`Vectors`), so that nothing which came later is in them.
-2. What was logged stays as it is: the new features are put beside it (`Backfill`).
+2. What was logged stays as it is for lines of former generations. A line that knows the features of
+   today learns all of them made again (`Backfill`): under a name that a former generation had, too,
+   another feature may have been logged.
 3. An example whose event is gone from the log, or that asked for no prediction as declared now,
    has no new features. A line that knows them passes it over, and counts it as missed.
 """
@@ -70,7 +72,9 @@ class Backfill:
         self._vectors = {**vectors}
 
     def features(self, example: Example) -> tuple[Vector, bool]:
-        """All features of an example, and whether it lacks the new ones.
+        """All features of an example as declared now, and whether it lacks the new ones.
+
+        What was logged and is not declared any more is among them.
 
         Args:
             example: as it was recorded.
@@ -80,7 +84,10 @@ class Backfill:
         if not self._generation.is_before(source):
             return logged, False
         vector = self._vectors.get((source.partition, source.offset))
-        return (logged, True) if vector is None else ({**vector, **logged}, False)
+        if vector is None:
+            return logged, True
+        # Their order counts to learners: that of the declaration comes first.
+        return {**vector, **{n: x for n, x in logged.items() if n not in vector}}, False
 
 
 class Vectors:

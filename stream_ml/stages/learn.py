@@ -278,7 +278,10 @@ class Learn:
         taken = self._progress.take(example, record.offset, record.append_ms, features)
         if self._retrainings:
             self._retrainings.add(self._active(), taken.watermark_ms, taken.features, taken.label)
-        return taken._replace(is_partial=True) if is_partial else taken
+        logged = example.prediction.features
+        if features is logged and not is_partial:
+            return taken
+        return taken._replace(is_partial=is_partial, logged=logged)
 
     def _learn(self, examples: Sequence[TrainingExample]) -> list[Output]:
         """Teach every line all of `examples`, and give the alerts of those that failed.
@@ -307,10 +310,13 @@ class Learn:
     ) -> Sequence[TrainingExample]:
         """The examples with what a line knows of their features; some are passed over for that."""
         view = self._views[name]
-        known = examples
-        if view.hash == self._pipeline.feature_set.hash:
-            known = [each for each in examples if not each.is_partial]
-            line.missed += len(examples) - len(known)
+        if view.hash != self._pipeline.feature_set.hash:
+            return [
+                each._replace(features=view.select({**each.features, **(each.logged or {})}))
+                for each in examples
+            ]
+        known = [each for each in examples if not each.is_partial]
+        line.missed += len(examples) - len(known)
         if view.is_whole:
             return known
         return [each._replace(features=view.select(each.features)) for each in known]

@@ -32,6 +32,8 @@ class TrainingExample(NamedTuple):
     label: LabelValue
     # Whether it lacks features that were declared since.
     is_partial: bool = False
+    # What was recorded, where the features were made again.
+    logged: dict[str, float] | None = None
 
 
 class Quarantine(NamedTuple):

@@ -329,6 +329,26 @@ def test_a_window_is_changed_and_the_old_one_taken_out() -> None:
     assert [2, 3] == [d["evidence"]["generation"] for d in registry if d["kind"] == "applied"]
 
 
+def test_a_feature_is_made_again_where_another_was_logged_under_its_name(
+    from_the_start: Driver,
+) -> None:
+    """It is redefined while an older line serves: what begins then learns no former values."""
+    (first, first_labels), (second, second_labels) = halves()
+    name = next(n for n in wider.feature_set.names if n not in former.feature_set.names)
+    size = sml.window("20s").count(kind="visit").named(name)
+    other = replace(wider, features=[size if each is added[0] else each for each in wider.features])
+    with Driver(former) as driver:
+        driver.feed(first[:200], [])
+        driver.declare(other, apply="a first try")
+        driver.feed(first[200:], first_labels)
+        driver.declare(wider, apply=WHY)
+        driver.feed(second, second_labels)
+        late, always = snapshots(driver, "tree.3"), snapshots(from_the_start, "tree")
+
+    assert len(late) > 3
+    assert {v: always[v].digest for v in late} == {v: s.digest for v, s in late.items()}
+
+
 def test_what_serves_keeps_its_recipe() -> None:
     """Its estimator is asked and taught until another line serves."""
     (first, first_labels), _ = halves()
