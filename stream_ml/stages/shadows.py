@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.errors import STOPS, BadRecord, SnapshotRefused
+from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, brief_error
 from stream_ml.models.fast import fast_predictor
 from stream_ml.models.learner import Lesson, RemoteLearner
 from stream_ml.models.recipes import answer
@@ -288,10 +288,12 @@ class Shadows:
                             answers[example][offset] = Shadow(model, said)
                     if self._is_timed:
                         self._time(account, model, reply.answer_s)
-            except LearnerLost as lost:
-                self._quarantine(left[0][3] if left else account, str(lost))
-            except SnapshotRefused:
-                return  # it cannot be read again
+            except STOPS:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever befell it there, or was said
+                is_told = isinstance(error, (LearnerLost, SnapshotRefused))
+                reason = str(error) if is_told else brief_error(error)
+                self._quarantine(left[0][3] if left else account, reason)
             finally:
                 replies.close()
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import math
 import os
+import stat
+import struct
+import subprocess
 from contextlib import suppress
 from typing import Any
 
@@ -24,13 +28,17 @@ class Deed(sml.Learner):
 
     Args:
         deed: what it does then: `hang`, `deaf` (in C), `babble`, `hoard`, `exit`, `raise`, `nan`,
-            `crash`, `unwritable`, `slow`, or nothing.
+            `crash`, `unwritable`, `child` (begins another process), `say` (writes a frame),
+            `trickle` (writes one by bytes), `slow`, or nothing.
         place: where: `learn`, `answer`, `rare` (at one answer in fifty), `dump` or `load`.
         patience: after how many examples.
+        words: what it says for itself, where it does: the JSON of a frame.
     """
 
-    def __init__(self, deed: str = "", place: str = "learn", patience: int = PATIENCE) -> None:
-        self.deed, self.place, self.patience = deed, place, patience
+    def __init__(
+        self, deed: str = "", place: str = "learn", patience: int = PATIENCE, words: str = ""
+    ) -> None:
+        self.deed, self.place, self.patience, self.words = deed, place, patience, words
         self.count = 0
         self.hoard: list[Any] = []
 
@@ -94,11 +102,34 @@ class Deed(sml.Learner):
                 os.write(handle, b"\xff" * 64)
         return value
 
+    def _say(self, value: Any) -> Any:
+        head = self.words.encode()
+        os.write(_output(), struct.pack("<II", len(head), 0) + head)
+        return value
+
+    def _trickle(self, _: Any) -> Any:
+        os.write(_output(), struct.pack("<II", 1 << 24, 0))
+        while True:
+            os.write(_output(), b" ")
+
+    def _child(self, _: Any) -> Any:
+        raise ArithmeticError(subprocess.Popen(["/bin/sleep", "600"]).pid)
+
     def _nan(self, _: Any) -> float:
         return math.nan
 
     def _unwritable(self, _: Any) -> str:
         return "no bytes"
+
+
+def _output() -> int:
+    """The handle by which a line's process answers: the only pipe that it writes to."""
+    for handle in range(3, 100):
+        with suppress(OSError):
+            is_pipe = stat.S_ISFIFO(os.fstat(handle).st_mode)
+            if is_pipe and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                return handle
+    raise AssertionError("it is not in a process of its own")
 
 
 class RiverDeed(base.Classifier):  # type: ignore[misc]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -79,8 +82,10 @@ def recipe_of(learner: Any, **bounds: Any) -> Iterator[Recipe]:
         yield isolation.pipeline.recipes["line"]
 
 
-def test_what_is_written_is_the_same_to_the_last_bit() -> None:
+def test_what_is_written_is_the_same_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots, predictions, decisions and answers are those of lines in the worker's process."""
+    # On a machine that is busy others are served sooner, by the champion that there is by then.
+    monkeypatch.setattr("stream_ml.shell.processes.isolation.PATIENCE_S", math.inf)
     pipeline = declared(
         own=Logistic(),
         river=RiverDeed(),
@@ -166,6 +171,98 @@ def test_one_that_gets_on_within_its_bounds_may_take_long_over_many_examples() -
         learner = recipe.fresh()
 
         assert len(lessons) == len(list(learner.lessons(lessons)))
+
+
+# What a process says beside what it was asked, and where.
+_NONSENSE = "it said what nobody had asked for"
+WORDS = [
+    ('{"error":1}', "answer", _NONSENSE),
+    ('{"error":"abc"}', "answer", _NONSENSE),
+    ('{"replies":[]}', "answer", _NONSENSE),
+    ('{"replies":[],"more":true}', "answer", _NONSENSE),
+    ('{"replies":[[0.5,null,"nan",0]]}', "answer", _NONSENSE),
+    ('{"replies":[[0.5,null,0,0],[0.5,null,0,0]]}', "answer", _NONSENSE),
+    ('{"replies":[],"failure":{}}', "answer", _NONSENSE),
+    ("[]", "answer", "it said what is no JSON object"),
+    ('{"error":["answer","","bad words"]}', "dump", "bad words"),
+    ('{"error":[]}', "dump", _NONSENSE),
+    ('{"more":true}', "dump", _NONSENSE),
+]
+
+
+@pytest.mark.parametrize(("words", "place", "expected"), WORDS)
+def test_malformed_words_of_a_process_are_its_loss(words: str, place: str, expected: str) -> None:
+    """Whatever a process says of itself is told as its loss, or refuses its snapshot."""
+    with recipe_of(Deed("say", place, words=words)) as recipe:
+        learner = recipe.load(b"1000")
+        with pytest.raises((LearnerLost, SnapshotRefused), match=expected):
+            learner.predict_one({"x": 1.0}) if place == "answer" else recipe.dump(learner)
+
+
+def test_a_shadow_that_says_malformed_words_is_asked_no_more() -> None:
+    """The worker goes on, and tells of it once; every event has its prediction."""
+    nasty = Deed("say", "rare", words='{"error":["raised","","no"]}')
+    pipeline = declared(nasty=nasty)
+    with isolations(pipeline, "nasty", budget_s=BUDGET_S) as isolated:
+        isolated["learn"] = Isolation(declared(nasty=Deed()), (NONE,))
+        actual, runner = written(pipeline, isolated)
+
+    assert 1 == len([value for _, value in actual["alerts"] if b"shadow_slow" in value])
+    assert {} == runner.learn.quarantine_reasons
+    assert EVENTS == len(actual["predictions"])
+
+
+def test_a_process_that_keeps_talking_does_not_get_on() -> None:
+    """Bytes that are no frame yet do not put off the end of a call."""
+    with recipe_of(Deed("trickle", "answer"), budget_s=0.02) as recipe:
+        learner = recipe.load(b"1000")
+        with pytest.raises(LearnerLost, match=r"it had not returned for 0\.2 s"):
+            learner.predict_one({"x": 1.0})
+
+
+def test_an_answer_that_came_while_others_were_served_counts() -> None:
+    """A line is not held to account for how long the worker did something else."""
+    with recipe_of(Logistic(), budget_s=0.02) as recipe:
+        learner = recipe.load(recipe.dump(recipe.fresh()))
+        process = learner.process
+        process.on_wait = lambda: select.select([process._process.reader], [], [], 60) and None
+        process._waited_s = 0.0
+        os.kill(process.pid, signal.SIGSTOP)
+        threading.Timer(0.3, os.kill, (process.pid, signal.SIGCONT)).start()
+
+        assert learner.predict_one({"x": 1.0}) is not None
+
+
+def test_what_a_process_has_begun_ends_with_it() -> None:
+    """Processes of a learner's own are ended with the process of its line."""
+    with recipe_of(Deed("child")) as recipe:
+        learner = recipe.load(b"1000")
+        with pytest.raises(Exception, match="ArithmeticError") as raised:
+            learner.learn_one({"x": 1.0}, True)
+        pid = int(str(raised.value).removeprefix("ArithmeticError(").removesuffix(")"))
+        assert _lives(pid)
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s and _lives(pid):
+        os.sched_yield()
+
+    assert not _lives(pid)
+
+
+def test_processes_that_were_never_asked_end_where_they_are_closed() -> None:
+    """Nothing is left of a process that nobody has called."""
+    isolation = Isolation(declared(line=Logistic()), ("line",))
+    process = isolation.processes["line"]._process
+    assert process is not None
+    handle = os.dup(process.reader)
+    isolation.close()
+    said = [b"..."]
+    while said[-1] and select.select([handle], [], [], 60)[0]:
+        said.append(os.read(handle, 4_096))
+    os.close(handle)
+
+    # It has said who it was, and its output has ended.
+    assert b'"pid"' in b"".join(said)
+    assert said[-1] == b""
 
 
 def test_snapshots_are_read_again_where_a_process_ended() -> None:

@@ -40,7 +40,14 @@ from stream_ml.errors import STOPS, SnapshotRefused, UsageError, brief_error
 from stream_ml.models.learner import STATE_BYTES_MAX, Lesson, Model, RemoteLearner, Reply
 from stream_ml.models.recipes import BadAnswer, Recipe
 from stream_ml.models.retrained import Retrained
-from stream_ml.shell.processes.line_process import ANSWER, HEAD, REFUSED, START_S, encode_frame
+from stream_ml.shell.processes.line_process import (
+    ANSWER,
+    HEAD,
+    REFUSED,
+    START_S,
+    UNKNOWN,
+    encode_frame,
+)
 from stream_ml.stages.effort import LearnerLost
 
 if TYPE_CHECKING:
@@ -70,6 +77,9 @@ PATIENCE_S = 0.05
 # No honest answer has more JSON than this.
 _HEAD_BYTES_MAX = 16 << 20
 _READ_BYTES = 1 << 20
+# No call takes a day.
+_SECONDS_MAX = 86_400
+_NONSENSE, _CLOSED = "it said what nobody had asked for", "it was closed"
 # One thread adds up in one order. Libraries read it when they are imported.
 _ONE_THREAD = ("OMP_NUM_THREADS=1", "OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1")
 _MODULE = "stream_ml.shell.processes.line_process"
@@ -191,16 +201,16 @@ class IsolatedRecipe(Recipe):
         if isinstance(self.estimator, Model) or not isinstance(learner, IsolatedLearner):
             return super().identity(learner, data)
         with _refusals(self.name):
-            said, _ = self.process.call(learner, {"op": "identity"})
-        return str(said.get("digest")), int(said.get("size", 0))
+            said, _ = self.process.call(learner, {"op": "identity"}, digest=str, size=int)
+        return said["digest"], said["size"]
 
     def digest(self, learner: Any, data: bytes, like: str) -> str:
         """The digest of a learner by the scheme of another; see `Recipe.digest`."""
         if isinstance(self.estimator, Model) or not isinstance(learner, IsolatedLearner):
             return super().digest(learner, data, like)
         with _refusals(self.name):
-            said, _ = self.process.call(learner, {"op": "digest", "like": like})
-        return str(said.get("digest"))
+            said, _ = self.process.call(learner, {"op": "digest", "like": like}, digest=str)
+        return str(said["digest"])
 
 
 @contextmanager
@@ -208,8 +218,8 @@ def _refusals(line: str) -> Iterator[None]:
     """Let what befell a process, or was raised there, refuse the line's snapshot."""
     try:
         yield
-    except (LearnerLost, _Raised) as error:
-        raise SnapshotRefused("unreadable", f"the line {line!r}: {error}") from None
+    except (LearnerLost, BadAnswer, _Raised) as error:
+        raise SnapshotRefused("unreadable", f"the line {line!r}: {error}") from error
 
 
 class _Forked:
@@ -221,10 +231,10 @@ class _Forked:
         self.pid = 0
 
     def kill(self) -> None:
-        """End it; whoever reads what it says finds its end."""
+        """End it, and what it has begun; whoever reads what it says finds its end."""
         if self.pid:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
 
     def end(self) -> int | None:
         """End it for good; how it has ended, where that is known.
@@ -257,9 +267,8 @@ class _Nursery:
         reader, output = os.pipe()
         try:
             with self._lock:
-                socket.send_fds(self._connected(), [b"."], [requests, output])
+                self._send_fds([requests, output])
         except OSError:
-            self._socket = None
             os.close(writer)
             os.close(reader)
             raise
@@ -276,20 +285,46 @@ class _Nursery:
         Args:
             pid: of one that was forked here, and asked about once.
         """
-        with self._lock, suppress(OSError, ValueError):
-            nursery = self._connected()
-            nursery.send(str(pid).encode())
-            return int(nursery.recv(64))
+        with self._lock:
+            try:
+                nursery = self._connected()
+                nursery.send(str(pid).encode())
+                said = nursery.recv(64)
+                return None if said == UNKNOWN else int(said)
+            except (OSError, ValueError):
+                self._end()  # its late answer is not to be taken for that about another
         return None
 
     def close(self) -> None:
         """Let it end, where it was begun."""
-        if self._process is not None and self._socket is not None:
-            self._socket.close()
-            self._process.wait()
+        with self._lock:
+            self._end()
+
+    def _send_fds(self, handles: list[int]) -> None:
+        """Hand over the handles of a process; to another nursery, where this one has failed."""
+        try:
+            socket.send_fds(self._connected(), [b"."], handles)
+        except OSError:
+            self._end()
+            try:
+                socket.send_fds(self._connected(), [b"."], handles)
+            except OSError:
+                self._end()
+                raise
+
+    def _end(self) -> None:
+        """End it; the lines' processes live on."""
+        process, self._process = self._process, None
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            connection.close()
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def _connected(self) -> socket.socket:
         if self._socket is None or self._process is None or self._process.poll() is not None:
+            self._end()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - our own module
@@ -301,11 +336,11 @@ class _Nursery:
                 )
             ours.settimeout(START_S)
             self._socket = ours
-            atexit.register(self.close)
         return self._socket
 
 
 _NURSERY = _Nursery()
+atexit.register(_NURSERY.close)
 
 
 class _LineProcess:
@@ -320,7 +355,7 @@ class _LineProcess:
     def __init__(self, recipe: bytes, hang_s: float, memory_mb: int) -> None:
         self._recipe, self._hang_s, self._memory_mb = recipe, hang_s, memory_mb
         self._process: _Forked | None = None
-        self._is_ready = False
+        self._is_ready = self._is_closed = False
         self._generation = self._newest = 0
         self._dropped: deque[tuple[int, int]] = deque()
         self._unsent, self._read = bytearray(), bytearray()
@@ -353,19 +388,25 @@ class _LineProcess:
         """Let go of a learner, with the next call."""
         self._dropped.append((generation, number))
 
-    def call(self, learner: IsolatedLearner, request: dict[str, Any]) -> tuple[Any, bytes]:
+    def call(
+        self, learner: IsolatedLearner, request: dict[str, Any], **members: type
+    ) -> tuple[Any, bytes]:
         """What the process says to a request about a learner.
 
         Args:
             learner: that the stand-in is for.
             request: with `op`.
+            members: what it has to say at least, by name, each of a type.
 
         Raises:
             LearnerLost: the process is gone. What the learner raises comes through in words.
         """
         with self._lock:
             self._find(learner)
-            return self._one({**request, "id": learner.number})
+            said, data = self._one({**request, "id": learner.number})
+            if not all(isinstance(said.get(name), kind) for name, kind in members.items()):
+                raise self._end(_NONSENSE)
+            return said, data
 
     def lessons(
         self, learner: IsolatedLearner, lessons: Sequence[Lesson]
@@ -378,26 +419,36 @@ class _LineProcess:
             request = {"op": "lessons", "id": learner.number, "lessons": words}
             try:
                 for said, _ in self._all(request):
-                    for reply in self._replies(said):
+                    for reply in self._replies(said, left):
                         left -= 1
                         yield reply
                     if "failure" in said:
                         left = 0
-                        raise _error(said["failure"])
+                        raise self._error(said["failure"])
             finally:
                 # Nobody is to take what still comes for something else; nor is more to be done.
                 if left and self._process is not None:
                     self._end("what it was asked is wanted no more")
 
-    def _replies(self, said: dict[str, Any]) -> list[Reply]:
-        """What the process says, as it has to be."""
+    def _replies(self, said: dict[str, Any], left: int) -> list[Reply]:
+        """What the process says to the lessons that are left, as it has to be."""
         try:
-            return [
-                Reply(answer, None if error is None else _error(error), *map(float, seconds))
-                for answer, error, *seconds in said["replies"]
+            replies = [
+                Reply(answer, None if error is None else self._error(error), *map(_seconds, took))
+                for answer, error, *took in said["replies"]
             ]
         except (LookupError, TypeError, ValueError):
-            raise self._end("it said what nobody had asked for") from None
+            raise self._end(_NONSENSE) from None
+        # Each frame gets on, and no more is said than was asked for.
+        if "more" in said:
+            is_sound = 0 < len(replies) < left
+        elif "failure" in said:
+            is_sound = len(replies) < left
+        else:
+            is_sound = len(replies) == left
+        if not is_sound:
+            raise self._end(_NONSENSE)
+        return replies
 
     def _find(self, learner: IsolatedLearner) -> None:
         """Make sure that a learner is in the process that there is."""
@@ -414,7 +465,7 @@ class _LineProcess:
         """Have the system begin the process, without waiting for it."""
         with self._lock:
             self._generation += 1
-            self._is_ready = False
+            self._is_ready = self._is_closed = False
             self._read = bytearray()
             bounds = pickle.dumps((sys.path, self._memory_mb, self._hang_s))
             self._unsent = bytearray(encode_frame(bounds, self._recipe))
@@ -422,6 +473,15 @@ class _LineProcess:
 
     def close(self) -> None:
         """End the process; whoever waits for it is told that it is lost."""
+        self._is_closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._process is not None:
+                    self._end(_CLOSED)
+            finally:
+                self._lock.release()
+            return
+        # Another thread waits for it, and ends it for good.
         process = self._process
         if process is not None:
             process.kill()
@@ -438,16 +498,26 @@ class _LineProcess:
                 self.spawn()
             if not self._is_ready:
                 # It says who it is, takes what it was sent, and says so.
-                ((said, _),) = self._frames(START_S)
+                said, _ = self._sole(self._frames(START_S))
                 assert self._process is not None, "it has just been heard of"
                 self._process.pid = int(said["pid"])
-                for _ in self._frames(START_S):
-                    self._is_ready = True
+                self._sole(self._frames(START_S))
+                self._is_ready = True
         except OSError as error:
             raise LearnerLost(f"its process cannot begin: {brief_error(error)}") from None
+        except (BadAnswer, SnapshotRefused, _Raised) as error:
+            raise self._end(f"it cannot begin: {error}") from None
 
     def _one(self, request: dict[str, Any], body: bytes = b"") -> tuple[Any, bytes]:
-        ((said, data),) = self._all(request, body)
+        return self._sole(self._all(request, body))
+
+    def _sole(self, frames: Iterator[tuple[Any, bytes]]) -> tuple[Any, bytes]:
+        """The one frame that there has to be."""
+        said, data = next(frames)
+        if "more" in said:
+            raise self._end(_NONSENSE)
+        for _ in frames:
+            raise AssertionError("frames go on only after `more`")
         return said, data
 
     def _all(self, request: dict[str, Any], body: bytes = b"") -> Iterator[tuple[Any, bytes]]:
@@ -463,6 +533,8 @@ class _LineProcess:
             head = orjson.dumps(request)
         except TypeError as error:
             raise AssertionError(f"a request is no JSON: {error}") from None
+        if self._is_unasked():
+            raise self._end(_NONSENSE)
         self._unsent += encode_frame(head, body)
         yield from self._frames(self._hang_s)
 
@@ -471,13 +543,14 @@ class _LineProcess:
             head, body = self._frame(hang_s)
             try:
                 said = orjson.loads(head)
-                more = bool(said.get("more"))
-            except (orjson.JSONDecodeError, AttributeError):
-                raise self._end("it said what is no JSON object") from None
+            except orjson.JSONDecodeError:
+                said = None
+            if not isinstance(said, dict):
+                raise self._end("it said what is no JSON object")
             if "error" in said:
-                raise _error(said["error"])
+                raise self._error(said["error"])
             yield said, body
-            if not more:
+            if "more" not in said:
                 return
 
     def _frame(self, hang_s: float) -> tuple[bytes, bytes]:
@@ -488,22 +561,33 @@ class _LineProcess:
                 frame = self._take_frame()
                 if frame is not None:
                     return frame
-                if not self._pump():
-                    raise self._end(
-                        "it ended with code {code}; it may have "
-                        f"{self._memory_mb} MB (STREAM_ML_LINE_MEMORY_MB)"
-                    )
-                if self.on_wait is not None and self._waited_s > PATIENCE_S:
-                    start_s = time.monotonic()
-                    self.on_wait()
-                    self._waited_s += time.monotonic() - start_s
                 if self._waited_s > hang_s:
                     raise self._end(
                         f"it had not returned for {hang_s:g} s, {HANG_BUDGETS} times "
                         "STREAM_ML_LEARN_BUDGET_SECONDS"
                     )
+                busy_s = self._serve_others()
+                known = len(self._read)
+                if not self._pump():
+                    raise self._end(
+                        "it ended with code {code}; it may have "
+                        f"{self._memory_mb} MB (STREAM_ML_LINE_MEMORY_MB)"
+                    )
+                if self._is_closed:
+                    raise self._end(_CLOSED)
+                # One that has said something meanwhile is not held to account for it.
+                if len(self._read) == known:
+                    self._waited_s += busy_s
         finally:
             self._waited_s = 0.0
+
+    def _serve_others(self) -> float:
+        """Do what cannot wait, where a call does not get on; the seconds that it took."""
+        if self.on_wait is None or self._waited_s <= PATIENCE_S:
+            return 0.0
+        start_s = time.monotonic()
+        self.on_wait()
+        return time.monotonic() - start_s
 
     def _take_frame(self) -> tuple[bytes, bytes] | None:
         if len(self._read) < HEAD.size:
@@ -536,31 +620,47 @@ class _LineProcess:
             return False
         start_s = time.monotonic()
         events = poll.poll(TICK_S * 1_000)
+        # A machine that stood still has had no time for the process either. Bytes alone are no
+        # progress: only a frame is.
+        self._waited_s += min(time.monotonic() - start_s, 2 * TICK_S)
         if any(handle == reader for handle, _ in events):
             chunk = os.read(reader, _READ_BYTES)
             self._read += chunk
-            self._waited_s = 0.0
             return bool(chunk)
-        # A machine that stood still has had no time for the process either.
-        self._waited_s += min(time.monotonic() - start_s, 2 * TICK_S)
         return True
+
+    def _is_unasked(self) -> bool:
+        """Whether the process has said something before it was asked."""
+        if self._read or self._process is None:
+            return bool(self._read)
+        poll = select.poll()
+        poll.register(self._process.reader, select.POLLIN)
+        return any(event & select.POLLIN for _, event in poll.poll(0))
+
+    def _error(self, said: Any) -> Exception:
+        """An error, raised again."""
+        if not (isinstance(said, list) and len(said) == 3 and all(type(x) is str for x in said)):  # noqa: PLR2004
+            raise self._end(_NONSENSE)
+        kind, reason, text = said
+        if kind == ANSWER:
+            return BadAnswer(text)
+        if kind == REFUSED:
+            return SnapshotRefused(reason, text)
+        return _Raised(text)
 
     def _end(self, reason: str) -> LearnerLost:
         """End the process; the error that says why."""
         process, self._process = self._process, None
         self._is_ready = False
         code = None if process is None else process.end()
-        return LearnerLost(f"its process was lost: {reason.format(code=code)}")
+        return LearnerLost(f"its process was lost: {reason.replace('{code}', str(code))}")
 
 
-def _error(said: Any) -> Exception:
-    """An error, raised again."""
-    kind, reason, text = map(str, said)
-    if kind == ANSWER:
-        return BadAnswer(text)
-    if kind == REFUSED:
-        return SnapshotRefused(reason, text)
-    return _Raised(text)
+def _seconds(said: Any) -> float:
+    """How long something took, in seconds, as a process says it."""
+    if type(said) not in (int, float) or not 0 <= said <= _SECONDS_MAX:
+        raise ValueError(said)
+    return float(said)
 
 
 class Isolation:

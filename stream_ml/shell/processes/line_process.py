@@ -41,12 +41,14 @@ if TYPE_CHECKING:
 
     from stream_ml.models.recipes import Recipe
 
-__all__ = ["ANSWER", "GRACE_S", "HEAD", "RAISED", "REFUSED", "START_S", "encode_frame"]
+__all__ = ["ANSWER", "GRACE_S", "HEAD", "RAISED", "REFUSED", "START_S", "UNKNOWN", "encode_frame"]
 
 # Before each frame: the lengths of its JSON, or first pickle, and of the bytes behind it.
 HEAD = struct.Struct("<II")
 # What an error is told as: no answer, a refusal, and whatever else was raised.
 ANSWER, REFUSED, RAISED = "answer", "refused", "raised"
+# What the nursery says of a process that is none of its own.
+UNKNOWN = b"?"
 # Of many rows, what has been answered is told so often: the parent sees that we get on.
 TELL_S = 0.02
 # A process that begins imports the user's module, and with it libraries.
@@ -230,21 +232,38 @@ def _main() -> None:
     parent = socket.socket(fileno=os.dup(0))
     gc.collect()
     gc.freeze()
+    children: set[int] = set()
     while True:
         message, handles, _, _ = socket.recv_fds(parent, 64, 2)
         if not message:
             os._exit(0)
+        _reap(children)
         if handles:
-            if not os.fork():
+            pid = os.fork()
+            if not pid:
                 parent.close()
                 _be_line(handles)
+            children.add(pid)
             for handle in handles:
                 os.close(handle)
             continue
-        code = 0
+        code = UNKNOWN
         with suppress(ChildProcessError):
-            code = os.waitstatus_to_exitcode(os.waitpid(int(message), 0)[1])
-        parent.send(str(code).encode())
+            code = str(os.waitstatus_to_exitcode(os.waitpid(int(message), 0)[1])).encode()
+        children.discard(int(message))
+        parent.send(code)
+
+
+def _reap(children: set[int]) -> None:
+    """Take leave of those that have ended since nobody was there any more, and are not asked for.
+
+    Any other keeps its number until it is asked for: whoever ends it ends no stranger.
+    """
+    for pid in sorted(children):
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is not None and (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0):
+            os.waitpid(pid, 0)
+            children.discard(pid)
 
 
 if __name__ == "__main__":
