@@ -39,6 +39,7 @@ from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.rebuild import rebuild
 from stream_ml.shell.views.what_if import what_if
+from stream_ml.stages.erasure import Erasure, Erasures
 from stream_ml.testing import Driver
 from stream_ml.topics import embedded
 from tests.stages.test_generations import applied, wider
@@ -577,3 +578,170 @@ def test_the_commands_archive_check_and_read_back(
     assert "1,090 of 1,090 recorded answers again" in out
     assert 1 == alone
     assert "--archive ADDRESS" in capsys.readouterr().err
+
+
+# --- what is lost, and what is forgotten ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("lost", ["topic", "beginning", "end"])
+def test_a_part_that_is_gone_from_an_archive_is_missed(tmp_path: Path, lost: str) -> None:
+    """A topic, its first day or its last one: `--verify` names what is there no more."""
+    clock_ms = START_MS
+    with SqliteLog.create(MEMORY, now_ms=lambda: clock_ms, identity="a") as log:
+        for number in range(3):
+            log.append([Output("events", b"k", b"%d" % number)])
+            clock_ms += DAY_MS
+        whole_one = verify(archived(log, str(tmp_path)), log)
+        log.append([Output("events", b"k", b"3"), Output("labels", b"k", b"4")])
+        days = sorted((tmp_path / "events" / "0").iterdir())
+        for day in {"topic": days, "beginning": days[:1], "end": days[2:]}[lost]:
+            shutil.rmtree(day)
+        while lost == "end" and log.expire(clock_ms + DECADE_MS):
+            pass
+        archive = Archive(Storage(str(tmp_path)))
+        result = verify(archive, log)
+
+    words = {
+        "topic": ["events-0: nothing is there of what was archived"],
+        "beginning": ["events-0: offsets 0 to 1 are missing"],
+        "end": ["events-0: offsets 2 to 4 are missing, and on the log no more"],
+    }
+    assert ([], 0) == (whole_one.faults, whole_one.remaining)
+    assert words[lost] == result.faults
+    assert {"topic": 5, "beginning": 2, "end": 0}[lost] == result.remaining
+
+
+def test_what_the_log_has_forgotten_since_is_told_and_is_no_fault(tmp_path: Path) -> None:
+    """The other records of its file are compared; what was archived before stays, and is told."""
+    with SqliteLog.create(MEMORY, now_ms=lambda: START_MS, identity="a") as log:
+        log.append([Output("events", b"k", b"%d" % number) for number in range(5)])
+        archive = archived(log, str(tmp_path))
+        table = log._layout.partition("events", 0)
+        erase = f"UPDATE records_{table.id} SET key = ?, value = NULL WHERE at = 2"  # noqa: S608
+        log._file.write(erase, [(b"forgotten:ab",)])
+        result = verify(archive, log)
+        other = f"UPDATE records_{table.id} SET value = ? WHERE at = 3"  # noqa: S608
+        log._file.write(other, [(b"another",)])
+        altered = verify(archive, log)
+
+    assert ([], 1) == (result.faults, result.forgotten)
+    assert ["its rows are not those that lie on the log"] == [
+        fault.split(": ")[1] for fault in altered.faults
+    ]
+
+
+def test_a_backtest_leaves_out_what_was_forgotten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Markers and forgotten records of an archive are counted, and are no refused lines."""
+    erasures = Erasures(b"k" * 32, toy.name, "a")
+    marker = erasures.encode(Erasure("0" * 64, "c", START_MS, toy.name, "a", 0))
+    with SqliteLog.create(MEMORY, now_ms=lambda: START_MS, identity="a") as log:
+        log.append(outputs(30))
+        log.append([Output("events", b"f", marker), Output("labels", b"f", marker)])
+        log.append([Output("events", b"forgotten:ab", None)])
+        archived(log, str(tmp_path))
+    base = ["--pipeline", TOY, "backtest", "--archive", str(tmp_path)]
+    codes = [main([*base, "--format", "json"])]
+    view = orjson.loads(capsys.readouterr().out)
+    codes.append(main(base))
+    text = capsys.readouterr().out
+
+    assert [0, 0] == codes
+    assert {"forgotten": 1, "markers": 2} == view["left_out"]
+    assert {} == view["dead_letters"]
+    assert "2 markers, 1 forgotten" in text
+
+
+# --- what others made of an archive --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"topic": "events"', '"topic": "zz"'),
+        ('"partition": 0', '"partition": -1'),
+        ('"hour": "2023-11-14T22"', '"hour": "../../../../x"'),
+    ],
+)
+def test_a_manifest_that_names_what_there_is_not_is_refused(
+    tmp_path: Path, old: str, new: str
+) -> None:
+    """A topic, a partition or an hour that is none: which manifest it is, and no traceback."""
+    with SqliteLog.create(MEMORY, now_ms=lambda: START_MS, identity="a") as log:
+        log.append([Output("events", b"k", b"1")])
+        archived(log, str(tmp_path))
+    [manifest] = tmp_path.rglob("manifest.json")
+    manifest.write_text(manifest.read_text().replace(old, new))
+
+    with pytest.raises(LogError, match=r"events/0/2023-11-14/manifest.json"):
+        Archive(Storage(str(tmp_path)))
+
+
+def test_a_file_that_is_no_parquet_is_a_fault_of_the_archive(tmp_path: Path) -> None:
+    """Though its manifest has its hash."""
+    with SqliteLog.create(MEMORY, now_ms=lambda: START_MS, identity="a") as log:
+        log.append([Output("events", b"k", b"1")])
+        [file] = archived(log, str(tmp_path)).files
+        (tmp_path / file.name).write_bytes(b"no Parquet")
+        manifest = next(tmp_path.rglob("manifest.json"))
+        digest = hashlib.sha256(b"no Parquet").hexdigest()
+        manifest.write_text(manifest.read_text().replace(file.sha256, digest))
+        [fault] = verify(Archive(Storage(str(tmp_path))), log).faults
+
+    assert "expected a file of records, given another" in fault
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://ada:hunter2@127.0.0.1:1/x?token=t0k", "nosuch://a:hunter2@x?t0k"]
+)
+def test_no_password_of_an_address_is_told(
+    log: SqliteLog, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    """Of an archive that cannot be reached: its address, what went wrong, and an exit code."""
+    code = main(["--broker", f"sqlite:{log.path}", "archive", "--to", address])
+
+    err = capsys.readouterr().err
+    assert code == (3 if address.startswith("ftp") else 2)
+    assert address.partition("@")[2].partition("?")[0] in err
+    assert "hunter2" not in err
+    assert "t0k" not in err
+
+
+def test_retention_between_question_and_reading_loses_no_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the log has dropped since it said where it begins comes from the archive."""
+    with SqliteLog.create(MEMORY, now_ms=lambda: START_MS, identity="a") as log:
+        placed = log.append([Output("events", b"k", b"%d" % number) for number in range(9)])
+        both = JoinedLog(log, archived(log, f"memory://{next(NUMBERS)}"))
+        read, firsts = log.read, iter([0])
+        monkeypatch.setattr(log, "first_offset", lambda *_: next(firsts, 5))
+        monkeypatch.setattr(
+            log, "read", lambda topic, n, offset, limit: read(topic, n, max(5, offset), limit)
+        )
+
+        assert placed == both.read("events", 0, 0, 5) + both.read("events", 0, 5, 9)
+
+
+def test_two_archivers_at_once_are_told_what_to_remove(tmp_path: Path) -> None:
+    """Of overlapping files the message names the shorter one; without its entry all is whole."""
+    storage = Storage(str(tmp_path))
+    with SqliteLog.create(MEMORY, now_ms=lambda: START_MS, identity="a") as log:
+        log.append([Output("events", b"k", b"0")])
+        other = Archiver(log, storage, now_ms)
+        archived(log, str(tmp_path))
+        log.append([Output("events", b"k", b"1")])
+        other.run()
+        manifest = next(tmp_path.rglob("manifest.json"))
+        longer = orjson.loads(manifest.read_bytes())
+        [shorter] = [f for f in tmp_path.rglob("*.parquet") if f.name.endswith("01.parquet")]
+        entry = longer["files"][0]
+        files = [entry, {**entry, "end": 1, "name": shorter.name}]
+        manifest.write_bytes(orjson.dumps({**longer, "files": files}))
+        with pytest.raises(LogError, match=rf"Way out: .*{shorter.name}, out of `files`"):
+            Archive(storage)
+        manifest.write_bytes(orjson.dumps(longer))
+        result = verify(Archive(storage), log)
+
+    assert ([], 2) == (result.faults, result.rows)

@@ -51,6 +51,7 @@ __all__ = [
     "erasures_of",
     "find_traces",
     "find_words",
+    "is_marker",
     "verify",
 ]
 
@@ -293,6 +294,23 @@ def _check_unlike(pipeline: Pipeline, marker: bytes) -> None:
             f"forget: expected a declaration under which a marker is no {name}, given one with the "
             "same members (kind, subject, command_id): nothing can be forgotten under it"
         )
+
+
+def is_marker(pipeline: Pipeline, record: Record) -> bool:
+    """Whether a record is to have the stages forget a key, and is no event and no label.
+
+    Args:
+        pipeline: the declaration.
+        record: of `events` or `labels`.
+    """
+    if not Erasures.is_marker(record.value):
+        return False
+    codec = pipeline.event_codec if record.topic == "events" else pipeline.label_codec
+    try:
+        codec.decode(record.value)
+    except BadRecord:
+        return True
+    return False
 
 
 def _key_into(partition: int, count: int) -> bytes:

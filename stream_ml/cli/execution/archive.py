@@ -80,7 +80,12 @@ def _verify(arguments: Namespace, settings: Settings, storage: Storage) -> None:
     else:
         write(
             f"{result.rows:,} records in {result.files:,} files; {result.compared:,} of them "
-            "compared with the log"
+            f"compared with the log; {result.remaining:,} offsets of it are not archived yet"
         )
+        if result.forgotten:
+            write(
+                f"{result.forgotten:,} forgotten since on the log, and still in the archive: see "
+                "docs/archive.md"
+            )
     if result.faults:
         raise StreamMLError(f"archive: {'; '.join(result.faults[:10])}")

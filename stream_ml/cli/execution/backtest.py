@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from stream_ml.cli.scores import FORMS, scores_table
 from stream_ml.cli.tables import format_counts, format_table
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.records import Output
+from stream_ml.records import Output, is_forgotten
 from stream_ml.shell.embedded.replay import output_of, replay
+from stream_ml.shell.forget import is_marker
 from stream_ml.shell.log.reading import decisions, evaluations, examples, read_all, tally
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.printable import printable
@@ -76,6 +77,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         # As they stand at the end, which is later than they were last written.
         report.slices = {each.model: each.slices for each in result.evaluations if each.slices}
         summary = _summary(log, pipeline, key, result, lines.findings)
+        summary["left_out"] = dict(lines.left_out)
         summary["written"] = _write_files(arguments, log, report)
     if arguments.format == "json":
         write_json({**summary, "report": report.as_dict()})
@@ -156,6 +158,8 @@ class _Lines:
         # By partition, and there by offset: which line of which file.
         self._origins: dict[tuple[str, int], array[int]] = defaultdict(lambda: array("Q"))
         self.findings = Findings(pipeline)
+        # What is no line, though it lies among them: by what it is, how many.
+        self.left_out: Counter[str] = Counter()
 
     def outputs(self) -> Iterator[Output]:
         """A record for each line."""
@@ -221,17 +225,24 @@ class _ArchivedLines(_Lines):
         from stream_ml.shell.archive.reading import Archive  # noqa: PLC0415
         from stream_ml.shell.archive.storage import Storage  # noqa: PLC0415
 
-        self._archive = Archive(Storage(address))
+        storage = Storage(address)
+        self._archive = Archive(storage)
         topics = self._archive.root.topics
         parts = [(topic, n) for topic in ("events", "labels") for n in range(topics.get(topic, 0))]
         self._indexes = {part: index for index, part in enumerate(parts)}
-        super().__init__(pipeline, [f"{address}/{topic}-{n}" for topic, n in parts], None)
+        super().__init__(pipeline, [f"{storage.address}/{topic}-{n}" for topic, n in parts], None)
 
     def outputs(self) -> Iterator[Output]:
         """A record for each that is archived."""
         times = {"events": self._pipeline.events.time, "labels": "ts"}
         for topic, time in times.items():
             for record in self._archive.in_order(topic):
+                if is_forgotten(record):
+                    self.left_out["forgotten"] += 1
+                    continue
+                if is_marker(self._pipeline, record):
+                    self.left_out["markers"] += 1
+                    continue
                 index, value = self._indexes[topic, record.partition], record.value or b""
                 self._pending_lines.append(index * LINES_MAX + record.offset)
                 members = members_of(value)
@@ -307,11 +318,13 @@ def _write_files(arguments: Namespace, log: SqliteLog, report: Report) -> list[s
 
 def _text(summary: dict[str, Any], findings: Findings) -> str:
     models, seconds = summary["models"], summary["seconds"]
+    left_out = summary["left_out"]
     total = sum(summary["published"].values())
     facts = format_table(
         [
             ["pipeline", f"{summary['pipeline']} ({summary['task']})"],
             ["published", format_counts(summary["published"])],
+            *([["left out", format_counts(left_out)]] if left_out else []),
             ["events", format_counts(summary["events"])],
             ["labels", format_counts(summary["labels"])],
             ["decisions", format_counts(summary["decisions"])],

@@ -140,7 +140,10 @@ def _print(report: dict[str, Any], arguments: Namespace) -> None:
             f"{report['subject'][:16]}..."
         )
     if report["erased"]:
-        write(f"erased: {report['erased']:,} records, in place, and their bytes from the file")
+        write(
+            f"erased: {report['erased']:,} records, in place, and their bytes from the file; "
+            "archives, exports and backups that were made before keep them"
+        )
     elif arguments.records and report["remains"] and "decision" in report:
         write("a cluster's records cannot be taken away: they lie until retention ends")
     rows = [["remains on", "records", "until"]]

@@ -15,6 +15,7 @@ Theory of operation:
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.errors import LogError
+from stream_ml.records import PARTITIONS_MAX
+from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,11 +102,14 @@ class ArchiveRoot:
         log: the identity of the log.
         pipeline: its name, as the registry has it; None where nothing was decided yet.
         topics: by name, how many partitions.
+        begins: by topic and partition, as `events-0`, the first offset that was ever archived: a
+            partition, or its first days, that are there no more are missed by it.
     """
 
     log: str
     pipeline: str | None
     topics: dict[str, int]
+    begins: dict[str, int] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The file at the root of the archive."""
@@ -121,8 +127,12 @@ class ArchiveRoot:
             return None
         members = _members(storage, ROOT, {"log": str, "topics": dict})
         pipeline = members.get("pipeline")
-        topics = {str(name): int(count) for name, count in members["topics"].items()}
-        return cls(members["log"], None if pipeline is None else str(pipeline), topics)
+        topics, begins = members["topics"], members.get("begins", {})
+        if not isinstance(begins, dict) or not all(
+            type(count) is int for count in (*topics.values(), *begins.values())
+        ):
+            raise _no_manifest(storage, ROOT, "topics without numbers")
+        return cls(members["log"], None if pipeline is None else str(pipeline), topics, begins)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +168,10 @@ class ArchivedFile:
         return f"{folder}/{self.hour[11:]}-{self.first:016}-{self.end:016}.parquet"
 
 
+def _extent(file: ArchivedFile) -> int:
+    return file.end - file.first
+
+
 def _folder(topic: str, partition: int, day: str) -> str:
     return f"{topic}/{partition}/{day}"
 
@@ -171,6 +185,18 @@ _FILE_TYPES: dict[str, type] = {
     "sha256": str,
     "rows_sha256": str,
 }
+
+
+_HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d", re.ASCII)
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    """Whether it is that of a file: members, and an hour that names no other place."""
+    return (
+        all(type(entry.get(member)) is kind for member, kind in _FILE_TYPES.items())
+        and _HOUR.fullmatch(entry["hour"]) is not None
+        and 0 <= entry["first"] < entry["end"]
+    )
 
 
 @dataclass(slots=True)
@@ -196,10 +222,10 @@ class Manifests:
         for name in storage.names(f"/{MANIFEST}"):
             members = _members(storage, name, {"topic": str, "partition": int, "files": list})
             topic, partition = members["topic"], members["partition"]
+            if topic not in catalogue() or not 0 <= partition < PARTITIONS_MAX:
+                raise _no_manifest(storage, name, f"the partition {topic!r}-{partition}")
             for entry in members["files"]:
-                if not isinstance(entry, dict) or any(
-                    type(entry.get(member)) is not kind for member, kind in _FILE_TYPES.items()
-                ):
+                if not isinstance(entry, dict) or not _is_entry(entry):
                     raise _no_manifest(storage, name, "an entry that is none")
                 file = ArchivedFile(topic, partition, **{m: entry[m] for m in _FILE_TYPES})
                 manifests.files.setdefault((topic, partition), []).append(file)
@@ -209,7 +235,10 @@ class Manifests:
                 if after.first < before.end:
                     raise LogError(
                         f"{storage.address}: expected each record of {key[0]}-{key[1]} once, given "
-                        f"offsets {after.first} to {before.end} in {before.name} and {after.name}"
+                        f"offsets {after.first} to {before.end} in {before.name} and {after.name}: "
+                        "two archived at once. Way out: of both take the entry that covers fewer "
+                        f"offsets, {min(before, after, key=_extent).name}, out of `files` of the "
+                        f"{MANIFEST} beside it, archive and --verify again"
                     )
         return manifests
 

@@ -30,8 +30,12 @@ class Storage:
     Args:
         address: a folder, or `PROTOCOL://...` as fsspec has it, such as `s3://bucket/path`.
 
+    Attributes:
+        address: as it may be told: without a password, or what else it holds to be let in.
+
     Raises:
         UsageError: fsspec is not installed, or does not know the protocol.
+        LogError: what is there cannot be reached.
     """
 
     def __init__(self, address: str) -> None:
@@ -41,13 +45,17 @@ class Storage:
             raise UsageError(
                 'archives need fsspec and pyarrow: pip install "stream-ml[archive]"'
             ) from None
-        self.address = address
+        self.address, self._secrets = _without_secrets(address)
         try:
             self._fs, root = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
             raise UsageError(
-                f"{address}: expected a folder, or an address that fsspec knows, given one that it "
-                f"does not: {error}"
+                f"{self.address}: expected a folder, or an address that fsspec knows, given one "
+                f"that it does not: {self._told(error)}"
+            ) from None
+        except Exception as error:  # noqa: BLE001 - a protocol's library raises what is its own
+            raise LogError(
+                f"{self.address}: expected to reach an archive, given {self._told(error)}"
             ) from None
         self._root = str(root).rstrip("/")
         protocols = self._fs.protocol
@@ -142,7 +150,34 @@ class Storage:
         try:
             yield
         except (OSError, ValueError) as error:
-            raise LogError(f"{self.address}: expected to reach {name}, given {error}") from error
+            given = self._told(error)
+            raise LogError(f"{self.address}: expected to reach {name}, given {given}") from None
+
+    def _told(self, error: Exception) -> str:
+        """An error's words, without the secrets of the address that it may repeat."""
+        words = str(error)
+        for secret in self._secrets:
+            words = words.replace(secret, "***")
+        return words
+
+
+def _without_secrets(address: str) -> tuple[str, list[str]]:
+    """An address without user, password and query, and what was taken out of it.
+
+    >>> _without_secrets("ftp://ada:pw@host/path?token=1")
+    ('ftp://host/path', ['ada:pw@', 'ada:pw', 'pw', 'token=1'])
+    >>> _without_secrets("/a/folder@home?")
+    ('/a/folder@home?', [])
+    """
+    protocol, separator, rest = address.partition("://")
+    if not separator or protocol in LOCAL:
+        return address, []
+    rest, _, query = rest.partition("?")
+    host, slash, path = rest.partition("/")
+    user, _, host = host.rpartition("@")
+    password = user.partition(":")[2]
+    secrets = [f"{user}@" if user else "", user, password, query]
+    return f"{protocol}://{host}{slash}{path}", [each for each in secrets if each]
 
 
 def _sync_folder(path: Path) -> None:

@@ -119,6 +119,15 @@ class Archiver:
             LogError: a file could not be written, or the log not be read.
         """
         self._write_root()
+        self._write_files(only_past, on_progress, is_stopped)
+        self._write_root()
+
+    def _write_files(
+        self,
+        only_past: bool,
+        on_progress: Callable[[int], object] | None,
+        is_stopped: Callable[[], bool],
+    ) -> None:
         self.written.ahead = []
         for topic, count in self._topics.items():
             for partition in range(count):
@@ -140,7 +149,11 @@ class Archiver:
         name = None if pipeline is None else pipeline.decode(errors="replace")
         if name is None and self._root is not None:
             name = self._root.pipeline
-        root = ArchiveRoot(self._log.identity, name, self._topics)
+        # Where a partition began stays known, whatever becomes of its files.
+        begins = {f"{t}-{p}": files[0].first for (t, p), files in self._manifests.files.items()}
+        if self._root is not None:
+            begins |= self._root.begins
+        root = ArchiveRoot(self._log.identity, name, self._topics, begins)
         if root != self._root:
             self._storage.write(ROOT, root.encode())
             self._root = root

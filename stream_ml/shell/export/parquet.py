@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
-from stream_ml.errors import UsageError
+from stream_ml.errors import LogError, UsageError
 from stream_ml.records import Record, Source
 
 if TYPE_CHECKING:
@@ -153,11 +153,17 @@ def read_records(data: bytes, topic: str, partition: int) -> list[Record]:
 
     Raises:
         UsageError: pyarrow is not installed.
+        LogError: it is another file.
     """
     pa = require_pyarrow()
-    table = pa.parquet.read_table(pa.BufferReader(data), schema=_record_schema(pa))
-    table = table.set_column(1, "append_time", table["append_time"].cast(pa.int64()))
+    try:
+        table = pa.parquet.read_table(pa.BufferReader(data), schema=_record_schema(pa))
+        table = table.set_column(1, "append_time", table["append_time"].cast(pa.int64()))
+    except (pa.ArrowException, TypeError, ValueError, OSError) as error:
+        raise LogError(f"expected a file of records, given another: {error}") from None
     columns = [table[name].to_pylist() for name in table.column_names]
+    if any(None in columns[index] for index in (0, 1)):
+        raise LogError("expected an offset and a time of each record, given some without")
     return [
         Record(
             topic,
