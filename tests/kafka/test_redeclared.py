@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -61,8 +61,22 @@ def declare(cluster: Cluster, folder: Path, change: str) -> None:
 def worked(
     kafka_broker: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Cluster, Path]]:
-    """A cluster on which the shop has worked, and its workers were stopped in order."""
+    """A cluster on which the shop has worked, for whoever leaves it as it is."""
     folder = tmp_path_factory.mktemp("changed")
+    with stopped_shop(kafka_broker, folder) as cluster:
+        yield cluster, folder
+
+
+@pytest.fixture
+def own_worked(kafka_broker: str, tmp_path: Path) -> Iterator[tuple[Cluster, Path]]:
+    """Another one, for whoever changes what its state was made under."""
+    with stopped_shop(kafka_broker, tmp_path) as cluster:
+        yield cluster, tmp_path
+
+
+@contextmanager
+def stopped_shop(kafka_broker: str, folder: Path) -> Iterator[Cluster]:
+    """A cluster on which the shop has worked, and its workers were stopped in order."""
     with shop_on(kafka_broker, folder, 1) as cluster:
         events, labels = stream(count=60)
         with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
@@ -75,7 +89,7 @@ def worked(
             Reader(cluster).until("examples", 30, workers)
             for worker in workers:
                 assert 0 == worker.stopped().code
-        yield cluster, folder
+        yield cluster
 
 
 def terminal(cluster: Cluster, folder: Path, *arguments: str) -> Terminal:
@@ -187,9 +201,9 @@ def test_features_are_not_applied_on_a_cluster(worked: tuple[Cluster, Path]) -> 
     assert "apply: expected the embedded log, given kafka://" in ended.err
 
 
-def test_what_is_taken_up_is_told_once(worked: tuple[Cluster, Path]) -> None:
+def test_what_is_taken_up_is_told_once(own_worked: tuple[Cluster, Path]) -> None:
     """By the worker that judges, and by an alert; the state knows it from then on."""
-    cluster, folder = worked
+    cluster, folder = own_worked
     declare(cluster, folder, f"{MODE}, {ASKS}")
     changed: list[list[dict[str, Any]]] = []
     for _ in range(2):
@@ -212,9 +226,9 @@ def test_what_is_taken_up_is_told_once(worked: tuple[Cluster, Path]) -> None:
     assert [changed[0][0]["message"]] == [each["message"] for each in alerts]
 
 
-def test_a_changed_recipe_is_applied_on_a_cluster(worked: tuple[Cluster, Path]) -> None:
+def test_a_changed_recipe_is_applied_on_a_cluster(own_worked: tuple[Cluster, Path]) -> None:
     """Refused before; decided on while the workers run; then the line goes on as its version."""
-    cluster, folder = worked
+    cluster, folder = own_worked
     declare(cluster, folder, f"{MODE}, {ASKS}")
     with ExitStack() as stack:
         workers = started(cluster, folder, stack)
