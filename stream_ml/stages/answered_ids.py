@@ -2,7 +2,8 @@
 
 So many ids are known, the newest by the time of their command. Of what is no newer than one
 forgotten nobody knows whether it was answered. Each operator has ids of their own: whoever may
-command nothing, or commands a great deal, takes none from the others.
+command nothing, or commands a great deal, takes none from the others. So are the markers known that
+a partition of events has brought (`erasure`): each is of a command, too.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ import orjson
 
 from stream_ml.errors import BadRecord
 from stream_ml.signing import keys_of, seal, unseal
+from stream_ml.stages.answered_ids import AnsweredIds
 
 if TYPE_CHECKING:
     from stream_ml.records import Source
@@ -161,12 +162,10 @@ class ObeyedErasures:
     """
 
     def __init__(self) -> None:
-        # By command, when it was given.
-        self._given_ms: dict[str, int] = {}
-        self._forgotten_ms = -1
+        self._ids = AnsweredIds()
 
     def __bool__(self) -> bool:
-        return bool(self._given_ms)
+        return bool(self._ids)
 
     def take(self, erasure: Erasure) -> None:
         """Take note of a marker that is about to be obeyed.
@@ -174,7 +173,8 @@ class ObeyedErasures:
         Raises:
             BadRecord: it was obeyed before, or nobody knows any more whether it was.
         """
-        if erasure.command_id in self._given_ms or erasure.given_ms <= self._forgotten_ms:
+        ids = self._ids
+        if erasure.command_id in ids or erasure.given_ms <= ids.forgotten_ms:
             raise BadRecord(
                 "duplicate",
                 "$.command_id",
@@ -182,18 +182,18 @@ class ObeyedErasures:
                 f"{erasure.command_id!r} again; to forget what came of the key since, ask for it "
                 "anew: `stream-ml forget`",
             )
-        self._given_ms[erasure.command_id] = erasure.given_ms
-        if len(self._given_ms) > ERASURES_MAX:
-            oldest = min(self._given_ms, key=self._given_ms.__getitem__)
-            self._forgotten_ms = self._given_ms.pop(oldest)
+        ids.add(erasure.command_id, erasure.given_ms)
+        ids.keep(ERASURES_MAX)
 
     def dump(self) -> list[Any]:
         """The state, as JSON can hold it."""
-        return [self._forgotten_ms, self._given_ms]
+        state = self._ids.dump()
+        return [state["forgotten_ms"], state["times"]]
 
     def load(self, state: list[Any]) -> None:
         """Take up a dumped state."""
-        self._forgotten_ms, self._given_ms = state
+        forgotten_ms, times = state
+        self._ids = AnsweredIds(times, forgotten_ms)
 
 
 class LateErasures:
