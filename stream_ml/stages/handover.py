@@ -57,7 +57,7 @@ def next_generation(
     Args:
         pipeline: the declaration of today.
         former: the one that the state of the log was made under: text by path.
-        current: the generation that runs.
+        current: the generation that runs, as the former declaration ran in it.
         champion_line: the line that serves, by the name that it runs under.
         offsets: by partition of events, the next offset to predict on.
 
@@ -68,10 +68,15 @@ def next_generation(
     former_texts = _texts(former, _FEATURES)
     former_names = tuple(name for text in former_texts.values() for name in _names(text))
     champion = next((line for line in current.former if line.name == champion_line), None)
+    is_former_version = champion_line not in pipeline.running_as(current).recipes
     if champion is None:
-        declared_names = {running: declared for declared, running in current.names.items()}
-        declared = declared_names.get(champion_line, champion_line)
-        champion = FormerLine(champion_line, declared, former_names)
+        champion = FormerLine(champion_line, current.declared(champion_line), former_names)
+        is_former_version |= champion_line != current.names.get(champion.declared, champion_line)
+    if is_former_version:
+        raise UsageError(
+            f"expected a line to serve that is declared, given {champion_line!r}, a former version "
+            "of one: promote another line before features are changed"
+        )
     _check(pipeline, former, champion)
     number = current.next_number
     if former_texts == _texts(present, _FEATURES):  # what is retired alone is another

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,12 +11,14 @@ from river import dummy, linear_model, naive_bayes, optim, preprocessing
 
 import stream_ml as sml
 from stream_ml.errors import UsageError
+from stream_ml.generation import FIRST
 from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, content
 from stream_ml.shell.views.plan import read_plan
 from stream_ml.shell.views.registry import read_registry, running_pipeline
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.handover import next_generation
 from stream_ml.stages.plans import PlannedText, plan_details
 from stream_ml.stages.task import Task
 from stream_ml.testing import CRASH, Driver
@@ -388,3 +391,18 @@ def test_features_wait_until_a_line_of_today_serves(driver: Driver) -> None:
 
     with pytest.raises(UsageError, match="promote another line before features are changed"):
         driver.run()
+
+
+def test_a_version_of_before_that_serves_is_known_as_one_whatever_is_declared_today() -> None:
+    """Its recipe is declared again together with features, while another version of it ran."""
+    declarations = [alone, recipe(LOGISTIC), recipe(naive_bayes.GaussianNB())]
+    texts = [each.declaration() for each in declarations]
+    generation = FIRST
+    for running, applied in pairwise(texts):
+        versions = generation.versions_with(running, applied)
+        generation = replace(generation, versions=versions).with_recipes(applied)
+    today = replace(recipe(LOGISTIC), features=[sml.field("x"), sml.log("x")])
+
+    assert {"plain": "plain.3"} == generation.names
+    with pytest.raises(UsageError, match=r"'plain\.2', a former version.*promote another line"):
+        next_generation(today, texts[-1], generation, "plain.2", {0: 5})

@@ -115,11 +115,6 @@ def handover(
     for partition in offsets:
         _check_whole(log, partition)
     champion_line = line_of(serving.champion.model)
-    if champion_line not in pipeline.running_as(current).recipes:
-        raise UsageError(
-            f"expected a line to serve that is declared, given {champion_line!r}, a former version "
-            "of one: promote another line before features are changed"
-        )
     current = current.with_recipes(former)
     generation = next_generation(pipeline, former, current, champion_line, offsets)
     return Handover(pipeline.running_as(generation), generation, apply, erasures, former)
