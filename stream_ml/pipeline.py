@@ -439,17 +439,17 @@ class Pipeline:
         is_whole = view.is_whole and self.known_features == self.feature_set.name_set
         return replace(view, is_whole=is_whole)
 
-    def reader(self, line: str, feature_hash: str) -> Recipe | None:
-        """What reads a snapshot; None where its line is not declared.
+    def reader(self, line: str, feature_hash: str) -> tuple[Recipe | None, FeatureView]:
+        """What reads a snapshot, None where its line is not declared, and the features it knows.
 
         Args:
             line: of the snapshot.
             feature_hash: that the snapshot names.
         """
-        recipe, names = self.recipes.get(line), self.view(feature_hash).names
-        if recipe is None or recipe.features == names:
-            return recipe
-        return replace(recipe, features=names)
+        recipe, view = self.recipes.get(line), self.view(feature_hash)
+        if recipe is not None and recipe.features != view.names:
+            recipe = replace(recipe, features=view.names)
+        return recipe, view
 
     @cached_property
     def known_features(self) -> frozenset[str]:

@@ -99,11 +99,10 @@ class Renewals:
         slow = quarantined.get(snapshot.name)
         if slow is not None and (snapshot.parent is not None or snapshot.model in quarantined):
             return f"its line is asked no more: {slow}"
-        feature_hash = p.view(snapshot.features).hash
-        recipe = p.reader(snapshot.name, feature_hash)
+        recipe, view = p.reader(snapshot.name, snapshot.features)
         with self._shadows.watch(snapshot.model):
             try:
-                learner = open_snapshot(snapshot, recipe, p.target, decisions.key, feature_hash)
+                learner = open_snapshot(snapshot, recipe, p.target, decisions.key, view.hash)
             except SnapshotRefused as refusal:
                 return str(refusal)
         self._shadows.keep(offset, snapshot, learner)

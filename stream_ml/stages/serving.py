@@ -193,8 +193,7 @@ class Serving:
                 f"where {snapshot.model} {snapshot.digest} lies",
             )
         p = self._pipeline
-        view = p.view(snapshot.features)
-        recipe = p.reader(snapshot.name, view.hash)
+        recipe, view = p.reader(snapshot.name, snapshot.features)
         learner = open_snapshot(snapshot, recipe, p.target, self._key, view.hash)
         golden = [golden.features for golden in snapshot.golden]
         return LoadedModel(

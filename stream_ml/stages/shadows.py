@@ -224,9 +224,8 @@ class Shadows:
             snapshot = decode(value)
             if None not in (snapshot.log, self._log) and snapshot.log != self._log:
                 return None  # genuine, of another log
-            feature_hash = p.view(snapshot.features).hash
-            recipe = p.reader(snapshot.name, feature_hash)
-            learner = open_snapshot(snapshot, recipe, p.target, self._key, feature_hash)
+            recipe, view = p.reader(snapshot.name, snapshot.features)
+            learner = open_snapshot(snapshot, recipe, p.target, self._key, view.hash)
             return _Loaded.of(snapshot, learner)
         except (BadRecord, SnapshotRefused):
             return None

@@ -283,7 +283,7 @@ def _declared(pipeline: Pipeline, snapshot: Snapshot) -> Recipe:
     Raises:
         UsageError: it is declared otherwise now, or not at all.
     """
-    recipe = pipeline.reader(snapshot.name, pipeline.view(snapshot.features).hash)
+    recipe, view = pipeline.reader(snapshot.name, snapshot.features)
     way_out = "name with --pipeline the declaration that it was learned under"
     if recipe is None:
         raise UsageError(
@@ -295,7 +295,7 @@ def _declared(pipeline: Pipeline, snapshot: Snapshot) -> Recipe:
             f"rebuild {snapshot.model}: expected the recipe that it was learned by, "
             f"{snapshot.recipe}, given {recipe.description}; {way_out}"
         )
-    if snapshot.features != pipeline.view(snapshot.features).hash:
+    if snapshot.features != view.hash:
         raise UsageError(
             f"rebuild {snapshot.model}: expected the features that it was learned on "
             f"({snapshot.features}), given others ({pipeline.feature_set.hash}); {way_out}"

@@ -264,8 +264,7 @@ def _open(
                 f"{model}: expected digest {ref.digest}, as the registry names it, given "
                 f"{snapshot.model} with {snapshot.digest}",
             )
-        view = pipeline.view(snapshot.features)
-        recipe = pipeline.reader(snapshot.name, view.hash)
+        recipe, view = pipeline.reader(snapshot.name, snapshot.features)
         learner = open_snapshot(snapshot, recipe, pipeline.target, key, view.hash)
         return view.narrow(partial(answer, learner, pipeline.target))
     return None
