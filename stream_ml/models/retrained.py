@@ -256,11 +256,7 @@ class TrainingJob:
         """
         trainer = copy.deepcopy(self.learner.trainer)
         cells = np.frombuffer(self.rows, "<f8").reshape(-1, row_width(trainer.features))
-        trainer.fit(
-            np.array(cells[:, HEAD_CELLS:], np.float64),
-            np.array(cells[:, 1], np.float64),
-            self.learner.seed,
-        )
+        _fit(trainer, cells, self.learner.seed)
         data = trainer.dump()
         if type(data) is not bytes or not data:
             given = "none" if data == b"" else type(data).__name__
@@ -290,8 +286,13 @@ def fit(
     rows = [
         encode_row(0, label, features, target, trainer.features) for features, label in examples
     ]
-    cells = np.array(rows, np.float64)
-    trainer.fit(cells[:, HEAD_CELLS:].copy(), cells[:, 1].copy(), seed % (_SEED_MAX + 1))
+    _fit(trainer, np.array(rows, np.float64), seed % (_SEED_MAX + 1))
+
+
+def _fit(trainer: Trainer, cells: np.ndarray, seed: int) -> None:
+    """Train on rows as `encode_row` makes them, of which the trainer gets copies of its own."""
+    rows, labels = cells[:, HEAD_CELLS:], cells[:, 1]
+    trainer.fit(np.array(rows, np.float64), np.array(labels, np.float64), seed)
 
 
 def trial(
