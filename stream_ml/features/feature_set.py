@@ -547,7 +547,7 @@ class FeatureState:
                 buffer
                 for entities in self._buffers
                 for entity, buffers in entities.items()
-                if str(entity[0] if isinstance(entity, tuple) else entity) in keys
+                if _key(entity) in keys
                 for buffer in buffers
                 if buffer is not None
             ]
@@ -608,7 +608,7 @@ class FeatureState:
         if buffer.entity not in entities:
             entities[buffer.entity] = [None] * len(self._scopes[number].series)
         entities[buffer.entity][index] = buffer
-        key = _key(buffer)
+        key = _key(buffer.entity)
         self._buffers_of[key] = self._buffers_of.get(key, 0) + 1
         heapq.heappush(self._due, (buffer.keep_until, next(self._numbers), buffer))
 
@@ -618,7 +618,7 @@ class FeatureState:
         buffers[index] = None
         if all(sibling is None for sibling in buffers):
             del self._buffers[number][buffer.entity]
-        key = _key(buffer)
+        key = _key(buffer.entity)
         self._buffers_of[key] -= 1
         if not self._buffers_of[key]:
             del self._buffers_of[key]
@@ -648,8 +648,7 @@ def _entity(event: Event, group_fields: tuple[str, ...]) -> Any:
     return entity
 
 
-def _key(buffer: Buffer) -> str:
-    entity = buffer.entity
+def _key(entity: Any) -> str:
     return str(entity[0] if isinstance(entity, tuple) else entity)
 
 
