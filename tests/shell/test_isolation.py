@@ -22,6 +22,7 @@ from river import linear_model, tree
 
 import stream_ml as sml
 from stream_ml.errors import Halt, SnapshotRefused, UsageError
+from stream_ml.generation import Generation
 from stream_ml.models.learner import Lesson
 from stream_ml.models.snapshot import decode
 from stream_ml.shell.embedded.runner import Runner
@@ -79,7 +80,7 @@ def recipe_of(learner: Any, **bounds: Any) -> Iterator[Recipe]:
     """The recipe of a line that is alone in a process."""
     pipeline = declared(line=learner)
     with closing(Isolation(pipeline, ("line",), **bounds)) as isolation:
-        yield isolation.pipeline.recipes["line"]
+        yield isolation.running(pipeline).recipes["line"]
 
 
 def test_what_is_written_is_the_same_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +251,9 @@ def test_what_a_process_has_begun_ends_with_it() -> None:
 
 def test_processes_that_were_never_asked_end_where_they_are_closed() -> None:
     """Nothing is left of a process that nobody has called."""
-    isolation = Isolation(declared(line=Logistic()), ("line",))
+    pipeline = declared(line=Logistic())
+    isolation = Isolation(pipeline, ("line",))
+    isolation.running(pipeline)
     process = isolation.processes["line"]._process
     assert process is not None
     handle = os.dup(process.reader)
@@ -312,9 +315,31 @@ def test_a_line_that_cannot_be_sent_runs_where_it_did() -> None:
     told: list[tuple[str, str]] = []
     pipeline = declared(local=Local(), own=Logistic())
     with closing(Isolation(pipeline, say=lambda *words: told.append(words))) as isolation:
+        isolation.running(pipeline)
         assert ["own"] == list(isolation.processes)
     assert ["local"] == [line for line, _ in told]
     assert "Local" in told[0][1]
+
+
+def test_nothing_begins_under_a_name_that_no_line_runs_under() -> None:
+    """Where a log calls lines otherwise, one process a line begins, and each is told once."""
+
+    class Local(Logistic):
+        pass
+
+    told: list[str] = []
+    pipeline = declared(local=Local(), own=Logistic())
+    names = {name: f"{name}.2" for name in pipeline.models}
+    running = pipeline.running_as(Generation(number=2, names=names))
+    with closing(Isolation(pipeline, say=lambda line, _: told.append(line))) as isolation:
+        assert {} == isolation.processes
+        first = isolation.running(running)
+        processes = dict(isolation.processes)
+
+        assert first is isolation.running(running)
+        assert ["own.2"] == list(processes)
+        assert processes == isolation.processes
+    assert ["local.2"] == told
 
 
 def test_a_name_of_no_line_is_refused() -> None:

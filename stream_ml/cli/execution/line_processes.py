@@ -1,4 +1,4 @@
-"""What holds lines to their bounds in whoever has the worker's place on the embedded log."""
+"""What holds lines to their bounds in a worker, or in whoever has its place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["line_processes", "stopwatch_of"]
+__all__ = ["isolation_of", "line_processes", "stopwatch_of"]
 
 
 def stopwatch_of(settings: Settings) -> ProcessStopwatch:
@@ -27,6 +27,29 @@ def stopwatch_of(settings: Settings) -> ProcessStopwatch:
     """
     return ProcessStopwatch(
         Path(f"{settings.path}.learning"), budget_s=settings.learn_budget_seconds
+    )
+
+
+def _say_nothing(_line: str, _reason: str) -> None:
+    pass
+
+
+def isolation_of(
+    settings: Settings, pipeline: Pipeline, say: Callable[[str, str], None] = _say_nothing
+) -> Isolation:
+    """The processes of lines for one stage; close it, unless they end with this process.
+
+    Args:
+        settings: say which lines have one, and what bounds them.
+        pipeline: as it is declared.
+        say: tells of a line that has none, and why.
+    """
+    return Isolation(
+        pipeline,
+        settings.isolated_lines,
+        budget_s=settings.learn_budget_seconds,
+        memory_mb=settings.line_memory_mb,
+        say=say,
     )
 
 
@@ -41,15 +64,11 @@ def line_processes(
         pipeline: as it is declared.
         say: tells of a line that has none, and why.
     """
-    bounds: Any = {
-        "budget_s": settings.learn_budget_seconds,
-        "memory_mb": settings.line_memory_mb,
-    }
     with ExitStack() as stack:
         trainings = ProcessTrainings(settings.training_seconds, settings.training_memory_mb)
         stack.callback(trainings.close)
-        learn = Isolation(pipeline, settings.isolated_lines, say=say, **bounds)
+        learn = isolation_of(settings, pipeline, say)
         stack.callback(learn.close)
-        evaluate = Isolation(pipeline, settings.isolated_lines, **bounds)
+        evaluate = isolation_of(settings, pipeline)  # of the same lines: all is said
         stack.callback(evaluate.close)
         yield {"trainings": trainings, "isolations": {"learn": learn, "evaluate": evaluate}}

@@ -9,11 +9,11 @@ import time
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.cli.execution.line_processes import isolation_of
 from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.client import open_log
 from stream_ml.shell.alerting.setup import couriers
 from stream_ml.shell.kafka.worker import Worker
-from stream_ml.shell.processes.isolation import Isolation
 from stream_ml.shell.processes.supervisor import stop_when_input_ends
 from stream_ml.shell.settings.loader import pipeline_of
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["Seldom", "run"]
@@ -50,6 +49,13 @@ def run(arguments: Namespace, settings: Settings) -> None:
     logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")
     key = settings.signing_key(settings.path)
     say = _as_json if arguments.format == "json" else _as_text
+
+    def say_not_isolated(line: str, why: str) -> None:
+        say("not_isolated", line=line, why=why)
+
+    isolation = None
+    if arguments.stage in LEARNING:
+        isolation = isolation_of(settings, pipeline, say_not_isolated)
     worker = Worker(
         cluster,
         pipeline,
@@ -63,7 +69,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         checkpoint_examples=settings.checkpoint_examples,
         restart_lines=settings.restart_lines,
         learn_budget_s=settings.learn_budget_seconds,
-        isolation=_isolation(pipeline, settings, say) if arguments.stage in LEARNING else None,
+        isolation=isolation,
         training_s=settings.training_seconds,
         training_memory_mb=settings.training_memory_mb,
         say=say,
@@ -81,17 +87,6 @@ def run(arguments: Namespace, settings: Settings) -> None:
         if arguments.stage == "evaluate" and not arguments.supervised:
             delivery.start()
         asyncio.run(worker.run())
-
-
-def _isolation(pipeline: Pipeline, settings: Settings, say: Callable[..., None]) -> Isolation:
-    """Lines in processes of their own, which end with this one."""
-    return Isolation(
-        pipeline,
-        settings.isolated_lines,
-        budget_s=settings.learn_budget_seconds,
-        memory_mb=settings.line_memory_mb,
-        say=lambda line, why: say("not_isolated", line=line, why=why),
-    )
 
 
 class Seldom(logging.Filter):

@@ -162,7 +162,7 @@ class Worker:
         self._command_age_s = command_age_s
         self._say = say
         self._isolation = isolation
-        self._isolated = pipeline if isolation is None else isolation.pipeline
+        self._isolated = pipeline
         self._accepted_topics = frozenset(accepted_topics)
         self._serving = Serving(pipeline, key)
         self._names = {cluster.topic(topic): topic for topic in STAGES[stage].inputs}
@@ -286,7 +286,6 @@ class Worker:
         self._partitions = {name: counts[self.cluster.topic(name)] for name in topics}
         self._check_partitions()
         pipeline = self._pipeline = await asyncio.to_thread(self._declaration_in_force)
-        # Made of the declaration, they are made anew of what runs: lines have other names there.
         self._isolated = pipeline if self._isolation is None else self._isolation.running(pipeline)
         if self._lines:
             self._lines = [line for line in pipeline.learn_task_lines if line is not None]

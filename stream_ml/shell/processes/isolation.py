@@ -664,7 +664,7 @@ def _seconds(said: Any) -> float:
 
 
 class Isolation:
-    """The processes of the lines of a pipeline; close it.
+    """The processes of the lines of a pipeline, which begin with `running`; close it.
 
     Args:
         pipeline: the declaration.
@@ -677,8 +677,7 @@ class Isolation:
         UsageError: a name is that of no line.
 
     Attributes:
-        pipeline: the same, whose recipes make stand-ins: for learn and for evaluate.
-        processes: by line.
+        processes: by line, as it runs.
     """
 
     def __init__(
@@ -699,18 +698,22 @@ class Isolation:
         self._lines, self._say = lines, say
         self._limits = HANG_BUDGETS * budget_s, memory_mb
         self.processes: dict[str, _LineProcess] = {}
-        self._begin(pipeline)
+        # What they were begun for, and the same with stand-ins.
+        self._recipes: Mapping[str, Recipe] = {}
+        self._pipeline = pipeline
 
     def running(self, pipeline: Pipeline) -> Pipeline:
         """The declaration as it runs on a log, whose recipes make stand-ins.
 
+        Its processes begin, where they have not: what lines are called there the log says.
+
         Args:
-            pipeline: the same that this was made for, where no features were changed in flight.
+            pipeline: the one that this was made for, as the log has it.
         """
         if pipeline.recipes != self._recipes:
             self.close()
             self._begin(pipeline)
-        return self.pipeline
+        return self._pipeline
 
     def _begin(self, pipeline: Pipeline) -> None:
         self._recipes = pipeline.recipes
@@ -726,7 +729,7 @@ class Isolation:
                 self._say(name, f"it cannot be handed to another process: {brief_error(error)}")
                 continue
             self.processes[name] = _LineProcess(data, *self._limits)
-        self.pipeline = self._isolated(pipeline)
+        self._pipeline = self._isolated(pipeline)
 
     def _isolated(self, pipeline: Pipeline) -> Pipeline:
         if not self.processes:
