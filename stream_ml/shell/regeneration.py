@@ -11,19 +11,22 @@ from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.shell.log.port import Log
     from stream_ml.stages.erasure import Erasures
+    from stream_ml.stages.learn import Learn
 
-__all__ = ["ExampleFeatures", "Regeneration", "event_fold"]
+__all__ = ["ExampleFeatures", "LearnFeatures", "Regeneration", "event_fold"]
 
 # Labels may come in another order than they were made in; what is wanted later than that is made
 # again from the first event.
 SLACK_MS = 3_600_000
 READ_RECORDS = 2_000
+# A partition of events, and the offset there.
+EventOffset = tuple[int, int]
 
 
 def event_fold(pipeline: Pipeline, partition: int, erasures: Erasures | None = None) -> Predict:
@@ -51,8 +54,8 @@ class Regeneration:
         self._partitions: dict[int, Vectors] = {}
 
     def vectors(
-        self, wanted: Iterable[tuple[int, int]], newest_ms: int
-    ) -> dict[tuple[int, int], dict[str, float] | None]:
+        self, wanted: Iterable[EventOffset], newest_ms: int
+    ) -> dict[EventOffset, dict[str, float] | None]:
         """The features of events, by partition and offset; None where they cannot be made.
 
         Args:
@@ -75,11 +78,10 @@ class Regeneration:
     def _of(self, partition: int) -> Vectors:
         if partition not in self._partitions:
             pipeline, erasures = self._pipeline, self._erasures
-            keep_ms = pipeline.horizon_ms + pipeline.lateness_ms + pipeline.skew_ms + SLACK_MS
             self._partitions[partition] = Vectors(
                 lambda: event_fold(pipeline, partition, erasures),
                 lambda offset, end: self._events(partition, offset, end),
-                keep_ms,
+                _keep_ms(pipeline),
             )
         return self._partitions[partition]
 
@@ -89,6 +91,94 @@ class Regeneration:
         ):
             offset = records[-1].offset + 1
             yield records
+
+
+def _keep_ms(pipeline: Pipeline) -> int:
+    """For how long, in event time, examples of earlier events may come."""
+    return pipeline.horizon_ms + pipeline.lateness_ms + pipeline.skew_ms + SLACK_MS
+
+
+class _Folds:
+    """Folds of the events, by the task of learn that wants features of them.
+
+    Tasks that go through the same examples want the same, one after the other: the first one has
+    it made, and the others have no fold of their own.
+    """
+
+    def __init__(self, begin: Callable[[], Regeneration]) -> None:
+        self._begin = begin
+        self.clear()
+
+    def clear(self) -> None:
+        """Let go of all: a fold is about as large as what predict holds."""
+        self.tasks: dict[str, Regeneration] = {}
+        # What was made last, and the newest event time that any was wanted at.
+        self._wanted: list[EventOffset] = []
+        self._vectors: dict[EventOffset, dict[str, float] | None] = {}
+        self.newest_ms = -1
+
+    def supply(self, learn: Learn, wanted: list[EventOffset], newest_ms: int) -> None:
+        """Give a task what it wants."""
+        if wanted != self._wanted:
+            if learn.name not in self.tasks:
+                self.tasks[learn.name] = self._begin()
+            self._vectors = self.tasks[learn.name].vectors(wanted, newest_ms)
+            self._wanted, self.newest_ms = wanted, max(self.newest_ms, newest_ms)
+        learn.supply(self._vectors)
+
+
+class LearnFeatures:
+    """Supplies tasks of learn with the features that examples were logged without.
+
+    Args:
+        log: with the events.
+        pipeline: the declaration, as it runs.
+        erasures: see `event_fold`.
+    """
+
+    def __init__(self, log: Log, pipeline: Pipeline, erasures: Erasures | None = None) -> None:
+        self._keep_ms = _keep_ms(pipeline)
+        # What is caught up with, and what comes now, are far apart.
+        self._past, self._recent = (
+            _Folds(lambda: Regeneration(log, pipeline, erasures)) for _ in range(2)
+        )
+
+    def supply_past(self, learn: Learn, records: Sequence[Record]) -> None:
+        """Before a task catches up with examples.
+
+        Args:
+            learn: its stage.
+            records: that it is given next.
+        """
+        if records and (wanted := learn.wanted(records)):
+            self._past.supply(learn, wanted, learn.newest_ms(records))
+
+    def end_past(self, learn: Learn) -> None:
+        """Where a task is not behind any more.
+
+        Args:
+            learn: its stage.
+        """
+        # What was made last others may be about to want.
+        self._past.tasks.pop(learn.name, None)
+
+    def supply_recent(self, learn: Learn, records: Sequence[Record]) -> None:
+        """Before a task is given what has come.
+
+        Args:
+            learn: its stage.
+            records: that it is given next.
+        """
+        if wanted := learn.wanted(records):
+            self._recent.supply(learn, wanted, learn.newest_ms(records))
+        elif self._is_past_recent(learn, records):
+            self._recent.clear()
+
+    def _is_past_recent(self, learn: Learn, records: Sequence[Record]) -> bool:
+        """Whether records came so long after the last that lacked any that no more can come."""
+        if not self._recent.tasks or records[0].topic != "examples":
+            return False
+        return learn.newest_ms(records) > self._recent.newest_ms + self._keep_ms
 
 
 class ExampleFeatures:

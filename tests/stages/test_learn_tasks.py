@@ -17,6 +17,7 @@ from stream_ml.models.envelope import decode
 from stream_ml.records import ModelRef
 from stream_ml.sealing import strip_seal
 from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.regeneration import event_fold
 from stream_ml.shell.views.status import read_status
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.refresh import STALE_EXAMPLES, Refresh
@@ -26,6 +27,7 @@ from tests.stages.test_learn import published
 
 if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
+    from stream_ml.stages.predict import Predict
 
 whole = declare(
     models={
@@ -34,6 +36,7 @@ whole = declare(
     }
 )
 rounds = replace(whole, promotion=replace(whole.promotion, refresh="1m", block="2m", maturity="1m"))
+DAY_MS = 86_400_000
 TOPICS = ("predictions", "examples", "registry", "evaluations", "answers", "alerts", "dead-letters")
 
 
@@ -147,6 +150,41 @@ def test_other_features_are_brought_about_as_where_one_task_has_all_lines() -> N
     one, lines = found
     assert {"bayes.2", "logistic.2"} < {name.partition("@")[0] for name, *_ in one["models"]}
     assert one == lines
+
+
+def test_events_are_folded_again_once_for_all_tasks_and_for_no_longer_than_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tasks that go in step share what is made again; it is let go of when none wants any more."""
+    folds: list[Predict] = []
+
+    def begin(*given: Any) -> Predict:
+        folds.append(event_fold(*given))
+        return folds[-1]
+
+    monkeypatch.setattr("stream_ml.shell.regeneration.event_fold", begin)
+    monkeypatch.setattr("stream_ml.shell.embedded.runner.CATCH_UP_RECORDS", 50)
+    events, labels = stream(count=600)
+    wider = [*declare().features, sml.window("20s").count(kind="order")]
+    with Driver(by_line(declare())) as driver:
+        driver.feed(events[:300], [each for each in labels if each["ts"] <= events[300]["ts"]])
+        driver.declare(by_line(declare(features=wider)), apply="orders say more")
+        while driver.runner.catch_up():
+            assert len(folds) == 1
+        driver.feed(events[300:], [each for each in labels if each["ts"] > events[300]["ts"]])
+        tasks, features = driver.runner.learns, driver.runner._features
+        recent = [len(features._past.tasks), len(features._recent.tasks)]
+        later, truths = (
+            [{**e, "event_id": f"l{e['event_id']}", "ts": e["ts"] + DAY_MS} for e in each]
+            for each in (events, labels)
+        )
+        driver.feed(later, truths)
+
+    assert ["bayes.2", "logistic", "logistic.2"] == sorted(task.name[6:-2] for task in tasks)
+    # One for what is caught up with, and one for what came of events from before.
+    assert 2 == len(folds)
+    assert [0, 1] == recent
+    assert [0, 0] == [len(features._past.tasks), len(features._recent.tasks)]
 
 
 def test_a_line_that_fails_is_missed_for_a_while_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from stream_ml.errors import UsageError
 from stream_ml.generation import FIRST, generation_after
 from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, Seals
-from stream_ml.shell.regeneration import READ_RECORDS, Regeneration, event_fold
+from stream_ml.shell.regeneration import READ_RECORDS, event_fold
 from stream_ml.shell.views.registry import entries
 from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.handover import features_differ, next_generation
@@ -65,14 +65,6 @@ class Handover:
         if line is None or not self.former or state.marker is None or state.flaws:
             return False
         return f"models.{self.pipeline.generation.declared(line)}" not in self.former
-
-    def regeneration(self, log: WorkerLog) -> Regeneration:
-        """What makes features again that events would have been served with.
-
-        Args:
-            log: with the events.
-        """
-        return Regeneration(log, self.pipeline, self.erasures)
 
 
 def handover(

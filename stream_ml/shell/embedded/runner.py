@@ -44,6 +44,7 @@ from stream_ml.shell.embedded.wait import INBOX_RECORDS, SERVE_S, Wait
 from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.processes.isolation import isolated
+from stream_ml.shell.regeneration import LearnFeatures
 from stream_ml.shell.restoration import (
     ahead_alert,
     changed_notice,
@@ -78,7 +79,6 @@ if TYPE_CHECKING:
     from stream_ml.shell.embedded.cursor import Head
     from stream_ml.shell.log.port import PartitionId, WorkerLog
     from stream_ml.shell.processes.isolation import Isolations
-    from stream_ml.shell.regeneration import Regeneration
     from stream_ml.shell.restoration import TakenUp
     from stream_ml.signing import Operator
     from stream_ml.stages.effort import Stopwatch
@@ -174,6 +174,7 @@ class Runner:
         self.serving = Serving(pipeline, key, log.identity)
         events, labels = log.partitions["events"], log.partitions["predictions"]
         serving, parts, erasures = self.serving, range(events), self._handover.erasures
+        self._features = LearnFeatures(log, pipeline, erasures)
         self.predicts = [Predict(pipeline, serving, partition=p, erasures=erasures) for p in parts]
         self.joins = [Join(pipeline, events, partition=p, erasures=erasures) for p in range(labels)]
         learned, judged = isolated(pipeline, isolations)
@@ -221,8 +222,6 @@ class Runner:
         self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
         self._log_name = getattr(log, "path", "the log")
         self._preparation = preparation
-        # By task of learn, for examples that it catches up with, and for those that come now.
-        self._regenerations: dict[tuple[str, str], Regeneration] = {}
         self._session = log.session()
         self._handover = self._or_close(
             lambda: handover(log, pipeline, key, self._seals, apply=apply, log_name=self._log_name)
@@ -701,7 +700,7 @@ class Runner:
         if isinstance(consumer, Task) and isinstance(consumer.stage, Learn):
             while consumer.stage.must_catch_up(records):
                 self._bring_backlog(consumer.stage)
-            self._supply(consumer.stage, records, "recent")
+            self._features.supply_recent(consumer.stage, records)
         if isinstance(consumer, Task) and consumer.stage is self.evaluate:
             outputs = self._evaluate(consumer, records)
         else:
@@ -740,19 +739,12 @@ class Runner:
             stretch = next(self._scan("examples", 0, first, first + CATCH_UP_RECORDS), [])
         if not stretch:
             stretch = [record for record in self._staged_examples if record.offset >= offset]
-        self._supply(learn, stretch, "past")
+        self._features.supply_past(learn, stretch)
         if outputs := learn.catch_up(stretch):
             self._wait.may_serve = False
             self._deliver(outputs)
-
-    def _supply(self, learn: Learn, records: Sequence[Record], purpose: str) -> None:
-        """Give learn the features of examples that were predicted on without them."""
-        wanted = learn.wanted(records) if records else []
-        if wanted:
-            task = (learn.name, purpose)
-            if task not in self._regenerations:
-                self._regenerations[task] = self._handover.regeneration(self._log)
-            learn.supply(self._regenerations[task].vectors(wanted, learn.newest_ms(records)))
+        if learn.backlog() is None:
+            self._features.end_past(learn)
 
     def _evaluate(self, task: Task, records: Sequence[Record]) -> list[Output]:
         """Let evaluate fold records in; what waits for its state is put aside."""
