@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.execution import plan
-from stream_ml.cli.execution.line_processes import line_processes, stopwatch_of
+from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
 from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.errors import LogLocked, UsageError
 from stream_ml.shell.embedded.handover import Preparation
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.keys import check_name, working_key
-from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["run"]
@@ -35,17 +32,16 @@ def run(arguments: Namespace, settings: Settings) -> None:
         UsageError: the log is on a cluster, or the change cannot be brought about.
         LogLocked: the worker was not stopped in time.
     """
-    if plan.apply(arguments, settings):
+    settings, pipeline, view = plan.planned(arguments, settings, "apply")
+    if plan.apply(arguments, settings, view):
         return
     _refuse_names(arguments)
-    if arguments.declaration is not None:
-        settings = replace(settings, pipeline=arguments.declaration)
-    pipeline = pipeline_of(settings, "apply")
     if settings.on_kafka:
         raise UsageError(
             f"apply: expected the embedded log, given {settings.broker}: on a cluster declare the "
             "pipeline under another name, and publish to both while the new one learns"
         )
+    options = runner_options(settings)
     with SqliteLog.open(settings.path) as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
@@ -65,8 +61,13 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
         # As a worker has them: a line that hangs must not hold the place here either.
         with line_processes(settings, pipeline, say_not_isolated) as processes:
-            way = {**processes, "stopwatch": stopwatch_of(settings), "preparation": preparation}
-            with _runner(log, pipeline, key, arguments, settings, way) as runner:
+            options |= {**processes, "stopwatch": stopwatch_of(settings)}
+
+            def take_place() -> Runner:
+                reason = arguments.reason
+                return Runner(log, pipeline, key, apply=reason, preparation=preparation, **options)
+
+            with _runner(take_place, preparation, arguments.wait) as runner:
                 _tell(arguments, runner)
 
 
@@ -82,35 +83,16 @@ def _refuse_names(arguments: Namespace) -> None:
         )
 
 
-def _runner(  # noqa: PLR0917 - what a runner is made of
-    log: SqliteLog,
-    pipeline: Pipeline,
-    key: bytes,
-    arguments: Namespace,
-    settings: Settings,
-    way: Mapping[str, Any],
-) -> Runner:
+def _runner(take_place: Callable[[], Runner], preparation: Preparation, wait_s: float) -> Runner:
     """The worker's place, once it is free."""
-    preparation: Preparation = way["preparation"]
-    deadline_s = time.monotonic() + arguments.wait
+    deadline_s = time.monotonic() + wait_s
     while True:
         try:
-            return Runner(
-                log,
-                pipeline,
-                key,
-                operators=settings.operators(),
-                accepted_topics=settings.accept_topics,
-                accept_unsealed=settings.accept_unsealed,
-                restart_lines=settings.restart_lines,
-                command_age_s=settings.command_age_seconds,
-                apply=arguments.reason,
-                **way,
-            )
+            return take_place()
         except LogLocked as error:
             if time.monotonic() >= deadline_s:
                 raise LogLocked(
-                    f"apply: expected the worker to be stopped within {arguments.wait:g} s, given "
+                    f"apply: expected the worker to be stopped within {wait_s:g} s, given "
                     f"one that works on: nothing was changed; run it again, stop the worker once "
                     f"it says `prepared`, or wait longer with --wait SECONDS ({error})"
                 ) from error

@@ -1,4 +1,4 @@
-"""What holds lines to their bounds in a worker, or in whoever has its place."""
+"""What a worker, or whoever has its place, takes from the settings, and holds lines to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["isolation_of", "line_processes", "stopwatch_of"]
+__all__ = ["isolation_of", "line_processes", "runner_options", "stopwatch_of"]
 
 
 def stopwatch_of(settings: Settings) -> ProcessStopwatch:
@@ -28,6 +28,26 @@ def stopwatch_of(settings: Settings) -> ProcessStopwatch:
     return ProcessStopwatch(
         Path(f"{settings.path}.learning"), budget_s=settings.learn_budget_seconds
     )
+
+
+def runner_options(settings: Settings) -> dict[str, Any]:
+    """What a runner is told beside its log, pipeline and key.
+
+    Args:
+        settings: that say it.
+
+    Raises:
+        UsageError: the keyring of operators is none.
+    """
+    return {
+        "operators": settings.operators(),
+        "checkpoint_examples": settings.checkpoint_examples,
+        "checkpoint_s": settings.checkpoint_seconds,
+        "accepted_topics": settings.accept_topics,
+        "accept_unsealed": settings.accept_unsealed,
+        "restart_lines": settings.restart_lines,
+        "command_age_s": settings.command_age_seconds,
+    }
 
 
 def _say_nothing(_line: str, _reason: str) -> None:

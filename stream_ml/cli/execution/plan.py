@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.plan import ChangeCost, PlannedChange, PlanView
 
-__all__ = ["apply", "lines", "run"]
+__all__ = ["apply", "lines", "planned", "run"]
 
 EFFECT_WIDTH = 9
 
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     Raises:
         DeclarationDiffers: something does.
     """
-    settings, view = _planned(arguments, settings, "plan")
+    settings, _, view = planned(arguments, settings, "plan")
     if arguments.format == "json":
         write_json({"log": settings.path, **view.as_dict()})
     else:
@@ -42,8 +43,13 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
         raise DeclarationDiffers(f"plan: {_summary(view, settings.path)}")
 
 
-def apply(arguments: argparse.Namespace, settings: Settings) -> bool:
+def apply(arguments: argparse.Namespace, settings: Settings, view: PlanView) -> bool:
     """Have a plan of other recipes decided on, and print the answer.
+
+    Args:
+        arguments: of the command line.
+        settings: with the declaration that is planned.
+        view: the plan.
 
     Returns:
         Whether there was anything of that kind to do: a plan of other features is none.
@@ -53,7 +59,6 @@ def apply(arguments: argparse.Namespace, settings: Settings) -> bool:
         CommandRefused: the worker refuses it.
         NoAnswer: no worker has answered in time.
     """
-    settings, view = _planned(arguments, settings, "apply")
     if view.count("apply") or not (view.count("relearn") or view.count("refused")):
         return False
     if view.count("refused"):
@@ -69,10 +74,19 @@ def apply(arguments: argparse.Namespace, settings: Settings) -> bool:
     return True
 
 
-def _planned(
+def planned(
     arguments: argparse.Namespace, settings: Settings, command: str
-) -> tuple[Settings, PlanView]:
-    """The plan, and the settings with the declaration that it is of."""
+) -> tuple[Settings, Pipeline, PlanView]:
+    """The settings with the declaration that is meant, that declaration, and its plan.
+
+    Args:
+        arguments: of the command line: it may name one.
+        settings: which log, and which declaration else.
+        command: for messages.
+
+    Raises:
+        UsageError: there is no such declaration, or the log is another one's.
+    """
     if arguments.declaration is not None:
         settings = replace(settings, pipeline=arguments.declaration)
     pipeline = pipeline_of(settings, command)
@@ -80,7 +94,7 @@ def _planned(
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         newest = read_registry(log, key, recent=0).newest
-        return settings, read_plan(log, pipeline, key, newest)
+        return settings, pipeline, read_plan(log, pipeline, key, newest)
 
 
 def lines(view: PlanView, path: str) -> Iterator[str]:

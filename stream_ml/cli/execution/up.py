@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.decisions import decider, reason_text
-from stream_ml.cli.execution.line_processes import line_processes, stopwatch_of
+from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log
@@ -72,7 +72,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 "embedded log one process does all"
             )
     pipeline = pipeline_of(settings, "up")
-    operators = settings.operators()
+    options = runner_options(settings)
     messages = _WorkerMessages(as_json=arguments.format == "json")
     beginning = line_processes(settings, pipeline, messages.print_not_isolated)
     opening = SqliteLog.open_or_create(settings.path)
@@ -88,15 +88,9 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 log,
                 pipeline,
                 key,
-                operators=operators,
-                checkpoint_examples=settings.checkpoint_examples,
-                checkpoint_s=settings.checkpoint_seconds,
-                accepted_topics=settings.accept_topics,
-                accept_unsealed=settings.accept_unsealed,
-                restart_lines=settings.restart_lines,
-                stopwatch=stopwatch,
+                **options,
                 **processes,
-                command_age_s=settings.command_age_seconds,
+                stopwatch=stopwatch,
                 exclusive=disturbances > DISTURBANCES_MAX,
             )
             with runner:
@@ -108,9 +102,9 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 for line, reason in runner.quarantine_reasons.items():
                     messages.print_quarantine(line, reason)
                 delivery.start()
-                way: Any = {"commit_s": settings.checkpoint_seconds}
+                commit_s = settings.checkpoint_seconds
                 record_count += work_on(
-                    runner, log, stop, on_decision=messages.print_decision, **way
+                    runner, log, stop, commit_s=commit_s, on_decision=messages.print_decision
                 )
 
         with couriers(
