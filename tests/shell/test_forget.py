@@ -140,6 +140,21 @@ def test_a_file_of_ids_that_is_not_there_proves_nothing(cli: Cli, path: Path) ->
     assert f"given {ids}, which is not there" in ran.err
 
 
+def test_a_version_that_learned_from_forgotten_examples_is_not_rebuilt(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """It is said that they were forgotten, and not that retention took them."""
+    path = tmp_path / "log.sqlite"
+    work(path, outputs(1_500))
+    with SqliteLog.open(path) as log:
+        assert 2 == log.erase({("examples", 0): [3, 4]}, "subject")
+    ran = cli("rebuild", "plain@1000", "--broker", f"sqlite:{path}", "--pipeline", TOY)
+
+    assert 1 == ran.code
+    assert "where 2 records were forgotten (`stream-ml forget --records`)" in ran.err
+    assert "retention" not in ran.err
+
+
 def test_a_log_with_forgotten_records_is_read_and_worked_on_as_ever(cli: Cli, path: Path) -> None:
     """The audit is whole and names no key; readers, and new lines, pass over what is gone."""
     forget(path, cli, "--records")

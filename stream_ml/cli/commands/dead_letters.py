@@ -279,7 +279,8 @@ COMMAND = Subcommand(
         "With redrive it publishes again, byte for byte, the events and labels that the present\n"
         "declaration can read: each once, however often it is run or killed, with a signed\n"
         "command that names their dead letters. A record keeps its id and its time: what is late\n"
-        "stays late."
+        "stays late, and an event behind its partition's watermark by more than `lateness` is\n"
+        "refused again, as too_late, on a log that has gone on since; --dry-run does not see that."
     ),
     examples=(
         UsageExample(

@@ -81,4 +81,7 @@ def _print_report(report: RedriveReport, arguments: Namespace) -> None:
     for each in kept:
         write_line(f"left alone: {each['count']:,} {each['reason']}: {each['why']}")
     if report.published and not arguments.dry_run:
-        write("whether a stage takes them is told as ever: `stream-ml dead-letters`, `status`")
+        write(
+            "whether a stage takes them is told as ever: `stream-ml dead-letters`, `status`; an "
+            "event behind its partition's watermark by more than `lateness` is refused as too_late"
+        )

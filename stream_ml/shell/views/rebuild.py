@@ -34,6 +34,7 @@ from stream_ml.errors import (
 from stream_ml.models.fast import fast_learner
 from stream_ml.models.retrained import Retrained, TrainingJob, encode_row
 from stream_ml.models.snapshot import decode, open_snapshot, take
+from stream_ml.records import is_forgotten
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.unsealing import unsealing_of
 from stream_ml.shell.regeneration import ExampleFeatures
@@ -394,7 +395,7 @@ class _Examples:
         """
         begin = self._log.first_offset("examples", 0)
         if 0 <= first < begin:
-            raise self.missing(model, f"the first of them lies at offset {first}, before {begin}")
+            raise self._removed(model, f"the first of them lies at offset {first}, before {begin}")
 
     def missing(self, model: str, given: str) -> StreamMLError:
         """What to say where examples of a version are not there.
@@ -403,6 +404,18 @@ class _Examples:
             model: `name@version`.
             given: what is there instead.
         """
+        count = sum(map(is_forgotten, read_all(self._log, "examples")))
+        if count:
+            return StreamMLError(
+                f"rebuild {model}: expected all examples inside it on the log, given fewer: "
+                f"{given}, where {count:,} records were forgotten (`stream-ml forget --records`), "
+                "which nobody can learn again; way out: none for this version, but later ones of "
+                "a line that was restarted since (`stream-ml restart LINE`) have none of them"
+            )
+        return self._removed(model, given)
+
+    @staticmethod
+    def _removed(model: str, given: str) -> StreamMLError:
         return StreamMLError(
             f"rebuild {model}: expected all examples inside it on the log, given fewer: {given}, "
             "where the log begins since retention has removed the rest; way out: an archive that "
