@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.errors import BadRecord, NoAnswer, UsageError
-from stream_ml.records import Output, is_forgotten
+from stream_ml.records import Output
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.tail import Backoff
 from stream_ml.shell.views.costs import learn_tasks
@@ -50,7 +50,6 @@ __all__ = [
     "await_stages",
     "erasures_of",
     "find_traces",
-    "find_words",
     "is_marker",
     "verify",
 ]
@@ -72,7 +71,6 @@ class Traces:
         ids: of its events that lie on the log.
         offsets: where records lie, by topic and partition.
         newest_ms: when the log took in the last of them, by topic, UTC milliseconds.
-        forgotten: how many records on the log are forgotten already, whoever's they were.
         words: key and ids as JSON has them, once all events are read.
     """
 
@@ -80,7 +78,6 @@ class Traces:
     ids: set[str] = field(default_factory=set)
     offsets: dict[PartitionId, list[int]] = field(default_factory=dict)
     newest_ms: dict[str, int] = field(default_factory=dict)
-    forgotten: int = 0
     words: frozenset[bytes] = frozenset()
 
     def add(self, record: Record) -> None:
@@ -126,7 +123,6 @@ def find_traces(log: Log, pipeline: Pipeline, key: str, ids: Iterable[str] = ())
     for topic in TOPICS[1:]:
         if topic in log.partitions:
             for record in read_all(log, topic):
-                traces.forgotten += is_forgotten(record)
                 if _is_about(log, record, traces, pipeline):
                     traces.add(record)
     return traces
@@ -381,7 +377,7 @@ def verify(log: Log, pipeline: Pipeline, key: str, ids: Collection[str]) -> dict
     path = getattr(log, "path", None)
     for file in [] if path is None else [Path(path), Path(f"{path}-wal")]:
         if file.exists():
-            found[f"file {file.name}"] += find_words(file, words, key)
+            found[f"file {file.name}"] += _find_words(file, words, key)
     return {where: count for where, count in found.items() if count}
 
 
@@ -394,7 +390,7 @@ def _tasks(log: Log, pipeline: Pipeline) -> Iterator[str]:
             yield f"{stage.name}-{partition}"
 
 
-def find_words(file: Path, words: frozenset[bytes], key: str) -> int:
+def _find_words(file: Path, words: frozenset[bytes], key: str) -> int:
     """How often words stand in a file as JSON has them, and a long key anywhere.
 
     Args:
