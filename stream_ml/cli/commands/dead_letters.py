@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.arguments import instant, utf8, utf8_up_to, whole_number
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable
 
-    from stream_ml.records import Record
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
 
@@ -39,21 +38,6 @@ NOTE = "the declaration reads them now"
 SHOWN_BYTES = 300
 # Reasons are words of others: no more of them are named where the chosen one is of none.
 REASONS_SHOWN = 10
-
-
-@dataclass(slots=True)
-class _Foreign:
-    """Counts records of `dead-letters` that are none, by partition."""
-
-    counts: Counter[int] = field(default_factory=Counter)
-
-    def add(self, record: Record) -> None:
-        self.counts[record.partition] += 1
-
-    def notes(self) -> list[str]:
-        if not self.counts:
-            return []
-        return [f"{self.counts.total():,} records there are no dead letters, and are passed over"]
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -101,11 +85,11 @@ def _filter(arguments: Namespace) -> LetterFilter:
 
 def _list(arguments: Namespace, settings: Settings) -> None:
     limit = LIMIT if arguments.limit is None else arguments.limit
-    tally, foreign = LetterTally(0 if arguments.summary else limit), _Foreign()
+    tally = LetterTally(0 if arguments.summary else limit)
     if arguments.raw:
         _refuse_terminal()
     with existing_log(settings) as log:
-        views = read_letters(log, _filter(arguments), foreign.add)
+        views = read_letters(log, _filter(arguments), tally.add_foreign)
         if arguments.raw and arguments.limit is None:
             _print_raw(log, views)  # one by one: there may be millions
             return
@@ -115,9 +99,9 @@ def _list(arguments: Namespace, settings: Settings) -> None:
         if arguments.raw:
             _print_raw(log, tally.last)
         elif arguments.format == "json":
-            write_json(_members(tally, foreign))
+            write_json(_members(tally))
         else:
-            _print(log, tally, foreign, _absence(arguments, others))
+            _print(log, tally, _absence(arguments, others))
 
 
 def _refuse_terminal() -> None:
@@ -140,7 +124,7 @@ def _print_raw(log: Log, views: Iterable[LetterView]) -> None:
 # --- output -----------------------------------------------------------------------------------
 
 
-def _members(tally: LetterTally, foreign: _Foreign) -> dict[str, Any]:
+def _members(tally: LetterTally) -> dict[str, Any]:
     return {
         "count": tally.count,
         "groups": [
@@ -155,7 +139,7 @@ def _members(tally: LetterTally, foreign: _Foreign) -> dict[str, Any]:
             for (topic, reason, path), group in sorted(tally.groups.items())
         ],
         "last": [view.as_dict() for view in tally.last],
-        "foreign": foreign.counts.total(),
+        "foreign": tally.foreign,
     }
 
 
@@ -175,10 +159,11 @@ def _absence(arguments: Namespace, others: dict[str, int]) -> str:
     return f"none of reason {', '.join(arguments.reason)}; there are {counts}"
 
 
-def _print(log: Log, tally: LetterTally, foreign: _Foreign, absence: str) -> None:
+def _print(log: Log, tally: LetterTally, absence: str) -> None:
+    note = f"{tally.foreign:,} records there are no dead letters, and are passed over"
     if not tally.count:
         write_line(absence)
-        for note in foreign.notes():
+        if tally.foreign:
             write(note)
         return
     rows = [["topic", "reason", "path", "count", "first", "last"]]
@@ -193,7 +178,7 @@ def _print(log: Log, tally: LetterTally, foreign: _Foreign, absence: str) -> Non
         write_line(f"  {_bytes_text(log, view)}")
         if not flush():
             return  # nobody reads on
-    for note in foreign.notes():
+    if tally.foreign:
         write(f"\n{note}")
 
 

@@ -114,12 +114,18 @@ class LetterTally:
 
     Args:
         last: how many of the last letters to keep.
+
+    Attributes:
+        groups: by topic, reason and path.
+        last: the last letters, in their order.
+        count: of all letters.
+        foreign: how many records there are no dead letters.
     """
 
     def __init__(self, last: int) -> None:
         self.groups: dict[tuple[str, str, str], LetterGroup] = {}
         self.last: deque[LetterView] = deque(maxlen=last)
-        self.count = 0
+        self.count = self.foreign = 0
 
     def add(self, view: LetterView) -> None:
         """Count a letter."""
@@ -133,6 +139,10 @@ class LetterTally:
         group.last_ms = max(group.last_ms, view.append_ms)
         self.count += 1
         self.last.append(view)
+
+    def add_foreign(self, _record: Record) -> None:
+        """Count a record that is no dead letter."""
+        self.foreign += 1
 
 
 def read_letters(
