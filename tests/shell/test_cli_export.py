@@ -13,12 +13,12 @@ from cli_toy import START_MS, TOY, outputs, stream, toy
 from stream_ml.cli.commands.export import SUBJECTS as OFFERED
 from stream_ml.records import Output
 from stream_ml.shell.embedded.replay import replay
-from stream_ml.shell.export.files import PARTIAL
 from stream_ml.shell.export.run import export as run_export
 from stream_ml.shell.export.tables import SUBJECTS
 from stream_ml.shell.log.reading import examples, read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
+from stream_ml.shell.whole_files import PARTIAL
 from tests.stages.test_generations import applied, former, wider
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ disk, and renamed; of object stores that is what putting an object means.
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import LogError, LogLocked, UsageError
 from stream_ml.shell.log.lease import Lease
+from stream_ml.shell.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Storage"]
 
 LOCAL = frozenset({"file", "local"})
-PARTIAL = ".part"
 LOCK = ".archiver"
 
 
@@ -78,13 +77,8 @@ class Storage:
                 return
             path = self._folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(path.name + PARTIAL)
-            with partial.open("wb") as file:
+            with whole_file(path) as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _sync_folder(path.parent)
 
     def read(self, name: str) -> bytes:
         """A file's bytes.
@@ -178,12 +172,3 @@ def _without_secrets(address: str) -> tuple[str, list[str]]:
     password = user.partition(":")[2]
     secrets = [f"{user}@" if user else "", user, password, query]
     return f"{protocol}://{host}{slash}{path}", [each for each in secrets if each]
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring a folder's names to the disk."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,14 +1,11 @@
 """Writers of tables: JSON lines and CSV; Parquet is `shell.export.parquet`.
 
-Equal rows give equal bytes. A file is written under another name, and has its own only when all
-of it is there and on the disk: who sees it sees it whole.
+Equal rows give equal bytes.
 """
 
 from __future__ import annotations
 
 import csv
-import os
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import StringIO
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -18,15 +15,12 @@ import orjson
 from stream_ml.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from stream_ml.shell.export.tables import Column, Row
 
-__all__ = ["PARTIAL", "CsvWriter", "JsonLinesWriter", "TableWriter", "whole_file", "writer_of"]
-
-# What a file is called until all of it is there.
-PARTIAL = ".part"
+__all__ = ["CsvWriter", "JsonLinesWriter", "TableWriter", "check_place", "writer_of"]
 
 
 class TableWriter(Protocol):
@@ -141,12 +135,11 @@ def writer_of(path: Path) -> Callable[[BinaryIO, Sequence[Column]], TableWriter]
     )
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that has its name only once it is whole; after an error there is none.
+def check_place(path: Path) -> None:
+    """Refuse a place where no file can be written.
 
     Args:
-        path: that it is to have.
+        path: of the file.
 
     Raises:
         UsageError: its folder is not there, or it is itself a folder.
@@ -157,13 +150,3 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         )
     if path.is_dir():
         raise UsageError(f"{path}: expected the name of a file, given a folder")
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
 from stream_ml.sealing import Seals
-from stream_ml.shell.export.files import whole_file, writer_of
+from stream_ml.shell.export.files import check_place, writer_of
 from stream_ml.shell.export.tables import table_of
 from stream_ml.shell.log.reading import read_partition, with_answers
 from stream_ml.shell.log.unsealing import unsealing_of
 from stream_ml.shell.views.registry import running_pipeline
+from stream_ml.shell.whole_files import whole_file
 from stream_ml.stages.inputs import example_in
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def export(
     pipeline = running_pipeline(log, pipeline, key)
     table = table_of(subject, pipeline, key)
     make_writer = writer_of(path)
+    check_place(path)
     result = Export()
     records = _records(log, pipeline, key, table, result)
     with whole_file(path) as file:
