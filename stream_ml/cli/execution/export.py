@@ -10,6 +10,7 @@ from stream_ml.cli.tables import format_counts
 from stream_ml.errors import UsageError
 from stream_ml.shell.export.run import export
 from stream_ml.shell.export.tables import table_of
+from stream_ml.shell.log.reading import offset_count
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.progress import Progress
 from stream_ml.shell.settings.keys import check_name, reading_key
@@ -38,11 +39,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         topic = table_of(arguments.subject, pipeline, key).topic
-        total = sum(
-            log.end_offset(topic, partition) - log.first_offset(topic, partition)
-            for partition in range(log.partitions[topic])
-        )
-        with Progress("exporting", total) as progress:
+        with Progress("exporting", offset_count(log, topic)) as progress:
             result = export(
                 log,
                 pipeline,

@@ -8,6 +8,7 @@ from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import evidence_line, scores_table
 from stream_ml.cli.tables import NO_VALUE, format_table, format_time
+from stream_ml.shell.log.reading import offset_count
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.progress import Progress
 from stream_ml.shell.report.measures import LOSS_NAMES
@@ -34,11 +35,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
-        total = sum(
-            log.end_offset("examples", partition) - log.first_offset("examples", partition)
-            for partition in range(log.partitions["examples"])
-        )
-        with Progress("learning", total) as progress:
+        with Progress("learning", offset_count(log, "examples")) as progress:
             view = what_if(
                 log, pipeline, key, estimators, since=arguments.since, on_progress=progress
             )

@@ -27,6 +27,7 @@ __all__ = [
     "examples",
     "filled",
     "last_records",
+    "offset_count",
     "predictions_in",
     "read_all",
     "read_partition",
@@ -65,6 +66,19 @@ def read_partition(
     while records := log.read(topic, partition, offset, READ_RECORDS):
         yield from records
         offset = records[-1].offset + 1
+
+
+def offset_count(log: Log, topic: str) -> int:
+    """How many offsets a topic has that are still there: at least as many as its records.
+
+    Args:
+        log: to look at.
+        topic: one of the catalogue.
+    """
+    return sum(
+        log.end_offset(topic, partition) - log.first_offset(topic, partition)
+        for partition in range(log.partitions[topic])
+    )
 
 
 def examples(log: Log) -> Iterator[Example]:

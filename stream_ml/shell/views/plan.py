@@ -20,7 +20,7 @@ from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, Seals, content, marker_in
 from stream_ml.shell.log.port import whole_piece
-from stream_ml.shell.log.reading import last_records
+from stream_ml.shell.log.reading import last_records, offset_count
 from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.shell.views.registry import running_pipeline
 from stream_ml.stages.commands import FOREIGN_RECIPE, FORMER_FEATURES
@@ -235,10 +235,7 @@ def _costs(
     log: Log, pipeline: Pipeline, changes: Mapping[str, Difference]
 ) -> Iterator[tuple[str, ChangeCost]]:
     """The costs of the lines that learn the recorded examples."""
-    examples = sum(
-        log.end_offset("examples", partition) - log.first_offset("examples", partition)
-        for partition in range(log.partitions["examples"])
-    )
+    examples = offset_count(log, "examples")
     recorded = read_costs(log, learn_tasks(log, pipeline.recipes))
     for path, change in changes.items():
         line = path.removeprefix(LINE_PATH)

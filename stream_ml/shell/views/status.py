@@ -11,7 +11,7 @@ import orjson
 
 from stream_ml.evaluation.block_scores import block_reports
 from stream_ml.shell.log.port import whole_piece
-from stream_ml.shell.log.reading import last_records
+from stream_ml.shell.log.reading import last_records, offset_count
 from stream_ml.shell.views.alerts import read_alerts
 from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.shell.views.models import newest_evaluations
@@ -307,8 +307,7 @@ def _total(log: Log, topic: str, read: int) -> int:
     """How many there are of a topic: as many as were read, or at most as many as its offsets."""
     if read < LETTERS_READ:
         return read
-    ends = ((log.first_offset(topic, p), log.end_offset(topic, p)) for p in _partitions(log, topic))
-    return sum(end - first for first, end in ends)
+    return offset_count(log, topic)
 
 
 def _partitions(log: Log, topic: str) -> range:
