@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from stream_ml.errors import BadRecord, Problem
 from stream_ml.features import parse_duration
 from stream_ml.schema import INTEGER_MAX, FieldType, brief, is_text, short_repr
+from stream_ml.time_units import MS_PER_UNIT, UNIT_NAMES, likely_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,15 +32,9 @@ __all__ = [
     "column_value",
     "file_problems",
     "file_texts",
-    "likely_unit",
-    "other_unit",
 ]
 
-# How many milliseconds one of each unit is, and what people call it.
-MS_PER_UNIT = {"s": Decimal(1000), "ms": Decimal(1), "us": Decimal("1e-3"), "ns": Decimal("1e-6")}
-UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 TIME_UNITS = (*MS_PER_UNIT, "iso")
-YEAR_2000_MS, YEAR_2100_MS = 946_684_800_000, 4_102_444_800_000
 DELIMITERS = (",", ";", "\t", "|")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NAIVE_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - of times that name no zone
@@ -284,35 +279,6 @@ def _decimal(value: Any) -> Decimal | None:
     if type(value) is str and _DECIMAL.fullmatch(text := value.strip()):
         return Decimal(text)
     return None
-
-
-def likely_unit(number: Decimal | int) -> str | None:
-    """The unit by which a number is a time of this century; None without one.
-
-    Args:
-        number: as a file has it.
-
-    >>> likely_unit(1_700_000_000), likely_unit(1_700_000_000_000), likely_unit(12)
-    ('s', 'ms', None)
-    """
-    for unit, factor in MS_PER_UNIT.items():
-        if YEAR_2000_MS <= number * factor < YEAR_2100_MS:
-            return unit
-    return None
-
-
-def other_unit(ms: int, declared: str) -> str | None:
-    """The unit that a time is probably of, which is far from this century by the declared one.
-
-    Args:
-        ms: what it was taken for, UTC milliseconds.
-        declared: the unit of the declaration.
-
-    >>> other_unit(1_700_000_000, "ms"), other_unit(1_700_000_000_000_000, "s")
-    ('s', 'ms')
-    """
-    factor = MS_PER_UNIT.get(declared)
-    return None if factor is None else likely_unit(Decimal(ms) / factor)
 
 
 # --- values -----------------------------------------------------------------------------------

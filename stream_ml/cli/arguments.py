@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stream_ml.cli.output import as_utf8
 from stream_ml.cli.tables import format_time
 from stream_ml.shell.input_files import INPUT_KINDS
-from stream_ml.shell.time_units import likely_ms
+from stream_ml.time_units import likely_ms
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser

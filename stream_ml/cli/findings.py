@@ -10,7 +10,7 @@ import orjson
 
 from stream_ml.cli.tables import format_time
 from stream_ml.shell.printable import printable
-from stream_ml.shell.time_units import YEAR_2000_MS, YEAR_2100_MS, likely_ms
+from stream_ml.time_units import YEAR_2000_MS, YEAR_2100_MS, likely_ms, other_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,8 +171,6 @@ class Findings:
                 yield f"{count:,} of {total:,} lines {words} (first at {self._first[kind]})"
 
     def _unit_hint(self, ts: int) -> str:
-        from stream_ml.files import other_unit  # noqa: PLC0415 - loads features
-
         declared = self.pipeline.files.time_unit
         unit = other_unit(ts, declared)
         declaration = f'declare files=sml.Files(time_unit="{unit}") for files'

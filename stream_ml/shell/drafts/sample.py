@@ -14,7 +14,7 @@ import orjson
 
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import BadRecord, StreamMLError
-from stream_ml.files import DELIMITERS, Files, TimeReader, cell_flag, cell_value, likely_unit
+from stream_ml.files import DELIMITERS, Files, TimeReader, cell_flag, cell_value
 from stream_ml.schema import FieldType, is_text
 from stream_ml.shell.input_files import open_file
 from stream_ml.shell.processes.line_batches import every_line
@@ -22,6 +22,7 @@ from stream_ml.shell.rows.csv_parser import CsvParser
 from stream_ml.shell.rows.layout import check_columns
 from stream_ml.shell.rows.parquet_reader import ParquetReader
 from stream_ml.shell.rows.reader import delimiter_of, kind_of
+from stream_ml.time_units import likely_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.errors import BadRecord
-from stream_ml.files import YEAR_2000_MS, YEAR_2100_MS
 from stream_ml.stages.watermark import Watermark
+from stream_ml.time_units import YEAR_2000_MS, YEAR_2100_MS
 
 if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline

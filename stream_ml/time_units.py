@@ -1,0 +1,64 @@
+"""Units of times, and times that are probably of another one, the usual slip with new data."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+__all__ = [
+    "MS_PER_UNIT",
+    "UNIT_NAMES",
+    "YEAR_2000_MS",
+    "YEAR_2100_MS",
+    "likely_ms",
+    "likely_unit",
+    "other_unit",
+]
+
+# How many milliseconds one of each unit is, and what people call it.
+MS_PER_UNIT = {"s": Decimal(1000), "ms": Decimal(1), "us": Decimal("1e-3"), "ns": Decimal("1e-6")}
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+YEAR_2000_MS, YEAR_2100_MS = 946_684_800_000, 4_102_444_800_000
+
+
+def likely_unit(number: Decimal | int) -> str | None:
+    """The unit by which a number is a time of this century; None without one.
+
+    Args:
+        number: as a file has it.
+
+    >>> likely_unit(1_700_000_000), likely_unit(1_700_000_000_000), likely_unit(12)
+    ('s', 'ms', None)
+    """
+    for unit, factor in MS_PER_UNIT.items():
+        if YEAR_2000_MS <= number * factor < YEAR_2100_MS:
+            return unit
+    return None
+
+
+def likely_ms(number: int) -> tuple[str, int] | None:
+    """The unit but milliseconds by which it is a time of this century, and that time; else None.
+
+    Args:
+        number: that was given for milliseconds.
+
+    >>> likely_ms(1_700_000_000), likely_ms(1_700_000_000_000_000), likely_ms(12)
+    (('seconds', 1700000000000), ('microseconds', 1700000000000), None)
+    """
+    unit = likely_unit(number)
+    if unit is None or unit == "ms":
+        return None
+    return UNIT_NAMES[unit], int(number * MS_PER_UNIT[unit])
+
+
+def other_unit(ms: int, declared: str) -> str | None:
+    """The unit that a time is probably of, which is far from this century by the declared one.
+
+    Args:
+        ms: what it was taken for, UTC milliseconds.
+        declared: the unit of the declaration.
+
+    >>> other_unit(1_700_000_000, "ms"), other_unit(1_700_000_000_000_000, "s")
+    ('s', 'ms')
+    """
+    factor = MS_PER_UNIT.get(declared)
+    return None if factor is None else likely_unit(Decimal(ms) / factor)
