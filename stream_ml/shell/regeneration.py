@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stream_ml.errors import BadRecord
 from stream_ml.stages.backfill import Backfill, Vectors
+from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.inputs import example_in
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.shell.log.port import Log
-    from stream_ml.stages.erasure import Erasures
     from stream_ml.stages.learn import Learn
 
 __all__ = ["ExampleFeatures", "LearnFeatures", "Regeneration", "event_fold"]
@@ -86,11 +86,17 @@ class Regeneration:
         return self._partitions[partition]
 
     def _events(self, partition: int, offset: int, end: int) -> Iterator[Sequence[Record]]:
-        while offset < end and (
-            records := self._log.read("events", partition, offset, min(READ_RECORDS, end - offset))
-        ):
+        """The events of a stretch; none where the first are gone, for windows would lack them."""
+        while offset < end and not self._is_gone(partition, offset):
+            records = self._log.read("events", partition, offset, min(READ_RECORDS, end - offset))
+            # Retention may have gone on between the question and the reading.
+            if not records or self._is_gone(partition, offset):
+                return
             offset = records[-1].offset + 1
             yield records
+
+    def _is_gone(self, partition: int, offset: int) -> bool:
+        return self._log.first_offset("events", partition) > offset
 
 
 def _keep_ms(pipeline: Pipeline) -> int:
@@ -188,20 +194,16 @@ class ExampleFeatures:
         log: with the events.
         pipeline: the declaration, as it runs.
         feature_hash: of what the model knows, as its snapshots name it.
-        erasures: see `event_fold`.
+        key: reads markers among the events that keys are to be forgotten; without one they are
+            bad records.
     """
 
-    def __init__(
-        self,
-        log: Log,
-        pipeline: Pipeline,
-        feature_hash: str,
-        erasures: Erasures | None = None,
-    ) -> None:
+    def __init__(self, log: Log, pipeline: Pipeline, feature_hash: str, key: bytes | None) -> None:
         self._pipeline = pipeline
         self._view = pipeline.view(feature_hash)
         self._is_present = self._view.hash == pipeline.feature_set.hash
         self._backfill = Backfill(pipeline)
+        erasures = None if key is None else Erasures(key, pipeline.name, log.identity)
         self._regeneration = Regeneration(log, pipeline, erasures)
 
     def of(self, record: Record) -> dict[str, float] | None:
@@ -216,10 +218,10 @@ class ExampleFeatures:
         example = example_in(record, self._pipeline)
         if isinstance(example, BadRecord):
             raise example
-        wanted = self._backfill.wanted([record]) if self._is_present else []
+        if not self._is_present:
+            return self._view.select(example.prediction.features)
+        wanted = self._backfill.wanted([record])
         if wanted:
             self._backfill.supply(self._regeneration.vectors(wanted, example.label_ts))
-        elif not self._is_present:
-            return self._view.select(example.prediction.features)
         features, is_partial = self._backfill.features(example)
         return None if is_partial else self._view.select(features)

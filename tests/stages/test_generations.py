@@ -10,12 +10,14 @@ import pytest
 from river import linear_model, preprocessing, tree
 
 import stream_ml as sml
-from stream_ml.errors import UsageError
+from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.models.envelope import decode
-from stream_ml.records import Record
+from stream_ml.records import Command, Record
 from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.forget import append_markers, erasures_of
 from stream_ml.shell.views.rebuild import rebuild
 from stream_ml.shell.views.reproduce import reproduce, sample
+from stream_ml.shell.views.what_if import what_if
 from stream_ml.stages.backfill import Vectors
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 EVENTS = 900
 WHY = "orders say more"
 LINES = ("tree", "tree.2")
+DRIVER_KEY = b"testing"
+DAY_MS = 86_400_000
 END_MS = START_MS + 500 * (EVENTS // 2 + 200)
 models: dict[str, Any] = {
     "logistic": preprocessing.StandardScaler() | linear_model.LogisticRegression(),
@@ -384,6 +388,85 @@ def test_versions_are_learned_again_with_what_they_know(quiet: Driver, line: str
 
     assert (True, None, None) == (view.equal, view.refused, view.failure)
     assert view.examples > 300
+
+
+def test_features_are_made_again_without_what_was_forgotten_meanwhile() -> None:
+    """Windows that a marker has emptied are empty to rebuild and what-if as they were to lines."""
+    (first, first_labels), (second, second_labels) = halves()
+    half_ms = first[len(first) // 2]["ts"]
+    with Driver(former) as driver:
+        driver.feed(
+            *([each for each in some if each["ts"] < half_ms] for some in (first, first_labels))
+        )
+        command = Command("c", "forget", driver.now_ms, "local", "ana", "asked for")
+        erasures = erasures_of(driver.log, former, DRIVER_KEY)
+        append_markers(driver.log, former, erasures, "a", command)
+        driver.feed(
+            *([each for each in some if each["ts"] >= half_ms] for some in (first, first_labels))
+        )
+        driver.declare(wider, apply=WHY)
+        driver.feed(second, second_labels)
+        driver.crash()
+        model = f"logistic.2@{max(snapshots(driver, 'logistic.2'))}"
+        view = rebuild(driver.log, wider, DRIVER_KEY, model)
+        recipe = {"logistic.2": models["logistic"]}
+        [candidate] = what_if(driver.log, wider, DRIVER_KEY, recipe).candidates
+        [unaware] = what_if(driver.log, wider, None, recipe).candidates
+
+    assert view.equal, view.as_dict()
+    assert candidate.recorded is not None
+    assert unaware.recorded is not None
+    assert 200 < candidate.recorded.answers == candidate.recorded.answers_equal
+    assert unaware.recorded.answers > unaware.recorded.answers_equal
+
+
+def test_features_are_not_made_of_what_retention_has_left() -> None:
+    """Windows would lack their beginning: examples without features are passed over, and told.
+
+    By a line that comes late, by who learns it again, and by who asks what a recipe would have
+    done; each of the others stays beside what served.
+    """
+    (first, first_labels), (second, second_labels) = halves()
+    recipes = {"tree.2": models["tree"], "other": models["tree"]}
+    later = replace(wider, models={**models, "late": models["tree"]})
+    with Driver(former) as driver:
+        driver.publish("events", first[:200])
+        driver.run()
+        driver.now_ms += 200 * DAY_MS
+        driver.feed(first[200:], first_labels)
+        driver.declare(wider, apply=WHY)
+        driver.feed(second[:200], second_labels)
+        driver.crash()
+        before = what_if(driver.log, wider, DRIVER_KEY, recipes)
+        driver.now_ms += 200 * DAY_MS
+        while driver.log.expire(driver.now_ms):
+            pass
+        begins = [driver.log.first_offset(topic, 0) for topic in ("events", "examples")]
+        after = what_if(driver.log, wider, DRIVER_KEY, recipes)
+        model = f"tree.2@{max(snapshots(driver, 'tree.2'))}"
+        with pytest.raises(StreamMLError) as refusal:
+            rebuild(driver.log, wider, DRIVER_KEY, model)
+        driver.declare(later)
+        driver.feed(second[200:], [])
+        late = snapshots(driver, "late")
+        view = rebuild(driver.log, later, DRIVER_KEY, f"late@{max(late)}")
+
+    assert [200, 0] == begins
+    assert (0, 0) == (before.missed, after.examples + after.missed - before.examples)
+    assert 200 < after.missed < before.examples
+    assert before.scored == after.scored
+    # Whatever is passed over, each prediction is compared with its own.
+    answers = [
+        [each.recorded and each.recorded.answers for each in v.candidates] for v in (before, after)
+    ]
+    assert answers[0] == answers[1]
+    assert f"of {after.missed:,} the features that were declared since cannot be made again" in str(
+        refusal.value
+    )
+    assert [version - after.missed for version in late] == [
+        snapshot.examples["count"] for snapshot in late.values()
+    ]
+    assert view.equal, view.as_dict()
 
 
 def test_lines_are_added_and_recipes_changed_with_the_features(from_the_start: Driver) -> None:

@@ -48,6 +48,12 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
 def _blocks(view: WhatIfView, loss_name: str) -> Iterator[str]:
     rate = f", {view.examples / view.seconds:,.0f}/s" if view.seconds else ""
     yield f"{view.examples:,} examples taught{rate}; {view.scored:,} scored"
+    if view.missed:
+        yield (
+            f"{view.missed:,} examples were passed over: the features that were declared since "
+            "cannot be made again for them, as where retention has removed events; an archive may "
+            "have those (--archive ADDRESS)"
+        )
     evaluations = [view.served, *(candidate.scores for candidate in view.candidates)]
     rows = [vars_of for vars_of in map(_members, evaluations) if vars_of]
     if rows:

@@ -41,7 +41,6 @@ from stream_ml.shell.regeneration import ExampleFeatures
 from stream_ml.shell.views.counted import counted_examples
 from stream_ml.shell.views.registry import entries, running_pipeline
 from stream_ml.shell.views.reproduce import ReproducedAnswer
-from stream_ml.stages.erasure import Erasures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -150,8 +149,7 @@ def rebuild(
         )
     except SnapshotRefused as refusal:
         view.refused = str(refusal)
-    erasures = None if key is None else Erasures(key, pipeline.name, log.identity)
-    features = ExampleFeatures(log, pipeline, snapshot.features, erasures)
+    features = ExampleFeatures(log, pipeline, snapshot.features, key)
     examples = _Examples(log, pipeline, key, features, on_progress)
     try:
         if isinstance(recipe.estimator, Retrained):
@@ -350,6 +348,7 @@ class _Examples:
 
     Attributes:
         learned: how many were handed out to be learned.
+        passed_over: how many of the last time had no features that the model knows.
     """
 
     def __init__(
@@ -363,13 +362,13 @@ class _Examples:
         self._log, self.pipeline, self._key = log, pipeline, key
         self._features = features
         self._on_progress = on_progress
-        self.learned = 0
+        self.learned = self.passed_over = 0
 
     def until(self, last: int) -> Iterator[tuple[int, Mapping[str, float], LabelValue]]:
         """Offset, features and label of each example up to the one at this offset."""
         pipeline = self.pipeline
         unsealing = unsealing_of(self._key, pipeline.name, self._log.identity, "examples")
-        count = 0
+        count = self.passed_over = 0
         if last >= 0:
             for record, example in counted_examples(self._log, pipeline, unsealing):
                 if record.offset > last:
@@ -378,7 +377,9 @@ class _Examples:
                 if self._on_progress is not None and count % PROGRESS_EXAMPLES == 0:
                     self._on_progress(count)
                 features = self._features.of(record)
-                if features is not None:
+                if features is None:
+                    self.passed_over += 1
+                else:
                     yield record.offset, features, example.label
         if self._on_progress is not None:
             self._on_progress(count)
@@ -411,6 +412,13 @@ class _Examples:
                 f"{given}, where {count:,} records were forgotten (`stream-ml forget --records`), "
                 "which nobody can learn again; way out: none for this version, but later ones of "
                 "a line that was restarted since (`stream-ml restart LINE`) have none of them"
+            )
+        if self.passed_over:
+            return StreamMLError(
+                f"rebuild {model}: expected all examples inside it with their features, given "
+                f"fewer: {given}; of {self.passed_over:,} the features that were declared since "
+                "cannot be made again, as retention has removed events; way out: an archive that "
+                "has them (--archive ADDRESS)"
             )
         return self._removed(model, given)
 

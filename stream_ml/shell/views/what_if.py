@@ -21,7 +21,7 @@ from collections import deque
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_ml.errors import STOPS, BadRecord, DeclarationError, SnapshotRefused, brief_error
 from stream_ml.evaluation.gates import Gates
@@ -147,13 +147,16 @@ class WhatIfView:
 
     Attributes:
         examples: how many were taught.
-        scored: how many of them were scored.
+        missed: how many were not, as what is declared cannot be made again for them: see
+            `ExampleFeatures`.
+        scored: how many of all were scored.
         served: how what served stands over the same examples; None where nothing was scored.
         candidates: in the order in which they were given.
         seconds: how long it took.
     """
 
     examples: int
+    missed: int
     scored: int
     served: Evaluation | None
     candidates: tuple[CandidateView, ...]
@@ -163,6 +166,7 @@ class WhatIfView:
         """For JSON."""
         return {
             "examples": self.examples,
+            "missed": self.missed,
             "scored": self.scored,
             "seconds": self.seconds,
             "examples_per_second": self.examples / self.seconds if self.seconds else None,
@@ -202,11 +206,12 @@ def what_if(
     run_names = [line.name for line in lines if line.has_run]
     schedule = _Schedule(log, pipeline, run_names, decisions)
     trial = _Trial(log, pipeline, lines, decisions, since)
-    batch: list[tuple[Record, Example]] = []
+    batch: list[_Given] = []
     count = 0
     _freeze(lines, schedule, schedule.base, trial.golden)
-    for pair in _featured(log, pipeline, with_answers(log, counted_examples(log, pipeline))):
-        batch.append(pair)
+    pairs = with_answers(log, counted_examples(log, pipeline))
+    for given in _featured(log, pipeline, key, pairs):
+        batch.append(given)
         count += 1
         number = schedule.base + count
         if number in schedule.instants or len(batch) == BATCH_EXAMPLES:
@@ -224,20 +229,28 @@ def what_if(
     return trial.view(count, clock() - started_s)
 
 
+class _Given(NamedTuple):
+    """An example, and whether it has the features that candidates know: others are missed."""
+
+    record: Record
+    example: Example
+    is_known: bool = True
+
+
 def _featured(
-    log: Log, pipeline: Pipeline, pairs: Iterator[tuple[Record, Example]]
-) -> Iterator[tuple[Record, Example]]:
+    log: Log, pipeline: Pipeline, key: bytes | None, pairs: Iterator[tuple[Record, Example]]
+) -> Iterator[_Given]:
     """Examples with the features that are declared, where those were changed in flight."""
     if pipeline.generation.number == 1:
-        yield from pairs
+        yield from (_Given(*pair) for pair in pairs)
         return
-    features = ExampleFeatures(log, pipeline, pipeline.feature_set.hash)
+    features = ExampleFeatures(log, pipeline, pipeline.feature_set.hash, key)
     for record, example in pairs:
         known = features.of(record)
         if known is not None:
             example.prediction = copy.copy(example.prediction)
             example.prediction.features = known
-            yield record, example
+        yield _Given(record, example, known is not None)
 
 
 # --- candidates --------------------------------------------------------------------------------
@@ -295,9 +308,9 @@ class _Line:
         examples: Sequence[Example],
         watermarks_ms: Sequence[int],
         pipeline: Pipeline,
-        first: int,
+        numbers: Sequence[int],
     ) -> None:
-        """Teach it examples, the first of which has this number; a retrained line keeps them."""
+        """Teach it examples, which have these numbers among all; a retrained line keeps them."""
         if self.failure or not examples:
             return
         started_s = self.clock()
@@ -313,7 +326,8 @@ class _Line:
         except STOPS:
             raise
         except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
-            self.fail(first + learned - 1, f"learning failed: {brief_error(error)}")
+            number = numbers[learned - 1] if learned else numbers[0] - 1
+            self.fail(number, f"learning failed: {brief_error(error)}")
         self.learn_s += self.clock() - started_s
         self.learn_count += learned
 
@@ -544,7 +558,7 @@ class _Trial:
         self._watermarks_ms: list[int] = []
         self.golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
         self._decisions = deque(decisions)
-        self._n = self._scored = 0
+        self._n = self._missed = self._scored = 0
         self._day: int | None = None
         # By line and month: pairs, and the sums of what was lost by what served, and by the line.
         self._months: dict[str, dict[str, list[float]]] = {name: {} for name in names}
@@ -554,9 +568,7 @@ class _Trial:
                 len(same) for key, same in self._evaluations.items() if key[0] == line.name
             )
 
-    def work(
-        self, batch: Sequence[tuple[Record, Example]], schedule: _Schedule, first: int
-    ) -> None:
+    def work(self, batch: Sequence[_Given], schedule: _Schedule, first: int) -> None:
         """Let the lines answer a batch, score it, and teach it.
 
         Args:
@@ -564,19 +576,25 @@ class _Trial:
             schedule: which snapshot answers.
             first: how many examples came before.
         """
-        examples = [example for _, example in batch]
-        answers = [
-            line.answers(examples, schedule.versions(line, first, first + len(batch)))
-            for line in self._lines
-        ]
-        for i, (record, example) in enumerate(batch):
+        examples = [given.example for given in batch]
+        answers = []
+        for line in self._lines:
+            versions = schedule.versions(line, first, first + len(batch))
+            pairs = zip(versions, batch, strict=True)
+            asked = [version if given.is_known else -1 for version, given in pairs]
+            answers.append(line.answers(examples, asked))
+        for i, (record, example, _) in enumerate(batch):
             self._follow(record.offset)
             self._example(record, example, [of_line[i] for of_line in answers])
+        known = [i for i, given in enumerate(batch) if given.is_known]
+        self._missed += len(batch) - len(known)
+        taught = [examples[i] for i in known]
+        watermarks_ms = [self._watermarks_ms[i] for i in known]
+        numbers = [schedule.base + first + 1 + i for i in known]
         for line in self._lines:
-            number = schedule.base + first + 1
-            line.learn(examples, self._watermarks_ms, self._pipeline, number)
+            line.learn(taught, watermarks_ms, self._pipeline, numbers)
         self._watermarks_ms = []
-        self.golden.extend(example.prediction.features for example in examples[-GOLDEN_EXAMPLES:])
+        self.golden.extend(example.prediction.features for example in taught[-GOLDEN_EXAMPLES:])
 
     def refresh(self, number: int) -> None:
         """Renew the lines that are retrained.
@@ -727,7 +745,9 @@ class _Trial:
             )
             for line in self._lines
         )
-        return WhatIfView(examples, self._scored, standing.get(SERVED_SLOT), candidates, seconds)
+        served = standing.get(SERVED_SLOT)
+        taught = examples - self._missed
+        return WhatIfView(taught, self._missed, self._scored, served, candidates, seconds)
 
 
 @lru_cache(maxsize=64)
