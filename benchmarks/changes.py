@@ -43,7 +43,7 @@ from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.log.reading import decisions, examples, read_all
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.processes.progress import Progress
-from stream_ml.stages.learn import RefreshClock
+from stream_ml.stages.refresh_clock import RefreshClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -52,7 +52,7 @@ from stream_ml.evaluation.evidence import (
 from stream_ml.evaluation.wealth import FACTORS_LOST, FACTORS_WON, GRID
 from stream_ml.models.recipes import Target, answer
 from stream_ml.records import Event
-from stream_ml.stages.learn import RefreshClock
+from stream_ml.stages.refresh_clock import RefreshClock
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

@@ -271,8 +271,6 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ),
 )
 
-APPLY = "stream-ml apply"
-
 _FOLD_PATHS = ("events.", "label.horizon", "predict", "code.", "pending_max", "window_events_max")
 
 # A part that is one of several by name may be missing on one side; anywhere else a path
@@ -438,7 +436,7 @@ def accepted_changes(
     if refusals:
         count = "1 part" if len(refusals) == 1 else f"{len(refusals)} parts"
         is_applicable = "refused" not in {change.effect for change in changes}
-        way_out = f", bring it about with `{APPLY}`" if is_applicable else ""
+        way_out = ", bring it about with `stream-ml apply`" if is_applicable else ""
         raise UsageError(
             "\n  ".join([f"{log_name} was made under another declaration, in {count}:", *refusals])
             + f"\nDeclare it as it was{way_out}, or {restart_advice}."

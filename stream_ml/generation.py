@@ -36,7 +36,6 @@ __all__ = [
     "FormerLine",
     "Generation",
     "generation_after",
-    "generation_in",
     "newest_generation",
     "recipe_digest",
 ]
@@ -192,7 +191,7 @@ class Generation:
 FIRST = Generation()
 
 
-def generation_in(decision: Decision) -> Generation | None:
+def _generation_in(decision: Decision) -> Generation | None:
     """The generation that a decision begins; None if it begins none.
 
     Args:
@@ -234,7 +233,7 @@ def generation_after(current: Generation, decision: Decision) -> Generation:
         current: the one before it.
         decision: that is believed.
     """
-    begun = generation_in(decision)
+    begun = _generation_in(decision)
     if begun is not None:
         return begun
     versions = (decision.evidence or {}).get(VERSIONS)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -42,7 +42,6 @@ _PREFIX = b'{"kind":"forget","subject":"'
 _DOMAIN = b"stream-ml subject\0"
 # Of so many at once join remembers which predictions may still come; none is expected to be near.
 ERASURES_MAX = 1_000
-SUBJECT_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +99,7 @@ class Erasures:
 
     def encode(self, erasure: Erasure) -> bytes:
         """The marker, signed."""
-        members = {
-            "kind": KIND,
-            "subject": erasure.subject,
-            "command_id": erasure.command_id,
-            "given_ms": erasure.given_ms,
-            "pipeline": erasure.pipeline,
-            "log": erasure.log,
-            "partition": erasure.partition,
-            "end": erasure.end,
-        }
-        return seal(orjson.dumps(members), self._key)
+        return seal(orjson.dumps({"kind": KIND, **asdict(erasure)}), self._key)
 
     def decode(self, value: bytes | None) -> Erasure:
         """The marker in a record.

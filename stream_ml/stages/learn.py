@@ -66,7 +66,6 @@ from stream_ml.stages.learning_progress import LearningProgress, mean
 from stream_ml.stages.line_alerts import QUARANTINED, LineAlerts
 from stream_ml.stages.lines import LiveLine, Quarantine, TrainingExample
 from stream_ml.stages.positions import record_notice
-from stream_ml.stages.refresh_clock import RefreshClock
 from stream_ml.stages.restarts import Restart, Restarts, restart_of
 from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.state import KEPT, KEYLESS, LEARNERS, ROWS, split_by_prefix
@@ -85,7 +84,7 @@ if TYPE_CHECKING:
     from stream_ml.stages.retraining import Trainings
     from stream_ml.stages.task import StateEntry
 
-__all__ = ["Learn", "RefreshClock", "quarantined_in"]
+__all__ = ["Learn", "quarantined_in"]
 
 # Asking costs as much as half of learning, and what only informs need not be asked each time.
 LIVE_LOSS_EVERY = 8
@@ -300,8 +299,9 @@ class Learn:
                 if failure is not None:
                     example, reason = failure
                     self._quarantine(name, example.n, reason)
-                    failed = self._alerts.failed(name, reason, example)
-                    alerts += [(example.n, alert) for alert in failed]
+                    n, watermark_ms = example.n, example.watermark_ms
+                    told = self._alerts.quarantined(name, reason, n, watermark_ms)
+                    alerts += [(n, alert) for alert in told]
         # In the order of the examples, however many came at once.
         return [alert for _, alert in sorted(alerts, key=itemgetter(0))]
 

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from stream_ml.records import Decision, Output
-    from stream_ml.stages.lines import TrainingExample
 
 __all__ = ["QUARANTINED", "LineAlerts"]
 
@@ -74,10 +73,6 @@ class LineAlerts:
         message = f"the line {line!r} learns no more after example {n}: {reason}"
         evidence = {"line": line, "examples": n}
         return self.alarms.open(QUARANTINED, f"line:{line}", message, watermark_ms, evidence)
-
-    def failed(self, line: str, reason: str, example: TrainingExample) -> list[Output]:
-        """Say that a line learns no more, for it has failed at an example."""
-        return self.quarantined(line, reason, example.n, example.watermark_ms)
 
     def restarted(
         self, line: str, origin: str, n: int, watermark_ms: int, decision: Decision

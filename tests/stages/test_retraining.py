@@ -21,7 +21,8 @@ from stream_ml.shell.log.reading import decisions
 from stream_ml.shell.report.bound import bound_answers
 from stream_ml.shell.views.reproduce import reproduce, sample
 from stream_ml.stages import retraining
-from stream_ml.stages.learn import Learn, RefreshClock
+from stream_ml.stages.learn import Learn
+from stream_ml.stages.refresh_clock import RefreshClock
 from stream_ml.stages.watermark import ExamplesWatermark
 from stream_ml.testing import CRASH, Driver
 from tests.shop import KEY, declare, example, shop, written
