@@ -15,7 +15,7 @@ from stream_ml.files import TimeReader, cell_value, column_value
 from stream_ml.schema import FieldType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from stream_ml.pipeline import Pipeline
 
@@ -65,6 +65,7 @@ class RowLayout:
         self._clock = TimeReader(files)
         self._delay_ms = files.label_delay_ms
         self._id_prefix = f"{name_in_ids(file)}:"
+        self._label_columns = {files.label, files.label_time}
         # Members of records that are as the log has them are left as they are, to the last byte.
         self._is_plain = (
             files.time_unit == "ms"
@@ -77,7 +78,7 @@ class RowLayout:
 
     # --- rows ---------------------------------------------------------------------------------
 
-    def line_rows(self, number: int, text: bytes) -> Iterator[Row]:
+    def line_rows(self, number: int, text: bytes) -> Iterable[Row]:
         """The records of a JSON line.
 
         Args:
@@ -87,14 +88,12 @@ class RowLayout:
         members = None if self._is_plain else _loads(text)
         if not isinstance(members, dict):
             # What is no JSON is refused where every record is.
-            yield Row(number, self.topic, text)
-            return
+            return (Row(number, self.topic, text),)
         try:
             check_unique(text, members)
         except BadRecord as error:
-            yield Row(number, self.topic, None, error)
-            return
-        yield from self._rows(number, members, text)
+            return (Row(number, self.topic, None, error),)
+        return self._rows(number, members, text)
 
     def rows(self, number: int, members: dict[str, Any], *, is_label: bool) -> Iterator[Row]:
         """The records of a row, its values as their declared types.
@@ -161,11 +160,7 @@ class RowLayout:
     ) -> tuple[bytes, Any, Any]:
         """The event in a row, with its id and its time."""
         files, events = self.files, self.pipeline.events
-        event = {
-            name: value
-            for name, value in members.items()
-            if name not in {files.label, files.label_time}
-        }
+        event = {name: value for name, value in members.items() if name not in self._label_columns}
         if files.row_ids:
             event[events.id] = f"{self._id_prefix}{number}"
         if files.key is not None:

@@ -18,7 +18,7 @@ from stream_ml.shell.rows.layout import Row, RowTable, name_in_ids
 from stream_ml.shell.rows.parquet_reader import ParquetReader, check_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from stream_ml.shell.input_files import Kind
     from stream_ml.shell.processes.line_batches import Line
@@ -186,11 +186,10 @@ class _JsonLines:
     def __init__(self, layout: RowLayout) -> None:
         self._layout = layout
 
-    def rows(self, line: Line) -> Iterator[Row]:
+    def rows(self, line: Line) -> Iterable[Row]:
         if line.text is None:
-            yield Row(line.number, self._layout.topic, None, _too_large())
-        else:
-            yield from self._layout.line_rows(line.number, line.text)
+            return (Row(line.number, self._layout.topic, None, _too_large()),)
+        return self._layout.line_rows(line.number, line.text)
 
     def end(self) -> Iterator[Row]:
         return self._layout.rest()
