@@ -13,6 +13,8 @@ demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else 
 # What `stream_ml.learners` adapts and archives are written with, with what each needs that is not
 # here already.
 EXTRAS := scikit-learn joblib cloudpickle threadpoolctl onnxruntime flatbuffers pyarrow fsspec
+# What the server is tried with; itself it is a part of `dev`, for its types.
+EXTRAS += httptools uvloop httpx httpcore
 
 # Two processes, each with a broker of its own: tests wait for brokers more than they compute.
 test: $(VENV)/dev check test-extras  ## what CI runs: format, lint, types, tests, examples in the docs

@@ -1,0 +1,1 @@
+"""The server: an HTTP API over the client and the views of a log, on FastAPI (extra `web`)."""
