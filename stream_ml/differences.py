@@ -125,7 +125,10 @@ def _is_increase(old: str | None, new: str | None) -> bool:
 
 def _is_longer(old: str | None, new: str | None) -> bool:
     """Whether a length of time is no shorter than it was."""
-    return old is not None and new is not None and parse_duration(new) >= parse_duration(old)
+    if old is None or new is None:
+        return False
+    old_ms, new_ms = (0 if text == "0" else parse_duration(text) for text in (old, new))
+    return new_ms >= old_ms
 
 
 def _is_widening(old: str | None, new: str | None) -> bool:
@@ -164,6 +167,14 @@ RULES: tuple[tuple[str, Rule], ...] = (
         Rule(_accept_none, "windows, and what models have learned, are of that type"),
     ),
     ("events.ranges.*", Rule(_accept_any, "events from now on are judged by it")),
+    (
+        "events.lateness",
+        Rule(
+            _is_longer,
+            "events from now on may be so late; those that were too late already still are",
+        ),
+    ),
+    ("events.lateness", Rule(_accept_none, _RETENTION)),
     ("events.*", Rule(_accept_none, _RETENTION)),
     ("predict", Rule(_accept_any, "predictions from now on are about these events")),
     ("code.*", Rule(_accept_any, "if its answers changed, raise its `version`")),

@@ -104,8 +104,16 @@ class SeenIds:
             pieces.append((f"{bucket}:{number}", value))
         return pieces
 
-    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
-        """Take up the state that `pieces` hold, also of another span: it is written anew then."""
+    def oldest_ms(self) -> int:
+        """The least event time of all ids; -1 where there are none."""
+        return min(self._ts.values(), default=-1)
+
+    def restore(self, pieces: Iterable[tuple[str, bytes]]) -> bool:
+        """Take up the state that `pieces` hold, also of another span: it is written anew then.
+
+        Returns:
+            Whether it is of this span.
+        """
         restored = [
             (*_numbers(name), [(event_id, ts) for event_id, ts in orjson.loads(value)])
             for name, value in pieces
@@ -128,6 +136,7 @@ class SeenIds:
                 (each for _, _, ids in restored for each in ids), key=lambda each: each[1]
             ):
                 self.add(event_id, ts)
+        return is_of_this_span
 
 
 def _numbers(name: str) -> tuple[int, int]:

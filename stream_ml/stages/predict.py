@@ -94,6 +94,8 @@ class Predict:
         self._features = pipeline.feature_set.new_state()
         self._known_ids = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
         self._watermark = Watermark(pipeline.events.breadth)
+        # Before it ids and windows were let go of by a shorter lateness than today's.
+        self._floor_ms = -1
         self._alarms = Alarms("predict", partition)
         self._refusals = Refusals(self._alarms, "events")
         self._blocks = _blocks(pipeline)
@@ -307,6 +309,13 @@ class Predict:
                 f"expected at most {pipeline.lateness_ms} ms before the partition's watermark "
                 f"{self._watermark.ms}, given {event.ts}",
             )
+        if event.ts < self._floor_ms:
+            raise BadRecord(
+                "too_late",
+                f"$.{pipeline.events.time}",
+                f"expected at least {self._floor_ms}, given {event.ts}: what is older was too late "
+                "by the lateness of before, which was shorter",
+            )
         if self._known_ids.get(event.event_id) is not None:
             raise BadRecord(
                 "duplicate",
@@ -379,6 +388,7 @@ class Predict:
             "counts": self.counts,
             "held": self.sizes,
         }
+        keyless["lateness"] = [self._pipeline.lateness_ms, self._floor_ms]
         if self._obeyed_erasures:
             keyless["erasures"] = self._obeyed_erasures.dump()
         blocks: list[StateEntry] = []
@@ -418,6 +428,7 @@ class Predict:
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
         entries = split_by_prefix(pieces, WINDOWS, EVENT_IDS, BLOCKS)
+        lateness: tuple[int, int] | None = None
         for _, value in entries[KEYLESS]:
             keyless = orjson.loads(value)
             if self._blocks is not None:
@@ -429,12 +440,19 @@ class Predict:
             self._overflow.load(overflow)
             self._failure.load(failure)
             self._refusals.load(keyless.get("refusals", ()))
+            lateness = keyless.get("lateness")
             if "erasures" in keyless:
                 self._obeyed_erasures.load(keyless["erasures"])
             self.counts |= keyless["counts"]
         self._features.restore(entries[WINDOWS])
         self._features.advance(self._watermark.ms)
-        self._known_ids.restore(entries[EVENT_IDS])
+        is_of_this_span = self._known_ids.restore(entries[EVENT_IDS])
+        if lateness is not None:
+            former_ms, self._floor_ms = lateness
+            if former_ms < self._pipeline.lateness_ms:
+                self._floor_ms = max(self._floor_ms, self._watermark.ms - former_ms)
+        elif not is_of_this_span:  # a former release did not say what it was
+            self._floor_ms = self._known_ids.oldest_ms()
 
 
 def _blocks(pipeline: Pipeline) -> OpenBlocks | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from river import naive_bayes
 
 from stream_ml.errors import StateRefused, UsageError
@@ -217,6 +220,70 @@ def test_a_longer_horizon_holds_for_what_waits(seed: int | None) -> None:
     driver.feed([event(9, 200)], [label(1, 130), label(9, 201)])
     assert [each["reason"] for each in driver.read("dead-letters")][2:] == ["duplicate_label"]
     driver.close()
+
+
+def test_more_lateness_holds_for_what_comes() -> None:
+    """What was too late already still is; an id that was let go of is not taken for a new one."""
+
+    def visit(number: int, second: float) -> dict[str, Any]:
+        ts = START_MS + round(1_000 * second)
+        members = {"shop": "a", "kind": "visit", "amount": float(number)}
+        return {"event_id": f"e{number}", "ts": ts, **members}
+
+    driver = Driver(declare())
+    driver.feed([visit(0, 0), visit(1, 30), visit(2, 100), visit(3, 79.9)], [])
+    driver.declare(declare(events=replace(declare().events, lateness="60s")))
+    late = [visit(4, 80), visit(3, 79.9), visit(1, 30), visit(5, 85)]
+    driver.feed([*late, visit(6, 130), visit(7, 81), visit(7, 81)], [])
+    driver.declare(declare(events=replace(declare().events, lateness="70s")))
+    driver.feed([visit(8, 79.9), visit(9, 90), visit(10, 141), visit(11, 81), visit(12, 70.9)], [])
+
+    predicted = [each["event_id"] for each in driver.read("predictions")]
+    assert predicted == ["e0", "e1", "e2", "e4", "e5", "e6", "e7", "e9", "e10", "e11"]
+    letters = [(each["reason"], each["offset"]) for each in driver.read("dead-letters")]
+    assert letters == [
+        ("too_late", 3),
+        ("too_late", 5),
+        ("too_late", 6),
+        ("duplicate", 10),
+        ("too_late", 11),
+        ("too_late", 15),
+    ]
+    driver.close()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_more_lateness_leaves_features_as_if_it_had_always_been(seed: int) -> None:
+    """Late events that are taken after the change meet windows that go back far enough."""
+    rand, count = random.Random(seed), 60
+    wider = declare(events=replace(declare().events, lateness="60s"))
+    events: list[dict[str, Any]] = []
+    newest = floor = 0
+    for number in range(count):
+        reach = 20_000
+        if number >= count // 2:
+            floor, reach = floor or newest - reach, 60_000
+        ts = newest + rand.choice([0, 700, 4_000, 9_000])
+        if rand.random() < 0.5:
+            ts = rand.randint(max(newest - reach, floor, 0), newest)
+        newest = max(newest, ts)
+        kind = rand.choice(["visit", "order"])
+        members = {"shop": "a", "kind": kind, "amount": number / 2}
+        events.append({"event_id": f"e{number}", "ts": START_MS + ts, **members})
+    changed, always = Driver(declare()), Driver(wider)
+
+    changed.feed(events[: count // 2], [])
+    changed.declare(wider)
+    changed.feed(events[count // 2 :], [])
+    always.feed(events, [])
+
+    assert [] == always.read("dead-letters") == changed.read("dead-letters")
+    expected = {each["event_id"]: each["features"] for each in always.read("predictions")}
+    actual = {each["event_id"]: each["features"] for each in changed.read("predictions")}
+    assert expected == actual
+    changed.close()
+    always.close()
 
 
 def evaluated(driver: Driver) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -63,6 +64,29 @@ def test_lateness_includes_its_bound() -> None:
 
     assert [(2, "too_late", "$.ts")] == refusals(outputs)
     assert ["e0", "e1"] == [p["event_id"] for p in predictions(outputs)]
+
+
+def test_more_lateness_after_an_upgrade_takes_no_id_for_a_new_one() -> None:
+    """State of a former release does not say its lateness: its ids say how far back they go."""
+    wider = declare(events=replace(shop.events, lateness="1h"))
+    states = []
+    for pipeline in (shop, wider):
+        stage, former = predict_stage(pipeline), predict_stage()
+        former.apply([event(0), event(1, ts=START_MS + 100_000)])
+        pieces = {name: value or b"" for name, value in former.dirty()}
+        keyless = orjson.loads(pieces[""])
+        del keyless["lateness"]
+        stage.restore({**pieces, "": orjson.dumps(keyless)}.items())
+        states.append(stage)
+
+    same, longer = states
+
+    assert [] == refusals(same.apply([event(2, ts=START_MS + 90_000)]))
+    late = [event(2, event_id="e0"), event(3, ts=START_MS + 99_999), event(4, event_id="e1")]
+    assert [(2, "too_late"), (3, "too_late"), (4, "too_late")] == [
+        each[:2] for each in refusals(longer.apply(late))
+    ]
+    assert [] == refusals(longer.apply([event(5, ts=START_MS + 100_000)]))
 
 
 def test_skew_includes_its_bound() -> None:
