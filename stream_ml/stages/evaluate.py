@@ -35,7 +35,7 @@ from stream_ml.codec import dead_letter, encode_answers
 from stream_ml.defaults import COMMAND_AGE_MS
 from stream_ml.errors import BadRecord
 from stream_ml.generation import APPLIED
-from stream_ml.records import Output
+from stream_ml.records import Output, line_of
 from stream_ml.stages.alarms import Alarms
 from stream_ml.stages.commands import Commands
 from stream_ml.stages.decisions import Decisions
@@ -336,13 +336,21 @@ class Evaluate:
         for slot in prediction.shadows:
             if slot in self._slots or slot in self._decisions.scoreboard:
                 continue
-            # A former version shadows in its slot until the next refresh after it was replaced.
-            if slot not in self._decisions.generation.version_names:
+            # A former version shadows in its slot until the next refresh after it was replaced; and
+            # what was predicted with any other line of before may still wait for its label.
+            if slot not in self._decisions.generation.version_names | self._former_slots():
                 raise BadRecord(
                     "malformed",
                     "$.shadows",
                     f"expected answers of {', '.join(sorted(self._slots))}, given one of {slot!r}",
                 )
+
+    def _former_slots(self) -> set[str]:
+        """Challengers that may not run any more, and that predictions may still name."""
+        decisions = self._decisions
+        serving = decisions.registry.serving
+        present = set() if serving is None else {*serving.challengers}
+        return present | {line_of(model) for model in decisions.superseded.models}
 
     # --- commands and decisions ----------------------------------------------------------------
 

@@ -183,6 +183,44 @@ def test_a_worker_may_die_at_any_step_of_it(quiet: Driver) -> None:
     assert published(quiet) == actual
 
 
+@pytest.mark.parametrize("later", [wider, declare(models={"logistic": models["logistic"]})])
+def test_what_waits_for_its_first_label_is_judged_after_a_change(later: Pipeline) -> None:
+    """Predictions that name a line of before are no bad records, though it was never scored."""
+    (first, first_labels), (second, second_labels) = halves()
+    with Driver(former) as driver:
+        driver.feed(first[:60], [])
+        driver.declare(later, apply=WHY if later is wider else None)
+        driver.feed(first[60:], first_labels)
+        driver.feed(second, second_labels)
+
+        assert [] == driver.read("dead-letters")
+        assert len(driver.read("examples")) == driver.runner.evaluate.counts["examples"] > 500
+
+
+def test_what_named_a_line_is_judged_when_its_label_comes_after_the_next_refresh() -> None:
+    """A line that came, shadowed and was taken out before its first label makes no bad records."""
+    events, labels = stream(count=240)
+    ids = [{each["event_id"] for each in events[n : n + 80]} for n in (0, 80, 160)]
+    early, middle, late = ([each for each in labels if each["event_id"] in part] for part in ids)
+    alone = declare(models={"logistic": models["logistic"]})
+    patient = {"label": replace(former.label, horizon="1h")}
+    with Driver(replace(alone, **patient)) as driver:
+        driver.feed(events[:160], [])
+        driver.declare(replace(former, **patient))
+        driver.feed([], early)
+        driver.feed(events[160:], [])
+        driver.declare(replace(alone, **patient))
+        driver.feed([], middle)
+        before = driver.read("registry")[-1]["serving"]["challengers"]
+        driver.feed([], late)
+
+        named = [each for each in driver.read("predictions") if "tree" in each["shadows"]]
+        assert named
+        assert {} == before
+        assert [] == driver.read("dead-letters")
+        assert len(labels) == driver.runner.evaluate.counts["examples"]
+
+
 def died_at_start(driver: Driver, steps: int) -> bool:
     """Whether a worker that dies after so many steps does so while it takes its place."""
     left = iter(range(steps))
