@@ -31,7 +31,6 @@ Theory of operation:
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -39,18 +38,14 @@ import orjson
 
 from stream_ml.defaults import CHECKPOINT_EXAMPLES
 from stream_ml.errors import (
-    STOPS,
     BadRecord,
     SnapshotRefused,
     StateRefused,
     UsageError,
-    brief_error,
 )
-from stream_ml.models.fast import fast_learner, fast_live_predictor
-from stream_ml.models.learner import Lesson, RemoteLearner
+from stream_ml.models.learner import RemoteLearner
 from stream_ml.models.pickles import compress
 from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
-from stream_ml.models.target import valid_answer
 from stream_ml.records import Output, version_of
 from stream_ml.stages.backfill import Backfill
 from stream_ml.stages.effort import (
@@ -69,25 +64,22 @@ from stream_ml.stages.positions import record_notice
 from stream_ml.stages.restarts import Restart, Restarts, restart_of
 from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.state import KEPT, KEYLESS, LEARNERS, ROWS, split_by_prefix
+from stream_ml.stages.teaching import Teaching
 from stream_ml.stages.topology import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from stream_ml.models.fast import Teacher
-    from stream_ml.models.learner import Reply
-    from stream_ml.models.target import Target
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Answer, Decision, Example, Record
+    from stream_ml.records import Decision, Example, Record
     from stream_ml.stages.effort import Stopwatch, Suspect
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.retraining import Trainings
     from stream_ml.stages.task import StateEntry
+    from stream_ml.stages.teaching import Failure
 
 __all__ = ["Learn", "quarantined_in"]
 
-# Asking costs as much as half of learning, and what only informs need not be asked each time.
-LIVE_LOSS_EVERY = 8
 # A learner of more bytes than this (as its digest counts them: equal learners' pickles differ) for
 # each example since the snapshot before costs more to write, check and load than learning from
 # them did (a forest of Mondrian trees: about as much at half of it).
@@ -156,6 +148,7 @@ class Learn:
         # What was passed over; evaluate counts the rest.
         self.counts: dict[str, int] = {}
         self._alerts = LineAlerts()
+        self._teaching = Teaching(pipeline.target, self._stopwatch)
         self._restarts = Restarts(key, log)
         restores = pipeline.promotion.on_failure == "restore"
         self._kept = KeptLearners(self._recipes if restores else ())
@@ -323,98 +316,12 @@ class Learn:
 
     def _teach(
         self, name: str, line: LiveLine, examples: Sequence[TrainingExample]
-    ) -> tuple[TrainingExample, str] | None:
+    ) -> Failure | None:
         """Teach a line all of `examples`; the one at which it failed, and why, if it did."""
-        if not examples:
-            return None
-        if isinstance(line.learner, RemoteLearner):
-            return self._teach_remote(name, line, line.learner, examples)
-        target, effort = self._pipeline.target, line.effort
-        line.payload = None
-        is_late = name in self._latecomers
-        stopwatch, budget_s = self._stopwatch, self._stopwatch.budget_s
-        seconds = stopwatch.seconds
-        example = examples[0]
-        stopwatch.attend(name)
-        start_s = last_s = seconds()
-        answer_s, answers = 0.0, 0
-        try:
-            teach = self._teacher(name, line)
-            predict = fast_live_predictor(line.learner, target)
-            for example in examples:
-                serves = example.serves == name
-                # Of a latecomer no figure may tell since when it has been level.
-                if (serves or example.n % LIVE_LOSS_EVERY == 0) and not is_late:
-                    line.score(predict, target, example, serves=serves)
-                    answers += 1
-                    taken_s = seconds() - last_s
-                    answer_s += taken_s
-                    if effort.answers_too_slowly(is_slow=taken_s > budget_s):
-                        return example, _over_budget(taken_s, budget_s)
-                teach(example.features, example.label)
-                now_s = seconds()
-                if now_s - last_s > budget_s and effort.is_too_slow(example.n):
-                    return example, _over_budget(now_s - last_s, budget_s)
-                last_s = now_s
-        except STOPS:
-            raise
-        except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
-            return example, f"learning failed: {brief_error(error)}"
-        effort.answered(answer_s, answers)
-        effort.learned(last_s - start_s - answer_s, len(examples))
-        return None
-
-    def _teach_remote(
-        self,
-        name: str,
-        line: LiveLine,
-        learner: RemoteLearner,
-        examples: Sequence[TrainingExample],
-    ) -> tuple[TrainingExample, str] | None:
-        """As `_teach`, where the learner is in another process: all of `examples` at once."""
-        target, effort, stopwatch = self._pipeline.target, line.effort, self._stopwatch
-        line.payload = None
-        is_late, budget_s = name in self._latecomers, stopwatch.budget_s
-        lessons = [
-            Lesson(
-                example.features,
-                None if name in self._retrainings else example.label,
-                (example.serves == name or example.n % LIVE_LOSS_EVERY == 0) and not is_late,
-            )
-            for example in examples
-        ]
-        stopwatch.attend(name)
-        replies = learner.lessons(lessons)
-        example, answer_s, example_s = examples[0], 0.0, 0.0
-        try:
-            for example, lesson in zip(examples, lessons, strict=True):
-                reply = next(replies)
-                stopwatch.seconds()  # it gets on
-                if lesson.is_asked:
-                    serves = example.serves == name
-                    line.score(partial(_answer_of, reply, target), target, example, serves=serves)
-                    if effort.answers_too_slowly(is_slow=reply.answer_s > budget_s):
-                        return example, _over_budget(reply.answer_s, budget_s)
-                taken_s = reply.answer_s + reply.example_s
-                if taken_s > budget_s and effort.is_too_slow(example.n):
-                    return example, _over_budget(taken_s, budget_s)
-                answer_s += reply.answer_s
-                example_s += reply.example_s
-        except STOPS:
-            raise
-        except BaseException as error:  # noqa: BLE001 - an estimator may raise anything
-            return example, f"learning failed: {brief_error(error)}"
-        finally:
-            replies.close()
-        effort.answered(answer_s, sum(lesson.is_asked for lesson in lessons))
-        effort.learned(example_s, len(examples))
-        return None
-
-    def _teacher(self, name: str, line: LiveLine) -> Teacher:
-        """Whatever teaches a line one example; a retrained line has been given it already."""
-        if name in self._retrainings:
-            return lambda _features, _label: None
-        return fast_learner(line.learner, self._pipeline.target)
+        is_late, is_retrained = name in self._latecomers, name in self._retrainings
+        return self._teaching.teach(
+            name, line, examples, is_late=is_late, is_retrained=is_retrained
+        )
 
     def _publish(self) -> list[Output]:
         # Who trains is bounded by itself, and may be waited for longer than a learner.
@@ -853,18 +760,6 @@ class Learn:
                 raise
             self._give_up(name, str(error))
             return None
-
-
-def _answer_of(reply: Reply, target: Target, _: Mapping[str, float]) -> Answer:
-    """The answer in a reply, or what was raised in its place."""
-    if reply.error is not None:
-        raise reply.error
-    return valid_answer(reply.answer, target)
-
-
-def _over_budget(taken_s: float, budget_s: float) -> str:
-    """Why a line is quarantined that takes longer than it may."""
-    return f"it takes {taken_s:.1f} s over an example, longer than its budget of {budget_s} s"
 
 
 def quarantined_in(keyless: bytes | None) -> list[str]:

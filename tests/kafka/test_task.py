@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from collections import Counter
+from threading import Event
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 from river import tree
 
-from stream_ml import Retrained
+from stream_ml import Learner, Retrained
 from stream_ml.codec import record_hash
 from stream_ml.errors import Fenced
 from stream_ml.models.snapshot import decode
@@ -37,6 +38,7 @@ from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver
 from stream_ml.topics import partition_of
 from tests.kafka.world import (
+    DEADLINE_S,
     SEALS,
     Bench,
     lying,
@@ -848,6 +850,75 @@ def test_a_line_declared_late_is_taught_what_lies_on_the_topic(
         f"seed {seed}"
     )
     assert [(model, expected[model]) for model, _ in digests(models)] == digests(models)
+
+
+class Held(Learner):
+    """Counts; its fortieth example has it wait for whoever holds it."""
+
+    entered, released = Event(), Event()
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def predict_one(self, features: Any) -> float:  # noqa: ARG002 - the protocol's
+        """A share."""
+        return 1 / (2 + self.count % 3)
+
+    def learn_one(self, features: Any, label: Any) -> None:  # noqa: ARG002 - the protocol's
+        """Count."""
+        self.count += 1
+        if self.count == 40:
+            self.entered.set()
+            assert self.released.wait(DEADLINE_S), "nothing else goes on meanwhile"
+
+    def dump(self) -> bytes:
+        """The count."""
+        return orjson.dumps(self.count)
+
+    def load(self, data: bytes) -> None:
+        """The count."""
+        self.count = int(orjson.loads(data))
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+def test_a_line_that_keeps_learn_waiting_keeps_its_worker_from_nothing(
+    kafka_broker: str, *, cancels: bool
+) -> None:
+    """The worker's loop goes on; parked or ended, it waits for the line, and loses nothing."""
+    Held.entered, Held.released = Event(), Event()
+    held = declare(models={**shop.models, "held": Held()})
+
+    async def run(cluster: Cluster) -> list[Record]:
+        read = await publish(cluster, "examples", 0, examples(100))
+        life = learning(cluster, held).task(0)
+        life.go()
+        life.task.enqueue("examples", numbered(1, read[:50]))
+        assert await asyncio.to_thread(Held.entered.wait, DEADLINE_S)
+        assert life.runner is not None
+        if cancels:
+            life.runner.cancel()
+        parking = asyncio.create_task(life.task.suspend(1))
+        assert set() == (await asyncio.wait([parking, life.runner], timeout=0.05))[0]
+        Held.released.set()
+        await asyncio.wait([parking, life.runner])
+        await life.cut_off()
+        committed = 0 if cancels else 50
+        positions = (await state_of(cluster, "learn", 0))[1] or {}
+        assert committed == positions.get(("examples", 0), 0)
+        heir = learning(cluster, held).task(0)
+        heir.go()
+        await heir.until_taken_over()
+        heir.task.enqueue("examples", numbered(1, read[committed:]))
+        await heir.until_folded({("examples", 0): 100})
+        await parked(heir)
+        return (await outputs_of(cluster))["models"]
+
+    with place(kafka_broker, 1, "learn") as cluster:
+        models = asyncio.run(run(cluster))
+    stage = Learn(held, KEY)
+    assert digests(written([*stage.start(), *stage.apply(examples(100))], "models")) == digests(
+        models
+    )
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -59,7 +59,7 @@ def test_what_does_not_return_is_interrupted_and_the_loop_goes_on(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The champion's own learner, in an endless loop: quarantined, while others are renewed."""
-    monkeypatch.setattr("stream_ml.stages.learn.fast_learner", _hanging_for(toy.models["plain"]))
+    monkeypatch.setattr("stream_ml.stages.teaching.fast_learner", _hanging_for(toy.models["plain"]))
     stopwatch = ProcessStopwatch(hang_s=0.3, tick_s=0.05, clock=time.process_time)
     reasons = _work(path, stopwatch)
     with SqliteLog.open(path) as log:
@@ -160,7 +160,7 @@ def test_a_line_that_kills_the_worker_again_and_again_is_left_out(
         is_plain = type(learner) is type(toy.models["plain"])
         return kill if is_plain else fast_learner(learner, target)
 
-    monkeypatch.setattr("stream_ml.stages.learn.fast_learner", make)
+    monkeypatch.setattr("stream_ml.stages.teaching.fast_learner", make)
     codes = []
     for _ in range(DEATHS_MAX):
         child = os.fork()

@@ -12,7 +12,8 @@ from river import naive_bayes
 import stream_ml as sml
 from stream_ml.stages import learn as learning
 from stream_ml.stages.effort import DEATHS_MAX, Suspect
-from stream_ml.stages.learn import LIVE_LOSS_EVERY, Learn
+from stream_ml.stages.learn import Learn
+from stream_ml.stages.teaching import LIVE_LOSS_EVERY
 from tests.shop import KEY, declare, example, shop
 
 if TYPE_CHECKING:

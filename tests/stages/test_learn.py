@@ -17,8 +17,9 @@ from stream_ml.models import snapshot as snapshots
 from stream_ml.models.recipes import Recipe
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
-from stream_ml.stages.learn import LIVE_LOSS_EVERY, Learn
+from stream_ml.stages.learn import Learn
 from stream_ml.stages.refresh_clock import RefreshClock
+from stream_ml.stages.teaching import LIVE_LOSS_EVERY
 from tests.shop import KEY, START_MS, declare, example, shop, written
 
 if TYPE_CHECKING:

@@ -20,7 +20,10 @@ Theory of operation:
    (`needs_checkpoint`), they are held back until its state goes with them.
 4. **Parked** over a rebalance, a task keeps its state. If it gets its partition back and nobody has
    committed meanwhile, it goes on; else it is dropped, and taken over anew.
-5. Whatever goes wrong (fenced, a broker that does not answer, an exception in a stage) ends the
+5. **Learners** are asked beside the loop (`_beside`): while one keeps learn or evaluate waiting,
+   its worker answers the brokers, and its other tasks go on. The task goes on when the call has
+   ended: nothing of it is committed before, and no other begins; nor does it park, or end.
+6. Whatever goes wrong (fenced, a broker that does not answer, an exception in a stage) ends the
    process: what is not committed is folded again by whoever takes over. Nothing is skipped.
 """
 
@@ -32,7 +35,7 @@ import time
 from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -94,6 +97,9 @@ PROGRESS_S = 2.0
 # By when a leader knows where its partition ends.
 ENDS_S = 3.0
 ENDS_POLL_S = 0.2
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -363,7 +369,7 @@ class KafkaTask:
         it is said, for what is said and then lost would be said again by the next who starts.
         """
         if self._needs_first_checkpoint:
-            self._pending_outputs += self._stage.start()
+            self._pending_outputs += await self._beside(self._stage.start)
         self._pending_outputs += map(self._stage.note, notices)
         if changes and self._tells_changes:
             self._pending_outputs.append(self._stage.note(changed_notice(changes)))
@@ -634,7 +640,7 @@ class KafkaTask:
                     if records:
                         self._unseal(records)
                         await self._supply(records)
-                        self._task.replay(records)
+                        await self._beside(self._task.replay, records)
                         replay_count += len(records)
                 for tp, partition in partitions.items():
                     if partition in targets and await consumer.position(tp) >= targets[partition]:
@@ -710,8 +716,8 @@ class KafkaTask:
             while self._stage.must_catch_up(records):
                 await self._bring_backlog()
         await self._supply(records)
-        # Nothing is awaited until all is handed over: a commit has all of it, or nothing.
-        self._pending_outputs += self._task.apply(records)
+        # Nothing else is awaited until all is handed over: a commit has all of it, or nothing.
+        self._pending_outputs += await self._beside(self._task.apply, records)
         self._records_since_checkpoint += len(records)
         if self._stage.needs_checkpoint():
             self._next_check_s = min(
@@ -733,7 +739,7 @@ class KafkaTask:
         records = to_records("examples", stretch, self._context.topics.get("examples", ""))
         if records:
             self._unseal(records)
-        self._pending_outputs += stage.catch_up(records)
+        self._pending_outputs += await self._beside(stage.catch_up, records)
         self._records_since_checkpoint += 1
         self._next_check_s = min(
             self._next_check_s, time.monotonic() + self._context.transactions.commit_s
@@ -745,10 +751,24 @@ class KafkaTask:
         stage, read = self._stage, self._spec.read_snapshot
         if not isinstance(stage, Evaluate) or records[0].topic != "examples":
             return
-        # A thread of its own: whoever has to answer may take long, and the brokers are to hear us.
-        for offset in await asyncio.to_thread(stage.wanted, records):
+        for offset in await self._beside(stage.wanted, records):
             value = None if read is None else await read(offset)
-            await asyncio.to_thread(stage.supply, offset, value)
+            await self._beside(stage.supply, offset, value)
+
+    async def _beside(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call a stage: in a thread of its own where it may ask learners, which take their time.
+
+        Cancelled, it waits for the end of the call, so that nobody else is at work on the stage,
+        or on its lines' processes, in the place of this task.
+        """
+        if not isinstance(self._stage, Learn | Evaluate):
+            return call(*arguments, **options)
+        work = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **options))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            await asyncio.wait([work])
+            raise
 
     def _send(self, state: Iterable[Message] = ()) -> None:
         """Hand over what is to be sent, behind a state, and where its inputs were read to."""

@@ -8,8 +8,9 @@ Theory of operation:
    learner itself, to the last bit.
 2. The process is given the recipe as a pickle, which never lay on a log. What it says is JSON and
    bytes, of bounded size, and is checked as a learner's own words are.
-3. A call that has not got on for `HANG_BUDGETS` times the budget of an example ends the process,
-   and so does memory beyond its bound, at the latest. Whoever called is told by `LearnerLost`.
+3. Examples that have not got on for as many budgets of one as may be missed running, or any other
+   call for `HANG_BUDGETS` of them, end the process, and so does memory beyond its bound, at the
+   latest. Whoever called is told by `LearnerLost`.
    Where the machine stands still nobody is held to account: a tick counts no more than it should.
 4. The next call begins another process. Snapshots are read again there, from the bytes that
    were read before; what a learner had learned since is gone, with its line's quarantine.
@@ -48,7 +49,7 @@ from stream_ml.shell.processes.line_process import (
     UNKNOWN,
     encode_frame,
 )
-from stream_ml.stages.effort import LearnerLost
+from stream_ml.stages.effort import SLOW_RUNNING, LearnerLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ __all__ = [
 
 # Which lines are isolated: those that are not river's own, all, none.
 OWN, ALL, NONE = "own", "all", "none"
-# A call may take so many times what an example may.
+# A call may take so many times what an example may: a learner is written, read, made.
 HANG_BUDGETS = 10
 TICK_S = 0.01
 # After so long others go on with what they can.
@@ -348,12 +349,12 @@ class _LineProcess:
 
     Args:
         recipe: the line's, as a pickle.
-        hang_s: how long a call may take without getting on.
+        budget_s: how long an example may take.
         memory_mb: how much address space it may have.
     """
 
-    def __init__(self, recipe: bytes, hang_s: float, memory_mb: int) -> None:
-        self._recipe, self._hang_s, self._memory_mb = recipe, hang_s, memory_mb
+    def __init__(self, recipe: bytes, budget_s: float, memory_mb: int) -> None:
+        self._recipe, self._budget_s, self._memory_mb = recipe, budget_s, memory_mb
         self._process: _Forked | None = None
         self._is_ready = self._is_closed = False
         self._generation = self._newest = 0
@@ -418,7 +419,7 @@ class _LineProcess:
             words = [[*lesson] for lesson in lessons]
             request = {"op": "lessons", "id": learner.number, "lessons": words}
             try:
-                for said, _ in self._all(request):
+                for said, _ in self._all(request, budgets=SLOW_RUNNING):
                     for reply in self._replies(said, left):
                         left -= 1
                         yield reply
@@ -467,7 +468,8 @@ class _LineProcess:
             self._generation += 1
             self._is_ready = self._is_closed = False
             self._read = bytearray()
-            bounds = pickle.dumps((sys.path, self._memory_mb, self._hang_s))
+            hang_s = HANG_BUDGETS * self._budget_s
+            bounds = pickle.dumps((sys.path, self._memory_mb, hang_s))
             self._unsent = bytearray(encode_frame(bounds, self._recipe))
             self._process = _NURSERY.fork()
 
@@ -498,10 +500,10 @@ class _LineProcess:
                 self.spawn()
             if not self._is_ready:
                 # It says who it is, takes what it was sent, and says so.
-                said, _ = self._sole(self._frames(START_S))
+                said, _ = self._sole(self._frames(None))
                 assert self._process is not None, "it has just been heard of"
                 self._process.pid = int(said["pid"])
-                self._sole(self._frames(START_S))
+                self._sole(self._frames(None))
                 self._is_ready = True
         except OSError as error:
             raise LearnerLost(f"its process cannot begin: {brief_error(error)}") from None
@@ -520,8 +522,10 @@ class _LineProcess:
             raise AssertionError("frames go on only after `more`")
         return said, data
 
-    def _all(self, request: dict[str, Any], body: bytes = b"") -> Iterator[tuple[Any, bytes]]:
-        """What the process says to a request, to its end."""
+    def _all(
+        self, request: dict[str, Any], body: bytes = b"", budgets: int = HANG_BUDGETS
+    ) -> Iterator[tuple[Any, bytes]]:
+        """What the process says to a request, to its end; it gets on within so many budgets."""
         dropped = []
         while self._dropped:
             generation, number = self._dropped.popleft()
@@ -536,11 +540,11 @@ class _LineProcess:
         if self._is_unasked():
             raise self._end(_NONSENSE)
         self._unsent += encode_frame(head, body)
-        yield from self._frames(self._hang_s)
+        yield from self._frames(budgets)
 
-    def _frames(self, hang_s: float) -> Iterator[tuple[Any, bytes]]:
+    def _frames(self, budgets: int | None) -> Iterator[tuple[Any, bytes]]:
         while True:
-            head, body = self._frame(hang_s)
+            head, body = self._frame(budgets)
             try:
                 said = orjson.loads(head)
             except orjson.JSONDecodeError:
@@ -553,8 +557,12 @@ class _LineProcess:
             if "more" not in said:
                 return
 
-    def _frame(self, hang_s: float) -> tuple[bytes, bytes]:
-        """The next frame; sends meanwhile what is unsent."""
+    def _frame(self, budgets: int | None) -> tuple[bytes, bytes]:
+        """The next frame, within so many budgets, or a start's time; sends what is unsent."""
+        hang_s, told = START_S, "its time to begin"
+        if budgets is not None:
+            hang_s = budgets * self._budget_s
+            told = f"{budgets} times STREAM_ML_LEARN_BUDGET_SECONDS"
         self._waited_s = 0.0
         try:
             while True:
@@ -562,10 +570,7 @@ class _LineProcess:
                 if frame is not None:
                     return frame
                 if self._waited_s > hang_s:
-                    raise self._end(
-                        f"it had not returned for {hang_s:g} s, {HANG_BUDGETS} times "
-                        "STREAM_ML_LEARN_BUDGET_SECONDS"
-                    )
+                    raise self._end(f"it had not returned for {hang_s:g} s, {told}")
                 busy_s = self._serve_others()
                 known = len(self._read)
                 if not self._pump():
@@ -696,7 +701,7 @@ class Isolation:
                 f"({', '.join(pipeline.models)}), given {', '.join(sorted(unknown))}"
             )
         self._lines, self._say = lines, say
-        self._limits = HANG_BUDGETS * budget_s, memory_mb
+        self._limits = budget_s, memory_mb
         self.processes: dict[str, _LineProcess] = {}
         # What they were begun for, and the same with stand-ins.
         self._recipes: Mapping[str, Recipe] = {}

@@ -18,8 +18,9 @@ Theory of operation:
    still, or has had no time for us: nobody at work has to answer for that. No more than one tick of
    it counts.
 
-Signals reach the main thread alone. In another one a thread of ours looks every `TICK_S`, and has
-Python raise the error there. What never comes back from C is not ended so.
+Signals reach the main thread alone. In another one a thread of ours looks every `TICK_S`, has
+Python raise the error there, and winds up the second timer: it does not come to that where Python's
+lock is never given back.
 """
 
 from __future__ import annotations
@@ -161,6 +162,7 @@ class ProcessStopwatch:
             self._thread = threading.get_ident()
             if self._guard is None:
                 self._tick = self._last_s, time.process_time()
+                _wind_up()
                 self._guard = threading.Thread(target=self._keep_watch, daemon=True)
                 self._guard.start()
         return self
@@ -175,11 +177,8 @@ class ProcessStopwatch:
 
     def _arm(self) -> None:
         self._tick = self._last_s, time.process_time()
-        # An interpreter that ends takes its handlers away: an alarm then would kill the process.
-        atexit.unregister(_disarm)
-        atexit.register(_disarm)
+        _wind_up()
         signal.signal(signal.SIGALRM, self._on_tick)
-        signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
         signal.setitimer(signal.ITIMER_REAL, self._tick_s, self._tick_s)
         _Timers.owner = self
 
@@ -209,6 +208,7 @@ class ProcessStopwatch:
         """Interrupt the thread that is watched, if it does not return; for a thread of its own."""
         while True:
             time.sleep(self._tick_s)
+            signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
             with self._lock:
                 waited_s = self._waited_s()
                 if self._thread is None or waited_s < self._hang_s:
@@ -223,6 +223,14 @@ class _Timers:
 
     # The stopwatch for which they run, if they do.
     owner: ClassVar[ProcessStopwatch | None] = None
+
+
+def _wind_up() -> None:
+    """Have the system end this process where no code of Python's runs for `DEAF_S` of its time."""
+    # An interpreter that ends takes its handlers away: an alarm then would kill the process.
+    atexit.unregister(_disarm)
+    atexit.register(_disarm)
+    signal.setitimer(signal.ITIMER_VIRTUAL, DEAF_S)
 
 
 def _disarm() -> None:
