@@ -203,6 +203,7 @@ OWNERS: dict[str, set[str]] = {
     "onnxruntime": {"learners.onnx"},
     "fsspec": {"shell.archive.storage"},
     "pyarrow": {"shell.export.parquet", "shell.rows.parquet_reader"},
+    "shtab": {"cli.commands.completion"},
     "sklearn": {"learners.forests", "learners.sklearn"},
     "torch": {"learners.torch"},
     "numpy": {

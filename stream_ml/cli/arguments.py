@@ -16,13 +16,16 @@ from stream_ml.shell.input_files import INPUT_KINDS
 from stream_ml.time_units import likely_ms
 
 if TYPE_CHECKING:
-    from argparse import ArgumentParser
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
 
 __all__ = [
     "add_input",
+    "add_limit",
+    "add_log_options",
     "instant",
     "integer",
+    "log_options",
     "rate",
     "seconds",
     "utf8",
@@ -30,6 +33,9 @@ __all__ = [
     "whole_number",
 ]
 
+# As `logging` has them, the one that tells most first.
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 YEAR_DIGITS, DATE_DIGITS = 4, 8
 _YEAR, _MONTH = re.compile(r"\d{4}", re.ASCII), re.compile(r"\d{4}-\d{2}", re.ASCII)
 # Bare numbers below are taken for seconds, beyond for a finer unit: 1973 to 2100.
@@ -49,6 +55,45 @@ def add_input(parser: ArgumentParser) -> None:
         help="the kind of the files; by default as their names end: .csv, .tsv, .parquet, .pq, and "
         "else JSON lines, as the standard input",
     )
+
+
+def add_log_options(parser: ArgumentParser) -> None:
+    """Let a command line choose what is logged, and how.
+
+    Args:
+        parser: of a command that runs workers.
+    """
+    parser.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        default=LOG_LEVELS[-1],
+        help=f"what is logged to standard error: this and what is graver ({LOG_LEVELS[-1]})",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=LOG_FORMATS,
+        default=LOG_FORMATS[0],
+        help=f"a line of text each, or a JSON object ({LOG_FORMATS[0]})",
+    )
+
+
+def log_options(arguments: Namespace) -> list[str]:
+    """The same options, for a worker that is started by us.
+
+    Args:
+        arguments: of the command line.
+    """
+    return ["--log-level", arguments.log_level, "--log-format", arguments.log_format]
+
+
+def add_limit(parser: ArgumentParser, meaning: str) -> None:
+    """Let a command line bound a list.
+
+    Args:
+        parser: of the command.
+        meaning: of the bound.
+    """
+    parser.add_argument("--limit", type=whole_number(1), metavar="N", help=meaning)
 
 
 def whole_number(first: int, last: int | None = None) -> Callable[[str], int]:

@@ -10,7 +10,7 @@ from stream_ml.shell.views.registry import applied_paths, restarted_line
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_ml.records import Decision
+    from stream_ml.records import Decision, ServingSet
     from stream_ml.shell.views.registry import Entry, RegistryView
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "decision_time",
     "decisions_table",
     "effects",
+    "names_in",
     "reason_text",
     "registry_notes",
 ]
@@ -38,6 +39,20 @@ def decider(actor: str, signed_by: str | None) -> str:
         signed_by: the operator whose key signed; None if no operator's did.
     """
     return actor if signed_by in {None, actor} else f"{signed_by} (says {actor})"
+
+
+def names_in(serving_sets: Iterable[ServingSet]) -> list[str]:
+    """The lines and the snapshots that serve or shadow, sorted.
+
+    Args:
+        serving_sets: of decisions.
+    """
+    names = set()
+    for serving in serving_sets:
+        refs = (serving.champion, *serving.challengers.values(), serving.predecessor, serving.first)
+        models = {ref.model for ref in refs if ref is not None}
+        names |= models | {model.partition("@")[0] for model in models}
+    return sorted(names)
 
 
 def reason_text(decision: Decision) -> str:
@@ -73,7 +88,7 @@ def decision_row(entry: Entry) -> list[str]:
 
 def decisions_table(entries: Iterable[Entry]) -> str:
     """Decisions, a line each."""
-    return format_table([DECISION_HEAD, *map(decision_row, entries)], right=[0])
+    return format_table([*map(decision_row, entries)], head=DECISION_HEAD, right=[0])
 
 
 def decision_time(entry: Entry) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import sys
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING
 
 from stream_ml import __version__
 from stream_ml.cli.commands import (
@@ -19,6 +19,7 @@ from stream_ml.cli.commands import (
     audit,
     backtest,
     check,
+    completion,
     config,
     dead_letters,
     demo,
@@ -43,9 +44,11 @@ from stream_ml.cli.commands import (
     what_if,
     worker,
 )
-from stream_ml.cli.output import begin, complain, flush, output_error
+from stream_ml.cli.output import begin, end, fail, flush, output_error, silence
+from stream_ml.cli.parsing import CommandParser
 from stream_ml.cli.subcommand import Group, UsageExample
-from stream_ml.errors import StreamMLError, UsageError
+from stream_ml.cli.watch import add_watch, watch
+from stream_ml.errors import StreamMLError
 from stream_ml.shell.settings.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
@@ -85,6 +88,7 @@ COMMANDS: tuple[Subcommand | Group, ...] = (
     apply.COMMAND,
     topics.COMMAND,
     config.COMMAND,
+    completion.COMMAND,
 )
 
 EXAMPLES = (
@@ -126,6 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     begin()
     try:
+        return _code_of(arguments)
+    finally:
+        end()
+
+
+def _code_of(arguments: Sequence[str] | None) -> int:
+    try:
         acts = _run(arguments)
     except StreamMLError as error:
         return _fail(str(error), error.exit_code)
@@ -144,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    root = _Parser(
+    root = CommandParser(
         prog="stream-ml",
         description="Streaming machine learning with continual learning.",
         epilog=_epilog(EXAMPLES) + "\n" + EXIT_CODES,
@@ -153,6 +164,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"stream-ml {__version__}")
     _add_settings(root)
+    _add_quiet(root)
     _add_commands(root, COMMANDS)
     return root
 
@@ -169,6 +181,7 @@ def _add_commands(target: argparse.ArgumentParser, commands: Sequence[Subcommand
             allow_abbrev=False,
         )
         _add_settings(subparser)
+        _add_quiet(subparser)
         if isinstance(command, Group):
             _add_commands(subparser, command.commands)
             continue
@@ -176,20 +189,16 @@ def _add_commands(target: argparse.ArgumentParser, commands: Sequence[Subcommand
             "--format", choices=("text", "json"), default="text", help="for people or for machines"
         )
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run, acts=command.acts)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours: one message, and the way out."""
-
-    def error(self, message: str) -> Never:
-        raise UsageError(f"{message}; see `{self.prog} --help`")
+        if command.is_view:
+            add_watch(subparser)
+        subparser.set_defaults(run=command.run, acts=command.acts, parser=subparser)
 
 
 def _run(arguments: Sequence[str] | None) -> bool:
     """Run it; whether what it does is done, also where nobody can read of it."""
     try:
-        namespace = parser().parse_args(arguments)
+        root = parser()
+        namespace = root.parse_args(arguments)
     except SystemExit:
         return False  # argparse has printed the help or the version
     # A command's own arguments may have the name of a setting that no option sets, such as `key`.
@@ -198,7 +207,17 @@ def _run(arguments: Sequence[str] | None) -> bool:
         for name, setting in SETTINGS.items()
         if setting.option is not None
     }
-    namespace.run(namespace, Settings.load(options))
+    # The whole command line, which one of its commands prints for shells.
+    namespace.root = root
+    settings = Settings.load(options)
+    if getattr(namespace, "quiet", False):
+        silence("stderr")
+        if namespace.acts and namespace.format == "text":
+            silence("stdout")
+    if getattr(namespace, "watch", None) is None:
+        namespace.run(namespace, settings)
+    else:
+        watch(namespace, settings)
     return bool(namespace.acts)
 
 
@@ -214,13 +233,23 @@ def _add_settings(target: argparse.ArgumentParser) -> None:
             )
 
 
+def _add_quiet(target: argparse.ArgumentParser) -> None:
+    target.add_argument(
+        "--quiet",
+        action="store_true",
+        # As above.
+        default=argparse.SUPPRESS,
+        help="no progress, warnings or hints, and of commands that act, no text: errors alone",
+    )
+
+
 def _epilog(examples: tuple[UsageExample, ...]) -> str:
     return "\n".join(["examples:", *map(str, examples), ""])
 
 
 def _fail(message: str, code: int) -> int:
     flush()
-    complain(f"stream-ml: {message}")
+    fail(message)
     return code
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml import client, records
 from stream_ml.cli.arguments import seconds, utf8_up_to
-from stream_ml.cli.decisions import decider, effects, reason_text
+from stream_ml.cli.decisions import decider, effects, names_in, reason_text
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json, write_line
+from stream_ml.cli.suggestion import suggestion
 from stream_ml.errors import CommandRefused
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import load_pipeline
@@ -76,7 +77,17 @@ def give(
     if decision.kind == "refused":
         present = decision.serving.champion.model
         serves = "" if present in decision.reason else f"; {present} serves"
-        raise CommandRefused(f"{decision.reason}{serves}")
+        raise CommandRefused(f"{decision.reason}{serves}{_like(arguments, decision)}")
+
+
+def _like(arguments: argparse.Namespace, decision: Decision) -> str:
+    """A question after the model that was meant by one that there is not."""
+    names = names_in([decision.serving])
+    for option in ("model", "expect"):
+        given = getattr(arguments, option, None)
+        if given is not None and given not in names:
+            return suggestion(given, names)
+    return ""
 
 
 def new_command(

@@ -12,23 +12,32 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from stream_ml.shell.printable import escape, printable
+from stream_ml.cli.colour import paint, render, set_active
+from stream_ml.shell.printable import escape
+from stream_ml.shell.settings.settings import takes_colour
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TextIO
 
 __all__ = [
     "as_utf8",
     "begin",
     "complain",
+    "draw",
+    "end",
+    "error_stream",
+    "fail",
     "flush",
+    "gathered",
     "output_error",
+    "silence",
     "write",
     "write_bytes",
     "write_json",
@@ -42,13 +51,23 @@ _NOWHERE = "it is closed"
 # Of each stream that takes no more: why.
 _errors: dict[Name, OSError] = {}
 _closed_names: set[Name] = set()
+# Those that are terminals which take colours.
+_coloured_names: set[Name] = set()
+# Those that were asked to say nothing, each with the stream that it was.
+_silenced: dict[Name, TextIO] = {}
+# What is said while a picture is gathered that is drawn at once.
+_gathered: list[str] | None = None
 
 
 # --- text and JSON ---------------------------------------------------------------------------
 
 
-def _lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
+def _lines(text: str, name: Name = "stdout") -> str:
+    return "\n".join(_line(line, name) for line in text.split("\n"))
+
+
+def _line(text: str, name: Name = "stdout") -> str:
+    return render(text, is_coloured=name in _coloured_names)
 
 
 def as_utf8(text: str) -> str:
@@ -110,8 +129,10 @@ def _json_escape(character: str) -> str:
 
 def begin() -> None:
     """Make sure that there is something to write to, whatever the streams were when we started."""
+    end()
     _errors.clear()
     _closed_names.clear()
+    _coloured_names.clear()
     for handle in (0, 1, 2):
         try:
             os.fstat(handle)
@@ -131,6 +152,51 @@ def begin() -> None:
         with suppress(OSError, ValueError):
             # Somebody who shares it has made it non-blocking: half of a line would be dropped.
             os.set_blocking(stream.fileno(), True)
+        if takes_colour(is_terminal=stream.isatty()):
+            _coloured_names.add(name)
+    set_active(bool(_coloured_names))
+
+
+def silence(name: Name) -> None:
+    """Let what is said there go nowhere, until `end`; only `fail` is heard.
+
+    Args:
+        name: of the stream.
+    """
+    if name not in _silenced:
+        _silenced[name] = getattr(sys, name)
+        # Progress and other libraries know the stream by this name.
+        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def end() -> None:
+    """Give the streams back that were silenced."""
+    for name in tuple(_silenced):
+        nowhere: TextIO = getattr(sys, name)
+        setattr(sys, name, _silenced.pop(name))
+        nowhere.close()
+
+
+@contextmanager
+def gathered() -> Iterator[list[str]]:
+    """Gather what is said on either stream in a list of texts, rather than write it."""
+    global _gathered  # noqa: PLW0603 - the streams are this process's, and so is this
+    texts: list[str] = []
+    _gathered = texts
+    try:
+        yield texts
+    finally:
+        _gathered = None
+
+
+def draw(text: str) -> None:
+    """Write what steers the terminal, and lines that `gathered` has made safe, as they are.
+
+    Args:
+        text: of our own.
+    """
+    _put("stdout", text)
+    flush()
 
 
 def write(text: str) -> None:
@@ -140,7 +206,7 @@ def write(text: str) -> None:
 
 def write_line(text: str) -> None:
     """Print one line to standard output, whatever it holds."""
-    _put("stdout", f"{printable(text)}\n")
+    _put("stdout", f"{_line(text)}\n")
 
 
 def write_bytes(value: bytes) -> None:
@@ -166,19 +232,44 @@ def write_json_line(value: Any) -> None:
     _put("stdout", f"{_plain_json(text)}\n")
 
 
-def complain(text: str) -> None:
-    """Print a line to standard error; what follows a line's end there is set in."""
-    first, *continuation = _lines(text).split("\n")
+def complain(text: str, *, is_error: bool = False) -> None:
+    """Print a line to standard error; what follows a line's end there is set in.
+
+    Args:
+        text: for people.
+        is_error: whether it is told also where the stream is silenced.
+    """
+    first, *continuation = _lines(text, "stderr").split("\n")
     _put(
         "stderr",
         "\n".join([first, *(f"  {line.removeprefix('  ')}" for line in continuation)]) + "\n",
+        is_error=is_error,
     )
-    flush("stderr")
+    flush("stderr", is_error=is_error)
 
 
-def flush(name: Name = "stdout") -> bool:
-    """Hand on what was written; whether anybody takes it."""
+def fail(text: str) -> None:
+    """Print the error at which a command ends, to standard error, silenced or not.
+
+    Args:
+        text: with the way out.
+    """
+    complain(f"{paint('stream-ml:', 'bad')} {text}", is_error=True)
+
+
+def error_stream() -> TextIO:
+    """Standard error, silenced or not: for logs, which have levels of their own."""
+    return _stream("stderr", is_error=True)
+
+
+def _stream(name: Name, *, is_error: bool) -> TextIO:
     stream: TextIO = getattr(sys, name)
+    return _silenced.get(name, stream) if is_error else stream
+
+
+def flush(name: Name = "stdout", *, is_error: bool = False) -> bool:
+    """Hand on what was written; whether anybody takes it."""
+    stream = _stream(name, is_error=is_error)
     if name not in _errors and not stream.closed:
         try:
             stream.flush()
@@ -192,8 +283,11 @@ def output_error(name: Name = "stdout") -> OSError | None:
     return _errors.get(name)
 
 
-def _put(name: Name, text: str) -> None:
-    stream: TextIO = getattr(sys, name)
+def _put(name: Name, text: str, *, is_error: bool = False) -> None:
+    if _gathered is not None:
+        _gathered.append(text)
+        return
+    stream = _stream(name, is_error=is_error)
     if name in _closed_names or stream.closed:
         _errors.setdefault(name, OSError(errno.EBADF, _NOWHERE))
     if name in _errors:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.cli.colour import StyledText
 from stream_ml.cli.tables import NO_VALUE, format_table
 from stream_ml.shell.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stream_ml.cli.colour import Style
+
 __all__ = ["FORMS", "evidence_line", "evidence_table", "scores_table", "slices_table"]
 
 # By the form that the record has, what people call it.
 FORMS = {"cumulative": "over everything", "windowed": "over the last 1,000"}
+VERDICT_STYLES: Mapping[str, Style] = {"promote": "good", "reject": "bad"}
 
 
 def scores_table(evaluations: Sequence[Mapping[str, Any]], form: str) -> str:
@@ -37,7 +41,7 @@ def scores_table(evaluations: Sequence[Mapping[str, Any]], form: str) -> str:
         ]
         for evaluation in evaluations
     ]
-    return format_table([head, *rows], right=range(2, len(head)))
+    return format_table(rows, head=head, right=range(2, len(head)))
 
 
 def slices_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
@@ -56,7 +60,7 @@ def slices_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
         examples = max(part["n"] for part in parts if part)
         rows.append([printable(name), f"{examples:,}", *map(_slice_loss, parts)])
     head = ["slice", "examples", *sliced]
-    return format_table([head, *rows], right=range(1, len(head)))
+    return format_table(rows, head=head, right=range(1, len(head)))
 
 
 def _slice_loss(part: Mapping[str, Any] | None) -> str:
@@ -76,7 +80,7 @@ def evidence_table(evaluations: Sequence[Mapping[str, Any]]) -> str | None:
     head = ["challenger", "blocks won", "lost", "tied", "thin", "E", "needed", "gain", "95 %"]
     head.append("verdict")
     rows = [[evaluation["model"], *_evidence(evaluation["evidence"])] for evaluation in challengers]
-    return format_table([head, *rows], right=range(1, len(head)))
+    return format_table(rows, head=head, right=range(1, len(head)))
 
 
 def _evidence(evidence: Mapping[str, Any]) -> list[str]:
@@ -95,7 +99,9 @@ def _evidence(evidence: Mapping[str, Any]) -> list[str]:
 def _verdict(evidence: Mapping[str, Any]) -> str:
     """What is to be done with a challenger, and why; records of former releases do not say."""
     kind, reason = evidence.get("verdict"), evidence.get("verdict_reason")
-    return NO_VALUE if kind is None else printable(f"{kind}: {reason}")
+    if kind is None:
+        return NO_VALUE
+    return StyledText(printable(f"{kind}: {reason}"), VERDICT_STYLES.get(kind, "faint"))
 
 
 def evidence_line(evidence: Mapping[str, Any] | None) -> str:

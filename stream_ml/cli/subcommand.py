@@ -36,6 +36,7 @@ class Subcommand:
         examples: ways to use it.
         add_arguments: puts its own arguments into its parser.
         run: does it; gets the arguments of the command line, parsed, and the settings.
+        is_view: it shows how things stand, and may be watched: see `watch`.
         acts: it changes something, so its exit code tells of that, and not of whether its words
             could be written.
     """
@@ -46,6 +47,7 @@ class Subcommand:
     examples: tuple[UsageExample, ...]
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace, Settings], None]
+    is_view: bool = False
     acts: bool = False
 
 

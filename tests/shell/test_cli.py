@@ -82,7 +82,10 @@ def test_version(cli: Cli) -> None:
         ([], "the following arguments are required: COMMAND; see `stream-ml --help`"),
         (
             ["config", "--form", "json"],
-            "unrecognized arguments: --form json; see `stream-ml --help`",
+            (
+                "unrecognized arguments: --form json; did you mean --format? See `stream-ml config "
+                "--help`"
+            ),
         ),
         (
             ["demo", "--months", "13"],

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from stream_ml.cli.execution.worker import AGAIN_S, Seldom
+from stream_ml.cli.logs import AGAIN_S, Seldom
 
 FAILING = """
 import os

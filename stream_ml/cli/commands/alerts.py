@@ -6,6 +6,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import whole_number
+from stream_ml.cli.colour import paint
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import flush, write, write_json, write_json_line, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Iterator, Mapping
 
+    from stream_ml.cli.colour import Style
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.alerts import AlertsView, AlertView
 
-__all__ = ["COMMAND", "alert_line", "open_counts_text", "quarantines_text"]
+__all__ = ["COMMAND", "SEVERITY_STYLES", "alert_line", "open_counts_text", "quarantines_text"]
 
 LAST = 20
+SEVERITY_STYLES: Mapping[str, Style] = {"critical": "bad", "warning": "warning", "info": "name"}
 WAIT_S = 0.2
 
 
@@ -92,10 +95,9 @@ def alert_line(alert: AlertView) -> str:
     at = format_time(ts) if ts >= 0 else "the start"
     state = {"open": "open since "}.get(alert.state, f"{alert.state} {'' if ts >= 0 else 'at '}")
     subject = f" {alert.subject}" if alert.subject else ""
-    return printable(
-        f"{alert.severity} {state}{at} {alert.kind}{subject} "
-        f"({alert.task}): {alert.message}; {alert.command}"
-    )
+    style = "good" if alert.state == "resolved" else SEVERITY_STYLES.get(alert.severity, "faint")
+    text = f"{state}{at} {alert.kind}{subject} ({alert.task}): {alert.message}; {alert.command}"
+    return f"{paint(printable(alert.severity), style)} {printable(text)}"
 
 
 def open_counts_text(counts: Mapping[str, int]) -> str:
@@ -121,7 +123,7 @@ def quarantines_text(alerts: Iterable[AlertView]) -> str:
 def _quarantine(alert: AlertView) -> str:
     command = f"stream-ml restart {alert.subject.removeprefix('line:')}"
     way_out = "" if command in alert.message else f"; {command} --reason ..."
-    return printable(f"quarantined: {alert.message}{way_out}")
+    return f"{paint('quarantined:', 'bad')} {printable(f'{alert.message}{way_out}')}"
 
 
 def _members(view: AlertsView, notes: list[str], *, with_last: bool) -> dict[str, object]:
@@ -162,7 +164,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "--follow", action="store_true", help="go on with each change that comes, until Ctrl-C"
     )
     parser.add_argument(
+        "--limit",
         "--last",
+        dest="last",
         type=whole_number(0),
         default=LAST,
         metavar="N",
@@ -188,4 +192,5 @@ COMMAND = Subcommand(
     ),
     add_arguments=_add_arguments,
     run=run,
+    is_view=True,
 )

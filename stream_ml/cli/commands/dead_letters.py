@@ -166,12 +166,12 @@ def _print(log: Log, tally: LetterTally, absence: str) -> None:
         if tally.foreign:
             write(note)
         return
-    rows = [["topic", "reason", "path", "count", "first", "last"]]
+    head, rows = ["topic", "reason", "path", "count", "first", "last"], []
     groups = sorted(tally.groups.items(), key=lambda item: (-item[1].count, item[0]))
     for name, group in groups:
         times = [format_time(group.first_ms), format_time(group.last_ms)]
         rows.append([*name, f"{group.count:,}", *times])
-    write(format_table(rows, right=[3]))
+    write(format_table(rows, head=head, right=[3]))
     for view in tally.last:
         write("")
         write_line(_line(view))
@@ -283,4 +283,5 @@ COMMAND = Subcommand(
     ),
     add_arguments=_add_arguments,
     run=run,
+    is_view=True,
 )

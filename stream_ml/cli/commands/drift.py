@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.cli.arguments import add_limit
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
-from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
+from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NO_VALUE, format_duration, format_table, format_time
 from stream_ml.shell.printable import printable
 
 if TYPE_CHECKING:
-    from argparse import Namespace
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator, Mapping
 
     from stream_ml.shell.settings.settings import Settings
@@ -33,10 +34,10 @@ def run(arguments: Namespace, settings: Settings) -> None:
     if arguments.format == "json":
         write_json({"log": settings.path, **view.as_dict()})
     else:
-        write("\n\n".join(_blocks(view)))
+        write("\n\n".join(_blocks(view, arguments.limit)))
 
 
-def _blocks(view: DriftView) -> Iterator[str]:
+def _blocks(view: DriftView, limit: int | None) -> Iterator[str]:
     if view.since is None:
         yield "nothing is watched yet: no block of events is over, or the pipeline has no monitors"
         return
@@ -61,7 +62,7 @@ def _blocks(view: DriftView) -> Iterator[str]:
             ]
             for cause in view.causes
         ]
-        yield format_table([head, *rows])
+        yield format_table(rows, head=head)
     if view.moved:
         head = ["moved", "sign", "by", "since", "now and usually"]
         rows = [
@@ -74,7 +75,9 @@ def _blocks(view: DriftView) -> Iterator[str]:
             ]
             for each in view.moved
         ]
-        yield format_table([head, *rows])
+        table = format_table(rows[:limit], head=head)
+        hidden = 0 if limit is None else len(rows) - limit
+        yield f"{table}\n... and {hidden:,} more" if hidden > 0 else table
     yield from _tables(view)
     if view.recent:
         head = ["over", "kind", "since", "until"]
@@ -87,7 +90,7 @@ def _blocks(view: DriftView) -> Iterator[str]:
             ]
             for each in view.recent
         ]
-        yield format_table([head, *rows])
+        yield format_table(rows, head=head)
 
 
 def _tables(view: DriftView) -> Iterator[str]:
@@ -99,7 +102,7 @@ def _tables(view: DriftView) -> Iterator[str]:
             [_start(block["start"]), *(_loss(block["scores"].get(name)) for name in models)]
             for block in (*blocks, usual)
         ]
-        yield format_table([["loss by block", *models], *rows], right=range(1, len(models) + 1))
+        yield format_table(rows, head=["loss by block", *models], right=range(1, len(models) + 1))
         slices = sorted({n for b in (*blocks, usual) for n in b["scores"] if n.startswith(SLICE)})
         rows = [
             [
@@ -110,7 +113,7 @@ def _tables(view: DriftView) -> Iterator[str]:
         ]
         head = ["served loss by slice", *(_start(block["start"]) for block in (*blocks, usual))]
         if rows:
-            yield format_table([head, *rows], right=range(1, len(head)))
+            yield format_table(rows, head=head, right=range(1, len(head)))
     first, *labels = view.labels or [{}]
     if labels:
         head = [
@@ -122,7 +125,7 @@ def _tables(view: DriftView) -> Iterator[str]:
             "90 % within",
         ]
         rows = [_label_row(row) for row in (*labels, first)]
-        yield format_table([head, *rows], right=range(1, len(head)))
+        yield format_table(rows, head=head, right=range(1, len(head)))
 
 
 def _start(ts: int | None) -> str:
@@ -145,6 +148,10 @@ def _label_row(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _add_arguments(parser: ArgumentParser) -> None:
+    add_limit(parser, "only so many of what has moved, in the text")
+
+
 COMMAND = Subcommand(
     name="drift",
     help="what has moved in the data, since when, and what lies behind it",
@@ -160,6 +167,7 @@ COMMAND = Subcommand(
         UsageExample("stream-ml drift", "on the log that is set"),
         UsageExample("stream-ml drift --format json", "with all figures, as JSON"),
     ),
-    add_arguments=no_arguments,
+    add_arguments=_add_arguments,
     run=run,
+    is_view=True,
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import whole_number
+from stream_ml.cli.colour import StyledText, paint
 from stream_ml.cli.commands.alerts import quarantines_text
 from stream_ml.cli.decisions import (
-    DECISION_HEAD,
     decider,
-    decision_row,
     decision_time,
+    decisions_table,
     effects,
     registry_notes,
 )
@@ -88,7 +88,7 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
         rows = [
             [
                 model.role,
-                model.model,
+                StyledText(model.model, "good") if model.role == "champion" else model.model,
                 NO_VALUE if model.examples is None else f"{model.examples:,}",
                 format_time(model.taken_ts),
                 format_duration(model.age_ms),
@@ -96,7 +96,7 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
             for model in view.models
         ]
         head = ["role", "model", "examples", "taken at", "age"]
-        yield format_table([head, *rows], right=[2])
+        yield format_table(rows, head=head, right=[2])
     if view.quarantines:
         yield quarantines_text(view.quarantines)
     evidence = evidence_table(
@@ -106,12 +106,12 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
         yield evidence
     if view.costs:
         head = ["line", "µs an answer", "µs an example", "s a snapshot", "bytes"]
-        yield format_table([head, *map(_cost, view.costs.items())], right=range(1, len(head)))
+        yield format_table([*map(_cost, view.costs.items())], head=head, right=range(1, len(head)))
     slices = slices_table(view.evaluations)
     if slices is not None:
-        yield f"loss by slice, of the last examples of each\n{slices}"
+        yield f"{paint('loss by slice, of the last examples of each', 'heading')}\n{slices}"
     if registry.decisions:
-        yield format_table([DECISION_HEAD, *map(decision_row, registry.decisions)], right=[0])
+        yield decisions_table(registry.decisions)
 
 
 def _cost(item: tuple[str, LineCost]) -> list[str]:
@@ -127,7 +127,9 @@ def _cost(item: tuple[str, LineCost]) -> list[str]:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
+        "--limit",
         "--decisions",
+        dest="decisions",
         type=whole_number(0),
         default=DECISIONS,
         metavar="N",
@@ -154,4 +156,5 @@ COMMAND = Subcommand(
     ),
     add_arguments=_add_arguments,
     run=run,
+    is_view=True,
 )

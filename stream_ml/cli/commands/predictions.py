@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import instant, utf8
+from stream_ml.cli.arguments import add_limit, instant, utf8
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
@@ -44,7 +45,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
             stop=stop,
         )
         as_json = arguments.format == "json"
-        passed_over = _PassedOver()
+        passed_over, room = _PassedOver(), arguments.limit or math.inf
         for records in stack.enter_context(closing(batches)):
             for record, prediction in predictions_in(records, passed_over):
                 is_recent = since_ms is None or prediction.ts >= since_ms
@@ -53,6 +54,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
                         write_json_line(record.value)
                     else:
                         write_line(_line(prediction))
+                    room -= 1
+                    if not room:
+                        return
             if not flush():
                 return  # nobody reads on
 
@@ -109,6 +113,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         "end)",
     )
     parser.add_argument("--key", metavar="KEY", type=utf8, help="only those of this entity")
+    add_limit(parser, "end after so many")
     parser.add_argument(
         "--isolation",
         choices=("committed", "uncommitted"),

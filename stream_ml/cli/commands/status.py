@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.commands.alerts import open_counts_text, quarantines_text
+from stream_ml.cli.colour import StyledText, paint
+from stream_ml.cli.commands.alerts import SEVERITY_STYLES, open_counts_text, quarantines_text
 from stream_ml.cli.decisions import decider, decision_time, registry_notes
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
@@ -82,18 +83,19 @@ def _blocks(view: StatusView) -> Iterator[str]:
         ]
         for progress in view.stages
     ]
-    yield format_table([["stage", "reads", "position", "end", "lag"], *rows], right=[2, 3, 4])
+    yield format_table(rows, head=["stage", "reads", "position", "end", "lag"], right=[2, 3, 4])
     if view.models:
         for form, name in FORMS.items():
-            yield f"scores {name}\n{scores_table(view.models, form)}"
+            yield f"{paint(f'scores {name}', 'heading')}\n{scores_table(view.models, form)}"
     else:
         yield "no scores yet: they are written every 1,000 examples"
     slices = slices_table(view.models)
     if slices is not None:
-        yield f"loss by slice, of the last examples of each\n{slices}"
+        yield f"{paint('loss by slice, of the last examples of each', 'heading')}\n{slices}"
     evidence = evidence_table(view.models)
     if evidence is not None:
-        yield f"evidence that a challenger is better than the champion\n{evidence}"
+        caption = "evidence that a challenger is better than the champion"
+        yield f"{paint(caption, 'heading')}\n{evidence}"
     if view.quarantines:
         yield quarantines_text(view.quarantines)
     for alert in view.alerts:
@@ -123,9 +125,16 @@ def _facts(view: StatusView, path: str, mode: str | None) -> str:
             ["labels", _counts(view, "join")],
             ["held", format_counts(view.held) if view.held else UNKNOWN],
             ["dead letters", _letters(view)],
-            ["open alerts", open_counts_text(view.open_alerts)],
+            ["open alerts", _open_alerts(view)],
         ]
     )
+
+
+def _open_alerts(view: StatusView) -> str:
+    """How many, in the colour of the gravest."""
+    text = open_counts_text(view.open_alerts)
+    styles = (style for name, style in SEVERITY_STYLES.items() if view.open_alerts.get(name))
+    return StyledText(text, next(styles, "good"))
 
 
 def _last_block(view: StatusView) -> str:
@@ -194,4 +203,5 @@ COMMAND = Subcommand(
     ),
     add_arguments=no_arguments,
     run=run,
+    is_view=True,
 )

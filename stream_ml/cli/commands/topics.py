@@ -107,7 +107,7 @@ def _print_plan(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
             ]
             for c in plan.changes
         ]
-        write(format_table([head, *rows]))
+        write(format_table(rows, head=head))
     for problem in plan.refusals:
         write_line(f"refused: {problem}")
     if not (plan.changes or plan.refusals):
@@ -147,7 +147,7 @@ def _table(topics: Mapping[str, Topic]) -> str:
         [t.name, _partitions(t), _retention(t), t.key.partition(",")[0], t.purpose]
         for t in topics.values()
     ]
-    return format_table([head, *rows])
+    return format_table(rows, head=head)
 
 
 def _partitions(topic: Topic) -> str:
@@ -169,8 +169,8 @@ def _description(topic: Topic) -> str:
         ["written by", ", ".join(topic.writers)],
         ["read by", ", ".join(topic.readers)],
     ]
-    members = [["member", "type", "meaning"], *_members(topic.fields, "")]
-    return f"{topic.name}: {topic.purpose}\n\n{format_table(facts)}\n\n{format_table(members)}"
+    members = format_table([*_members(topic.fields, "")], head=["member", "type", "meaning"])
+    return f"{topic.name}: {topic.purpose}\n\n{format_table(facts)}\n\n{members}"
 
 
 def _members(members: Mapping[str, TopicField], indent: str) -> Iterator[list[str]]:

@@ -146,12 +146,12 @@ def _print(report: dict[str, Any], arguments: Namespace) -> None:
         )
     elif arguments.records and report["remains"] and "decision" in report:
         write("a cluster's records cannot be taken away: they lie until retention ends")
-    rows = [["remains on", "records", "until"]]
-    rows += [
+    rows = [
         [each["topic"], f"{each['records']:,}", _until(each["until_ms"])]
         for each in report["remains"]
     ]
-    write(format_table(rows, right=[1]) if len(rows) > 1 else "no records of it remain")
+    head = ["remains on", "records", "until"]
+    write(format_table(rows, head=head, right=[1]) if rows else "no records of it remain")
     if report["ids"]:
         write(
             f"ids of its {report['ids']:,} events are known, to refuse repeats, until time has "

@@ -61,7 +61,7 @@ def _lines(view: RebuildView, *, is_signed: bool) -> Iterator[str]:
                 [_text(each.logged_answer), _text(each.new_answer), f"{each.difference:g}"]
                 for each in different
             ]
-            yield from format_table([["recorded", "again", "difference"], *rows]).split("\n")
+            yield from format_table(rows, head=["recorded", "again", "difference"]).split("\n")
     if view.refused is not None:
         yield f"the recorded snapshot is not opened here: {view.refused}"
     yield from view.notes

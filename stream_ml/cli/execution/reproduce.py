@@ -90,7 +90,7 @@ def _lines(result: Reproduction, count: int, *, is_single: bool) -> Iterator[str
     rows = result.answers if is_single else result.different[:ROWS_MAX]
     if rows:
         head = ["event", "slot", "model", "logged", "again", "difference"]
-        yield format_table([head, *map(_row, rows)])
+        yield format_table([*map(_row, rows)], head=head)
 
 
 def _row(answer: ReproducedAnswer) -> list[str]:

@@ -13,8 +13,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.cli.arguments import log_options
 from stream_ml.cli.decisions import decider, reason_text
 from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
+from stream_ml.cli.logs import begin_logs, log_event
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log
@@ -72,6 +74,7 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 "embedded log one process does all"
             )
     pipeline = pipeline_of(settings, "up")
+    begin_logs(arguments, {"pipeline": pipeline.name})
     options = runner_options(settings)
     messages = _WorkerMessages(as_json=arguments.format == "json")
     beginning = line_processes(settings, pipeline, messages.print_not_isolated)
@@ -197,6 +200,7 @@ class _WorkerMessages:
             write_json_line(members)
         else:
             write_line(text)
+        log_event(members["said"], text, members)
         flush()
 
 
@@ -213,12 +217,15 @@ def _decision_time(decision: Decision) -> str:
 def _supervise(arguments: Namespace, settings: Settings) -> None:
     """Start a worker for each stage, and look after them."""
     pipeline = pipeline_of(settings, "up")
+    begin_logs(arguments, {"pipeline": pipeline.name})
     cluster = settings.cluster(pipeline.name)
     # Every worker would find this wrong; one message is better than five.
     settings.signing_key(settings.path)
     settings.operators()
     posts = _posts(arguments)
-    messages = _SupervisorMessages(posts, as_json=arguments.format == "json")
+    messages = _SupervisorMessages(
+        posts, as_json=arguments.format == "json", has_json_logs=arguments.log_format == "json"
+    )
     relay = Relay()
 
     def start(post: Post) -> Process:
@@ -292,14 +299,16 @@ def _worker(post: Post, arguments: Namespace) -> list[str]:
     # The same name after each start: then it gets back what it had, and nobody else is disturbed.
     # Another `up` on this host has workers of other names.
     identity = ["--supervised", "--instance", f"{socket.gethostname()}-{os.getpid()}-{post}"]
+    options += log_options(arguments)
     return [*python, "worker", post.stage, *identity, "--format", arguments.format, *options]
 
 
 class _SupervisorMessages:
     """Output of the workers, and ours: for people with the post, for machines as it is."""
 
-    def __init__(self, posts: list[Post], *, as_json: bool) -> None:
+    def __init__(self, posts: list[Post], *, as_json: bool, has_json_logs: bool) -> None:
         self._as_json = as_json
+        self._has_json_logs = has_json_logs
         self._width = max(len(str(post)) for post in posts)
 
     def print(self, text: str, members: Mapping[str, Any]) -> None:
@@ -307,6 +316,7 @@ class _SupervisorMessages:
             write_json_line(members)
         else:
             write_line(text)
+        log_event(members["said"], text, members)
         flush()
 
     def print_route(self, text: str) -> None:
@@ -320,7 +330,10 @@ class _SupervisorMessages:
         flush()
 
     def print_error(self, post: Post, line: str) -> None:
-        complain(printable(self._with_post(post, line)))
+        if self._has_json_logs and line.startswith("{"):
+            complain(printable(line), is_error=True)  # it says itself whose it is
+            return
+        complain(printable(self._with_post(post, line)), is_error=True)
 
     def _with_post(self, post: Post, line: str) -> str:
         return f"{post!s:<{self._width}} | {line}"

@@ -87,7 +87,7 @@ def _candidate(candidate: CandidateView, loss_name: str) -> Iterator[str]:
     ]
     if rows:
         head = ["month", "examples", f"{loss_name} of what served", candidate.name]
-        yield format_table([head, *rows], right=[1, 2, 3])
+        yield format_table(rows, head=head, right=[1, 2, 3])
     reigns = [
         [
             reign.champion,
@@ -98,7 +98,7 @@ def _candidate(candidate: CandidateView, loss_name: str) -> Iterator[str]:
         for reign in candidate.reigns
     ]
     if reigns:
-        yield format_table([["against", "since", "evidence", "promotable"], *reigns])
+        yield format_table(reigns, head=["against", "since", "evidence", "promotable"])
 
 
 def _slices(served: Evaluation | None, candidate: CandidateView) -> str | None:
@@ -112,7 +112,7 @@ def _slices(served: Evaluation | None, candidate: CandidateView) -> str | None:
         losses = [each.get("brier", each.get("mae")) for each in figures]
         texts = [NO_VALUE if loss is None else f"{loss:.4f}" for loss in losses]
         rows.append([name, f"{own['n']:,}", *texts])
-    return format_table([["slice", "examples", "served", candidate.name], *rows], right=[1, 2, 3])
+    return format_table(rows, head=["slice", "examples", "served", candidate.name], right=[1, 2, 3])
 
 
 def _cost(cost: LineCost) -> str:

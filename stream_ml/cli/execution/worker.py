@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
-import time
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.execution.line_processes import isolation_of
+from stream_ml.cli.logs import begin_logs, log_event
 from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.client import open_log
 from stream_ml.shell.alerting.setup import couriers
@@ -19,18 +18,14 @@ from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["Seldom", "run"]
+__all__ = ["run"]
 
 # The stages that have learners at work, but for the champion's.
 LEARNING = frozenset({"learn", "evaluate"})
-# Of what the clients say again and again; while a broker is gone that is 70 times a second.
-AGAIN_S = 10.0
-# A broker that has just started is asked again until it is ready; that is nothing to hear of.
-NOT_READY = "GroupCoordinatorNotAvailableError"
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -43,10 +38,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
         stop_when_input_ends()
     pipeline = pipeline_of(settings, "worker")
     cluster = settings.cluster(pipeline.name)
-    # Clients mend what they warn of (a broker that is gone, say), or a task ends with it.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(Seldom())
-    logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")
+    context = {"pipeline": pipeline.name, "stage": arguments.stage, "instance": arguments.instance}
+    begin_logs(arguments, context)
     key = settings.signing_key(settings.path)
     say = _as_json if arguments.format == "json" else _as_text
 
@@ -89,35 +82,19 @@ def run(arguments: Namespace, settings: Settings) -> None:
         asyncio.run(worker.run())
 
 
-class Seldom(logging.Filter):
-    """Lets what one line of code says through, and again when `AGAIN_S` has passed.
-
-    Args:
-        clock: seconds, from any start.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock = clock
-        self._passed_at_s: dict[tuple[str, int], float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it is to be heard."""
-        if NOT_READY in record.getMessage():
-            return False
-        now_s, line = self._clock(), (record.pathname, record.lineno)
-        if now_s - self._passed_at_s.get(line, -AGAIN_S) < AGAIN_S:
-            return False
-        self._passed_at_s[line] = now_s
-        return True
-
-
 def _as_json(event: str, **members: Any) -> None:
     write_json_line({"said": event, **members})
+    log_event(event, _text(event, members), members)
     flush()
 
 
 def _as_text(event: str, **members: Any) -> None:
-    details = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
-    write_line(f"{event}: {details}")
+    text = _text(event, members)
+    write_line(text)
+    log_event(event, text, members)
     flush()
+
+
+def _text(event: str, members: Mapping[str, Any]) -> str:
+    details = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
+    return f"{event}: {details}"

@@ -57,7 +57,14 @@ from stream_ml.topics import catalogue
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["SETTINGS", "Setting", "Settings", "environment_of_others", "key_file"]
+__all__ = [
+    "SETTINGS",
+    "Setting",
+    "Settings",
+    "environment_of_others",
+    "key_file",
+    "takes_colour",
+]
 
 PREFIX = "STREAM_ML_"
 # What our own tests are told; nothing that a command could do something about.
@@ -557,6 +564,24 @@ def environment_of_others(environ: Mapping[str, str] = os.environ) -> dict[str, 
     {'HOME': '/root'}
     """
     return {name: text for name, text in environ.items() if not name.startswith(PREFIX)}
+
+
+def takes_colour(*, is_terminal: bool, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a stream is written to in colours, by the habits of https://no-color.org.
+
+    >>> takes_colour(is_terminal=True, environ={}), takes_colour(is_terminal=False, environ={})
+    (True, False)
+    >>> takes_colour(is_terminal=True, environ={"NO_COLOR": "1", "FORCE_COLOR": "1"})
+    False
+
+    Args:
+        is_terminal: whether the stream is one.
+        environ: the environment: `NO_COLOR`, then `FORCE_COLOR`, then `TERM` says so.
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    forced = environ.get("FORCE_COLOR", "")
+    return forced != "0" and (bool(forced) or (is_terminal and environ.get("TERM") != "dumb"))
 
 
 def key_file(path: str) -> Path:

@@ -102,4 +102,5 @@ COMMAND = Subcommand(
     ),
     add_arguments=_add_arguments,
     run=run,
+    is_view=True,
 )

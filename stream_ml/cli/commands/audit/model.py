@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.arguments import add_limit
 from stream_ml.cli.commands.audit.history import history_of
-from stream_ml.cli.decisions import DECISION_HEAD, decision_row
+from stream_ml.cli.decisions import DECISION_HEAD, decision_row, names_in
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample
+from stream_ml.cli.suggestion import suggestion
 from stream_ml.cli.tables import NO_VALUE, format_table
 from stream_ml.shell.printable import printable
 from stream_ml.shell.views.audit import entries_about, roles
@@ -26,6 +28,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
     entries, notes = history_of(settings)
     name = arguments.model
     matches = list(entries_about(entries, name))
+    is_known = bool(matches)
+    if arguments.limit is not None:
+        matches = matches[-arguments.limit :]
     if arguments.format == "json":
         members = [
             {**entry.as_dict(), "roles": roles(entry.decision.serving, name)} for entry in matches
@@ -37,8 +42,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
         for entry, row in zip(matches, map(decision_row, matches), strict=True)
     ]
     head = [*DECISION_HEAD[:-1], "it is then", DECISION_HEAD[-1]]
-    empty_text = f"no decision is about {printable(name)}"
-    write(format_table([head, *rows], right=[0]) if rows else empty_text)
+    like = suggestion(name, names_in(entry.decision.serving for entry in entries))
+    empty_text = f"no decision is about {printable(name)}{like}"
+    write(format_table(rows, head=head, right=[0]) if is_known else empty_text)
     for note in notes:
         write(note)
 
@@ -50,6 +56,7 @@ def _roles(entry: Entry, name: str) -> str:
 
 def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL[@VERSION]", help="a line, or one snapshot of it")
+    add_limit(parser, "only so many of the last ones")
 
 
 COMMAND = Subcommand(
@@ -65,4 +72,5 @@ COMMAND = Subcommand(
     ),
     add_arguments=_add_arguments,
     run=run,
+    is_view=True,
 )
