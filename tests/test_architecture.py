@@ -151,6 +151,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sealing",
         "shell",
         "signing",
+        "topology",
     },
     "__main__": {"cli"},
     # They make records and know nothing of who takes them.
@@ -231,8 +232,10 @@ OWNERS: dict[str, set[str]] = {
         "models.pickles",
         "models.recipes",
     },
-    "fastapi": {"web.app"},
-    "starlette": {"web.app"},
+    "fastapi": {"web.app", "web.page.routes"},
+    "jinja2": {"web.page.render"},
+    "markupsafe": {"web.page.charts", "web.page.live", "web.page.render"},
+    "starlette": {"web.app", "web.page.routes"},
     "sqlite3": {"shell.log.sqlite_file"},
     "confluent_kafka": {"shell.kafka.transactions"},
     "faust": {"shell.kafka.transport", "shell.kafka.worker"},
@@ -257,7 +260,7 @@ OWNERS: dict[str, set[str]] = {
     },
 }
 # Libraries that modules import at their top, though not every environment has them.
-EXTRAS = {"fastapi", "starlette", "uvicorn"}
+EXTRAS = {"fastapi", "jinja2", "markupsafe", "starlette", "uvicorn"}
 # JSON lies in many hands: records in codec, state in each stage, output in each command.
 ANYWHERE = {"orjson"}
 

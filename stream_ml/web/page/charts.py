@@ -1,0 +1,303 @@
+"""Line charts as SVG: pure text, with a title and a description for who does not see them.
+
+Colours, widths and dashes are classes (`s0` ...), so that a style sheet may draw them in the dark,
+and nothing of it needs a style in the page. Values come from logs: every text is escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+from stream_ml.web.page.phrases import figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+__all__ = ["Chart", "Curve", "Mark", "draw", "log_ticks", "ticks", "time_ticks"]
+
+WIDTH, HEIGHT = 640.0, 260.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 96.0, 12.0, 30.0
+POINTS_MAX = 240
+LABEL_PX = 17.0
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+# Steps of a time axis, in ms, each with how its ticks are written.
+TIME_STEPS = (
+    (60_000, "%H:%M"),
+    (5 * 60_000, "%H:%M"),
+    (15 * 60_000, "%H:%M"),
+    (HOUR_MS, "%H:%M"),
+    (3 * HOUR_MS, "%d %b %H:%M"),
+    (6 * HOUR_MS, "%d %b %H:%M"),
+    (12 * HOUR_MS, "%d %b %H:%M"),
+    (DAY_MS, "%d %b"),
+    (2 * DAY_MS, "%d %b"),
+    (7 * DAY_MS, "%d %b"),
+    (14 * DAY_MS, "%d %b"),
+    (28 * DAY_MS, "%d %b"),
+    (91 * DAY_MS, "%b %Y"),
+    (365 * DAY_MS, "%Y"),
+)
+TICKS_MAX = 6
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# 1970 began on a Thursday; weeks begin on Mondays.
+MONDAY_MS = 4 * DAY_MS
+E_SMALLEST = 1e-300
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line of a chart.
+
+    Attributes:
+        name: written at its end.
+        style: which of the styles it is drawn in, from 0.
+        points: time (UTC ms) and value, in the order of time.
+    """
+
+    name: str
+    style: int
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that happened, at a time (UTC ms): an upright line with a text."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart of series over time.
+
+    Attributes:
+        name: an identifier, of letters; ids in the page begin with it.
+        title: a few words.
+        description: a sentence.
+        series: the lines.
+        logarithmic: whether the upright axis is.
+        threshold: a value that matters, and what it is called.
+        marks: what happened meanwhile.
+    """
+
+    name: str
+    title: str
+    description: str
+    series: Sequence[Curve]
+    logarithmic: bool = False
+    threshold: tuple[float, str] | None = None
+    marks: Sequence[Mark] = ()
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers between two: steps of 1, 2 or 5 times a power of ten.
+
+    >>> ticks(0.13, 0.29)
+    [0.15, 0.2, 0.25]
+    """
+    if not low < high:
+        return [low]
+    raw = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)
+    digits = max(0, 1 - math.floor(math.log10(step)))
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(number * step, digits) for number in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten between two, not more than can be read.
+
+    >>> log_ticks(0.05, 2000)
+    [0.1, 1.0, 10.0, 100.0, 1000.0]
+    """
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    step = max(1, math.ceil((last - first + 1) / TICKS_MAX))
+    return [10.0**power for power in range(first, last + 1, step)]
+
+
+def time_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Times between two (UTC ms) at which days, hours or minutes begin, with their names.
+
+    >>> time_ticks(0, 3 * 86_400_000)
+    [(0, '01 Jan'), (86400000, '02 Jan'), (172800000, '03 Jan'), (259200000, '04 Jan')]
+    """
+    step, form = next(
+        (each for each in TIME_STEPS if (high - low) / each[0] < TICKS_MAX - 1), TIME_STEPS[-1]
+    )
+    origin = MONDAY_MS if step >= 7 * DAY_MS else 0
+    first = math.ceil((low - origin) / step)
+    last = math.floor((high - origin) / step)
+    stride = max(1, math.ceil((last - first + 1) / TICKS_MAX))
+    times = [number * step + origin for number in range(first, last + 1, stride)]
+    return [(ms, _time_text(ms, form)) for ms in times]
+
+
+def _time_text(ms: float, form: str) -> str:
+    try:
+        return (EPOCH + timedelta(milliseconds=ms)).strftime(form)
+    except OverflowError:
+        return ""
+
+
+def draw(chart: Chart) -> Markup:
+    """A chart as an SVG element; empty without points.
+
+    Args:
+        chart: what is drawn.
+    """
+    series = [
+        Curve(each.name, each.style, _thin(_finite(each.points, positive=chart.logarithmic)))
+        for each in chart.series
+    ]
+    series = [each for each in series if each.points]
+    if not series:
+        return Markup("")
+    scale = _Scale.of(chart, series)
+    parts = [
+        *_upright_axis(chart, scale),
+        *_time_axis(scale),
+        *_marks(chart.marks, scale),
+        *_threshold(chart, scale),
+        *(_line(each, scale) for each in series),
+        *_names(series, scale),
+    ]
+    head = Markup(
+        '<svg class="chart" viewBox="0 0 {w:.0f} {h:.0f}" role="img" '
+        'aria-labelledby="{name}-title {name}-desc">'
+        '<title id="{name}-title">{title}</title><desc id="{name}-desc">{description}</desc>'
+    ).format(w=WIDTH, h=HEIGHT, name=chart.name, title=chart.title, description=chart.description)
+    return head + Markup("").join(parts) + Markup("</svg>")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """From times and values to places in the picture."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    logarithmic: bool
+
+    @classmethod
+    def of(cls, chart: Chart, series: Sequence[Curve]) -> _Scale:
+        xs = [x for each in series for x, _ in each.points]
+        ys = [y for each in series for _, y in each.points]
+        if chart.threshold is not None:
+            ys.append(chart.threshold[0])
+        low, high = min(ys), max(ys)
+        if chart.logarithmic:
+            low, high = low / 1.6, high * 1.6
+        else:
+            margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+            low, high = low - margin, high + margin
+        first, last = min(xs), max(xs)
+        if first == last:
+            first, last = first - HOUR_MS, last + HOUR_MS
+        return cls(first, last, low, high, chart.logarithmic)
+
+    def x(self, value: float) -> float:
+        share = (value - self.x_low) / (self.x_high - self.x_low)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_low, self.y_high
+        if self.logarithmic:
+            value, low, high = (math.log10(max(each, E_SMALLEST)) for each in (value, low, high))
+        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+
+def _finite(points: Iterable[tuple[float, float]], *, positive: bool) -> list[tuple[float, float]]:
+    return [
+        (x, max(y, E_SMALLEST) if positive else y)
+        for x, y in points
+        if math.isfinite(x) and math.isfinite(y)
+    ]
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """Not more of them than can be seen; the last one always."""
+    if len(points) <= POINTS_MAX:
+        return points
+    stride = math.ceil(len(points) / POINTS_MAX)
+    return [*points[:-1:stride], points[-1]]
+
+
+def _upright_axis(chart: Chart, scale: _Scale) -> Iterator[Markup]:
+    places = log_ticks if chart.logarithmic else ticks
+    for value in places(scale.y_low, scale.y_high):
+        y = scale.y(value)
+        yield Markup(
+            '<line class="grid" x1="{0}" x2="{1:.0f}" y1="{2:.1f}" y2="{2:.1f}"/>'
+            '<text class="tick" x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>'
+        ).format(LEFT, WIDTH - RIGHT, y, LEFT - 7, y + 4, figure(value))
+
+
+def _time_axis(scale: _Scale) -> Iterator[Markup]:
+    y = HEIGHT - BOTTOM
+    yield Markup('<line class="axis" x1="{0}" x2="{1:.0f}" y1="{2}" y2="{2}"/>').format(
+        LEFT, WIDTH - RIGHT, y
+    )
+    for ms, text in time_ticks(scale.x_low, scale.x_high):
+        yield Markup(
+            '<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
+            '<text class="tick" x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
+        ).format(scale.x(ms), y, y + 4, y + 18, text)
+
+
+def _marks(marks: Sequence[Mark], scale: _Scale) -> Iterator[Markup]:
+    for mark in marks:
+        if scale.x_low <= mark.at <= scale.x_high:
+            yield Markup(
+                '<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}">'
+                "<title>{3}</title></line>"
+            ).format(scale.x(mark.at), TOP, HEIGHT - BOTTOM, mark.text)
+
+
+def _threshold(chart: Chart, scale: _Scale) -> Iterator[Markup]:
+    if chart.threshold is not None:
+        value, text = chart.threshold
+        y = scale.y(value)
+        yield Markup(
+            '<line class="threshold" x1="{0}" x2="{1:.0f}" y1="{2:.1f}" y2="{2:.1f}"/>'
+            '<text class="threshold-text" x="{3}" y="{4:.1f}">{5}</text>'
+        ).format(LEFT, WIDTH - RIGHT, y, LEFT + 6, y - 5, text)
+
+
+def _line(series: Curve, scale: _Scale) -> Markup:
+    places = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in series.points)
+    if len(series.points) == 1:
+        x, y = places.split(",")
+        return Markup('<circle class="dot s{}" cx="{}" cy="{}" r="3"/>').format(series.style, x, y)
+    return Markup('<polyline class="line s{}" points="{}"/>').format(series.style, places)
+
+
+def _names(series: Sequence[Curve], scale: _Scale) -> Iterator[Markup]:
+    """The names at the ends of the lines, moved apart where they would cover each other."""
+    ends = sorted(((scale.y(each.points[-1][1]), each) for each in series), key=itemgetter(0))
+    places: list[float] = []
+    for y, _ in ends:
+        places.append(max(y, places[-1] + LABEL_PX) if places else y)
+    # What was pushed out of the picture pushes the others back.
+    bottom = HEIGHT - BOTTOM
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], bottom)
+        bottom = places[index] - LABEL_PX
+    for place, (_, each) in zip(places, ends, strict=True):
+        yield Markup('<text class="name s{}" x="{:.0f}" y="{:.1f}">{}</text>').format(
+            each.style, WIDTH - RIGHT + 7, place + 4, escape(_short(each.name))
+        )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 13 else f"{name[:12]}…"  # noqa: PLR2004 - as wide as the margin

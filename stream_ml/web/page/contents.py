@@ -1,0 +1,399 @@
+"""The contents of each part of the page, from one snapshot of the views: values for templates."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.records import line_of
+from stream_ml.stages.topology import STAGES, parse_task
+from stream_ml.web.page.charts import Chart, Curve, Mark, draw
+from stream_ml.web.page.phrases import figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.views.alerts import AlertView
+    from stream_ml.shell.views.registry import Entry
+    from stream_ml.web.board import BoardSnapshot
+    from stream_ml.web.page.rates import Pace
+
+__all__ = [
+    "champion",
+    "costs",
+    "drift",
+    "evidence_chart",
+    "flow",
+    "health",
+    "labels",
+    "letters",
+    "lines",
+    "score_chart",
+    "styles",
+    "timeline",
+]
+
+# The losses that a score may have, the one that evidence is weighed in first.
+LOSSES = {"brier": "Brier", "mae": "mean absolute error", "log_loss": "log loss"}
+STYLES = 6
+HISTORY_ROWS = 40
+LETTER_ROWS = 12
+TABLE_ROWS = 12
+HARM_KINDS = frozenset({"gross_harm", "guard", "guard_blind"})
+SWITCHES = frozenset({"replaced", "rolled_back", "fell_back", "recovered"})
+ROUTINE = frozenset({"refreshed"})
+
+
+def styles(snapshot: BoardSnapshot) -> dict[str, int]:
+    """The style that each line is drawn in, the same wherever it is drawn."""
+    names = [each["model"] for each in snapshot.status.models]
+    rank = {"served": 0}
+    for name in sorted(set(names) - {"served"}):
+        rank[name] = 1 + (len(rank) - 1) % (STYLES - 1)
+    return rank
+
+
+def champion(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """What serves: since when, by whose decision and why, and how good it is."""
+    status = snapshot.status
+    entry = _enthroned(status.registry.decisions) or status.since
+    served = next((each for each in status.models if each["model"] == "served"), None)
+    view = next((each for each in snapshot.models.models if each.role == "champion"), None)
+    loss = None if served is None else _loss_name(served["scores"]["windowed"])
+    holds = [
+        (name, entry_of.decision.reason)
+        for name, entry_of in (
+            ("paused", status.paused),
+            ("frozen", status.frozen),
+            ("suspended", status.suspended),
+            ("proposed", status.proposed),
+        )
+        if entry_of is not None
+    ]
+    serving = None if status.registry.newest is None else status.registry.newest.serving
+    return {
+        "model": status.champion,
+        "line": None if status.champion is None else line_of(status.champion),
+        "view": view,
+        "enthroned": entry,
+        "refreshed": status.since,
+        "loss_name": None if loss is None else LOSSES[loss],
+        "scores": None if served is None else served["scores"],
+        "loss": loss,
+        "n": None if served is None else served["n"],
+        "holds": holds,
+        "has_fallback": serving is not None and serving.fallback is not None,
+        "labelled": status.labelled,
+        "mode": snapshot.mode,
+    }
+
+
+def _enthroned(decisions: Sequence[Entry]) -> Entry | None:
+    """The decision since which the champion's line serves; refreshes of it are none."""
+    found, line = None, None
+    for entry in decisions:
+        here = line_of(entry.decision.serving.champion.model)
+        if here != line or entry.decision.kind in SWITCHES:
+            found, line = entry, here
+    return found
+
+
+def health(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """What is wrong: open alerts, transactions that hold records back, refused signatures."""
+    registry = snapshot.status.registry
+    return {
+        "open": snapshot.alerts.open,
+        "counts": snapshot.status.open_alerts,
+        "transactions": snapshot.transactions,
+        "unsigned": registry.unsigned_count,
+        "copies": registry.copy_count,
+        "foreign": snapshot.alerts.foreign,
+        "is_checked": snapshot.is_checked,
+        "is_empty": snapshot.is_empty,
+    }
+
+
+def flow(snapshot: BoardSnapshot, pace: Pace) -> dict[str, Any]:
+    """Each stage with its rate, what waits before it, and up to when it is done."""
+    watermarks = snapshot.status.watermarks
+    known = {
+        "predict": min(watermarks.events, default=-1),
+        "join": min(watermarks.labels, default=-1),
+        "learn": watermarks.examples,
+        "evaluate": watermarks.examples,
+    }
+    rows: dict[str, dict[str, Any]] = {}
+    for name, spec in STAGES.items():
+        rows[name] = {"name": name, "inputs": spec.inputs, "until": known.get(name, -1)}
+        tasks = [each for each in snapshot.status.stages if parse_task(each.task).stage == name]
+        primary = [each for each in tasks if each.topic == spec.inputs[0]]
+        lag = sum(each.lag for each in tasks)
+        rate = pace.rate(name)
+        rows[name] |= {
+            "tasks": len({each.task for each in tasks}),
+            "records": sum(each.position for each in primary),
+            "lag": lag,
+            "rate": rate,
+            "idle_ms": pace.idle_ms(name),
+            "wait_s": lag / rate if lag and rate else None,
+            "is_stuck": pace.is_stuck(name),
+        }
+    counts = snapshot.status.events
+    return {
+        "stages": list(rows.values()),
+        "tasks": snapshot.status.stages,
+        "checkpoints": snapshot.status.checkpoints,
+        "events": counts,
+        "labels": snapshot.status.labels,
+        "held": snapshot.status.held,
+    }
+
+
+def score_chart(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """The mean loss of each model over its last examples, over time."""
+    rank = styles(snapshot)
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    loss = None
+    for each in _progress(snapshot.evaluations):
+        scores = _windowed(each)
+        loss = loss or _loss_name(scores)
+        if loss is not None and isinstance(scores.get(loss), int | float):
+            points[each["model"]].append((float(each["ts"]), float(scores[loss])))
+    title = f"Loss over time ({LOSSES[loss]})" if loss else "Loss over time"
+    chart = Chart(
+        "scores",
+        title,
+        _described(points, "the mean loss of the last examples"),
+        [Curve(name, rank.get(name, 1), points[name]) for name in sorted(points)],
+        marks=_marks(snapshot.status.registry.decisions),
+    )
+    return {
+        "svg": draw(chart),
+        "table": _table(points),
+        "loss_name": None if loss is None else LOSSES[loss],
+    }
+
+
+def evidence_chart(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """The evidence for each challenger over time, with what a replacement needs."""
+    rank = styles(snapshot)
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    needed = None
+    for each in _progress(snapshot.evaluations):
+        evidence = each.get("evidence")
+        if isinstance(evidence, dict) and isinstance(evidence.get("e_value"), int | float):
+            points[each["model"]].append((float(each["ts"]), float(evidence["e_value"])))
+            needed = evidence.get("needed", needed)
+    is_known = isinstance(needed, int | float) and needed > 0
+    chart = Chart(
+        "evidence",
+        "Evidence for each challenger (log scale)",
+        _described(points, "the evidence E for replacing the champion"),
+        [Curve(name, rank.get(name, 1), points[name]) for name in sorted(points)],
+        logarithmic=True,
+        threshold=(float(needed), f"{figure(needed)} needed") if is_known and needed else None,
+        marks=_marks(snapshot.status.registry.decisions),
+    )
+    return {"svg": draw(chart), "table": _table(points), "needed": needed}
+
+
+def _progress(evaluations: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Those that rest on more examples than the one before: of a line that serves none is new."""
+    counts: dict[str, int] = {}
+    for each in evaluations:
+        model, number = each["model"], each.get("n")
+        if isinstance(number, int) and isinstance(each.get("ts"), int):
+            if number != counts.get(model):
+                yield each
+            counts[model] = number
+
+
+def _windowed(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
+    scores = evaluation.get("scores")
+    windowed = scores.get("windowed") if isinstance(scores, dict) else None
+    return windowed if isinstance(windowed, dict) else {}
+
+
+def _loss_name(scores: Mapping[str, Any]) -> str | None:
+    return next((name for name in LOSSES if name in scores), None)
+
+
+def _described(points: Mapping[str, Sequence[tuple[float, float]]], subject: str) -> str:
+    last = ", ".join(f"{name} {figure(of[-1][1])}" for name, of in sorted(points.items()))
+    return f"Lines of {subject}; at the end: {last or 'nothing yet'}."
+
+
+def _marks(decisions: Iterable[Entry]) -> list[Mark]:
+    return [
+        Mark(entry.decision.ts, f"{entry.decision.kind}: {entry.decision.serving.champion.model}")
+        for entry in decisions
+        if entry.decision.kind in SWITCHES and entry.decision.ts >= 0
+    ]
+
+
+def _table(points: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, Any]:
+    """The last values of a chart as a table: a row for each time."""
+    names = sorted(points)
+    values = {name: dict(points[name]) for name in names}
+    times = sorted({ts for of in values.values() for ts in of})[-TABLE_ROWS:]
+    return {
+        "names": names,
+        "rows": [(int(ts), [values[name].get(ts) for name in names]) for ts in reversed(times)],
+    }
+
+
+def lines(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
+    """Champion and challengers: scores, votes, evidence, verdict; and the guard."""
+    by_model = {each["model"]: each for each in snapshot.status.models}
+    served = by_model.get("served")
+    rows = []
+    for view in snapshot.models.models:
+        slot = {"champion": "served", "first": "first"}.get(view.role, line_of(view.model))
+        evaluation = by_model.get(slot)
+        if view.role == "predecessor":
+            evaluation = None
+        scores = None if evaluation is None else evaluation["scores"]["windowed"]
+        loss = None if scores is None else _loss_name(scores)
+        rows.append(
+            {
+                "role": view.role,
+                "model": view.model,
+                "line": line_of(view.model),
+                "examples": view.examples,
+                "age_ms": view.age_ms,
+                "loss": None if scores is None or loss is None else scores[loss],
+                "auc": None if scores is None else scores.get("roc_auc"),
+                "evidence": (snapshot.models.evidence or {}).get(line_of(view.model))
+                if view.role == "challenger"
+                else None,
+                "quarantine": _quarantine(snapshot.models.quarantines, line_of(view.model)),
+            }
+        )
+    loss_name = None if served is None else _loss_name(served["scores"]["windowed"])
+    return {
+        "rows": rows,
+        "loss_name": LOSSES[loss_name] if loss_name else "loss",
+        "has_auc": any(row["auc"] is not None for row in rows),
+        "mode": snapshot.mode,
+        "guard": {
+            "on_harm": pipeline.promotion.on_harm,
+            "block": pipeline.promotion.guard_block,
+            "alerts": [each for each in snapshot.alerts.open if each.kind in HARM_KINDS],
+        },
+    }
+
+
+def _quarantine(alerts: Iterable[AlertView], line: str) -> str | None:
+    return next((each.message for each in alerts if each.subject == line), None)
+
+
+def timeline(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """Decisions and changes of alerts, the newest first; refreshes in a row are one entry."""
+    rows: list[dict[str, Any]] = []
+    for entry in snapshot.status.registry.decisions:
+        decision = entry.decision
+        if decision.kind in ROUTINE and rows and rows[-1]["kind"] in ROUTINE:
+            rows[-1] = {**_decision_row(entry), "count": rows[-1]["count"] + 1}
+        else:
+            rows.append(_decision_row(entry))
+    rows += [_alert_row(alert) for alert in snapshot.alerts.last]
+    rows.sort(key=lambda row: (row["append_ms"], row["order"]), reverse=True)
+    return {"rows": rows[:HISTORY_ROWS], "total": len(rows)}
+
+
+def _decision_row(entry: Entry) -> dict[str, Any]:
+    decision = entry.decision
+    return {
+        "what": "decision",
+        "id": f"decision-{decision.number}",
+        "href": f"/page/decisions/{decision.number}",
+        "kind": decision.kind,
+        "ts": decision.ts,
+        "append_ms": entry.append_ms,
+        "order": decision.number,
+        "by": decision.signed_by or decision.actor,
+        "actor": decision.actor,
+        "text": decision.reason,
+        "model": decision.serving.champion.model,
+        "is_switch": decision.kind in SWITCHES,
+        "severity": "",
+        "state": "",
+        "count": 1,
+    }
+
+
+def _alert_row(alert: AlertView) -> dict[str, Any]:
+    return {
+        "what": "alert",
+        "id": f"alert-{alert.fingerprint}-{alert.append_ms}-{alert.state}",
+        "href": f"/page/alerts/{alert.fingerprint}",
+        "kind": alert.kind,
+        "ts": alert.ts,
+        "append_ms": alert.append_ms,
+        "order": -1,
+        "by": alert.task,
+        "text": alert.message,
+        "is_switch": False,
+        "severity": alert.severity,
+        "state": alert.state,
+        "count": 1,
+    }
+
+
+def drift(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """What has moved, what lies behind it, and how what is served does by slice."""
+    view = snapshot.drift
+    served = next((each for each in snapshot.status.models if each["model"] == "served"), None)
+    slices = []
+    for name, part in sorted(((served or {}).get("slices") or {}).items()):
+        fading = part["scores"]["fading"]
+        loss = _loss_name(fading)
+        slices.append({"name": name, "n": part["n"], "loss": fading[loss] if loss else None})
+    return {
+        "view": view,
+        "moved": view.moved,
+        "causes": view.causes,
+        "recent": list(reversed(view.recent))[:6],
+        "slices": slices,
+    }
+
+
+def labels(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """How long labels take, and how many predictions get one."""
+    served = next((each for each in snapshot.status.models if each["model"] == "served"), None)
+    counts = snapshot.status.labels
+    return {
+        "delay": None if served is None else served.get("delay_ms"),
+        "labelled": snapshot.status.labelled,
+        "coverage": None if served is None else served["coverage"],
+        "joined": counts.get("joined", 0),
+        "waiting": snapshot.status.held.get("predictions", 0),
+        "lost": {
+            name: number
+            for name, number in counts.items()
+            if number and name not in {"joined", "expired"}
+        },
+        "expired": counts.get("expired", 0),
+        "blocks": [each for each in snapshot.drift.labels if each.get("start") is not None][-6:],
+    }
+
+
+def letters(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """Refused records: how many for each reason, and the last of each."""
+    last: dict[str, Any] = {}
+    for view in snapshot.letters:
+        last[view.letter.reason] = view
+    status = snapshot.status
+    return {
+        "total": status.dead_letters_total,
+        "read": status.dead_letters_read,
+        "reasons": sorted(status.dead_letters.items(), key=lambda each: (-each[1], each[0])),
+        "last": last,
+        "samples": list(reversed(snapshot.letters))[:LETTER_ROWS],
+    }
+
+
+def costs(snapshot: BoardSnapshot) -> dict[str, Any]:
+    """What each line costs where it learns."""
+    return {"costs": dict(sorted(snapshot.status.costs.items()))}

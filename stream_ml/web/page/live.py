@@ -1,0 +1,165 @@
+"""The stream of changes: rendered once a second for all, and each viewer at their own pace.
+
+A viewer is told the newest content of each part that has changed since they were told last. So
+there is no queue: one who is slow, or whose connection is, skips what they missed, and costs and
+holds up nobody. While nobody looks, nothing is read and nothing is rendered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from stream_ml.errors import StreamMLError
+from stream_ml.web.page.render import Painter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from markupsafe import Markup
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.web.board import Board, BoardSnapshot
+
+__all__ = ["Live"]
+
+REFRESH_S = 1.0
+# Proxies and browsers close what says nothing for long.
+HEARTBEAT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """The content of a part, since which version, and as a message."""
+
+    version: int
+    html: Markup
+    message: bytes
+
+
+class Live:
+    """What the page shows now, and who waits for more.
+
+    Args:
+        board: the views of the log.
+        pipeline: the declaration.
+        refresh_s: between two refreshes, in seconds.
+    """
+
+    def __init__(self, board: Board, pipeline: Pipeline, refresh_s: float = REFRESH_S) -> None:
+        self._board = board
+        self._painter = Painter(pipeline)
+        self._refresh_s = refresh_s
+        # Another server counts anew: what a viewer has seen of it says nothing here.
+        self._boot = secrets.token_hex(4)
+        self._parts: dict[str, _Told] = {}
+        self._version = 0
+        self._shown: BoardSnapshot | None = None
+        self._error: str | None = None
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._painting = asyncio.Lock()
+        self._viewers = 0
+        self._is_closed = False
+
+    @property
+    def seen(self) -> str:
+        """Names the newest version, for `stream`."""
+        return f"{self._boot}-{self._version}"
+
+    async def parts(self) -> Mapping[str, Markup]:
+        """The content of every part now.
+
+        Raises:
+            StreamMLError: the log cannot be read.
+        """
+        await self._refresh()
+        return {name: told.html for name, told in self._parts.items()}
+
+    async def stream(self, seen: str) -> AsyncIterator[bytes]:
+        """Server-sent events: what has changed since a version, and then what changes.
+
+        Args:
+            seen: as `seen` was; of another server, or anything else, all is told.
+        """
+        boot, _, number = seen.rpartition("-")
+        told = int(number) if boot == self._boot and number.isdecimal() else -1
+        self._viewers += 1
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        error: str | None = None
+        try:
+            yield b"retry: 2000\n\n"
+            while not self._is_closed:
+                changed = self._changed
+                news = [each.message for each in self._parts.values() if each.version > told]
+                if self._error != error:
+                    error = self._error
+                    news.append(_message("trouble", error or ""))
+                if news:
+                    told = self._version
+                    yield b"".join([*news, f"id: {self.seen}\nevent: seen\ndata:\n\n".encode()])
+                try:
+                    async with asyncio.timeout(HEARTBEAT_S):
+                        await changed.wait()
+                except TimeoutError:
+                    yield b": alive\n\n"
+        finally:
+            self._viewers -= 1
+
+    def close(self) -> None:
+        """End every stream."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+        self._wake()
+
+    async def _work(self) -> None:
+        """Refresh for as long as anybody looks."""
+        while self._viewers and not self._is_closed:
+            error = None
+            try:
+                await self._refresh()
+            except StreamMLError as trouble:
+                error = str(trouble)
+            if error != self._error:
+                self._error = error
+                self._wake()
+            await asyncio.sleep(self._refresh_s)
+
+    async def _refresh(self) -> None:
+        async with self._painting:
+            snapshot = await self._board.snapshot()
+            if snapshot is self._shown:
+                return
+            # Rendering holds the interpreter but for a few ms in a second.
+            bodies = await asyncio.to_thread(self._painter.paint, snapshot)
+            self._shown = snapshot
+            changed = [
+                name
+                for name, html in bodies.items()
+                if name not in self._parts or self._parts[name].html != html
+            ]
+            if not changed:
+                return
+            self._version += 1
+            for name in changed:
+                html = bodies[name]
+                self._parts[name] = _Told(
+                    self._version, html, _message("part", {"name": name, "html": html})
+                )
+            self._wake()
+
+    def _wake(self) -> None:
+        former, self._changed = self._changed, asyncio.Event()
+        with suppress(RuntimeError):  # the loop has ended
+            former.set()
+
+
+def _message(event: str, data: object) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), orjson.dumps(data))

@@ -1,0 +1,232 @@
+"""HTML from snapshots of the views: one rendering for all who look, of what has changed alone.
+
+Everything that is written into a page goes through the templates' escaping, and first through
+`printable`: what clients wrote neither steers a browser nor turns the direction of writing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from stream_ml.records import line_of
+from stream_ml.shell.printable import printable
+from stream_ml.web.page import contents, phrases
+from stream_ml.web.page.rates import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.web.board import BoardSnapshot
+
+__all__ = ["PARTS", "PagePart", "Painter", "render"]
+
+# The evidence is drawn in powers of ten below and up to what is needed.
+METER_DECADES = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class PagePart:
+    """A part of the page.
+
+    Attributes:
+        name: of its template, and its place in the page.
+        title: a heading.
+        explanation: a sentence for who sees it for the first time.
+        size: `half` or `wide`.
+    """
+
+    name: str
+    title: str
+    explanation: str
+    size: str = "half"
+
+
+PARTS = (
+    PagePart("champion", "Champion", "The model whose answers are served now."),
+    PagePart(
+        "health", "Needs attention", "Alerts that are open: each stays until its cause has ended."
+    ),
+    PagePart(
+        "flow",
+        "Dataflow",
+        "Events are predicted on at once, joined with their labels when these come, and then teach "
+        "and score every model; lag is how many records wait before a stage.",
+        "wide",
+    ),
+    PagePart(
+        "scores",
+        "Loss over time",
+        "How far the answers of each model were from the truth, over its last labelled examples: "
+        "lower is better.",
+    ),
+    PagePart(
+        "evidence",
+        "Evidence",
+        "How strongly the votes so far speak for putting a challenger in the champion's place: one "
+        "that reaches the dashed line has earned it.",
+    ),
+    PagePart(
+        "lines",
+        "Champion and challengers",
+        "Every model learns from each example; challengers answer in the champion's shadow, and a "
+        "block of labels is a vote for the better one.",
+        "wide",
+    ),
+    PagePart(
+        "timeline",
+        "Time line",
+        "What was decided, by whom and why, and which alerts came and went, the newest first.",
+    ),
+    PagePart(
+        "drift",
+        "Drift",
+        "Whether the incoming data still look as they usually do, field by field.",
+    ),
+    PagePart(
+        "labels",
+        "Labels",
+        "The truth comes later than the prediction: how long it takes, and how often it never "
+        "comes.",
+    ),
+    PagePart(
+        "letters",
+        "Dead letters",
+        "Records that could not be used: each is put aside with its reason and changes nothing.",
+    ),
+    PagePart("costs", "Costs", "The time that each model takes where it learns, and its size."),
+)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("stream_ml.web.page", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.filters |= {
+        "bytes_text": phrases.bytes_text,
+        "clock": phrases.clock,
+        "count": phrases.count,
+        "day_time": phrases.day_time,
+        "figure": phrases.figure,
+        "iso": _iso,
+        "meter": _meter,
+        "percent": phrases.percent,
+        "span": phrases.span,
+    }
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Markup):
+        return value
+    return printable(value) if isinstance(value, str) else value
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _meter(value: float, needed: float) -> Markup:
+    """How far evidence is from what is needed, on a scale of powers of ten."""
+    share = 0.0
+    if value > 0 and needed > 0:
+        share = min(1.0, max(0.0, 1 + math.log10(value / needed) / METER_DECADES))
+    return Markup(
+        '<meter min="0" max="1" value="{0:.3f}" aria-label="evidence">{0:.2f}</meter> '
+        '<span class="nowrap">{1} of {2}</span>'
+    ).format(share, phrases.figure(value), phrases.figure(needed))
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template with values.
+
+    Args:
+        template: its name, without `.html`.
+        values: that it speaks of.
+    """
+    return Markup(_environment().get_template(f"{template}.html").render(**values))  # noqa: S704 - escaped by the template
+
+
+class Painter:
+    """Renders one snapshot after the other; of a part that says the same, nothing is made anew.
+
+    Args:
+        pipeline: the declaration.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._pace = Pace()
+        self._number: int | None = None
+        self._bodies: dict[str, Markup] = {}
+        self._charts: dict[str, tuple[object, Markup]] = {}
+
+    def paint(self, snapshot: BoardSnapshot) -> Mapping[str, Markup]:
+        """The content of every part, by name.
+
+        Args:
+            snapshot: the newest one.
+        """
+        self._pace.add(snapshot)
+        if snapshot.number != self._number:
+            self._number = snapshot.number
+            self._bodies |= self._paint_all(snapshot)
+        self._bodies["flow"] = render("flow", **contents.flow(snapshot, self._pace))
+        return dict(self._bodies)
+
+    def _paint_all(self, snapshot: BoardSnapshot) -> dict[str, Markup]:
+        plain: dict[str, dict[str, Any]] = {
+            "champion": contents.champion(snapshot),
+            "health": contents.health(snapshot),
+            "lines": contents.lines(snapshot, self._pipeline),
+            "timeline": contents.timeline(snapshot),
+            "drift": contents.drift(snapshot),
+            "labels": contents.labels(snapshot),
+            "letters": contents.letters(snapshot),
+            "costs": contents.costs(snapshot),
+        }
+        bodies = {name: render(name, **values) for name, values in plain.items()}
+        bodies["state"] = render("state", counts=snapshot.status.open_alerts, **plain["champion"])
+        bodies["choices"] = render("choices", names=_choices(snapshot))
+        for name, chart in (
+            ("scores", contents.score_chart),
+            ("evidence", contents.evidence_chart),
+        ):
+            bodies[name] = self._chart(name, chart, snapshot)
+        return bodies
+
+    def _chart(
+        self,
+        name: str,
+        chart: Callable[[BoardSnapshot], dict[str, Any]],
+        snapshot: BoardSnapshot,
+    ) -> Markup:
+        """Drawn when there are other evaluations or decisions than last time."""
+        decisions = snapshot.status.registry.decisions
+        drawn_from = (len(snapshot.evaluations), snapshot.evaluations[-1:], decisions[-1:])
+        former = self._charts.get(name)
+        if former is None or former[0] != drawn_from:
+            self._charts[name] = former = drawn_from, render(name, **chart(snapshot))
+        return former[1]
+
+
+def _choices(snapshot: BoardSnapshot) -> list[str]:
+    """The lines, challengers first: they are what is promoted."""
+    newest = snapshot.status.registry.newest
+    if newest is None:
+        return []
+    serving = newest.serving
+    return [*serving.challengers, line_of(serving.champion.model)]

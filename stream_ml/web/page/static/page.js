@@ -1,0 +1,107 @@
+// Keeps the page as the server has it: parts that have changed are morphed in, so that focus, open
+// details and the place on the page stay. Without it the page works too, and shows what was loaded.
+"use strict";
+
+(() => {
+  const link = document.getElementById("link");
+  const dialog = document.getElementById("record");
+
+  function say(text, tone) {
+    if (link.textContent !== text) link.textContent = text;
+    link.className = `pill ${tone}`;
+  }
+
+  // What is open stays open: the server does not know of it.
+  const callbacks = {
+    beforeAttributeUpdated: (name, element) =>
+      !(name === "open" && element.tagName === "DETAILS"),
+  };
+
+  function show(part) {
+    const place = document.getElementById(`body-${part.name}`);
+    if (!place) return;
+    Idiomorph.morph(place, part.html, {
+      morphStyle: "innerHTML",
+      ignoreActiveValue: true,
+      callbacks,
+    });
+  }
+
+  let seen = document.documentElement.dataset.seen;
+  let source = null;
+
+  function listen() {
+    if (source) source.close();
+    source = new EventSource(`/v1/stream/page?seen=${encodeURIComponent(seen)}`);
+    source.onopen = () => say("live", "good");
+    source.onerror = () => say("no connection", "bad");
+    source.addEventListener("part", (event) => show(JSON.parse(event.data)));
+    source.addEventListener("seen", (event) => {
+      seen = event.lastEventId;
+      document.documentElement.dataset.seen = seen;
+    });
+    source.addEventListener("trouble", (event) => {
+      const trouble = JSON.parse(event.data);
+      say(trouble || "live", trouble ? "bad" : "good");
+    });
+  }
+
+  // A page that nobody sees asks for nothing.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      if (source) source.close();
+      source = null;
+      say("asleep", "");
+    } else if (!source) listen();
+  });
+  if (!document.hidden) listen();
+
+  // Records open over the page, and are pages of their own for who opens them in another tab.
+  async function open(address) {
+    const body = document.getElementById("record-body");
+    body.replaceChildren();
+    try {
+      const answer = await fetch(address, { headers: { "x-fragment": "1" } });
+      body.innerHTML = await answer.text();
+    } catch {
+      body.textContent = "The record cannot be read now.";
+    }
+    if (!dialog.open) dialog.showModal();
+  }
+
+  document.addEventListener("click", (event) => {
+    const anchor = event.target.closest("a.record");
+    if (!anchor || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    open(anchor.getAttribute("href"));
+  });
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+  });
+
+  // Deeds are answered in their place.
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    if (form.id !== "act-form") return;
+    event.preventDefault();
+    const answer = document.getElementById("answer");
+    const data = new URLSearchParams(new FormData(form, event.submitter));
+    const buttons = form.querySelectorAll("button");
+    for (const button of buttons) button.disabled = true;
+    answer.textContent = "Asked; the worker has not answered yet …";
+    try {
+      const reply = await fetch(form.action, {
+        method: "POST",
+        body: data,
+        headers: { "x-fragment": "1" },
+      });
+      answer.innerHTML = await reply.text();
+      if (reply.ok) form.querySelector("[name=reason]").value = "";
+    } catch {
+      answer.textContent = "The server cannot be reached; whether it was asked is not known.";
+    } finally {
+      for (const button of buttons) button.disabled = false;
+      event.submitter.focus();
+    }
+  });
+})();
