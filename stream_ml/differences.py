@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stream_ml.errors import UsageError
 from stream_ml.features.durations import parse_duration
+from stream_ml.features.words import feature_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -76,7 +77,10 @@ class Difference:
         }
 
     def __str__(self) -> str:
-        old, new = _excerpts(self.old, self.new)
+        old, new = (_readable(self.path, text) for text in (self.old, self.new))
+        if old == new:  # what differs is in no words
+            old, new = self.old, self.new
+        old, new = _excerpts(old, new)
         if self.is_accepted:
             return f"{self.path}: was {old}, is {new}; {self.reason}"
         return f"{self.path}: expected {old}, given {new}; {self.reason}"
@@ -453,6 +457,13 @@ def accepted_changes(
             + f"\nDeclare it as it was{way_out}, or {restart_advice}."
         )
     return [str(change) for change in changes]
+
+
+def _readable(path: str, text: str | None) -> str | None:
+    """A text as messages show it: features in words."""
+    if text is None or not path.startswith(("features.", "retired.")):
+        return text
+    return feature_words(text)
 
 
 def _excerpts(old: str | None, new: str | None) -> tuple[str, str]:

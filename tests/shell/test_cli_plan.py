@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -58,17 +59,46 @@ def test_each_difference_is_shown_with_what_it_means_and_costs(
 
     assert ran.code == 2
     lines = ran.out.splitlines()
-    assert lines[0].startswith("apply    features.hour_of_day: expected nothing, given ")
+    assert lines[0].startswith(
+        "apply    features.hour_of_day: expected nothing, given hour_of_day in UTC as number; "
+    )
     assert lines[1] == (
         "now      models.bayes: was nothing, is naive_bayes.GaussianNB(); it is taught what is "
         "recorded, and shadows then"
     )
     assert lines[2].startswith("         2,490 examples to learn, ")
     assert lines[2].endswith(" bytes")
-    assert lines[3:] == ["now      keep: was 20, is 3; it holds from the next refresh on"]
+    assert lines[3] == "now      keep: was 20, is 3; it holds from the next refresh on"
+    [windows] = lines[4:]
+    assert re.fullmatch(
+        r"windows: 2,500 events to fold, [0-9,.]+ µs each: [0-9.]+ s of CPU; about [0-9,]+ bytes "
+        r"of state",
+        windows,
+    )
     assert "plan: 3 differences from the declaration that runs on " in ran.err
     assert "a start refuses 1 of them; `stream-ml apply` brings all about" in ran.err
     assert before == worked.read_bytes()
+
+
+def test_windows_that_are_filled_again_have_a_price() -> None:
+    """About as much state as they take in the end, and time for each event; none where none is."""
+    day = sml.window("1d")
+    wider = replace(toy, features=[*toy.features, day.count(), day.mean("x", fill=0.0)])
+    with SqliteLog.create(MEMORY) as log, SqliteLog.create(MEMORY) as always:
+        for each, pipeline in ((log, toy), (always, wider)):
+            each.append(outputs(2_500))
+            with Runner(each, pipeline, OWN) as runner:
+                runner.run()
+        cost = read_plan(log, wider, OWN).windows
+        unchanged = read_plan(log, replace(toy, keep=3), OWN).windows
+        state = [value for name, value in always.state("predict-0") if name.startswith("w")]
+
+    assert unchanged is None
+    assert cost is not None
+    assert cost.events == 2_500
+    assert 0 < (cost.event_us or 0) < 10_000
+    held = sum(map(len, state))
+    assert 0.8 * held < (cost.window_bytes or 0) < 1.2 * held
 
 
 def test_what_is_declared_as_it_runs_differs_in_nothing(

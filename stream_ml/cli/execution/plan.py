@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.plan import ChangeCost, PlannedChange, PlanView
+    from stream_ml.shell.views.windows_cost import WindowsCost
 
 __all__ = ["apply", "lines", "planned", "run"]
 
@@ -110,12 +111,23 @@ def lines(view: PlanView, path: str) -> Iterator[str]:
         yield f"0 differences: what runs on {printable(path)} is declared like this"
     for change in view.changes:
         yield from _change(change)
+    if view.windows is not None:
+        yield _windows(view.windows)
 
 
 def _change(change: PlannedChange) -> Iterator[str]:
     yield f"{change.difference.effect:<{EFFECT_WIDTH}}{printable(str(change.difference))}"
     if change.cost is not None:
         yield " " * EFFECT_WIDTH + _cost(change.cost)
+
+
+def _windows(cost: WindowsCost) -> str:
+    text = f"windows: {cost.events:,} events to fold"
+    if cost.event_us is not None:
+        text += f", {cost.event_us:,.1f} µs each: {cost.seconds:,.1f} s of CPU"
+    if cost.window_bytes is not None:
+        text += f"; about {cost.window_bytes:,} bytes of state"
+    return text
 
 
 def _cost(cost: ChangeCost) -> str:

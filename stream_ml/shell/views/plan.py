@@ -23,6 +23,7 @@ from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import last_records, offset_count
 from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.shell.views.registry import running_pipeline
+from stream_ml.shell.views.windows_cost import windows_cost
 from stream_ml.stages.commands import FOREIGN_RECIPE, FORMER_FEATURES
 from stream_ml.stages.learn import quarantined_in
 from stream_ml.stages.plans import PlannedText, plan_details
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Decision, ModelRef
     from stream_ml.shell.log.port import Log
+    from stream_ml.shell.views.windows_cost import WindowsCost
 
 __all__ = ["ChangeCost", "PlanView", "PlannedChange", "read_plan", "running_declarations"]
 
@@ -89,10 +91,13 @@ class PlanView:
     Attributes:
         changes: in the order in which they are declared; empty where nothing differs.
         has_run: whether there is a declaration to compare with.
+        windows: what it takes to fill the windows of other features; None where features are as
+            they were.
     """
 
     changes: tuple[PlannedChange, ...]
     has_run: bool
+    windows: WindowsCost | None = None
 
     def count(self, effect: str) -> int:
         """How many changes have this effect.
@@ -111,7 +116,11 @@ class PlanView:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"has_run": self.has_run, "changes": [each.as_dict() for each in self.changes]}
+        return {
+            "has_run": self.has_run,
+            "changes": [each.as_dict() for each in self.changes],
+            "windows": None if self.windows is None else self.windows.as_dict(),
+        }
 
 
 def running_declarations(
@@ -189,7 +198,9 @@ def read_plan(
         _refuse_orphan(log, pipeline, newest.serving.champion, by_path)
     costs = dict(_costs(log, pipeline, by_path))
     changes = tuple(PlannedChange(each, costs.get(each.path)) for each in by_path.values())
-    return PlanView(changes, bool(declarations))
+    is_refilled = any(each.effect == "apply" for each in by_path.values())
+    windows = windows_cost(log, pipeline) if is_refilled else None
+    return PlanView(changes, bool(declarations), windows)
 
 
 def _refuse_orphan(
