@@ -5,7 +5,8 @@ appended as one (`Log.append_whole`): whoever dies in between has published noth
 comes next, or at the same time, finds in the commands which letters were redriven before, and
 leaves them out. Evaluate answers the command on the registry, where the audit shows it. The record
 is published byte for byte as it came, under the key that it has by the present declaration, so it
-keeps its id and its time, and what was taken meanwhile is a duplicate.
+keeps its id and its time, and what was taken meanwhile is a duplicate. What would be too late now
+is not published: it would only be refused again, and is named in the place of that.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Output
 from stream_ml.shell.log.reading import read_partition
 from stream_ml.shell.views.dead_letters import original_bytes, read_letters
+from stream_ml.shell.watermarks import InputWatermarks
 from stream_ml.signing import Keyring, Operator
 from stream_ml.stages.command_details import LETTERS_MAX, letter_details, letter_ranges
 from stream_ml.stages.operators import CommandRefusal
@@ -56,6 +58,7 @@ NEVER = {
 # Publishing these again helps only once something else was: a person must ask for it by name.
 BY_NAME = {"orphan": "its event's prediction may come now; ask for it with --reason orphan"}
 TOPICS = ("events", "labels")
+TOO_LATE = "it would be too late now, and refused again: it is kept as a dead letter"
 
 
 def check_reasons(reasons: frozenset[str]) -> None:
@@ -150,12 +153,15 @@ class RedriveReport:
         former: how many had been before.
         kept: how many were not, by reason and why.
         commands: the ids of the commands that name them.
+        excess_ms: by how much the latest event of those that would be too late now is, beyond
+            `lateness`; 0 where none would be.
     """
 
     published: Counter[str] = field(default_factory=Counter)
     former: int = 0
     kept: Counter[tuple[str, str]] = field(default_factory=Counter)
     commands: list[str] = field(default_factory=list)
+    excess_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -179,6 +185,7 @@ class Redrive:
     ) -> None:
         self._log, self._pipeline = log, pipeline
         self._history, self._now_ms = history, now_ms
+        self._watermarks = InputWatermarks(log, pipeline)
         self.report = RedriveReport()
 
     def preview(self, wanted: LetterFilter) -> None:
@@ -255,15 +262,17 @@ class Redrive:
             return None
         letter = view.letter
         objection = self._objection(view, wanted)
-        if objection is None:
-            value = original_bytes(self._log, letter)
-            if value is None:
-                objection = "its bytes are kept nowhere any more"
-            else:
-                try:
-                    return _Candidate(position, self._examine(letter.topic, value))
-                except BadRecord as error:
-                    objection = f"it is refused as before: {error.reason} at {error.path}"
+        value = None if objection is not None else original_bytes(self._log, letter)
+        if objection is None and value is None:
+            objection = "its bytes are kept nowhere any more"
+        if value is not None:
+            try:
+                return _Candidate(position, self._examine(letter.topic, value))
+            except BadRecord as error:
+                objection = f"it is refused as before: {error.reason} at {error.path}"
+            except _TooLateError:
+                objection = TOO_LATE
+        assert objection is not None, "what is not published has a reason"
         self.report.kept[letter.reason, objection] += 1
         return None
 
@@ -278,13 +287,26 @@ class Redrive:
 
     def _examine(self, topic: str, value: bytes) -> Output:
         """The record under its key, once the declaration can read it."""
-        pipeline = self._pipeline
+        pipeline, now_ms = self._pipeline, self._now_ms()
         if topic == "events":
             event = pipeline.event_codec.decode(value)
             key, ts, member = event.key, event.ts, pipeline.events.time
         else:
             label = pipeline.label_codec.decode(value)
             key, ts, member = label.event_id, label.ts, "ts"
-        if ts > self._now_ms() + pipeline.skew_ms:
+        if ts > now_ms + pipeline.skew_ms:
             raise BadRecord("from_the_future", f"$.{member}", f"its time, {ts}, is still to come")
+        if topic == "events":
+            excess_ms = self._watermarks.excess_of_event(key, ts)
+            self.report.excess_ms = max(self.report.excess_ms, excess_ms)
+            if excess_ms <= 0:
+                self._watermarks.add_event(key, ts, now_ms)
+        else:
+            excess_ms = self._watermarks.excess_of_label(key, ts)
+        if excess_ms > 0:
+            raise _TooLateError
         return Output(topic, key.encode(), value)
+
+
+class _TooLateError(Exception):
+    """A record's time is past by now."""

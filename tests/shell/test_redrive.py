@@ -207,6 +207,48 @@ def test_a_forged_command_keeps_no_record_from_being_published() -> None:
         assert {"events": 4} == later.report.published
 
 
+@pytest.mark.parametrize("is_read", [True, False])
+def test_what_would_be_too_late_now_is_named_and_not_published(is_read: bool) -> None:
+    """Nothing of it is refused again or lost, whether a stage has read what made it late or not."""
+    later_ms = START_MS + 86_400_000
+    late = [{**EVENT, "event_id": f"v{n}", "shop": f"k{n}", "ts": later_ms} for n in range(20)]
+    fresh = [{**late[0], "event_id": f"r{n}", "kind": "return"} for n in (7, 8)]
+    with worked() as driver:
+        driver.publish("events", [*fresh, *late])
+        if is_read:
+            driver.run()
+        again = new_redrive(driver.log, WIDER)
+        again.publish(ALL, commands(driver.log), KEY)
+        driver.declare(WIDER)
+        driver.run()
+        after = Counter(each["reason"] for each in driver.read("dead-letters"))
+
+    assert ({"events": 2} if is_read else {}) == again.report.published
+    assert 6 == again.report.kept["unknown_category", redrive.TOO_LATE]
+    assert later_ms - START_MS - 1_000 - WIDER.lateness_ms == again.report.excess_ms
+    assert 0 == after["too_late"]
+
+
+def test_a_label_whose_horizon_is_over_is_kept() -> None:
+    """By the watermark of the labels: it would be late, and is no label of anything any more."""
+    events, labels = stream(count=2_000)
+    (missing, *rest) = (each for each in events if each["kind"] == "visit")
+    label = next(each for each in labels if each["event_id"] == missing["event_id"])
+    over = [{**each, "ts": each["ts"] + 10 * shop.horizon_ms} for each in labels[-50:]]
+    by_name = LetterFilter(frozenset({"orphan"}))
+    with Driver(shop) as driver:
+        driver.publish("labels", [label])
+        driver.publish("events", rest)
+        driver.run()
+        driver.publish("events", [{**rest[-1], "event_id": "x", "ts": START_MS + 86_400_000}])
+        driver.publish("labels", over)
+        again = new_redrive(driver.log, shop)
+        again.preview(by_name)
+
+    kept = {objection for reason, objection in again.report.kept if reason == "orphan"}
+    assert ({}, {redrive.TOO_LATE}) == (again.report.published, kept)
+
+
 @pytest.mark.parametrize("details", [None, {}, {"letters": []}, {"letters": {"x": [[1, 2]]}},
     {"letters": {"0": [[2, 1]]}}, {"letters": {"0": [1]}}])  # fmt: skip
 def test_a_redrive_that_names_no_letters_is_refused(details: Any) -> None:
@@ -249,6 +291,7 @@ def coloured(*colours: str) -> Pipeline:
 
 
 narrow, wide = coloured("red"), coloured("red", "blue")
+wider = coloured("red", "blue", "green")
 
 
 def test_the_command_line_tells_what_it_would_do_and_what_it_did(cli: Cli, tmp_path: Path) -> None:
@@ -276,7 +319,18 @@ def test_the_command_line_tells_what_it_would_do_and_what_it_did(cli: Cli, tmp_p
     text = cli("audit", "log", "--broker", f"sqlite:{path}").out
     wrong = cli(*command, *as_wide, "--reason", "duplicate")
 
+    hour_later = {**values[0], "event_id": "e9", "ts": START_MS + 3_600_000}
+    with SqliteLog.open(path) as log:
+        log.append([output_of(toy, "events", {**values[1], "event_id": "e8", "colour": "green"})])
+        log.append([output_of(toy, "events", hour_later)])
+        with Runner(log, wide, key) as runner:
+            runner.run()
+    too_late = cli(*command[:-2], "--pipeline", f"{__name__}:wider", "--dry-run").out
+
     assert [{"events": 2}, {}, {"events": 2}, {}] == [each["published"] for each in ran]
+    assert "left alone: 1 unknown_category: it would be too late now" in too_late
+    assert "are up to 60m behind" in too_late
+    assert 'another name with lateness="60m" takes all events' in too_late
     assert [0, 0, 0, 2] == [each["published_before"] for each in ran]
     assert [0, 0, 1, 0] == [len(each["commands"]) for each in ran]
     assert ("redriven" in text, "blue is a colour" in text) == (True, True)

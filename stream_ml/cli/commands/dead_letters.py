@@ -263,9 +263,8 @@ COMMAND = Subcommand(
         "a worker runs.\n\n"
         "With redrive it publishes again, byte for byte, the events and labels that the present\n"
         "declaration can read: each once, however often it is run or killed, with a signed\n"
-        "command that names their dead letters. A record keeps its id and its time: what is late\n"
-        "stays late, and an event behind its partition's watermark by more than `lateness` is\n"
-        "refused again, as too_late, on a log that has gone on since; --dry-run does not see that."
+        "command that names their dead letters. A record keeps its id and its time: what would be\n"
+        "too late by now is named, with --dry-run as well, and stays a dead letter."
     ),
     examples=(
         UsageExample(

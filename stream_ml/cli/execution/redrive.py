@@ -17,11 +17,14 @@ from stream_ml.shell.settings.loader import pipeline_of
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.redrive import RedriveReport
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.dead_letters import LetterFilter
 
 __all__ = ["redrive"]
+
+UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"))
 
 
 def redrive(arguments: Namespace, settings: Settings, wanted: LetterFilter, note: str) -> None:
@@ -55,10 +58,16 @@ def redrive(arguments: Namespace, settings: Settings, wanted: LetterFilter, note
                 ),
                 key,
             )
-    _print_report(work.report, arguments)
+    _print_report(work.report, arguments, pipeline)
 
 
-def _print_report(report: RedriveReport, arguments: Namespace) -> None:
+def _duration(ms: int) -> str:
+    """A length of time, rounded up, as one declares it."""
+    unit_ms, unit = next(each for each in UNITS if ms >= 2 * each[0] or each[1] == "s")
+    return f"{-(-ms // unit_ms)}{unit}"
+
+
+def _print_report(report: RedriveReport, arguments: Namespace, pipeline: Pipeline) -> None:
     kept = [
         {"reason": reason, "why": why, "count": count}
         for (reason, why), count in report.kept.most_common()
@@ -71,6 +80,7 @@ def _print_report(report: RedriveReport, arguments: Namespace) -> None:
                 "published_before": report.former,
                 "kept": kept,
                 "commands": report.commands,
+                "excess_ms": report.excess_ms,
             }
         )
         return
@@ -80,8 +90,13 @@ def _print_report(report: RedriveReport, arguments: Namespace) -> None:
         write(f"published again before: {report.former:,}")
     for each in kept:
         write_line(f"left alone: {each['count']:,} {each['reason']}: {each['why']}")
-    if report.published and not arguments.dry_run:
+    if report.excess_ms:
         write(
-            "whether a stage takes them is told as ever: `stream-ml dead-letters`, `status`; an "
-            "event behind its partition's watermark by more than `lateness` is refused as too_late"
+            f"those events are up to {_duration(report.excess_ms)} behind what their partitions' "
+            "watermarks let in; way out: a pipeline of another name with "
+            f'lateness="{_duration(pipeline.lateness_ms + report.excess_ms)}" takes all events of '
+            "this log in their place (`stream-ml archive`, then `backtest --archive`), or keep "
+            "their bytes: `stream-ml dead-letters --raw`"
         )
+    if report.published and not arguments.dry_run:
+        write("whether a stage takes them is told as ever: `stream-ml dead-letters`, `status`")
