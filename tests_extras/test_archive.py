@@ -41,7 +41,7 @@ from stream_ml.shell.views.rebuild import rebuild
 from stream_ml.shell.views.what_if import what_if
 from stream_ml.stages.erasure import Erasure, Erasures
 from stream_ml.testing import Driver
-from stream_ml.topics import embedded
+from stream_ml.topics import embedded, partition_of
 from tests.stages.test_generations import applied, wider
 
 if TYPE_CHECKING:
@@ -651,6 +651,20 @@ def test_a_backtest_leaves_out_what_was_forgotten(
     assert {"forgotten": 1, "markers": 2} == view["left_out"]
     assert {} == view["dead_letters"]
     assert "2 markers, 1 forgotten" in text
+
+
+def test_a_backtest_takes_partitions_that_were_loaded_one_after_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is too late that was in time in its partition."""
+    with SqliteLog.create(MEMORY, partitions=4, now_ms=lambda: START_MS, identity="a") as log:
+        log.append(sorted(outputs(100), key=lambda each: partition_of(each.key or b"", 4)))
+        archived(log, str(tmp_path))
+    code = main(["--pipeline", TOY, "backtest", "--archive", str(tmp_path), "--format", "json"])
+    view = orjson.loads(capsys.readouterr().out)
+
+    assert (0, {}) == (code, view["dead_letters"])
+    assert (100, 90) == (view["events"]["predictions"], view["labels"]["joined"])
 
 
 # --- what others made of an archive --------------------------------------------------------------

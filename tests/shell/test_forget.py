@@ -180,7 +180,18 @@ def test_a_log_with_forgotten_records_is_read_and_worked_on_as_ever(cli: Cli, pa
             "what-if": (TOY, "--pipeline", TOY),
         }.items()
     }
+    exports = [
+        cli("export", subject, "--to", "a.csv", *broker, "--pipeline", TOY, "--format", "json").json
+        for subject in ("events", "labels", "examples")
+    ]
 
+    # A marker in each partition of events and labels; nothing of them is a bad record.
+    assert [
+        {"forgotten": 21, "markers": 1},
+        {"forgotten": 10, "markers": 1},
+        {"forgotten": 10},
+    ] == [each["left_out"] for each in exports]
+    assert [{}, {}, {}] == [each["refused"] for each in exports]
     assert ("forgotten" in history, KEY in history) == (True, False)
     assert dict.fromkeys(ran, 0) == ran
 

@@ -15,7 +15,7 @@ from stream_ml.cli.scores import FORMS, scores_table
 from stream_ml.cli.tables import format_counts, format_table
 from stream_ml.codec import RECORD_BYTES_MAX
 from stream_ml.errors import StreamMLError, UsageError
-from stream_ml.records import Output, is_forgotten
+from stream_ml.records import is_forgotten
 from stream_ml.shell.embedded.replay import output_of, replay
 from stream_ml.shell.forget import is_marker
 from stream_ml.shell.log.reading import decisions, evaluations, examples, read_all, tally
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Record
+    from stream_ml.records import Output, Record
     from stream_ml.shell.embedded.replay import ReplayResult
     from stream_ml.shell.input_files import Kind
     from stream_ml.shell.rows.layout import Row
@@ -65,12 +65,12 @@ def run(arguments: Namespace, settings: Settings) -> None:
     _check(arguments, pipeline)
     # A log that the surroundings name is somebody's; only who names it here means it.
     path = settings.path if settings.by_option("broker") else MEMORY
-    with SqliteLog.open_or_create(path) as log:
+    lines: _Lines = _Lines(pipeline, arguments.files, arguments.input)
+    if arguments.archive is not None:
+        lines = _ArchivedLines(pipeline, arguments.archive)
+    with SqliteLog.open_or_create(path, partitions=lines.partitions) as log:
         _refuse_used(log, path)
         key = settings.signing_key(path)
-        lines: _Lines = _Lines(pipeline, arguments.files, arguments.input)
-        if arguments.archive is not None:
-            lines = _ArchivedLines(pipeline, arguments.archive)
         result = replay(log, pipeline, key, lines.outputs(), on_append=lines.note_positions)
         lines.collect_refusals(log)
         report = _report(arguments, log, pipeline, key)
@@ -148,7 +148,13 @@ def _refuse_used(log: SqliteLog, path: str) -> None:
 
 
 class _Lines:
-    """The lines of some files, as records to publish, and where each of them came from."""
+    """The lines of some files, as records to publish, and where each of them came from.
+
+    Attributes:
+        partitions: how many the log gets that takes them.
+    """
+
+    partitions = 1
 
     def __init__(self, pipeline: Pipeline, files: Sequence[str], kind: Kind | None) -> None:
         self._pipeline = pipeline
@@ -228,6 +234,9 @@ class _ArchivedLines(_Lines):
         storage = Storage(address)
         self._archive = Archive(storage)
         topics = self._archive.root.topics
+        # Those of the archived log: what was loaded there partition by partition is too late in
+        # one alone.
+        self.partitions = max(1, topics.get("events", 1))
         parts = [(topic, n) for topic in ("events", "labels") for n in range(topics.get(topic, 0))]
         self._indexes = {part: index for index, part in enumerate(parts)}
         super().__init__(pipeline, [f"{storage.address}/{topic}-{n}" for topic, n in parts], None)
@@ -243,13 +252,15 @@ class _ArchivedLines(_Lines):
                 if is_marker(self._pipeline, record):
                     self.left_out["markers"] += 1
                     continue
+                if record.origin is not None:
+                    continue  # a copy in the partition of its key, where the first is put here
                 index, value = self._indexes[topic, record.partition], record.value or b""
                 self._pending_lines.append(index * LINES_MAX + record.offset)
                 members = members_of(value)
                 ts = members.get(time) if isinstance(members, dict) else None
                 position = self.files[index], record.offset
                 self.findings.line(position, topic, ts if type(ts) is int else None)
-                yield Output(topic, record.key, record.value)
+                yield output_of(self._pipeline, topic, members, value)
 
 
 # --- outcome ----------------------------------------------------------------------------------

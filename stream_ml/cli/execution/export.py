@@ -60,6 +60,8 @@ def _lines(subject: str, path: str, result: Export) -> Iterator[str]:
     yield printable(f"{result.rows:,} {subject} written to {path}")
     if result.outside:
         yield f"{result.outside:,} are of other times"
+    if result.left_out:
+        yield f"left out, of `forget`: {format_counts(result.left_out)}"
     if result.refused:
         yield f"{result.refused.total():,} records are none: {format_counts(result.refused)}"
         yield printable(f"the first of them: {result.first_refused}")

@@ -32,7 +32,7 @@ ROWS_MAX = 10
 def run(arguments: argparse.Namespace, settings: Settings) -> None:
     """Make predictions again, and fail if one is not what was logged."""
     pipeline = pipeline_of(settings, "audit reproduce")
-    with existing_log(settings) as log:
+    with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         if key is None:
@@ -61,6 +61,7 @@ def _select(arguments: argparse.Namespace, log: Log) -> list[Prediction]:
     if prediction is None:
         raise StreamMLError(
             f"audit reproduce: no prediction on event {arguments.event_id!r} is on the log"
+            f"{'' if arguments.archive else '; an archive may have it (--archive ADDRESS)'}"
         )
     return [prediction]
 

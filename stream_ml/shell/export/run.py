@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
+from stream_ml.records import is_forgotten
 from stream_ml.sealing import Seals
 from stream_ml.shell.export.files import check_place, writer_of
 from stream_ml.shell.export.tables import table_of
+from stream_ml.shell.forget import is_marker
 from stream_ml.shell.log.reading import read_partition, with_answers
 from stream_ml.shell.log.unsealing import unsealing_of
 from stream_ml.shell.views.registry import running_pipeline
@@ -40,12 +42,14 @@ class Export:
         outside: how many records lie outside of the time that was asked for.
         refused: how many records are none of their topic, by reason.
         first_refused: where the first of them lies, and what is wrong with it.
+        left_out: what `forget` has left among them, by what it is, how many.
     """
 
     rows: int = 0
     outside: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     first_refused: str | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, record: Record, error: BadRecord) -> None:
         """Count a record that is none.
@@ -67,6 +71,7 @@ class Export:
             "outside": self.outside,
             "refused": dict(sorted(self.refused.items())),
             "first_refused": self.first_refused,
+            "left_out": dict(sorted(self.left_out.items())),
         }
 
 
@@ -161,6 +166,12 @@ def _unsealed(
     for partition in range(log.partitions[topic]):
         unsealing = unsealing_of(key, pipeline.name, log.identity, topic)
         for record in read_partition(log, topic, partition):
+            if is_forgotten(record):
+                result.left_out["forgotten"] += 1
+                continue
+            if topic in {"events", "labels"} and is_marker(pipeline, record):
+                result.left_out["markers"] += 1
+                continue
             try:
                 body = unsealing.body(record)
             except BadRecord as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import integer, whole_number
+from stream_ml.cli.log import add_archive
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=integer, default=0, metavar="S", help="draws the same again (default 0)"
     )
+    add_archive(parser)
 
 
 COMMAND = Subcommand(
@@ -41,7 +43,7 @@ COMMAND = Subcommand(
         "Takes predictions from the log, opens the very snapshots that they name, and lets them\n"
         "answer again from the features as logged: the champion, and every shadow. Each must say\n"
         "what was logged, to 1e-12; one that does not is shown, and the exit code is 1. Snapshots\n"
-        "that retention has dropped are counted."
+        "that retention has dropped are counted, unless an archive has them."
     ),
     examples=(
         UsageExample("stream-ml --pipeline shop:fraud audit reproduce v9", "one, answer by answer"),
