@@ -44,6 +44,8 @@ class InputWatermarks:
         self._log, self._pipeline = log, pipeline
         self._events: dict[int, Watermark] = {}
         self._labels: dict[int, Watermark] = {}
+        # By partition of events: how far back its ids and windows go, whatever the lateness.
+        self._floors: dict[int, int] = {}
         self._refused: set[tuple[str, int, int]] | None = None
 
     def excess_of_event(self, key: str, ts: int) -> int:
@@ -53,7 +55,11 @@ class InputWatermarks:
             key: its key.
             ts: its time, UTC milliseconds.
         """
-        return self._of_events(key).ms - self._pipeline.lateness_ms - ts
+        watermark = self._of_events(key)
+        bound_ms = max(
+            watermark.ms - self._pipeline.lateness_ms, self._floors[self._partition(key)]
+        )
+        return bound_ms - ts
 
     def excess_of_label(self, event_id: str, ts: int) -> int:
         """By how much a label would at least come too late; 0 and less: perhaps not at all.
@@ -80,8 +86,11 @@ class InputWatermarks:
         """
         self._of_events(key).advance(key, ts, append_ms)
 
+    def _partition(self, key: str) -> int:
+        return partition_of(key.encode(), self._log.partitions["events"])
+
     def _of_events(self, key: str) -> Watermark:
-        partition = partition_of(key.encode(), self._log.partitions["events"])
+        partition = self._partition(key)
         if partition not in self._events:
             decode = self._pipeline.event_codec.decode
             self._events[partition] = self._read(
@@ -98,10 +107,14 @@ class InputWatermarks:
         decode: Callable[[bytes | None], Any],
     ) -> Watermark:
         watermark = Watermark(self._pipeline.events.breadth)
+        if topic == "events":
+            self._floors[partition] = -1
         value = whole_piece(self._log, f"{stage}-{partition}", "")
         if value is not None:
             state = orjson.loads(value)
             watermark.load(state.get(names[0], state[names[1]]))
+            if topic == "events":
+                self._floors[partition] = self._floor(watermark.ms, state.get("lateness"))
         first = self._log.first_offset(topic, partition)
         start = max(first, self._log.end_offset(topic, partition) - NEWEST_RECORDS)
         refused = self._refused_positions()
@@ -116,6 +129,14 @@ class InputWatermarks:
                 key = read.key if topic == "events" else read.event_id
                 watermark.advance(key, read.ts, record.append_ms)
         return watermark
+
+    def _floor(self, watermark_ms: int, lateness: tuple[int, int] | None) -> int:
+        """As predict reckons it when it takes up a state of another lateness."""
+        if lateness is None:
+            return -1
+        former_ms, floor_ms = lateness
+        is_longer = former_ms < self._pipeline.lateness_ms
+        return max(floor_ms, watermark_ms - former_ms) if is_longer else floor_ms
 
     def _refused_positions(self) -> set[tuple[str, int, int]]:
         """Where those of the newest records lie that led nothing when they were read."""

@@ -229,6 +229,27 @@ def test_what_would_be_too_late_now_is_named_and_not_published(is_read: bool) ->
     assert 0 == after["too_late"]
 
 
+def test_a_longer_lateness_does_not_promise_what_a_stage_refuses() -> None:
+    """What was too late when it was declared still is: ids and windows go back no further."""
+    longer = replace(WIDER, events=replace(WIDER.events, lateness="2d"))
+    late = [
+        {**EVENT, "event_id": f"v{n}", "shop": f"k{n}", "ts": START_MS + 86_400_000}
+        for n in range(20)
+    ]
+    with worked() as driver:
+        driver.publish("events", late)
+        driver.run()
+        driver.declare(longer)
+        driver.run()
+        again = new_redrive(driver.log, longer)
+        again.preview(ALL)
+
+        assert ({}, 6) == (
+            again.report.published,
+            again.report.kept["unknown_category", redrive.TOO_LATE],
+        )
+
+
 def test_a_label_whose_horizon_is_over_is_kept() -> None:
     """By the watermark of the labels: it would be late, and is no label of anything any more."""
     events, labels = stream(count=2_000)
