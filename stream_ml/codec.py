@@ -56,7 +56,7 @@ from stream_ml.schema import (
     FieldType,
     brief,
 )
-from stream_ml.signing import seal, unseal
+from stream_ml.signing import COMMANDS, seal, unseal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,6 @@ if TYPE_CHECKING:
     from stream_ml.signing import Keyring
 
 __all__ = [
-    "COMMANDS",
     "ID_LENGTH_MAX",
     "LABEL_BYTES_MAX",
     "EventCodec",
@@ -92,7 +91,6 @@ __all__ = [
     "serving_set",
 ]
 
-COMMANDS = ("promote", "rollback", "pause", "resume", "restart", "redrive", "forget", "apply")
 # Dead letters keep this much of what was refused; of more, only its length and hash.
 DEAD_LETTER_BYTES_MAX = 256 * 1024
 # An event or label is small; a larger record is a mistake or an attack, refused unparsed.

@@ -286,7 +286,7 @@ class Decision:
     """One record of the registry: what was decided, by whom, why, on what evidence.
 
     `kind`: bootstrap, settling, settled, refreshed, refused, replaced, rolled_back, fell_back,
-    recovered, paused, resumed, suspended, continued, proposed, lapsed, restarted,
+    recovered, paused, resumed, suspended, continued, proposed, lapsed, restarted, batched,
     redriven, applied or forgotten.
     `number` counts decisions from 0. `previous` is the SHA-256 of the registry's record before it,
     so that none can be left out. `ts` is the examples watermark at the decision (-1: before any).
@@ -319,15 +319,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An operator's wish: promote, rollback, pause, resume, restart, redrive, forget, apply.
+    """An operator's wish, such as promote, rollback, restart or forget.
 
     `expect` is the champion that the operator believes to serve, as a line or `name@version`;
     where another serves, nothing is done. `model` is what to promote, likewise, or the line to
-    restart. `operator` names the key that signs. `pipeline` and the identity `log` say where it may
-    be carried out, and nowhere else (None in commands of former releases, which are carried out
-    nowhere). `details` belong to a kind: of a redrive, the dead letters whose records were
-    published again with it; of a forget, what stands for the key; of an
-    apply, the plan.
+    restart, or whose batches change. `operator` names the key that signs. `pipeline` and the
+    identity `log` say where it may be carried out, and nowhere else (None in commands of former
+    releases, which are carried out nowhere). `details` belong to a kind: of a redrive, the dead
+    letters whose records were published again with it; of a forget, what stands for the key; of an
+    apply, the plan; of a batch, how many examples it has (`batch`).
     """
 
     command_id: str

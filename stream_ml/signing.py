@@ -17,17 +17,29 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-__all__ = ["LOCAL", "ROLES", "Keyring", "Operator", "RollingKey", "keys_of", "seal", "unseal"]
+__all__ = [
+    "COMMANDS",
+    "LOCAL",
+    "ROLES",
+    "Keyring",
+    "Operator",
+    "RollingKey",
+    "keys_of",
+    "seal",
+    "unseal",
+]
 
 _SIGNATURE = b',"signature":"'
 # The operator who has the pipeline's own key.
 LOCAL = "local"
 
+COMMANDS = (
+    *("promote", "rollback", "pause", "resume", "restart", "batch"),
+    *("redrive", "forget", "apply"),
+)
 # The commands that each role may give.
 ROLES: dict[str, frozenset[str]] = {
-    "operator": frozenset(
-        {"promote", "rollback", "pause", "resume", "restart", "redrive", "forget", "apply"}
-    ),
+    "operator": frozenset(COMMANDS),
     "guard": frozenset({"rollback", "pause"}),
     "observer": frozenset(),
 }

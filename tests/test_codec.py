@@ -741,7 +741,7 @@ def test_no_answer_and_no_fallback_is_refused() -> None:
 # --- commands ---------------------------------------------------------------------------------
 
 UNKNOWN = (
-    "unknown_command at $.kind: expected one of promote, rollback, pause, resume, restart, "
+    "unknown_command at $.kind: expected one of promote, rollback, pause, resume, restart, batch, "
     "redrive, forget, apply, given "
 )
 COMMAND = b'"command_id":"c","ts":5,"actor":"a","reason":"r"'

@@ -72,6 +72,7 @@ def test_each_role_may_what_it_says_and_no_more() -> None:
     """An observer nothing, a guard what stops harm, an operator everything."""
     assert {
         "operator": {
+            "batch",
             "promote",
             "rollback",
             "pause",

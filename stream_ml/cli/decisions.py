@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.tables import format_table, format_time
-from stream_ml.shell.views.registry import applied_paths, restarted_line
+from stream_ml.shell.views.registry import applied_paths, batched_line, restarted_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,12 +56,15 @@ def names_in(serving_sets: Iterable[ServingSet]) -> list[str]:
 
 
 def reason_text(decision: Decision) -> str:
-    """The reason, after what the decision starts anew or applies, where an operator's does not say.
+    """The reason, behind what the decision starts anew or changes, where an operator's is silent.
 
     Args:
         decision: any.
     """
     line, paths = restarted_line(decision), applied_paths(decision)
+    batched = batched_line(decision)
+    if batched is not None:
+        return f"{batched[0]} fits {batched[1]} examples at once: {decision.reason}"
     if paths:
         return f"{', '.join(paths)} changed: {decision.reason}"
     if line is None:

@@ -46,7 +46,7 @@ def give(
     Args:
         arguments: of the command line.
         settings: which log, and who signs.
-        kind: `promote`, `rollback`, `pause`, `resume`, `restart` or `apply`.
+        kind: `promote`, `rollback`, `pause`, `resume`, `restart`, `batch` or `apply`.
         details: that belong to the kind.
 
     Raises:

@@ -1,6 +1,9 @@
 """Learners that fit examples in batches, and whose state is numbers: what adapters have in common.
 
 magic + is fitted (1) + rows that wait (4) + layout (32) + numbers + rows + labels + SHA-256 (32)
+
+Where the batch is another than the declared one, 2 is added to the first byte behind the magic, and
+the batch (4) follows the layout.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ __all__ = ["BATCH_MAX", "BatchLearner"]
 
 BATCH_MAX = 4_096
 _HEAD = struct.Struct("<BI32s")
+_SIZE = struct.Struct("<I")
+# Of the first byte.
+_FITTED, _REBATCHED = 1, 2
 _DIGEST_BYTES = 32
 _UNFITTED = bytes(32)
 
@@ -41,11 +47,12 @@ class BatchLearner(Learner):
     magic: ClassVar[bytes]
 
     def __init__(self, batch: int, missing: float) -> None:
-        if not 1 <= batch <= BATCH_MAX:
-            raise ValueError(f"batch: expected from 1 to {BATCH_MAX} examples, given {batch}")
+        _check_size(batch)
         self.batch, self.missing = batch, float(missing)
         self._features: tuple[str, ...] = ()
         self._classes: tuple[Any, ...] = ()
+        # How many make a batch now.
+        self._size = batch
         self._is_fitted = False
         self._rows: list[list[float]] = []
         self._labels: list[float] = []
@@ -61,6 +68,7 @@ class BatchLearner(Learner):
             ValueError: the learner is not for such a target.
         """
         self._features = tuple(features)
+        self._size = self.batch
         self._classes = (False, True) if target.kind == "binary" else target.classes
         self._is_fitted, self._rows, self._labels = False, [], []
         self._begin(target)
@@ -89,19 +97,40 @@ class BatchLearner(Learner):
         """
         self._rows.append(self._row(features))
         self._labels.append(float(self._classes.index(label) if self._classes else label))
-        if len(self._rows) == self.batch:
-            rows, self._rows = self._rows, []
-            labels, self._labels = self._labels, []
-            self._fit(rows, labels)
-            self._is_fitted = True
+        if len(self._rows) == self._size:
+            self._fit_rows()
+
+    def _fit_rows(self) -> None:
+        """Fit what has come for the batch."""
+        rows, self._rows = self._rows, []
+        labels, self._labels = self._labels, []
+        self._fit(rows, labels)
+        self._is_fitted = True
+
+    def set_batch(self, size: int) -> None:
+        """Fit what waits, and from the next example on so many at once.
+
+        Args:
+            size: examples.
+
+        Raises:
+            ValueError: they are too few or too many.
+        """
+        _check_size(size)
+        if self._rows:
+            self._fit_rows()
+        self._size = size
 
     def dump(self) -> bytes:
         """The numbers of what has been fitted, and the examples that still wait."""
         numbers, layout = write(self._state()) if self._is_fitted else (b"", _UNFITTED)
+        is_other = self._size != self.batch
+        flags = _FITTED * self._is_fitted | _REBATCHED * is_other
         body = b"".join(
             (
                 self.magic,
-                _HEAD.pack(self._is_fitted, len(self._rows), layout),
+                _HEAD.pack(flags, len(self._rows), layout),
+                _SIZE.pack(self._size) if is_other else b"",
                 numbers,
                 np.array(self._rows, "<f8").tobytes(),
                 np.array(self._labels, "<f8").tobytes(),
@@ -122,11 +151,15 @@ class BatchLearner(Learner):
         if not body.startswith(self.magic) or hashlib.sha256(body).digest() != digest:
             raise ValueError(f"expected a state that begins with {self.magic!r} and is whole")
         numbers = NumberReader(body[len(self.magic) :])
-        is_fitted, count, layout = _HEAD.unpack(numbers.take(_HEAD.size))
-        if is_fitted > 1:
-            raise ValueError(f"expected whether it is fitted, 0 or 1, given {is_fitted}")
-        if count >= self.batch:
-            raise ValueError(f"expected less than {self.batch} examples that wait, given {count}")
+        flags, count, layout = _HEAD.unpack(numbers.take(_HEAD.size))
+        if flags > _FITTED | _REBATCHED:
+            raise ValueError(f"expected whether it is fitted, 0 or 1, given {flags}")
+        is_fitted, size = bool(flags & _FITTED), self.batch
+        if flags & _REBATCHED:
+            (size,) = _SIZE.unpack(numbers.take(_SIZE.size))
+            _check_size(size)
+        if count >= size:
+            raise ValueError(f"expected less than {size} examples that wait, given {count}")
         state = read(self._template(), layout, numbers) if is_fitted else None
         width = len(self._features)
         if numbers.left != 8 * count * (width + 1):
@@ -138,7 +171,7 @@ class BatchLearner(Learner):
         self._rows, self._labels = rows.tolist(), labels.tolist()
         if state is not None:
             self._restore(state)
-        self._is_fitted = bool(is_fitted)
+        self._is_fitted, self._size = is_fitted, size
 
     def _row(self, features: Mapping[str, float]) -> list[float]:
         missing = self.missing
@@ -173,3 +206,8 @@ class BatchLearner(Learner):
     @abstractmethod
     def _restore(self, state: Any) -> None:
         """Take up a state of the template's layout."""
+
+
+def _check_size(size: int) -> None:
+    if not 1 <= size <= BATCH_MAX:
+        raise ValueError(f"batch: expected from 1 to {BATCH_MAX} examples, given {size}")

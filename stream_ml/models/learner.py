@@ -148,6 +148,23 @@ class Learner(Model):
         for features, label in zip(rows, labels, strict=True):
             self.learn_one(features, label)
 
+    def set_batch(self, size: int) -> None:
+        """Fit what waits for a batch, and from the next example on so many at once.
+
+        For learners that fit several examples at once; `dump` keeps the size, and `load` takes it
+        up. It changes no parameter, and so no `description`.
+
+        Args:
+            size: examples, from 1 on.
+
+        Raises:
+            ValueError: it learns one by one, or fits no so many.
+        """
+        raise ValueError(
+            f"{type(self).__name__} learns from each example as it comes, and has no batches of "
+            f"{size}"
+        )
+
 
 class Lesson(NamedTuple):
     """What a remote learner is asked, where `is_asked`, and then taught, where there is a label."""

@@ -303,6 +303,25 @@ class Recipe:
             return digest(learner, like=like)
         return self.identity(learner, data)[0]
 
+    def set_batch(self, learner: Any, size: int) -> None:
+        """Have a learner fit what waits for a batch, and so many at once from the next example on.
+
+        Args:
+            learner: of this recipe.
+            size: examples.
+
+        Raises:
+            SnapshotRefused: `batch`: it has no batches, or none of that size, or fitting failed.
+        """
+        with pickles.contain_errors("batch", f"the line {self.name!r}: {{}}"):
+            if isinstance(learner, Learner):
+                learner.set_batch(size)
+                return
+        kind = "what is trained anew on a window has no batches"
+        if not isinstance(learner, Model):
+            kind = "river's learn from each example as it comes, and have no batches"
+        raise SnapshotRefused("batch", f"the line {self.name!r}: {kind}")
+
     def check(self, target: Target, path: str, names: Iterable[str] = ("x", "y")) -> list[Problem]:
         """What is wrong with this recipe for this target; nothing, if the list is empty.
 

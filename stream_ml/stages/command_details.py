@@ -11,7 +11,14 @@ from stream_ml.stages.operators import CommandRefusal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LETTERS", "LETTERS_MAX", "forgotten_evidence", "letter_details", "letter_ranges"]
+__all__ = [
+    "LETTERS",
+    "LETTERS_MAX",
+    "batch_size",
+    "forgotten_evidence",
+    "letter_details",
+    "letter_ranges",
+]
 
 # The member of a redrive's details, and of the evidence of its decision, that names the letters.
 LETTERS = "letters"
@@ -77,6 +84,21 @@ def forgotten_evidence(details: dict[str, Any] | None) -> dict[str, Any]:
             "`records` go, given others"
         )
     return {"subject": subject, "records": records}
+
+
+def batch_size(details: dict[str, Any] | None) -> int:
+    """How many examples a batch shall have, as a command's details say it.
+
+    Raises:
+        CommandRefusal: they say something else.
+    """
+    size = (details or {}).get("batch")
+    if type(size) is not int or size < 1:
+        raise CommandRefusal(
+            f"expected in `details` how many examples make a batch (`batch`, from 1 on), given "
+            f"{details}"
+        )
+    return size
 
 
 def _is_partition(text: str) -> bool:

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.errors import BadRecord
+from stream_ml.errors import BadRecord, SnapshotRefused
 from stream_ml.records import line_of
-from stream_ml.stages.command_details import LETTERS, forgotten_evidence, letter_ranges
+from stream_ml.stages.batches import LineBatch
+from stream_ml.stages.command_details import (
+    LETTERS,
+    batch_size,
+    forgotten_evidence,
+    letter_ranges,
+)
 from stream_ml.stages.operators import CommandRefusal
 from stream_ml.stages.plans import planned_texts
 
@@ -93,9 +99,8 @@ class Commands:
         if command.kind == "rollback":
             target = self._returnable(command, serving)
             return decisions.roll_back(reason, None, request, target=target)
-        if command.kind == "restart":
-            line = self._restartable(command)
-            return decisions.restart(line, reason, request=request)
+        if command.kind in {"restart", "batch"}:
+            return self._change_line(request)
         if command.kind in {"redrive", "forget"}:
             return self._write_down(request, serving)
         if command.kind == "apply":
@@ -106,6 +111,14 @@ class Commands:
             decisions.suspension.override()
         kind = "paused" if decisions.is_paused else "resumed"
         return decisions.decide(kind, reason, serving, request=request)
+
+    def _change_line(self, request: ReceivedCommand) -> Output:
+        """The decision about how a line learns."""
+        command, decisions = request.command, self._decisions
+        if command.kind == "restart":
+            line = self._restartable(command)
+            return decisions.restart(line, command.reason, request=request)
+        return decisions.batch(self._batchable(command), command.reason, request)
 
     def _write_down(self, request: ReceivedCommand, serving: ServingSet) -> Output:
         """The decision about what changes nothing of what serves."""
@@ -154,6 +167,16 @@ class Commands:
                 f"expected a declared line ({', '.join(recipes)}), given {model!r}"
             )
         return line
+
+    def _batchable(self, command: Command) -> LineBatch:
+        """The batches that a command asks for, if its line can have them."""
+        line, size = self._restartable(command), batch_size(command.details)
+        recipe = self._decisions.pipeline.recipes[line]
+        try:
+            recipe.set_batch(recipe.fresh(), size)
+        except SnapshotRefused as refusal:
+            raise CommandRefusal(str(refusal)) from None
+        return LineBatch(line, size)
 
     def _applicable(self, command: Command) -> Sequence[PlannedText]:
         """The plan that a command names, if it is of what runs, and nothing of it is refused."""

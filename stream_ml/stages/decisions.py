@@ -19,6 +19,7 @@ from stream_ml.evaluation.slices import SliceNames
 from stream_ml.features.durations import DAY_MS
 from stream_ml.generation import APPLIED, VERSIONS, generation_after
 from stream_ml.records import Output, line_of, version_of
+from stream_ml.stages.batches import BATCHED, batch_evidence
 from stream_ml.stages.guard import Guard
 from stream_ml.stages.plans import CHANGES
 from stream_ml.stages.proposals import Proposal
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Evaluation, ModelRef, ServingSet
     from stream_ml.stages.alarms import Alarms
+    from stream_ml.stages.batches import LineBatch
     from stream_ml.stages.operators import ReceivedCommand
     from stream_ml.stages.plans import PlannedText
     from stream_ml.stages.watermark import ExamplesWatermark
@@ -207,6 +209,19 @@ class Decisions:
         self.refresh.restart(line, is_asked=request is not None)
         evidence = restart_evidence(line, cause, model)
         return self.decide(RESTARTED, reason, serving, evidence=evidence, request=request)
+
+    def batch(self, batch: LineBatch, reason: str, request: ReceivedCommand) -> Output:
+        """Let a line fit so many examples at once, from its next snapshot on.
+
+        Args:
+            batch: of which line, and how many.
+            reason: for the decision.
+            request: the command that is answered by it.
+        """
+        serving = self.registry.serving
+        assert serving is not None, "nobody is answered before anything serves"
+        evidence = batch_evidence(batch)
+        return self.decide(BATCHED, reason, serving, evidence=evidence, request=request)
 
     def apply(
         self, changes: Sequence[PlannedText], reason: str, request: ReceivedCommand

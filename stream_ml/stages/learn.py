@@ -48,6 +48,7 @@ from stream_ml.models.pickles import compress
 from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
 from stream_ml.records import Output, version_of
 from stream_ml.stages.backfill import Backfill
+from stream_ml.stages.batches import LineBatches, batch_of
 from stream_ml.stages.effort import (
     DEATHS_MAX,
     NO_STOPWATCH,
@@ -150,6 +151,7 @@ class Learn:
         self._alerts = LineAlerts()
         self._teaching = Teaching(pipeline.target, self._stopwatch)
         self._restarts = Restarts(key, log)
+        self._batches = LineBatches()
         restores = pipeline.promotion.on_failure == "restore"
         self._kept = KeptLearners(self._recipes if restores else ())
         # By line: the decision that started it anew, until its next snapshot has said so.
@@ -220,6 +222,10 @@ class Learn:
                 continue
             for ref in decision.serving.lines.values():
                 self._kept.serve(ref.model)
+            batch = batch_of(decision)
+            if batch is not None and batch.line in self._lines:
+                self._batches.ask(batch, decision.number)
+                self._must_checkpoint = True
             restart = restart_of(decision)
             if restart is not None and restart.line in self._lines:
                 outputs += self._start_anew(restart, decision)
@@ -244,6 +250,7 @@ class Learn:
         self._retrainings.clear(name)
         self._latecomers.pop(name, None)
         self._restarted_by[name] = decision.number
+        self._batches.begin_anew(name)
         self._must_checkpoint = True
         progress = self._progress
         return self._alerts.restarted(name, origin, progress.n, progress.watermark_ms, decision)
@@ -348,6 +355,7 @@ class Learn:
                 try:
                     if name in models:
                         line.learner = self._recipes[name].load(models[name])
+                    self._set_batch(name, line)
                     draft = self._draft(name, line)
                     self._check_pace(line, self._stopwatch.seconds() - start_s, draft)
                     drafts += [draft, *self._price(name, line, draft.extent or 0)]
@@ -361,6 +369,17 @@ class Learn:
         )
         self._progress.refreshed()
         return outputs
+
+    def _set_batch(self, name: str, line: LiveLine) -> None:
+        """Carry out what was asked of a line's batches.
+
+        Raises:
+            SnapshotRefused: the learner fails at it.
+        """
+        size = self._batches.take(name)
+        if size is not None:
+            line.payload = None
+            self._recipes[name].set_batch(line.learner, size)
 
     def _check_pace(self, line: LiveLine, taken_s: float, draft: Snapshot) -> None:
         """Take note of what a snapshot took.
@@ -417,6 +436,7 @@ class Learn:
                 **({"cause": "loss_change"} if self._progress.clock.is_sooner else {}),
                 **({"restarted": self._restarted_by[name]} if name in self._restarted_by else {}),
                 **self._retrainings.figures(name),
+                **self._batches.figures(name),
                 "excess": line.blocks.take(),
                 "lines": [],
             },
@@ -552,12 +572,12 @@ class Learn:
             StateRefused: a decision started a line anew, and nothing says after which example.
         """
         self.apply(records)
-        if self._restarted_by and records[0].topic == "registry":
-            lines = ", ".join(sorted(self._restarted_by))
+        changed = sorted({*self._restarted_by, *self._batches})
+        if changed and records[0].topic == "registry":
             raise StateRefused(
                 f"{self.name}: expected its state as it was written; it cannot be made again from "
-                f"the examples, for decisions have started {lines} anew: restore the log from a "
-                "copy, or begin another"
+                f"the examples, for decisions have started {', '.join(changed)} anew, or changed "
+                "their batches: restore the log from a copy, or begin another"
             )
 
     def note(self, notice: Notice) -> Output:
@@ -589,6 +609,7 @@ class Learn:
             **self._retrainings.dump(),
             "alarms": self._alerts.alarms.dump(),
             "decisions": self._restarts.dump(),
+            **self._batches.dump(),
             **({"kept": self._kept.served} if self._kept.is_active else {}),
             **({"restarted_by": self._restarted_by} if self._restarted_by else {}),
             **({"counts": self.counts} if self.counts else {}),
@@ -695,6 +716,7 @@ class Learn:
         self.counts |= keyless.get("counts", {})
         self._restarts.load(keyless.get("decisions", 0))
         self._restarted_by = keyless.get("restarted_by", {})
+        self._batches.load(keyless, self._lines)
         self._kept.load(entries[KEPT], keyless.get("kept", {}))
         # One that is declared again later starts anew.
         self._undeclared_lines = [name for name in keyless["lines"] if name not in self._lines]
@@ -748,6 +770,10 @@ class Learn:
         else:
             line.learner, line.quarantine = None, was
             return
+        if was.recipe in {None, self._recipes[name].description}:
+            self._batches.begin_anew(name)
+        else:
+            self._batches.forget(name)
         self._must_checkpoint = True
         line.begin(line, self._progress.n, self._progress.offsets[1], None)
         self._alerts.later("line_restarted", name, f"{reason}; it had stopped: {was.reason}")

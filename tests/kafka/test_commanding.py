@@ -95,27 +95,36 @@ def test_commands_of_other_places_operators_and_times(kafka_broker: str, tmp_pat
     assert [each["path"] for each in letters] == ["$.log", "$.pipeline", "$.pipeline"] * 2
 
 
-def test_a_line_is_started_anew_once_whoever_dies(kafka_broker: str, tmp_path: Path) -> None:
+# The declaration, with a line that is taught in batches.
+BATCHED = f"""{DECLARATION}
+from tests.mini_batches import Steps
+mine = dataclasses.replace(mine, models={{**mine.models, "steps": Steps(8)}})
+"""
+
+
+def test_a_line_is_changed_once_whoever_dies(kafka_broker: str, tmp_path: Path) -> None:
     """Learn reads the decision off the registry, in the transaction that holds its learners."""
     with place(kafka_broker, 1, "learn") as cluster, ExitStack() as stack:
-        house = House(tmp_path, cluster, DECLARATION)
+        house = House(tmp_path, cluster, BATCHED)
         judging(house, stack)
         learning = stack.enter_context(house.worker("learn"))
         asyncio.run(until_written(cluster, registry=1))
         log = stack.enter_context(KafkaLog(cluster))
 
-        def asked(command_id: str) -> Any:
-            command = a_command("ana", command_id, kind="restart", model="bayes")
+        def asked(command_id: str, **members: Any) -> Any:
+            given = {"kind": "restart", "model": "bayes", **members}
+            command = a_command("ana", command_id, **given)
             return client.command(
                 log, command, KEYS["ana"], verifying_key=KEY, timeout_s=DEADLINE_S
             )
 
-        def learned_of(number: int) -> dict[str, Any]:
+        def learned_of(number: int, batches: dict[str, Any] | None = None) -> dict[str, Any]:
             """The state of learn, once it has read the decision of that number."""
             deadline = time.monotonic() + DEADLINE_S
             while True:
                 state = orjson.loads(whole_piece(log, "learn-0", "") or b"{}")
-                if state.get("restarted_by") == {"bayes": number}:
+                is_restarted = state.get("restarted_by") == {"bayes": number}
+                if is_restarted and state.get("batches") == batches:
                     return dict(state)
                 assert time.monotonic() < deadline, state
 
@@ -124,9 +133,11 @@ def test_a_line_is_started_anew_once_whoever_dies(kafka_broker: str, tmp_path: P
         learning.process.kill()
         learning.process.wait()
         stack.enter_context(house.worker("learn"))
+        third = asked("third", kind="batch", model="steps", details={"batch": 3})
         second = asked("second")
-        again = learned_of(second.number)
+        again = learned_of(second.number, {"steps": [3, third.number]})
 
     assert ("restarted", "restarted") == (first.kind, second.kind)
-    assert ({"line": "bayes"}, first.number + 1) == (first.evidence, second.number)
+    assert ({"line": "bayes"}, first.number + 2) == (first.evidence, second.number)
+    assert ({"line": "steps", "batch": 3}, ["steps"]) == (third.evidence, again["batches_due"])
     assert (first.number + 1, second.number + 1) == (state["decisions"], again["decisions"])

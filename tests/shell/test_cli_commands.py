@@ -312,6 +312,17 @@ def test_a_line_is_started_anew_by_a_command_line(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("answered")
+def test_batches_of_a_line_that_has_none_are_refused_by_a_command_line(cli: Cli) -> None:
+    """With the reason, and the exit code of a refusal; a size of none is a wrong usage."""
+    refused = cli("batch", "scaled", "32", "--reason", "odd")
+    wrong = cli("batch", "scaled", "0", "--reason", "odd")
+
+    assert 4 == refused.code
+    assert "river's learn from each example as it comes, and have no batches" in refused.err
+    assert 2 == wrong.code
+
+
+@pytest.mark.usefixtures("answered")
 def test_a_rollback_says_that_nothing_is_renewed(cli: Cli) -> None:
     """Its answer, `models` and `status` alike, and until when; by what clock it was given, too."""
     cli("promote", "scaled", "--expect", "plain", "--reason", "try it")

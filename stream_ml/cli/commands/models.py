@@ -96,7 +96,11 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
             for model in view.models
         ]
         head = ["role", "model", "examples", "taken at", "age"]
-        yield format_table(rows, head=head, right=[2])
+        if any(model.batch is not None for model in view.models):
+            head.append("batch")
+            for row, model in zip(rows, view.models, strict=True):
+                row.append(NO_VALUE if model.batch is None else f"{model.batch:,}")
+        yield format_table(rows, head=head, right=[2, 5])
     if view.quarantines:
         yield quarantines_text(view.quarantines)
     evidence = evidence_table(

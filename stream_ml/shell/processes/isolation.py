@@ -142,6 +142,14 @@ class IsolatedLearner(RemoteLearner):
         for _ in self.process.lessons(self, [Lesson(features, label, is_asked=False)]):
             pass
 
+    def set_batch(self, size: int) -> None:
+        """Have it fit so many examples at once.
+
+        Args:
+            size: examples.
+        """
+        self.process.call(self, {"op": "batch", "batch": size})
+
     def dump(self) -> bytes:
         """What it writes."""
         return self.process.call(self, {"op": "dump"})[1]
@@ -196,6 +204,11 @@ class IsolatedRecipe(Recipe):
         with _refusals(self.name):
             self.process.place(learner)
         return learner
+
+    def set_batch(self, learner: Any, size: int) -> None:
+        """Have a learner fit so many examples at once; see `Recipe.set_batch`."""
+        with _refusals(self.name):
+            super().set_batch(learner, size)
 
     def identity(self, learner: Any, data: bytes) -> tuple[str, int]:
         """The digest of a learner, and of how many bytes it is; see `Recipe.identity`."""

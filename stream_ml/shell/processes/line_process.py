@@ -88,6 +88,7 @@ class _Learners:
             "lessons": self._lessons,
             "fresh": self._fresh,
             "load": self._load,
+            "batch": self._batch,
             "dump": self._dump,
             "identity": self._identity,
             "digest": self._digest,
@@ -135,6 +136,10 @@ class _Learners:
 
     def _load(self, request: dict[str, Any], body: bytes) -> Iterator[bytes]:
         self._learners[request["id"]] = self._recipe.load(body)
+        yield encode_frame(b"{}")
+
+    def _batch(self, request: dict[str, Any], _: bytes) -> Iterator[bytes]:
+        self._recipe.set_batch(self._learners[request["id"]], request["batch"])
         yield encode_frame(b"{}")
 
     def _dump(self, request: dict[str, Any], _: bytes) -> Iterator[bytes]:

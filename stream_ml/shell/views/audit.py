@@ -17,7 +17,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import NO_RECORD, ModelRef, line_of
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import read_all, registry_records
-from stream_ml.shell.views.registry import entries, restarted_line
+from stream_ml.shell.views.registry import batched_line, entries, restarted_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -102,7 +102,9 @@ def entries_about(history: Iterable[Entry], name: str) -> Iterator[Entry]:
         new_roles = roles(decision.serving, name)
         words = {word.strip(".,:;()'`") for word in decision.reason.split()}
         mentions = words | {line_of(word) for word in words if "@" in word}
-        if new_roles != former_roles or name in mentions | {restarted_line(decision)}:
+        batched = batched_line(decision)
+        changed = {restarted_line(decision), None if batched is None else batched[0]}
+        if new_roles != former_roles or name in mentions | changed:
             yield entry
         former_roles = new_roles
 

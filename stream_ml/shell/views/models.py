@@ -54,6 +54,7 @@ class ModelView:
         taken_ts: the time of events that it was taken at (UTC ms).
         age_ms: how long before the newest prediction that was, in the time of events.
         digest: the canonical digest of its learner.
+        batch: how many examples its line fits at once, where a command has changed that.
     """
 
     role: str
@@ -62,6 +63,7 @@ class ModelView:
     taken_ts: int | None
     age_ms: int | None
     digest: str
+    batch: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -115,11 +117,11 @@ def read_models(log: Log, registry: RegistryView, key: bytes | None) -> ModelsVi
 def _models(log: Log, serving: ServingSet) -> Iterator[ModelView]:
     now_ms = _newest_prediction_ms(log)
     for role, ref in _roles(serving):
-        examples, taken_ms = _snapshot_facts(log, ref)
+        examples, taken_ms, batch = _snapshot_facts(log, ref)
         age_ms = None
         if now_ms is not None and taken_ms is not None and taken_ms >= 0:
             age_ms = max(0, now_ms - taken_ms)
-        yield ModelView(role, ref.model, examples, taken_ms, age_ms, ref.digest)
+        yield ModelView(role, ref.model, examples, taken_ms, age_ms, ref.digest, batch)
 
 
 def _roles(serving: ServingSet) -> Iterator[tuple[str, ModelRef]]:
@@ -132,15 +134,16 @@ def _roles(serving: ServingSet) -> Iterator[tuple[str, ModelRef]]:
         yield "first", serving.first
 
 
-def _snapshot_facts(log: Log, ref: ModelRef) -> tuple[int | None, int | None]:
-    """How many examples are in a snapshot, and the time of events it was taken at."""
+def _snapshot_facts(log: Log, ref: ModelRef) -> tuple[int | None, int | None, int | None]:
+    """How many examples are in a snapshot, the time of events it was taken at, and its batch."""
     for record in log.read("models", 0, ref.offset, 1):
         # Compaction may have left only later records.
         if record.offset == ref.offset and record.value is not None:
             with suppress(BadRecord):
                 snapshot = decode(record.value)
-                return snapshot.examples["count"], snapshot.epoch.get("watermark")
-    return None, None
+                epoch = snapshot.epoch
+                return snapshot.examples["count"], epoch.get("watermark"), epoch.get("batch")
+    return None, None, None
 
 
 def _newest_prediction_ms(log: Log) -> int | None:

@@ -211,6 +211,20 @@ class _Line:
             if "restarted" in each.epoch and each.version <= self.snapshot.version
         ]
 
+    def batches(self, span: _Span) -> deque[tuple[int, int]]:
+        """Behind which example each change of the line's batches came, and how many they have.
+
+        Args:
+            span: the changes within it, and right before it.
+        """
+        return deque(
+            (each.examples["last"], each.epoch["batch"])
+            for each in sorted(self.others.values(), key=lambda each: each.version)
+            if "rebatched" in each.epoch
+            and each.version <= self.snapshot.version
+            and span.first - 1 <= each.examples["last"] <= span.last
+        )
+
     def ancestor(self, model: str) -> _Line:
         """The line as of a snapshot that this one goes on from.
 
@@ -459,10 +473,12 @@ def _taught(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
     examples.require(snapshot.model, snapshot.examples["first"])
     for span in _spans(line, examples):
         teach = fast_learner(learner, examples.pipeline.target)
-        learned = 0
+        learned, batches = 0, line.batches(span)
         for offset, features, label in examples.until(span.last):
             if offset < span.first:
                 continue
+            while batches and batches[0][0] < offset:
+                recipe.set_batch(learner, batches.popleft()[1])
             try:
                 teach(dict(features), label)
             except STOPS:
@@ -472,6 +488,8 @@ def _taught(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
                     f"learning failed at the example at offset {offset}: {brief_error(error)}"
                 ) from error
             learned += 1
+        for _, size in batches:
+            recipe.set_batch(learner, size)
         examples.learned += learned
         if learned != span.examples:
             raise examples.missing(

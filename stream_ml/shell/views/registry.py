@@ -21,6 +21,7 @@ __all__ = [
     "Entry",
     "RegistryView",
     "applied_paths",
+    "batched_line",
     "entries",
     "read_registry",
     "restarted_line",
@@ -95,6 +96,19 @@ def restarted_line(decision: Decision) -> str | None:
     """
     line = (decision.evidence or {}).get("line")
     return line if decision.kind == "restarted" and isinstance(line, str) else None
+
+
+def batched_line(decision: Decision) -> tuple[str, int] | None:
+    """The line whose batches a decision changes, and how many examples they have; None if none's.
+
+    Args:
+        decision: any. As learn reads it, without what a stage loads.
+    """
+    evidence = decision.evidence or {}
+    line, size = evidence.get("line"), evidence.get("batch")
+    if decision.kind == "batched" and isinstance(line, str) and isinstance(size, int):
+        return line, size
+    return None
 
 
 def applied_paths(decision: Decision) -> list[str]:

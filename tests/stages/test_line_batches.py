@@ -1,0 +1,192 @@
+"""How many examples a line fits at once is changed by command, and is the same whoever dies."""
+
+from __future__ import annotations
+
+import random
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_ml.errors import StateRefused
+from stream_ml.models.snapshot import decode
+from stream_ml.records import ModelRef, Record, ServingSet
+from stream_ml.shell.processes.isolation import Isolation
+from stream_ml.shell.views.rebuild import rebuild
+from stream_ml.stages.batches import BATCHED, LineBatch, batch_evidence
+from stream_ml.stages.learn import Learn
+from stream_ml.stages.registry import Registry
+from stream_ml.stages.restarts import RESTARTED, restart_evidence
+from stream_ml.testing import CRASH, Driver
+from tests.mini_batches import Steps
+from tests.shop import KEY, declare, example, shop, stream
+from tests.simulation.test_crash import outcome
+from tests.stages.test_learn import published
+
+if TYPE_CHECKING:
+    from stream_ml.models.snapshot import Snapshot
+    from stream_ml.pipeline import Pipeline
+
+LOG, DRIVER_KEY = "here", b"testing"
+# Renewed at every 20th example; batches of eight leave four of them waiting.
+batched = declare(models={**shop.models, "steps": Steps(8)})
+SERVING = ServingSet(ModelRef("logistic@0", "d", 0), {"steps": ModelRef("steps@0", "d", 1)}, None)
+
+
+def world(count: int) -> list[Record]:
+    """Examples to learn from."""
+    rand = random.Random(5)
+    found = []
+    for n in range(count):
+        amount = rand.gauss(0, 1)
+        found.append(example(n, amount + rand.gauss(0, 1) > 0, {"amount": amount}))
+    return found
+
+
+def decision(size: int | None, number: int = 0, line: str = "steps") -> Record:
+    """A decision as it lies on the registry; without a size one that starts the line anew."""
+    registry = Registry(shop.name, KEY, LOG)
+    kind, evidence = RESTARTED, restart_evidence(line)
+    if size is not None:
+        kind, evidence = BATCHED, batch_evidence(LineBatch(line, size))
+    for _ in range(number + 1):
+        output = registry.decide(kind, "so", SERVING, ts=5, inputs={}, evidence=evidence)
+    return Record("registry", 0, number, b"shop", output.value, 2**42)
+
+
+def by_hand(pipeline: Pipeline, *parts: tuple[int, int]) -> str:
+    """The digest of a learner that is taught so many examples, and then given a size, and so on."""
+    recipe = pipeline.recipes["steps"]
+    learner, taken = recipe.fresh(), iter(world(1_000))
+    for count, size in parts:
+        for _, record in zip(range(count), taken, strict=False):
+            learner.learn_one(record.memo.prediction.features, record.memo.label)
+        if size:
+            learner.set_batch(size)
+    return recipe.identity(learner, recipe.dump(learner))[0]
+
+
+def digests(snapshots: list[Snapshot]) -> list[tuple[str, str]]:
+    """Of each what it is called, and what is in it."""
+    return [(each.model, each.digest) for each in snapshots]
+
+
+def test_what_waits_is_fitted_at_the_next_refresh_and_the_new_batches_begin_there() -> None:
+    """Each snapshot is that of a learner taught by hand, and says what holds, and since when."""
+    learn = Learn(batched, KEY, log=LOG)
+    learn.start()
+    found = published(learn.apply(world(30)), "steps")
+    assert [] == learn.apply([decision(3)])
+    assert learn.must_checkpoint()
+    found += published(learn.apply(world(70)[30:]), "steps")
+
+    expected = [
+        by_hand(batched, (20, 0)),
+        by_hand(batched, (40, 3)),
+        by_hand(batched, (40, 3), (20, 0)),
+    ]
+    assert expected == [each.digest for each in found]
+    assert [{}, {"batch": 3, "rebatched": 0}, {"batch": 3}] == [
+        {name: each.epoch[name] for name in ("batch", "rebatched") if name in each.epoch}
+        for each in found
+    ]
+    assert expected[1] not in {by_hand(batched, (40, 0)), by_hand(batched, (30, 3), (10, 0))}
+
+
+@pytest.mark.parametrize("cut", [29, 30, 33, 40, 47, 61])
+@pytest.mark.parametrize("isolates", [False, True])
+def test_a_state_anywhere_goes_on_to_the_same_snapshots(cut: int, *, isolates: bool) -> None:
+    """Batches that wait, and a change that is not carried out yet, are part of it."""
+    isolation = Isolation(batched, ("steps",) if isolates else ("none",))
+    with closing(isolation):
+        pipeline = isolation.running(batched)
+
+        def work(stage: Learn, first: int, last: int) -> list[Snapshot]:
+            return published(stage.apply(world(last)[first:]), "steps") if first < last else []
+
+        learn = Learn(pipeline, KEY, log=LOG)
+        learn.start()
+        before = work(learn, 0, min(cut, 30))
+        if cut >= 30:
+            learn.apply([decision(3)])
+            before += work(learn, 30, cut)
+        heir = Learn(pipeline, KEY, log=LOG)
+        heir.restore([(name, piece) for name, piece in learn.dirty() if piece is not None])
+        if cut < 30:
+            before += work(heir, cut, 30)
+            heir.apply([decision(3)])
+        after = work(heir, max(cut, 30), 80)
+    whole = Learn(batched, KEY, log=LOG)
+    whole.start()
+    expected = published(whole.apply(world(30)), "steps")
+    whole.apply([decision(3)])
+    expected += published(whole.apply(world(80)[30:]), "steps")
+
+    assert digests(expected) == digests([*before, *after])
+
+
+def test_what_was_asked_last_holds_over_a_restart_of_the_line() -> None:
+    """It is carried out again, and told so; one who comes first is not carried out."""
+    learn = Learn(batched, KEY, log=LOG)
+    learn.start()
+    learn.apply(world(10))
+    learn.apply([decision(5, 0), decision(3, 1)])
+    learn.apply(world(30)[10:])
+    learn.apply([decision(None, 2)])
+    first, second = published(learn.apply(world(70)[30:]), "steps")
+
+    assert (2, 3, 1) == (first.epoch["restarted"], first.epoch["batch"], first.epoch["rebatched"])
+    assert (3, None) == (second.epoch["batch"], second.epoch.get("rebatched"))
+
+
+def test_a_state_with_changed_batches_is_not_made_again() -> None:
+    """After which example it was stands nowhere but in the state: refused, with the way out."""
+    learn = Learn(batched, KEY, log=LOG)
+    learn.replay(world(10))
+
+    with pytest.raises(StateRefused, match="have started steps anew, or changed their batches"):
+        learn.replay([decision(3)])
+
+
+def history(seed: int | None) -> tuple[dict[str, list[Any]], list[Any]]:
+    """What comes of commands about batches, with deaths by a seed; and all versions made again."""
+    rand = random.Random(seed)
+    events, labels = stream(count=240)
+    half = len(events) // 2
+    crashes = [CRASH] * (0 if seed is None else rand.randrange(1, 4))
+    with Driver(batched, seed=seed) as driver:
+        driver.publish("labels", labels[: half // 2])
+        driver.publish("events", events[:half])
+        driver.feed(crashes)
+        asked = [("steps", 3), ("nobody", 3), ("bayes", 3), ("steps", 0), ("steps", 5_000)]
+        for line, size in asked:
+            driver.command("batch", model=line, details={"batch": size})
+        driver.command("batch", model="steps")
+        driver.publish("labels", labels[half // 2 :])
+        driver.publish("events", events[half:])
+        driver.feed(crashes)
+        written = outcome(driver)
+        written["decisions"] = driver.read("registry")
+        models = [decode(r.value) for r in driver.records("models") if r.value]
+        views = [
+            rebuild(driver.log, batched, DRIVER_KEY, each.model)
+            for each in models
+            if each.name == "steps" and seed is None
+        ]
+    return written, views
+
+
+def test_each_command_is_answered_and_carried_out_once_whoever_dies_when() -> None:
+    """Wherever the worker dies nothing is otherwise; each version is learned again to its bits."""
+    expected, views = history(None)
+    answers = [each for each in expected["decisions"] if each["command_id"] is not None]
+
+    assert [BATCHED, *["refused"] * 5] == [each["kind"] for each in answers]
+    assert {"line": "steps", "batch": 3} == answers[0]["evidence"]
+    words = ("a declared line", "as it comes", "from 1 on", "from 1 to 4096", "from 1 on")
+    for word, answer in zip(words, answers[1:], strict=True):
+        assert word in answer["reason"]
+    assert [] == [view.as_dict() for view in views if not view.equal]
+    assert 1 == sum("rebatched" in epoch for _, _, epoch in expected["models"] if epoch)
+    for seed in range(8):
+        assert expected == history(seed)[0], f"seed {seed}"
