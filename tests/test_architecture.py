@@ -103,6 +103,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "topology",
         "differences",
     },
+    # Figures and probes of a process, for Prometheus, over views and meters.
+    "metrics": {"", "alert_kinds", "errors", "pipeline", "shell", "topology"},
     # Laws that learners are held to, on examples drawn at random, in another process as well.
     "contract": {"errors", "models", "records"},
     # Learners of other libraries.
@@ -126,6 +128,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "evaluation",
         "files",
+        "metrics",
         "models",
         "pipeline",
         "records",
@@ -162,7 +165,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Rooms outside the core: they touch the world, or play it.
 OUTSIDE_THE_CORE = {"__main__", "cli", "client", "examples", "scenarios", "shell", "testing"}
-OUTSIDE_THE_CORE |= {"contract", "web"}
+OUTSIDE_THE_CORE |= {"contract", "metrics", "web"}
 
 # What the core does not import: clocks, entropy, the system, the network, threads, files.
 BANNED_IN_CORE = {
@@ -202,6 +205,7 @@ OWNERS: dict[str, set[str]] = {
     "matplotlib": {"shell.report.plots"},
     "msgspec": {"codec", "records"},
     "onnxruntime": {"learners.onnx"},
+    "prometheus_client": {"metrics.exposition"},
     "fsspec": {"shell.archive.storage"},
     "pyarrow": {"shell.export.parquet", "shell.rows.parquet_reader"},
     "shtab": {"cli.commands.completion"},

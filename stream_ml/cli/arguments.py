@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from stream_ml.cli.output import as_utf8
 from stream_ml.cli.tables import format_time
 from stream_ml.shell.input_files import INPUT_KINDS
+from stream_ml.shell.settings.listening import ListenAddress
+from stream_ml.shell.settings.settings import SETTINGS
 from stream_ml.time_units import likely_ms
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ __all__ = [
     "add_input",
     "add_limit",
     "add_log_options",
+    "add_metrics",
     "instant",
     "integer",
     "log_options",
@@ -94,6 +97,31 @@ def add_limit(parser: ArgumentParser, meaning: str) -> None:
         meaning: of the bound.
     """
     parser.add_argument("--limit", type=whole_number(1), metavar="N", help=meaning)
+
+
+def add_metrics(parser: ArgumentParser) -> None:
+    """Let a command that works until it is stopped be told where to answer scrapes and probes.
+
+    Args:
+        parser: of the command.
+    """
+    setting = SETTINGS["metrics"]
+    parser.add_argument(
+        "--metrics",
+        type=_listen_address,
+        metavar="HOST:PORT",
+        help=f"{setting.meaning} (else {setting.variable}); PORT alone is this machine's, 0 any "
+        "that is free; extra `metrics`",
+    )
+
+
+def _listen_address(text: str) -> ListenAddress:
+    try:
+        return ListenAddress.parse(text)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"expected {SETTINGS['metrics'].expected}, given {text!r}"
+        ) from None
 
 
 def whole_number(first: int, last: int | None = None) -> Callable[[str], int]:

@@ -26,6 +26,7 @@ from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SESSION_TIMEOUT_MS
 from stream_ml.shell.kafka.worker import Worker
 from stream_ml.shell.processes.supervisor import Patience
+from stream_ml.shell.settings.listening import ListenAddress
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
@@ -42,6 +43,7 @@ from tests.kafka.world import (
     until_said,
 )
 from tests.kafka_broker import a_name
+from tests.metrics.scraping import fetch, figures, until
 from tests.shop import shop, stream, written
 from tools.kafka.broker import free_ports
 
@@ -232,6 +234,43 @@ def test_asked_to_stop_it_commits_all_that_it_has_folded(kafka_broker: str, tmp_
     assert sorted(f"e{n}" for n in range(300)) == sorted(ids)
     assert {("events", 0): 300} == positions
     assert 300 == orjson.loads(pieces[""])["counts"]["events"]
+
+
+def test_it_is_ready_once_it_has_recovered_and_counts_what_it_commits(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    """While nothing serves its tasks recover: 503; then 200, and the figures are the log's."""
+    events = visits(300)
+    with place(kafka_broker, 2, "predict") as cluster:
+        house = House(tmp_path, cluster, DECLARATION)
+        with house.worker("predict", STREAM_ML_METRICS="0") as worker:
+            address = ListenAddress.parse(until_said(worker, said="metrics")["address"])
+            until_said(worker, said="recovering")
+            until_said(worker, said="recovering")
+            recovering = fetch(address, "/readyz")
+            asyncio.run(serve(cluster))
+            asyncio.run(publish_by_key(cluster, events, 2))
+            until_said(worker, said="recovered")
+            until_said(worker, said="recovered")
+            families = until(address, "stream_ml_records_out_total", "topic", {"predictions": 300})
+            probes = fetch(address, "/readyz"), fetch(address, "/healthz")
+            ended = worker.stopped()
+        found = asyncio.run(lying(cluster, ("predictions", 0), ("predictions", 1), ("events", 0)))
+
+    assert (0, "") == (ended.code, ended.err)
+    problems = ["predict-0 is recovering", "predict-1 is recovering"]
+    assert (503, problems) == (recovering[0], orjson.loads(recovering[1])["problems"])
+    assert ((200, b'{"ok":true,"problems":[]}\n'),) * 2 == probes
+    first = len(found["events", 0])
+    assert 300 == sum(len(found["predictions", p]) for p in (0, 1))
+    assert {
+        ("0", "events"): first,
+        ("1", "events"): 300 - first,
+    } == figures(families, "stream_ml_records_in_total", "partition", "topic")
+    assert 300 == figures(families, "stream_ml_answer_seconds_count")[()]
+    recoveries = figures(families, "stream_ml_recoveries_total", "partition")
+    assert {("0",): 1, ("1",): 1} == recoveries
+    assert "stream_ml_score" not in families
 
 
 class _Exited(BaseException):

@@ -367,6 +367,7 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("accept_unsealed", False, "default"),
         ("accept_topics", [], "default"),
         ("alert_webhooks", None, "default"),
+        ("metrics", None, "default"),
         ("tls_ca", None, "default"),
         ("sasl", None, "default"),
         ("password", None, "default"),

@@ -69,7 +69,8 @@ def test_every_setting_is_a_field() -> None:
                 "STREAM_ML_RESTART_LINES, STREAM_ML_COMMAND_AGE_SECONDS, STREAM_ML_KEYRING, "
                 "STREAM_ML_OPERATOR, STREAM_ML_OPERATOR_KEY, STREAM_ML_KEY_BEFORE, "
                 "STREAM_ML_ACCEPT_UNSEALED, STREAM_ML_ACCEPT_TOPICS, "
-                "STREAM_ML_ALERT_WEBHOOKS, STREAM_ML_TLS_CA, STREAM_ML_SASL, STREAM_ML_PASSWORD"
+                "STREAM_ML_ALERT_WEBHOOKS, STREAM_ML_METRICS, STREAM_ML_TLS_CA, "
+                "STREAM_ML_SASL, STREAM_ML_PASSWORD"
             ),
         ),
         ({"STREAM_ML_BROKER": "kafka://localhost"}, f"{BROKER}, given 'kafka://localhost'"),

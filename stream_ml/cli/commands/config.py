@@ -9,6 +9,7 @@ from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 from stream_ml.cli.tables import NO_VALUE, format_table
 from stream_ml.shell.log.sqlite import MEMORY
 from stream_ml.shell.printable import printable
+from stream_ml.shell.settings.listening import ListenAddress
 from stream_ml.shell.settings.settings import (
     DEFAULT,
     SECRETS,
@@ -57,7 +58,7 @@ def _setting_members(
     name = setting.name
     return {
         "name": name,
-        "value": None if name in SECRETS else getattr(settings, name),
+        "value": None if name in SECRETS else _value(getattr(settings, name)),
         "source": _key_source(settings) if name == "key" else settings.source(name),
         "option": setting.option,
         "variable": setting.variable,
@@ -65,6 +66,10 @@ def _setting_members(
         "meaning": setting.meaning,
         **({"operators": operators} if name == "keyring" else {}),
     }
+
+
+def _value(value: Any) -> Any:
+    return str(value) if isinstance(value, ListenAddress) else value
 
 
 def _key_source(settings: Settings) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import add_log_options, whole_number
+from stream_ml.cli.arguments import add_log_options, add_metrics, whole_number
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.stages.topology import STAGES
 
@@ -26,6 +26,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 def _arguments(parser: ArgumentParser) -> None:
     add_log_options(parser)
+    add_metrics(parser)
     for stage in (name for name, spec in STAGES.items() if spec.scales):
         parser.add_argument(
             f"--{stage}",

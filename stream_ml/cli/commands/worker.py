@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import add_log_options
+from stream_ml.cli.arguments import add_log_options, add_metrics
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.stages.topology import STAGES
 
@@ -26,6 +26,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
 def _add_arguments(parser: ArgumentParser) -> None:
     add_log_options(parser)
     parser.add_argument("stage", choices=tuple(STAGES), help="what it does")
+    add_metrics(parser)
     parser.add_argument(
         "--instance",
         metavar="NAME",

@@ -10,13 +10,16 @@ import os
 import socket
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.arguments import log_options
 from stream_ml.cli.decisions import decider, reason_text
 from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
 from stream_ml.cli.logs import begin_logs, log_event
+from stream_ml.cli.execution.metering import listen_address, metered
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log
@@ -25,6 +28,7 @@ from stream_ml.shell.alerting.setup import couriers
 from stream_ml.shell.embedded.follow import work_on
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.metering.runner import MeasuredRunner
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
 from stream_ml.shell.processes.supervisor import Post, Process, Relay, Supervisor, await_broker
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
     from stream_ml.records import Decision
     from stream_ml.shell.alerting.courier import Couriers
     from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.metering.meter import Meter
+    from stream_ml.shell.settings.listening import ListenAddress
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["run"]
@@ -85,9 +91,10 @@ def _work(arguments: Namespace, settings: Settings) -> None:
         record_count = disturbances = 0
         stopwatch = stopwatch_of(settings)
 
-        def work(delivery: Couriers) -> None:
+        def work(delivery: Couriers, meter: Meter | None) -> None:
             nonlocal record_count
-            runner = Runner(
+            make_runner = Runner if meter is None else partial(MeasuredRunner, meter)
+            runner = make_runner(
                 log,
                 pipeline,
                 key,
@@ -110,18 +117,22 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                     runner, log, stop, commit_s=commit_s, on_decision=messages.print_decision
                 )
 
-        with couriers(
+        address = listen_address(arguments, settings)
+        metering = metered(address, settings, pipeline, key, messages.print_metrics)
+        delivering = couriers(
             pipeline,
             settings,
             key,
             open_log=lambda: open_log(settings, pipeline.name),
             say=messages.print_route,
-        ) as delivery:
+        )
+        with metering as meter, delivering as delivery:
             while True:
                 started_s = time.monotonic()
                 try:
-                    work(delivery)
+                    work(delivery, meter)
                 except LogChanged as error:
+                    _count_restart(meter, "all")
                     if time.monotonic() - started_s > UNDISTURBED_S:
                         disturbances = 0
                     disturbances += 1
@@ -171,6 +182,9 @@ class _WorkerMessages:
     def print_route(self, text: str) -> None:
         self._print(text, {"said": "route", "what": text})
 
+    def print_metrics(self, address: ListenAddress) -> None:
+        self._print(f"metrics and probes: http://{address}", _metrics_members(address))
+
     def print_decision(self, decision: Decision) -> None:
         champion = decision.serving.champion.model
         is_switch = champion != self._champion
@@ -204,6 +218,15 @@ class _WorkerMessages:
         flush()
 
 
+def _metrics_members(address: ListenAddress) -> dict[str, Any]:
+    return {"said": "metrics", "address": str(address)}
+
+
+def _count_restart(meter: Meter | None, stage: str) -> None:
+    if meter is not None:
+        meter.restarts[stage] += 1
+
+
 def _decision_time(decision: Decision) -> str:
     """In the time of events, and what a person decided by the clock."""
     if decision.given_ms is None:
@@ -227,10 +250,16 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
         posts, as_json=arguments.format == "json", has_json_logs=arguments.log_format == "json"
     )
     relay = Relay()
+    address = listen_address(arguments, settings)
+    addresses = _worker_addresses(posts, address)
+    starts: Counter[Post] = Counter()
 
-    def start(post: Post) -> Process:
+    def start(post: Post, meter: Meter | None) -> Process:
+        starts[post] += 1
+        if starts[post] > 1:
+            _count_restart(meter, post.stage)
         return Process(
-            _worker(post, arguments),
+            _worker(post, arguments, addresses.get(post)),
             relay,
             on_out=lambda line: messages.print_output(post, line),
             on_err=lambda line: messages.print_error(post, line),
@@ -254,15 +283,21 @@ def _supervise(arguments: Namespace, settings: Settings) -> None:
                 {"said": "started", "pipeline": pipeline.name, "workers": len(posts)},
             )
             _warn_of_open_topics(cluster, messages)
-            with couriers(
+            metering = metered(
+                address, settings, pipeline, key, messages.print_metrics, workers=addresses
+            )
+            delivering = couriers(
                 pipeline,
                 settings,
                 key,
                 open_log=lambda: open_log(settings, pipeline.name),
                 say=messages.print_route,
-            ) as delivery:
+            )
+            with metering as meter, delivering as delivery:
                 delivery.start()
-                Supervisor(posts, start, say=messages.print, wait=relay.pump).run(should_stop)
+                start_worker = partial(start, meter=meter)
+                supervisor = Supervisor(posts, start_worker, say=messages.print, wait=relay.pump)
+                supervisor.run(should_stop)
         messages.print("stopped: no worker is left", {"said": "stopped"})
 
 
@@ -283,7 +318,21 @@ def _posts(arguments: Namespace) -> list[Post]:
     ]
 
 
-def _worker(post: Post, arguments: Namespace) -> list[str]:
+def _worker_addresses(
+    posts: list[Post], address: ListenAddress | None
+) -> dict[Post, ListenAddress]:
+    """Where each worker answers scrapes and probes: at the ports behind ours, in their order."""
+    if address is None:
+        return {}
+    if not address.port:
+        raise UsageError(
+            "--metrics: expected a port, behind which the workers' own follow, given 0; name one, "
+            "such as 9464"
+        )
+    return {post: address.with_port(address.port + n) for n, post in enumerate(posts, 1)}
+
+
+def _worker(post: Post, arguments: Namespace, address: ListenAddress | None) -> list[str]:
     """The command of the worker that fills a post, set as we are.
 
     It inherits the environment; the options are repeated.
@@ -294,6 +343,8 @@ def _worker(post: Post, arguments: Namespace) -> list[str]:
         if setting.option is not None and (value := getattr(arguments, name, None)) is not None
         for word in (setting.option, value)
     ]
+    if address is not None:
+        options += ["--metrics", str(address)]
     # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
     python = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
     # The same name after each start: then it gets back what it had, and nobody else is disturbed.
@@ -321,6 +372,9 @@ class _SupervisorMessages:
 
     def print_route(self, text: str) -> None:
         self.print(text, {"said": "route", "what": text})
+
+    def print_metrics(self, address: ListenAddress) -> None:
+        self.print(f"metrics and probes: http://{address}", _metrics_members(address))
 
     def print_output(self, post: Post, line: str) -> None:
         if self._as_json:

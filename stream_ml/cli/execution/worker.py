@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.execution.line_processes import isolation_of
 from stream_ml.cli.logs import begin_logs, log_event
+from stream_ml.cli.execution.metering import listen_address, metered
 from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.client import open_log
 from stream_ml.shell.alerting.setup import couriers
@@ -49,7 +51,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
     isolation = None
     if arguments.stage in LEARNING:
         isolation = isolation_of(settings, pipeline, say_not_isolated)
-    worker = Worker(
+    make_worker = partial(
+        Worker,
         cluster,
         pipeline,
         arguments.stage,
@@ -69,17 +72,27 @@ def run(arguments: Namespace, settings: Settings) -> None:
         accepted_topics=settings.accept_topics,
         accept_unsealed=settings.accept_unsealed,
     )
-    with couriers(
+    # Where `up` looks after the workers, it delivers, and tells of the whole pipeline.
+    is_foremost = arguments.stage == "evaluate" and not arguments.supervised
+    metering = metered(
+        listen_address(arguments, settings),
+        settings,
+        pipeline,
+        key,
+        lambda address: say("metrics", address=str(address)),
+        tells_pipeline=is_foremost,
+    )
+    delivering = couriers(
         pipeline,
         settings,
         key,
         open_log=lambda: open_log(settings, pipeline.name),
         say=lambda text: say("route", what=text),
-    ) as delivery:
-        # Where `up` looks after the workers, it delivers.
-        if arguments.stage == "evaluate" and not arguments.supervised:
+    )
+    with metering as meter, delivering as delivery:
+        if is_foremost:
             delivery.start()
-        asyncio.run(worker.run())
+        asyncio.run(make_worker(meter=meter).run())
 
 
 def _as_json(event: str, **members: Any) -> None:

@@ -143,6 +143,7 @@ class TaskContext:
         restart_lines: quarantined lines that start anew, be it by another recipe.
         applied_lines: lines whose recipes of today were applied.
         seek: has records fetched from other offsets on; returns the epoch in which they come.
+        make_task: makes the task of a name and a stage.
     """
 
     cluster: Cluster
@@ -159,6 +160,7 @@ class TaskContext:
     seek: Callable[[Mapping[PartitionId, int]], Awaitable[int]] | None = None
     restart_lines: Collection[str] = ()
     applied_lines: Collection[str] = ()
+    make_task: Callable[[str, Stage], Task] = Task
 
 
 class KafkaTask:
@@ -174,7 +176,8 @@ class KafkaTask:
         self._members: dict[str, Any] = {"stage": spec.stage, "partition": self.partition}
         if line is not None:
             self._members["line"] = line
-        self._task = Task(task_name(spec.stage, self.partition, line), spec.make(number))
+        name = task_name(spec.stage, self.partition, line)
+        self._task = context.make_task(name, spec.make(number))
         self._stage = self._task.stage
         self._options = {
             "bootstrap_servers": context.cluster.bootstrap,

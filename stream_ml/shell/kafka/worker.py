@@ -26,6 +26,7 @@ import sys
 import tempfile
 import traceback
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ from stream_ml.shell.kafka.snapshots import SnapshotReader
 from stream_ml.shell.kafka.task import KafkaTask, TaskContext, TaskSpec
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
+from stream_ml.shell.metering.tasks import MeasuredTask
+from stream_ml.shell.metering.transactions import MeasuredTransactions
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.shell.views.registry import running_pipeline
@@ -58,7 +61,8 @@ from stream_ml.stages.learn import Learn
 from stream_ml.stages.positions import ACCEPT
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
-from stream_ml.stages.topology import STAGES
+from stream_ml.stages.task import Task
+from stream_ml.stages.topology import STAGES, TaskName
 from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.transport import Batch
     from stream_ml.shell.log.port import PartitionId
+    from stream_ml.shell.metering.meter import Meter
     from stream_ml.shell.processes.isolation import Isolation
     from stream_ml.signing import Operator
     from stream_ml.stages.task import Stage
@@ -115,6 +120,7 @@ class Worker:
         say: told what happens, as a kind and members.
         accepted_topics: topics that are taken for what they are now, whatever was read of them.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
+        meter: told what the tasks do; None: nothing is measured.
     """
 
     def __init__(
@@ -138,6 +144,7 @@ class Worker:
         say: Callable[..., None],
         accepted_topics: Iterable[str] = (),
         accept_unsealed: bool = False,
+        meter: Meter | None = None,
     ) -> None:
         self.cluster = cluster
         self.instance = instance
@@ -161,6 +168,10 @@ class Worker:
         self._trainings = ProcessTrainings(training_s, training_memory_mb)
         self._command_age_s = command_age_s
         self._say = say
+        self._meter = meter
+        if meter is not None:
+            self._say = partial(_tell, meter, say)
+            meter.inbox = self._waiting
         self._isolation = isolation
         self._isolated = pipeline
         self._accepted_topics = frozenset(accepted_topics)
@@ -195,7 +206,7 @@ class Worker:
             return
         # Without a name that stays nobody ends what it leaves open, but the brokers' clock.
         name = self.instance or secrets.token_hex(8)
-        self._transactions = Transactions(
+        self._transactions = self._make_transactions(
             self.cluster,
             self.cluster.group(self._stage),
             self.cluster.transactional_id(self._stage, name),
@@ -229,6 +240,22 @@ class Worker:
         if not closing.done() or closing.cancelled() or closing.exception() is not None:
             # All is committed; what nobody answers may end with the process.
             os._exit(0)
+
+    @property
+    def _make_transactions(self) -> Callable[..., Transactions]:
+        return Transactions if self._meter is None else partial(MeasuredTransactions, self._meter)
+
+    def _task_name(self, number: int) -> TaskName:
+        if self._lines:
+            return TaskName(self._stage, 0, self._lines[number])
+        return TaskName(self._stage, number, None)
+
+    def _waiting(self) -> dict[TaskName, tuple[int, int]]:
+        """How many records, and bytes, wait inside each task."""
+        return {
+            self._task_name(number): (task.waiting, task.waiting_bytes)
+            for number, task in self._tasks.copy().items()
+        }
 
     async def _start_feed(self) -> asyncio.Task[None]:
         """Read what serves now, and go on reading beside the tasks."""
@@ -536,6 +563,8 @@ class Worker:
         if self._lines:
             ours = self.assignor.lines
             numbers = {number for number, line in enumerate(self._lines) if line in ours}
+        if self._meter is not None:
+            self._meter.assign(map(self._task_name, numbers))
         for partition in [number for number in self._suspended_tasks if number not in numbers]:
             del self._suspended_tasks[partition]
             self._say("released", stage=self._stage, partition=partition)
@@ -594,6 +623,7 @@ class Worker:
             self._seek_in_new_epoch,
             self._restart_lines,
             self._pipeline.generation.applied_lines(self._pipeline.declaration()),
+            Task if self._meter is None else partial(MeasuredTask, self._meter),
         )
 
     def _task_spec(self) -> TaskSpec:
@@ -649,6 +679,12 @@ class Worker:
             return error
         member = "" if self._app is None else self._app.consumer.member
         return rival(self.cluster, self._stage, self.instance, member) or error
+
+
+def _tell(meter: Meter, say: Callable[..., None], event: str, **members: Any) -> None:
+    """Tell the meter before others, who may ask it."""
+    meter.hear(event, members)
+    say(event, **members)
 
 
 def _spare_collector() -> None:

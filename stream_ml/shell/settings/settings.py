@@ -51,6 +51,7 @@ from stream_ml.errors import UsageError
 from stream_ml.routes import is_webhook
 from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.log.sqlite import MEMORY
+from stream_ml.shell.settings.listening import ListenAddress
 from stream_ml.signing import LOCAL, ROLES, Operator, RollingKey
 from stream_ml.topics import catalogue
 
@@ -315,6 +316,12 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 _webhooks,
             ),
             Setting(
+                "metrics",
+                "where `up`, and each worker, answers Prometheus and probes; else nowhere",
+                "HOST:PORT, or PORT for this machine alone",
+                ListenAddress.parse,
+            ),
+            Setting(
                 "tls_ca",
                 "who vouches for Kafka's brokers; switches TLS on",
                 f"the path of a PEM file, or `{SYSTEM}` for this system's certificates",
@@ -361,6 +368,7 @@ class Settings:
     accept_unsealed: bool = False
     accept_topics: tuple[str, ...] = ()
     alert_webhooks: Mapping[str, str] = field(default_factory=dict, repr=False)
+    metrics: ListenAddress | None = None
     tls_ca: str | None = None
     sasl: str | None = None
     password: str | None = field(default=None, repr=False)
