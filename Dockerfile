@@ -11,7 +11,7 @@ COPY stream_ml stream_ml
 # Built with what is pinned too, rather than with what is newest today.
 RUN /venv/bin/pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels . \
     && /venv/bin/pip uninstall --yes hatchling \
-    && /venv/bin/pip install --no-cache-dir --constraint constraints.txt "$(ls /wheels/*.whl)[demo]"
+    && /venv/bin/pip install --no-cache-dir --constraint constraints.txt "$(ls /wheels/*.whl)[demo,metrics]"
 
 FROM python:3.11.13-slim-bookworm
 RUN useradd --create-home --uid 1000 stream-ml

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-extras test-torch check docs bench evidence torture chaos soak kafka kafka-stop clean
+.PHONY: demo test test-extras test-torch check rules docs bench evidence torture chaos soak kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
@@ -34,6 +34,12 @@ check: $(VENV)/dev
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
+
+# Not in CI: promtool is no Python package. What the rules name is held against the code there.
+rules:  ## alert rules of Prometheus, by its own tool: apt-get install prometheus, which brings promtool
+	@command -v promtool >/dev/null || { echo 'needs promtool: apt-get install prometheus'; exit 1; }
+	promtool check config observe/prometheus.yml
+	cd observe && promtool test rules rules_test.yml
 
 docs: $(VENV)/dev  ## the manual as a site, in build/site
 	$(RUN)/python -m tools.dataflow

@@ -3,8 +3,8 @@
     python -m benchmarks.metering [--events N] [--rounds N]
 
 A piece is a round of 256 records with all that follows from them, or a commit; see `turns`. Whoever
-is measured is scraped by HTTP every 20,000 events, some four seconds of work, and both sides of that
-are counted; Prometheus asks every 15 seconds.
+is measured is scraped by HTTP every 20,000 events, some four seconds of work, and both sides of
+that are counted; Prometheus asks every 15 seconds.
 """
 
 from __future__ import annotations

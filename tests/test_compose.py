@@ -20,7 +20,8 @@ from tools.kafka.broker import VERSION
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OURS = {name: service for name, service in SERVICES.items() if name != "kafka"}
+OBSERVERS = {"prometheus", "grafana"}
+OURS = {name: each for name, each in SERVICES.items() if name not in {"kafka", *OBSERVERS}}
 WORKERS = {"predict", "join", "learn", "evaluate"}
 
 
@@ -31,7 +32,7 @@ def waits_for(name: str) -> dict[str, str]:
 
 def test_every_part_of_the_loop_is_there() -> None:
     """A broker, its topics, every stage, and someone to publish."""
-    assert {"kafka", "topics", "producer", "ask", *WORKERS} == set(SERVICES)
+    assert {"kafka", "topics", "producer", "ask", *WORKERS, *OBSERVERS} == set(SERVICES)
     assert {name: SERVICES[name].get("deploy", {}).get("replicas", 1) for name in WORKERS} == {
         "predict": 2,
         "join": 1,
@@ -44,6 +45,8 @@ def test_images_are_pinned() -> None:
     """The broker is the one that the tests run on; ours has the version of the package."""
     assert SERVICES["kafka"]["image"] == f"apache/kafka:{VERSION}"
     assert {service["image"] for service in OURS.values()} == {f"stream-ml:{__version__}"}
+    for name in OBSERVERS:
+        assert re.search(r":v?\d+\.\d+\.\d+$", SERVICES[name]["image"]), name
     bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert bases
     assert [base for base in bases if not re.search(r":\d+\.\d+\.\d+-", base)] == []
