@@ -27,6 +27,7 @@ from stream_ml.shell.kafka.transport import SESSION_TIMEOUT_MS
 from stream_ml.shell.kafka.worker import Worker
 from stream_ml.shell.processes.supervisor import Patience
 from stream_ml.shell.settings.listening import ListenAddress
+from stream_ml.shell.views.trace import trace
 from stream_ml.signing import Keyring
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.learn import Learn
@@ -255,6 +256,8 @@ def test_it_is_ready_once_it_has_recovered_and_counts_what_it_commits(
             families = until(address, "stream_ml_records_out_total", "topic", {"predictions": 300})
             probes = fetch(address, "/readyz"), fetch(address, "/healthz")
             ended = worker.stopped()
+        with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
+            traces = [trace(log, bytes.fromhex("5a" * 32), each) for each in ("e7", "e700")]
         found = asyncio.run(lying(cluster, ("predictions", 0), ("predictions", 1), ("events", 0)))
 
     assert (0, "") == (ended.code, ended.err)
@@ -271,6 +274,8 @@ def test_it_is_ready_once_it_has_recovered_and_counts_what_it_commits(
     recoveries = figures(families, "stream_ml_recoveries_total", "partition")
     assert {("0",): 1, ("1",): 1} == recoveries
     assert "stream_ml_score" not in families
+    assert ["its label has not come", False] == [traces[0].ended, traces[1].is_found]
+    assert traces[0].predicted is not None
 
 
 class _Exited(BaseException):

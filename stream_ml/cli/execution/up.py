@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.cli.arguments import log_options
 from stream_ml.cli.decisions import decider, reason_text
 from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
-from stream_ml.cli.logs import begin_logs, log_event
 from stream_ml.cli.execution.metering import listen_address, metered
+from stream_ml.cli.logs import begin_logs, log_event
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log

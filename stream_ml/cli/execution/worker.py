@@ -9,8 +9,8 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.execution.line_processes import isolation_of
-from stream_ml.cli.logs import begin_logs, log_event
 from stream_ml.cli.execution.metering import listen_address, metered
+from stream_ml.cli.logs import begin_logs, log_event
 from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.client import open_log
 from stream_ml.shell.alerting.setup import couriers
