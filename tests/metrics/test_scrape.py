@@ -205,7 +205,7 @@ def test_workers_of_a_cluster_answer_behind_up() -> None:
     assert ["9465", "9466", "9467", "9468", "9469"] == [
         str(address.port) for address in addresses.values()
     ]
-    assert ["--metrics", "127.0.0.1:9466"] == command[-2:]
+    assert "127.0.0.1:9466" == command[command.index("--metrics") + 1]
     assert UP.name not in command[4:]
     assert sys.executable == command[0]
 
