@@ -2,7 +2,7 @@
 
     python -m benchmarks.nasty [--kinds sleep ...] [--rate N] [--seconds N] [--rounds N] [--kafka]
 
-The cards' events, features and lines, and beside them a challenger that behaves for 1,000 examples
+The cards' events, features and lines, and beside them a challenger that behaves for 600 examples
 and then does what its kind says. A worker of its own (`stream-ml up`) is offered so many events a
 second, with their labels, for so long; then a heap of events at once. Printed are the delays from
 sending an event to reading its prediction, and how many events a second of the heap are predicted,
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Nasty", "main"]
 
-PATIENCE = 1_000
-HEAP = 4_000
+PATIENCE = 600
+HEAP = 2_000
 WAIT_S = 180.0
-BATCH_S = 0.02
+BATCH_S = 0.04
 NONE = "none"
 
 
@@ -100,7 +100,7 @@ def _declared(kind: str) -> sml.Pipeline:
         cards,
         name=f"{kind}-{os.environ.get('BENCHMARK_RUN', 'x')}",
         models={**cards.models, **models},
-        promotion=sml.Promotion(refresh=500, mode="manual", slots=len(cards.models)),
+        promotion=sml.Promotion(refresh=200, mode="manual", slots=len(cards.models)),
     )
 
 
@@ -237,7 +237,7 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kinds", nargs="+", default=list(ASKED), choices=KINDS)
-    parser.add_argument("--rate", type=int, default=200)
+    parser.add_argument("--rate", type=int, default=50)
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--kafka", action="store_true")

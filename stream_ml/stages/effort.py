@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANSWER",
     "DEATHS_MAX",
+    "LOST",
     "NO_STOPWATCH",
     "SLOW_RUNNING",
     "SNAPSHOT",
@@ -39,6 +40,8 @@ DEATHS_MAX = 3
 # Before the line or the model where evaluate asks it, and before the snapshot that it opens: learn
 # is not to answer for those.
 ANSWER, SNAPSHOT = "answer of ", "snapshot "
+# Why a snapshot is refused that a learner's own process was lost over.
+LOST = "lost"
 # With each snapshot what came before counts half: a tree grows dearer as it grows.
 FADING = 0.5
 _FADING_SUMS = ("answer_s", "answers", "example_s", "examples", "snapshot_s", "snapshots")

@@ -51,6 +51,7 @@ from stream_ml.stages.backfill import Backfill
 from stream_ml.stages.batches import LineBatches, batch_of
 from stream_ml.stages.effort import (
     DEATHS_MAX,
+    LOST,
     NO_STOPWATCH,
     SLOW_RUNNING,
     SNAPSHOT_BUDGETS,
@@ -88,7 +89,7 @@ DEAR_BYTES = 16 * 1024
 RESTART_SETTING = "STREAM_ML_RESTART_LINES"
 # Why our own seal may hold what cannot be taken up again: the learner has outgrown it, or does not
 # know its own bytes. Any other reason is about the seal itself, and stops the start.
-UNREADABLE = frozenset({"class_not_allowed", "too_large", "unreadable"})
+UNREADABLE = frozenset({"class_not_allowed", "too_large", "unreadable", LOST})
 
 
 class Learn:

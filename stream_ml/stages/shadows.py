@@ -10,7 +10,8 @@ Theory of operation:
    sound, and stay open: as many as `LOADED_MAX` and `PAYLOADS_MAX` allow, the one used longest ago
    is let go first. One that is needed again is read again from where it lies, by the shell.
 3. A snapshot that is not there any more, or not the one that is named, or that cannot be opened has
-   no answers. Nor has one that raises. Examples of former releases have answers, which stay.
+   no answers. Nor has one that raises. One whose process is lost while it is opened is asked no
+   more, as one is that does not answer. Examples of former releases have answers, which stay.
 4. A line that takes longer than the stopwatch's budget over an answer, `SLOW_RUNNING` times
    running, or at whose answer the worker dies again and again, is asked no more until it starts
    anew. What it has said stands; that it is not asked is part of the state. Without a stopwatch
@@ -32,10 +33,10 @@ from stream_ml.models.recipes import answer
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.models.target import BadAnswer, valid_answer
 from stream_ml.records import Shadow, line_of
-from stream_ml.stages.effort import ANSWER, NO_STOPWATCH, SNAPSHOT, LearnerLost
+from stream_ml.stages.effort import ANSWER, LOST, NO_STOPWATCH, SNAPSHOT, LearnerLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from stream_ml.models.fast import Predictor
     from stream_ml.models.snapshot import Snapshot
@@ -161,7 +162,7 @@ class Shadows:
                 names = {question[3] for question in self._questions.get(offset, ())}
                 is_asked = value is not None and not names <= self.quarantined.keys()
                 self._stopwatch.attend(f"{ANSWER}{min(names, default='')}")
-                self._add(offset, self._open(value) if value is not None and is_asked else None)
+                self._add(offset, self._open(value, names) if value and is_asked else None)
             self._answer(offset)
 
     def fill(self, example: int, prediction: Prediction) -> Prediction:
@@ -218,7 +219,8 @@ class Shadows:
         ):
             self._payloads -= _size(self._loaded.pop(next(iter(self._loaded))))
 
-    def _open(self, value: bytes) -> _Loaded | None:
+    def _open(self, value: bytes, accounts: Collection[str]) -> _Loaded | None:
+        """The snapshot in `value`; those who answer for it are asked no more if it harms."""
         p = self._pipeline
         try:
             snapshot = decode(value)
@@ -227,7 +229,12 @@ class Shadows:
             recipe, view = p.reader(snapshot.name, snapshot.features)
             learner = open_snapshot(snapshot, recipe, p.target, self._key, view.hash)
             return _Loaded.of(snapshot, learner)
-        except (BadRecord, SnapshotRefused):
+        except BadRecord:
+            return None
+        except SnapshotRefused as refusal:
+            # It is none, or none of ours; but where its process was lost it is like an answer.
+            for account in sorted(accounts) if refusal.reason == LOST else ():
+                self._quarantine(account, str(refusal))
             return None
 
     def _answer(self, offset: int) -> None:

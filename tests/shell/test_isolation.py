@@ -24,12 +24,14 @@ import stream_ml as sml
 from stream_ml.errors import Halt, SnapshotRefused, UsageError
 from stream_ml.generation import Generation
 from stream_ml.models.learner import Lesson
-from stream_ml.models.snapshot import decode
+from stream_ml.models.snapshot import decode, take
+from stream_ml.records import Prediction, Shadow, Source
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.processes.isolation import ALL, NONE, IsolatedLearner, Isolation
 from stream_ml.shell.processes.line_process import GRACE_S
 from stream_ml.stages.effort import LearnerLost
+from stream_ml.stages.shadows import Shadows
 from tests.trainers import Bag
 
 if TYPE_CHECKING:
@@ -155,6 +157,34 @@ def test_a_shadow_that_does_not_return_is_asked_no_more() -> None:
     assert b"it had not returned for 0.6 s" in alerts[0]
     assert {} == runner.learn.quarantine_reasons
     assert EVENTS == len(actual["predictions"])
+
+
+def test_a_shadow_whose_snapshot_does_not_open_is_asked_no_more() -> None:
+    """Whose process does not return from reading it; told as one that does not answer."""
+    pipeline = declared(own=Logistic())
+    recipe = pipeline.recipes["own"]
+    value = take(
+        recipe.fresh(),
+        recipe,
+        pipeline.target,
+        version=7,
+        feature_hash=pipeline.line_view("own").hash,
+        key=KEY,
+        golden_features=[],
+    ).encode()
+    asked = {"own": Shadow("own@7", None, 3)}
+    prediction = Prediction("e", "k", 1, Source(0, 0), "plain@7", -1, 0.5, False, {"x": 1.0}, asked)
+    with closing(Isolation(pipeline, ("own",), budget_s=0.05)) as isolation:
+        shadows = Shadows(isolation.running(pipeline), KEY, None)
+        isolation.running(pipeline).recipes["own"].fresh().dump()
+        os.kill(isolation.processes["own"].pid, signal.SIGSTOP)
+        assert [3] == shadows.wanted([(0, prediction)])
+        shadows.supply(3, value)
+        answered = shadows.fill(0, prediction)
+
+    assert ["own"] == list(shadows.quarantined) == shadows.end()
+    assert "its process was lost: it had not returned for 0.5 s" in shadows.quarantined["own"]
+    assert Shadow("own@7", None) == answered.shadows["own"]
 
 
 def test_a_process_that_talks_nonsense_is_ended() -> None:

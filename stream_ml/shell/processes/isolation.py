@@ -49,7 +49,7 @@ from stream_ml.shell.processes.line_process import (
     UNKNOWN,
     encode_frame,
 )
-from stream_ml.stages.effort import SLOW_RUNNING, LearnerLost
+from stream_ml.stages.effort import LOST, SLOW_RUNNING, LearnerLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -232,7 +232,9 @@ def _refusals(line: str) -> Iterator[None]:
     """Let what befell a process, or was raised there, refuse the line's snapshot."""
     try:
         yield
-    except (LearnerLost, BadAnswer, _Raised) as error:
+    except LearnerLost as error:
+        raise SnapshotRefused(LOST, f"the line {line!r}: {error}") from error
+    except (BadAnswer, _Raised) as error:
         raise SnapshotRefused("unreadable", f"the line {line!r}: {error}") from error
 
 
