@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -33,7 +33,7 @@ from stream_ml.errors import (
     StreamMLError,
     UsageError,
 )
-from stream_ml.records import OUT_OF_TIME, Output
+from stream_ml.records import OUT_OF_TIME, Command, Output
 from stream_ml.shell.log.reading import predictions_in, registry_records
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.log.tail import Backoff
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Command, Decision, Prediction, Record
+    from stream_ml.records import Decision, Prediction, Record
     from stream_ml.shell.log.port import Isolation, Log
     from stream_ml.shell.processes.stop import Stop
     from stream_ml.shell.views.what_if import WhatIfView
@@ -57,6 +57,7 @@ __all__ = [
     "open_log",
     "predictions",
     "read_batches",
+    "signed_command",
     "what_if",
 ]
 
@@ -65,6 +66,8 @@ READ_RECORDS = 1_000
 WAIT_S = 0.2
 # By how much the clocks of brokers that stamp events and predictions may differ, and more.
 CLOCKS_MS = 86_400_000
+# The members of a signed command that its answer is found by, and others that it must have.
+COMMAND_TEXTS = ("command_id", "kind", "operator", "actor", "reason", "signature")
 # Since when what is meant as seconds would be, and until when: 1973 to 5138.
 SECONDS = range(100_000_000, 100_000_000_000)
 
@@ -396,10 +399,6 @@ def command(
         CommandRefused: it was no command that the worker could read or trust.
         NoAnswer: none came in time.
     """
-    answer, next_offset = _answer(log, 0, command, verifying_key)
-    if answer is not None:
-        return answer
-    refused_from = log.end_offset("dead-letters", 0)
     pipeline = _pipeline_name(log, verifying_key)
     command = replace(
         command,
@@ -407,20 +406,95 @@ def command(
         log=command.log or log.identity,
     )
     value = encode_command(command, signing_key)
+    patience = _Patience(timeout_s, wait, clock)
+    return _give(log, pipeline, command, value, verifying_key=verifying_key, patience=patience)
+
+
+def signed_command(
+    log: Log,
+    value: bytes,
+    *,
+    verifying_key: bytes | None = None,
+    timeout_s: float = 30.0,
+    wait: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Decision:
+    """Give a command that its operator has signed elsewhere, and wait for its answer.
+
+    Args:
+        log: with a worker on it, which checks the signature.
+        value: as `codec.encode_command` makes it.
+        verifying_key: what answers are signed with; without it they are not checked.
+        timeout_s: how long to wait.
+        wait: what to wait with.
+        clock: seconds, from any start.
+
+    Returns:
+        As `command` does, and raises as it does.
+
+    Raises:
+        BadRecord: it is no command.
+    """
+    command, pipeline = _command_in(value), _pipeline_name(log, verifying_key)
+    patience = _Patience(timeout_s, wait, clock)
+    return _give(log, pipeline, command, value, verifying_key=verifying_key, patience=patience)
+
+
+class _Patience(NamedTuple):
+    """How long to wait for an answer, with what, and by which clock."""
+
+    timeout_s: float
+    wait: Callable[[float], object]
+    clock: Callable[[], float]
+
+
+def _command_in(value: bytes) -> Command:
+    """The command in a signed record, whose signature the worker checks.
+
+    Raises:
+        BadRecord: it is none.
+    """
+    try:
+        members = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise BadRecord("not_json", "$", f"expected a signed command: {error}") from None
+    if not isinstance(members, dict):
+        raise BadRecord("wrong_type", "$", "expected a JSON object, given another value")
+    for name, kind in (*dict.fromkeys(COMMAND_TEXTS, str).items(), ("ts", int)):
+        if type(members.get(name)) is not kind:
+            raise BadRecord(
+                "wrong_type", f"$.{name}", f"expected a signed command with a {kind.__name__}"
+            )
+    return Command(ts=members["ts"], **{name: members[name] for name in COMMAND_TEXTS[:-1]})
+
+
+def _give(
+    log: Log,
+    pipeline: str,
+    command: Command,
+    value: bytes,
+    *,
+    verifying_key: bytes | None,
+    patience: _Patience,
+) -> Decision:
+    answer, next_offset = _answer(log, 0, command, verifying_key)
+    if answer is not None:
+        return answer
+    refused_from = log.end_offset("dead-letters", 0)
     [record] = log.append([Output("commands", pipeline.encode(), value)])
-    deadline, backoff = clock() + timeout_s, Backoff()
+    deadline, backoff = patience.clock() + patience.timeout_s, Backoff()
     while True:
         answer, next_offset = _answer(log, next_offset, command, verifying_key)
         if answer is not None:
             return answer
         refused_from = _raise_if_refused(log, refused_from, record)
-        if clock() >= deadline:
+        if patience.clock() >= deadline:
             raise NoAnswer(
-                f"{command.kind}: no answer within {timeout_s:g} s; is a worker running? The "
-                "command stays on the log and may still be answered: ask again with "
+                f"{command.kind}: no answer within {patience.timeout_s:g} s; is a worker running? "
+                "The command stays on the log and may still be answered: ask again with "
                 f"--id {command.command_id}, which does nothing twice"
             )
-        wait(backoff.next())
+        patience.wait(backoff.next())
 
 
 def _answer(

@@ -154,6 +154,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sealing",
         "shell",
         "signing",
+        "topics",
         "topology",
     },
     "__main__": {"cli"},
@@ -203,7 +204,7 @@ EXCEPTIONS = {
 OWNERS: dict[str, set[str]] = {
     "lightgbm": {"learners.lightgbm"},
     "matplotlib": {"shell.report.plots"},
-    "msgspec": {"codec", "records"},
+    "msgspec": {"codec", "records", "web.publish_routes"},
     "onnxruntime": {"learners.onnx"},
     "prometheus_client": {"metrics.exposition"},
     "fsspec": {"shell.archive.storage"},
@@ -236,10 +237,21 @@ OWNERS: dict[str, set[str]] = {
         "models.pickles",
         "models.recipes",
     },
-    "fastapi": {"web.app", "web.page.routes"},
+    "fastapi": {
+        "web.answers",
+        "web.app",
+        "web.command_routes",
+        "web.page.routes",
+        "web.publish_routes",
+        "web.server",
+        "web.stream_routes",
+        "web.view_routes",
+    },
     "jinja2": {"web.page.render"},
     "markupsafe": {"web.page.charts", "web.page.live", "web.page.render"},
-    "starlette": {"web.app", "web.page.routes"},
+    "pydantic": {"web.schemas"},
+    "starlette": {"web.answers", "web.feed", "web.page.routes"},
+    "uvicorn": {"web.server"},
     "sqlite3": {"shell.log.sqlite_file"},
     "confluent_kafka": {"shell.kafka.transactions"},
     "faust": {"shell.kafka.transport", "shell.kafka.worker"},
@@ -264,7 +276,7 @@ OWNERS: dict[str, set[str]] = {
     },
 }
 # Libraries that modules import at their top, though not every environment has them.
-EXTRAS = {"fastapi", "jinja2", "markupsafe", "starlette", "uvicorn"}
+EXTRAS = {"fastapi", "jinja2", "markupsafe", "pydantic", "starlette", "uvicorn"}
 # JSON lies in many hands: records in codec, state in each stage, output in each command.
 ANYWHERE = {"orjson"}
 

@@ -19,7 +19,6 @@ __all__ = [
     "decision_row",
     "decision_time",
     "decisions_table",
-    "effects",
     "names_in",
     "reason_text",
     "registry_notes",
@@ -119,20 +118,3 @@ def registry_notes(registry: RegistryView, signature_note: str | None) -> list[s
                 f"{count:,} records of the registry are {description}, and count for nothing"
             )
     return notes
-
-
-def effects(registry: RegistryView) -> str:
-    """The meaning of the last decisions for those to come."""
-    sentences = []
-    if registry.paused is not None:
-        sentences.append("paused: nothing is renewed, or replaced by itself, until `resume`")
-    elif registry.frozen is not None:
-        sentences.append(
-            "frozen after a rollback: nothing is renewed until `resume` or the next replacement"
-        )
-    if registry.suspended is not None:
-        reason = registry.suspended.decision.reason
-        sentences.append(f"suspended: {reason}; it goes on by itself, or by `resume`")
-    if registry.proposed is not None:
-        sentences.append(f"proposed: {registry.proposed.decision.reason}")
-    return "\n".join(sentences) or "models are renewed, and replaced as the pipeline declares it"

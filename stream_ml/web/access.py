@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import UsageError
+from stream_ml.shell.settings.settings import TOKEN_LENGTH_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "ANONYMOUS",
@@ -37,12 +38,12 @@ __all__ = [
     "Access",
     "Caller",
     "parse_tokens",
+    "token_with_roles",
 ]
 
 READ, PUBLISH, OPERATE = "read", "publish", "operate"
 ROLES = (READ, PUBLISH, OPERATE)
 ANONYMOUS = "anonymous"
-TOKEN_LENGTH_MIN = 32
 SESSION_COOKIE = "stream_ml_session"
 # The oldest gives way: who logs in a thousand times locks out nobody else for long.
 SESSIONS_MAX = 1_000
@@ -155,6 +156,16 @@ def parse_tokens(location: str, text: str) -> dict[str, tuple[bytes, frozenset[s
     return tokens
 
 
+def token_with_roles(token: str, roles: Iterable[str]) -> tuple[bytes, frozenset[str]]:
+    """A token as `Access` holds it.
+
+    Args:
+        token: the secret.
+        roles: what whoever shows it may do.
+    """
+    return _digest(token), frozenset(roles)
+
+
 def _token(location: str, name: str, table: Any) -> tuple[bytes, frozenset[str]]:
     if name == ANONYMOUS:
         raise UsageError(f"{location}: expected another name: {ANONYMOUS} is whoever has no token")
@@ -169,7 +180,7 @@ def _token(location: str, name: str, table: Any) -> tuple[bytes, frozenset[str]]
         )
     if not isinstance(roles, list) or not roles or not set(ROLES) >= set(map(str, roles)):
         raise UsageError(f"{location}.roles: expected some of {', '.join(ROLES)}, given {roles!r}")
-    return _digest(token), frozenset(roles)
+    return token_with_roles(token, roles)
 
 
 def _digest(token: str) -> bytes:

@@ -17,57 +17,30 @@ be called as often as one likes; the log is read at most once a second, in a thr
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import orjson
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 
 from stream_ml import __version__
-from stream_ml.client import open_log
-from stream_ml.errors import LogError, StreamMLError
-from stream_ml.web.board import Board
+from stream_ml.web.answers import add_error_handlers
+from stream_ml.web.command_routes import command_router
 from stream_ml.web.gate import LOOPBACK_NAMES, Gate, Limits
-from stream_ml.web.problems import PROBLEM_TYPE, Refusal
+from stream_ml.web.publish_routes import publish_router
+from stream_ml.web.schemas import ProblemDetails
+from stream_ml.web.service import Service
+from stream_ml.web.stream_routes import stream_router
+from stream_ml.web.view_routes import view_router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.log.port import Isolation
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.web.access import Access
 
-__all__ = ["Service", "create_app", "json_response"]
-
-
-@dataclass(slots=True)
-class Service:
-    """What the routes of a server share; `app.state.service`.
-
-    Attributes:
-        settings: which log, and which keys are set.
-        pipeline: the declaration.
-        limits: what is taken on.
-        access: tells callers; keeps sessions.
-        board: the views of the log.
-    """
-
-    settings: Settings
-    pipeline: Pipeline
-    limits: Limits
-    access: Access
-    board: Board
-
-    def start(self) -> None:
-        """Begin, in the event loop of the server."""
-        self.board.start()
-
-    def close(self) -> None:
-        """End all that was begun."""
-        self.board.close()
+__all__ = ["create_app"]
 
 
 def create_app(
@@ -78,6 +51,7 @@ def create_app(
     *,
     hosts: frozenset[str] | None = LOOPBACK_NAMES,
     public_prefixes: tuple[str, ...] = (),
+    isolation: Isolation = "committed",
 ) -> FastAPI:
     """The application, which begins and ends with the server that runs it.
 
@@ -88,12 +62,10 @@ def create_app(
         limits: what is taken on; by default `Limits()`.
         hosts: the names that requests may be for, without ports; None for any.
         public_prefixes: of paths that anybody may read.
+        isolation: of a cluster, which predictions are answered with; see `Service`.
     """
     limits = limits or Limits()
-    opens = partial(open_log, settings, pipeline.name)
-    service = Service(
-        settings, pipeline, limits, access, Board(opens, settings, pipeline.promotion.mode)
-    )
+    service = Service(settings, pipeline, access, limits, isolation=isolation)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -115,49 +87,21 @@ def create_app(
     app.add_middleware(
         Gate, access=access, limits=limits, hosts=hosts, public_prefixes=public_prefixes
     )
-    app.add_exception_handler(Refusal, _on_refusal)
-    app.add_exception_handler(StreamMLError, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http_error)
+    add_error_handlers(app)
+    for router in (publish_router(pipeline), stream_router(), view_router(), command_router()):
+        app.include_router(router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
-def json_response(members: Any, status: int = 200) -> Response:
-    """An answer as JSON."""
-    return Response(
-        orjson.dumps(members, option=orjson.OPT_NON_STR_KEYS), status, media_type="application/json"
-    )
-
-
-# --- what goes wrong --------------------------------------------------------------------------
-
-
-def _answer(refusal: Refusal) -> Response:
-    return Response(
-        refusal.body(), refusal.status, headers=refusal.headers, media_type=PROBLEM_TYPE
-    )
-
-
-async def _on_refusal(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return _answer(error)
-
-
-async def _on_error(_: Request, error: Exception) -> Response:
-    if isinstance(error, LogError):
-        return _answer(Refusal(503, str(error), "log", retry_s=1))
-    return _answer(Refusal(500, str(error), "error"))
-
-
-async def _on_invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    path = ".".join(map(str, first["loc"]))
-    return _answer(Refusal(422, f"{path}: {first['msg']}", "parameter", path))
-
-
-async def _on_http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    response = _answer(Refusal(error.status_code, str(error.detail), "http"))
-    response.headers.update(error.headers or {})
-    return response
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The document, with what every route may answer and how callers show who they are."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {})["ProblemDetails"] = ProblemDetails.model_json_schema()
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        # Without a token too, where this server lets anybody on this machine.
+        document["security"] = [{"token": []}, {}]
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -34,7 +34,16 @@ __all__ = ["OPEN_PATHS", "Gate", "Limits", "required_role"]
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # What keeps a process alive asks without a token, and learns no more than a word.
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-PUBLISH_PATHS = frozenset({"/v1/predict", "/v1/predict/batch", "/v1/labels"})
+PUBLISH_PATHS = frozenset(
+    {
+        "/v1/predict",
+        "/v1/predict/batch",
+        "/v1/labels",
+        "/v1/labels/batch",
+        # Signed by whoever gives it: the worker looks at that.
+        "/v1/commands",
+    }
+)
 COMMAND_PREFIX = "/v1/commands"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # A secret there would lie in histories and in the logs of proxies.

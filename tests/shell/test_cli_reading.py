@@ -368,6 +368,8 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
         ("accept_topics", [], "default"),
         ("alert_webhooks", None, "default"),
         ("metrics", None, "default"),
+        ("http_tokens", None, "default"),
+        ("http_token", None, "default"),
         ("tls_ca", None, "default"),
         ("sasl", None, "default"),
         ("password", None, "default"),

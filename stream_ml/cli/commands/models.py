@@ -11,7 +11,6 @@ from stream_ml.cli.decisions import (
     decider,
     decision_time,
     decisions_table,
-    effects,
     registry_notes,
 )
 from stream_ml.cli.log import existing_log
@@ -22,7 +21,7 @@ from stream_ml.cli.tables import NO_VALUE, format_duration, format_table, format
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.models import read_models
-from stream_ml.shell.views.registry import read_registry
+from stream_ml.shell.views.registry import effects, read_registry
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -60,11 +60,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SETTINGS",
+    "TOKEN_LENGTH_MIN",
     "Setting",
     "Settings",
     "environment_of_others",
     "key_file",
     "takes_colour",
+    "tokens_text",
 ]
 
 PREFIX = "STREAM_ML_"
@@ -76,8 +78,11 @@ DEFAULT = "default"
 KEY_BYTES = 32
 KEY_MODE = 0o600
 NAME_LENGTH_MAX = 512
+TOKEN_LENGTH_MIN = 32
 # Settings whose value is nobody's to see.
-SECRETS = frozenset({"alert_webhooks", "key", "key_before", "operator_key", "password"})
+SECRETS = frozenset(
+    {"alert_webhooks", "http_token", "key", "key_before", "operator_key", "password"}
+)
 # How often Kafka's workers commit: a read_committed reader sees a prediction that much later.
 COMMIT_S = 0.1
 SYSTEM = "system"
@@ -163,6 +168,12 @@ def _topics(text: str) -> tuple[str, ...]:
 
 def _name(text: str) -> str:
     if not 0 < len(text) <= NAME_LENGTH_MAX:
+        raise ValueError
+    return text
+
+
+def _token(text: str) -> str:
+    if len(text) < TOKEN_LENGTH_MIN or not text.isascii() or not text.isprintable():
         raise ValueError
     return text
 
@@ -322,6 +333,18 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 ListenAddress.parse,
             ),
             Setting(
+                "http_tokens",
+                "who may do what by HTTP: tokens with roles, for `serve`",
+                "the path of a TOML file that only its owner may read",
+                _name,
+            ),
+            Setting(
+                "http_token",
+                "one token more, with every role; never shown",
+                f"at least {TOKEN_LENGTH_MIN} ASCII characters, as `openssl rand -hex 32` prints",
+                _token,
+            ),
+            Setting(
                 "tls_ca",
                 "who vouches for Kafka's brokers; switches TLS on",
                 f"the path of a PEM file, or `{SYSTEM}` for this system's certificates",
@@ -369,6 +392,8 @@ class Settings:
     accept_topics: tuple[str, ...] = ()
     alert_webhooks: Mapping[str, str] = field(default_factory=dict, repr=False)
     metrics: ListenAddress | None = None
+    http_tokens: str | None = None
+    http_token: str | None = field(default=None, repr=False)
     tls_ca: str | None = None
     sasl: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -590,6 +615,18 @@ def takes_colour(*, is_terminal: bool, environ: Mapping[str, str] = os.environ) 
         return False
     forced = environ.get("FORCE_COLOR", "")
     return forced != "0" and (bool(forced) or (is_terminal and environ.get("TERM") != "dumb"))
+
+
+def tokens_text(path: str) -> str:
+    """The text of a file of tokens, which only its owner may read.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        UsageError: others may as well, or it cannot be read.
+    """
+    return _read_secret(Path(path), "tokens", "command")
 
 
 def key_file(path: str) -> Path:

@@ -22,6 +22,7 @@ __all__ = [
     "RegistryView",
     "applied_paths",
     "batched_line",
+    "effects",
     "entries",
     "read_registry",
     "restarted_line",
@@ -177,6 +178,23 @@ def read_registry(log: Log, key: bytes | None, recent: int | None) -> RegistryVi
         counts[UNSIGNED],
         counts[COPIES],
     )
+
+
+def effects(registry: RegistryView) -> str:
+    """The meaning of the last decisions for those to come."""
+    sentences = []
+    if registry.paused is not None:
+        sentences.append("paused: nothing is renewed, or replaced by itself, until `resume`")
+    elif registry.frozen is not None:
+        sentences.append(
+            "frozen after a rollback: nothing is renewed until `resume` or the next replacement"
+        )
+    if registry.suspended is not None:
+        reason = registry.suspended.decision.reason
+        sentences.append(f"suspended: {reason}; it goes on by itself, or by `resume`")
+    if registry.proposed is not None:
+        sentences.append(f"proposed: {registry.proposed.decision.reason}")
+    return "\n".join(sentences) or "models are renewed, and replaced as the pipeline declares it"
 
 
 class _Holds:

@@ -16,7 +16,7 @@ from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
     from stream_ml.web.access import Caller
-    from stream_ml.web.app import Service
+    from stream_ml.web.service import Service
 
 __all__ = ["PUBLIC_PREFIX", "STREAM_PATH", "add_page"]
 

@@ -1,0 +1,93 @@
+"""`serve`: checks what is asked for, and runs the server."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from stream_ml.cli.output import complain, flush, write_json_line, write_line
+from stream_ml.client import open_log
+from stream_ml.errors import UsageError
+from stream_ml.shell.settings.keys import check_name, reading_key
+from stream_ml.shell.settings.loader import pipeline_of
+from stream_ml.shell.settings.settings import tokens_text
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from stream_ml.shell.settings.settings import Settings
+    from stream_ml.web.access import Access
+
+__all__ = ["run"]
+
+
+def run(arguments: Namespace, settings: Settings) -> None:
+    """Serve until asked to stop."""
+    try:
+        from stream_ml.web.app import create_app  # noqa: PLC0415 - an extra
+        from stream_ml.web.gate import LOOPBACK_NAMES, Limits  # noqa: PLC0415 - as above
+        from stream_ml.web.server import bind, serve  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"serve: expected the extra `web`, given no {error.name}; install it with "
+            "`pip install 'stream-ml[web]'`"
+        ) from None
+    pipeline = pipeline_of(settings, "serve")
+    with open_log(settings, pipeline.name) as log:
+        check_name(settings, log, pipeline.name, reading_key(settings, log))
+    access = _access(arguments, settings)
+    given = {each.name: getattr(arguments, each.name, None) for each in fields(Limits)}
+    limits = Limits(**{name: limit for name, limit in given.items() if limit is not None})
+    is_local = _is_loopback(arguments.host)
+    hosts = frozenset({*LOOPBACK_NAMES, *(name.lower() for name in arguments.host_name)})
+    app = create_app(
+        settings,
+        pipeline,
+        access,
+        limits,
+        hosts=hosts if is_local or arguments.host_name else None,
+        isolation=arguments.isolation,
+    )
+    with bind(arguments.host, arguments.port) as listener:
+        host, port = listener.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+        def say() -> None:
+            if arguments.format == "json":
+                write_json_line({"address": address, "pipeline": pipeline.name})
+            else:
+                write_line(f"serving {pipeline.name} at {address}")
+            flush()
+
+        if not is_local:
+            complain("stream-ml: tokens travel as they are: put TLS before this address")
+        serve(app, listener, say)
+
+
+def _access(arguments: Namespace, settings: Settings) -> Access:
+    from stream_ml.web import access  # noqa: PLC0415 - as above
+
+    is_local = _is_loopback(arguments.host)
+    file = arguments.tokens or settings.http_tokens
+    tokens = {} if file is None else access.parse_tokens(file, tokens_text(file))
+    if settings.http_token is not None:
+        tokens["environment"] = access.token_with_roles(settings.http_token, access.ROLES)
+    if not is_local and not tokens:
+        raise UsageError(
+            f"--host {arguments.host}: expected --tokens FILE or STREAM_ML_HTTP_TOKEN, given "
+            "none: whoever is not on this machine may come with a token alone"
+        )
+    anonymous = arguments.anonymous
+    if anonymous is None:
+        anonymous = [access.READ, access.PUBLISH] if is_local and not tokens else []
+    return access.Access(tokens, frozenset(anonymous))
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

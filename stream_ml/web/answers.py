@@ -1,0 +1,90 @@
+"""Answers and refusals as responses of the application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from stream_ml.errors import LogError, NoAnswer, StreamMLError
+from stream_ml.web.problems import PROBLEM_TYPE, Refusal
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["add_error_handlers", "as_refusal", "json_response"]
+
+
+def json_response(members: Any, status: int = 200) -> Response:
+    """An answer as JSON.
+
+    Args:
+        members: what JSON can hold.
+        status: of HTTP.
+    """
+    body = orjson.dumps(members, option=orjson.OPT_NON_STR_KEYS)
+    return Response(body, status, media_type="application/json")
+
+
+def as_refusal(error: StreamMLError | TimeoutError) -> Refusal:
+    """An error as HTTP has it.
+
+    Args:
+        error: that a route has met.
+    """
+    if isinstance(error, TimeoutError):
+        return Refusal(503, "the log has not taken it in time, or may have", "late", retry_s=1)
+    if isinstance(error, NoAnswer):
+        return Refusal(504, str(error), "no_answer", retry_s=1)
+    if isinstance(error, LogError):
+        return Refusal(503, str(error), "log", retry_s=1)
+    # What is left is about what lies on the log, or how this server is set up.
+    return Refusal(503, str(error), "unavailable", retry_s=60)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let an application answer refusals and errors as problems (RFC 9457).
+
+    Args:
+        app: the application.
+    """
+    app.add_exception_handler(Refusal, _on_refusal)
+    app.add_exception_handler(StreamMLError, _on_error)
+    app.add_exception_handler(TimeoutError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+
+
+def _response(refusal: Refusal) -> Response:
+    return Response(
+        refusal.body(), refusal.status, headers=refusal.headers, media_type=PROBLEM_TYPE
+    )
+
+
+async def _on_refusal(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return _response(error)
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, (StreamMLError, TimeoutError))
+    return _response(as_refusal(error))
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    kind, *path = map(str, first["loc"])
+    place = "$" + "".join(f".{part}" for part in path if not part.isdigit())
+    return _response(Refusal(422, f"{kind}: {first['msg']}", "wrong_type", place))
+
+
+async def _on_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    reason = {404: "not_found", 405: "method"}.get(error.status_code, "http")
+    response = _response(Refusal(error.status_code, str(error.detail), reason))
+    response.headers.update(error.headers or {})
+    return response
