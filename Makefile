@@ -14,7 +14,8 @@ demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else 
 # here already.
 EXTRAS := scikit-learn joblib cloudpickle threadpoolctl onnxruntime flatbuffers pyarrow fsspec
 # What the server is tried with; itself it is a part of `dev`, for its types.
-EXTRAS += httptools uvloop httpx httpcore
+EXTRAS += httptools uvloop httpx httpcore schemathesis harfile hypothesis-graphql graphql-core \
+  jsonschema_rs pyrate-limiter rich markdown-it-py mdurl tinycss2 webencodings Werkzeug
 
 # Two processes, each with a broker of its own: tests wait for brokers more than they compute.
 test: $(VENV)/dev check test-extras  ## what CI runs: format, lint, types, tests, examples in the docs

@@ -8,13 +8,16 @@ import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode, checks, openapi
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shell"))
 from cli_toy import START_MS, TOY, outputs, toy
@@ -525,6 +528,7 @@ def test_a_command_is_carried_out_once_and_named_after_its_token(world: World) -
     body = {"reason": "labels look wrong", "id": "pause-1", "actor": "somebody else"}
 
     with world.http(ANA) as http:
+        http.post("/v1/commands/resume", json={"reason": "whatever was before"})
         answers = [http.post("/v1/commands/pause", json=body).json() for _ in range(2)]
         resumed = http.post("/v1/commands/resume", json={"reason": "they are right"}).json()
 
@@ -635,3 +639,56 @@ def test_a_server_that_would_let_anybody_in_does_not_start(
 
     assert 2 == code
     assert words in capsys.readouterr().err
+
+
+# --- as the API describes itself --------------------------------------------------------------
+
+CHECKS = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.response_headers_conformance,
+]
+# Streams have no end that a request could wait for.
+COMMANDS, ALL_BUT_STREAMS = "^/v1/commands/", "^/v1/(?!stream/|commands/)"
+EXAMPLES = 4
+
+
+@pytest.mark.parametrize(
+    ("token", "paths", "least"), [(SHOP, ALL_BUT_STREAMS, 14), (ANA, COMMANDS, 5)]
+)
+def test_whatever_the_document_allows_or_not_is_answered_as_it_says(
+    world: World, token: str, paths: str, least: int
+) -> None:
+    """Right and wrong requests made from the API's own document: no 500, nothing undocumented."""
+    headers = {"Authorization": f"Bearer {token}"}
+    document = openapi.from_url(f"{world.address}/v1/openapi.json", headers=headers)
+    document = document.include(path_regex=paths)
+    count = 0
+    for result in document.get_all_operations():
+        for mode in GenerationMode:
+            _try_operation(result.ok(), mode, headers)
+            count += 1
+
+    assert count >= 2 * least
+
+
+def _try_operation(operation: Any, mode: Any, headers: dict[str, str]) -> None:
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def attempt(case: Any) -> None:
+        answer = case.call(headers=headers, timeout=DEADLINE_S)
+        # Overload and a worker that does not answer are told so, with when to come again.
+        if answer.status_code in {503, 504}:
+            assert int(answer.headers["retry-after"][0]) > 0
+            return
+        case.validate_response(answer, checks=CHECKS, headers=headers)
+
+    with suppress(Unsatisfiable):  # nothing wrong can be sent to some operations
+        attempt()

@@ -35,7 +35,8 @@ __all__ = [
 Text = Annotated[str, Field(min_length=1, max_length=ID_LENGTH_MAX, pattern=r"\S")]
 # A probability, a number, or a probability by class.
 AnswerValue = float | dict[str, float] | None
-TIMEOUT_S, TIMEOUT_MAX_S = 30.0, 60.0
+# A command that nobody waits for is carried out all the same.
+TIMEOUT_S, TIMEOUT_MIN_S, TIMEOUT_MAX_S = 30.0, 1.0, 60.0
 PROBLEM = "application/problem+json"
 
 
@@ -115,7 +116,7 @@ class PlainCommand(BaseModel):
     actor: Text | None = Field(
         None, description="who asks for it; with a token that is the token's name"
     )
-    timeout_s: Annotated[float, Field(gt=0, le=TIMEOUT_MAX_S)] = Field(
+    timeout_s: Annotated[float, Field(ge=TIMEOUT_MIN_S, le=TIMEOUT_MAX_S)] = Field(
         TIMEOUT_S, description="how long to wait for the answer"
     )
 
