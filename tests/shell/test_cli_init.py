@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import math
 import random
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -185,6 +186,78 @@ def test_a_file_of_labels_that_cannot_be_joined(
     assert (ran.code, message in ran.err) == (2, True), ran.err
 
 
+def test_a_file_of_labels_is_told_of(cli: Cli, tmp_path: Path) -> None:
+    """How many rows, by which column, how many are of the events, and what of it is not used."""
+    events = [{n: v for n, v in each.items() if n not in TRUTH} for each in outcomes()]
+    labels = [
+        {"id": e["id"] + 100, "known": e["delivered_at"], "by": e["km"], "outcome": e["outcome"]}
+        for e in outcomes()
+    ]
+    write(tmp_path / "e.csv", iter(events))
+    write(tmp_path / "l.csv", iter(labels), ";")
+    write(tmp_path / "other.csv", ({**each, "id": f"x{each['id']}"} for each in labels))
+
+    ran = cli("init", "e.csv", "--labels", "l.csv", "--label", "outcome")
+    other = cli("init", "e.csv", "--labels", "other.csv", "--output", "other.py")
+
+    assert "400 rows of l.csv; by 'id' 300 are of events above" in " ".join(ran.out.split())
+    assert "note: 'by' of l.csv is not used" in ran.out
+    assert "note: cells are apart by ',' in e.csv and by ';' in l.csv, where one" in ran.out
+    assert "note: no label of other.csv is of an event of e.csv: is 'id' what both" in other.out
+
+
+def odd() -> Iterator[dict[str, Any]]:
+    """No name says what time and id are; prices have a tail, and times to deliver have outliers."""
+    world = random.Random(2)
+    for row in rows():
+        price = math.exp(world.gauss(3, 1)) * (1_000 if row["n"] % 97 == 5 else 1)
+        yield {
+            "": row["n"],
+            "pickup": int(row["at"].timestamp()),
+            "code": f"{row['n'] + 0xE000:x}",
+            "kitchen": row["kitchen"],
+            "price": round(price, 2) if row["n"] % 7 else "",
+            "km": row["km"],
+            "minutes": 1_000_000 if row["n"] % 50 == 9 else row["minutes"],
+        }
+
+
+def test_columns_that_no_name_tells_are_known_by_their_values(cli: Cli, tmp_path: Path) -> None:
+    """Times that hardly fall, codes and counts that come once: they are time and id."""
+    write(tmp_path / "odd.csv", ({**e, "grid": "north"} for e in odd()))
+    write(tmp_path / "counted.csv", ({"row": e.pop(""), **e, "code": "x"} for e in odd()))
+
+    found = [
+        {
+            each["role"]: each["column"]
+            for each in cli("init", *file.split(), "--format", "json").json["guesses"]
+        }
+        for file in ("odd.csv --label minutes", "counted.csv")
+    ]
+
+    assert [("pickup", "code"), ("pickup", "row")] == [(e["time"], e["id"]) for e in found]
+    # What never changes says nothing.
+    assert '"grid"' not in (tmp_path / "odd_pipeline.py").read_text()
+
+
+def test_a_drafted_regression_bears_outliers(cli: Cli, tmp_path: Path) -> None:
+    """What serves errs less than the mean does, tails are drawn in, what is missing is usual."""
+    write(tmp_path / "odd.csv", ({**e, "at": e.pop("pickup")} for e in odd()))
+    cli("init", "odd.csv", "--label", "minutes")
+    spec = "odd_pipeline:pipeline"
+
+    tested = cli("backtest", "odd.csv", "--pipeline", spec, "--format", "json").json
+    source = (tmp_path / "odd_pipeline.py").read_text()
+
+    errors = {each["model"]: each["scores"]["cumulative"]["mae"] for each in tested["models"]}
+    assert errors["served"] < errors["mean"]
+    assert errors["served"] < 2 * 1_000_000 / 50
+    assert 'sml.log("price", fill=' in source
+    assert 'mean(sml.log("price"), fill=' in source
+    assert 'sml.field("km")' in source
+    assert "fill=0.0" not in source
+
+
 def test_the_last_column_is_taken_where_none_is_called_a_label(cli: Cli, tmp_path: Path) -> None:
     """And that is said, with the way to name another."""
     records = (
@@ -307,12 +380,23 @@ HOSTILE = [
     "\x00",
     "ä ö",
 ]
-WORDS = {"sml", "preprocessing", "linear_model", "tree", "pipeline", "float", "bool", "str"}
+WORDS = {
+    "sml",
+    "preprocessing",
+    "linear_model",
+    "optim",
+    "tree",
+    "pipeline",
+    "float",
+    "bool",
+    "str",
+}
 ATTRIBUTES = {
     *("Pipeline", "Events", "Label", "Files", "Enum", "Optional", "StandardScaler"),
     *("field", "one_hot", "hour_of_day", "weekday", "window", "count", "mean", "time_since_last"),
     *("LogisticRegression", "LinearRegression", "SoftmaxRegression"),
     *("HoeffdingTreeClassifier", "HoeffdingTreeRegressor"),
+    *("log", "TargetStandardScaler", "losses", "Huber", "Adam"),
 }
 _NAMES = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(exclude_categories=["Cs"])))
 

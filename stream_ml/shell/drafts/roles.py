@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stream_ml.errors import BadRecord, UsageError
@@ -43,7 +44,7 @@ LABEL_NAMES = re.compile(
 KNOWN_TIME = re.compile(
     r".*(label|known|settle|resolve|close|deliver|outcome|end|finish).*", _ANY_CASE
 )
-NAMES_SHOWN, NAME_LENGTH_MAX = 30, 512
+NAMES_SHOWN, NAME_LENGTH_MAX, CODE_LENGTH_MAX = 30, 512, 64
 CLASSES_MAX = 20
 # What comes in fewer rows than this for each key has windows that are empty.
 ROWS_PER_KEY = 2
@@ -175,6 +176,10 @@ def _guess_time(roles: Roles, sample: Sample, given: str | None) -> None:
         if unit is not None and (is_named or unit == "iso"):
             is_full = column.present == len(sample.rows)
             scores[name] = 4 * is_full + 2 * bool(TIME_NAMES.fullmatch(name)) + is_named
+    is_named = bool(scores)
+    if not is_named:
+        rising = [name for name, each in sample.columns.items() if _rises(sample, name, each)]
+        scores = dict.fromkeys(rising, 0)
     found = given if given is not None else _choose(roles, "time", scores)
     if found is None:
         raise UsageError(
@@ -194,7 +199,17 @@ def _guess_time(roles: Roles, sample: Sample, given: str | None) -> None:
         roles.time_zone = "UTC"
     if column.is_typed_time:
         roles.time_unit = "iso"
-    roles.reasons["time"] = "as asked" if given else "all of its values are times"
+    reason = "all of its values are times" + ("" if is_named else ", and hardly one falls")
+    roles.reasons["time"] = "as asked" if given else reason
+
+
+def _rises(sample: Sample, name: str, column: SampledColumn) -> bool:
+    """Whether numbers that may be times hardly ever fall from row to row, as times do."""
+    if _unit(column) is None or column.present < max(len(sample.rows), ROWS_PER_KEY):
+        return False
+    values = sample.numbers(name)
+    falls = sum(after < before for before, after in pairwise(values))
+    return falls * 10 <= len(values) and values[-1] > values[0]
 
 
 def _other_times(sample: Sample) -> str:
@@ -292,10 +307,13 @@ def _is_name(sample: Sample, column: SampledColumn) -> bool:
 def _guess_id(roles: Roles, sample: Sample, given: str | None) -> None:
     scores = {}
     for name, column in sample.columns.items():
-        if name in _taken(roles) or not (ID_NAMES.fullmatch(name) or ID_ENDS.fullmatch(name)):
+        if name in _taken(roles) or not _is_unique(sample, name):
             continue
-        if _is_name(sample, column) and _is_unique(sample, name):
+        is_named = ID_NAMES.fullmatch(name) or ID_ENDS.fullmatch(name)
+        if is_named and _is_name(sample, column):
             scores[name] = 1 + bool(ID_NAMES.fullmatch(name))
+        elif _is_code(sample, column) or _is_count(sample, name, column):
+            scores[name] = 0
     roles.id = given if given is not None else _choose(roles, "id", scores)
     if given is not None:
         roles.reasons["id"] = "as asked"
@@ -303,6 +321,27 @@ def _guess_id(roles: Roles, sample: Sample, given: str | None) -> None:
         roles.reasons["id"] = "no value of it comes twice"
     else:
         roles.reasons["id"] = "no column names each row: an event is named by its file and line"
+
+
+def _is_code(sample: Sample, column: SampledColumn) -> bool:
+    """Whether its values are short texts without blanks, as codes are; some may look like numbers.
+
+    Those of hexadecimal digits are such: 12e7 is one.
+    """
+    return (
+        column.present == len(sample.rows)
+        and column.texts
+        and column.types["text"] * 10 >= column.present * 8
+        and column.length_max <= CODE_LENGTH_MAX
+        and not any(" " in text for text in column.counts)
+    )
+
+
+def _is_count(sample: Sample, name: str, column: SampledColumn) -> bool:
+    """Whether its values count the rows, as the index does that a data frame is written with."""
+    if column.present < len(sample.rows) or not column.all_are("whole") or _unit(column):
+        return False
+    return all(after == before + 1 for before, after in pairwise(sample.numbers(name)))
 
 
 def _is_unique(sample: Sample, name: str) -> bool:

@@ -173,6 +173,14 @@ class Sample:
     bad: int
     header: list[str] = field(default_factory=list)
 
+    def numbers(self, name: str) -> list[float]:
+        """The values of a column of numbers, in the order of the rows.
+
+        Args:
+            name: of the column.
+        """
+        return [float(row[name]) for row in self.rows if name in row]
+
 
 def take_sample(file: str, kind: Kind | None = None) -> Sample:
     """Read the first rows of a file.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ FIELDS_MAX, CATEGORIES_MAX, WINDOW_FIELDS = 100, 20, 3
 # Longer texts that hardly come again are words for people.
 PROSE_LENGTH = 40
 LATENESS_MS_MAX = DAY_MS
+# A number so many times as large as nine of ten has a tail that a scale alone does not tame.
+HEAVY_TAIL, HEAVY_ROWS_MIN = 10.0, 20
 
 
 @dataclass(slots=True)
@@ -83,8 +86,8 @@ def draft(sample: Sample, roles: Roles, labels: Sample | None = None) -> Draft:
     return Draft(
         draft_name(sample.file),
         _source(sample, roles, times, fields_, target),
-        _notes(sample, roles, times, target),
-        _warnings(sample, roles, times, fields_),
+        [*_notes(sample, roles, times, target), *_labels_notes(sample, roles, labels)],
+        [*_warnings(sample, roles, times, fields_), *_labels_warnings(sample, roles, labels)],
     )
 
 
@@ -152,13 +155,17 @@ class _Times:
 
 def _known_by_id(labels: Sample, roles: Roles) -> dict[str, Any]:
     """When each label was known, by the id of its event."""
-    id_name = roles.id if roles.id in labels.columns else "event_id"
-    times = [name for name in (roles.label_time, roles.time, "ts") if name in labels.columns]
-    return {
-        str(row[id_name]): row[times[0]]
-        for row in labels.rows
-        if id_name in row and times[0] in row
-    }
+    id_name, time = _label_id(labels, roles), _label_time(labels, roles)
+    return {str(row[id_name]): row[time] for row in labels.rows if id_name in row and time in row}
+
+
+def _label_id(labels: Sample, roles: Roles) -> str:
+    return roles.id if roles.id in labels.columns and roles.id is not None else "event_id"
+
+
+def _label_time(labels: Sample, roles: Roles) -> str:
+    names = (roles.label_time, roles.time, "ts")
+    return next(name for name in names if name is not None and name in labels.columns)
 
 
 def _read(reader: TimeReader, value: Any) -> int | None:
@@ -188,7 +195,7 @@ class _Fields:
         for name, column in sample.columns.items():
             if name in taken:
                 continue
-            reason = self._reason(name, column)
+            reason = self._reason(name, column, len(sample.rows))
             if reason is not None:
                 self.left_out[name] = reason
                 continue
@@ -196,11 +203,32 @@ class _Fields:
             self.types[name] = _type(column)
             # What is never missing in a part of the file may be missing in the rest.
             self.is_optional[name] = not sample.is_whole or column.present < len(sample.rows)
+        self._numbers = {
+            name: sorted(sample.numbers(name), key=abs)
+            for name, kind in self.types.items()
+            if kind == "float"
+        }
 
-    def _reason(self, name: str, column: SampledColumn) -> str | None:
+    def is_heavy(self, name: str) -> bool:
+        """Whether few of its numbers are so far out that they would drown the others."""
+        numbers = self._numbers.get(name, [])
+        common = abs(numbers[len(numbers) * 9 // 10]) if len(numbers) >= HEAVY_ROWS_MIN else 0.0
+        return 0.0 < HEAVY_TAIL * common < abs(numbers[-1])
+
+    def typical(self, name: str) -> float:
+        """What stands in where a number is missing: the feature's median; of flags 0."""
+        if name not in self._numbers:
+            return 0.0
+        middle = median(self._numbers[name])
+        if self.is_heavy(name):
+            middle = math.copysign(math.log1p(abs(middle)), middle)
+        return float(f"{middle:.3g}")
+
+    def _reason(self, name: str, column: SampledColumn, rows: int) -> str | None:
         reasons = {
             "the name is taken by labels": name == "label",
             "it is empty": not column.present,
+            "it has one value alone": len(column.counts) == 1 < column.present == rows,
             "it is another time": column.is_typed_time or column.all_are("time", "local"),
             "it holds what is neither number, text nor flag": column.types["other"] > 0,
             f"there are {FIELDS_MAX} fields already": len(self.types) >= FIELDS_MAX,
@@ -257,26 +285,35 @@ def _quoted(text: str) -> str:
     return f'"{text}"' if quoted == f"'{text}'" and '"' not in text else quoted
 
 
+# By task: what river is imported for, the champion, and the lines.
 MODELS = {
     "binary": (
-        "logistic",
+        "linear_model, preprocessing, tree",
+        "tree",
         [
             '"logistic": preprocessing.StandardScaler() | linear_model.LogisticRegression(),',
             '"tree": tree.HoeffdingTreeClassifier(max_depth=5),',
         ],
     ),
     "multiclass": (
-        "softmax",
+        "linear_model, optim, preprocessing, tree",
+        "tree",
         [
-            '"softmax": preprocessing.StandardScaler() | linear_model.SoftmaxRegression(),',
+            '"softmax": preprocessing.StandardScaler()',
+            "| linear_model.SoftmaxRegression(optim.Adam(0.01)),",
             '"tree": tree.HoeffdingTreeClassifier(max_depth=5),',
         ],
     ),
+    # The label's scale is learned, outliers pull no harder than others, and no leaf extrapolates.
     "regression": (
-        "tree",  # without a scale of the label, a line's first steps may be wide of it
+        "linear_model, optim, preprocessing, tree",
+        "linear",
         [
-            '"linear": preprocessing.StandardScaler() | linear_model.LinearRegression(),',
-            '"tree": tree.HoeffdingTreeRegressor(max_depth=5),',
+            '"linear": preprocessing.StandardScaler()',
+            "| preprocessing.TargetStandardScaler(",
+            "    linear_model.LinearRegression(loss=optim.losses.Huber(), intercept_lr=0.1)",
+            "),",
+            '"tree": tree.HoeffdingTreeRegressor(max_depth=5, leaf_prediction="mean"),',
         ],
     ),
 }
@@ -289,11 +326,11 @@ def _source(
     fields_: _Fields,
     target: tuple[str, str],
 ) -> str:
-    champion, models = MODELS[target[1]]
+    modules, champion, models = MODELS[target[1]]
     lines = [
         '"""Drafted by `stream-ml init`: look it over, and change what was guessed wrongly."""',
         "",
-        "from river import linear_model, preprocessing, tree",
+        f"from river import {modules}",
         "",
         "import stream_ml as sml",
         "",
@@ -353,9 +390,10 @@ def _features(times: _Times, fields_: _Fields) -> list[str]:
     texts = []
     for name, kind in fields_.types.items():
         column, quoted = fields_.columns[name], _quoted(name)
-        fill = ", fill=0.0" if fields_.is_optional[name] else ""
+        fill = f", fill={fields_.typical(name)}" if fields_.is_optional[name] else ""
         if kind in {"float", "bool"}:
-            texts.append(f"sml.field({quoted}{fill})")
+            maker = "log" if fields_.is_heavy(name) else "field"
+            texts.append(f"sml.{maker}({quoted}{fill})")
         elif len(column.counts) <= CATEGORIES_MAX:
             categories = ", ".join(_quoted(each) for each in sorted(column.counts))
             texts.append(f"sml.one_hot({quoted}, categories=[{categories}])")
@@ -372,10 +410,10 @@ def _window_features(times: _Times, fields_: _Fields) -> list[str]:
         return []
     texts = [f'sml.window("{window}").count()' for window in windows]
     numbers = [name for name, kind in fields_.types.items() if kind == "float"]
-    texts += [
-        f'sml.window("{windows[-1]}").mean({_quoted(name)}, fill=0.0)'
-        for name in numbers[:WINDOW_FIELDS]
-    ]
+    for name in numbers[:WINDOW_FIELDS]:
+        number = f"sml.log({_quoted(name)})" if fields_.is_heavy(name) else _quoted(name)
+        typical = fields_.typical(name)
+        texts.append(f'sml.window("{windows[-1]}").mean({number}, fill={typical})')
     seconds = float(LADDER_MS[windows[-1]] // 1000)
     return [*texts, f'sml.window("{windows[-1]}").time_since_last(fill={seconds})']
 
@@ -403,6 +441,42 @@ def _notes(
         notes.append(("known", times.label_delay, reason))
     rows = f"{len(sample.rows):,} rows" if sample.is_whole else f"first {len(sample.rows):,} rows"
     return [*notes, ("from", rows, "of " + sample.file)]
+
+
+def _labels_notes(
+    sample: Sample, roles: Roles, labels: Sample | None
+) -> list[tuple[str, str, str]]:
+    """What the file of labels has, where there is one."""
+    if labels is None:
+        return []
+    ids = {str(row[roles.id]) for row in sample.rows if roles.id in row}
+    id_name = _label_id(labels, roles)
+    known = sum(str(row.get(id_name)) in ids for row in labels.rows)
+    rows = f"{len(labels.rows):,} rows" if labels.is_whole else f"first {len(labels.rows):,} rows"
+    return [("and", rows, f"of {labels.file}; by {id_name!r} {known:,} are of events above")]
+
+
+def _labels_warnings(sample: Sample, roles: Roles, labels: Sample | None) -> list[str]:
+    if labels is None:
+        return []
+    [(_, _, words)] = _labels_notes(sample, roles, labels)
+    used = {_label_id(labels, roles), _label_time(labels, roles), roles.label}
+    found = [f"{n!r:.80} of {labels.file} is not used" for n in labels.columns if n not in used]
+    if " 0 are of events" in words:
+        found.append(
+            f"no label of {labels.file} is of an event of {sample.file}: is {roles.id!r} what both "
+            "are known by? Name the column of events with --id"
+        )
+    if labels.bad:
+        found.append(
+            f"{labels.bad:,} rows of {labels.file} could not be read: `stream-ml check` says why"
+        )
+    if {sample.kind, labels.kind} == {"csv"} and sample.delimiter != labels.delimiter:
+        found.append(
+            f"cells are apart by {sample.delimiter!r} in {sample.file} and by {labels.delimiter!r} "
+            f"in {labels.file}, where one delimiter is declared for both: write one of them anew"
+        )
+    return found
 
 
 def _others(roles: Roles, role: str) -> str:
