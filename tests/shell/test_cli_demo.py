@@ -8,7 +8,7 @@ import orjson
 import pytest
 from cli_toy import TOY, stream
 
-from stream_ml.cli.execution import demo
+from stream_ml.cli.execution import demo, second_act
 from stream_ml.errors import UsageError
 from stream_ml.shell import flights_data
 from stream_ml.shell.log.sqlite import SqliteLog
@@ -28,8 +28,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     def records(first: int, last: int) -> Iterator[tuple[str, dict[str, Any]]]:
         months.append((first, last))
         events, labels = stream(800)
-        yield from (("events", event) for event in events)
-        yield from (("labels", label) for label in labels)
+        named = [("events", each) for each in events] + [("labels", each) for each in labels]
+        yield from sorted(named, key=lambda each: each[1]["ts"])
 
     monkeypatch.setattr(demo, "FLIGHTS", TOY)
     monkeypatch.setattr(flights_data, "records", records)
@@ -63,7 +63,27 @@ def test_a_demo_as_json(cli: Cli, asked: list[tuple[int, int]]) -> None:
     assert found["accounting"]["predictions"] == 800
     assert found["accounting"]["waiting predictions"] == 10
     assert found["written"][:2] == ["here/report.txt", "here/report.json"]
-    assert set(found["seconds"]) == {"publish", "work"}
+    assert set(found["seconds"]) == {"publish", "work", "second_act"}
+
+
+def test_the_second_act(
+    cli: Cli, asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A feature and a line come half way, and all is as the first act has it; it has a log."""
+    monkeypatch.setattr(second_act, "SHARE", 1)
+    ran = cli("demo", "--folder", "here")
+    found = cli("demo", "--folder", "here", "--format", "json").json["second_act"]
+
+    assert len(asked) == 2
+    assert "second act: mean(x) 1m and the line scaled came half way through" in ran.out
+    assert (found["features"], found["line"]) == (["mean(x) 1m"], "scaled")
+    assert (found["champion"], found["lines"]) == ("plain@0", ["plain.2", "scaled.2"])
+    assert (found["records"], found["predictions"]) == (1_590, 800)
+    assert (found["missing"], found["doubled"]) == (0, 0)
+    assert found["later_equal"] == found["later"] == 397
+    assert found["snapshots_equal"] == found["snapshots"] == 2
+    look = cli("audit", "log", "--broker", "sqlite:here/changed.sqlite")
+    assert "two more features and a line may say more" in look.out
 
 
 def test_months(cli: Cli, asked: list[tuple[int, int]]) -> None:

@@ -51,7 +51,8 @@ COMMAND = Subcommand(
     description=(
         "Replays the flights out of New York in 2013 as the stream that they were: predicts an\n"
         "hour ahead whether each will be late, learns from every arrival, renews its models day\n"
-        "by day, and reports what that was worth. Needs no broker; six months take minutes."
+        "by day, and reports what that was worth. In a second act two features and a line come in\n"
+        "flight, and all is compared. Needs no broker; six months take minutes."
     ),
     examples=(
         UsageExample("stream-ml demo", "January to June, into runs/demo"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import orjson
 
+from stream_ml.cli.execution import second_act
 from stream_ml.cli.output import write, write_json
 from stream_ml.errors import LogError, LogLocked, UsageError
 from stream_ml.shell import flights_data
@@ -21,9 +23,11 @@ from stream_ml.shell.settings.loader import load_pipeline
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from stream_ml.pipeline import Pipeline
+    from stream_ml.records import Output
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["FLIGHTS", "run"]
@@ -33,7 +37,7 @@ MONTHS_ALL = 12
 # Its presence says that the log beside it is a demo's own, to be made anew.
 MARK = "this-is-a-demo"
 MARK_TEXT = "`stream-ml demo` made this folder and replaces the log in it each time.\n"
-LOG = "log.sqlite"
+LOG, CHANGED = "log.sqlite", "changed.sqlite"
 
 
 def run(arguments: argparse.Namespace, settings: Settings) -> None:
@@ -52,14 +56,30 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     path = _fresh_log(arguments.folder)
     key = settings.signing_key(str(path))
     outputs = (output_of(pipeline, topic, body) for topic, body in flights_data.records(1, months))
+    first: list[Output] = []
     with SqliteLog.create(path) as log:
-        result = replay(log, pipeline, key, outputs)
+        result = replay(log, pipeline, key, _keeping(outputs, first))
         report = _report(log, pipeline, key, result)
+        del first[sum(result.published.values()) // second_act.SHARE :]
+        started_s = time.perf_counter()
+        changed = second_act.act(path.with_name(CHANGED), pipeline, key, log, first)
+        seconds = time.perf_counter() - started_s
     paths = _write_report(report, arguments.folder)
     if arguments.format == "json":
-        write_json({**report.as_dict(), "seconds": result.seconds, "written": paths})
+        took = {**result.seconds, "second_act": seconds}
+        members = {"second_act": changed.as_dict(), "seconds": took, "written": paths}
+        write_json({**report.as_dict(), **members})
     else:
-        write(f"{report_text(report)}\n{_ending(result, paths, path)}")
+        act = second_act.text(changed, seconds)
+        write(f"{report_text(report)}\n{act}\n{_ending(result, paths, path)}")
+
+
+def _keeping(outputs: Iterable[Output], first: list[Output]) -> Iterator[Output]:
+    """Keep the first of them for the second act."""
+    for output in outputs:
+        if len(first) < second_act.RECORDS_MAX:
+            first.append(output)
+        yield output
 
 
 def _fresh_log(folder: Path) -> Path:
@@ -79,8 +99,9 @@ def _fresh_log(folder: Path) -> Path:
     mark.write_text(MARK_TEXT, encoding="utf-8")
     if path.exists():
         _refuse_locked(path)
-    for end in ("", "-wal", "-shm"):
-        path.with_name(LOG + end).unlink(missing_ok=True)
+    for name in (LOG, CHANGED):
+        for end in ("", "-wal", "-shm"):
+            path.with_name(name + end).unlink(missing_ok=True)
     return path
 
 
@@ -143,5 +164,6 @@ def _ending(result: ReplayResult, paths: list[str], path: Path) -> str:
             f"  stream-ml --broker sqlite:{path} audit at 2013-04-30T12:00Z",
             f"  stream-ml --broker sqlite:{path} audit verify",
             f"  stream-ml --broker sqlite:{path} --pipeline {FLIGHTS} audit reproduce --sample 9",
+            f"  stream-ml --broker sqlite:{path.with_name(CHANGED)} audit log",
         ]
     )
