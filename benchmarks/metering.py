@@ -10,7 +10,6 @@ that are counted; Prometheus asks every 15 seconds.
 from __future__ import annotations
 
 import argparse
-import gc
 import statistics
 import sys
 import tempfile
@@ -21,9 +20,10 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from benchmarks.in_memory import encoded, publish
-from benchmarks.turns import Turns, in_turns
-from stream_ml.examples.cards import cards, transactions
+from benchmarks.in_memory import publish
+from benchmarks.monitors import begin_turns
+from benchmarks.turns import in_turns
+from stream_ml.examples.cards import cards
 from stream_ml.metrics.setup import serving_metrics
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
@@ -45,17 +45,7 @@ def _scrape(address: ListenAddress) -> None:
 
 def _work(contestant: str, count: int, folder: Path) -> None:
     """The cards work on the embedded log, publishing and the last commit included."""
-    events, labels = transactions(count, seed=1)
-    outputs = encoded(events, labels)
-    gc.collect()
-    gc.freeze()
-    turns = Turns()
-
-    def step(name: str) -> None:
-        # After each round of events, and each commit.
-        if name in {"events", "commit"}:
-            turns.end_piece()
-
+    outputs, label_count, turns, step = begin_turns(count)
     path = folder / "cards.sqlite"
     with ExitStack() as stack:
         log = stack.enter_context(SqliteLog.create(path))
@@ -78,7 +68,7 @@ def _work(contestant: str, count: int, folder: Path) -> None:
             if address is not None and done - scraped >= SCRAPE_EVENTS:
                 scraped = done
                 _scrape(address)
-        assert runner.joins[0].counts["joined"] == len(labels)
+        assert runner.joins[0].counts["joined"] == label_count
     turns.end_piece(is_last=True)
 
 

@@ -26,9 +26,11 @@ from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["CONTESTANTS", "monitor_costs", "print_costs"]
+    from stream_ml.records import Output
+
+__all__ = ["CONTESTANTS", "begin_turns", "monitor_costs", "print_costs"]
 
 US = 1e6
 # Few enough that no batch is cut short for the time that passes in others' turns.
@@ -41,8 +43,16 @@ CONTESTANTS = {
 }
 
 
-def _work(contestant: str, count: int, folder: Path) -> None:
-    """The cards work on the embedded log, publishing and the last commit included."""
+def begin_turns(count: int) -> tuple[list[Output], int, Turns, Callable[[str], None]]:
+    """Take the first turn of the cards work.
+
+    Args:
+        count: of events.
+
+    Returns:
+        What is to be published; how many labels are among it; the turns; and a step for a runner,
+        which ends a piece.
+    """
     events, labels = transactions(count, seed=1)
     outputs = encoded(events, labels)
     gc.collect()
@@ -54,6 +64,12 @@ def _work(contestant: str, count: int, folder: Path) -> None:
         if name in {"events", "commit"}:
             turns.end_piece()
 
+    return outputs, len(labels), turns, step
+
+
+def _work(contestant: str, count: int, folder: Path) -> None:
+    """The cards work on the embedded log, publishing and the last commit included."""
+    outputs, label_count, turns, step = begin_turns(count)
     with SqliteLog.create(folder / "cards.sqlite") as log:
         publish(log, outputs)
         # By examples alone, for waiting takes time, too.
@@ -62,7 +78,7 @@ def _work(contestant: str, count: int, folder: Path) -> None:
         ) as runner:
             while runner.poll(BATCH_RECORDS):
                 pass
-        assert runner.joins[0].counts["joined"] == len(labels)
+        assert runner.joins[0].counts["joined"] == label_count
     turns.end_piece(is_last=True)
 
 
