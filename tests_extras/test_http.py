@@ -78,10 +78,12 @@ class World:
         self.worker = self.work() if has_worker else None
         self.server = Terminal(
             "serve",
-            *("--port", "0", "--format", "json", "--tokens", str(tokens), *options),
+            *("--port", "0", "--metrics", "0", "--format", "json", "--tokens", str(tokens)),
+            *options,
             folder=folder,
             **self._common,
         )
+        self.metrics: str = json.loads(self.server.line())["address"]
         self.address: str = json.loads(self.server.line())["address"]
 
     def work(self) -> Terminal:
@@ -639,6 +641,20 @@ def test_a_server_that_would_let_anybody_in_does_not_start(
 
     assert 2 == code
     assert words in capsys.readouterr().err
+
+
+def test_prometheus_and_probes_are_answered_beside_it(world: World) -> None:
+    """At an address of their own: the server is ready while the log answers."""
+    with httpx.Client(base_url=f"http://{world.metrics}", timeout=DEADLINE_S) as client:
+        probes = [client.get(path) for path in ("/readyz", "/healthz")]
+        scraped = client.get("/metrics")
+
+    assert [(200, {"ok": True, "problems": []})] * 2 == [
+        (each.status_code, each.json()) for each in probes
+    ]
+    assert "\nstream_ml_ready 1.0\n" in scraped.text
+    assert "\nprocess_cpu_seconds_total " in scraped.text
+    assert "stream_ml_lag_records" not in scraped.text
 
 
 # --- as the API describes itself --------------------------------------------------------------

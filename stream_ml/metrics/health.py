@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import orjson
 
@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from stream_ml.shell.metering.meter import Meter
     from stream_ml.shell.settings.listening import ListenAddress
 
-__all__ = ["Backlog", "ProbeAnswer", "Probes", "WorkerProbes", "WorkersProbes", "stuck"]
+__all__ = [
+    "Backlog",
+    "LogProbes",
+    "ProbeAnswer",
+    "Probes",
+    "WorkerProbes",
+    "WorkersProbes",
+    "stuck",
+]
+
+T = TypeVar("T")
 
 # Who has not got on for so long, while something waits, is stuck. Longer than a training, which a
 # retrained line's refresh may wait for.
@@ -115,12 +125,9 @@ class WorkerProbes:
 
     def healthy(self) -> ProbeAnswer:
         """Whether every task gets on."""
-        try:
-            backlogs = self._reader.ask(self._backlogs).result(ANSWER_S)
-        except TimeoutError:
-            return ProbeAnswer((f"the log has not answered for {ANSWER_S:g} s",))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-            return ProbeAnswer((f"the log cannot be read: {error}",))
+        backlogs = _read(self._reader, self._backlogs)
+        if isinstance(backlogs, ProbeAnswer):
+            return backlogs
         return stuck(backlogs, self._idle_s, self._wall_clock())
 
     def _idle_s(self, task: TaskName) -> float:
@@ -140,6 +147,37 @@ class WorkerProbes:
                 if topic in log.partitions and log.end_offset(topic, name.partition) > position:
                     for record in log.read(topic, name.partition, position, 1):
                         yield Backlog(name, topic, record.append_ms / 1_000)
+
+
+class LogProbes:
+    """The probes of a process without tasks, which is well where the log answers.
+
+    Args:
+        reader: reads it.
+    """
+
+    def __init__(self, reader: LogReader) -> None:
+        self._reader = reader
+
+    def ready(self) -> ProbeAnswer:
+        """Whether the log answers."""
+        answer = _read(self._reader, lambda log: log.version())
+        return answer if isinstance(answer, ProbeAnswer) else ProbeAnswer()
+
+    def healthy(self) -> ProbeAnswer:
+        """Whether the log answers."""
+        return self.ready()
+
+
+def _read(reader: LogReader, read: Callable[[Log], T]) -> T | ProbeAnswer:
+    """What is read, or why it cannot be."""
+    try:
+        answer: T = reader.ask(read).result(ANSWER_S)
+    except TimeoutError:
+        return ProbeAnswer((f"the log has not answered for {ANSWER_S:g} s",))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        return ProbeAnswer((f"the log cannot be read: {error}",))
+    return answer
 
 
 class WorkersProbes:

@@ -35,7 +35,7 @@ def serving_metrics(
     *,
     pipeline: Pipeline | None = None,
     key: bytes | None = None,
-    probes: Probes | None = None,
+    probes: Callable[[LogReader], Probes] | None = None,
 ) -> Iterator[ListenAddress]:
     """Answer scrapes and probes of this process, until it is left.
 
@@ -46,7 +46,7 @@ def serving_metrics(
         pipeline: the declaration, where this process tells the figures of the whole pipeline;
             None: it does not.
         key: checks decisions and alerts for that.
-        probes: whether it is healthy and ready; None: as its tasks are.
+        probes: makes what tells whether it is healthy and ready; None: as its tasks are.
 
     Returns:
         Where it listens.
@@ -55,7 +55,8 @@ def serving_metrics(
         UsageError: it cannot listen there, or prometheus-client is not installed.
     """
     reader, probe_reader = LogReader(open_log), LogReader(open_log)
-    asked = probes or WorkerProbes(meter, probe_reader, time.time)
+    make_probes = probes or partial(WorkerProbes, meter, wall_clock=time.time)
+    asked: Probes = make_probes(probe_reader)
     sources: list[Callable[[], Iterable[Figure]]] = [
         partial(_of_process, asked),
         partial(meter_samples, meter),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import rate, utf8, whole_number
+from stream_ml.cli.arguments import add_metrics, rate, utf8, whole_number
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 
 def _add_arguments(parser: ArgumentParser) -> None:
+    add_metrics(parser)
     parser.add_argument(
         "--host",
         type=utf8,

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterator, Mapping
 
+    from stream_ml.metrics.health import Probes
+    from stream_ml.metrics.reader import LogReader
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.listening import ListenAddress
     from stream_ml.shell.settings.settings import Settings
@@ -35,10 +37,11 @@ def metered(
     address: ListenAddress | None,
     settings: Settings,
     pipeline: Pipeline,
-    key: bytes,
+    key: bytes | None,
     say: Callable[[ListenAddress], object],
     *,
     tells_pipeline: bool = True,
+    has_tasks: bool = True,
     workers: Mapping[Any, ListenAddress] | None = None,
 ) -> Iterator[Meter | None]:
     """The meter of this process, which is asked over HTTP until it is left; None without address.
@@ -50,19 +53,24 @@ def metered(
         key: checks decisions and alerts.
         say: told where it listens.
         tells_pipeline: whether this process tells the figures of the whole pipeline.
+        has_tasks: whether it is as well as its tasks are; else it is where the log answers.
         workers: where those answer that it looks after, by name; None: it is a worker itself.
     """
     if address is None:
         yield None
         return
     # Only who is asked needs it: an HTTP server, and the client of Prometheus.
-    from stream_ml.metrics.health import WorkersProbes  # noqa: PLC0415
+    from stream_ml.metrics.health import LogProbes, WorkersProbes  # noqa: PLC0415
     from stream_ml.metrics.setup import serving_metrics  # noqa: PLC0415
 
     meter = Meter()
-    probes = None
+    probes: Callable[[LogReader], Probes] | None = None if has_tasks else LogProbes
     if workers is not None:
-        probes = WorkersProbes({str(name): each for name, each in workers.items()})
+        of_workers = WorkersProbes({str(name): each for name, each in workers.items()})
+
+        def probes(_: LogReader) -> Probes:
+            return of_workers
+
     with serving_metrics(
         address,
         meter,

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.execution.metering import listen_address, metered
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.client import open_log
 from stream_ml.errors import UsageError
@@ -16,6 +17,7 @@ from stream_ml.shell.settings.settings import tokens_text
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from stream_ml.shell.settings.listening import ListenAddress
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.web.access import Access
 
@@ -35,7 +37,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
         ) from None
     pipeline = pipeline_of(settings, "serve")
     with open_log(settings, pipeline.name) as log:
-        check_name(settings, log, pipeline.name, reading_key(settings, log))
+        key = reading_key(settings, log)
+        check_name(settings, log, pipeline.name, key)
     access = _access(arguments, settings)
     given = {each.name: getattr(arguments, each.name, None) for each in fields(Limits)}
     limits = Limits(**{name: limit for name, limit in given.items() if limit is not None})
@@ -49,7 +52,16 @@ def run(arguments: Namespace, settings: Settings) -> None:
         hosts=hosts if is_local or arguments.host_name else None,
         isolation=arguments.isolation,
     )
-    with bind(arguments.host, arguments.port) as listener:
+    metering = metered(
+        listen_address(arguments, settings),
+        settings,
+        pipeline,
+        key,
+        lambda address: _say_metrics(address, as_json=arguments.format == "json"),
+        tells_pipeline=False,
+        has_tasks=False,
+    )
+    with metering, bind(arguments.host, arguments.port) as listener:
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -63,6 +75,14 @@ def run(arguments: Namespace, settings: Settings) -> None:
         if not is_local:
             complain("stream-ml: tokens travel as they are: put TLS before this address")
         serve(app, listener, say)
+
+
+def _say_metrics(address: ListenAddress, *, as_json: bool) -> None:
+    if as_json:
+        write_json_line({"said": "metrics", "address": str(address)})
+    else:
+        write_line(f"metrics and probes: http://{address}")
+    flush()
 
 
 def _access(arguments: Namespace, settings: Settings) -> Access:

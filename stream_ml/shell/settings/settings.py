@@ -328,7 +328,7 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
             ),
             Setting(
                 "metrics",
-                "where `up`, and each worker, answers Prometheus and probes; else nowhere",
+                "where `up`, `serve` and each worker answer Prometheus and probes; else nowhere",
                 "HOST:PORT, or PORT for this machine alone",
                 ListenAddress.parse,
             ),
