@@ -5,10 +5,15 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-extras test-torch check rules docs bench evidence torture chaos soak kafka kafka-stop clean
+.PHONY: demo live test test-extras test-torch check rules chromium docs bench evidence torture chaos soak kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
+
+LIVE_PORT ?= 8000
+
+live: $(VENV)/live  ## real flights on the live page, at a day in four seconds: LIVE_PORT=n
+	$(RUN)/python -m tools.live --port $(LIVE_PORT)
 
 # What `stream_ml.learners` adapts and archives are written with, with what each needs that is not
 # here already.
@@ -16,14 +21,20 @@ EXTRAS := scikit-learn joblib cloudpickle threadpoolctl onnxruntime flatbuffers 
 # What the server is tried with; itself it is a part of `dev`, for its types.
 EXTRAS += httptools uvloop httpx httpcore schemathesis harfile hypothesis-graphql graphql-core \
   jsonschema_rs pyrate-limiter rich markdown-it-py mdurl tinycss2 webencodings Werkzeug
+# The page is tried in a real browser, Debian's Chromium.
+EXTRAS += playwright greenlet axe-playwright-python
 
 # Two processes, each with a broker of its own: tests wait for brokers more than they compute.
 test: $(VENV)/dev check test-extras  ## what CI runs: format, lint, types, tests, examples in the docs
 	$(RUN)/python -m pytest -n 2 --dist loadfile
 
 # In a folder of their own: river loads scikit-learn wherever it is installed, at a second a start.
-test-extras: $(VENV)/dev $(VENV)/extras  ## learners of other libraries; a part of `make test`
+test-extras: $(VENV)/dev $(VENV)/extras chromium  ## learners of other libraries; a part of `make test`
 	PYTHONPATH=$(VENV)/extras $(RUN)/python -m pytest tests_extras
+
+chromium:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq chromium; } \
+	|| { echo 'the live page is tried in Chromium: apt-get install chromium' >&2; exit 1; }
 
 # Not in CI: the index's wheel brings gigabytes of CUDA. Debian's python3-torch is for the CPU alone.
 SYSTEM_PYTHON ?= /usr/bin/python3
@@ -80,6 +91,10 @@ $(VENV)/bin/python:
 
 $(VENV)/demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	@touch $@
+
+$(VENV)/live: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,web]'
 	@touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -25,8 +25,8 @@ from stream_ml.web.app import create_app
 from stream_ml.web.board import Board
 from stream_ml.web.page.charts import Chart, Curve, draw, log_ticks, ticks
 from stream_ml.web.page.live import Live
+from stream_ml.web.page.recent import Recent
 from stream_ml.web.page.render import PARTS, Painter
-from stream_ml.web.page.routes import PUBLIC_PREFIX, add_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -62,6 +62,11 @@ def settings_of(path: Path) -> Settings:
     return Settings(broker=f"sqlite:{path}", key=KEY)
 
 
+async def no_predictions() -> Recent:
+    """No single predictions."""
+    return Recent()
+
+
 def snapshot_of(path: Path) -> BoardSnapshot:
     """The views of a log."""
     return with_board(path, lambda board: board.snapshot())
@@ -86,10 +91,7 @@ def get(path: Path, address: str, roles: frozenset[str] = frozenset({READ})) -> 
     """What the server answers on a log."""
 
     async def run() -> httpx.Response:
-        app = create_app(
-            settings_of(path), cards, Access({}, roles), public_prefixes=(PUBLIC_PREFIX,)
-        )
-        add_page(app)
+        app = create_app(settings_of(path), cards, Access({}, roles))
         app.state.service.start()
         transport = httpx.ASGITransport(app)
         try:
@@ -117,6 +119,7 @@ def test_page_shows_what_serves(log_path: Path) -> None:
         assert f"{model.model}</th>" in page.text
     headings = re.findall(r"<h2[^>]*>([^<]+)</h2>", page.text)
     assert [part.title for part in PARTS] == headings
+    assert "/page/predictions/0/" in page.text
 
 
 def test_page_takes_nothing_from_elsewhere(log_path: Path) -> None:
@@ -179,7 +182,7 @@ def test_stream_tells_changes_alone(log_path: Path) -> None:
     """A viewer gets every part once; one who has seen them gets nothing until something changes."""
 
     async def watch(board: Board) -> tuple[list[str], list[str]]:
-        live = Live(board, cards, refresh_s=0.01)
+        live = Live(board, cards, no_predictions, refresh_s=0.01)
         await live.parts()
         seen = live.seen
         firsts, seconds = [], []
@@ -216,7 +219,7 @@ def test_one_who_is_slow_skips(log_path: Path) -> None:
     """Of what changes twice while a viewer takes nothing, they get the newest once."""
 
     async def watch(board: Board) -> list[str]:
-        live = Live(board, cards, refresh_s=0.01)
+        live = Live(board, cards, no_predictions, refresh_s=0.01)
         async with aclosing(live.stream("")) as stream:
             await anext(stream)
             await anext(stream)
@@ -241,25 +244,25 @@ def test_one_who_is_slow_skips(log_path: Path) -> None:
 def test_same_content_is_rendered_once(log_path: Path) -> None:
     """Of two snapshots that say the same, the second one's parts are the very same objects."""
     snapshot, painter = snapshot_of(log_path), Painter(cards)
-    first = painter.paint(snapshot)
-    second = painter.paint(replace(snapshot, taken_ms=snapshot.taken_ms + 1_000))
+    first = painter.paint(snapshot, Recent())
+    second = painter.paint(replace(snapshot, taken_ms=snapshot.taken_ms + 1_000), Recent())
     assert [] == [name for name in first if name != "flow" and first[name] is not second[name]]
-    third = painter.paint(replace(snapshot, number=snapshot.number + 1))
+    third = painter.paint(replace(snapshot, number=snapshot.number + 1), Recent())
     assert first["scores"] is third["scores"]
 
 
 def test_rate_and_stillness(log_path: Path) -> None:
     """A stage's rate is of the time between looks; one that has to read and does not is told of."""
     snapshot, painter = snapshot_of(log_path), Painter(cards)
-    painter.paint(snapshot)
+    painter.paint(snapshot, Recent())
     stages = tuple(
         replace(each, position=each.position + 500, lag=7) for each in snapshot.status.stages
     )
     status = replace(snapshot.status, stages=stages)
     moved = replace(snapshot, status=status, taken_ms=snapshot.taken_ms + 10_000)
-    assert "50<span" in painter.paint(moved)["flow"]
+    assert "50<span" in painter.paint(moved, Recent())["flow"]
     still = replace(moved, taken_ms=moved.taken_ms + 11_000)
-    assert "nothing moves" in painter.paint(still)["flow"]
+    assert "nothing moves" in painter.paint(still, Recent())["flow"]
 
 
 # --- charts -----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from stream_ml import __version__
 from stream_ml.web.answers import add_error_handlers
 from stream_ml.web.command_routes import command_router
 from stream_ml.web.gate import LOOPBACK_NAMES, Gate, Limits
+from stream_ml.web.page.routes import PUBLIC_PREFIX, add_page
 from stream_ml.web.publish_routes import publish_router
 from stream_ml.web.schemas import ProblemDetails
 from stream_ml.web.service import Service
@@ -84,12 +85,12 @@ def create_app(
         openapi_url="/v1/openapi.json",
     )
     app.state.service = service
-    app.add_middleware(
-        Gate, access=access, limits=limits, hosts=hosts, public_prefixes=public_prefixes
-    )
+    prefixes = (PUBLIC_PREFIX, *public_prefixes)
+    app.add_middleware(Gate, access=access, limits=limits, hosts=hosts, public_prefixes=prefixes)
     add_error_handlers(app)
     for router in (publish_router(pipeline), stream_router(), view_router(), command_router()):
         app.include_router(router)
+    add_page(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["OPEN_PATHS", "Gate", "Limits", "required_role"]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# What keeps a process alive asks without a token, and learns no more than a word.
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+# What keeps a process alive asks without a token, and learns no more than a word. The root sends
+# whoever opens it to the page.
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
 PUBLISH_PATHS = frozenset(
     {
         "/v1/predict",

@@ -37,6 +37,8 @@ __all__ = [
 # The losses that a score may have, the one that evidence is weighed in first.
 LOSSES = {"brier": "Brier", "mae": "mean absolute error", "log_loss": "log loss"}
 STYLES = 6
+# Of baselines, and of lines that are not declared any more.
+OTHERS = 4
 HISTORY_ROWS = 40
 LETTER_ROWS = 12
 TABLE_ROWS = 12
@@ -45,13 +47,14 @@ SWITCHES = frozenset({"replaced", "rolled_back", "fell_back", "recovered"})
 ROUTINE = frozenset({"refreshed"})
 
 
-def styles(snapshot: BoardSnapshot) -> dict[str, int]:
-    """The style that each line is drawn in, the same wherever it is drawn."""
-    names = [each["model"] for each in snapshot.status.models]
-    rank = {"served": 0}
-    for name in sorted(set(names) - {"served"}):
-        rank[name] = 1 + (len(rank) - 1) % (STYLES - 1)
-    return rank
+def styles(pipeline: Pipeline) -> dict[str, int]:
+    """The style that each line is drawn in, the same wherever and whenever it is drawn.
+
+    Args:
+        pipeline: the declaration, which has the lines in an order.
+    """
+    rank = {name: 1 + number % (STYLES - 3) for number, name in enumerate(pipeline.models)}
+    return rank | {"served": 0, "first": STYLES - 1}
 
 
 def champion(snapshot: BoardSnapshot) -> dict[str, Any]:
@@ -136,7 +139,7 @@ def flow(snapshot: BoardSnapshot, pace: Pace) -> dict[str, Any]:
             "lag": lag,
             "rate": rate,
             "idle_ms": pace.idle_ms(name),
-            "wait_s": lag / rate if lag and rate else None,
+            "wait_s": lag / rate if rate and lag >= rate else None,
             "is_stuck": pace.is_stuck(name),
         }
     counts = snapshot.status.events
@@ -150,9 +153,9 @@ def flow(snapshot: BoardSnapshot, pace: Pace) -> dict[str, Any]:
     }
 
 
-def score_chart(snapshot: BoardSnapshot) -> dict[str, Any]:
+def score_chart(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
     """The mean loss of each model over its last examples, over time."""
-    rank = styles(snapshot)
+    rank = styles(pipeline)
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     loss = None
     for each in _progress(snapshot.evaluations):
@@ -165,7 +168,7 @@ def score_chart(snapshot: BoardSnapshot) -> dict[str, Any]:
         "scores",
         title,
         _described(points, "the mean loss of the last examples"),
-        [Curve(name, rank.get(name, 1), points[name]) for name in sorted(points)],
+        [Curve(name, rank.get(name, OTHERS), points[name]) for name in sorted(points)],
         marks=_marks(snapshot.status.registry.decisions),
     )
     return {
@@ -175,9 +178,9 @@ def score_chart(snapshot: BoardSnapshot) -> dict[str, Any]:
     }
 
 
-def evidence_chart(snapshot: BoardSnapshot) -> dict[str, Any]:
+def evidence_chart(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
     """The evidence for each challenger over time, with what a replacement needs."""
-    rank = styles(snapshot)
+    rank = styles(pipeline)
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     needed = None
     for each in _progress(snapshot.evaluations):
@@ -190,7 +193,7 @@ def evidence_chart(snapshot: BoardSnapshot) -> dict[str, Any]:
         "evidence",
         "Evidence for each challenger (log scale)",
         _described(points, "the evidence E for replacing the champion"),
-        [Curve(name, rank.get(name, 1), points[name]) for name in sorted(points)],
+        [Curve(name, rank.get(name, OTHERS), points[name]) for name in sorted(points)],
         logarithmic=True,
         threshold=(float(needed), f"{figure(needed)} needed") if is_known and needed else None,
         marks=_marks(snapshot.status.registry.decisions),

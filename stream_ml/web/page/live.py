@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import orjson
 
 from stream_ml.errors import StreamMLError
+from stream_ml.web.page.recent import Recent
 from stream_ml.web.page.render import Painter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from markupsafe import Markup
 
@@ -48,11 +49,19 @@ class Live:
     Args:
         board: the views of the log.
         pipeline: the declaration.
+        recent: reads single predictions.
         refresh_s: between two refreshes, in seconds.
     """
 
-    def __init__(self, board: Board, pipeline: Pipeline, refresh_s: float = REFRESH_S) -> None:
+    def __init__(
+        self,
+        board: Board,
+        pipeline: Pipeline,
+        recent: Callable[[], Awaitable[Recent]],
+        refresh_s: float = REFRESH_S,
+    ) -> None:
         self._board = board
+        self._read_recent = recent
         self._painter = Painter(pipeline)
         self._refresh_s = refresh_s
         # Another server counts anew: what a viewer has seen of it says nothing here.
@@ -60,6 +69,7 @@ class Live:
         self._parts: dict[str, _Told] = {}
         self._version = 0
         self._shown: BoardSnapshot | None = None
+        self._recent = Recent()
         self._error: str | None = None
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -137,8 +147,10 @@ class Live:
             snapshot = await self._board.snapshot()
             if snapshot is self._shown:
                 return
+            if self._shown is None or snapshot.number != self._shown.number:
+                self._recent = await self._read_recent()
             # Rendering holds the interpreter but for a few ms in a second.
-            bodies = await asyncio.to_thread(self._painter.paint, snapshot)
+            bodies = await asyncio.to_thread(self._painter.paint, snapshot, self._recent)
             self._shown = snapshot
             changed = [
                 name

@@ -7,7 +7,17 @@ from datetime import UTC, datetime
 
 from stream_ml.shell.processes.progress import duration
 
-__all__ = ["NO_VALUE", "bytes_text", "clock", "count", "day_time", "figure", "percent", "span"]
+__all__ = [
+    "NO_VALUE",
+    "answer_text",
+    "bytes_text",
+    "clock",
+    "count",
+    "day_time",
+    "figure",
+    "percent",
+    "span",
+]
 
 NO_VALUE = "-"
 KILO = 1_000.0
@@ -114,3 +124,19 @@ def bytes_text(number: int | None) -> str:
         size /= KILO
         units.pop(0)
     return f"{size:.3g} {units[0]}"
+
+
+def answer_text(answer: object) -> str:
+    """An answer or a label: a number, a class, or the most probable classes.
+
+    >>> answer_text(0.25), answer_text(True), answer_text({"a": 0.2, "b": 0.8}), answer_text(None)
+    ('0.25', 'true', 'b 0.8, a 0.2', '-')
+    """
+    if answer is None:
+        return NO_VALUE
+    if isinstance(answer, bool):
+        return "true" if answer else "false"
+    if isinstance(answer, dict):
+        ranked = sorted(answer.items(), key=lambda each: (-each[1], each[0]))
+        return ", ".join(f"{name} {figure(value)}" for name, value in ranked[:3])
+    return figure(answer, 4) if isinstance(answer, int | float) else str(answer)

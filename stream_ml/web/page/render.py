@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.web.board import BoardSnapshot
+    from stream_ml.web.page.recent import Recent
 
 __all__ = ["PARTS", "PagePart", "Painter", "render"]
 
@@ -86,6 +87,12 @@ PARTS = (
         "What was decided, by whom and why, and which alerts came and went, the newest first.",
     ),
     PagePart(
+        "predictions",
+        "Predictions",
+        "The newest answers, and the newest whose truth is known by now; each opens with its "
+        "features, and can be made again.",
+    ),
+    PagePart(
         "drift",
         "Drift",
         "Whether the incoming data still look as they usually do, field by field.",
@@ -116,6 +123,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters |= {
+        "answer": phrases.answer_text,
         "bytes_text": phrases.bytes_text,
         "clock": phrases.clock,
         "count": phrases.count,
@@ -174,16 +182,18 @@ class Painter:
         self._bodies: dict[str, Markup] = {}
         self._charts: dict[str, tuple[object, Markup]] = {}
 
-    def paint(self, snapshot: BoardSnapshot) -> Mapping[str, Markup]:
+    def paint(self, snapshot: BoardSnapshot, recent: Recent) -> Mapping[str, Markup]:
         """The content of every part, by name.
 
         Args:
             snapshot: the newest one.
+            recent: single predictions.
         """
         self._pace.add(snapshot)
         if snapshot.number != self._number:
             self._number = snapshot.number
             self._bodies |= self._paint_all(snapshot)
+            self._bodies["predictions"] = render("predictions", recent=recent)
         self._bodies["flow"] = render("flow", **contents.flow(snapshot, self._pace))
         return dict(self._bodies)
 
@@ -200,7 +210,8 @@ class Painter:
         }
         bodies = {name: render(name, **values) for name, values in plain.items()}
         bodies["state"] = render("state", counts=snapshot.status.open_alerts, **plain["champion"])
-        bodies["choices"] = render("choices", names=_choices(snapshot))
+        line = plain["champion"]["line"]
+        bodies["choices"] = render("choices", names=_choices(snapshot), champion=line)
         for name, chart in (
             ("scores", contents.score_chart),
             ("evidence", contents.evidence_chart),
@@ -211,7 +222,7 @@ class Painter:
     def _chart(
         self,
         name: str,
-        chart: Callable[[BoardSnapshot], dict[str, Any]],
+        chart: Callable[[BoardSnapshot, Pipeline], dict[str, Any]],
         snapshot: BoardSnapshot,
     ) -> Markup:
         """Drawn when there are other evaluations or decisions than last time."""
@@ -219,7 +230,10 @@ class Painter:
         drawn_from = (len(snapshot.evaluations), snapshot.evaluations[-1:], decisions[-1:])
         former = self._charts.get(name)
         if former is None or former[0] != drawn_from:
-            self._charts[name] = former = drawn_from, render(name, **chart(snapshot))
+            self._charts[name] = former = (
+                drawn_from,
+                render(name, **chart(snapshot, self._pipeline)),
+            )
         return former[1]
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
-from starlette.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from fastapi import APIRouter, FastAPI, Path, Query, Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from stream_ml import __version__
-from stream_ml.web.access import READ
+from stream_ml.errors import StreamMLError
+from stream_ml.schema import INTEGER_MAX
+from stream_ml.shell.settings.keys import reading_key
+from stream_ml.web.access import OPERATE, READ
+from stream_ml.web.page import acts, details
+from stream_ml.web.page.acts import PAGE_HEADERS, FormTokens, in_frame
 from stream_ml.web.page.live import Live
+from stream_ml.web.page.recent import SEARCHED_MAX, predictions_of, read_recent
 from stream_ml.web.page.render import PARTS, render
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
-    from stream_ml.web.access import Caller
+    from collections.abc import AsyncIterator, Callable
+
+    from stream_ml.shell.log.port import Log
     from stream_ml.web.service import Service
 
 __all__ = ["PUBLIC_PREFIX", "STREAM_PATH", "add_page"]
@@ -24,83 +34,236 @@ __all__ = ["PUBLIC_PREFIX", "STREAM_PATH", "add_page"]
 PUBLIC_PREFIX = "/page"
 # Streams are counted by themselves.
 STREAM_PATH = "/v1/stream/page"
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store"}
+# A viewer who takes nothing for so long has gone.
+SEND_S = 30.0
 STATIC_TYPES = {
     "icon.svg": "image/svg+xml",
     "idiomorph.min.js": "text/javascript; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
 }
+PLACES = {"predictions", "examples"}
+Offset = Annotated[int, Path(ge=0, le=INTEGER_MAX)]
+Name = Annotated[str, Path(max_length=64)]
 
 
-def add_page(app: FastAPI) -> Live:
-    """Add the page to the server's application.
+class _Page:
+    """The routes, and what they share.
 
     Args:
-        app: as `create_app` makes it.
-
-    Returns:
-        What it shows; to be closed when the server ends.
+        service: of the server.
     """
-    service: Service = app.state.service
-    live = Live(service.board, service.pipeline)
-    app.state.live = live
-    router = APIRouter(include_in_schema=False)
-    router.add_api_route("/", _root, methods=["GET"])
-    router.add_api_route("/page", _page, methods=["GET"])
-    router.add_api_route("/page/static/{name}", _static, methods=["GET"])
-    router.add_api_route(STREAM_PATH, _stream, methods=["GET"])
-    app.include_router(router)
-    return live
 
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._tokens = FormTokens()
+        self._reproducing = asyncio.Lock()
+        self.live = Live(service.board, service.pipeline, lambda: service.pool.run(read_recent))
 
-async def _root() -> Response:
-    return RedirectResponse("/page", 303)
+    def router(self) -> APIRouter:
+        """The routes."""
+        router = APIRouter(include_in_schema=False)
+        for path, endpoint in (
+            ("/", self._root),
+            ("/page", self._page),
+            ("/page/static/{name}", self._static),
+            ("/page/login", self._login),
+            ("/page/keys", self._key),
+            ("/page/decisions/{number}", self._decision),
+            ("/page/alerts/{fingerprint}", self._alert),
+            ("/page/letters/{partition}/{offset}", self._letter),
+            ("/page/{topic}/{partition}/{offset}", self._prediction),
+            ("/page/{topic}/{partition}/{offset}/again", self._again),
+            (STREAM_PATH, self._stream),
+        ):
+            router.add_api_route(path, endpoint, methods=["GET"])
+        for path, deed in (
+            ("/page/act", acts.act),
+            ("/page/login", acts.log_in),
+            ("/page/logout", acts.log_out),
+        ):
+            router.add_api_route(path, self._deed(deed), methods=["POST"])
+        return router
 
+    def _deed(self, deed: Callable[[Request, FormTokens], Any]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            response: Response = await deed(request, self._tokens)
+            return response
 
-async def _page(request: Request) -> Response:
-    caller: Caller = request.state.caller
-    service, live = request.app.state.service, request.app.state.live
-    if READ not in caller.roles:
-        return RedirectResponse("/page/login", 303)
-    parts = await live.parts()
-    return _html(
-        render(
+        return endpoint
+
+    async def _root(self) -> Response:
+        return RedirectResponse("/page", 303)
+
+    async def _page(self, request: Request) -> Response:
+        caller, service = request.state.caller, self._service
+        if READ not in caller.roles:
+            return RedirectResponse("/page/login", 303)
+        try:
+            parts = await self.live.parts()
+        except StreamMLError as error:
+            return in_frame(request, "No answer", render("trouble", text=str(error)), 503)
+        body = render(
             "page",
-            seen=live.seen,
+            seen=self.live.seen,
             pipeline=service.pipeline.name,
             log=service.settings.path,
             parts=parts,
             catalogue=PARTS,
             caller=caller.name,
             has_tokens=bool(service.access.tokens),
-            may_act=False,
-            form_token="",
+            may_act=OPERATE in caller.roles,
+            form_token=self._tokens.of(request),
             answer=None,
             version=__version__,
         )
-    )
+        return HTMLResponse(body, headers=PAGE_HEADERS)
+
+    async def _login(self, request: Request) -> Response:
+        return acts.login_page(request, self._tokens)
+
+    async def _static(self, name: Name) -> Response:
+        if name not in STATIC_TYPES:
+            raise Refusal(404, f"expected one of {', '.join(sorted(STATIC_TYPES))}", "not_found")
+        body = (files("stream_ml.web.page") / "static" / name).read_bytes()
+        headers = {"cache-control": "max-age=300"}
+        return Response(body, headers=headers, media_type=STATIC_TYPES[name])
+
+    async def _stream(self, request: Request, seen: str = "") -> Response:
+        service = self._service
+        if service.stream_count >= service.limits.streams:
+            raise Refusal(503, f"{service.limits.streams:,} streams are open", "busy", retry_s=5)
+        last = request.headers.get("last-event-id", seen)
+        return _ViewerStream(self.live.stream(last), service)
+
+    # --- single records -----------------------------------------------------------------------
+
+    async def _record(self, request: Request, values: dict[str, Any]) -> Response:
+        body = render("record", **{"again": None, **values})
+        return in_frame(request, values["title"], body)
+
+    async def _decision(self, request: Request, number: Offset) -> Response:
+        _check_reader(request)
+        snapshot = await self._service.board.snapshot()
+        return await self._record(request, details.decision(snapshot, number))
+
+    async def _alert(self, request: Request, fingerprint: Name) -> Response:
+        _check_reader(request)
+        snapshot = await self._service.board.snapshot()
+        return await self._record(request, details.alert(snapshot, fingerprint))
+
+    async def _letter(self, request: Request, partition: Offset, offset: Offset) -> Response:
+        _check_reader(request)
+        snapshot = await self._service.board.snapshot()
+        values = await self._service.pool.run(
+            lambda log: details.letter(snapshot, log, partition, offset)
+        )
+        return await self._record(request, values)
+
+    async def _prediction(
+        self, request: Request, topic: Name, partition: Offset, offset: Offset
+    ) -> Response:
+        _check_reader(request)
+        _check_topic(topic)
+        values = await self._service.pool.run(
+            lambda log: details.prediction(log, topic, partition, offset)
+        )
+        return await self._record(request, values)
+
+    async def _again(
+        self, request: Request, topic: Name, partition: Offset, offset: Offset
+    ) -> Response:
+        _check_reader(request)
+        _check_topic(topic)
+        service = self._service
+
+        def run(log: Log) -> dict[str, Any]:
+            key = reading_key(service.settings, log)
+            if key is None:
+                raise Refusal(
+                    409, "nothing can be made again: no key is set to check snapshots", "key"
+                )
+            return details.reproduction(log, service.pipeline, key, topic, (partition, offset))
+
+        # It reads the whole registry, and opens models: one at a time.
+        async with self._reproducing:
+            values = await service.pool.run(run)
+        return await self._record(request, values)
+
+    async def _key(
+        self, request: Request, of: Annotated[str, Query(max_length=1_000)] = ""
+    ) -> Response:
+        _check_reader(request)
+        rows = await self._service.pool.run(lambda log: predictions_of(log, of))
+        body = render("keys", key=of, rows=rows, searched=SEARCHED_MAX)
+        return in_frame(request, "Predictions", body)
 
 
-async def _static(name: str) -> Response:
-    if name not in STATIC_TYPES:
-        raise Refusal(404, f"expected one of {', '.join(sorted(STATIC_TYPES))}", "not_found")
-    body = (files("stream_ml.web.page") / "static" / name).read_bytes()
-    headers = {"cache-control": "max-age=300"}
-    return Response(body, headers=headers, media_type=STATIC_TYPES[name])
+def add_page(app: FastAPI) -> None:
+    """Add the page to the server's application.
+
+    Args:
+        app: as `create_app` makes it, with `PUBLIC_PREFIX` among its public prefixes.
+    """
+    page = _Page(app.state.service)
+    app.state.page = page
+    app.include_router(page.router())
 
 
-async def _stream(request: Request, seen: str = "") -> Response:
-    live: Live = request.app.state.live
-    last = request.headers.get("last-event-id", seen)
-    return StreamingResponse(
-        live.stream(last), media_type="text/event-stream", headers={"cache-control": "no-store"}
-    )
+def _check_reader(request: Request) -> None:
+    if READ not in request.state.caller.roles:
+        raise Refusal(401, f"expected the role {READ!r}: log in at /page/login", "role")
 
 
-def _html(body: str, status: int = 200) -> Response:
-    return HTMLResponse(body, status, headers=HEADERS)
+def _check_topic(topic: str) -> None:
+    if topic not in PLACES:
+        raise Refusal(404, f"expected one of {', '.join(sorted(PLACES))}", "not_found")
+
+
+class _ViewerStream(Response):
+    """A stream that ends with its viewer, with the server, or when nothing is taken from it.
+
+    Args:
+        messages: to send.
+        service: of the server, which counts streams.
+    """
+
+    def __init__(self, messages: AsyncIterator[bytes], service: Service) -> None:
+        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self._messages = messages
+        self._service = service
+
+    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
+        """Send what changes until it ends."""
+        service = self._service
+        service.stream_count += 1
+        tasks = [
+            asyncio.create_task(self._send_all(send)),
+            asyncio.create_task(_until_gone(receive)),
+            asyncio.create_task(service.closing.wait()),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            service.stream_count -= 1
+            for task in tasks:
+                task.cancel()
+            with suppress(asyncio.CancelledError, TimeoutError, OSError):
+                await tasks[0]
+        if service.closing.is_set():
+            with suppress(TimeoutError, OSError):
+                async with asyncio.timeout(1):
+                    await send({"type": "http.response.body", "body": b""})
+
+    async def _send_all(self, send: Any) -> None:
+        # Nobody knows how long it will be.
+        headers = [(name, v) for name, v in self.raw_headers if name != b"content-length"]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for message in self._messages:
+            async with asyncio.timeout(SEND_S):
+                await send({"type": "http.response.body", "body": message, "more_body": True})
+
+
+async def _until_gone(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,147 @@
+"""Real flights through the whole loop, to be watched on the live page.
+
+    python -m tools.live
+
+Starts a worker on a log of its own (runs/live), the server, and a replay of the flights out of New
+York at a day in some four seconds, and says where the page is. Ctrl-C ends all of them. Whoever is
+on this machine may act on the page too: it is a demo.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import orjson
+
+from stream_ml.shell.processes.stop import Stop
+
+FLIGHTS = "stream_ml.examples.flights:flights"
+# Its presence says that the log beside it is ours, to be made anew.
+MARK = "this-is-a-demo"
+RATE = 850.0
+PORT = 8_000
+POLL_S = 0.3
+END_S = 15.0
+STREAM_ML = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
+REPLAY = "replay"
+
+
+def main() -> int:
+    """Run until Ctrl-C, or until one of the processes ends that should not."""
+    parser = argparse.ArgumentParser(description="Real flights on the live page.")
+    parser.add_argument("--folder", type=Path, default=Path("runs/live"), help="of the log")
+    parser.add_argument("--port", type=int, default=PORT, help=f"of the page ({PORT})")
+    parser.add_argument("--rate", type=float, default=RATE, help=f"records a second ({RATE:g})")
+    parser.add_argument("--months", type=int, default=6, help="January to month N (6)")
+    arguments = parser.parse_args()
+    if not _clear(arguments.folder):
+        print(f"{arguments.folder}: expected a folder of this demo, or none", file=sys.stderr)
+        return 2
+    environment = {
+        **os.environ,
+        "STREAM_ML_BROKER": f"sqlite:{arguments.folder / 'log.sqlite'}",
+        "STREAM_ML_PIPELINE": FLIGHTS,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    months = ["--months", "1", str(arguments.months)]
+    replay = [sys.executable, "-m", "tools.replay_flights", "--rate", str(arguments.rate), *months]
+    serve = ["serve", "--port", str(arguments.port), "--format", "json"]
+    serve += ["--anonymous", "read", "publish", "operate"]
+    with Stop() as stop, _Processes(environment) as processes:
+        if not processes.start("worker", [*STREAM_ML, "up", "--format", "json"], stop):
+            return processes.exit_code()
+        if not processes.start("server", [*STREAM_ML, *serve], stop):
+            return processes.exit_code()
+        processes.start(REPLAY, replay)
+        address = processes.said["server"]["address"]
+        print(
+            f"\n  the live page: {address}/page\n\nflights of 2013 go by; Ctrl-C ends it",
+            flush=True,
+        )
+        while not stop.is_requested and not processes.ended():
+            stop.wait(POLL_S)
+        return 0 if stop.is_requested else processes.exit_code()
+
+
+def _clear(folder: Path) -> bool:
+    """Make room for a new log; False where the folder is somebody else's."""
+    if folder.exists():
+        if not (folder / MARK).exists():
+            return False
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).write_text("`make live` made this folder, and replaces it each time.\n")
+    return True
+
+
+class _Processes:
+    """The processes of the demo; a context manager that ends them."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._environment = environment
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        # The first line of each that says JSON.
+        self.said: dict[str, dict[str, str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running.values():
+            with suppress(OSError):
+                process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def start(self, name: str, command: list[str], stop: Stop | None = None) -> bool:
+        """Start one; with `stop`, wait for its first line, and tell whether it came."""
+        out = None if stop is None else subprocess.PIPE
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
+            command, env=self._environment, stdout=out, process_group=0
+        )
+        self._running[name] = process
+        if stop is None or process.stdout is None:
+            return True
+        heard = threading.Event()
+        threading.Thread(target=self._hear, args=(name, process, heard), daemon=True).start()
+        while not heard.is_set() and process.poll() is None and not stop.is_requested:
+            stop.wait(POLL_S)
+        return heard.is_set()
+
+    def _hear(self, name: str, process: subprocess.Popen[bytes], heard: threading.Event) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if name not in self.said:
+                self.said[name] = orjson.loads(line)
+                heard.set()
+
+    def ended(self) -> list[str]:
+        """Those that ended and should not have."""
+        found = []
+        for name, process in self._running.items():
+            code = process.poll()
+            if code is not None and (name != REPLAY or code):
+                found.append(name)
+        return found
+
+    def exit_code(self) -> int:
+        """Of the first that ended and should not have; 0 if none did."""
+        for name in self.ended():
+            print(f"the {name} has ended with {self._running[name].returncode}", file=sys.stderr)
+            return self._running[name].returncode or 1
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
