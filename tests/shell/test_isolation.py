@@ -251,6 +251,22 @@ def test_a_process_that_keeps_talking_does_not_get_on() -> None:
             learner.predict_one({"x": 1.0})
 
 
+def test_others_are_served_where_many_short_waits_come_to_a_long_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A line that is slow, and never so slow that anybody is served within a call, keeps none."""
+    monkeypatch.setattr("stream_ml.shell.processes.isolation.PATIENCE_S", 1.0)
+    served = []
+    with recipe_of(Deed("slow", "answer", patience=-1)) as recipe:
+        learner = recipe.fresh()
+        learner.process.on_wait = lambda: served.append(learner.process._waited_s)
+        for _ in range(50):  # of 50 ms each
+            learner.predict_one({"x": 1.0})
+
+    assert 2 <= len(served)
+    assert max(served) < 1.0
+
+
 def test_an_answer_that_came_while_others_were_served_counts() -> None:
     """A line is not held to account for how long the worker did something else."""
     with recipe_of(Logistic(), budget_s=0.02) as recipe:

@@ -73,7 +73,7 @@ OWN, ALL, NONE = "own", "all", "none"
 # A call may take so many times what an example may: a learner is written, read, made.
 HANG_BUDGETS = 10
 TICK_S = 0.01
-# After so long others go on with what they can.
+# After so long others go on with what they can; so they do where many short waits come to it.
 PATIENCE_S = 0.05
 # No honest answer has more JSON than this.
 _HEAD_BYTES_MAX = 16 << 20
@@ -376,8 +376,9 @@ class _LineProcess:
         self._dropped: deque[tuple[int, int]] = deque()
         self._unsent, self._read = bytearray(), bytearray()
         self._lock = threading.RLock()
-        # For how long the present call has not got on, and what is to be done meanwhile.
-        self._waited_s = 0.0
+        # For how long the present call has not got on, for how long all have been waited for since
+        # others went on, and what is to be done meanwhile.
+        self._waited_s = self._unserved_s = 0.0
         self.on_wait: Callable[[], None] | None = None
 
     # --- learners ------------------------------------------------------------------------------
@@ -603,8 +604,9 @@ class _LineProcess:
 
     def _serve_others(self) -> float:
         """Do what cannot wait, where a call does not get on; the seconds that it took."""
-        if self.on_wait is None or self._waited_s <= PATIENCE_S:
+        if self.on_wait is None or max(self._waited_s, self._unserved_s) <= PATIENCE_S:
             return 0.0
+        self._unserved_s = 0.0
         start_s = time.monotonic()
         self.on_wait()
         return time.monotonic() - start_s
@@ -642,7 +644,9 @@ class _LineProcess:
         events = poll.poll(TICK_S * 1_000)
         # A machine that stood still has had no time for the process either. Bytes alone are no
         # progress: only a frame is.
-        self._waited_s += min(time.monotonic() - start_s, 2 * TICK_S)
+        tick_s = time.monotonic() - start_s
+        self._waited_s += min(tick_s, 2 * TICK_S)
+        self._unserved_s += tick_s
         if any(handle == reader for handle, _ in events):
             chunk = os.read(reader, _READ_BYTES)
             self._read += chunk
