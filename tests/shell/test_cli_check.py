@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cli_toy import START_MS, TOY, stream, toy, write_lines
 from processes import environment
+from river import linear_model
 
 import stream_ml as sml
 
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 tabled = replace(toy, files=sml.Files(time_unit="s", label_delay="10s"))
 TABLED = f"{__name__}:tabled"
+numeric = replace(
+    toy,
+    label=sml.Label(float, horizon="1h"),
+    champion="line",
+    models={"line": linear_model.LinearRegression()},
+)
+NUMERIC = f"{__name__}:numeric"
 AS_JSON = ("--format", "json")
 
 
@@ -39,6 +47,29 @@ def test_good_files_are_told_of(cli: Cli, tmp_path: Path) -> None:
     assert ran.json["label_times"] == [START_MS + 10_000, START_MS + 49_000]
     assert sum(ran.json["classes"].values()) == 40
     assert {"e", "l"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_labels_are_described(cli: Cli, tmp_path: Path) -> None:
+    """Numbers by their quantiles; and labels of no event, wherever they stand, are counted."""
+    events, _ = stream(50)
+    strange = [{"event_id": f"z{n}", "ts": START_MS, "label": 1e6} for n in range(5)]
+    labels = [
+        {"event_id": each["event_id"], "ts": each["ts"], "label": float(n)}
+        for n, each in enumerate(events)
+    ]
+    files = [
+        write_lines(tmp_path / "l", [*labels[:9], *strange]),
+        write_lines(tmp_path / "e", [*events, *labels[9:]]),
+    ]
+
+    ran = cli("check", *files, "--pipeline", NUMERIC, *AS_JSON)
+    text = cli("check", *files, "--pipeline", NUMERIC)
+
+    assert (0, 5) == (ran.code, ran.json["labels_without_event"])
+    quantiles = {"min": 0.0, "p10": 5.0, "p50": 27.0, "p90": 49.0, "max": 1e6}
+    assert quantiles == ran.json["label_quantiles"]
+    assert "labels           min 0, 10% 5, median 27, 90% 49, max 1,000,000" in text.out
+    assert "5 of 55 labels are of an id that no event here has, and would be joined" in text.out
 
 
 def test_what_a_backtest_would_refuse_is_named(cli: Cli, tmp_path: Path) -> None:

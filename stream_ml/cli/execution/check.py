@@ -89,6 +89,8 @@ def _summary(findings: Findings, inspection: Inspection) -> dict[str, Any]:
         "label_times": inspection.label_times,
         "keys": len(inspection.keys),
         "classes": dict(sorted(inspection.classes.items())),
+        "label_quantiles": _quantiles(inspection),
+        "labels_without_event": inspection.without_event,
         "missing": dict(sorted(inspection.missing.items())),
         "too_late": inspection.too_late,
         "repeated_ids": inspection.repeated,
@@ -114,6 +116,11 @@ def summary_text(findings: Findings, inspection: Inspection) -> str:
     if inspection.classes:
         shares = sorted(inspection.classes.items())
         rows.append(["labels", ", ".join(f"{n:,} {name}" for name, n in shares)])
+    quantiles = _quantiles(inspection)
+    if quantiles is not None:
+        names = ("min", "10%", "median", "90%", "max")
+        texts = [f"{n} {x:,.10g}" for n, x in zip(names, quantiles.values(), strict=True)]
+        rows.append(["labels", ", ".join(texts)])
     if inspection.missing:
         texts = [
             f"{name} {count / inspection.events:.1%}"
@@ -130,6 +137,15 @@ def summary_text(findings: Findings, inspection: Inspection) -> str:
             *_notes(inspection),
         ]
     )
+
+
+def _quantiles(inspection: Inspection) -> dict[str, float] | None:
+    """Of labels that are numbers; None where there are none."""
+    numbers = sorted(inspection.numbers)
+    if not numbers:
+        return None
+    parts = {"min": 0.0, "p10": 0.1, "p50": 0.5, "p90": 0.9, "max": 1.0}
+    return {name: numbers[round(part * (len(numbers) - 1))] for name, part in parts.items()}
 
 
 def _span_text(span: tuple[int, int] | None) -> str:
@@ -155,6 +171,11 @@ def _notes(inspection: Inspection) -> list[str]:
         notes.append(
             f"{inspection.repeated:,} of {inspection.events:,} events have an id that another one "
             "had, and would count as the same one"
+        )
+    if inspection.events and inspection.without_event:
+        notes.append(
+            f"{inspection.without_event:,} of {inspection.labels:,} labels are of an id that no "
+            "event here has, and would be joined with nothing"
         )
     if inspection.events and not inspection.labels:
         notes.append("there are no labels among them: nothing could be scored or learned")

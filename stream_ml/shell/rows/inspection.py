@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ class Inspection:
         classes: how often each label came, of the first different ones.
         too_late: how many events would be refused for their time, and the first of them.
         repeated: how many events have an id that another one had, of the first ones.
+        numbers: the first labels, where they are numbers.
     """
 
     pipeline: Pipeline
@@ -52,11 +54,21 @@ class Inspection:
     too_late: int = 0
     too_late_first: str | None = None
     repeated: int = 0
+    numbers: array[float] = field(default_factory=lambda: array("d"))
     _ids: set[int] = field(default_factory=set)
+    # Of labels that came before their events, or without.
+    _early: set[int] = field(default_factory=set)
     _watermark: Watermark = field(init=False)
 
     def __post_init__(self) -> None:
         self._watermark = Watermark(self.pipeline.events.breadth)
+
+    @property
+    def without_event(self) -> int | None:
+        """How many labels are of an id that no event has; None where there are too many to know."""
+        if max(len(self._ids), len(self._early)) >= KNOWN_MAX:
+            return None
+        return len(self._early - self._ids)
 
     def record(self, position: str, row: Row) -> int:
         """Look at one, and return its time.
@@ -109,7 +121,13 @@ class Inspection:
     def _label(self, label: EventLabel) -> None:
         self.labels += 1
         self.label_times = _span(self.label_times, label.ts)
-        if self.pipeline.target.kind != "regression":
+        known = hash(label.event_id)
+        if known not in self._ids and len(self._early) < KNOWN_MAX:
+            self._early.add(known)
+        if self.pipeline.target.kind == "regression":
+            if len(self.numbers) < KNOWN_MAX:
+                self.numbers.append(float(label.label))
+        else:
             name = str(label.label)
             if name in self.classes or len(self.classes) < CLASSES_MAX:
                 self.classes[name] += 1
