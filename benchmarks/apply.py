@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Output
     from stream_ml.shell.log.port import Log
 
-KEY = b"the key of a benchmark"
+KEY = b"the key of a benchmark".ljust(32, b".")
 NEW_FEATURES = ("backlog 3h", "mean(clip(dep_delay, -15, 180)) 3h by dest kind=departed")
 CHANGED_WINDOW = "mean(late_arrival) 3h by carrier kind=arrived"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 
 import pytest
@@ -50,3 +52,15 @@ def test_the_benchmark_prints_what_monitors_cost(capsys: pytest.CaptureFixture[s
     _, title, *lines = capsys.readouterr().out.splitlines()
     assert "monitors: CPU, in turns" in title
     assert list(CONTESTANTS) == [line[:34].strip() for line in lines]
+
+
+def test_whoever_is_killed_while_a_change_is_applied_it_comes_to_the_same() -> None:
+    """`plan`, `apply`, `up` and `rebuild` are processes, killed at random instants."""
+    words = ["-m", "benchmarks.apply_kills", "--seeds", "1", "--first-seed", "7", "--events", "900"]
+    ended = subprocess.run(  # noqa: S603 - our own interpreter and words
+        [sys.executable, *words], capture_output=True, text=True, check=False, timeout=600
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    summary = ended.stdout.splitlines()[-1]
+    assert re.fullmatch(r"1 of 1 seeds equal, [1-9][0-9]* processes killed", summary)
