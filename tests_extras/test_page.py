@@ -175,6 +175,22 @@ def elements_of(text: str) -> list[tuple[str, dict[str, str | None]]]:
     return found
 
 
+def test_a_prediction_is_made_again_and_followed(log_path: Path) -> None:
+    """Its record opens with features and label; its answers are made again; its way is told."""
+    snapshot_text = get(log_path, "/page").text
+    href = re.findall(r'href="(/page/examples/0/\d+)"', snapshot_text)[0]
+    record = get(log_path, href).text
+    assert "<dt>label after</dt>" in record
+    assert re.search(r"<h2>Features</h2><dl class=\"rows\"><div>", record)
+    again = get(log_path, f"{href}/again").text
+    assert "Every answer is the one that was logged" in again
+    way = get(log_path, f"{href}/way").text
+    steps = re.findall(r"<dt>(published|predicted|label|joined)", way)
+    assert ["published", "predicted", "label", "joined"] == steps
+    assert 404 == get(log_path, "/page/examples/0/999999").status_code
+    assert 401 == get(log_path, href, frozenset()).status_code
+
+
 # --- the stream -------------------------------------------------------------------------------
 
 

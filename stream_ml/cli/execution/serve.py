@@ -69,7 +69,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
             if arguments.format == "json":
                 write_json_line({"address": address, "pipeline": pipeline.name})
             else:
-                write_line(f"serving {pipeline.name} at {address}")
+                write_line(f"serving {pipeline.name} at {address} (the live page: {address}/page)")
             flush()
 
         if not is_local:

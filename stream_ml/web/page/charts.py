@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from stream_ml.web.page.phrases import figure
 
@@ -25,6 +25,7 @@ WIDTH, HEIGHT = 640.0, 260.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 96.0, 12.0, 30.0
 POINTS_MAX = 240
 LABEL_PX = 17.0
+ENDED_PX = 60.0
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 # Steps of a time axis, in ms, each with how its ticks are written.
@@ -282,9 +283,17 @@ def _line(series: Curve, scale: _Scale) -> Markup:
     return Markup('<polyline class="line s{}" points="{}"/>').format(series.style, places)
 
 
-def _names(series: Sequence[Curve], scale: _Scale) -> Iterator[Markup]:
-    """The names at the ends of the lines, moved apart where they would cover each other."""
-    ends = sorted(((scale.y(each.points[-1][1]), each) for each in series), key=itemgetter(0))
+def _names(curves: Sequence[Curve], scale: _Scale) -> Iterator[Markup]:
+    """The names at the ends of the lines, moved apart where they would cover each other.
+
+    A line that has ended long before the others has its name where it ends.
+    """
+    recent = [each for each in curves if scale.x(each.points[-1][0]) > WIDTH - RIGHT - ENDED_PX]
+    for each in curves:
+        if each not in recent:
+            x, y = each.points[-1]
+            yield _name(each, scale.x(x) + 4, scale.y(y) - 6)
+    ends = sorted(((scale.y(each.points[-1][1]), each) for each in recent), key=itemgetter(0))
     places: list[float] = []
     for y, _ in ends:
         places.append(max(y, places[-1] + LABEL_PX) if places else y)
@@ -294,9 +303,13 @@ def _names(series: Sequence[Curve], scale: _Scale) -> Iterator[Markup]:
         places[index] = min(places[index], bottom)
         bottom = places[index] - LABEL_PX
     for place, (_, each) in zip(places, ends, strict=True):
-        yield Markup('<text class="name s{}" x="{:.0f}" y="{:.1f}">{}</text>').format(
-            each.style, WIDTH - RIGHT + 7, place + 4, escape(_short(each.name))
-        )
+        yield _name(each, WIDTH - RIGHT + 7, place)
+
+
+def _name(curve: Curve, x: float, y: float) -> Markup:
+    return Markup('<text class="name s{}" x="{:.0f}" y="{:.1f}">{}</text>').format(
+        curve.style, x, y + 4, _short(curve.name)
+    )
 
 
 def _short(name: str) -> str:

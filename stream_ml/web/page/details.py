@@ -11,6 +11,7 @@ from stream_ml.codec import decode_example, decode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.shell.views.dead_letters import original_bytes
 from stream_ml.shell.views.reproduce import TOLERANCE, reproduce
+from stream_ml.shell.views.trace import trace
 from stream_ml.web.page.phrases import answer_text, clock, figure, span
 from stream_ml.web.page.recent import label_of
 from stream_ml.web.problems import Refusal
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.log.port import Log
     from stream_ml.web.board import BoardSnapshot
 
-__all__ = ["alert", "decision", "letter", "prediction", "reproduction"]
+__all__ = ["alert", "decision", "letter", "prediction", "reproduction", "way"]
 
 BYTES_SHOWN = 4_000
 Rows = list[tuple[str, str]]
@@ -167,7 +168,13 @@ def prediction(log: Log, topic: str, partition: int, offset: int) -> dict[str, A
     return {
         "title": "Prediction",
         "sentence": None,
-        "again": f"/page/{topic}/{partition}/{offset}/again",
+        "links": [
+            (f"/page/{topic}/{partition}/{offset}/way", "The event's way to here, and on"),
+            (
+                f"/page/{topic}/{partition}/{offset}/again",
+                "Make it again, by the snapshots that it names",
+            ),
+        ],
         "groups": [("Prediction", rows), ("Features", features), ("Shadows", shadows)],
         "text": _text(_members(found)),
     }
@@ -207,6 +214,46 @@ def reproduction(
         "sentence": sentence,
         "groups": [("Answers", rows)],
         "text": None,
+    }
+
+
+def way(log: Log, key: bytes | None, topic: str, place: tuple[int, int]) -> dict[str, Any]:
+    """The way of a predicted event: published, predicted, labelled, joined, learned, decided on.
+
+    Args:
+        log: that all lies on.
+        key: checks seals; without one all is believed.
+        topic: `predictions` or `examples`.
+        place: partition and offset there.
+    """
+    predicted, _ = _stored(log, topic, *place)
+    found = trace(log, key, predicted.event_id)
+    rows = [
+        (f"published, {clock(each.append_ms)}", f"{each.topic} {each.partition}, {each.offset}")
+        for each in found.events
+    ]
+    if found.predicted is not None:
+        step = found.predicted
+        late = "" if step.latency_ms is None else f", {span(step.latency_ms)} later"
+        text = f"{answer_text(step.prediction)} by {step.model}"
+        rows.append((f"predicted, {clock(step.append_ms)}{late}", text))
+    rows += [(f"label, {clock(each.append_ms)}", answer_text(each.label)) for each in found.labels]
+    if found.joined is not None:
+        text = f"{span(found.joined.delay_ms)} after the event"
+        rows.append((f"joined, {clock(found.joined.append_ms)}", text))
+    rows += [
+        (f"learned by {each.line}, {clock(each.append_ms)}", f"first in {each.model}")
+        for each in found.learned
+    ]
+    rows += [
+        (f"decision {each.number}, {clock(each.append_ms)}", f"{each.kind}: {each.reason}")
+        for each in found.decisions
+    ]
+    return {
+        "title": f"The way of {predicted.event_id}",
+        "sentence": found.ended,
+        "groups": [("Way", rows)],
+        "text": _text(found.as_dict()),
     }
 
 

@@ -57,7 +57,7 @@ class _Page:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._tokens = FormTokens()
-        self._reproducing = asyncio.Lock()
+        self._searching = asyncio.Lock()
         self.live = Live(service.board, service.pipeline, lambda: service.pool.run(read_recent))
 
     def router(self) -> APIRouter:
@@ -74,6 +74,7 @@ class _Page:
             ("/page/letters/{partition}/{offset}", self._letter),
             ("/page/{topic}/{partition}/{offset}", self._prediction),
             ("/page/{topic}/{partition}/{offset}/again", self._again),
+            ("/page/{topic}/{partition}/{offset}/way", self._way),
             (STREAM_PATH, self._stream),
         ):
             router.add_api_route(path, endpoint, methods=["GET"])
@@ -139,7 +140,7 @@ class _Page:
     # --- single records -----------------------------------------------------------------------
 
     async def _record(self, request: Request, values: dict[str, Any]) -> Response:
-        body = render("record", **{"again": None, **values})
+        body = render("record", **{"links": (), **values})
         return in_frame(request, values["title"], body)
 
     async def _decision(self, request: Request, number: Offset) -> Response:
@@ -185,9 +186,24 @@ class _Page:
                 )
             return details.reproduction(log, service.pipeline, key, topic, (partition, offset))
 
-        # It reads the whole registry, and opens models: one at a time.
-        async with self._reproducing:
-            values = await service.pool.run(run)
+        return await self._searched(request, run)
+
+    async def _way(
+        self, request: Request, topic: Name, partition: Offset, offset: Offset
+    ) -> Response:
+        _check_reader(request)
+        _check_topic(topic)
+        settings = self._service.settings
+
+        def run(log: Log) -> dict[str, Any]:
+            return details.way(log, reading_key(settings, log), topic, (partition, offset))
+
+        return await self._searched(request, run)
+
+    async def _searched(self, request: Request, run: Callable[[Log], dict[str, Any]]) -> Response:
+        # Such a view reads whole topics: one at a time.
+        async with self._searching:
+            values = await self._service.pool.run(run)
         return await self._record(request, values)
 
     async def _key(
