@@ -4,15 +4,16 @@ Theory of operation:
 
 1. A worker that was not asked for metrics has no meter, and runs the very code it always has:
    `MeasuredRunner` and `MeasuredTransactions` take the place of their parents only where it was.
-2. One thread writes (the worker's own; on a cluster also the one that ends transactions, while
-   nobody else writes), any may read. Readers copy; a figure may be an instant older than its
-   neighbour. Nothing is locked, so no reader holds up a worker.
+2. The worker's threads write, one at a time: a lock is theirs for some microseconds a batch. Any
+   other may read, and copies; a figure may be an instant older than its neighbour. Readers lock
+   nothing, so none holds up a worker.
 3. Outputs count once they are committed: what a crash undoes was never counted.
 4. A batch costs a few dictionary look-ups, a record a fraction of a microsecond.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -118,6 +119,7 @@ class Meter:
         self.progress_s: dict[TaskName, float] = {}
         self.inbox: Callable[[], Mapping[TaskName, tuple[int, int]]] = dict
         self.is_assigned = False
+        self._writing = threading.Lock()
         # What becomes of it is known at the commit.
         self._staged: Counter[str] = Counter()
         self._answered_ms: list[int] = []
@@ -133,6 +135,12 @@ class Meter:
             outputs: that it led to.
             seconds: that it took.
         """
+        with self._writing:
+            self._fold(task, records, outputs, seconds)
+
+    def _fold(
+        self, task: TaskName, records: Sequence[Record], outputs: Iterable[Output], seconds: float
+    ) -> None:
         self.records_in[task, records[0].topic] += len(records)
         if task.stage not in self.batch_seconds:
             self.batch_seconds[task.stage] = Histogram(BATCH_S)
@@ -155,7 +163,8 @@ class Meter:
         Args:
             topics: that of each record.
         """
-        self._staged.update(topics)
+        with self._writing:
+            self._staged.update(topics)
 
     def commit(self, seconds: float) -> None:
         """Count what was staged: it is committed now.
@@ -163,14 +172,15 @@ class Meter:
         Args:
             seconds: that the commit took.
         """
-        staged, self._staged = self._staged, Counter()
-        answered_ms, self._answered_ms = self._answered_ms, []
-        self.records_out.update(staged)
-        self.commit_seconds.observe(seconds)
-        now_ms = self._wall_clock() * 1_000
-        for taken_in_ms, count in Counter(answered_ms).items():
-            # Another machine's clock may be ahead.
-            self.answer_seconds.observe(max(0.0, now_ms - taken_in_ms) / 1_000, count)
+        with self._writing:
+            staged, self._staged = self._staged, Counter()
+            answered_ms, self._answered_ms = self._answered_ms, []
+            self.records_out.update(staged)
+            self.commit_seconds.observe(seconds)
+            now_ms = self._wall_clock() * 1_000
+            for taken_in_ms, count in Counter(answered_ms).items():
+                # Another machine's clock may be ahead.
+                self.answer_seconds.observe(max(0.0, now_ms - taken_in_ms) / 1_000, count)
 
     def assign(self, tasks: Iterable[TaskName]) -> None:
         """Know which tasks are this process's; those that were not are to take over.
