@@ -51,6 +51,7 @@ __all__ = [
     "erasures_of",
     "find_traces",
     "is_marker",
+    "unwritten_tasks",
     "verify",
 ]
 
@@ -350,6 +351,31 @@ def await_stages(
             )
         if remaining:
             wait(backoff.next())
+
+
+def unwritten_tasks(log: Log, erasures: Erasures, key: str) -> list[str]:
+    """The tasks of a cluster whose state was last written before they were to forget a key.
+
+    State in a worker's memory is nobody else's to look at: of these `verify` sees an older one.
+
+    Args:
+        log: with the markers.
+        erasures: reads them.
+        key: an entity's.
+    """
+    subjects = set(erasures.subjects(key))
+    marked_ms: dict[str, int] = {}
+    for topic, stage in (("events", "predict"), ("labels", "join")):
+        for record in read_all(log, topic):
+            if not Erasures.is_marker(record.value):
+                continue
+            try:
+                erasure = erasures.decode(record.value)
+            except BadRecord:
+                continue
+            if erasure.subject in subjects:
+                marked_ms[f"{stage}-{record.partition}"] = record.append_ms
+    return [task for task, ms in marked_ms.items() if (log.written_ms(task) or -1) < ms]
 
 
 # --- the proof --------------------------------------------------------------------------------

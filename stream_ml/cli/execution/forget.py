@@ -11,7 +11,14 @@ from stream_ml.cli.output import write, write_json, write_line
 from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.errors import CommandRefused, StreamMLError, UsageError
 from stream_ml.records import line_of
-from stream_ml.shell.forget import append_markers, await_stages, erasures_of, find_traces, verify
+from stream_ml.shell.forget import (
+    append_markers,
+    await_stages,
+    erasures_of,
+    find_traces,
+    unwritten_tasks,
+    verify,
+)
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import pipeline_of
@@ -69,12 +76,22 @@ def forget(arguments: Namespace, settings: Settings) -> None:
         report |= _remains(log, traces, left)
         if arguments.verify or arguments.only_verify:
             report["found"] = verify(log, pipeline, arguments.key, traces.ids)
+            report["unwritten"] = []
+            if not isinstance(log, SqliteLog):
+                erasures = erasures_of(log, pipeline, key)
+                report["unwritten"] = unwritten_tasks(log, erasures, arguments.key)
     _print(report, arguments)
     if report.get("found"):
         raise StreamMLError(
             f"forget: expected nothing of the key, or of {len(traces.ids):,} ids of its events, "
             f"given {format_counts(report['found'])}; ids that refuse repeats go once "
             "time has passed them: run it again then, with --ids"
+        )
+    if report.get("unwritten"):
+        raise StreamMLError(
+            "forget: expected the state of all tasks as it was when they had forgotten, given an "
+            f"older one of {', '.join(report['unwritten'])}: workers write it down every "
+            "STREAM_ML_CHECKPOINT_SECONDS; run it again then, with --only-verify"
         )
 
 
@@ -165,7 +182,9 @@ def _print(report: dict[str, Any], arguments: Namespace) -> None:
         )
     if "found" in report:
         found = format_counts(report["found"])
-        write("verified: nothing found" if not report["found"] else f"found: {found}")
+        is_proof = not report["unwritten"]
+        nothing = "verified: nothing found" if is_proof else "nothing found so far"
+        write(nothing if not report["found"] else f"found: {found}")
 
 
 def _until(until_ms: int | None) -> str:
