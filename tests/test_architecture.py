@@ -203,7 +203,7 @@ EXCEPTIONS = {
 # Each library from outside, and the only modules that know it.
 OWNERS: dict[str, set[str]] = {
     "lightgbm": {"learners.lightgbm"},
-    "matplotlib": {"shell.report.plots"},
+    "matplotlib": {"shell.report.chart", "shell.report.plots"},
     "msgspec": {"codec", "records", "web.publish_routes"},
     "onnxruntime": {"learners.onnx"},
     "prometheus_client": {"metrics.exposition"},

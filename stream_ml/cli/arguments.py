@@ -8,6 +8,7 @@ import time
 from argparse import ArgumentTypeError
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.output import as_utf8
@@ -26,6 +27,7 @@ __all__ = [
     "add_limit",
     "add_log_options",
     "add_metrics",
+    "add_report",
     "instant",
     "integer",
     "log_options",
@@ -57,6 +59,21 @@ def add_input(parser: ArgumentParser) -> None:
         choices=INPUT_KINDS,
         help="the kind of the files; by default as their names end: .csv, .tsv, .parquet, .pq, and "
         "else JSON lines, as the standard input",
+    )
+
+
+def add_report(parser: ArgumentParser) -> None:
+    """Let a command write what it found as a page.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a page of HTML with pictures and tables, which asks no other host; wants the "
+        "extra `demo`",
     )
 
 

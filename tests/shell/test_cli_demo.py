@@ -37,6 +37,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return months
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take seconds: they are left out where a test is not about what is left behind."""
+    monkeypatch.setattr(demo, "draw", lambda *_: [])
+    monkeypatch.setattr(demo, "report_page", lambda *_: "")
+
+
 def test_a_demo(cli: Cli, asked: list[tuple[int, int]], tmp_path: Path) -> None:
     """It prints the report and leaves it, the plots and the log in its folder."""
     ran = cli("demo")
@@ -47,13 +54,14 @@ def test_a_demo(cli: Cli, asked: list[tuple[int, int]], tmp_path: Path) -> None:
     assert ran.out.startswith(text)
     assert "refreshes: 1" in text
     assert orjson.loads((folder / "report.json").read_bytes())["examples"] == 790
-    for name in ("report.txt", "report.json", "plots/story.png"):
+    for name in ("report.txt", "report.json", "report.html", "plots/story.png"):
         assert f"  runs/demo/{name}" in ran.out.splitlines()
         assert (folder / name).stat().st_size
     look = cli("models", "--broker", "sqlite:runs/demo/log.sqlite")
     assert look.out.startswith("pipeline toy: plain@500 serves since")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_demo_as_json(cli: Cli, asked: list[tuple[int, int]]) -> None:
     """The JSON is the report's, with what was written and how long it took."""
     found = cli("demo", "--all", "--folder", "here", "--format", "json").json
@@ -66,6 +74,7 @@ def test_a_demo_as_json(cli: Cli, asked: list[tuple[int, int]]) -> None:
     assert set(found["seconds"]) == {"publish", "work", "second_act"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_second_act(
     cli: Cli, asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,12 +95,14 @@ def test_the_second_act(
     assert "two more features and a line may say more" in look.out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_months(cli: Cli, asked: list[tuple[int, int]]) -> None:
     """Fewer months can be asked for."""
     assert cli("demo", "--months", "2").code == 0
     assert asked == [(1, 2)]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_demo_begins_anew(cli: Cli, asked: list[tuple[int, int]], tmp_path: Path) -> None:
     """A second demo replaces the log of the first, and touches nothing else in the folder."""
     first = cli("demo", "--format", "json").json
@@ -105,6 +116,7 @@ def test_each_demo_begins_anew(cli: Cli, asked: list[tuple[int, int]], tmp_path:
     assert len(asked) == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_damaged_log_of_a_former_demo_is_replaced(
     cli: Cli, asked: list[tuple[int, int]], tmp_path: Path
 ) -> None:
@@ -118,6 +130,7 @@ def test_a_damaged_log_of_a_former_demo_is_replaced(
     assert asked
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_somebody_is_not_touched(
     cli: Cli, asked: list[tuple[int, int]], tmp_path: Path
 ) -> None:
@@ -138,6 +151,7 @@ def test_a_folder_of_somebody_is_not_touched(
     assert (folder / "log.sqlite").read_text() == "precious"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_demos_at_once(cli: Cli, asked: list[tuple[int, int]], tmp_path: Path) -> None:
     """The log of a demo at work is not taken from under it."""
     assert cli("demo", "--months", "1").code == 0
@@ -165,6 +179,7 @@ def test_options_that_mean_nothing_here(
     )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_the_data_nothing_is_replaced(
     cli: Cli, asked: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

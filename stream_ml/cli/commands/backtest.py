@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import add_input, utf8
+from stream_ml.cli.arguments import add_input, add_report, utf8
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="score a learner that predicts live as well, which no renewal can beat for long",
     )
+    add_report(parser)
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw plots into this folder")
     parser.add_argument(
         "--predictions", type=Path, metavar="FILE", help="write every prediction, as JSON lines"
@@ -66,8 +67,8 @@ COMMAND = Subcommand(
             "the pipeline `fraud` of shop.py, on what two files hold",
         ),
         UsageExample(
-            "stream-ml --pipeline shop:fraud backtest may.jsonl --plots may --predictions p.jsonl",
-            "with plots, and every prediction in a file",
+            "stream-ml --pipeline shop:fraud backtest may.jsonl --report may.html --plots may",
+            "with a page for people, and its plots as files",
         ),
         UsageExample(
             "zstdcat june.jsonl.zst | stream-ml --pipeline shop:fraud backtest - --format json",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import instant
+from stream_ml.cli.arguments import add_report, instant
 from stream_ml.cli.log import add_archive
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 
@@ -38,6 +38,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="score only predictions from then on; all examples are taught",
     )
     add_archive(parser)
+    add_report(parser)
 
 
 COMMAND = Subcommand(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stream_ml.cli.execution.report_file import check_report
 from stream_ml.cli.findings import Findings, members_of
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import FORMS, scores_table
@@ -23,6 +24,7 @@ from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.progress import Progress, duration, with_progress
 from stream_ml.shell.report.bound import bound_answers
+from stream_ml.shell.report.page import report_page
 from stream_ml.shell.report.plots import draw, require_matplotlib
 from stream_ml.shell.report.run import Report
 from stream_ml.shell.report.text import (
@@ -133,6 +135,7 @@ def _check(arguments: Namespace, pipeline: Pipeline) -> None:
         if arguments.plots.exists() and not arguments.plots.is_dir():
             raise UsageError(f"--plots: expected a folder, given the file {arguments.plots}")
         require_matplotlib()
+    check_report(arguments.report)
 
 
 def _refuse_used(log: SqliteLog, path: str) -> None:
@@ -300,6 +303,7 @@ def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes
         horizon_ms=pipeline.horizon_ms,
         breadth=pipeline.events.breadth,
         classes=task.classes,
+        pipeline=pipeline.name,
     )
     with Progress("reporting", log.end_offset("examples", 0)) as progress:
         if arguments.live:
@@ -324,6 +328,9 @@ def _write_files(arguments: Namespace, log: SqliteLog, report: Report) -> list[s
         paths.append(arguments.predictions)
     if arguments.plots is not None:
         paths += draw(report, arguments.plots)
+    if arguments.report is not None:
+        arguments.report.write_text(report_page(report, "backtest"), encoding="utf-8")
+        paths.append(arguments.report)
     return [str(path) for path in paths]
 
 

@@ -16,6 +16,7 @@ from stream_ml.shell.log.reading import decisions, evaluations
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.processes.progress import Progress, duration, with_progress
 from stream_ml.shell.report.bound import bound_answers
+from stream_ml.shell.report.page import report_page
 from stream_ml.shell.report.plots import draw, require_matplotlib
 from stream_ml.shell.report.run import Report
 from stream_ml.shell.report.text import report_text
@@ -131,6 +132,7 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, result: ReplayResult
         breadth=pipeline.events.breadth,
         classes=pipeline.target.classes,
         positive="late",
+        pipeline=pipeline.name,
         zone=flights_data.ZONE,
     )
     with Progress("reporting", result.joins["joined"]) as progress:
@@ -147,7 +149,9 @@ def _write_report(report: Report, folder: Path) -> list[str]:
     text, data = folder / "report.txt", folder / "report.json"
     text.write_text(report_text(report), encoding="utf-8")
     data.write_bytes(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2))
-    return [str(path) for path in (text, data, *draw(report, folder / "plots"))]
+    page = folder / "report.html"
+    page.write_text(report_page(report, "demo"), encoding="utf-8")
+    return [str(path) for path in (text, data, page, *draw(report, folder / "plots"))]
 
 
 def _ending(result: ReplayResult, paths: list[str], path: Path) -> str:

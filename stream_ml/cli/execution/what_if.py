@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stream_ml.cli.execution.report_file import check_report
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import evidence_line, scores_table
@@ -12,6 +13,7 @@ from stream_ml.shell.log.reading import offset_count
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.progress import Progress
 from stream_ml.shell.report.measures import LOSS_NAMES
+from stream_ml.shell.report.what_if_page import what_if_page
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import load_estimators, pipeline_of
 from stream_ml.shell.views.what_if import what_if
@@ -32,6 +34,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     """Teach and score the candidates, and print how they would have done."""
     pipeline = pipeline_of(settings, "what-if")
     estimators = load_estimators(arguments.candidate)
+    check_report(arguments.report)
     with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)
@@ -39,10 +42,14 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
             view = what_if(
                 log, pipeline, key, estimators, since=arguments.since, on_progress=progress
             )
+    loss_name = LOSS_NAMES[pipeline.target.kind]
+    if arguments.report is not None:
+        page = what_if_page(view, pipeline.name, loss_name)
+        arguments.report.write_text(page, encoding="utf-8")
     if arguments.format == "json":
         write_json({"log": settings.path, **view.as_dict()})
     else:
-        write("\n\n".join(_blocks(view, LOSS_NAMES[pipeline.target.kind])))
+        write("\n\n".join(_blocks(view, loss_name)))
 
 
 def _blocks(view: WhatIfView, loss_name: str) -> Iterator[str]:

@@ -1,38 +1,46 @@
 """Draws a report: one picture per question, none that the task gives no meaning to.
 
-story          did learning on pay? The mean loss by week, switches marked
-evidence       why was it replaced, and when? E of each challenger against what is needed
-label_delay    how long does the truth take?
-auc_by_month   who ranks well, month by month (binary)
-reliability    does a probability mean what it says? (binary)
+story             did learning on pay? The mean loss over time, switches marked
+evidence          why was it replaced, and when? E of each challenger against what is needed
+label_delay       how long does the truth take?
+ranking           who ranks well, over time (binary)
+precision_recall  what is found among those with the highest answers (binary)
+confusion         which class is taken for which (multiclass)
+classes           how well is each class told (multiclass)
+forecast          forecasts beside the truth (regression)
+reliability       does an answer mean what it says?
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import UsageError
-from stream_ml.shell.report.answer_table import CHAMPION, FIRST
-from stream_ml.shell.report.bound import LIVE
-from stream_ml.shell.report.comparisons import HOUR_MS, TOTAL
+from stream_ml.shell.report.chart import LIGHT, Picture, adorn, date_axis, figure_text, focus
+from stream_ml.shell.report.chart import styles as styles_of
 from stream_ml.shell.report.measures import LOSS_NAMES
+from stream_ml.shell.report.task_pictures import task_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from stream_ml.shell.report.chart import Theme
     from stream_ml.shell.report.run import Report
 
-__all__ = ["draw", "require_matplotlib"]
+__all__ = ["as_png", "draw", "pictures", "require_matplotlib"]
 
-WEEK_MS = 7 * 24 * HOUR_MS
-# Means of fewer pairs say more of luck than of models: they are no point of a curve.
-PAIRS_MIN = 50
-RELIABILITY_BINS = 10
-SWITCH_COLORS = {"replaced": "#1f77b4", "rolled_back": "#d97706"}
+# Read on white and on black.
+SWITCH_COLORS = {"replaced": "#9a7bea", "rolled_back": "#d55e00"}
+DOTS_PER_INCH = 120
+# By how many ms there are in it: the unit that delays are told in.
+DELAY_UNITS = ((86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes"), (1_000, "seconds"))
+DELAY_UNIT_MIN = 2
+# An E below this is as good as none; the axis goes no further.
+E_MIN = 1e-3
+SWITCHES_NAMED_MAX = 8
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
@@ -48,22 +56,35 @@ def draw(report: Report, folder: Path) -> list[Path]:
     Raises:
         UsageError: matplotlib is not installed.
     """
-    figure = require_matplotlib()
-    if not report.table.times:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    drawings = {"story.png": _story, "label_delay.png": _delays}
-    if report.evidence:
-        drawings["evidence.png"] = _evidence
-    if report.task_kind == "binary":
-        drawings |= {"auc_by_month.png": _auc, "reliability.png": _reliability}
+    require_matplotlib()
     paths = []
-    for name, paint in drawings.items():
-        canvas = figure(figsize=(9, 5.4), dpi=110, layout="constrained")
-        paint(report, canvas)
-        canvas.savefig(folder / name)
-        paths.append(folder / name)
+    for picture in pictures(report):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{picture.name}.png"
+        path.write_bytes(as_png(picture, LIGHT))
+        paths.append(path)
     return paths
+
+
+def as_png(picture: Picture, theme: Theme) -> bytes:
+    """A picture as PNG.
+
+    Args:
+        picture: of `pictures`.
+        theme: its colours.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    if theme.name in picture.drawn:
+        return picture.drawn[theme.name]
+    figure = require_matplotlib()
+    canvas = figure(figsize=picture.size, dpi=DOTS_PER_INCH, layout="constrained")
+    picture.paint(canvas, theme)
+    file = BytesIO()
+    canvas.savefig(file, format="png")
+    picture.drawn[theme.name] = file.getvalue()
+    return picture.drawn[theme.name]
 
 
 def require_matplotlib() -> Any:
@@ -79,184 +100,205 @@ def require_matplotlib() -> Any:
     return Figure
 
 
-def _styles(report: Report) -> dict[str, dict[str, Any]]:
-    """How each column is drawn: the served champion stands out, the first model warns."""
-    palette = iter(["#2a9d3a", "#1f77b4", "#9467bd", "#8c564b", "#e377c2", "#17becf"] * 9)
-    reference_styles = {
-        CHAMPION: {"color": "black", "linewidth": 2.2, "label": "served champion", "zorder": 5},
-        FIRST: {"color": "#d62728", "linewidth": 1.4, "label": "first model, never updated"},
-        LIVE: {
-            "color": "#ff9500",
-            "linewidth": 1.6,
-            "linestyle": (0, (2, 1.5)),
-            "label": "a learner that predicts live (the bound)",
-            "zorder": 6,
-        },
-    }
-    grey = {"color": "#999999", "linewidth": 1.1, "linestyle": "--"}
-    styles = {}
-    for name in report.table.columns():
-        if name in report.table.baselines:
-            styles[name] = {**grey, "label": f"{name} (no model)"}
-        else:
-            styles[name] = reference_styles.get(name) or {
-                "color": next(palette),
-                "linewidth": 1.4,
-                "label": f"line {name}",
-            }
-    return styles
+def pictures(report: Report) -> list[Picture]:
+    """The pictures of a report, in the order in which they are looked at.
+
+    Args:
+        report: of the run.
+    """
+    return report.cached("pictures", lambda: _pictures(report)) if report.table.times else []
 
 
-def _story(report: Report, figure: Any) -> None:
-    if report.task_kind == "binary":
-        bars, lines = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2.6])
-        bars.bar(
-            *_by_week(report, list(map(float, map(bool, report.table.labels)))),
-            width=6.2,
-            color="#bbbbbb",
+def _pictures(report: Report) -> list[Picture]:
+    found = [_story(report)]
+    if any(report.evidence.values()):
+        found.append(_evidence(report))
+    return [*found, *task_pictures(report), _delays(report)]
+
+
+# --- over time ------------------------------------------------------------------------------------
+
+
+def _story(report: Report) -> Picture:
+    table, periods = report.table, report.periods()
+    losses = {
+        name: periods.means(
+            None if answer is None else table.loss(label, answer)
+            for label, answer in zip(table.labels, table.answers(name), strict=True)
         )
-        bars.set_ylabel(f"share {report.positive}")
-    else:
-        lines = figure.subplots()
-    for name, style in _styles(report).items():
-        losses = [
-            None if answer is None else report.table.loss(label, answer)
-            for label, answer in zip(report.table.labels, report.table.answers(name), strict=True)
-        ]
-        lines.plot(*_by_week(report, losses), **style)
-    _mark_switches(report, lines)
-    lines.set_ylabel(f"{LOSS_NAMES[report.task_kind]}, weekly mean (less is better)")
-    lines.grid(alpha=0.25)
-    figure.legend(fontsize=9, loc="outside upper center", ncols=3)
-    _date_axis(report, lines)
+        for name in table.columns()
+    }
+    is_binary = report.task_kind == "binary"
+    shares = periods.means(float(bool(label)) for label in table.labels) if is_binary else {}
+    loss = LOSS_NAMES[report.task_kind]
+    title = f"{loss} by {periods.period.name}, less is better"
+
+    def paint(figure: Any, theme: Theme) -> None:
+        if is_binary:
+            bars, lines = figure.subplots(2, 1, sharex=True, height_ratios=[1, 3.2])
+            width = periods.period.ms / 86_400_000 * 0.9
+            bars.bar(
+                [periods.middle(n) for n in shares], [*shares.values()], width, color=theme.faint
+            )
+            bars.set_ylabel(f"share {report.positive}")
+            bars.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+        else:
+            lines = figure.subplots()
+        series_styles = styles_of(report, theme)
+        for name, values in losses.items():
+            marker = "o" if len(values) == 1 else None
+            lines.plot(
+                [periods.middle(n) for n in values],
+                [*values.values()],
+                marker=marker,
+                **series_styles[name],
+            )
+        focus(lines, [[*values.values()] for values in losses.values()], theme.paper)
+        _mark_switches(report, lines, theme)
+        lines.set_ylabel(f"mean {loss}")
+        lines.grid(alpha=0.2)
+        date_axis(lines, report.zone)
+        adorn(figure, report, title, theme)
+
+    return Picture(
+        "story",
+        title,
+        f"Lines over time: {_ends(losses)}.",
+        [periods.period.name, *losses],
+        [
+            [periods.label(n), *(figure_text(losses[name].get(n)) for name in losses)]
+            for n in sorted({n for values in losses.values() for n in values})
+        ],
+        paint,
+    )
 
 
-def _mark_switches(report: Report, axes: Any) -> None:
-    """A line per replacement and rollback, its name at the foot, each a step higher."""
-    for number, switch in enumerate(report.switches()):
+def _ends(losses: Mapping[str, Mapping[int, float]]) -> str:
+    """The first and the last figure of each line, in words."""
+    parts = []
+    for name, values in losses.items():
+        if values:
+            first, *_, last = [*values.values()] * 2
+            parts.append(f"{name} from {figure_text(first)} to {figure_text(last)}")
+    return "; ".join(parts) or "too few examples for a point"
+
+
+def _mark_switches(report: Report, axes: Any, theme: Theme) -> None:
+    """A line per replacement and rollback, the last ones named at the foot, each a step higher."""
+    switches = report.switches()
+    for number, switch in enumerate(switches):
         color, time = SWITCH_COLORS[switch.kind], report.local_time(switch.ts)
-        axes.axvline(time, color=color, linestyle="--", linewidth=1.2)
+        axes.axvline(time, color=color, linestyle="--", linewidth=1.1, alpha=0.8)
+        if len(switches) - number > SWITCHES_NAMED_MAX:
+            continue
+        is_late = switch.ts > (min(report.table.times) + 2 * max(report.table.times)) / 3
         axes.annotate(
-            f" {switch.kind.replace('_', ' ')}: {switch.model}",
-            (time, 0.02 + 0.05 * (number % 5)),
+            f" {switch.kind.replace('_', ' ')}: {switch.model} ",
+            (time, 0.02 + 0.06 * (number % 5)),
             xycoords=("data", "axes fraction"),
+            ha="right" if is_late else "left",
             fontsize=8,
             color=color,
-            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8},
+            bbox={"facecolor": theme.paper, "alpha": 0.85, "edgecolor": "none", "pad": 0.8},
             zorder=7,
         )
 
 
-def _by_week(report: Report, values: Iterable[float | None]) -> tuple[list[datetime], list[float]]:
-    """The mean of each week with enough values, at its middle; the first example begins one."""
-    start = report.table.times[0]
-    weeks: dict[int, list[float]] = defaultdict(list)
-    for ts, value in zip(report.table.times, values, strict=True):
-        if value is not None:
-            weeks[(ts - start) // WEEK_MS].append(value)
-    full = sorted(week for week, numbers in weeks.items() if len(numbers) >= PAIRS_MIN)
-    middles = [report.local_time(start + week * WEEK_MS + WEEK_MS // 2) for week in full]
-    return middles, [math.fsum(weeks[week]) / len(weeks[week]) for week in full]
+# --- evidence -------------------------------------------------------------------------------------
 
 
-def _evidence(report: Report, figure: Any) -> None:
-    axes = figure.subplots()
-    styles = _styles(report)
-    for line, points in report.evidence.items():
-        times, values, votes = [], [], 0
-        for ts, e_value, vote_count in sorted(points):
-            if vote_count < votes:  # it began anew: another line serves
+def _blocks(points: list[tuple[int, float, int]]) -> list[tuple[int, float, int]]:
+    """E after each block that voted; where fewer have voted than before, it began anew."""
+    found: list[tuple[int, float, int]] = []
+    for ts, e_value, votes in sorted(points):
+        if not found or votes != found[-1][2]:
+            found.append((ts, e_value, votes))
+    return found
+
+
+def _evidence(report: Report) -> Picture:
+    lines = {line: _blocks(points) for line, points in report.evidence.items()}
+    needed = report.e_value_min
+    title = "evidence that a challenger is better, block by block"
+
+    def paint(figure: Any, theme: Theme) -> None:
+        axes = figure.subplots()
+        series_styles = styles_of(report, theme)
+        for line, points in lines.items():
+            times, values, before = [], [], 0
+            for ts, e_value, votes in points:
+                if votes < before:  # it began anew: another line serves
+                    times.append(report.local_time(ts))
+                    values.append(math.nan)
                 times.append(report.local_time(ts))
-                values.append(math.nan)
-            times.append(report.local_time(ts))
-            values.append(e_value)
-            votes = vote_count
-        style = styles.get(line, {})
-        axes.plot(times, values, drawstyle="steps-post", marker=".", markersize=3, **style)
-    axes.set_yscale("log")
-    axes.axhline(
-        report.e_value_min,
-        color="black",
-        linestyle=":",
-        label=f"needed to replace: {report.e_value_min:g}",
+                values.append(max(e_value, E_MIN))
+                before = votes
+            style = series_styles.get(line, {"label": f"line {line}"})
+            axes.plot(times, values, drawstyle="steps-post", marker="o", markersize=3.5, **style)
+        axes.set_yscale("log")
+        if needed is not None:
+            label = f"needed to replace: {needed:g}"
+            axes.axhline(needed, color=theme.ink, linestyle=":", label=label)
+        axes.axhline(1, color=theme.faint, linewidth=0.8, zorder=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_ylabel("E against the present champion (log scale)")
+        axes.grid(alpha=0.2)
+        _mark_switches(report, axes, theme)
+        date_axis(axes, report.zone)
+        adorn(figure, report, title, theme)
+
+    ends = "; ".join(
+        f"{line} at {figure_text(points[-1][1])} after {points[-1][2]} blocks"
+        for line, points in lines.items()
+        if points
     )
-    axes.axhline(1, color="#cccccc", linewidth=0.8, zorder=0)
-    _mark_switches(report, axes)
-    axes.set_ylabel("E: evidence against the present champion (log scale)")
-    axes.grid(alpha=0.25)
-    figure.legend(fontsize=9, loc="outside upper center", ncols=4)
-    _date_axis(report, axes)
+    return Picture(
+        "evidence",
+        title,
+        f"Steps over time on a log axis, {needed or 0:g} needed: {ends}.",
+        ["challenger", "time", "blocks that voted", "E"],
+        [
+            [line, f"{report.local_time(ts):%Y-%m-%d %H:%M}", f"{votes:,}", f"{e_value:.3g}"]
+            for line, points in lines.items()
+            for ts, e_value, votes in points
+        ],
+        paint,
+    )
 
 
-def _auc(report: Report, figure: Any) -> None:
-    axes = figure.subplots()
-    rows = [row for row in report.months() if row.month != TOTAL]
-    for name, style in _styles(report).items():
-        # One answer for everybody ranks nobody: near one half, it would only flatten the rest.
-        if name not in report.table.baselines:
-            values = [row.scores.get(name, {}).get("ROC AUC", math.nan) for row in rows]
-            axes.plot([row.month for row in rows], values, marker="o", markersize=4, **style)
-    axes.set_ylabel("ROC AUC by month (more is better)")
-    axes.grid(alpha=0.25)
-    figure.legend(fontsize=9, loc="outside upper center", ncols=3)
+# --- delays ---------------------------------------------------------------------------------------
 
 
-def _delays(report: Report, figure: Any) -> None:
-    axes = figure.subplots()
-    hours = [ms / HOUR_MS for ms in report.table.delays]
-    # The last bin holds all beyond the 99.9th percentile: a few stragglers else squeeze it.
-    end = sorted(hours)[max(0, math.ceil(0.999 * len(hours)) - 1)] or 1.0
-    groups, names = [hours], ["all"]
+def _delay_unit(ms: float) -> tuple[int, str]:
+    return next((unit for unit in DELAY_UNITS if ms >= DELAY_UNIT_MIN * unit[0]), DELAY_UNITS[-1])
+
+
+def _delays(report: Report) -> Picture:
+    table, quantiles = report.table, report.delays_ms()
+    size, unit = _delay_unit(quantiles["p90"])
+    # The last bin holds all beyond the 99th percentile: a few stragglers else squeeze it.
+    end = max(quantiles["p99"], 1) / size
+    groups: dict[str, Callable[[Any], bool]] = {"all labels": lambda _: True}
     if report.task_kind == "binary":
-        groups = [
-            [h for h, label in zip(hours, report.table.labels, strict=True) if bool(label) is value]
-            for value in (False, True)
-        ]
-        names = [f"not {report.positive}", report.positive]
-    clipped_groups = [[min(h, end) for h in group] for group in groups]
-    colors = ["#8ab6d6", "#d62728"][: len(groups)]
-    axes.hist(clipped_groups, bins=60, range=(0, end), stacked=True, label=names, color=colors)
-    median = report.delays_ms()["p50"] / HOUR_MS
-    axes.axvline(median, color="black", linewidth=1, label=f"median {median:.1f} h")
-    axes.set_xlabel("hours from the event to its label (the last bin holds all beyond)")
-    axes.set_ylabel("examples")
-    axes.legend(fontsize=9)
+        groups = {f"not {report.positive}": lambda v: not v, report.positive: bool}
+    delays = [
+        [min(ms / size, end) for ms, v in zip(table.delays, table.labels, strict=True) if is_in(v)]
+        for is_in in groups.values()
+    ]
+    median = quantiles["p50"] / size
+    title = "how long labels take"
 
+    def paint(figure: Any, theme: Theme) -> None:
+        axes = figure.subplots()
+        colors = ["#56b4e9", "#d55e00"][: len(delays)]
+        axes.hist(delays, bins=50, range=(0, end), stacked=True, label=[*groups], color=colors)
+        label = f"median {median:.2g} {unit}"
+        axes.axvline(median, color=theme.ink, linewidth=1.2, label=label)
+        axes.set_xlabel(f"{unit} from the event to its label (the last bar holds all beyond)")
+        axes.set_ylabel("examples")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        adorn(figure, report, title, theme)
 
-def _reliability(report: Report, figure: Any) -> None:
-    curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    curve.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1, label="perfect")
-    styles = _styles(report)
-    for name in (CHAMPION, FIRST):
-        if name in styles:
-            bins = _bins(report, name)
-            means = [math.fsum(p for p, _ in pairs) / len(pairs) for pairs in bins]
-            shares = [math.fsum(y for _, y in pairs) / len(pairs) for pairs in bins]
-            curve.plot(means, shares, marker="o", markersize=4, **styles[name])
-    answers = [answer for answer in report.table.answers(CHAMPION) if answer is not None]
-    counts.hist(answers, bins=40, range=(0, 1), color="#bbbbbb")
-    counts.set_ylabel("predictions")
-    counts.set_xlabel("probability that was predicted")
-    curve.set_ylabel(f"share {report.positive}, as it came out")
-    curve.grid(alpha=0.25)
-    curve.legend(fontsize=9)
-
-
-def _bins(report: Report, name: str) -> list[list[tuple[float, float]]]:
-    """Predicted probability and outcome, in bins of equal width with enough of them."""
-    bins: list[list[tuple[float, float]]] = [[] for _ in range(RELIABILITY_BINS)]
-    for label, answer in zip(report.table.labels, report.table.answers(name), strict=True):
-        if isinstance(answer, float):
-            number = min(int(answer * RELIABILITY_BINS), RELIABILITY_BINS - 1)
-            bins[number].append((answer, float(bool(label))))
-    return [pairs for pairs in bins if len(pairs) >= PAIRS_MIN]
-
-
-def _date_axis(report: Report, axes: Any) -> None:
-    from matplotlib import dates  # noqa: PLC0415 - only who draws needs it installed
-
-    locator: Any = dates.AutoDateLocator  # typed so, because matplotlib does not say its types
-    formatter: Any = dates.ConciseDateFormatter
-    ticks = locator(tz=report.zone)
-    axes.xaxis.set_major_locator(ticks)
-    axes.xaxis.set_major_formatter(formatter(ticks, tz=report.zone))
+    rows = [[name, f"{ms / size:.3g} {unit}"] for name, ms in quantiles.items()]
+    alt = f"Bars: half of the labels came within {median:.2g} {unit}."
+    return Picture("label_delay", title, alt, ["quantile", "delay"], rows, paint, (9.0, 4.2))

@@ -23,6 +23,7 @@ from stream_ml.shell.report.comparisons import (
     refreshes,
     switches,
 )
+from stream_ml.shell.report.periods import Periods
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -51,6 +52,7 @@ class Report:
         classes: the classes of a multiclass task, as declared.
         positive: the word for a true label, as in "share late".
         zone: whose months and days are meant.
+        pipeline: its name, for titles.
 
     Attributes:
         table: labels and answers of the examples.
@@ -71,8 +73,10 @@ class Report:
         classes: tuple[str, ...] = (),
         positive: str = "true",
         zone: str = "UTC",
+        pipeline: str = "",
     ) -> None:
         self.task_kind = task_kind
+        self.pipeline = pipeline
         self.accounting = dict(accounting or {})
         self.positive = positive
         self.zone = ZoneInfo(zone)
@@ -119,13 +123,14 @@ class Report:
         assert evidence is not None
         votes = evidence["wins"] + evidence["losses"]
         self.evidence[line].append((ts, evidence["e_value"], votes))
+        self._cache.pop("pictures", None)
         self.e_value_min = evidence["needed"]
 
     # --- what comes out ---------------------------------------------------------------------
 
     def months(self) -> list[MonthRow]:
         """The scores of each month, and of all of it as the last row."""
-        return self._cached("months", lambda: month_rows(self.table, self.zone))
+        return self.cached("months", lambda: month_rows(self.table, self.zone))
 
     def refreshes(self) -> list[Refresh]:
         """Each refresh that was decided, and its gain."""
@@ -137,18 +142,18 @@ class Report:
 
     def switches(self) -> list[Switch]:
         """Each replacement and rollback, and its gain or cost."""
-        return self._cached("switches", lambda: switches(self.table, self.decisions))
+        return self.cached("switches", lambda: switches(self.table, self.decisions))
 
     def gaps(self) -> list[Gap]:
         """The gap between never updated and live, over everything, and since the last replacement.
 
         None without `live`, or before there was a first model.
         """
-        return self._cached("gaps", lambda: gaps(self.table, self.decisions))
+        return self.cached("gaps", lambda: gaps(self.table, self.decisions))
 
     def ladders(self) -> list[Ladder]:
         """For each champion's line and its challengers: how the luck of blocks is shared."""
-        return self._cached("ladders", lambda: ladders(self.table))
+        return self.cached("ladders", lambda: ladders(self.table))
 
     def delays_ms(self) -> dict[str, int]:
         """How long after its event a label came: quantiles, empty without examples."""
@@ -167,6 +172,21 @@ class Report:
         if self.accounting.get("predictions"):
             shares["labelled"] = len(answers) / self.accounting["predictions"]
         return shares
+
+    def periods(self) -> Periods:
+        """The stretches of time that it is looked at by; there are examples."""
+        return self.cached("periods", lambda: [Periods(self.table.times, self.zone)])[0]
+
+    def span_text(self) -> str:
+        """From when until when, and how many examples; for titles."""
+        times = self.table.times
+        if not times:
+            return "no examples"
+        first, last = (f"{self.local_time(ms):%Y-%m-%d}" for ms in (min(times), max(times)))
+        if first == last:
+            begin, end = (f"{self.local_time(ms):%H:%M}" for ms in (min(times), max(times)))
+            first, last = f"{first} {begin}", end
+        return f"{first} to {last} ({self.zone.key}), {len(times):,} examples"
 
     def local_time(self, ms: int) -> datetime:
         """A time as the zone's clocks show it."""
@@ -200,7 +220,13 @@ class Report:
             **({"slices": self.slices} if self.slices else {}),
         }
 
-    def _cached(self, name: str, compute: Callable[[], list[T]]) -> list[T]:
+    def cached(self, name: str, compute: Callable[[], list[T]]) -> list[T]:
+        """An answer that holds until more comes in.
+
+        Args:
+            name: of the answer.
+            compute: makes it.
+        """
         if name not in self._cache:
             self._cache[name] = compute()
         answer: list[T] = self._cache[name]

@@ -1,0 +1,33 @@
+"""`--report`: whether a page can be written, before the work is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ml.errors import UsageError
+from stream_ml.shell.report.plots import require_matplotlib
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["check_report"]
+
+
+def check_report(path: Path | None) -> None:
+    """Find out now what would else end it after minutes.
+
+    Args:
+        path: of the page; None: none is asked for.
+
+    Raises:
+        UsageError: there is no such folder, it is one, or matplotlib is not installed.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        given = "a folder" if path.is_dir() else f"{path.parent}, which is no folder"
+        raise UsageError(
+            f"--report: expected a file such as report.html in a folder that is there, given "
+            f"{path}: {given}"
+        )
+    require_matplotlib()
