@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -32,8 +33,12 @@ from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.dead_letters import letters_in
+from stream_ml.web import predictor
+from stream_ml.web.access import Access
+from stream_ml.web.gate import Limits
 from stream_ml.web.log_threads import _outcomes
 from stream_ml.web.predictor import _Pace
+from stream_ml.web.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,6 +197,31 @@ def test_an_event_that_others_have_published_gets_its_first_prediction(world: Wo
         )
 
     assert (200, first.prediction) == (answer.status_code, answer.json()["prediction"])
+
+
+def test_an_id_that_is_long_gone_is_answered_from_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only the worker knows that an event came before, its first prediction is looked for."""
+    monkeypatch.setattr(predictor, "HISTORY", 0)
+    event = fresh_event()
+
+    async def ask() -> Any:
+        where = Settings(broker=f"sqlite:{world.path}")
+        service = Service(where, toy, Access(), Limits(predict_s=DEADLINE_S))
+        service.start()
+        try:
+            return await service.predictor.predict(json.dumps(event).encode())
+        finally:
+            service.close()
+
+    with world.http() as http:
+        first = http.post("/v1/predict", json=event).json()["prediction"]
+    again = asyncio.run(ask())
+
+    assert first == again.prediction.prediction
+    # It had to be published to be known for what it is.
+    assert 2 == world.events_with(event["event_id"])
 
 
 def test_an_id_that_another_event_has_is_a_conflict(world: World) -> None:

@@ -102,18 +102,14 @@ async def _models(request: Request, decisions: Count = 10) -> Response:
     service: Service = request.app.state.service
 
     def members(snapshot: BoardSnapshot) -> dict[str, Any]:
-        registry, view = snapshot.status.registry, snapshot.models
+        registry = snapshot.status.registry
         last = registry.decisions[-decisions:] if decisions else ()
         return {
             "log": snapshot.log,
             "pipeline": registry.pipeline,
             "since": None if registry.since is None else registry.since.as_dict(),
             "effect": effects(registry),
-            "models": [model.as_dict() for model in view.models],
-            "quarantines": [alert.as_dict() for alert in view.quarantines],
-            "evidence": view.evidence or {},
-            "costs": {line: cost.as_dict() for line, cost in view.costs.items()},
-            "slices": {e["model"]: e["slices"] for e in view.evaluations if e.get("slices")},
+            **snapshot.models.as_dict(),
             "decisions": [entry.as_dict() for entry in last],
             "notes": _notes(service, snapshot),
         }

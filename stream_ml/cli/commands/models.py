@@ -53,15 +53,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 "pipeline": registry.pipeline,
                 "since": None if registry.since is None else registry.since.as_dict(),
                 "effect": effects(registry),
-                "models": [model.as_dict() for model in view.models],
-                "quarantines": [alert.as_dict() for alert in view.quarantines],
-                "evidence": view.evidence or {},
-                "costs": {line: cost.as_dict() for line, cost in view.costs.items()},
-                "slices": {
-                    evaluation["model"]: evaluation["slices"]
-                    for evaluation in view.evaluations
-                    if evaluation.get("slices")
-                },
+                **view.as_dict(),
                 "decisions": [entry.as_dict() for entry in registry.decisions],
                 "notes": notes,
             }

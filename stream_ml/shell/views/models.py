@@ -88,6 +88,16 @@ class ModelsView:
     evaluations: tuple[Mapping[str, Any], ...] = ()
     quarantines: tuple[AlertView, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; of the evaluations only the slices."""
+        return {
+            "models": [model.as_dict() for model in self.models],
+            "quarantines": [alert.as_dict() for alert in self.quarantines],
+            "evidence": self.evidence or {},
+            "costs": {line: cost.as_dict() for line, cost in self.costs.items()},
+            "slices": {e["model"]: e["slices"] for e in self.evaluations if e.get("slices")},
+        }
+
 
 def read_models(log: Log, registry: RegistryView, key: bytes | None) -> ModelsView:
     """The serving set of the newest decision.
