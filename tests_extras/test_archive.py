@@ -26,7 +26,7 @@ from rebuild_worlds import DRIVER_KEY, WORLDS, snapshots
 
 from stream_ml.cli.main import main
 from stream_ml.errors import LogError, LogLocked, UsageError
-from stream_ml.records import Output, Record
+from stream_ml.records import Output, Record, Source
 from stream_ml.shell.archive import writing
 from stream_ml.shell.archive.manifests import HOUR_MS
 from stream_ml.shell.archive.reading import Archive, JoinedLog, verify
@@ -665,6 +665,38 @@ def test_a_backtest_takes_partitions_that_were_loaded_one_after_the_other(
 
     assert (0, {}) == (code, view["dead_letters"])
     assert (100, 90) == (view["events"]["predictions"], view["labels"]["joined"])
+
+
+class Moved:
+    """A log on which records of some offsets were moved there from elsewhere, as clusters do."""
+
+    def __init__(self, log: SqliteLog, origins: dict[int, Source]) -> None:
+        self._log, self._origins = log, origins
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
+        """As the log does, with where events came from."""
+        records = self._log.read(topic, partition, offset, limit)
+        for record in records if topic == "events" else ():
+            record.origin = self._origins.get(record.offset)
+        return records
+
+
+def test_a_backtest_takes_a_record_that_was_moved_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where it came to, unless that is not archived: then where it was moved to."""
+    *events, last = outputs(21)[:21]
+    with SqliteLog.create(MEMORY, now_ms=lambda: START_MS, identity="a") as log:
+        log.append([*events, events[0], last])
+        moved: Any = Moved(log, {20: Source(0, 0), 21: Source(9, 0)})
+        archived(moved, str(tmp_path))
+    code = main(["--pipeline", TOY, "backtest", "--archive", str(tmp_path), "--format", "json"])
+    view = orjson.loads(capsys.readouterr().out)
+
+    assert (0, {}, 21) == (code, view["dead_letters"], view["events"]["predictions"])
 
 
 # --- what others made of an archive --------------------------------------------------------------

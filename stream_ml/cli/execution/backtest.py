@@ -255,8 +255,8 @@ class _ArchivedLines(_Lines):
                 if is_marker(self._pipeline, record):
                     self.left_out["markers"] += 1
                     continue
-                if record.origin is not None:
-                    continue  # a copy in the partition of its key, where the first is put here
+                if self._is_copy(record):
+                    continue
                 index, value = self._indexes[topic, record.partition], record.value or b""
                 self._pending_lines.append(index * LINES_MAX + record.offset)
                 members = members_of(value)
@@ -264,6 +264,13 @@ class _ArchivedLines(_Lines):
                 position = self.files[index], record.offset
                 self.findings.line(position, topic, ts if type(ts) is int else None)
                 yield output_of(self._pipeline, topic, members, value)
+
+    def _is_copy(self, record: Record) -> bool:
+        """Whether a record was moved to its key's partition, and lies where it came as well."""
+        if record.origin is None:
+            return False
+        bounds = self._archive.bounds(record.topic, record.origin.partition)
+        return bounds is not None and bounds[0] <= record.origin.offset
 
 
 # --- outcome ----------------------------------------------------------------------------------
