@@ -24,9 +24,9 @@ import stream_ml as sml
 from stream_ml.examples.flights import flights, late_arrival
 from stream_ml.models.envelope import decode
 from stream_ml.shell import flights_data
-from stream_ml.shell.embedded.handover import Preparation
 from stream_ml.shell.embedded.replay import output_of
 from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.handover import Preparation
 from stream_ml.shell.log.reading import decisions, read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 

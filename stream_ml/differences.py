@@ -20,7 +20,7 @@ from stream_ml.features.durations import parse_duration
 from stream_ml.features.words import feature_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 __all__ = [
     "RULES",
@@ -28,6 +28,7 @@ __all__ = [
     "Effect",
     "LineStanding",
     "accepted_changes",
+    "as_applied",
     "differences",
     "fold_differences",
     "planned_differences",
@@ -154,7 +155,7 @@ _APPLIED = (
     "all lines begin anew, are taught what is recorded, and shadow then",
     "lines that begin anew do not know it",
 )
-_BY_APPLY = "`stream-ml apply` brings it about on the embedded log"
+_BY_APPLY = "`stream-ml apply` brings it about"
 
 # By path, of which the first that fits holds; of several of one path the first that is so. `*`
 # stands for a name.
@@ -414,6 +415,20 @@ def _on_log(change: Difference, standing: LineStanding) -> Difference:
     return change
 
 
+def as_applied(changes: Iterable[Difference]) -> list[Difference]:
+    """Differences where a generation of features begins, or has begun, which brings them about.
+
+    Args:
+        changes: from the declaration that ran before it.
+    """
+    return [
+        replace(change, effect="now", reason=_APPLIED[change.path.startswith("retired.")])
+        if change.path.startswith(("features", "models.", "retired."))
+        else change
+        for change in changes
+    ]
+
+
 def accepted_changes(
     old: Mapping[str, str],
     new: Mapping[str, str],
@@ -441,12 +456,7 @@ def accepted_changes(
     standing = LineStanding(quarantined_lines, applied_lines)
     changes = planned_differences(old, new, standing)
     if is_applied:
-        changes = [
-            replace(change, effect="now", reason=_APPLIED[change.path.startswith("retired.")])
-            if change.path.startswith(("features", "models.", "retired."))
-            else change
-            for change in changes
-        ]
+        changes = as_applied(changes)
     refusals = [str(change) for change in changes if not change.is_accepted]
     if refusals:
         count = "1 part" if len(refusals) == 1 else f"{len(refusals)} parts"

@@ -168,6 +168,11 @@ class Generation:
         """
         return source.offset < self.offsets.get(source.partition, 0)
 
+    @property
+    def begun(self) -> list[str]:
+        """The lines that began with it, by the names that they run under."""
+        return [name for name in self.names.values() if name.endswith(f".{self.number}")]
+
     def as_dict(self) -> dict[str, Any]:
         """The generation as the evidence of its decision has it."""
         return {

@@ -395,7 +395,9 @@ class Pipeline:
         declared = [self.champion, *(name for name in self.models if name != self.champion)]
         names = self.generation.names
         lines = [(names.get(name, name), name, self.feature_set.view.names) for name in declared]
-        lines += [(line.name, line.declared, line.features) for line in self.generation.former]
+        # One whose recipe is not declared any more cannot go on: where it serves, that is refused.
+        former = [line for line in self.generation.former if line.declared in self.models]
+        lines += [(line.name, line.declared, line.features) for line in former]
         return {
             name: Recipe(name, self.models[declared_name], self.target, features)
             for name, declared_name, features in lines

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from river import linear_model, naive_bayes, preprocessing
+from river import linear_model, naive_bayes, preprocessing, tree
 
 import stream_ml as sml
 from stream_ml.codec import decode_example, encode_example, encode_prediction
@@ -65,6 +65,16 @@ patient = declare(
 )
 # With every rule of time as it is by default.
 plain = declare(events=sml.Events(key="shop", fields=shop.events.fields))
+# With one more feature, another window, and one more line: what the shop is changed into in flight.
+wider = declare(
+    features=[
+        *shop.features[:2],
+        sml.window("20s").count(kind="order"),
+        sml.window("45s").mean("amount", fill=0.0),
+    ],
+    retired=shop.features[2:],
+    models={**shop.models, "tree": tree.HoeffdingTreeClassifier(grace_period=20, max_depth=3)},
+)
 EVENT: dict[str, Any] = {
     "event_id": "hostile",
     "ts": START_MS,

@@ -29,15 +29,20 @@ READ_RECORDS = 2_000
 EventOffset = tuple[int, int]
 
 
-def event_fold(pipeline: Pipeline, partition: int, erasures: Erasures | None = None) -> Predict:
+def event_fold(
+    log: Log, pipeline: Pipeline, partition: int, erasures: Erasures | None = None
+) -> Predict:
     """Predict as it is before the first event, to fold events without predicting.
 
     Args:
+        log: that the events are of.
         pipeline: the declaration, as it runs.
         partition: of the events.
         erasures: reads markers that keys are to be forgotten; None: they are bad records.
     """
-    return Predict(pipeline, Serving(pipeline, b""), partition=partition, erasures=erasures)
+    partitions = log.partitions["events"] if log.forwards_strays else None
+    serving = Serving(pipeline, b"")
+    return Predict(pipeline, serving, partitions, partition=partition, erasures=erasures)
 
 
 class Regeneration:
@@ -77,9 +82,9 @@ class Regeneration:
 
     def _of(self, partition: int) -> Vectors:
         if partition not in self._partitions:
-            pipeline, erasures = self._pipeline, self._erasures
+            log, pipeline, erasures = self._log, self._pipeline, self._erasures
             self._partitions[partition] = Vectors(
-                lambda: event_fold(pipeline, partition, erasures),
+                lambda: event_fold(log, pipeline, partition, erasures),
                 lambda offset, end: self._events(partition, offset, end),
                 _keep_ms(pipeline),
             )

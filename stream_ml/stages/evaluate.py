@@ -365,6 +365,12 @@ class Evaluate:
         """How every model stands now, the served one first."""
         return self._decisions.report()
 
+    @property
+    def champion(self) -> str | None:
+        """The model that serves, `name@version`; None before the first."""
+        serving = self._decisions.registry.serving
+        return None if serving is None else serving.champion.model
+
     def begin_generation(self, generation: Generation, reason: str) -> Output:
         """Write down that the features are others from now on; what serves stays.
 

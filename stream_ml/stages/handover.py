@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
 
-__all__ = ["features_differ", "next_generation"]
+__all__ = ["features_changed", "features_differ", "is_applied", "next_generation"]
 
 _FEATURES, _RETIRED = "features.", "retired."
+_APPLIED_PATHS = ("features", _RETIRED, "models.", "libraries.")
 
 
 def features_differ(former: Mapping[str, str], pipeline: Pipeline) -> bool:
@@ -39,9 +40,35 @@ def features_differ(former: Mapping[str, str], pipeline: Pipeline) -> bool:
         pipeline: the declaration of today.
     """
     present = pipeline.declaration()
-    return bool(former) and any(
-        [*_texts(former, prefix).items()] != [*_texts(present, prefix).items()]
-        for prefix in (_FEATURES, _RETIRED)
+    return features_changed(former, pipeline) or (
+        bool(former) and [*_texts(former, _RETIRED).items()] != [*_texts(present, _RETIRED).items()]
+    )
+
+
+def features_changed(former: Mapping[str, str], pipeline: Pipeline) -> bool:
+    """As `features_differ`, of those that lines know which begin now: without what is retired.
+
+    Args:
+        former: see `features_differ`.
+        pipeline: see `features_differ`.
+    """
+    present = _texts(pipeline.declaration(), _FEATURES)
+    return bool(former) and [*_texts(former, _FEATURES).items()] != [*present.items()]
+
+
+def is_applied(judged: Mapping[str, str], pipeline: Pipeline) -> bool:
+    """Whether features and lines are those that a decision has begun.
+
+    Args:
+        judged: the declaration that evaluate's state was made under, which the decision goes with;
+            empty where it is not known.
+        pipeline: the declaration of today, as it runs.
+    """
+    present = pipeline.declaration()
+    return pipeline.generation.number > 1 and all(
+        judged.get(path) == present.get(path)
+        for path in (*judged, *present)
+        if path.startswith(_APPLIED_PATHS)
     )
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from stream_ml.codec import decode_decision
 from stream_ml.errors import BadRecord, SnapshotRefused
+from stream_ml.generation import FIRST, generation_after
 from stream_ml.models.fast import batch_predictor, fast_predictor
 from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import Shadow
@@ -79,6 +80,7 @@ class Serving:
         # One past the last offset of `models` that was read.
         self._models_end = 0
         self._number = -1
+        self._generation = FIRST
         self.dropped_count = 0
         self._next_set: ServingSet | None = None
         self._current: LoadedServingSet | None = None
@@ -132,7 +134,13 @@ class Serving:
             self._has_log_identity = True
         if decision.number > self._number:  # none that was written before is believed again
             self._number = decision.number
+            self._generation = generation_after(self._generation, decision)
             self._next_set = decision.serving
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether other features were applied than are predicted with here."""
+        return self._generation.number > self._pipeline.generation.number
 
     def missing(self) -> list[int]:
         """The offset on `models` of the snapshot that the newest set still needs, if it does."""

@@ -10,7 +10,7 @@ import pytest
 from stream_ml.errors import UsageError
 from stream_ml.sealing import Marker
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.shell.kafka.task import KafkaTask
+from stream_ml.shell.kafka.declared import declared_changes
 from stream_ml.shell.restoration import TakenUp
 from stream_ml.stages.positions import ResumePoint
 from tests.shop import declare, shop
@@ -21,21 +21,17 @@ REPAIRED = {"models": {**shop.models, "bayes": shop.models["logistic"]}}
 
 def changes(stage: str, read: int = 0, **changed: Any) -> list[str]:
     """What a task says that starts from the shop's state, having read so much since."""
-    task = object.__new__(KafkaTask)
+    task: Any = SimpleNamespace(name=f"{stage}-0", stage=None)
     home: Any = SimpleNamespace(
         declaration=declare(**changed).declaration(),
         restart_lines=(),
         applied_lines=frozenset(),
         cluster=Cluster("nowhere:1", "shop"),
-    )
-    task._context, task._spec, task._task = (
-        home,
-        SimpleNamespace(stage=stage),  # type: ignore[assignment]  # as much of it as is asked
-        SimpleNamespace(name=f"{stage}-0"),  # type: ignore[assignment]  # likewise
+        handover=None,
     )
     taken = TakenUp(list(LEARNT), {}, None, Marker({}, declaration=shop.declaration()))
     going_on = ResumePoint({("events", 0): 0}, {("events", 0): read}, ())
-    return task._declaration_changes(taken, going_on)
+    return declared_changes(task, home, taken, going_on)
 
 
 @pytest.mark.parametrize("stage", ["predict", "join", "learn", "evaluate"])

@@ -190,15 +190,17 @@ def test_a_plan_on_a_cluster_from_the_command_line(worked: tuple[Cluster, Path])
     assert "Traceback" not in ended.err
 
 
-def test_features_are_not_applied_on_a_cluster(worked: tuple[Cluster, Path]) -> None:
-    """It says so, with the way out, before anything is done."""
+def test_features_are_not_applied_with_what_is_refused(worked: tuple[Cluster, Path]) -> None:
+    """It says so, with the way out, before anything is waited for or done."""
     cluster, folder = worked
-    declare(cluster, folder, FEATURE)
+    declare(cluster, folder, f"{FEATURE}, {KEY}")
     with terminal(cluster, folder, "apply", "--reason", "hours say more") as apply:
         ended = apply.ended()
 
     assert ended.code == 2
-    assert "apply: expected the embedded log, given kafka://" in ended.err
+    assert "" == ended.out
+    assert "events.key: expected shop, given note_id; " in ended.err
+    assert "Traceback" not in ended.err
 
 
 def test_what_is_taken_up_is_told_once(own_worked: tuple[Cluster, Path]) -> None:

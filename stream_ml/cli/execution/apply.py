@@ -9,8 +9,8 @@ from stream_ml.cli.execution import plan
 from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
 from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.errors import LogLocked, UsageError
-from stream_ml.shell.embedded.handover import Preparation
 from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.handover import Preparation
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.keys import check_name, working_key
 
@@ -37,10 +37,14 @@ def run(arguments: Namespace, settings: Settings) -> None:
         return
     _refuse_names(arguments)
     if settings.on_kafka:
-        raise UsageError(
-            f"apply: expected the embedded log, given {settings.broker}: on a cluster declare the "
-            "pipeline under another name, and publish to both while the new one learns"
-        )
+        # Its clients are loaded where they are used.
+        from stream_ml.cli.execution.apply_on_cluster import apply_on_cluster  # noqa: PLC0415
+
+        def say(text: str, members: Mapping[str, Any]) -> None:
+            _say(arguments, text, members)
+
+        apply_on_cluster(settings, pipeline, arguments.reason, arguments.wait, say)
+        return
     options = runner_options(settings)
     with SqliteLog.open(settings.path) as log:
         key = working_key(settings, log)
@@ -108,19 +112,11 @@ def _tell(arguments: Namespace, runner: Runner) -> None:
     assert serving is not None, "a runner has something that serves, or does not start"
     champion = serving.champion.ref.model
     if not runner.changes:
-        text = f"nothing to apply: what runs is declared like this; {champion} serves"
+        text = plan.unchanged_text(champion)
     elif generation.number == 1:
         text = f"no features were changed; {champion} serves"
     else:
-        begun = ", ".join(
-            name for name in generation.names.values() if name.endswith(f".{generation.number}")
-        )
-        begun = begun or "no lines"
-        text = (
-            f"{champion} serves on, with the features that it knows; {begun} begin anew, and "
-            "shadow when they have learned what is recorded: start the worker under this "
-            "declaration"
-        )
+        text = plan.applied_text(champion, generation.begun, "the worker")
     members = {"generation": generation.number, "lines": [*runner.lines], "champion": champion}
     _say(arguments, text, {"said": "applied", **members})
 

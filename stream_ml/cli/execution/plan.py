@@ -17,14 +17,14 @@ from stream_ml.shell.views.registry import read_registry
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.plan import ChangeCost, PlannedChange, PlanView
     from stream_ml.shell.views.windows_cost import WindowsCost
 
-__all__ = ["apply", "lines", "planned", "run"]
+__all__ = ["applied_text", "apply", "lines", "planned", "run", "unchanged_text"]
 
 EFFECT_WIDTH = 9
 
@@ -73,6 +73,30 @@ def apply(arguments: argparse.Namespace, settings: Settings, view: PlanView) -> 
         )
     give(arguments, settings, "apply", view.command_details())
     return True
+
+
+def applied_text(champion: str, begun: Iterable[str], workers: str) -> str:
+    """What runs from now on, where other features were applied.
+
+    Args:
+        champion: what serves.
+        begun: the lines that begin anew.
+        workers: what is to be started, `the worker` or `all workers`.
+    """
+    lines = ", ".join(begun) or "no lines"
+    return (
+        f"{champion} serves on, with the features that it knows; {lines} begin anew, and shadow "
+        f"when they have learned what is recorded: start {workers} under this declaration"
+    )
+
+
+def unchanged_text(champion: str) -> str:
+    """That there was nothing to apply.
+
+    Args:
+        champion: what serves.
+    """
+    return f"nothing to apply: what runs is declared like this; {champion} serves"
 
 
 def planned(

@@ -20,11 +20,12 @@ from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["run"]
+__all__ = ["run", "worker_maker"]
 
 # The stages that have learners at work, but for the champion's.
 LEARNING = frozenset({"learn", "evaluate"})
@@ -39,38 +40,13 @@ def run(arguments: Namespace, settings: Settings) -> None:
                 stream.reconfigure(encoding="utf-8")
         stop_when_input_ends()
     pipeline = pipeline_of(settings, "worker")
-    cluster = settings.cluster(pipeline.name)
     context = {"pipeline": pipeline.name, "stage": arguments.stage, "instance": arguments.instance}
     begin_logs(arguments, context)
     key = settings.signing_key(settings.path)
     say = _as_json if arguments.format == "json" else _as_text
 
-    def say_not_isolated(line: str, why: str) -> None:
-        say("not_isolated", line=line, why=why)
-
-    isolation = None
-    if arguments.stage in LEARNING:
-        isolation = isolation_of(settings, pipeline, say_not_isolated)
-    make_worker = partial(
-        Worker,
-        cluster,
-        pipeline,
-        arguments.stage,
-        key,
-        operators=settings.operators(),
-        instance=arguments.instance,
-        commit_s=settings.commit_seconds,
-        checkpoint_s=settings.checkpoint_seconds,
-        command_age_s=settings.command_age_seconds,
-        checkpoint_examples=settings.checkpoint_examples,
-        restart_lines=settings.restart_lines,
-        learn_budget_s=settings.learn_budget_seconds,
-        isolation=isolation,
-        training_s=settings.training_seconds,
-        training_memory_mb=settings.training_memory_mb,
-        say=say,
-        accepted_topics=settings.accept_topics,
-        accept_unsealed=settings.accept_unsealed,
+    make_worker = worker_maker(
+        settings, pipeline, arguments.stage, key, say, instance=arguments.instance
     )
     # Where `up` looks after the workers, it delivers, and tells of the whole pipeline.
     is_foremost = arguments.stage == "evaluate" and not arguments.supervised
@@ -93,6 +69,55 @@ def run(arguments: Namespace, settings: Settings) -> None:
         if is_foremost:
             delivery.start()
         asyncio.run(make_worker(meter=meter).run())
+
+
+def worker_maker(
+    settings: Settings,
+    pipeline: Pipeline,
+    stage: str,
+    key: bytes,
+    say: Callable[..., None],
+    *,
+    instance: str | None = None,
+) -> Callable[..., Worker]:
+    """Makes a worker as the settings say, of what else it is told.
+
+    Args:
+        settings: of the process.
+        pipeline: the declaration.
+        stage: that it runs.
+        key: signs and verifies.
+        say: told what happens, as a kind and members.
+        instance: a name that outlives it.
+    """
+
+    def say_not_isolated(line: str, why: str) -> None:
+        say("not_isolated", line=line, why=why)
+
+    isolation = None
+    if stage in LEARNING:
+        isolation = isolation_of(settings, pipeline, say_not_isolated)
+    return partial(
+        Worker,
+        settings.cluster(pipeline.name),
+        pipeline,
+        stage,
+        key,
+        operators=settings.operators(),
+        instance=instance,
+        commit_s=settings.commit_seconds,
+        checkpoint_s=settings.checkpoint_seconds,
+        command_age_s=settings.command_age_seconds,
+        checkpoint_examples=settings.checkpoint_examples,
+        restart_lines=settings.restart_lines,
+        learn_budget_s=settings.learn_budget_seconds,
+        isolation=isolation,
+        training_s=settings.training_seconds,
+        training_memory_mb=settings.training_memory_mb,
+        say=say,
+        accepted_topics=settings.accept_topics,
+        accept_unsealed=settings.accept_unsealed,
+    )
 
 
 def _as_json(event: str, **members: Any) -> None:

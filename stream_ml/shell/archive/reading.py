@@ -217,6 +217,7 @@ class JoinedLog(Log):
                 "--broker that it is of, or another archive"
             )
         self._log, self._archive = log, archive
+        self.forwards_strays = log.forwards_strays
 
     @property
     def identity(self) -> str:

@@ -39,8 +39,8 @@ from stream_ml.models.snapshot import Snapshot
 from stream_ml.sealing import SEALED_TOPICS, RestoredState, Seals, checkpoint_seal
 from stream_ml.shell.embedded.cursor import READ_RECORDS, Cursor, heads_of
 from stream_ml.shell.embedded.garbage import collect_less_often
-from stream_ml.shell.embedded.handover import BEGIN_ANEW, Preparation, handover
 from stream_ml.shell.embedded.wait import INBOX_RECORDS, SERVE_S, Wait
+from stream_ml.shell.handover import BEGIN_ANEW, Preparation, handover
 from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.processes.isolation import isolated

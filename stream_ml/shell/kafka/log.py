@@ -114,6 +114,8 @@ class KafkaLog(Log):
         LogError: no broker answers, none lets us in, or the pipeline has no topics there.
     """
 
+    forwards_strays = True
+
     def __init__(
         self, cluster: Cluster, *, isolation: Isolation = "committed", timeout_s: float = TIMEOUT_S
     ) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.kafka.cluster import Cluster
 
-__all__ = ["rival", "topic_ids"]
+__all__ = ["rival", "stages_at_work", "topic_ids"]
 
 # A worker that asks for rivals is about to end, or to join anew: neither may take long.
 ANSWER_MS = 5_000
@@ -50,6 +50,22 @@ def rival(cluster: Cluster, stage: str, instance: str, member: str) -> UsageErro
         "another that took its place; it goes on, and this one ends: give each worker a name of "
         "its own, or none"
     )
+
+
+def stages_at_work(cluster: Cluster, stages: Iterable[str]) -> list[str]:
+    """Those of the stages whose groups have members.
+
+    Args:
+        cluster: the pipeline's place.
+        stages: which.
+
+    Raises:
+        LogError: the brokers do not answer, or refuse.
+    """
+    groups = {cluster.group(stage): stage for stage in stages}
+    with translated_errors(cluster), _admin(cluster) as admin:
+        described = admin.describe_groups(list(groups))
+    return [stage for group, stage in groups.items() if described[group]["members"]]
 
 
 def topic_ids(cluster: Cluster, names: Iterable[str]) -> dict[str, str]:

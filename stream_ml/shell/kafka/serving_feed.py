@@ -139,6 +139,12 @@ class ServingFeed:
             if records := batches.get(tp):
                 name = "models" if tp == self._models else "registry"
                 self._serving.apply(to_records(name, records))
+        if self._serving.is_outdated:
+            raise UsageError(
+                "predict: expected the features that this worker was started with, given others "
+                f"that were applied since, as {self._registry.topic} says; start it under the "
+                "declaration that was applied"
+            )
         if forgotten := self._serving.forgotten():
             await self._bring(forgotten)
 

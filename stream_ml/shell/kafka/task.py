@@ -30,7 +30,6 @@ Theory of operation:
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections import deque
 from contextlib import asynccontextmanager
@@ -39,12 +38,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stream_ml.differences import accepted_changes, fold_differences
 from stream_ml.errors import UsageError
 from stream_ml.sealing import SEALED_TOPICS, Marker
 from stream_ml.shell.kafka.backlog import BacklogReader
-from stream_ml.shell.kafka.changelog import message, prefix_of, read_changelog
+from stream_ml.shell.kafka.changelog import message, prefix_of, read_changelog, restore_task
+from stream_ml.shell.kafka.declared import declared_changes
 from stream_ml.shell.kafka.line_feed import LineFeed
+from stream_ml.shell.kafka.notices import set_by_hand, state_lost
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.transactions import NEVER, CommittedOffset, Message
@@ -56,11 +56,12 @@ from stream_ml.shell.restoration import (
     take_up,
 )
 from stream_ml.stages.evaluate import Evaluate
+from stream_ml.stages.handover import features_differ
 from stream_ml.stages.inputs import open_sealed
-from stream_ml.stages.learn import Learn, quarantined_in
+from stream_ml.stages.learn import Learn
 from stream_ml.stages.partitioning import partitions_of
-from stream_ml.stages.parts import read_piece
-from stream_ml.stages.positions import ACCEPT, Extent, Notice, ResumePoint, find_resume_point
+from stream_ml.stages.positions import ACCEPT, Extent, ResumePoint, find_resume_point
+from stream_ml.stages.predict import Predict
 from stream_ml.stages.task import Task
 from stream_ml.stages.topology import task_name
 
@@ -77,10 +78,13 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Output, Record
     from stream_ml.sealing import RestoredState, Seals, StateEntry
+    from stream_ml.shell.handover import Handover
     from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.kafka.regeneration import TaskFeatures
     from stream_ml.shell.kafka.transactions import Transactions
     from stream_ml.shell.kafka.transport import Batch
     from stream_ml.shell.log.port import PartitionId
+    from stream_ml.stages.positions import Notice
     from stream_ml.stages.task import Positions, Stage
 
 __all__ = ["KafkaTask", "TaskContext", "TaskSpec"]
@@ -114,6 +118,7 @@ class TaskSpec:
         read_snapshot: gives what lies at an offset of `models`, for a stage that wants some.
         lines: where each is a task of its own, which reads partition 0: those, in the order of the
             numbers of their tasks.
+        features: what makes features again, where they were changed in flight; None: nothing does.
     """
 
     stage: str
@@ -122,6 +127,7 @@ class TaskSpec:
     ready: Callable[[], Awaitable[None]]
     read_snapshot: Callable[[int], Awaitable[bytes | None]] | None = None
     lines: Sequence[str] = ()
+    features: Callable[[], TaskFeatures] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,7 @@ class TaskContext:
         applied_lines: lines whose recipes of today were applied.
         seek: has records fetched from other offsets on; returns the epoch in which they come.
         make_task: makes the task of a name and a stage.
+        handover: the declaration as it runs, and what of it begins or was begun; None: nothing was.
     """
 
     cluster: Cluster
@@ -161,6 +168,7 @@ class TaskContext:
     restart_lines: Collection[str] = ()
     applied_lines: Collection[str] = ()
     make_task: Callable[[str, Stage], Task] = Task
+    handover: Handover | None = None
 
 
 class KafkaTask:
@@ -191,6 +199,7 @@ class KafkaTask:
             self._feed = LineFeed(self._reader, inputs, self.enqueue, lambda: self.is_full)
         examples = TopicPartition(context.cluster.topic("examples"), self.partition)
         self._backlog = BacklogReader(examples, self._options)
+        self._features = None if spec.features is None else spec.features()
         self._state = context.seals.state(self._task.name)
         # Up to where a former release wrote the inputs, where that is believed.
         self._unsealed_before: dict[str, int] = {}
@@ -276,6 +285,8 @@ class KafkaTask:
             await asyncio.wait([runner])
         if self._feed is not None:
             await self._feed.stop()
+        if self._features is not None:
+            self._features.stop()
         self._inbox.clear()
         self.waiting = self.waiting_bytes = 0
         self._closed_epoch = epoch
@@ -331,15 +342,14 @@ class KafkaTask:
         start_state = self._choose_start_state(changelog, extents)
         self._needs_first_checkpoint = start_state.positions is None
         resume_point = self._resume_point(committed_offsets, start_state, extents)
-        changes = self._declaration_changes(start_state, resume_point)
+        changes = declared_changes(self._task, self._context, start_state, resume_point)
         self._task.positions = dict(resume_point.state)
         if start_state.remade is not None:
             # All of it again, from the beginning.
             self._state.begin_anew()
             self._task.positions = {}
         elif start_state.positions is not None:
-            # A thread of its own: other tasks go on while thousands of keys are decoded.
-            await asyncio.to_thread(_restore, self._task, start_state.pieces)
+            await self._restore_state(start_state)
         replay_count = await self._replay(resume_point.read)
         # A task that dies before its checkpoint, again and again, must not replay more each time.
         self._records_since_checkpoint = replay_count
@@ -363,6 +373,23 @@ class KafkaTask:
             self._say_news(resume_point.notices, changes)
         await self._refetch(committed_offsets)
 
+    async def _restore_state(self, start_state: TakenUp) -> None:
+        """Give the stage its state; where features were changed since, predict's new windows."""
+        stage, handover = self._stage, self._context.handover
+        former = {} if start_state.marker is None else start_state.marker.declaration
+        if (
+            isinstance(stage, Predict)
+            and self._features is not None
+            and handover is not None
+            and features_differ(former, handover.pipeline)
+        ):
+            end = self._task.positions.get(("events", self.partition), 0)
+            pieces = self._task.entries(start_state.pieces)
+            await self._features.rebuild(stage, pieces, self.partition, end)
+        else:
+            # A thread of its own: other tasks go on while thousands of keys are decoded.
+            await asyncio.to_thread(restore_task, self._task, start_state.pieces)
+
     async def _commit_news(
         self, notices: Sequence[Notice], changes: Sequence[str], alerts: Sequence[Output]
     ) -> None:
@@ -371,13 +398,18 @@ class KafkaTask:
         Before anything is folded, for no task may commit positions where no state lies; and before
         it is said, for what is said and then lost would be said again by the next who starts.
         """
+        handover = self._context.handover
+        if handover is not None and handover.generation and isinstance(self._stage, Evaluate):
+            begun = self._stage.begin_generation(handover.generation, handover.reason)
+            self._pending_outputs.append(begun)
         if self._needs_first_checkpoint:
             self._pending_outputs += await self._beside(self._stage.start)
         self._pending_outputs += map(self._stage.note, notices)
         if changes and self._tells_changes:
             self._pending_outputs.append(self._stage.note(changed_notice(changes)))
         self._pending_outputs += alerts
-        if self._needs_first_checkpoint or changes or notices or alerts or self._state.must_write:
+        has_news = bool(self._pending_outputs or changes)
+        if has_news or self._needs_first_checkpoint or self._state.must_write:
             self._records_since_checkpoint += 1
             await self._commit(checkpoint=True)
 
@@ -390,6 +422,11 @@ class KafkaTask:
             self._context.say(notice.kind, stage=stage, partition=partition, message=notice.message)
         if changes and self._tells_changes:
             self._context.say("changed", stage=stage, message=changed_notice(changes).message)
+        handover = self._context.handover
+        if handover is not None and handover.generation and isinstance(self._stage, Evaluate):
+            number, lines = handover.generation.number, handover.generation.begun
+            champion = self._stage.champion
+            self._context.say("applied", generation=number, champion=champion, lines=lines)
 
     @property
     def _tells_changes(self) -> bool:
@@ -412,37 +449,6 @@ class KafkaTask:
         if changelog.plain:
             self._state.adopt(dict(start_state.pieces))
         return start_state
-
-    def _declaration_changes(self, start_state: TakenUp, resume_point: ResumePoint) -> list[str]:
-        """List what of the declaration differs from the state's, and is taken up.
-
-        Raises:
-            UsageError: something that is not taken up; or what was committed since the state was
-                written would have to be folded again, as it was declared then.
-        """
-        if start_state.marker is None:
-            return []
-        former, current = start_state.marker.declaration, self._context.declaration
-        quarantined_lines = self._context.restart_lines
-        if self._spec.stage == "learn":
-            quarantined_lines = quarantined_in(read_piece("", dict(start_state.pieces).get))
-        cluster = self._context.cluster
-        origin = (
-            f"the state of {self._task.name} on {cluster.topic(f'{self._spec.stage}-changelog')}"
-        )
-        remedy = "begin anew under another name of the pipeline"
-        applied_lines = self._context.applied_lines
-        changes = accepted_changes(
-            former, current, origin, remedy, quarantined_lines, applied_lines=applied_lines
-        )
-        must_replay = start_state.remade is not None or resume_point.read != resume_point.state
-        if must_replay and (paths := fold_differences(former, current)):
-            raise UsageError(
-                f"{origin}: expected, until all that was committed is in it, what it was made "
-                f"under, given another {', '.join(paths)}; declare it as it was, start, stop in "
-                "order (Ctrl-C or SIGTERM), and change it then"
-            )
-        return changes
 
     def _state_alerts(
         self, changelog: RestoredState, start_state: TakenUp, replay_count: int
@@ -480,7 +486,7 @@ class KafkaTask:
         if marker is None and read:
             self._expect_loss(read)
             state = dict(read)
-            notices.append(_state_lost(self._spec.stage, read))
+            notices.append(state_lost(self._spec.stage, read))
         by_hand = {
             partition: entry.offset
             for partition, entry in committed_offsets.items()
@@ -489,7 +495,7 @@ class KafkaTask:
         for partition, offset in by_hand.items():
             if offset != state.get(partition, 0):
                 group = self._context.cluster.group(self._spec.stage)
-                notices.append(_set_by_hand(group, partition, offset, state.get(partition, 0)))
+                notices.append(set_by_hand(group, partition, offset, state.get(partition, 0)))
         resume_point = find_resume_point(
             self._task.name,
             state=state,
@@ -742,7 +748,11 @@ class KafkaTask:
         records = to_records("examples", stretch, self._context.topics.get("examples", ""))
         if records:
             self._unseal(records)
+        if self._features is not None:
+            await self._features.supply_past(stage, records)
         self._pending_outputs += await self._beside(stage.catch_up, records)
+        if self._features is not None and stage.backlog() is None:
+            await self._features.end_past(stage)
         self._records_since_checkpoint += 1
         self._next_check_s = min(
             self._next_check_s, time.monotonic() + self._context.transactions.commit_s
@@ -750,9 +760,13 @@ class KafkaTask:
         return True
 
     async def _supply(self, records: Sequence[Record]) -> None:
-        """Bring evaluate the snapshots that it needs for these records, and have them answer."""
+        """Bring learn features, and evaluate the snapshots that it needs, which answer then."""
         stage, read = self._stage, self._spec.read_snapshot
-        if not isinstance(stage, Evaluate) or records[0].topic != "examples":
+        if records[0].topic != "examples":
+            return
+        if isinstance(stage, Learn) and self._features is not None:
+            await self._features.supply_recent(stage, records)
+        if not isinstance(stage, Evaluate):
             return
         for offset in await self._beside(stage.wanted, records):
             value = None if read is None else await read(offset)
@@ -854,39 +868,5 @@ def _identity(value: bytes) -> bytes:
     return value
 
 
-def _state_lost(stage: str, read: Positions) -> Notice:
-    positions = {f"{topic}-{partition}": offset for (topic, partition), offset in read.items()}
-    return Notice(
-        "state_lost",
-        f"the state of {stage} was gone: it goes on with an empty one from {positions}, as "
-        f"{ACCEPT} says",
-        {"positions": positions},
-    )
-
-
-def _set_by_hand(group: str, source: PartitionId, offset: int, state: int) -> Notice:
-    topic, partition = source
-    return Notice(
-        "group_reset",
-        f"{topic}-{partition}: {offset} is committed for {group}, and not by a worker; what was "
-        f"read is known from the state, which goes on from {state}",
-        {"topic": topic, "partition": partition, "committed": offset, "position": state},
-    )
-
-
 def _size(records: Sequence[Record]) -> int:
     return sum([len(record.value) for record in records if record.value is not None])
-
-
-def _restore(task: Task, pieces: Sequence[tuple[str, bytes]]) -> None:
-    """Have a task take up a state, which the collector of cycles then need not look at again.
-
-    It holds none, and with 100,000 keys looking took half of the time (3.8 s of processor time
-    instead of 1.9), and a quarter of that of the replay behind it.
-    """
-    gc.disable()
-    try:
-        task.restore(pieces)
-        gc.freeze()
-    finally:
-        gc.enable()

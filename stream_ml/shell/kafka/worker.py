@@ -38,10 +38,13 @@ from faust.types import TP
 from stream_ml.defaults import LEARN_BUDGET_S, TRAINING_MEMORY_MB, TRAINING_S
 from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.sealing import Seals
+from stream_ml.shell.handover import Handover
 from stream_ml.shell.kafka.assignor import TaskAssignor
+from stream_ml.shell.kafka.handover import cluster_handover
 from stream_ml.shell.kafka.header_names import read_any_header
 from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.shell.kafka.metadata import rival, topic_ids
+from stream_ml.shell.kafka.regeneration import TaskFeatures
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.serving_feed import ServingFeed
 from stream_ml.shell.kafka.snapshots import SnapshotReader
@@ -52,7 +55,6 @@ from stream_ml.shell.metering.tasks import MeasuredTask
 from stream_ml.shell.metering.transactions import MeasuredTransactions
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.trainings import ProcessTrainings
-from stream_ml.shell.views.registry import running_pipeline
 from stream_ml.signing import Keyring
 from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.evaluate import Evaluate
@@ -121,6 +123,8 @@ class Worker:
         accepted_topics: topics that are taken for what they are now, whatever was read of them.
         accept_unsealed: whether what a former release wrote, which did not seal, is believed.
         meter: told what the tasks do; None: nothing is measured.
+        apply: of evaluate, why other features are to be brought about, where it is started for
+            that: it ends once they are. None: it works on.
     """
 
     def __init__(
@@ -145,6 +149,7 @@ class Worker:
         accepted_topics: Iterable[str] = (),
         accept_unsealed: bool = False,
         meter: Meter | None = None,
+        apply: str | None = None,
     ) -> None:
         self.cluster = cluster
         self.instance = instance
@@ -167,7 +172,8 @@ class Worker:
         self._stopwatches: dict[str, ProcessStopwatch] = {}
         self._trainings = ProcessTrainings(training_s, training_memory_mb)
         self._command_age_s = command_age_s
-        self._say = say
+        self._say = say if apply is None else self._until_recovered(say)
+        self._apply, self._handover = apply, Handover(pipeline)
         self._meter = meter
         if meter is not None:
             self._say = partial(_tell, meter, say)
@@ -312,17 +318,42 @@ class Worker:
             )
         self._partitions = {name: counts[self.cluster.topic(name)] for name in topics}
         self._check_partitions()
-        pipeline = self._pipeline = await asyncio.to_thread(self._declaration_in_force)
+        offsets = {} if self._apply is None else await self._predicted_offsets()
+        self._handover = await asyncio.to_thread(self._take_handover, offsets)
+        pipeline = self._pipeline = self._handover.pipeline
         self._isolated = pipeline if self._isolation is None else self._isolation.running(pipeline)
         if self._lines:
             self._lines = [line for line in pipeline.learn_task_lines if line is not None]
             self.assignor = TaskAssignor(self._lines)
         self._serving = Serving(self._pipeline, self._key, self._topics["registry"])
 
-    def _declaration_in_force(self) -> Pipeline:
-        """The declaration, its lines called after their versions, of which the registry tells."""
+    def _take_handover(self, offsets: Mapping[int, int]) -> Handover:
+        """The declaration as it runs, of which registry and state tell, or as it begins to."""
         with KafkaLog(self.cluster) as log:
-            return running_pipeline(log, self._pipeline, self._key)
+            return cluster_handover(
+                log, self.cluster, self._pipeline, self._key, apply=self._apply, offsets=offsets
+            )
+
+    async def _predicted_offsets(self) -> dict[int, int]:
+        """By partition of events, up to where predict has committed, where nobody is at work."""
+        topic, group = self.cluster.topic("events"), self.cluster.group("predict")
+        transactions = Transactions(self.cluster, group, group, self._commit_s)
+        try:
+            partitions = range(self._partitions["events"])
+            committed = await transactions.committed_offsets((topic, p) for p in partitions)
+        finally:
+            await transactions.close()
+        return {p: entry.offset for (_, p), entry in committed.items() if entry.is_ours}
+
+    def _until_recovered(self, say: Callable[..., None]) -> Callable[..., None]:
+        """Have it end once its task has recovered: what is brought about is committed then."""
+
+        def say_and_stop(kind: str, **members: Any) -> None:
+            say(kind, **members)
+            if kind == "recovered":
+                self._stop_event.set()
+
+        return say_and_stop
 
     async def _partition_counts(self) -> dict[str, int]:
         admin = AIOKafkaAdminClient(
@@ -624,13 +655,26 @@ class Worker:
             self._restart_lines,
             self._pipeline.generation.applied_lines(self._pipeline.declaration()),
             Task if self._meter is None else partial(MeasuredTask, self._meter),
+            self._handover,
         )
 
     def _task_spec(self) -> TaskSpec:
         inputs, read_snapshot = STAGES[self._stage].inputs, self._snapshots.read
+        features = None
+        if self._pipeline.generation.number > 1 and self._stage in {"predict", "learn"}:
+            features = self._task_features
         return TaskSpec(
-            self._stage, inputs, self._make, self._ready, read_snapshot, lines=self._lines
+            self._stage,
+            inputs,
+            self._make,
+            self._ready,
+            read_snapshot,
+            lines=self._lines,
+            features=features,
         )
+
+    def _task_features(self) -> TaskFeatures:
+        return TaskFeatures(self.cluster, self._handover)
 
     # --- end -----------------------------------------------------------------------------------
 

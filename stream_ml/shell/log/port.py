@@ -127,7 +127,13 @@ class _Closing(Protocol):
 
 
 class Log(_Closing, Protocol):
-    """A log of records as clients have it; a context manager that closes it."""
+    """A log of records as clients have it; a context manager that closes it.
+
+    Attributes:
+        forwards_strays: whether what lies in another partition than its key's is sent on to that.
+    """
+
+    forwards_strays: bool = False
 
     @property
     def identity(self) -> str:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import decode_example
-from stream_ml.differences import LineStanding, planned_differences
+from stream_ml.differences import LineStanding, as_applied, planned_differences
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, StateRefused
 from stream_ml.models.recipes import learn
 from stream_ml.models.retrained import Retrained
@@ -25,6 +25,7 @@ from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.shell.views.registry import running_pipeline
 from stream_ml.shell.views.windows_cost import windows_cost
 from stream_ml.stages.commands import FOREIGN_RECIPE, FORMER_FEATURES
+from stream_ml.stages.handover import is_applied
 from stream_ml.stages.learn import quarantined_in
 from stream_ml.stages.plans import PlannedText, plan_details
 from stream_ml.stages.topology import STAGES, task_name
@@ -190,9 +191,12 @@ def read_plan(
     )
     declarations = running_declarations(log, pipeline, key)
     by_path: dict[str, Difference] = {}
+    # On a cluster tasks that have not been started since take up what evaluate has begun.
+    has_begun = is_applied(declarations.get("evaluate-0", {}), pipeline)
     for declaration in declarations.values():
         # All tasks run under one, but where a start was cut short.
-        for change in planned_differences(declaration, present, standing):
+        found = planned_differences(declaration, present, standing)
+        for change in as_applied(found) if has_begun else found:
             by_path.setdefault(change.path, change)
     if newest is not None:
         _refuse_orphan(log, pipeline, newest.serving.champion, by_path)

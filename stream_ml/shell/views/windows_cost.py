@@ -64,7 +64,7 @@ def windows_cost(log: Log, pipeline: Pipeline) -> WindowsCost:
     folded, seconds, size = 0, 0.0, 0.0
     for partition, records in by_partition.items():
         count = log.end_offset("events", partition) - log.first_offset("events", partition)
-        part = _Sample(pipeline, partition, records, SAMPLE_S / len(by_partition))
+        part = _Sample(log, pipeline, records, SAMPLE_S / len(by_partition))
         folded, seconds = folded + part.folded, seconds + part.seconds
         size += part.window_bytes(count)
     events = offset_count(log, "events")
@@ -77,17 +77,17 @@ class _Sample:
     """The newest events of a partition, folded.
 
     Args:
+        log: that they lie on.
         pipeline: the declaration.
-        partition: of the events.
         records: the newest ones.
         limit_s: how long to fold at most.
     """
 
     def __init__(
-        self, pipeline: Pipeline, partition: int, records: Sequence[Record], limit_s: float
+        self, log: Log, pipeline: Pipeline, records: Sequence[Record], limit_s: float
     ) -> None:
         self._pipeline = pipeline
-        stage = event_fold(pipeline, partition)
+        stage = event_fold(log, pipeline, records[0].partition)
         self.folded = 0
         start_s = time.process_time()
         while self.folded < len(records):

@@ -1,8 +1,16 @@
 """Taking the worker's place under a declaration with other features: as it runs, and what begins.
 
-The registry says which generation of features runs (`stream_ml.generation`); the state of the
-tasks, under which declaration it was made. Where the features of today are others, and that is to
-be brought about, the next generation begins with the worker's first commit, or not at all.
+Theory of operation:
+
+1. The registry says which generation of features runs (`stream_ml.generation`); the state of the
+   tasks, under which declaration it was made. Where the features of today are others, and that is
+   to be brought about, the next generation begins with a commit of evaluate's, or not at all.
+2. On the embedded log all tasks change with that commit. On a cluster each does by itself, when it
+   is next taken over. What evaluate's state was made under was applied (`Handover.is_applied`), so
+   others take it up, and nobody takes up anything else, not even what they were made under.
+3. The offsets that the decision names were committed by predict before, and nobody is at work: its
+   tasks go on from exactly there. One that was at work all the same, and is past them, is refused
+   (`Handover.expect_begin`), and so is each that sees the decision while it works.
 """
 
 from __future__ import annotations
@@ -18,7 +26,7 @@ from stream_ml.sealing import MARKER, Seals
 from stream_ml.shell.regeneration import READ_RECORDS, event_fold
 from stream_ml.shell.views.registry import entries
 from stream_ml.stages.erasure import Erasures
-from stream_ml.stages.handover import features_differ, next_generation
+from stream_ml.stages.handover import features_changed, features_differ, is_applied, next_generation
 from stream_ml.stages.topology import parse_task
 
 if TYPE_CHECKING:
@@ -28,12 +36,14 @@ if TYPE_CHECKING:
     from stream_ml.generation import Generation
     from stream_ml.pipeline import Pipeline
     from stream_ml.sealing import Marker, RestoredState
-    from stream_ml.shell.log.port import WorkerLog
+    from stream_ml.shell.log.port import Log
     from stream_ml.stages.predict import Predict
 
-__all__ = ["BEGIN_ANEW", "Handover", "Preparation", "handover"]
+__all__ = ["BEGIN_ANEW", "Handover", "Preparation", "check_whole", "handover"]
 
 BEGIN_ANEW = "begin anew in another file (--broker sqlite:PATH)"
+# A partition of events, and the offset there.
+EventOffset = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,8 @@ class Handover:
         generation: the generation that begins now; None where the one that runs goes on.
         reason: why, in the words of whoever applies it.
         erasures: reads markers that keys are to be forgotten, among the events.
-        former: the declaration that ran before, text by path; empty where none did.
+        former: the declaration that evaluate's state was made under, text by path; empty where
+            there is none.
     """
 
     pipeline: Pipeline
@@ -53,6 +64,47 @@ class Handover:
     reason: str = ""
     erasures: Erasures | None = None
     former: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the features and lines of today begin now, or were begun by a decision."""
+        return self.generation is not None or is_applied(self.former, self.pipeline)
+
+    def expect_begin(self, task: str, declaration: Mapping[str, str], source: EventOffset) -> None:
+        """Make sure that predict goes on where other features begin.
+
+        Args:
+            task: its name.
+            declaration: that its state was made under.
+            source: the partition of events, and the offset there, that it goes on from.
+
+        Raises:
+            UsageError: it has predicted with its former features past there.
+        """
+        partition, offset = source
+        begin = self.pipeline.generation.offsets.get(partition, 0)
+        if offset > begin and features_changed(declaration, self.pipeline):
+            raise UsageError(
+                f"{task}: expected to go on from {begin} of events-{partition}, where other "
+                f"features begin, given {offset}: a worker was at work while they were applied; "
+                "stop all workers, and run `stream-ml apply` again: they begin anew from there"
+            )
+
+    def expect_former(self, declaration: Mapping[str, str]) -> None:
+        """Make sure that evaluate's state is the one that the change was planned from.
+
+        Args:
+            declaration: that it was made under.
+
+        Raises:
+            UsageError: it is another by now.
+        """
+        if declaration != self.former:
+            raise UsageError(
+                "apply: expected the declaration that ran when it began, given another that has "
+                "been taken up since: nothing was changed; look at `stream-ml plan`, and run it "
+                "again"
+            )
 
     def is_outdated(self, task: str, state: RestoredState) -> bool:
         """Whether a task's state is of a line that was taken out since, and is declared again.
@@ -68,13 +120,15 @@ class Handover:
 
 
 def handover(
-    log: WorkerLog,
+    log: Log,
     pipeline: Pipeline,
     key: bytes,
     seals: Seals,
     *,
     apply: str | None = None,
     log_name: str = "the log",
+    restart_advice: str = BEGIN_ANEW,
+    offsets: Mapping[int, int] | None = None,
 ) -> Handover:
     """What a worker takes up that starts now.
 
@@ -85,6 +139,9 @@ def handover(
         seals: verify state.
         apply: why other features are to be brought about; None: they are not.
         log_name: what messages call the log.
+        restart_advice: how one begins anew there.
+        offsets: by partition of events, the next offset to predict on, where it is not in the state
+            of predict that one has to look.
 
     Raises:
         UsageError: other features are declared, and are not to be brought about, or cannot be.
@@ -95,42 +152,75 @@ def handover(
         current = generation_after(current, entry.decision)
         serving = entry.decision.serving
     marker = _marker(log, seals, "evaluate-0")
-    former = {} if marker is None else marker.declaration
-    if serving is None or not features_differ(former, pipeline):
+    former: Mapping[str, str] = {} if marker is None else marker.declaration
+    before = former
+    if apply is not None and not features_differ(former, pipeline):
+        before = _overtaken(log, pipeline, seals, current, offsets or {})
+    if serving is None or not features_differ(before, pipeline):
         return Handover(pipeline.running_as(current), erasures=erasures, former=former)
     if apply is None:
         texts = pipeline.declaration()
         applied_lines = current.applied_lines(texts)
-        accepted_changes(former, texts, log_name, BEGIN_ANEW, applied_lines=applied_lines)
+        accepted_changes(former, texts, log_name, restart_advice, applied_lines=applied_lines)
         return Handover(pipeline.running_as(current), erasures=erasures, former=former)
-    offsets = {p: _event_offset(log, seals, p) for p in range(log.partitions["events"])}
+    given = offsets or {}
+    offsets = {
+        p: given[p] if p in given else _event_offset(log, seals, p)
+        for p in range(log.partitions["events"])
+    }
     for partition in offsets:
-        _check_whole(log, partition)
+        check_whole(log, partition)
     champion_line = line_of(serving.champion.model)
-    current = current.with_recipes(former)
-    generation = next_generation(pipeline, former, current, champion_line, offsets)
+    current = current.with_recipes(before)
+    generation = next_generation(pipeline, before, current, champion_line, offsets)
     return Handover(pipeline.running_as(generation), generation, apply, erasures, former)
 
 
-def _marker(log: WorkerLog, seals: Seals, task: str) -> Marker | None:
+def _overtaken(
+    log: Log,
+    pipeline: Pipeline,
+    seals: Seals,
+    current: Generation,
+    offsets: Mapping[int, int],
+) -> Mapping[str, str]:
+    """The declaration of a task of predict that went on by it past where another had begun."""
+    for partition, offset in offsets.items():
+        marker = _marker(log, seals, f"predict-{partition}")
+        declaration = {} if marker is None else marker.declaration
+        begin = current.offsets.get(partition, 0)
+        if offset > begin and features_changed(declaration, pipeline):
+            return declaration
+    return {}
+
+
+def _marker(log: Log, seals: Seals, task: str) -> Marker | None:
     """The marker of a task's last checkpoint; whether its state is whole, its start looks at."""
     value = log.piece(task, MARKER.decode())
     return None if value is None else seals.state(task).opened_marker(value)
 
 
-def _event_offset(log: WorkerLog, seals: Seals, partition: int) -> int:
+def _event_offset(log: Log, seals: Seals, partition: int) -> int:
     """The next event to predict on, as the state says."""
     marker = _marker(log, seals, f"predict-{partition}")
     return 0 if marker is None else marker.positions.get(("events", partition), 0)
 
 
-def _check_whole(log: WorkerLog, partition: int) -> None:
+def check_whole(log: Log, partition: int) -> None:
+    """Make sure that all events of a partition are still there.
+
+    Args:
+        log: that they lie on.
+        partition: of the events.
+
+    Raises:
+        UsageError: retention has removed some.
+    """
     first = log.first_offset("events", partition)
     if first > 0:
         raise UsageError(
             f"events-{partition}: expected all events since the first, to fill windows from, given "
             f"a log that begins at {first}: retention has removed those before; begin anew in "
-            "another file, and publish to both while the new one learns"
+            "another log, and publish to both while the new one learns"
         )
 
 
@@ -145,7 +235,7 @@ class Preparation:
         planned: what is to be taken up.
     """
 
-    def __init__(self, log: WorkerLog, planned: Handover) -> None:
+    def __init__(self, log: Log, planned: Handover) -> None:
         self._log = log
         self._is_needed = planned.generation is not None
         self._pipeline, self._erasures = planned.pipeline, planned.erasures
@@ -153,7 +243,7 @@ class Preparation:
         self._next: dict[int, int] = {}
 
     @classmethod
-    def beside(cls, log: WorkerLog, pipeline: Pipeline, key: bytes) -> Self:
+    def beside(cls, log: Log, pipeline: Pipeline, key: bytes) -> Self:
         """A preparation by who has no place there yet.
 
         Args:
@@ -180,7 +270,9 @@ class Preparation:
 
     def _fold(self, partition: int, end: int) -> int:
         if partition not in self._stages:
-            self._stages[partition] = event_fold(self._pipeline, partition, self._erasures)
+            self._stages[partition] = event_fold(
+                self._log, self._pipeline, partition, self._erasures
+            )
         stage = self._stages[partition]
         count = 0
         begin = self._next.get(partition, 0)

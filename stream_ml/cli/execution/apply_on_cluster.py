@@ -1,0 +1,113 @@
+"""`apply` of other features on a cluster: in evaluate's place, once no worker is at work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.cli.execution import plan
+from stream_ml.cli.execution.worker import worker_maker
+from stream_ml.cli.logs import Seldom
+from stream_ml.cli.output import error_stream
+from stream_ml.errors import LogLocked
+from stream_ml.shell.kafka.handover import cluster_handover
+from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.kafka.metadata import stages_at_work
+from stream_ml.shell.views.registry import read_registry
+from stream_ml.stages.topology import STAGES, task_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.settings.settings import Settings
+
+__all__ = ["apply_on_cluster"]
+
+POLL_S = 0.5
+# What befalls evaluate as it takes its place, for a person to know of.
+TOLD = frozenset({"waiting", "not_isolated", "quarantined", "group_reset", "state_lost"})
+
+
+def apply_on_cluster(
+    settings: Settings,
+    pipeline: Pipeline,
+    reason: str,
+    wait_s: float,
+    say: Callable[[str, Mapping[str, Any]], None],
+) -> None:
+    """Wait for the workers to be stopped, and have evaluate begin the change.
+
+    Args:
+        settings: which cluster, with which keys.
+        pipeline: the declaration to be brought about.
+        reason: why.
+        wait_s: how long the workers may take to be stopped, in seconds.
+        say: told what happens, as a sentence and members.
+
+    Raises:
+        UsageError: it cannot be brought about.
+        LogLocked: the workers were not stopped in time.
+    """
+    cluster, key = settings.cluster(pipeline.name), settings.signing_key(settings.path)
+    with KafkaLog(cluster) as log:
+        # Up to where predict is now; evaluate asks again, when nobody is at work.
+        partitions = range(log.partitions["events"])
+        read = {p: log.committed(task_name("predict", p)).get(("events", p), 0) for p in partitions}
+        planned = cluster_handover(log, cluster, pipeline, key, apply=reason, offsets=read)
+        count = sum(log.end_offset("events", p) for p in partitions)
+        champion = str(read_registry(log, key, recent=0).champion)
+    unchanged = {"said": "applied", "champion": champion, "lines": []}
+    if planned.generation is None:
+        say(plan.unchanged_text(champion), unchanged)
+        return
+    say(
+        f"prepared: predict will fold {count:,} events again when it is started; waiting up to "
+        f"{wait_s:g} s for all workers to be stopped",
+        {"said": "prepared", "events": count},
+    )
+    _wait(cluster, wait_s)
+
+    told: set[str] = set()
+
+    def tell(kind: str, **members: Any) -> None:
+        told.add(kind)
+        if kind == "changed":
+            say(f"applied: {members['message']}", {"said": kind, "what": members["message"]})
+        elif kind == "applied":
+            text = plan.applied_text(members["champion"], members["lines"], "all workers")
+            say(text, {"said": kind, **members})
+        elif kind in TOLD:
+            text = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
+            say(f"{kind}: {text}", {"said": kind, **members})
+
+    # Clients mend what they warn of (a broker that is gone, say), or the task ends with it.
+    handler = logging.StreamHandler(error_stream())
+    handler.addFilter(Seldom())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")
+    make_worker = worker_maker(settings, pipeline, "evaluate", key, tell)
+    asyncio.run(make_worker(apply=reason).run())
+    if "recovered" not in told:
+        raise LogLocked(
+            "apply: expected to take evaluate's place, given a signal to stop before: nothing was "
+            "changed; run it again"
+        )
+    if "applied" not in told:  # somebody else has applied the same meanwhile
+        say(plan.unchanged_text(champion), unchanged)
+
+
+def _wait(cluster: Cluster, wait_s: float) -> None:
+    """Until no worker is a member of its group."""
+    deadline_s = time.monotonic() + wait_s
+    while stages := stages_at_work(cluster, STAGES):
+        if time.monotonic() >= deadline_s:
+            raise LogLocked(
+                f"apply: expected all workers to be stopped within {wait_s:g} s, given those of "
+                f"{', '.join(stages)} at work (one that was killed is thought so for a while): "
+                "nothing was changed; run it again, stop them once it says `prepared`, or wait "
+                "longer with --wait SECONDS"
+            )
+        time.sleep(POLL_S)

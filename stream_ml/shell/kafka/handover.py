@@ -1,0 +1,112 @@
+"""Features changed on a cluster: what a worker takes up, and what has to be so before they begin.
+
+Theory of operation. See `stream_ml.shell.handover`, and:
+
+1. A decision begins other features, which evaluate writes when it is started for that
+   (`stream-ml apply`), in one transaction with its state: so it is made wholly or not at all, and
+   by a member of the group, so by one alone. All workers are stopped then (`members`).
+2. Each task takes the change up when it is next taken over, and commits that, with its positions,
+   in one transaction: whatever dies before begins it again. Predict's windows are folded from the
+   first event up to where its state is valid; then it goes on as ever. What learn is given of
+   examples from before is folded up to each event's own place.
+3. So what comes out is a function of the log: of the offsets that the decision names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_ml.differences import accepted_changes, fold_differences
+from stream_ml.errors import UsageError
+from stream_ml.generation import newest_generation
+from stream_ml.sealing import MARKER, Seals
+from stream_ml.shell.handover import Handover, handover
+from stream_ml.shell.views.registry import entries
+from stream_ml.stages.erasure import Erasures
+from stream_ml.stages.topology import task_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.kafka.log import KafkaLog
+
+__all__ = ["BEGIN_ANEW", "cluster_handover"]
+
+BEGIN_ANEW = "begin anew under another name of the pipeline"
+
+
+def cluster_handover(
+    log: KafkaLog,
+    cluster: Cluster,
+    pipeline: Pipeline,
+    key: bytes,
+    *,
+    apply: str | None = None,
+    offsets: Mapping[int, int] | None = None,
+) -> Handover:
+    """What a worker takes up that starts now.
+
+    Args:
+        log: that it works on.
+        cluster: the pipeline's place.
+        pipeline: as it is declared.
+        key: verifies decisions and state.
+        apply: why other features are to be brought about; None: they are not.
+        offsets: by partition of events, up to where predict has committed.
+
+    Raises:
+        UsageError: other features are declared than were applied; or they cannot be.
+    """
+    current = newest_generation(entry.decision for entry in entries(log, key))
+    if apply is None and current.number == 1:
+        # Each task compares its own state.
+        erasures = Erasures(key, pipeline.name, log.identity)
+        return Handover(pipeline.running_as(current), erasures=erasures)
+    seals = Seals(key, pipeline.name, log.identity)
+    origin = f"the state of evaluate-0 on {cluster.topic('evaluate-changelog')}"
+    found = handover(
+        log,
+        pipeline,
+        key,
+        seals,
+        apply=apply,
+        log_name=origin,
+        restart_advice=BEGIN_ANEW,
+        offsets=offsets,
+    )
+    if found.generation is not None:
+        if pipeline.learn_tasks == "line":
+            raise UsageError(
+                "apply: expected learn_tasks='one' where features are changed on a cluster, given "
+                "'line': declare the pipeline under another name, and publish to both while the "
+                "new one learns"
+            )
+        former, present = found.former, pipeline.declaration()
+        accepted_changes(former, present, origin, BEGIN_ANEW, is_applied=True)
+        if paths := fold_differences(former, present):
+            _expect_whole_states(log, seals, paths)
+    return found
+
+
+def _expect_whole_states(log: KafkaLog, seals: Seals, paths: list[str]) -> None:
+    """Expect states with all in them that was committed: folding it again would be otherwise.
+
+    Raises:
+        UsageError: a state lacks some of it.
+    """
+    for stage in ("predict", "join"):
+        for partition in range(log.partitions["events" if stage == "predict" else "labels"]):
+            task = task_name(stage, partition)
+            value = log.piece(task, MARKER.decode())
+            marker = None if value is None else seals.state(task).opened_marker(value)
+            positions = {} if marker is None else marker.positions
+            committed = log.committed(task)
+            if any(positions.get(source, 0) < offset for source, offset in committed.items()):
+                raise UsageError(
+                    f"apply: expected all in the state of {task} that it has committed, for "
+                    f"{', '.join(paths)} is another as well, given one that was killed: start the "
+                    "workers once more as they were declared, stop them in order (Ctrl-C or "
+                    "SIGTERM), and apply it then"
+                )

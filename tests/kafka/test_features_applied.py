@@ -1,0 +1,189 @@
+"""Features that are changed in flight on Apache Kafka, while workers die."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from stream_ml.client import connect
+from stream_ml.models.envelope import decode
+from stream_ml.records import Output, Record
+from stream_ml.sealing import content
+from stream_ml.stages.learn import Learn
+from stream_ml.testing import Driver
+from tests.kafka.shop_world import (
+    DEADLINE_S,
+    DECLARATION,
+    ROOT,
+    STAGES,
+    Reader,
+    alive,
+    shop_on,
+    started,
+)
+from tests.shell.processes import Terminal
+from tests.shop import KEY, shop, stream, wider
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.kafka.cluster import Cluster
+    from tests.shell.processes import Ended
+
+EVENTS, FIRST, REFRESH = 400, 240, 20
+
+
+def publish(cluster: Cluster, events: list[dict[str, Any]], labels: list[dict[str, Any]]) -> None:
+    """Put events and labels on the log."""
+    with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
+        log.append([Output("events", b"a", orjson.dumps(each)) for each in events])
+        ids = [each["event_id"].encode() for each in labels]
+        values = map(orjson.dumps, labels)
+        log.append([Output("labels", k, v) for k, v in zip(ids, values, strict=True)])
+
+
+def terminal(cluster: Cluster, folder: Path, *arguments: str) -> Terminal:
+    """A command on the cluster."""
+    return Terminal(
+        *arguments,
+        "--format",
+        "json",
+        folder=folder,
+        STREAM_ML_PIPELINE="declared:mine",
+        STREAM_ML_BROKER=f"kafka://{cluster.bootstrap}",
+        STREAM_ML_KEY="5a" * 32,
+    )
+
+
+def declare(cluster: Cluster, folder: Path, name: str) -> None:
+    """Declare a pipeline of `tests.shop` in the folder."""
+    text = DECLARATION.format(root=str(ROOT), name=cluster.pipeline, shop=name)
+    (folder / "declared.py").write_text(text)
+
+
+def killed(cluster: Cluster, folder: Path, stage: str, words: str) -> None:
+    """Start a worker, and kill it when it has said some words."""
+    with terminal(cluster, folder, "worker", stage) as worker:
+        worker.line_with(words)
+        worker.process.kill()
+
+
+def learned(
+    pipeline: Pipeline, examples: list[Any], features: dict[str, Any]
+) -> dict[tuple[str, int], str]:
+    """The digests of what lines publish that were there from the start, by line and version."""
+    learn = Learn(pipeline, KEY)
+    outputs = learn.start()
+    for each in examples:
+        body = orjson.loads(content(each.value))
+        body["features"] = features[body["event_id"]]
+        value = orjson.dumps(body)
+        outputs += learn.apply([Record("examples", 0, each.offset, None, value, each.timestamp)])
+    return digests([output.value for output in outputs if output.topic == "models"])
+
+
+def digests(values: list[bytes | None]) -> dict[tuple[str, int], str]:
+    """The digests of snapshots, by line and version."""
+    found = [decode(value) for value in values if value]
+    return {(snapshot.name, snapshot.version): snapshot.digest for snapshot in found}
+
+
+def until_learned(cluster: Cluster, line: str, version: int, workers: list[Terminal]) -> Any:
+    """All snapshots, once a line has published so late a version."""
+    deadline = time.monotonic() + DEADLINE_S
+    while (line, version) not in (
+        found := digests([each.value for each in Reader(cluster).raw("models")])
+    ):
+        assert time.monotonic() < deadline, sorted(found)
+        alive(workers)
+    return found
+
+
+class History(NamedTuple):
+    """What lay on the log in the end."""
+
+    predictions: list[dict[str, Any]]
+    examples: list[Any]
+    models: dict[tuple[str, int], str]
+    decision: dict[str, Any]
+
+
+def apply_while_they_die(cluster: Cluster, folder: Path, workers: list[Terminal]) -> Ended:
+    """Have features applied while all are at work, of whom two are killed when it is prepared."""
+    declare(cluster, folder, "wider")
+    with terminal(cluster, folder, "apply", "--reason", "orders say more") as apply:
+        apply.line_with("prepared")
+        for worker, stage in zip(workers, STAGES, strict=True):
+            if stage in {"predict", "learn"}:
+                worker.process.kill()
+            else:
+                assert 0 == worker.stopped().code
+        return apply.ended()
+
+
+def changed(
+    cluster: Cluster, folder: Path, events: list[dict[str, Any]], labels: list[dict[str, Any]]
+) -> History:
+    """Work on events and labels, with features that are changed half way, and deaths in between."""
+    early = [each for each in labels if each["ts"] < events[FIRST]["ts"]]
+    with ExitStack() as stack:
+        workers = started(cluster, folder, stack)
+        publish(cluster, events[:FIRST], early)
+        Reader(cluster).until("examples", len(early), workers)
+        applied = apply_while_they_die(cluster, folder, workers)
+    assert applied.code == 0, applied.err
+    said = orjson.loads(applied.out.splitlines()[-1])
+    assert ("applied", ["logistic.2", "bayes.2", "tree.2"]) == (said["said"], said["lines"])
+    publish(cluster, events[FIRST:], labels[len(early) :])
+    killed(cluster, folder, "predict", "recovering")
+    killed(cluster, folder, "learn", "recovered")
+    with ExitStack() as stack:
+        workers = started(cluster, folder, stack)
+        Reader(cluster).until("examples", len(labels), workers)
+        models = until_learned(cluster, "tree.2", len(labels) // REFRESH * REFRESH, workers)
+        for worker in workers:
+            assert 0 == worker.stopped().code
+    reader = Reader(cluster)
+    [decision] = [each for each in reader.read("registry") if each["kind"] == "applied"]
+    return History(reader.read("predictions"), reader.raw("examples"), models, decision)
+
+
+def test_features_are_changed_in_flight_while_workers_are_killed(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    """Later features and learners are those of a shop that was declared so from the start."""
+    events, labels = stream(count=EVENTS)
+    with shop_on(kafka_broker, tmp_path, 1) as cluster:
+        predictions, examples, models, decision = changed(cluster, tmp_path, events, labels)
+        with terminal(cluster, tmp_path, "plan") as plan:
+            assert 0 == plan.ended().code
+        declare(cluster, tmp_path, "shop")
+        with terminal(cluster, tmp_path, "worker", "predict") as former:
+            refused = former.ended()
+
+    with Driver(wider) as driver:
+        driver.feed(events, labels)
+        whole = {each["event_id"]: each["features"] for each in driver.read("predictions")}
+    assert [*whole] == [each["event_id"] for each in predictions]
+    later = [each for each in predictions if each["source"]["offset"] >= FIRST]
+    assert {"0": FIRST} == decision["evidence"]["offsets"]
+    assert [whole[each["event_id"]] for each in later] == [each["features"] for each in later]
+    expected = learned(wider, examples, whole)
+    for line in wider.models:
+        late = {each[1]: digest for each, digest in models.items() if each[0] == f"{line}.2"}
+        assert len(late) > 2
+        assert {version: expected[line, version] for version in late} == late
+    names = shop.feature_set.names
+    known = {
+        each["event_id"]: {name: each["features"][name] for name in names} for each in predictions
+    }
+    served = learned(shop, examples, known)
+    actual = {each: digest for each, digest in models.items() if each[0] == "logistic"}
+    assert {each: served[each] for each in actual} == actual
+    assert ("logistic", len(labels) // REFRESH * REFRESH) in actual
+    assert 2 == refused.code
+    assert "features.count 20s kind=order: expected " in refused.err

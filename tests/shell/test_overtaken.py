@@ -1,0 +1,102 @@
+"""Features that begin at an offset which a worker of before has gone past."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_ml.errors import UsageError
+from stream_ml.generation import FormerLine, Generation
+from stream_ml.sealing import MARKER, Seals
+from stream_ml.shell.handover import handover
+from stream_ml.shell.kafka.cluster import Cluster
+from stream_ml.shell.kafka.handover import cluster_handover
+from stream_ml.testing import Driver
+from tests.shop import declare, shop, stream, wider
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEY = b"testing"
+EVENTS = 60
+
+
+@pytest.fixture
+def overtaken() -> Iterator[Driver]:
+    """A log on which features were applied, but for predict, whose state is of before."""
+    with Driver(shop) as driver:
+        driver.feed(*stream(count=EVENTS))
+        driver.runner.commit(checkpoint=True)
+        marker = driver.log.piece("predict-0", MARKER.decode())
+        driver.declare(wider, apply="orders say more")
+        driver.run()
+        driver.crash()
+        with driver.log.session() as session:
+            session.commit({}, [("predict-0", MARKER.decode(), marker)])
+        yield driver
+
+
+def test_predict_goes_on_from_where_features_begin_and_from_nowhere_else(
+    overtaken: Driver,
+) -> None:
+    """Past there it has predicted with its former features: it says so, and what to do."""
+    seals = Seals(KEY, wider.name, overtaken.log.identity)
+    found = handover(overtaken.log, wider, KEY, seals)
+
+    assert found.generation is None
+    assert found.is_applied
+    found.expect_begin("predict-0", shop.declaration(), (0, EVENTS))
+    found.expect_begin("predict-0", wider.declaration(), (0, EVENTS + 1))
+    with pytest.raises(UsageError, match=f"from {EVENTS} of events-0.*given {EVENTS + 1}: a wor"):
+        found.expect_begin("predict-0", shop.declaration(), (0, EVENTS + 1))
+
+
+@pytest.mark.parametrize(("offset", "number"), [(EVENTS, None), (EVENTS + 1, 3)])
+def test_features_that_were_overtaken_are_applied_again(
+    overtaken: Driver, offset: int, number: int | None
+) -> None:
+    """All lines begin anew from there; where nobody went past, there is nothing to apply."""
+    seals = Seals(KEY, wider.name, overtaken.log.identity)
+    found = handover(overtaken.log, wider, KEY, seals, apply="again", offsets={0: offset})
+
+    generation = found.generation
+    assert (None if generation is None else generation.number) == number
+    if generation is not None:
+        assert {0: offset} == generation.offsets
+        assert ["logistic.3", "bayes.3", "tree.3"] == generation.begun
+        assert ["logistic"] == [line.name for line in generation.former]
+
+
+def test_on_a_cluster_features_are_not_applied_where_each_line_is_a_task() -> None:
+    """Before anything is waited for; where one task has all lines, the same change can be made."""
+    cluster = Cluster("nowhere:1", "shop")
+    found = []
+    for tasks in ("one", "line"):
+        with Driver(replace(shop, learn_tasks=tasks)) as driver:
+            driver.feed(*stream(count=EVENTS))
+            driver.runner.commit(checkpoint=True)
+            log: Any = driver.log
+            changed = replace(wider, learn_tasks=tasks)
+            try:
+                planned = cluster_handover(log, cluster, changed, KEY, apply="more")
+            except UsageError as refusal:
+                found.append(str(refusal).partition(",")[0])
+            else:
+                found.append("no lines" if planned.generation is None else "applied")
+
+    assert found == [
+        "applied",
+        "apply: expected learn_tasks='one' where features are changed on a cluster",
+    ]
+
+
+def test_a_line_that_goes_on_without_its_recipe_is_no_line() -> None:
+    """So it is said that it serves and is not declared, rather than that a name is unknown."""
+    former = FormerLine("logistic", "logistic", tuple(shop.feature_set.names))
+    names = {name: f"{name}.2" for name in wider.models}
+    generation = Generation(2, wider.feature_set.hash, names, (former,))
+    less = declare(models={"bayes": shop.models["bayes"]}, champion="bayes")
+
+    assert ["bayes.2"] == [*less.running_as(generation).recipes]
