@@ -1,6 +1,7 @@
 """What challengers that do the worst cost those who are served: throughput and delays, in turns.
 
-    python -m benchmarks.nasty [--kinds sleep ...] [--rate N] [--seconds N] [--rounds N] [--kafka]
+    python -m benchmarks.nasty [--kinds sleep ...] [--rate N] [--seconds N] [--rounds N]
+        [--kafka | --inside]
 
 The cards' events, features and lines, and beside them a challenger that behaves for 600 examples
 and then does what its kind says. A worker of its own (`stream-ml up`) is offered so many events a
@@ -8,6 +9,10 @@ second, with their labels, for so long; then a heap of events at once. Printed a
 sending an event to reading its prediction, and how many events a second of the heap are predicted,
 each as a share of the mean of two runs without any such line, one right before it and one right
 after; and what has been told of the line.
+
+With `--inside` the worker runs on the embedded log within this process, and a delay leaves out for
+how long its thread was ready and had no processor, which the system counts: on a machine that is
+busy with something else that is most of it, and another time each time.
 """
 
 from __future__ import annotations
@@ -24,13 +29,19 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from bisect import bisect_right
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import stream_ml as sml
 from stream_ml.client import Publisher, connect
 from stream_ml.examples.cards import LABEL_DELAY_EVENTS, cards, transactions
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.processes.isolation import Isolation
+from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from tests.kafka_broker import broker
 
 if TYPE_CHECKING:
@@ -233,6 +244,80 @@ def _run(log: Log, url: str, pipeline: sml.Pipeline, rate: int, seconds: int) ->
     return Result(p50, p99, delays[-1], per_second, told)
 
 
+def _ready_s(thread: int) -> float:
+    """For how long a thread of ours was ready, and had no processor."""
+    fields = Path(f"/proc/self/task/{thread}/schedstat").read_text().split()
+    return int(fields[1]) / 1e9
+
+
+def _inside(kind: str, rate: int, seconds: int) -> Result:
+    """One run of a worker in this process, by a clock that stands still while it has to wait."""
+    # The lines' processes know the class by the name of this module.
+    pipeline = import_module("benchmarks.nasty")._declared(kind)  # noqa: SLF001 - it is this one
+    thread = threading.get_native_id()
+
+    def now_s() -> float:
+        return time.monotonic() - _ready_s(thread)
+
+    commits: list[tuple[float, int]] = []
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        path = Path(name) / "log"
+        log = stack.enter_context(SqliteLog.create(path))
+        isolations = {stage: Isolation(pipeline) for stage in ("learn", "evaluate")}
+        for isolation in isolations.values():
+            stack.callback(isolation.close)
+
+        def step(done: str) -> None:
+            if done == "commit":
+                commits.append((now_s(), log.end_offset("predictions", 0)))
+
+        stopwatch = ProcessStopwatch()
+        given: dict[str, Any] = {"isolations": isolations, "stopwatch": stopwatch, "step": step}
+        runner = Runner(log, pipeline, bytes(32), **given)
+        own = stack.enter_context(connect(f"sqlite:{path}", pipeline))
+        sender = _Sender(own, pipeline, 2 * LABEL_DELAY_EVENTS + rate * seconds + HEAP)
+        sender.send(2 * LABEL_DELAY_EVENTS - 500, 0.0)
+        while runner.poll():
+            pass
+        warm, size = log.end_offset("predictions", 0), max(1, round(rate * BATCH_S))
+        done = threading.Event()
+
+        def feed() -> None:
+            with connect(f"sqlite:{path}", pipeline) as theirs:
+                sender._publisher = Publisher(theirs, pipeline)  # noqa: SLF001 - of this thread
+                start_s = time.monotonic()
+                for number in range(rate * seconds // size):
+                    time.sleep(max(0.0, start_s + number * BATCH_S - time.monotonic()))
+                    sender.send(size, now_s())
+            done.set()
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        while runner.poll() or not done.is_set():
+            time.sleep(0.001)
+        feeder.join()
+        sender._publisher = Publisher(own, pipeline)  # noqa: SLF001 - of this one
+        places = {
+            (record.key or b"").decode(): record.offset
+            for record in log.read("predictions", 0, warm, 1_000_000)
+        }
+        begin_s = now_s()
+        sender.send(HEAP, begin_s)
+        while runner.poll():
+            pass
+        per_second = HEAP / (now_s() - begin_s)
+        ends = [end for _, end in commits]
+        delays = sorted(
+            1e3 * max(0.0, commits[bisect_right(ends, offset)][0] - sender.due_s[event])
+            for event, offset in places.items()
+        )
+        alerts = [json.loads(record.value or b"{}") for record in log.read("alerts", 0, 0, 1_000)]
+        runner.close()
+    told = [a["message"] for a in alerts if "nasty" in a.get("message", "")]
+    p50, p99 = (delays[min(len(delays) - 1, int(len(delays) * share))] for share in (0.5, 0.99))
+    return Result(p50, p99, delays[-1], per_second, told)
+
+
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -241,6 +326,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--kafka", action="store_true")
+    parser.add_argument("--inside", action="store_true")
     options = parser.parse_args()
     if options.kafka:
         with broker() as address:
@@ -255,7 +341,10 @@ def _table(options: argparse.Namespace, address: str | None) -> None:
     told: dict[str, list[str]] = {}
 
     def run(kind: str) -> Result:
-        result = measure(kind, options.rate, options.seconds, address)
+        if options.inside:
+            result = _inside(kind, options.rate, options.seconds)
+        else:
+            result = measure(kind, options.rate, options.seconds, address)
         print(
             f"{kind:10} p50 {result.p50:7.1f} ms  p99 {result.p99:7.1f} ms  longest "
             f"{result.maximum:6.0f} ms  {result.per_second:6.0f} events/s  load "

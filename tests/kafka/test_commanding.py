@@ -98,7 +98,7 @@ def test_commands_of_other_places_operators_and_times(kafka_broker: str, tmp_pat
 # The declaration, with a line that is taught in batches.
 BATCHED = f"""{DECLARATION}
 from tests.mini_batches import Steps
-mine = dataclasses.replace(mine, models={{**mine.models, "steps": Steps(8)}})
+declared = dataclasses.replace(declared, models={{**declared.models, "steps": Steps(8)}})
 """
 
 
