@@ -339,6 +339,10 @@ class LookAhead:
     def __init__(self, log: SqliteLog) -> None:
         self._log = log
 
+    def first_offset(self, topic: str, partition: int) -> int:
+        """As `Log.first_offset`."""
+        return self._log.first_offset(topic, partition)
+
     def read(self, topic: str, partition: int, offset: int, limit: int) -> list[Record]:
         """As `Log.read`."""
         records = self._log.read(topic, partition, offset, limit)
