@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,13 @@ from stream_ml.shell.log.port import read_between
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from stream_ml.records import Record
     from stream_ml.shell.log.port import Log
     from stream_ml.web.log_threads import LogPool
 
-__all__ = ["EventStream", "Feed", "parse_position"]
+__all__ = ["EventStream", "Feed", "feed_messages", "parse_position"]
 
 RING_RECORDS = 5_000
 # Read from the log, and sent, in one go.
@@ -183,29 +183,20 @@ class EventStream(Response):
     """An answer of server-sent events that ends with its reader, or with the server.
 
     Args:
-        feed: whose records.
-        place: where to begin.
-        render: the JSON of each event that a record has, none of one that is not ours.
-        name: what the events are called.
+        messages: to send, the first at once.
         closing: set when the server ends.
         on_end: called when the stream has ended.
     """
 
     def __init__(
         self,
-        feed: Feed,
-        place: list[int],
-        render: Callable[[Record], list[bytes]],
-        name: str,
+        messages: AsyncGenerator[bytes],
         *,
         closing: asyncio.Event,
         on_end: Callable[[], None],
     ) -> None:
         super().__init__(media_type="text/event-stream")
-        self._feed = feed
-        self._place = place
-        self._render = render
-        self._name = name
+        self._messages = messages
         self._closing = closing
         self._on_end = on_end
 
@@ -234,36 +225,53 @@ class EventStream(Response):
         # Nobody knows how long it will be.
         headers = [(name, v) for name, v in self.raw_headers if name != b"content-length"]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send(send, b": the log goes on from here\n\n")
-        async for records in self._feed.batches(self._place):
-            if not records:
-                await self._send(send, b": still here\n\n")
-                continue
-            body = self._body(records)
-            if body:
-                await self._send(send, body)
-
-    def _body(self, records: Sequence[Record]) -> bytes:
-        """The events of a batch; each has the place after it as its id."""
-        place = list(self._place)
-        # Back to before the batch, for the ids in it.
-        for record in reversed(records):
-            place[record.partition] = record.offset
-        parts = []
-        for record in records:
-            place[record.partition] = record.offset + 1
-            position = ".".join(map(str, place))
-            parts += [
-                f"id: {position}\nevent: {self._name}\ndata: ".encode() + data + b"\n\n"
-                for data in self._render(record)
-            ]
-        return b"".join(parts)
-
-    async def _send(self, send: Any, body: bytes) -> None:
-        async with asyncio.timeout(SEND_S):
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+        async with aclosing(self._messages):
+            async for message in self._messages:
+                async with asyncio.timeout(SEND_S):
+                    await send({"type": "http.response.body", "body": message, "more_body": True})
 
 
 async def _until_gone(receive: Any) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def feed_messages(
+    feed: Feed, place: list[int], render: Callable[[Record], list[bytes]], name: str
+) -> AsyncGenerator[bytes]:
+    """The records of a feed as server-sent events.
+
+    Args:
+        feed: whose records.
+        place: where to begin.
+        render: the JSON of each event that a record has, none of one that is not ours.
+        name: what the events are called.
+    """
+    yield b": the log goes on from here\n\n"
+    async for records in feed.batches(place):
+        if not records:
+            yield b": still here\n\n"
+        elif body := _events(records, place, render, name):
+            yield body
+
+
+def _events(
+    records: Sequence[Record],
+    end: Sequence[int],
+    render: Callable[[Record], list[bytes]],
+    name: str,
+) -> bytes:
+    """The events of a batch; each has the place after it as its id."""
+    place = list(end)
+    # Back to before the batch, for the ids in it.
+    for record in reversed(records):
+        place[record.partition] = record.offset
+    parts = []
+    for record in records:
+        place[record.partition] = record.offset + 1
+        position = ".".join(map(str, place))
+        parts += [
+            f"id: {position}\nevent: {name}\ndata: ".encode() + data + b"\n\n"
+            for data in render(record)
+        ]
+    return b"".join(parts)

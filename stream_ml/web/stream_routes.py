@@ -14,7 +14,7 @@ from stream_ml.sealing import strip_seal
 from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.alerts import AlertFold, alert_seal
 from stream_ml.shell.views.registry import Entry
-from stream_ml.web.feed import EventStream, parse_position
+from stream_ml.web.feed import EventStream, feed_messages, parse_position
 from stream_ml.web.problems import Refusal
 from stream_ml.web.schemas import refusals
 
@@ -121,7 +121,8 @@ async def _stream(
         service.stream_count -= 1
 
     service.stream_count += 1
-    return EventStream(feed, place, render, name, closing=service.closing, on_end=on_end)
+    messages = feed_messages(feed, place, render, name)
+    return EventStream(messages, closing=service.closing, on_end=on_end)
 
 
 def _seal(service: Service, log: Log) -> RecordSeal | None:

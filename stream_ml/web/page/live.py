@@ -20,7 +20,7 @@ from stream_ml.web.page.recent import Recent
 from stream_ml.web.page.render import Painter
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from markupsafe import Markup
 
@@ -91,7 +91,7 @@ class Live:
         await self._refresh()
         return {name: told.html for name, told in self._parts.items()}
 
-    async def stream(self, seen: str) -> AsyncIterator[bytes]:
+    async def stream(self, seen: str) -> AsyncGenerator[bytes]:
         """Server-sent events: what has changed since a version, and then what changes.
 
         Args:

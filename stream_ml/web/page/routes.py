@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ from stream_ml.errors import StreamMLError
 from stream_ml.schema import INTEGER_MAX
 from stream_ml.shell.settings.keys import reading_key
 from stream_ml.web.access import OPERATE, READ
+from stream_ml.web.feed import EventStream
 from stream_ml.web.page import acts, details
 from stream_ml.web.page.acts import PAGE_HEADERS, FormTokens, in_frame
 from stream_ml.web.page.live import Live
@@ -23,7 +23,7 @@ from stream_ml.web.page.render import PARTS, render
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from stream_ml.shell.log.port import Log
     from stream_ml.web.service import Service
@@ -34,8 +34,6 @@ __all__ = ["PUBLIC_PREFIX", "STREAM_PATH", "add_page"]
 PUBLIC_PREFIX = "/page"
 # Streams are counted by themselves.
 STREAM_PATH = "/v1/stream/page"
-# A viewer who takes nothing for so long has gone.
-SEND_S = 30.0
 STATIC_TYPES = {
     "icon.svg": "image/svg+xml",
     "idiomorph.min.js": "text/javascript; charset=utf-8",
@@ -134,8 +132,13 @@ class _Page:
         service = self._service
         if service.stream_count >= service.limits.streams:
             raise Refusal(503, f"{service.limits.streams:,} streams are open", "busy", retry_s=5)
-        last = request.headers.get("last-event-id", seen)
-        return _ViewerStream(self.live.stream(last), service)
+
+        def on_end() -> None:
+            service.stream_count -= 1
+
+        service.stream_count += 1
+        messages = self.live.stream(request.headers.get("last-event-id", seen))
+        return EventStream(messages, closing=service.closing, on_end=on_end)
 
     # --- single records -----------------------------------------------------------------------
 
@@ -234,52 +237,3 @@ def _check_reader(request: Request) -> None:
 def _check_topic(topic: str) -> None:
     if topic not in PLACES:
         raise Refusal(404, f"expected one of {', '.join(sorted(PLACES))}", "not_found")
-
-
-class _ViewerStream(Response):
-    """A stream that ends with its viewer, with the server, or when nothing is taken from it.
-
-    Args:
-        messages: to send.
-        service: of the server, which counts streams.
-    """
-
-    def __init__(self, messages: AsyncIterator[bytes], service: Service) -> None:
-        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-store"})
-        self._messages = messages
-        self._service = service
-
-    async def __call__(self, _: Any, receive: Any, send: Any) -> None:
-        """Send what changes until it ends."""
-        service = self._service
-        service.stream_count += 1
-        tasks = [
-            asyncio.create_task(self._send_all(send)),
-            asyncio.create_task(_until_gone(receive)),
-            asyncio.create_task(service.closing.wait()),
-        ]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            service.stream_count -= 1
-            for task in tasks:
-                task.cancel()
-            with suppress(asyncio.CancelledError, TimeoutError, OSError):
-                await tasks[0]
-        if service.closing.is_set():
-            with suppress(TimeoutError, OSError):
-                async with asyncio.timeout(1):
-                    await send({"type": "http.response.body", "body": b""})
-
-    async def _send_all(self, send: Any) -> None:
-        # Nobody knows how long it will be.
-        headers = [(name, v) for name, v in self.raw_headers if name != b"content-length"]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for message in self._messages:
-            async with asyncio.timeout(SEND_S):
-                await send({"type": "http.response.body", "body": message, "more_body": True})
-
-
-async def _until_gone(receive: Any) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
