@@ -20,7 +20,7 @@ from stream_ml.records import Output
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
-from stream_ml.web.access import READ, Access
+from stream_ml.web.access import OPERATE, READ, Access
 from stream_ml.web.app import create_app
 from stream_ml.web.board import Board
 from stream_ml.web.page.charts import Chart, Curve, draw, log_ticks, ticks
@@ -87,8 +87,10 @@ def with_board(path: Path, use: Callable[[Board], Awaitable[Any]]) -> Any:
     return asyncio.run(run())
 
 
-def get(path: Path, address: str, roles: frozenset[str] = frozenset({READ})) -> httpx.Response:
-    """What the server answers on a log."""
+def get(
+    path: Path, address: str, roles: frozenset[str] = frozenset({READ}), **request: Any
+) -> httpx.Response:
+    """What the server answers on a log; to a form where there is one."""
 
     async def run() -> httpx.Response:
         app = create_app(settings_of(path), cards, Access({}, roles))
@@ -98,7 +100,7 @@ def get(path: Path, address: str, roles: frozenset[str] = frozenset({READ})) -> 
             async with httpx.AsyncClient(
                 transport=transport, base_url="http://localhost"
             ) as client:
-                return await client.get(address)
+                return await client.request("POST" if request else "GET", address, **request)
         finally:
             app.state.service.close()
 
@@ -189,6 +191,18 @@ def test_a_prediction_is_made_again_and_followed(log_path: Path) -> None:
     assert ["published", "predicted", "label", "joined"] == steps
     assert 404 == get(log_path, "/page/examples/0/999999").status_code
     assert 401 == get(log_path, href, frozenset()).status_code
+
+
+def test_form_of_another_page_is_refused(log_path: Path) -> None:
+    """A command needs the token of a page of ours, and a page of another site sends none."""
+    form = {"kind": "pause", "reason": "theirs", "form_token": "x"}
+    roles = frozenset({READ, OPERATE})
+    refused = get(log_path, "/page/act", roles, data=form)
+    assert (403, True) == (refused.status_code, "load the page again" in refused.text)
+    foreign = {"origin": "http://elsewhere.example"}
+    refused = get(log_path, "/page/act", roles, data=form, headers=foreign)
+    assert (403, "cross_site") == (refused.status_code, refused.json()["reason"])
+    assert snapshot_of(log_path).status.paused is None
 
 
 # --- the stream -------------------------------------------------------------------------------
