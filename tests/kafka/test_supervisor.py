@@ -607,7 +607,8 @@ def test_each_post_has_its_command_and_its_lines(
     names = ["predict-1", "predict-2", "join-1", "learn-1", "evaluate-1"]
     python = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
     us = f"{socket.gethostname()}-{os.getpid()}"
-    rest = ["--format", shape, "--broker", broker, *_CARDS]
+    logs = ["--log-level", "error", "--log-format", "text"]
+    rest = ["--format", shape, "--broker", broker, *_CARDS, *logs]
     assert commands == [
         [*python, "worker", name[:-2], "--supervised", "--instance", f"{us}-{name}", *rest]
         for name in names
