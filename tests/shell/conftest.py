@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cli_toy import outputs, toy
 from stream_ml.cli.main import main
 from stream_ml.shell.embedded.replay import replay
 from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.processes import progress
 from stream_ml.shell.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureF
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in [name for name in os.environ if name.startswith("STREAM_ML_")]:
         monkeypatch.delenv(name)
+    # On a busy machine any work may last long enough to tell how it gets on.
+    for name in ("QUIET_S", "LINE_S"):
+        monkeypatch.setattr(progress, name, math.inf)
 
     def run(*arguments: str) -> Ran:
         code = main(arguments)
