@@ -415,15 +415,18 @@ def _on_log(change: Difference, standing: LineStanding) -> Difference:
     return change
 
 
-def as_applied(changes: Iterable[Difference]) -> list[Difference]:
+def as_applied(changes: Iterable[Difference], applied_texts: Mapping[str, str]) -> list[Difference]:
     """Differences where a generation of features begins, or has begun, which brings them about.
 
     Args:
         changes: from the declaration that ran before it.
+        applied_texts: the declaration that it begins with, text by path: a part that is another
+            today was changed since, and goes by its own rule.
     """
     return [
         replace(change, effect="now", reason=_APPLIED[change.path.startswith("retired.")])
         if change.path.startswith(("features", "models.", "retired."))
+        and change.new == applied_texts.get(change.path)
         else change
         for change in changes
     ]
@@ -436,7 +439,7 @@ def accepted_changes(
     restart_advice: str,
     quarantined_lines: Collection[str] = (),
     *,
-    is_applied: bool = False,
+    applied_texts: Mapping[str, str] | None = None,
     applied_lines: Collection[str] = (),
 ) -> list[str]:
     """The changes that are taken up, a sentence each.
@@ -447,7 +450,8 @@ def accepted_changes(
         log_name: what messages call the log.
         restart_advice: how one begins anew there.
         quarantined_lines: lines that learn no more, whose recipes may be repaired.
-        is_applied: whether a generation of features begins (`stream_ml.generation`).
+        applied_texts: the declaration that a generation of features (`stream_ml.generation`)
+            begins with, or has begun with; None or empty: there is none.
         applied_lines: lines whose recipes of today were applied.
 
     Raises:
@@ -455,8 +459,8 @@ def accepted_changes(
     """
     standing = LineStanding(quarantined_lines, applied_lines)
     changes = planned_differences(old, new, standing)
-    if is_applied:
-        changes = as_applied(changes)
+    if applied_texts:
+        changes = as_applied(changes, applied_texts)
     refusals = [str(change) for change in changes if not change.is_accepted]
     if refusals:
         count = "1 part" if len(refusals) == 1 else f"{len(refusals)} parts"

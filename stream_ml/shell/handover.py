@@ -6,8 +6,9 @@ Theory of operation:
    tasks, under which declaration it was made. Where the features of today are others, and that is
    to be brought about, the next generation begins with a commit of evaluate's, or not at all.
 2. On the embedded log all tasks change with that commit. On a cluster each does by itself, when it
-   is next taken over. What evaluate's state was made under was applied (`Handover.is_applied`), so
-   others take it up, and nobody takes up anything else, not even what they were made under.
+   is next taken over. The features that evaluate's state was made under were applied
+   (`Handover.applied_texts`), so others take them up, with the lines as they were then, and nobody
+   takes up any others, not even those that they were made under.
 3. The offsets that the decision names were committed by predict before, and nobody is at work: its
    tasks go on from exactly there. One that was at work all the same, and is past them, is refused
    (`Handover.expect_begin`), and so is each that sees the decision while it works.
@@ -66,9 +67,14 @@ class Handover:
     former: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def is_applied(self) -> bool:
-        """Whether the features and lines of today begin now, or were begun by a decision."""
-        return self.generation is not None or is_applied(self.former, self.pipeline)
+    def applied_texts(self) -> Mapping[str, str]:
+        """The declaration that today's features begin with now, or that a decision began.
+
+        Text by path; empty where others are declared than were applied.
+        """
+        if self.generation is not None:
+            return self.pipeline.declaration()
+        return self.former if is_applied(self.former, self.pipeline) else {}
 
     def expect_begin(self, task: str, declaration: Mapping[str, str], source: EventOffset) -> None:
         """Make sure that predict goes on where other features begin.

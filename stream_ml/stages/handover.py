@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["features_changed", "features_differ", "is_applied", "next_generation"]
 
 _FEATURES, _RETIRED = "features.", "retired."
-_APPLIED_PATHS = ("features", _RETIRED, "models.", "libraries.")
+_APPLIED_PATHS = ("features", _RETIRED)
 
 
 def features_differ(former: Mapping[str, str], pipeline: Pipeline) -> bool:
@@ -57,7 +57,10 @@ def features_changed(former: Mapping[str, str], pipeline: Pipeline) -> bool:
 
 
 def is_applied(judged: Mapping[str, str], pipeline: Pipeline) -> bool:
-    """Whether features and lines are those that a decision has begun.
+    """Whether the features are those that a decision has begun.
+
+    Lines may have been changed since: those that are not as they were judged go by the rules that
+    hold for every start (`stream_ml.differences.as_applied`).
 
     Args:
         judged: the declaration that evaluate's state was made under, which the decision goes with;

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from river import tree
 
 from stream_ml.errors import UsageError
 from stream_ml.generation import FormerLine, Generation
-from stream_ml.sealing import MARKER, Seals
+from stream_ml.sealing import MARKER, Marker, Seals
 from stream_ml.shell.handover import handover
 from stream_ml.shell.kafka.cluster import Cluster
+from stream_ml.shell.kafka.declared import declared_changes
 from stream_ml.shell.kafka.handover import cluster_handover
+from stream_ml.shell.restoration import TakenUp
+from stream_ml.shell.views.plan import read_plan
+from stream_ml.stages.positions import ResumePoint
 from stream_ml.testing import Driver
 from tests.shop import declare, shop, stream, wider
 
@@ -46,7 +52,7 @@ def test_predict_goes_on_from_where_features_begin_and_from_nowhere_else(
     found = handover(overtaken.log, wider, KEY, seals)
 
     assert found.generation is None
-    assert found.is_applied
+    assert wider.declaration() == found.applied_texts
     found.expect_begin("predict-0", shop.declaration(), (0, EVENTS))
     found.expect_begin("predict-0", wider.declaration(), (0, EVENTS + 1))
     with pytest.raises(UsageError, match=f"from {EVENTS} of events-0.*given {EVENTS + 1}: a wor"):
@@ -67,6 +73,38 @@ def test_features_that_were_overtaken_are_applied_again(
         assert {0: offset} == generation.offsets
         assert ["logistic.3", "bayes.3", "tree.3"] == generation.begun
         assert ["logistic"] == [line.name for line in generation.former]
+
+
+def test_lines_change_by_their_own_rules_before_all_tasks_have_taken_features_up(
+    overtaken: Driver,
+) -> None:
+    """A further line is taken up with the features, and planned so; another recipe is refused."""
+    seals = Seals(KEY, wider.name, overtaken.log.identity)
+    start_state = TakenUp([], {}, None, Marker({}, declaration=shop.declaration()))
+
+    def changes(name: str, depth: int) -> list[str]:
+        models = {**wider.models, name: tree.HoeffdingTreeClassifier(max_depth=depth)}
+        declared = replace(wider, models=models)
+        found = handover(overtaken.log, declared, KEY, seals)
+        texts = found.pipeline.declaration()
+        context: Any = SimpleNamespace(
+            declaration=texts,
+            restart_lines=(),
+            applied_lines=found.pipeline.generation.applied_lines(texts),
+            cluster=Cluster("nowhere:1", "shop"),
+            handover=found,
+        )
+        task: Any = SimpleNamespace(name="learn-0", stage=None)
+        if name == "more":
+            planned = read_plan(overtaken.log, declared, KEY).changes
+            assert {"now"} == {each.difference.effect for each in planned}
+        return declared_changes(task, context, start_state, ResumePoint({}, {}, ()))
+
+    paths = [change.partition(": ")[0] for change in changes("more", 2)]
+    assert ["models.more", "models.tree"] == sorted(p for p in paths if p.startswith("models."))
+    assert any(path.startswith("features.") for path in paths)
+    with pytest.raises(UsageError, match=r"models\.bayes: expected .* apply it while"):
+        changes("bayes", 2)
 
 
 def test_on_a_cluster_features_are_not_applied_where_each_line_is_a_task() -> None:

@@ -425,7 +425,7 @@ class Runner:
                 for stage in self.learns
                 for line in quarantined_in(whole_piece(self._log, stage.name, ""))
             ],
-            is_applied=self._handover.generation is not None,
+            applied_texts=self._declaration if self._handover.generation is not None else None,
             applied_lines=self.generation.applied_lines(self._declaration),
         )
         if changes:

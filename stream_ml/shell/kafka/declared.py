@@ -77,7 +77,7 @@ def declared_changes(
         origin,
         BEGIN_ANEW,
         quarantined_lines,
-        is_applied=handover is not None and handover.is_applied,
+        applied_texts=None if handover is None else handover.applied_texts,
         applied_lines=context.applied_lines,
     )
     if handover is not None:

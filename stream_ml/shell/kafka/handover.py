@@ -84,7 +84,7 @@ def cluster_handover(
                 "new one learns"
             )
         former, present = found.former, pipeline.declaration()
-        accepted_changes(former, present, origin, BEGIN_ANEW, is_applied=True)
+        accepted_changes(former, present, origin, BEGIN_ANEW, applied_texts=present)
         if paths := fold_differences(former, present):
             _expect_whole_states(log, seals, paths)
     return found

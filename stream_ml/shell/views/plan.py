@@ -192,11 +192,12 @@ def read_plan(
     declarations = running_declarations(log, pipeline, key)
     by_path: dict[str, Difference] = {}
     # On a cluster tasks that have not been started since take up what evaluate has begun.
-    has_begun = is_applied(declarations.get("evaluate-0", {}), pipeline)
+    judged = declarations.get("evaluate-0", {})
+    applied_texts = judged if is_applied(judged, pipeline) else {}
     for declaration in declarations.values():
         # All tasks run under one, but where a start was cut short.
         found = planned_differences(declaration, present, standing)
-        for change in as_applied(found) if has_begun else found:
+        for change in as_applied(found, applied_texts) if applied_texts else found:
             by_path.setdefault(change.path, change)
     if newest is not None:
         _refuse_orphan(log, pipeline, newest.serving.champion, by_path)
