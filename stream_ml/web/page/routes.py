@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib.resources import files
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import APIRouter, FastAPI, Path, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -41,8 +41,11 @@ STATIC_TYPES = {
     "page.js": "text/javascript; charset=utf-8",
 }
 PLACES = {"predictions", "examples"}
+# Searches at work and waiting, of all viewers: one reads at a time, and so few wait for it.
+SEARCHES_MAX = 4
 Offset = Annotated[int, Path(ge=0, le=INTEGER_MAX)]
 Name = Annotated[str, Path(max_length=64)]
+T = TypeVar("T")
 
 
 class _Page:
@@ -56,6 +59,7 @@ class _Page:
         self._service = service
         self._tokens = FormTokens()
         self._searching = asyncio.Lock()
+        self._search_count = 0
         self.live = Live(service.board, service.pipeline, lambda: service.pool.run(read_recent))
 
     def router(self) -> APIRouter:
@@ -169,9 +173,7 @@ class _Page:
     ) -> Response:
         _check_reader(request)
         _check_topic(topic)
-        values = await self._service.pool.run(
-            lambda log: details.prediction(log, topic, partition, offset)
-        )
+        values = await self._searched(lambda log: details.prediction(log, topic, partition, offset))
         return await self._record(request, values)
 
     async def _again(
@@ -189,7 +191,7 @@ class _Page:
                 )
             return details.reproduction(log, service.pipeline, key, topic, (partition, offset))
 
-        return await self._searched(request, run)
+        return await self._record(request, await self._searched(run))
 
     async def _way(
         self, request: Request, topic: Name, partition: Offset, offset: Offset
@@ -201,19 +203,33 @@ class _Page:
         def run(log: Log) -> dict[str, Any]:
             return details.way(log, reading_key(settings, log), topic, (partition, offset))
 
-        return await self._searched(request, run)
+        return await self._record(request, await self._searched(run))
 
-    async def _searched(self, request: Request, run: Callable[[Log], dict[str, Any]]) -> Response:
-        # Such a view reads whole topics: one at a time.
-        async with self._searching:
-            values = await self._service.pool.run(run)
-        return await self._record(request, values)
+    async def _searched(self, run: Callable[[Log], T]) -> T:
+        """What is found in many records, or whole topics, for which the log's threads are few.
+
+        Raises:
+            Refusal: too many look for something.
+        """
+        if self._search_count >= SEARCHES_MAX:
+            raise Refusal(
+                503,
+                f"expected at most {SEARCHES_MAX} searches at once; try again soon",
+                "busy",
+                retry_s=1,
+            )
+        self._search_count += 1
+        try:
+            async with self._searching:
+                return await self._service.pool.run(run)
+        finally:
+            self._search_count -= 1
 
     async def _key(
         self, request: Request, of: Annotated[str, Query(max_length=1_000)] = ""
     ) -> Response:
         _check_reader(request)
-        rows = await self._service.pool.run(lambda log: predictions_of(log, of))
+        rows = await self._searched(lambda log: predictions_of(log, of))
         body = render("keys", key=of, rows=rows, searched=SEARCHED_MAX)
         return in_frame(request, "Predictions", body)
 
