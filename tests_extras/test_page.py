@@ -7,6 +7,7 @@ import re
 from contextlib import aclosing
 from dataclasses import replace
 from html.parser import HTMLParser
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -27,6 +28,7 @@ from stream_ml.web.page.charts import Chart, Curve, draw, log_ticks, ticks
 from stream_ml.web.page.live import Live
 from stream_ml.web.page.recent import Recent
 from stream_ml.web.page.render import PARTS, Painter
+from stream_ml.web.page.routes import SEARCHES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -205,6 +207,42 @@ def test_form_of_another_page_is_refused(log_path: Path) -> None:
     assert snapshot_of(log_path).status.paused is None
 
 
+def test_few_searches_wait_for_each_other(log_path: Path) -> None:
+    """However many search at once, few are at work or wait, and the others are refused at once."""
+    snapshot_text = get(log_path, "/page").text
+    href = re.findall(r'href="(/page/examples/0/\d+)"', snapshot_text)[0]
+    addresses = [href, f"{href}/again", f"{href}/way", "/page/keys?of=any"] * 5
+
+    async def search() -> tuple[list[int], list[int]]:
+        app = create_app(settings_of(log_path), cards, Access({}, frozenset({READ})))
+        service, release = app.state.service, Event()
+        service.start()
+        transport = httpx.ASGITransport(app)
+        try:
+            # Every thread that reads is held, so that no search ends before it may.
+            held = [asyncio.create_task(service.pool.run(lambda _: release.wait())) for _ in "ab"]
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost"
+            ) as client:
+                asked = [asyncio.create_task(client.get(each)) for each in addresses]
+                async with asyncio.timeout(20):
+                    while sum(task.done() for task in asked) < len(asked) - SEARCHES_MAX:
+                        left = [task for task in asked if not task.done()]
+                        await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                left = [task for task in asked if not task.done()]
+                refused = [task.result().status_code for task in asked if task.done()]
+                release.set()
+                found = [(await task).status_code for task in left]
+            await asyncio.gather(*held)
+            return refused, found
+        finally:
+            release.set()
+            service.close()
+
+    refused, found = asyncio.run(search())
+    assert ([503] * (len(addresses) - SEARCHES_MAX), [200] * SEARCHES_MAX) == (refused, found)
+
+
 # --- the stream -------------------------------------------------------------------------------
 
 
@@ -268,6 +306,36 @@ def test_one_who_is_slow_skips(log_path: Path) -> None:
     assert ("1", newest) == (count, told)
 
 
+def test_a_fault_of_ours_is_told_and_passes(log_path: Path) -> None:
+    """Where the page cannot be made, viewers are told why; the stream goes on once it can."""
+    faults = [ValueError("<once>")]
+
+    async def recent() -> Recent:
+        if faults:
+            raise faults.pop()
+        return Recent()
+
+    async def watch(board: Board) -> list[bytes]:
+        live = Live(board, cards, recent, refresh_s=0.01)
+        async with asyncio.timeout(10), aclosing(live.stream("")) as stream:
+            await anext(stream)
+            messages = [await anext(stream)]
+            while b"event: part" not in messages[-1]:
+                messages.append(await anext(stream))
+            if b"event: trouble" not in messages[-1]:
+                messages.append(await anext(stream))
+        live.close()
+        return messages
+
+    messages = with_board(log_path, watch)
+    told = [
+        orjson.loads(each)
+        for message in messages
+        for each in re.findall(rb"event: trouble\ndata: (.*)\n", message)
+    ]
+    assert ["this is old, and the page cannot be made anew: ValueError('<once>')", ""] == told
+
+
 # --- rendering --------------------------------------------------------------------------------
 
 
@@ -279,6 +347,16 @@ def test_same_content_is_rendered_once(log_path: Path) -> None:
     assert [] == [name for name in first if name != "flow" and first[name] is not second[name]]
     third = painter.paint(replace(snapshot, number=snapshot.number + 1), Recent())
     assert first["scores"] is third["scores"]
+
+
+def test_what_could_not_be_rendered_is_rendered_again(log_path: Path) -> None:
+    """A snapshot that failed once is not taken as shown: next time every part is made."""
+    snapshot, painter = snapshot_of(log_path), Painter(cards)
+    broken: Any = None
+    with pytest.raises(TypeError):
+        painter.paint(replace(snapshot, evaluations=broken), Recent())
+    parts = painter.paint(snapshot, Recent())
+    assert {*(part.name for part in PARTS), "state", "choices"} == parts.keys()
 
 
 def test_rate_and_stillness(log_path: Path) -> None:

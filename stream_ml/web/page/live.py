@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from stream_ml.errors import StreamMLError
+from stream_ml.errors import StreamMLError, brief_error
 from stream_ml.web.page.recent import Recent
 from stream_ml.web.page.render import Painter
 
@@ -137,6 +137,8 @@ class Live:
                 await self._refresh()
             except StreamMLError as trouble:
                 error = str(trouble)
+            except Exception as trouble:  # noqa: BLE001 - whoever looks is told of any fault
+                error = f"this is old, and the page cannot be made anew: {brief_error(trouble)}"
             if error != self._error:
                 self._error = error
                 self._wake()

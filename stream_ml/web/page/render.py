@@ -191,9 +191,9 @@ class Painter:
         """
         self._pace.add(snapshot)
         if snapshot.number != self._number:
-            self._number = snapshot.number
             self._bodies |= self._paint_all(snapshot)
             self._bodies["predictions"] = render("predictions", recent=recent)
+            self._number = snapshot.number
         self._bodies["flow"] = render("flow", **contents.flow(snapshot, self._pace))
         return dict(self._bodies)
 
