@@ -6,6 +6,7 @@ import shutil
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -229,6 +230,23 @@ def test_hostile_texts_do_nothing(browser: Browser, address: str) -> None:
         expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
         assert 0 == page.locator("dialog img").count()
         assert "hostile" != page.title()
+
+
+def test_a_refused_record_is_told_in_words(browser: Browser, address: str) -> None:
+    """A refusal is read as text, whatever it says, and not as the data that it came in."""
+    with visit(browser, address, READER) as seen:
+        page = seen.page
+        hostile = quote(HOSTILE, safe="")
+        for place, words in (("0/999999999", "there is no"), (f"0/{hostile}", "valid integer")):
+            anchor = page.locator("#body-letters a.record").first
+            anchor.evaluate("(each, to) => each.href = to", f"/page/predictions/{place}")
+            anchor.click()
+            expect(page.get_by_role("dialog")).to_contain_text(words)
+            assert "{" not in page.locator("#record-body").inner_text()
+            assert 0 == page.locator("dialog img").count()
+            page.keyboard.press("Escape")
+        # The browser itself tells of an answer that is none of 2xx.
+        seen.complaints = [each for each in seen.complaints if "status of 4" not in each]
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1_280, "light"), (390, "light"), (1_280, "dark")])

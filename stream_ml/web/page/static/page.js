@@ -56,13 +56,28 @@
   });
   if (!document.hidden) listen();
 
+  // Pieces of a page are HTML; a refusal is data, and its words may be a stranger's.
+  async function put(place, answer) {
+    const kind = answer.headers.get("content-type") || "";
+    const text = await answer.text();
+    if (kind.startsWith("text/html")) {
+      place.innerHTML = text;
+      return;
+    }
+    try {
+      place.textContent = JSON.parse(text).detail;
+    } catch {
+      place.textContent = text;
+    }
+  }
+
   // Records open over the page, and are pages of their own for who opens them in another tab.
   async function open(address) {
     const body = document.getElementById("record-body");
     body.replaceChildren();
     try {
       const answer = await fetch(address, { headers: { "x-fragment": "1" } });
-      body.innerHTML = await answer.text();
+      await put(body, answer);
     } catch {
       body.textContent = "The record cannot be read now.";
     }
@@ -95,7 +110,7 @@
         body: data,
         headers: { "x-fragment": "1" },
       });
-      answer.innerHTML = await reply.text();
+      await put(answer, reply);
       if (reply.ok) form.querySelector("[name=reason]").value = "";
     } catch {
       answer.textContent = "The server cannot be reached; whether it was asked is not known.";
