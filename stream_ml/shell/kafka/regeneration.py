@@ -2,21 +2,22 @@
 
 Theory of operation: folding events is plain work that may take minutes, and the client's log
 waits for answers. Both are done in one thread (the log is of the thread that made it), so that the
-loop goes on hearing the brokers; the task waits for it, and nobody touches its stage meanwhile.
+loop goes on hearing the brokers; the task waits for it, and nobody touches its stage meanwhile. A
+task that is cancelled does not wait: it has not taken over yet, so its stage goes with it, and what
+is under way ends by itself, and closes what it has opened.
 """
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from stream_ml.shell.handover import Preparation, check_whole
 from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.kafka.task_thread import TaskThread
 from stream_ml.shell.regeneration import LearnFeatures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from stream_ml.records import Record
     from stream_ml.shell.handover import Handover
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from stream_ml.stages.predict import Predict
 
 __all__ = ["TaskFeatures"]
-
-T = TypeVar("T")
 
 
 class TaskFeatures:
@@ -39,10 +38,8 @@ class TaskFeatures:
 
     def __init__(self, cluster: Cluster, handover: Handover) -> None:
         self._cluster, self._handover = cluster, handover
-        # Made when it is first needed.
-        self._thread: ThreadPoolExecutor | None = None
-        self._log: KafkaLog | None = None
-        self._learn: LearnFeatures | None = None
+        self._thread = TaskThread("regeneration")
+        self._reader = _EventReader(cluster, handover)
 
     async def supply_past(self, learn: Learn, records: Sequence[Record]) -> None:
         """Before learn catches up with examples; see `LearnFeatures.supply_past`.
@@ -51,7 +48,8 @@ class TaskFeatures:
             learn: the stage.
             records: that it is given next.
         """
-        await self._run(lambda: self._features().supply_past(learn, records))
+        reader = self._reader
+        await self._thread.call(lambda: reader.features().supply_past(learn, records))
 
     async def end_past(self, learn: Learn) -> None:
         """Where learn is not behind any more.
@@ -59,7 +57,8 @@ class TaskFeatures:
         Args:
             learn: the stage.
         """
-        await self._run(lambda: self._features().end_past(learn))
+        reader = self._reader
+        await self._thread.call(lambda: reader.features().end_past(learn))
 
     async def supply_recent(self, learn: Learn, records: Sequence[Record]) -> None:
         """Before learn is given what has come; see `LearnFeatures.supply_recent`.
@@ -68,7 +67,8 @@ class TaskFeatures:
             learn: the stage.
             records: that it is given next.
         """
-        await self._run(lambda: self._features().supply_recent(learn, records))
+        reader = self._reader
+        await self._thread.call(lambda: reader.features().supply_recent(learn, records))
 
     async def rebuild(
         self, stage: Predict, pieces: Iterable[tuple[str, bytes]], partition: int, end: int
@@ -84,40 +84,44 @@ class TaskFeatures:
         Raises:
             UsageError: not all events of the partition are there.
         """
+        reader = self._reader
 
         def work() -> None:
-            log = self._opened()
+            log = reader.log()
             check_whole(log, partition)
             preparation = Preparation(log, self._handover)
             stage.rebuild(pieces, preparation.events(partition, end))
 
-        await self._run(work)
+        await self._thread.call(work)
 
     def stop(self) -> None:
         """Let go of all, once what is under way has ended; what is asked for later begins anew."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.submit(self._close, self._log)
-            thread.shutdown(wait=False)
-        self._log = self._learn = None
+        self._thread.stop(self._reader.close)
+        self._reader = _EventReader(self._cluster, self._handover)
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "regeneration")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _features(self) -> LearnFeatures:
-        if self._learn is None:
-            handover = self._handover
-            self._learn = LearnFeatures(self._opened(), handover.pipeline, handover.erasures)
-        return self._learn
+class _EventReader:
+    """What one thread reads events with, made when it is first needed, and there alone."""
 
-    def _opened(self) -> KafkaLog:
+    def __init__(self, cluster: Cluster, handover: Handover) -> None:
+        self._cluster, self._handover = cluster, handover
+        self._log: KafkaLog | None = None
+        self._features: LearnFeatures | None = None
+
+    def log(self) -> KafkaLog:
+        """The log."""
         if self._log is None:
             self._log = KafkaLog(self._cluster)
         return self._log
 
-    @staticmethod
-    def _close(log: KafkaLog | None) -> None:
-        if log is not None:
-            log.close()
+    def features(self) -> LearnFeatures:
+        """Of learn."""
+        if self._features is None:
+            handover = self._handover
+            self._features = LearnFeatures(self.log(), handover.pipeline, handover.erasures)
+        return self._features
+
+    def close(self) -> None:
+        """Close the log, if there is one."""
+        if self._log is not None:
+            self._log.close()

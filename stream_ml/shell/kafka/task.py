@@ -20,9 +20,10 @@ Theory of operation:
    (`needs_checkpoint`), they are held back until its state goes with them.
 4. **Parked** over a rebalance, a task keeps its state. If it gets its partition back and nobody has
    committed meanwhile, it goes on; else it is dropped, and taken over anew.
-5. **Learners** are asked beside the loop (`_beside`): while one keeps learn or evaluate waiting,
-   its worker answers the brokers, and its other tasks go on. The task goes on when the call has
-   ended: nothing of it is committed before, and no other begins; nor does it park, or end.
+5. **Learners** are asked in a thread of the task's own (`_call`), when they are restored and
+   written down as well: while one keeps learn or evaluate waiting, its worker answers the brokers,
+   and its other tasks go on. The task goes on when the call has ended: nothing of it is committed
+   before, and no other begins; nor does it park, or end.
 6. Whatever goes wrong (fenced, a broker that does not answer, an exception in a stage) ends the
    process: what is not committed is folded again by whoever takes over. Nothing is skipped.
 """
@@ -47,6 +48,7 @@ from stream_ml.shell.kafka.line_feed import LineFeed
 from stream_ml.shell.kafka.notices import set_by_hand, state_lost
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import async_options
+from stream_ml.shell.kafka.task_thread import TaskThread
 from stream_ml.shell.kafka.transactions import NEVER, CommittedOffset, Message
 from stream_ml.shell.restoration import (
     TakenUp,
@@ -187,6 +189,8 @@ class KafkaTask:
         name = task_name(spec.stage, self.partition, line)
         self._task = context.make_task(name, spec.make(number))
         self._stage = self._task.stage
+        self._asks_learners = isinstance(self._stage, Learn | Evaluate)
+        self._thread = TaskThread(name)
         self._options = {
             "bootstrap_servers": context.cluster.bootstrap,
             **async_options(context.cluster.security),
@@ -285,6 +289,7 @@ class KafkaTask:
             await asyncio.wait([runner])
         if self._feed is not None:
             await self._feed.stop()
+        self._thread.stop()
         if self._features is not None:
             self._features.stop()
         self._inbox.clear()
@@ -388,7 +393,7 @@ class KafkaTask:
             await self._features.rebuild(stage, pieces, self.partition, end)
         else:
             # A thread of its own: other tasks go on while thousands of keys are decoded.
-            await asyncio.to_thread(restore_task, self._task, start_state.pieces)
+            await self._call_in_thread(restore_task, self._task, start_state.pieces)
 
     async def _commit_news(
         self, notices: Sequence[Notice], changes: Sequence[str], alerts: Sequence[Output]
@@ -403,7 +408,7 @@ class KafkaTask:
             begun = self._stage.begin_generation(handover.generation, handover.reason)
             self._pending_outputs.append(begun)
         if self._needs_first_checkpoint:
-            self._pending_outputs += await self._beside(self._stage.start)
+            self._pending_outputs += await self._call(self._stage.start)
         self._pending_outputs += map(self._stage.note, notices)
         if changes and self._tells_changes:
             self._pending_outputs.append(self._stage.note(changed_notice(changes)))
@@ -649,7 +654,7 @@ class KafkaTask:
                     if records:
                         self._unseal(records)
                         await self._supply(records)
-                        await self._beside(self._task.replay, records)
+                        await self._call(self._task.replay, records)
                         replay_count += len(records)
                 for tp, partition in partitions.items():
                     if partition in targets and await consumer.position(tp) >= targets[partition]:
@@ -725,14 +730,15 @@ class KafkaTask:
             while self._stage.must_catch_up(records):
                 await self._bring_backlog()
         await self._supply(records)
-        # Nothing else is awaited until all is handed over: a commit has all of it, or nothing.
-        self._pending_outputs += await self._beside(self._task.apply, records)
+        self._pending_outputs += await self._call(self._task.apply, records)
         self._records_since_checkpoint += len(records)
         if self._stage.needs_checkpoint():
             self._next_check_s = min(
                 self._next_check_s, time.monotonic() + self._context.transactions.commit_s
             )
         else:
+            # Nothing was awaited since it was writable, so a commit has all of it, or nothing.
+            assert not self._asks_learners, "the transaction may have ended during their call"
             self._send()
         # Other tasks of this process get a turn.
         await asyncio.sleep(0)
@@ -750,7 +756,7 @@ class KafkaTask:
             self._unseal(records)
         if self._features is not None:
             await self._features.supply_past(stage, records)
-        self._pending_outputs += await self._beside(stage.catch_up, records)
+        self._pending_outputs += await self._call(stage.catch_up, records)
         if self._features is not None and stage.backlog() is None:
             await self._features.end_past(stage)
         self._records_since_checkpoint += 1
@@ -768,24 +774,27 @@ class KafkaTask:
             await self._features.supply_recent(stage, records)
         if not isinstance(stage, Evaluate):
             return
-        for offset in await self._beside(stage.wanted, records):
+        for offset in await self._call(stage.wanted, records):
             value = None if read is None else await read(offset)
-            await self._beside(stage.supply, offset, value)
+            await self._call(stage.supply, offset, value)
 
-    async def _beside(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Call a stage: in a thread of its own where it may ask learners, which take their time.
+    async def _call(self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Call a stage: in the task's own thread where it may ask learners, which take their time.
 
         Cancelled, it waits for the end of the call, so that nobody else is at work on the stage,
         or on its lines' processes, in the place of this task.
         """
-        if not isinstance(self._stage, Learn | Evaluate):
+        if not self._asks_learners:
             return call(*arguments, **options)
-        work = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **options))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            await asyncio.wait([work])
-            raise
+        return await self._thread.call_to_end(call, *arguments, **options)
+
+    async def _call_in_thread(
+        self, call: Callable[P, T], *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        """As `_call`, of what takes long in any stage: in a thread, whichever stage it is."""
+        if self._asks_learners:
+            return await self._thread.call_to_end(call, *arguments, **options)
+        return await asyncio.to_thread(call, *arguments, **options)
 
     def _send(self, state: Iterable[Message] = ()) -> None:
         """Hand over what is to be sent, behind a state, and where its inputs were read to."""
@@ -842,7 +851,7 @@ class KafkaTask:
 
     async def _write_state(self) -> None:
         alone = self._needs_first_checkpoint or self._stage.needs_checkpoint()
-        entries = await asyncio.to_thread(self._entries)
+        entries = await self._call_in_thread(self._entries)
         if not alone:
             # Writing down a large state takes seconds, in which few should wait for outputs, nor
             # their transaction run out. State and its positions are whole by themselves.
