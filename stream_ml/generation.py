@@ -76,6 +76,8 @@ class Generation:
         offsets: by partition of events, the first offset that was predicted with these features.
         versions: by declared line whose recipe was changed since, the names that it runs under, by
             the digest of the recipe.
+        lateness: by partition of events, where a longer lateness was declared: the first offset
+            that it holds for, and the milliseconds that it was before.
     """
 
     number: int = 1
@@ -85,6 +87,7 @@ class Generation:
     views: tuple[tuple[str, ...], ...] = ()
     offsets: Mapping[int, int] = field(default_factory=dict)
     versions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    lateness: Mapping[int, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     @property
     def version_names(self) -> set[str]:
@@ -190,6 +193,13 @@ class Generation:
                 if self.versions
                 else {}
             ),
+            **({"lateness": self._lateness_by_name()} if self.lateness else {}),
+        }
+
+    def _lateness_by_name(self) -> dict[str, list[list[int]]]:
+        return {
+            str(partition): [[offset, ms] for offset, ms in changes]
+            for partition, changes in self.lateness.items()
         }
 
 
@@ -216,6 +226,10 @@ def _generation_in(decision: Decision) -> Generation | None:
         views=tuple(tuple(names) for names in evidence["features"]),
         offsets={int(partition): offset for partition, offset in evidence["offsets"].items()},
         versions=evidence.get(VERSIONS, {}),
+        lateness={
+            int(partition): tuple((offset, ms) for offset, ms in changes)
+            for partition, changes in evidence.get("lateness", {}).items()
+        },
     )
 
 

@@ -16,18 +16,22 @@ Theory of operation:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+import orjson
 
 from stream_ml.differences import accepted_changes
 from stream_ml.errors import UsageError
 from stream_ml.generation import FIRST, generation_after
 from stream_ml.records import line_of
 from stream_ml.sealing import MARKER, Seals
+from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.regeneration import READ_RECORDS, event_fold
 from stream_ml.shell.views.registry import entries
 from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.handover import features_changed, features_differ, is_applied, next_generation
+from stream_ml.stages.lateness import Lateness, declared_lateness_ms
 from stream_ml.stages.topology import parse_task
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.sealing import Marker, RestoredState
     from stream_ml.shell.log.port import Log
+    from stream_ml.stages.lateness import LatenessChange
     from stream_ml.stages.predict import Predict
 
 __all__ = ["BEGIN_ANEW", "Handover", "Preparation", "check_whole", "handover"]
@@ -179,6 +184,8 @@ def handover(
     champion_line = line_of(serving.champion.model)
     current = current.with_recipes(before)
     generation = next_generation(pipeline, before, current, champion_line, offsets)
+    changes = {p: _lateness_changes(log, pipeline, seals, p) for p in offsets}
+    generation = replace(generation, lateness={p: each for p, each in changes.items() if each})
     return Handover(pipeline.running_as(generation), generation, apply, erasures, former)
 
 
@@ -209,6 +216,20 @@ def _event_offset(log: Log, seals: Seals, partition: int) -> int:
     """The next event to predict on, as the state says."""
     marker = _marker(log, seals, f"predict-{partition}")
     return 0 if marker is None else marker.positions.get(("events", partition), 0)
+
+
+def _lateness_changes(
+    log: Log, pipeline: Pipeline, seals: Seals, partition: int
+) -> tuple[LatenessChange, ...]:
+    """Where a longer lateness was declared, by the state of predict, and where it is now."""
+    marker = _marker(log, seals, f"predict-{partition}")
+    value = whole_piece(log, f"predict-{partition}", "")
+    if marker is None or value is None:
+        return ()
+    lateness = Lateness(pipeline.lateness_ms)
+    lateness.load(orjson.loads(value), 0, declared_lateness_ms(marker.declaration))
+    lateness.begin(marker.positions.get(("events", partition), 0), 0)
+    return lateness.changes
 
 
 def check_whole(log: Log, partition: int) -> None:

@@ -42,7 +42,14 @@ def event_fold(
     """
     partitions = log.partitions["events"] if log.forwards_strays else None
     serving = Serving(pipeline, b"")
-    return Predict(pipeline, serving, partitions, partition=partition, erasures=erasures)
+    return Predict(
+        pipeline,
+        serving,
+        partitions,
+        partition=partition,
+        erasures=erasures,
+        lateness_changes=pipeline.generation.lateness.get(partition, ()),
+    )
 
 
 class Regeneration:

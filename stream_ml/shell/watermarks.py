@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 import orjson
 
 from stream_ml.errors import BadRecord
+from stream_ml.sealing import MARKER, marker_in
 from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.log.reading import read_partition
 from stream_ml.shell.views.dead_letters import LetterFilter, read_letters
+from stream_ml.stages.lateness import Lateness, declared_lateness_ms
 from stream_ml.stages.watermark import Watermark
 from stream_ml.topics import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from stream_ml.pipeline import Pipeline
@@ -114,7 +116,7 @@ class InputWatermarks:
             state = orjson.loads(value)
             watermark.load(state.get(names[0], state[names[1]]))
             if topic == "events":
-                self._floors[partition] = self._floor(watermark.ms, state.get("lateness"))
+                self._floors[partition] = self._floor(partition, watermark.ms, state)
         first = self._log.first_offset(topic, partition)
         start = max(first, self._log.end_offset(topic, partition) - NEWEST_RECORDS)
         refused = self._refused_positions()
@@ -130,13 +132,13 @@ class InputWatermarks:
                 watermark.advance(key, read.ts, record.append_ms)
         return watermark
 
-    def _floor(self, watermark_ms: int, lateness: tuple[int, int] | None) -> int:
+    def _floor(self, partition: int, watermark_ms: int, state: Mapping[str, Any]) -> int:
         """As predict reckons it when it takes up a state of another lateness."""
-        if lateness is None:
-            return -1
-        former_ms, floor_ms = lateness
-        is_longer = former_ms < self._pipeline.lateness_ms
-        return max(floor_ms, watermark_ms - former_ms) if is_longer else floor_ms
+        marker = whole_piece(self._log, f"predict-{partition}", MARKER.decode())
+        former = {} if marker is None else marker_in(marker).declaration
+        lateness = Lateness(self._pipeline.lateness_ms)
+        lateness.load(state, watermark_ms, declared_lateness_ms(former))
+        return lateness.floor_ms
 
     def _refused_positions(self) -> set[tuple[str, int, int]]:
         """Where those of the newest records lie that led nothing when they were read."""

@@ -35,6 +35,7 @@ from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.erasure import ObeyedErasures
 from stream_ml.stages.inputs import parse_once, refuse_future, without_frames
+from stream_ml.stages.lateness import Lateness, declared_lateness_ms
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
@@ -42,11 +43,12 @@ from stream_ml.stages.state import BLOCKS, EVENT_IDS, KEYLESS, WINDOWS, split_by
 from stream_ml.stages.watermark import Watermark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Record
     from stream_ml.stages.erasure import Erasure, Erasures
+    from stream_ml.stages.lateness import LatenessChange
     from stream_ml.stages.positions import Notice
     from stream_ml.stages.serving import LoadedModel, LoadedServingSet, Serving
     from stream_ml.stages.task import StateEntry
@@ -75,6 +77,11 @@ class Predict:
             (rule 5); None where none can.
         partition: of the events.
         erasures: reads markers (rule 6); without it they are bad records as any.
+        lateness_changes: of events that are folded again, those of the declared lateness.
+
+    Attributes:
+        former_declaration: that the state was made under which is to be taken up, text by path: of
+            a former release, it does not say its lateness.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class Predict:
         *,
         partition: int = 0,
         erasures: Erasures | None = None,
+        lateness_changes: Sequence[LatenessChange] = (),
     ) -> None:
         self._pipeline = pipeline
         self._serving = serving
@@ -94,8 +102,8 @@ class Predict:
         self._features = pipeline.feature_set.new_state()
         self._known_ids = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
         self._watermark = Watermark(pipeline.events.breadth)
-        # Before it ids and windows were let go of by a shorter lateness than today's.
-        self._floor_ms = -1
+        self._lateness = Lateness(pipeline.lateness_ms, lateness_changes)
+        self.former_declaration: Mapping[str, str] = {}
         self._alarms = Alarms("predict", partition)
         self._refusals = Refusals(self._alarms, "events")
         self._blocks = _blocks(pipeline)
@@ -157,14 +165,16 @@ class Predict:
         """Take events in: what is to be written, in their order, predictions still to be made."""
         outputs: list[Output | _PredictionRequest] = []
         self._has_changed = True
-        for part in self._refusals.parts(records):
-            strays = self.counts["strays"]
-            self._fold_part(part, outputs)
-            # Strays are counted where they belong.
-            read = len(part) - (self.counts["strays"] - strays)
-            outputs += self._refusals.read(read, self._watermark.ms)
-            if self._refusals.has_ended_block:
-                outputs += self._end_block()
+        for span in self._lateness.parts(records):
+            self._lateness.begin(span[0].offset, self._watermark.ms)
+            for part in self._refusals.parts(span):
+                strays = self.counts["strays"]
+                self._fold_part(part, outputs)
+                # Strays are counted where they belong.
+                read = len(part) - (self.counts["strays"] - strays)
+                outputs += self._refusals.read(read, self._watermark.ms)
+                if self._refusals.has_ended_block:
+                    outputs += self._end_block()
         return outputs
 
     def _end_block(self) -> list[Output]:
@@ -248,7 +258,7 @@ class Predict:
         """Close by the watermark, which has risen."""
         watermark_ms = self._watermark.ms
         self._features.advance(watermark_ms)
-        self._known_ids.forget_before(watermark_ms - self._pipeline.lateness_ms)
+        self._known_ids.forget_before(watermark_ms - self._lateness.ms)
         if self._blocks is not None and watermark_ms >= self._blocks.due_ms:
             outputs += self._close_blocks(self._blocks, partition)
 
@@ -301,20 +311,20 @@ class Predict:
 
     def _check(self, event: Event) -> None:
         """Refuse what is too late, or came before."""
-        pipeline = self._pipeline
-        if event.ts < self._watermark.ms - pipeline.lateness_ms:
+        pipeline, lateness = self._pipeline, self._lateness
+        if event.ts < self._watermark.ms - lateness.ms:
             raise BadRecord(
                 "too_late",
                 f"$.{pipeline.events.time}",
-                f"expected at most {pipeline.lateness_ms} ms before the partition's watermark "
+                f"expected at most {lateness.ms} ms before the partition's watermark "
                 f"{self._watermark.ms}, given {event.ts}",
             )
-        if event.ts < self._floor_ms:
+        if event.ts < lateness.floor_ms:
             raise BadRecord(
                 "too_late",
                 f"$.{pipeline.events.time}",
-                f"expected at least {self._floor_ms}, given {event.ts}: what is older was too late "
-                "by the lateness of before, which was shorter",
+                f"expected at least {lateness.floor_ms}, given {event.ts}: what is older was too "
+                "late by the lateness of before, which was shorter",
             )
         if self._known_ids.get(event.event_id) is not None:
             raise BadRecord(
@@ -388,7 +398,7 @@ class Predict:
             "counts": self.counts,
             "held": self.sizes,
         }
-        keyless["lateness"] = [self._pipeline.lateness_ms, self._floor_ms]
+        keyless |= self._lateness.dump()
         if self._obeyed_erasures:
             keyless["erasures"] = self._obeyed_erasures.dump()
         blocks: list[StateEntry] = []
@@ -428,7 +438,7 @@ class Predict:
     def restore(self, pieces: Iterable[tuple[str, bytes]]) -> None:
         """Take up a state."""
         entries = split_by_prefix(pieces, WINDOWS, EVENT_IDS, BLOCKS)
-        lateness: tuple[int, int] | None = None
+        is_lateness_known = True
         for _, value in entries[KEYLESS]:
             keyless = orjson.loads(value)
             if self._blocks is not None:
@@ -440,19 +450,17 @@ class Predict:
             self._overflow.load(overflow)
             self._failure.load(failure)
             self._refusals.load(keyless.get("refusals", ()))
-            lateness = keyless.get("lateness")
+            is_lateness_known = self._lateness.load(
+                keyless, self._watermark.ms, declared_lateness_ms(self.former_declaration)
+            )
             if "erasures" in keyless:
                 self._obeyed_erasures.load(keyless["erasures"])
             self.counts |= keyless["counts"]
         self._features.restore(entries[WINDOWS])
         self._features.advance(self._watermark.ms)
         is_of_this_span = self._known_ids.restore(entries[EVENT_IDS])
-        if lateness is not None:
-            former_ms, self._floor_ms = lateness
-            if former_ms < self._pipeline.lateness_ms:
-                self._floor_ms = max(self._floor_ms, self._watermark.ms - former_ms)
-        elif not is_of_this_span:  # a former release did not say what it was
-            self._floor_ms = self._known_ids.oldest_ms()
+        if not is_lateness_known and not is_of_this_span:
+            self._lateness.floor_ms = self._known_ids.oldest_ms()
 
 
 def _blocks(pipeline: Pipeline) -> OpenBlocks | None:

@@ -362,6 +362,8 @@ class Runner:
             # No number is given twice, whatever was put back.
             state.number = start.marker.number
             self._agree(name, start.marker.declaration)
+            if isinstance(task.stage, Predict):
+                task.stage.former_declaration = start.marker.declaration
             if start.marker.manifest:
                 self._manifest.note(
                     name, state.number, checkpoint_seal(pieces), start.marker.positions

@@ -382,6 +382,8 @@ class KafkaTask:
         """Give the stage its state; where features were changed since, predict's new windows."""
         stage, handover = self._stage, self._context.handover
         former = {} if start_state.marker is None else start_state.marker.declaration
+        if isinstance(stage, Predict):
+            stage.former_declaration = former
         if (
             isinstance(stage, Predict)
             and self._features is not None
