@@ -11,7 +11,8 @@ Theory of operation:
    takes up any others, not even those that they were made under.
 3. The offsets that the decision names were committed by predict before, and nobody is at work: its
    tasks go on from exactly there. One that was at work all the same, and is past them, is refused
-   (`Handover.expect_begin`), and so is each that sees the decision while it works.
+   (`Handover.expect_begin`), and so is each of predict and learn that sees the decision while it
+   works. Join knows no features: what it does is the same before and after.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ def handover(
     former: Mapping[str, str] = {} if marker is None else marker.declaration
     before = former
     if apply is not None and not features_differ(former, pipeline):
-        before = _overtaken(log, pipeline, seals, current, offsets or {})
+        before = _declaration_ahead(log, pipeline, seals, current, offsets or {})
     if serving is None or not features_differ(before, pipeline):
         return Handover(pipeline.running_as(current), erasures=erasures, former=former)
     if apply is None:
@@ -189,7 +190,7 @@ def handover(
     return Handover(pipeline.running_as(generation), generation, apply, erasures, former)
 
 
-def _overtaken(
+def _declaration_ahead(
     log: Log,
     pipeline: Pipeline,
     seals: Seals,

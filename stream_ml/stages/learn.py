@@ -43,6 +43,7 @@ from stream_ml.errors import (
     StateRefused,
     UsageError,
 )
+from stream_ml.generation import generation_after
 from stream_ml.models.learner import RemoteLearner
 from stream_ml.models.pickles import compress
 from stream_ml.models.snapshot import Snapshot, pack, signed, take, unpack
@@ -152,6 +153,7 @@ class Learn:
         self._alerts = LineAlerts()
         self._teaching = Teaching(pipeline.target, self._stopwatch)
         self._restarts = Restarts(key, log)
+        self._generation = pipeline.generation
         self._batches = LineBatches()
         restores = pipeline.promotion.on_failure == "restore"
         self._kept = KeptLearners(self._recipes if restores else ())
@@ -214,6 +216,11 @@ class Learn:
         self._must_checkpoint |= bool(outputs)
         return outputs
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether other features were applied than are learned with here."""
+        return self._generation.number > self._pipeline.generation.number
+
     def _read_decisions(self, records: Sequence[Record]) -> list[Output]:
         """Start the lines anew that decisions say."""
         outputs: list[Output] = []
@@ -221,6 +228,7 @@ class Learn:
             decision = self._restarts.decision(record)
             if decision is None:
                 continue
+            self._generation = generation_after(self._generation, decision)
             for ref in decision.serving.lines.values():
                 self._kept.serve(ref.model)
             batch = batch_of(decision)

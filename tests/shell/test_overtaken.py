@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,16 @@ from stream_ml.shell.kafka.declared import declared_changes
 from stream_ml.shell.kafka.handover import cluster_handover
 from stream_ml.shell.restoration import TakenUp
 from stream_ml.shell.views.plan import read_plan
+from stream_ml.stages.learn import Learn
 from stream_ml.stages.positions import ResumePoint
 from stream_ml.testing import Driver
+from tests.kafka.world import Bench
 from tests.shop import declare, shop, stream, wider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from stream_ml.pipeline import Pipeline
 
 KEY = b"testing"
 EVENTS = 60
@@ -105,6 +110,23 @@ def test_lines_change_by_their_own_rules_before_all_tasks_have_taken_features_up
     assert any(path.startswith("features.") for path in paths)
     with pytest.raises(UsageError, match=r"models\.bayes: expected .* apply it while"):
         changes("bayes", 2)
+
+
+def test_learn_of_before_ends_where_it_reads_that_other_features_begin(overtaken: Driver) -> None:
+    """Started amid `apply`, it would go on with lines that nobody asks; as applied it reads on."""
+    decisions = overtaken.records("registry")
+    seals = Seals(KEY, wider.name, overtaken.log.identity)
+    begun = handover(overtaken.log, wider, KEY, seals).pipeline
+
+    async def fold(pipeline: Pipeline) -> None:
+        place, topics = Cluster("127.0.0.1:1", "shop"), ("examples", "registry")
+        task = Bench(place, "learn", topics, lambda _: Learn(pipeline, KEY)).task(0).task
+        await task._fold(decisions)
+        task._thread.stop()
+
+    asyncio.run(fold(begun))
+    with pytest.raises(UsageError, match="given others that were applied since, as shop"):
+        asyncio.run(fold(shop))
 
 
 def test_on_a_cluster_features_are_not_applied_where_each_line_is_a_task() -> None:

@@ -733,6 +733,7 @@ class KafkaTask:
                 await self._bring_backlog()
         await self._supply(records)
         self._pending_outputs += await self._call(self._task.apply, records)
+        self._expect_own_features()
         self._records_since_checkpoint += len(records)
         if self._stage.needs_checkpoint():
             self._next_check_s = min(
@@ -744,6 +745,20 @@ class KafkaTask:
             self._send()
         # Other tasks of this process get a turn.
         await asyncio.sleep(0)
+
+    def _expect_own_features(self) -> None:
+        """Make sure that learn has read of no features but its own: a worker began amid `apply`.
+
+        Raises:
+            UsageError: other features were applied.
+        """
+        if isinstance(self._stage, Learn) and self._stage.is_outdated:
+            registry = self._context.cluster.topic("registry")
+            raise UsageError(
+                f"{self._task.name}: expected the features that this worker was started with, "
+                f"given others that were applied since, as {registry} says; start it under the "
+                "declaration that was applied"
+            )
 
     async def _bring_backlog(self) -> bool:
         """Bring learn a stretch of what a line has still to be taught; whether there was one."""
