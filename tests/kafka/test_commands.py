@@ -41,14 +41,15 @@ class Place:
         (folder / "declared.py").write_text(DECLARED.format(name=self.cluster.pipeline))
         apply(self.cluster, Demand(partitions=2))
 
-    def terminal(self, *arguments: str) -> Terminal:
-        """A command in a process of its own."""
+    def terminal(self, *arguments: str, **variables: str) -> Terminal:
+        """A command in a process of its own, with variables beside those of the place."""
         return Terminal(
             *arguments,
             folder=self.folder,
             STREAM_ML_BROKER=f"kafka://{self.cluster.bootstrap}",
             STREAM_ML_PIPELINE="declared:mine",
             STREAM_ML_KEY="5a" * 32,
+            **variables,
         )
 
     def run(self, *arguments: str) -> Ended:

@@ -29,8 +29,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
     """Prepare beside a worker, take its place once it is free, and write the change down.
 
     Raises:
-        UsageError: the log is on a cluster, or the change cannot be brought about.
-        LogLocked: the worker was not stopped in time.
+        UsageError: the change cannot be brought about.
+        LogLocked: the worker, or on a cluster one of them, was not stopped in time.
     """
     settings, pipeline, view = plan.planned(arguments, settings, "apply")
     if plan.apply(arguments, settings, view):

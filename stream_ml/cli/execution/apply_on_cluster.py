@@ -29,7 +29,7 @@ __all__ = ["apply_on_cluster"]
 
 POLL_S = 0.5
 # What befalls evaluate as it takes its place, for a person to know of.
-TOLD = frozenset({"waiting", "not_isolated", "quarantined", "group_reset", "state_lost"})
+NOTICE_KINDS = frozenset({"waiting", "not_isolated", "quarantined", "group_reset", "state_lost"})
 
 
 def apply_on_cluster(
@@ -71,16 +71,16 @@ def apply_on_cluster(
     )
     _wait(cluster, wait_s)
 
-    told: set[str] = set()
+    kinds: set[str] = set()
 
-    def tell(kind: str, **members: Any) -> None:
-        told.add(kind)
+    def report(kind: str, **members: Any) -> None:
+        kinds.add(kind)
         if kind == "changed":
             say(f"applied: {members['message']}", {"said": kind, "what": members["message"]})
         elif kind == "applied":
             text = plan.applied_text(members["champion"], members["lines"], "all workers")
             say(text, {"said": kind, **members})
-        elif kind in TOLD:
+        elif kind in NOTICE_KINDS:
             text = ", ".join(f"{name.strip('_')} {value}" for name, value in members.items())
             say(f"{kind}: {text}", {"said": kind, **members})
 
@@ -88,14 +88,14 @@ def apply_on_cluster(
     handler = logging.StreamHandler(error_stream())
     handler.addFilter(Seldom())
     logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")
-    make_worker = worker_maker(settings, pipeline, "evaluate", key, tell)
+    make_worker = worker_maker(settings, pipeline, "evaluate", key, report)
     asyncio.run(make_worker(apply=reason).run())
-    if "recovered" not in told:
+    if "recovered" not in kinds:
         raise LogLocked(
             "apply: expected to take evaluate's place, given a signal to stop before: nothing was "
             "changed; run it again"
         )
-    if "applied" not in told:  # somebody else has applied the same meanwhile
+    if "applied" not in kinds:  # somebody else has applied the same meanwhile
         say(plan.unchanged_text(champion), unchanged)
 
 

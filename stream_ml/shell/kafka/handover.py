@@ -4,7 +4,7 @@ Theory of operation. See `stream_ml.shell.handover`, and:
 
 1. A decision begins other features, which evaluate writes when it is started for that
    (`stream-ml apply`), in one transaction with its state: so it is made wholly or not at all, and
-   by a member of the group, so by one alone. All workers are stopped then (`members`).
+   by a member of the group, so by one alone. All workers are stopped then (`stages_at_work`).
 2. Each task takes the change up when it is next taken over, and commits that, with its positions,
    in one transaction: whatever dies before begins it again. Predict's windows are folded from the
    first event up to where its state is valid; then it goes on as ever. What learn is given of
