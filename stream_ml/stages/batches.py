@@ -8,28 +8,35 @@ Theory of operation:
    state, and carries it out at the next refresh at which the line publishes: what waits for a batch
    is fitted as it is, and the line's next example begins the next batch. So each batch begins and
    ends at examples that the log tells: the snapshot of that refresh says that it was so
-   (`rebatched`: the decision's number), and those behind it what holds (`batch`). A replay from the
-   examples alone does not know where that was, and is refused, as with restarts.
+   (`rebatched`: the decision's number), and those behind it what holds (`batch`), and behind which
+   examples it was changed since the line began (`batches`): the snapshot of the change itself may
+   be removed. A replay from the examples alone does not know where that was, and is refused, as
+   with restarts.
 3. What was asked last holds until it is asked otherwise, over restarts of the worker and of the
    line, which carries it out again with its next snapshot; another recipe under the line's name has
    its own.
+4. A line that has more changes behind it than `CHANGES_MAX` states none of them, and its versions
+   are learned again by nobody until it is started anew: a snapshot's size has a bound.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from stream_ml.records import Decision
 
-__all__ = ["BATCHED", "LineBatch", "LineBatches", "batch_evidence", "batch_of"]
+__all__ = ["BATCHED", "CHANGES_MAX", "LineBatch", "LineBatches", "batch_evidence", "batch_of"]
 
 # The kind of decision.
 BATCHED = "batched"
 LINE = "line"
 BATCH = "batch"
+# So many changes of a line's batches are stated in its snapshots.
+CHANGES_MAX = 64
 
 
 class LineBatch(NamedTuple):
@@ -61,63 +68,103 @@ def batch_of(decision: Decision) -> LineBatch | None:
     return LineBatch(line, size)
 
 
+@dataclass(slots=True)
+class _Request:
+    """The newest request for a line's batches.
+
+    Attributes:
+        size: how many examples it asks for.
+        decision: its number.
+        is_due: whether it is still to be carried out.
+        offset: of the example behind which it was carried out.
+        changes: of each change since the line began, the offset of the example that it came
+            behind, and the size; None: not known any more.
+    """
+
+    size: int
+    decision: int
+    is_due: bool = True
+    offset: int | None = None
+    changes: list[list[int]] | None = None
+
+
 class LineBatches:
-    """What was asked of the batches of lines, and what of it is still to be carried out."""
+    """The newest requests for the batches of lines, and where they were carried out."""
 
     def __init__(self) -> None:
-        # By line: the size, and the number of the decision.
-        self._asked: dict[str, tuple[int, int]] = {}
-        self._due: set[str] = set()
-        # Of the present refresh.
-        self._done: set[str] = set()
+        self._requests: dict[str, _Request] = {}
 
-    def __iter__(self) -> Iterator[str]:
-        """The lines of which something was asked."""
-        return iter(self._asked)
+    def decisions(self) -> set[tuple[str, int]]:
+        """The lines whose batches were changed, each with the number of the newest decision."""
+        return {(line, each.decision) for line, each in self._requests.items()}
 
-    def ask(self, batch: LineBatch, number: int) -> None:
+    def request(self, batch: LineBatch, number: int) -> None:
         """Take note of a decision.
 
         Args:
             batch: what it says.
             number: its own.
         """
-        self._asked[batch.line] = batch.size, number
-        self._due.add(batch.line)
+        former = self._requests.get(batch.line)
+        changes = [] if former is None else former.changes
+        self._requests[batch.line] = _Request(batch.size, number, changes=changes)
 
     def begin_anew(self, line: str) -> None:
         """Have it carried out again, of a line that starts anew."""
-        if line in self._asked:
-            self._due.add(line)
+        former = self._requests.get(line)
+        if former is not None:
+            self._requests[line] = _Request(former.size, former.decision, changes=[])
 
     def forget(self, line: str) -> None:
         """Let a line have the batches that it is declared with."""
-        self._asked.pop(line, None)
-        self._due.discard(line)
+        self._requests.pop(line, None)
 
-    def take(self, line: str) -> int | None:
-        """The size to be carried out now, if there is one; `figures` tell of it."""
-        if line not in self._due:
-            return None
-        self._due.discard(line)
-        self._done.add(line)
-        return self._asked[line][0]
+    def due_size(self, line: str) -> int | None:
+        """The size that is to be carried out now, if there is one."""
+        request = self._requests.get(line)
+        return request.size if request is not None and request.is_due else None
 
-    def figures(self, line: str) -> dict[str, int]:
-        """What the line's next snapshot says of its batches."""
-        if line not in self._asked or line in self._due:
+    def complete(self, line: str, offset: int) -> None:
+        """Take note that the due size was carried out.
+
+        Args:
+            line: one that has it.
+            offset: of the last example before it.
+        """
+        request = self._requests[line]
+        request.is_due, request.offset = False, offset
+        if request.changes is not None:
+            changes = [*request.changes, [offset, request.size]]
+            request.changes = changes if len(changes) <= CHANGES_MAX else None
+
+    def figures(self, line: str, offset: int) -> dict[str, Any]:
+        """The words of a snapshot of the line about its batches.
+
+        Args:
+            line: any.
+            offset: of the last example in it.
+        """
+        request = self._requests.get(line)
+        if request is None or request.is_due:
             return {}
-        size, number = self._asked[line]
-        is_done = line in self._done
-        self._done.discard(line)
-        return {"batch": size, **({"rebatched": number} if is_done else {})}
+        figures: dict[str, Any] = {"batch": request.size}
+        if request.changes is not None:
+            figures["batches"] = request.changes
+        if request.offset == offset:
+            figures["rebatched"] = request.decision
+        return figures
 
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it; empty where nothing was asked."""
-        if not self._asked:
+        if not self._requests:
             return {}
-        asked = {line: [*each] for line, each in self._asked.items()}
-        return {"batches": asked, "batches_due": sorted(self._due)}
+        return {
+            "batches": {
+                line: [each.size, each.decision, each.offset, each.changes]
+                for line, each in self._requests.items()
+            },
+            "batches_due": sorted(line for line, each in self._requests.items() if each.is_due),
+        }
 
     def load(self, state: Mapping[str, Any], lines: Iterable[str]) -> None:
         """Take up a dumped state.
@@ -126,7 +173,9 @@ class LineBatches:
             state: of learn; of a former release it has none.
             lines: that are declared.
         """
-        known = set(lines)
-        asked = state.get("batches", {})
-        self._asked = {line: (*each,) for line, each in asked.items() if line in known}
-        self._due = known & set(state.get("batches_due", ()))
+        known, due = set(lines), set(state.get("batches_due", ()))
+        self._requests = {
+            line: _Request(size, decision, line in due, *places)
+            for line, (size, decision, *places) in state.get("batches", {}).items()
+            if line in known
+        }

@@ -233,7 +233,7 @@ class Learn:
                 self._kept.serve(ref.model)
             batch = batch_of(decision)
             if batch is not None and batch.line in self._lines:
-                self._batches.ask(batch, decision.number)
+                self._batches.request(batch, decision.number)
                 self._must_checkpoint = True
             restart = restart_of(decision)
             if restart is not None and restart.line in self._lines:
@@ -385,10 +385,11 @@ class Learn:
         Raises:
             SnapshotRefused: the learner fails at it.
         """
-        size = self._batches.take(name)
+        size = self._batches.due_size(name)
         if size is not None:
             line.payload = None
             self._recipes[name].set_batch(line.learner, size)
+            self._batches.complete(name, self._progress.offsets[1])
 
     def _check_pace(self, line: LiveLine, taken_s: float, draft: Snapshot) -> None:
         """Take note of what a snapshot took.
@@ -445,7 +446,7 @@ class Learn:
                 **({"cause": "loss_change"} if self._progress.clock.is_sooner else {}),
                 **({"restarted": self._restarted_by[name]} if name in self._restarted_by else {}),
                 **self._retrainings.figures(name),
-                **self._batches.figures(name),
+                **self._batches.figures(name, self._progress.offsets[1]),
                 "excess": line.blocks.take(),
                 "lines": [],
             },
@@ -578,16 +579,22 @@ class Learn:
         """As `apply`. On a cluster there is nothing to replay: every commit holds the state.
 
         Raises:
-            StateRefused: a decision started a line anew, and nothing says after which example.
+            StateRefused: a decision among them started a line anew, or changed its batches, and
+                nothing says after which example.
         """
+        former = self._change_decisions()
         self.apply(records)
-        changed = sorted({*self._restarted_by, *self._batches})
+        changed = sorted({line for line, _ in self._change_decisions() - former})
         if changed and records[0].topic == "registry":
             raise StateRefused(
                 f"{self.name}: expected its state as it was written; it cannot be made again from "
                 f"the examples, for decisions have started {', '.join(changed)} anew, or changed "
                 "their batches: restore the log from a copy, or begin another"
             )
+
+    def _change_decisions(self) -> set[tuple[str, int]]:
+        """The lines that decisions have changed, each with the number of the newest ones."""
+        return {*self._restarted_by.items(), *self._batches.decisions()}
 
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_ml.errors import StateRefused
+from stream_ml.errors import StateRefused, StreamMLError
 from stream_ml.models.pickles import decompress
 from stream_ml.models.snapshot import decode
 from stream_ml.records import ModelRef, Record, ServingSet
@@ -25,7 +25,11 @@ from tests.simulation.test_crash import outcome
 from tests.stages.test_learn import published
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stream_ml.models.snapshot import Snapshot
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.views.rebuild import RebuildView
 
 LOG, DRIVER_KEY = "here", b"testing"
 # Renewed at every 20th example; after 40, four wait for a batch of six.
@@ -147,6 +151,17 @@ def test_a_state_with_changed_batches_is_not_made_again() -> None:
         learn.replay([decision(3)])
 
 
+def test_a_decision_that_changes_no_line_is_replayed_whatever_was_changed_before() -> None:
+    """A state that was written behind a change says where it was: nothing is lost."""
+    learn = Learn(batched, KEY, log=LOG)
+    learn.apply(world(10))
+    learn.apply([decision(3), decision(None, 1)])
+    learn.replay([decision(4, 2, "nobody")])
+    (found,) = published(learn.apply(world(20)[10:]), "steps")
+
+    assert (1, 3, 0) == tuple(found.epoch[name] for name in ("restarted", "batch", "rebatched"))
+
+
 def history(seed: int | None) -> tuple[dict[str, list[Any]], list[Any]]:
     """What comes of commands about batches, with deaths by a seed; and all versions made again."""
     rand = random.Random(seed)
@@ -189,3 +204,60 @@ def test_each_command_is_answered_and_carried_out_once_whoever_dies_when() -> No
     assert 1 == sum("rebatched" in epoch for _, _, epoch in expected["models"] if epoch)
     for seed in range(8):
         assert expected == history(seed)[0], f"seed {seed}"
+
+
+def changed_twice(
+    pipeline: Pipeline, count: int
+) -> Iterator[tuple[Snapshot, RebuildView | StreamMLError]]:
+    """Versions of a line that was restarted right behind a change, once the rest is removed."""
+    events, labels = stream(count=count)
+    commands = [(30, "batch", 3), (40, "restart", None), (70, "batch", 4)]
+    with Driver(pipeline) as driver:
+        for label in labels:
+            due = [each for each in events if each["ts"] <= label["ts"]]
+            events = events[len(due) :]
+            driver.feed(due, [label])
+            if commands and driver.log.end_offset("examples", 0) == commands[0][0]:
+                _, kind, size = commands.pop(0)
+                driver.command(kind, model="steps", details=size and {"batch": size})
+                driver.run()
+        driver.runner.commit(checkpoint=True)
+        driver.log.expire(driver.now_ms)
+        for record in driver.records("models"):
+            snapshot = decode(record.value) if record.value else None
+            if snapshot is not None and snapshot.name == "steps":
+                try:
+                    yield snapshot, rebuild(driver.log, pipeline, DRIVER_KEY, snapshot.model)
+                except StreamMLError as error:
+                    yield snapshot, error
+
+
+def test_a_version_is_learned_again_though_the_snapshot_of_a_change_was_removed() -> None:
+    """Also of a line that was restarted right behind a change: each states its own changes."""
+    found = list(changed_twice(declare(models=batched.models, keep=3), 400))
+
+    assert [] == [each.model for each, _ in found if "rebatched" in each.epoch]
+    assert [[[59, 3], [79, 4]]] * 3 == [each.epoch["batches"] for each, _ in found[-3:]]
+    assert [True] * len(found) == [getattr(view, "equal", view) for _, view in found]
+
+
+def test_a_restart_right_behind_a_change_is_learned_again() -> None:
+    """What was fitted for the change belongs to the line as it was before its restart."""
+    found = list(changed_twice(batched, 240))
+    said = [
+        each.epoch["restarted" if each.version == 60 else "rebatched"] for each, _ in found[2:4]
+    ]
+
+    assert [2, 4] == said
+    assert [True] * len(found) == [getattr(view, "equal", view) for _, view in found]
+
+
+def test_behind_too_many_changes_a_version_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A snapshot's size has a bound: it then states no changes, and is not learned otherwise."""
+    monkeypatch.setattr("stream_ml.stages.batches.CHANGES_MAX", 1)
+    *_, (snapshot, refusal) = changed_twice(declare(models=batched.models, keep=3), 400)
+
+    assert (4, None) == (snapshot.epoch["batch"], snapshot.epoch.get("batches"))
+    assert f"rebuild {snapshot.model}: expected in its snapshot where the batches" in str(refusal)

@@ -7,11 +7,13 @@ Theory of operation:
    learner. The digest and the golden predictions of the two must be equal.
 2. A line that went on from an older snapshot (`on_failure="restore"`) has learned what that one
    had, and then what came after its new beginning: as many of the last examples as it says.
-3. A retrained line's snapshot says on how many examples it was trained, and which was the last: it
+3. A snapshot says behind which examples the batches of its line were changed since it began; there
+   what waits is fitted, as learn did it. One that says no more how often that was is refused.
+4. A retrained line's snapshot says on how many examples it was trained, and which was the last: it
    is trained on these again, and no others are looked at.
-4. Of what cannot be there (retention has taken it, the declaration is another) nothing is learned:
+5. Of what cannot be there (retention has taken it, the declaration is another) nothing is learned:
    that is said at once.
-5. Where the recorded snapshot cannot be opened, as under another release of river, the comparison
+6. Where the recorded snapshot cannot be opened, as under another release of river, the comparison
    is made all the same: a digest is a text, and golden predictions are numbers.
 """
 
@@ -41,6 +43,7 @@ from stream_ml.shell.regeneration import ExampleFeatures
 from stream_ml.shell.views.counted import counted_examples
 from stream_ml.shell.views.registry import entries, running_pipeline
 from stream_ml.shell.views.reproduce import ReproducedAnswer
+from stream_ml.stages.batches import CHANGES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -211,19 +214,23 @@ class _Line:
             if "restarted" in each.epoch and each.version <= self.snapshot.version
         ]
 
-    def batches(self, span: _Span) -> deque[tuple[int, int]]:
-        """Behind which example each change of the line's batches came, and how many they have.
+    @property
+    def batches(self) -> tuple[tuple[int, int], ...]:
+        """Behind which example each change of its batches came, and how many they have since.
 
-        Args:
-            span: the changes within it, and right before it.
+        Raises:
+            StreamMLError: it does not say where they were changed.
         """
-        return deque(
-            (each.examples["last"], each.epoch["batch"])
-            for each in sorted(self.others.values(), key=lambda each: each.version)
-            if "rebatched" in each.epoch
-            and each.version <= self.snapshot.version
-            and span.first - 1 <= each.examples["last"] <= span.last
-        )
+        epoch = self.snapshot.epoch
+        if "batch" in epoch and "batches" not in epoch:
+            raise StreamMLError(
+                f"rebuild {self.snapshot.model}: expected in its snapshot where the batches of "
+                "its line were changed, given only how many examples they have now "
+                f"({epoch['batch']}): more than {CHANGES_MAX} changes are not kept; way out: none "
+                "for this version, but later ones of a line that was restarted since (`stream-ml "
+                "restart LINE`) say it again"
+            )
+        return tuple((offset, size) for offset, size in epoch.get("batches", ()))
 
     def ancestor(self, model: str) -> _Line:
         """The line as of a snapshot that this one goes on from.
@@ -350,11 +357,15 @@ class _LearningError(Exception):
 
 
 class _Span(NamedTuple):
-    """Examples in a row: the offsets of the first and the last one, and how many."""
+    """Examples in a row: the offsets of the first and the last one, and how many.
+
+    `batches` are the changes of the line's batches among them.
+    """
 
     first: int
     last: int
     examples: int
+    batches: tuple[tuple[int, int], ...]
 
 
 class _Examples:
@@ -451,7 +462,7 @@ def _spans(line: _Line, examples: _Examples) -> list[_Span]:
     inside = snapshot.examples
     restored = [each for each in line.restarts if each.parent is not None]
     if not restored or (line.restarts and line.restarts[-1].parent is None):
-        return [_Span(inside["first"], inside["last"], inside["count"])]
+        return [_Span(inside["first"], inside["last"], inside["count"], line.batches)]
     base = line.ancestor(restored[-1].parent or "")
     count = inside["count"] - base.snapshot.examples["count"]
     # Those since its new beginning are the last ones, up to its own last.
@@ -459,7 +470,7 @@ def _spans(line: _Line, examples: _Examples) -> list[_Span]:
     for offset, _, _ in examples.until(inside["last"]):
         offsets.append(offset)
     first = offsets[0] if count > 0 else inside["last"] + 1
-    return [*_spans(base, examples), _Span(first, inside["last"], count)]
+    return [*_spans(base, examples), _Span(first, inside["last"], count, line.batches)]
 
 
 def _taught(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
@@ -473,7 +484,7 @@ def _taught(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
     examples.require(snapshot.model, snapshot.examples["first"])
     for span in _spans(line, examples):
         teach = fast_learner(learner, examples.pipeline.target)
-        learned, batches = 0, line.batches(span)
+        learned, batches = 0, deque(span.batches)
         for offset, features, label in examples.until(span.last):
             if offset < span.first:
                 continue
