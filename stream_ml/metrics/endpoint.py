@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint"]
 
 REQUESTS_MAX = 8
-# By when a request must have come, and its answer gone.
+# By when a request must have come, and its answer gone: a client that sends a byte now and then
+# would else hold a place for good.
 REQUEST_S = 10.0
 
 
@@ -38,6 +40,7 @@ class Endpoint:
         write_metrics: what a scrape gets and its content type, given its `Accept` header.
         healthy: whether the process is.
         ready: whether it is.
+        request_s: after how long a connection ends, whatever its client does.
 
     Raises:
         UsageError: it cannot listen there.
@@ -50,6 +53,7 @@ class Endpoint:
         write_metrics: Callable[[str], tuple[bytes, str]],
         healthy: Callable[[], ProbeAnswer],
         ready: Callable[[], ProbeAnswer],
+        request_s: float = REQUEST_S,
     ) -> None:
         probes = {"/healthz": healthy, "/readyz": ready}
 
@@ -65,7 +69,7 @@ class Endpoint:
                 return status, "application/json", orjson.dumps(verdict.as_dict()) + b"\n"
 
         try:
-            self._server = _Server((address.host, address.port), Handler)
+            self._server = _Server((address.host, address.port), Handler, request_s)
         except (OSError, OverflowError) as error:
             raise UsageError(
                 f"metrics: expected to listen on {address}: {error}; name another address with "
@@ -98,7 +102,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+    def __init__(
+        self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], request_s: float
+    ) -> None:
+        self._request_s = request_s
         self._free = threading.BoundedSemaphore(REQUESTS_MAX)
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
@@ -110,17 +117,25 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        deadline = threading.Timer(self._request_s, _end, (request,))
+        deadline.daemon = True
+        deadline.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
+            deadline.cancel()
             self._free.release()
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], _: Any) -> None:
         """Nothing: whoever asked has gone, or was too slow."""
 
 
+def _end(connection: socket.socket) -> None:
+    with suppress(OSError):  # it has ended
+        connection.shutdown(socket.SHUT_RDWR)
+
+
 class _Handler(BaseHTTPRequestHandler):
-    timeout = REQUEST_S
     server_version = "stream-ml"
     sys_version = ""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import orjson
@@ -17,8 +18,9 @@ import pytest
 from stream_ml.cli.commands.up import COMMAND as UP
 from stream_ml.cli.execution.up import _posts, _worker, _worker_addresses
 from stream_ml.cli.main import main, parser
-from stream_ml.metrics.endpoint import REQUESTS_MAX
+from stream_ml.metrics.endpoint import REQUESTS_MAX, Endpoint
 from stream_ml.metrics.families import FAMILIES
+from stream_ml.metrics.health import ProbeAnswer
 from stream_ml.metrics.setup import serving_metrics
 from stream_ml.sealing import strip_seal
 from stream_ml.shell.embedded.runner import Runner
@@ -169,6 +171,36 @@ def test_who_asks_and_never_listens_is_refused_and_holds_up_nobody() -> None:
                 status, _ = fetch(address, "/readyz")[0] and fetch(address, "/metrics")
             except OSError:
                 continue
+
+
+def test_who_sends_a_little_now_and_then_is_ended() -> None:
+    """However slowly requests come, their places are free after the bound of time."""
+    endpoint = Endpoint(
+        FREE,
+        write_metrics=lambda _: (b"", ""),
+        healthy=ProbeAnswer,
+        ready=ProbeAnswer,
+        request_s=0.3,
+    )
+    with endpoint, ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(endpoint.address, DEADLINE_S))
+            for _ in range(REQUESTS_MAX)
+        ]
+        deadline = time.monotonic() + DEADLINE_S
+        while slow:
+            assert time.monotonic() < deadline
+            # What can be read of them is their end.
+            ended, _, _ = select.select(slow, (), (), 0.02)
+            slow = [each for each in slow if each not in ended]
+            for each in slow:
+                with suppress(OSError):
+                    each.send(b"x")
+        status = 0
+        while status != 200:
+            assert time.monotonic() < deadline
+            with suppress(OSError):
+                status, _ = fetch(endpoint.address, "/healthz")
 
 
 def test_a_place_that_is_taken_is_refused_with_the_way_out(
