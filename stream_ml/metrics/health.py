@@ -171,9 +171,11 @@ class LogProbes:
 
 def _read(reader: LogReader, read: Callable[[Log], T]) -> T | ProbeAnswer:
     """What is read, or why it cannot be."""
+    future = reader.ask(read)
     try:
-        answer: T = reader.ask(read).result(ANSWER_S)
+        answer: T = future.result(ANSWER_S)
     except TimeoutError:
+        future.cancel()
         return ProbeAnswer((f"the log has not answered for {ANSWER_S:g} s",))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         return ProbeAnswer((f"the log cannot be read: {error}",))

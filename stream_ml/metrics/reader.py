@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Full, Queue
 from typing import TYPE_CHECKING, Any
+
+from stream_ml.errors import LogError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["LogReader"]
 
 CLOSE_S = 2.0
+# Asked, and not read yet: a log that does not answer must not gather what nobody waits for.
+WAITING_MAX = 16
 
 
 class LogReader:
@@ -31,7 +35,8 @@ class LogReader:
 
     def __init__(self, open_log: Callable[[], Log]) -> None:
         self._open_log = open_log
-        self._jobs: SimpleQueue[tuple[Callable[[Log], Any], Future[Any]] | None] = SimpleQueue()
+        self._jobs: Queue[tuple[Callable[[Log], Any], Future[Any]] | None] = Queue(WAITING_MAX)
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
 
@@ -42,26 +47,35 @@ class LogReader:
             read: gets the log.
 
         Returns:
-            What comes of it: the answer, or an error.
+            What comes of it: the answer, or an error; once cancelled it is not read any more.
         """
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log-reader", daemon=True)
                 self._thread.start()
         future: Future[Any] = Future()
-        self._jobs.put((read, future))
+        try:
+            self._jobs.put_nowait((read, future))
+        except Full:
+            future.set_exception(
+                LogError(f"it does not answer: {WAITING_MAX} others have asked before; try later")
+            )
         return future
 
     def close(self) -> None:
         """Let go of the log, once it has answered; it is not waited for long."""
         if self._thread is not None:
-            self._jobs.put(None)
+            self._closing.set()
+            with suppress(Full):  # it ends at the next one
+                self._jobs.put_nowait(None)
             self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         log: Log | None = None
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()) is not None and not self._closing.is_set():
             read, future = job
+            if not future.set_running_or_notify_cancel():
+                continue  # who asked waits no more
             try:
                 if log is None:
                     log = self._open_log()

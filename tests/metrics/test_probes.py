@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_ml.errors import LogError
+from stream_ml.metrics import health
 from stream_ml.metrics.endpoint import Endpoint
 from stream_ml.metrics.health import (
     STALLED_S,
@@ -19,7 +22,7 @@ from stream_ml.metrics.health import (
     WorkersProbes,
     stuck,
 )
-from stream_ml.metrics.reader import LogReader
+from stream_ml.metrics.reader import WAITING_MAX, LogReader
 from stream_ml.metrics.setup import serving_metrics
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.metering.meter import Meter
@@ -31,6 +34,8 @@ from tools.kafka.broker import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 PREDICT = TaskName("predict", 0, None)
 
@@ -99,6 +104,36 @@ def test_a_worker_that_stands_still_while_records_wait_is_not_healthy(tmp_path: 
         "predict-0: records of events wait for 181 s, and none was worked on for 181 s",
         "join-0: records of labels wait for 181 s, and none was worked on for 181 s",
     ] == list(stalled.problems)
+
+
+def test_what_nobody_waits_for_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that stands still gathers no probes: those that gave up are skipped, others refused."""
+    monkeypatch.setattr(health, "ANSWER_S", 0.001)
+    SqliteLog.create(tmp_path / "log.sqlite").close()
+    release = threading.Event()
+    read: list[str] = []
+
+    def count(_: object) -> list[Backlog]:
+        read.append("probe")
+        return []
+
+    reader = LogReader(lambda: SqliteLog.open(tmp_path / "log.sqlite"))
+    held = reader.ask(lambda _: release.wait())
+    probes = WorkerProbes(Meter(), reader, time.time)
+    probes._backlogs = count
+    told = {problem for _ in range(3 * WAITING_MAX) for problem in probes.healthy().problems}
+    release.set()
+    after = reader.ask(lambda _: list(read)) if held.result() else None
+    while after is not None and isinstance(after.exception(), LogError):
+        after = reader.ask(lambda _: list(read))
+    reader.close()
+
+    assert {
+        "the log has not answered for 0.001 s",
+        "the log cannot be read: it does not answer: 16 others have asked before; try later",
+    } == told
+    assert after is not None
+    assert [] == after.result()
 
 
 @given(waited_s=st.floats(0, 1_000), idle_s=st.floats(0, 1_000))
