@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -168,6 +169,32 @@ def test_what_came_no_further_says_why(cli: Cli, tmp_path: Path) -> None:
     text = cli("trace", "e4", "--broker", broker).out
     assert "refused by predict  events-0 4" in text
     assert "so far: refused by predict: " in text
+
+
+def test_members_are_called_as_they_are_declared(tmp_path: Path) -> None:
+    """An event whose id and time have names of their own is found, also before it is predicted."""
+    declared = replace(toy, events=replace(toy.events, id="order", time="at"))
+    members = {"event_id": "order", "ts": "at"}
+    renamed = [{members.get(n, n): v for n, v in EVENTS[i].items()} for i in range(3)]
+    first, second, decoy = (
+        Output("events", each["user"].encode(), orjson.dumps(each)) for each in renamed
+    )
+    decoy.value = orjson.dumps({**renamed[2], "user": "e1"})
+    with SqliteLog.create(tmp_path / "log.sqlite") as log:
+        log.append([first])
+        with Runner(log, declared, b"key") as runner:
+            runner.run()
+        log.append([second, decoy])
+        told = [
+            [(step.offset, step.ts) for step in trace(log, b"key", each, declared=events).events]
+            for events in (declared.events, None)
+            for each in ("e0", "e1")
+        ]
+
+    times = [event["at"] for event in renamed]
+    assert [(0, times[0])] == told[0]
+    assert [(1, times[1])] == told[1]
+    assert [[(0, None)], [(1, None), (2, None)]] == told[2:]
 
 
 def test_a_record_that_is_no_json_is_found_by_the_id_in_it(cli: Cli, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from stream_ml.errors import StreamMLError
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.progress import Progress, with_progress
 from stream_ml.shell.settings.keys import reading_key
+from stream_ml.shell.settings.loader import load_pipeline
 from stream_ml.shell.views.trace import trace
 
 if TYPE_CHECKING:
@@ -28,9 +29,17 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print an event's way."""
+    declared = None if settings.pipeline is None else load_pipeline(settings.pipeline).events
     with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)
-        found = trace(log, key, arguments.event_id, since_ms=arguments.since, watch=_watched)
+        found = trace(
+            log,
+            key,
+            arguments.event_id,
+            since_ms=arguments.since,
+            watch=_watched,
+            declared=declared,
+        )
     if not found.is_found:
         scope = "" if arguments.since is None else f" since {format_time(arguments.since)}"
         raise StreamMLError(

@@ -31,6 +31,7 @@ from stream_ml.topics import partition_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from stream_ml.pipeline import Events
     from stream_ml.records import Answer, Example, LabelValue, Prediction, Record
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.views.dead_letters import LetterView
@@ -264,6 +265,7 @@ def trace(
     *,
     since_ms: int | None = None,
     watch: Callable[[str, Iterable[Record]], Iterable[Record]] | None = None,
+    declared: Events | None = None,
 ) -> Trace:
     """Follow an event.
 
@@ -273,8 +275,10 @@ def trace(
         event_id: the event's.
         since_ms: nothing that the log took in before is looked for, UTC milliseconds.
         watch: is given each topic's records as they are read, and passes them on.
+        declared: names the members of an event; without it one that was not predicted is found by
+            any member that is the id, and of events that have no `ts` no time is told.
     """
-    return _Tracer(log, key, event_id, since_ms, watch or _unwatched).trace()
+    return _Tracer(log, key, event_id, since_ms, watch or _unwatched, declared=declared).trace()
 
 
 def _unwatched(_topic: str, records: Iterable[Record]) -> Iterable[Record]:
@@ -291,8 +295,11 @@ class _Tracer:
         event_id: str,
         since_ms: int | None,
         watch: Callable[[str, Iterable[Record]], Iterable[Record]],
+        *,
+        declared: Events | None,
     ) -> None:
         self._log, self._event_id, self._since_ms = log, event_id, since_ms
+        self._declared = declared
         self._watch = watch
         self._id_bytes = event_id.encode()
         self._registry: RegistryView = read_registry(log, key, recent=None)
@@ -390,8 +397,13 @@ class _Tracer:
             self._published(record)
             for partition in range(self._log.partitions["events"])
             for record in self._read("events", partition)
-            if named in (record.value or b"") and _members(record).get("event_id") == self._event_id
+            if named in (record.value or b"") and self._has_id(_members(record))
         )
+
+    def _has_id(self, event: dict[str, Any]) -> bool:
+        if self._declared is None:
+            return self._event_id in event.values()
+        return bool(event.get(self._declared.id) == self._event_id)
 
     def _labels(self, example: Example | None) -> tuple[PublishedStep, ...]:
         if example is not None:
@@ -406,8 +418,10 @@ class _Tracer:
 
     def _published(self, record: Record) -> PublishedStep:
         members = _members(record)
-        ts, label = members.get("ts"), members.get("label")
-        stage = "predict" if record.topic == "events" else "join"
+        is_event = record.topic == "events"
+        time = self._declared.time if is_event and self._declared is not None else "ts"
+        ts, label = members.get(time), None if is_event else members.get("label")
+        stage = "predict" if is_event else "join"
         positions = self._log.committed(task_name(stage, record.partition))
         return PublishedStep(
             record.topic,

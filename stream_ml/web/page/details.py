@@ -217,17 +217,20 @@ def reproduction(
     }
 
 
-def way(log: Log, key: bytes | None, topic: str, place: tuple[int, int]) -> dict[str, Any]:
+def way(
+    log: Log, pipeline: Pipeline, key: bytes | None, topic: str, place: tuple[int, int]
+) -> dict[str, Any]:
     """The way of a predicted event: published, predicted, labelled, joined, learned, decided on.
 
     Args:
         log: that all lies on.
+        pipeline: the declaration.
         key: checks seals; without one all is believed.
         topic: `predictions` or `examples`.
         place: partition and offset there.
     """
     predicted, _ = _stored(log, topic, *place)
-    found = trace(log, key, predicted.event_id)
+    found = trace(log, key, predicted.event_id, declared=pipeline.events)
     rows = [
         (f"published, {clock(each.append_ms)}", f"{each.topic} {each.partition}, {each.offset}")
         for each in found.events

@@ -198,10 +198,11 @@ class _Page:
     ) -> Response:
         _check_reader(request)
         _check_topic(topic)
-        settings = self._service.settings
+        service = self._service
 
         def run(log: Log) -> dict[str, Any]:
-            return details.way(log, reading_key(settings, log), topic, (partition, offset))
+            key = reading_key(service.settings, log)
+            return details.way(log, service.pipeline, key, topic, (partition, offset))
 
         return await self._record(request, await self._searched(run))
 
