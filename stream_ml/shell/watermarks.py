@@ -1,8 +1,10 @@
 """How far time has come on events and labels, for whoever publishes what was refused before.
 
 What stages have written down is a floor, and may be behind: of each partition the newest records
-are read as well, so that what lies there and is not read yet counts. What is said to be late is
-late; a record that is not said to be may still become late until a stage reads it.
+are read as well, so that what lies there and is not read yet counts. What is said to be late by
+them probably is: a stage may still refuse some of what is not read yet (an id that came before), or
+move it (a stray), and it leads no watermark then. A record that is not said to be late may still
+become so until a stage reads it.
 """
 
 from __future__ import annotations
