@@ -111,7 +111,7 @@ def act(
         with Runner(log, pipeline, key, apply=REASON, **options) as runner:
             log.append(outputs[half:])
             runner.run(lambda count: progress(half + count))
-            lines = [name for name in runner.generation.names.values() if name.endswith(".2")]
+            lines = runner.generation.begun
         [champion] = [
             each.serving.champion.model for each in decisions(log, key) if each.reason == REASON
         ]
