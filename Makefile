@@ -25,7 +25,8 @@ EXTRAS += httptools uvloop httpx httpcore schemathesis harfile hypothesis-graphq
 EXTRAS += playwright greenlet axe-playwright-python
 
 # Two processes, each with a broker of its own: tests wait for brokers more than they compute.
-test: $(VENV)/dev check test-extras  ## what CI runs: format, lint, types, tests, examples in the docs
+test: $(VENV)/dev  ## what CI runs: format, lint, types, tests, examples in the docs
+	+$(MAKE) -j 2 --output-sync=target check test-extras
 	$(RUN)/python -m pytest -n 2 --dist loadfile
 
 # In a folder of their own: river loads scikit-learn wherever it is installed, at a second a start.
