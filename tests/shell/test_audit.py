@@ -438,7 +438,8 @@ def test_one_prediction_on_the_command_line(cli: Cli, decided: Path) -> None:
     ]
     assert (absent.code, absent.err) == (
         1,
-        "stream-ml: audit reproduce: no prediction on event 'e9999' is on the log\n",
+        "stream-ml: audit reproduce: no prediction on event 'e9999' is on the log; an archive may "
+        "have it (--archive ADDRESS)\n",
     )
     assert (many.code, many.json["predictions"], many.json["served"]) == (
         0,
