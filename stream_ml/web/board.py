@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.errors import LogError, StreamMLError, brief_error
+from stream_ml.errors import LogError, StreamMLError
 from stream_ml.sealing import strip_seal
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.settings.keys import reading_key
@@ -25,6 +25,7 @@ from stream_ml.shell.views.dead_letters import LetterView, letters_in
 from stream_ml.shell.views.drift import DriftView, read_drift
 from stream_ml.shell.views.models import ModelsView, read_models
 from stream_ml.shell.views.status import HeldBack, StatusView, held_back, is_empty, read_status
+from stream_ml.web.log_threads import stream_ml_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -184,7 +185,7 @@ class Board:
                         self._version = None
                     outcome = self._read(log)
                 except Exception as error:  # noqa: BLE001 - a view's fault must not end the board
-                    outcome = _ours(error)
+                    outcome = stream_ml_error(error)
                     _close(log)
                     log = None
                 loop = self._loop
@@ -229,10 +230,6 @@ def _evaluations(log: Log) -> Iterator[Mapping[str, Any]]:
             members = orjson.loads(strip_seal(record.value) or b"null")
             if isinstance(members, dict) and isinstance(members.get("model"), str):
                 yield members
-
-
-def _ours(error: Exception) -> StreamMLError:
-    return error if isinstance(error, StreamMLError) else LogError(brief_error(error))
 
 
 def _close(log: Log | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -34,17 +33,15 @@ from stream_ml.web.schemas import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from stream_ml.records import Decision
     from stream_ml.shell.log.port import Log
     from stream_ml.web.access import Caller
-    from stream_ml.web.service import Service
+    from stream_ml.web.service import CommandSlots, Service
 
 __all__ = ["command_router", "give_command"]
 
-# At once; each waits in a thread for its answer.
-COMMANDS_MAX = 2
 SIGNED_SCHEMA = {
     "type": "object",
     "title": "SignedCommand",
@@ -141,9 +138,11 @@ async def _signed(request: Request) -> Response:
     value = await request.body()
 
     def give(log: Log, key: bytes | None) -> Decision:
-        return client.signed_command(log, value, verifying_key=key, timeout_s=TIMEOUT_S)
+        return client.signed_command(
+            log, value, verifying_key=key, timeout_s=TIMEOUT_S, wait=service.wait
+        )
 
-    return json_response(await _answer(service, give))
+    return json_response(await _answer(service, service.signed_commands, give))
 
 
 async def give_command(
@@ -191,13 +190,20 @@ async def give_command(
 
     def give(log: Log, key: bytes | None) -> Decision:
         signing_key = settings.commanding_key(settings.path)
-        return client.command(log, command, signing_key, verifying_key=key, timeout_s=timeout_s)
+        return client.command(
+            log,
+            command,
+            signing_key,
+            verifying_key=key,
+            timeout_s=timeout_s,
+            wait=service.wait,
+        )
 
-    return await _answer(service, give)
+    return await _answer(service, service.commands, give)
 
 
 async def _answer(
-    service: Service, give: Callable[[Log, bytes | None], Decision]
+    service: Service, slots: CommandSlots, give: Callable[[Log, bytes | None], Decision]
 ) -> dict[str, Any]:
     def run(log: Log) -> dict[str, Any]:
         key = reading_key(service.settings, log)
@@ -209,25 +215,12 @@ async def _answer(
             "checked": key is not None,
         }
 
-    async with _place(service):
-        try:
-            answer = await service.commands.run(run)
-        except CommandRefused as error:
-            raise Refusal(422, str(error), "not_believed") from None
-        except BadRecord as error:
-            raise bad_record(error) from None
+    try:
+        answer = await slots.run(run)
+    except CommandRefused as error:
+        raise Refusal(422, str(error), "not_believed") from None
+    except BadRecord as error:
+        raise bad_record(error) from None
     if not answer["accepted"]:
         raise Refusal(409, answer["decision"]["reason"], "refused", members=answer)
     return answer
-
-
-@asynccontextmanager
-async def _place(service: Service) -> AsyncIterator[None]:
-    """One of the threads that commands wait in."""
-    if service.command_count >= COMMANDS_MAX:
-        raise Refusal(503, f"{COMMANDS_MAX} commands wait for their answers", "busy", retry_s=1)
-    service.command_count += 1
-    try:
-        yield
-    finally:
-        service.command_count -= 1

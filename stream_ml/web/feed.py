@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from stream_ml.errors import StreamMLError
 from stream_ml.shell.log.port import read_between
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from stream_ml.records import Record
     from stream_ml.shell.log.port import Log
@@ -211,11 +212,16 @@ class EventStream(Response):
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            with suppress(asyncio.CancelledError, TimeoutError, OSError):
-                await tasks[0]
-            self._on_end()
+            try:
+                for task in tasks:
+                    task.cancel()
+                # Where the log cannot be read the stream ends, and its reader comes again.
+                with suppress(
+                    asyncio.CancelledError, TimeoutError, OSError, StreamMLError, Refusal
+                ):
+                    await tasks[0]
+            finally:
+                self._on_end()
         if self._closing.is_set():
             with suppress(TimeoutError, OSError):
                 async with asyncio.timeout(1):
@@ -237,7 +243,11 @@ async def _until_gone(receive: Any) -> None:
 
 
 async def feed_messages(
-    feed: Feed, place: list[int], render: Callable[[Record], list[bytes]], name: str
+    feed: Feed,
+    place: list[int],
+    render: Callable[[Record], list[bytes]],
+    name: str,
+    ready: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncGenerator[bytes]:
     """The records of a feed as server-sent events.
 
@@ -246,12 +256,16 @@ async def feed_messages(
         place: where to begin.
         render: the JSON of each event that a record has, none of one that is not ours.
         name: what the events are called.
+        ready: waits until records can be rendered; None where they can.
     """
     yield b": the log goes on from here\n\n"
     async for records in feed.batches(place):
         if not records:
             yield b": still here\n\n"
-        elif body := _events(records, place, render, name):
+            continue
+        if ready is not None:
+            await ready()
+        if body := _events(records, place, render, name):
             yield body
 
 

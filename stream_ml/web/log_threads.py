@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Output
     from stream_ml.shell.log.port import Log, Tail
 
-__all__ = ["Follower", "LogPool", "Outbox"]
+__all__ = ["Follower", "LogPool", "Outbox", "stream_ml_error"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,7 @@ class Follower:
         topic: which one.
         on_records: takes them, in the loop.
         history: how many of each partition's last records to begin with.
+        on_begin: takes the offsets, by partition, that it begins from, before any record.
         is_urgent: whether somebody waits for what comes; asked in the thread.
         prepare: what to do with each record in the thread, such as decoding it.
 
@@ -65,6 +66,7 @@ class Follower:
         on_records: Callable[[Sequence[Record]], None],
         *,
         history: int = 0,
+        on_begin: Callable[[dict[int, int]], None] = lambda _: None,
         is_urgent: Callable[[], bool] = lambda: False,
         prepare: Callable[[Record], object] | None = None,
     ) -> None:
@@ -73,17 +75,13 @@ class Follower:
         self._topic = topic
         self._on_records = on_records
         self._history = history
+        self._on_begin = on_begin
         self._is_urgent = is_urgent
         self._prepare = prepare
         self._offsets: dict[int, int] | None = None
         self._begun: asyncio.Future[dict[int, int]] | None = None
         self._capacity = threading.Semaphore(BATCHES_MAX)
         self._closing = threading.Event()
-
-    @property
-    def is_started(self) -> bool:
-        """Whether it reads."""
-        return self._begun is not None
 
     def start(self) -> asyncio.Future[dict[int, int]]:
         """Begin, in the loop; the future has the offsets, by partition, that it began from."""
@@ -105,7 +103,7 @@ class Follower:
                 with self._open_log() as log:
                     self._follow(log)
             except Exception as error:  # noqa: BLE001 - reading goes on after any fault
-                self.error = _ours(error)
+                self.error = stream_ml_error(error)
                 self._closing.wait(REOPEN_S)
 
     def _follow(self, log: Log) -> None:
@@ -130,6 +128,9 @@ class Follower:
 
     def _announce(self, offsets: dict[int, int]) -> None:
         if self._begun is not None and not self._begun.done():
+            # Here and not when the future is done: its callbacks run behind records that are
+            # queued already.
+            self._on_begin(offsets)
             self._begun.set_result(offsets)
 
     def _hand_over(self, records: Sequence[Record]) -> None:
@@ -286,7 +287,7 @@ class Outbox:
 def _outcomes(error: Exception, count: int) -> list[Position | StreamMLError]:
     if isinstance(error, NotAcknowledged) and len(error.positions) == count:
         return [error if position is None else position for position in error.positions]
-    return [_ours(error)] * count
+    return [stream_ml_error(error)] * count
 
 
 def _settle(
@@ -301,7 +302,12 @@ def _settle(
             future.set_result(outcome)
 
 
-def _ours(error: Exception) -> StreamMLError:
+def stream_ml_error(error: Exception) -> StreamMLError:
+    """An error of ours as it is; of any other one, that it was the log's.
+
+    Args:
+        error: that a thread has met.
+    """
     return error if isinstance(error, StreamMLError) else LogError(brief_error(error))
 
 

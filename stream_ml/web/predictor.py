@@ -11,7 +11,7 @@ Theory of operation.
 3. What the pipeline refuses is refused in the same words: before it is published where the event
    itself is wrong, else with the dead letter that the worker writes (too late, from the future).
 4. Where there is a key, an answer has the seal of this pipeline and log: what others have put on
-   `predictions` is none.
+   `predictions` is none (see `authenticity`).
 5. Where predictions would come too late, nothing is published: when the worker has more before it
    than it can do in time, and when it has answered nothing since a request ran out of time. Then
    one request a second is let through, to see.
@@ -24,11 +24,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stream_ml.codec import decode_prediction
 from stream_ml.errors import BadRecord, StreamMLError
-from stream_ml.records import DeadLetter, Output
+from stream_ml.records import Output
 from stream_ml.shell.log.port import read_between
 from stream_ml.shell.views.dead_letters import letters_in
 from stream_ml.stages.topology import task_name
@@ -41,8 +40,8 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Event, Prediction, Record
-    from stream_ml.sealing import RecordSeal
     from stream_ml.shell.log.port import Log
+    from stream_ml.web.authenticity import Authenticity
     from stream_ml.web.log_threads import LogPool, Outbox, Position
 
 __all__ = ["Answer", "Predictor", "bad_record"]
@@ -63,13 +62,21 @@ RETRY_MAX_S = 60.0
 LAG_MIN = 100
 
 
+class _Letter(NamedTuple):
+    """A dead letter without the record: there may be many that nobody here asks for."""
+
+    reason: str
+    path: str
+    message: str
+
+
 @dataclass(slots=True)
 class _Waiter:
     """Who waits for one id: requests that share a future, and where its event lies."""
 
     event: Event
     partition: int
-    future: asyncio.Future[Prediction | DeadLetter]
+    future: asyncio.Future[Prediction | _Letter]
     requests: int = 0
     position: Position | None = None
 
@@ -120,28 +127,22 @@ class _Pace:
         return self.lag / self.rate if self.lag > LAG_MIN and self.rate else 0.0
 
 
-@dataclass(slots=True)
-class Counts:
-    """What became of requests for predictions, since the server began."""
-
-    answered: int = 0
-    repeated: int = 0
-    refused: int = 0
-    timed_out: int = 0
-    rejected: int = 0
-
-
 class Predictor:
     """Asks for predictions; see the module. To be used in the event loop.
 
     Args:
         pipeline: the declaration.
         outbox: publishes events.
-        pool: reads from the log.
+        pool: reads single records, for requests that wait for no other ones.
+        searches: looks through the log.
         open_log: opens the log, in a thread.
         limit_s: how long a prediction is waited for.
+        on_begin: takes the offsets that `predictions` is read from, before any record.
         on_records: takes the records of `predictions` as well, as they come.
-        read_seal: what predictions are sealed with; None where there is no key, or none yet.
+        authenticity: tells predictions from forgeries.
+
+    Attributes:
+        predictions: follows the topic.
     """
 
     def __init__(
@@ -149,33 +150,35 @@ class Predictor:
         pipeline: Pipeline,
         outbox: Outbox,
         pool: LogPool,
+        searches: LogPool,
         *,
         open_log: Callable[[], Log],
         limit_s: float,
+        on_begin: Callable[[dict[int, int]], None],
         on_records: Callable[[Sequence[Record]], None],
-        read_seal: Callable[[Log], RecordSeal | None],
+        authenticity: Authenticity,
     ) -> None:
-        self.counts = Counts()
         self._pipeline = pipeline
         self._outbox = outbox
         self._pool = pool
+        self._searches = searches
         self._limit_s = limit_s
         self._on_records = on_records
-        self._read_seal = read_seal
-        self._seal: RecordSeal | None = None
+        self._authenticity = authenticity
         self._waiting: dict[bytes, _Waiter] = {}
         self._positions: dict[Position, _Waiter] = {}
         self._index: OrderedDict[bytes, Position] = OrderedDict()
-        self._letters: OrderedDict[Position, DeadLetter] = OrderedDict()
+        self._letters: OrderedDict[Position, _Letter] = OrderedDict()
         # By partition of events.
         self._paces: dict[int, _Pace] = {0: _Pace()}
         self._asked_s = 0.0
         self._scan = asyncio.Semaphore(1)
-        self._predictions = Follower(
+        self.predictions = Follower(
             open_log,
             "predictions",
             self._take_predictions,
             history=HISTORY,
+            on_begin=on_begin,
             is_urgent=lambda: bool(self._waiting),
             prepare=self._decode_where_waited_for,
         )
@@ -187,26 +190,21 @@ class Predictor:
         )
         self._monitor: asyncio.Task[None] | None = None
 
-    def start(self) -> asyncio.Future[dict[int, int]]:
-        """Begin; the future has the offsets on `predictions` that it is read from."""
+    def start(self) -> None:
+        """Begin."""
         self._dead_letters.start()
         self._monitor = asyncio.create_task(self._watch_pace())
-        return self._predictions.start()
+        self.predictions.start()
 
     def close(self) -> None:
         """End; who waits still is refused."""
         if self._monitor is not None:
             self._monitor.cancel()
-        self._predictions.close()
+        self.predictions.close()
         self._dead_letters.close()
         for waiter in self._waiting.values():
             if not waiter.future.done():
                 waiter.future.set_exception(Refusal(503, "the server ends", "ending", retry_s=1))
-
-    @property
-    def waiting_count(self) -> int:
-        """How many events wait for their predictions."""
-        return len(self._waiting)
 
     # --- asking ---------------------------------------------------------------------------
 
@@ -219,27 +217,30 @@ class Predictor:
         Raises:
             Refusal: it is a bad event (422), its id is another event's (409), or no prediction
                 came in time, or would have come (503).
+            TimeoutError: the log has not answered in time.
             LogError: the log cannot be reached.
         """
         try:
             event = self._pipeline.event_codec.decode(value)
         except BadRecord as error:
-            self.counts.refused += 1
             raise bad_record(error) from None
+        deadline_s = asyncio.get_running_loop().time() + self._limit_s
         key = event.event_id.encode()
+        async with asyncio.timeout_at(deadline_s):
+            await self._authenticity.check_setup()
+            if key in self._index and key not in self._waiting:
+                known = await self._known(key)
+                if known is not None:
+                    return Answer(_same_event(known, event), None)
+            output = Output("events", event.key.encode(), value)
+            if not self._pipeline.wants_prediction(event):
+                return Answer(None, await self._outbox.put(output))
         waiter = self._waiting.get(key)
-        if waiter is None and key in self._index:
-            known = await self._known(key)
-            if known is not None:
-                self.counts.repeated += 1
-                return Answer(_same_event(known, event), None)
-            waiter = self._waiting.get(key)
-        output = Output("events", event.key.encode(), value)
-        if not self._pipeline.wants_prediction(event):
-            return Answer(None, await self._outbox.put(output))
         if waiter is None:
             waiter = self._publish(key, event, output)
-        return await self._answer(key, waiter, event)
+        elif (waiter.event.key, waiter.event.ts) != (event.key, event.ts):
+            raise _id_in_use(event)
+        return await self._answer(key, waiter, event, deadline_s)
 
     async def find(self, event_id: str) -> Prediction | None:
         """The prediction for an event of this id; None where there is none, as far as is looked.
@@ -248,23 +249,24 @@ class Predictor:
             event_id: of the event.
 
         Raises:
-            Refusal: others are being looked for (503).
+            Refusal: others are being looked for, or none can be told from a forgery (503).
             LogError: the log cannot be reached.
         """
         key = event_id.encode()
-        known = await self._known(key) if key in self._index else None
+        known = await self._known(key)
         if known is not None:
             return known
         if self._scan.locked():
             raise Refusal(503, "another old prediction is being looked for", "busy", retry_s=1)
         async with self._scan:
-            return await self._pool.run(lambda log: _search(log, key, self._decoded))
+            return await self._searches.run(
+                lambda log: _search(log, key, self._authenticity.prediction)
+            )
 
     def _publish(self, key: bytes, event: Event, output: Output) -> _Waiter:
         partition = partition_of(event.key.encode(), len(self._paces))
         self._check_pace(self._paces[partition])
         if len(self._waiting) >= WAITING_MAX:
-            self.counts.rejected += 1
             raise Refusal(
                 503, f"{WAITING_MAX:,} events wait for their predictions", "busy", retry_s=1
             )
@@ -275,14 +277,13 @@ class Predictor:
         self._waiting[key] = waiter
         return waiter
 
-    async def _answer(self, key: bytes, waiter: _Waiter, event: Event) -> Answer:
+    async def _answer(self, key: bytes, waiter: _Waiter, event: Event, deadline_s: float) -> Answer:
         waiter.requests += 1
         try:
-            async with asyncio.timeout(self._limit_s):
+            async with asyncio.timeout_at(deadline_s):
                 # One who leaves must not take the answer from the others.
                 outcome = await asyncio.shield(waiter.future)
         except TimeoutError:
-            self.counts.timed_out += 1
             pace = self._paces[waiter.partition]
             pace.silent_s = pace.silent_s or asyncio.get_running_loop().time()
             raise self._late(waiter, pace) from None
@@ -290,19 +291,17 @@ class Predictor:
             waiter.requests -= 1
             if not waiter.requests:
                 self._forget(key, waiter)
-        if isinstance(outcome, DeadLetter):
-            return await self._refused(outcome, event, waiter)
-        self.counts.answered += 1
+        if isinstance(outcome, _Letter):
+            async with asyncio.timeout_at(deadline_s):
+                return await self._refused(outcome, event, waiter)
         return Answer(_same_event(outcome, event), waiter.position)
 
-    async def _refused(self, letter: DeadLetter, event: Event, waiter: _Waiter) -> Answer:
+    async def _refused(self, letter: _Letter, event: Event, waiter: _Waiter) -> Answer:
         """Of an event that came before its first prediction; of any other why it is refused."""
         if letter.reason == "duplicate":
             first = await self.find(event.event_id)
             if first is not None:
-                self.counts.repeated += 1
                 return Answer(_same_event(first, event), waiter.position)
-        self.counts.refused += 1
         raise Refusal(
             409 if letter.reason == "duplicate" else 422,
             letter.message,
@@ -354,13 +353,11 @@ class Predictor:
         """Refuse where a prediction would come too late."""
         now_s = asyncio.get_running_loop().time()
         self._asked_s = now_s
-        error = self._predictions.error or self._dead_letters.error
+        error = self.predictions.error or self._dead_letters.error
         if error is not None:
-            self.counts.rejected += 1
             raise Refusal(503, f"predictions cannot be read: {error}", "log", retry_s=1)
         delay_s = pace.delay_s
         if delay_s > self._limit_s:
-            self.counts.rejected += 1
             raise Refusal(
                 503,
                 f"{pace.lag:,} events wait before this one, for about {delay_s:.0f} s; it "
@@ -371,7 +368,6 @@ class Predictor:
         if pace.silent_s is None:
             return
         if now_s - pace.probe_s < PROBE_S:
-            self.counts.rejected += 1
             raise Refusal(
                 503,
                 "no prediction has come since a request ran out of time: no worker runs, or it "
@@ -390,8 +386,6 @@ class Predictor:
                 await asyncio.sleep(MONITOR_S)
                 continue
             with suppress(StreamMLError):  # whoever publishes is told
-                if self._seal is None:
-                    self._seal = await self._pool.run(self._read_seal)
                 now_s = loop.time()
                 for partition, (done, lag) in enumerate(await self._pool.run(_progress)):
                     self._paces.setdefault(partition, _Pace()).update(done, lag, now_s)
@@ -402,14 +396,7 @@ class Predictor:
     def _decode_where_waited_for(self, record: Record) -> None:
         """In the thread that reads: most predictions are nobody's here."""
         if record.key in self._waiting:
-            record.memo = self._decoded(record)
-
-    def _decoded(self, record: Record) -> Prediction | None:
-        """The prediction in a record; None where it is none of ours."""
-        seal = self._seal
-        with suppress(BadRecord):
-            return decode_prediction(record.value if seal is None else seal.unseal(record.value))
-        return None
+            record.memo = self._authenticity.prediction(record)
 
     def _take_predictions(self, records: Sequence[Record]) -> None:
         index, waiting = self._index, self._waiting
@@ -421,7 +408,7 @@ class Predictor:
             waiter = waiting.get(record.key)
             if waiter is None or waiter.future.done():
                 continue
-            prediction = record.memo or self._decoded(record)
+            prediction = record.memo or self._authenticity.prediction(record)
             if prediction is not None:
                 waiter.future.set_result(prediction)
                 self._paces[waiter.partition].silent_s = None
@@ -431,10 +418,10 @@ class Predictor:
 
     def _take_letters(self, records: Sequence[Record]) -> None:
         for view in letters_in(records):
-            letter = view.letter
-            if letter.topic != "events":
+            if view.letter.topic != "events":
                 continue
-            position = (letter.partition, letter.offset)
+            position = (view.letter.partition, view.letter.offset)
+            letter = _Letter(view.letter.reason, view.letter.path, view.letter.message)
             waiter = self._positions.pop(position, None)
             if waiter is None:
                 # It may be that of an event whose place is told only now.
@@ -446,9 +433,12 @@ class Predictor:
             self._letters.popitem(last=False)
 
     async def _known(self, key: bytes) -> Prediction | None:
+        await self._authenticity.require()
+        if key not in self._index:
+            return None
         partition, offset = self._index[key]
         prediction = await self._pool.run(
-            lambda log: _read(log, partition, offset, key, self._decoded)
+            lambda log: _read(log, partition, offset, key, self._authenticity.prediction)
         )
         if prediction is None:
             self._index.pop(key, None)  # it was forgotten, or retention has removed it
@@ -474,7 +464,11 @@ def _same_event(prediction: Prediction, event: Event) -> Prediction:
     """
     if (prediction.key, prediction.ts) == (event.key, event.ts):
         return prediction
-    raise Refusal(
+    raise _id_in_use(event)
+
+
+def _id_in_use(event: Event) -> Refusal:
+    return Refusal(
         409,
         f"expected an id of its own for each event: {event.event_id!r} was given to another one, "
         "of another key or time",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -11,6 +11,7 @@ from stream_ml.client import open_log
 from stream_ml.sealing import Seals
 from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.audit import Verdict, verify
+from stream_ml.web.authenticity import Authenticity, NothingServesError
 from stream_ml.web.board import Board
 from stream_ml.web.feed import Feed
 from stream_ml.web.log_threads import Follower, LogPool, Outbox
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
     from stream_ml.web.access import Access
     from stream_ml.web.gate import Limits
 
-__all__ = ["Service", "Shared"]
+__all__ = ["CommandSlots", "Service", "Shared"]
 
 HISTORY = 1_000
 OPEN_S = 15.0
 # A check of the whole registry is good for so long: it takes a while.
 VERIFY_S = 10.0
+# At once, of those that the server signs and of those that callers do.
+COMMANDS_MAX = 2
 T = TypeVar("T")
 
 
@@ -60,6 +63,40 @@ class Shared(Generic[T]):
         return await asyncio.shield(task)
 
 
+class CommandSlots:
+    """A few threads in which commands wait for their answers; none waits for a thread.
+
+    Args:
+        open_log: opens the log, in a thread.
+    """
+
+    def __init__(self, open_log: Callable[[], Log]) -> None:
+        self._pool = LogPool(open_log, COMMANDS_MAX)
+        self._count = 0
+
+    async def run(self, give: Callable[[Log], T]) -> T:
+        """What `give` makes of the log.
+
+        Args:
+            give: called in a thread, with the log.
+
+        Raises:
+            Refusal: as many wait as may.
+            StreamMLError: as `give` does, or the log cannot be opened.
+        """
+        if self._count >= COMMANDS_MAX:
+            raise Refusal(503, f"{COMMANDS_MAX} commands wait for their answers", "busy", retry_s=1)
+        self._count += 1
+        try:
+            return await self._pool.run(give)
+        finally:
+            self._count -= 1
+
+    def close(self) -> None:
+        """End, once what is at work is done."""
+        self._pool.close()
+
+
 class Service:
     """What the routes share; it lies in `app.state.service`.
 
@@ -73,14 +110,16 @@ class Service:
 
     Attributes:
         board: the views of the log.
+        authenticity: tells predictions from forgeries.
         predictor: answers requests for predictions.
         outbox: publishes.
         pool: reads from the log.
         commands: threads that wait for the answers to commands.
+        signed_commands: such threads for commands that callers have signed, and who may give them
+            need not be able to command: they must not hold up those who can.
         verdicts: whether the registry is as it was written.
         closing: set when the server ends.
         stream_count: how many streams are open.
-        command_count: how many commands wait for their answers.
     """
 
     def __init__(
@@ -101,50 +140,83 @@ class Service:
         self.board = Board(self._open, settings, pipeline.promotion.mode)
         self.outbox = Outbox(self._open)
         self.pool = LogPool(self._open)
-        self.commands = LogPool(self._open)
-        self._predictions = Feed("predictions", self.pool)
+        # Views and searches take long, and must not hold up requests for predictions.
+        self._lookups = LogPool(self._open)
+        self.authenticity = Authenticity(self._lookups, self._prediction_seal)
+        self.commands = CommandSlots(self._open)
+        self.signed_commands = CommandSlots(self._open)
+        predictions = Feed("predictions", self.pool)
+        # Streams send what is committed, whatever predictions are answered with.
+        is_shared = isolation == "committed"
         self.predictor = Predictor(
             pipeline,
             self.outbox,
+            self._lookups,
             self.pool,
             open_log=self._open_predictions,
             limit_s=limits.predict_s,
-            on_records=self._predictions.add,
-            read_seal=self._prediction_seal,
+            on_begin=predictions.begin if is_shared else _ignore,
+            on_records=predictions.add if is_shared else _ignore,
+            authenticity=self.authenticity,
         )
         self._followers: dict[str, tuple[Feed, Follower]] = {}
+        if is_shared:
+            self._followers["predictions"] = (predictions, self.predictor.predictions)
         self.verdicts: Shared[Verdict] = Shared(self._verify, VERIFY_S)
         self.closing = asyncio.Event()
         self.stream_count = 0
-        self.command_count = 0
-        self._begun: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin, in the event loop of the server."""
         self.board.start()
         self.outbox.start()
-        self._begun = asyncio.create_task(self._begin())
-
-    async def _begin(self) -> None:
-        self._predictions.begin(await self.predictor.start())
+        self.authenticity.start()
+        self.predictor.start()
 
     def close(self) -> None:
         """End all that was begun."""
         self.closing.set()
-        if self._begun is not None:
-            self._begun.cancel()
+        self.authenticity.close()
         self.predictor.close()
         for _, follower in self._followers.values():
             follower.close()
         self.outbox.close()
         self.board.close()
         self.pool.close()
+        self._lookups.close()
         self.commands.close()
+        self.signed_commands.close()
+
+    def wait(self, seconds: float) -> None:
+        """Wait in a thread; not for long where the server is about to end.
+
+        Args:
+            seconds: how long.
+
+        Raises:
+            Refusal: the server ends (503).
+        """
+        if self.closing.is_set():
+            raise Refusal(
+                503,
+                "the server ends before the answer has come; the command stays on the log and may "
+                "still be answered: ask again with the same id, which does nothing twice",
+                "ending",
+                retry_s=1,
+            )
+        time.sleep(seconds)
 
     def _prediction_seal(self, log: Log) -> RecordSeal | None:
+        # In this order: a worker makes the key before it writes its first decision.
+        is_begun = log.end_offset("registry", 0) > 0
         key = reading_key(self.settings, log)
         if key is None:
-            return None
+            if is_begun:
+                return None
+            raise NothingServesError(
+                "expected the key that predictions are sealed with, given none yet, and no worker "
+                "has been at work on this log; start one with `stream-ml up`"
+            )
         return Seals(key, self.pipeline.name, log.identity).records("predictions")
 
     async def _verify(self) -> Verdict:
@@ -159,29 +231,22 @@ class Service:
         Raises:
             Refusal: the log cannot be read now.
         """
-        follower: Follower | None = None
+        if topic not in self._followers:
+            feed = Feed(topic, self.pool)
+            self._followers[topic] = (
+                feed,
+                Follower(self._open, topic, feed.add, history=HISTORY, on_begin=feed.begin),
+            )
+        feed, follower = self._followers[topic]
         try:
             async with asyncio.timeout(OPEN_S):
-                if topic == "predictions":
-                    assert self._begun is not None, "the server has begun"
-                    await asyncio.shield(self._begun)
-                    return self._predictions
-                if topic not in self._followers:
-                    feed = Feed(topic, self.pool)
-                    follower = Follower(self._open, topic, feed.add, history=HISTORY)
-                    self._followers[topic] = (feed, follower)
-                    # Before any record: both are handed over in their order.
-                    follower.start().add_done_callback(partial(_begin_feed, feed))
-                feed, follower = self._followers[topic]
                 await asyncio.shield(follower.start())
-                return feed
         except TimeoutError:
-            error = None if follower is None else follower.error
             raise Refusal(
-                503, f"{topic} cannot be read: {error or 'no answer'}", "log", retry_s=1
+                503, f"{topic} cannot be read: {follower.error or 'no answer'}", "log", retry_s=1
             ) from None
+        return feed
 
 
-def _begin_feed(feed: Feed, offsets: asyncio.Future[dict[int, int]]) -> None:
-    with suppress(asyncio.CancelledError):
-        feed.begin(offsets.result())
+def _ignore(_: object) -> None:
+    pass

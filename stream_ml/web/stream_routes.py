@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import orjson
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -19,15 +19,18 @@ from stream_ml.web.problems import Refusal
 from stream_ml.web.schemas import refusals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from stream_ml.records import Record
     from stream_ml.sealing import RecordSeal
     from stream_ml.shell.log.port import Log
+    from stream_ml.web.feed import Feed
     from stream_ml.web.service import Service
 
 __all__ = ["stream_router"]
 
+# The JSON of the events that a record has.
+Render: TypeAlias = "Callable[[Record], list[bytes]]"
 BEGINNING, END = "beginning", "end"
 TEXT_MAX = 2_000
 Start = Annotated[
@@ -76,7 +79,13 @@ async def _predictions(
 ) -> Response:
     """Each is the record on the log: features, model, shadows and all."""
     service: Service = request.app.state.service
-    return await _stream(service, "predictions", "prediction", _prediction, last_event_id or start)
+    authenticity = service.authenticity
+
+    async def render() -> Render:
+        return lambda record: _prediction(record) if authenticity.is_own(record) else []
+
+    topic = _Topic("predictions", "prediction", render, authenticity.wait)
+    return await _stream(service, topic, last_event_id or start)
 
 
 async def _decisions(
@@ -84,45 +93,61 @@ async def _decisions(
 ) -> Response:
     """Those that are signed, as the audit has them."""
     service: Service = request.app.state.service
-    key = await service.pool.run(lambda log: reading_key(service.settings, log))
-    return await _stream(
-        service, "registry", "decision", lambda r: _decision(r, key), last_event_id or start
-    )
+
+    async def render() -> Render:
+        key = await service.pool.run(lambda log: reading_key(service.settings, log))
+        return lambda record: _decision(record, key)
+
+    return await _stream(service, _Topic("registry", "decision", render), last_event_id or start)
 
 
 async def _alerts(request: Request, start: Start = END, last_event_id: LastId = None) -> Response:
     """Each change of what is open, and each happening, with the command to look further."""
     service: Service = request.app.state.service
-    seal = await service.pool.run(lambda log: _seal(service, log))
-    return await _stream(
-        service, "alerts", "alert", lambda r: _alert(r, seal), last_event_id or start
-    )
+
+    async def render() -> Render:
+        seal = await service.pool.run(lambda log: _seal(service, log))
+        return lambda record: _alert(record, seal)
+
+    return await _stream(service, _Topic("alerts", "alert", render), last_event_id or start)
 
 
-async def _stream(
-    service: Service,
-    topic: str,
-    name: str,
-    render: Callable[[Record], list[bytes]],
-    start: str,
-) -> Response:
+class _Topic(NamedTuple):
+    """What a stream is of: a topic, the name of its events, and how a record becomes some."""
+
+    topic: str
+    name: str
+    render: Callable[[], Awaitable[Render]]
+    ready: Callable[[], Awaitable[None]] | None = None
+
+
+async def _stream(service: Service, topic: _Topic, start: str) -> Response:
     if service.stream_count >= service.limits.streams:
         raise Refusal(503, f"{service.limits.streams:,} streams are open", "busy", retry_s=5)
-    feed = await service.feed(topic)
-    if start == BEGINNING:
-        place = await feed.beginning()
-    elif start == END:
-        place = feed.end
-    else:
-        end = feed.end
-        place = [min(p, e) for p, e in zip(parse_position(start, len(end)), end, strict=True)]
 
     def on_end() -> None:
         service.stream_count -= 1
 
+    # Before anything is waited for: others come meanwhile.
     service.stream_count += 1
-    messages = feed_messages(feed, place, render, name)
+    try:
+        render = await topic.render()
+        feed = await service.feed(topic.topic)
+        place = await _place(feed, start)
+    except BaseException:
+        on_end()
+        raise
+    messages = feed_messages(feed, place, render, topic.name, topic.ready)
     return EventStream(messages, closing=service.closing, on_end=on_end)
+
+
+async def _place(feed: Feed, start: str) -> list[int]:
+    if start == BEGINNING:
+        return await feed.beginning()
+    end = feed.end
+    if start == END:
+        return end
+    return [min(p, e) for p, e in zip(parse_position(start, len(end)), end, strict=True)]
 
 
 def _seal(service: Service, log: Log) -> RecordSeal | None:
