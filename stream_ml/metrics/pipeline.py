@@ -154,8 +154,10 @@ def _progress(status: StatusView, pipeline: Pipeline) -> Iterator[Figure]:
     yield from _outcomes(status)
     for kind, count in status.held.items():
         yield Figure("stream_ml_held", count, (kind,))
+    # What is held is counted over all tasks of join, and so is its bound.
+    limit = pipeline.pending_max * len(status.watermarks.labels)
     for kind in ("predictions", "labels"):
-        yield Figure("stream_ml_held_limit", pipeline.pending_max, (kind,))
+        yield Figure("stream_ml_held_limit", limit, (kind,))
 
 
 def _outcomes(status: StatusView) -> Iterator[Figure]:

@@ -21,6 +21,7 @@ from stream_ml.cli.main import main, parser
 from stream_ml.metrics.endpoint import REQUESTS_MAX, Endpoint
 from stream_ml.metrics.families import FAMILIES
 from stream_ml.metrics.health import ProbeAnswer
+from stream_ml.metrics.pipeline import read_figures
 from stream_ml.metrics.setup import serving_metrics
 from stream_ml.sealing import strip_seal
 from stream_ml.shell.embedded.runner import Runner
@@ -123,6 +124,15 @@ def test_figures_of_the_pipeline_are_those_of_its_views(tmp_path: Path) -> None:
         == figures(families, "stream_ml_label_delay_seconds", "line", "percentile")["served", "50"]
     )
     assert 0 == figures(families, "stream_ml_view_failures_total")[()]
+
+
+def test_what_is_held_is_bounded_by_all_partitions_together() -> None:
+    """Its figure is a sum over partitions, and so is the bound that an alert compares it with."""
+    with SqliteLog.create(MEMORY, partitions=2) as log:
+        read = list(read_figures(log, toy, b"key"))
+
+    limits = {each.labels: each.value for each in read if each.name == "stream_ml_held_limit"}
+    assert {(kind,): 2 * toy.pending_max for kind in ("predictions", "labels")} == limits
 
 
 def test_whoever_measures_changes_nothing() -> None:
