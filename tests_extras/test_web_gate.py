@@ -9,12 +9,15 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 
+from stream_ml.cli.execution.serve import server_names
+from stream_ml.cli.main import main
 from stream_ml.errors import UsageError
 from stream_ml.web.access import Access, parse_tokens
 from stream_ml.web.gate import Gate, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 READER, SHOP, ANA = "r" * 40, "s" * 40, "a" * 40
 TOKENS = f"""
@@ -49,7 +52,7 @@ async def _echo(request: Request) -> dict[str, Any]:
 def application(anonymous: tuple[str, ...] = (), **gate: Any) -> FastAPI:
     """An application that tells who called, behind a gate."""
     app = FastAPI()
-    for path in ("/v1/predict", "/v1/commands/promote", "/v1/status", "/healthz"):
+    for path in ("/v1/predict", "/v1/commands/promote", "/v1/status", "/healthz", "/readyz"):
         app.add_api_route(path, _echo, methods=["GET", "POST"])
     access = Access(parse_tokens("tokens.toml", TOKENS), frozenset(anonymous))
     app.add_middleware(Gate, **{"access": access, "limits": Limits(), **gate})
@@ -84,7 +87,9 @@ def bearer(token: str) -> dict[str, str]:
         ("POST", "/v1/commands/promote", bearer(SHOP), 403),
         ("POST", "/v1/commands/promote", bearer(ANA), 200),
         ("POST", "/v1/predict", bearer(ANA), 403),
-        ("GET", "/healthz", {}, 200),
+        # The probes of a server are at --metrics.
+        ("GET", "/healthz", {}, 401),
+        ("GET", "/readyz", {}, 401),
         # What nobody has thought of takes the strongest role.
         ("POST", "/v1/status", bearer(SHOP), 403),
     ],
@@ -92,7 +97,7 @@ def bearer(token: str) -> dict[str, str]:
 def test_each_role_may_what_it_is_for_and_no_more(
     method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
-    """A token reads, publishes or commands as its roles say; without one only health is told."""
+    """A token reads, publishes or commands as its roles say; without one nothing."""
     assert status == send(application(), method, path, headers=headers).status_code
 
 
@@ -182,6 +187,52 @@ def test_a_caller_may_send_so_many_a_second() -> None:
 async def _in_parts(*sizes: int) -> Any:
     for size in sizes:
         yield b"x" * size
+
+
+def test_whoever_tries_tokens_is_held_to_the_rate() -> None:
+    """Guesses count for the address that they come from, and hold up no caller with a token."""
+    app = application(limits=Limits(rate=2), clock=Clock())
+
+    guesses = [
+        send(app, "GET", "/v1/status", headers=bearer(str(number) * 40)).status_code
+        for number in range(4)
+    ]
+    known = send(app, "GET", "/v1/status", headers=bearer(READER)).status_code
+
+    assert ([401, 401, 429, 429], 200) == (guesses, known)
+
+
+def test_a_token_of_the_environment_takes_no_other_ones_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that has a token of that name is refused, before anything is served."""
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "tokens.toml"
+    file.write_text(TOKENS.replace("tokens.ana", "tokens.environment"))
+    file.chmod(0o600)
+    monkeypatch.setenv("STREAM_ML_HTTP_TOKEN", "e" * 40)
+    pipeline = "stream_ml.examples.cards:cards"
+
+    code = main(["--pipeline", pipeline, "serve", "--port", "0", "--tokens", str(file)])
+
+    assert 2 == code
+    said = capsys.readouterr().err
+    assert f"{file}: [tokens.environment]: expected another name" in said
+    assert "e" * 40 not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [("127.0.0.2", "127.0.0.2"), ("0:0:0:0:0:0:0:1", "[::1]"), ("localhost", "localhost")],
+)
+def test_the_address_where_it_listens_is_a_name_of_it(given: str, named: str) -> None:
+    """A request for the address that `serve` prints is answered."""
+    app = application(hosts=server_names(given, []))
+
+    headers = {**bearer(READER), "Host": f"{named}:8000"}
+    assert 200 == send(app, "GET", "/v1/status", headers=headers).status_code
+    other = {**bearer(READER), "Host": "127.0.0.3:8000"}
+    assert 421 == send(app, "GET", "/v1/status", headers=other).status_code
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["OPEN_PATHS", "Gate", "Limits", "required_role"]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# What keeps a process alive asks without a token, and learns no more than a word. The root sends
-# whoever opens it to the page.
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})
+# It sends whoever opens it to the page, and says nothing else.
+OPEN_PATHS = frozenset({"/"})
 PUBLISH_PATHS = frozenset(
     {
         "/v1/predict",
@@ -176,7 +175,12 @@ class Gate:
         method = "GET" if is_websocket else scope["method"]
         self._check_host(headers)
         _check_origin(method, headers, always=is_websocket)
-        caller = self._caller(headers)
+        try:
+            caller = self._caller(headers)
+        except Refusal:
+            # Whoever tries tokens is held to the rate of an address.
+            self._rates.take(_address_key(scope))
+            raise
         self._rates.take(_rate_key(scope, caller))
         names = {name.lower() for name, _ in parse_qsl(scope["query_string"].decode("latin-1"))}
         if names & SECRET_PARAMETERS:
@@ -290,6 +294,10 @@ class _Rates:
 def _rate_key(scope: Scope, caller: Caller) -> str:
     if caller.name != ANONYMOUS:
         return f"token {caller.name}"
+    return _address_key(scope)
+
+
+def _address_key(scope: Scope) -> str:
     client = scope.get("client")
     return "unknown" if client is None else str(client[0])
 

@@ -16,19 +16,20 @@ from stream_ml.shell.settings.settings import tokens_text
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterable
 
     from stream_ml.shell.settings.listening import ListenAddress
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.web.access import Access
 
-__all__ = ["run"]
+__all__ = ["run", "server_names"]
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Serve until asked to stop."""
     try:
         from stream_ml.web.app import create_app  # noqa: PLC0415 - an extra
-        from stream_ml.web.gate import LOOPBACK_NAMES, Limits  # noqa: PLC0415 - as above
+        from stream_ml.web.gate import Limits  # noqa: PLC0415 - as above
         from stream_ml.web.server import bind, serve  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -43,13 +44,13 @@ def run(arguments: Namespace, settings: Settings) -> None:
     given = {each.name: getattr(arguments, each.name, None) for each in fields(Limits)}
     limits = Limits(**{name: limit for name, limit in given.items() if limit is not None})
     is_local = _is_loopback(arguments.host)
-    hosts = frozenset({*LOOPBACK_NAMES, *(name.lower() for name in arguments.host_name)})
+    hosts = server_names(arguments.host, arguments.host_name)
     app = create_app(
         settings,
         pipeline,
         access,
         limits,
-        hosts=hosts if is_local or arguments.host_name else None,
+        hosts=hosts,
         isolation=arguments.isolation,
     )
     metering = metered(
@@ -61,7 +62,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         tells_pipeline=False,
         has_tasks=False,
     )
-    with metering, bind(arguments.host, arguments.port) as listener:
+    with bind(arguments.host, arguments.port) as listener, metering:
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -92,6 +93,11 @@ def _access(arguments: Namespace, settings: Settings) -> Access:
     file = arguments.tokens or settings.http_tokens
     tokens = {} if file is None else access.parse_tokens(file, tokens_text(file))
     if settings.http_token is not None:
+        if "environment" in tokens:
+            raise UsageError(
+                f"{file}: [tokens.environment]: expected another name, given that of the token in "
+                "STREAM_ML_HTTP_TOKEN; rename it, or set one of the two"
+            )
         tokens["environment"] = access.token_with_roles(settings.http_token, access.ROLES)
     if not is_local and not tokens:
         raise UsageError(
@@ -102,6 +108,30 @@ def _access(arguments: Namespace, settings: Settings) -> Access:
     if anonymous is None:
         anonymous = [access.READ, access.PUBLISH] if is_local and not tokens else []
     return access.Access(tokens, frozenset(anonymous))
+
+
+def server_names(host: str, names: Iterable[str]) -> frozenset[str] | None:
+    """The names that requests may be for; None where any may.
+
+    Args:
+        host: where it listens.
+        names: that it was given.
+    """
+    from stream_ml.web.gate import LOOPBACK_NAMES  # noqa: PLC0415 - an extra
+
+    given = [name.lower() for name in names]
+    if not given and not _is_loopback(host):
+        return None
+    return frozenset({*LOOPBACK_NAMES, _address_name(host).lower(), *given})
+
+
+def _address_name(host: str) -> str:
+    """An address as a client names it that was told where we listen."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return host
+    return f"[{address}]" if address.version == 6 else str(address)  # noqa: PLR2004 - of IP
 
 
 def _is_loopback(host: str) -> bool:
