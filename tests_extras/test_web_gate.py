@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from stream_ml.cli.execution.serve import server_names
 from stream_ml.cli.main import main
 from stream_ml.errors import UsageError
+from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.web.access import Access, parse_tokens
 from stream_ml.web.gate import Gate, Limits
 
@@ -211,6 +212,7 @@ def test_a_token_of_the_environment_takes_no_other_ones_place(
     file.write_text(TOKENS.replace("tokens.ana", "tokens.environment"))
     file.chmod(0o600)
     monkeypatch.setenv("STREAM_ML_HTTP_TOKEN", "e" * 40)
+    SqliteLog.create(tmp_path / "stream_ml.sqlite").close()
     pipeline = "stream_ml.examples.cards:cards"
 
     code = main(["--pipeline", pipeline, "serve", "--port", "0", "--tokens", str(file)])
