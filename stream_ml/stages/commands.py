@@ -16,6 +16,7 @@ from stream_ml.stages.command_details import (
     forgotten_evidence,
     letter_ranges,
 )
+from stream_ml.stages.effort import ANSWER, LOST, NO_STOPWATCH
 from stream_ml.stages.operators import CommandRefusal
 from stream_ml.stages.plans import planned_texts
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Command, ModelRef, Output, Record, ServingSet
     from stream_ml.stages.decisions import Decisions
+    from stream_ml.stages.effort import Stopwatch
     from stream_ml.stages.operators import Operators, ReceivedCommand
     from stream_ml.stages.plans import PlannedText
 
@@ -46,10 +48,18 @@ class Commands:
         decisions: what serves, and the evidence.
         operators: who may command what.
         counts: of the stage.
+        stopwatch: watches over what a command has a line do.
     """
 
-    def __init__(self, decisions: Decisions, operators: Operators, counts: dict[str, int]) -> None:
+    def __init__(
+        self,
+        decisions: Decisions,
+        operators: Operators,
+        counts: dict[str, int],
+        stopwatch: Stopwatch = NO_STOPWATCH,
+    ) -> None:
         self._decisions, self._operators, self._counts = decisions, operators, counts
+        self._stopwatch = stopwatch
 
     def parse(self, record: Record) -> Command | BadRecord:
         """The command in `record`, or what is wrong with it; kept as the record's memo."""
@@ -172,10 +182,18 @@ class Commands:
         """The batches that a command asks for, if its line can have them."""
         line, size = self._restartable(command), batch_size(command.details)
         recipe = self._decisions.pipeline.recipes[line]
-        try:
-            recipe.set_batch(recipe.fresh(), size)
-        except SnapshotRefused as refusal:
-            raise CommandRefusal(str(refusal)) from None
+        # That is the line's own code, which may not come back.
+        with self._stopwatch.watch():
+            self._stopwatch.attend(f"{ANSWER}{line}")
+            try:
+                recipe.set_batch(recipe.fresh(), size)
+            except SnapshotRefused as refusal:
+                if refusal.reason == LOST:
+                    raise CommandRefusal(
+                        f"{refusal}; that says nothing about {size} examples at once: way out: "
+                        f"ask again, `stream-ml batch {line} {size}`"
+                    ) from None
+                raise CommandRefusal(str(refusal)) from None
         return LineBatch(line, size)
 
     def _applicable(self, command: Command) -> Sequence[PlannedText]:

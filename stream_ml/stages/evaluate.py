@@ -123,7 +123,7 @@ class Evaluate:
         self._shadows = Shadows(pipeline, key, log, stopwatch)
         self._decisions.slow_lines = self._shadows.quarantined
         self._renewals = Renewals(self._decisions, self._shadows)
-        self._commands = Commands(self._decisions, self._operators, self.counts)
+        self._commands = Commands(self._decisions, self._operators, self.counts, self._stopwatch)
         self._refusals = {
             topic: Refusals(self._alarms, topic)
             for topic in ("examples", "models", "commands", "registry", "summaries")

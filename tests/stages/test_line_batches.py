@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,9 @@ from stream_ml.errors import StateRefused, StreamMLError
 from stream_ml.models.pickles import decompress
 from stream_ml.models.snapshot import decode
 from stream_ml.records import ModelRef, Record, ServingSet
+from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.processes.isolation import Isolation
+from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.views.rebuild import rebuild
 from stream_ml.stages.batches import BATCHED, LineBatch, batch_evidence
 from stream_ml.stages.learn import Learn
@@ -261,3 +266,55 @@ def test_behind_too_many_changes_a_version_is_refused_by_name(
 
     assert (4, None) == (snapshot.epoch["batch"], snapshot.epoch.get("batches"))
     assert f"rebuild {snapshot.model}: expected in its snapshot where the batches" in str(refusal)
+
+
+def answer_to(driver: Driver) -> dict[str, Any]:
+    """The decision about a command that asks the line for batches of three."""
+    driver.command("batch", model="steps", details={"batch": 3})
+    driver.run()
+    decisions = driver.read("registry")
+    return dict(decisions[-1])
+
+
+def test_a_command_that_meets_a_lost_process_is_to_be_given_again() -> None:
+    """What befell the process says nothing about the batches: the next answer is another."""
+    events, labels = stream(count=40)
+    with closing(Isolation(batched, ("steps",), budget_s=0.3)) as isolation:
+        recipe = isolation.running(batched).recipes["steps"]
+        with Driver(isolation.running(batched)) as driver:
+            driver.feed(events, labels[:2])
+            recipe.dump(recipe.fresh())
+            os.kill(isolation.processes["steps"].pid, signal.SIGSTOP)
+            lost, later = answer_to(driver), answer_to(driver)
+
+    assert ("refused", BATCHED) == (lost["kind"], later["kind"])
+    assert "its process was lost" in lost["reason"]
+    assert "ask again, `stream-ml batch steps 3`" in lost["reason"]
+
+
+class Endless(Steps):
+    """Does not come back for some seconds where its batches are changed."""
+
+    def set_batch(self, size: int) -> None:
+        """Be at work for five seconds of the processor's time."""
+        end_s = time.process_time() + 5
+        while time.process_time() < end_s:
+            pass
+        super().set_batch(size)
+
+
+def test_a_line_that_does_not_come_back_from_its_trial_stops_no_commands() -> None:
+    """In the worker's own process it is interrupted, and the command refused with the reason."""
+    pipeline = declare(models={**shop.models, "steps": Endless(6)})
+    events, labels = stream(count=40)
+    stopwatch = ProcessStopwatch(hang_s=0.3, tick_s=0.05, clock=time.process_time)
+    with Driver(pipeline) as driver:
+        driver.feed(events, labels[:2])
+        driver.command("batch", model="steps", details={"batch": 3})
+        driver.declare(pipeline)
+        with Runner(driver.log, pipeline, DRIVER_KEY, stopwatch=stopwatch) as runner:
+            runner.run()
+        decision = driver.read("registry")[-1]
+
+    assert "refused" == decision["kind"]
+    assert "has not returned for" in decision["reason"]
