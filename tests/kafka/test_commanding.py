@@ -135,7 +135,7 @@ def test_a_line_is_changed_once_whoever_dies(kafka_broker: str, tmp_path: Path) 
         stack.enter_context(house.worker("learn"))
         third = asked("third", kind="batch", model="steps", details={"batch": 3})
         second = asked("second")
-        again = learned_of(second.number, {"steps": [3, third.number]})
+        again = learned_of(second.number, {"steps": [3, third.number, None, []]})
 
     assert ("restarted", "restarted") == (first.kind, second.kind)
     assert ({"line": "bayes"}, first.number + 2) == (first.evidence, second.number)

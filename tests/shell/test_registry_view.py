@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from stream_ml.cli.decisions import effects
 from stream_ml.records import ModelRef, ServingSet
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
-from stream_ml.shell.views.registry import read_registry
+from stream_ml.shell.views.registry import effects, read_registry
 from stream_ml.stages.registry import Registry, serving_after_rollback
 
 KEY = b"k" * 32

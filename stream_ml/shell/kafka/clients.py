@@ -26,6 +26,8 @@ __all__ = ["admin_client", "translated_errors"]
 
 _LOG = logging.getLogger("kafka")
 _LOG.addHandler(logging.NullHandler())
+# It calls a socket that is closed while it is read an error; a lost connection is told elsewhere.
+logging.getLogger("kafka.net.transport").setLevel(logging.CRITICAL)
 
 
 class _Reasons(logging.Handler):
