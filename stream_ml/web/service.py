@@ -187,6 +187,23 @@ class Service:
         self.commands.close()
         self.signed_commands.close()
 
+    def open_stream(self) -> Callable[[], None]:
+        """Take a place among the streams, before anything is waited for: others come meanwhile.
+
+        Returns:
+            Gives it back.
+
+        Raises:
+            Refusal: all are taken.
+        """
+        if self.stream_count >= self.limits.streams:
+            raise Refusal(503, f"{self.limits.streams:,} streams are open", "busy", retry_s=5)
+        self.stream_count += 1
+        return self._close_stream
+
+    def _close_stream(self) -> None:
+        self.stream_count -= 1
+
     def wait(self, seconds: float) -> None:
         """Wait in a thread; not for long where the server is about to end.
 

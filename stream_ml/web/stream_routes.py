@@ -15,7 +15,6 @@ from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.alerts import AlertFold, alert_seal
 from stream_ml.shell.views.registry import Entry
 from stream_ml.web.feed import EventStream, feed_messages, parse_position
-from stream_ml.web.problems import Refusal
 from stream_ml.web.schemas import refusals
 
 if TYPE_CHECKING:
@@ -122,14 +121,7 @@ class _Topic(NamedTuple):
 
 
 async def _stream(service: Service, topic: _Topic, start: str) -> Response:
-    if service.stream_count >= service.limits.streams:
-        raise Refusal(503, f"{service.limits.streams:,} streams are open", "busy", retry_s=5)
-
-    def on_end() -> None:
-        service.stream_count -= 1
-
-    # Before anything is waited for: others come meanwhile.
-    service.stream_count += 1
+    on_end = service.open_stream()
     try:
         render = await topic.render()
         feed = await service.feed(topic.topic)

@@ -134,13 +134,7 @@ class _Page:
 
     async def _stream(self, request: Request, seen: str = "") -> Response:
         service = self._service
-        if service.stream_count >= service.limits.streams:
-            raise Refusal(503, f"{service.limits.streams:,} streams are open", "busy", retry_s=5)
-
-        def on_end() -> None:
-            service.stream_count -= 1
-
-        service.stream_count += 1
+        on_end = service.open_stream()
         messages = self.live.stream(request.headers.get("last-event-id", seen))
         return EventStream(messages, closing=service.closing, on_end=on_end)
 
