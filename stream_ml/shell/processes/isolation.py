@@ -608,7 +608,9 @@ class _LineProcess:
 
     def _serve_others(self) -> float:
         """Do what cannot wait, where a call does not get on; the seconds that it took."""
-        if self.on_wait is None or max(self._waited_s, self._unserved_s) <= PATIENCE_S:
+        # What is asked for is sent first: nobody is held to account for what they were not asked.
+        waited_s = self._waited_s if self._unsent else max(self._waited_s, self._unserved_s)
+        if self.on_wait is None or waited_s <= PATIENCE_S:
             return 0.0
         self._unserved_s = 0.0
         start_s = time.monotonic()
