@@ -32,11 +32,12 @@ if _typing.TYPE_CHECKING:
         window,
     )
     from stream_ml.files import Files
+    from stream_ml.label import Label
     from stream_ml.models.learner import Learner
     from stream_ml.models.retrained import Retrained, Trainer
     from stream_ml.models.target import Target
     from stream_ml.monitoring.declaration import Monitors
-    from stream_ml.pipeline import Events, Label, Pipeline, Promotion, when
+    from stream_ml.pipeline import Events, Pipeline, Promotion, when
     from stream_ml.routes import Alerts, Route
     from stream_ml.schema import Enum, Optional, Range
     from stream_ml.slices import Slice, slice_by
@@ -80,7 +81,8 @@ __all__ = [
 _MODULES = {
     **dict.fromkeys(("Alerts", "Route"), "stream_ml.routes"),
     **dict.fromkeys(("Enum", "Optional", "Range"), "stream_ml.schema"),
-    **dict.fromkeys(("Events", "Label", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
+    "Label": "stream_ml.label",
+    **dict.fromkeys(("Events", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),
     **dict.fromkeys(("Slice", "slice_by"), "stream_ml.slices"),
     "Files": "stream_ml.files",
     "Learner": "stream_ml.models.learner",

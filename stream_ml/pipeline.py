@@ -8,13 +8,19 @@ once, and shared by every stage.
 from __future__ import annotations
 
 import copy
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from stream_ml.checks import (
+    are_categories,
+    duration_or_zero,
+    duration_problems,
+    is_finite_number,
+    is_whole_number,
+)
 from stream_ml.codec import EventCodec, LabelCodec
 from stream_ml.errors import BadRecord, DeclarationError, Problem
 from stream_ml.evaluation.contest import Rules
@@ -22,13 +28,13 @@ from stream_ml.evaluation.evidence import RENEWAL
 from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
 from stream_ml.files import Files, file_problems, file_texts
 from stream_ml.generation import FIRST
+from stream_ml.label import Label, fallback_answer, label_problems, label_texts, target_of
 from stream_ml.models.pickles import RIVER_VERSION
 from stream_ml.models.probe import misses
 from stream_ml.models.recipes import Recipe, Target
 from stream_ml.monitoring.declaration import Monitors, monitor_problems, monitor_texts
 from stream_ml.routes import Alerts, alert_problems, route_texts
 from stream_ml.schema import (
-    INTEGER_MAX,
     FieldType,
     field_type,
     is_text,
@@ -43,11 +49,10 @@ if TYPE_CHECKING:
     from stream_ml.features import Feature
     from stream_ml.features.feature_view import FeatureView
     from stream_ml.generation import Generation
-    from stream_ml.models.recipes import TaskKind
     from stream_ml.records import Event
     from stream_ml.slices import Slice, SliceBy
 
-__all__ = ["Events", "Label", "Pipeline", "Promotion", "When", "when"]
+__all__ = ["Events", "Pipeline", "Promotion", "When", "when"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 # Names that mean something else wherever a line's name is shown.
@@ -96,23 +101,6 @@ class Events:
     skew: str | int = "5m"
     breadth: int = 3
     idle: str | int = "1h"
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """The truth: `bool`, an `Enum` of classes, or `float`.
-
-    Args:
-        type: what a label is.
-        horizon: how long after its event a label may still be joined.
-        fallback: what is served while the champion has no answer, or has not settled
-            (`Promotion.settle`): a probability of True, a class, or a number. Default: one half,
-            all classes alike, or 0, and nothing has to settle.
-    """
-
-    type: Any
-    horizon: str | int
-    fallback: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,12 +258,12 @@ class Pipeline:
     @cached_property
     def lateness_ms(self) -> int:
         """How much older than its partition's watermark an event may be."""
-        return _duration_or_zero(self.events.lateness)
+        return duration_or_zero(self.events.lateness)
 
     @cached_property
     def skew_ms(self) -> int:
         """How much later than its arrival a record's time may be."""
-        return _duration_or_zero(self.events.skew)
+        return duration_or_zero(self.events.skew)
 
     @cached_property
     def idle_ms(self) -> int:
@@ -310,7 +298,7 @@ class Pipeline:
             guard_block_every=int(promotion.guard_block) if is_guard_count else 0,
             maturity_ms=self.horizon_ms
             if promotion.maturity is None
-            else _duration_or_zero(promotion.maturity),
+            else duration_or_zero(promotion.maturity),
             pairs_min=promotion.block_pairs_min,
             slots=promotion.slots,
             alpha=promotion.alpha,
@@ -328,19 +316,12 @@ class Pipeline:
     @cached_property
     def target(self) -> Target:
         """The target of the predictions: its kind and its classes."""
-        return _target(field_type(self.label.type))
+        return target_of(field_type(self.label.type))
 
     @cached_property
     def fallback(self) -> Any:
         """The answer that is served while the champion has none."""
-        fallback, target = self.label.fallback, self.target
-        if target.kind == "multiclass":
-            if fallback is not None:
-                return {name: float(name == fallback) for name in target.classes}
-            return dict.fromkeys(target.classes, 1 / len(target.classes))
-        if fallback is not None:
-            return float(fallback)
-        return 0.5 if target.kind == "binary" else 0.0
+        return fallback_answer(self.label, self.target)
 
     @cached_property
     def settle_labels(self) -> int | None:
@@ -492,14 +473,6 @@ class Pipeline:
         return () if self.predict is None else tuple(self.predict.equals.items())
 
 
-def _target(label: FieldType) -> Target:
-    # A label that may be null is no truth, so an optional kind is none either; nor is what is
-    # cut at a bound.
-    kinds: dict[str, TaskKind] = {"bool": "binary", "enum": "multiclass", "float": "regression"}
-    is_truth = not label.optional and label.range is None
-    return Target(kinds[label.kind if is_truth else ""], label.categories)
-
-
 def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     """The texts of the declaration by path; None where there is nothing to say."""
     yield "name", p.name
@@ -516,9 +489,7 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
             yield f"events.{member.name}", _length(value, is_count=member.name == "breadth")
     yield "predict", _condition(p.predict)
     yield from p.feature_set.declaration()
-    yield "label.type", p.label_codec.kind.declaration()
-    yield "label.horizon", duration_text(p.horizon_ms)
-    yield "label.fallback", repr(p.fallback)
+    yield from label_texts(p.label, p.target)
     for name in sorted(p.models):
         recipe = p.recipes[p.generation.names.get(name, name)]
         yield f"models.{name}", recipe.description
@@ -613,7 +584,7 @@ def _task_problems(p: Any) -> Iterator[Problem]:
     """The mistakes in what tasks hold, and in how they are cut."""
     for name in ("pending_max", "window_events_max", "keep"):
         value = getattr(p, name)
-        if not (_is_count(value) and value > 0):
+        if not (is_whole_number(value) and value > 0):
             yield Problem(name, "a whole number above 0", short_repr(value))
     if not (isinstance(p.learn_tasks, str) and p.learn_tasks in LEARN_TASKS):
         yield Problem("learn_tasks", f"one of {', '.join(LEARN_TASKS)}", short_repr(p.learn_tasks))
@@ -642,7 +613,7 @@ def _schema_problems(field_types: object, schema: dict[str, FieldType]) -> Itera
 def _field_problems(path: str, name: Any, kind: FieldType) -> Iterator[Problem]:
     if not is_text(name):
         yield Problem(path, "a name", short_repr(name))
-    if kind.kind == "enum" and not _are_categories(kind.categories):
+    if kind.kind == "enum" and not are_categories(kind.categories):
         yield Problem(path, "an Enum of different strings", f"Enum{short_repr(kind.categories)}")
     elif kind.range is not None and (problems := list(range_problems(path, kind))):
         yield from problems
@@ -651,15 +622,6 @@ def _field_problems(path: str, name: Any, kind: FieldType) -> Iterator[Problem]:
             kind.check(str(name), kind.default)
         except BadRecord:
             yield Problem(path, f"a default that is {kind}", short_repr(kind.default))
-
-
-def _are_categories(categories: tuple[Any, ...], count_min: int = 1) -> bool:
-    if not all(
-        category == "" or is_text(category) for category in categories if isinstance(category, str)
-    ):
-        return False
-    texts = [category for category in categories if type(category) is str]
-    return len(set(texts)) == len(categories) >= count_min
 
 
 def _event_problems(events: Any, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
@@ -679,25 +641,12 @@ def _event_problems(events: Any, schema: Mapping[str, FieldType]) -> Iterator[Pr
             expected = "another member than the time"
             yield Problem(f"events.{name}", expected, short_repr(members[name]))
     for name in ("lateness", "skew"):
-        yield from _duration_problems(f"events.{name}", getattr(events, name), _duration_or_zero)
-    yield from _duration_problems("events.idle", events.idle)
+        yield from duration_problems(f"events.{name}", getattr(events, name), duration_or_zero)
+    yield from duration_problems("events.idle", events.idle)
     if not (type(events.breadth) is int and 1 <= events.breadth <= BREADTH_MAX):
         yield Problem(
             "events.breadth", f"a whole number from 1 to {BREADTH_MAX}", repr(events.breadth)
         )
-
-
-def _duration_or_zero(value: str | int) -> int:
-    return 0 if type(value) is int and value == 0 else parse_duration(value)
-
-
-def _duration_problems(
-    path: str, value: Any, parse: Callable[[Any], int] = parse_duration
-) -> Iterator[Problem]:
-    try:
-        parse(value)
-    except (ValueError, TypeError):
-        yield Problem(path, 'a duration such as "10m", or whole milliseconds', short_repr(value))
 
 
 def _when_problems(condition: object, schema: Mapping[str, FieldType]) -> Iterator[Problem]:
@@ -724,48 +673,8 @@ def _value_problems(name: str, values: tuple[Any, ...], kind: FieldType) -> Iter
             yield Problem(f"predict.{name}", str(kind), short_repr(value))
 
 
-def _label_problems(label: object) -> tuple[Target | None, list[Problem]]:
-    """The target, where that is clear, and the mistakes in the label."""
-    if not isinstance(label, Label):
-        return None, [Problem("label", 'Label(bool, horizon="1d")', short_repr(label))]
-    problems = list(_duration_problems("label.horizon", label.horizon))
-    try:
-        target = _target(field_type(label.type))
-    except (TypeError, KeyError):
-        kind = label.type
-        actual = kind.__name__ if isinstance(kind, type) else str(kind) if _is_type(kind) else None
-        expected = "bool, Enum or float"
-        return None, [*problems, Problem("label.type", expected, actual or short_repr(kind))]
-    if target.kind == "multiclass" and not _are_categories(target.classes, count_min=2):
-        actual = f"Enum{short_repr(target.classes)}"
-        return None, [*problems, Problem("label.type", "an Enum of two different strings", actual)]
-    fallback = label.fallback
-    if fallback is not None and not _is_fallback(fallback, target):
-        expected_by_kind = {
-            "binary": "a probability",
-            "multiclass": f"one of {', '.join(target.classes)}",
-            "regression": "a finite number",
-        }
-        problems.append(
-            Problem("label.fallback", expected_by_kind[target.kind], short_repr(fallback))
-        )
-    return target, problems
-
-
-def _is_type(value: Any) -> bool:
-    return isinstance(value, FieldType)
-
-
-def _is_fallback(fallback: Any, target: Target) -> bool:
-    if target.kind == "multiclass":
-        return type(fallback) is str and fallback in target.classes
-    if target.kind == "binary":  # True is as good a probability as 1
-        return (_is_number(fallback) or type(fallback) is bool) and 0 <= fallback <= 1
-    return _is_number(fallback)
-
-
 def _model_problems(p: Any, names: Sequence[str]) -> Iterator[Problem]:
-    target, problems = _label_problems(p.label)
+    target, problems = label_problems(p.label)
     yield from problems
     if not isinstance(p.models, Mapping):
         yield Problem("models", "names with their estimators", short_repr(p.models))
@@ -813,20 +722,20 @@ def _promotion_problems(promotion: Any, challengers: int) -> Iterator[Problem]:
         if not (isinstance(word, str) and word in words):
             yield Problem(f"{path}.{name}", f"one of {', '.join(words)}", short_repr(word))
     bounds: dict[str, tuple[str, Callable[[Any], bool]]] = {
-        "block_pairs_min": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
-        "first": ("at least 1 example", lambda n: _is_count(n) and n >= 1),
-        "refusals": ("at least 1 refresh", lambda n: _is_count(n) and n >= 1),
-        "settle": ("0 labels or more", lambda n: n is None or (_is_count(n) and n >= 0)),
-        "divergence": ("0 or more", lambda x: _is_number(x) and x >= 0),
-        "slice_margin": ("0 or more", lambda x: _is_number(x) and x >= 0),
-        "gain_min": ("0 or more", lambda x: _is_number(x) and x >= 0),
-        "coverage_min": ("from 0 to 1", lambda x: _is_number(x) and 0 <= x <= 1),
-        "rollback_loss": ("0 or more", lambda x: x is None or (_is_number(x) and x >= 0)),
-        "alpha": ("between 0 and 1", lambda x: _is_number(x) and 0 < x < 1),
-        "renewal": ("at least 1 vote", lambda n: n is None or (_is_count(n) and n >= 1)),
+        "block_pairs_min": ("at least 1 example", lambda n: is_whole_number(n) and n >= 1),
+        "first": ("at least 1 example", lambda n: is_whole_number(n) and n >= 1),
+        "refusals": ("at least 1 refresh", lambda n: is_whole_number(n) and n >= 1),
+        "settle": ("0 labels or more", lambda n: n is None or (is_whole_number(n) and n >= 0)),
+        "divergence": ("0 or more", lambda x: is_finite_number(x) and x >= 0),
+        "slice_margin": ("0 or more", lambda x: is_finite_number(x) and x >= 0),
+        "gain_min": ("0 or more", lambda x: is_finite_number(x) and x >= 0),
+        "coverage_min": ("from 0 to 1", lambda x: is_finite_number(x) and 0 <= x <= 1),
+        "rollback_loss": ("0 or more", lambda x: x is None or (is_finite_number(x) and x >= 0)),
+        "alpha": ("between 0 and 1", lambda x: is_finite_number(x) and 0 < x < 1),
+        "renewal": ("at least 1 vote", lambda n: n is None or (is_whole_number(n) and n >= 1)),
         "slots": (
             f"at least {max(1, challengers)}, one for each challenger",
-            lambda n: _is_count(n) and n >= max(1, challengers),
+            lambda n: is_whole_number(n) and n >= max(1, challengers),
         ),
     }
     for name, (expected, holds) in bounds.items():
@@ -842,26 +751,16 @@ def _fault_problems(p: Any) -> Iterator[Problem]:
         yield Problem("promotion.on_fault", expected, short_repr(on_fault))
 
 
-def _is_count(value: Any) -> bool:
-    """Whether it is a whole number that every reader of JSON can hold."""
-    return type(value) is int and abs(value) <= INTEGER_MAX
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a finite number of Python's own, and no flag."""
-    return _is_count(value) or (type(value) is float and math.isfinite(value))
-
-
 def _length_problems(promotion: Any, path: str) -> Iterator[Problem]:
     for name in ("refresh", "block", "guard_block"):
         value = getattr(promotion, name)
         if type(value) is not int:  # True is an int to Python, and no number of examples
-            yield from _duration_problems(f"{path}.{name}", value)
-        elif not (_is_count(value) and value >= 1):
+            yield from duration_problems(f"{path}.{name}", value)
+        elif not (is_whole_number(value) and value >= 1):
             yield Problem(f"{path}.{name}", "at least 1 example", short_repr(value))
         elif name == "guard_block" and value > GUARD_LABELS_MAX:
             # Of a former release it was milliseconds: a guard that never judges would be silent.
             expected = f'up to {GUARD_LABELS_MAX:,} labels, or a duration such as "1d"'
             yield Problem(f"{path}.{name}", expected, short_repr(value))
     if promotion.maturity is not None:
-        yield from _duration_problems(f"{path}.maturity", promotion.maturity, _duration_or_zero)
+        yield from duration_problems(f"{path}.maturity", promotion.maturity, duration_or_zero)
