@@ -24,6 +24,7 @@ from stream_ml.shell.views.alerts import AlertsView, read_alerts
 from stream_ml.shell.views.dead_letters import LetterView, letters_in
 from stream_ml.shell.views.drift import DriftView, read_drift
 from stream_ml.shell.views.models import ModelsView, read_models
+from stream_ml.shell.views.stalled import StalledTask, read_stalled
 from stream_ml.shell.views.status import HeldBack, StatusView, held_back, is_empty, read_status
 from stream_ml.web.log_threads import stream_ml_error
 
@@ -63,6 +64,9 @@ class BoardSnapshot:
         evaluations: how models stood each time that was written down, the oldest first.
         letters: the last dead letters, the oldest first.
         transactions: what open transactions hold back, on a cluster.
+        at_work: the stages that have a worker; None where that cannot be told.
+        stalled: the tasks that do not get on, though records wait: no worker answers, or it is
+            stuck.
     """
 
     number: int
@@ -80,6 +84,8 @@ class BoardSnapshot:
     evaluations: tuple[Mapping[str, Any], ...]
     letters: tuple[LetterView, ...]
     transactions: tuple[HeldBack, ...]
+    at_work: frozenset[str] | None
+    stalled: tuple[StalledTask, ...]
 
     @property
     def pipeline(self) -> str | None:
@@ -198,8 +204,20 @@ class Board:
     def _read(self, log: Log) -> BoardSnapshot:
         newest, version = self._newest, log.version()
         started_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+        at_work = log.stages_at_work()
         if newest is not None and version == self._version:
-            return replace(newest, taken_ms=now_ms, took_s=0.0)
+            stalled = read_stalled(log, newest.status.stages, at_work, now_ms)
+            # Where a worker has died, nothing is written that would tell.
+            is_same = (at_work, stalled) == (newest.at_work, newest.stalled)
+            number = newest.number + (not is_same)
+            return replace(
+                newest,
+                number=number,
+                taken_ms=now_ms,
+                took_s=0.0,
+                at_work=at_work,
+                stalled=stalled,
+            )
         settings = self._settings
         key = reading_key(settings, log)
         status = read_status(log, key)
@@ -219,6 +237,8 @@ class Board:
             evaluations=tuple(_evaluations(log)),
             letters=tuple(letters_in(last_records(log, "dead-letters", LETTERS_SHOWN))),
             transactions=tuple(held_back(log, now_ms)),
+            at_work=at_work,
+            stalled=read_stalled(log, status.stages, at_work, now_ms),
         )
         self._version = version
         return replace(snapshot, took_s=time.monotonic() - started_s)

@@ -13,6 +13,7 @@ from stream_ml.records import ID_LENGTH_MAX
 from stream_ml.schema import INTEGER_MAX
 from stream_ml.shell.views.audit import served_at
 from stream_ml.shell.views.registry import effects
+from stream_ml.shell.views.stalled import stages_list
 from stream_ml.web.answers import json_response
 from stream_ml.web.problems import Refusal
 from stream_ml.web.schemas import View, refusals
@@ -92,6 +93,8 @@ async def _status(request: Request) -> Response:
             "empty": snapshot.is_empty,
             "mode": snapshot.mode,
             **snapshot.status.as_dict(),
+            "at_work": stages_list(snapshot.at_work),
+            "stalled": [task.as_dict() for task in snapshot.stalled],
             "notes": _notes(service, snapshot),
         },
     )

@@ -16,13 +16,16 @@ from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.views.stalled import read_stalled, stages_list, stalled_text
 from stream_ml.shell.views.status import held_back, is_empty, read_status
+from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from stream_ml.shell.settings.settings import Settings
+    from stream_ml.shell.views.stalled import StalledTask
     from stream_ml.shell.views.status import HeldBack, StatusView
 
 __all__ = ["COMMAND"]
@@ -43,8 +46,10 @@ def run(arguments: Namespace, settings: Settings) -> None:
             pipeline = load_pipeline(settings.pipeline)
             check_name(settings, log, pipeline.name, key)
             mode = pipeline.promotion.mode
-        empty, view = is_empty(log), read_status(log, key)
-        transactions = list(held_back(log, time.time_ns() // 1_000_000))
+        now_ms = time.time_ns() // 1_000_000
+        empty, view, at_work = is_empty(log), read_status(log, key), log.stages_at_work()
+        transactions = list(held_back(log, now_ms))
+        stalled = read_stalled(log, view.stages, at_work, now_ms)
     notes = registry_notes(
         view.registry, settings.unverified_reason(settings.path) if key is None else None
     )
@@ -53,13 +58,17 @@ def run(arguments: Namespace, settings: Settings) -> None:
     notes += map(_held_back, transactions)
     if arguments.format == "json":
         members = {"log": settings.path, "empty": empty, "mode": mode, **view.as_dict()}
+        members |= {
+            "at_work": stages_list(at_work),
+            "stalled": [task.as_dict() for task in stalled],
+        }
         write_json({**members, "notes": notes})
     elif empty:
         qualifier = "that is committed " if transactions else ""
         words = f"an empty log: nothing {qualifier}was published to it, and no worker has run"
         write("\n\n".join([printable(f"{settings.path}: {words}"), *map(_held_back, transactions)]))
     else:
-        facts = _facts(view, settings.path, mode)
+        facts = _facts(view, settings.path, mode, _workers(at_work, stalled, now_ms))
         write("\n\n".join([facts, *_blocks(view), *notes]))
 
 
@@ -104,7 +113,21 @@ def _blocks(view: StatusView) -> Iterator[str]:
         yield printable(f"alert {alert.kind}{times}, last at {last}: {alert.message}")
 
 
-def _facts(view: StatusView, path: str, mode: str | None) -> str:
+def _workers(at_work: frozenset[str] | None, stalled: Sequence[StalledTask], now_ms: int) -> str:
+    """Which stages have a worker, and what waits for those that have none or a stuck one."""
+    if stalled:
+        return StyledText(stalled_text(stalled, now_ms), "bad")
+    stages = stages_list(at_work)
+    if stages is None:
+        return "not known"
+    if len(stages) == len(STAGES):
+        return "at work"
+    if not stages:
+        return "none is at work"
+    return f"at work are those of {', '.join(stages)}"
+
+
+def _facts(view: StatusView, path: str, mode: str | None, workers: str) -> str:
     entry, watermarks = view.since, view.watermarks
     serves = "none yet: the log holds no decision that we can believe"
     if entry is not None:
@@ -115,6 +138,7 @@ def _facts(view: StatusView, path: str, mode: str | None) -> str:
             ["log", path],
             ["pipeline", view.pipeline or "not known yet"],
             ["champion", serves],
+            ["workers", workers],
             ["mode", _mode(view, mode)],
             ["last day", format_counts(view.decisions_last_day)],
             ["events until", ", ".join(map(format_time, watermarks.events))],

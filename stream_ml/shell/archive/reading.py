@@ -318,6 +318,10 @@ class JoinedLog(Log):
         """The log's."""
         return self._log.written_ms(group)
 
+    def stages_at_work(self) -> frozenset[str] | None:
+        """The log's."""
+        return self._log.stages_at_work()
+
     def close(self) -> None:
         """Closes the log."""
         self._log.close()

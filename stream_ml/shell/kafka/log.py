@@ -50,7 +50,7 @@ from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.shell.log.port import Log, Tail, is_of_clients, not_of_clients, read_between
-from stream_ml.stages.topology import parse_task
+from stream_ml.stages.topology import STAGES, parse_task
 from stream_ml.topics import catalogue, embedded, partition_of
 
 if TYPE_CHECKING:
@@ -510,6 +510,14 @@ class KafkaLog(Log):
         """The append time of the task's last checkpoint on its changelog; None if there is none."""
         record = self._newest(group, MARKER)
         return None if record is None else record.append_ms
+
+    def stages_at_work(self) -> frozenset[str]:
+        """The stages whose groups have members; see `log.port.Log.stages_at_work`."""
+        groups = {self._cluster.group(stage): stage for stage in STAGES}
+        described: Mapping[str, Any] = self._answer(
+            "describe groups", lambda: self._admin.describe_groups(list(groups))
+        )
+        return frozenset(stage for name, stage in groups.items() if described[name]["members"])
 
     def _newest(self, group: str, name: bytes) -> Record | None:
         topic, partition = self._changelog(group)

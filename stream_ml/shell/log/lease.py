@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from stream_ml.errors import LogError, LogLocked
 
-__all__ = ["Lease", "lease_of"]
+__all__ = ["Lease", "is_leased", "lease_of"]
+
+# Who looks whether it is held, holds it for an instant.
+ATTEMPTS, PAUSE_S = 3, 0.02
 
 
 class Lease:
@@ -21,7 +25,7 @@ class Lease:
         except OSError as error:
             raise LogError(f"{path}: expected to open it for writing: {error}") from error
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except OSError as error:
             holder = os.read(self._handle, 32).decode(errors="replace").strip() or "unknown"
             os.close(self._handle)
@@ -34,9 +38,41 @@ class Lease:
             os.ftruncate(self._handle, 0)
             os.write(self._handle, b"%d\n" % os.getpid())
 
+    def _lock(self) -> None:
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if not left:
+                    raise
+                time.sleep(PAUSE_S)
+            else:
+                return
+
     def release(self) -> None:
         """Let another have it."""
         os.close(self._handle)
+
+
+def is_leased(path: Path) -> bool:
+    """Whether a worker holds a place.
+
+    Args:
+        path: of its lock, as `lease_of` has it.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise LogError(f"{path}: expected to open it for reading: {error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def lease_of(path: Path) -> Path:

@@ -278,6 +278,12 @@ class Log(_Closing, Protocol):
     def written_ms(self, group: str) -> int | None:
         """When the state of `group` was written down; None if never, or with every commit."""
 
+    def stages_at_work(self) -> frozenset[str] | None:
+        """The stages that have a worker; None where that cannot be told.
+
+        One that was killed may be thought at work for as long as its cluster waits for it.
+        """
+
     def close(self) -> None:
         """Lets go of everything; what was not committed is gone."""
 

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from stream_ml.errors import LogError, LogLocked, UnknownTopic
 from stream_ml.records import FORGOTTEN, Output, Record
-from stream_ml.shell.log.lease import Lease, lease_of
+from stream_ml.shell.log.lease import Lease, is_leased, lease_of
 from stream_ml.shell.log.port import OwnWrites, Session, WorkerLog, is_of_clients, not_of_clients
 from stream_ml.shell.log.sqlite_file import (
     MEMORY,
@@ -47,6 +47,7 @@ from stream_ml.shell.log.sqlite_file import (
     sql,
 )
 from stream_ml.shell.log.tail import PolledTail
+from stream_ml.stages.topology import STAGES
 from stream_ml.topics import Topic, embedded, partition_of
 
 if TYPE_CHECKING:
@@ -303,6 +304,14 @@ class SqliteLog(WorkerLog):
         del group
 
     # --- the worker, retention, the end ---------------------------------------------------
+
+    def stages_at_work(self) -> frozenset[str]:
+        """All stages where somebody has the worker's place, else none."""
+        if self.path == MEMORY:
+            is_at_work = self._session is not None and not self._session.is_closed
+        else:
+            is_at_work = is_leased(lease_of(Path(self.path)))
+        return frozenset(STAGES) if is_at_work else frozenset()
 
     def session(self) -> SqliteSession:
         """Becomes the worker; see `log.port.Log.session`."""

@@ -50,7 +50,17 @@ KIND_MEMBER = {"dead-letters": "reason", "alerts": "kind"}
 
 @dataclass(frozen=True, slots=True)
 class TaskProgress:
-    """How far a task has read one partition: offsets, and how many records wait (`lag`)."""
+    """How far a task has read one partition: offsets, and what waits for it.
+
+    Attributes:
+        task: its name.
+        topic: that it reads.
+        partition: of that.
+        position: the next offset.
+        end: before which all lies.
+        lag: how many records wait.
+        waiting_since_ms: when the log took in the first of them (UTC ms); None where none waits.
+    """
 
     task: str
     topic: str
@@ -58,6 +68,7 @@ class TaskProgress:
     position: int
     end: int
     lag: int
+    waiting_since_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,17 +283,22 @@ def _stages(log: Log, learn: Sequence[str]) -> Iterator[TaskProgress]:
                     number,
                     position,
                     end,
-                    _lag(log, topic, number, position, end),
+                    *_waiting(log, topic, number, position, end),
                 )
 
 
-def _lag(log: Log, topic: str, partition: int, position: int, end: int) -> int:
-    """How many records wait: a few are counted, for between offsets there may be none."""
+def _waiting(
+    log: Log, topic: str, partition: int, position: int, end: int
+) -> tuple[int, int | None]:
+    """How many records wait, and since when: a few are counted, for offsets may have none."""
     lag = max(0, end - position)
-    if 0 < lag <= COUNTED_MAX:
-        waiting = log.read(topic, partition, position, COUNTED_MAX)
-        return sum(record.offset < end for record in waiting)
-    return lag
+    if not lag:
+        return 0, None
+    is_counted = lag <= COUNTED_MAX
+    records = log.read(topic, partition, position, COUNTED_MAX if is_counted else 1)
+    waiting = [record for record in records if record.offset < end]
+    first_ms = waiting[0].append_ms if waiting else None
+    return (len(waiting) if is_counted else lag), first_ms
 
 
 def _last_day(registry: RegistryView, predicts: Iterable[dict[str, Any]]) -> dict[str, int]:
