@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo live test test-extras test-torch check rules chromium docs bench evidence torture chaos soak kafka kafka-stop clean
+.PHONY: demo live test test-core test-extras test-torch check rules chromium docs bench evidence torture chaos soak kafka kafka-stop clean
 
 demo: $(VENV)/demo  ## replay real flights through the whole loop; nothing else is needed
 	$(RUN)/stream-ml demo
@@ -24,10 +24,13 @@ EXTRAS += httptools uvloop httpx httpcore schemathesis harfile hypothesis-graphq
 # The page is tried in a real browser, Debian's Chromium.
 EXTRAS += playwright greenlet axe-playwright-python
 
-# Two processes, each with a broker of its own: tests wait for brokers more than they compute.
 test: $(VENV)/dev  ## what CI runs: format, lint, types, tests, examples in the docs
-	+$(MAKE) -j 2 --output-sync=target check test-extras
-	$(RUN)/python -m pytest -n 2 --dist loadfile
+	+$(MAKE) -j 3 --output-sync=target check test-extras test-core
+
+# Three processes, each with a broker of its own, wherever there are two processors: of those that
+# wait for brokers and those that compute there are some at any time, as files come in any order.
+test-core: $(VENV)/dev
+	$(RUN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # In a folder of their own: river loads scikit-learn wherever it is installed, at a second a start.
 test-extras: $(VENV)/dev $(VENV)/extras chromium  ## learners of other libraries; a part of `make test`

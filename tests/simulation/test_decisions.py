@@ -22,7 +22,7 @@ KEY = b"testing"
 # The log and the clock of a driver that is told nothing else.
 LOG, NOW_MS = "testing", 2**42
 WORLDS = 10
-RUNS = 500
+RUNS = 300
 # So little is asked for that luck alone replaces and rolls back: decisions are what is wanted.
 restless = replace(
     pipeline,
