@@ -3,8 +3,8 @@
     python -m tools.live
 
 Starts a worker on a log of its own (runs/live), the server, and a replay of the flights out of New
-York at a day in some four seconds, and says where the page is. Ctrl-C ends all of them. Whoever is
-on this machine may act on the page too: it is a demo.
+York at a day in some four seconds, and says where the page is. Ctrl-C ends all of them, and once
+more ends them at once. Whoever is on this machine may act on the page too: it is a demo.
 """
 
 from __future__ import annotations
@@ -12,16 +12,23 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
-from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.processes.stop import SIGNALS, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+
+__all__ = ["run"]
 
 FLIGHTS = "stream_ml.examples.flights:flights"
 # Its presence says that the log beside it is ours, to be made anew.
@@ -55,11 +62,28 @@ def main() -> int:
     replay = [sys.executable, "-m", "tools.replay_flights", "--rate", str(arguments.rate), *months]
     serve = ["serve", "--port", str(arguments.port), "--format", "json"]
     serve += ["--anonymous", "read", "publish", "operate"]
-    with Stop() as stop, _Processes(environment) as processes:
-        if not processes.start("worker", [*STREAM_ML, "up", "--format", "json"], stop):
-            return processes.exit_code()
-        if not processes.start("server", [*STREAM_ML, *serve], stop):
-            return processes.exit_code()
+    return run([*STREAM_ML, "up", "--format", "json"], [*STREAM_ML, *serve], replay, environment)
+
+
+def run(
+    worker: list[str], server: list[str], replay: list[str], environment: Mapping[str, str]
+) -> int:
+    """Run until asked to stop, or until one of the processes ends that should not.
+
+    Args:
+        worker: the command of the worker, whose first line is JSON.
+        server: the command of the server, whose first line is JSON and has its `address`.
+        replay: the command of what publishes, which may end.
+        environment: of all three.
+
+    Returns:
+        The exit code.
+    """
+    # In this order: whoever asks again while the processes end is heard too.
+    with _Processes(environment) as processes, Stop() as stop:
+        for name, command in (("worker", worker), ("server", server)):
+            if not processes.start(name, command, stop):
+                return processes.exit_code()
         processes.start(REPLAY, replay)
         address = processes.said["server"]["address"]
         print(
@@ -83,15 +107,21 @@ def _clear(folder: Path) -> bool:
 
 
 class _Processes:
-    """The processes of the demo; a context manager that ends them."""
+    """The processes of the demo; a context manager that ends them.
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    Whoever asks for the end while they end already has them killed, with all of their own.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._is_killed = False
+        self._former: dict[int, Any] = {}
         # The first line of each that says JSON.
         self.said: dict[str, dict[str, str]] = {}
 
     def __enter__(self) -> Self:
+        self._former = {number: signal.signal(number, self._kill) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +132,17 @@ class _Processes:
             try:
                 process.wait(END_S)
             except subprocess.TimeoutExpired:
-                process.kill()
+                self._kill()
+                process.wait()
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _kill(self, _: int = 0, __: FrameType | None = None) -> None:
+        self._is_killed = True
+        for process in list(self._running.values()):
+            with suppress(OSError):
+                # Each leads a group of its own, in which its own processes are.
+                os.killpg(process.pid, signal.SIGKILL)
 
     def start(self, name: str, command: list[str], stop: Stop | None = None) -> bool:
         """Start one; with `stop`, wait for its first line, and tell whether it came."""
@@ -111,6 +151,8 @@ class _Processes:
             command, env=self._environment, stdout=out, process_group=0
         )
         self._running[name] = process
+        if self._is_killed:  # while it was started
+            self._kill()
         if stop is None or process.stdout is None:
             return True
         heard = threading.Event()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
     from typing import Self
 
-__all__ = ["Stop"]
+__all__ = ["SIGNALS", "Stop"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -1,0 +1,70 @@
+"""The demo of the live page as a terminal runs it: Ctrl-C ends it, and twice leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+# A process that says it is there, and at SIGTERM what it was asked; it ends then, or does not.
+CHILD = r"""
+import json, os, signal, sys
+def on_signal(number, frame):
+    os.write(2, f"asked {os.getpid()}\n".encode())
+    if sys.argv[1] == "polite":
+        os._exit(0)
+signal.signal(signal.SIGTERM, on_signal)
+print(json.dumps({"address": "here"}), flush=True)
+os.write(2, f"started {os.getpid()}\n".encode())
+while True:
+    signal.pause()
+"""
+DEMO = """
+import os, sys
+from tools.live import run
+sys.exit(run(*([sys.executable, "-c", sys.argv[1], sys.argv[2]] for _ in range(3)), os.environ))
+"""
+
+
+@pytest.mark.parametrize("children", ["polite", "stubborn"])
+def test_all_end_when_asked(children: str) -> None:
+    """One Ctrl-C ends all that end; a second one, while some do not, ends these, without a word."""
+    demo = subprocess.Popen(  # noqa: S603 - our own interpreter and words
+        [sys.executable, "-c", DEMO, CHILD, children],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stderr is not None
+    started, asked, others = list[int](), list[int](), list[str]()
+    try:
+        for line in demo.stderr:
+            word, _, number = line.strip().partition(" ")
+            if word == "started":
+                started.append(int(number))
+                if len(started) == 3:
+                    demo.send_signal(signal.SIGINT)
+            elif word == "asked":
+                asked.append(int(number))
+                if len(asked) == 3 and children == "stubborn":
+                    demo.send_signal(signal.SIGINT)
+            else:
+                others.append(line)
+        assert ("", 0) == ("".join(others), demo.wait(30))
+        assert sorted(started) == sorted(asked)
+        for process in started:
+            with pytest.raises(ProcessLookupError):
+                os.kill(process, 0)
+    finally:
+        for process in started if demo.poll() is None else ():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        demo.kill()
+        demo.stderr.close()
+        demo.wait()
