@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["PARTIAL", "whole_file"]
+__all__ = ["PARTIAL", "output_file", "whole_file"]
 
 # What a file's name ends in until all of it is there.
 PARTIAL = ".part"
@@ -37,6 +37,23 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def output_file(path: Path) -> Iterator[BinaryIO]:
+    """A file as somebody named it on a command line: whole or not at all, where it is a file.
+
+    What is none, such as a pipe or `/dev/stdout`, is written to as it is.
+
+    Args:
+        path: where to.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    is_replaceable = not path.is_symlink() and (path.is_file() or not path.exists())
+    with whole_file(path) if is_replaceable else path.open("wb") as file:
+        yield file
 
 
 def _sync_folder(path: Path) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
+import subprocess
+import sys
+from datetime import datetime
+from html import escape
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -23,7 +28,7 @@ from test_report import (
     run_of_weeks,
 )
 
-from stream_ml.shell.report.chart import LIGHT, focus
+from stream_ml.shell.report.chart import LIGHT, PAGE_THEMES, focus
 from stream_ml.shell.report.curves import (
     average_precision,
     calibration,
@@ -36,6 +41,7 @@ from stream_ml.shell.report.page import report_page
 from stream_ml.shell.report.periods import Periods
 from stream_ml.shell.report.plots import pictures
 from stream_ml.shell.report.run import Report
+from stream_ml.shell.whole_files import output_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +94,38 @@ def test_days_begin_at_midnight_of_the_zone() -> None:
     assert "2012-12-31" == periods.label(0)
     assert [1, 2] == [*days][:2]
     assert sum(range(25, 145)) / 120 == days[1]
+
+
+@pytest.mark.parametrize("name", ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe"])
+def test_days_stay_days_after_the_clocks_are_changed(name: str) -> None:
+    """In spring and in autumn each day has its date, once, and what happened in it."""
+    zone = ZoneInfo(name)
+    begin_ms = JANUARY_MS + 270 * DAY_MS
+    for first in (begin_ms, begin_ms + 150 * DAY_MS):
+        times = [first + i * HOUR_MS for i in range(24 * 40)]
+        periods = Periods(times, zone, full=20)
+        days = {
+            n: f"{datetime.fromtimestamp(round(ms) / 1000, zone):%Y-%m-%d}"
+            for n, ms in periods.figures(times, lambda of: float(of[len(of) // 2])).items()
+        }
+
+        assert "day" == periods.period.name
+        assert list(days.values()) == [periods.label(n) for n in days]
+        assert list(days.values()) == [f"{periods.middle(n):%Y-%m-%d}" for n in days]
+        assert len(days) == len(set(days.values()))
+
+
+def test_an_hour_that_the_clocks_show_twice_is_two() -> None:
+    """Hours are as long as they are: the one that is shown again has a place of its own."""
+    zone = ZoneInfo("Europe/Berlin")
+    begin = datetime(2013, 10, 26, 12, tzinfo=zone)
+    times = [round(begin.timestamp() * 1000) + i * HOUR_MS // 10 for i in range(10 * 24)]
+    periods = Periods(times, zone, full=5)
+    hours = periods.figures(times, len)
+
+    assert "hour" == periods.period.name
+    assert [10] * 24 == [*hours.values()]
+    assert ["2013-10-27 02:00"] * 2 == [periods.label(n) for n in (14, 15)]
 
 
 # --- curves ---------------------------------------------------------------------------------------
@@ -188,6 +226,65 @@ def test_evidence_has_a_point_for_each_block() -> None:
     assert "2013-01-01 to 2013-03-11 (UTC), 2,000 examples" == axes.get_title(loc="left")
 
 
+def test_a_line_is_not_drawn_where_it_says_nothing() -> None:
+    """What was silent for days has a gap there, and what answered on one day alone is a dot."""
+    hours = range(24 * 60)
+    shadows = {hour: {"young": 0.4} if hour // 24 not in {20, 21, 22, 24} else {} for hour in hours}
+    run = [
+        example(JANUARY_MS + hour * HOUR_MS + i, i % 2 > 0, 0.5, **shadows[hour])
+        for hour in hours
+        for i in range(5)
+    ]
+    [story] = [p for p in pictures(Report("binary", run, horizon_ms=DAY_MS)) if p.name == "story"]
+    figure = Figure()
+    story.paint(figure, LIGHT)
+
+    [young] = [line for line in figure.axes[1].lines if line.get_label() == "line young"]
+    heights = [float(each) for each in young.get_ydata()]
+    assert [20, 21, 22, 24] == [n for n, each in enumerate(heights) if math.isnan(each)]
+    assert [23] == young.get_markevery()
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Where writing fails, the page of before is there still, and nothing half written beside."""
+    path = tmp_path / "page.html"
+    path.write_text("before")
+
+    with pytest.raises(BufferError), output_file(path) as file:
+        file.write(_failing())
+    with output_file(tmp_path / "new.html") as file:
+        file.write(b"new")
+
+    assert {"page.html": "before", "new.html": "new"} == {
+        each.name: each.read_text() for each in tmp_path.iterdir()
+    }
+
+
+def _failing() -> bytes:
+    raise BufferError
+
+
+def test_what_is_no_file_is_written_to_as_it_is(tmp_path: Path) -> None:
+    """A link, and standard output, stay what they are, and get the page."""
+    (tmp_path / "to").write_text("a longer one than what comes")
+    (tmp_path / "link").symlink_to(tmp_path / "to")
+    program = (
+        "import sys, pathlib; from stream_ml.shell.whole_files import output_file\n"
+        "with output_file(pathlib.Path(sys.argv[1])) as file: file.write(b'page')"
+    )
+    for place in ("link", "/dev/stdout"):
+        ran = subprocess.run(  # noqa: S603 - our own interpreter
+            [sys.executable, "-c", program, place], cwd=tmp_path, check=True, capture_output=True
+        )
+
+    assert b"page" == ran.stdout
+    assert "page" == (tmp_path / "to").read_text()
+    assert (tmp_path / "link").is_symlink()
+
+
 # --- pages ----------------------------------------------------------------------------------------
 
 
@@ -227,6 +324,14 @@ def test_a_page_holds_all_it_needs(kind: str) -> None:
     assert len(pictures(_report(kind))) == len(images) == len(page.all("source"))
     assert all(len(image["alt"] or "") > 20 for image in images)
     assert len(images) <= len(page.all("details"))
+    drawn = pictures(_report(kind))
+    for picture in drawn:
+        title = escape(picture.title[:1].upper() + picture.title[1:])
+        assert 1 == text.count(f">{title}<")
+    figure = Figure()
+    drawn[0].paint(figure, PAGE_THEMES[0])
+    # The heading has said it.
+    assert "" == figure.get_suptitle()
     assert [{"lang": "en"}] == page.all("html")
     # What a pipeline is called is text, and no tag.
     assert "<h1>&lt;b&gt;shop&lt;/b&gt;: backtest</h1>" in text

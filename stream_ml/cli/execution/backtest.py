@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.cli.execution.report_file import check_report
+from stream_ml.cli.execution.report_file import check_report, write_report
 from stream_ml.cli.findings import Findings, members_of
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import FORMS, scores_table
@@ -37,6 +37,7 @@ from stream_ml.shell.report.text import (
 from stream_ml.shell.rows.layout import RowLayout
 from stream_ml.shell.rows.reader import check_files, kind_of, read_rows
 from stream_ml.shell.settings.loader import pipeline_of
+from stream_ml.shell.whole_files import output_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -329,14 +330,14 @@ def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes
 def _write_files(arguments: Namespace, log: SqliteLog, report: Report) -> list[str]:
     paths: list[Path] = []
     if arguments.predictions is not None:
-        with arguments.predictions.open("wb") as file:
+        with output_file(arguments.predictions) as file:
             for record in read_all(log, "predictions"):
                 file.write((record.value or b"") + b"\n")
         paths.append(arguments.predictions)
     if arguments.plots is not None:
         paths += draw(report, arguments.plots)
     if arguments.report is not None:
-        arguments.report.write_text(report_page(report, "backtest"), encoding="utf-8")
+        write_report(arguments.report, report_page(report, "backtest"))
         paths.append(arguments.report)
     return [str(path) for path in paths]
 

@@ -21,6 +21,7 @@ from stream_ml.shell.report.plots import draw, require_matplotlib
 from stream_ml.shell.report.run import Report
 from stream_ml.shell.report.text import report_text
 from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.whole_files import output_file
 
 if TYPE_CHECKING:
     import argparse
@@ -147,10 +148,14 @@ def _report(log: SqliteLog, pipeline: Pipeline, key: bytes, result: ReplayResult
 
 def _write_report(report: Report, folder: Path) -> list[str]:
     text, data = folder / "report.txt", folder / "report.json"
-    text.write_text(report_text(report), encoding="utf-8")
-    data.write_bytes(orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2))
     page = folder / "report.html"
-    page.write_text(report_page(report, "demo"), encoding="utf-8")
+    for path, content in (
+        (text, report_text(report).encode()),
+        (data, orjson.dumps(report.as_dict(), option=orjson.OPT_INDENT_2)),
+        (page, report_page(report, "demo").encode()),
+    ):
+        with output_file(path) as file:
+            file.write(content)
     return [str(path) for path in (text, data, page, *draw(report, folder / "plots"))]
 
 

@@ -1,4 +1,4 @@
-"""`--report`: whether a page can be written, before the work is done."""
+"""`--report`: whether a page can be written, before the work is done; and written whole."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from stream_ml.errors import UsageError
 from stream_ml.shell.report.plots import require_matplotlib
+from stream_ml.shell.whole_files import output_file
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_report"]
+__all__ = ["check_report", "write_report"]
 
 
 def check_report(path: Path | None) -> None:
@@ -31,3 +32,17 @@ def check_report(path: Path | None) -> None:
             f"{path}: {given}"
         )
     require_matplotlib()
+
+
+def write_report(path: Path, page: str) -> None:
+    """Write a page, whole or not at all.
+
+    Args:
+        path: as `check_report` has found it good.
+        page: of HTML.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    with output_file(path) as file:
+        file.write(page.encode())

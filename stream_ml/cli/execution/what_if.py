@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.execution.report_file import check_report
+from stream_ml.cli.execution.report_file import check_report, write_report
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import evidence_line, scores_table
@@ -44,8 +44,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
             )
     loss_name = LOSS_NAMES[pipeline.target.kind]
     if arguments.report is not None:
-        page = what_if_page(view, pipeline.name, loss_name)
-        arguments.report.write_text(page, encoding="utf-8")
+        write_report(arguments.report, what_if_page(view, pipeline.name, loss_name))
     if arguments.format == "json":
         write_json({"log": settings.path, **view.as_dict()})
     else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stream_ml.shell.report.answer_table import CHAMPION, FIRST
 from stream_ml.shell.report.bound import LIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     from stream_ml.shell.report.run import Report
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DARK",
     "LIGHT",
+    "PAGE_THEMES",
     "Picture",
     "Subject",
     "Theme",
@@ -25,6 +27,7 @@ __all__ = [
     "figure_text",
     "focus",
     "styles",
+    "with_gaps",
 ]
 
 # Told apart by who sees no red or green (Okabe and Ito, 2008), on white, and lighter on black.
@@ -40,17 +43,30 @@ SERIES_LEGEND_MAX = 9
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """The colours of paper and ink."""
+    """The colours of paper and ink.
+
+    Attributes:
+        name: of the theme.
+        paper: behind all.
+        ink: of texts and of what matters most.
+        faint: of what is beside.
+        palette: of lines.
+        is_titled: whether a picture bears its title, which in a page stands over it.
+    """
 
     name: str
     paper: str
     ink: str
     faint: str
     palette: tuple[str, ...]
+    is_titled: bool = True
 
 
 LIGHT = Theme("light", "#ffffff", "#1a1a1a", "#767676", PALETTE)
 DARK = Theme("dark", "#15181c", "#e8e8e8", "#8f969e", DARK_PALETTE)
+PAGE_THEMES = tuple(
+    replace(theme, name=f"{theme.name} page", is_titled=False) for theme in (LIGHT, DARK)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +168,9 @@ def adorn(figure: Any, subject: Subject, title: str, theme: Theme, *, note: str 
             labelcolor=theme.ink,
         )
     figure.set_facecolor(theme.paper)
+    if not theme.is_titled:
+        figure.axes[0].set_title(note.strip(" ,"), fontsize=9, color=theme.faint, loc="left")
+        return
     name = f"{subject.pipeline}: " if subject.pipeline else ""
     figure.suptitle(
         f"{name}{title}", fontsize=13, fontweight="bold", color=theme.ink, x=0.01, ha="left"
@@ -206,6 +225,29 @@ def focus(axes: Any, series: Iterable[Sequence[float]], paper: str) -> None:
             bbox={"facecolor": paper, "edgecolor": "none", "pad": 1.5},
             zorder=9,
         )
+
+
+def with_gaps(
+    values: Mapping[int, float], numbers: Sequence[int]
+) -> tuple[list[float], dict[str, Any]]:
+    """The heights of a line that is not drawn on where it has no value and others have one.
+
+    A value with none on either side is a dot, by the style that is given beside.
+
+    Args:
+        values: by the number of their period.
+        numbers: of the periods in which any line has a value, in their order.
+    """
+    places = [n in values for n in numbers]
+    alone = [
+        index
+        for index, (before, here, after) in enumerate(
+            zip([False, *places], places, [*places[1:], False], strict=False)
+        )
+        if here and not before and not after
+    ]
+    heights = [values.get(n, math.nan) for n in numbers]
+    return heights, {"marker": "o", "markersize": 3.5, "markevery": alone}
 
 
 def figure_text(value: float | None) -> str:

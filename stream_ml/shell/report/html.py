@@ -13,7 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from stream_ml.shell.printable import printable
-from stream_ml.shell.report.chart import DARK, LIGHT
+from stream_ml.shell.report.chart import PAGE_THEMES
 from stream_ml.shell.report.plots import as_png
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 h1{font-size:1.7rem;line-height:1.2;margin:0 0 .25rem;overflow-wrap:anywhere}
 h2{font-size:1.2rem;margin:2.5rem 0 .5rem}
 p{margin:.25rem 0}
-.span,figcaption,caption,dt{color:var(--faint)}
+.span,figcaption,dt{color:var(--faint)}
 dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.75rem;
 margin:1.25rem 0}
 dl div{background:var(--soft);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem}
@@ -47,7 +47,6 @@ figcaption{font-size:.9rem;margin:.4rem 0}
 .wide{overflow-x:auto}
 .wide:focus-visible,summary:focus-visible,a:focus-visible{outline:3px solid var(--accent)}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;padding:.25rem 0}
 th,td{padding:.25rem .75rem .25rem 0;border-bottom:1px solid var(--line);text-align:right;
 white-space:nowrap}
 th:first-child,td:first-child{text-align:left}
@@ -99,10 +98,10 @@ class Page:
         Args:
             picture: of a report.
         """
-        light, dark = (_data_address(as_png(picture, theme)) for theme in (LIGHT, DARK))
+        light, dark = (_data_address(as_png(picture, theme)) for theme in PAGE_THEMES)
         width, height = (round(96 * inches) for inches in picture.size)
         title = picture.title[:1].upper() + picture.title[1:]
-        table = _table(picture.head, picture.rows, caption=title)
+        table = _table(picture.head, picture.rows, label=title)
         self._parts.append(
             f"<section><h2>{_text(title)}</h2><figure>"
             f'<div class="wide" tabindex="0" role="region" aria-label="{_text(title)}"><picture>'
@@ -119,9 +118,7 @@ class Page:
             table: of texts.
         """
         if table.rows:
-            body = _table(
-                table.head, table.rows, caption="", is_prose=table.is_prose, label=table.title
-            )
+            body = _table(table.head, table.rows, is_prose=table.is_prose, label=table.title)
             self._parts.append(f"<section><h2>{_text(table.title)}</h2>{body}</section>")
 
     def add_text(self, title: str, text: str) -> None:
@@ -174,9 +171,8 @@ def _table(
     head: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
-    caption: str,
+    label: str,
     is_prose: bool = False,
-    label: str = "",
 ) -> str:
     columns = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
     lines = "".join(
@@ -187,9 +183,8 @@ def _table(
     )
     rest = len(rows) - ROWS_MAX
     note = f"<p>... and {rest:,} more rows</p>" if rest > 0 else ""
-    name = f"<caption>{_text(caption)}</caption>" if caption else ""
     return (
         f'<div class="wide{" prose" if is_prose else ""}" tabindex="0" role="region" '
-        f'aria-label="{_text(caption or label)}"><table>{name}<thead><tr>{columns}</tr></thead>'
+        f'aria-label="{_text(label)}"><table><thead><tr>{columns}</tr></thead>'
         f"<tbody>{lines}</tbody></table></div>{note}"
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from zoneinfo import ZoneInfo
 
 __all__ = ["PAIRS_MIN", "Period", "Periods"]
@@ -17,6 +17,7 @@ __all__ = ["PAIRS_MIN", "Period", "Periods"]
 T = TypeVar("T")
 
 MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * 60 * MINUTE_MS
 WEEK_MS = 7 * DAY_MS
 # 1970 began on a Thursday; weeks begin on Mondays.
@@ -25,6 +26,9 @@ MONDAY_MS = 4 * DAY_MS
 PERIODS_MAX = 62
 # Means of fewer pairs say more of luck than of models: they are no point of a curve.
 PAIRS_MIN = 50
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as some zone's clocks show it
+# Clocks are changed at such moments alone.
+CHANGE_MS = 15 * MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +89,30 @@ class Periods:
             ),
             next((p for p in PERIODS if span / p.ms <= PERIODS_MAX), PERIODS[-1]),
         )
-        local = datetime.fromtimestamp(first / 1000, zone)
-        offset = local.utcoffset()
-        offset_ms = 0 if offset is None else round(offset.total_seconds() * 1000)
+        # Days, and what is longer, begin at midnight whatever was done to the clocks meanwhile; an
+        # hour that the clocks show twice is two.
+        self._offset_ms = _offset_ms(first, zone) if self.period.ms <= HOUR_MS else None
+        local = [*self._local(times)]
         origin = MONDAY_MS if self.period.ms % WEEK_MS == 0 else 0
-        self._start = first - (first + offset_ms - origin) % self.period.ms
+        self._start = min(local) - (min(local) - origin) % self.period.ms
+        self._numbers = [(ms - self._start) // self.period.ms for ms in local]
 
     @property
     def pairs_min(self) -> int:
         """How many values a period needs; fewer where all have few."""
-        count = (max(self._times) - self._start) // self.period.ms + 1
-        return max(1, min(PAIRS_MIN, len(self._times) // (2 * count)))
+        return max(1, min(PAIRS_MIN, len(self._times) // (2 * (max(self._numbers) + 1))))
+
+    def _local(self, times: Iterable[int]) -> Iterator[int]:
+        """Times by the zone's clocks, as ms since these showed 1970."""
+        offsets: dict[int, int] = {}
+        for ms in times:
+            if self._offset_ms is not None:
+                yield ms + self._offset_ms
+                continue
+            moment = ms // CHANGE_MS
+            if moment not in offsets:
+                offsets[moment] = _offset_ms(moment * CHANGE_MS, self._zone)
+            yield ms + offsets[moment]
 
     def middle(self, number: int) -> datetime:
         """The middle of a period, as the zone's clocks show it.
@@ -103,8 +120,7 @@ class Periods:
         Args:
             number: of the period, from 0.
         """
-        ms = self._start + number * self.period.ms + self.period.ms // 2
-        return datetime.fromtimestamp(ms / 1000, self._zone)
+        return self._moment(self._start + number * self.period.ms + self.period.ms // 2)
 
     def label(self, number: int) -> str:
         """The beginning of a period as a row of a table says it.
@@ -112,8 +128,13 @@ class Periods:
         Args:
             number: of the period, from 0.
         """
-        begin = datetime.fromtimestamp((self._start + number * self.period.ms) / 1000, self._zone)
+        begin = self._moment(self._start + number * self.period.ms)
         return f"{begin:%Y-%m-%d}" if self.period.ms >= DAY_MS else f"{begin:%Y-%m-%d %H:%M}"
+
+    def _moment(self, local_ms: int) -> datetime:
+        if self._offset_ms is not None:
+            return datetime.fromtimestamp((local_ms - self._offset_ms) / 1000, self._zone)
+        return (EPOCH + timedelta(milliseconds=local_ms)).replace(tzinfo=self._zone)
 
     def means(self, values: Iterable[float | None]) -> dict[int, float]:
         """The mean of each period with enough values, by its number.
@@ -133,12 +154,18 @@ class Periods:
             figure: of the values of a period; None where it has none.
         """
         groups: dict[int, list[T]] = defaultdict(list)
-        for ts, value in zip(self._times, values, strict=True):
+        for number, value in zip(self._numbers, values, strict=True):
             if value is not None:
-                groups[(ts - self._start) // self.period.ms].append(value)
+                groups[number].append(value)
         results = {
             number: figure(group)
             for number, group in sorted(groups.items())
             if len(group) >= self.pairs_min
         }
         return {number: value for number, value in results.items() if value is not None}
+
+
+def _offset_ms(ms: int, zone: ZoneInfo) -> int:
+    """How far the zone's clocks are ahead of UTC."""
+    offset = datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone).utcoffset()
+    return 0 if offset is None else round(offset.total_seconds() * 1000)

@@ -18,10 +18,19 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import UsageError
-from stream_ml.shell.report.chart import LIGHT, Picture, adorn, date_axis, figure_text, focus
+from stream_ml.shell.report.chart import (
+    LIGHT,
+    Picture,
+    adorn,
+    date_axis,
+    figure_text,
+    focus,
+    with_gaps,
+)
 from stream_ml.shell.report.chart import styles as styles_of
 from stream_ml.shell.report.measures import LOSS_NAMES
 from stream_ml.shell.report.task_pictures import task_pictures
+from stream_ml.shell.whole_files import output_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +70,8 @@ def draw(report: Report, folder: Path) -> list[Path]:
     for picture in pictures(report):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{picture.name}.png"
-        path.write_bytes(as_png(picture, LIGHT))
+        with output_file(path) as file:
+            file.write(as_png(picture, LIGHT))
         paths.append(path)
     return paths
 
@@ -130,6 +140,8 @@ def _story(report: Report) -> Picture:
     }
     is_binary = report.task_kind == "binary"
     shares = periods.means(float(bool(label)) for label in table.labels) if is_binary else {}
+    numbers = sorted({n for values in losses.values() for n in values})
+    times = [periods.middle(n) for n in numbers]
     loss = LOSS_NAMES[report.task_kind]
     title = f"{loss} by {periods.period.name}, less is better"
 
@@ -146,13 +158,8 @@ def _story(report: Report) -> Picture:
             lines = figure.subplots()
         series_styles = styles_of(report, theme)
         for name, values in losses.items():
-            marker = "o" if len(values) == 1 else None
-            lines.plot(
-                [periods.middle(n) for n in values],
-                [*values.values()],
-                marker=marker,
-                **series_styles[name],
-            )
+            heights, alone = with_gaps(values, numbers)
+            lines.plot(times, heights, **alone, **series_styles[name])
         focus(lines, [[*values.values()] for values in losses.values()], theme.paper)
         _mark_switches(report, lines, theme)
         lines.set_ylabel(f"mean {loss}")
@@ -167,7 +174,7 @@ def _story(report: Report) -> Picture:
         [periods.period.name, *losses],
         [
             [periods.label(n), *(figure_text(losses[name].get(n)) for name in losses)]
-            for n in sorted({n for values in losses.values() for n in values})
+            for n in numbers
         ],
         paint,
     )

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.evaluation.scores import roc_auc
 from stream_ml.shell.report.answer_table import CHAMPION
-from stream_ml.shell.report.chart import Picture, adorn, date_axis, figure_text, focus, styles
+from stream_ml.shell.report.chart import (
+    Picture,
+    adorn,
+    date_axis,
+    figure_text,
+    focus,
+    styles,
+    with_gaps,
+)
 from stream_ml.shell.report.curves import (
     average_precision,
     calibration,
@@ -106,19 +114,15 @@ def _ranking(report: Report) -> Picture | None:
     numbers = sorted({n for each in values.values() for n in each})
     if len(numbers) < POINTS_MIN:
         return None
+    times = [periods.middle(n) for n in numbers]
     title = f"ranking by {periods.period.name}: ROC AUC, more is better"
 
     def paint(figure: Any, theme: Theme) -> None:
         axes = figure.subplots()
         series_styles = styles(report, theme)
         for name, each in values.items():
-            axes.plot(
-                [periods.middle(n) for n in each],
-                [*each.values()],
-                marker="o",
-                markersize=3.5,
-                **series_styles[name],
-            )
+            heights, alone = with_gaps(each, numbers)
+            axes.plot(times, heights, **{**alone, "markevery": None}, **series_styles[name])
         focus(axes, [[*each.values()] for each in values.values()], theme.paper)
         axes.set_ylabel("ROC AUC (0.5 is chance)")
         axes.grid(alpha=0.2)
@@ -323,6 +327,8 @@ def _forecast(report: Report) -> Picture | None:
         )
         for name in _models(report)
     }
+    numbers = [*truth]
+    times = [periods.middle(n) for n in numbers]
     title = f"forecast against truth, means by {periods.period.name}"
     low, high = _middle_range([float(value) for pair in pairs for value in pair])
     dots = pairs[:: max(1, len(pairs) // DOTS_MAX)]
@@ -331,7 +337,7 @@ def _forecast(report: Report) -> Picture | None:
         lines, scatter = figure.subplots(1, 2, width_ratios=[1.6, 1])
         series_styles = styles(report, theme)
         lines.plot(
-            [periods.middle(n) for n in truth],
+            times,
             [*truth.values()],
             color=theme.faint,
             alpha=0.55,
@@ -341,8 +347,8 @@ def _forecast(report: Report) -> Picture | None:
             zorder=1,
         )
         for name, means in answers.items():
-            times = [periods.middle(n) for n in means]
-            lines.plot(times, [*means.values()], **series_styles[name])
+            heights, alone = with_gaps(means, numbers)
+            lines.plot(times, heights, **alone, **series_styles[name])
         focus(lines, [[*means.values()] for means in (truth, *answers.values())], theme.paper)
         lines.set_ylabel("mean of the forecasts, and of the truth")
         lines.grid(alpha=0.2)
