@@ -257,6 +257,7 @@ OWNERS: dict[str, set[str]] = {
         "web.command_routes",
         "web.page.acts",
         "web.page.routes",
+        "web.probes",
         "web.publish_routes",
         "web.server",
         "web.stream_routes",

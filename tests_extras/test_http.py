@@ -669,7 +669,11 @@ def test_a_server_that_would_let_anybody_in_does_not_start(
 
 
 def test_prometheus_and_probes_are_answered_beside_it(world: World) -> None:
-    """At an address of their own: the server is ready while the log answers."""
+    """At an address of their own: the server is ready while predictions are answered."""
+    with world.http() as http:
+        for event_id in ("nobody's 1", "nobody's 2"):
+            http.get(f"/v1/predictions/{event_id}")
+        http.get("/v1/status", headers={"Authorization": "Bearer nobody's"})
     with httpx.Client(base_url=f"http://{world.metrics}", timeout=DEADLINE_S) as client:
         probes = [client.get(path) for path in ("/readyz", "/healthz")]
         scraped = client.get("/metrics")
@@ -678,8 +682,20 @@ def test_prometheus_and_probes_are_answered_beside_it(world: World) -> None:
         (each.status_code, each.json()) for each in probes
     ]
     assert "\nstream_ml_ready 1.0\n" in scraped.text
+    # What it has answered itself, by the path as it is declared.
+    found = 'stream_ml_http_requests_total{route="/v1/predictions/{event_id:path}",status="404"} '
+    assert 2.0 <= _value(scraped.text, found)
+    refused = 'stream_ml_http_requests_total{route="",status="401"} '
+    assert 1.0 <= _value(scraped.text, refused)
+    seconds = 'stream_ml_http_request_seconds_count{route="/v1/predictions/{event_id:path}"} '
+    assert 2.0 <= _value(scraped.text, seconds)
+    assert "\nstream_ml_http_waiting 0.0\n" in scraped.text
     assert "\nprocess_cpu_seconds_total " in scraped.text
     assert "stream_ml_lag_records" not in scraped.text
+
+
+def _value(text: str, sample: str) -> float:
+    return float(text.partition(f"\n{sample}")[2].partition("\n")[0])
 
 
 # --- as the API describes itself --------------------------------------------------------------

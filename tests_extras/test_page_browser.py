@@ -22,7 +22,7 @@ from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
 from stream_ml.web.access import OPERATE, READ, Access, token_with_roles
 from stream_ml.web.app import create_app
-from stream_ml.web.server import bind
+from stream_ml.web.listening import bind
 
 if TYPE_CHECKING:
     import socket

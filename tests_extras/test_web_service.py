@@ -27,7 +27,7 @@ from stream_ml.records import Command, Output
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
-from stream_ml.web import predictor
+from stream_ml.web import predictor, probes
 from stream_ml.web.access import ROLES, Access
 from stream_ml.web.app import create_app
 from stream_ml.web.feed import EventStream, Feed
@@ -273,6 +273,71 @@ def test_with_a_wrong_key_no_prediction_is_believed(path: Path) -> None:
 
     assert [(503, "unavailable")] * 2 == [(a.status_code, a.json()["reason"]) for a in answers]
     assert "key" in answers[0].json()["detail"]
+
+
+def test_a_server_is_ready_once_predictions_are_answered(new_path: Path) -> None:
+    """Without a key, a worker, or an answer in time it is not ready, and healthy; it says why."""
+
+    async def ask() -> list[tuple[httpx.Response, httpx.Response]]:
+        async with started(application(new_path, limits=Limits(predict_s=0.2))) as (http, service):
+
+            async def probes() -> tuple[httpx.Response, httpx.Response]:
+                service.at_work._made_s = 0.0  # asked anew, though a second is not over
+                return await http.get("/readyz"), await http.get("/healthz")
+
+            before = await probes()
+            await asyncio.to_thread(work, new_path)
+            await service.authenticity.wait()
+            gone = await probes()
+            key = Settings(broker=f"sqlite:{new_path}").signing_key(str(new_path))
+            with SqliteLog.open(new_path) as log, Runner(log, toy, key):
+                during = await probes()
+                late = await http.post("/v1/predict", json=event_of("n1"))
+                silent = await probes()
+            assert "late" == late.json()["reason"]
+            return [before, gone, during, silent]
+
+    before, gone, during, silent = asyncio.run(ask())
+
+    assert [200] * 4 == [healthy.status_code for _, healthy in (before, gone, during, silent)]
+    assert [503, 503, 200, 503] == [r.status_code for r, _ in (before, gone, during, silent)]
+    assert "expected the key" in before[0].json()["problems"][0]
+    assert ["no worker of predict is at work"] == gone[0].json()["problems"]
+    assert {"ok": True, "problems": []} == during[0].json()
+    assert ["no prediction has come since a request ran out of time"] == (
+        silent[0].json()["problems"]
+    )
+
+
+def test_where_the_log_does_not_answer_a_server_is_not_healthy(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever probes is told in time, and without a token not why."""
+    monkeypatch.setattr(probes, "ANSWER_S", 0.2)
+
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        async with started(application(path)) as (http, service):
+            is_over = threading.Event()
+            reads = [
+                asyncio.ensure_future(service._lookups.run(lambda _: is_over.wait(DEADLINE_S)))
+                for _ in range(READERS)
+            ]
+            await turn()
+            try:
+                told = await http.get("/healthz")
+                service.access.anonymous = frozenset()
+                return told, await http.get("/healthz")
+            finally:
+                is_over.set()
+                await asyncio.gather(*reads)
+
+    told, untold = asyncio.run(ask())
+
+    assert (503, ["the log has not answered for 0.2 s"]) == (
+        told.status_code,
+        told.json()["problems"],
+    )
+    assert (503, {"ok": False}) == (untold.status_code, untold.json())
 
 
 def test_known_ids_do_not_wait_behind_long_searches(path: Path) -> None:

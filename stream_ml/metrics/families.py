@@ -78,6 +78,12 @@ _ALL = (
     _of_process("inbox_records", "gauge", "Records fetched that wait inside a task.", *TASK),
     _of_process("inbox_bytes", "gauge", "Bytes of them; fetching pauses at 64 MiB.", *TASK),
     _of_process("restarts_total", "counter", "Workers started again after a death.", "stage"),
+    _of_process(
+        "http_requests_total", "counter", "Requests that were answered.", "route", "status"
+    ),
+    _of_process("http_request_seconds", "histogram", "Time until an answer began.", "route"),
+    _of_process("http_waiting", "gauge", "Events published that wait for their predictions."),
+    _of_process("http_streams", "gauge", "Open streams of server-sent events."),
     _of_pipeline("pipeline_info", "gauge", "1, labelled with its name.", "pipeline"),
     _of_pipeline("view_timestamp_seconds", "gauge", "When the log was last read for metrics."),
     _of_pipeline("view_read_seconds", "gauge", "How long that took."),

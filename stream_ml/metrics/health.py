@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backlog",
-    "LogProbes",
     "ProbeAnswer",
     "Probes",
     "WorkerProbes",
@@ -147,26 +146,6 @@ class WorkerProbes:
                 if topic in log.partitions and log.end_offset(topic, name.partition) > position:
                     for record in log.read(topic, name.partition, position, 1):
                         yield Backlog(name, topic, record.append_ms / 1_000)
-
-
-class LogProbes:
-    """The probes of a process without tasks, which is well where the log answers.
-
-    Args:
-        reader: reads it.
-    """
-
-    def __init__(self, reader: LogReader) -> None:
-        self._reader = reader
-
-    def ready(self) -> ProbeAnswer:
-        """Whether the log answers."""
-        answer = _read(self._reader, lambda log: log.version())
-        return answer if isinstance(answer, ProbeAnswer) else ProbeAnswer()
-
-    def healthy(self) -> ProbeAnswer:
-        """Whether the log answers."""
-        return self.ready()
 
 
 def _read(reader: LogReader, read: Callable[[Log], T]) -> T | ProbeAnswer:

@@ -36,6 +36,7 @@ def serving_metrics(
     pipeline: Pipeline | None = None,
     key: bytes | None = None,
     probes: Callable[[LogReader], Probes] | None = None,
+    figures: Callable[[], Iterable[Figure]] = tuple,
 ) -> Iterator[ListenAddress]:
     """Answer scrapes and probes of this process, until it is left.
 
@@ -47,6 +48,7 @@ def serving_metrics(
             None: it does not.
         key: checks decisions and alerts for that.
         probes: makes what tells whether it is healthy and ready; None: as its tasks are.
+        figures: others of the process.
 
     Returns:
         Where it listens.
@@ -60,6 +62,7 @@ def serving_metrics(
     sources: list[Callable[[], Iterable[Figure]]] = [
         partial(_of_process, asked),
         partial(meter_samples, meter),
+        figures,
     ]
     if pipeline is not None:
         sources.append(PipelineFigures(reader, pipeline, key).samples)

@@ -27,6 +27,7 @@ from stream_ml.web.answers import add_error_handlers
 from stream_ml.web.command_routes import command_router
 from stream_ml.web.gate import LOOPBACK_NAMES, Gate, Limits
 from stream_ml.web.page.routes import PUBLIC_PREFIX, add_page
+from stream_ml.web.probes import ServiceProbes, probe_router
 from stream_ml.web.publish_routes import publish_router
 from stream_ml.web.schemas import ProblemDetails
 from stream_ml.web.service import Service
@@ -86,10 +87,19 @@ def create_app(
     )
     app.state.service = service
     prefixes = (PUBLIC_PREFIX, *public_prefixes)
-    app.add_middleware(Gate, access=access, limits=limits, hosts=hosts, public_prefixes=prefixes)
+    app.state.probes = ServiceProbes(service)
+    app.add_middleware(
+        Gate,
+        access=access,
+        limits=limits,
+        hosts=hosts,
+        public_prefixes=prefixes,
+        traffic=service.traffic,
+    )
     add_error_handlers(app)
     for router in (publish_router(pipeline), stream_router(), view_router(), command_router()):
         app.include_router(router)
+    app.include_router(probe_router())
     add_page(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -23,6 +23,8 @@ from stream_ml.web.problems import PROBLEM_TYPE, Refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 
+    from stream_ml.web.traffic import Traffic
+
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["OPEN_PATHS", "Gate", "Limits", "required_role"]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# It sends whoever opens it to the page, and says nothing else.
-OPEN_PATHS = frozenset({"/"})
+# An orchestrator asks them, without a token, also while all places are taken.
+PROBE_PATHS = frozenset({"/healthz", "/readyz"})
+# The first sends whoever opens it to the page, and says nothing else.
+OPEN_PATHS = frozenset({"/", *PROBE_PATHS})
 PUBLISH_PATHS = frozenset(
     {
         "/v1/predict",
@@ -115,6 +119,7 @@ class Gate:
         limits: what is taken on.
         hosts: the names that requests may be for, without ports; None for any.
         public_prefixes: of paths that a page needs before anybody has logged in.
+        traffic: counts what is answered, here or behind.
         clock: seconds, from any start.
     """
 
@@ -126,6 +131,7 @@ class Gate:
         *,
         hosts: frozenset[str] | None = LOOPBACK_NAMES,
         public_prefixes: tuple[str, ...] = (),
+        traffic: Traffic | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
@@ -134,6 +140,7 @@ class Gate:
         self._hosts = hosts
         self._public_prefixes = public_prefixes
         self._rates = _Rates(limits.rate, clock)
+        self._traffic = traffic
         self._at_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,6 +148,8 @@ class Gate:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if self._traffic is not None and scope["type"] == "http":
+            send = self._traffic.observed(scope, send)
         headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
         try:
             self._admit(scope, headers)
@@ -155,12 +164,13 @@ class Gate:
     async def _pass(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send
     ) -> None:
-        if self._at_work >= self._limits.concurrency:
+        is_probe = scope["path"] in PROBE_PATHS
+        if self._at_work >= self._limits.concurrency and not is_probe:
             raise Refusal(
                 503, f"{self._limits.concurrency:,} requests are at work", "busy", retry_s=1
             )
         # A stream has a bound of its own.
-        counts = not scope["path"].startswith("/v1/stream/")
+        counts = not scope["path"].startswith("/v1/stream/") and not is_probe
         self._at_work += counts
         try:
             if scope["method"] not in SAFE_METHODS:

@@ -206,6 +206,19 @@ class Predictor:
             if not waiter.future.done():
                 waiter.future.set_exception(Refusal(503, "the server ends", "ending", retry_s=1))
 
+    @property
+    def waiting_count(self) -> int:
+        """How many events wait for their predictions. Any thread may ask."""
+        return len(self._waiting)
+
+    def problems(self) -> list[str]:
+        """Why requests would not be answered, as far as is known; empty where they would."""
+        error = self.predictions.error or self._dead_letters.error
+        problems = [] if error is None else [f"predictions cannot be read: {error}"]
+        if any(pace.silent_s is not None for pace in self._paces.values()):
+            problems.append("no prediction has come since a request ran out of time")
+        return problems
+
     # --- asking ---------------------------------------------------------------------------
 
     async def predict(self, value: bytes) -> Answer:

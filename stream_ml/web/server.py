@@ -3,58 +3,25 @@
 from __future__ import annotations
 
 import signal
-import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from stream_ml.errors import UsageError
-
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from fastapi import FastAPI
 
     from stream_ml.web.service import Service
 
-__all__ = ["bind", "serve"]
+__all__ = ["serve"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-BACKLOG = 2_048
 KEEP_ALIVE_S = 30
 # What is at work has so long to end; streams are told at once.
 GRACE_S = 5
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
-
-    Args:
-        host: an address of this machine, or a name of one.
-        port: 0 for any that is free.
-
-    Raises:
-        UsageError: it cannot.
-    """
-    listener: socket.socket | None = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
-        if listener is not None:
-            listener.close()
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(
-            f"{host}:{port}: expected to listen there: {reason or error}; choose another with "
-            "--host and --port"
-        ) from None
-    return listener
 
 
 def serve(app: FastAPI, listener: socket.socket, on_start: Callable[[], object]) -> None:
@@ -62,7 +29,7 @@ def serve(app: FastAPI, listener: socket.socket, on_start: Callable[[], object])
 
     Args:
         app: of `create_app`.
-        listener: of `bind`.
+        listener: of `listening.bind`.
         on_start: called when requests are taken.
     """
     config = uvicorn.Config(

@@ -17,6 +17,7 @@ from stream_ml.web.feed import Feed
 from stream_ml.web.log_threads import Follower, LogPool, Outbox
 from stream_ml.web.predictor import Predictor
 from stream_ml.web.problems import Refusal
+from stream_ml.web.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -34,6 +35,8 @@ HISTORY = 1_000
 OPEN_S = 15.0
 # A check of the whole registry is good for so long: it takes a while.
 VERIFY_S = 10.0
+# Whoever probes, a cluster is asked so seldom.
+AT_WORK_S = 1.0
 # At once, of those that the server signs and of those that callers do.
 COMMANDS_MAX = 2
 T = TypeVar("T")
@@ -120,6 +123,9 @@ class Service:
         verdicts: whether the registry is as it was written.
         closing: set when the server ends.
         stream_count: how many streams are open.
+        traffic: what was answered.
+        at_work: the stages that have a worker; None where that cannot be told.
+        loop: of the server; None before it has begun.
     """
 
     def __init__(
@@ -165,9 +171,13 @@ class Service:
         self.verdicts: Shared[Verdict] = Shared(self._verify, VERIFY_S)
         self.closing = asyncio.Event()
         self.stream_count = 0
+        self.traffic = Traffic()
+        self.at_work: Shared[frozenset[str] | None] = Shared(self._at_work, AT_WORK_S)
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Begin, in the event loop of the server."""
+        self.loop = asyncio.get_running_loop()
         self.board.start()
         self.outbox.start()
         self.authenticity.start()
@@ -238,6 +248,9 @@ class Service:
 
     async def _verify(self) -> Verdict:
         return await self.pool.run(lambda log: verify(log, reading_key(self.settings, log)))
+
+    async def _at_work(self) -> frozenset[str] | None:
+        return await self._lookups.run(lambda log: log.stages_at_work())
 
     async def feed(self, topic: str) -> Feed:
         """The feed of a topic, which is read from when it is first asked for.

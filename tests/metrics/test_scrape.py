@@ -36,6 +36,8 @@ from tests.shell.processes import DEADLINE_S, Terminal
 
 DOCS = Path(__file__).parents[2] / "docs/observability.md"
 BOUNDED = {
+    "route",
+    "status",
     "form",
     "kind",
     "line",

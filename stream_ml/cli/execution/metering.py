@@ -10,10 +10,10 @@ from stream_ml.shell.metering.meter import Meter
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from stream_ml.metrics.families import Figure
     from stream_ml.metrics.health import Probes
-    from stream_ml.metrics.reader import LogReader
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.listening import ListenAddress
     from stream_ml.shell.settings.settings import Settings
@@ -41,8 +41,9 @@ def metered(
     say: Callable[[ListenAddress], object],
     *,
     tells_pipeline: bool = True,
-    has_tasks: bool = True,
     workers: Mapping[Any, ListenAddress] | None = None,
+    probes: Probes | None = None,
+    figures: Callable[[], Iterable[Figure]] = tuple,
 ) -> Iterator[Meter | None]:
     """The meter of this process, which is asked over HTTP until it is left; None without address.
 
@@ -53,31 +54,28 @@ def metered(
         key: checks decisions and alerts.
         say: told where it listens.
         tells_pipeline: whether this process tells the figures of the whole pipeline.
-        has_tasks: whether it is as well as its tasks are; else it is where the log answers.
         workers: where those answer that it looks after, by name; None: it is a worker itself.
+        probes: whether it is healthy and ready; None: as its tasks, or its workers, are.
+        figures: others that it tells of itself.
     """
     if address is None:
         yield None
         return
     # Only who is asked needs it: an HTTP server, and the client of Prometheus.
-    from stream_ml.metrics.health import LogProbes, WorkersProbes  # noqa: PLC0415
+    from stream_ml.metrics.health import WorkersProbes  # noqa: PLC0415
     from stream_ml.metrics.setup import serving_metrics  # noqa: PLC0415
 
     meter = Meter()
-    probes: Callable[[LogReader], Probes] | None = None if has_tasks else LogProbes
     if workers is not None:
-        of_workers = WorkersProbes({str(name): each for name, each in workers.items()})
-
-        def probes(_: LogReader) -> Probes:
-            return of_workers
-
+        probes = WorkersProbes({str(name): each for name, each in workers.items()})
     with serving_metrics(
         address,
         meter,
         lambda: open_log(settings, pipeline.name),
         pipeline=pipeline if tells_pipeline else None,
         key=key,
-        probes=probes,
+        probes=None if probes is None else lambda _: probes,
+        figures=figures,
     ) as listening:
         say(listening)
         yield meter
