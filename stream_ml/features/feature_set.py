@@ -20,20 +20,19 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from stream_ml.errors import DeclarationError, Problem, UsageError
-from stream_ml.features.aggregates import Aggregate
+from stream_ml.features.compilation import compile_scopes, may_miss, question
+from stream_ml.features.entities import TEXT_LENGTH_KEPT, entity_of, key_of, piece_name, text_digest
 from stream_ml.features.feature_view import FeatureView
 from stream_ml.features.fingerprint import fingerprint
-from stream_ml.features.guarded import GuardedAggregate
-from stream_ml.features.transforms import Columns, Feature, FunctionFeature, Scalar
-from stream_ml.features.windows import Buffer, Clock, Series, WindowFeature
+from stream_ml.features.parts import code_in, functions_in, windows_in
+from stream_ml.features.transforms import Columns, Feature, Scalar
+from stream_ml.features.windows import Buffer, Clock, WindowFeature
 from stream_ml.schema import FieldType, brief
 
 if TYPE_CHECKING:
@@ -46,25 +45,9 @@ __all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
 # About 8 MB of memory per buffer, and a piece of some 4 MB, which is stored in parts.
 WINDOW_EVENTS_MAX = 100_000
 
-# Of longer texts a window keeps a digest as long: else one key could hold all memory there is.
-TEXT_LENGTH_KEPT = 32
-
-# And of longer texts that name a sub-group: the room is the windows' name, in memory and at rest.
-GROUP_LENGTH_KEPT = 512
-
 # One of three, told apart without a call: a scalar's name and what computes it; or what writes
 # several columns; or the names, slots and fills of window features that follow each other.
 _Step = tuple[str, Any, tuple[tuple[str, int, float | None], ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scope:
-    """The series that share a sub-group. `missing` is the answers for an event in no group."""
-
-    group_fields: tuple[str, ...]
-    series: tuple[Series, ...]
-    missing: tuple[float | None, ...]
-    empty: tuple[float | None, ...]
 
 
 class FeatureSet:
@@ -109,16 +92,16 @@ class FeatureSet:
         self.missing = frozenset(
             feature.name
             for feature in features
-            if isinstance(feature, Scalar) and _may_miss(feature, schema)
+            if isinstance(feature, Scalar) and may_miss(feature, schema)
         )
         present_names = tuple(name for each in self._present for name in each.columns(schema))
         self.hash = self._hash(self._present)
         self.view = FeatureView(present_names, self.hash, is_whole=not retired)
-        windows = [window for feature in features for window in _windows_in(feature)]
+        windows = [window for feature in features for window in windows_in(feature)]
         self.horizon_ms = max((window.duration_ms for window in windows), default=0)
-        self.scopes = self._compile_scopes(windows)
+        self.scopes = compile_scopes(windows, self)
         self._slots = {
-            _question(feature): slot
+            question(feature): slot
             for slot, feature in enumerate(
                 feature
                 for scope in self.scopes
@@ -131,7 +114,7 @@ class FeatureSet:
             series for scope in self.scopes for series in scope.series if series.fallible
         )
         self.functions = tuple(
-            function.evaluator(self) for feature in features for function in _functions_in(feature)
+            function.evaluator(self) for feature in features for function in functions_in(feature)
         )
 
     @staticmethod
@@ -175,7 +158,7 @@ class FeatureSet:
             description = [feature.columns(self.schema), feature.describe()]
             part = "features" if number_of_all < len(self._present) else "retired"
             yield f"{part}.{name}", orjson.dumps(description).decode()
-            code = [fingerprint(code_part) for code_part in _code_in(feature)]
+            code = [fingerprint(code_part) for code_part in code_in(feature)]
             if code:
                 yield f"code.{name}", " ".join(code)
         yield "windows", " ".join(sorted(self.series_ids()))
@@ -217,71 +200,7 @@ class FeatureSet:
 
     def slot(self, feature: WindowFeature) -> int:
         """The index of a window feature's answer among the answers."""
-        return self._slots[_question(feature)]
-
-    def _compile_scopes(self, windows: list[WindowFeature]) -> tuple[_Scope, ...]:
-        scopes = []
-        for group_fields in dict.fromkeys(feature.window.by for feature in windows):
-            groups = self._shared(
-                [feature for feature in windows if feature.window.by == group_fields]
-            )
-            series = tuple(map(self._compile_series, groups))
-            empty = tuple(answer for member in series for answer in member.empty)
-            scopes.append(_Scope(group_fields, series, (None,) * len(empty), empty))
-        return tuple(scopes)
-
-    def _shared(self, windows: list[WindowFeature]) -> list[list[WindowFeature]]:
-        """The window features, put together by the series that can answer them."""
-        groups: dict[bytes, list[WindowFeature]] = {}
-        for feature in windows:
-            if feature.source is not None:
-                groups.setdefault(orjson.dumps(feature.series_description()), []).append(feature)
-        for feature in windows:
-            if feature.source is None:
-                groups.setdefault(self._host(groups, feature), []).append(feature)
-        return [_without_repetition(group) for group in groups.values()]
-
-    def _host(self, groups: dict[bytes, list[WindowFeature]], counting: WindowFeature) -> bytes:
-        """The series of a feature without a value: one that holds every event anyway, if any."""
-        description = counting.series_description()
-        for name, (first, *_) in groups.items():
-            is_same_series = first.series_description()[:2] == description[:2]
-            if is_same_series and first.source is not None and first.source.total(self.schema):
-                return name
-        return orjson.dumps(description)
-
-    def _compile_series(self, group: list[WindowFeature]) -> Series:
-        makers: list[Callable[[], Aggregate]] = []
-        windows: list[tuple[int, tuple[int, ...]]] = []
-        readings: list[tuple[Callable[[Any, int], float | None], int]] = []
-        features: list[WindowFeature] = []
-        identity: list[Any] = [group[0].series_description()]
-        for duration_ms in sorted({feature.duration_ms for feature in group}):
-            window_group = [feature for feature in group if feature.duration_ms == duration_ms]
-            hosts = _hosts(window_group)
-            windows.append((duration_ms, tuple(range(len(makers), len(makers) + len(hosts)))))
-            for feature in window_group:
-                member = next(n for n, host in enumerate(hosts) if _answers_for(host, feature))
-                readings.append((_reading(feature.kind, hosts[member].kind), len(makers) + member))
-                features.append(feature)
-            makers += [_maker(host.kind, host.constructor_arguments()) for host in hosts]
-            identity.append([duration_ms, [host.aggregate_description() for host in hosts]])
-        source = group[0].source
-        fresh = [make() for make in makers]
-        return Series(
-            id=hashlib.sha256(orjson.dumps(identity)).hexdigest()[:12],
-            filters=tuple((name, frozenset(values)) for name, values in group[0].filters),
-            evaluate=_constant_one if source is None else source.evaluator(self),
-            windows=tuple(windows),
-            makers=tuple(makers),
-            readings=tuple(readings),
-            features=tuple(features),
-            keep_ms=windows[-1][0] + self.lateness_ms,
-            empty=tuple(value(fresh[member], 0) for value, member in readings),
-            is_valueless=source is None,
-            fallible=source is not None and source.may_raise(),
-            window_events_max=self.window_events_max,
-        )
+        return self._slots[question(feature)]
 
     def _compile_step(self, feature: Feature) -> _Step:
         if isinstance(feature, Columns):
@@ -294,28 +213,6 @@ class FeatureSet:
         raise AssertionError(feature)
 
 
-def _is_ours(kind: type[Aggregate]) -> bool:
-    return kind.__module__ == Aggregate.__module__
-
-
-def _maker(kind: type[Aggregate], arguments: tuple[Any, ...]) -> Callable[[], Any]:
-    return (
-        partial(kind, *arguments) if _is_ours(kind) else partial(GuardedAggregate, kind, *arguments)
-    )
-
-
-def _reading(kind: type[Aggregate], host: type[Aggregate]) -> Callable[[Any, int], float | None]:
-    """The function that asks an aggregate, which may be of a subclass, as one of this kind."""
-    if _is_ours(host):
-        return kind.value
-
-    def read(aggregate: Any, t: int) -> float | None:
-        answer: float | None = aggregate.ask(kind.value, t)
-        return answer
-
-    return read
-
-
 def _merge_steps(steps: Iterable[_Step]) -> tuple[_Step, ...]:
     """The same steps, with window features that follow each other in one."""
     merged_steps: list[_Step] = []
@@ -325,75 +222,6 @@ def _merge_steps(steps: Iterable[_Step]) -> tuple[_Step, ...]:
         else:
             merged_steps.append(step)
     return tuple(merged_steps)
-
-
-def _constant_one(fields: Mapping[str, Any], t: int, answers: Sequence[float | None]) -> float:  # noqa: ARG001 - an `Evaluator`
-    return 1.0
-
-
-def _may_miss(feature: Scalar, schema: Mapping[str, FieldType]) -> bool:
-    if not isinstance(feature, WindowFeature) or feature.fill is not None:
-        return not feature.total(schema)
-    if any(schema[name].optional for name in feature.window.by):
-        return True
-    fresh = _maker(feature.kind, feature.constructor_arguments())()
-    return _reading(feature.kind, feature.kind)(fresh, 0) is None
-
-
-def _windows_in(feature: Feature) -> Iterator[WindowFeature]:
-    """The window features in a feature: itself, or what it is made from."""
-    if isinstance(feature, WindowFeature):
-        yield feature
-    elif isinstance(feature, Scalar):
-        for source in feature.inputs:
-            yield from _windows_in(source)
-
-
-def _code_in(feature: Feature) -> Iterator[Any]:
-    """The users' own functions and aggregates in a feature."""
-    if isinstance(feature, WindowFeature):
-        if feature.kind.__module__ != Aggregate.__module__:
-            yield feature.kind
-        if isinstance(feature.source, Feature):
-            yield from _code_in(feature.source)
-    elif isinstance(feature, FunctionFeature):
-        yield feature.function
-    elif isinstance(feature, Scalar):
-        for source in feature.inputs:
-            yield from _code_in(source)
-
-
-def _functions_in(feature: Feature) -> Iterator[Scalar]:
-    """The user's functions that are called when an event asks, windows apart."""
-    if isinstance(feature, Scalar) and not isinstance(feature, WindowFeature):
-        if feature.may_raise() and not feature.inputs:
-            yield feature
-        for source in feature.inputs:
-            yield from _functions_in(source)
-
-
-def _question(feature: WindowFeature) -> bytes:
-    """The question to a window: the same for features that differ in name and `fill` only."""
-    return orjson.dumps(feature.describe()[:-1])
-
-
-def _without_repetition(group: list[WindowFeature]) -> list[WindowFeature]:
-    return list({_question(feature): feature for feature in group}.values())
-
-
-def _hosts(features: list[WindowFeature]) -> list[WindowFeature]:
-    """The fewest aggregates that answer all that one window is asked."""
-    hosts: list[WindowFeature] = []
-    # A subclass answers for its parents, so the deepest come first.
-    for feature in sorted(features, key=lambda feature: -len(feature.kind.__mro__)):
-        if not any(_answers_for(host, feature) for host in hosts):
-            hosts.append(feature)
-    return hosts
-
-
-def _answers_for(host: WindowFeature, feature: WindowFeature) -> bool:
-    same_arguments = host.constructor_arguments() == feature.constructor_arguments()
-    return issubclass(host.kind, feature.kind) and same_arguments
 
 
 class FeatureState:
@@ -465,7 +293,7 @@ class FeatureState:
         answers: list[float | None] = []
         dirty_buffers = self._dirty_buffers
         for scope, entities in zip(self._scopes, self._buffers, strict=True):
-            entity = _entity(event, scope.group_fields) if scope.group_fields else event.key
+            entity = entity_of(event, scope.group_fields) if scope.group_fields else event.key
             buffers = entities.get(entity)
             if buffers is None:
                 answers += scope.missing if entity is None else scope.empty
@@ -489,7 +317,7 @@ class FeatureState:
         fields, t = event.fields, event.ts
         self._try_fallible(event)
         for scope, entities in zip(self._scopes, self._buffers, strict=True):
-            entity = _entity(event, scope.group_fields) if scope.group_fields else event.key
+            entity = entity_of(event, scope.group_fields) if scope.group_fields else event.key
             if entity is None:
                 continue
             buffers = entities.get(entity)
@@ -500,7 +328,7 @@ class FeatureState:
                 if x is None:
                     continue
                 if type(x) is str and len(x) > TEXT_LENGTH_KEPT:
-                    x = _digest(x)
+                    x = text_digest(x)
                 buffer = None if buffers is None else buffers[index]
                 if buffer is None:
                     buffer = Buffer(series, entity, t, self._clock)
@@ -547,7 +375,7 @@ class FeatureState:
                 buffer
                 for entities in self._buffers
                 for entity, buffers in entities.items()
-                if _key(entity) in keys
+                if key_of(entity) in keys
                 for buffer in buffers
                 if buffer is not None
             ]
@@ -562,7 +390,7 @@ class FeatureState:
         pieces: dict[str, bytes | None] = {}
         for buffer in self._dirty_buffers:
             buffer.is_dirty = False
-            name = _piece_name(buffer)
+            name = piece_name(buffer)
             if buffer.live:
                 pieces[name] = orjson.dumps(buffer.dump())
             else:
@@ -608,7 +436,7 @@ class FeatureState:
         if buffer.entity not in entities:
             entities[buffer.entity] = [None] * len(self._scopes[number].series)
         entities[buffer.entity][index] = buffer
-        key = _key(buffer.entity)
+        key = key_of(buffer.entity)
         self._buffers_of[key] = self._buffers_of.get(key, 0) + 1
         heapq.heappush(self._due, (buffer.keep_until, next(self._numbers), buffer))
 
@@ -618,7 +446,7 @@ class FeatureState:
         buffers[index] = None
         if all(sibling is None for sibling in buffers):
             del self._buffers[number][buffer.entity]
-        key = _key(buffer.entity)
+        key = key_of(buffer.entity)
         self._buffers_of[key] -= 1
         if not self._buffers_of[key]:
             del self._buffers_of[key]
@@ -626,33 +454,3 @@ class FeatureState:
         if not buffer.is_dirty:
             buffer.is_dirty = True
             self._dirty_buffers.append(buffer)
-
-
-def _digest(x: str) -> str:
-    """A digest of a long text, of which a window only has to know whether it is another."""
-    return "\0" + hashlib.sha256(x.encode()).hexdigest()[:TEXT_LENGTH_KEPT]
-
-
-def _entity(event: Event, group_fields: tuple[str, ...]) -> Any:
-    """The entity by which the event's windows are kept; None if it is in no group."""
-    fields = event.fields
-    entity = (event.key, *[fields[name] for name in group_fields])
-    if None in entity:
-        return None
-    if any(type(part) is str and len(part) > GROUP_LENGTH_KEPT for part in entity[1:]):
-        group = [
-            _digest(part) if type(part) is str and len(part) > GROUP_LENGTH_KEPT else part
-            for part in entity[1:]
-        ]
-        return (event.key, *group)
-    return entity
-
-
-def _key(entity: Any) -> str:
-    return str(entity[0] if isinstance(entity, tuple) else entity)
-
-
-def _piece_name(buffer: Buffer) -> str:
-    entity = buffer.entity
-    group = entity if isinstance(entity, tuple) else (entity,)
-    return orjson.dumps([buffer.series.id, *group]).decode()

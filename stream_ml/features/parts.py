@@ -1,0 +1,46 @@
+"""What a feature is made from, all the way down."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_ml.features.compilation import is_ours
+from stream_ml.features.transforms import Feature, FunctionFeature, Scalar
+from stream_ml.features.windows import WindowFeature
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["code_in", "functions_in", "windows_in"]
+
+
+def windows_in(feature: Feature) -> Iterator[WindowFeature]:
+    """The window features in a feature: itself, or what it is made from."""
+    if isinstance(feature, WindowFeature):
+        yield feature
+    elif isinstance(feature, Scalar):
+        for source in feature.inputs:
+            yield from windows_in(source)
+
+
+def code_in(feature: Feature) -> Iterator[Any]:
+    """The users' own functions and aggregates in a feature."""
+    if isinstance(feature, WindowFeature):
+        if not is_ours(feature.kind):
+            yield feature.kind
+        if isinstance(feature.source, Feature):
+            yield from code_in(feature.source)
+    elif isinstance(feature, FunctionFeature):
+        yield feature.function
+    elif isinstance(feature, Scalar):
+        for source in feature.inputs:
+            yield from code_in(source)
+
+
+def functions_in(feature: Feature) -> Iterator[Scalar]:
+    """The user's functions that are called when an event asks, windows apart."""
+    if isinstance(feature, Scalar) and not isinstance(feature, WindowFeature):
+        if feature.may_raise() and not feature.inputs:
+            yield feature
+        for source in feature.inputs:
+            yield from functions_in(source)
