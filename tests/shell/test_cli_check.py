@@ -52,7 +52,8 @@ def test_good_files_are_told_of(cli: Cli, tmp_path: Path) -> None:
 def test_labels_are_described(cli: Cli, tmp_path: Path) -> None:
     """Numbers by their quantiles; and labels of no event, wherever they stand, are counted."""
     events, _ = stream(50)
-    strange = [{"event_id": f"z{n}", "ts": START_MS, "label": 1e6} for n in range(5)]
+    # Two of them of one id: labels are counted, not ids.
+    strange = [{"event_id": f"z{n // 2}", "ts": START_MS, "label": 1e6} for n in range(5)]
     labels = [
         {"event_id": each["event_id"], "ts": each["ts"], "label": float(n)}
         for n, each in enumerate(events)

@@ -56,8 +56,8 @@ class Inspection:
     repeated: int = 0
     numbers: array[float] = field(default_factory=lambda: array("d"))
     _ids: set[int] = field(default_factory=set)
-    # Of labels that came before their events, or without.
-    _early: set[int] = field(default_factory=set)
+    # By id, how many labels came before their events, or without.
+    _early: Counter[int] = field(default_factory=Counter)
     _watermark: Watermark = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,7 +68,7 @@ class Inspection:
         """How many labels are of an id that no event has; None where there are too many to know."""
         if max(len(self._ids), len(self._early)) >= KNOWN_MAX:
             return None
-        return len(self._early - self._ids)
+        return sum(count for known, count in self._early.items() if known not in self._ids)
 
     def record(self, position: str, row: Row) -> int:
         """Look at one, and return its time.
@@ -122,8 +122,8 @@ class Inspection:
         self.labels += 1
         self.label_times = _span(self.label_times, label.ts)
         known = hash(label.event_id)
-        if known not in self._ids and len(self._early) < KNOWN_MAX:
-            self._early.add(known)
+        if known not in self._ids and (known in self._early or len(self._early) < KNOWN_MAX):
+            self._early[known] += 1
         if self.pipeline.target.kind == "regression":
             if len(self.numbers) < KNOWN_MAX:
                 self.numbers.append(float(label.label))
