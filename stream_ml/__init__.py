@@ -20,10 +20,13 @@ if _typing.TYPE_CHECKING:
     from stream_ml.features import (
         Feature,
         Scalar,
+        bucketed,
         clip,
+        cross,
         difference,
         field,
         function,
+        hashed,
         hour_of_day,
         log,
         one_hot,
@@ -33,6 +36,8 @@ if _typing.TYPE_CHECKING:
     )
     from stream_ml.files import Files
     from stream_ml.label import Label
+    from stream_ml.learners.balanced import Balanced, BalancedLearner
+    from stream_ml.learners.categories import DenseScaler, TargetMean
     from stream_ml.models.learner import Learner
     from stream_ml.models.retrained import Retrained, Trainer
     from stream_ml.models.target import Target
@@ -46,6 +51,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Alerts",
+    "Balanced",
+    "BalancedLearner",
+    "DenseScaler",
     "Enum",
     "Events",
     "Feature",
@@ -62,11 +70,15 @@ __all__ = [
     "Scalar",
     "Slice",
     "Target",
+    "TargetMean",
     "Trainer",
+    "bucketed",
     "clip",
+    "cross",
     "difference",
     "field",
     "function",
+    "hashed",
     "hour_of_day",
     "log",
     "one_hot",
@@ -80,6 +92,8 @@ __all__ = [
 # The module that each word is of; all others are of `features`.
 _MODULES = {
     **dict.fromkeys(("Alerts", "Route"), "stream_ml.routes"),
+    **dict.fromkeys(("Balanced", "BalancedLearner"), "stream_ml.learners.balanced"),
+    **dict.fromkeys(("DenseScaler", "TargetMean"), "stream_ml.learners.categories"),
     **dict.fromkeys(("Enum", "Optional", "Range"), "stream_ml.schema"),
     "Label": "stream_ml.label",
     **dict.fromkeys(("Events", "Pipeline", "Promotion", "when"), "stream_ml.pipeline"),

@@ -8,6 +8,7 @@ once, and shared by every stage.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -26,6 +27,7 @@ from stream_ml.errors import BadRecord, DeclarationError, Problem
 from stream_ml.evaluation.contest import Rules
 from stream_ml.evaluation.evidence import RENEWAL
 from stream_ml.features import FeatureSet, any_of, duration_text, parse_duration
+from stream_ml.features.sparse import name_set
 from stream_ml.files import Files, file_problems, file_texts
 from stream_ml.generation import FIRST
 from stream_ml.label import Label, fallback_answer, label_problems, label_texts, target_of
@@ -437,7 +439,7 @@ class Pipeline:
     @cached_property
     def known_features(self) -> frozenset[str]:
         """The names of all features that records may have, those of former generations too."""
-        return self.feature_set.name_set.union(*self.generation.views)
+        return name_set(itertools.chain(self.feature_set.names, *self.generation.views))
 
     @property
     def learn_task_lines(self) -> tuple[str | None, ...]:

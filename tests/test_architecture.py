@@ -88,6 +88,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "features",
         "files",
         "label",
+        "learners",
         "models",
         "monitoring",
         "pipeline",
@@ -101,6 +102,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "defaults",
         "errors",
         "evaluation",
+        "features",
         "files",
         "models",
         "monitoring",
@@ -122,7 +124,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Laws that learners are held to, on examples drawn at random, in another process as well.
     "contract": {"errors", "models", "records"},
     # Learners of other libraries.
-    "learners": {"errors", "models", "records"},
+    "learners": {"errors", "features", "models", "records"},
     "testing": {
         "codec",
         "contract",
@@ -243,6 +245,8 @@ OWNERS: dict[str, set[str]] = {
         "examples.cards",
         "examples.flights",
         "examples.payments",
+        "learners.balanced",
+        "learners.categories",
         "models.fast",
         "models.fast.linear",
         "models.fast.tree",

@@ -1,7 +1,8 @@
 """Features: what a model is given about an event, from its own fields and from windows before it.
 
 `transforms` declares features of an event's fields, `windows` those over time, `aggregates` says
-what a window can compute; `feature_set` compiles a declaration and keeps its state.
+what a window can compute; `hashing` takes categories without a list, and `sparse` names their
+columns; `feature_set` compiles a declaration and keeps its state.
 
 >>> from stream_ml.records import Event
 >>> from stream_ml.schema import FieldType
@@ -21,6 +22,7 @@ from __future__ import annotations
 from stream_ml.features.aggregates import Aggregate
 from stream_ml.features.durations import duration_text, parse_duration
 from stream_ml.features.feature_set import WINDOW_EVENTS_MAX, FeatureSet, FeatureState
+from stream_ml.features.hashing import bucketed, cross, hashed
 from stream_ml.features.transforms import (
     Feature,
     Scalar,
@@ -45,11 +47,14 @@ __all__ = [
     "Scalar",
     "Window",
     "any_of",
+    "bucketed",
     "clip",
+    "cross",
     "difference",
     "duration_text",
     "field",
     "function",
+    "hashed",
     "hour_of_day",
     "log",
     "one_hot",

@@ -11,13 +11,14 @@ import orjson
 
 from stream_ml.features.aggregates import Aggregate
 from stream_ml.features.guarded import GuardedAggregate
-from stream_ml.features.transforms import FeatureContext
+from stream_ml.features.hashing import Hashed
+from stream_ml.features.transforms import FeatureContext, Scalar
 from stream_ml.features.windows import Series, WindowFeature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stream_ml.features.transforms import Scalar, Schema
+    from stream_ml.features.transforms import Feature, Schema
 
 __all__ = ["Context", "Scope", "compile_scopes", "is_ours", "may_miss", "question"]
 
@@ -151,13 +152,15 @@ def _constant_one(fields: Mapping[str, Any], t: int, answers: Sequence[float | N
     return 1.0
 
 
-def may_miss(feature: Scalar, schema: Schema) -> bool:
+def may_miss(feature: Feature, schema: Schema) -> bool:
     """Whether an event may leave a feature without a value.
 
     Args:
         feature: of any kind.
         schema: the events' fields.
     """
+    if not isinstance(feature, Scalar):
+        return isinstance(feature, Hashed)
     if not isinstance(feature, WindowFeature) or feature.fill is not None:
         return not feature.total(schema)
     if any(schema[name].optional for name in feature.by):

@@ -30,7 +30,9 @@ from stream_ml.features.compilation import compile_scopes, may_miss, question
 from stream_ml.features.entities import TEXT_LENGTH_KEPT, entity_of, key_of, piece_name, text_digest
 from stream_ml.features.feature_view import FeatureView
 from stream_ml.features.fingerprint import fingerprint
+from stream_ml.features.hashing import Hashed
 from stream_ml.features.parts import code_in, functions_in, windows_in
+from stream_ml.features.sparse import is_common, name_set
 from stream_ml.features.transforms import Columns, Feature, Scalar
 from stream_ml.features.windows import Buffer, Clock, WindowFeature
 from stream_ml.schema import FieldType, brief
@@ -61,7 +63,8 @@ class FeatureSet:
         retired: features that are computed besides, for models of before.
 
     Attributes:
-        names: the names of all numbers it may give, in order; `name_set` is the same as a set.
+        names: the names of all numbers it may give, in order, many columns under one
+            (`sparse`); `name_set` is the same as a set, in which columns are.
         missing: those of them that an event may leave without a value.
         view: the features without the retired ones: what models see that begin now.
         hash: SHA-256 of what these see, under which names: equal for equal declarations.
@@ -88,11 +91,12 @@ class FeatureSet:
         self.lateness_ms = lateness_ms
         self.window_events_max = window_events_max
         self.names = tuple(name for feature in features for name in feature.columns(schema))
-        self.name_set = frozenset(self.names)
+        self.name_set = name_set(self.names)
         self.missing = frozenset(
-            feature.name
+            name
             for feature in features
-            if isinstance(feature, Scalar) and may_miss(feature, schema)
+            if may_miss(feature, schema)
+            for name in feature.columns(schema)
         )
         present_names = tuple(name for each in self._present for name in each.columns(schema))
         self.hash = self._hash(self._present)
@@ -144,8 +148,17 @@ class FeatureSet:
                     problems.append(
                         Problem(feature_path, "a name of its own (use `.named`)", actual)
                     )
+                elif is_common(name) and not isinstance(feature, Hashed):
+                    expected = "a name that does not end as that of many columns, `#0..N`"
+                    problems.append(Problem(feature_path, expected, f"`{name}`"))
                 else:
                     paths_by_name[name] = feature_path
+        known = name_set(name for name in paths_by_name if is_common(name))
+        problems += [
+            Problem(feature_path, "a name that is no column of a hashed feature", f"`{name}`")
+            for name, feature_path in paths_by_name.items()
+            if name in known
+        ]
         return problems
 
     def declaration(self) -> Iterator[tuple[str, str]]:

@@ -6,8 +6,10 @@ is declared later beside them changes nothing for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
+
+from stream_ml.features.sparse import SparseNames, is_common, name_set, sparse_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +32,10 @@ class FeatureView:
     names: tuple[str, ...]
     hash: str
     is_whole: bool = False
+    _known: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_known", name_set(self.names))
 
     def select(self, features: Mapping[str, float]) -> dict[str, float]:
         """What a model of these features is given.
@@ -42,7 +48,18 @@ class FeatureView:
         """
         if self.is_whole:
             return features if isinstance(features, dict) else {**features}
+        if isinstance(self._known, SparseNames):
+            return self._select_sparse(features)
         return {name: features[name] for name in self.names if name in features}
+
+    def _select_sparse(self, features: Mapping[str, float]) -> dict[str, float]:
+        selected: dict[str, float] = {}
+        for name in self.names:
+            if is_common(name):
+                selected |= sparse_columns(features, name)
+            elif name in features:
+                selected[name] = features[name]
+        return selected
 
     def narrow(
         self, predict: Callable[[Mapping[str, float]], T]

@@ -61,11 +61,21 @@ def _one_hot(field: str, categories: Sequence[Any] | None) -> str:
     return f"one_hot({field}{among})"
 
 
+def _hashed(sources: Sequence[Any], width: int, kind: str = "hashed") -> str:
+    return f"{kind}({', '.join(map(_words, sources))}) in {width} columns"
+
+
+def _cross(sources: Sequence[Any], width: int) -> str:
+    return _hashed(sources, width, "cross")
+
+
 _OWN_WORDS: dict[str, Callable[..., str]] = {
     "raw": _field,
     "field": _field,
     "function": _function,
     "one_hot": _one_hot,
+    "hashed": _hashed,
+    "cross": _cross,
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_ml.errors import STOPS, Problem, brief_error
+from stream_ml.features.sparse import trial_names
 from stream_ml.models.recipes import answer, learn
 from stream_ml.models.retrained import Retrained, trial
 
@@ -41,7 +42,8 @@ def misses(
     """
     if not missing:
         return []
-    missing_names = sorted(missing)
+    names, missing = trial_names(names), trial_names(sorted(missing))
+    missing_names = list(missing)
     gaps: list[Collection[str]] = [missing, *((name,) for name in missing_names[:ALONE_MAX])]
     # What fails on complete examples too (made up as they are) fails for another reason.
     if _failure(recipe, target, names, [()] * len(gaps)) is not None:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from river import base, compose, feature_extraction, multiclass, neighbors, rules
 
 from stream_ml.errors import STOPS, Problem, SnapshotRefused, brief_error
+from stream_ml.features.sparse import column_count, expand, trial_names
 from stream_ml.models import pickles
 from stream_ml.models.digest import digest, digest_and_size
 from stream_ml.models.learner import Learner, Model
@@ -62,6 +63,8 @@ __all__ = [
     "learn",
 ]
 
+# What is told all columns, and mostly makes a row of them, is told no more with hashed ones.
+COLUMNS_MAX = 4_096
 # As many classes as a classifier of True and False can tell apart.
 _TWO = 2
 # How many examples an estimator is tried with, whatever the features: only its labels matter.
@@ -208,7 +211,7 @@ class Recipe:
         """An untrained learner of its own, equal to every other fresh one."""
         learner = copy.deepcopy(self.estimator)
         if isinstance(learner, Model) and self.target is not None:
-            learner.prepare(self.target, self.features)
+            learner.prepare(self.target, expand(self.features))
         return learner
 
     @property
@@ -331,8 +334,15 @@ class Recipe:
             names: of the features that it will see.
         """
         prepared = replace(self, target=target, features=tuple(names))
+        count = column_count(prepared.features)
+        if isinstance(self.estimator, Model) and count > max(COLUMNS_MAX, len(prepared.features)):
+            expected = (
+                f"an estimator of river, which learns from columns that are mostly absent, or at "
+                f"most {COLUMNS_MAX:,} columns of features: choose a lesser `width`"
+            )
+            return [Problem(path, expected, f"{_brief(self.estimator)}, and {count:,} columns")]
         if isinstance(self.estimator, Retrained):
-            problems = self.estimator.problems(path, row_width(prepared.features))
+            problems = self.estimator.problems(path, row_width(expand(prepared.features)))
             return problems or _trainer_problems(prepared, target, path)
         if isinstance(self.estimator, Trainer):
             name = type(self.estimator).__name__
@@ -381,7 +391,7 @@ def _labels(target: Target) -> tuple[Any, ...]:
 
 def _trial(target: Target, names: tuple[str, ...]) -> list[tuple[dict[str, float], LabelValue]]:
     """Examples of made-up numbers, in which every label comes, up to twelve of them."""
-    labels = _labels(target)
+    labels, names = _labels(target), trial_names(names)
     return [
         (
             {name: float((number + i) % 3) for i, name in enumerate(names)},

@@ -13,12 +13,14 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stream_ml.errors import Problem, SnapshotRefused
 from stream_ml.features.durations import parse_duration
+from stream_ml.features.sparse import is_sparse
 from stream_ml.models.learner import STATE_BYTES_MAX, Model
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ class Trainer(Model):
         Args:
             features: a finite number by name.
         """
-        return [features.get(name, np.nan) for name in self.features]
+        return [features.get(name, _absent(name)) for name in self.features]
 
 
 class Retrained(Model):
@@ -206,6 +208,12 @@ def _is_length(length: Any, most: int) -> bool:
         return False
 
 
+@lru_cache(maxsize=8_192)
+def _absent(name: str) -> float:
+    """What stands in a row for a feature that an example has not: of many columns, 0."""
+    return 0.0 if is_sparse(name) else np.nan
+
+
 def row_width(features: Sequence[str]) -> int:
     """How many numbers an example takes in a window."""
     return HEAD_CELLS + len(features)
@@ -228,7 +236,11 @@ def encode_row(
         features: all names, in their order.
     """
     number = target.classes.index(label) if isinstance(label, str) else float(label)
-    return [float(watermark_ms), float(number), *(values.get(name, np.nan) for name in features)]
+    return [
+        float(watermark_ms),
+        float(number),
+        *(values.get(name, _absent(name)) for name in features),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

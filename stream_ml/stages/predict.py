@@ -29,6 +29,7 @@ import orjson
 
 from stream_ml.codec import dead_letter, encode_prediction, encode_shadows, encode_summary
 from stream_ml.errors import STOPS, BadRecord
+from stream_ml.features.sparse import is_common
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.records import Answer, Event, Output, Prediction, Shadow, Source, line_of
 from stream_ml.stages.alarms import Alarms, Recurrence
@@ -472,7 +473,8 @@ def _blocks(pipeline: Pipeline) -> OpenBlocks | None:
         for name, kind in pipeline.schema.items()
         if name != pipeline.events.key
     }
-    names = pipeline.feature_set.names
+    # Of hashed columns the field that they are made of tells.
+    names = [name for name in pipeline.feature_set.names if not is_common(name)]
     layout = Layout(pipeline.monitors.block_ms, fields, names, pipeline.kind_field)
     return OpenBlocks(layout, pipeline.lateness_ms)
 

@@ -20,6 +20,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from stream_ml.errors import STOPS, SnapshotRefused, brief_error
+from stream_ml.features.sparse import expand
 from stream_ml.models.pickles import compress, decompress
 from stream_ml.models.retrained import CELLS_MAX, Retrained, TrainingJob, encode_row, row_width
 from stream_ml.stages.state import ROWS
@@ -105,7 +106,7 @@ class _Retraining:
     def __init__(self, recipe: Recipe, target: Target, trainings: Trainings) -> None:
         self._name = recipe.name
         self._learner: Retrained = recipe.fresh()
-        self._names = recipe.features
+        self._names = expand(recipe.features)
         self._width = row_width(self._names)
         self._target = target
         self._trainings = trainings

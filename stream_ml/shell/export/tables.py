@@ -16,6 +16,7 @@ import orjson
 
 from stream_ml.codec import check_prediction, decode_decision, decode_example, decode_prediction
 from stream_ml.errors import BadRecord
+from stream_ml.features.sparse import is_common, sparse_columns
 from stream_ml.records import Evaluation
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _prediction_columns(pipeline: Pipeline) -> list[tuple[str, ColumnType]]:
         ("example", "integer"),
         *(answers or [("prediction", "number")]),
         ("fallback", "boolean"),
-        *((f"feature.{name}", "number") for name in _feature_names(pipeline)),
+        *(_feature_column(name) for name in _feature_names(pipeline)),
         ("slices", "json"),
         ("shadows", "json"),
     ]
@@ -154,6 +155,19 @@ def _names(declared: tuple[str, ...], known: frozenset[str]) -> tuple[str, ...]:
 def _feature_names(pipeline: Pipeline) -> tuple[str, ...]:
     """The declared features, and behind them those of former declarations that records have."""
     return _names(pipeline.feature_set.names, pipeline.known_features)
+
+
+def _feature_column(name: str) -> tuple[str, ColumnType]:
+    return f"feature.{name}", "text" if is_common(name) else "number"
+
+
+def _feature_cell(features: Mapping[str, float], name: str) -> float | str | None:
+    """A number; of many columns the number of the one that is there, with the value's sign."""
+    if not is_common(name):
+        return features.get(name)
+    columns = sparse_columns(features, name).items()
+    texts = [f"{'-' if x < 0 else '+'}{column.rpartition('#')[2]}" for column, x in columns]
+    return " ".join(texts) or None
 
 
 def _answer_cells(answer: Answer, classes: tuple[str, ...]) -> list[Any]:
@@ -181,7 +195,7 @@ def _prediction_cells(prediction: Prediction, pipeline: Pipeline) -> list[Any]:
         prediction.example,
         *_answer_cells(prediction.prediction, pipeline.target.classes),
         prediction.fallback,
-        *(features.get(name) for name in _feature_names(pipeline)),
+        *(_feature_cell(features, name) for name in _feature_names(pipeline)),
         list(prediction.slices),
         shadows,
     ]
