@@ -250,7 +250,8 @@ def test_stream_tells_changes_alone(log_path: Path) -> None:
     """A viewer gets every part once; one who has seen them gets nothing until something changes."""
 
     async def watch(board: Board) -> tuple[list[str], list[str]]:
-        live = Live(board, cards, no_predictions, refresh_s=0.01)
+        closing = asyncio.Event()
+        live = Live(board, cards, no_predictions, closing, refresh_s=0.01)
         await live.parts()
         seen = live.seen
         firsts, seconds = [], []
@@ -262,7 +263,7 @@ def test_stream_tells_changes_alone(log_path: Path) -> None:
             waiting = asyncio.ensure_future(anext(stream))
             publish(log_path, "later")
             seconds = names_in(await waiting)
-        live.close()
+        closing.set()
         return firsts, seconds
 
     firsts, seconds = with_board(log_path, watch)
@@ -287,7 +288,8 @@ def test_one_who_is_slow_skips(log_path: Path) -> None:
     """Of what changes twice while a viewer takes nothing, they get the newest once."""
 
     async def watch(board: Board) -> list[str]:
-        live = Live(board, cards, no_predictions, refresh_s=0.01)
+        closing = asyncio.Event()
+        live = Live(board, cards, no_predictions, closing, refresh_s=0.01)
         async with aclosing(live.stream("")) as stream:
             await anext(stream)
             await anext(stream)
@@ -299,7 +301,7 @@ def test_one_who_is_slow_skips(log_path: Path) -> None:
                     await live.parts()
                 versions.append(live.seen)
             text = (await anext(stream)).decode()
-        live.close()
+        closing.set()
         return [str(text.count("event: part")), re.findall("id: (.*)", text)[0], versions[-1]]
 
     count, told, newest = with_board(log_path, watch)
@@ -316,7 +318,8 @@ def test_a_fault_of_ours_is_told_and_passes(log_path: Path) -> None:
         return Recent()
 
     async def watch(board: Board) -> list[bytes]:
-        live = Live(board, cards, recent, refresh_s=0.01)
+        closing = asyncio.Event()
+        live = Live(board, cards, recent, closing, refresh_s=0.01)
         async with asyncio.timeout(10), aclosing(live.stream("")) as stream:
             await anext(stream)
             messages = [await anext(stream)]
@@ -324,7 +327,7 @@ def test_a_fault_of_ours_is_told_and_passes(log_path: Path) -> None:
                 messages.append(await anext(stream))
             if b"event: trouble" not in messages[-1]:
                 messages.append(await anext(stream))
-        live.close()
+        closing.set()
         return messages
 
     messages = with_board(log_path, watch)

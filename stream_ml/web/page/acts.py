@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from stream_ml.errors import StreamMLError
 from stream_ml.web.access import OPERATE, SESSION_COOKIE
 from stream_ml.web.command_routes import give_command
+from stream_ml.web.page.contents import confirmation
 from stream_ml.web.page.render import render
 from stream_ml.web.problems import Refusal
 
@@ -44,6 +45,8 @@ PAGE_HEADERS = {
 KINDS = ("promote", "rollback", "pause", "resume", "restart")
 WITH_EXPECT = frozenset({"promote", "rollback"})
 WITH_MODEL = frozenset({"promote", "restart"})
+# They change what is served, or throw away what was learned: asked once more, with the figures.
+CONFIRMED = frozenset({"promote", "rollback", "restart"})
 REASON_MAX = 512
 FIELDS_MAX = 16
 ANSWER_S = 20.0
@@ -88,6 +91,10 @@ async def act(request: Request, tokens: FormTokens) -> Response:
         fields = await _deed_in(request, tokens)
         kind = fields["kind"]
         service: Service = request.app.state.service
+        if kind in CONFIRMED and fields.get("confirmed") != "yes":
+            values = confirmation(await service.board.snapshot(), fields)
+            body = render("confirm", form_token=tokens.of(request), fields=fields, **values)
+            return in_frame(request, f"Confirm: {kind}", body)
         answer = await give_command(
             service,
             request.state.caller,

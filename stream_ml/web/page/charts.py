@@ -1,4 +1,4 @@
-"""Line charts as SVG: pure text, with a title and a description for who does not see them.
+"""Charts of lines as SVG: pure text, with a title and a description for who does not see them.
 
 Colours, widths and dashes are classes (`s0` ...), so that a style sheet may draw them in the dark,
 and nothing of it needs a style in the page. Values come from logs: every text is escaped.
@@ -7,7 +7,7 @@ and nothing of it needs a style in the page. Values come from logs: every text i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Chart", "Curve", "Mark", "draw", "log_ticks", "ticks", "time_ticks"]
 
 WIDTH, HEIGHT = 640.0, 260.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 96.0, 12.0, 30.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 96.0, 24.0, 30.0
+UNIT_Y = 12.0
 POINTS_MAX = 240
 LABEL_PX = 17.0
 ENDED_PX = 60.0
@@ -59,12 +60,14 @@ class Curve:
     Attributes:
         name: written at its end.
         style: which of the styles it is drawn in, from 0.
-        points: time (UTC ms) and value, in the order of time.
+        points: time (UTC ms) and value, in the order of time; a value that is no number is a gap.
+        ranges: of each point from where to where its value may be, if that is drawn.
     """
 
     name: str
     style: int
     points: Sequence[tuple[float, float]]
+    ranges: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart of series over time.
+    """A chart of series over time, or over another number.
 
     Attributes:
         name: an identifier, of letters; ids in the page begin with it.
@@ -87,6 +90,9 @@ class Chart:
         logarithmic: whether the upright axis is.
         threshold: a value that matters, and what it is called.
         marks: what happened meanwhile.
+        unit: what the upright axis shows.
+        along: what the other axis shows in the place of time, if it does; equal values of both
+            then lie on a line that is drawn.
     """
 
     name: str
@@ -96,6 +102,8 @@ class Chart:
     logarithmic: bool = False
     threshold: tuple[float, str] | None = None
     marks: Sequence[Mark] = ()
+    unit: str = ""
+    along: str = ""
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -157,7 +165,7 @@ def draw(chart: Chart) -> Markup:
         chart: what is drawn.
     """
     series = [
-        Curve(each.name, each.style, _thin(_finite(each.points, positive=chart.logarithmic)))
+        replace(each, points=_thin(_drawable(each.points, positive=chart.logarithmic)))
         for each in chart.series
     ]
     series = [each for each in series if each.points]
@@ -166,11 +174,12 @@ def draw(chart: Chart) -> Markup:
     scale = _Scale.of(chart, series)
     parts = [
         *_upright_axis(chart, scale),
-        *_time_axis(scale),
+        *(_number_axis(chart, scale) if chart.along else _time_axis(scale)),
         *_marks(chart.marks, scale),
         *_threshold(chart, scale),
-        *(_line(each, scale) for each in series),
-        *_names(series, scale),
+        *_ranges(series, scale),
+        *(shape for each in series for shape in _shapes(each, scale, dots=bool(chart.along))),
+        *_names(series, scale, HEIGHT - BOTTOM - (LABEL_PX if chart.along else 0.0)),
     ]
     head = Markup(
         '<svg class="chart" viewBox="0 0 {w:.0f} {h:.0f}" role="img" '
@@ -193,7 +202,8 @@ class _Scale:
     @classmethod
     def of(cls, chart: Chart, series: Sequence[Curve]) -> _Scale:
         xs = [x for each in series for x, _ in each.points]
-        ys = [y for each in series for _, y in each.points]
+        ys = [y for each in series for _, y in each.points if not math.isnan(y)]
+        ys += [y for each in series for ends in each.ranges for y in ends]
         if chart.threshold is not None:
             ys.append(chart.threshold[0])
         low, high = min(ys), max(ys)
@@ -203,7 +213,10 @@ class _Scale:
             margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
             low, high = low - margin, high + margin
         first, last = min(xs), max(xs)
-        if first == last:
+        if chart.along:
+            margin = (last - first) * 0.04 or abs(last) * 0.1 or 1.0
+            first, last = first - margin, last + margin
+        elif first == last:
             first, last = first - HOUR_MS, last + HOUR_MS
         return cls(first, last, low, high, chart.logarithmic)
 
@@ -218,20 +231,30 @@ class _Scale:
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
 
-def _finite(points: Iterable[tuple[float, float]], *, positive: bool) -> list[tuple[float, float]]:
-    return [
-        (x, max(y, E_SMALLEST) if positive else y)
-        for x, y in points
-        if math.isfinite(x) and math.isfinite(y)
-    ]
+def _drawable(
+    points: Iterable[tuple[float, float]], *, positive: bool
+) -> list[tuple[float, float]]:
+    """Those that have a place, with one that has none where there is a gap between two."""
+    found: list[tuple[float, float]] = []
+    for x, y in points:
+        if math.isfinite(x) and math.isfinite(y):
+            found.append((x, max(y, E_SMALLEST) if positive else y))
+        elif math.isfinite(x) and found and not math.isnan(found[-1][1]):
+            found.append((x, math.nan))
+    return found[:-1] if found and math.isnan(found[-1][1]) else found
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """Not more of them than can be seen; the last one always."""
+    """Not more of them than can be seen; the last one always, and no gap lost."""
     if len(points) <= POINTS_MAX:
         return points
     stride = math.ceil(len(points) / POINTS_MAX)
-    return [*points[:-1:stride], points[-1]]
+    last = len(points) - 1
+    return [
+        point
+        for index, point in enumerate(points)
+        if index % stride == 0 or index == last or math.isnan(point[1])
+    ]
 
 
 def _upright_axis(chart: Chart, scale: _Scale) -> Iterator[Markup]:
@@ -242,6 +265,28 @@ def _upright_axis(chart: Chart, scale: _Scale) -> Iterator[Markup]:
             '<line class="grid" x1="{0}" x2="{1:.0f}" y1="{2:.1f}" y2="{2:.1f}"/>'
             '<text class="tick" x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>'
         ).format(LEFT, WIDTH - RIGHT, y, LEFT - 7, y + 4, figure(value))
+    if chart.unit:
+        yield Markup('<text class="unit" x="{0}" y="{1}">{2}</text>').format(0, UNIT_Y, chart.unit)
+
+
+def _number_axis(chart: Chart, scale: _Scale) -> Iterator[Markup]:
+    y = HEIGHT - BOTTOM
+    yield Markup('<line class="axis" x1="{0}" x2="{1:.0f}" y1="{2}" y2="{2}"/>').format(
+        LEFT, WIDTH - RIGHT, y
+    )
+    for value in ticks(scale.x_low, scale.x_high, TICKS_MAX + 2):
+        yield Markup(
+            '<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
+            '<text class="tick" x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
+        ).format(scale.x(value), y, y + 4, y + 18, figure(value))
+    yield Markup('<text class="unit" x="{0:.0f}" y="{1}" text-anchor="end">{2}</text>').format(
+        WIDTH - 2, y + 4, chart.along
+    )
+    low, high = max(scale.x_low, scale.y_low), min(scale.x_high, scale.y_high)
+    if low < high:
+        yield Markup(
+            '<line class="equal" x1="{0:.1f}" y1="{1:.1f}" x2="{2:.1f}" y2="{3:.1f}"/>'
+        ).format(scale.x(low), scale.y(low), scale.x(high), scale.y(high))
 
 
 def _time_axis(scale: _Scale) -> Iterator[Markup]:
@@ -275,15 +320,33 @@ def _threshold(chart: Chart, scale: _Scale) -> Iterator[Markup]:
         ).format(LEFT, WIDTH - RIGHT, y, LEFT + 6, y - 5, text)
 
 
-def _line(series: Curve, scale: _Scale) -> Markup:
-    places = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in series.points)
-    if len(series.points) == 1:
-        x, y = places.split(",")
-        return Markup('<circle class="dot s{}" cx="{}" cy="{}" r="3"/>').format(series.style, x, y)
-    return Markup('<polyline class="line s{}" points="{}"/>').format(series.style, places)
+def _ranges(curves: Sequence[Curve], scale: _Scale) -> Iterator[Markup]:
+    for each in curves:
+        for (x, _), (low, high) in zip(each.points, each.ranges, strict=False):
+            yield Markup(
+                '<line class="range s{0}" x1="{1:.1f}" x2="{1:.1f}" y1="{2:.1f}" y2="{3:.1f}"/>'
+            ).format(each.style, scale.x(x), scale.y(low), scale.y(high))
 
 
-def _names(curves: Sequence[Curve], scale: _Scale) -> Iterator[Markup]:
+def _shapes(curve: Curve, scale: _Scale, *, dots: bool) -> Iterator[Markup]:
+    """The line, a piece of it for each stretch without a gap; dots for what stands alone."""
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for x, y in curve.points:
+        if math.isnan(y):
+            pieces.append([])
+        else:
+            pieces[-1].append((scale.x(x), scale.y(y)))
+    for piece in pieces:
+        if len(piece) > 1:
+            places = " ".join(f"{x:.1f},{y:.1f}" for x, y in piece)
+            yield Markup('<polyline class="line s{}" points="{}"/>').format(curve.style, places)
+        for x, y in piece if dots or len(piece) == 1 else ():
+            yield Markup('<circle class="dot s{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(
+                curve.style, x, y
+            )
+
+
+def _names(curves: Sequence[Curve], scale: _Scale, bottom: float) -> Iterator[Markup]:
     """The names at the ends of the lines, moved apart where they would cover each other.
 
     A line that has ended long before the others has its name where it ends.
@@ -298,7 +361,6 @@ def _names(curves: Sequence[Curve], scale: _Scale) -> Iterator[Markup]:
     for y, _ in ends:
         places.append(max(y, places[-1] + LABEL_PX) if places else y)
     # What was pushed out of the picture pushes the others back.
-    bottom = HEIGHT - BOTTOM
     for index in reversed(range(len(places))):
         places[index] = min(places[index], bottom)
         bottom = places[index] - LABEL_PX

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.records import line_of
+from stream_ml.shell.views.stalled import stalled_text
 from stream_ml.stages.topology import STAGES, parse_task
 from stream_ml.web.page.charts import Chart, Curve, Mark, draw
 from stream_ml.web.page.phrases import figure
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from stream_ml.web.page.rates import Pace
 
 __all__ = [
+    "LOSSES",
     "champion",
+    "confirmation",
     "costs",
     "drift",
     "evidence_chart",
@@ -29,6 +33,7 @@ __all__ = [
     "labels",
     "letters",
     "lines",
+    "main_loss",
     "score_chart",
     "styles",
     "timeline",
@@ -42,6 +47,9 @@ OTHERS = 4
 HISTORY_ROWS = 40
 LETTER_ROWS = 12
 TABLE_ROWS = 12
+LABEL_ROWS = 6
+# A line that was not scored in so many rounds running has a gap.
+GAP_ROUNDS = 3
 HARM_KINDS = frozenset({"gross_harm", "guard", "guard_blind"})
 SWITCHES = frozenset({"replaced", "rolled_back", "fell_back", "recovered"})
 ROUTINE = frozenset({"refreshed"})
@@ -63,7 +71,7 @@ def champion(snapshot: BoardSnapshot) -> dict[str, Any]:
     entry = _enthroned(status.registry.decisions) or status.since
     served = next((each for each in status.models if each["model"] == "served"), None)
     view = next((each for each in snapshot.models.models if each.role == "champion"), None)
-    loss = None if served is None else _loss_name(served["scores"]["windowed"])
+    loss = None if served is None else main_loss(served["scores"]["windowed"])
     holds = [
         (name, entry_of.decision.reason)
         for name, entry_of in (
@@ -86,9 +94,50 @@ def champion(snapshot: BoardSnapshot) -> dict[str, Any]:
         "loss": loss,
         "n": None if served is None else served["n"],
         "holds": holds,
+        "stalled": _stalled_text(snapshot),
+        "is_unattended": snapshot.at_work is not None and not snapshot.at_work,
+        "has_causes": bool(_untold_causes(snapshot)),
         "has_fallback": serving is not None and serving.fallback is not None,
         "labelled": status.labelled,
         "mode": snapshot.mode,
+    }
+
+
+def _stalled_text(snapshot: BoardSnapshot) -> str:
+    """For which stages records wait that nobody takes, in words; empty where all get on."""
+    return stalled_text(snapshot.stalled, snapshot.taken_ms) if snapshot.stalled else ""
+
+
+def _untold_causes(snapshot: BoardSnapshot) -> list[Any]:
+    """What lies behind data that have moved, where no open alert says it already."""
+    told = {alert.message for alert in snapshot.alerts.open}
+    return [each for each in snapshot.drift.causes if each.message not in told]
+
+
+def confirmation(snapshot: BoardSnapshot, fields: Mapping[str, str]) -> dict[str, Any]:
+    """What a command would do, and what speaks for it, for whoever is to confirm it.
+
+    Args:
+        snapshot: of the views.
+        fields: of the form: `kind`, and the line as `model`.
+    """
+    kind, line = fields["kind"], fields.get("model", "")
+    newest = snapshot.status.registry.newest
+    serving = None if newest is None else newest.serving
+    model, predecessor = None, None
+    if serving is not None:
+        challenger, former = serving.challengers.get(line), serving.predecessor
+        model = None if challenger is None else challenger.model
+        predecessor = None if former is None else former.model
+    learned = next((v.examples for v in snapshot.models.models if line_of(v.model) == line), None)
+    return {
+        "kind": kind,
+        "line": line,
+        "champion": snapshot.status.champion,
+        "model": model,
+        "predecessor": predecessor,
+        "evidence": (snapshot.models.evidence or {}).get(line) if kind == "promote" else None,
+        "learned": learned,
     }
 
 
@@ -109,6 +158,8 @@ def health(snapshot: BoardSnapshot) -> dict[str, Any]:
         "open": snapshot.alerts.open,
         "counts": snapshot.status.open_alerts,
         "transactions": snapshot.transactions,
+        "stalled": _stalled_text(snapshot),
+        "causes": _untold_causes(snapshot),
         "unsigned": registry.unsigned_count,
         "copies": registry.copy_count,
         "foreign": snapshot.alerts.foreign,
@@ -126,12 +177,14 @@ def flow(snapshot: BoardSnapshot, pace: Pace) -> dict[str, Any]:
         "learn": watermarks.examples,
         "evaluate": watermarks.examples,
     }
+    absent = {parse_task(each.task).stage for each in snapshot.stalled if not each.has_worker}
     rows: dict[str, dict[str, Any]] = {}
     for name, spec in STAGES.items():
         rows[name] = {"name": name, "inputs": spec.inputs, "until": known.get(name, -1)}
         tasks = [each for each in snapshot.status.stages if parse_task(each.task).stage == name]
         primary = [each for each in tasks if each.topic == spec.inputs[0]]
-        lag = sum(each.lag for each in tasks)
+        # A stage has read the newest decision, often its own, before it says so on the log.
+        lag = sum(each.lag for each in tasks if each.topic != "registry")
         rate = pace.rate(name)
         rows[name] |= {
             "tasks": len({each.task for each in tasks}),
@@ -141,6 +194,7 @@ def flow(snapshot: BoardSnapshot, pace: Pace) -> dict[str, Any]:
             "idle_ms": pace.idle_ms(name),
             "wait_s": lag / rate if rate and lag >= rate else None,
             "is_stuck": pace.is_stuck(name),
+            "has_no_worker": name in absent,
         }
     counts = snapshot.status.events
     return {
@@ -160,16 +214,17 @@ def score_chart(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
     loss = None
     for each in _progress(snapshot.evaluations):
         scores = _windowed(each)
-        loss = loss or _loss_name(scores)
+        loss = loss or main_loss(scores)
         if loss is not None and isinstance(scores.get(loss), int | float):
             points[each["model"]].append((float(each["ts"]), float(scores[loss])))
-    title = f"Loss over time ({LOSSES[loss]})" if loss else "Loss over time"
+    name = LOSSES[loss] if loss else "loss"
     chart = Chart(
         "scores",
-        title,
+        f"Loss over time ({name})",
         _described(points, "the mean loss of the last examples"),
-        [Curve(name, rank.get(name, OTHERS), points[name]) for name in sorted(points)],
+        _curves(points, snapshot.evaluations, rank),
         marks=_marks(snapshot.status.registry.decisions),
+        unit=f"{name}, mean of each model's last labelled examples",
     )
     return {
         "svg": draw(chart),
@@ -193,12 +248,32 @@ def evidence_chart(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any
         "evidence",
         "Evidence for each challenger (log scale)",
         _described(points, "the evidence E for replacing the champion"),
-        [Curve(name, rank.get(name, OTHERS), points[name]) for name in sorted(points)],
+        _curves(points, snapshot.evaluations, rank),
         logarithmic=True,
         threshold=(float(needed), f"{figure(needed)} needed") if is_known and needed else None,
         marks=_marks(snapshot.status.registry.decisions),
+        unit="evidence E, in powers of ten (1: none)",
     )
     return {"svg": draw(chart), "table": _table(points), "needed": needed}
+
+
+def _curves(
+    points: Mapping[str, Sequence[tuple[float, float]]],
+    evaluations: Iterable[Mapping[str, Any]],
+    rank: Mapping[str, int],
+) -> list[Curve]:
+    """Lines with a gap where others were scored, and they were not: while they served, say."""
+    times = sorted({each["ts"] for each in evaluations if isinstance(each.get("ts"), int)})
+    rounds = {float(ts): number for number, ts in enumerate(times)}
+    curves = []
+    for name in sorted(points):
+        drawn: list[tuple[float, float]] = []
+        for ts, value in points[name]:
+            if drawn and rounds[ts] - rounds[drawn[-1][0]] > GAP_ROUNDS:
+                drawn.append((drawn[-1][0], math.nan))
+            drawn.append((ts, value))
+        curves.append(Curve(name, rank.get(name, OTHERS), drawn))
+    return curves
 
 
 def _progress(evaluations: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -218,7 +293,12 @@ def _windowed(evaluation: Mapping[str, Any]) -> Mapping[str, Any]:
     return windowed if isinstance(windowed, dict) else {}
 
 
-def _loss_name(scores: Mapping[str, Any]) -> str | None:
+def main_loss(scores: Mapping[str, Any]) -> str | None:
+    """The loss among the scores that evidence is weighed in; None where there is none.
+
+    Args:
+        scores: by name.
+    """
     return next((name for name in LOSSES if name in scores), None)
 
 
@@ -257,7 +337,7 @@ def lines(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
         if view.role == "predecessor":
             evaluation = None
         scores = None if evaluation is None else evaluation["scores"]["windowed"]
-        loss = None if scores is None else _loss_name(scores)
+        loss = None if scores is None else main_loss(scores)
         rows.append(
             {
                 "role": view.role,
@@ -273,10 +353,10 @@ def lines(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
                 "quarantine": _quarantine(snapshot.models.quarantines, line_of(view.model)),
             }
         )
-    loss_name = None if served is None else _loss_name(served["scores"]["windowed"])
+    loss = None if served is None else main_loss(served["scores"]["windowed"])
     return {
         "rows": rows,
-        "loss_name": LOSSES[loss_name] if loss_name else "loss",
+        "loss_name": LOSSES[loss] if loss else "loss",
         "has_auc": any(row["auc"] is not None for row in rows),
         "mode": snapshot.mode,
         "guard": {
@@ -301,7 +381,7 @@ def timeline(snapshot: BoardSnapshot) -> dict[str, Any]:
         else:
             rows.append(_decision_row(entry))
     rows += [_alert_row(alert) for alert in snapshot.alerts.last]
-    rows.sort(key=lambda row: (row["append_ms"], row["order"]), reverse=True)
+    rows.sort(key=lambda row: (row["ts"], row["append_ms"], row["order"]), reverse=True)
     return {"rows": rows[:HISTORY_ROWS], "total": len(rows)}
 
 
@@ -345,20 +425,13 @@ def _alert_row(alert: AlertView) -> dict[str, Any]:
 
 
 def drift(snapshot: BoardSnapshot) -> dict[str, Any]:
-    """What has moved, what lies behind it, and how what is served does by slice."""
+    """What has moved, and what lies behind it."""
     view = snapshot.drift
-    served = next((each for each in snapshot.status.models if each["model"] == "served"), None)
-    slices = []
-    for name, part in sorted(((served or {}).get("slices") or {}).items()):
-        fading = part["scores"]["fading"]
-        loss = _loss_name(fading)
-        slices.append({"name": name, "n": part["n"], "loss": fading[loss] if loss else None})
     return {
         "view": view,
         "moved": view.moved,
         "causes": view.causes,
         "recent": list(reversed(view.recent))[:6],
-        "slices": slices,
     }
 
 
@@ -378,8 +451,16 @@ def labels(snapshot: BoardSnapshot) -> dict[str, Any]:
             if number and name not in {"joined", "expired"}
         },
         "expired": counts.get("expired", 0),
-        "blocks": [each for each in snapshot.drift.labels if each.get("start") is not None][-6:],
+        "blocks": _label_blocks(snapshot.drift.labels),
     }
+
+
+def _label_blocks(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The last blocks, the newest first, and what is usual; nothing before the first block."""
+    names = ("start", "predictions", "labelled", "labels", "p50", "p90")
+    usual, *last = rows or ({},)
+    shown = [*reversed(last[-LABEL_ROWS:]), usual] if last else []
+    return [{name: row.get(name) for name in names} for row in shown]
 
 
 def letters(snapshot: BoardSnapshot) -> dict[str, Any]:

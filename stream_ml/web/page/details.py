@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.codec import decode_example, decode_prediction
-from stream_ml.errors import BadRecord
 from stream_ml.shell.views.dead_letters import original_bytes
 from stream_ml.shell.views.reproduce import TOLERANCE, reproduce
 from stream_ml.shell.views.trace import trace
 from stream_ml.web.page.phrases import answer_text, clock, figure, span
-from stream_ml.web.page.recent import label_of
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import LabelValue, Prediction
+    from stream_ml.records import Prediction
     from stream_ml.shell.log.port import Log
     from stream_ml.web.board import BoardSnapshot
+    from stream_ml.web.page.recent import RecentReader
 
 __all__ = ["alert", "decision", "letter", "prediction", "reproduction", "way"]
 
@@ -132,21 +129,24 @@ def letter(snapshot: BoardSnapshot, log: Log, partition: int, offset: int) -> di
     raise _missing("such dead letter among the last")
 
 
-def prediction(log: Log, topic: str, partition: int, offset: int) -> dict[str, Any]:
+def prediction(
+    log: Log, reader: RecentReader, topic: str, place: tuple[int, int]
+) -> dict[str, Any]:
     """A prediction with its features, its shadows and its label.
 
     Args:
         log: that it lies on.
+        reader: tells ours from others'.
         topic: `predictions` or `examples`.
-        partition: there.
-        offset: there.
+        place: partition and offset there.
 
     Raises:
-        Refusal: none lies there.
+        Refusal: none of ours lies there.
     """
-    found, label = _stored(log, topic, partition, offset)
+    partition, offset = place
+    found, label = reader.stored(log, topic, *place)
     if label is None:
-        label = label_of(log, found)
+        label = reader.label_of(log, found)
     rows = [
         ("event", found.event_id),
         ("key", found.key),
@@ -181,18 +181,21 @@ def prediction(log: Log, topic: str, partition: int, offset: int) -> dict[str, A
 
 
 def reproduction(
-    log: Log, pipeline: Pipeline, key: bytes, topic: str, place: tuple[int, int]
+    log: Log, reader: RecentReader, pipeline: Pipeline, key: bytes, where: tuple[str, int, int]
 ) -> dict[str, Any]:
     """A prediction made again by the snapshots that it names.
 
     Args:
         log: that all lies on.
+        reader: tells ours from others'.
         pipeline: the declaration.
         key: what snapshots and decisions are signed with.
-        topic: `predictions` or `examples`.
-        place: partition and offset there.
+        where: `predictions` or `examples`, partition and offset there.
+
+    Raises:
+        Refusal: none of ours lies there.
     """
-    found, _ = _stored(log, topic, *place)
+    found, _ = reader.stored(log, *where)
     made = reproduce(log, pipeline, key, [found])
     rows = [
         (
@@ -218,18 +221,25 @@ def reproduction(
 
 
 def way(
-    log: Log, pipeline: Pipeline, key: bytes | None, topic: str, place: tuple[int, int]
+    log: Log,
+    reader: RecentReader,
+    pipeline: Pipeline,
+    key: bytes | None,
+    where: tuple[str, int, int],
 ) -> dict[str, Any]:
     """The way of a predicted event: published, predicted, labelled, joined, learned, decided on.
 
     Args:
         log: that all lies on.
+        reader: tells ours from others'.
         pipeline: the declaration.
         key: checks seals; without one all is believed.
-        topic: `predictions` or `examples`.
-        place: partition and offset there.
+        where: `predictions` or `examples`, partition and offset there.
+
+    Raises:
+        Refusal: none of ours lies there.
     """
-    predicted, _ = _stored(log, topic, *place)
+    predicted, _ = reader.stored(log, *where)
     found = trace(log, key, predicted.event_id, declared=pipeline.events)
     rows = [
         (f"published, {clock(each.append_ms)}", f"{each.topic} {each.partition}, {each.offset}")
@@ -274,21 +284,6 @@ def _members(found: Prediction) -> dict[str, Any]:
         "features": found.features,
         "slices": list(found.slices),
     }
-
-
-def _stored(
-    log: Log, topic: str, partition: int, offset: int
-) -> tuple[Prediction, tuple[LabelValue, int] | None]:
-    if 0 <= partition < log.partitions[topic]:
-        for record in log.read(topic, partition, offset, 1):
-            if record.offset == offset:
-                with suppress(BadRecord):
-                    if topic == "predictions":
-                        return decode_prediction(record.value), None
-                    example = decode_example(record.value)
-                    delay_ms = example.label_ts - example.prediction.ts
-                    return example.prediction, (example.label, delay_ms)
-    raise _missing("prediction there any more")
 
 
 def _rows(members: Mapping[str, Any], prefix: str = "") -> Rows:

@@ -50,6 +50,7 @@ class Live:
         board: the views of the log.
         pipeline: the declaration.
         recent: reads single predictions.
+        closing: set when the server ends.
         refresh_s: between two refreshes, in seconds.
     """
 
@@ -58,6 +59,7 @@ class Live:
         board: Board,
         pipeline: Pipeline,
         recent: Callable[[], Awaitable[Recent]],
+        closing: asyncio.Event,
         refresh_s: float = REFRESH_S,
     ) -> None:
         self._board = board
@@ -75,7 +77,7 @@ class Live:
         self._task: asyncio.Task[None] | None = None
         self._painting = asyncio.Lock()
         self._viewers = 0
-        self._is_closed = False
+        self._closing = closing
 
     @property
     def seen(self) -> str:
@@ -105,7 +107,7 @@ class Live:
         error: str | None = None
         try:
             yield b"retry: 2000\n\n"
-            while not self._is_closed:
+            while not self._closing.is_set():
                 changed = self._changed
                 news = [each.message for each in self._parts.values() if each.version > told]
                 if self._error != error:
@@ -122,16 +124,9 @@ class Live:
         finally:
             self._viewers -= 1
 
-    def close(self) -> None:
-        """End every stream."""
-        self._is_closed = True
-        if self._task is not None:
-            self._task.cancel()
-        self._wake()
-
     async def _work(self) -> None:
         """Refresh for as long as anybody looks."""
-        while self._viewers and not self._is_closed:
+        while self._viewers and not self._closing.is_set():
             error = None
             try:
                 await self._refresh()
@@ -142,7 +137,9 @@ class Live:
             if error != self._error:
                 self._error = error
                 self._wake()
-            await asyncio.sleep(self._refresh_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._refresh_s):
+                    await self._closing.wait()
 
     async def _refresh(self) -> None:
         async with self._painting:

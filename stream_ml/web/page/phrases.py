@@ -39,12 +39,12 @@ def day_time(ms: int | None) -> str:
     """A time to the minute, for a narrow column.
 
     >>> day_time(1_357_038_000_000)
-    '2013-01-01 11:00'
+    '2013-01-01 11:00Z'
 
     Args:
         ms: as for `clock`.
     """
-    return _time(ms, "%Y-%m-%d %H:%M")
+    return _time(ms, "%Y-%m-%d %H:%MZ")
 
 
 def _time(ms: int | None, form: str) -> str:

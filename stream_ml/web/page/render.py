@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from stream_ml.records import line_of
 from stream_ml.shell.printable import printable
-from stream_ml.web.page import contents, phrases
+from stream_ml.web.page import contents, phrases, quality
 from stream_ml.web.page.rates import Pace
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from stream_ml.web.page.recent import Recent
 
 __all__ = ["PARTS", "PagePart", "Painter", "render"]
-
-# The evidence is drawn in powers of ten below and up to what is needed.
-METER_DECADES = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,33 +48,43 @@ class PagePart:
 
 
 PARTS = (
-    PagePart("champion", "Champion", "The model whose answers are served now."),
     PagePart(
-        "health", "Needs attention", "Alerts that are open: each stays until its cause has ended."
+        "champion",
+        "Champion",
+        "The model whose answers are served now, and why it and no other. A loss below that of the "
+        "others in the table further down is good.",
+    ),
+    PagePart(
+        "health",
+        "Needs attention",
+        "Alerts that are open, and whatever else stands still: each stays until its cause has "
+        "ended. Empty is good.",
     ),
     PagePart(
         "flow",
         "Dataflow",
         "Events are predicted on at once, joined with their labels when these come, and then teach "
-        "and score every model; lag is how many records wait before a stage.",
+        "and score every model. Lag is how many records wait before a stage: near 0 is good, and "
+        "growing is not.",
         "wide",
     ),
     PagePart(
         "scores",
         "Loss over time",
         "How far the answers of each model were from the truth, over its last labelled examples: "
-        "lower is better.",
+        "lower is better, and the thick line is what was served.",
     ),
     PagePart(
         "evidence",
         "Evidence",
-        "How strongly the votes so far speak for putting a challenger in the champion's place: one "
-        "that reaches the dashed line has earned it.",
+        "How strongly the votes so far speak for putting a challenger in the champion's place. One "
+        "that reaches the dashed line has earned it; lines that stay low say that the champion is "
+        "the right one.",
     ),
     PagePart(
         "lines",
         "Champion and challengers",
-        "Every model learns from each example; challengers answer in the champion's shadow, and a "
+        "Every line learns from each example; challengers answer in the champion's shadow, and a "
         "block of labels is a vote for the better one.",
         "wide",
     ),
@@ -85,6 +92,24 @@ PARTS = (
         "timeline",
         "Time line",
         "What was decided, by whom and why, and which alerts came and went, the newest first.",
+    ),
+    PagePart(
+        "calibration",
+        "Calibration",
+        "Whether answers mean what they say: each dot is a group of answers alike, and on the "
+        "diagonal what was said is what came.",
+    ),
+    PagePart(
+        "blocks",
+        "Loss by block",
+        "The same loss, block of time by block, beside what is usual: a block in which all do "
+        "worse was a hard one, and one in which a single model does is that model's fault.",
+    ),
+    PagePart(
+        "slices",
+        "Slices",
+        "The loss for parts of the events by themselves: a challenger that is better on the whole "
+        "may still be worse for some.",
     ),
     PagePart(
         "predictions",
@@ -95,20 +120,27 @@ PARTS = (
     PagePart(
         "drift",
         "Drift",
-        "Whether the incoming data still look as they usually do, field by field.",
+        "Whether the incoming data still look as they usually do, field by field: where they do "
+        "not, models answer what they were never taught.",
     ),
     PagePart(
         "labels",
         "Labels",
         "The truth comes later than the prediction: how long it takes, and how often it never "
-        "comes.",
+        "comes. Steady is good.",
     ),
     PagePart(
         "letters",
         "Dead letters",
-        "Records that could not be used: each is put aside with its reason and changes nothing.",
+        "Records that could not be used: each is put aside with its reason and changes nothing. "
+        "None, or few beside what is read, is good.",
     ),
-    PagePart("costs", "Costs", "The time that each model takes where it learns, and its size."),
+    PagePart(
+        "costs",
+        "Costs",
+        "The time that each line takes where it learns, and its size: what a challenger costs "
+        "beside what it may gain.",
+    ),
 )
 
 
@@ -148,10 +180,10 @@ def _iso(ms: int) -> str:
 
 
 def _meter(value: float, needed: float) -> Markup:
-    """How far evidence is from what is needed, on a scale of powers of ten."""
+    """How far evidence is from 1, which is none, to what is needed: in powers of ten."""
     share = 0.0
-    if value > 0 and needed > 0:
-        share = min(1.0, max(0.0, 1 + math.log10(value / needed) / METER_DECADES))
+    if value > 1 and needed > 1:
+        share = min(1.0, math.log(value) / math.log(needed))
     return Markup(
         '<meter min="0" max="1" value="{0:.3f}" aria-label="evidence">{0:.2f}</meter> '
         '<span class="nowrap">{1} of {2}</span>'
@@ -179,6 +211,7 @@ class Painter:
         self._pipeline = pipeline
         self._pace = Pace()
         self._number: int | None = None
+        self._calibrated: object = None
         self._bodies: dict[str, Markup] = {}
         self._charts: dict[str, tuple[object, Markup]] = {}
 
@@ -193,6 +226,10 @@ class Painter:
         if snapshot.number != self._number:
             self._bodies |= self._paint_all(snapshot)
             self._bodies["predictions"] = render("predictions", recent=recent)
+            if recent.calibration is not self._calibrated or "calibration" not in self._bodies:
+                values = quality.calibration(recent, self._pipeline)
+                self._bodies["calibration"] = render("calibration", **values)
+                self._calibrated = recent.calibration
             self._number = snapshot.number
         self._bodies["flow"] = render("flow", **contents.flow(snapshot, self._pace))
         return dict(self._bodies)
@@ -207,6 +244,8 @@ class Painter:
             "labels": contents.labels(snapshot),
             "letters": contents.letters(snapshot),
             "costs": contents.costs(snapshot),
+            "blocks": quality.blocks(snapshot, self._pipeline),
+            "slices": quality.slices(snapshot, self._pipeline),
         }
         bodies = {name: render(name, **values) for name, values in plain.items()}
         bodies["state"] = render("state", counts=snapshot.status.open_alerts, **plain["champion"])

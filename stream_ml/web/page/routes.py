@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,7 +19,7 @@ from stream_ml.web.feed import EventStream
 from stream_ml.web.page import acts, details
 from stream_ml.web.page.acts import PAGE_HEADERS, FormTokens, in_frame
 from stream_ml.web.page.live import Live
-from stream_ml.web.page.recent import SEARCHED_MAX, predictions_of, read_recent
+from stream_ml.web.page.recent import SEARCHED_MAX, RecentReader
 from stream_ml.web.page.render import PARTS, render
 from stream_ml.web.problems import Refusal
 
@@ -60,7 +61,23 @@ class _Page:
         self._tokens = FormTokens()
         self._searching = asyncio.Lock()
         self._search_count = 0
-        self.live = Live(service.board, service.pipeline, lambda: service.pool.run(read_recent))
+        self._reader = RecentReader(
+            service.pipeline.name,
+            lambda log: reading_key(service.settings, log),
+            service.authenticity.prediction,
+        )
+        self.live = Live(
+            service.board,
+            service.pipeline,
+            lambda: self._read(self._reader.read),
+            service.closing,
+        )
+
+    async def _read(self, run: Callable[[Log], T]) -> T:
+        """What a thread makes of the log, once it is known how ours is told from others'."""
+        with suppress(Refusal):  # then nothing is believed
+            await self._service.authenticity.check_setup()
+        return await self._service.pool.run(run)
 
     def router(self) -> APIRouter:
         """The routes."""
@@ -167,7 +184,9 @@ class _Page:
     ) -> Response:
         _check_reader(request)
         _check_topic(topic)
-        values = await self._searched(lambda log: details.prediction(log, topic, partition, offset))
+        values = await self._searched(
+            lambda log: details.prediction(log, self._reader, topic, (partition, offset))
+        )
         return await self._record(request, values)
 
     async def _again(
@@ -183,7 +202,8 @@ class _Page:
                 raise Refusal(
                     409, "nothing can be made again: no key is set to check snapshots", "key"
                 )
-            return details.reproduction(log, service.pipeline, key, topic, (partition, offset))
+            where = (topic, partition, offset)
+            return details.reproduction(log, self._reader, service.pipeline, key, where)
 
         return await self._record(request, await self._searched(run))
 
@@ -196,7 +216,8 @@ class _Page:
 
         def run(log: Log) -> dict[str, Any]:
             key = reading_key(service.settings, log)
-            return details.way(log, service.pipeline, key, topic, (partition, offset))
+            where = (topic, partition, offset)
+            return details.way(log, self._reader, service.pipeline, key, where)
 
         return await self._record(request, await self._searched(run))
 
@@ -216,7 +237,7 @@ class _Page:
         self._search_count += 1
         try:
             async with self._searching:
-                return await self._service.pool.run(run)
+                return await self._read(run)
         finally:
             self._search_count -= 1
 
@@ -224,7 +245,7 @@ class _Page:
         self, request: Request, of: Annotated[str, Query(max_length=1_000)] = ""
     ) -> Response:
         _check_reader(request)
-        rows = await self._searched(lambda log: predictions_of(log, of))
+        rows = await self._searched(lambda log: self._reader.of_key(log, of))
         body = render("keys", key=of, rows=rows, searched=SEARCHED_MAX)
         return in_frame(request, "Predictions", body)
 

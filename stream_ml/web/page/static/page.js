@@ -94,16 +94,25 @@
     if (event.target === dialog) dialog.close();
   });
 
-  // Deeds are answered in their place.
+  const act = document.getElementById("act-form");
+  const answer = document.getElementById("answer");
+
+  document.addEventListener("click", (event) => {
+    if (!act || !event.target.closest("a.leave")) return;
+    event.preventDefault();
+    answer.replaceChildren();
+    act.querySelector("button").focus();
+  });
+
+  // Commands are answered in their place, those of weight with a form that confirms them.
   document.addEventListener("submit", async (event) => {
     const form = event.target;
-    if (form.id !== "act-form") return;
+    if (!act || (form !== act && form.id !== "confirm-form")) return;
     event.preventDefault();
-    const answer = document.getElementById("answer");
     const data = new URLSearchParams(new FormData(form, event.submitter));
-    const buttons = form.querySelectorAll("button");
+    const buttons = act.querySelectorAll("button");
     for (const button of buttons) button.disabled = true;
-    answer.textContent = "Asked; the worker has not answered yet …";
+    answer.textContent = "Asked; there is no answer yet …";
     try {
       const reply = await fetch(form.action, {
         method: "POST",
@@ -111,12 +120,14 @@
         headers: { "x-fragment": "1" },
       });
       await put(answer, reply);
-      if (reply.ok) form.querySelector("[name=reason]").value = "";
+      const is_asked = answer.querySelector("#confirm-form") !== null;
+      if (reply.ok && !is_asked) act.querySelector("[name=reason]").value = "";
     } catch {
       answer.textContent = "The server cannot be reached; whether it was asked is not known.";
     } finally {
       for (const button of buttons) button.disabled = false;
-      event.submitter.focus();
+      const next = answer.querySelector("#confirm-form button") || event.submitter;
+      (next.isConnected ? next : act.querySelector("button")).focus();
     }
   });
 })();

@@ -1,0 +1,334 @@
+"""What the parts of the live page say: of workers, data, blocks, slices, and calibration."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import httpx
+import orjson
+import pytest
+
+from stream_ml.client import Publisher, open_log
+from stream_ml.codec import decode_prediction
+from stream_ml.errors import BadRecord
+from stream_ml.examples.cards import cards, transactions
+from stream_ml.monitoring.diagnosis import Cause
+from stream_ml.records import Output
+from stream_ml.sealing import Seals
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.reading import examples, read_all
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.report.curves import calibration
+from stream_ml.shell.settings.settings import Settings
+from stream_ml.shell.views.alerts import AlertView
+from stream_ml.shell.views.stalled import StalledTask
+from stream_ml.slices import Slice
+from stream_ml.web.access import OPERATE, READ, Access
+from stream_ml.web.app import create_app
+from stream_ml.web.board import Board
+from stream_ml.web.page.recent import Recent, RecentReader
+from stream_ml.web.page.render import Painter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from stream_ml.records import Prediction, Record
+    from stream_ml.web.board import BoardSnapshot
+
+KEY, OTHER = b"k" * 32, b"o" * 32
+FORGED_ID = "forged-1"
+
+
+@pytest.fixture(scope="module")
+def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of 3,000 payments, at whose end others have put a prediction and an example."""
+    path: Path = tmp_path_factory.mktemp("parts") / "log.sqlite"
+    events, labels = transactions(3_000, seed=1)
+    with SqliteLog.create(path) as log:
+        with Publisher(log, cards) as publisher:
+            for event in events:
+                publisher.post_event(event)
+            for label in labels:
+                publisher.post_label(label)
+        with Runner(log, cards, KEY) as runner:
+            runner.run()
+        seals = Seals(OTHER, cards.name, log.identity)
+        for topic in ("predictions", "examples"):
+            body = orjson.loads([*read_all(log, topic)][-1].value or b"")
+            del body["seal"]
+            value = seals.records(topic).seal(orjson.dumps({**body, "event_id": FORGED_ID}))
+            log._append([Output(topic, b"any", value)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def snapshot(log_path: Path) -> BoardSnapshot:
+    """The views of it."""
+    settings = Settings(broker=f"sqlite:{log_path}", key=KEY)
+
+    async def run() -> BoardSnapshot:
+        board = Board(lambda: open_log(settings, cards.name), settings, "automatic")
+        board.start()
+        try:
+            return await board.snapshot()
+        finally:
+            board.close()
+
+    return asyncio.run(run())
+
+
+def parts_of(snapshot: BoardSnapshot, recent: Recent | None = None) -> Mapping[str, str]:
+    """Every part, rendered."""
+    return Painter(cards).paint(snapshot, recent or Recent())
+
+
+def alert_of(subject: str, ts: int, append_ms: int, message: str = "told") -> AlertView:
+    """An open alert about data."""
+    return AlertView(
+        kind="data_fault",
+        severity="critical",
+        state="open",
+        stage="evaluate",
+        partition=0,
+        subject=subject,
+        message=message,
+        details={},
+        ts=ts,
+        since=ts,
+        append_ms=append_ms,
+        since_append_ms=append_ms,
+        command="stream-ml drift",
+        fingerprint="f",
+    )
+
+
+def pills(html: str) -> list[str]:
+    """What stands in pills."""
+    return re.findall(r'<span class="pill[^"]*">([^<]*)</span>', html)
+
+
+# --- the head, and what needs attention ---------------------------------------------------------
+
+
+def test_head_says_that_no_worker_answers(snapshot: BoardSnapshot) -> None:
+    """Where records wait and nobody takes them, it does not say that something serves."""
+    since_ms = snapshot.taken_ms - 120_000
+    dead = (StalledTask("predict-0", "events", 0, 7, since_ms, has_worker=False),)
+    parts = parts_of(replace(snapshot, at_work=frozenset(), stalled=dead))
+
+    assert ["no worker answers"] == pills(parts["state"])
+    assert "no worker answers: 7 records wait for predict, for 2 min" in parts["health"]
+    assert "No alert is open" not in parts["health"]
+    assert ["no worker answers"] == pills(parts["flow"])
+    idle = parts_of(replace(snapshot, at_work=frozenset(), stalled=()))
+    assert ["no worker is at work", "no alert"] == pills(idle["state"])
+    busy = parts_of(replace(snapshot, at_work=frozenset({"predict"}), stalled=()))
+    assert ["serving", "no alert"] == pills(busy["state"])
+
+
+def test_head_says_that_data_have_moved(snapshot: BoardSnapshot) -> None:
+    """A fault in the data is told at the top though no alert is open, and once where one is."""
+    cause = Cause("nulls", "amount", 1, "the field amount is missing in 72%")
+    moved = replace(snapshot, drift=replace(snapshot.drift, until=5, causes=(cause,)))
+    parts = parts_of(moved)
+
+    assert "data have moved" in pills(parts["state"])
+    assert "no alert" not in pills(parts["state"])
+    assert "missing in 72%" in parts["health"]
+    assert () == tuple(snapshot.alerts.open)
+    told = alert_of("amount", 1, 1, cause.message)
+    parts = parts_of(replace(moved, alerts=replace(moved.alerts, open=(told,))))
+    assert 1 == parts["health"].count("missing in 72%")
+
+
+# --- evidence and scores ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("e_value", "share"), [(0.5, 0.0), (1, 0.0), (60**0.5, 0.5), (70, 1.0)])
+def test_evidence_bar_is_empty_without_evidence(
+    snapshot: BoardSnapshot, e_value: float, share: float
+) -> None:
+    """E of 1 says nothing, and fills nothing; half of the powers of ten fill half."""
+    evidence = {"adagrad": {"e_value": e_value, "needed": 60.0, "wins": 1, "losses": 0}}
+    evidence["adagrad"] |= {"verdict": "hold", "verdict_reason": "-"}
+    models = replace(snapshot.models, evidence=evidence)
+    lines = parts_of(replace(snapshot, models=models))["lines"]
+
+    assert f"{share:.3f}" in re.findall(r'<meter min="0" max="1" value="([0-9.]+)"', lines)
+
+
+def test_chart_has_a_gap_while_a_line_was_champion(snapshot: BoardSnapshot) -> None:
+    """A line that was not scored by itself for some rounds is two pieces, and others are one."""
+    rounds = [
+        {"model": model, "ts": ts * 1_000, "n": ts, "scores": {"windowed": {"brier": 0.1}}}
+        for ts in range(1, 21)
+        for model in ("served", "tree")
+        if model == "served" or not 8 <= ts <= 14
+    ]
+    scores = parts_of(replace(snapshot, evaluations=tuple(rounds)))["scores"]
+
+    styles = re.findall(r'<polyline class="line s(\d)"', scores)
+    assert (1, 2) == (styles.count("0"), len(styles) - styles.count("0"))
+    assert "Brier, mean of each model" in scores
+
+
+def test_time_line_is_in_the_order_that_it_shows(snapshot: BoardSnapshot) -> None:
+    """An alert that was written after a decision, and is of before it, stands below it."""
+    [*_, last] = snapshot.status.registry.decisions
+    alerts = tuple(
+        alert_of("amount", last.decision.ts + ms, last.append_ms + later_ms)
+        for ms, later_ms in ((-60_000, 1), (5_000, 2), (-30_000, 3), (1_000, 4))
+    )
+    timeline = parts_of(replace(snapshot, alerts=replace(snapshot.alerts, last=alerts)))["timeline"]
+
+    times = re.findall(r'<p class="quiet"><time datetime="([^"]+)">', timeline)
+    assert 5 == len(times)
+    assert sorted(times, reverse=True) == times
+
+
+# --- blocks, slices, calibration ----------------------------------------------------------------
+
+
+def bold(html: str) -> list[str]:
+    """What stands out in a table."""
+    return re.findall(r'<td class="n"><strong>([^<]*)</strong>', html)
+
+
+def test_blocks_and_slices_show_every_line(snapshot: BoardSnapshot) -> None:
+    """Each has the loss of what serves and of challengers: new blocks first, the least in bold."""
+    scores = {"served": {"n": 9, "brier": 0.3}, "tree": {"n": 9, "brier": 0.2}}
+    blocks = (
+        {"start": None, "end": None, "scores": scores},
+        {"start": 3_600_000, "end": 7_200_000, "scores": scores},
+        {"start": 7_200_000, "end": 9_000_000, "scores": {"served": {"n": 4, "brier": 0.1}}},
+    )
+    part = {"n": 9, "scores": {"fading": {"brier": 0.25}}}
+    models = tuple(
+        {**each, "slices": {"old <b>": part | {"scores": {"fading": {"brier": value}}}}}
+        for each, value in zip(snapshot.status.models, (0.25, 0.5, 0.125, 0.5, 0.5), strict=False)
+    )
+    status = replace(snapshot.status, blocks=blocks, models=models)
+    parts = parts_of(replace(snapshot, status=status))
+
+    heads = re.findall(r"<th scope=\"row\">(?:<time[^>]*>)?([^<]*)<", parts["blocks"])
+    assert ["1970-01-01 02:00Z", "1970-01-01 01:00Z", "usually"] == heads
+    assert ["0.2", "0.2"] == bold(parts["blocks"])
+    names = [each["model"] for each in models if each["model"] in {"served", "adagrad", "tree"}]
+    assert 3 == len(names)
+    declared = Painter(replace(cards, slices=(Slice("old", age=70),)))
+    slices = declared.paint(replace(snapshot, status=status), Recent())["slices"]
+    assert "old &lt;b&gt;" in slices
+    assert 3 + 2 == slices.count('scope="col"')
+    assert 1 == len(bold(slices))
+
+
+def reader(log: SqliteLog) -> RecentReader:
+    """A reader with our key, as the server has it."""
+    seal = Seals(KEY, cards.name, log.identity).records("predictions")
+
+    def prediction(record: Record) -> Prediction | None:
+        with suppress(BadRecord):
+            return decode_prediction(seal.unseal(record.value))
+        return None
+
+    return RecentReader(cards.name, lambda _: KEY, prediction)
+
+
+def test_calibration_is_of_what_was_said_and_came(log_path: Path) -> None:
+    """Tenths of the last answers of what serves and of challengers, without what others forged."""
+    with SqliteLog.open(log_path) as log:
+        recent = reader(log).read(log)
+        own = [each for each in examples(log) if each.prediction.event_id != FORGED_ID]
+    pairs: dict[str, list[tuple[float, float]]] = {"served": [], "adagrad": [], "tree": []}
+    # Of the last 2,000 records one is forged.
+    for each in own[-1_999:]:
+        shadows = {line: shadow.prediction for line, shadow in each.prediction.shadows.items()}
+        for line, of in pairs.items():
+            answer = {"served": each.prediction.prediction, **shadows}.get(line)
+            if isinstance(answer, float) and not isinstance(each.label, str):
+                of.append((float(each.label), answer))
+
+    assert recent.calibration is not None
+    assert {line: calibration(of) for line, of in pairs.items()} == {
+        line: recent.calibration[line] for line in pairs
+    }
+    assert len(pairs["served"]) == recent.calibrated > 1_000
+
+
+def test_calibration_is_drawn(log_path: Path, snapshot: BoardSnapshot) -> None:
+    """A dot for each tenth of what serves, and the table says the same."""
+    with SqliteLog.open(log_path) as log:
+        recent = reader(log).read(log)
+    part = parts_of(snapshot, recent)["calibration"]
+
+    assert recent.calibration is not None
+    tenths = len(recent.calibration["served"])
+    assert tenths == part.count('<circle class="dot s0"') == part.count('<line class="range s0"')
+    assert tenths == part.count('<th scope="row">served</th>')
+    assert "Too few labels yet" in parts_of(snapshot)["calibration"]
+
+
+# --- what others have put there, and what is asked once more ------------------------------------
+
+
+@asynccontextmanager
+async def server(path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server on the log, which lets anybody act."""
+    settings = Settings(broker=f"sqlite:{path}", key=KEY)
+    app = create_app(settings, cards, Access({}, frozenset({READ, OPERATE})))
+    app.state.service.start()
+    transport = httpx.ASGITransport(app)
+    try:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            yield client
+    finally:
+        app.state.service.close()
+
+
+@pytest.mark.parametrize("topic", ["predictions", "examples"])
+def test_what_others_forged_is_not_shown(log_path: Path, topic: str) -> None:
+    """A record that does not bear our seal is in no list, and opens as what it is: none of ours."""
+    with SqliteLog.open(log_path) as log:
+        place = f"/page/{topic}/0/{log.end_offset(topic, 0) - 1}"
+
+    async def ask() -> list[httpx.Response]:
+        async with server(log_path) as client:
+            return [
+                await client.get(address)
+                for address in ("/page", place, f"{place}/again", f"{place}/way")
+            ]
+
+    page, *records = asyncio.run(ask())
+    assert f'href="/page/{topic}/0/' in page.text
+    assert f'href="{place}"' not in page.text
+    assert [(404, "forged")] * 3 == [(each.status_code, each.json()["reason"]) for each in records]
+
+
+def test_a_promotion_is_asked_once_more(log_path: Path) -> None:
+    """Without a script, too: the form comes back with what it would do, and nothing is done yet."""
+    form = {"kind": "promote", "model": "tree", "expect": "x", "reason": "<because>"}
+
+    async def ask() -> httpx.Response:
+        async with server(log_path) as client:
+            page = await client.get("/page")
+            [token, *_] = re.findall(r'name="form_token" value="(\w+)"', page.text)
+            return await client.post("/page/act", data={**form, "form_token": token})
+
+    before = read_registry_of(log_path)
+    asked = asyncio.run(ask())
+    assert 200 == asked.status_code
+    assert re.search(r"<strong>tree@\d+</strong> would serve in the place of", asked.text)
+    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', asked.text))
+    assert {**form, "reason": "&lt;because&gt;", "confirmed": "yes"}.items() <= hidden.items()
+    assert before == read_registry_of(log_path)
+
+
+def read_registry_of(path: Path) -> list[object]:
+    """The decisions and commands on a log."""
+    with SqliteLog.open(path) as log:
+        return [*read_all(log, "registry"), *read_all(log, "commands")]
