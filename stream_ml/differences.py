@@ -12,6 +12,7 @@ kept with state has none to compare with.
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
 __all__ = [
+    "CLASSES_PATH",
     "RULES",
     "Difference",
     "Effect",
@@ -37,6 +39,9 @@ __all__ = [
 # A change holds from the next start on, or from when it is applied (`relearn`: that of a line,
 # which has to learn what is recorded), or it is refused.
 Effect = Literal["now", "apply", "relearn", "refused"]
+
+# The paths of the classes that lines have learned, of lines that learn no others.
+CLASSES_PATH = "classes."
 
 # Values of paths may be long (a tree has twenty parameters); of those the part that differs.
 TEXT_LENGTH_MAX = 160
@@ -145,6 +150,33 @@ def _is_widening(old: str | None, new: str | None) -> bool:
     )
 
 
+def _classes(text: str | None) -> list[str]:
+    """The classes of a label; none where it is no `Enum`.
+
+    >>> _classes("Enum('a', 'b')"), _classes("bool")
+    (['a', 'b'], [])
+    """
+    if text is None or not text.startswith("Enum("):
+        return []
+    return [*ast.literal_eval(f"[{text.removeprefix('Enum(').removesuffix(')')}]")]
+
+
+def _has_more_classes(old: str | None, new: str | None) -> bool:
+    """Whether a label has its former classes first, in their order, and others behind them."""
+    former, present = _classes(old), _classes(new)
+    return bool(former and present) and present[: len(former)] == former
+
+
+def _lacks_classes(old: str | None, new: str | None) -> bool:
+    former, present = _classes(old), _classes(new)
+    return bool(former and present) and not {*present} >= {*former}
+
+
+def _has_other_order(old: str | None, new: str | None) -> bool:
+    former, present = _classes(old), _classes(new)
+    return bool(former and present) and {*present} >= {*former}
+
+
 def _is_count(old: str | None, new: str | None) -> bool:
     """Whether only another number of values of a field is told apart."""
     return all(text is not None and text.endswith(" most frequent values") for text in (old, new))
@@ -195,7 +227,42 @@ RULES: tuple[tuple[str, Rule], ...] = (
         Rule(_accept_any, f"{_BY_APPLY}, once no line that serves has learned from it", "apply"),
     ),
     ("windows", Rule(_accept_none, "the events in windows were kept by it")),
+    (
+        "label.type",
+        Rule(
+            _has_more_classes,
+            "labels from now on may be of more classes; those that came before are dead letters, "
+            "which `stream-ml dead-letters redrive` publishes again",
+        ),
+    ),
+    (
+        "label.type",
+        Rule(
+            _lacks_classes,
+            "labels, scores and what models have learned are of the classes that it had: leave "
+            "them declared, which costs nothing where none comes any more",
+            effect="refused",
+        ),
+    ),
+    (
+        "label.type",
+        Rule(
+            _has_other_order,
+            "scores and learners know classes by their place: leave those that it had in their "
+            "order, and declare others behind them",
+            effect="refused",
+        ),
+    ),
     ("label.type", Rule(_accept_none, "models, scores and labels that wait are of that type")),
+    (
+        "classes.*",
+        Rule(
+            _accept_none,
+            "the line's learner has one output for each class: a new version of it has to learn "
+            "what is recorded: apply it while the workers run as they did",
+            otherwise="relearn",
+        ),
+    ),
     ("label.fallback", Rule(_accept_any, "it is served from now on")),
     (
         "label.horizon",
@@ -287,7 +354,15 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ),
 )
 
-_FOLD_PATHS = ("events.", "label.horizon", "predict", "code.", "pending_max", "window_events_max")
+_FOLD_PATHS = (
+    "events.",
+    "label.horizon",
+    "label.type",
+    "predict",
+    "code.",
+    "pending_max",
+    "window_events_max",
+)
 
 # A part that is one of several by name may be missing on one side; anywhere else a path
 # that only one side has is of another release of this package.
@@ -317,7 +392,7 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Differen
     if not old:
         return []
     # Former releases knew one way only, and did not say so.
-    old = {"learn_tasks": "one", **old}
+    old = {"learn_tasks": "one", **_implied_classes(old, new), **old}
     paths = [*new, *(path for path in old if path not in new)]
     changes = [
         _difference(path, old.get(path), new.get(path))
@@ -335,6 +410,17 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Differen
         *(f"code.{path.partition('.')[2]}" for path in features),
     }
     return [change for change in changes if not features or change.path not in implied_paths]
+
+
+def _implied_classes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:
+    """The classes of lines of a former release, which did not say whose they are."""
+    label = old.get("label.type", "")
+    return {
+        path: label
+        for path in new
+        if path.startswith(CLASSES_PATH) and f"models.{path.removeprefix(CLASSES_PATH)}" in old
+        if _classes(label)
+    }
 
 
 def _difference(path: str, old: str | None, new: str | None) -> Difference:
@@ -396,12 +482,21 @@ def planned_differences(
         new: the present one.
         standing: of the declared lines.
     """
-    return [_on_log(change, standing) for change in differences(old, new)]
+    changes = differences(old, new)
+    # A line that has to have more classes begins anew as a version, whatever befell it.
+    widened = {each.path.removeprefix(CLASSES_PATH) for each in changes if _is_of_classes(each)}
+    quarantined = [line for line in standing.quarantined if line not in widened]
+    standing = replace(standing, quarantined=quarantined)
+    return [_on_log(change, standing) for change in changes]
+
+
+def _is_of_classes(change: Difference) -> bool:
+    return change.path.startswith(CLASSES_PATH)
 
 
 def _on_log(change: Difference, standing: LineStanding) -> Difference:
     part, _, line = change.path.partition(".")
-    if part not in {"models", "libraries"}:
+    if part not in {"models", "libraries", "classes"}:
         return change
     if change.new is None and line == standing.serving:
         reason = "it serves; promote another line before it is taken out"
@@ -425,7 +520,7 @@ def as_applied(changes: Iterable[Difference], applied_texts: Mapping[str, str]) 
     """
     return [
         replace(change, effect="now", reason=_APPLIED[change.path.startswith("retired.")])
-        if change.path.startswith(("features", "models.", "retired."))
+        if change.path.startswith(("features", "models.", CLASSES_PATH, "retired."))
         and change.new == applied_texts.get(change.path)
         else change
         for change in changes

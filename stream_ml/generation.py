@@ -11,8 +11,10 @@ Theory of operation:
    runs it as that decision says (`Pipeline.running_as`): nothing else says it.
 3. Another recipe under the name of a line is a *version* of it, which begins anew as well, as
    `trees.2`: so no snapshot of one recipe bears the name of another's. A decision of that kind,
-   too, says which recipes have one. Where a former version serves, it does as it is, unrenewed,
-   until another line has won. A new generation in which all lines begin anew has no versions.
+   too, says which recipes have one. What can learn no other classes than it began with is of
+   another recipe where the label has more. Where a former version serves, it does as it is,
+   unrenewed, until another line has won. A new generation in which all lines begin anew has no
+   versions.
 4. The decision names the offsets of the events at which the features were changed. Predictions
    from before them were logged without the features that are new.
 """
@@ -22,10 +24,12 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stream_ml.schema import Enum
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from stream_ml.records import Decision, Source
 
@@ -35,6 +39,7 @@ __all__ = [
     "VERSIONS",
     "FormerLine",
     "Generation",
+    "NarrowerVersion",
     "generation_after",
     "newest_generation",
     "recipe_digest",
@@ -46,6 +51,8 @@ APPLIED = "applied"
 VERSIONS = "versions"
 _NUMBER = re.compile(r"\.([1-9][0-9]*)$")
 DIGEST_LENGTH = 16
+# A label has no fewer classes.
+CLASSES_MIN = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,20 @@ class FormerLine:
     name: str
     declared: str
     features: tuple[str, ...]
+
+
+class NarrowerVersion(NamedTuple):
+    """A former version of a line, from before its label had more classes.
+
+    Attributes:
+        name: that it ran under.
+        line: the declared line that it is of.
+        classes: that it knows.
+    """
+
+    name: str
+    line: str
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +134,27 @@ class Generation:
             models: the declared lines.
         """
         return name in self.version_names and self.declared(name) in models
+
+    def narrower_versions(
+        self, texts: Mapping[str, str], classes: Sequence[str]
+    ) -> Iterator[NarrowerVersion]:
+        """The former versions of lines that differ from them in nothing but their classes.
+
+        Classes are only ever added behind the others: those of before are the first of today's.
+
+        Args:
+            texts: the declaration, text by path.
+            classes: of the label.
+        """
+        for count in range(CLASSES_MIN, len(classes)):
+            kind = Enum(*classes[:count]).declaration()
+            former = {
+                path: kind if path.startswith("classes.") else text for path, text in texts.items()
+            }
+            for line, versions in sorted(self.versions.items()):
+                name = versions.get(recipe_digest(former, line))
+                if name is not None and f"classes.{line}" in former:
+                    yield NarrowerVersion(name, line, tuple(classes[:count]))
 
     @property
     def next_number(self) -> int:
@@ -269,4 +311,7 @@ def recipe_digest(texts: Mapping[str, str], line: str) -> str:
         line: one of its lines; another one has a digest that no recipe has.
     """
     recipe = f"{texts.get(f'models.{line}', '')}\n{texts.get(f'libraries.{line}', '')}"
+    classes = texts.get(f"classes.{line}")
+    if classes is not None:
+        recipe = f"{recipe}\n{classes}"
     return hashlib.sha256(recipe.encode()).hexdigest()[:DIGEST_LENGTH]

@@ -366,7 +366,7 @@ class Pipeline:
         if generation == self.generation:
             return self
         running = copy.copy(self)
-        for name in ("recipes", "_former_views", "_whole_view", "known_features"):
+        for name in ("recipes", "_former_views", "_whole_view", "known_features", "former_recipes"):
             running.__dict__.pop(name, None)
         running.__dict__["generation"] = generation
         _ = running.recipes
@@ -431,10 +431,25 @@ class Pipeline:
             line: of the snapshot.
             feature_hash: that the snapshot names.
         """
-        recipe, view = self.recipes.get(line), self.view(feature_hash)
+        recipe = self.recipes.get(line) or self.former_recipes.get(line)
+        view = self.view(feature_hash)
         if recipe is not None and recipe.features != view.names:
             recipe = replace(recipe, features=view.names)
         return recipe, view
+
+    @cached_property
+    def former_recipes(self) -> dict[str, Recipe]:
+        """The recipes of former versions that are as declared, but for classes that came since."""
+        if not self.generation.versions:
+            return {}
+        target, names = self.target, self.feature_set.view.names
+        versions = self.generation.narrower_versions(self.declaration(), target.classes)
+        return {
+            each.name: Recipe(
+                each.name, self.models[each.line], replace(target, classes=each.classes), names
+            )
+            for each in versions
+        }
 
     @cached_property
     def known_features(self) -> frozenset[str]:
@@ -496,6 +511,8 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
         recipe = p.recipes[p.generation.names.get(name, name)]
         yield f"models.{name}", recipe.description
         yield f"libraries.{name}", recipe.library
+        if recipe.has_fixed_classes:
+            yield f"classes.{name}", p.label_codec.kind.declaration()
     yield "champion", p.champion
     for member in fields(p.promotion):
         yield f"promotion.{member.name}", _promotion_text(p, member.name)

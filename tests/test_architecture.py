@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sealing": {"errors", "signing"},
     "topics": {"errors"},
     "differences": {"errors", "features"},
-    "generation": {"records"},
+    "generation": {"records", "schema"},
     "features": {"errors", "records", "schema"},
     "files": {"errors", "features", "schema", "time_units"},
     "time_units": set(),

@@ -8,12 +8,20 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from river import linear_model, naive_bayes, optim, preprocessing, tree
+from river import linear_model, multiclass, naive_bayes, optim, preprocessing, tree
 
 import stream_ml as sml
-from stream_ml.differences import RULES, accepted_changes, differences
+from stream_ml.differences import (
+    RULES,
+    LineStanding,
+    accepted_changes,
+    differences,
+    fold_differences,
+    planned_differences,
+)
 from stream_ml.errors import UsageError
 from stream_ml.pipeline import Pipeline
+from tests.models.own import Counts
 from tests.shop import declare, shop
 from tests.trainers import Bag
 
@@ -50,6 +58,13 @@ def featured(*features: Any) -> dict[str, Any]:
     return {"features": [*shop.features, *features]}
 
 
+def labelled(*classes: str) -> dict[str, Any]:
+    """A label of these classes, with a line that meets them as they come and one that does not."""
+    label = replace(shop.label, type=sml.Enum(*classes))
+    return {"label": label, "models": {**shop.models, "counts": Counts()} | REST}
+
+
+REST = {"logistic": multiclass.OneVsRestClassifier(linear_model.LogisticRegression())}
 ROUTE = sml.Route("oncall", webhook="http://127.0.0.1:9/hook")
 
 
@@ -129,6 +144,16 @@ CHANGES: list[Change] = [
         {},
         {"label": replace(shop.label, type=sml.Enum("a", "b"))} | lines(logistic=scaled(1)),
         [("label.type", False), ("label.fallback", True), ("models.logistic", False)],
+    ),
+    (
+        labelled("a", "b"),
+        labelled("a", "b", "c"),
+        [("label.type", True), ("label.fallback", True), ("classes.counts", False)],
+    ),
+    (
+        labelled("a", "b"),
+        labelled("b", "a", "c"),
+        [("label.type", False), ("label.fallback", True), ("classes.counts", False)],
     ),
     (
         {},
@@ -294,6 +319,36 @@ def test_former_releases_taught_all_lines_in_one_task() -> None:
         change.new,
         change.effect,
     )
+
+
+def test_former_releases_did_not_say_whose_classes_are_fixed() -> None:
+    """After an upgrade a learner that has one output for each class is given no more in silence."""
+    former = declare(**labelled("a", "b")).declaration()
+    del former["classes.counts"]
+    now = declare(**labelled("a", "b", "c")).declaration()
+
+    found = {each.path: each.effect for each in differences(former, now)}
+
+    assert {"label.type": "now", "label.fallback": "now", "classes.counts": "relearn"} == found
+    assert [] == differences(former, declare(**labelled("a", "b")).declaration())
+
+
+def test_what_was_joined_with_fewer_classes_is_folded_again_with_those() -> None:
+    """Labels of the class that came since were dead letters then."""
+    former, now = (declare(**labelled(*classes)).declaration() for classes in ("ab", "abc"))
+
+    assert ["label.type"] == fold_differences(former, now)
+
+
+def test_a_line_without_a_learner_begins_anew_as_a_version_where_it_has_more_classes() -> None:
+    """A quarantined one, too: what its snapshots say is of the classes that it had."""
+    former, now = (declare(**labelled(*classes)).declaration() for classes in ("ab", "abc"))
+    now["models.counts"] = "another"
+    standing = LineStanding(quarantined=["counts"])
+
+    effects = {each.path: each.effect for each in planned_differences(former, now, standing)}
+
+    assert "relearn" == effects["models.counts"] == effects["classes.counts"]
 
 
 def test_all_that_is_refused_is_said_at_once_with_the_way_out() -> None:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.evaluation.scores import clamp
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stream_ml.records import Answer, LabelValue
 
 __all__ = ["Baselines"]
@@ -162,15 +164,25 @@ class Baselines:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a dump, bit for bit."""
+        """Go on from a dump, bit for bit; the task may have had fewer classes then.
+
+        Args:
+            state: what `dump` gave.
+        """
         self._watermark = state["watermark"]
         self._grain_ms = state["grain_ms"]
         self._moments = list(state["moments"])
-        self._totals = [tuple(totals) for totals in state["totals"]]
+        self._totals = [self._widened(totals) for totals in state["totals"]]
         self._head = 0
         # A state that was written before labels could be ahead has none.
         self._ahead = [(ts, n, label) for ts, n, label in state.get("ahead", ())]
         self._ahead_n = state.get("ahead_n", 0)
+
+    def _widened(self, totals: Sequence[Any]) -> Totals:
+        """Totals with none yet of the classes that came since, behind the others."""
+        if self.kind != "multiclass":
+            return tuple(totals)
+        return (*totals, *(0 for _ in self.classes[len(totals) - 1 :]))
 
     def _add_label(self, totals: Totals | None, label: Any) -> Totals:
         if self.kind == "binary":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.evaluation.scores import described
+from stream_ml.evaluation.scores import described, widened_totals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,11 +84,26 @@ class ScoresByBlock:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take up what `dump` gave; of blocks of another length nothing stays."""
+        """Take up what `dump` gave; of blocks of another length nothing stays.
+
+        Args:
+            state: of the same task, which may have had fewer classes.
+        """
         if state.get("width") != self._width:
             return
-        self._block, self._former = state["block"], dict(state["former"])
-        self._recent, self._usual = list(state["recent"]), dict(state["usual"])
+        count = len(state["task"][1])
+
+        def parts(totals: Mapping[str, list[float]]) -> dict[str, list[float]]:
+            if count == len(self._classes):
+                return dict(totals)
+            return {
+                name: widened_totals(each, self._kind, count, len(self._classes))
+                for name, each in totals.items()
+            }
+
+        self._block, self._former = state["block"], parts(state["former"])
+        self._recent = [[start, parts(totals)] for start, totals in state["recent"]]
+        self._usual = parts(state["usual"])
 
 
 def _less(totals: list[float], former: list[float] | None) -> list[float]:

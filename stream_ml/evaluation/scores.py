@@ -43,6 +43,7 @@ __all__ = [
     "r_squared",
     "roc_auc",
     "uniform_loss",
+    "widened_totals",
 ]
 
 # The clamp of river's LogLoss and CrossEntropy: one certain mistake costs 34.5, not infinity.
@@ -61,6 +62,8 @@ FRESH_MAX = 64
 
 # The first answers of a multiclass model, among which the right one may be.
 TOP = 3
+# How many sums there are of each class.
+CLASS_SUMS = 3
 # Of more classes each for itself would be a table that nobody reads.
 CLASSES_MAX = 16
 
@@ -432,8 +435,12 @@ class Scores:
         self._sums_fading = list(state["sums_fading"])
         self._weight = state["weight"]
         if self._by_class is not None and "by_class" in state:
-            self._by_class = dict(zip(self._by_class, map(list, state["by_class"]), strict=True))
+            # Classes are added behind the others; of few enough each answer is among the first.
+            former = [list(sums) for sums in state["by_class"]]
             self._top = state["top"]
+            if len(former) <= TOP < len(self._by_class):
+                self._top = math.fsum(sums[0] for sums in former)
+            self._by_class |= dict(zip(self._by_class, former, strict=False))
         self._losses.clear()
         self._pairs.clear()
         if self._statistic is None:
@@ -443,6 +450,30 @@ class Scores:
         self._pairs.extend((label, answer) for label, answer in state["recent"])
         losses_or_none = (self._measure(label, answer) for label, answer in self._pairs)
         self._losses.extend(losses for losses in losses_or_none if losses is not None)
+
+
+def widened_totals(
+    totals: Sequence[float], kind: str, former_count: int, count: int
+) -> list[float]:
+    """What a model's totals are where its task has more classes.
+
+    Args:
+        totals: as `Scores.totals` gave them, or a difference of two.
+        kind: of the task.
+        former_count: how many classes it had.
+        count: how many it has.
+
+    >>> totals = [2.0, 0.0, 1.4, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    >>> widened_totals(totals, "multiclass", 2, 3)
+    [2.0, 0.0, 1.4, 1.0, 1.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    begin = 2 + len(_NAMES[kind])
+    head, by_class, top = [*totals[:begin]], [*totals[begin:-1]], totals[-1]
+    if not by_class or count > CLASSES_MAX:
+        return [*head, 0.0]
+    if former_count <= TOP < count:
+        top = math.fsum(by_class[::CLASS_SUMS])
+    return [*head, *by_class, *[0.0] * (CLASS_SUMS * (count - former_count)), top]
 
 
 def described(kind: str, classes: tuple[str, ...], totals: Sequence[float]) -> dict[str, Any]:

@@ -114,12 +114,23 @@ def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
         raise BadAnswer(f"expected a probability per label, given {type(output).__name__}")
     if target.kind == "binary":
         return probability(output.get(True, 0.0))
-    names = _names(target.classes)
+    names = _names(_known_classes(model, target))
     try:
         # In the model's own order: of equally likely classes it means the first.
         return {names[name]: probability(share) for name, share in output.items()}
     except KeyError as unknown:
         raise BadAnswer(f"expected {target}, given {unknown}") from None
+
+
+def _known_classes(model: Any, target: Target) -> tuple[str, ...]:
+    """The classes that a classifier of river's may name.
+
+    One that knows but two was declared when there were no more, and those are the first two.
+    """
+    classes = target.classes
+    if len(classes) > _TWO and not getattr(model, "_multiclass", False):
+        return classes[:_TWO]
+    return classes
 
 
 @lru_cache(maxsize=64)
@@ -230,6 +241,15 @@ class Recipe:
     def library(self) -> str | None:
         """The library and release that alone reads a `Learner`'s bytes, if there is one."""
         return self.estimator.library if isinstance(self.estimator, Model) else None
+
+    @property
+    def has_fixed_classes(self) -> bool:
+        """Whether its learners know but the classes of the target that they were prepared for.
+
+        River's meet a class when an example of it comes, or know but two in the first place.
+        """
+        is_classifier = self.target is not None and bool(self.target.classes)
+        return is_classifier and isinstance(self.estimator, Model)
 
     def dump(self, learner: Any) -> bytes:
         """A learner of this recipe as bytes, uncompressed.

@@ -21,7 +21,7 @@ from stream_ml.stages.operators import CommandRefusal
 from stream_ml.stages.plans import planned_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from stream_ml.records import Command, ModelRef, Output, Record, ServingSet
     from stream_ml.stages.decisions import Decisions
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Commands"]
 
+# The parts of a declaration that say what a line's learner is.
+RECIPE_PARTS = frozenset({"models", "libraries", "classes"})
 FORMER_FEATURES = (
     "what serves knows the features of before, and goes on with the recipe of {line}: change it "
     "when another line serves"
@@ -200,7 +202,9 @@ class Commands:
         """The plan that a command names, if it is of what runs, and nothing of it is refused."""
         pipeline, line = self._decisions.pipeline, self._decisions.champion_line()
         running = pipeline.declaration()
-        changes, learned = planned_texts(command.details), set()
+        changes = planned_texts(command.details)
+        # By line that learns anew, the parts of its recipe that are others.
+        learned: dict[str, set[str]] = {}
         for change in changes:
             if change.old != running.get(change.path):
                 raise CommandRefusal(
@@ -211,21 +215,36 @@ class Commands:
                 raise CommandRefusal(f"{change.path} is {change.effect}")
             if change.effect == "relearn":
                 part, _, name = change.path.partition(".")
-                if part not in {"models", "libraries"} or name not in pipeline.models:
+                if part not in RECIPE_PARTS or name not in pipeline.models:
                     raise CommandRefusal(f"{change.path} is no recipe of a line that runs")
                 if name in {former.declared for former in pipeline.generation.former}:
                     raise CommandRefusal(FORMER_FEATURES.format(line=name))
-                learned.add(pipeline.generation.names.get(name, name))
-        recipe = pipeline.recipes.get(line)
-        if line in learned and recipe is not None:
-            if recipe.format is not None or recipe.classes:
-                raise CommandRefusal(FOREIGN_RECIPE.format(line=line))
-            if len(pipeline.models) > pipeline.promotion.slots:
-                raise CommandRefusal(
-                    f"expected promotion.slots of at least {len(pipeline.models)}, for what "
-                    f"serves is no more one of the lines, given {pipeline.promotion.slots}"
-                )
+                learned.setdefault(pipeline.generation.names.get(name, name), set()).add(part)
+        if line in learned:
+            self._expect_orphan(line, learned[line])
         return changes
+
+    def _expect_orphan(self, line: str, parts: Collection[str]) -> None:
+        """Make sure that what serves can go on as it is when its line has another recipe.
+
+        Args:
+            line: that serves.
+            parts: of its recipe that are others.
+
+        Raises:
+            CommandRefusal: it cannot.
+        """
+        pipeline = self._decisions.pipeline
+        recipe = pipeline.recipes.get(line)
+        if recipe is None:
+            return
+        if parts != {"classes"} and (recipe.format is not None or recipe.classes):
+            raise CommandRefusal(FOREIGN_RECIPE.format(line=line))
+        if len(pipeline.models) > pipeline.promotion.slots:
+            raise CommandRefusal(
+                f"expected promotion.slots of at least {len(pipeline.models)}, for what "
+                f"serves is no more one of the lines, given {pipeline.promotion.slots}"
+            )
 
     def _promotable(self, command: Command, serving: ServingSet) -> str:
         """The challenger that a command names, if it may be promoted."""

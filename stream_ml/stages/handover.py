@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["features_changed", "features_differ", "is_applied", "next_generation"]
 
-_FEATURES, _RETIRED = "features.", "retired."
+_FEATURES, _RETIRED, _CLASSES = "features.", "retired.", "classes."
 _APPLIED_PATHS = ("features", _RETIRED)
 
 
@@ -160,21 +160,35 @@ def _check(pipeline: Pipeline, former: Mapping[str, str], line: FormerLine) -> N
             "that does not know them serves, declare them as they were under `retired`, and what "
             "takes their place under other names"
         )
-    present, path = pipeline.declaration(), f"models.{line.declared}"
-    if present.get(path) != former.get(path):
-        raise UsageError(
-            f"{path}: expected the recipe of the line {line.name!r}, which serves, "
-            f"{former.get(path)}, given {present.get(path)}: leave it as it was until another "
-            "line serves"
-        )
+    present = pipeline.declaration()
+    former = _with_classes(former, present)
+    for path in (f"models.{line.declared}", f"{_CLASSES}{line.declared}"):
+        if present.get(path) != former.get(path):
+            raise UsageError(
+                f"{path}: expected the recipe of the line {line.name!r}, which serves, "
+                f"{former.get(path)}, given {present.get(path)}: leave it as it was until another "
+                "line serves"
+            )
+
+
+def _with_classes(former: Mapping[str, str], present: Mapping[str, str]) -> Mapping[str, str]:
+    """A declaration with the classes of its lines, where a former release did not say whose.
+
+    Args:
+        former: it, text by path.
+        present: the declaration of today, which says so of those that learn no others.
+    """
+    paths = [path for path in present if path.startswith(_CLASSES)]
+    return {**dict.fromkeys(paths, former.get("label.type", "")), **former}
 
 
 def _check_recipes(present: Mapping[str, str], former: Mapping[str, str]) -> None:
     """Make sure that lines which do not begin anew are declared as they were."""
+    former = _with_classes(former, present)
     changed = [
         path
         for path, text in former.items()
-        if path.startswith(("models.", "libraries.")) and present.get(path, text) != text
+        if path.startswith(("models.", "libraries.", _CLASSES)) and present.get(path, text) != text
     ]
     if changed:
         path = changed[0]

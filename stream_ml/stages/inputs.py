@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from stream_ml.codec import check_prediction, decode_example, decode_prediction
-from stream_ml.errors import BadRecord
+from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import is_forgotten
 from stream_ml.sealing import strip_seal
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Example, Prediction, Record
+    from stream_ml.records import Example, LabelValue, Prediction, Record
     from stream_ml.sealing import RecordSeal
 
 __all__ = [
@@ -129,10 +129,27 @@ def example_in(record: Record, pipeline: Pipeline) -> Example | BadRecord:
     return parse_once(record, _example, pipeline)
 
 
+def _label(example: Example, pipeline: Pipeline) -> LabelValue:
+    """The label of an example, as it is declared."""
+    kind = pipeline.label_codec.kind
+    try:
+        label: LabelValue = kind.check("label", example.label)
+    except BadRecord as error:
+        if error.reason != "unknown_category":
+            raise
+        event_id = example.prediction.event_id
+        raise UsageError(
+            f"examples: expected labels of {kind}, given {example.label!r} for the event "
+            f"{event_id!r}: it was joined under a declaration with more classes; run this one "
+            "under that, too"
+        ) from None
+    return label
+
+
 def _example(record: Record, pipeline: Pipeline) -> Example:
     example = decode_example(record.value)
     check_prediction(example.prediction, pipeline.target.kind, pipeline.known_features)
-    example.label = pipeline.label_codec.kind.check("label", example.label)
+    example.label = _label(example, pipeline)
     refuse_future(record, example.label_ts, pipeline.skew_ms, "label_ts")
     if example.label_ts < example.prediction.ts:
         raise BadRecord(

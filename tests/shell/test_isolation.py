@@ -22,16 +22,23 @@ from river import linear_model, tree
 
 import stream_ml as sml
 from stream_ml.errors import Halt, SnapshotRefused, UsageError
-from stream_ml.generation import Generation
+from stream_ml.generation import FIRST, Generation
 from stream_ml.models.learner import Lesson
 from stream_ml.models.snapshot import decode, take
 from stream_ml.records import Prediction, Shadow, Source
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
-from stream_ml.shell.processes.isolation import ALL, NONE, IsolatedLearner, Isolation
+from stream_ml.shell.processes.isolation import (
+    ALL,
+    NONE,
+    IsolatedLearner,
+    IsolatedRecipe,
+    Isolation,
+)
 from stream_ml.shell.processes.line_process import GRACE_S
 from stream_ml.stages.effort import LearnerLost
 from stream_ml.stages.shadows import Shadows
+from tests.models.own import Counts
 from tests.trainers import Bag
 
 if TYPE_CHECKING:
@@ -105,6 +112,23 @@ def test_what_is_written_is_the_same_to_the_last_bit(monkeypatch: pytest.MonkeyP
     assert len(expected["models"]) > 5 * 4
     assert len(expected["answers"]) > EVENTS // 2
     assert expected == actual
+
+
+def test_a_former_version_that_may_serve_has_a_process_of_its_own() -> None:
+    """It is read by the code of its line, though the label has more classes since."""
+    narrow, wide = (
+        replace(declared(own=Logistic()), models={"own": Counts()}, champion="own", label=label)
+        for label in (sml.Label(sml.Enum(*each), "1h") for each in ("ab", "abc"))
+    )
+    versions = FIRST.versions_with(narrow.declaration(), wide.declaration())
+    running = wide.running_as(replace(FIRST, versions=versions))
+    with isolations(wide) as isolated:
+        pipeline = isolated["evaluate"].running(running)
+        read, _ = pipeline.reader("own", pipeline.feature_set.hash)
+
+        assert {"own", "own.2"} == set(isolated["evaluate"].processes)
+        assert isinstance(read, IsolatedRecipe)
+        assert ("a", "b") == (read.target or pipeline.target).classes
 
 
 # What each does, and where, and what is said of it.

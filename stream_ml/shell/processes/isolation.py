@@ -748,7 +748,8 @@ class Isolation:
     def _begin(self, pipeline: Pipeline) -> None:
         self._recipes = pipeline.recipes
         self.processes = {}
-        for name, recipe in pipeline.recipes.items():
+        # What serves may be a former version of a line, whose code is as much one's own.
+        for name, recipe in {**pipeline.recipes, **pipeline.former_recipes}.items():
             if not _is_meant(recipe, self._lines):
                 continue
             try:
@@ -767,11 +768,16 @@ class Isolation:
         for process in self.processes.values():
             process.spawn()
         isolated = copy.copy(pipeline)
-        vars(isolated)["recipes"] = {
-            name: IsolatedRecipe(recipe, self.processes[name]) if name in self.processes else recipe
-            for name, recipe in pipeline.recipes.items()
-        }
+        vars(isolated)["recipes"] = self._stand_ins(pipeline.recipes)
+        vars(isolated)["former_recipes"] = self._stand_ins(pipeline.former_recipes)
         return isolated
+
+    def _stand_ins(self, recipes: Mapping[str, Recipe]) -> dict[str, Recipe]:
+        """The recipes, those that have a process in its place."""
+        return {
+            name: IsolatedRecipe(recipe, self.processes[name]) if name in self.processes else recipe
+            for name, recipe in recipes.items()
+        }
 
     def on_wait(self, call: Callable[[], None]) -> None:
         """Have something done again and again while a call does not get on.

@@ -12,7 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.codec import decode_example
-from stream_ml.differences import LineStanding, as_applied, planned_differences
+from stream_ml.differences import (
+    CLASSES_PATH,
+    LineStanding,
+    as_applied,
+    planned_differences,
+)
 from stream_ml.errors import STOPS, BadRecord, SnapshotRefused, StateRefused
 from stream_ml.models.recipes import learn
 from stream_ml.models.retrained import Retrained
@@ -44,7 +49,6 @@ __all__ = ["ChangeCost", "PlanView", "PlannedChange", "read_plan", "running_decl
 # So many of the newest examples are learned to measure what one takes, for so long at most.
 SAMPLE_EXAMPLES = 300
 SAMPLE_S = 1.0
-LINE_PATH = "models."
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,7 @@ def _refuse_orphan(
     generation, running = pipeline.generation, line_of(champion.model)
     former = {line.name for line in generation.former}
     line = generation.declared(running)
-    for path in (f"models.{line}", f"libraries.{line}"):
+    for path in (f"models.{line}", f"libraries.{line}", f"{CLASSES_PATH}{line}"):
         if path not in changes or changes[path].effect != "relearn":
             continue
         reason = None
@@ -223,7 +227,7 @@ def _refuse_orphan(
             reason = FORMER_FEATURES.format(line=line)
         elif running != generation.names.get(line, line):
             continue  # a former version serves, and goes on as it is
-        elif not _opens_without_recipe(log, pipeline, champion):
+        elif not (path.startswith(CLASSES_PATH) or _opens_without_recipe(log, pipeline, champion)):
             reason = FOREIGN_RECIPE.format(line="it")
         elif len(pipeline.recipes) > pipeline.promotion.slots:
             reason = (
@@ -254,8 +258,9 @@ def _costs(
     examples = offset_count(log, "examples")
     recorded = read_costs(log, learn_tasks(log, pipeline.recipes))
     for path, change in changes.items():
-        line = path.removeprefix(LINE_PATH)
-        is_learned = path.startswith(LINE_PATH) and change.effect != "refused"
+        part, _, line = path.partition(".")
+        is_learned = part == "models" or (part == "classes" and f"models.{line}" not in changes)
+        is_learned &= change.effect != "refused"
         if not (is_learned and line in pipeline.models):
             continue
         line = pipeline.generation.names.get(line, line)

@@ -193,11 +193,23 @@ def _answers(
     for number, prediction, slot, logged_answer in group:
         new_answer = _predict(predict, prediction)
         if slot == "champion" and prediction.fallback and new_answer is None:
-            new_answer = pipeline.fallback
+            new_answer = _fallback(pipeline, logged_answer)
         yield (
             number,
             ReproducedAnswer(prediction.event_id, slot, model, logged_answer, new_answer),
         )
+
+
+def _fallback(pipeline: Pipeline, logged_answer: Answer) -> Answer:
+    """The fallback; where the label had fewer classes when it was served, of the first so many."""
+    if not isinstance(logged_answer, dict) or not pipeline.target.classes:
+        fallback: Answer = pipeline.fallback
+        return fallback
+    classes = pipeline.target.classes[: len(logged_answer)]
+    declared = pipeline.label.fallback
+    if declared is None:
+        return dict.fromkeys(classes, 1 / len(classes))
+    return {name: float(name == declared) for name in classes}
 
 
 def _slots(prediction: Prediction) -> Iterator[tuple[str, str, Answer]]:
