@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 __all__ = [
@@ -12,11 +13,13 @@ __all__ = [
     "likely_ms",
     "likely_unit",
     "other_unit",
+    "time_text",
 ]
 
 # How many milliseconds one of each unit is, and what people call it.
 MS_PER_UNIT = {"s": Decimal(1000), "ms": Decimal(1), "us": Decimal("1e-3"), "ns": Decimal("1e-6")}
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 YEAR_2000_MS, YEAR_2100_MS = 946_684_800_000, 4_102_444_800_000
 
 
@@ -62,3 +65,19 @@ def other_unit(ms: int, declared: str) -> str | None:
     """
     factor = MS_PER_UNIT.get(declared)
     return None if factor is None else likely_unit(Decimal(ms) / factor)
+
+
+def time_text(ms: int) -> str:
+    """A time as people read it, to the millisecond.
+
+    Args:
+        ms: UTC milliseconds.
+
+    >>> time_text(1_700_000_000_007), time_text(9_000_000_000_000_000)
+    ('2023-11-14T22:13:20.007Z', '9000000000000000 ms')
+    """
+    try:
+        time = EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        return f"{ms} ms"  # past the year 9999: an event's time is what its producer says
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -82,6 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "records",
         "sealing",
         "signing",
+        "time_units",
         "topics",
     },
     "": {

@@ -43,6 +43,10 @@ def duration_text(duration_ms: int) -> str:
 
     >>> duration_text(3_600_000), duration_text(90_000), duration_text(1_500)
     ('1h', '90s', '1500ms')
+    >>> duration_text(0)
+    '0s'
     """
+    if not duration_ms:
+        return "0s"
     unit = next(u for u in ("d", "h", "m", "s", "ms") if duration_ms % UNITS_MS[u] == 0)
     return f"{duration_ms // UNITS_MS[unit]}{unit}"

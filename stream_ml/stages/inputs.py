@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from stream_ml.codec import check_prediction, decode_example, decode_prediction
 from stream_ml.errors import BadRecord, UsageError
+from stream_ml.features.durations import duration_text
 from stream_ml.records import is_forgotten
 from stream_ml.sealing import strip_seal
+from stream_ml.time_units import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,7 +98,8 @@ def refuse_future(record: Record, ts: int, skew_ms: int, member: str) -> None:
         raise BadRecord(
             "from_the_future",
             f"$.{member}",
-            f"expected at most {skew_ms} ms past its arrival at {record.append_ms}, given {ts}",
+            f"expected at most {duration_text(skew_ms)} past its arrival at "
+            f"{time_text(record.append_ms)}, given {time_text(ts)}",
         )
 
 

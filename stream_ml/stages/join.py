@@ -51,6 +51,7 @@ from stream_ml.codec import (
     encode_example,
 )
 from stream_ml.errors import BadRecord
+from stream_ml.features.durations import duration_text
 from stream_ml.records import EventLabel, Example, Output, Prediction, Record, Source
 from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.answer_watch import AnswerWatch
@@ -74,6 +75,7 @@ from stream_ml.stages.state import (
 from stream_ml.stages.task import DirtyKeys
 from stream_ml.stages.waiting import LABELS_PER_ID_MAX, WaitingLabel, WaitingLabels
 from stream_ml.stages.watermark import PredictionsWatermark, Watermark
+from stream_ml.time_units import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -470,7 +472,8 @@ class Join:
             raise BadRecord(
                 "label_before_event",
                 "$.ts",
-                f"expected at least the time of the event it is about, {ts}, given {label.ts}",
+                f"expected at least the time of the event it is about, {time_text(ts)}, given "
+                f"{time_text(label.ts)}",
             )
 
     def _drop_oldest_prediction(self, outputs: list[Output]) -> None:
@@ -586,7 +589,11 @@ class Join:
         if waiting is None:
             return False
         self.counts["orphan"] += 1
-        outputs.append(dead_letter(waiting.record, "join", _orphan(waiting.label)))
+        outputs.append(
+            dead_letter(
+                waiting.record, "join", _orphan(waiting.label, self._skew_ms, self._horizon)
+            )
+        )
         return True
 
     # --- both ----------------------------------------------------------------------------------
@@ -785,7 +792,9 @@ def _late_by_former_horizon() -> BadRecord:
 
 def _late(horizon_ms: int) -> BadRecord:
     return BadRecord(
-        "late", "$.ts", f"the labels watermark is more than {horizon_ms} ms past its event"
+        "late",
+        "$.ts",
+        f"the labels watermark is more than {duration_text(horizon_ms)} past its event",
     )
 
 
@@ -795,5 +804,12 @@ def _duplicate(label: EventLabel) -> BadRecord:
     )
 
 
-def _orphan(label: EventLabel) -> BadRecord:
-    return BadRecord("orphan", "$.event_id", f"no prediction has the id {label.event_id!r}")
+def _orphan(label: EventLabel, skew_ms: int, horizon_ms: int) -> BadRecord:
+    # Whether there is one that is too far depends on which of the two was read first.
+    return BadRecord(
+        "orphan",
+        "$.event_id",
+        f"no prediction has the id {label.event_id!r}, or none of an event that is at most "
+        f"{duration_text(skew_ms)} after the label's time, {time_text(label.ts)}, and at most "
+        f"{duration_text(2 * horizon_ms)} before it",
+    )

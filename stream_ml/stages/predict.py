@@ -29,6 +29,7 @@ import orjson
 
 from stream_ml.codec import dead_letter, encode_prediction, encode_shadows, encode_summary
 from stream_ml.errors import STOPS, BadRecord
+from stream_ml.features.durations import duration_text
 from stream_ml.features.sparse import is_common
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.records import Answer, Event, Output, Prediction, Shadow, Source, line_of
@@ -42,6 +43,7 @@ from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.state import BLOCKS, EVENT_IDS, KEYLESS, WINDOWS, split_by_prefix
 from stream_ml.stages.watermark import Watermark
+from stream_ml.time_units import time_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -317,15 +319,15 @@ class Predict:
             raise BadRecord(
                 "too_late",
                 f"$.{pipeline.events.time}",
-                f"expected at most {lateness.ms} ms before the partition's watermark "
-                f"{self._watermark.ms}, given {event.ts}",
+                f"expected at most {duration_text(lateness.ms)} before the partition's watermark "
+                f"{time_text(self._watermark.ms)}, given {time_text(event.ts)}",
             )
         if event.ts < lateness.floor_ms:
             raise BadRecord(
                 "too_late",
                 f"$.{pipeline.events.time}",
-                f"expected at least {lateness.floor_ms}, given {event.ts}: what is older was too "
-                "late by the lateness of before, which was shorter",
+                f"expected at least {time_text(lateness.floor_ms)}, given {time_text(event.ts)}: "
+                "what is older was too late by the lateness of before, which was shorter",
             )
         if self._known_ids.get(event.event_id) is not None:
             raise BadRecord(
