@@ -78,6 +78,28 @@ def load(value: bytes | None) -> Any:
     return orjson.loads(value or b"")
 
 
+@pytest.mark.parametrize(("index", "path"), [(0, "$.order"), (2, "$.customer")])
+def test_a_row_without_its_id_or_key_is_one_event_that_is_refused(
+    cli: Cli, tmp_path: Path, index: int, path: str
+) -> None:
+    """It is no label alone, and is not refused for its label once more."""
+    cells = ROW.split(",")
+    cells[index] = ""
+    file = tmp_path / "history.csv"
+    file.write_text("\n".join([HEADER, ROW, ",".join(cells)]))
+
+    checked = cli("check", str(file), "--pipeline", f"{__name__}:shop", "--format", "json")
+    for_labels = [row.value for row in read_rows(str(file), RowLayout(shop, "x", "labels"))]
+
+    refused = checked.json["refused"]
+    assert (1, {"missing_field": 1}) == (
+        checked.code,
+        {reason: each["count"] for reason, each in refused.items()},
+    )
+    assert path in str(refused["missing_field"])
+    assert 2 == len(for_labels)
+
+
 # --- one history in every form ----------------------------------------------------------------
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

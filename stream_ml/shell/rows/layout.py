@@ -101,7 +101,7 @@ class RowLayout:
         Args:
             number: of the row.
             members: the values by column.
-            is_label: it is no event.
+            is_label: it is no event; else it is one, also where its key is missing.
         """
         if is_label and self.label_name(members) is None:
             kind = self.pipeline.label_codec.kind
@@ -109,19 +109,26 @@ class RowLayout:
             error = BadRecord("missing_field", f"$.{self.files.label}", message)
             yield Row(number, "labels", None, error)
             return
-        yield from self._rows(number, members, None)
+        yield from self._rows(number, members, None, is_event=not is_label)
 
     def rest(self) -> Iterator[Row]:
         """The labels that still wait for their time where the file ends."""
         while self._waiting:
             yield self._next_label()
 
-    def _rows(self, number: int, members: dict[str, Any], text: bytes | None) -> Iterator[Row]:
+    def _rows(
+        self,
+        number: int,
+        members: dict[str, Any],
+        text: bytes | None,
+        *,
+        is_event: bool = False,
+    ) -> Iterator[Row]:
         files, name = self.files, self.label_name(members)
         has_label = name is not None
         has_event = not has_label or (
             files.has_rows_of_both
-            and (files.key is not None or self.pipeline.events.key in members)
+            and (is_event or files.key is not None or self.pipeline.events.key in members)
         )
         try:
             if name is not None and not has_event:
@@ -134,13 +141,20 @@ class RowLayout:
             event, event_id, ts = self._event(number, members, text)
             if self.topic != "labels":
                 yield Row(number, "events", event)
-            if has_label and members[files.label] is not None and self.topic != "events":
+            if self._is_labelled(members, event_id) and self.topic != "events":
                 self._hold(number, *self._label_of(event_id, ts, members))
         except BadRecord as error:
             yield Row(number, "events" if has_event else "labels", None, error)
             return
         if files.has_rows_of_both:
             yield from self._due_labels(ts)
+
+    def _is_labelled(self, members: Mapping[str, Any], event_id: Any) -> bool:
+        """Whether the label in an event's row can be about it; else the event is refused for it."""
+        if members.get(self.files.label) is None or self.topic == "labels":
+            return members.get(self.files.label) is not None
+        has_key = self.files.key is not None or self.pipeline.events.key in members
+        return has_key and event_id is not None and event_id != ""
 
     def label_name(self, members: Container[str]) -> str | None:
         """The column that is the label: the declared one, or that of the wire beside no event.
