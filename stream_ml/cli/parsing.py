@@ -64,7 +64,7 @@ class CommandParser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             names = [str(choice) for choice in action.choices or ()]
-            like = suggestion(str(value), names)
+            like = _command_below(action, str(value)) or suggestion(str(value), names)
             if action.dest == argparse.SUPPRESS:
                 # Thirty commands in one line are no help; the way out has them in a list.
                 hint = like or self._hint(self._given)
@@ -87,3 +87,13 @@ class CommandParser(argparse.ArgumentParser):
 
     def _way_out(self, message: str) -> str:
         return f"{' See' if message.endswith('?') else '; see'} `{self.prog} --help`"
+
+
+def _command_below(action: argparse.Action, name: str) -> str:
+    """A question after the command that has one of this name below it; empty where none has."""
+    if isinstance(action.choices, dict):
+        for above, parser in action.choices.items():
+            for each in getattr(parser, "_actions", ()):
+                if each.choices and not each.option_strings and name in each.choices:
+                    return f"; did you mean {above} {name}?"
+    return ""

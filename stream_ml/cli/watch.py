@@ -88,7 +88,7 @@ def picture(text: str, columns: int, lines: int) -> str:
     r"""As much of a view as fits on the screen, each line cut at its end.
 
     >>> picture("abc\n\x1b[1mabc\x1b[0m\n", 2, 2)
-    'ab\x1b[0m\x1b[K\r\n\x1b[1mab\x1b[0m\x1b[0m\x1b[K'
+    'ab\x1b[K\r\n\x1b[1mab\x1b[0m\x1b[0m\x1b[K'
 
     Args:
         text: of the view; safe, with colours.
@@ -108,7 +108,10 @@ def _cut(row: str, columns: int) -> str:
     for index, part in enumerate(_COLOUR.split(row)):
         parts.append(part if index % 2 else part[:room])
         room -= 0 if index % 2 else len(parts[-1])
-    return row if room > 0 else "".join(parts) + PLAIN
+    if room > 0:
+        return row
+    # Without colours, as `NO_COLOR` asks for, nothing is to be ended.
+    return "".join(parts) + (PLAIN if len(parts) > 1 else "")
 
 
 def _view(arguments: Namespace, settings: Settings) -> str:

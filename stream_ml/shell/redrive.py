@@ -56,7 +56,10 @@ NEVER = {
     "tombstone": "there is nothing in it",
 }
 # Publishing these again helps only once something else was: a person must ask for it by name.
-BY_NAME = {"orphan": "its event's prediction may come now; ask for it with --reason orphan"}
+BY_NAME = {
+    "orphan": "its event's prediction may be there by now; --reason orphan tries it, and says what "
+    "would be too late"
+}
 TOPICS = ("events", "labels")
 TOO_LATE = "it would be too late now, and refused again: it is kept as a dead letter"
 

@@ -35,6 +35,13 @@ if TYPE_CHECKING:
                 "`stream-ml --help`"
             ),
         ),
+        (
+            ["redrive"],
+            (
+                "expected a command, given 'redrive'; did you mean dead-letters redrive? See "
+                "`stream-ml --help`"
+            ),
+        ),
         (["xyzzy"], "expected a command, given 'xyzzy'; see `stream-ml --help`"),
         (
             ["audit", "lgo"],
