@@ -21,7 +21,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode, checks, openapi
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shell"))
-from cli_toy import START_MS, TOY, outputs, toy
+from cli_toy import START_MS, TOY, outputs, stream, toy
 from processes import Terminal
 
 from stream_ml.cli.main import main
@@ -190,9 +190,7 @@ def test_an_id_gets_one_prediction_however_often_and_at_once_it_is_asked(world: 
 def test_an_event_that_others_have_published_gets_its_first_prediction(world: World) -> None:
     """An id that lies on the log since before the server began is answered from there."""
     with world.http() as http:
-        answer = http.post(
-            "/v1/predict", json={"event_id": "e5", "ts": START_MS + 5_000, "user": "u5", "x": 9.9}
-        )
+        answer = http.post("/v1/predict", json=stream(FIRST)[0][5])
     with world.log() as log:
         first = next(
             decode_prediction(r.value) for r in read_all(log, "predictions") if r.key == b"e5"
@@ -235,9 +233,10 @@ def test_an_id_that_another_event_has_is_a_conflict(world: World) -> None:
         answers = [
             http.post("/v1/predict", json=event | {"ts": event["ts"] + 1}),
             http.post("/v1/predict", json=event | {"user": "another"}),
+            http.post("/v1/predict", json=event | {"x": event["x"] + 1}),
         ]
 
-    assert [(409, "id_in_use")] * 2 == [(a.status_code, a.json()["reason"]) for a in answers]
+    assert [(409, "id_in_use")] * 3 == [(a.status_code, a.json()["reason"]) for a in answers]
 
 
 BAD_EVENTS = [
@@ -613,6 +612,41 @@ def test_a_command_that_its_operator_has_signed_needs_no_token_that_operates(wor
         answer.json()["decision"]["kind"],
     )
     assert (422, "$.command_id") == (nothing.status_code, nothing.json()["path"])
+
+
+def test_all_that_is_wrong_with_a_command_is_told_at_once(world: World) -> None:
+    """What is missing, what is too much and what is out of bounds, each by its name."""
+    with world.http(ANA) as http:
+        answer = http.post("/v1/commands/promote", json={"line": "scaled", "timeout_s": 0})
+
+    paths = ["$.reason", "$.timeout_s", "$.expect", "$.model", "$.line"]
+    assert sorted(paths) == sorted(each["path"] for each in answer.json()["mistakes"])
+    assert "$.line: expected no such member" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "words"),
+    [
+        ("predict", {"ts": "2013-01-01T11:00:00Z"}, "this one is 1357038000000;"),
+        ("predict", {"ts": "2013-01-01"}, "this one is 1356998400000, where it is of UTC;"),
+        ("predict", {"ts": "noon"}, '"2013-01-01T11:00:00Z" is 1357038000000;'),
+        ("labels", {"ts": "2013-01-01T12:00:00+01:00", "label": True}, "is 1357038000000;"),
+        ("labels", {"label": 1}, "for 1 send true;"),
+        ("labels", {"label": "no"}, 'for "no" send false;'),
+        ("predict", {"x": "high"}, ""),
+        ("labels", {"label": 7}, ""),
+    ],
+)
+def test_what_a_file_may_say_otherwise_is_told_as_it_is_said_here(
+    world: World, path: str, members: dict[str, Any], words: str
+) -> None:
+    """A time as text, or a label as 1, is refused with the number, or the word, that was meant."""
+    with world.http() as http:
+        answer = http.post(f"/v1/{path}", json=fresh_event() | members)
+
+    assert 422 == answer.status_code
+    assert bool(words) == ("hint" in answer.json())
+    assert words in answer.json().get("hint", "")
 
 
 @pytest.mark.parametrize(

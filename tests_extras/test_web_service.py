@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shell"))
-from cli_toy import START_MS, outputs, toy
+from cli_toy import START_MS, outputs, stream, toy
 
 from stream_ml.codec import encode_command
 from stream_ml.errors import LogError
@@ -49,6 +49,8 @@ DEADLINE_S = 60.0
 PIECE = 1_000
 FIRST = 60
 FORGED = 0.123
+# One that lies on the log from the start.
+FIFTH = stream(FIRST)[0][5]
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +237,7 @@ def test_without_a_worker_callers_are_told_when_to_come_again(
 def test_before_there_is_a_key_no_prediction_is_believed(new_path: Path) -> None:
     """What others have put there before the first worker is answered to nobody, then or later."""
     forge(new_path, "e5")
-    event = {"event_id": "e5", "ts": START_MS + 5_000, "user": "u5", "x": 9.9}
+    event = FIFTH
 
     async def ask() -> tuple[list[httpx.Response], httpx.Response]:
         async with started(application(new_path)) as (http, service):
@@ -342,7 +344,7 @@ def test_where_the_log_does_not_answer_a_server_is_not_healthy(
 
 def test_known_ids_do_not_wait_behind_long_searches(path: Path) -> None:
     """While all that read the log at length are at work, an id that has a prediction gets it."""
-    event = {"event_id": "e5", "ts": START_MS + 5_000, "user": "u5", "x": 9.9}
+    event = FIFTH
 
     async def ask() -> int:
         async with started(application(path)) as (http, service):
@@ -364,7 +366,7 @@ def test_known_ids_do_not_wait_behind_long_searches(path: Path) -> None:
 
 def test_no_answer_takes_longer_than_the_limit(path: Path) -> None:
     """Also where the log itself does not answer, a caller hears in time that it does not."""
-    event = {"event_id": "e5", "ts": START_MS + 5_000, "user": "u5", "x": 9.9}
+    event = FIFTH
 
     async def ask() -> tuple[int, str]:
         async with started(application(path, limits=Limits(predict_s=0.2))) as (http, service):

@@ -15,6 +15,9 @@ from stream_ml.web.problems import PROBLEM_TYPE, Refusal
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+# Of what is wrong with a request, so much is told.
+MISTAKES_MAX = 20
+
 __all__ = ["add_error_handlers", "as_refusal", "json_response"]
 
 
@@ -76,10 +79,21 @@ async def _on_error(_: Request, error: Exception) -> Response:
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    kind, *path = map(str, first["loc"])
+    mistakes = [_mistake(each) for each in error.errors()[:MISTAKES_MAX]]
+    detail = "; ".join(f"{path}: {words}" for path, words in mistakes)
+    listed = [{"path": path, "detail": words} for path, words in mistakes]
+    return _response(
+        Refusal(422, detail, "wrong_type", mistakes[0][0], members={"mistakes": listed})
+    )
+
+
+def _mistake(error: dict[str, Any]) -> tuple[str, str]:
+    """Where something is wrong, and what."""
+    kind, *path = map(str, error["loc"])
     place = "$" + "".join(f".{part}" for part in path if not part.isdigit())
-    return _response(Refusal(422, f"{kind}: {first['msg']}", "wrong_type", place))
+    if error["type"] == "extra_forbidden":
+        return place, "expected no such member"
+    return place, f"{'' if kind == 'body' else f'{kind}: '}{error['msg']}"
 
 
 async def _on_http_error(_: Request, error: Exception) -> Response:

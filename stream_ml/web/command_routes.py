@@ -20,7 +20,6 @@ from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.registry import effects, read_registry
 from stream_ml.web.access import ANONYMOUS
 from stream_ml.web.answers import json_response
-from stream_ml.web.predictor import bad_record
 from stream_ml.web.problems import Refusal
 from stream_ml.web.schemas import (
     TIMEOUT_S,
@@ -220,7 +219,7 @@ async def _answer(
     except CommandRefused as error:
         raise Refusal(422, str(error), "not_believed") from None
     except BadRecord as error:
-        raise bad_record(error) from None
+        raise Refusal(422, error.message, error.reason, error.path) from None
     if not answer["accepted"]:
         raise Refusal(409, answer["decision"]["reason"], "refused", members=answer)
     return answer

@@ -32,6 +32,7 @@ from stream_ml.shell.log.port import read_between
 from stream_ml.shell.views.dead_letters import letters_in
 from stream_ml.stages.topology import task_name
 from stream_ml.topics import partition_of
+from stream_ml.web.hints import hint
 from stream_ml.web.log_threads import Follower
 from stream_ml.web.problems import Refusal
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Event, Prediction, Record
+    from stream_ml.records import Event, Prediction, Record, Source
     from stream_ml.shell.log.port import Log
     from stream_ml.web.authenticity import Authenticity
     from stream_ml.web.log_threads import LogPool, Outbox, Position
@@ -77,6 +78,7 @@ class _Waiter:
     event: Event
     partition: int
     future: asyncio.Future[Prediction | _Letter]
+    publication: asyncio.Future[Position]
     requests: int = 0
     position: Position | None = None
 
@@ -236,7 +238,7 @@ class Predictor:
         try:
             event = self._pipeline.event_codec.decode(value)
         except BadRecord as error:
-            raise bad_record(error) from None
+            raise bad_record(error, value, self._pipeline.events.time) from None
         deadline_s = asyncio.get_running_loop().time() + self._limit_s
         key = event.event_id.encode()
         async with asyncio.timeout_at(deadline_s):
@@ -244,14 +246,14 @@ class Predictor:
             if key in self._index and key not in self._waiting:
                 known = await self._known(key)
                 if known is not None:
-                    return Answer(_same_event(known, event), None)
+                    return Answer(await self._of_event(known, event), None)
             output = Output("events", event.key.encode(), value)
             if not self._pipeline.wants_prediction(event):
                 return Answer(None, await self._outbox.put(output))
         waiter = self._waiting.get(key)
         if waiter is None:
             waiter = self._publish(key, event, output)
-        elif (waiter.event.key, waiter.event.ts) != (event.key, event.ts):
+        elif waiter.event != event:
             raise _id_in_use(event)
         return await self._answer(key, waiter, event, deadline_s)
 
@@ -283,9 +285,10 @@ class Predictor:
             raise Refusal(
                 503, f"{WAITING_MAX:,} events wait for their predictions", "busy", retry_s=1
             )
-        waiter = _Waiter(event, partition, asyncio.get_running_loop().create_future())
         # What comes of it is taken in by this loop, and so not before it is registered.
         publication = self._outbox.put(output)
+        future = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(event, partition, future, publication)
         publication.add_done_callback(lambda future: self._note_position(waiter, future))
         self._waiting[key] = waiter
         return waiter
@@ -307,14 +310,34 @@ class Predictor:
         if isinstance(outcome, _Letter):
             async with asyncio.timeout_at(deadline_s):
                 return await self._refused(outcome, event, waiter)
-        return Answer(_same_event(outcome, event), waiter.position)
+        async with asyncio.timeout_at(deadline_s):
+            position = waiter.position or await asyncio.shield(waiter.publication)
+            return Answer(await self._of_event(outcome, event, position), position)
+
+    async def _of_event(
+        self, prediction: Prediction, event: Event, position: Position | None = None
+    ) -> Prediction:
+        """The prediction, where it is of this event and not of another one with its id.
+
+        Raises:
+            Refusal: it is another one's, of another key, time or fields.
+        """
+        source = prediction.source
+        if (source.partition, source.offset) == position:
+            return prediction
+        if (prediction.key, prediction.ts) == (event.key, event.ts):
+            decode = self._pipeline.event_codec.decode
+            first = await self._pool.run(lambda log: _event_at(log, source, decode))
+            if first is None or first.fields == event.fields:  # where it is gone, nobody knows
+                return prediction
+        raise _id_in_use(event)
 
     async def _refused(self, letter: _Letter, event: Event, waiter: _Waiter) -> Answer:
         """Of an event that came before its first prediction; of any other why it is refused."""
         if letter.reason == "duplicate":
             first = await self.find(event.event_id)
             if first is not None:
-                return Answer(_same_event(first, event), waiter.position)
+                return Answer(await self._of_event(first, event), waiter.position)
         raise Refusal(
             409 if letter.reason == "duplicate" else 422,
             letter.message,
@@ -458,9 +481,17 @@ class Predictor:
         return prediction
 
 
-def bad_record(error: BadRecord) -> Refusal:
-    """The refusal of a bad record, in the words of its dead letter."""
-    return Refusal(422, error.message, error.reason, error.path)
+def bad_record(error: BadRecord, value: bytes, time_member: str = "ts") -> Refusal:
+    """The refusal of a bad record, in the words of its dead letter, and maybe what was meant.
+
+    Args:
+        error: why it is refused.
+        value: the record.
+        time_member: the member that has its time.
+    """
+    meant = hint(value, error, time_member)
+    members = {} if meant is None else {"hint": meant}
+    return Refusal(422, error.message, error.reason, error.path, members=members)
 
 
 def _event_members(position: Position | None) -> dict[str, Any]:
@@ -469,22 +500,11 @@ def _event_members(position: Position | None) -> dict[str, Any]:
     return {"event": {"partition": position[0], "offset": position[1]}}
 
 
-def _same_event(prediction: Prediction, event: Event) -> Prediction:
-    """The prediction, where it is of this event and not of another one with its id.
-
-    Raises:
-        Refusal: it is another one's.
-    """
-    if (prediction.key, prediction.ts) == (event.key, event.ts):
-        return prediction
-    raise _id_in_use(event)
-
-
 def _id_in_use(event: Event) -> Refusal:
     return Refusal(
         409,
         f"expected an id of its own for each event: {event.event_id!r} was given to another one, "
-        "of another key or time",
+        "of another key or time, or with other fields",
         "id_in_use",
     )
 
@@ -496,6 +516,15 @@ def _progress(log: Log) -> list[tuple[int, int]]:
         position = log.committed(task_name("predict", partition)).get(("events", partition), 0)
         progress.append((position, max(0, log.end_offset("events", partition) - position)))
     return progress
+
+
+def _event_at(log: Log, source: Source, decode: Callable[[bytes | None], Event]) -> Event | None:
+    """The event at a place; None where retention has taken it, or it can be read no more."""
+    for record in log.read("events", source.partition, source.offset, 1):
+        if record.offset == source.offset:
+            with suppress(BadRecord):
+                return decode(record.value)
+    return None
 
 
 def _read(log: Log, partition: int, offset: int, key: bytes, decoded: _Decode) -> Prediction | None:

@@ -178,7 +178,7 @@ async def _publish_label(service: Service, value: bytes) -> dict[str, Any]:
     try:
         label = service.pipeline.label_codec.decode(value)
     except BadRecord as error:
-        raise bad_record(error) from None
+        raise bad_record(error, value) from None
     async with asyncio.timeout(service.limits.predict_s):
         position = await service.outbox.put(Output("labels", label.event_id.encode(), value))
     return {"event_id": label.event_id, "label": _place(position)}
