@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.registry import entries
+from stream_ml.shell.views.spans import otlp_spans
 from stream_ml.shell.views.trace import trace
 from tests.straight import append_straight
 
@@ -137,8 +139,54 @@ def label(number: int, **members: object) -> Output:
     return Output("labels", value["event_id"].encode(), orjson.dumps(value))
 
 
+def test_a_way_is_told_in_spans_of_opentelemetry(cli: Cli, worked: Path) -> None:
+    """One trace with an id of the event's own: a span a step, from its input to its output."""
+    command = ("trace", "e50", "--broker", f"sqlite:{worked}")
+    documents = [cli(*command, "--spans").json for _ in range(2)]
+    with SqliteLog.open(worked) as log:
+        found = trace(log, None, "e50")
+        identity = log.identity
+    (resource,) = documents[0]["resourceSpans"]
+    (scope,) = resource["scopeSpans"]
+    spans = {span["name"]: span for span in scope["spans"]}
+    root = spans.pop("event")
+    assert found.predicted is not None
+    assert found.joined is not None
+
+    assert documents[0] == documents[1]
+    assert documents[0] != otlp_spans(found, "toy", "another log")
+    assert documents[0] == otlp_spans(found, "toy", identity)
+    assert {"service.name": "stream_ml", "stream_ml.pipeline": "toy"} == {
+        each["key"]: each["value"]["stringValue"] for each in resource["resource"]["attributes"]
+    }
+    lines = [f"learn {step.line}" for step in found.learned]
+    assert {"publish event", "publish label", "predict", "join", *lines} <= set(spans)
+    assert {(root["traceId"], root["spanId"])} == {
+        (span["traceId"], span["parentSpanId"]) for span in spans.values()
+    }
+    assert "parentSpanId" not in root
+    ids = [root["traceId"] + root["spanId"], *(s["traceId"] + s["spanId"] for s in spans.values())]
+    assert len(ids) == len({each for each in ids if re.fullmatch(r"[0-9a-f]{48}", each)})
+    nanoseconds = [
+        (int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"])) for span in spans.values()
+    ]
+    assert all(start <= end for start, end in nanoseconds)
+    assert (min(s for s, _ in nanoseconds), max(e for _, e in nanoseconds)) == (
+        int(root["startTimeUnixNano"]),
+        int(root["endTimeUnixNano"]),
+    )
+    assert (found.events[0].append_ms * 1_000_000, found.predicted.append_ms) == (
+        int(spans["predict"]["startTimeUnixNano"]),
+        int(spans["predict"]["endTimeUnixNano"]) // 1_000_000,
+    )
+    assert {
+        "key": "stream_ml.model",
+        "value": {"stringValue": found.predicted.model},
+    } in spans["predict"]["attributes"]
+
+
 def test_what_came_no_further_says_why(cli: Cli, tmp_path: Path) -> None:
-    """Refused, not read yet, not labelled yet, labelled too late: each in words, and where."""
+    """Refused, not read yet, not labelled yet, labelled too far away, without an event: why."""
     late = 3_600_000 + EVENTS[3]["ts"] + 10_000_000
     broker = on_a_log(
         tmp_path / "log.sqlite",
@@ -148,24 +196,34 @@ def test_what_came_no_further_says_why(cli: Cli, tmp_path: Path) -> None:
             label(1, label="no"),
             label(2),
             label(3, ts=late),
+            label(6, event_id="nobody"),
         ],
-        [event(5), label(0)],
+        [event(5), label(0), label(7, event_id="nobody-yet")],
     )
 
-    def ended(number: int) -> str:
-        found = cli("trace", f"e{number}", "--broker", broker, "--format", "json")
+    def ended(number: int | str) -> str:
+        event_id = f"e{number}" if isinstance(number, int) else number
+        found = cli("trace", event_id, "--broker", broker, "--format", "json")
         assert 0 == found.code
         return str(found.json["ended"])
 
     assert "join has not read its label yet" == ended(0)
     assert ended(1).startswith("refused by join: ")
     assert "no snapshot that has learned it is on the log yet" == ended(2)
-    assert "its label was not joined: it came too late, or retention has taken the example" == (
-        ended(3)
+    assert ended(3).startswith(
+        "its label was not joined: its time is 3 h 46 min after the event's. "
+    )
+    assert "no event of this id is on the log; its label waits for one" == ended("nobody")
+    assert "no event of this id is on the log, and join has not read its label yet" == (
+        ended("nobody-yet")
     )
     assert ended(4).startswith("refused by predict: ")
     assert "$.x" in ended(4)
     assert "predict has not read it yet" == ended(5)
+    (resource,) = cli("trace", "e4", "--broker", broker, "--spans").json["resourceSpans"]
+    statuses = {s["name"]: s["status"] for s in resource["scopeSpans"][0]["spans"]}
+    assert 2 == statuses["event"]["code"] == statuses["predict refuses"]["code"]
+    assert "$.x" in statuses["event"]["message"]
     text = cli("trace", "e4", "--broker", broker).out
     assert "refused by predict  events-0 4" in text
     assert "so far: refused by predict: " in text

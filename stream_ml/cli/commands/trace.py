@@ -14,6 +14,8 @@ from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.progress import Progress, with_progress
 from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.views.registry import read_registry
+from stream_ml.shell.views.spans import otlp_spans
 from stream_ml.shell.views.trace import trace
 
 if TYPE_CHECKING:
@@ -40,13 +42,16 @@ def run(arguments: Namespace, settings: Settings) -> None:
             watch=_watched,
             declared=declared,
         )
+        names = (read_registry(log, key, recent=0).pipeline or "", log.identity)
     if not found.is_found:
         scope = "" if arguments.since is None else f" since {format_time(arguments.since)}"
         raise StreamMLError(
             f"trace: nothing with the id {arguments.event_id!r} is on the log{scope}: it was never "
             "published there, or retention has removed it"
         )
-    if arguments.format == "json":
+    if arguments.spans:
+        write_json(otlp_spans(found, *names))
+    elif arguments.format == "json":
         unverified = settings.unverified_reason(settings.path) if key is None else None
         write_json({**found.as_dict(), "notes": [unverified] if unverified else []})
     else:
@@ -128,6 +133,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
         type=instant,
         help="read nothing that the log took in before: of a long log that is quicker",
     )
+    parser.add_argument(
+        "--spans",
+        action="store_true",
+        help="as OpenTelemetry has it: the JSON that a collector takes at /v1/traces (OTLP)",
+    )
     add_archive(parser)
 
 
@@ -144,6 +154,11 @@ COMMAND = Subcommand(
     examples=(
         UsageExample("stream-ml trace e17", "of the log that is set"),
         UsageExample("stream-ml trace e17 --since 2013-01-06 --format json", "for a machine"),
+        UsageExample(
+            "stream-ml trace e17 --spans | curl -H 'Content-Type: application/json' --data @- "
+            "http://127.0.0.1:4318/v1/traces",
+            "to a collector of OpenTelemetry",
+        ),
     ),
     add_arguments=_add_arguments,
     run=run,

@@ -23,6 +23,7 @@ from stream_ml.models.envelope import decode
 from stream_ml.records import Shadow, line_of, version_of
 from stream_ml.sealing import SEALED_TOPICS, Seals, strip_seal
 from stream_ml.shell.log.reading import read_partition
+from stream_ml.shell.processes.progress import duration
 from stream_ml.shell.views.dead_letters import letters_in
 from stream_ml.shell.views.registry import read_registry
 from stream_ml.stages.topology import task_name
@@ -206,31 +207,56 @@ class Trace:
             return None
         if self.joined is not None:
             return "no snapshot that has learned it is on the log yet"
-        topic, steps = ("events", self.events)
         if self.predicted is not None:
-            topic, steps = ("labels", self.labels)
-        letter = next((each.letter for each in self.letters if each.letter.topic == topic), None)
-        if letter is not None:
-            return f"refused by {letter.stage}: {letter.reason} at {letter.path}: {letter.message}"
-        is_read = all(step.is_read for step in steps)
-        return self._unpredicted(is_read=is_read) or self._unlabelled(is_read=is_read)
+            return self._refused("labels") or self._unlabelled()
+        if self.events or self._refused("events"):
+            return self._refused("events") or self._unpredicted()
+        return self._without_event()
 
-    def _unpredicted(self, *, is_read: bool) -> str | None:
-        if self.predicted is not None:
+    def _refused(self, topic: str) -> str | None:
+        letter = next((each.letter for each in self.letters if each.letter.topic == topic), None)
+        if letter is None:
             return None
-        if not is_read:
+        return f"refused by {letter.stage}: {letter.reason} at {letter.path}: {letter.message}"
+
+    def _without_event(self) -> str:
+        """Of an id that labels alone have."""
+        words = "no event of this id is on the log"
+        refusal = self._refused("labels")
+        if refusal is not None:
+            return f"{words}; its label was {refusal}"
+        if not all(step.is_read for step in self.labels):
+            return f"{words}, and join has not read its label yet"
+        return f"{words}; its label waits for one"
+
+    def _unpredicted(self) -> str:
+        if not all(step.is_read for step in self.events):
             return "predict has not read it yet"
         return (
             "predict has read it and has made no prediction: it asks for none, its id came before, "
             "or retention has taken the prediction"
         )
 
-    def _unlabelled(self, *, is_read: bool) -> str:
+    def _unlabelled(self) -> str:
         if not self.labels:
             return "its label has not come"
-        if not is_read:
+        if not all(step.is_read for step in self.labels):
             return "join has not read its label yet"
-        return "its label was not joined: it came too late, or retention has taken the example"
+        return (
+            f"its label was not joined: {self._label_distance()}. Where that is too far for it to "
+            "be about this event, it waits for another one of its id; or retention has taken the "
+            "example"
+        )
+
+    def _label_distance(self) -> str:
+        """How far the last label's time is from the event's."""
+        assert self.predicted is not None, "there is an event"
+        ts = self.labels[-1].ts
+        if ts is None:
+            return "its time cannot be read"
+        distance_ms = ts - self.predicted.ts
+        side = "before" if distance_ms < 0 else "after"
+        return f"its time is {duration(abs(distance_ms) / 1_000)} {side} the event's"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
