@@ -587,6 +587,17 @@ def test_a_refused_command_is_answered_with_its_decision(world: World) -> None:
     assert "refused" == answer.json()["decision"]["kind"]
 
 
+def test_a_line_without_mini_batches_is_refused_another_size_of_them(world: World) -> None:
+    """The size goes with the signed command: the worker answers about it, and about the line."""
+    body = {"reason": "it cannot keep up", "model": "plain", "batch": 64}
+
+    with world.http(ANA) as http:
+        answer = http.post("/v1/commands/batch", json=body)
+
+    assert (409, "refused") == (answer.status_code, answer.json()["decision"]["kind"])
+    assert "have no batches" in answer.json()["detail"]
+
+
 def test_a_command_that_its_operator_has_signed_needs_no_token_that_operates(world: World) -> None:
     """With a key of one's own one commands through a server that could not do so itself."""
     key = Settings(broker=f"sqlite:{world.path}").commanding_key(str(world.path))
@@ -658,6 +669,8 @@ def test_what_a_file_may_say_otherwise_is_told_as_it_is_said_here(
         ("promote", {"reason": "x", "expect": "plain"}),
         ("rollback", {"reason": "x"}),
         ("restart", {"reason": "x", "model": 7}),
+        ("batch", {"reason": "x", "model": "plain", "batch": 0}),
+        ("batch", {"reason": "x", "model": "plain"}),
     ],
 )
 def test_a_command_without_what_it_takes_is_refused(
@@ -747,7 +760,7 @@ EXAMPLES = 4
 
 
 @pytest.mark.parametrize(
-    ("token", "paths", "least"), [(SHOP, ALL_BUT_STREAMS, 14), (ANA, COMMANDS, 5)]
+    ("token", "paths", "least"), [(SHOP, ALL_BUT_STREAMS, 14), (ANA, COMMANDS, 6)]
 )
 def test_whatever_the_document_allows_or_not_is_answered_as_it_says(
     world: World, token: str, paths: str, least: int

@@ -23,6 +23,7 @@ from stream_ml.web.answers import json_response
 from stream_ml.web.problems import Refusal
 from stream_ml.web.schemas import (
     TIMEOUT_S,
+    BatchCommand,
     CommandAnswer,
     LineCommand,
     PlainCommand,
@@ -64,6 +65,7 @@ def command_router() -> APIRouter:
         ("pause", _pause, "Change nothing of what serves until `resume`"),
         ("resume", _resume, "End a pause, a freeze or a suspension"),
         ("restart", _restart, "Let a line learn anew, from nothing"),
+        ("batch", _batch, "Change how many examples a line fits at once"),
     ):
         router.add_api_route(
             f"/v1/commands/{kind}",
@@ -115,8 +117,19 @@ async def _restart(request: Request, body: LineCommand) -> Response:
     return await _command(request, "restart", body, model=body.model)
 
 
+async def _batch(request: Request, body: BatchCommand) -> Response:
+    """Refused (409) where the line is not taught in mini-batches."""
+    details = {"batch": body.batch}
+    return await _command(request, "batch", body, model=body.model, details=details)
+
+
 async def _command(
-    request: Request, kind: str, body: PlainCommand, **members: str | None
+    request: Request,
+    kind: str,
+    body: PlainCommand,
+    *,
+    details: dict[str, Any] | None = None,
+    **members: str | None,
 ) -> Response:
     answer = await give_command(
         request.app.state.service,
@@ -126,6 +139,7 @@ async def _command(
         command_id=body.id,
         actor=body.actor,
         timeout_s=body.timeout_s,
+        details=details,
         **members,
     )
     return json_response(answer)
@@ -152,6 +166,7 @@ async def give_command(
     *,
     model: str | None = None,
     expect: str | None = None,
+    details: dict[str, Any] | None = None,
     command_id: str | None = None,
     actor: str | None = None,
     timeout_s: float = TIMEOUT_S,
@@ -161,10 +176,11 @@ async def give_command(
     Args:
         service: of this server.
         caller: who asks for it, and has the role.
-        kind: `promote`, `rollback`, `pause`, `resume` or `restart`.
+        kind: `promote`, `rollback`, `pause`, `resume`, `restart` or `batch`.
         reason: why, for whoever reads the audit.
         model: what to promote, to return to, or to restart.
         expect: what serves now.
+        details: those of its kind.
         command_id: names it; by default a new one.
         actor: who asks for it, where the caller has no token.
         timeout_s: how long to wait, in seconds.
@@ -185,6 +201,7 @@ async def give_command(
         reason=reason,
         expect=expect,
         model=model,
+        details=details,
     )
 
     def give(log: Log, key: bytes | None) -> Decision:

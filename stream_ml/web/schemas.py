@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchAnswer",
+    "BatchCommand",
     "CommandAnswer",
     "LabelAnswer",
     "LabelBatchAnswer",
@@ -125,6 +126,14 @@ class LineCommand(PlainCommand):
     """A command about a line."""
 
     model: Text = Field(description="a declared line")
+
+
+class BatchCommand(LineCommand):
+    """A command about how many examples a line fits at once."""
+
+    batch: Annotated[int, Field(ge=1, le=INTEGER_MAX)] = Field(
+        description="how many make a batch, from the line's next snapshot on"
+    )
 
 
 class RollbackCommand(PlainCommand):

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from cli_toy import stream, toy
 
+from stream_ml import __version__
 from stream_ml.codec import decode_example, decode_prediction
 from stream_ml.models.envelope import decode
 from stream_ml.records import Output, line_of
@@ -154,8 +155,8 @@ def test_a_way_is_told_in_spans_of_opentelemetry(cli: Cli, worked: Path) -> None
     assert found.joined is not None
 
     assert documents[0] == documents[1]
-    assert documents[0] != otlp_spans(found, "toy", "another log")
-    assert documents[0] == otlp_spans(found, "toy", identity)
+    assert documents[0] != otlp_spans(found, "toy", "another log", __version__)
+    assert documents[0] == otlp_spans(found, "toy", identity, __version__)
     assert {"service.name": "stream_ml", "stream_ml.pipeline": "toy"} == {
         each["key"]: each["value"]["stringValue"] for each in resource["resource"]["attributes"]
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stream_ml import __version__
 from stream_ml.cli.arguments import instant, utf8
 from stream_ml.cli.log import add_archive, existing_log
 from stream_ml.cli.output import write, write_json
@@ -50,7 +51,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
             "published there, or retention has removed it"
         )
     if arguments.spans:
-        write_json(otlp_spans(found, *names))
+        write_json(otlp_spans(found, *names, __version__))
     elif arguments.format == "json":
         unverified = settings.unverified_reason(settings.path) if key is None else None
         write_json({**found.as_dict(), "notes": [unverified] if unverified else []})

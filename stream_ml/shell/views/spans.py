@@ -12,8 +12,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stream_ml import __version__
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -40,13 +38,14 @@ class _Span:
     failure: str | None = None
 
 
-def otlp_spans(found: Trace, pipeline: str, identity: str) -> dict[str, Any]:
+def otlp_spans(found: Trace, pipeline: str, identity: str, release: str) -> dict[str, Any]:
     """The request to export a trace (`ExportTraceServiceRequest`), for JSON.
 
     Args:
         found: the event's way.
         pipeline: its name.
         identity: of the log: an id may be another event's on another one.
+        release: of this package, which makes the spans.
     """
     trace_id = _digest(32, identity, pipeline, found.event_id)
     spans = list(_spans(found))
@@ -69,7 +68,7 @@ def otlp_spans(found: Trace, pipeline: str, identity: str) -> dict[str, Any]:
             {
                 "resource": {"attributes": _attributes(resource)},
                 "scopeSpans": [
-                    {"scope": {"name": "stream_ml", "version": __version__}, "spans": documents}
+                    {"scope": {"name": "stream_ml", "version": release}, "spans": documents}
                 ],
             }
         ]
