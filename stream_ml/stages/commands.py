@@ -16,7 +16,7 @@ from stream_ml.stages.command_details import (
     forgotten_evidence,
     letter_ranges,
 )
-from stream_ml.stages.effort import ANSWER, LOST, NO_STOPWATCH
+from stream_ml.stages.effort import LOST, NO_STOPWATCH, TRIAL
 from stream_ml.stages.operators import CommandRefusal
 from stream_ml.stages.plans import planned_texts
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from stream_ml.records import Command, ModelRef, Output, Record, ServingSet
     from stream_ml.stages.decisions import Decisions
-    from stream_ml.stages.effort import Stopwatch
+    from stream_ml.stages.effort import Stopwatch, Suspect
     from stream_ml.stages.operators import Operators, ReceivedCommand
     from stream_ml.stages.plans import PlannedText
 
@@ -62,6 +62,15 @@ class Commands:
     ) -> None:
         self._decisions, self._operators, self._counts = decisions, operators, counts
         self._stopwatch = stopwatch
+        self._suspect: Suspect | None = None
+
+    def stop(self, suspect: Suspect) -> None:
+        """Refuse the command that was tried at one death of the worker after another.
+
+        Args:
+            suspect: as the stopwatch has it; one that was at work elsewhere is none of ours.
+        """
+        self._suspect = suspect
 
     def parse(self, record: Record) -> Command | BadRecord:
         """The command in `record`, or what is wrong with it; kept as the record's memo."""
@@ -130,7 +139,7 @@ class Commands:
         if command.kind == "restart":
             line = self._restartable(command)
             return decisions.restart(line, command.reason, request=request)
-        return decisions.batch(self._batchable(command), command.reason, request)
+        return decisions.batch(self._batchable(request), command.reason, request)
 
     def _write_down(self, request: ReceivedCommand, serving: ServingSet) -> Output:
         """The decision about what changes nothing of what serves."""
@@ -180,13 +189,21 @@ class Commands:
             )
         return line
 
-    def _batchable(self, command: Command) -> LineBatch:
+    def _batchable(self, request: ReceivedCommand) -> LineBatch:
         """The batches that a command asks for, if its line can have them."""
+        command = request.command
         line, size = self._restartable(command), batch_size(command.details)
         recipe = self._decisions.pipeline.recipes[line]
+        trial = f"{TRIAL}{line} {command.command_id}"
+        if self._suspect is not None and self._suspect.line == trial:
+            raise CommandRefusal(
+                f"expected of the line {line!r} that it takes {size} examples at once, given a "
+                f"worker that has died {self._suspect.deaths} times running while it tried: way "
+                "out: mend its `set_batch`, or declare the line with `batch`"
+            )
         # That is the line's own code, which may not come back.
         with self._stopwatch.watch():
-            self._stopwatch.attend(f"{ANSWER}{line}")
+            self._stopwatch.attend(trial)
             try:
                 recipe.set_batch(recipe.fresh(), size)
             except SnapshotRefused as refusal:

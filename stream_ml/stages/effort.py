@@ -23,6 +23,7 @@ __all__ = [
     "SLOW_RUNNING",
     "SNAPSHOT",
     "SNAPSHOT_BUDGETS",
+    "TRIAL",
     "Effort",
     "LearnerLost",
     "Stopwatch",
@@ -40,6 +41,8 @@ DEATHS_MAX = 3
 # Before the line or the model where evaluate asks it, and before the snapshot that it opens: learn
 # is not to answer for those.
 ANSWER, SNAPSHOT = "answer of ", "snapshot "
+# Before the line, and behind it the id of the command, where evaluate tries what one asks of it.
+TRIAL = "trial of "
 # Why a snapshot is refused that a learner's own process was lost over.
 LOST = "lost"
 # With each snapshot what came before counts half: a tree grows dearer as it grows.

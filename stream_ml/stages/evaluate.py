@@ -141,6 +141,7 @@ class Evaluate:
         if suspect is not None and suspect.deaths >= DEATHS_MAX:
             reason = f"the worker has died {suspect.deaths} times running while it was asked"
             self._shadows.stop(suspect.line, reason)
+            self._commands.stop(suspect)
             self._must_checkpoint = True
 
     def wanted(self, records: Sequence[Record]) -> list[int]:

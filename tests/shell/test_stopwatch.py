@@ -22,7 +22,7 @@ from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.processes.stopwatch import NotReturned, ProcessStopwatch
 from stream_ml.shell.views.costs import learn_tasks, read_costs
 from stream_ml.shell.views.registry import read_registry
-from stream_ml.stages.effort import DEATHS_MAX
+from stream_ml.stages.effort import DEATHS_MAX, TRIAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +135,19 @@ def test_a_death_names_who_was_at_work(tmp_path: Path) -> None:
 
     assert [("a", 1), ("a", 2), ("a", 1), ("b", 1), ("b", 2), ("b", 3)] == counts
     assert ProcessStopwatch(file).begin(512) is None
+
+
+def test_deaths_over_a_command_count_whatever_is_learned_meanwhile(tmp_path: Path) -> None:
+    """It is tried wherever the log comes to it, and not from one example on as a lesson is."""
+    found = []
+    for n in (5, 7, 9):
+        stopwatch = ProcessStopwatch(tmp_path / "turn")
+        found.append(stopwatch.begin(n))
+        with suppress(KeyboardInterrupt), stopwatch.watch():
+            stopwatch.attend(f"{TRIAL}steps c1")
+            raise KeyboardInterrupt
+
+    assert [None, 1, 2] == [each and each.deaths for each in found]
 
 
 def test_where_there_is_no_place_for_the_file_nobody_is_suspected(tmp_path: Path) -> None:

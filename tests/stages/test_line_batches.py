@@ -31,6 +31,7 @@ from tests.stages.test_learn import published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from stream_ml.models.snapshot import Snapshot
     from stream_ml.pipeline import Pipeline
@@ -318,3 +319,32 @@ def test_a_line_that_does_not_come_back_from_its_trial_stops_no_commands() -> No
 
     assert "refused" == decision["kind"]
     assert "has not returned for" in decision["reason"]
+
+
+class Fatal(Steps):
+    """Takes the worker with it where its batches are changed."""
+
+    def set_batch(self, size: int) -> None:
+        """Do as a signal does, which no stage contains."""
+        raise KeyboardInterrupt(size)
+
+
+def test_a_command_that_kills_the_worker_each_time_is_refused(tmp_path: Path) -> None:
+    """The fourth worker does not try it, but says so, and goes on."""
+    pipeline = declare(models={**shop.models, "steps": Fatal(6)})
+    events, labels = stream(count=30)
+    deaths = 0
+    with Driver(pipeline) as driver:
+        driver.feed(events, labels[:2])
+        driver.command("batch", model="steps", details={"batch": 3})
+        driver.declare(pipeline)
+        while not (refused := [d for d in driver.read("registry") if d["kind"] == "refused"]):
+            stopwatch = ProcessStopwatch(tmp_path / "turn")
+            try:
+                with Runner(driver.log, pipeline, DRIVER_KEY, stopwatch=stopwatch) as runner:
+                    runner.run()
+            except KeyboardInterrupt:
+                deaths += 1
+
+    assert deaths == 3
+    assert "a worker that has died 3 times running while it tried" in refused[0]["reason"]

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import orjson
 
 from stream_ml.defaults import LEARN_BUDGET_S
-from stream_ml.stages.effort import Suspect
+from stream_ml.stages.effort import TRIAL, Suspect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +136,9 @@ class ProcessStopwatch:
             former = orjson.loads(file[NAME_BYTES:].rstrip(b"\0"))
         suspect = None
         if line:
-            is_same = isinstance(former, list) and former[:2] == [line, n]
+            # A command is tried at whatever example: beside it others may have been committed.
+            known = 1 if line.startswith(TRIAL) else 2
+            is_same = isinstance(former, list) and former[:known] == [line, n][:known]
             suspect = Suspect(line, 1 + (former[2] if is_same else 0))
         note = b"" if suspect is None else orjson.dumps([line, n, suspect.deaths])
         file[NAME_BYTES:] = note.ljust(FILE_BYTES - NAME_BYTES, b"\0")
