@@ -144,6 +144,9 @@ class Learn:
         }
         self._views = {name: pipeline.line_view(name) for name in self._recipes}
         self._backfill = Backfill(pipeline)
+        # What they know was logged: a task of a line that goes on has no features made again.
+        present = pipeline.feature_set.hash
+        self._knows_former = all(view.hash != present for view in self._views.values())
         self._retrainings = Retrainings(self._recipes, pipeline.target, trainings)
         # A line whose task begins on a running log publishes under the numbers of the others.
         self._progress = LearningProgress(pipeline, counts_gone=self._is_line)
@@ -513,7 +516,9 @@ class Learn:
         Args:
             records: that `apply` or `catch_up` is given next.
         """
-        return self._backfill.wanted(records) if records[0].topic == "examples" else []
+        if records[0].topic != "examples" or self._knows_former:
+            return []
+        return self._backfill.wanted(records)
 
     def newest_ms(self, records: Sequence[Record]) -> int:
         """The event time that these examples have come to, in ms; -1: none has a time.

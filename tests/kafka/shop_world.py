@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import ExitStack
 
+    from tests.shell.processes import Ended
+
 ROOT = Path(__file__).parents[2]
 STAGES = ("predict", "join", "learn", "evaluate")
 DECLARATION = """
@@ -108,6 +110,13 @@ def alive(workers: Sequence[Terminal]) -> None:
     for worker in workers:
         if worker.process.poll() is not None:
             raise AssertionError(worker.ended())
+
+
+def stopped(workers: Sequence[Terminal]) -> list[Ended]:
+    """How workers end that are asked to, all at once."""
+    for worker in workers:
+        worker.process.terminate()
+    return [worker.ended() for worker in workers]
 
 
 def started(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -23,11 +23,13 @@ from tests.kafka.shop_world import (
     alive,
     shop_on,
     started,
+    stopped,
 )
 from tests.shell.processes import Terminal
 from tests.shop import KEY, shop, stream, wider
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from stream_ml.pipeline import Pipeline
@@ -37,10 +39,15 @@ if TYPE_CHECKING:
 EVENTS, FIRST, REFRESH = 400, 240, 20
 
 
-def publish(cluster: Cluster, events: list[dict[str, Any]], labels: list[dict[str, Any]]) -> None:
-    """Put events and labels on the log."""
+def publish(
+    cluster: Cluster,
+    events: list[dict[str, Any]],
+    labels: list[dict[str, Any]],
+    key: bytes = b"a",
+) -> None:
+    """Put events and labels on the log, all events where a key belongs."""
     with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
-        log.append([Output("events", b"a", orjson.dumps(each)) for each in events])
+        log.append([Output("events", key, orjson.dumps(each)) for each in events])
         ids = [each["event_id"].encode() for each in labels]
         values = map(orjson.dumps, labels)
         log.append([Output("labels", k, v) for k, v in zip(ids, values, strict=True)])
@@ -145,8 +152,7 @@ def changed(
         workers = started(cluster, folder, stack)
         Reader(cluster).until("examples", len(labels), workers)
         models = until_learned(cluster, "tree.2", len(labels) // REFRESH * REFRESH, workers)
-        for worker in workers:
-            assert 0 == worker.stopped().code
+        assert [0] * len(workers) == [ended.code for ended in stopped(workers)]
     reader = Reader(cluster)
     [decision] = [each for each in reader.read("registry") if each["kind"] == "applied"]
     return History(reader.read("predictions"), reader.raw("examples"), models, decision)
@@ -187,3 +193,128 @@ def test_features_are_changed_in_flight_while_workers_are_killed(
     assert ("logistic", len(labels) // REFRESH * REFRESH) in actual
     assert 2 == refused.code
     assert "features.count 20s kind=order: expected " in refused.err
+
+
+# Up to which event the shop is as it was, has been learned again, is wider, and all.
+BEFORE, AGAIN, WIDER, ALL = 80, 130, 170, 200
+# Belongs in the partition where none of the shops does.
+STRAY = b"d"
+SWITCHES = {"applied", "replaced", "promoted", "rolled_back"}
+
+
+def declare_lines(cluster: Cluster, folder: Path, name: str) -> None:
+    """Declare a pipeline of `tests.shop`, each line of which is a task."""
+    declare(cluster, folder, name)
+    with (folder / "declared.py").open("a") as file:
+        file.write("mine = dataclasses.replace(mine, learn_tasks='line')\n")
+
+
+def done(cluster: Cluster, folder: Path, *arguments: str) -> str:
+    """What a command says that succeeds."""
+    with terminal(cluster, folder, *arguments) as command:
+        ended = command.ended()
+    assert ended.code == 0, ended.err
+    return ended.out
+
+
+def begun(cluster: Cluster, folder: Path, reason: str) -> list[str]:
+    """The lines that begin with the features that are applied."""
+    said = orjson.loads(done(cluster, folder, "apply", "--reason", reason).splitlines()[-1])
+    lines: list[str] = said["lines"]
+    return lines
+
+
+def until_challenger(cluster: Cluster, line: str, workers: list[Terminal]) -> None:
+    """Wait until a line shadows."""
+    deadline = time.monotonic() + DEADLINE_S
+    while line not in (serving := Reader(cluster).read("registry")[-1]["serving"])["challengers"]:
+        assert time.monotonic() < deadline, serving
+        alive(workers)
+
+
+@contextmanager
+def at_work(cluster: Cluster, folder: Path) -> Iterator[list[Terminal]]:
+    """A worker of each stage, which are all stopped in order at the end."""
+    with ExitStack() as stack:
+        workers = started(cluster, folder, stack)
+        yield workers
+        assert [0] * len(workers) == [ended.code for ended in stopped(workers)]
+
+
+class Stream:
+    """Events and labels of the shop, published a stretch at a time."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.events, self.labels = stream(count=ALL)
+        self._sent = self._labelled = 0
+
+    def publish(self, last: int, lines: list[str], workers: list[Terminal]) -> None:
+        """Publish up to an event, with the labels that are known by then, and have it learned."""
+        ts = self.events[last - 1]["ts"] if last < ALL else self.labels[-1]["ts"]
+        labelled = sum(each["ts"] <= ts for each in self.labels)
+        labels = self.labels[self._labelled : labelled]
+        publish(self._cluster, self.events[self._sent : last], labels, STRAY)
+        self._sent, self._labelled = last, labelled
+        Reader(self._cluster).until("examples", labelled, workers)
+        for line in lines:
+            until_learned(self._cluster, line, labelled // REFRESH * REFRESH, workers)
+
+
+def changed_and_back(cluster: Cluster, folder: Path, shops: Stream) -> None:
+    """Features are changed; another line is promoted, and rolled back; the change is undone."""
+    declare_lines(cluster, folder, "shop")
+    with at_work(cluster, folder) as workers:
+        shops.publish(BEFORE, ["logistic", "bayes"], workers)
+    declare_lines(cluster, folder, "wider")
+    lines = ["logistic.2", "bayes.2", "tree.2"]
+    assert lines == begun(cluster, folder, "orders say more")
+    with at_work(cluster, folder) as workers:
+        shops.publish(AGAIN, ["logistic", *lines], workers)
+        shops.publish(WIDER, ["logistic", *lines], workers)
+        until_challenger(cluster, "tree.2", workers)
+        done(cluster, folder, "promote", "tree.2", "--expect", "logistic", "--reason", "more")
+        done(cluster, folder, "rollback", "--expect", "tree.2", "--reason", "no")
+    declare_lines(cluster, folder, "shop")
+    assert ["bayes.3"] == begun(cluster, folder, "they do not")
+    with at_work(cluster, folder) as workers:
+        shops.publish(ALL, ["logistic", "bayes.3"], workers)
+
+
+def test_features_of_lines_that_are_tasks_are_changed_and_that_is_undone(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    """Each event has one prediction, with the features of its time, and each line learns its own.
+
+    Also where events come in another partition than their key's; and a switch is rolled back.
+    """
+    with shop_on(kafka_broker, tmp_path, 2) as cluster:
+        shops, reader = Stream(cluster), Reader(cluster)
+        changed_and_back(cluster, tmp_path, shops)
+        predictions, decisions = reader.read("predictions"), reader.read("registry")
+        models, examples = digests([r.value for r in reader.raw("models")]), reader.raw("examples")
+        strays = sum(bool(record.headers) for record in reader.raw("events"))
+
+    assert ALL == strays
+    kinds = [each["kind"] for each in decisions if each["kind"] in SWITCHES]
+    assert ["applied", "replaced", "rolled_back", "applied"] == kinds
+    begins = [each["evidence"]["offsets"] for each in decisions if each["kind"] == "applied"]
+    with Driver(wider) as driver:
+        driver.feed(shops.events, shops.labels)
+        whole = {each["event_id"]: each["features"] for each in driver.read("predictions")}
+    names = shop.feature_set.names
+    narrow = {event: {name: each[name] for name in names} for event, each in whole.items()}
+    assert sorted(whole) == sorted(each["event_id"] for each in predictions)
+    for each in predictions:
+        partition, offset = str(each["source"]["partition"]), each["source"]["offset"]
+        is_wide = begins[0][partition] <= offset < begins[1][partition]
+        assert (whole if is_wide else narrow)[each["event_id"]] == each["features"]
+    wide, small = learned(wider, examples, whole), learned(shop, examples, narrow)
+    expected = {
+        (name, version): (wide if name.endswith(".2") else small)[name.partition(".")[0], version]
+        for name, version in models
+    }
+    assert expected == models
+    assert {"logistic", "bayes", "logistic.2", "bayes.2", "tree.2", "bayes.3"} == {
+        name for name, _ in models
+    }

@@ -17,7 +17,7 @@ from stream_ml.sealing import Seals
 from stream_ml.shell.kafka.records import to_records
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.learn import Learn
-from tests.kafka.shop_world import DEADLINE_S, Reader, alive, shop_on, started
+from tests.kafka.shop_world import DEADLINE_S, Reader, alive, shop_on, started, stopped
 from tests.shell.processes import Terminal
 from tests.shop import declare, stream
 
@@ -107,8 +107,7 @@ def test_lines_are_spread_taken_over_and_equal_those_of_one_task(
             published(cluster, 150, 250)
             reader.until("examples", 110, workers)
             until_equal(cluster, reader, workers)
-            for worker in workers:
-                assert 0 == worker.stopped().code
+            assert [0] * len(workers) == [ended.code for ended in stopped(workers)]
         assert {b"logistic/\x00marker", b"bayes/\x00marker"} == {
             record.key for record in reader.raw("learn-changelog") if b"marker" in record.key
         }
@@ -131,5 +130,4 @@ def test_lines_are_spread_taken_over_and_equal_those_of_one_task(
             until_equal(cluster, reader, workers, late=late)
             sets = [decision["serving"] for decision in reader.read("registry")]
             assert "late" in sets[-1]["challengers"]
-            for worker in workers:
-                assert 0 == worker.stopped().code
+            assert [0] * len(workers) == [ended.code for ended in stopped(workers)]

@@ -77,12 +77,6 @@ def cluster_handover(
         offsets=offsets,
     )
     if found.generation is not None:
-        if pipeline.learn_tasks == "line":
-            raise UsageError(
-                "apply: expected learn_tasks='one' where features are changed on a cluster, given "
-                "'line': declare the pipeline under another name, and publish to both while the "
-                "new one learns"
-            )
         former, present = found.former, pipeline.declaration()
         accepted_changes(former, present, origin, BEGIN_ANEW, applied_texts=present)
         if paths := fold_differences(former, present):
