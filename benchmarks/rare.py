@@ -71,11 +71,16 @@ def events(count: int, seed: int) -> list[tuple[dict[str, float], bool]]:
     return made
 
 
-def logistic(**weights: float) -> Any:
-    """A fresh estimator of river."""
+def logistic(step: float = 0.01, **weights: float) -> Any:
+    """A fresh estimator of river.
+
+    Args:
+        step: of its gradient descent; that of the intercept is five times as long.
+        weights: of the loss.
+    """
     loss = optim.losses.Log(**weights)
     return preprocessing.StandardScaler() | linear_model.LogisticRegression(
-        optim.SGD(0.01), loss=loss, intercept_lr=0.05
+        optim.SGD(step), loss=loss, intercept_lr=5 * step
     )
 
 
@@ -85,6 +90,7 @@ def lines() -> dict[str, Any]:
         "as it comes": logistic(),
         "Balanced(negatives=0.1)": sml.Balanced(logistic(), negatives=0.1),
         "Balanced(positives=10)": sml.Balanced(logistic(), positives=10.0),
+        "the same with steps of a tenth": sml.Balanced(logistic(0.001), positives=10.0),
         "river's weight_pos=10": logistic(weight_pos=10.0),
     }
 

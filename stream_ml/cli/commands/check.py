@@ -41,7 +41,9 @@ COMMAND = Subcommand(
         "and labels there are, of what time, and what is missing. Of what would be refused the\n"
         "first rows of each reason are named, with file, line, field, what was expected and what\n"
         "was given; the exit code is then 1. Events that come too late, and ids that come twice,\n"
-        "are counted. However large a file is, a line of it is held, and a million ids."
+        "are counted. Fields and features that tell the label too well to have been known when\n"
+        "the event came are named, with the figure. However large a file is, a line is held,\n"
+        "a million ids, and 20,000 events."
     ),
     examples=(
         UsageExample(

@@ -8,6 +8,7 @@ from stream_ml.cli.findings import Findings, members_of
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.errors import BadRecord, StreamMLError
+from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.progress import Progress
 from stream_ml.shell.rows.inspection import KNOWN_MAX, Inspection
 from stream_ml.shell.rows.layout import RowLayout
@@ -95,6 +96,7 @@ def _summary(findings: Findings, inspection: Inspection) -> dict[str, Any]:
         "too_late": inspection.too_late,
         "repeated_ids": inspection.repeated,
         "refused": findings.as_members(),
+        "leaks": [leak.as_members() for leak in inspection.leaks.leaks()],
         "hints": [*findings.hints(), *_notes(inspection)],
     }
 
@@ -135,6 +137,7 @@ def summary_text(findings: Findings, inspection: Inspection) -> str:
             *(["\n".join(["refused:", *refused])] if refused else []),
             *findings.hints(),
             *_notes(inspection),
+            *(printable(leak.message) for leak in inspection.leaks.leaks()),
         ]
     )
 

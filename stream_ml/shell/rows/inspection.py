@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.errors import BadRecord
+from stream_ml.shell.rows.leaks import LeakSearch
 from stream_ml.stages.watermark import Watermark
 from stream_ml.time_units import YEAR_2000_MS, YEAR_2100_MS
 
@@ -41,6 +42,7 @@ class Inspection:
         too_late: how many events would be refused for their time, and the first of them.
         repeated: how many events have an id that another one had, of the first ones.
         numbers: the first labels, where they are numbers.
+        leaks: looks for what cannot have been known when an event came.
     """
 
     pipeline: Pipeline
@@ -58,9 +60,11 @@ class Inspection:
     _ids: set[int] = field(default_factory=set)
     # By id, how many labels came before their events, or without.
     _early: Counter[int] = field(default_factory=Counter)
+    leaks: LeakSearch = field(init=False)
     _watermark: Watermark = field(init=False)
 
     def __post_init__(self) -> None:
+        self.leaks = LeakSearch(self.pipeline)
         self._watermark = Watermark(self.pipeline.events.breadth)
 
     @property
@@ -117,10 +121,12 @@ class Inspection:
             self.too_late_first = self.too_late_first or position
         else:
             self._watermark.advance(event.key, event.ts, sys.maxsize)
+            self.leaks.event(event, self._watermark.ms)
 
     def _label(self, label: EventLabel) -> None:
         self.labels += 1
         self.label_times = _span(self.label_times, label.ts)
+        self.leaks.label(label)
         known = hash(label.event_id)
         if known not in self._ids and (known in self._early or len(self._early) < KNOWN_MAX):
             self._early[known] += 1
