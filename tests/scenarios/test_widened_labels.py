@@ -16,6 +16,7 @@ from stream_ml.errors import UsageError
 from stream_ml.records import Command, line_of
 from stream_ml.sealing import Seals
 from stream_ml.shell.redrive import Redrive, RedriveHistory
+from stream_ml.shell.views.counted import counted_examples
 from stream_ml.shell.views.dead_letters import LetterFilter
 from stream_ml.shell.views.plan import read_plan
 from stream_ml.shell.views.rebuild import rebuild
@@ -230,6 +231,11 @@ def test_a_classifier_of_two_makes_way_for_one_of_three() -> None:
         made = reproduce(driver.log, wider, KEY, sample(driver.log, 50, 1))
         assert ([], 0) == (made.different, made.refused.total())
         assert len(made.answers) >= 50
+        assert rebuild(driver.log, narrow, KEY, "model@240").equal
+        first = [each["label"] for each in driver.read("examples")].index("c")
+        assert first == len([*counted_examples(driver.log, narrow, None, first - 1)])
+        with pytest.raises(UsageError, match="expected labels of one of a, b, given 'c'"):
+            list(counted_examples(driver.log, narrow, None, first))
         assert [] == driver.read("dead-letters")
 
 

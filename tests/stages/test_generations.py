@@ -418,14 +418,25 @@ def test_recipes_are_not_changed_with_what_is_retired_alone() -> None:
         assert ["applied"] == [each["kind"] for each in driver.read("registry")][-1:]
 
 
-@pytest.mark.parametrize("line", ["logistic", "logistic.2", "tree.2"])
+@pytest.mark.parametrize("line", ["logistic", "logistic.2", "tree.2", "tree"])
 def test_versions_are_learned_again_with_what_they_know(quiet: Driver, line: str) -> None:
-    """Of what serves, and of lines that began anew: by digest, and by golden predictions."""
+    """Of what serves, of lines that began anew, and of those that learn no more since."""
     model = f"{line}@{max(snapshots(quiet, line))}"
     view = rebuild(quiet.log, wider, b"testing", model)
 
     assert (True, None, None) == (view.equal, view.refused, view.failure)
-    assert view.examples > 300
+    assert view.examples > 200
+
+
+def test_a_line_that_learns_no_more_is_learned_again_as_it_was_declared(quiet: Driver) -> None:
+    """The declaration of before makes it again too; one without its recipe is named as that."""
+    model = f"tree@{max(snapshots(quiet, 'tree'))}"
+    view = rebuild(quiet.log, former, b"testing", model)
+    other = replace(wider, models={"logistic": models["logistic"]})
+    with pytest.raises(UsageError, match="expected a declared line 'tree', given logistic; name"):
+        rebuild(quiet.log, other, b"testing", model)
+
+    assert (True, None, None) == (view.equal, view.refused, view.failure)
 
 
 def test_features_are_made_again_without_what_was_forgotten_meanwhile() -> None:

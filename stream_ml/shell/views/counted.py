@@ -21,7 +21,7 @@ __all__ = ["counted_examples"]
 
 
 def counted_examples(
-    log: Log, pipeline: Pipeline, unsealing: Unsealing | None = None
+    log: Log, pipeline: Pipeline, unsealing: Unsealing | None = None, last: int | None = None
 ) -> Iterator[tuple[Record, Example]]:
     """The examples that learn and evaluate count, in their order: each once, no others.
 
@@ -29,9 +29,12 @@ def counted_examples(
         log: that they lie on.
         pipeline: the declaration.
         unsealing: tells which are ours; without it all are believed.
+        last: the offset of the last one; None: to the end of the log.
     """
     numbers = Numbers()
     for record in read_all(log, "examples"):
+        if last is not None and record.offset > last:
+            return  # it may be of another declaration than this one
         try:
             if unsealing is not None:
                 record.value = unsealing.body(record)

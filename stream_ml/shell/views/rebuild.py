@@ -34,6 +34,7 @@ from stream_ml.errors import (
     brief_error,
 )
 from stream_ml.models.fast import fast_learner
+from stream_ml.models.recipes import Recipe
 from stream_ml.models.retrained import Retrained, TrainingJob, encode_row
 from stream_ml.models.snapshot import decode, open_snapshot, take
 from stream_ml.records import is_forgotten
@@ -48,7 +49,7 @@ from stream_ml.stages.batches import CHANGES_MAX
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from stream_ml.models.recipes import Recipe
+    from stream_ml.features.feature_view import FeatureView
     from stream_ml.models.snapshot import Snapshot
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import LabelValue, Record
@@ -306,9 +307,11 @@ def _declared(pipeline: Pipeline, snapshot: Snapshot) -> Recipe:
     recipe, view = pipeline.reader(snapshot.name, snapshot.features)
     way_out = "name with --pipeline the declaration that it was learned under"
     if recipe is None:
+        recipe = _former(pipeline, snapshot.name, view)
+    if recipe is None:
         raise UsageError(
             f"rebuild {snapshot.model}: expected a declared line {snapshot.name!r}, given "
-            f"{', '.join(pipeline.recipes)}; {way_out}"
+            f"{', '.join(pipeline.models)}; {way_out}"
         )
     if recipe.description != snapshot.recipe:
         raise UsageError(
@@ -321,6 +324,20 @@ def _declared(pipeline: Pipeline, snapshot: Snapshot) -> Recipe:
             f"({snapshot.features}), given others ({pipeline.feature_set.hash}); {way_out}"
         )
     return recipe
+
+
+def _former(pipeline: Pipeline, name: str, view: FeatureView) -> Recipe | None:
+    """The recipe of a line that learns no more, by what is declared of its name; None: nothing.
+
+    Args:
+        pipeline: the declaration, as it runs, which calls its lines `tree.2` where they are others.
+        name: of the line, as it ran.
+        view: the features that it knows.
+    """
+    line, _, _ = name.partition(".")
+    if line not in pipeline.models:
+        return None
+    return Recipe(name, pipeline.models[line], pipeline.target, view.names)
 
 
 def _restart_notes(log: Log, key: bytes | None, line: _Line) -> Iterator[str]:
@@ -395,9 +412,7 @@ class _Examples:
         unsealing = unsealing_of(self._key, pipeline.name, self._log.identity, "examples")
         count = self.passed_over = 0
         if last >= 0:
-            for record, example in counted_examples(self._log, pipeline, unsealing):
-                if record.offset > last:
-                    break
+            for record, example in counted_examples(self._log, pipeline, unsealing, last):
                 count += 1
                 if self._on_progress is not None and count % PROGRESS_EXAMPLES == 0:
                     self._on_progress(count)
