@@ -36,7 +36,17 @@ from stream_ml.features.transforms import (
     ratio,
     weekday,
 )
-from stream_ml.features.windows import Window, any_of, window
+from stream_ml.features.windows import (
+    Window,
+    any_of,
+    calendar,
+    hopping,
+    lag,
+    last_events,
+    session,
+    tumbling,
+    window,
+)
 
 __all__ = [
     "WINDOW_EVENTS_MAX",
@@ -48,6 +58,7 @@ __all__ = [
     "Window",
     "any_of",
     "bucketed",
+    "calendar",
     "clip",
     "cross",
     "difference",
@@ -55,11 +66,16 @@ __all__ = [
     "field",
     "function",
     "hashed",
+    "hopping",
     "hour_of_day",
+    "lag",
+    "last_events",
     "log",
     "one_hot",
     "parse_duration",
     "ratio",
+    "session",
+    "tumbling",
     "weekday",
     "window",
 ]

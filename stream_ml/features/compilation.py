@@ -13,12 +13,15 @@ from stream_ml.features.aggregates import Aggregate
 from stream_ml.features.guarded import GuardedAggregate
 from stream_ml.features.hashing import Hashed
 from stream_ml.features.transforms import FeatureContext, Scalar
-from stream_ml.features.windows import Series, WindowFeature
+from stream_ml.features.windows import Buffer, FramedBuffer, Series, WindowFeature
+from stream_ml.features.windows.frames import Sliding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from stream_ml.features.transforms import Feature, Schema
+    from stream_ml.features.windows.frames import Frame
+    from stream_ml.features.windows.reach import Reach
 
 __all__ = ["Context", "Scope", "compile_scopes", "is_ours", "may_miss", "question"]
 
@@ -93,35 +96,63 @@ def _host(
 
 def _compile_series(group: list[WindowFeature], context: Context) -> Series:
     makers: list[Callable[[], Aggregate]] = []
-    windows: list[tuple[int, tuple[int, ...]]] = []
+    reaches: list[tuple[Reach, tuple[int, ...]]] = []
     readings: list[tuple[Callable[[Any, int], float | None], int]] = []
     features: list[WindowFeature] = []
     identity: list[Any] = [group[0].series_description()]
-    for duration_ms in sorted({feature.duration_ms for feature in group}):
-        window_group = [feature for feature in group if feature.duration_ms == duration_ms]
+    by_frame: dict[bytes, list[WindowFeature]] = {}
+    for feature in group:
+        by_frame.setdefault(orjson.dumps(feature.frame.describe()), []).append(feature)
+    window_groups = sorted(by_frame.values(), key=lambda features: _frame_order(features[0].frame))
+    frames = [window_group[0].frame for window_group in window_groups]
+    for frame, window_group in zip(frames, window_groups, strict=True):
         hosts = _hosts(window_group)
-        windows.append((duration_ms, tuple(range(len(makers), len(makers) + len(hosts)))))
+        members = tuple(range(len(makers), len(makers) + len(hosts)))
+        reaches.append((frame.reach(), members))
         for feature in window_group:
             member = next(n for n, host in enumerate(hosts) if _answers_for(host, feature))
-            readings.append((_reading(feature.kind, hosts[member].kind), len(makers) + member))
+            readings.append((_reading(feature, hosts[member].kind), members[member]))
             features.append(feature)
         makers += [_maker(host.kind, host.constructor_arguments()) for host in hosts]
-        identity.append([duration_ms, [host.aggregate_description() for host in hosts]])
+        identity.append([frame.describe(), [host.aggregate_description() for host in hosts]])
     source = group[0].source
     fresh = [make() for make in makers]
     return Series(
         id=hashlib.sha256(orjson.dumps(identity)).hexdigest()[:12],
         filters=tuple((name, frozenset(values)) for name, values in group[0].filters),
         evaluate=_constant_one if source is None else source.evaluator(context),
-        windows=tuple(windows),
+        windows=_sliding_windows(frames, reaches),
+        frames=tuple(reaches),
+        kind=Buffer if all(map(_is_sliding, frames)) else FramedBuffer,
         makers=tuple(makers),
         readings=tuple(readings),
         features=tuple(features),
-        keep_ms=windows[-1][0] + context.lateness_ms,
+        keep_ms=max(frame.horizon_ms for frame in frames) + context.lateness_ms,
+        lateness_ms=context.lateness_ms,
         empty=tuple(value(fresh[member], 0) for value, member in readings),
         is_valueless=source is None,
         fallible=source is not None and source.may_raise(),
         window_events_max=context.window_events_max,
+    )
+
+
+def _is_sliding(frame: Frame) -> bool:
+    return isinstance(frame, Sliding) and frame.ago is None
+
+
+def _frame_order(frame: Frame) -> tuple[bool, int, bytes]:
+    """Sliding ones come first, by their length."""
+    return not _is_sliding(frame), frame.horizon_ms, orjson.dumps(frame.describe())
+
+
+def _sliding_windows(
+    frames: list[Frame], reaches: list[tuple[Reach, tuple[int, ...]]]
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """The lengths and aggregates of windows that are all sliding; empty where one is not."""
+    if not all(map(_is_sliding, frames)):
+        return ()
+    return tuple(
+        (frame.horizon_ms, members) for frame, (_, members) in zip(frames, reaches, strict=True)
     )
 
 
@@ -136,13 +167,15 @@ def _maker(kind: type[Aggregate], arguments: tuple[Any, ...]) -> Callable[[], An
     )
 
 
-def _reading(kind: type[Aggregate], host: type[Aggregate]) -> Callable[[Any, int], float | None]:
-    """The function that asks an aggregate, which may be of a subclass, as one of this kind."""
+def _reading(feature: WindowFeature, host: type[Aggregate]) -> Callable[[Any, int], float | None]:
+    """The function that asks an aggregate, which may be of a subclass, for a feature's answer."""
+    kind, question = feature.kind, feature.question_arguments()
+    method: Callable[..., float | None] = kind.value
     if is_ours(host):
-        return kind.value
+        return method if not question else lambda aggregate, t: method(aggregate, t, *question)
 
     def read(aggregate: Any, t: int) -> float | None:
-        answer: float | None = aggregate.ask(kind.value, t)
+        answer: float | None = aggregate.ask(method, t)
         return answer
 
     return read
@@ -166,7 +199,7 @@ def may_miss(feature: Feature, schema: Schema) -> bool:
     if any(schema[name].optional for name in feature.by):
         return True
     fresh = _maker(feature.kind, feature.constructor_arguments())()
-    return _reading(feature.kind, feature.kind)(fresh, 0) is None
+    return _reading(feature, feature.kind)(fresh, 0) is None
 
 
 def question(feature: WindowFeature) -> bytes:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
+from stream_ml.features.texts import text_digest
 
 if TYPE_CHECKING:
     from stream_ml.features.windows import Buffer
     from stream_ml.records import Event
 
-__all__ = ["TEXT_LENGTH_KEPT", "entity_of", "key_of", "piece_name", "text_digest"]
+__all__ = ["entity_of", "key_of", "piece_name"]
 
-# Of longer texts a window keeps a digest as long: else one key could hold all memory there is.
-TEXT_LENGTH_KEPT = 32
-
-# And of longer texts that name a sub-group: the room is the windows' name, in memory and at rest.
+# A digest stands for longer texts that name a sub-group: the room is the windows' name, in memory
+# and at rest.
 GROUP_LENGTH_KEPT = 512
-
-
-def text_digest(x: str) -> str:
-    """A digest of a long text, of which a window only has to know whether it is another."""
-    return "\0" + hashlib.sha256(x.encode()).hexdigest()[:TEXT_LENGTH_KEPT]
 
 
 def entity_of(event: Event, group_fields: tuple[str, ...]) -> Any:

@@ -27,14 +27,15 @@ import orjson
 
 from stream_ml.errors import DeclarationError, Problem, UsageError
 from stream_ml.features.compilation import compile_scopes, may_miss, question
-from stream_ml.features.entities import TEXT_LENGTH_KEPT, entity_of, key_of, piece_name, text_digest
+from stream_ml.features.entities import entity_of, key_of, piece_name
 from stream_ml.features.feature_view import FeatureView
 from stream_ml.features.fingerprint import fingerprint
 from stream_ml.features.hashing import Hashed
-from stream_ml.features.parts import code_in, functions_in, windows_in
+from stream_ml.features.parts import code_in, functions_in, parts_of, windows_in
 from stream_ml.features.sparse import is_common, name_set
+from stream_ml.features.texts import TEXT_LENGTH_KEPT, text_digest
 from stream_ml.features.transforms import Columns, Feature, Scalar
-from stream_ml.features.windows import Buffer, Clock, WindowFeature
+from stream_ml.features.windows import Buffer, Clock, WindowColumns, WindowFeature
 from stream_ml.schema import FieldType, brief
 
 if TYPE_CHECKING:
@@ -95,14 +96,15 @@ class FeatureSet:
         self.missing = frozenset(
             name
             for feature in features
-            if may_miss(feature, schema)
-            for name in feature.columns(schema)
+            for part in parts_of(feature, schema)
+            if may_miss(part, schema)
+            for name in part.columns(schema)
         )
         present_names = tuple(name for each in self._present for name in each.columns(schema))
         self.hash = self._hash(self._present)
         self.view = FeatureView(present_names, self.hash, is_whole=not retired)
-        windows = [window for feature in features for window in windows_in(feature)]
-        self.horizon_ms = max((window.duration_ms for window in windows), default=0)
+        windows = [window for feature in features for window in windows_in(feature, schema)]
+        self.horizon_ms = max((window.frame.horizon_ms for window in windows), default=0)
         self.scopes = compile_scopes(windows, self)
         self._slots = {
             question(feature): slot
@@ -219,11 +221,16 @@ class FeatureSet:
         if isinstance(feature, Columns):
             return "", feature.compile_columns(self.schema), ()
         if isinstance(feature, WindowFeature):
-            fill = None if feature.fill is None else float(feature.fill)
-            return "", None, ((feature.name, self.slot(feature), fill),)
+            return "", None, (self._window_column(feature),)
+        if isinstance(feature, WindowColumns):
+            return "", None, tuple(map(self._window_column, feature.members(self.schema)))
         if isinstance(feature, Scalar):
             return feature.name, feature.evaluator(self), ()
         raise AssertionError(feature)
+
+    def _window_column(self, feature: WindowFeature) -> tuple[str, int, float | None]:
+        fill = None if feature.fill is None else float(feature.fill)
+        return feature.name, self.slot(feature), fill
 
 
 def _merge_steps(steps: Iterable[_Step]) -> tuple[_Step, ...]:
@@ -344,7 +351,7 @@ class FeatureState:
                     x = text_digest(x)
                 buffer = None if buffers is None else buffers[index]
                 if buffer is None:
-                    buffer = Buffer(series, entity, t, self._clock)
+                    buffer = series.kind(series, entity, t, self._clock)
                     buffer.insert(t, x)
                     self._hold(buffer)
                     buffers = entities[entity]
@@ -440,7 +447,7 @@ class FeatureState:
             if former is not None:
                 self._drop(former)
             series = self._scopes[number].series[index]
-            self._hold(Buffer.load(series, entity, orjson.loads(piece), self._clock))
+            self._hold(series.kind.load(series, entity, orjson.loads(piece), self._clock))
 
     def _hold(self, buffer: Buffer) -> None:
         number, index = self._series[buffer.series.id]

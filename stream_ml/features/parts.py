@@ -6,25 +6,46 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.features.compilation import is_ours
 from stream_ml.features.transforms import Feature, FunctionFeature, Scalar
-from stream_ml.features.windows import WindowFeature
+from stream_ml.features.windows import WindowColumns, WindowFeature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["code_in", "functions_in", "windows_in"]
+    from stream_ml.features.transforms import Schema
+
+__all__ = ["code_in", "functions_in", "parts_of", "windows_in"]
 
 
-def windows_in(feature: Feature) -> Iterator[WindowFeature]:
-    """The window features in a feature: itself, or what it is made from."""
+def parts_of(feature: Feature, schema: Schema) -> tuple[Feature, ...]:
+    """The features that can be missing each by itself, of which a feature consists.
+
+    Args:
+        feature: of any kind.
+        schema: the events' fields.
+    """
+    return feature.members(schema) if isinstance(feature, WindowColumns) else (feature,)
+
+
+def windows_in(feature: Feature, schema: Schema) -> Iterator[WindowFeature]:
+    """The window features in a feature: itself, or what it is made from.
+
+    Args:
+        feature: of any kind.
+        schema: the events' fields.
+    """
     if isinstance(feature, WindowFeature):
         yield feature
+    elif isinstance(feature, WindowColumns):
+        yield from feature.members(schema)
     elif isinstance(feature, Scalar):
         for source in feature.inputs:
-            yield from windows_in(source)
+            yield from windows_in(source, schema)
 
 
 def code_in(feature: Feature) -> Iterator[Any]:
     """The users' own functions and aggregates in a feature."""
+    if isinstance(feature, WindowColumns):
+        feature = feature.window
     if isinstance(feature, WindowFeature):
         if not is_ours(feature.kind):
             yield feature.kind

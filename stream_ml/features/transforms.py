@@ -30,12 +30,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Protocol, Self
-from zoneinfo import ZoneInfo
 
 from stream_ml.errors import STOPS, BadRecord, brief_error
 from stream_ml.features.durations import DAY_MS, HOUR_MS
+from stream_ml.features.time_zones import zone_mistakes, zone_of
 from stream_ml.schema import INTEGER_MAX, FieldType, brief, is_text
 
 __all__ = [
@@ -632,28 +632,11 @@ HOUR = _Clock("hour_of_day", HOUR_MS, 0, 24, lambda moment: moment.hour)
 WEEKDAY = _Clock("weekday", DAY_MS, 3, 7, lambda moment: moment.weekday())
 
 
-def _zone(tz: str) -> tzinfo | None:
-    if not is_text(tz):
-        return None
-    if tz == "UTC":
-        # Needs no time zone database, which not every machine has.
-        return UTC
-    try:
-        return ZoneInfo(tz)
-    except (ValueError, OSError, TypeError, AttributeError, KeyError):
-        return None
-
-
-def _calendar_mistakes(tz: Any) -> Iterator[Mistake]:
-    if _zone(tz) is None:
-        yield "a time zone such as 'UTC' or 'America/New_York'", brief(tz)
-
-
 def _reader(clock: _Clock, tz: str) -> Callable[[int], int]:
     if tz == "UTC":
         unit_ms, offset, size = clock.unit_ms, clock.offset, clock.size
         return lambda t: (t // unit_ms + offset) % size
-    zone, local = _zone(tz), clock.local
+    zone, local = zone_of(tz), clock.local
 
     def read(t: int) -> int:
         try:
@@ -680,7 +663,7 @@ class CalendarNumber(Scalar):
         return _calendar_name(self.clock, self.tz)
 
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
-        yield from _calendar_mistakes(self.tz)
+        yield from zone_mistakes(self.tz)
 
     def describe(self) -> list[Any]:
         return [self.clock.word, self.tz, "number"]
@@ -716,7 +699,7 @@ class CalendarColumns(Columns):
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
         if not is_text(self.encode) or self.encode not in ("cycle", "one_hot"):
             yield "`encode` to be number, cycle or one_hot", brief(self.encode)
-        yield from _calendar_mistakes(self.tz)
+        yield from zone_mistakes(self.tz)
 
     def describe(self) -> list[Any]:
         return [self.clock.word, self.tz, self.encode]

@@ -20,6 +20,8 @@ def feature_words(text: str) -> str:
     >>> feature_words('[["x"],[["mean",1],3600000,[["shop"],[["kind",["order"]]],'
     ...     '["field","amount",null]],0.0]]')
     'mean of amount over 1h by shop where kind is order, else 0.0'
+    >>> feature_words('[["x"],[["count",1],["last",20,3600000],[[],[],null],null]]')
+    'count over the last 20 events within 1h'
 
     Args:
         text: as `FeatureSet.declaration` gives it.
@@ -69,7 +71,27 @@ def _cross(sources: Sequence[Any], width: int) -> str:
     return _hashed(sources, width, "cross")
 
 
+def _registers(source: Sequence[Any]) -> str:
+    return _words(source)
+
+
+def _rate(counted: Sequence[Any], per_ms: int, fill: Any) -> str:
+    return f"{_window(*counted)}, per {duration_text(per_ms)}{_filled(fill)}"
+
+
+def _window_columns(
+    kind: Sequence[Any], frame: Any, series: Sequence[Any], fill: Any, columns: Any
+) -> str:
+    if isinstance(columns, int):
+        return _window([*kind, columns], frame, series, fill)
+    among = "" if columns is None else f" among {', '.join(map(str, columns))}"
+    return _window(kind, frame, series, fill) + among
+
+
 _OWN_WORDS: dict[str, Callable[..., str]] = {
+    "registers": _registers,
+    "rate": _rate,
+    "window_columns": _window_columns,
     "raw": _field,
     "field": _field,
     "function": _function,
@@ -79,16 +101,66 @@ _OWN_WORDS: dict[str, Callable[..., str]] = {
 }
 
 
-def _window(kind: Sequence[Any], duration_ms: int, series: Sequence[Any], fill: Any) -> str:
+# The aggregates whose arguments are durations.
+_OF_DURATIONS = ("decayed_mean", "decayed_variance", "lag", "slope")
+
+
+def _sliding(duration_ms: int, ago_ms: int) -> str:
+    return f"over {duration_text(duration_ms)}, until {duration_text(ago_ms)} before"
+
+
+def _hopping(duration_ms: int, every_ms: int, previous: bool) -> str:
+    which = "the last whole window" if previous else "the present window"
+    step = "" if duration_ms == every_ms else f", one every {duration_text(every_ms)}"
+    return f"over {which} of {duration_text(duration_ms)}{step}"
+
+
+def _session(gap_ms: int, longest_ms: int) -> str:
+    return f"over the session (gap {duration_text(gap_ms)}, {duration_text(longest_ms)} at most)"
+
+
+def _calendar(unit: str, tz: str, previous: bool) -> str:
+    return f"over {f'the {unit} before' if previous else f'this {unit} so far'}, in {tz}"
+
+
+def _last(n: int, within_ms: int) -> str:
+    return f"over the last {n} events within {duration_text(within_ms)}"
+
+
+def _nearby(ago_ms: int, tolerance_ms: int) -> str:
+    return f"within {duration_text(tolerance_ms)} of {duration_text(ago_ms)} before"
+
+
+_FRAME_WORDS: dict[str, Callable[..., str]] = {
+    "ago": _sliding,
+    "hopping": _hopping,
+    "session": _session,
+    "calendar": _calendar,
+    "last": _last,
+    "nearby": _nearby,
+}
+
+
+def _frame(frame: Any) -> str:
+    """The words of the stretch that a window holds: a number is the length of a sliding one."""
+    if isinstance(frame, int):
+        return f"over {duration_text(frame)}"
+    kind, *rest = frame
+    return _FRAME_WORDS[kind](*rest)
+
+
+def _window(kind: Sequence[Any], frame: Any, series: Sequence[Any], fill: Any) -> str:
     """The words of an aggregate over a window."""
     name, version, *constants = kind
     keys, filters, source = series
+    if name in _OF_DURATIONS:
+        constants = list(map(duration_text, constants))
     words = f"{name}({', '.join(map(str, constants))})" if constants else str(name)
     if version != 1:
         words += f" version {version}"
     if source is not None:
         words += f" of {_words(source)}"
-    words += f" over {duration_text(duration_ms)}"
+    words += f" {_frame(frame)}"
     if keys:
         words += f" by {', '.join(keys)}"
     conditions = [f"{field} is {' or '.join(map(str, values))}" for field, values in filters]

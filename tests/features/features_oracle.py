@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from stream_ml.schema import Enum, FieldType, Optional
 
 LATENESS_MS = 400
 HALF_LIFE_MS = 300
+LAG_MS = 5_000
 SCHEMA: dict[str, FieldType] = {
     "x": FieldType("float"),
     "y": Optional[float],
@@ -68,29 +71,58 @@ class BruteForce:
 def aggregate(name: str, t: int, times: np.ndarray, values: np.ndarray) -> float | None:
     """An aggregate by its textbook definition; None where it is left out."""
     n = len(values)
-    if name in ("count", "sum", "distinct"):
-        return {
-            "count": lambda: float(n),
-            "sum": lambda: math.fsum(values),
-            "distinct": lambda: float(len(set(values.tolist()))),
-        }[name]()
-    if n < (2 if name == "variance" else 1):
+    counts = Counter(values.tolist())
+    of_any = {
+        "count": lambda: float(n),
+        "sum": lambda: math.fsum(values),
+        "distinct": lambda: float(len(counts)),
+        "distinct_approx": lambda: float(len(counts)),
+        "counts": lambda: 0.0,  # of no category in particular
+        "top_k": lambda: float(max(counts.values(), default=0)),
+    }
+    if name in of_any:
+        return of_any[name]()
+    if n < (2 if "variance" in name else 1):
         return None
-    if name == "variance":
-        mean = math.fsum(values) / n
-        return math.fsum((values - mean) ** 2) / (n - 1)
-    if name == "decayed_mean":
-        weights = 0.5 ** ((t - times) / HALF_LIFE_MS)
-        return math.fsum(weights * values) / math.fsum(weights)
     newest = n - 1 - int(np.argmax(times[::-1]))
-    simple = {
+    of_some = {
         "mean": lambda: math.fsum(values) / n,
+        "variance": lambda: math.fsum((values - math.fsum(values) / n) ** 2) / (n - 1),
+        "decayed_mean": lambda: _decayed(t, times, values),
+        "decayed_variance": lambda: _decayed(t, times, (values - _decayed(t, times, values)) ** 2),
         "min": lambda: float(values.min()),
         "max": lambda: float(values.max()),
+        "median": lambda: float(np.sort(values)[(n - 1) // 2]),
+        "quantile": lambda: float(np.sort(values)[(n - 1) // 2]),
+        "first": lambda: float(values[int(np.argmin(times))]),
         "last": lambda: float(values[newest]),
+        "lag": lambda: _nearest(t - LAG_MS, times, values),
+        "slope": lambda: _slope(times, values),
+        "seconds_since_first": lambda: (t - int(times.min())) / 1000,
         "seconds_since_last": lambda: (t - int(times[newest])) / 1000,
     }
-    return simple[name]()
+    return of_some[name]()
+
+
+def _decayed(t: int, times: np.ndarray, values: np.ndarray) -> float:
+    weights = 0.5 ** ((t - times) / HALF_LIFE_MS)
+    return math.fsum(weights * values) / math.fsum(weights)
+
+
+def _nearest(moment: int, times: np.ndarray, values: np.ndarray) -> float:
+    """Of the nearest event; the newer of two, and the later in the log."""
+    distances = [(abs(moment - int(at)), -int(at), -i) for i, at in enumerate(times)]
+    return float(values[-min(distances)[2]])
+
+
+def _slope(times: np.ndarray, values: np.ndarray) -> float | None:
+    """Per second."""
+    at = [Fraction(int(each), 1_000) for each in times]
+    x = [Fraction(each) for each in values.tolist()]
+    n = len(x)
+    spread = n * sum(each * each for each in at) - sum(at) ** 2
+    rise = n * sum(a * b for a, b in zip(at, x, strict=True)) - sum(at) * sum(x)
+    return float(rise / spread) if spread else None
 
 
 def agrees(expected: float | None, given: float | None, scale: float) -> bool:

@@ -11,7 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_ml.errors import BadRecord, UsageError
-from stream_ml.features import FeatureSet, clip, field, function, ratio, window
+from stream_ml.features import (
+    FeatureSet,
+    calendar,
+    clip,
+    field,
+    function,
+    hopping,
+    lag,
+    last_events,
+    ratio,
+    session,
+    tumbling,
+    window,
+)
 from stream_ml.records import Event
 from stream_ml.schema import FieldType
 
@@ -38,6 +51,38 @@ FEATURES = [
     ratio(short.mean("x"), long.mean(clip("x", 0, 10))),
 ]
 FEATURE_SET = FeatureSet(FEATURES, SCHEMA, LATENESS_MS, window_events_max=20)
+FRAMED = [
+    feature
+    for span in (
+        long,
+        window(100, ago=300),
+        tumbling(200),
+        tumbling(200, previous=True),
+        hopping(300, 100),
+        session(30, longest=600),
+        last_events(5, within=1_000),
+        last_events(2, "carrier", within=3_000),
+        calendar("hour", "Europe/Rome"),
+    )
+    for feature in (
+        span.count(),
+        span.max("x"),
+        span.first("x"),
+        span.slope("x"),
+        span.median("x"),
+        span.distinct_approx("kind"),
+        span.counts("kind"),
+        span.top_k("carrier", 2),
+        span.decayed_variance("x", half_life=100),
+        span.rate("x"),
+    )
+]
+FRAMED.append(lag("x", 500, tolerance=50))
+FEATURE_SETS = [
+    FEATURE_SET,
+    FeatureSet(FRAMED, SCHEMA, LATENESS_MS),
+    FeatureSet(FRAMED, SCHEMA, LATENESS_MS, window_events_max=20),
+]
 
 
 class Run:
@@ -73,17 +118,18 @@ class Run:
 
 
 @given(
+    feature_set=st.sampled_from(FEATURE_SETS),
     seed=st.integers(0, 10**6),
     keys=st.integers(1, 3),
     interruptions=st.dictionaries(st.integers(0, 149), st.booleans(), max_size=10),
 )
 @settings(max_examples=60, deadline=None, print_blob=True)
 def test_storing_and_restoring_changes_nothing(
-    seed: int, keys: int, interruptions: dict[int, bool]
+    feature_set: FeatureSet, seed: int, keys: int, interruptions: dict[int, bool]
 ) -> None:
     """With checkpoints and crashes anywhere, answers and stored state are the same bytes."""
     events = random_events(seed, 150, keys, jumps=0.04)
-    calm, interrupted = Run(), Run()
+    calm, interrupted = Run(feature_set), Run(feature_set)
     for number, event in enumerate(events):
         calm.take(event)
         interrupted.take(event)
@@ -99,12 +145,18 @@ def test_storing_and_restoring_changes_nothing(
     assert len(calm.state) == len(interrupted.state)
 
 
-@given(seed=st.integers(0, 10**6), batch=st.integers(2, 50))
+@given(
+    feature_set=st.sampled_from(FEATURE_SETS),
+    seed=st.integers(0, 10**6),
+    batch=st.integers(2, 50),
+)
 @settings(max_examples=30, deadline=None)
-def test_features_do_not_depend_on_when_the_watermark_is_told(seed: int, batch: int) -> None:
+def test_features_do_not_depend_on_when_the_watermark_is_told(
+    feature_set: FeatureSet, seed: int, batch: int
+) -> None:
     """Told of the watermark once per batch, the state gives the same features."""
     events = random_events(seed, 150, 2, jumps=0.04)
-    each, batched = Run(), Run()
+    each, batched = Run(feature_set), Run(feature_set)
     for number, event in enumerate(events):
         each.take(event)
         if number % batch == 0:
@@ -284,3 +336,57 @@ def test_long_texts_are_told_apart_by_a_digest() -> None:
     assert {"distinct(g) 1m": 4.0} == state.features(event(1_000))
     assert piece is not None
     assert len(piece) < 1_000
+
+
+def test_of_the_last_events_few_more_are_held() -> None:
+    """Of the last 20 events within a month, a busy key holds those and what the lateness asks."""
+    state = simple(last_events(20).mean("x"), lateness_ms=50)
+    held = []
+    for t in range(0, 20_000, 10):
+        state.advance(t)
+        state.insert(event(t))
+        (buffer,) = state._buffers[0]["k"]
+        assert buffer is not None
+        held.append(len(buffer.times) - buffer.start)
+
+    assert max(held) < 32
+    assert state.features(event(20_000, x=0.0)) == {"mean(x) last 20": 1.0}
+
+
+def test_a_day_that_begins_holds_nothing_of_the_day_before() -> None:
+    """At midnight in New York, when its clocks were set forward that night, today is empty."""
+    state = simple(calendar("day", "America/New_York").count())
+    midnight = 1_741_579_200_000  # 10 March 2025, 0:00 in New York, a day of 23 hours behind it
+    for hour in range(-24, 0):
+        state.insert(event(midnight + hour * 3_600_000))
+
+    assert state.features(event(midnight - 1)) == {"count this day America/New_York": 23.0}
+    assert state.features(event(midnight)) == {"count this day America/New_York": 0.0}
+
+
+def test_a_late_event_joins_two_sessions() -> None:
+    """Who asks after it came finds one session, who asked before found two."""
+    state = simple(session("10s").count(), session("10s").time_since_first(), lateness_ms=60_000)
+    for second in (0, 8, 24):
+        state.insert(event(second * 1_000))
+    state.advance(30_000)
+
+    assert state.features(event(30_000)) == {
+        "count session 10s": 1.0,
+        "seconds_since_first session 10s": 6.0,
+    }
+
+    state.insert(event(16_000))
+
+    assert state.features(event(30_000)) == {
+        "count session 10s": 4.0,
+        "seconds_since_first session 10s": 30.0,
+    }
+
+
+def test_windows_of_one_source_share_their_events() -> None:
+    """One more kind of window of the same values is an aggregate, not one more copy of events."""
+    windows = (window("1h"), tumbling("1h"), session("5m"), last_events(9), calendar("day"))
+    series = FeatureSet([each.mean("x") for each in windows], SCHEMA, 0).series_ids()
+
+    assert len(series) == 1

@@ -40,22 +40,41 @@ how it got there.
 from __future__ import annotations
 
 from stream_ml.features.aggregates.base import Aggregate
-from stream_ml.features.aggregates.decay import DecayedMean
-from stream_ml.features.aggregates.distinct import Distinct
+from stream_ml.features.aggregates.cardinality import DistinctApprox
+from stream_ml.features.aggregates.decay import DecayedMean, DecayedVariance
+from stream_ml.features.aggregates.distinct import Counts, Distinct, TopK
 from stream_ml.features.aggregates.extremes import Max, Min
 from stream_ml.features.aggregates.moments import Count, Mean, Sum, Variance
-from stream_ml.features.aggregates.recency import Last, SecondsSinceLast
+from stream_ml.features.aggregates.quantiles import Median, Quantile
+from stream_ml.features.aggregates.recency import (
+    First,
+    Last,
+    Nearest,
+    SecondsSinceFirst,
+    SecondsSinceLast,
+)
+from stream_ml.features.aggregates.trend import Slope
 
 __all__ = [
     "Aggregate",
     "Count",
+    "Counts",
     "DecayedMean",
+    "DecayedVariance",
     "Distinct",
+    "DistinctApprox",
+    "First",
     "Last",
     "Max",
     "Mean",
+    "Median",
     "Min",
+    "Nearest",
+    "Quantile",
+    "SecondsSinceFirst",
     "SecondsSinceLast",
+    "Slope",
     "Sum",
+    "TopK",
     "Variance",
 ]

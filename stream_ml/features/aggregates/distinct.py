@@ -1,14 +1,15 @@
-"""How many different values there are."""
+"""How many different values there are, and how often each comes."""
 
 # ruff: noqa: ARG002 - few aggregates look at both `t` and `x`, all have the same signature
 # ruff: noqa: D102 - an override is documented where it is declared
 from __future__ import annotations
 
+from heapq import nlargest
 from typing import Any
 
 from stream_ml.features.aggregates.base import Aggregate
 
-__all__ = ["Distinct"]
+__all__ = ["Counts", "Distinct", "TopK"]
 
 
 class Distinct(Aggregate):
@@ -43,3 +44,36 @@ class Distinct(Aggregate):
 
     def load(self, state: Any) -> None:
         self.counts = dict(state)
+
+
+class Counts(Distinct):
+    """How many events have one value: 0 in an empty window."""
+
+    __slots__ = ()
+    name = "counts"
+
+    def value(self, t: int, category: Any = None) -> float | None:
+        """The count of one value.
+
+        Args:
+            t: the time of the question, in milliseconds.
+            category: the value.
+        """
+        return float(self.counts.get(category, 0))
+
+
+class TopK(Counts):
+    """How many events have the most frequent value, the second most, ...: 0 where there is none."""
+
+    __slots__ = ()
+    name = "top_k"
+
+    def value(self, t: int, rank: int = 1) -> float | None:
+        """The count of the value at a rank.
+
+        Args:
+            t: the time of the question, in milliseconds.
+            rank: 1 for the most frequent value.
+        """
+        largest = nlargest(rank, self.counts.values())
+        return float(largest[-1]) if len(largest) == rank else 0.0

@@ -28,15 +28,16 @@ the order of the log, with a moment `as_of_ms` up to which it has moved:
    and back, for another a fresh one is filled. At worst that is O(events in the window). But where
    `as_of_ms` is ahead of the watermark the question moves the buffer back, for good: what took it
    ahead may be one wrong clock, and all that is asked until then would be late.
-5. Events before `watermark - lateness - longest window` are dropped as the buffer moves: no event
+5. Windows that are not sliding are held by a `FramedBuffer`, which has a head for each.
+6. Events before `watermark - lateness - longest window` are dropped as the buffer moves: no event
    that is not too late can ask for them. The newest stays until the whole buffer is dropped,
    which is when the watermark has passed it by as much (`FeatureState.advance`). Over
    `window_events_max` the oldest event is dropped, and counted.
-6. What is stored are the aggregates' own states, as they are, but for those that take as much
+7. What is stored are the aggregates' own states, as they are, but for those that take as much
    room as the window (`refilled`): they are filled anew when a buffer is restored. Physical
    details (the room before `start`) are not stored.
 
-A buffer changes in `move`, `insert` and `load`, all here, and in nothing else.
+A buffer changes in `move`, `insert` and `load`, here and in `FramedBuffer`, and in nothing else.
 """
 
 from __future__ import annotations
@@ -53,9 +54,13 @@ if TYPE_CHECKING:
 
     from stream_ml.features.aggregates import Aggregate
     from stream_ml.features.transforms import Evaluator
+    from stream_ml.features.windows.reach import Reach
     from stream_ml.features.windows.window_feature import WindowFeature
 
-__all__ = ["Buffer", "Clock", "Series"]
+__all__ = ["RECLAIM_MIN", "Buffer", "Clock", "Series", "Span"]
+
+# The indices of the events that a window holds: the first, and the first behind them.
+Span = tuple[int, int]
 
 # Reclaiming the room of dropped events moves what remains: not worth it for fewer.
 RECLAIM_MIN = 64
@@ -69,11 +74,15 @@ class Series:
         id: what it is, as a short text: stored with every buffer.
         filters: fields and the values of them that are let in.
         evaluate: an event's value; None leaves the event out.
-        windows: per window its length and which of a buffer's aggregates are its own.
+        windows: per window its length and which of a buffer's aggregates are its own; empty where
+            some are not sliding.
+        frames: per window its reach and which of a buffer's aggregates are its own.
+        kind: the class of its buffers.
         makers: makes those aggregates.
         readings: per answer the aggregate's method and which aggregate to ask.
         features: the features that are answered, in the order of `readings`.
         keep_ms: how long before the newest moment an event can matter.
+        lateness_ms: how much older than the watermark an event may be.
         empty: the answers where there is no buffer.
         is_valueless: whether the value is always 1.
         fallible: whether `evaluate` may raise.
@@ -84,10 +93,13 @@ class Series:
     filters: tuple[tuple[str, frozenset[Any]], ...]
     evaluate: Evaluator
     windows: tuple[tuple[int, tuple[int, ...]], ...]
+    frames: tuple[tuple[Reach, tuple[int, ...]], ...]
+    kind: type[Buffer]
     makers: tuple[Callable[[], Aggregate], ...]
     readings: tuple[tuple[Callable[[Any, int], float | None], int], ...]
     features: tuple[WindowFeature, ...]
     keep_ms: int
+    lateness_ms: int
     empty: tuple[float | None, ...]
     is_valueless: bool
     fallible: bool
@@ -147,7 +159,7 @@ class Buffer:
         self.values: list[Any] = []
         self.start = 0
         self.head = 0
-        self.tails = [0] * len(series.windows)
+        self.tails = [0] * len(series.frames)
         self.aggregates: list[Any] = [make() for make in series.makers]
         self.live = True
         self.is_dirty = False
@@ -179,10 +191,14 @@ class Buffer:
             tails[k] = tail
         oldest, start = min(t, self.clock.watermark_ms) - self.series.keep_ms, self.start
         if start < head and times[start] < oldest:
-            # The newest stays, whatever its age: it tells when the buffer as a whole can go.
-            self.start = min(bisect_left(times, oldest, start), head - 1)
-            if self.start >= RECLAIM_MIN and self.start * 2 >= head:
-                self._reclaim()
+            self._release(bisect_left(times, oldest, start))
+
+    def _release(self, start: int) -> None:
+        """Drop the events before an index, which no window needs."""
+        # The newest stays, whatever its age: it tells when the buffer as a whole can go.
+        self.start = min(start, self.head - 1)
+        if self.start >= RECLAIM_MIN and self.start * 2 >= self.head:
+            self._reclaim()
 
     def _reclaim(self) -> None:
         start = self.start
@@ -274,41 +290,53 @@ class Buffer:
         """As `read`, for a moment that is past; nothing is changed by it."""
         present = list(self.aggregates)
         shifts = []
-        head = bisect_left(self.times, t, self.start, self.head)
-        for k, (duration_ms, members) in enumerate(self.series.windows):
-            tail = bisect_left(self.times, t - duration_ms, self.start, head)
-            near = self.head - head + self.tails[k] - tail < head - tail
+        for members, new, old in self._spans(t):
             for member in members:
-                if near and present[member].any_order and head >= self.tails[k]:
-                    self._shift(present[member], (tail, self.tails[k]), (head, self.head))
-                    shifts.append((present[member], (tail, self.tails[k]), (head, self.head)))
+                if present[member].any_order and _is_near(new, old):
+                    gain, loss = (new[0], old[0]), (new[1], old[1])
+                    self._shift(present[member], gain, loss)
+                    shifts.append((present[member], loss, gain))
                 else:
-                    present[member] = self._refill(member, tail, head)
+                    present[member] = self._refill(member, *new)
         answers += [value(present[member], t) for value, member in self.series.readings]
-        for aggregate, older, newer in shifts:
-            self._shift(aggregate, newer, older)
+        for aggregate, gain, loss in shifts:
+            self._shift(aggregate, gain, loss)
 
     def _move_back(self, t: int) -> None:
         """Fall to `t`, which is below `as_of_ms`."""
-        head = bisect_left(self.times, t, self.start, self.head)
-        for k, (duration_ms, members) in enumerate(self.series.windows):
-            tail = bisect_left(self.times, t - duration_ms, self.start, head)
-            near = self.head - head + self.tails[k] - tail < head - tail
+        spans = self._spans(t)
+        for members, new, old in spans:
             for member in members:
                 aggregate = self.aggregates[member]
-                if near and aggregate.any_order and head >= self.tails[k]:
-                    self._shift(aggregate, (tail, self.tails[k]), (head, self.head))
+                if aggregate.any_order and _is_near(new, old):
+                    self._shift(aggregate, (new[0], old[0]), (new[1], old[1]))
                 else:
-                    self.aggregates[member] = self._refill(member, tail, head)
-            self.tails[k] = tail
-        self.head = head
+                    self.aggregates[member] = self._refill(member, *new)
+        self._place([new for _, new, _ in spans])
+        self.head = bisect_left(self.times, t, self.start, self.head)
         self.as_of_ms = t
 
-    def _shift(self, aggregate: Aggregate, gain: tuple[int, int], lose: tuple[int, int]) -> None:
+    def _spans(self, t: int) -> list[tuple[tuple[int, ...], Span, Span]]:
+        """Per window its aggregates, what it holds for an event at `t`, and what it holds now."""
+        head = bisect_left(self.times, t, self.start, self.head)
+        return [
+            (
+                members,
+                (bisect_left(self.times, t - duration_ms, self.start, head), head),
+                (self.tails[k], self.head),
+            )
+            for k, (duration_ms, members) in enumerate(self.series.windows)
+        ]
+
+    def _place(self, spans: list[Span]) -> None:
+        """Note what the windows hold from now on."""
+        self.tails = [tail for tail, _ in spans]
+
+    def _shift(self, aggregate: Aggregate, gain: Span, loss: Span) -> None:
         times, values = self.times, self.values
         for i in range(*gain):
             aggregate.add(times[i], values[i])
-        for i in range(*lose):
+        for i in range(*loss):
             aggregate.evict(times[i], values[i])
 
     def dump(self) -> list[Any]:
@@ -335,17 +363,24 @@ class Buffer:
             state: what `dump` gave.
             clock: its partition's.
         """
-        as_of_ms, differences, values, head, tails, aggregates = state
+        as_of_ms, differences, values, head, tails, aggregates, *rest = state
         buffer = cls(series, entity, as_of_ms, clock)
         buffer.times = list(accumulate(differences))
         buffer.values = [1.0] * len(differences) if values is None else values
         buffer.head = head
-        buffer.tails = tails
-        for (_, members), tail in zip(series.windows, tails, strict=True):
+        spans = [*zip(tails, *(rest or [[head] * len(tails)]), strict=True)]
+        buffer._place(spans)
+        for (_, members), (tail, upper) in zip(series.frames, spans, strict=True):
             for member in members:
                 aggregate, aggregate_state = buffer.aggregates[member], aggregates[member]
                 if aggregate_state is None and aggregate.refilled:
-                    aggregate.fill(buffer.times[tail:head], buffer.values[tail:head])
+                    aggregate.fill(buffer.times[tail:upper], buffer.values[tail:upper])
                 else:  # as all were stored once
                     aggregate.load(aggregate_state)
         return buffer
+
+
+def _is_near(new: Span, old: Span) -> bool:
+    """Whether it takes fewer steps to shift from one span to an older one than to fill it."""
+    is_older = new[0] <= old[0] <= new[1] <= old[1]
+    return is_older and old[1] - new[1] + old[0] - new[0] < new[1] - new[0]

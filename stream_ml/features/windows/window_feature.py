@@ -4,8 +4,8 @@
 # ruff: noqa: D102 - an override is documented where it is declared
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from stream_ml.errors import BadRecord
 from stream_ml.features.aggregates import Aggregate
@@ -22,13 +22,13 @@ from stream_ml.features.transforms import (
     source_mistakes,
     source_name,
 )
-from stream_ml.features.windows.frames import Sliding, duration_mistakes, duration_words
+from stream_ml.features.windows.frames import Frame, duration_mistakes, duration_words
 from stream_ml.schema import FieldType, brief, is_text, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Duration", "Raw", "WindowFeature"]
+__all__ = ["Duration", "WindowFeature"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +39,6 @@ class Duration:
 
     def __str__(self) -> str:
         return duration_words(self.text)
-
-
-@dataclass(frozen=True, slots=True)
-class Raw(Scalar):
-    """A field as it is, of whatever type, for the aggregates that can take it."""
-
-    field: str
-
-    @property
-    def auto_name(self) -> str:
-        return self.field
-
-    def mistakes(self, schema: Schema) -> Iterator[Mistake]:
-        yield from field_mistakes(self.field, schema)
-
-    def describe(self) -> list[Any]:
-        return ["raw", self.field]
-
-    def total(self, schema: Schema) -> bool:
-        return not schema[self.field].optional
-
-    def compile(self, context: FeatureContext) -> Evaluator:
-        name = self.field
-        return lambda fields, t, answers: fields[name]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,20 +52,23 @@ class WindowFeature(Scalar):
         source: what it looks at; None for the events themselves.
         arguments: what its constructor takes.
         filters: fields, and the values of them that are let in.
+        question: what the aggregate's `value` takes besides the time; those that differ in it alone
+            share an aggregate.
     """
 
     is_stateless = False
-    frame: Sliding
+    frame: Frame
     by: tuple[str, ...]
     kind: Any
     source: Any
     arguments: tuple[Any, ...]
     filters: tuple[tuple[str, tuple[Any, ...]], ...]
+    question: tuple[Any, ...] = ()
 
     @property
     def auto_name(self) -> str:
         inner = [] if self.source is None else [source_name(self.source)]
-        inner += map(str, self.arguments)
+        inner += map(str, (*self.arguments, *self.question))
         words = [
             str(getattr(self.kind, "name", self.kind)) + (f"({', '.join(inner)})" if inner else ""),
             self.frame.name,
@@ -99,18 +78,13 @@ class WindowFeature(Scalar):
         words += [f"{name}={'|'.join(map(str, values))}" for name, values in self.filters]
         return " ".join(words)
 
-    @property
-    def duration_ms(self) -> int:
-        """How long the window is."""
-        return self.frame.duration_ms
-
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
         # An aggregate is made for a try only where nothing else is wrong.
         yield from list(self._mistakes(schema)) or self._trial_mistakes()
 
     def _mistakes(self, schema: Schema) -> Iterator[Mistake]:
         yield from self.frame.mistakes()
-        for argument in self.arguments:
+        for argument in (*self.arguments, *self.question):
             if isinstance(argument, Duration):
                 yield from duration_mistakes(argument.text)
             elif not _is_argument(argument):
@@ -143,7 +117,7 @@ class WindowFeature(Scalar):
     def _trial_mistakes(self) -> Iterator[Mistake]:
         """Whether an aggregate of the user's own can be made at all."""
         try:
-            self.kind(*self.constructor_arguments()).value(0)
+            self.kind(*self.constructor_arguments()).value(0, *self.question_arguments())
         except Exception as error:  # noqa: BLE001 - a user's class may raise anything
             yield f"arguments with which {self.kind.name} can be made, and asked", short_repr(error)
 
@@ -163,7 +137,7 @@ class WindowFeature(Scalar):
 
     def describe(self) -> list[Any]:
         return [
-            self.aggregate_description(),
+            [*self.aggregate_description(), *self.question_arguments()],
             self.frame.describe(),
             self.series_description(),
             self.fill,
@@ -181,10 +155,20 @@ class WindowFeature(Scalar):
 
     def constructor_arguments(self) -> tuple[Any, ...]:
         """The arguments that the aggregate is made with."""
-        return tuple(
-            parse_duration(argument.text) if isinstance(argument, Duration) else argument
-            for argument in self.arguments
-        )
+        return _values(self.arguments)
+
+    def question_arguments(self) -> tuple[Any, ...]:
+        """What the aggregate is asked with, besides the time."""
+        return _values(self.question)
+
+    def asked(self, name: str, *question: Any) -> Self:
+        """The same feature, asked otherwise.
+
+        Args:
+            name: how it is called.
+            question: what the aggregate's `value` takes besides the time.
+        """
+        return replace(self, label=name, question=question)
 
     def total(self, schema: Schema) -> bool:
         return self.fill is not None
@@ -192,6 +176,13 @@ class WindowFeature(Scalar):
     def compile(self, context: FeatureContext) -> Evaluator:
         slot = context.slot(self)
         return lambda fields, t, answers: answers[slot]
+
+
+def _values(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(
+        parse_duration(argument.text) if isinstance(argument, Duration) else argument
+        for argument in arguments
+    )
 
 
 def _is_argument(value: Any) -> bool:
