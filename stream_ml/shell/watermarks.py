@@ -1,10 +1,10 @@
 """How far time has come on events and labels, for whoever publishes what was refused before.
 
 What stages have written down is a floor, and may be behind: of each partition the newest records
-are read as well, so that what lies there and is not read yet counts. What is said to be late by
-them probably is: a stage may still refuse some of what is not read yet (an id that came before), or
-move it (a stray), and it leads no watermark then. A record that is not said to be late may still
-become so until a stage reads it.
+are read as well, so that what lies there and is not read yet counts. Of these, strays and events
+of an id that came shortly before lead nothing, as in the stages. What is said to be late by the
+others probably is: a stage may still refuse some of what is not read yet (an id that came long
+before). A record that is not said to be late may still become so until a stage reads it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class InputWatermarks:
                 self._floors[partition] = self._floor(partition, watermark.ms, state)
         first = self._log.first_offset(topic, partition)
         start = max(first, self._log.end_offset(topic, partition) - NEWEST_RECORDS)
-        refused = self._refused_positions()
+        refused, ids = self._refused_positions(), set[str]()
         for record in read_partition(self._log, topic, partition, start):
             if (topic, partition, record.offset) in refused:
                 continue
@@ -129,10 +129,21 @@ class InputWatermarks:
                 read = decode(record.value)
             except BadRecord:
                 continue
+            key = read.key if topic == "events" else read.event_id
+            is_repeat = topic == "events" and read.event_id in ids
+            if is_repeat or self._is_stray(topic, partition, key):
+                continue
             if read.ts <= record.append_ms + self._pipeline.skew_ms:
-                key = read.key if topic == "events" else read.event_id
+                ids.add(read.event_id)
                 watermark.advance(key, read.ts, record.append_ms)
         return watermark
+
+    def _is_stray(self, topic: str, partition: int, key: str) -> bool:
+        """Whether a record is sent on to another partition, where it lies once more."""
+        log = self._log
+        return (
+            log.forwards_strays and partition_of(key.encode(), log.partitions[topic]) != partition
+        )
 
     def _floor(self, partition: int, watermark_ms: int, state: Mapping[str, Any]) -> int:
         """As predict reckons it when it takes up a state of another lateness."""

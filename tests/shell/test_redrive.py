@@ -13,7 +13,7 @@ from cli_toy import toy
 import stream_ml as sml
 from stream_ml.codec import encode_command
 from stream_ml.errors import UsageError
-from stream_ml.records import Command
+from stream_ml.records import Command, Output
 from stream_ml.shell import redrive
 from stream_ml.shell.embedded.replay import output_of
 from stream_ml.shell.embedded.runner import Runner
@@ -23,6 +23,7 @@ from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.dead_letters import LetterFilter
 from stream_ml.stages.command_details import letter_details
 from stream_ml.testing import Driver
+from stream_ml.topics import partition_of
 from tests.shop import EVENT, START_MS, declare, shop, stream
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from conftest import Cli
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Output
     from stream_ml.shell.log.port import Log
 
 KEY = b"testing"
@@ -227,6 +227,31 @@ def test_what_would_be_too_late_now_is_named_and_not_published(is_read: bool) ->
     assert 6 == again.report.kept["unknown_category", redrive.TOO_LATE]
     assert later_ms - START_MS - 1_000 - WIDER.lateness_ms == again.report.excess_ms
     assert 0 == after["too_late"]
+
+
+@pytest.mark.parametrize("deed", ["repeat", "stray", "neither"])
+def test_what_leads_no_watermark_makes_nothing_too_late(
+    deed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id that came shortly before, or a record that is sent on, though no stage has read it."""
+    monkeypatch.setattr(SqliteLog, "forwards_strays", deed == "stray")
+    count = 3 if deed == "stray" else 1
+    key = EVENT["shop"].encode()
+    home = partition_of(key, count)
+    away = next(
+        each for each in "bcdefgh" if partition_of(each.encode(), count) != home or count < 2
+    )
+    later = {**EVENT, "ts": START_MS + 86_400_000, "event_id": "once"}
+    later |= {"repeat": {"event_id": "twice"}, "stray": {"shop": away}}.get(deed, {})
+    with Driver(shop, partitions=count) as driver:
+        driver.publish("events", refused())
+        driver.run()
+        [record] = driver.log.append([Output("events", key, orjson.dumps(later))])
+        again = new_redrive(driver.log, WIDER)
+        again.preview(ALL)
+
+        assert home == record.partition
+        assert ({} if deed == "neither" else {"events": 6}) == again.report.published
 
 
 def test_a_longer_lateness_does_not_promise_what_a_stage_refuses() -> None:
