@@ -43,6 +43,9 @@ former = declare(models=models)
 added = [
     sml.window("20s").count(kind="order"),
     sml.window("2m").mean("amount", fill=0.0),
+    sml.session("4s").count(),
+    sml.calendar("hour", "Asia/Kolkata", previous=True).sum("amount"),
+    sml.last_events(5).median("amount", fill=0.0),
     sml.log("amount"),
 ]
 wider = declare(models=models, features=[*former.features[:1], *added, *former.features[1:]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = [
     "FRACTION_BITS",
@@ -49,6 +49,15 @@ class Aggregate:
     valued: ClassVar[bool] = True
     version: ClassVar[int] = 1
     refilled: ClassVar[bool] = False
+
+    @classmethod
+    def question_mistakes(cls, *question: Any) -> Iterator[tuple[str, str]]:  # noqa: ARG003 - as said
+        """The mistakes in what `value` takes besides the time, as expected and actual value.
+
+        Args:
+            question: as it was declared, of any type.
+        """
+        yield from ()
 
     def add(self, t: int, x: Any) -> None:
         """An event at `t` (milliseconds) with value `x` enters the window.

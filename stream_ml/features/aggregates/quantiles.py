@@ -6,9 +6,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from math import frexp, ldexp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream_ml.features.aggregates.base import Aggregate
+from stream_ml.schema import brief
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Median", "Quantile"]
 
@@ -43,6 +47,11 @@ class Quantile(Aggregate):
         # By power of two: a question then looks at few of the buckets.
         self._octaves: list[int] = []
         self._octave_counts: dict[int, int] = {}
+
+    @classmethod
+    def question_mistakes(cls, q: Any = 0.5) -> Iterator[tuple[str, str]]:
+        if type(q) not in (int, float) or not 0 <= q <= 1:
+            yield "`q` to be a number from 0 to 1", brief(q)
 
     def add(self, t: int, x: float) -> None:
         self._add(_code(x), 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.features.texts import kept_text
 from stream_ml.features.transforms import Feature, OneHot
+from stream_ml.features.windows.sources import Raw
 from stream_ml.schema import brief
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class CategoryCounts(WindowColumns):
         )
 
     def mistakes(self, schema: Schema) -> Iterator[Mistake]:
+        if not isinstance(self.window.source, Raw):
+            yield "a field's name", brief(self.window.source)
+            return
         mistakes = [*self.window.mistakes(schema)]
         yield from mistakes or self._one_hot.mistakes(schema)
 

@@ -96,6 +96,7 @@ class WindowFeature(Scalar):
         if not is_text(word) or type(version) is not int:
             yield "an aggregate with a `name` and an integer `version`", brief(self.kind)
             return
+        yield from self.kind.question_mistakes(*self.question)
         yield from self._source_mistakes(schema)
         yield from self._by_mistakes(schema)
         for name, values in self.filters:
