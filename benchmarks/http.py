@@ -70,7 +70,7 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class _Connection:
+class Connection:
     """One connection that is kept."""
 
     def __init__(self, port: int) -> None:
@@ -80,16 +80,15 @@ class _Connection:
         """Connect."""
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
 
-    async def post(self, body: bytes) -> int:
-        """Ask for a prediction; the status of the answer."""
+    async def post(self, body: bytes) -> tuple[int, bytes]:
+        """Ask for a prediction; the status and the body of the answer."""
         self._writer.write(
             b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%b"
             % (len(body), body)
         )
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n", 1)[0])
-        await self._reader.readexactly(length)
-        return int(head[9:12])
+        return int(head[9:12]), await self._reader.readexactly(length)
 
     def close(self) -> None:
         """Let go of it."""
@@ -98,23 +97,24 @@ class _Connection:
 
 async def _offer_by_http(port: int, pid: int, events: Sequence[bytes], rate: float) -> Result:
     """Each event when it is due, on a connection that is free, or a new one."""
-    free: list[_Connection] = []
-    opened: list[_Connection] = []
+    free: list[Connection] = []
+    opened: list[Connection] = []
     times: list[float] = []
     statuses: Counter[int] = Counter()
     started_s, cpu_s = time.perf_counter(), _cpu_s(pid)
 
-    async def connection() -> _Connection:
+    async def connection() -> Connection:
         if free:
             return free.pop()
-        one = _Connection(port)
+        one = Connection(port)
         await one.open()
         opened.append(one)
         return one
 
     async def ask(event: bytes, due_s: float) -> None:
         one = await connection()
-        statuses[await one.post(event)] += 1
+        status, _ = await one.post(event)
+        statuses[status] += 1
         times.append(time.perf_counter() - due_s)
         free.append(one)
 
@@ -173,7 +173,8 @@ def _offer_by_console(address: str, events: Sequence[bytes], rate: float) -> Res
 
 
 @contextmanager
-def _process(folder: Path, address: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(folder: Path, address: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command of `stream-ml` on a log, until it is left."""
     environ = {**os.environ, "STREAM_ML_BROKER": address, "STREAM_ML_KEY": KEY}
     # Extras beside this package, wherever the process is at work: the server is faster with them.
     environ["PYTHONPATH"] = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
@@ -190,14 +191,14 @@ def _process(folder: Path, address: str, *words: str) -> Iterator[subprocess.Pop
         process.wait()
 
 
-def _said(process: subprocess.Popen[bytes], *names: str) -> Any:
-    """The first of these members that it says."""
+def first_member(process: subprocess.Popen[bytes], *names: str) -> Any:
+    """The first of these members that it prints."""
     assert process.stdout is not None
     while True:
-        said = json.loads(process.stdout.readline())
+        members = json.loads(process.stdout.readline())
         for name in names:
-            if name in said:
-                return said[name]
+            if name in members:
+                return members[name]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -211,14 +212,14 @@ def run(options: argparse.Namespace) -> None:
         if options.kafka:
             broker = stack.enter_context(Broker(folder / "broker", heap="1g"))
             address = f"kafka://{broker.address}"
-            with _process(folder, address, "topics", "apply", "--partitions", "1") as applying:
+            with running(folder, address, "topics", "apply", "--partitions", "1") as applying:
                 applying.wait()
-        worker = stack.enter_context(_process(folder, address, "up"))
-        _said(worker, "champion", "model")
+        worker = stack.enter_context(running(folder, address, "up"))
+        first_member(worker, "champion", "model")
         server = stack.enter_context(
-            _process(folder, address, "serve", "--port", "0", "--rate", "100000")
+            running(folder, address, "serve", "--port", "0", "--rate", "100000")
         )
-        port = int(_said(server, "address").rpartition(":")[2])
+        port = int(first_member(server, "address").rpartition(":")[2])
         asyncio.run(_offer_by_http(port, server.pid, lines[:1_000], 200))
         lines = lines[1_000:]
         results: dict[str, list[Result]] = {"http": [], "console": []}

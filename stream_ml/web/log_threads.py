@@ -53,6 +53,7 @@ class Follower:
         history: how many of each partition's last records to begin with.
         on_begin: takes the offsets, by partition, that it begins from, before any record.
         is_urgent: whether somebody waits for what comes; asked in the thread.
+        urgent_s: how often the embedded log is looked at then.
         prepare: what to do with each record in the thread, such as decoding it.
 
     Attributes:
@@ -68,6 +69,7 @@ class Follower:
         history: int = 0,
         on_begin: Callable[[dict[int, int]], None] = lambda _: None,
         is_urgent: Callable[[], bool] = lambda: False,
+        urgent_s: float = URGENT_S,
         prepare: Callable[[Record], object] | None = None,
     ) -> None:
         self.error: StreamMLError | None = None
@@ -77,6 +79,7 @@ class Follower:
         self._history = history
         self._on_begin = on_begin
         self._is_urgent = is_urgent
+        self._urgent_s = urgent_s
         self._prepare = prepare
         self._offsets: dict[int, int] | None = None
         self._begun: asyncio.Future[dict[int, int]] | None = None
@@ -160,7 +163,7 @@ class Follower:
         return tail
 
     def _pause(self, seconds: float) -> None:
-        self._closing.wait(min(seconds, URGENT_S) if self._is_urgent() else seconds)
+        self._closing.wait(min(seconds, self._urgent_s) if self._is_urgent() else seconds)
 
 
 class LogPool:

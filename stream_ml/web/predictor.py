@@ -54,6 +54,7 @@ WAITING_MAX = 10_000
 INDEX_MAX = 100_000
 HISTORY = 20_000
 LETTERS_MAX = 10_000
+LETTERS_S = 0.02
 # So far back an id is looked for that is not among them, in chunks.
 LOOKBACK, CHUNK = 300_000, 5_000
 PROBE_S = 1.0
@@ -189,6 +190,8 @@ class Predictor:
             "dead-letters",
             self._take_letters,
             is_urgent=lambda: bool(self._waiting),
+            # Refusals are seldom, and most waits end without one.
+            urgent_s=LETTERS_S,
         )
         self._monitor: asyncio.Task[None] | None = None
 
