@@ -727,7 +727,7 @@ class Worker:
 
 def _tell(meter: Meter, say: Callable[..., None], event: str, **members: Any) -> None:
     """Tell the meter before others, who may ask it."""
-    meter.hear(event, members)
+    meter.observe(event, members)
     say(event, **members)
 
 

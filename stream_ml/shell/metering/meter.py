@@ -216,7 +216,7 @@ class Meter:
         self.replayed[task] += replayed
         self.progress_s[task] = self.clock()
 
-    def hear(self, event: str, members: Mapping[str, Any]) -> None:
+    def observe(self, event: str, members: Mapping[str, Any]) -> None:
         """Take note of what a worker says of its tasks.
 
         Args:

@@ -88,7 +88,7 @@ async def act(request: Request, tokens: FormTokens) -> Response:
     """
     kind = "command"
     try:
-        fields = await _deed_in(request, tokens)
+        fields = await _command_fields(request, tokens)
         kind = fields["kind"]
         service: Service = request.app.state.service
         if kind in CONFIRMED and fields.get("confirmed") != "yes":
@@ -123,7 +123,7 @@ async def act(request: Request, tokens: FormTokens) -> Response:
     )
 
 
-async def _deed_in(request: Request, tokens: FormTokens) -> dict[str, str]:
+async def _command_fields(request: Request, tokens: FormTokens) -> dict[str, str]:
     """The fields of a form that asks for a command, of somebody who may.
 
     Raises:

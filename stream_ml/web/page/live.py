@@ -35,7 +35,7 @@ HEARTBEAT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Part:
     """The content of a part, since which version, and as a message."""
 
     version: int
@@ -68,7 +68,7 @@ class Live:
         self._refresh_s = refresh_s
         # Another server counts anew: what a viewer has seen of it says nothing here.
         self._boot = secrets.token_hex(4)
-        self._parts: dict[str, _Told] = {}
+        self._parts: dict[str, _Part] = {}
         self._version = 0
         self._shown: BoardSnapshot | None = None
         self._recent = Recent()
@@ -161,7 +161,7 @@ class Live:
             self._version += 1
             for name in changed:
                 html = bodies[name]
-                self._parts[name] = _Told(
+                self._parts[name] = _Part(
                     self._version, html, _message("part", {"name": name, "html": html})
                 )
             self._wake()

@@ -97,17 +97,17 @@ class _Page:
             (STREAM_PATH, self._stream),
         ):
             router.add_api_route(path, endpoint, methods=["GET"])
-        for path, deed in (
+        for path, post in (
             ("/page/act", acts.act),
             ("/page/login", acts.log_in),
             ("/page/logout", acts.log_out),
         ):
-            router.add_api_route(path, self._deed(deed), methods=["POST"])
+            router.add_api_route(path, self._post(post), methods=["POST"])
         return router
 
-    def _deed(self, deed: Callable[[Request, FormTokens], Any]) -> Callable[[Request], Any]:
+    def _post(self, post: Callable[[Request, FormTokens], Any]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            response: Response = await deed(request, self._tokens)
+            response: Response = await post(request, self._tokens)
             return response
 
         return endpoint
