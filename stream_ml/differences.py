@@ -182,6 +182,7 @@ def _is_count(old: str | None, new: str | None) -> bool:
     return all(text is not None and text.endswith(" most frequent values") for text in (old, new))
 
 
+WINDOW_LATENESS_PATH = "events.window_lateness"
 _RETENTION = "what waits and the ids that are known were kept by it"
 _APPLIED = (
     "all lines begin anew, are taught what is recorded, and shadow then",
@@ -212,6 +213,15 @@ RULES: tuple[tuple[str, Rule], ...] = (
         ),
     ),
     ("events.lateness", Rule(_accept_none, _RETENTION)),
+    (
+        "events.window_lateness",
+        Rule(
+            _is_longer,
+            "events from now on may be so late and feed windows; those that were too late already "
+            "still are",
+        ),
+    ),
+    ("events.window_lateness", Rule(_accept_none, _RETENTION)),
     ("events.*", Rule(_accept_none, _RETENTION)),
     ("predict", Rule(_accept_any, "predictions from now on are about these events")),
     ("code.*", Rule(_accept_any, "if its answers changed, raise its `version`")),
@@ -393,6 +403,8 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Differen
         return []
     # Former releases knew one way only, and did not say so.
     old = {"learn_tasks": "one", **_implied_classes(old, new), **old}
+    if WINDOW_LATENESS_PATH in old or WINDOW_LATENESS_PATH in new:
+        old, new = _with_window_lateness(old), _with_window_lateness(new)
     paths = [*new, *(path for path in old if path not in new)]
     changes = [
         _difference(path, old.get(path), new.get(path))
@@ -410,6 +422,11 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Differen
         *(f"code.{path.partition('.')[2]}" for path in features),
     }
     return [change for change in changes if not features or change.path not in implied_paths]
+
+
+def _with_window_lateness(texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts, where none is said with the lateness of all events as that of windows."""
+    return {WINDOW_LATENESS_PATH: texts.get("events.lateness", "0"), **texts}
 
 
 def _implied_classes(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str]:

@@ -93,6 +93,8 @@ class Events:
             less one; with 1, the newest event alone leads it. See docs/time.md.
         idle: after how long without a prediction a partition of events holds up no more what
             waits in the others' joins: by the time of arrival.
+        window_lateness: how much older than the watermark an event may be that only feeds windows
+            and gets no prediction; None: as `lateness`, beyond which all are refused.
     """
 
     key: str
@@ -103,6 +105,7 @@ class Events:
     skew: str | int = "5m"
     breadth: int = 3
     idle: str | int = "1h"
+    window_lateness: str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +266,12 @@ class Pipeline:
         return duration_or_zero(self.events.lateness)
 
     @cached_property
+    def window_lateness_ms(self) -> int:
+        """How much older than its partition's watermark an event may be that feeds windows."""
+        late = self.events.window_lateness
+        return self.lateness_ms if late is None else duration_or_zero(late)
+
+    @cached_property
     def skew_ms(self) -> int:
         """How much later than its arrival a record's time may be."""
         return duration_or_zero(self.events.skew)
@@ -347,7 +356,11 @@ class Pipeline:
     def feature_set(self) -> FeatureSet:
         """The features, ready to be computed."""
         return FeatureSet(
-            self.features, self.schema, self.lateness_ms, self.window_events_max, self.retired
+            self.features,
+            self.schema,
+            self.window_lateness_ms,
+            self.window_events_max,
+            self.retired,
         )
 
     @cached_property
@@ -503,7 +516,11 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
         elif member.name in {"key", "time", "id"}:
             yield f"events.{member.name}", value
         else:
-            yield f"events.{member.name}", _length(value, is_count=member.name == "breadth")
+            is_count = member.name == "breadth"
+            yield (
+                f"events.{member.name}",
+                None if value is None else _length(value, is_count=is_count),
+            )
     yield "predict", _condition(p.predict)
     yield from p.feature_set.declaration()
     yield from label_texts(p.label, p.target)
@@ -662,10 +679,24 @@ def _event_problems(events: Any, schema: Mapping[str, FieldType]) -> Iterator[Pr
     for name in ("lateness", "skew"):
         yield from duration_problems(f"events.{name}", getattr(events, name), duration_or_zero)
     yield from duration_problems("events.idle", events.idle)
+    yield from _window_lateness_problems(events)
     if not (type(events.breadth) is int and 1 <= events.breadth <= BREADTH_MAX):
         yield Problem(
             "events.breadth", f"a whole number from 1 to {BREADTH_MAX}", repr(events.breadth)
         )
+
+
+def _window_lateness_problems(events: Events) -> Iterator[Problem]:
+    path, late = "events.window_lateness", events.window_lateness
+    if late is None:
+        return
+    problems = [*duration_problems(path, late, duration_or_zero)]
+    yield from problems
+    if problems or [*duration_problems(path, events.lateness, duration_or_zero)]:
+        return
+    if duration_or_zero(late) < duration_or_zero(events.lateness):
+        expected = f"no less than lateness={events.lateness!r}"
+        yield Problem(path, expected, short_repr(late))
 
 
 def _when_problems(condition: object, schema: Mapping[str, FieldType]) -> Iterator[Problem]:

@@ -95,6 +95,8 @@ CHANGES: list[Change] = [
     ({}, events(lateness="30s"), [("events.lateness", True)]),
     ({}, events(lateness="10s"), [("events.lateness", False)]),
     (events(lateness=0), events(lateness="1s"), [("events.lateness", True)]),
+    ({}, events(window_lateness="30s"), [("events.window_lateness", True)]),
+    (events(window_lateness="30s"), {}, [("events.window_lateness", False)]),
     ({}, events(skew="6m"), [("events.skew", False)]),
     ({}, events(breadth=3), [("events.breadth", False)]),
     ({}, events(idle="2h"), [("events.idle", False)]),

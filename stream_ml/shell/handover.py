@@ -227,7 +227,7 @@ def _lateness_changes(
     value = whole_piece(log, f"predict-{partition}", "")
     if marker is None or value is None:
         return ()
-    lateness = Lateness(pipeline.lateness_ms)
+    lateness = Lateness(pipeline.window_lateness_ms)
     lateness.load(orjson.loads(value), 0, declared_lateness_ms(marker.declaration))
     lateness.begin(marker.positions.get(("events", partition), 0), 0)
     return lateness.changes

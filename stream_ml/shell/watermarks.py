@@ -61,7 +61,7 @@ class InputWatermarks:
         """
         watermark = self._of_events(key)
         bound_ms = max(
-            watermark.ms - self._pipeline.lateness_ms, self._floors[self._partition(key)]
+            watermark.ms - self._pipeline.window_lateness_ms, self._floors[self._partition(key)]
         )
         return bound_ms - ts
 
@@ -149,7 +149,7 @@ class InputWatermarks:
         """As predict reckons it when it takes up a state of another lateness."""
         marker = whole_piece(self._log, f"predict-{partition}", MARKER.decode())
         former = {} if marker is None else marker_in(marker).declaration
-        lateness = Lateness(self._pipeline.lateness_ms)
+        lateness = Lateness(self._pipeline.window_lateness_ms)
         lateness.load(state, watermark_ms, declared_lateness_ms(former))
         return lateness.floor_ms
 

@@ -28,7 +28,7 @@ _NEXT = -1
 
 
 def declared_lateness_ms(declaration: Mapping[str, str]) -> int | None:
-    """The lateness of a declaration, in milliseconds; None where it is not known.
+    """The lateness up to which events are taken, in milliseconds; None where it is not known.
 
     >>> declared_lateness_ms({"events.lateness": "20s"}), declared_lateness_ms({})
     (20000, None)
@@ -36,7 +36,7 @@ def declared_lateness_ms(declaration: Mapping[str, str]) -> int | None:
     Args:
         declaration: text by path.
     """
-    text = declaration.get("events.lateness")
+    text = declaration.get("events.window_lateness", declaration.get("events.lateness"))
     if text is None:
         return None
     return 0 if text == "0" else parse_duration(text)

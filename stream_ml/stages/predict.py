@@ -103,9 +103,11 @@ class Predict:
         self._obeyed_erasures = ObeyedErasures()
         self._partitioner = None if partitions is None else Partitioner(partitions)
         self._features = pipeline.feature_set.new_state()
-        self._known_ids = SeenIds(max(pipeline.lateness_ms, _SPAN_MIN_MS))
+        self._known_ids = SeenIds(max(pipeline.window_lateness_ms, _SPAN_MIN_MS))
         self._watermark = Watermark(pipeline.events.breadth)
-        self._lateness = Lateness(pipeline.lateness_ms, lateness_changes)
+        self._lateness = Lateness(pipeline.window_lateness_ms, lateness_changes)
+        # Whether an event may feed windows that is too late for a prediction.
+        self._takes_late = pipeline.window_lateness_ms > pipeline.lateness_ms
         self.former_declaration: Mapping[str, str] = {}
         self._alarms = Alarms("predict", partition)
         self._refusals = Refusals(self._alarms, "events")
@@ -118,6 +120,8 @@ class Predict:
         self.counts = {"events": 0, "predictions": 0, "refused": 0, "no_answer": 0, "strays": 0}
         # What `window_events_max` made windows forget.
         self.counts["window_events_dropped"] = 0
+        if self._takes_late:
+            self.counts["late"] = 0
 
     def start(self) -> list[Output]:
         """Nothing: predicting begins with the first event."""
@@ -204,15 +208,15 @@ class Predict:
                     self._forget(event)
                     continue
                 self._check(event)
-                features = None
-                if self._pipeline.wants_prediction(event):
-                    features = self._features.features(event)
+                features = self._vector(event)
                 self._features.insert(event)
             except BadRecord as error:
                 self._refuse(record, error, read, outputs)
                 continue
             self._known_ids.add(event.event_id, event.ts)
             self.counts["events"] += 1
+            if self._takes_late and self._is_late(event):
+                self.counts["late"] += 1
             if self._blocks is not None:
                 self._blocks.add(event.ts, event.fields, features, self._watermark.ms)
             if self._features.dropped_count or self._features.failures:
@@ -311,6 +315,18 @@ class Predict:
             return {}
         keys = [event.key if isinstance(event, Event) else None for event in events]
         return self._partitioner.strays(records, keys)
+
+    def _vector(self, event: Event) -> dict[str, float] | None:
+        """The features of an event that gets a prediction; None of any other."""
+        if not self._pipeline.wants_prediction(event):
+            return None
+        if self._takes_late and self._is_late(event):
+            return None
+        return self._features.features(event)
+
+    def _is_late(self, event: Event) -> bool:
+        """Whether an event comes too late for a prediction, and feeds windows alone."""
+        return event.ts < self._watermark.ms - self._pipeline.lateness_ms
 
     def _check(self, event: Event) -> None:
         """Refuse what is too late, or came before."""

@@ -116,7 +116,7 @@ class Inspection:
         elif len(self._ids) < KNOWN_MAX:
             self._ids.add(known)
         self.missing.update(name for name, value in event.fields.items() if value is None)
-        if event.ts < self._watermark.ms - self.pipeline.lateness_ms:
+        if event.ts < self._watermark.ms - self.pipeline.window_lateness_ms:
             self.too_late += 1
             self.too_late_first = self.too_late_first or position
         else:

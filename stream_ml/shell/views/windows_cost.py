@@ -112,6 +112,6 @@ class _Sample:
         if not self._times_ms:
             return 0.0
         span_ms = max(1, max(self._times_ms) - min(self._times_ms))
-        held_ms = self._pipeline.feature_set.horizon_ms + self._pipeline.lateness_ms
+        held_ms = self._pipeline.feature_set.horizon_ms + self._pipeline.window_lateness_ms
         held = min(float(count), len(self._times_ms) * max(1.0, held_ms / span_ms))
         return self._bytes * max(1.0, held / len(self._times_ms))
