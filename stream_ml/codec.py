@@ -29,6 +29,7 @@ from stream_ml.records import (
     Alert,
     Answer,
     Command,
+    Correction,
     DeadLetter,
     Decision,
     Evaluation,
@@ -46,7 +47,6 @@ from stream_ml.records import (
     ShadowAnswers,
     Slices,
     Source,
-    Summary,
 )
 from stream_ml.schema import (
     BRIEF_LENGTH_MAX,
@@ -77,7 +77,6 @@ __all__ = [
     "decode_decision",
     "decode_example",
     "decode_prediction",
-    "decode_summary",
     "encode",
     "encode_answers",
     "encode_command",
@@ -85,7 +84,6 @@ __all__ = [
     "encode_example",
     "encode_prediction",
     "encode_shadows",
-    "encode_summary",
     "record_hash",
     "serving_members",
     "serving_set",
@@ -359,6 +357,8 @@ def encode_example(
     label_from: str | None = None,
     *,
     number: int | None = None,
+    implicit: bool = False,
+    correction: Correction | None = None,
 ) -> bytes:
     """The wire form of an example: the prediction's own bytes with the label put in at the end.
 
@@ -369,10 +369,16 @@ def encode_example(
         label_source: the partition and offset of the label on `labels`.
         label_from: who knew it, in the producer's words.
         number: counts the examples of a join partition; None for those that are not counted.
+        implicit: whether silence was taken for the label.
+        correction: what the label takes the place of, if anything.
     """
     optional_members = b"" if label_from is None else b',"label_from":' + orjson.dumps(label_from)
     if number is not None:
         optional_members = b'%b,"number":%d' % (optional_members, number)
+    if implicit:
+        optional_members += b',"implicit":true'
+    if correction is not None:
+        optional_members += b',"correction":' + msgspec.json.encode(correction)
     return b'%b,"label":%b,"label_ts":%d,"label_source":{"partition":%d,"offset":%d}%b}' % (
         prediction_value[:-1],
         _BOOLS[label] if type(label) is bool else orjson.dumps(label),
@@ -427,6 +433,8 @@ def decode_example(value: bytes | None) -> Example:
                     flat.label_source,
                     flat.label_from,
                     flat.number,
+                    flat.implicit,
+                    flat.correction,
                 )
     members = _object(value)
     prediction = _prediction(members)
@@ -440,7 +448,20 @@ def decode_example(value: bytes | None) -> Example:
     number = members.get("number")
     if number is not None:
         number = _natural(members, "number", "a whole number")
-    return Example(prediction, label, _time(members, "label_ts"), source, label_from, number)
+    implicit, correction = members.get("implicit", False), members.get("correction")
+    if type(implicit) is not bool:
+        raise _malformed_member("$.implicit", "true or false", implicit)
+    if correction is not None:
+        correction = _correction(correction)
+    label_ts = _time(members, "label_ts")
+    return Example(prediction, label, label_ts, source, label_from, number, implicit, correction)
+
+
+def _correction(members: Any) -> Correction:
+    try:
+        return msgspec.convert(members, Correction)
+    except msgspec.ValidationError as error:
+        raise BadRecord("malformed", "$.correction", f"this is no correction: {error}") from None
 
 
 class _FlatExample(Prediction, forbid_unknown_fields=True, kw_only=True):
@@ -451,6 +472,8 @@ class _FlatExample(Prediction, forbid_unknown_fields=True, kw_only=True):
     label_source: Source
     label_from: Annotated[str, msgspec.Meta(max_length=TEXT_LENGTH_MAX)] | None = None
     number: Natural | None = None
+    implicit: bool = False
+    correction: Correction | None = None
 
 
 # Twice as fast as looking at member by member; all that these do not take at once is looked at so,
@@ -684,41 +707,6 @@ def decode_answers(value: bytes | None) -> ShadowAnswers:
         return _read_answers(value or b"")
     except _UNUSUAL as error:
         raise BadRecord("malformed", "$", f"these are no answers of shadows: {error}") from None
-
-
-def encode_summary(summary: Summary) -> bytes:
-    """The wire form of a summary."""
-    return _write_summary(summary)
-
-
-def decode_summary(value: bytes | None) -> Summary:
-    """The summary in `value`; whether a pipeline can have made it is not looked at.
-
-    Raises:
-        BadRecord: it holds none.
-    """
-    try:
-        summary = _read_summary(value or b"")
-    except _UNUSUAL as error:
-        raise BadRecord("malformed", "$", f"this is no summary: {str(error)[:200]}") from None
-    if summary.start >= summary.end:
-        raise _malformed_member("$.end", "a time after the start", summary.end)
-    for kind, columns in (("fields", summary.fields), ("features", summary.features)):
-        for name, column in columns.items():
-            places, numbers = column.places, sum(column.counts)
-            is_sketch = (
-                len(places) == len(column.counts)
-                and list(places) == sorted(set(places))
-                and (column.low is None) == (column.high is None) == (not numbers)
-            )
-            if not is_sketch:
-                path = f"$.{kind}.{name[:ID_LENGTH_MAX]}"
-                raise _malformed_member(path, "a sketch of as many counts as places", len(places))
-    return summary
-
-
-_read_summary = msgspec.json.Decoder(Summary).decode
-_write_summary = msgspec.json.Encoder().encode
 
 
 def encode_decision(decision: Decision, key: bytes) -> bytes:

@@ -283,6 +283,16 @@ RULES: tuple[tuple[str, Rule], ...] = (
         ),
     ),
     ("label.horizon", Rule(_accept_none, _RETENTION)),
+    (
+        "label.window",
+        Rule(_accept_any, "predictions that wait now, and from now on, wait so long for a label"),
+    ),
+    ("label.absent", Rule(_accept_any, "it is what silence means from now on")),
+    (
+        "label.corrections",
+        Rule(_accept_any, "labels that are joined from now on may be corrected for so long"),
+    ),
+    ("label.relearn", Rule(_accept_any, "it holds from the next correction on")),
     ("label.*", Rule(_accept_none, _RETENTION)),
     (
         "models.*",
@@ -368,6 +378,9 @@ _FOLD_PATHS = (
     "events.",
     "label.horizon",
     "label.type",
+    "label.window",
+    "label.absent",
+    "label.corrections",
     "predict",
     "code.",
     "pending_max",

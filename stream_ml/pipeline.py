@@ -284,7 +284,7 @@ class Pipeline:
     @cached_property
     def horizon_ms(self) -> int:
         """How long after its event a label may be joined."""
-        return parse_duration(self.label.horizon)
+        return self.label.horizon_ms
 
     @cached_property
     def refresh_ms(self) -> int | None:

@@ -25,6 +25,7 @@ __all__ = [
     "Answer",
     "ColumnSummary",
     "Command",
+    "Correction",
     "DeadLetter",
     "Decision",
     "Evaluation",
@@ -213,13 +214,23 @@ class Prediction(Struct, forbid_unknown_fields=True):
         )
 
 
+class Correction(Struct, forbid_unknown_fields=True, gc=False):
+    """The label that another one takes the place of, its time, and whether it was silence."""
+
+    label: bool | str | Number
+    ts: Natural
+    implicit: bool = False
+
+
 @dataclass(slots=True)
 class Example:
     """A prediction and the truth about it.
 
     `label_source` is the label's place on `labels`; `label_from` is who knew it, as the label's own
     member `source` says. `number` counts the examples of a join partition, from the offset of the
-    first label that it read (None in those of former releases).
+    first label that it read (None in those of former releases). `implicit` says that there was no
+    label: silence was taken for one, and `label_source` is the beginning of the partition. Where
+    the label takes the place of another one of the same event, `correction` says of which.
     """
 
     prediction: Prediction
@@ -228,6 +239,8 @@ class Example:
     label_source: Source
     label_from: str | None = None
     number: int | None = None
+    implicit: bool = False
+    correction: Correction | None = None
 
 
 class ShadowAnswer(Struct, forbid_unknown_fields=True):

@@ -29,6 +29,7 @@ from stream_ml.codec import (
 from stream_ml.errors import BadRecord
 from stream_ml.records import (
     Command,
+    Correction,
     Event,
     EventLabel,
     Example,
@@ -431,15 +432,25 @@ def test_a_prediction_reads_back_as_it_was(prediction: Prediction) -> None:
     assert prediction == decode_prediction(encode_prediction(prediction))
 
 
-@given(predictions, st.booleans() | finite | text, st.integers(0, 2**53), st.none() | text)
+labels = st.booleans() | finite | text
+corrections = st.builds(Correction, labels, st.integers(0, 2**53), st.booleans())
+
+
+@given(predictions, labels, st.none() | text, st.booleans(), st.none() | corrections)
 def test_an_example_is_the_prediction_and_the_truth(
-    prediction: Prediction, label: Any, label_ts: int, label_from: str | None
+    prediction: Prediction,
+    label: Any,
+    label_from: str | None,
+    implicit: bool,
+    correction: Correction | None,
 ) -> None:
     """Joining adds the label to the prediction's own bytes and changes none of them."""
-    value = encode_prediction(prediction)
-    example = encode_example(value, label, label_ts, Source(2, 7), label_from)
+    value, source = encode_prediction(prediction), Source(2, 7)
+    optional = {"number": 3, "implicit": implicit, "correction": correction}
+    example = encode_example(value, label, 8, source, label_from, **optional)
 
-    assert decode_example(example) == Example(prediction, label, label_ts, Source(2, 7), label_from)
+    expected = Example(prediction, label, 8, source, label_from, 3, implicit, correction)
+    assert decode_example(example) == expected
     assert example.startswith(value[:-1])
 
 
@@ -491,7 +502,9 @@ def test_the_short_way_reads_what_the_long_way_reads(
 ) -> None:
     """Whatever one member is changed to, taken out or added: the same record or refusal."""
     value = encode_prediction(prediction)
-    example = encode_example(value, label, label_ts, Source(2, 7), "me", number=3)
+    correction = Correction(label, label_ts, implicit=True)
+    optional = {"number": 3, "implicit": True, "correction": correction}
+    example = encode_example(value, label, label_ts, Source(2, 7), "me", **optional)
     document = orjson.loads(example)
     path = data.draw(st.sampled_from(members_of(example)))
     *where, name = path

@@ -164,6 +164,13 @@ CHANGES: list[Change] = [
     ),
     (
         {},
+        {"label": replace(shop.label, window="10s", absent=False)},
+        [("label.window", True), ("label.absent", True)],
+    ),
+    ({}, {"label": replace(shop.label, corrections="1h")}, [("label.corrections", True)]),
+    ({}, {"label": replace(shop.label, relearn=True)}, [("label.relearn", True)]),
+    (
+        {},
         {"label": replace(shop.label, horizon="30s")},
         [("label.horizon", False), ("promotion.maturity", True)],
     ),

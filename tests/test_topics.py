@@ -94,7 +94,9 @@ def names_of(record: Any) -> tuple[str, ...]:
 def having_defaults(record: Any) -> set[str]:
     """The members that it need not be given."""
     if record is Example:  # the prediction's members lie beside the label's
-        return having_defaults(Prediction) | {"label_from", "number"}
+        return having_defaults(Prediction) | {
+            *("label_from", "number", "implicit", "correction"),
+        }
     if is_dataclass(record):
         return {
             field.name

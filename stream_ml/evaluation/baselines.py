@@ -90,7 +90,8 @@ class Baselines:
         self._grain_ms = 1
         self._watermark: int | None = None
         # By time, then in the order in which they came.
-        self._ahead: list[tuple[int, int, LabelValue]] = []
+        # What is corrected has the former label behind it.
+        self._ahead: list[tuple[Any, ...]] = []
         self._ahead_n = 0
         self._moments: list[int] = []
         self._totals: list[Totals] = []
@@ -128,21 +129,42 @@ class Baselines:
             label_ts: when it was known, UTC milliseconds.
             watermark_ms: the labels' watermark.
         """
+        self._take(label, label_ts, watermark_ms)
+
+    def correct(
+        self, former: LabelValue, label: LabelValue, label_ts: int, watermark_ms: int
+    ) -> None:
+        """Know from `label_ts` on that a label that was known is another one.
+
+        Args:
+            former: the label that was known.
+            label: the one that counts.
+            label_ts: when that was known, UTC milliseconds.
+            watermark_ms: the labels' watermark.
+        """
+        self._take(label, label_ts, watermark_ms, former)
+
+    def _take(
+        self, label: LabelValue, label_ts: int, watermark_ms: int, *former: LabelValue
+    ) -> None:
         ahead = self._ahead
         if not ahead and label_ts <= watermark_ms:
-            self._know(label, label_ts)
+            self._know(label, label_ts, *former)
             return
         self._ahead_n += 1
-        heapq.heappush(ahead, (label_ts, self._ahead_n, label))
+        heapq.heappush(ahead, (label_ts, self._ahead_n, label, *former))
         while ahead and ahead[0][0] <= watermark_ms:
-            ts, _, due_label = heapq.heappop(ahead)
-            self._know(due_label, ts)
+            ts, _, due_label, *due_former = heapq.heappop(ahead)
+            self._know(due_label, ts, *due_former)
 
-    def _know(self, label: LabelValue, label_ts: int) -> None:
+    def _know(self, label: LabelValue, label_ts: int, *former: LabelValue) -> None:
         if self._watermark is None or label_ts > self._watermark:
             self._watermark = label_ts
         moment = self._on_grid(self._watermark)
-        totals = self._add_label(self._totals[-1] if self._totals else None, label)
+        totals = self._totals[-1] if self._totals else None
+        if former and totals is not None:
+            totals = self._less_label(totals, former[0])
+        totals = self._add_label(totals, label)
         if self._moments and self._moments[-1] == moment:
             self._totals[-1] = totals
             return
@@ -175,7 +197,7 @@ class Baselines:
         self._totals = [self._widened(totals) for totals in state["totals"]]
         self._head = 0
         # A state that was written before labels could be ahead has none.
-        self._ahead = [(ts, n, label) for ts, n, label in state.get("ahead", ())]
+        self._ahead = [tuple(each) for each in state.get("ahead", ())]
         self._ahead_n = state.get("ahead_n", 0)
 
     def _widened(self, totals: Sequence[Any]) -> Totals:
@@ -183,6 +205,19 @@ class Baselines:
         if self.kind != "multiclass":
             return tuple(totals)
         return (*totals, *(0 for _ in self.classes[len(totals) - 1 :]))
+
+    def _less_label(self, totals: Totals, label: Any) -> Totals | None:
+        """The totals without a label; None of none."""
+        if totals[0] <= 1:
+            return None
+        if self.kind == "binary":
+            return (totals[0] - 1, totals[1] - (1 if label else 0))
+        if self.kind == "regression":
+            return (totals[0] - 1, totals[1] - clamp(label), totals[2])
+        counts = list(totals)
+        counts[0] -= 1
+        counts[self._class_indexes[label]] -= 1
+        return tuple(counts)
 
     def _add_label(self, totals: Totals | None, label: Any) -> Totals:
         if self.kind == "binary":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.evaluation.scores import described, widened_totals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stream_ml.evaluation.scores import Scores
 
@@ -71,6 +71,22 @@ class ScoresByBlock:
                     FADING * former + new for former, new in zip(usual, part, strict=True)
                 ]
         self._block, self._former = watermark_ms // self._width, totals
+
+    def revise(self, name: str, change: Sequence[float], former_ms: int) -> None:
+        """Keep a correction apart from the open block, where the example is of a former one.
+
+        Args:
+            name: of the model or slice.
+            change: of its totals, which the correction has made.
+            former_ms: the time of the label that was corrected.
+        """
+        number = former_ms // self._width
+        if number >= self._block or name not in self._former:
+            return
+        self._former[name] = [a + b for a, b in zip(self._former[name], change, strict=True)]
+        for start, parts in self._recent:
+            if start == number * self._width and name in parts:
+                parts[name] = [a + b for a, b in zip(parts[name], change, strict=True)]
 
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it, with all that it takes to read it."""

@@ -24,7 +24,7 @@ from stream_ml.records import line_of, version_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from stream_ml.records import Example
+    from stream_ml.records import Example, LabelValue
 
 __all__ = ["Comparison", "Contest", "Rules"]
 
@@ -112,10 +112,15 @@ class Contest:
     """The champion against its challengers.
 
     `has_new_vote` says whether the last example closed a block of evidence.
+
+    Args:
+        rules: of the pipeline.
+        revisable: whether labels may be corrected.
     """
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, *, revisable: bool = False) -> None:
         self._rules = rules
+        self._is_revisable = revisable
         self._loss = loss_of(rules.kind)
         self._champion = ""
         self._first_version = 0
@@ -126,6 +131,9 @@ class Contest:
         # By line: a version, and the first and the last instant at which it stayed by a fault.
         self._stays: dict[str, list[list[int]]] = {}
         self._instant = -1
+        # The newest prediction; by line that begins within a reign, the newest one before it.
+        self._newest_ms = -1
+        self._since: dict[str, int] = {}
 
     @property
     def first_version(self) -> int:
@@ -141,13 +149,18 @@ class Contest:
         """
         self._champion, self._first_version = line_of(champion), version_of(champion)
         self._evidence = {line: self._rules.evidence() for line in challengers}
-        self._slices = {}
+        self._slices, self._since = {}, {}
 
     def renew(self, challengers: Iterable[str]) -> None:
         """Go on with these challengers: begin for who is new, and forget who dropped out."""
         former = self._evidence
         self._evidence = {line: former.get(line) or self._rules.evidence() for line in challengers}
         self._slices = {line: e for line, e in self._slices.items() if line in self._evidence}
+        self._since = {
+            line: self._since.get(line, -1) if line in former else self._newest_ms
+            for line in self._evidence
+            if line not in former or line in self._since
+        }
 
     def refresh(self, version: int, faults: Iterable[str]) -> None:
         """Take note of a refresh.
@@ -200,6 +213,8 @@ class Contest:
             What was compared; None where it was predicted in another reign.
         """
         prediction, label = example.prediction, example.label
+        if self._is_revisable and prediction.ts > self._newest_ms:
+            self._newest_ms = prediction.ts
         # Only a vote can make evidence sufficient, and asking costs more than all that follows.
         self.has_new_vote = False
         version = version_of(prediction.model)
@@ -222,6 +237,38 @@ class Contest:
         for slice_losses in self._slices.values():
             slice_losses.close(watermark_ms)
         return Comparison(own_loss, losses)
+
+    def revise(self, example: Example, former: LabelValue, slices: Sequence[str] = ()) -> None:
+        """Let the label of an example take the place of a former one, in the blocks that are open.
+
+        Args:
+            example: with the answers of all that shadowed.
+            former: the label by which its pairs were taken in.
+            slices: that it is in.
+        """
+        self.has_new_vote = False
+        prediction, label = example.prediction, example.label
+        version = version_of(prediction.model)
+        if line_of(prediction.model) != self._champion or version < self._first_version:
+            return
+        own_before, own_after = (
+            self._loss(each, prediction.own_answer) for each in (former, label)
+        )
+        for line, evidence in self._evidence.items():
+            shadow = prediction.shadows.get(line)
+            if shadow is None or not self.is_comparable(prediction.model, shadow.model):
+                continue
+            before, after = (self._loss(each, shadow.prediction) for each in (former, label))
+            if own_before is None or own_after is None or before is None or after is None:
+                continue
+            if prediction.ts <= self._since.get(line, -1):
+                evidence.miss_correction()
+                continue
+            evidence.revise(prediction.ts, own_before - before, own_after - after)
+            if slices and line in self._slices:
+                self._slices[line].revise(
+                    prediction.ts, slices, (before, own_before), (after, own_after)
+                )
 
     def _slices_of(self, line: str) -> SliceLosses:
         if line not in self._slices:
@@ -259,6 +306,8 @@ class Contest:
             "evidence": {line: evidence.dump() for line, evidence in self._evidence.items()},
             **({"slices": {k: v.dump() for k, v in self._slices.items()}} if self._slices else {}),
             **({"stays": self._stays, "instant": self._instant} if self._stays else {}),
+            **({"since": self._since} if self._since else {}),
+            **({"newest": self._newest_ms} if self._is_revisable else {}),
         }
 
     def load(self, state: dict[str, Any], is_counted: Callable[[str], bool] | None = None) -> None:
@@ -281,3 +330,4 @@ class Contest:
                 self._slices_of(line).load(counted)
         # A former release renewed all lines at once, or none.
         self._stays, self._instant = state.get("stays", {}), state.get("instant", -1)
+        self._since, self._newest_ms = dict(state.get("since", {})), state.get("newest", -1)

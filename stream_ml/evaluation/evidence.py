@@ -211,6 +211,7 @@ class Blocks:
 
     Attributes:
         late_pairs: how many pairs came for a block that was closed.
+        late_corrections: how many corrections did, or for one that counts pairs.
 
     >>> blocks = Blocks(100, maturity_ms=50)
     >>> for ts, difference in [(10, 0.5), (130, -0.25), (90, 0.25)]:
@@ -229,6 +230,7 @@ class Blocks:
         "_open",
         "_pair_count",
         "_pairs_per_block",
+        "late_corrections",
         "late_pairs",
     )
 
@@ -247,7 +249,29 @@ class Blocks:
         self._open: dict[int, _Sum] = {}
         self._closed_before = 0
         self._pair_count = 0
-        self.late_pairs = 0
+        self.late_pairs = self.late_corrections = 0
+
+    def revise(self, prediction_ts: int, former: float, difference: float) -> None:
+        """Correct a pair that was taken in, where its block is open.
+
+        A block of a number of pairs does not say whose they are: nothing in it is corrected.
+
+        Args:
+            prediction_ts: the event's time, UTC milliseconds.
+            former: the difference that was taken in.
+            difference: the one that counts.
+        """
+        is_open = False
+        if self._block_ms is not None:
+            number = prediction_ts // self._block_ms
+            is_open = number >= self._closed_before and number in self._open
+        if not is_open:
+            self.late_corrections += 1
+            return
+        block = self._open[number]
+        block.add(-former)
+        block.add(difference)
+        block.n -= 2  # it is the pair that it was
 
     def add(self, prediction_ts: int, difference: float) -> None:
         """Take in a pair: when it was predicted, and the champion's loss less the challenger's.
@@ -286,7 +310,7 @@ class Blocks:
     def reset(self) -> None:
         """Forget the open blocks; what was closed stays closed."""
         self._open = {}
-        self.late_pairs = 0
+        self.late_pairs = self.late_corrections = 0
         if self._block_ms is None:
             self._pair_count = self._closed_before = 0
 
@@ -299,10 +323,12 @@ class Blocks:
             "closed_before": self._closed_before,
             "taken": self._pair_count,
             "late_pairs": self.late_pairs,
+            **({"late_corrections": self.late_corrections} if self.late_corrections else {}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a dump, bit for bit."""
+        self.late_corrections = state.get("late_corrections", 0)
         self._open = {number: _Sum(n, partials) for number, n, partials in state["open"]}
         self._closed_before = state["closed_before"]
         self._pair_count = state["taken"]
@@ -442,6 +468,14 @@ class Evidence:
         """
         self._blocks.add(prediction_ts, difference)
 
+    def revise(self, prediction_ts: int, former: float, difference: float) -> None:
+        """Correct a pair, where its block is open. Arguments: see `Blocks.revise`."""
+        self._blocks.revise(prediction_ts, former, difference)
+
+    def miss_correction(self) -> None:
+        """Count a correction of a pair that is not in this evidence."""
+        self._blocks.late_corrections += 1
+
     def close(self, watermark_ms: int) -> list[ClosedBlock]:
         """Let the blocks that can be closed vote, oldest first; call it after every `add`.
 
@@ -490,6 +524,7 @@ class Evidence:
             "thin": self.thin,
             "pairs": self.pairs,
             "late_pairs": self.late_pairs,
+            **({"late_corrections": late} if (late := self._blocks.late_corrections) else {}),
             "e_value": self.e_value,
             "error_bound": self._wealth.error_bound,
             "lead": self.lead,

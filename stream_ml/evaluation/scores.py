@@ -238,6 +238,7 @@ class Scores:
         fading: a in S = l + a S; .999 remembers about 1,000 examples.
         window: how many scored pairs the windowed scores look back on.
         by_class: whether `totals` has sums by class, and of the first answers, as well.
+        revisable: whether labels may be corrected: then the ids of the windowed pairs are kept.
 
     >>> scores = Scores("binary")
     >>> for label, answer in [(True, 0.75), (False, 0.25), (True, None)]:
@@ -250,6 +251,8 @@ class Scores:
         "_by_class",
         "_fading",
         "_fresh",
+        "_fresh_ids",
+        "_ids",
         "_losses",
         "_measure",
         "_n",
@@ -273,6 +276,7 @@ class Scores:
         window: int = 1_000,
         *,
         by_class: bool = False,
+        revisable: bool = False,
     ) -> None:
         if kind not in _MEASURES:
             raise ValueError(f"kind: expected one of {', '.join(_MEASURES)}, given {kind!r}")
@@ -301,6 +305,9 @@ class Scores:
         if by_class and kind != "regression" and len(classes) <= CLASSES_MAX:
             self._by_class = {label: [0.0, 0.0, 0.0] for label in classes or (False, True)}
         self._top = 0.0
+        # Of the windowed pairs, where labels may be corrected.
+        self._ids: deque[str] | None = deque(maxlen=window) if revisable else None
+        self._fresh_ids: list[str] = []
         # Kept only where the statistic needs them: a thousand answers over classes are many dicts.
         self._pairs: deque[tuple[Any, Any]] = deque(maxlen=window)
 
@@ -333,6 +340,70 @@ class Scores:
         if len(self._fresh) >= FRESH_MAX:
             self._settle()
 
+    def update_of(self, event_id: str, label: LabelValue, answer: Answer) -> None:
+        """As `update`, where the label may be corrected.
+
+        Args:
+            event_id: of the event.
+            label: the truth, of the task's type.
+            answer: as the task has it.
+        """
+        self._fresh_ids.append(event_id)
+        self.update(label, answer)
+
+    def revise(self, event_id: str, former: LabelValue, label: LabelValue, answer: Answer) -> None:
+        """Let a label take the place of another one that was scored.
+
+        What is cumulative becomes what it would be had the label come first, but for rounding;
+        what fades and what is windowed as well, for as long as the pair is in the window.
+
+        Args:
+            event_id: of the event.
+            former: the label that was scored.
+            label: the one that counts.
+            answer: as it was then.
+        """
+        self._settle()
+        old, new = self._measure(former, answer), self._measure(label, answer)
+        if old is None or new is None or not self._n:
+            return
+        if self._statistic is not None and not self._statistic.replace(former, label, answer):
+            return
+        changes = [after - before for after, before in zip(new, old, strict=True)]
+        self._sums = [total + change for total, change in zip(self._sums, changes, strict=True)]
+        if self._by_class is not None:
+            for sign, said, losses in ((-1.0, former, old), (1.0, label, new)):
+                sums = self._by_class[said]
+                sums[0] += sign
+                sums[1] += sign * losses[1]
+                sums[2] += sign * losses[2]
+                self._top += sign * self._is_in_top(said, answer)
+        if self._ids is not None and event_id in self._ids:
+            self._revise_recent(event_id, label, new, changes)
+
+    def _is_in_top(self, label: LabelValue, answer: Answer) -> bool:
+        """Whether a label is among the first answers, where there are enough classes to ask."""
+        if self._by_class is None or len(self._by_class) <= TOP or not isinstance(answer, dict):
+            return False
+        own = answer.get(str(label), 0.0)
+        return sum(p > own for p in answer.values()) < TOP
+
+    def _revise_recent(
+        self, event_id: str, label: LabelValue, losses: Losses, changes: Sequence[float]
+    ) -> None:
+        assert self._ids is not None, "ids are kept where labels may be corrected"
+        index = max(i for i, each in enumerate(self._ids) if each == event_id)
+        self._losses[index] = losses
+        if self._statistic is not None:
+            self._pairs[index] = (label, self._pairs[index][1])
+        weight = 1.0
+        for _ in range(len(self._ids) - 1 - index):
+            weight *= self._fading  # as often as it has faded; a power may differ in its last bit
+        self._sums_fading = [
+            total + weight * change
+            for total, change in zip(self._sums_fading, changes, strict=True)
+        ]
+
     def _settle(self) -> None:
         """Take in what was put aside; whoever looks at anything here calls this first."""
         fresh, self._fresh = self._fresh, []
@@ -350,6 +421,9 @@ class Scores:
                 fading_total = value + fading * fading_total
             self._sums[i], self._sums_fading[i] = total, fading_total
         self._losses += losses
+        if self._ids is not None:
+            fresh_ids, self._fresh_ids = self._fresh_ids, []
+            self._ids += compress(fresh_ids, losses_or_none)
         if self._by_class is not None:
             self._add_by_class(self._by_class, pairs, losses)
         if self._statistic is not None:
@@ -367,9 +441,8 @@ class Scores:
             sums[0] += 1.0
             sums[1] += squares
             sums[2] += right
-            if len(by_class) > TOP and isinstance(answer, dict):
-                own = answer.get(str(label), 0.0)
-                self._top += sum(p > own for p in answer.values()) < TOP
+            if len(by_class) > TOP:
+                self._top += self._is_in_top(label, answer)
 
     def totals(self) -> list[float]:
         """What all that came so far adds up to: sums, whose differences are those of a part.
@@ -424,11 +497,17 @@ class Scores:
             "weight": self._weight,
             "statistic": None if self._statistic is None else self._statistic.dump(),
             "recent": [list(row) for row in recent],
+            **({} if self._ids is None else {"ids": list(self._ids)}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a dump, bit for bit."""
         self._fresh.clear()
+        self._fresh_ids.clear()
+        if self._ids is not None:
+            # Of a state of before labels could be corrected nobody knows whose they are.
+            self._ids.clear()
+            self._ids.extend(state.get("ids") or [""] * len(state["recent"]))
         self._n = state["n"]
         self._unanswered_count = state["unanswered"]
         self._sums = list(state["sums"])
@@ -570,6 +649,8 @@ class _Statistic(Protocol):
 
     def add(self, pairs: Iterable[tuple[Any, Any]]) -> None: ...
 
+    def replace(self, former: Any, label: Any, answer: Any) -> bool: ...
+
     def cumulative(self) -> float | None: ...
 
     def over_window(self, pairs: Iterable[tuple[Any, ...]]) -> float | None: ...
@@ -597,6 +678,15 @@ class _Ranking:
         negatives, positives = self._counts
         for label, answer in pairs:
             (positives if label else negatives)[bisect_left(THRESHOLDS, answer)] += 1
+
+    def replace(self, former: Any, label: Any, answer: Any) -> bool:
+        """Move a pair to another label; False if it was not counted."""
+        place = bisect_left(THRESHOLDS, answer)
+        if not self._counts[former][place]:
+            return False
+        self._counts[former][place] -= 1
+        self._counts[label][place] += 1
+        return True
 
     def cumulative(self) -> float | None:
         (fpr, tpr) = (_shares_above(counts) for counts in self._counts)
@@ -638,6 +728,20 @@ class _Fit:
             self._mean += deviation / self._n
             self._total += deviation * (label - self._mean)
             self._residual += (label - answer) * (label - answer)
+
+    def replace(self, former: Any, label: Any, answer: Any) -> bool:
+        """Give a pair another label; False if there was none."""
+        if not self._n:
+            return False
+        former, label, answer = clamp(former), clamp(label), clamp(answer)
+        mean = self._mean
+        self._mean = mean + (label - former) / self._n
+        # What is left of the sum of squares when one value moves, and the mean with it.
+        self._total += (label - former) * (label + former - mean - self._mean)
+        self._total = max(0.0, self._total)
+        error, former_error = label - answer, former - answer
+        self._residual = max(0.0, self._residual + error * error - former_error * former_error)
+        return True
 
     def cumulative(self) -> float | None:
         return 1 - self._residual / self._total if self._total else None

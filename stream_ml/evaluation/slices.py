@@ -93,6 +93,19 @@ class SliceNames:
         self._known |= set(names)
         del self._counts[field], self._seen[field]
 
+    def counted(self, names: Iterable[str]) -> list[str]:
+        """The slices that what a prediction names counts in, without taking it in.
+
+        Args:
+            names: of the slices, as the prediction has them.
+        """
+        found = [
+            name if name in self._known else f"{field}=*"
+            for name in names
+            if name in self._known or (field := name.partition("=")[0]) in self._chosen
+        ]
+        return list(dict.fromkeys(found))
+
     def is_counted(self, name: str) -> bool:
         """Whether a slice is scored now.
 
@@ -113,6 +126,9 @@ class SliceNames:
         for field, counts in state.get("counts", {}).items():
             if field in self._counts:
                 self._counts[field], self._seen[field] = dict(counts), state["seen"][field]
+
+
+Losses = tuple[float, float]
 
 
 class SliceDoubt(NamedTuple):
@@ -192,6 +208,23 @@ class SliceLosses:
             record.blocks.add(ts, loss - (1.0 + self._margin) * own_loss)
             for i, value in enumerate((1.0, loss, own_loss)):
                 record.losses[i] = FADING_PAIR * record.losses[i] + value
+
+    def revise(self, ts: int, slices: Iterable[str], former: Losses, losses: Losses) -> None:
+        """Correct a pair in the blocks that are open.
+
+        Args:
+            ts: of the prediction, UTC milliseconds.
+            slices: that it is in.
+            former: what the challenger and the champion lost by the former label.
+            losses: what they did.
+        """
+        for name in slices:
+            record = self._records.get(name)
+            if record is not None:
+                share = 1.0 + self._margin
+                record.blocks.revise(
+                    ts, former[0] - share * former[1], losses[0] - share * losses[1]
+                )
 
     def _new(self) -> _SliceRecord:
         block_ms, pairs_per_block, maturity_ms = self._lengths

@@ -48,6 +48,7 @@ NEVER = {
     "duplicate": "an event of its id was taken; the first counts",
     "duplicate_prediction": "a prediction of its id was taken; the first counts",
     "duplicate_label": "a label of its id was joined; the first counts",
+    "late_correction": "the time in which its event's label may be corrected was over",
     "too_many_labels": "other labels of its id waited; the first of those counts",
     "repeated": "another of its id or number came before",
     "too_late": "its time was past, and is further past now",

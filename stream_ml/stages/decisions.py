@@ -83,10 +83,13 @@ class Decisions:
         self.alarms, self.watermark = alarms, watermark
         slices = SliceNames(pipeline.slicing.names, pipeline.slicing.tops)
         block_ms = None if pipeline.monitors is None else pipeline.monitors.block_ms
-        self.scoreboard = Scoreboard(pipeline.target, pipeline.horizon_ms, slices, block_ms)
+        label = pipeline.label
+        self.scoreboard = Scoreboard(
+            pipeline.target, pipeline.horizon_ms, slices, block_ms, label.revisable_ms
+        )
         self.refresh = Refresh(pipeline.recipes, are_tasks=pipeline.learn_tasks == "line")
         self.registry = Registry(pipeline.name, key, log)
-        self.contest = Contest(pipeline.rules)
+        self.contest = Contest(pipeline.rules, revisable=label.revisable_ms is not None)
         self.divergence = Divergence(
             pipeline.promotion.divergence, is_relative=pipeline.target.kind == "regression"
         )
@@ -96,7 +99,9 @@ class Decisions:
         self.served_models = ServedModels()
         self.generation = pipeline.generation
         self.slow_lines: Collection[str] = ()
-        self.superseded = SupersededSets(pipeline.horizon_ms + pipeline.lateness_ms)
+        self.superseded = SupersededSets(
+            pipeline.horizon_ms + pipeline.lateness_ms + label.corrections_ms
+        )
         self.inputs = {"examples": 0, "models": 0, "commands": 0}
         self.is_paused = False
         self.frozen_line: str | None = None

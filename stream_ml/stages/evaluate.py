@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
     from stream_ml.generation import Generation
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Command, Evaluation, Example, Prediction, Record
+    from stream_ml.records import Command, Correction, Evaluation, Example, Prediction, Record
     from stream_ml.signing import Keyring
     from stream_ml.stages.effort import Stopwatch
     from stream_ml.stages.positions import Notice
@@ -242,6 +242,9 @@ class Evaluate:
         )
         decisions = self._decisions
         decisions.scoreboard.end_block(watermark)
+        if example.correction is not None:
+            self._correct(example, example.correction, outputs)
+            return
         baseline_answers = decisions.scoreboard.add(example, self._watermark.newest_ms)
         if self._monitor is not None:
             outputs += self._monitor.example(example, watermark, record.append_ms)
@@ -257,6 +260,22 @@ class Evaluate:
                     decisions.decide(step.kind, step.reason, step.serving, evidence=step.evidence)
                 )
         self._promotions.judge(example, watermark, outputs)
+        if decisions.refresh:
+            self._renewals.give_up_on_stale(self._n, outputs)
+
+    def _correct(self, example: Example, correction: Correction, outputs: list[Output]) -> None:
+        """Let the last word count: in scores, and in evidence of blocks that are open.
+
+        The guard, the gates, settling and the alarms go by the first, when it comes.
+        """
+        decisions = self._decisions
+        self.counts["corrections"] = self.counts.get("corrections", 0) + 1
+        newest_ms = self._watermark.newest_ms
+        slices = decisions.scoreboard.revise(example, correction, newest_ms)
+        if decisions.registry.serving is not None:
+            decisions.contest.revise(example, correction.label, slices)
+        if self._n % EVALUATE_EVERY == 0 or decisions.has_day_ended():
+            outputs += decisions.evaluations()
         if decisions.refresh:
             self._renewals.give_up_on_stale(self._n, outputs)
 

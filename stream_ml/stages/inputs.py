@@ -153,6 +153,9 @@ def _example(record: Record, pipeline: Pipeline) -> Example:
     example = decode_example(record.value)
     check_prediction(example.prediction, pipeline.target.kind, pipeline.known_features)
     example.label = _label(example, pipeline)
+    correction = example.correction
+    if correction is not None:
+        correction.label = pipeline.label_codec.kind.check("correction.label", correction.label)
     refuse_future(record, example.label_ts, pipeline.skew_ms, "label_ts")
     if example.label_ts < example.prediction.ts:
         raise BadRecord(

@@ -27,7 +27,10 @@ Theory of operation. Whatever order the two topics are read in, the same pairs a
 5. At a marker that a key is to be forgotten the predictions of that key that wait go (`erasure`):
    those about events before the marker on `events`, whichever is read first, unless a label before
    the marker on `labels` is about them.
-6. What lies in another partition than its id's is forwarded there, and changes nothing here but
+6. Where silence means something, or labels may be corrected, predictions are kept for longer, and
+   give further examples: see `corrections`. A prediction waits for `window` then, and its silence
+   is joined in place of its being dropped.
+7. What lies in another partition than its id's is forwarded there, and changes nothing here but
    a count (`partitioning`).
 
 So state and the set of outputs are a function of how far each of the two topics was read. The
@@ -39,7 +42,6 @@ is dropped for it: where it ends, no more waited.)
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -51,18 +53,27 @@ from stream_ml.codec import (
     encode_example,
 )
 from stream_ml.errors import BadRecord
-from stream_ml.features.durations import duration_text
-from stream_ml.records import EventLabel, Example, Output, Prediction, Record, Source
+from stream_ml.records import Correction, EventLabel, Example, Output, Prediction, Record, Source
 from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.answer_watch import AnswerWatch
+from stream_ml.stages.corrections import Corrections, StandingLabel
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.erasure import Erasure, LateErasure, LateErasures
+from stream_ml.stages.extra_predictions import ExtraPrediction, dump_extras, load_extras
 from stream_ml.stages.inputs import parse_once, prediction_in, refuse_future, without_frames
+from stream_ml.stages.label_refusals import (
+    duplicate_label,
+    late_by_former_horizon,
+    late_correction,
+    late_label,
+    orphan_label,
+)
 from stream_ml.stages.lag import Lag
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.state import (
+    CORRECTIONS,
     EXPIRED_IDS,
     EXTRA_PREDICTIONS,
     JOINED_IDS,
@@ -89,19 +100,23 @@ __all__ = ["Join"]
 
 # Some 10 MB; a decoded prediction takes three times the memory of its bytes.
 DECODED_MAX = 4_096
-
-
-@dataclass(slots=True)
-class _ExtraPrediction:
-    """A prediction that is not alone, or behind M; its value is None where it waits no more.
-
-    `floor_ms` is the time before which no label is about it (rule 3).
-    """
-
-    ts: int
-    value: bytes | None
-    is_joined: bool
-    floor_ms: int = -1
+# So many predictions may be silent for one that is not.
+EXAMPLES_PER_LABEL = 1_000
+COUNTED = (
+    "joined",
+    "expired",
+    "late",
+    "orphan",
+    "duplicate_label",
+    "too_many_labels",
+    "label_before_event",
+    "duplicate_prediction",
+    "bad_label",
+    "bad_prediction",
+    "strays",
+    "dropped",
+)
+CORRECTIONS_COUNTED = ("absent", "confirmed", "corrected", "late_correction")
 
 
 class Join:
@@ -111,7 +126,7 @@ class Join:
         pipeline: the declaration.
         event_partitions: of how many partitions of events predictions come.
         partitions: how many predictions and labels have, where some may lie in another than
-            their id's (rule 6); None where none can.
+            their id's (rule 7); None where none can.
         keep_decoded: whether examples are handed on decoded as well, for learn and evaluate in
             the same process.
         partition: of the predictions and labels.
@@ -129,11 +144,17 @@ class Join:
         erasures: Erasures | None = None,
     ) -> None:
         self._erasures = erasures
+        self._partition = partition
         self._late_erasures = LateErasures()
         self._pipeline = pipeline
         self._partitioner = None if partitions is None else Partitioner(partitions)
         self._keeps_decoded = keep_decoded
         self._horizon = pipeline.horizon_ms
+        label = pipeline.label
+        self._window, self._corrections_ms = label.window_ms, label.corrections_ms
+        # How long a prediction waits, and how long what became of it is known.
+        self._wait_ms = self._horizon if self._window is None else self._window
+        self._known_ms = self._horizon + max(self._horizon, self._corrections_ms)
         self._lateness_ms = pipeline.lateness_ms
         self._skew_ms = pipeline.skew_ms
         breadth = pipeline.events.breadth
@@ -146,16 +167,19 @@ class Join:
         self._decoded_by_id: dict[str, tuple[bytes, Prediction]] = {}
         # By partition of events: where the event of its last prediction lies.
         self._source_offsets = [-1] * event_partitions
-        self._extras: dict[str, list[_ExtraPrediction]] = {}
+        self._extras: dict[str, list[ExtraPrediction]] = {}
         self._extras_waiting = 0
         self._dirty = DirtyKeys[str]()
         self._labels = WaitingLabels(pipeline.label_codec, pipeline.pending_max, self._dirty)
+        self._corrections: Corrections | None = None
+        if self._window is not None or self._corrections_ms:
+            self._corrections = Corrections(pipeline, self._dirty)
         # By time, for dropping; an id that has been joined meanwhile is passed over.
         self._prediction_times: list[tuple[int, str]] = []
         # As long as they are known: a producer may use all its ids again, and again.
         self._extra_times: list[tuple[int, str]] = []
-        self._joined_ids = SeenIds(2 * self._horizon)
-        self._expired_ids = SeenIds(2 * self._horizon)
+        self._joined_ids = SeenIds(self._known_ms)
+        self._expired_ids = SeenIds(self._known_ms)
         self._prediction_ids_ms = self._horizon + pipeline.lateness_ms
         self._prediction_ids = SeenIds(self._prediction_ids_ms)
         self._alarms = Alarms("join", partition)
@@ -171,20 +195,8 @@ class Join:
         self._replaying = False
         # The last example's; -2 before the first label is met.
         self._number = -2
-        self.counts = {
-            "joined": 0,
-            "expired": 0,
-            "late": 0,
-            "orphan": 0,
-            "duplicate_label": 0,
-            "too_many_labels": 0,
-            "label_before_event": 0,
-            "duplicate_prediction": 0,
-            "bad_label": 0,
-            "bad_prediction": 0,
-            "strays": 0,
-            "dropped": 0,
-        }
+        counted = COUNTED if self._corrections is None else COUNTED + CORRECTIONS_COUNTED
+        self.counts = dict.fromkeys(counted, 0)
 
     def start(self) -> list[Output]:
         """Nothing: joining begins with the first record."""
@@ -303,19 +315,20 @@ class Join:
         if self._keeps_decoded:
             self._keep_decoded(record.value, prediction)
         late = self._late_erasure(prediction) if self._late_erasures else None
-        label_end = None if late is None else late.label_offset
-        is_joined = self._join_waiting(event_id, ts, record.value, outputs, label_end)
-        if late is not None and not is_joined:
+        is_joined = self._join_waiting(event_id, ts, record.value, outputs, late)
+        if late is not None and not is_joined and late.watermark_ms <= ts + self._wait_ms:
             self._count_forgotten(event_id)
             return
-        is_expired = not is_joined and self._labels_watermark.ms > ts + self._horizon
-        if is_expired:
-            self.counts["expired"] += 1
+        is_expired = False
+        if not is_joined and self._labels_watermark.ms > ts + self._wait_ms:
+            is_joined = self._expire(event_id, ts, record.value, outputs)
+            is_expired = not is_joined
+        self._let_go(late, event_id, ts)
         is_behind = ts < self._sources.ms - self._lateness_ms
         if is_behind or self._knows(event_id):
             value = None if is_joined or is_expired else record.value
             floor_ms = self._orphans_before() if is_behind else -1
-            self._add_extra(event_id, _ExtraPrediction(ts, value, is_joined, floor_ms))
+            self._add_extra(event_id, ExtraPrediction(ts, value, is_joined, floor_ms))
         elif is_joined:
             self._joined_ids.add(event_id, ts)
         elif is_expired:
@@ -327,6 +340,21 @@ class Join:
         # Many at once only where fewer may wait than could before.
         while self._waiting_predictions() > self._pipeline.pending_max and not self._replaying:
             self._drop_oldest_prediction(outputs)
+
+    def _expire(self, event_id: str, ts: int, value: bytes, outputs: list[Output]) -> bool:
+        """Let a prediction wait no more that had no label; whether it is joined for its silence."""
+        if self._window is None:
+            self.counts["expired"] += 1
+            return False
+        self._join_silence(event_id, ts, value, outputs)
+        return True
+
+    def _let_go(self, late: LateErasure | None, event_id: str, ts: int) -> None:
+        """Keep no prediction for its corrections that is to be forgotten, or is too old."""
+        if self._corrections is not None:
+            if late is not None:
+                self._corrections.drop(event_id, ts)
+            self._corrections.drop_before(self._labels_watermark.ms)
 
     def _check_place(self, ts: int, source: Source) -> None:
         """Refuse a copy of what is older than the ids that are known.
@@ -362,7 +390,7 @@ class Join:
             or self._closed_prediction(event_id) is not None
         )
 
-    def _add_extra(self, event_id: str, extra: _ExtraPrediction) -> None:
+    def _add_extra(self, event_id: str, extra: ExtraPrediction) -> None:
         self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=event_id not in self._extras)
         self._extras.setdefault(event_id, []).append(extra)
         self._extras_waiting += extra.value is not None
@@ -386,9 +414,11 @@ class Join:
         assert self._erasures is not None, "a marker was read by it"
         late = self._late_erasures.find(prediction.key, prediction.source, self._erasures)
         self._late_erasures.see(prediction.source)
-        if late is None or late.watermark_ms > prediction.ts + self._horizon:
+        if late is None:
             return None
-        return late
+        # Where it may be corrected, what came before the marker and what came after it differ.
+        is_over = late.watermark_ms > prediction.ts + self._wait_ms
+        return None if is_over and self._corrections is None else late
 
     def _forget(self, record: Record, erasure: Erasure) -> None:
         """Drop the predictions of a key that wait, about events before the marker on `events`."""
@@ -405,6 +435,9 @@ class Join:
             del self._predictions[event_id]
             self._dirty.delete(f"{PREDICTIONS}{event_id}")
             self._count_forgotten(event_id)
+        if self._corrections is not None:
+            for event_id in self._corrections.forget(is_meant):
+                self._decoded_by_id.pop(event_id, None)
         for event_id, extras in list(self._extras.items()):
             kept = [each for each in extras if each.value is None or not is_meant(each.value)]
             if len(kept) < len(extras):
@@ -428,46 +461,65 @@ class Join:
         ts: int,
         value: bytes,
         outputs: list[Output],
-        label_end: int | None = None,
+        late: LateErasure | None = None,
     ) -> bool:
-        """Join the labels that wait; of a forgotten key the first one must lie before an offset."""
+        """Join the labels that wait; of a forgotten key the first one must lie before a marker."""
         waiting = self._labels.get(event_id)
         if waiting is None:
             return False
         matches = [match for match in waiting if self._is_about(match.label, match.watermark, ts)]
-        if label_end is not None:
-            early = [match for match in matches if match.record.offset < label_end]
-            joins = any(
-                match.watermark <= ts + self._horizon and match.label.ts >= ts for match in early
-            )
-            matches = matches if joins else early
+        early = matches
+        if late is not None:
+            early = [match for match in matches if match.record.offset < late.label_offset]
+        is_joined = self._meet(early, ts, value, outputs, is_joined=False)
+        if late is not None:
+            is_over = late.watermark_ms > ts + self._wait_ms
+            if is_over and self._window is not None and not is_joined:
+                self._join_silence(event_id, ts, value, outputs)
+                is_joined = True
+            self._let_go(late, event_id, ts)
+            matches = matches if is_joined or is_over else early
         self._labels.keep(event_id, [match for match in waiting if match not in matches])
-        is_joined = False
+        return self._meet(matches[len(early) :], ts, value, outputs, is_joined=is_joined)
+
+    def _meet(
+        self,
+        matches: Sequence[WaitingLabel],
+        ts: int,
+        value: bytes,
+        outputs: list[Output],
+        *,
+        is_joined: bool,
+    ) -> bool:
+        """Join labels that have waited to the prediction that they are about; whether it is."""
         for match in matches:
             try:
+                if is_joined and self._corrections is not None:
+                    self._correct(match, ts, outputs)
+                    continue
                 self._judge(match.label, ts, match.watermark, is_joined=is_joined)
             except BadRecord as error:
                 self.counts[error.reason] += 1
                 outputs.append(dead_letter(match.record, "join", error))
                 continue
             is_joined = True
-            self._emit(value, match.record, match.label, outputs)
+            self._join(value, match, ts, outputs)
         return is_joined
 
     def _is_about(self, label: EventLabel, watermark: int, ts: int, floor_ms: int = -1) -> bool:
         """Whether a label judged by `watermark` is about a prediction at `ts` of its id."""
         return (
             label.ts + self._skew_ms >= ts
-            and watermark <= ts + 2 * self._horizon
+            and watermark <= ts + self._known_ms
             and label.ts >= floor_ms
         )
 
     def _judge(self, label: EventLabel, ts: int, watermark: int, *, is_joined: bool) -> None:
         """Raise what is wrong with `label` for the prediction at `ts` that it is about."""
         if watermark > ts + self._horizon:
-            raise _late(self._horizon)
+            raise late_label(self._horizon)
         if is_joined:
-            raise _duplicate(label)
+            raise duplicate_label(label)
         if label.ts < ts:
             raise BadRecord(
                 "label_before_event",
@@ -478,31 +530,33 @@ class Join:
 
     def _drop_oldest_prediction(self, outputs: list[Output]) -> None:
         # What is forgotten entirely costs nothing: a label about it becomes an orphan.
-        while not self._close(*heapq.heappop(self._prediction_times), forget=True):
+        while self._close(*heapq.heappop(self._prediction_times), forget=True) is None:
             pass
         self._overflow("predictions", outputs)
 
-    def _close(self, ts: int, event_id: str, *, forget: bool = False) -> bool:
-        """Let the prediction wait no more; False if it does not."""
-        if self._predictions.get(event_id, (None,))[0] == ts:
+    def _close(self, ts: int, event_id: str, *, forget: bool = False) -> bytes | None:
+        """Let the prediction wait no more, and give it; None if it does not."""
+        pending = self._predictions.get(event_id)
+        if pending is not None and pending[0] == ts:
             del self._predictions[event_id]
             self._dirty.delete(f"{PREDICTIONS}{event_id}")
             if not forget:
-                self._expired_ids.add(event_id, ts)
-            return True
+                ids = self._expired_ids if self._window is None else self._joined_ids
+                ids.add(event_id, ts)
+            return pending[1]
         extras = self._extras.get(event_id, [])
         for number, extra in enumerate(extras):
             if extra.ts == ts and extra.value is not None:
-                extra.value = None
+                value, extra.value, extra.is_joined = extra.value, None, self._window is not None
                 self._extras_waiting -= 1
                 if forget:
                     self._keep_extras(event_id, extras[:number] + extras[number + 1 :])
                 else:
                     self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=False)
-                return True
-        return False
+                return value
+        return None
 
-    def _keep_extras(self, event_id: str, extras: list[_ExtraPrediction]) -> None:
+    def _keep_extras(self, event_id: str, extras: list[ExtraPrediction]) -> None:
         if extras:
             self._extras[event_id] = extras
             self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=False)
@@ -524,12 +578,13 @@ class Join:
 
     def _label(self, record: Record, label: EventLabel, outputs: list[Output]) -> None:
         if self._number == -2:  # noqa: PLR2004 - as set above
-            # At most one example follows from a label: a state that begins anew at a later one
-            # gives no number that a former one gave.
-            self._number = record.offset - 1
+            # At most one example follows from a label (more of silence): a state that begins anew
+            # at a later one gives no number that a former one gave.
+            examples = 1 if self._window is None else EXAMPLES_PER_LABEL
+            self._number = record.offset * examples - 1
         event_id = label.event_id
         if self._labels_watermark.advance(event_id, label.ts, record.append_ms):
-            self._expire_predictions()
+            self._expire_predictions(outputs)
         watermark = max(self._labels_watermark.ms, label.ts)
         pending = self._predictions.get(event_id)
         if pending is not None and self._is_about(label, watermark, pending[0]):
@@ -538,22 +593,28 @@ class Join:
             del self._predictions[event_id]
             self._dirty.delete(f"{PREDICTIONS}{event_id}")
             self._joined_ids.add(event_id, ts)
-            self._emit(value, record, label, outputs)
+            self._join(value, WaitingLabel(record, label, watermark), ts, outputs)
             return
         former = self._closed_prediction(event_id)
         if former is not None and self._is_about(label, watermark, former[0]):
+            if former[1] and self._corrections is not None:
+                self._correct(WaitingLabel(record, label, watermark), former[0], outputs)
+                return
             self._judge(label, former[0], watermark, is_joined=former[1])
             # It waits no more, though it would by the horizon of today, which is longer.
-            raise _late_by_former_horizon()
+            raise late_by_former_horizon()
         for extra in self._extras.get(event_id, ()):
             if self._is_about(label, watermark, extra.ts, extra.floor_ms):
+                if extra.is_joined and self._corrections is not None:
+                    self._correct(WaitingLabel(record, label, watermark), extra.ts, outputs)
+                    return
                 self._judge(label, extra.ts, watermark, is_joined=extra.is_joined)
                 if extra.value is None:
-                    raise _late_by_former_horizon()
+                    raise late_by_former_horizon()
                 value, extra.value, extra.is_joined = extra.value, None, True
                 self._extras_waiting -= 1
                 self._dirty.put(f"{EXTRA_PREDICTIONS}{event_id}", new=False)
-                self._emit(value, record, label, outputs)
+                self._join(value, WaitingLabel(record, label, watermark), extra.ts, outputs)
                 return
         self._wait(record, label, watermark, outputs)
 
@@ -589,30 +650,92 @@ class Join:
         if waiting is None:
             return False
         self.counts["orphan"] += 1
-        outputs.append(
-            dead_letter(
-                waiting.record, "join", _orphan(waiting.label, self._skew_ms, self._horizon)
-            )
-        )
+        error = orphan_label(waiting.label, self._skew_ms, self._known_ms)
+        outputs.append(dead_letter(waiting.record, "join", error))
         return True
 
     # --- both ----------------------------------------------------------------------------------
 
-    def _emit(
-        self, prediction_value: bytes, record: Record, label: EventLabel, outputs: list[Output]
-    ) -> None:
+    def _join(self, value: bytes, met: WaitingLabel, ts: int, outputs: list[Output]) -> None:
+        """Join the first label of a prediction, which is judged."""
+        label, event_id = met.label, met.label.event_id
+        if self._window is not None and met.watermark > ts + self._window:
+            self._join_silence(event_id, ts, value, outputs)
+            self._correct(met, ts, outputs)
+            return
         self.counts["joined"] += 1
-        source = Source(record.partition, record.offset)
+        source = Source(met.record.partition, met.record.offset)
+        self._emit(value, label, source, outputs)
+        if self._corrections is not None:
+            standing = StandingLabel(ts, value, label.label, label.ts, label.ts)
+            self._keep(event_id, standing, outputs)
+
+    def _join_silence(self, event_id: str, ts: int, value: bytes, outputs: list[Output]) -> None:
+        """Join what silence means to a prediction that has had its window."""
+        assert self._window is not None, "silence says nothing"
+        self.counts["absent"] += 1
+        absent, label_ts = self._pipeline.label.absent, ts + self._window
+        label = EventLabel(event_id, label_ts, absent)
+        # Where W had come so far depends on who comes later: it names no place.
+        self._emit(value, label, Source(self._partition, 0), outputs, implicit=True)
+        self._keep(event_id, StandingLabel(ts, value, absent, label_ts, None), outputs)
+
+    def _correct(self, met: WaitingLabel, ts: int, outputs: list[Output]) -> None:
+        """Let a label take the place of the one that stands for a prediction.
+
+        Raises:
+            BadRecord: it may not.
+        """
+        corrections, label, event_id = self._corrections, met.label, met.label.event_id
+        assert corrections is not None, "a label is the only one where none may be corrected"
+        standing = corrections.find(event_id, ts)
+        if standing is None or met.watermark > corrections.end_ms(standing):
+            if self._corrections_ms and met.watermark <= ts + self._horizon:
+                raise late_correction(event_id, self._corrections_ms)
+            self._judge(label, ts, met.watermark, is_joined=True)
+            return
+        self._judge(label, ts, ts, is_joined=False)
+        first_ts = label.ts if standing.first_ts is None else standing.first_ts
+        if label.label == standing.label:
+            if standing.first_ts is not None:
+                raise duplicate_label(label)
+            self.counts["confirmed"] += 1
+        else:
+            self.counts["corrected"] += 1
+            source = Source(met.record.partition, met.record.offset)
+            former = Correction(standing.label, standing.label_ts, standing.first_ts is None)
+            self._emit(standing.value, label, source, outputs, correction=former)
+        standing = StandingLabel(ts, standing.value, label.label, label.ts, first_ts)
+        self._keep(event_id, standing, outputs)
+
+    def _keep(self, event_id: str, standing: StandingLabel, outputs: list[Output]) -> None:
+        """Keep a label that stands, for as long as it may be corrected."""
+        assert self._corrections is not None, "no label may be corrected"
+        self._corrections.put(event_id, standing)
+        for _ in range(0 if self._replaying else self._corrections.drop_overflow()):
+            self._overflow("predictions", outputs)
+
+    def _emit(
+        self,
+        prediction_value: bytes,
+        label: EventLabel,
+        source: Source,
+        outputs: list[Output],
+        *,
+        implicit: bool = False,
+        correction: Correction | None = None,
+    ) -> None:
         number = self._number = self._number + 1
+        told = (label.label, label.ts, source, label.source)
         value = encode_example(
-            prediction_value, label.label, label.ts, source, label.source, number=number
+            prediction_value, *told, number=number, implicit=implicit, correction=correction
         )
         example = None
         if self._keeps_decoded:
             # Decoded here, once, for learn and evaluate alike.
             decoded_value, prediction = self._decoded_by_id.pop(label.event_id, (None, None))
             if prediction is not None and decoded_value is prediction_value:
-                example = Example(prediction, label.label, label.ts, source, label.source, number)
+                example = Example(prediction, *told, number, implicit, correction)
             else:
                 example = decode_example(value)
         outputs.append(Output("examples", label.event_id.encode(), value, example))
@@ -621,18 +744,23 @@ class Join:
         """The time of a prediction that waits no more and whether it was joined; None: unknown."""
         for ids, is_joined in ((self._joined_ids, True), (self._expired_ids, False)):
             ts = ids.get(event_id)
-            if ts is not None and self._labels_watermark.ms <= ts + 2 * self._horizon:
+            if ts is not None and self._labels_watermark.ms <= ts + self._known_ms:
                 return ts, is_joined
         return None
 
-    def _expire_predictions(self) -> None:
-        bound = self._labels_watermark.ms - self._horizon
+    def _expire_predictions(self, outputs: list[Output]) -> None:
+        watermark = self._labels_watermark.ms
         times = self._prediction_times
-        while times and times[0][0] < bound:
-            self.counts["expired"] += self._close(*heapq.heappop(times))
-        self._joined_ids.forget_before(bound - self._horizon)
-        self._expired_ids.forget_before(bound - self._horizon)
-        self._forget_extras(bound - self._horizon)
+        while times and times[0][0] < watermark - self._wait_ms:
+            ts, event_id = heapq.heappop(times)
+            value = self._close(ts, event_id)
+            if value is not None:
+                self._expire(event_id, ts, value, outputs)
+        if self._corrections is not None:
+            self._corrections.drop_before(watermark)
+        self._joined_ids.forget_before(watermark - self._known_ms)
+        self._expired_ids.forget_before(watermark - self._known_ms)
+        self._forget_extras(watermark - self._known_ms)
 
     def _forget_extras(self, bound: int) -> None:
         while self._extra_times and self._extra_times[0][0] < bound:
@@ -655,6 +783,7 @@ class Join:
             "label_bytes": self._labels.bytes,
             "closed_ids": len(self._joined_ids) + len(self._expired_ids),
             "prediction_ids": len(self._prediction_ids),
+            **({} if self._corrections is None else {"correctable": len(self._corrections)}),
         }
 
     def note(self, notice: Notice) -> Output:
@@ -697,8 +826,10 @@ class Join:
                 value = self._predictions[event_id][1]
             elif prefix == LABELS:
                 value = self._labels.entry(event_id)
+            elif prefix == CORRECTIONS and self._corrections is not None:
+                value = self._corrections.entry(event_id)
             elif prefix == EXTRA_PREDICTIONS and event_id in self._extras:
-                value = _dump_extras(self._extras[event_id])
+                value = dump_extras(self._extras[event_id])
             pieces.append((name, value))
         pieces += [(f"{JOINED_IDS}{name}", value) for name, value in self._joined_ids.dirty()]
         pieces += [(f"{EXPIRED_IDS}{name}", value) for name, value in self._expired_ids.dirty()]
@@ -717,6 +848,7 @@ class Join:
             JOINED_IDS,
             EXPIRED_IDS,
             PREDICTION_IDS,
+            CORRECTIONS,
         )
         for _, value in entries[KEYLESS]:
             self._restore_keyless(orjson.loads(value))
@@ -727,11 +859,16 @@ class Join:
         for event_id, value in entries[LABELS]:
             self._labels.load(event_id, value)
         for event_id, value in entries[EXTRA_PREDICTIONS]:
-            extras = self._extras[event_id] = _load_extras(value)
+            extras = self._extras[event_id] = load_extras(value)
             self._extras_waiting += sum(extra.value is not None for extra in extras)
             times = [(extra.ts, event_id) for extra in extras]
             self._prediction_times += times
             self._extra_times += times
+        for name, value in entries[CORRECTIONS]:
+            if self._corrections is None:  # they are declared no more
+                self._dirty.put(f"{CORRECTIONS}{name}", new=False)
+            else:
+                self._corrections.load(name, value)
         self._joined_ids.restore(entries[JOINED_IDS])
         self._expired_ids.restore(entries[EXPIRED_IDS])
         self._prediction_ids.restore(entries[PREDICTION_IDS])
@@ -759,57 +896,3 @@ class Join:
         self._number = keyless.get("number", self.counts["joined"] - 1)
         offsets = keyless.get("source_offsets", [])
         self._source_offsets[: len(offsets)] = offsets
-
-
-def _dump_extras(extras: list[_ExtraPrediction]) -> bytes:
-    # JSON that is valid UTF-8 stays itself.
-    return orjson.dumps(
-        [
-            (
-                extra.ts,
-                None if extra.value is None else extra.value.decode(),
-                extra.is_joined,
-                extra.floor_ms,
-            )
-            for extra in extras
-        ]
-    )
-
-
-def _load_extras(value: bytes) -> list[_ExtraPrediction]:
-    return [
-        # What was written before partitions could be idle has no bound.
-        _ExtraPrediction(ts, None if text is None else text.encode(), is_joined, *floor_ms)
-        for ts, text, is_joined, *floor_ms in orjson.loads(value)
-    ]
-
-
-def _late_by_former_horizon() -> BadRecord:
-    return BadRecord(
-        "late", "$.ts", "its event has waited for as long as the horizon was then, and no longer"
-    )
-
-
-def _late(horizon_ms: int) -> BadRecord:
-    return BadRecord(
-        "late",
-        "$.ts",
-        f"the labels watermark is more than {duration_text(horizon_ms)} past its event",
-    )
-
-
-def _duplicate(label: EventLabel) -> BadRecord:
-    return BadRecord(
-        "duplicate_label", "$.event_id", f"a label for {label.event_id!r} was joined before"
-    )
-
-
-def _orphan(label: EventLabel, skew_ms: int, horizon_ms: int) -> BadRecord:
-    # Whether there is one that is too far depends on which of the two was read first.
-    return BadRecord(
-        "orphan",
-        "$.event_id",
-        f"no prediction has the id {label.event_id!r}, or none of an event that is at most "
-        f"{duration_text(skew_ms)} after the label's time, {time_text(label.ts)}, and at most "
-        f"{duration_text(2 * horizon_ms)} before it",
-    )

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from stream_ml.errors import BadRecord
 from stream_ml.features.durations import DAY_MS
 from stream_ml.stages.inputs import example_in
+from stream_ml.stages.lessons import Lessons
 from stream_ml.stages.numbering import Numbers
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Latecomer:
     first: int = -1
     is_level: bool = False
     _numbers: Numbers = field(default_factory=Numbers)
+    _lessons: Lessons = field(default_factory=Lessons)
 
     @classmethod
     def begin(cls, n: int, watermark_ms: int) -> Latecomer:
@@ -85,8 +87,10 @@ class Latecomer:
         """
         return n >= self.due_n or watermark_ms >= self.due_ms
 
-    def take(self, records: Sequence[Record], last: int, pipeline: Pipeline) -> Iterator[Example]:
-        """The examples among the next records that the others have learned, too.
+    def take(
+        self, records: Sequence[Record], last: int, pipeline: Pipeline
+    ) -> Iterator[tuple[int, Example]]:
+        """The examples among the next records that the others have learned, too, by their number.
 
         Args:
             records: from `next` on; none, or later ones alone, where nothing is left there.
@@ -109,7 +113,8 @@ class Latecomer:
             self.learned += 1
             if self.first < 0:
                 self.first = record.offset
-            yield example
+            if self._lessons.takes(example, pipeline.label):
+                yield self.learned, example
 
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
@@ -120,6 +125,7 @@ class Latecomer:
             "first": self.first,
             "level": self.is_level,
             "numbers": self._numbers.dump(),
+            **({"lessons": lessons} if (lessons := self._lessons.dump()) else {}),
         }
 
     @classmethod
@@ -129,4 +135,5 @@ class Latecomer:
         latecomer = cls(due_n, due_ms, state["next"], state["learned"], state["first"])
         latecomer.is_level = state["level"]
         latecomer._numbers.load(state["numbers"])
+        latecomer._lessons = Lessons.of(state.get("lessons", ()))
         return latecomer

@@ -61,6 +61,7 @@ from stream_ml.stages.inputs import example_in
 from stream_ml.stages.kept_learners import KeptLearners
 from stream_ml.stages.latecomers import Latecomer
 from stream_ml.stages.learning_progress import LearningProgress, mean
+from stream_ml.stages.lessons import Lessons
 from stream_ml.stages.line_alerts import QUARANTINED, LineAlerts
 from stream_ml.stages.lines import LiveLine, Quarantine, TrainingExample
 from stream_ml.stages.positions import record_notice
@@ -158,6 +159,7 @@ class Learn:
         self._restarts = Restarts(key, log)
         self._generation = pipeline.generation
         self._batches = LineBatches()
+        self._lessons = Lessons()
         restores = pipeline.promotion.on_failure == "restore"
         self._kept = KeptLearners(self._recipes if restores else ())
         # By line: the decision that started it anew, until its next snapshot has said so.
@@ -209,7 +211,9 @@ class Learn:
             example = example_in(record, self._pipeline)
             if isinstance(example, BadRecord) or not progress.is_new(example, record.offset):
                 continue  # evaluate, which reads the same topic, writes the dead letter
-            examples.append(self._take(example, record))
+            taken = self._take(example, record)
+            if taken is not None:
+                examples.append(taken)
             if progress.is_refresh():
                 outputs += self._learn(examples)
                 examples = []
@@ -283,10 +287,12 @@ class Learn:
         """The lines that learn."""
         return [name for name, line in self._lines.items() if not line.quarantine]
 
-    def _take(self, example: Example, record: Record) -> TrainingExample:
-        """Count an example; what is to be learned from it."""
+    def _take(self, example: Example, record: Record) -> TrainingExample | None:
+        """Count an example; what is to be learned from it, if anything."""
         features, is_partial = self._backfill.features(example)
         taken = self._progress.take(example, record.offset, record.append_ms, features)
+        if not self._lessons.takes(example, self._pipeline.label):
+            return None
         if self._retrainings:
             self._retrainings.add(self._active(), taken.watermark_ms, taken.features, taken.label)
         logged = example.prediction.features
@@ -549,10 +555,9 @@ class Learn:
             for name, latecomer in list(self._latecomers.items()):
                 if not self._is_behind(name):
                     continue
-                first = latecomer.learned + 1
                 taken = latecomer.take(records, self._progress.offsets[1], self._pipeline)
                 line, examples = self._lines[name], list[TrainingExample]()
-                for number, each in enumerate(taken, first):
+                for number, each in taken:
                     features, is_partial = self._backfill.features(each)
                     examples.append(
                         TrainingExample(number, -1, "", None, features, each.label, is_partial)
@@ -636,6 +641,7 @@ class Learn:
             **({"counts": self.counts} if self.counts else {}),
             **self._dump_efforts(),
             **self._dump_latecomers(),
+            **({"lessons": lessons} if (lessons := self._lessons.dump()) else {}),
             "lines": {
                 name: [
                     line.parent,

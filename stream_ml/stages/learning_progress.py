@@ -111,7 +111,8 @@ class LearningProgress:
         self.golden.append(features)
         own_answer = prediction.own_answer
         served_loss = None
-        if own_answer is not None:
+        # What is corrected is what was wrong: its losses say nothing of the others.
+        if own_answer is not None and example.correction is None:
             served_loss = loss(self._kind, label, own_answer)
             self._served_loss += served_loss
             self._served_scored += 1
@@ -119,7 +120,13 @@ class LearningProgress:
             if has_changed and self._hastens:
                 self.clock.hasten(self.n)
         return TrainingExample(
-            self.n, self._watermark.ms, line_of(prediction.model), served_loss, features, label
+            self.n,
+            self._watermark.ms,
+            line_of(prediction.model),
+            served_loss,
+            features,
+            label,
+            is_repeat=example.correction is not None,
         )
 
     def is_refresh(self) -> bool:

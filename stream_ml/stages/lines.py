@@ -34,6 +34,8 @@ class TrainingExample(NamedTuple):
     is_partial: bool = False
     # What was recorded, where the features were made again.
     logged: dict[str, float] | None = None
+    # Whether the same event was learned before, with another label.
+    is_repeat: bool = False
 
 
 class Quarantine(NamedTuple):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.codec import decode_summary
 from stream_ml.evaluation.scores import loss
 from stream_ml.features.durations import HOUR_MS
 from stream_ml.monitoring.arrivals import Arrivals
@@ -30,6 +29,7 @@ from stream_ml.monitoring.sources import SourceLosses
 from stream_ml.monitoring.story import group_message, sign_phrase
 from stream_ml.monitoring.watch import Watch
 from stream_ml.stages.inputs import parse_once
+from stream_ml.summaries import decode_summary
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from stream_ml.codec import dead_letter, encode_prediction, encode_shadows, encode_summary
+from stream_ml.codec import dead_letter, encode_prediction, encode_shadows
 from stream_ml.errors import STOPS, BadRecord
 from stream_ml.features.durations import duration_text
 from stream_ml.features.sparse import is_common
@@ -43,6 +43,7 @@ from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.state import BLOCKS, EVENT_IDS, KEYLESS, WINDOWS, split_by_prefix
 from stream_ml.stages.watermark import Watermark
+from stream_ml.summaries import encode_summary
 from stream_ml.time_units import time_text
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_ml.models.recipes import Target
-    from stream_ml.records import Answer, Example, LabelValue
+    from stream_ml.records import Answer, Correction, Example, LabelValue
 
 __all__ = ["Scoreboard"]
 
@@ -35,6 +35,7 @@ class Scoreboard:
         horizon_ms: how long a label may take; a baseline knows no label sooner than we do.
         slices: those that scores are kept of.
         block_ms: the length of a block that scores are kept of as well; None: of none.
+        corrections_ms: how long after its horizon a label may be corrected; None: none may.
 
     Attributes:
         baseline_losses: what each baseline that had an answer lost on the last example.
@@ -47,15 +48,18 @@ class Scoreboard:
         horizon_ms: int,
         slices: SliceNames | None = None,
         block_ms: int | None = None,
+        corrections_ms: int | None = None,
     ) -> None:
         self._target = target
+        self._is_revisable = corrections_ms is not None
         self._blocks: ScoresByBlock | None = None
         if block_ms is not None:
             self._blocks = ScoresByBlock(block_ms, target.kind, target.classes)
         self._scores: dict[str, Scores] = {}
         self._versions: dict[str, str] = {}
-        self._baselines = Baselines(target.kind, target.classes, horizon_ms)
+        self._baselines = Baselines(target.kind, target.classes, horizon_ms + (corrections_ms or 0))
         self._delays = Delays()
+        self._event_id = ""
         self._loss = loss_of(target.kind)
         self.baseline_losses: dict[str, float] = {}
         self._slice_names = SliceNames((), {}) if slices is None else slices
@@ -78,6 +82,7 @@ class Scoreboard:
         """
         prediction, label = example.prediction, example.label
         self._delays.update(example.label_ts - prediction.ts)
+        self._event_id = prediction.event_id
         self.slices = self._slice_names.take(prediction.slices) if prediction.slices else []
         served_answer = None if prediction.fallback else prediction.prediction
         self._score(SERVED_SLOT, prediction.model, label, served_answer)
@@ -93,6 +98,53 @@ class Scoreboard:
                 self.baseline_losses[name] = loss
         self._baselines.learn(label, example.label_ts, newest_ms)
         return baseline_answers
+
+    def revise(self, example: Example, correction: Correction, newest_ms: int) -> list[str]:
+        """Let the label of an example take the place of the one that it was scored by.
+
+        Args:
+            example: with the answers of all that shadowed.
+            correction: what its label takes the place of.
+            newest_ms: the newest time of a label so far, in ms.
+
+        Returns:
+            The slices that it is in.
+        """
+        prediction = example.prediction
+        answers = {SERVED_SLOT: None if prediction.fallback else prediction.prediction}
+        for slot, shadow in prediction.shadows.items():
+            if slot != PREDECESSOR:
+                answers[slot] = shadow.prediction
+        answers |= self._baselines.answers(prediction.ts)
+        slices = self._slice_names.counted(prediction.slices) if prediction.slices else []
+        for slot, answer in answers.items():
+            if slot not in self._scores:
+                continue
+            self._revise(slot, self._scores[slot], example, correction, answer)
+            parts = self._slice_scores.get(slot, {})
+            for name in slices:
+                if name in parts:
+                    block = f"slice {name}" if slot == SERVED_SLOT else None
+                    self._revise(block, parts[name], example, correction, answer)
+        former, label, label_ts = correction.label, example.label, example.label_ts
+        self._baselines.correct(former, label, label_ts, newest_ms)
+        return slices
+
+    def _revise(
+        self,
+        name: str | None,
+        scores: Scores,
+        example: Example,
+        correction: Correction,
+        answer: Answer,
+    ) -> None:
+        """Correct scores, and those of the blocks that they are kept by under a name."""
+        blocks = None if name is None else self._blocks
+        before = [] if blocks is None else scores.totals()
+        scores.revise(example.prediction.event_id, correction.label, example.label, answer)
+        if blocks is not None and name is not None:
+            change = [b - a for a, b in zip(before, scores.totals(), strict=True)]
+            blocks.revise(name, change, correction.ts)
 
     def end_block(self, watermark_ms: int) -> None:
         """End the block of scores that is over with an example, before that is scored.
@@ -111,7 +163,10 @@ class Scoreboard:
         if scores is None:
             scores = self._scores[slot] = self._new_scores()
         self._versions[slot] = version
-        scores.update(label, answer)
+        if self._is_revisable:
+            scores.update_of(self._event_id, label, answer)
+        else:
+            scores.update(label, answer)
         for name in self.slices:
             parts = self._slice_scores.setdefault(slot, {})
             if name not in parts:
@@ -120,7 +175,12 @@ class Scoreboard:
 
     def _new_scores(self) -> Scores:
         is_by_class = self._blocks is not None
-        return Scores(self._target.kind, self._target.classes, by_class=is_by_class)
+        return Scores(
+            self._target.kind,
+            self._target.classes,
+            by_class=is_by_class,
+            revisable=self._is_revisable,
+        )
 
     def _new_part(self) -> Scores:
         # Scores of the last thousand of each slice would be many times as much state.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCKS",
     "COMMAND_IDS",
+    "CORRECTIONS",
     "EVENT_IDS",
     "EXPIRED_IDS",
     "EXTRA_PREDICTIONS",
@@ -38,6 +39,7 @@ WINDOWS, EVENT_IDS, BLOCKS = "w", "i", "b"
 # Of join.
 PREDICTIONS, EXTRA_PREDICTIONS, LABELS = "p", "o", "l"
 JOINED_IDS, EXPIRED_IDS, PREDICTION_IDS = "j", "e", "t"
+CORRECTIONS = "c"
 # Of learn.
 LEARNERS, KEPT, ROWS = "l", "k", "r"
 # Of evaluate.

@@ -71,7 +71,8 @@ class Teaching:
                 Lesson(
                     example.features,
                     None if is_retrained else example.label,
-                    (example.serves == name or example.n % LIVE_LOSS_EVERY == 0) and not is_late,
+                    (example.serves == name or example.n % LIVE_LOSS_EVERY == 0)
+                    and not (is_late or example.is_repeat),
                 )
                 for example in examples
             ]
@@ -90,7 +91,9 @@ class Teaching:
             for example in examples:
                 serves = example.serves == name
                 # Of a latecomer no figure may tell since when it has been level.
-                if (serves or example.n % LIVE_LOSS_EVERY == 0) and not is_late:
+                if (serves or example.n % LIVE_LOSS_EVERY == 0) and not (
+                    is_late or example.is_repeat
+                ):
                     line.score(predict, target, example, serves=serves)
                     answers += 1
                     taken_s = seconds() - last_s

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from stream_ml.codec import decode_summary, encode_summary
 from stream_ml.errors import BadRecord
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
+from stream_ml.summaries import decode_summary, encode_summary
 
 if TYPE_CHECKING:
     from stream_ml.records import Summary

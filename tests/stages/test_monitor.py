@@ -11,7 +11,6 @@ import orjson
 import pytest
 
 import stream_ml as sml
-from stream_ml.codec import encode_summary
 from stream_ml.monitoring.blocks import Layout, OpenBlocks
 from stream_ml.monitoring.diagnosis import causes, moved
 from stream_ml.records import Example, Prediction, Record, Source
@@ -21,6 +20,7 @@ from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.monitor import Monitor
 from stream_ml.stages.state import MONITORS
 from stream_ml.stages.suspension import Suspension
+from stream_ml.summaries import encode_summary
 from tests.shop import KEY, shop
 from tests.stages.test_evaluate import Stage
 

@@ -320,7 +320,7 @@ def _report(arguments: Namespace, log: SqliteLog, pipeline: Pipeline, key: bytes
             ):
                 report.add(example, live_answers)
         else:
-            for example in with_progress(examples(log), progress):
+            for example in with_progress(examples(log, pipeline.label), progress):
                 report.add(example)
     for evaluation in evaluations(log):
         report.evaluate(evaluation)

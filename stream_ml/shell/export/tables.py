@@ -218,11 +218,15 @@ def _examples(pipeline: Pipeline, _key: bytes | None) -> Table:
         ("label_partition", "integer"),
         ("label_offset", "integer"),
         ("label_from", "text"),
+        ("implicit", "boolean"),
+        ("former_label", _TYPES[kind.kind]),
+        ("former_label_ts", "time"),
     ]
 
     def values(record: Record, body: bytes | None) -> _Values:
         # Who reads examples with the answers of their shadows has decoded them already.
         example = decode_example(body) if record.memo is None else record.memo
+        correction = example.correction
         cells = [
             *_prediction_cells(example.prediction, pipeline),
             kind.check("label", example.label),
@@ -230,6 +234,9 @@ def _examples(pipeline: Pipeline, _key: bytes | None) -> Table:
             example.label_source.partition,
             example.label_source.offset,
             example.label_from,
+            example.implicit,
+            None if correction is None else kind.check("label", correction.label),
+            None if correction is None else correction.ts,
         ]
         return cells, example.prediction.ts
 

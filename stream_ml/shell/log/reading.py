@@ -17,7 +17,15 @@ from stream_ml.shell.log.port import read_between
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from stream_ml.records import Decision, Example, Prediction, Record, ShadowAnswers
+    from stream_ml.label import Label
+    from stream_ml.records import (
+        Decision,
+        Example,
+        LabelValue,
+        Prediction,
+        Record,
+        ShadowAnswers,
+    )
     from stream_ml.sealing import RecordSeal
     from stream_ml.shell.log.port import Log
 
@@ -81,12 +89,37 @@ def offset_count(log: Log, topic: str) -> int:
     )
 
 
-def examples(log: Log) -> Iterator[Example]:
+def examples(log: Log, label: Label | None = None) -> Iterator[Example]:
     """The examples, decoded, with the answers of their shadows.
 
-    What is none is passed over: learn and evaluate tell of it.
+    What is none is passed over: learn and evaluate tell of it. Where labels may be corrected, each
+    example has its last one.
+
+    Args:
+        log: to read from.
+        label: as it is declared; None: what corrects another comes as an example of its own.
     """
-    return (example for _, example in with_answers(log, _decoded_examples(log)))
+    decoded = _decoded_examples(log)
+    if label is not None and label.revisable_ms is not None:
+        decoded = _with_last_words(log)
+    return (example for _, example in with_answers(log, decoded))
+
+
+def _with_last_words(log: Log) -> Iterator[tuple[Record, Example]]:
+    """The first example of each event, with the last label that it was given."""
+    last: dict[tuple[int, int], LabelValue] = {}
+    for _, example in _decoded_examples(log):
+        if example.correction is not None:
+            last[_place(example)] = example.label
+    for record, example in _decoded_examples(log):
+        if example.correction is None:
+            example.label = last.get(_place(example), example.label)
+            yield record, example
+
+
+def _place(example: Example) -> tuple[int, int]:
+    source = example.prediction.source
+    return source.partition, source.offset
 
 
 def _decoded_examples(log: Log) -> Iterator[tuple[Record, Example]]:

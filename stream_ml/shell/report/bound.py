@@ -53,13 +53,13 @@ def bound_answers(
     line = line_of(decisions[-1].serving.champion.model)
     if isinstance(pipeline.recipes[line].estimator, Retrained):
         # It does not learn one by one: there is nothing between its renewals.
-        yield from ((example, {}) for example in examples(log))
+        yield from ((example, {}) for example in examples(log, pipeline.label))
         return
     freeze_counts = _freeze_counts(line, decisions)
     learner = pipeline.recipes[line].fresh()
     predictors: dict[str, Predictor] = {LIVE: partial(answer, learner, pipeline.target)}
     pending: dict[tuple[int, int], dict[str, Answer]] = {}
-    remaining = examples(log)
+    remaining = examples(log, pipeline.label)
     example = next(remaining, None)
     label_count = 0
     for prediction in _predictions(log):

@@ -45,6 +45,7 @@ from stream_ml.shell.views.counted import counted_examples
 from stream_ml.shell.views.registry import entries, running_pipeline
 from stream_ml.shell.views.reproduce import ReproducedAnswer
 from stream_ml.stages.batches import CHANGES_MAX
+from stream_ml.stages.lessons import Lessons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -406,21 +407,26 @@ class _Examples:
         self._on_progress = on_progress
         self.learned = self.passed_over = 0
 
-    def until(self, last: int) -> Iterator[tuple[int, Mapping[str, float], LabelValue]]:
-        """Offset, features and label of each example up to the one at this offset."""
+    def until(self, last: int) -> Iterator[tuple[int, Mapping[str, float], LabelValue | None]]:
+        """Offset, features and label of each example up to the one at this offset.
+
+        The label is None where an example counts, and was not learned (`lessons`).
+        """
         pipeline = self.pipeline
         unsealing = unsealing_of(self._key, pipeline.name, self._log.identity, "examples")
         count = self.passed_over = 0
+        lessons = Lessons()
         if last >= 0:
             for record, example in counted_examples(self._log, pipeline, unsealing, last):
                 count += 1
                 if self._on_progress is not None and count % PROGRESS_EXAMPLES == 0:
                     self._on_progress(count)
+                is_lesson = lessons.takes(example, pipeline.label)
                 features = self._features.of(record)
                 if features is None:
                     self.passed_over += 1
                 else:
-                    yield record.offset, features, example.label
+                    yield record.offset, features, example.label if is_lesson else None
         if self._on_progress is not None:
             self._on_progress(count)
 
@@ -506,7 +512,8 @@ def _taught(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
             while batches and batches[0][0] < offset:
                 recipe.set_batch(learner, batches.popleft()[1])
             try:
-                teach(dict(features), label)
+                if label is not None:
+                    teach(dict(features), label)
             except STOPS:
                 raise
             except BaseException as error:
@@ -543,14 +550,21 @@ def _trained(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
     rows, behind = int(trained["rows"]), line.snapshot.version - int(trained["n"])
     target = examples.pipeline.target
     window: deque[bytes] = deque(maxlen=rows + behind)
+    # Of those that came since, whether each is in the window.
+    since: deque[bool] = deque(maxlen=behind)
     for _, features, label in examples.until(line.snapshot.examples["last"]):
+        since.append(label is not None)
+        if label is None:
+            continue
         # At which watermark each came says when it leaves the window; that is over.
         row = encode_row(0, label, features, target, recipe.features)
         window.append(array("d", row).tobytes())
-    if len(window) < rows + behind:
-        raise examples.missing(snapshot.model, f"{len(window):,} of its {rows + behind:,}")
+    needed = rows + behind - since.count(False)
+    if len(window) < needed:
+        raise examples.missing(snapshot.model, f"{len(window):,} of its {needed:,}")
     examples.learned = rows
-    data = b"".join([window[index] for index in range(rows)])
+    first = len(window) - needed
+    data = b"".join([window[index] for index in range(first, first + rows)])
     try:
         model = TrainingJob(snapshot.name, learner, int(trained["n"]), data).run()
     except SnapshotRefused:

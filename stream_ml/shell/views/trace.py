@@ -179,7 +179,7 @@ class Trace:
         event_id: the event's.
         events: as published, where they were found; of an event that was predicted that one.
         predicted: the prediction on it, if there is one.
-        labels: as published: the one that was joined, else all with its id.
+        labels: as published: the one that was joined, else (of silence, too) all with its id.
         joined: the example, if there is one.
         learned: by line, the first snapshot that has learned it.
         decisions: that it had a part in.
@@ -432,7 +432,7 @@ class _Tracer:
         return bool(event.get(self._declared.id) == self._event_id)
 
     def _labels(self, example: Example | None) -> tuple[PublishedStep, ...]:
-        if example is not None:
+        if example is not None and not example.implicit:
             source = example.label_source
             record = self._at("labels", source.partition, source.offset)
             return () if record is None else (self._published(record),)

@@ -43,6 +43,7 @@ from stream_ml.shell.views.reproduce import ReproducedAnswer
 from stream_ml.shell.views.status import DAY_MS
 from stream_ml.stages.evaluate import EVALUATE_EVERY
 from stream_ml.stages.learning_progress import GOLDEN_EXAMPLES
+from stream_ml.stages.lessons import Lessons
 from stream_ml.stages.retraining import Retrainings
 from stream_ml.stages.scoreboard import SERVED_SLOT, Scoreboard
 from stream_ml.stages.watermark import ExamplesWatermark
@@ -556,6 +557,7 @@ class _Trial:
         self._loss = loss_of(target.kind)
         self._watermark = ExamplesWatermark(pipeline.horizon_ms, pipeline.events.breadth)
         self._watermarks_ms: list[int] = []
+        self._lessons = Lessons()
         self.golden: deque[dict[str, float]] = deque(maxlen=GOLDEN_EXAMPLES)
         self._decisions = deque(decisions)
         self._n = self._missed = self._scored = 0
@@ -588,6 +590,9 @@ class _Trial:
             self._example(record, example, [of_line[i] for of_line in answers])
         known = [i for i, given in enumerate(batch) if given.is_known]
         self._missed += len(batch) - len(known)
+        label = self._pipeline.label
+        are_lessons = [self._lessons.takes(example, label) for example in examples]
+        known = [i for i in known if are_lessons[i]]
         taught = [examples[i] for i in known]
         watermarks_ms = [self._watermarks_ms[i] for i in known]
         numbers = [schedule.base + first + 1 + i for i in known]
@@ -625,6 +630,8 @@ class _Trial:
             record.append_ms,
         )
         self._watermarks_ms.append(self._watermark.ms)
+        if example.correction is not None:
+            return  # candidates are held against each other by the first word
         self._settling.learn(example.label, self._n)
         if self._since is not None and prediction.ts < self._since:
             return

@@ -1,0 +1,155 @@
+"""A label that takes the place of another: scores, baselines and blocks go by the last word."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_ml.evaluation.baselines import Baselines
+from stream_ml.evaluation.block_scores import ScoresByBlock, block_reports
+from stream_ml.evaluation.evidence import Blocks
+from stream_ml.evaluation.scores import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SEEDS = st.integers(0, 2**32)
+CLASSES = ("a", "b", "c", "d")
+WINDOW = 40
+
+
+def _simplex(rand: random.Random) -> dict[str, float]:
+    weights = [rand.random() for _ in CLASSES]
+    return {name: w / sum(weights) for name, w in zip(CLASSES, weights, strict=True)}
+
+
+KINDS: dict[str, tuple[Callable[[random.Random], Any], Callable[[random.Random], Any]]] = {
+    "binary": (lambda rand: rand.random() < 0.3, lambda rand: rand.random()),
+    "multiclass": (lambda rand: rand.choice(CLASSES), _simplex),
+    "regression": (lambda rand: rand.gauss(5, 2), lambda rand: rand.gauss(5, 1)),
+}
+
+
+def _scores(kind: str) -> Scores:
+    classes = CLASSES if kind == "multiclass" else ()
+    return Scores(kind, classes, window=WINDOW, by_class=True, revisable=True)
+
+
+def _near(found: dict[str, Any], expected: dict[str, Any]) -> bool:
+    return found.keys() == expected.keys() and all(
+        found[form] == pytest.approx(expected[form], rel=1e-9, abs=1e-9) for form in found
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.sampled_from(sorted(KINDS)))
+def test_revised_scores_are_those_of_the_last_words(seed: int, kind: str) -> None:
+    """All forms of those in the window, the cumulative ones of all, also over a restart."""
+    rand = random.Random(seed)
+    label_of, answer_of = KINDS[kind]
+    revised, expected, rows = _scores(kind), _scores(kind), []
+    for n in range(rand.choice([5, 35, 100])):
+        answer = None if rand.random() < 0.1 else answer_of(rand)
+        row = [f"e{n}", label_of(rand), answer]
+        revised.update_of(row[0], row[1], row[2])
+        rows.append(row)
+    within = rand.random() < 0.5
+    scored = [row for row in rows if row[2] is not None]
+    for row in rand.sample(scored[-WINDOW:] if within else scored, min(5, len(scored))):
+        former, row[1] = row[1], label_of(rand)
+        revised.revise(row[0], former, row[1], row[2])
+        if rand.random() < 0.5:
+            state, revised = revised.dump(), _scores(kind)
+            revised.load(state)
+            assert state == revised.dump()
+    for row in rows:
+        expected.update_of(row[0], row[1], row[2])
+    found, wanted = revised.report(), expected.report()
+    if not within:
+        found, wanted = ({"cumulative": each["cumulative"]} for each in (found, wanted))
+
+    assert _near(found, wanted), f"seed {seed}"
+    assert revised.totals() == pytest.approx(expected.totals(), rel=1e-9, abs=1e-9)
+    assert (expected.n, expected.coverage) == (revised.n, revised.coverage)
+
+
+def test_a_score_that_forgets_its_former_label_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test of revised scores notices one that is left in the window."""
+    monkeypatch.setattr(Scores, "_revise_recent", lambda *_: None)
+    inner = test_revised_scores_are_those_of_the_last_words.hypothesis.inner_test  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError):
+        inner(3, "binary")
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_baseline_knows_the_last_word_from_when_it_was_said(kind: str) -> None:
+    """Before that it answers by the first; after it as if that had never been said."""
+    rand = random.Random(5)
+    label_of, _ = KINDS[kind]
+    labels = [label_of(rand) for _ in range(20)]
+    last = [*labels[:7], label_of(random.Random(1)), *labels[8:]]
+    classes = CLASSES if kind == "multiclass" else ()
+    corrected, expected = (Baselines(kind, classes, horizon_ms=1_000) for _ in range(2))
+    for n, (first, word) in enumerate(zip(labels, last, strict=True)):
+        corrected.learn(first, n, n)
+        expected.learn(word, n, n)
+    before = [corrected.answers(15), corrected.answers(29)]
+    corrected.correct(labels[7], last[7], 30, 25)
+    state = corrected.dump()
+    assert before == [corrected.answers(15), corrected.answers(29)]
+    corrected.load(state)
+    corrected.learn(labels[0], 40, 40)
+    expected.learn(labels[0], 40, 40)
+    found, wanted = corrected.answers(40), expected.answers(40)
+
+    # `last` is what was said last, whatever it was about.
+    assert [pytest.approx(answer) for name, answer in found.items() if name != "last"] == [
+        answer for name, answer in wanted.items() if name != "last"
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_open_blocks_sum_to_what_the_last_words_do_exactly(seed: int) -> None:
+    """Those that were closed stay as they were, and the corrections that they miss are counted."""
+    rand = random.Random(seed)
+    revised, expected = (Blocks(100, maturity_ms=50) for _ in range(2))
+    pairs = [[rand.randrange(500), rand.gauss(0, 1)] for _ in range(60)]
+    closed_before = rand.choice([0, 250])
+    for ts, difference in pairs:
+        revised.add(int(ts), difference)
+    closed = revised.close(closed_before)
+    missed = 0
+    for pair in rand.sample(pairs, 15):
+        former, pair[1] = pair[1], rand.gauss(0, 1)
+        revised.revise(int(pair[0]), former, pair[1])
+        missed += pair[0] < 100 * len(closed)
+    for ts, difference in pairs:
+        expected.add(int(ts), difference)
+    expected.close(closed_before)
+
+    assert expected.close(10_000) == revised.close(10_000)
+    assert missed == revised.late_corrections == revised.dump().get("late_corrections", 0)
+
+
+def test_a_correction_counts_in_the_block_of_its_example() -> None:
+    """Neither the open block nor another one of the last shows it."""
+    scores, blocks = Scores("binary", revisable=True), ScoresByBlock(100, "binary", ())
+    for n in range(6):
+        blocks.close(100 * n, {"served": scores})
+        scores.update_of(f"e{n}", False, 0.25)
+    for n in (2, 5):
+        before = scores.totals()
+        scores.revise(f"e{n}", False, True, 0.25)
+        change = [b - a for a, b in zip(before, scores.totals(), strict=True)]
+        blocks.revise("served", change, 100 * n + 1)
+    blocks.close(600, {"served": scores})
+    found = [row["scores"]["served"]["brier"] for row in block_reports(blocks.dump())[1:]]
+
+    assert found == pytest.approx([0.0625, 0.0625, 0.5625, 0.0625, 0.0625, 0.5625])
+    assert math.isclose(scores.report()["cumulative"]["brier"], (4 * 0.0625 + 2 * 0.5625) / 6)
