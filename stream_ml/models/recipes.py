@@ -114,23 +114,16 @@ def answer(model: Any, target: Target, features: Mapping[str, float]) -> Answer:
         raise BadAnswer(f"expected a probability per label, given {type(output).__name__}")
     if target.kind == "binary":
         return probability(output.get(True, 0.0))
-    names = _names(_known_classes(model, target))
+    names = _names(target.classes)
     try:
         # In the model's own order: of equally likely classes it means the first.
         return {names[name]: probability(share) for name, share in output.items()}
     except KeyError as unknown:
-        raise BadAnswer(f"expected {target}, given {unknown}") from None
-
-
-def _known_classes(model: Any, target: Target) -> tuple[str, ...]:
-    """The classes that a classifier of river's may name.
-
-    One that knows but two was declared when there were no more, and those are the first two.
-    """
-    classes = target.classes
-    if len(classes) > _TWO and not getattr(model, "_multiclass", False):
-        return classes[:_TWO]
-    return classes
+        names = _names(target.classes[:_TWO])
+        if getattr(model, "_multiclass", False) or not output.keys() <= names.keys():
+            raise BadAnswer(f"expected {target}, given {unknown}") from None
+    # One that knows but two was declared when there were no more, and those are the first two.
+    return {names[name]: probability(share) for name, share in output.items()}
 
 
 @lru_cache(maxsize=64)
