@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.costs import LineCost
     from stream_ml.shell.views.models import ModelsView
+    from stream_ml.shell.views.newcomers import Newcomer
     from stream_ml.shell.views.registry import RegistryView
 
 __all__ = ["COMMAND"]
@@ -92,6 +93,8 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
             for row, model in zip(rows, view.models, strict=True):
                 row.append(NO_VALUE if model.batch is None else f"{model.batch:,}")
         yield format_table(rows, head=head, right=[2, 5])
+    if view.newcomers:
+        yield "\n".join(map(_newcomer, view.newcomers))
     if view.quarantines:
         yield quarantines_text(view.quarantines)
     evidence = evidence_table(
@@ -107,6 +110,17 @@ def _blocks(path: str, registry: RegistryView, view: ModelsView) -> Iterator[str
         yield f"{paint('loss by slice, of the last examples of each', 'heading')}\n{slices}"
     if registry.decisions:
         yield decisions_table(registry.decisions)
+
+
+def _newcomer(newcomer: Newcomer) -> str:
+    """How far a line is that does not contend yet, and when it will."""
+    progress = f"has learned {newcomer.learned:,} of {newcomer.examples:,} examples"
+    if newcomer.is_level:
+        progress = f"has learned all {newcomer.learned:,} examples that there are for it"
+    return printable(
+        f"{newcomer.line} {progress}, and contends from the first refresh on with "
+        f"{newcomer.due_examples:,} examples or after {format_time(newcomer.due_ms)}"
+    )
 
 
 def _cost(item: tuple[str, LineCost]) -> list[str]:

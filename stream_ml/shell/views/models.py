@@ -15,6 +15,7 @@ from stream_ml.sealing import strip_seal
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.views.alerts import read_alerts
 from stream_ml.shell.views.costs import learn_tasks, read_costs
+from stream_ml.shell.views.newcomers import read_newcomers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.views.alerts import AlertView
     from stream_ml.shell.views.costs import LineCost
+    from stream_ml.shell.views.newcomers import Newcomer
     from stream_ml.shell.views.registry import RegistryView
 
 __all__ = ["ModelView", "ModelsView", "newest_evaluations", "read_models"]
@@ -80,6 +82,7 @@ class ModelsView:
         costs: of each line, where a worker has measured them.
         evaluations: the newest of each model.
         quarantines: the open alerts about lines that learn no more, or are asked no more.
+        newcomers: lines that are taught what is recorded, and do not contend yet.
     """
 
     models: tuple[ModelView, ...] = ()
@@ -87,12 +90,14 @@ class ModelsView:
     costs: Mapping[str, LineCost] = field(default_factory=dict)
     evaluations: tuple[Mapping[str, Any], ...] = ()
     quarantines: tuple[AlertView, ...] = ()
+    newcomers: tuple[Newcomer, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; of the evaluations only the slices."""
         return {
             "models": [model.as_dict() for model in self.models],
             "quarantines": [alert.as_dict() for alert in self.quarantines],
+            "newcomers": [newcomer.as_dict() for newcomer in self.newcomers],
             "evidence": self.evidence or {},
             "costs": {line: cost.as_dict() for line, cost in self.costs.items()},
             "slices": {e["model"]: e["slices"] for e in self.evaluations if e.get("slices")},
@@ -120,8 +125,9 @@ def read_models(log: Log, registry: RegistryView, key: bytes | None) -> ModelsVi
         if evaluation["model"] in newest.serving.challengers
     }
     models = tuple(_models(log, newest.serving))
-    costs = read_costs(log, learn_tasks(log, newest.serving.lines))
-    return ModelsView(models, evidence, costs, tuple(evaluations), quarantines)
+    tasks = learn_tasks(log, newest.serving.lines)
+    costs, newcomers = read_costs(log, tasks), read_newcomers(log, tasks)
+    return ModelsView(models, evidence, costs, tuple(evaluations), quarantines, newcomers)
 
 
 def _models(log: Log, serving: ServingSet) -> Iterator[ModelView]:
