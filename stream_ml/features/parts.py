@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from stream_ml.features.transforms import Schema
 
-__all__ = ["code_in", "functions_in", "parts_of", "windows_in"]
+__all__ = ["code_in", "fields_in", "functions_in", "parts_of", "windows_in"]
 
 
 def parts_of(feature: Feature, schema: Schema) -> tuple[Feature, ...]:
@@ -40,6 +40,32 @@ def windows_in(feature: Feature, schema: Schema) -> Iterator[WindowFeature]:
     elif isinstance(feature, Scalar):
         for source in feature.inputs:
             yield from windows_in(source, schema)
+
+
+def fields_in(feature: Feature | str, schema: Schema) -> Iterator[str]:
+    """The fields that a feature is made from, those that a window is kept or filtered by too.
+
+    Args:
+        feature: of any kind, or a field's name.
+        schema: the events' fields.
+    """
+    if isinstance(feature, str):
+        yield feature
+    elif isinstance(feature, WindowColumns):
+        for member in feature.members(schema):
+            yield from fields_in(member, schema)
+    elif isinstance(feature, WindowFeature):
+        yield from feature.by
+        yield from (name for name, _ in feature.filters)
+        if feature.source is not None:
+            yield from fields_in(feature.source, schema)
+    elif isinstance(feature, FunctionFeature):
+        yield from feature.fields
+    else:
+        # What stands for one field, or is made from several sources; a calendar is of neither.
+        sources = getattr(feature, "sources", (getattr(feature, "field", ()) or (),))
+        for source in filter(None, sources):
+            yield from fields_in(source, schema)
 
 
 def code_in(feature: Feature) -> Iterator[Any]:

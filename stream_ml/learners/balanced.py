@@ -61,6 +61,12 @@ class Balanced(base.Wrapper, base.Classifier):  # type: ignore[type-arg]
         self, classifier: Any, positives: float = 1.0, negatives: float = 1.0, seed: int = 0
     ) -> None:
         _check(positives, negatives, seed)
+        if not isinstance(classifier, base.Classifier):
+            given = type(classifier).__name__
+            raise ValueError(  # noqa: TRY004 - as all of a learner's refusals
+                f"classifier: expected a classifier of river, given {given}; of a "
+                "stream_ml.Learner take sml.BalancedLearner"
+            )
         if positives != 1 and not _takes_weight(classifier):
             raise ValueError(
                 f"positives: expected a classifier whose learn_one takes a weight `w`, given "

@@ -15,8 +15,20 @@ from river import linear_model, optim
 import stream_ml as sml
 from stream_ml.codec import check_prediction, encode_prediction
 from stream_ml.errors import BadRecord, DeclarationError
-from stream_ml.features import FeatureSet, bucketed, cross, field, hashed, hour_of_day, window
+from stream_ml.features import (
+    FeatureSet,
+    bucketed,
+    cross,
+    field,
+    function,
+    hashed,
+    hour_of_day,
+    log,
+    one_hot,
+    window,
+)
 from stream_ml.features.feature_view import FeatureView
+from stream_ml.features.parts import fields_in
 from stream_ml.features.sparse import column_count, expand, name_set, trial_names
 from stream_ml.features.words import feature_words
 from stream_ml.models.envelope import decode
@@ -175,6 +187,20 @@ def test_features_are_shown_in_words() -> None:
     texts = dict(FeatureSet(features, SCHEMA, lateness_ms=0).declaration())
 
     assert "cross(shop, bucketed(amount, 1, 2)) in 64 columns" == feature_words(texts["features.x"])
+
+
+def test_the_fields_of_a_feature_are_known() -> None:
+    """Whatever a feature is made from, by whatever way, is told of it."""
+    made = {
+        "amount": field("amount"),
+        "kind": one_hot("kind"),
+        "amount kind n": window("1h", by="kind").mean(log("amount"), n=3),
+        "n": function(abs, "n"),
+        "amount shop": cross("shop", bucketed("amount", (1,)), hour_of_day(), width=8),
+        "": hour_of_day(),
+    }
+    for fields, feature in made.items():
+        assert fields == " ".join(sorted(fields_in(feature, SCHEMA)))
 
 
 WIDE = sml.Pipeline(

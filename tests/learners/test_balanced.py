@@ -166,6 +166,15 @@ def test_what_takes_no_weight_says_so() -> None:
         sml.Balanced(estimator, positives=5.0)
 
 
+def test_what_is_no_classifier_says_so() -> None:
+    """A regressor, and a `Learner` in the place of an estimator of river, is refused."""
+    for given_ in (linear_model.LinearRegression(), Shares()):
+        with pytest.raises(ValueError, match=f"given {type(given_).__name__}; of a "):
+            sml.Balanced(given_, negatives=0.5)
+    with pytest.raises(ValueError, match=r"take sml\.Balanced"):
+        sml.BalancedLearner(logistic(), negatives=0.5)
+
+
 def declare(**models: Any) -> sml.Pipeline:
     """A pipeline of these lines."""
     return sml.Pipeline(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
 from stream_ml.evaluation.leakage import CLASS_MIN, ROWS_MIN, Filling, Strength, filling, strength
+from stream_ml.features.parts import fields_in
 from stream_ml.features.sparse import is_common
 from stream_ml.time_units import YEAR_2000_MS, YEAR_2100_MS
 
@@ -206,7 +207,7 @@ class LeakSearch:
         users = [
             feature.name
             for feature in self.pipeline.features
-            if leak.column in _texts(feature.describe())
+            if leak.column in fields_in(feature, self.pipeline.schema)
         ]
         made = f"; made of it: {', '.join(users)}" if users else "; no feature is made of it"
         return Leak(leak.kind, leak.column, leak.figure, leak.message + made)
@@ -215,7 +216,7 @@ class LeakSearch:
         labels = [row.label for row in rows]
         places = {name: place for place, name in enumerate(self._names)}
         for feature in self.pipeline.features:
-            if told.intersection(_texts(feature.describe())):
+            if told.intersection(fields_in(feature, self.pipeline.schema)):
                 continue
             for name in feature.columns(self.pipeline.schema):
                 if name not in places or name in self.pipeline.schema:
@@ -229,7 +230,7 @@ class LeakSearch:
 
     def _id_leaks(self, rows: Sequence[_Row]) -> Iterator[Leak]:
         labels = [row.label for row in rows]
-        if not self.pipeline.files.row_ids:
+        if not self.pipeline.files.row_ids and self.pipeline.target.kind != "regression":
             ids = [row.event_id for row in rows]
             for what, values in (
                 ("the number in the id", list(map(_number, ids))),
@@ -241,13 +242,15 @@ class LeakSearch:
                     yield leak
                     break
         times = [row.ts for row in rows]
+        # A number may well grow with time.
+        is_number = self.pipeline.target.kind == "regression"
         for what, values in (
-            ("the time of the event", [float(ts) for ts in times]),
+            ("the time of the event", [] if is_number else [float(ts) for ts in times]),
             ("the second of the event's time", [float(ts % MINUTE_MS) for ts in times]),
             ("a whole second as the event's time", [float(ts % 1000 == 0) for ts in times]),
             ("a whole minute as the event's time", [float(ts % MINUTE_MS == 0) for ts in times]),
         ):
-            leak = _strong_leak("telling_time", what, values, labels)
+            leak = _strong_leak("telling_time", what, values, labels) if values else None
             if leak is not None:
                 yield leak
                 break
@@ -261,15 +264,6 @@ def _digest(event_id: str) -> int:
 def _number(event_id: str) -> float | None:
     found = _DIGITS.findall(event_id)
     return float(found[-1]) if found and len(found[-1]) <= DIGITS_MAX else None
-
-
-def _texts(description: Any) -> set[str]:
-    """All texts in the description of a feature: fields, and names of what is done with them."""
-    if isinstance(description, str):
-        return {description}
-    if isinstance(description, list | tuple):
-        return {text for part in description for text in _texts(part)}
-    return set()
 
 
 def _equal_leak(name: str, values: Sequence[Any], labels: Sequence[Any]) -> Leak | None:
