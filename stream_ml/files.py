@@ -146,8 +146,14 @@ def _column_problems(
         elif column in schema and (name == "label_time" or files != Files()):
             # What is known only later would be given to the models at once.
             yield Problem(f"files.{name}", "a column that is no field of events", repr(column))
-        elif column in [getattr(events, n, None) for n in ("key", "time", "id")]:
+        elif column in [each for each in _event_columns(events) if isinstance(each, str)]:
             yield Problem(f"files.{name}", "another column than the key, time or id", repr(column))
+
+
+def _event_columns(events: Any) -> Iterator[Any]:
+    """The columns that every event has; what was declared may be of any type."""
+    for name in ("key", "time", "id"):
+        yield getattr(events, name, None)
 
 
 def file_texts(files: Files) -> Iterator[tuple[str, str | None]]:

@@ -64,12 +64,12 @@ _UNITS_OF_DAYS: dict[str, tuple[Callable[[date], date], int]] = {
     "month": (_month, 31),
 }
 
-# The units, and how long one may be at most: clocks have been set back by two hours (Troll).
+# The units, and how long one may be at most: clocks were once set back by 7 hours (Vostok, 1994).
 CALENDAR_UNITS = {
     "hour": HOUR_MS,
-    "day": DAY_MS + 2 * HOUR_MS,
-    "week": 7 * DAY_MS + 2 * HOUR_MS,
-    "month": 31 * DAY_MS + 2 * HOUR_MS,
+    "day": DAY_MS + 8 * HOUR_MS,
+    "week": 7 * DAY_MS + 8 * HOUR_MS,
+    "month": 31 * DAY_MS + 8 * HOUR_MS,
 }
 
 
@@ -132,15 +132,10 @@ class Calendar:
 
     def _first_moment(self, day: date) -> int:
         """The first moment at which the clocks show a date, or, where it was left out, a later."""
-        midnight = datetime(day.year, day.month, day.day, tzinfo=self._zone)
-        moment = (midnight.astimezone(UTC) - EPOCH) // MILLISECOND
         # Of a midnight that comes twice this is the first. One that was skipped is taken for the
-        # time that clocks would have shown: the moment of the change lies before, if not there.
-        before = moment - DAY_MS
-        if self._date(moment - 1) < day or self._shift(before) == self._shift(moment):
-            return moment
-        change = self._change(before, moment)
-        return change if self._date(change) >= day > self._date(change - 1) else moment
+        # moment of the change: clocks that were set forward over a midnight were so at midnight.
+        midnight = datetime(day.year, day.month, day.day, tzinfo=self._zone)
+        return (midnight.astimezone(UTC) - EPOCH) // MILLISECOND
 
     def _change(self, before: int, after: int) -> int:
         """The first moment at which clocks are as far from UTC as at `after`; not so at `before`.
