@@ -66,13 +66,10 @@ FRAMED = [
     )
     for feature in (
         span.count(),
-        span.max("x"),
         span.first("x"),
-        span.slope("x"),
         span.median("x"),
         span.distinct_approx("kind"),
         span.counts("kind"),
-        span.top_k("carrier", 2),
         span.decayed_variance("x", half_life=100),
         span.rate("x"),
     )
