@@ -222,6 +222,7 @@ def test_evidence_has_a_point_for_each_block() -> None:
     assert "log" == axes.get_yscale()
     [legend] = figure.legends
     assert "needed to replace: 60" in [text.get_text() for text in legend.get_texts()]
+    assert [15_706.0, 15_775.3] == pytest.approx(axes.get_xlim(), abs=1.0)
     assert "<b>shop</b>: " + picture.title == figure.get_suptitle()
     assert "2013-01-01 to 2013-03-11 (UTC), 2,000 examples" == axes.get_title(loc="left")
 

@@ -247,7 +247,7 @@ def with_gaps(
         if here and not before and not after
     ]
     heights = [values.get(n, math.nan) for n in numbers]
-    return heights, {"marker": "o", "markersize": 3.5, "markevery": alone}
+    return heights, {"marker": "o", "markersize": 3.5, "markevery": alone} if alone else {}
 
 
 def figure_text(value: float | None) -> str:

@@ -251,6 +251,10 @@ def _evidence(report: Report) -> Picture:
         axes.set_ylabel("E against the present champion (log scale)")
         axes.grid(alpha=0.2)
         _mark_switches(report, axes, theme)
+        shown = [*report.table.times, *(ts for points in lines.values() for ts, _, _ in points)]
+        if min(shown) < max(shown):
+            # One block alone says nothing of how long a run is.
+            axes.set_xlim(report.local_time(min(shown)), report.local_time(max(shown)))
         date_axis(axes, report.zone)
         adorn(figure, report, title, theme)
 

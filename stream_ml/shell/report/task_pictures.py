@@ -121,8 +121,8 @@ def _ranking(report: Report) -> Picture | None:
         axes = figure.subplots()
         series_styles = styles(report, theme)
         for name, each in values.items():
-            heights, alone = with_gaps(each, numbers)
-            axes.plot(times, heights, **{**alone, "markevery": None}, **series_styles[name])
+            heights, _ = with_gaps(each, numbers)
+            axes.plot(times, heights, marker="o", markersize=3.5, **series_styles[name])
         focus(axes, [[*each.values()] for each in values.values()], theme.paper)
         axes.set_ylabel("ROC AUC (0.5 is chance)")
         axes.grid(alpha=0.2)
