@@ -293,6 +293,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
         Rule(_accept_any, "labels that are joined from now on may be corrected for so long"),
     ),
     ("label.relearn", Rule(_accept_any, "it holds from the next correction on")),
+    ("label.sources", Rule(_accept_any, "it holds from the next label on")),
     ("label.*", Rule(_accept_none, _RETENTION)),
     (
         "models.*",
@@ -381,6 +382,7 @@ _FOLD_PATHS = (
     "label.window",
     "label.absent",
     "label.corrections",
+    "label.sources",
     "predict",
     "code.",
     "pending_max",

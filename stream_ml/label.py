@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from stream_ml.checks import are_categories, duration_problems, is_finite_number
 from stream_ml.errors import Problem
 from stream_ml.features import duration_text, parse_duration
 from stream_ml.models.recipes import Target
-from stream_ml.schema import FieldType, field_type, short_repr
+from stream_ml.schema import FieldType, field_type, is_text, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,6 +41,8 @@ class Label:
             last one on the log counts. None: the first one counts, and no other.
         relearn: whether what was corrected is learned again. (What comes in the place of an
             absent label is always learned, for it was not known before.)
+        sources: by a label's `source`, from which share of its labels models learn, from 0 to 1;
+            with 0 they do not count at all, as if they had not come. Default: all of all.
     """
 
     type: Any
@@ -49,6 +52,12 @@ class Label:
     absent: Any = None
     corrections: str | int | None = None
     relearn: bool = False
+    sources: Mapping[str, float] | None = None
+
+    @property
+    def excluded_sources(self) -> frozenset[str]:
+        """The sources whose labels do not count."""
+        return frozenset(name for name, share in (self.sources or {}).items() if not share)
 
     @property
     def horizon_ms(self) -> int:
@@ -124,6 +133,22 @@ def _time_problems(label: Label) -> Iterator[Problem]:
             yield from duration_problems(f"label.{name}", getattr(label, name))
     if type(label.relearn) is not bool:
         yield Problem("label.relearn", "True or False", short_repr(label.relearn))
+    yield from _source_problems(label.sources)
+
+
+def _source_problems(sources: object) -> Iterator[Problem]:
+    if sources is None:
+        return
+    if not isinstance(sources, Mapping):
+        yield Problem(
+            "label.sources", 'shares by source, as in {"survey": 0.2}', short_repr(sources)
+        )
+        return
+    for name, share in sources.items():
+        if not is_text(name):
+            yield Problem("label.sources", "the name of a source", short_repr(name))
+        elif not (is_finite_number(share) and 0 <= share <= 1):
+            yield Problem(f"label.sources.{name}", "from 0 to 1", short_repr(share))
 
 
 def _absence_problems(label: Label, target: Target) -> Iterator[Problem]:
@@ -177,6 +202,8 @@ def label_texts(label: Label, target: Target) -> Iterator[tuple[str, str]]:
     yield "label.absent", repr(float(absent) if is_number else absent)
     yield "label.corrections", _time_text(label.corrections)
     yield "label.relearn", str(label.relearn)
+    shares = sorted((label.sources or {}).items())
+    yield "label.sources", ", ".join(f"{n} {float(share)!r}" for n, share in shares) or "None"
 
 
 def _time_text(duration: str | int | None) -> str:

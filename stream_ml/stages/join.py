@@ -69,6 +69,7 @@ from stream_ml.stages.label_refusals import (
     orphan_label,
 )
 from stream_ml.stages.lag import Lag
+from stream_ml.stages.outcomes import CORRECTION_OUTCOMES, OUTCOMES
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
 from stream_ml.stages.refusals import Refusals
@@ -102,21 +103,6 @@ __all__ = ["Join"]
 DECODED_MAX = 4_096
 # So many predictions may be silent for one that is not.
 EXAMPLES_PER_LABEL = 1_000
-COUNTED = (
-    "joined",
-    "expired",
-    "late",
-    "orphan",
-    "duplicate_label",
-    "too_many_labels",
-    "label_before_event",
-    "duplicate_prediction",
-    "bad_label",
-    "bad_prediction",
-    "strays",
-    "dropped",
-)
-CORRECTIONS_COUNTED = ("absent", "confirmed", "corrected", "late_correction")
 
 
 class Join:
@@ -151,6 +137,7 @@ class Join:
         self._keeps_decoded = keep_decoded
         self._horizon = pipeline.horizon_ms
         label = pipeline.label
+        self._excluded_sources = label.excluded_sources
         self._window, self._corrections_ms = label.window_ms, label.corrections_ms
         # How long a prediction waits, and how long what became of it is known.
         self._wait_ms = self._horizon if self._window is None else self._window
@@ -195,7 +182,7 @@ class Join:
         self._replaying = False
         # The last example's; -2 before the first label is met.
         self._number = -2
-        counted = COUNTED if self._corrections is None else COUNTED + CORRECTIONS_COUNTED
+        counted = OUTCOMES if self._corrections is None else OUTCOMES + CORRECTION_OUTCOMES
         self.counts = dict.fromkeys(counted, 0)
 
     def start(self) -> list[Output]:
@@ -243,7 +230,7 @@ class Join:
         labels = records[0].topic == "labels"
         parse: Callable[[Record], Any] = self.parse if labels else self._parse_prediction
         fold: Callable[[Record, Any, list[Output]], None]
-        fold = self._label if labels else self._prediction
+        fold = self._told_label if labels else self._prediction
         contents = [parse(record) for record in records]
         strays = self._strays(records, contents)
         for number, record in enumerate(records):
@@ -575,6 +562,12 @@ class Join:
         )
 
     # --- labels --------------------------------------------------------------------------------
+
+    def _told_label(self, record: Record, label: EventLabel, outputs: list[Output]) -> None:
+        if label.source in self._excluded_sources:
+            self.counts["excluded"] = self.counts.get("excluded", 0) + 1
+        else:
+            self._label(record, label, outputs)
 
     def _label(self, record: Record, label: EventLabel, outputs: list[Output]) -> None:
         if self._number == -2:  # noqa: PLR2004 - as set above

@@ -1,4 +1,4 @@
-"""Which examples are learned from, where silence means something or labels are corrected.
+"""Which examples are learned from: of silence, of corrections, of sources that are less trusted.
 
 Theory of operation:
 
@@ -15,6 +15,9 @@ Theory of operation:
    over for each that was found to be fake, neither more nor less, over about `RESPONSE` silences;
    which ones is by (2), where the answer says anything.
 4. What takes the place of somebody's word is learned where that is declared (`relearn`).
+
+5. Of a source with a declared share (`sources`) that share of labels is learned, by another hash of
+   the event's id: a weight that every learner knows. All of them are scored.
 
 The shares fade, over about `MEMORY` silences: how late labels are may change.
 """
@@ -77,6 +80,13 @@ class Lessons:
             example: the next one.
             label: as it is declared.
         """
+        is_lesson = self._is_lesson(example, label)
+        if not label.sources or example.label_from is None:
+            return is_lesson
+        share = label.sources.get(example.label_from, 1.0)
+        return is_lesson and (share >= 1.0 or _lot(example.prediction.event_id, b"source") < share)
+
+    def _is_lesson(self, example: Example, label: Label) -> bool:
         correction = example.correction
         if correction is not None:
             self.late += correction.implicit
@@ -127,7 +137,7 @@ def _chance_of_another(answer: Answer, label: Label) -> float | None:
     return min(1.0, max(0.0, 1.0 - answer if label.absent else float(answer)))
 
 
-def _lot(event_id: str) -> float:
+def _lot(event_id: str, purpose: bytes = b"silence") -> float:
     """A number from 0 to 1 that is an event's alone."""
-    digest = hashlib.blake2b(event_id.encode(), digest_size=8, person=b"silence").digest()
+    digest = hashlib.blake2b(event_id.encode(), digest_size=8, person=purpose).digest()
     return int.from_bytes(digest) / 2**64

@@ -16,6 +16,7 @@ import stream_ml as sml
 from stream_ml.codec import decode_example
 from stream_ml.stages.corrections import Corrections
 from stream_ml.stages.join import Join
+from stream_ml.stages.lessons import Lessons
 from tests.shop import START_MS, shop
 from tests.stages.test_erasure import a_join, pieces_of, with_markers
 from tests.stages.test_join import _world
@@ -109,7 +110,8 @@ def test_a_join_that_is_restored_corrects_on(seed: int) -> None:
     """What may be corrected is written down with the state, and dropped from it when it may not."""
     rand = random.Random(seed)
     inputs, pipeline = _inputs(rand), drawn(rand)
-    through, pieces, restored = a_join(pipeline), dict[str, bytes](), a_join(pipeline)
+    through, pieces = Join(pipeline, EVENT_PARTITIONS, keep_decoded=False), dict[str, bytes]()
+    restored = a_join(pipeline)
     outputs: list[list[Any]] = [[], []]
     for batch in _interleaved(rand, (inputs[0], told(rand, inputs[1]))):
         outputs[0] += _unnumbered(through.apply(batch))
@@ -268,6 +270,9 @@ def test_what_is_not_declared_any_more_is_dropped_from_the_state() -> None:
         (sml.Label(sml.Enum("a", "b"), "1d", window="1h", absent="c"), "label.absent"),
         (sml.Label(bool, "1d", corrections="soon"), "label.corrections"),
         (sml.Label(bool, "1d", relearn="yes"), "label.relearn"),  # type: ignore[arg-type]
+        (sml.Label(bool, "1d", sources=["bot"]), "label.sources"),  # type: ignore[arg-type]
+        (sml.Label(bool, "1d", sources={"bot": 2}), "label.sources.bot"),
+        (sml.Label(bool, "1d", sources={3: 0.5}), "label.sources"),  # type: ignore[dict-item]
     ],
 )
 def test_what_silence_means_is_declared_whole_or_refused(label: sml.Label, problem: str) -> None:
@@ -283,3 +288,51 @@ def test_seven_windows_are_the_horizon_where_none_is_declared() -> None:
     label = sml.Label(bool, window="1d", absent=False)
 
     assert (7 * 86_400_000, 86_400_000) == (label.horizon_ms, label.window_ms)
+
+
+def by(source: str, event_id: str, offset: int, label: str = "true") -> Record:
+    """A label of a source."""
+    record = _label(event_id, START_MS + offset, offset)
+    told_by = b'"label":%b,"source":"%b"' % (label.encode(), source.encode())
+    record.value = (record.value or b"").replace(b'"label":true', told_by)
+    return record
+
+
+def test_labels_of_an_excluded_source_are_as_if_they_had_not_come() -> None:
+    """They join and correct nothing, lead no watermark, and are counted."""
+    declared = corrected(_declared_alone(), sources={"bot": 0}, corrections=HORIZON)
+    join = Join(declared, 1)
+    join.apply([_prediction("a", START_MS, 0, 0)])
+    labels = [by("bot", "a", 0), by("person", "a", 1), by("bot", "a", 2, "false")]
+    labels.append(by("bot", "a", 10 * HORIZON, "false"))
+    outputs = join.apply(labels)
+
+    assert [("person", True)] == [(e.label_from, e.label) for e in examples(outputs)]
+    assert (3, 1) == (join.counts["excluded"], join.counts["joined"])
+    assert START_MS + 1 == join._labels_watermark.ms
+    assert not [o for o in outputs if o.topic == "dead-letters"]
+
+
+def test_a_share_of_a_source_is_learned_and_the_same_by_every_line() -> None:
+    """About as many as declared; of others, and of nobody's, all; twice asked, the same ones."""
+    label = sml.Label(bool, "1d", sources={"survey": 0.2})
+    join = Join(_declared_alone(), 1)
+    count = 1_000
+    join.apply([_prediction(f"e{n}", START_MS, 0, n) for n in range(count)])
+    sources = ["survey", "person"]
+    joined = examples(join.apply([by(sources[n % 2], f"e{n}", n) for n in range(count)]))
+    taken = [
+        {
+            source: [
+                each.prediction.event_id
+                for each in joined
+                if lessons.takes(each, label) and each.label_from == source
+            ]
+            for source in sources
+        }
+        for lessons in (Lessons(), Lessons())
+    ]
+
+    assert taken[0] == taken[1]
+    assert count // 2 == len(taken[0]["person"])
+    assert len(taken[0]["survey"]) == pytest.approx(0.2 * count // 2, abs=30)

@@ -331,14 +331,17 @@ def _partitions(log: Log, topic: str) -> range:
 
 
 def labelled_share(joins: Iterable[dict[str, Any]]) -> float | None:
-    """The share of predictions that have a label, both counted by join, at one checkpoint each."""
+    """The share of predictions that have a label, both counted by join, at one checkpoint each.
+
+    Silence that is taken for a label is one.
+    """
     joined_count = prediction_count = 0
     for state in joins:
         counts, waiting = state.get("counts", {}), state.get("held", {}).get("predictions", 0)
-        joined_count += counts.get("joined", 0)
+        joined_count += counts.get("joined", 0) + counts.get("absent", 0)
         # Predictions wait until they are joined, expire, or are dropped as too many wait.
         prediction_count += waiting + sum(
-            counts.get(n, 0) for n in ("joined", "expired", "dropped")
+            counts.get(n, 0) for n in ("joined", "absent", "expired", "dropped")
         )
     return joined_count / prediction_count if prediction_count else None
 

@@ -448,7 +448,7 @@ def labels(snapshot: BoardSnapshot) -> dict[str, Any]:
         "lost": {
             name: number
             for name, number in counts.items()
-            if number and name not in {"joined", "expired"}
+            if number and name not in {"joined", "expired", "absent", "confirmed", "corrected"}
         },
         "expired": counts.get("expired", 0),
         "blocks": _label_blocks(snapshot.drift.labels),
