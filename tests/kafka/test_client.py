@@ -249,6 +249,26 @@ def test_a_piece_is_found_however_far_back_it_lies(
     assert log.written_ms("join-0") is None, "there is no checkpoint without its marker"
 
 
+def test_the_stages_at_work_are_those_that_have_a_worker(log: KafkaLog, cluster: Cluster) -> None:
+    """Before there was one, while there is one, and once it has left."""
+    before = log.stages_at_work()
+    with closing(
+        KafkaConsumer(
+            cluster.topic("events"),
+            bootstrap_servers=cluster.bootstrap,
+            group_id=cluster.group("predict"),
+        )
+    ) as consumer:
+        deadline = time.monotonic() + DEADLINE_S
+        while not consumer.assignment():
+            assert time.monotonic() < deadline, "the group does not come about"
+            consumer.poll(100)
+        during = log.stages_at_work()
+    after = log.stages_at_work()
+
+    assert [frozenset(), frozenset({"predict"}), frozenset()] == [before, during, after]
+
+
 # --- what clients may write, and what it looks like -------------------------------------------
 
 

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
+    GroupIdNotFoundError,
     KafkaError,
     KafkaTimeoutError,
     NoError,
@@ -511,12 +512,15 @@ class KafkaLog(Log):
         record = self._newest(group, MARKER)
         return None if record is None else record.append_ms
 
-    def stages_at_work(self) -> frozenset[str]:
+    def stages_at_work(self) -> frozenset[str] | None:
         """The stages whose groups have members; see `log.port.Log.stages_at_work`."""
         groups = {self._cluster.group(stage): stage for stage in STAGES}
         described: Mapping[str, Any] = self._answer(
             "describe groups", lambda: self._admin.describe_groups(list(groups))
         )
+        errors = {each["error"] for each in described.values() if each["error"] is not None}
+        if any(GroupIdNotFoundError.__name__ not in error for error in errors):
+            return None  # we may not look, or the group's coordinator moves
         return frozenset(stage for name, stage in groups.items() if described[name]["members"])
 
     def _newest(self, group: str, name: bytes) -> Record | None:
