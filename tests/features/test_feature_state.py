@@ -335,6 +335,16 @@ def test_long_texts_are_told_apart_by_a_digest() -> None:
     assert len(piece) < 1_000
 
 
+def test_categories_that_are_long_texts_are_counted() -> None:
+    """Of a category that the window holds as a digest, and of one that is not there."""
+    long_name = "x" * 4_000
+    state = simple(window("1m").counts("g", [long_name, "y"]).named("g"))
+    for number in range(3):
+        state.insert(event(number, g=long_name))
+
+    assert state.features(event(1_000)) == {f"g={long_name}": 3.0, "g=y": 0.0}
+
+
 def test_of_the_last_events_few_more_are_held() -> None:
     """Of the last 20 events within a month, a busy key holds those and what the lateness asks."""
     state = simple(last_events(20).mean("x"), lateness_ms=50)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from stream_ml.features.windows.buffer import Buffer, Clock, Series
-from stream_ml.features.windows.framed_buffer import FramedBuffer
-from stream_ml.features.windows.window import (
+from stream_ml.features.windows.declaration import (
     Window,
     any_of,
     calendar,
@@ -15,6 +14,7 @@ from stream_ml.features.windows.window import (
     tumbling,
     window,
 )
+from stream_ml.features.windows.framed_buffer import FramedBuffer
 from stream_ml.features.windows.window_columns import WindowColumns
 from stream_ml.features.windows.window_feature import WindowFeature
 
