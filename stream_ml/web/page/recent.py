@@ -201,7 +201,7 @@ class RecentReader:
                 with suppress(BadRecord):
                     answers = decode_answers(body(record.value))
                     index = offsets.get(answers.example)
-                    if index is not None:
+                    if index is not None and predictions[index].event_id == answers.event_id:
                         predictions[index] = filled(predictions[index], answers)
         for (_, example), prediction in zip(examples, predictions, strict=True):
             if not prediction.fallback:
