@@ -1,14 +1,17 @@
-"""Features changed in flight while events come at a rate: real processes on the embedded log.
+"""Features changed in flight while events come at a rate: real processes, on either log.
 
     $ python -m benchmarks.apply_live                  # half a year at 1,000 events/s: 12 minutes
     $ python -m benchmarks.apply_live --months 1 --rate 2000
+    $ python -m benchmarks.apply_live --kafka          # on a broker of its own, two partitions
 
 `stream-ml up` works on the flights under the declaration of before (`benchmarks.apply`). Half way
 the bundled one is applied by `stream-ml apply`, and `up` started again under it; events come all
 the while, whether or not anything comes back. Among them are some that were planted: they come
 just after a prediction, and have their time just before it, so that whoever folds by time alone
 would let that prediction know them. Then all is compared with a log on which the bundled
-declaration ran from the start over the same records.
+declaration ran from the start over the same records. On Kafka examples come in another order, that
+of two partitions: there learners are compared with those that learn the very examples of the
+cluster in their order, with the features of that log.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,19 +35,25 @@ import orjson
 
 from benchmarks.apply import KEY, NEW_FEATURES, digests, former, vectors, work
 from benchmarks.latency import NS_PER_MS, quantile
+from stream_ml.client import connect
 from stream_ml.examples.flights import flights
+from stream_ml.models.envelope import decode
+from stream_ml.sealing import strip_seal
 from stream_ml.shell import flights_data
 from stream_ml.shell.embedded.replay import output_of
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.regeneration import Regeneration
 from stream_ml.shell.views.registry import running_pipeline
+from stream_ml.stages.learn import Learn
+from tools.kafka.broker import Broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Output, Record
+    from stream_ml.shell.log.port import Log
 
 before, after = former()
 
@@ -51,8 +61,11 @@ TICK_S = 0.005
 POLL_S = 0.002
 WARM_UP_S = 20.0
 WAIT_S = 1_800.0
+QUIET_S = 15.0
+PARTITIONS = 2
 # One event in so many is followed by a planted one.
 PLANT_EVERY = 1_000
+STAGES = ("predict", "join", "learn", "evaluate")
 PLANTED, PLANTED_MS = "planted-", 30_000
 HANDOVER = "handing over"
 TEACHING = "teaching"
@@ -85,10 +98,11 @@ def _planted(event: dict[str, Any]) -> dict[str, Any]:
 class Publisher:
     """Appends records when they are due, whether or not anything comes back."""
 
-    path: Path
+    address: str
     rate: int
     sent_ns: dict[str, int] = field(default_factory=dict)
     event_count: int = 0
+    asked_count: int = 0
     late_ns: list[int] = field(default_factory=list)
     is_done: bool = False
 
@@ -96,7 +110,7 @@ class Publisher:
         """Until all were published."""
         begin_ns = time.monotonic_ns()
         chunk: list[Output] = []
-        with SqliteLog.open(self.path) as log:
+        with connect(self.address) as log:
             for output in outputs:
                 chunk.append(output)
                 self.event_count += output.topic == "events"
@@ -109,12 +123,14 @@ class Publisher:
             self._append(log, chunk, due_ns)
         self.is_done = True
 
-    def _append(self, log: SqliteLog, chunk: list[Output], due_ns: int) -> None:
+    def _append(self, log: Log, chunk: list[Output], due_ns: int) -> None:
         now_ns = time.monotonic_ns()
         self.late_ns.append(max(0, now_ns - due_ns))
         for output in chunk:
             if output.topic == "events":
-                self.sent_ns[orjson.loads(output.value or b"{}")["event_id"]] = now_ns
+                event = orjson.loads(output.value or b"{}")
+                self.sent_ns[event["event_id"]] = now_ns
+                self.asked_count += event["kind"] == "scheduled"
         log.append(chunk)
 
 
@@ -122,15 +138,16 @@ class Publisher:
 class Reader:
     """Notes when predictions come, and when lines first publish."""
 
-    path: Path
+    address: str
     received_ns: dict[str, int] = field(default_factory=dict)
     first_ns: dict[str, int] = field(default_factory=dict)
     doubled: int = 0
+    newest_ns: int = 0
     is_stopped: bool = False
 
     def run(self) -> None:
         """Until it is stopped."""
-        with SqliteLog.open(self.path) as log:
+        with connect(self.address, isolation="uncommitted") as log:
             tails = [
                 log.tail(topic, dict.fromkeys(range(log.partitions[topic]), 0))
                 for topic in ("predictions", "models")
@@ -138,6 +155,8 @@ class Reader:
             while not self.is_stopped:
                 found = [tail.poll(POLL_S if n == 0 else 0.0) for n, tail in enumerate(tails)]
                 now_ns = time.monotonic_ns()
+                if any(found):
+                    self.newest_ns = now_ns
                 for record in found[0]:
                     event_id = (record.key or b"").decode()
                     self.doubled += event_id in self.received_ns
@@ -150,18 +169,13 @@ class Command:
     """A process of `stream-ml` on the log, and what it says.
 
     Args:
-        path: of the log.
+        address: of the log.
         declaration: of this module, `before` or `after`.
         words: the command.
     """
 
-    def __init__(self, path: Path, declaration: str, *words: str) -> None:
-        options = [
-            "--broker",
-            f"sqlite:{path}",
-            "--pipeline",
-            f"benchmarks.apply_live:{declaration}",
-        ]
+    def __init__(self, address: str, declaration: str, *words: str) -> None:
+        options = ["--broker", address, "--pipeline", f"benchmarks.apply_live:{declaration}"]
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "stream_ml", *options, *words, "--format", "json"],
             env=os.environ | {"STREAM_ML_KEY": KEY.hex()},
@@ -212,13 +226,13 @@ class Run:
     prepared_events: int = 0
 
 
-def run_live(path: Path, months: int, rate: int) -> Run:
+def run_live(address: str, months: int, rate: int) -> Run:
     """Work on all records as they come, with the change half way."""
     total = sum(output.topic == "events" for output in records(months))
-    publisher, reader = Publisher(path, rate), Reader(path)
+    publisher, reader = Publisher(address, rate), Reader(address)
     run = Run(publisher, reader)
-    worker = Command(path, "before", "up")
-    worker.until("started")
+    worker = Command(address, "before", "up")
+    _until_at_work(worker, address)
     worker.drain()
     threads = [
         threading.Thread(target=publisher.run, args=(records(months),), daemon=True),
@@ -229,39 +243,38 @@ def run_live(path: Path, months: int, rate: int) -> Run:
     while publisher.event_count < total // 2:
         time.sleep(TICK_S)
     run.applied_ns = time.monotonic_ns()
-    change = Command(path, "after", "apply", "--reason", "two more features, and a line")
+    change = Command(address, "after", "apply", "--reason", "two more features, and a line")
     run.prepared_events = change.until("prepared")["events"]
     run.prepared_ns = time.monotonic_ns()
     worker.stop()
     change.until("applied")
     change.wait()
-    worker = Command(path, "after", "up")
-    worker.until("started")
+    worker = Command(address, "after", "up")
+    _until_at_work(worker, address)
     run.restarted_ns = time.monotonic_ns()
     worker.drain()
     threads[0].join()
-    _await_quiet(path, reader)
+    _await_quiet(run)
     worker.stop()
     reader.is_stopped = True
     threads[1].join()
     return run
 
 
-def _await_quiet(path: Path, reader: Reader) -> None:
-    """Wait until all that was published has been worked on."""
-    with SqliteLog.open(path) as log:
-        ends = {p: log.end_offset("events", p) for p in range(log.partitions["events"])}
-        deadline_s = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline_s:
-            done = {p: log.committed(f"predict-{p}").get(("events", p), 0) for p in ends}
-            if done == ends and len(reader.received_ns) == log_size(log, "predictions"):
-                return
-            time.sleep(0.1)
+def _until_at_work(worker: Command, address: str) -> None:
+    """Wait until a worker has begun; on a cluster those of all stages."""
+    for _ in STAGES if address.startswith("kafka:") else STAGES[:1]:
+        worker.until("started")
 
 
-def log_size(log: SqliteLog, topic: str) -> int:
-    """How many records a topic has had."""
-    return sum(log.end_offset(topic, p) for p in range(log.partitions[topic]))
+def _await_quiet(run: Run) -> None:
+    """Wait until all that was published has been predicted on, and nothing comes any more."""
+    deadline_s = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline_s:
+        quiet_s = (time.monotonic_ns() - run.reader.newest_ns) / 1e9
+        if len(run.reader.received_ns) >= run.publisher.asked_count and quiet_s > QUIET_S:
+            return
+        time.sleep(0.1)
 
 
 # --- the comparison ---------------------------------------------------------------------------
@@ -300,10 +313,31 @@ def print_latency(run: Run) -> None:
     print(f"the publisher was late by {quantile(late, 0.99):.1f} ms (p99), {late[-1]:.0f} at most")
 
 
-def print_equality(path: Path, months: int) -> None:
+def learned(log: Log, expected: Mapping[str, Any]) -> dict[str, dict[int, str]]:
+    """The digests, by line and version, of what learns a log's examples in their order.
+
+    Args:
+        log: with the examples.
+        expected: the features, by event, that they are learned with.
+    """
+    learn = Learn(flights, KEY)
+    found: dict[str, dict[int, str]] = {}
+    outputs = learn.start()
+    for record in read_all(log, "examples"):
+        body = orjson.loads(strip_seal(record.value))
+        body["features"] = expected[body["event_id"]]
+        outputs += learn.apply([replace(record, value=orjson.dumps(body), memo=None)])
+    for output in outputs:
+        if output.topic == "models":
+            snapshot = decode(output.value or b"")
+            found.setdefault(snapshot.name, {})[snapshot.version] = snapshot.digest
+    return found
+
+
+def print_equality(address: str, months: int) -> None:
     """Everything after the change, and what was made again of before, against the other log."""
     with (
-        SqliteLog.open(path) as log,
+        connect(address) as log,
         tempfile.TemporaryDirectory() as folder,
         SqliteLog.create(Path(folder) / "always.sqlite") as always,
     ):
@@ -322,8 +356,11 @@ def print_equality(path: Path, months: int) -> None:
             f"vectors after the change equal: {equal:,} of {len(later):,}"
         )
         pipeline = running_pipeline(log, flights, KEY)
-        for line in flights.models:
-            late, whole = digests(log, f"{line}.2") or {-1: ""}, digests(always, line)
+        lines = {line: digests(always, line) for line in flights.models}
+        if address.startswith("kafka:"):
+            lines = learned(log, expected)
+        for line, whole in lines.items():
+            late = digests(log, f"{line}.2") or {-1: ""}
             same = sum(whole.get(version) == digest for version, digest in late.items())
             print(f"{line}.2: {same} of {len(late)} snapshots equal by digest, from {min(late)} on")
         print_planted(log, pipeline, expected)
@@ -336,8 +373,9 @@ class LookAhead:
         log: with them.
     """
 
-    def __init__(self, log: SqliteLog) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
+        self.partitions, self.forwards_strays = log.partitions, log.forwards_strays
 
     def first_offset(self, topic: str, partition: int) -> int:
         """As `Log.first_offset`."""
@@ -358,7 +396,7 @@ def _event_id(record: Record) -> str:
     return event_id
 
 
-def print_planted(log: SqliteLog, pipeline: Pipeline, expected: Mapping[str, Any]) -> None:
+def print_planted(log: Log, pipeline: Pipeline, expected: Mapping[str, Any]) -> None:
     """Whether vectors made again know an event that came after, planted before in time."""
     places: dict[str, tuple[int, int]] = {}
     planted: dict[str, tuple[int, int]] = {}
@@ -383,25 +421,43 @@ def _select(vector: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def a_log(folder: Path, *, on_kafka: bool) -> Iterator[str]:
+    """The address of a new log."""
+    with ExitStack() as stack:
+        if on_kafka:
+            broker = stack.enter_context(Broker(folder / "broker", heap="1g"))
+            address = f"kafka://{broker.address}/{flights.name}"
+            words = ("topics", "apply", "--partitions", str(PARTITIONS))
+            Command(address, "before", *words).wait()
+        else:
+            path = folder / "applied.sqlite"
+            SqliteLog.create(path).close()
+            address = f"sqlite:{path}"
+        yield address
+
+
 def main() -> None:
     """Run it, and print what was seen."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--months", type=int, default=6)
     parser.add_argument("--rate", type=int, default=1_000, help="events a second")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--kafka", action="store_true", help="on a broker of its own")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        path = (options.folder or Path(scratch)) / "applied.sqlite"
-        SqliteLog.create(path).close()
-        run = run_live(path, options.months, options.rate)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        a_log(options.folder or Path(scratch), on_kafka=options.kafka) as address,
+    ):
+        run = run_live(address, options.months, options.rate)
         sent, received = run.publisher.sent_ns, run.reader.received_ns
         print(
             f"{len(sent):,} events at {options.rate:,}/s, applied after {run.prepared_events:,}; "
             f"{len(received):,} predictions, {run.reader.doubled} doubled"
         )
         print_latency(run)
-        print_equality(path, options.months)
-        words = ["--broker", f"sqlite:{path}", "audit", "log"]
+        print_equality(address, options.months)
+        words = ["--broker", address, "audit", "log"]
         subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "stream_ml", *words],
             env=os.environ | {"STREAM_ML_KEY": KEY.hex()},
