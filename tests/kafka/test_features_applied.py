@@ -99,11 +99,12 @@ def digests(values: list[bytes | None]) -> dict[tuple[str, int], str]:
     return {(snapshot.name, snapshot.version): snapshot.digest for snapshot in found}
 
 
-def until_learned(cluster: Cluster, line: str, version: int, workers: list[Terminal]) -> Any:
-    """All snapshots, once a line has published so late a version."""
-    deadline = time.monotonic() + DEADLINE_S
-    while (line, version) not in (
-        found := digests([each.value for each in Reader(cluster).raw("models")])
+def until_learned(cluster: Cluster, lines: list[str], version: int, workers: list[Terminal]) -> Any:
+    """All snapshots, once these lines have published so late a version."""
+    deadline, wanted = time.monotonic() + DEADLINE_S, {(line, version) for line in lines}
+    while (
+        not wanted
+        <= (found := digests([each.value for each in Reader(cluster).raw("models")])).keys()
     ):
         assert time.monotonic() < deadline, sorted(found)
         alive(workers)
@@ -151,7 +152,7 @@ def changed(
     with ExitStack() as stack:
         workers = started(cluster, folder, stack)
         Reader(cluster).until("examples", len(labels), workers)
-        models = until_learned(cluster, "tree.2", len(labels) // REFRESH * REFRESH, workers)
+        models = until_learned(cluster, ["tree.2"], len(labels) // REFRESH * REFRESH, workers)
         assert [0] * len(workers) == [ended.code for ended in stopped(workers)]
     reader = Reader(cluster)
     [decision] = [each for each in reader.read("registry") if each["kind"] == "applied"]
@@ -257,8 +258,7 @@ class Stream:
         publish(self._cluster, self.events[self._sent : last], labels, STRAY)
         self._sent, self._labelled = last, labelled
         Reader(self._cluster).until("examples", labelled, workers)
-        for line in lines:
-            until_learned(self._cluster, line, labelled // REFRESH * REFRESH, workers)
+        until_learned(self._cluster, lines, labelled // REFRESH * REFRESH, workers)
 
 
 def changed_and_back(cluster: Cluster, folder: Path, shops: Stream) -> None:
