@@ -268,11 +268,14 @@ def _until_at_work(worker: Command, address: str) -> None:
 
 
 def _await_quiet(run: Run) -> None:
-    """Wait until all that was published has been predicted on, and nothing comes any more."""
+    """Wait until all is predicted on, all lines that began publish, and nothing comes any more."""
     deadline_s = time.monotonic() + WAIT_S
     while time.monotonic() < deadline_s:
-        quiet_s = (time.monotonic_ns() - run.reader.newest_ns) / 1e9
-        if len(run.reader.received_ns) >= run.publisher.asked_count and quiet_s > QUIET_S:
+        reader = run.reader
+        quiet_s = (time.monotonic_ns() - reader.newest_ns) / 1e9
+        is_predicted = len(reader.received_ns) >= run.publisher.asked_count
+        begun = {model.partition("@")[0] for model in [*reader.first_ns]}
+        if is_predicted and begun >= {f"{each}.2" for each in flights.models} and quiet_s > QUIET_S:
             return
         time.sleep(0.1)
 

@@ -9,7 +9,7 @@ from stream_ml.records import Record, Source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["ORIGIN", "origin_headers", "to_records"]
+__all__ = ["ORIGIN", "origin_headers", "size_of", "to_records"]
 
 # The header (KIP-82) that tells where a record lay before it was forwarded to the partition of its
 # key: `PARTITION:OFFSET:TOPIC`, with the topic's id: a mirror copies headers, and a
@@ -54,6 +54,15 @@ def origin_headers(origin: Source, identity: str = "") -> list[tuple[str, bytes]
     """
     value = f"{origin.partition}:{origin.offset}:{identity}"
     return [(ORIGIN, value.encode())]
+
+
+def size_of(records: Sequence[Record]) -> int:
+    """The bytes of the values of records.
+
+    Args:
+        records: tombstones have none.
+    """
+    return sum([len(record.value) for record in records if record.value is not None])
 
 
 def _origin(headers: Sequence[tuple[str, bytes]], identity: str) -> Source | None:

@@ -46,7 +46,7 @@ from stream_ml.shell.kafka.changelog import message, prefix_of, read_changelog, 
 from stream_ml.shell.kafka.declared import declared_changes
 from stream_ml.shell.kafka.line_feed import LineFeed
 from stream_ml.shell.kafka.notices import set_by_hand, state_lost
-from stream_ml.shell.kafka.records import origin_headers, to_records
+from stream_ml.shell.kafka.records import origin_headers, size_of, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.task_thread import TaskThread
 from stream_ml.shell.kafka.transactions import NEVER, CommittedOffset, Message
@@ -264,7 +264,7 @@ class KafkaTask:
         else:
             self._inbox.append(records)
         self.waiting += len(records)
-        self.waiting_bytes += _size(records)
+        self.waiting_bytes += size_of(records)
         self._wakeup.set()
 
     @property
@@ -329,8 +329,7 @@ class KafkaTask:
                 await self._fold(self._slice())
             elif not await self._bring_backlog():
                 await self._wait()
-            if self._due() <= time.monotonic():
-                await self._commit()
+            await self._commit_if_due()
         await self._backlog.stop()
         # A stage whose outputs do not follow from its inputs alone commits only with its state.
         await self._commit(checkpoint=self._is_leaving or self._stage.needs_checkpoint())
@@ -721,7 +720,7 @@ class KafkaTask:
             part = records[:SLICE_RECORDS]
             self._inbox[0] = records[SLICE_RECORDS:]
         self.waiting -= len(part)
-        self.waiting_bytes -= _size(part)
+        self.waiting_bytes -= size_of(part)
         return part
 
     async def _fold(self, records: Sequence[Record]) -> None:
@@ -730,7 +729,10 @@ class KafkaTask:
         if isinstance(self._stage, Learn) and self._stage.backlog() is not None:
             await self._bring_backlog()
             while self._stage.must_catch_up(records):
+                if self._is_suspending:
+                    return  # whoever goes on reads these again
                 await self._bring_backlog()
+                await self._commit_if_due()
         await self._supply(records)
         self._pending_outputs += await self._call(self._task.apply, records)
         self._expect_own_features()
@@ -825,7 +827,7 @@ class KafkaTask:
             partitions = partitions_of(
                 [output.key or b"" for output in outputs], context.partitions[topic]
             )
-            seal = context.seals.records(topic).seal if topic in SEALED_TOPICS else _identity
+            seal = context.seals.records(topic).seal if topic in SEALED_TOPICS else bytes
             messages: list[Message] = [
                 {
                     "key": output.key,
@@ -847,6 +849,10 @@ class KafkaTask:
             for topic in self._spec.inputs
         }
         context.transactions.write(records, positions)
+
+    async def _commit_if_due(self) -> None:
+        if self._due() <= time.monotonic():
+            await self._commit()
 
     async def _commit(self, *, checkpoint: bool = False) -> None:
         stage, now_s = self._stage, time.monotonic()
@@ -888,11 +894,3 @@ class KafkaTask:
             topics=topics,
             declaration=self._context.declaration,
         )
-
-
-def _identity(value: bytes) -> bytes:
-    return value
-
-
-def _size(records: Sequence[Record]) -> int:
-    return sum([len(record.value) for record in records if record.value is not None])
