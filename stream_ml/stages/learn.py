@@ -740,6 +740,7 @@ class Learn:
         ((_, value),) = entries[KEYLESS]
         keyless, learners = orjson.loads(value), dict(entries[LEARNERS])
         self._progress.load(keyless)
+        self._lessons = Lessons.of(keyless.get("lessons", ()))
         self.counts |= keyless.get("counts", {})
         self._restarts.load(keyless.get("decisions", 0))
         self._restarted_by = keyless.get("restarted_by", {})

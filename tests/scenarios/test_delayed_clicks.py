@@ -10,12 +10,14 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from river import naive_bayes
+from river import naive_bayes, preprocessing
 
 import stream_ml as sml
 from stream_ml.codec import decode_prediction
 from stream_ml.evaluation.contest import Contest
 from stream_ml.evaluation.scores import Scores
+from stream_ml.models.snapshot import decode
+from stream_ml.shell.log.reading import examples as last_words
 from stream_ml.shell.views.rebuild import rebuild
 from stream_ml.stages.lessons import Lessons
 from stream_ml.testing import CRASH, Driver
@@ -90,6 +92,7 @@ def test_answers_are_of_the_true_rate_though_clicks_come_late() -> None:
         model = driver.runner.evaluate.champion
         assert model is not None
         rebuilt = rebuild(driver.log, clicks, b"testing", model)
+        reported = [each.label for each in last_words(driver.log, clicks.label)]
     said = {each["event_id"]: each["label"] for each in examples}
     rate = fmean(map(float, said.values()))
     late = sum("correction" in each for each in examples)
@@ -99,6 +102,8 @@ def test_answers_are_of_the_true_rate_though_clicks_come_late() -> None:
     assert late == pytest.approx(COUNT * RATE * math.exp(-1), rel=0.1)
     assert (COUNT + late, late) == (len(examples), corrections)
     assert prior == pytest.approx(rate, abs=0.005)
+    # A report has each event once, with its last word.
+    assert (COUNT, rate) == (len(reported), fmean(map(float, reported)))
     # Learned again of the log alone, with the same silence passed over.
     assert (model, True) == (rebuilt.model, rebuilt.equal)
 
@@ -229,8 +234,28 @@ def test_a_worker_that_dies_again_and_again_says_the_same() -> None:
                 (each["event_id"], each["label"], each["label_ts"], "correction" in each)
                 for each in examples
             )
-            by_id = {(each["event_id"], each["label_ts"]): each for each in examples}
-            found.append((len(by_id), stood))
+            models = [decode(each.value) for each in driver.records("models") if each.value]
+            found.append((examples, stood, {each.model: each.digest for each in models}))
 
     assert found[0] == found[1] == found[2]
+    assert len(found[0][2]) > 10
     assert any(is_correction for *_, is_correction in found[0][1])
+
+
+def test_a_line_that_comes_late_passes_over_the_same_silence() -> None:
+    """It is taught what the others have learned, with silence and clicks as they have."""
+    records = list(world(seed=5))[:1_000]
+    line = {"late": preprocessing.StandardScaler() | naive_bayes.GaussianNB()}
+    promotion = sml.Promotion(refresh=100, first=100)
+    early = replace(clicks, promotion=promotion)
+    whole = replace(early, models={**clicks.models, **line})
+    with Driver(early) as driver:
+        publish(driver, records[:500])
+        driver.declare(whole)
+        publish(driver, records[500:])
+        found = [decode(each.value) for each in driver.records("models") if each.value]
+        late = [each.model for each in found if each.name == "late"]
+        views = [rebuild(driver.log, whole, b"testing", model) for model in late[-2:]]
+
+    assert 2 == len(views)
+    assert [True, True] == [view.equal for view in views]
