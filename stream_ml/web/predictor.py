@@ -172,6 +172,8 @@ class Predictor:
         self._positions: dict[Position, _Waiter] = {}
         self._index: OrderedDict[bytes, Position] = OrderedDict()
         self._letters: OrderedDict[Position, _Letter] = OrderedDict()
+        # By id, where this server's event lies and what stands for its fields, to know it again.
+        self._published: OrderedDict[bytes, tuple[Position, int]] = OrderedDict()
         # By partition of events.
         self._paces: dict[int, _Pace] = {0: _Pace()}
         self._asked_s = 0.0
@@ -328,6 +330,9 @@ class Predictor:
         source = prediction.source
         if (source.partition, source.offset) == position:
             return prediction
+        published = self._published.get(event.event_id.encode())
+        if published == ((source.partition, source.offset), _fingerprint(event)):
+            return prediction
         if (prediction.key, prediction.ts) == (event.key, event.ts):
             decode = self._pipeline.event_codec.decode
             first = await self._pool.run(lambda log: _event_at(log, source, decode))
@@ -380,6 +385,12 @@ class Predictor:
                 waiter.future.exception()  # who waits raises it; nobody may be left who does
             return
         waiter.position = publication.result()
+        self._published[waiter.event.event_id.encode()] = (
+            waiter.position,
+            _fingerprint(waiter.event),
+        )
+        if len(self._published) > INDEX_MAX:
+            self._published.popitem(last=False)
         letter = self._letters.pop(waiter.position, None)
         if letter is not None and not waiter.future.done():
             waiter.future.set_result(letter)
@@ -501,6 +512,11 @@ def _event_members(position: Position | None) -> dict[str, Any]:
     if position is None:
         return {}
     return {"event": {"partition": position[0], "offset": position[1]}}
+
+
+def _fingerprint(event: Event) -> int:
+    """What stands for an event's key, time and fields, in this process."""
+    return hash((event.key, event.ts, *sorted(event.fields.items())))
 
 
 def _id_in_use(event: Event) -> Refusal:
