@@ -77,6 +77,25 @@ def test_windows_see_late_events_that_get_no_prediction(seed: int) -> None:
     assert found == outcome(late(shop), events, crashes=True)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_longer_lateness_finds_windows_as_they_were(seed: int) -> None:
+    """Where late events are to be predicted from now on, their windows have been kept for them."""
+    events = disorder(seed)
+    long = replace(shop, events=replace(shop.events, lateness="60s"))
+    expected, _, _ = outcome(long, events)
+    with Driver(late(shop)) as driver:
+        driver.publish("events", events[:130])
+        driver.run()
+        driver.declare(late(shop, lateness="60s"))
+        driver.publish("events", events[130:])
+        driver.run()
+        features = {each["event_id"]: each["features"] for each in driver.read("predictions")}
+
+    first = {each["event_id"] for each in events[:130]}
+    assert {name for name in expected if name not in first} <= features.keys()
+    assert features == {name: expected[name] for name in features}
+
+
 def test_features_made_again_hold_what_was_late_when_it_came() -> None:
     """Where other features are applied later, windows have the late events, as if always there."""
     features, digests, refused = history(shop, late(shop), late(wider))
