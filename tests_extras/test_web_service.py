@@ -142,6 +142,21 @@ async def turn() -> None:
     await asyncio.to_thread(int)
 
 
+@asynccontextmanager
+async def occupied(pool: LogPool) -> AsyncIterator[None]:
+    """All threads of a pool are at work until it is left."""
+    is_over = threading.Event()
+    reads = [
+        asyncio.ensure_future(pool.run(lambda _: is_over.wait(DEADLINE_S))) for _ in range(READERS)
+    ]
+    await turn()
+    try:
+        yield
+    finally:
+        is_over.set()
+        await asyncio.gather(*reads)
+
+
 async def known(service: Service, event_id: str) -> None:
     """Wait until a server has seen a prediction for an id, and has looked for the key."""
     with suppress(Refusal):
@@ -318,20 +333,10 @@ def test_where_the_log_does_not_answer_a_server_is_not_healthy(
     monkeypatch.setattr(probes, "ANSWER_S", 0.2)
 
     async def ask() -> tuple[httpx.Response, httpx.Response]:
-        async with started(application(path)) as (http, service):
-            is_over = threading.Event()
-            reads = [
-                asyncio.ensure_future(service._lookups.run(lambda _: is_over.wait(DEADLINE_S)))
-                for _ in range(READERS)
-            ]
-            await turn()
-            try:
-                told = await http.get("/healthz")
-                service.access.anonymous = frozenset()
-                return told, await http.get("/healthz")
-            finally:
-                is_over.set()
-                await asyncio.gather(*reads)
+        async with started(application(path)) as (http, service), occupied(service._lookups):
+            told = await http.get("/healthz")
+            service.access.anonymous = frozenset()
+            return told, await http.get("/healthz")
 
     told, untold = asyncio.run(ask())
 
@@ -347,19 +352,9 @@ def test_known_ids_do_not_wait_behind_long_searches(path: Path) -> None:
     event = FIFTH
 
     async def ask() -> int:
-        async with started(application(path)) as (http, service):
-            is_over = threading.Event()
-            searches = [
-                asyncio.ensure_future(service.pool.run(lambda _: is_over.wait(DEADLINE_S)))
-                for _ in range(READERS)
-            ]
-            await turn()
+        async with started(application(path)) as (http, service), occupied(service.pool):
             await known(service, "e5")
-            try:
-                return (await http.post("/v1/predict", json=event)).status_code
-            finally:
-                is_over.set()
-                await asyncio.gather(*searches)
+            return (await http.post("/v1/predict", json=event)).status_code
 
     assert 200 == asyncio.run(ask())
 
@@ -371,17 +366,8 @@ def test_no_answer_takes_longer_than_the_limit(path: Path) -> None:
     async def ask() -> tuple[int, str]:
         async with started(application(path, limits=Limits(predict_s=0.2))) as (http, service):
             await known(service, "e5")
-            is_over = threading.Event()
-            reads = [
-                asyncio.ensure_future(service._lookups.run(lambda _: is_over.wait(DEADLINE_S)))
-                for _ in range(READERS)
-            ]
-            await turn()
-            try:
+            async with occupied(service._lookups):
                 answer = await http.post("/v1/predict", json=event)
-            finally:
-                is_over.set()
-                await asyncio.gather(*reads)
             return answer.status_code, answer.json()["reason"]
 
     assert (503, "late") == asyncio.run(ask())
