@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from river import linear_model
 
 import stream_ml as sml
-from stream_ml.evaluation.leakage import strength
+from stream_ml.evaluation.leakage import filling, strength
 from stream_ml.examples.cards import cards, transactions
 from stream_ml.examples.flights import flights
 from stream_ml.examples.payments import payments
@@ -241,12 +241,23 @@ def test_luck_is_no_leak(seed: int, share: float) -> None:
     """Labels by luck, beside fields and ids of all kinds, are never said to leak."""
     draw = random.Random(seed)
     events, labels = world(800, share=share)
-    for event, label in zip(events, labels, strict=True):
+    for n, (event, label) in enumerate(zip(events, labels, strict=True)):
         label["label"] = draw.random() < share
-        event["reason"] = draw.choice([None, "x", f"y{draw.randrange(400)}"])
+        # A text that comes once tells its own label, and no other.
+        event["reason"] = draw.choice([None, f"y{n}"])
         event["refunded"] = draw.choice([None, True, False])
 
     assert [] == look(orders, events, labels)
+
+
+@pytest.mark.parametrize(("n", "is_found"), [(20, False), (30, True)])
+def test_a_few_of_one_class_are_luck(n: int, is_found: bool) -> None:
+    """Of a class that six in ten have, twenty in a row come once in 27,000, thirty hardly ever."""
+    labels = [number % 5 < 3 for number in range(1_000)]
+    chosen = [number for number, label in enumerate(labels) if label][:n]
+    values = [1.0 if number in chosen else None for number in range(1_000)]
+
+    assert is_found == (filling(values, labels) is not None)
 
 
 @settings(max_examples=20, deadline=None)

@@ -84,14 +84,14 @@ def test_a_longer_lateness_finds_windows_as_they_were(seed: int) -> None:
     long = replace(shop, events=replace(shop.events, lateness="60s"))
     expected, _, _ = outcome(long, events)
     with Driver(late(shop)) as driver:
-        driver.publish("events", events[:130])
+        driver.publish("events", events[:220])
         driver.run()
         driver.declare(late(shop, lateness="60s"))
-        driver.publish("events", events[130:])
+        driver.publish("events", events[220:])
         driver.run()
         features = {each["event_id"]: each["features"] for each in driver.read("predictions")}
 
-    first = {each["event_id"] for each in events[:130]}
+    first = {each["event_id"] for each in events[:220]}
     assert {name for name in expected if name not in first} <= features.keys()
     assert features == {name: expected[name] for name in features}
 
