@@ -10,15 +10,16 @@ import orjson
 import pytest
 
 from stream_ml.client import connect
-from stream_ml.differences import accepted_changes
+from stream_ml.differences import accepted_changes, differences
 from stream_ml.errors import UsageError
 from stream_ml.records import Output
 from stream_ml.shell.views.plan import read_plan, running_declarations
 from stream_ml.shell.views.registry import read_registry
-from tests.kafka.shop_world import DEADLINE_S, STAGES, Reader, alive, shop_on, started
+from tests.kafka import every_change
+from tests.kafka.shop_world import DEADLINE_S, Reader, alive, shop_on, started, stopped
 from tests.shell.processes import Terminal
+from tests.shop import EVENT, START_MS, stream
 from tests.shop import declare as a_shop
-from tests.shop import stream
 from tests.test_differences import CHANGES
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 SETTINGS = {"STREAM_ML_PIPELINE": "declared:mine", "STREAM_ML_KEY": "5a" * 32}
 FEATURE = "features=[*shop.features, sml.hour_of_day()]"
-WINDOW = "features=[*shop.features[:2], sml.window('45s').mean('amount', fill=0.0)]"
 RENAMED = (
     "champion='logit', models={'logit': shop.models['logistic'], 'bayes': shop.models['bayes']}"
 )
@@ -38,11 +38,13 @@ KEY = "events=dataclasses.replace(shop.events, key='note_id')"
 RECIPE = "models={**shop.models, 'bayes': tree.HoeffdingTreeClassifier()}"
 MODE = "promotion=dataclasses.replace(shop.promotion, mode='manual')"
 ASKS = "predict=None"
+# Each part that can be changed, and whether that is taken up.
+EACH = {change for _, _, expected in CHANGES for change in expected}
+# What `up` says, once it has told what was changed; and where there is nothing to tell.
+TOLD = ({"changed", "serves"}, {"serves"})
 # What is changed, a stage that is started with it, and a part that is named.
 REFUSED = [
     (FEATURE, "predict", "features.hour_of_day: expected nothing, given "),
-    (WINDOW, "predict", "features.mean(amount) 45s: expected nothing, given "),
-    (KEY, "predict", "events.key: expected shop, given note_id; "),
     (LABEL, "join", "label.type: expected bool, given Enum('a', 'b'); "),
     (RECIPE, "learn", "models.bayes: expected naive_bayes.GaussianNB(), given tree.Hoeffding"),
     (LABEL, "evaluate", "label.type: expected bool, given Enum('a', 'b'); "),
@@ -55,6 +57,29 @@ def declare(cluster: Cluster, folder: Path, change: str) -> None:
     changed = f"mine = dataclasses.replace(shop, name={cluster.pipeline!r}, {change})\n"
     imports = "import stream_ml as sml\nfrom river import tree\n"
     (folder / "declared.py").write_text(f"{source}{imports}{changed}")
+
+
+def declare_every(cluster: Cluster, folder: Path, name: str) -> None:
+    """Declare in the folder one of `tests.kafka.every_change`, by name."""
+    source = (folder / "declared.py").read_text().partition("mine = ")[0]
+    text = f"mine = dataclasses.replace(every_change.{name}, name={cluster.pipeline!r})\n"
+    (folder / "declared.py").write_text(f"{source}from tests.kafka import every_change\n{text}")
+
+
+def until_said(up: Terminal, kinds: set[str]) -> list[dict[str, Any]]:
+    """What `up` says until it has said each of these, in whatever order."""
+    said: list[dict[str, Any]] = []
+    while not kinds <= {each.get("said") for each in said}:
+        said.append(orjson.loads(up.line()))
+    return said
+
+
+def until_predicted(cluster: Cluster, event_id: str, up: Terminal) -> None:
+    """Wait until an event has its prediction, while `up` works."""
+    deadline = time.monotonic() + DEADLINE_S
+    while event_id not in {each["event_id"] for each in Reader(cluster).read("predictions")}:
+        assert time.monotonic() < deadline, event_id
+        alive([up])
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +100,14 @@ def own_worked(kafka_broker: str, tmp_path: Path) -> Iterator[tuple[Cluster, Pat
 
 
 @contextmanager
-def stopped_shop(kafka_broker: str, folder: Path) -> Iterator[Cluster]:
-    """A cluster on which the shop has worked, and its workers were stopped in order."""
+def stopped_shop(kafka_broker: str, folder: Path, name: str | None = None) -> Iterator[Cluster]:
+    """A cluster on which the shop has worked, and its workers were stopped in order.
+
+    Or one of `tests.kafka.every_change` has, by name.
+    """
     with shop_on(kafka_broker, folder, 1) as cluster:
+        if name is not None:
+            declare_every(cluster, folder, name)
         events, labels = stream(count=60)
         with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
             log.append([Output("events", b"a", orjson.dumps(each)) for each in events])
@@ -87,8 +117,7 @@ def stopped_shop(kafka_broker: str, folder: Path) -> Iterator[Cluster]:
         with ExitStack() as stack:
             workers = started(cluster, folder, stack)
             Reader(cluster).until("examples", 30, workers)
-            for worker in workers:
-                assert 0 == worker.stopped().code
+            assert [0] * len(workers) == [ended.code for ended in stopped(workers)]
         yield cluster
 
 
@@ -203,29 +232,52 @@ def test_features_are_not_applied_with_what_is_refused(worked: tuple[Cluster, Pa
     assert "Traceback" not in ended.err
 
 
-def test_what_is_taken_up_is_told_once(own_worked: tuple[Cluster, Path]) -> None:
-    """By the worker that judges, and by an alert; the state knows it from then on."""
-    cluster, folder = own_worked
-    declare(cluster, folder, f"{MODE}, {ASKS}")
-    changed: list[list[dict[str, Any]]] = []
-    for _ in range(2):
-        with ExitStack() as stack:
-            told = []
-            workers = [stack.enter_context(terminal(cluster, folder, "worker", s)) for s in STAGES]
-            for worker in workers:
-                while (said := orjson.loads(worker.line()))["said"] != "recovered":
-                    told.append(said)
-            for worker in workers:
-                ended = worker.stopped()
-                assert 0 == ended.code, ended.err
-                told += [orjson.loads(line) for line in ended.out.splitlines()]
-        changed.append([each for each in told if each["said"] == "changed"])
+def test_each_kind_of_difference_is_refused_at_once_or_told_once(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    """By `up`: those that cannot be taken up end it; the others an alert tells, and it goes on.
 
-    assert [1, 0] == list(map(len, changed))
-    assert "promotion.mode: was automatic, is manual" in changed[0][0]["message"]
-    assert "predict: was kind='visit', is every event" in changed[0][0]["message"]
-    alerts = [a for a in Reader(cluster).read("alerts") if a["kind"] == "declaration_changed"]
-    assert [changed[0][0]["message"]] == [each["message"] for each in alerts]
+    The state knows them from then on, so the next start has nothing to tell.
+    """
+    taken = differences(every_change.former.declaration(), every_change.changed.declaration())
+    with stopped_shop(kafka_broker, tmp_path, "former") as cluster:
+        declare_every(cluster, tmp_path, "refused")
+        with terminal(cluster, tmp_path, "up") as up:
+            refused = up.ended()
+        declare_every(cluster, tmp_path, "changed")
+        messages = []
+        for number in range(2):
+            with terminal(cluster, tmp_path, "up") as up:
+                said = until_said(up, TOLD[number])
+                messages += [each["message"] for each in said if each.get("said") == "changed"]
+                event = EVENT | {"event_id": f"n{number}", "ts": START_MS + 60_000 + number}
+                with connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}") as log:
+                    log.append([Output("events", b"a", orjson.dumps(event))])
+                until_predicted(cluster, event["event_id"], up)
+                ended = up.stopped()
+                assert (0, 0) == (ended.code, ended.out.count('"changed"'))
+        alerts = [a for a in Reader(cluster).read("alerts") if a["kind"] == "declaration_changed"]
+
+    assert 2 == refused.code
+    assert "events.key: expected shop, given note_id; " in refused.err
+    for path, is_accepted in EACH - every_change.APART:
+        assert path + ": " in (messages[0] if is_accepted else refused.err), path
+    assert all(str(each) in messages[0] for each in taken)
+    assert "Traceback" not in refused.err
+    assert messages == [each["message"] for each in alerts]
+
+
+def test_no_kind_of_difference_is_left_out_on_a_cluster() -> None:
+    """Of all that can be changed, all that can be beside others is what `up` is started under."""
+    former = every_change.former.declaration()
+    found = {
+        (each.path, each.is_accepted)
+        for pipeline in (every_change.changed, every_change.refused)
+        for each in differences(former, pipeline.declaration())
+    }
+
+    assert len(EACH) > 60
+    assert EACH - every_change.APART == EACH & found
 
 
 def test_a_changed_recipe_is_applied_on_a_cluster(own_worked: tuple[Cluster, Path]) -> None:
@@ -237,8 +289,7 @@ def test_a_changed_recipe_is_applied_on_a_cluster(own_worked: tuple[Cluster, Pat
         declare(cluster, folder, f"{MODE}, {ASKS}, {RECIPE}")
         with terminal(cluster, folder, "apply", "--reason", "a tree") as apply:
             applied = apply.ended()
-        for worker in workers:
-            assert 0 == worker.stopped().code
+        assert [0] * len(workers) == [ended.code for ended in stopped(workers)]
     assert applied.code == 0, applied.err
     decision = orjson.loads(applied.out)["decision"]
     assert [each["path"] for each in decision["evidence"]["changes"]] == ["models.bayes"]
