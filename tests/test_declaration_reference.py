@@ -69,7 +69,7 @@ def _parameters(function: Any) -> set[str]:
 
 
 # What is explained once, above the tables.
-EXPLAINED = {"source", "fill", "x", "filters", "by"}
+EXPLAINED = {"source", "fill", "x", "filters", "by", "entity"}
 
 
 # Those of the package's words that make a feature, or a window to take one of.

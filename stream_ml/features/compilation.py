@@ -44,29 +44,40 @@ class Context(FeatureContext, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The series that share a sub-group. `missing` is the answers for an event in no group."""
+    """The series that share an entity and a sub-group.
+
+    Attributes:
+        group_fields: the fields that name them; none: the key alone does.
+        is_keyed: whether the key names the entity beside them; else its windows are of all keys.
+        series: those.
+        missing: the answers for an event in no group.
+        empty: the answers where there is no buffer.
+    """
 
     group_fields: tuple[str, ...]
+    is_keyed: bool
     series: tuple[Series, ...]
     missing: tuple[float | None, ...]
     empty: tuple[float | None, ...]
 
 
 def compile_scopes(windows: Sequence[WindowFeature], context: Context) -> tuple[Scope, ...]:
-    """The series that answer these window features, by the sub-group that they share.
+    """The series that answer these window features, by the entity and sub-group that they share.
 
     Args:
         windows: the features.
         context: what they are compiled against.
     """
     scopes = []
-    for group_fields in dict.fromkeys(feature.by for feature in windows):
+    for entity, by in dict.fromkeys((feature.entity, feature.by) for feature in windows):
         groups = _shared(
-            [feature for feature in windows if feature.by == group_fields], context.schema
+            [feature for feature in windows if (feature.entity, feature.by) == (entity, by)],
+            context.schema,
         )
         series = tuple(_compile_series(group, context) for group in groups)
         empty = tuple(answer for member in series for answer in member.empty)
-        scopes.append(Scope(group_fields, series, (None,) * len(empty), empty))
+        missing = (None,) * len(empty)
+        scopes.append(Scope((*entity, *by), not entity, series, missing, empty))
     return tuple(scopes)
 
 
@@ -196,7 +207,7 @@ def may_miss(feature: Feature, schema: Schema) -> bool:
         return isinstance(feature, Hashed)
     if not isinstance(feature, WindowFeature) or feature.fill is not None:
         return not feature.total(schema)
-    if any(schema[name].optional for name in feature.by):
+    if any(schema[name].optional for name in (*feature.entity, *feature.by)):
         return True
     fresh = _maker(feature.kind, feature.constructor_arguments())()
     return _reading(feature, feature.kind)(fresh, 0) is None

@@ -13,7 +13,8 @@ process they are made in. So a replay has to make the same calls; in particular 
 asks must ask again, even if nobody wants the answer.
 
 The unit of storage is a *piece*: one series of one key and group. Its name is a JSON list of
-the series' id, the key and the group's values, which no key from outside can imitate.
+the series' id, the key (null of a window of all keys) and the group's values, which no key from
+outside can imitate.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class FeatureSet:
         view: the features without the retired ones: what models see that begin now.
         hash: SHA-256 of what these see, under which names: equal for equal declarations.
         horizon_ms: the longest window; 0 without one.
+        entities: the fields that name entities whose windows are of all keys, in order.
 
     Raises:
         DeclarationError: the declaration is wrong.
@@ -105,6 +107,7 @@ class FeatureSet:
         self.view = FeatureView(present_names, self.hash, is_whole=not retired)
         windows = [window for feature in features for window in windows_in(feature, schema)]
         self.horizon_ms = max((window.frame.horizon_ms for window in windows), default=0)
+        self.entities = tuple(dict.fromkeys(name for each in windows for name in each.entity))
         self.scopes = compile_scopes(windows, self)
         self._slots = {
             question(feature): slot
@@ -268,7 +271,8 @@ class FeatureState:
             for number, scope in enumerate(self._scopes)
             for index, series in enumerate(scope.series)
         }
-        self._buffers_of: dict[str, int] = {}
+        # Per key; under None those of all keys.
+        self._buffers_of: dict[str | None, int] = {}
         self._dirty_buffers: list[Buffer] = []
         # When to look at a buffer again; the number keeps buffers from being compared.
         self._due: list[tuple[int, int, Buffer]] = []
@@ -276,7 +280,7 @@ class FeatureState:
 
     def __len__(self) -> int:
         """How many keys it holds anything of."""
-        return len(self._buffers_of)
+        return len(self._buffers_of) - (None in self._buffers_of)
 
     def features(self, event: Event) -> dict[str, float]:
         """The features of an event as of its time; it is not taken in.
@@ -313,7 +317,7 @@ class FeatureState:
         answers: list[float | None] = []
         dirty_buffers = self._dirty_buffers
         for scope, entities in zip(self._scopes, self._buffers, strict=True):
-            entity = entity_of(event, scope.group_fields) if scope.group_fields else event.key
+            entity = entity_of(event, scope) if scope.group_fields else event.key
             buffers = entities.get(entity)
             if buffers is None:
                 answers += scope.missing if entity is None else scope.empty
@@ -337,7 +341,7 @@ class FeatureState:
         fields, t = event.fields, event.ts
         self._try_fallible(event)
         for scope, entities in zip(self._scopes, self._buffers, strict=True):
-            entity = entity_of(event, scope.group_fields) if scope.group_fields else event.key
+            entity = entity_of(event, scope) if scope.group_fields else event.key
             if entity is None:
                 continue
             buffers = entities.get(entity)
@@ -383,27 +387,38 @@ class FeatureState:
             else:
                 heapq.heappush(due, (buffer.keep_until, next(self._numbers), buffer))
 
-    def forget(self, is_meant: Callable[[str], bool]) -> int:
+    def forget(self, is_meant: Callable[[str], bool], name: str) -> int:
         """Drop all that is held of the keys that are meant; of how many keys that was.
+
+        Windows of all keys keep what those put into them, which does not say whose it was; but
+        they go where the entity is called so, and another name stands for a value that is.
 
         Args:
             is_meant: whether a key is.
+            name: for those.
         """
-        keys = {key for key in self._buffers_of if is_meant(key)}
-        if keys:
-            held = [
-                buffer
-                for entities in self._buffers
-                for entity, buffers in entities.items()
-                if key_of(entity) in keys
-                for buffer in buffers
-                if buffer is not None
-            ]
-            for buffer in held:
-                self._drop(buffer)
+        keys = {key for key in self._buffers_of if key is not None and is_meant(key)}
+        held: list[Buffer] = []
+        for scope, entities in zip(self._scopes, self._buffers, strict=True):
+            for entity, buffers in entities.items():
+                present = [buffer for buffer in buffers if buffer is not None]
+                if key_of(entity) in keys or (not scope.is_keyed and _is_named(entity, is_meant)):
+                    held += present
+                elif not scope.is_keyed:
+                    self._mark(buffer for buffer in present if buffer.rename(is_meant, name))
+        for buffer in held:
+            self._drop(buffer)
+        if held:
             self._due = [item for item in self._due if item[2].live]
             heapq.heapify(self._due)
         return len(keys)
+
+    def _mark(self, buffers: Iterable[Buffer]) -> None:
+        """Have them stored once more."""
+        for buffer in buffers:
+            if not buffer.is_dirty:
+                buffer.is_dirty = True
+                self._dirty_buffers.append(buffer)
 
     def dirty(self) -> list[tuple[str, bytes | None]]:
         """The pieces that changed since the last call, by name; None for a dropped one."""
@@ -471,6 +486,8 @@ class FeatureState:
         if not self._buffers_of[key]:
             del self._buffers_of[key]
         buffer.live = False
-        if not buffer.is_dirty:
-            buffer.is_dirty = True
-            self._dirty_buffers.append(buffer)
+        self._mark([buffer])
+
+
+def _is_named(entity: tuple[Any, ...], is_meant: Callable[[str], bool]) -> bool:
+    return any(type(part) is str and is_meant(part) for part in entity)

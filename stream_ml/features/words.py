@@ -22,6 +22,8 @@ def feature_words(text: str) -> str:
     'mean of amount over 1h by shop where kind is order, else 0.0'
     >>> feature_words('[["x"],[["count",1],["last",20,3600000],[[],[],null],null]]')
     'count over the last 20 events within 1h'
+    >>> feature_words('[["x"],[["count",1],3600000,[[],[],null,["merchant"]],null]]')
+    'count over 1h of merchant'
 
     Args:
         text: as `FeatureSet.declaration` gives it.
@@ -152,7 +154,7 @@ def _frame(frame: Any) -> str:
 def _window(kind: Sequence[Any], frame: Any, series: Sequence[Any], fill: Any) -> str:
     """The words of an aggregate over a window."""
     name, version, *constants = kind
-    keys, filters, source = series
+    keys, filters, source, *entity = series
     if name in _OF_DURATIONS:
         constants = list(map(duration_text, constants))
     words = f"{name}({', '.join(map(str, constants))})" if constants else str(name)
@@ -161,6 +163,8 @@ def _window(kind: Sequence[Any], frame: Any, series: Sequence[Any], fill: Any) -
     if source is not None:
         words += f" of {_words(source)}"
     words += f" {_frame(frame)}"
+    if entity:
+        words += f" of {', '.join(entity[0])}"
     if keys:
         words += f" by {', '.join(keys)}"
     conditions = [f"{field} is {' or '.join(map(str, values))}" for field, values in filters]

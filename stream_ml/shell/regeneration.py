@@ -8,6 +8,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.stages.backfill import Backfill, Vectors
 from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.inputs import example_in
+from stream_ml.stages.partitioning import refuse_partitions
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 
@@ -39,7 +40,11 @@ def event_fold(
         pipeline: the declaration, as it runs.
         partition: of the events.
         erasures: reads markers that keys are to be forgotten; None: they are bad records.
+
+    Raises:
+        UsageError: they lie in several partitions, and must not.
     """
+    refuse_partitions(pipeline, log.partitions["events"])
     partitions = log.partitions["events"] if log.forwards_strays else None
     serving = Serving(pipeline, b"")
     return Predict(

@@ -5,6 +5,9 @@ number of partitions, by Kafka's default partitioner (`topics.partition_of`). On
 elsewhere, a stray, is forwarded once by who reads it, and says from where; it touches no state
 where it lay. A second time it is refused, so that none can wander for ever.
 
+Windows of an entity other than the key hold events of all keys, in the order of the log: there is
+one only within a partition, so that such a declaration needs all events in one.
+
 Murmur2 costs 1.4 to 3.6 µs a key in Python, as much as the rest of a small record. So places are
 remembered, and what is not known of a batch is hashed at once (0.3 to 0.8 µs a key, from 64 on).
 """
@@ -15,14 +18,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream_ml.errors import BadRecord
+from stream_ml.errors import BadRecord, UsageError
 from stream_ml.records import Output, Record, Source
 from stream_ml.topics import partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Partitioner", "forward", "partitions_of", "partitions_of_batch"]
+    from stream_ml.pipeline import Pipeline
+
+__all__ = [
+    "Partitioner",
+    "forward",
+    "partitions_of",
+    "partitions_of_batch",
+    "refuse_partitions",
+]
 
 # Below, arrays cost more than they save.
 BATCH_MIN = 64
@@ -31,6 +42,26 @@ REMEMBERED_MAX = 65_536
 
 _M = np.uint32(0x5BD1E995)
 _SEED = 0x9747B28C
+
+
+def refuse_partitions(pipeline: Pipeline, partitions: int) -> None:
+    """Refuse a log whose events lie in several partitions, where they have to lie in one.
+
+    Args:
+        pipeline: the declaration.
+        partitions: of the log's events.
+
+    Raises:
+        UsageError: there are several, and windows of entities are declared.
+    """
+    if partitions > 1 and pipeline.feature_set.entities:
+        raise UsageError(
+            f"features: expected all events in one partition, as windows of "
+            f"{', '.join(pipeline.feature_set.entities)} hold events of all keys in the order of "
+            f"the log, given a log with {partitions} partitions of events; give the pipeline "
+            "another name, for which `stream-ml topics apply` makes one, and publish there, or "
+            "declare these windows with `by` in place of `entity`"
+        )
 
 
 class Partitioner:

@@ -244,7 +244,7 @@ class Predict:
         def is_meant(key: str) -> bool:
             return erasures.means(erasure, key)
 
-        forgotten = self._features.forget(is_meant)
+        forgotten = self._features.forget(is_meant, erasure.subject)
         counts["keys_forgotten"] = counts.get("keys_forgotten", 0) + forgotten
         self._watermark.rename(is_meant, erasure.subject)
 

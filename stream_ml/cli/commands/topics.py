@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterator, Mapping, Sequence
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.kafka.admin import Plan
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.settings.settings import Settings
@@ -45,9 +46,14 @@ def _on_cluster(arguments: Namespace, settings: Settings) -> None:
     # The client is slow to load, and most commands, on the embedded log, never need it.
     from stream_ml.shell.kafka import admin  # noqa: PLC0415
 
-    cluster, horizon_ms = _cluster(settings)
-    principals = _principals(arguments.acls, cluster)
-    demand = admin.Demand(arguments.partitions, arguments.replication, horizon_ms, principals)
+    cluster, pipeline = _cluster(settings)
+    demand = admin.Demand(
+        arguments.partitions,
+        arguments.replication,
+        None if pipeline is None else pipeline.horizon_ms,
+        _principals(arguments.acls, cluster),
+        has_entities=pipeline is not None and bool(pipeline.feature_set.entities),
+    )
     act = admin.plan if arguments.name == "plan" else admin.apply
     plan = act(cluster, demand)
     _print_plan(arguments, cluster, plan)
@@ -64,12 +70,12 @@ def _principals(
     return tuple(pairs) or tuple((role, f"User:{cluster.pipeline}-{role}") for role in ROLES)
 
 
-def _cluster(settings: Settings) -> tuple[Cluster, int | None]:
-    """The pipeline's place, and its labels' horizon where there is a declaration."""
+def _cluster(settings: Settings) -> tuple[Cluster, Pipeline | None]:
+    """The pipeline's place, and its declaration where there is one."""
     if settings.pipeline is None:
         return settings.cluster(), None
     pipeline = load_pipeline(settings.pipeline)
-    return settings.cluster(pipeline.name), pipeline.horizon_ms
+    return settings.cluster(pipeline.name), pipeline
 
 
 def _differ(cluster: Cluster, plan: Plan) -> str:

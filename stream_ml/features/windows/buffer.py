@@ -339,6 +339,23 @@ class Buffer:
         for i in range(*loss):
             aggregate.evict(times[i], values[i])
 
+    def rename(self, is_meant: Callable[[str], bool], name: str) -> bool:
+        """Let another name stand for the values that are meant; whether there were any.
+
+        Args:
+            is_meant: whether a text is.
+            name: for those.
+        """
+        texts = {x for x in self.values if type(x) is str}
+        meant = {x for x in texts if is_meant(x)}
+        if not meant:
+            return False
+        self.values = [name if type(x) is str and x in meant else x for x in self.values]
+        for members, _, span in self._spans(self.as_of_ms):
+            for member in members:
+                self.aggregates[member] = self._refill(member, *span)
+        return True
+
     def dump(self) -> list[Any]:
         """All of it as JSON values."""
         start = self.start

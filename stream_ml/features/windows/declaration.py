@@ -71,6 +71,7 @@ class Window:
 
     frame: Frame
     by: tuple[str, ...] = ()
+    entity: tuple[str, ...] = ()
 
     def count(self, *, fill: float | None = None, **filters: Any) -> Scalar:
         """How many events; 0 if none.
@@ -376,6 +377,7 @@ class Window:
         return WindowFeature(
             frame=self.frame,
             by=self.by,
+            entity=self.entity,
             kind=kind,
             source=Raw(str(x)) if plain else as_scalar(x),
             arguments=arguments,
@@ -395,6 +397,8 @@ def window(
     duration: str | int,
     by: str | Sequence[str] | None = None,
     ago: str | int | None = None,
+    *,
+    entity: str | Sequence[str] | None = None,
 ) -> Window:
     """A window of event time that slides with the asking event: [t - duration, t).
 
@@ -406,18 +410,25 @@ def window(
     'mean(dep_delay) 3h by carrier kind=departed|landed'
     >>> window("1h", ago="1d").count().name
     'count 1h ago 1d'
+    >>> window("1h", entity="merchant").count(kind="refused").name
+    'count 1h of merchant kind=refused'
 
     Args:
         duration: its length, such as `"30s"`, `"10m"`, `"1h"`, `"7d"`, or milliseconds.
         by: a field, or several: only events that have in them what the asking event has.
+        entity: a field, or several, that name whose window it is in place of the key.
         ago: how long before the event it ends; by default it ends at the event. Then it is
             [t - ago - duration, t - ago): the hour that ended this time yesterday.
     """
-    return Window(Sliding(duration, ago), _group_fields(by))
+    return Window(Sliding(duration, ago), _group_fields(by), _group_fields(entity))
 
 
 def tumbling(
-    duration: str | int, by: str | Sequence[str] | None = None, *, previous: bool = False
+    duration: str | int,
+    by: str | Sequence[str] | None = None,
+    *,
+    previous: bool = False,
+    entity: str | Sequence[str] | None = None,
 ) -> Window:
     """One of the windows that follow each other from 1970 on in UTC: the one the event is in.
 
@@ -430,9 +441,10 @@ def tumbling(
     Args:
         duration: their length, such as `"10m"`, `"1h"`, or milliseconds.
         by: a field, or several: only events that have in them what the asking event has.
+        entity: a field, or several, that name whose window it is in place of the key.
         previous: the last one that is over instead, whole: [start - duration, start).
     """
-    return Window(Hopping(duration, duration, previous), _group_fields(by))
+    return Window(Hopping(duration, duration, previous), _group_fields(by), _group_fields(entity))
 
 
 def hopping(
@@ -441,6 +453,7 @@ def hopping(
     by: str | Sequence[str] | None = None,
     *,
     previous: bool = False,
+    entity: str | Sequence[str] | None = None,
 ) -> Window:
     """One of the windows of which one begins every so often, from 1970 on in UTC.
 
@@ -454,14 +467,19 @@ def hopping(
         duration: their length, such as `"1h"`, or milliseconds; a multiple of `every`.
         every: how long after each other they begin.
         by: a field, or several: only events that have in them what the asking event has.
+        entity: a field, or several, that name whose window it is in place of the key.
         previous: the newest one that is over instead, whole: it ends at the last multiple of
             `every` that is not after t.
     """
-    return Window(Hopping(duration, every, previous), _group_fields(by))
+    return Window(Hopping(duration, every, previous), _group_fields(by), _group_fields(entity))
 
 
 def session(
-    gap: str | int, by: str | Sequence[str] | None = None, *, longest: str | int = "1d"
+    gap: str | int,
+    by: str | Sequence[str] | None = None,
+    *,
+    longest: str | int = "1d",
+    entity: str | Sequence[str] | None = None,
 ) -> Window:
     """The events that lead up to the asking one without a gap longer than `gap`.
 
@@ -474,9 +492,10 @@ def session(
     Args:
         gap: the longest gap that does not end a session, such as `"30m"`, or milliseconds.
         by: a field, or several: only events that have in them what the asking event has.
+        entity: a field, or several, that name whose window it is in place of the key.
         longest: how far back at most: of a longer session the newest part is taken.
     """
-    return Window(SessionFrame(gap, longest), _group_fields(by))
+    return Window(SessionFrame(gap, longest), _group_fields(by), _group_fields(entity))
 
 
 def calendar(
@@ -485,6 +504,7 @@ def calendar(
     by: str | Sequence[str] | None = None,
     *,
     previous: bool = False,
+    entity: str | Sequence[str] | None = None,
 ) -> Window:
     """The hour, day, week or month that the event is in, by the clocks of a place: so far.
 
@@ -501,13 +521,18 @@ def calendar(
         unit: `"hour"`, `"day"`, `"week"` or `"month"`.
         tz: the time zone whose clocks and calendar are meant.
         by: a field, or several: only events that have in them what the asking event has.
+        entity: a field, or several, that name whose window it is in place of the key.
         previous: the whole unit before instead: yesterday.
     """
-    return Window(CalendarUnit(unit, tz, previous), _group_fields(by))
+    return Window(CalendarUnit(unit, tz, previous), _group_fields(by), _group_fields(entity))
 
 
 def last_events(
-    n: int, by: str | Sequence[str] | None = None, *, within: str | int = "30d"
+    n: int,
+    by: str | Sequence[str] | None = None,
+    *,
+    within: str | int = "30d",
+    entity: str | Sequence[str] | None = None,
 ) -> Window:
     """The newest events before the asking one, so many, if they are not too old.
 
@@ -519,9 +544,10 @@ def last_events(
     Args:
         n: how many, 10,000 at most.
         by: a field, or several: only events that have in them what the asking event has.
+        entity: a field, or several, that name whose window it is in place of the key.
         within: how far back at most: a key without an event for so long is forgotten.
     """
-    return Window(LastEvents(n, within), _group_fields(by))
+    return Window(LastEvents(n, within), _group_fields(by), _group_fields(entity))
 
 
 def lag(
@@ -530,6 +556,7 @@ def lag(
     by: str | Sequence[str] | None = None,
     *,
     tolerance: str | int,
+    entity: str | Sequence[str] | None = None,
     fill: float | None = None,
     **filters: Any,
 ) -> Scalar:
@@ -545,11 +572,12 @@ def lag(
         x: a numeric field's name, or an expression on the event's own fields.
         ago: how long before the event, such as `"1d"` or `"7d"`.
         by: a field, or several: only events that have in them what the asking event has.
+        entity: a field, or several, that name whose window it is in place of the key.
         tolerance: how far from that moment at most; below `ago`.
         fill: stands in where there is no such event, or the event is in no group.
         filters: field = value, or a tuple of values: which events count.
     """
-    near = Window(Nearby(ago, tolerance), _group_fields(by))
+    near = Window(Nearby(ago, tolerance), _group_fields(by), _group_fields(entity))
     return near.aggregate(Nearest, x, Duration(ago), fill=fill, **filters)
 
 

@@ -48,6 +48,7 @@ class WindowFeature(Scalar):
     Attributes:
         frame: the stretch that the window holds.
         by: the fields in which its events have what the asking event has.
+        entity: the fields that name whose window it is; none: the key does.
         kind: the class of the aggregate.
         source: what it looks at; None for the events themselves.
         arguments: what its constructor takes.
@@ -64,6 +65,7 @@ class WindowFeature(Scalar):
     arguments: tuple[Any, ...]
     filters: tuple[tuple[str, tuple[Any, ...]], ...]
     question: tuple[Any, ...] = ()
+    entity: tuple[str, ...] = ()
 
     @property
     def auto_name(self) -> str:
@@ -73,6 +75,8 @@ class WindowFeature(Scalar):
             str(getattr(self.kind, "name", self.kind)) + (f"({', '.join(inner)})" if inner else ""),
             self.frame.name,
         ]
+        if self.entity:
+            words.append(f"of {','.join(map(str, self.entity))}")
         if self.by:
             words.append(f"by {','.join(map(str, self.by))}")
         words += [f"{name}={'|'.join(map(str, values))}" for name, values in self.filters]
@@ -98,22 +102,13 @@ class WindowFeature(Scalar):
             return
         yield from self.kind.question_mistakes(*self.question)
         yield from self._source_mistakes(schema)
-        yield from self._by_mistakes(schema)
+        yield from _group_mistakes("by", self.by, schema)
+        yield from _group_mistakes("entity", self.entity, schema)
         for name, values in self.filters:
             yield from field_mistakes(name, schema)
             if name in schema:
                 yield from _filter_mistakes(name, values, schema[name])
         yield from self.fill_mistakes()
-
-    def _by_mistakes(self, schema: Schema) -> Iterator[Mistake]:
-        for name in self.by:
-            if isinstance(name, set | frozenset):
-                yield "`by` a field, or a list of fields: a set has no order", brief(name)
-                continue
-            mistakes = list(field_mistakes(name, schema))
-            yield from mistakes
-            if not mistakes and schema[name].kind == "float":
-                yield "`by` a field with categories", f"`{name}`, which is {schema[name]}"
 
     def _trial_mistakes(self) -> Iterator[Mistake]:
         """Whether an aggregate of the user's own can be made at all."""
@@ -152,7 +147,8 @@ class WindowFeature(Scalar):
         """Which events and values it looks at: equal for the features that share a series."""
         filters = [[name, sorted(values, key=repr)] for name, values in self.filters]
         source = None if self.source is None else source_description(self.source)
-        return [list(self.by), filters, source]
+        entity = [list(self.entity)] if self.entity else []
+        return [list(self.by), filters, source, *entity]
 
     def constructor_arguments(self) -> tuple[Any, ...]:
         """The arguments that the aggregate is made with."""
@@ -193,6 +189,17 @@ def _is_argument(value: Any) -> bool:
         or type(value) is bool
         or (type(value) is str and not value)
     )
+
+
+def _group_mistakes(word: str, names: tuple[Any, ...], schema: Schema) -> Iterator[Mistake]:
+    for name in names:
+        if isinstance(name, set | frozenset):
+            yield f"`{word}` a field, or a list of fields: a set has no order", brief(name)
+            continue
+        mistakes = list(field_mistakes(name, schema))
+        yield from mistakes
+        if not mistakes and schema[name].kind == "float":
+            yield f"`{word}` a field with categories", f"`{name}`, which is {schema[name]}"
 
 
 def _filter_mistakes(name: str, values: tuple[Any, ...], type_: FieldType) -> Iterator[Mistake]:

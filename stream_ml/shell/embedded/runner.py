@@ -61,6 +61,7 @@ from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.join import Join
 from stream_ml.stages.latecomers import PACE
 from stream_ml.stages.learn import Learn, quarantined_in
+from stream_ml.stages.partitioning import refuse_partitions
 from stream_ml.stages.positions import Extent, ResumePoint, find_resume_point
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
@@ -218,6 +219,7 @@ class Runner:
     ) -> Pipeline:
         """Take the worker's place, and up the declaration as it runs there."""
         log, key = self._log, self.key
+        refuse_partitions(pipeline, log.partitions["events"])
         self._seals = Seals(key, pipeline.name, log.identity)
         self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
         self._log_name = getattr(log, "path", "the log")

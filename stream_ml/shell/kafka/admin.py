@@ -87,6 +87,10 @@ _UNKNOWN_TOPIC = 3
 _ALREADY_THERE = 36
 
 
+# Has as many partitions as the events.
+WITH_EVENTS = ("events", "predict-changelog")
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """Requirements on a cluster beside the catalogue.
@@ -97,12 +101,15 @@ class Demand:
         horizon_ms: how long a label may come after its event; None where it is not known.
         principals: who has which role, as pairs of a role and a principal, such as
             `("producer", "User:web")`: what the role needs is to be allowed (see `acls`).
+        has_entities: whether windows of entities other than the key are declared: all events lie
+            in one partition then, whatever scales otherwise.
     """
 
     partitions: int | None = None
     replication: int | None = None
     horizon_ms: int | None = None
     principals: tuple[tuple[str, str], ...] = ()
+    has_entities: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +256,8 @@ class _Draft:
 
     def partitions(self, topic: Topic) -> int:
         """The number of partitions that the topic is to have."""
+        if self.demand.has_entities and topic.name in WITH_EVENTS:
+            return 1
         return topic.partitions if not topic.scales or self.scale is None else self.scale
 
     def _alter_partitions(self, topic: Topic, present: Present) -> None:
@@ -256,12 +265,12 @@ class _Draft:
         if target == present.partitions:
             return
         if target < present.partitions:
-            self._refuse(
-                topic,
-                "partitions",
-                f"at least the {present.partitions} that there are, for Kafka cannot take any away",
-                str(target),
+            requirement = (
+                f"at least the {present.partitions} that there are, for Kafka cannot take any away"
             )
+            if self.demand.has_entities and topic.name in WITH_EVENTS:
+                requirement += "; windows of an entity need a pipeline name whose topics are new"
+            self._refuse(topic, "partitions", requirement, str(target))
             return
         self.changes.append(Change(topic.name, "partitions", str(present.partitions), str(target)))
         if RESHARDS not in self.warnings:

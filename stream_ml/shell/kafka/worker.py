@@ -60,6 +60,7 @@ from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import Learn
+from stream_ml.stages.partitioning import refuse_partitions
 from stream_ml.stages.positions import ACCEPT
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
@@ -201,6 +202,7 @@ class Worker:
 
         Raises:
             LogError: the topics are not there, or not as the pipeline needs them.
+        UsageError: events lie in several partitions, and must not.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -318,6 +320,7 @@ class Worker:
             )
         self._partitions = {name: counts[self.cluster.topic(name)] for name in topics}
         self._check_partitions()
+        refuse_partitions(self._pipeline, self._partitions["events"])
         offsets = {} if self._apply is None else await self._predicted_offsets()
         self._handover = await asyncio.to_thread(self._take_handover, offsets)
         pipeline = self._pipeline = self._handover.pipeline
