@@ -1,6 +1,7 @@
 """A shop, and all that can be changed of it: in one declaration what is taken up, in one the rest.
 
-Each change is one of `tests.test_differences.CHANGES`, but for those that cannot be beside others.
+Left out is what cannot be beside others (another name, another cut into tasks), or is of another
+shop.
 """
 
 from __future__ import annotations
@@ -16,23 +17,7 @@ from tests.shop import declare, shop
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["APART", "changed", "former", "refused"]
-
-# Changed elsewhere: another name has topics of its own, the changelog says how it is cut into
-# tasks, events without their time are all refused, a line is added beside those, and the labels of
-# this shop are no classes.
-APART = {
-    ("label.type", True),
-    ("classes.counts", False),
-    ("name", False),
-    ("learn_tasks", False),
-    ("events.time", True),
-    ("models.bayes", True),
-    ("models.tree", False),
-    ("models.logistic", False),
-    ("features", False),
-    ("window_events_max", True),
-}
+__all__ = ["changed", "former", "refused"]
 
 
 def doubled(amount: float) -> float:
