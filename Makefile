@@ -25,7 +25,7 @@ EXTRAS += httptools uvloop httpx httpcore schemathesis harfile hypothesis-graphq
 EXTRAS += playwright greenlet axe-playwright-python
 
 test: $(VENV)/dev  ## what CI runs: format, lint, types, tests, examples in the docs
-	+$(MAKE) -j 3 --output-sync=line check test-extras test-core
+	+$(MAKE) -j 3 check test-extras test-core
 
 # Three processes, each with a broker of its own, wherever there are two processors: of those that
 # wait for brokers and those that compute there are some at any time, as files come in any order.
