@@ -186,7 +186,7 @@ def _reading(feature: WindowFeature, host: type[Aggregate]) -> Callable[[Any, in
         return method if not question else lambda aggregate, t: method(aggregate, t, *question)
 
     def read(aggregate: Any, t: int) -> float | None:
-        answer: float | None = aggregate.ask(method, t)
+        answer: float | None = aggregate.ask(method, t, *question)
         return answer
 
     return read

@@ -33,7 +33,7 @@ from stream_ml.features.feature_view import FeatureView
 from stream_ml.features.fingerprint import fingerprint
 from stream_ml.features.hashing import Hashed
 from stream_ml.features.parts import code_in, functions_in, parts_of, windows_in
-from stream_ml.features.sparse import is_common, name_set
+from stream_ml.features.sparse import common_prefix, is_common, name_set
 from stream_ml.features.texts import TEXT_LENGTH_KEPT, text_digest
 from stream_ml.features.transforms import Columns, Feature, Scalar
 from stream_ml.features.windows import Buffer, Clock, WindowColumns, WindowFeature
@@ -139,6 +139,8 @@ class FeatureSet:
         """
         problems = []
         paths_by_name: dict[str, str] = {}
+        # Of hashed features: of two of one prefix an event's columns could not be told apart.
+        paths_by_prefix: dict[str, str] = {}
         for number, feature in enumerate(features):
             feature_path = f"{path}[{number}]"
             if not isinstance(feature, Feature):
@@ -148,8 +150,13 @@ class FeatureSet:
             mistakes = [*feature.mistakes(schema), *feature.label_mistakes()]
             problems += [Problem(feature_path, expected, actual) for expected, actual in mistakes]
             for name in () if mistakes else feature.columns(schema):
-                if name in paths_by_name:
-                    actual = f"`{name}`, the name of {paths_by_name[name]}"
+                prefix = common_prefix(name)
+                former_path = paths_by_name.get(name)
+                if prefix is not None:
+                    former_path = paths_by_prefix.setdefault(prefix, feature_path)
+                if former_path not in {None, feature_path}:
+                    kind = "the name" if prefix is None else f"whose columns `{prefix}#` are those"
+                    actual = f"`{name}`, {kind} of {former_path}"
                     problems.append(
                         Problem(feature_path, "a name of its own (use `.named`)", actual)
                     )

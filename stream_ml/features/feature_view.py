@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from stream_ml.features.sparse import SparseNames, is_common, name_set, sparse_columns
+from stream_ml.features.sparse import SparseNames, is_common
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,10 +32,19 @@ class FeatureView:
     names: tuple[str, ...]
     hash: str
     is_whole: bool = False
-    _known: frozenset[str] = field(init=False, repr=False, compare=False)
+    # By name, the columns that it stands for; None: it is the name of one.
+    _columns: tuple[tuple[str, SparseNames | None], ...] = field(
+        init=False, repr=False, compare=False
+    )
+    _is_sparse: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_known", name_set(self.names))
+        columns = tuple(
+            (name, SparseNames((name,)) if is_common(name) else None) for name in self.names
+        )
+        object.__setattr__(self, "_columns", columns)
+        is_sparse = any(known is not None for _, known in columns)
+        object.__setattr__(self, "_is_sparse", is_sparse)
 
     def select(self, features: Mapping[str, float]) -> dict[str, float]:
         """What a model of these features is given.
@@ -48,15 +57,17 @@ class FeatureView:
         """
         if self.is_whole:
             return features if isinstance(features, dict) else {**features}
-        if isinstance(self._known, SparseNames):
+        if self._is_sparse:
             return self._select_sparse(features)
         return {name: features[name] for name in self.names if name in features}
 
     def _select_sparse(self, features: Mapping[str, float]) -> dict[str, float]:
         selected: dict[str, float] = {}
-        for name in self.names:
-            if is_common(name):
-                selected |= sparse_columns(features, name)
+        # An event has few of these: only they are looked up.
+        sparse = [name for name in features if "#" in name]
+        for name, known in self._columns:
+            if known is not None:
+                selected |= {column: features[column] for column in sparse if column in known}
             elif name in features:
                 selected[name] = features[name]
         return selected

@@ -70,14 +70,15 @@ class GuardedAggregate:
         """
         self._call(self._inner.fill, times, values)
 
-    def ask(self, method: Callable[[Any, int], Any], t: int) -> float | None:
+    def ask(self, method: Callable[..., Any], t: int, *question: Any) -> float | None:
         """The answer of one of the aggregate's methods; None where it has failed.
 
         Args:
-            method: of the aggregate's class; it gets the aggregate and the time.
+            method: of the aggregate's class; it gets the aggregate, the time, and the question.
             t: the time of the question in milliseconds.
+            question: what is asked besides, such as the quantile.
         """
-        answer = self._call(method, self._inner, t)
+        answer = self._call(method, self._inner, t, *question)
         if answer is None:
             return None
         if isinstance(answer, int | float) and math.isfinite(answer):

@@ -17,6 +17,7 @@ __all__ = [
     "SparseNames",
     "column_count",
     "common_name",
+    "common_prefix",
     "expand",
     "is_common",
     "is_sparse",
@@ -47,6 +48,19 @@ def _parts(name: str) -> tuple[str, int] | None:
     """What the columns' names begin with, and how many there are; None of any other name."""
     found = _COMMON.fullmatch(name)
     return None if found is None else (found[1], int(found[2]) + 1)
+
+
+def common_prefix(name: str) -> str | None:
+    """What the names of the columns begin with that one name stands for; None of any other name.
+
+    >>> common_prefix("merchant#0..1023"), common_prefix("amount")
+    ('merchant', None)
+
+    Args:
+        name: of a feature.
+    """
+    parts = _parts(name)
+    return None if parts is None else parts[0]
 
 
 def is_common(name: str) -> bool:
@@ -126,7 +140,10 @@ class SparseNames(frozenset[str]):
             names: some of which stand for many columns.
         """
         self = super().__new__(cls, names)
-        self._widths = dict(parts for name in self if (parts := _parts(name)) is not None)
+        self._widths = {}
+        for prefix, width in filter(None, map(_parts, self)):
+            # A former declaration may have had another width; the order of a set is no rule.
+            self._widths[prefix] = max(width, self._widths.get(prefix, 0))
         return self
 
     def __contains__(self, name: object) -> bool:

@@ -98,9 +98,13 @@ class Corrections:
         if standing.first_ts is not None and not self._span_ms:
             self._drop(name)
             return
-        self._dirty.put(f"{CORRECTIONS}{name}", new=name not in self._standing)
+        former = self._standing.get(name)
+        self._dirty.put(f"{CORRECTIONS}{name}", new=former is None)
         self._standing[name] = standing
-        heapq.heappush(self._ends, (self.end_ms(standing), name))
+        end_ms = self.end_ms(standing)
+        # Corrected again and again it keeps its end: once in the heap is enough.
+        if former is None or self.end_ms(former) != end_ms:
+            heapq.heappush(self._ends, (end_ms, name))
 
     def drop(self, event_id: str, ts: int) -> None:
         """Let a prediction be corrected no more.

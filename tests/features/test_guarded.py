@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import stream_ml as sml
-from stream_ml.features import Aggregate
+from stream_ml.features import Aggregate, FeatureSet
+from stream_ml.features.aggregates import Quantile, Slope, TopK
+from stream_ml.records import Event
+from stream_ml.schema import field_type
 from stream_ml.testing import CRASH, Driver
 from tests.shop import declare, shop, stream
+
+if TYPE_CHECKING:
+    from stream_ml.features import Feature
 
 AT = 13.0
 
@@ -81,3 +87,55 @@ def test_an_aggregate_that_fails_ends_its_window_and_nothing_else(where: str) ->
         if where != "load":  # whether that is called depends on starts
             alerts = [each["message"] for each in driver.read("alerts")]
             assert 1 == len([each for each in alerts if "touchy" in each])
+
+
+class Spread(Quantile):
+    """How far the middle half of the values spreads: a quantile with another answer."""
+
+    __slots__ = ()
+    name = "spread"
+
+    def value(self, t: int, q: float = 0.5) -> float | None:
+        """The distance of two quantiles."""
+        upper, lower = (Quantile.value(self, t, each) for each in (q / 2 + 0.5, 0.5 - q / 2))
+        return None if upper is None or lower is None else upper - lower
+
+
+class Trend(Slope):
+    """A slope by another name."""
+
+    __slots__ = ()
+    name = "trend"
+
+
+class Ranks(TopK):
+    """Ranks by another name."""
+
+    __slots__ = ()
+    name = "ranks"
+
+
+@pytest.mark.parametrize(
+    ("features", "own"),
+    [
+        ([sml.window("1h").quantile("amount", 0.9)], Spread),
+        ([sml.window("1h").slope("amount")], Trend),
+        ([sml.window("1h").top_k("kind", 2), sml.window("1h").counts("kind", ["b"])], Ranks),
+    ],
+)
+def test_an_own_aggregate_beside_ours_leaves_its_questions_as_they_were(
+    features: list[Feature], own: type[Aggregate]
+) -> None:
+    """An answer is the same whether our aggregate holds the window or a subclass of a user's."""
+    schema = {"amount": field_type(float), "kind": field_type(str)}
+    field_name = "kind" if own is Ranks else "amount"
+    answers = []
+    for declared in (features, [*features, sml.window("1h").aggregate(own, field_name)]):
+        state = FeatureSet(declared, schema, lateness_ms=0).new_state()
+        for n in range(100):
+            fields = {"amount": float(n % 37), "kind": "abb"[n % 3]}
+            state.insert(Event(f"e{n}", 1_000 * n, "k", fields))
+        answers.append(state.features(Event("q", 200_000, "k", {"amount": 0.0, "kind": "a"})))
+
+    assert answers[0].items() <= answers[1].items()
+    assert 0 < len(answers[0])

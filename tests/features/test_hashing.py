@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -139,6 +140,8 @@ def test_numbers_are_crossed_by_bucket() -> None:
         ([hashed("shop", 8), field("amount").named("shop#7")], "a name that is no column of"),
         ([field("amount").named("x#0..7")], "a name that does not end as that of many columns"),
         ([hashed("shop", 8), hashed("shop", 8)], "a name of its own"),
+        ([hashed("shop", 8), hashed("shop", 16)], "columns `shop#` are those of features[0]"),
+        ([hashed("shop", 8), hashed("city", 4).named("shop")], "a name of its own"),
     ],
 )
 def test_mistakes_are_told(features: list[Any], expected: str) -> None:
@@ -294,6 +297,13 @@ def test_a_column_past_the_width_is_none_of_the_pipeline() -> None:
 
     with pytest.raises(BadRecord, match="given str 'shop#1048576'"):
         check_prediction(prediction, "regression", WIDE.known_features)
+
+
+@pytest.mark.parametrize("widths", [*itertools.permutations((2, 30, 9))])
+def test_of_a_name_with_several_widths_the_widest_counts(widths: tuple[int, ...]) -> None:
+    """Records of a former declaration, which was wider, are read, in whichever order it is told."""
+    known = name_set(f"shop#0..{width - 1}" for width in widths)
+    assert ["shop#29"] == [name for name in ("shop#29", "shop#30") if name in known]
 
 
 def test_learners_of_rows_are_bounded() -> None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import stream_ml as sml
 from stream_ml.codec import decode_example
-from stream_ml.stages.corrections import Corrections
+from stream_ml.stages.corrections import Corrections, StandingLabel
 from stream_ml.stages.join import Join
 from stream_ml.stages.lessons import Lessons
+from stream_ml.stages.task import DirtyKeys
 from tests.shop import START_MS, shop
 from tests.stages.test_erasure import a_join, pieces_of, with_markers
 from tests.stages.test_join import _world
@@ -243,6 +244,15 @@ def test_no_more_predictions_are_kept_for_corrections_than_may_wait() -> None:
     assert (5, 3) == (join.sizes["correctable"], join.counts["dropped"])
     assert join.needs_checkpoint()
     assert not [o for o in outputs if o.topic == "dead-letters"]
+
+
+def test_a_label_that_is_corrected_again_and_again_takes_no_more_memory() -> None:
+    """One label stands, and its end is kept once, though its value never rests."""
+    corrections = Corrections(corrected(_declared_alone(), corrections="30d"), DirtyKeys[str]())
+    for n in range(100):
+        corrections.put("e", StandingLabel(0, b"{}", n % 2 == 0, n, None if n == 0 else 1))
+
+    assert [(1, 2)] == [(len(corrections), len(corrections._ends))]
 
 
 def test_what_is_not_declared_any_more_is_dropped_from_the_state() -> None:
