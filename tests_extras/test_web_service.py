@@ -215,6 +215,23 @@ class Stream:
         self._has_come.set()
 
 
+def test_another_event_of_an_id_is_told_from_the_first(path: Path) -> None:
+    """However little it differs: another event's prediction is nobody's answer."""
+
+    async def ask() -> list[int]:
+        async with started(application(path)) as (http, _):
+            found = []
+            for x in (-1.0, -2.0, -1.0):
+                answer = asyncio.create_task(http.post("/v1/predict", json=event_of("n1", x=x)))
+                while not answer.done():
+                    await asyncio.to_thread(work, path)
+                    await turn()
+                found.append(answer.result().status_code)
+            return found
+
+    assert [200, 409, 200] == asyncio.run(ask())
+
+
 # --- predictions ------------------------------------------------------------------------------
 
 
@@ -307,10 +324,16 @@ def test_a_server_is_ready_once_predictions_are_answered(new_path: Path) -> None
             await service.authenticity.wait()
             gone = await probes()
             key = Settings(broker=f"sqlite:{new_path}").signing_key(str(new_path))
-            with SqliteLog.open(new_path) as log, Runner(log, toy, key):
+            with SqliteLog.open(new_path) as log, Runner(log, toy, key) as runner:
                 during = await probes()
                 late = await http.post("/v1/predict", json=event_of("n1"))
                 silent = await probes()
+                runner.run()
+                # A server that is not ready is asked nothing: it sees by itself that all is done.
+                again = await probes()
+                while again[0].status_code != 200:
+                    await turn()
+                    again = await probes()
             assert "late" == late.json()["reason"]
             return [before, gone, during, silent]
 

@@ -14,12 +14,14 @@ Theory of operation.
    `predictions` is none (see `authenticity`).
 5. Where predictions would come too late, nothing is published: when the worker has more before it
    than it can do in time, and when it has answered nothing since a request ran out of time. Then
-   one request a second is let through, to see.
+   one request a second is let through, to see. It has recovered once it answers one of them, or
+   has come past the events that were not answered: a server that is not ready is asked nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -107,6 +109,7 @@ class _Pace:
         done: where it was last.
         read_s: when that was.
         silent_s: when a request ran out of time since which none was answered; None: none has.
+        unanswered: the offset of the last event whose request ran out of time.
         probe_s: when the last one was let through since.
     """
 
@@ -115,6 +118,7 @@ class _Pace:
     done: int | None = None
     read_s: float = 0.0
     silent_s: float | None = None
+    unanswered: int = -1
     probe_s: float = 0.0
 
     def update(self, done: int, lag: int, now_s: float) -> None:
@@ -123,6 +127,20 @@ class _Pace:
             rate = max(0, done - self.done) / (now_s - self.read_s)
             self.rate = rate if rate == 0 or self.rate == 0 else (self.rate + rate) / 2
         self.done, self.lag, self.read_s = done, lag, now_s
+        # Of one that never came to lie on the log there is nothing to wait for.
+        if done > self.unanswered or not lag:
+            self.silent_s = None
+
+    def note_silence(self, offset: int | None, now_s: float) -> None:
+        """Take note of a request that ran out of time.
+
+        Args:
+            offset: of its event; None where nobody knows whether it lies on the log.
+            now_s: the time.
+        """
+        self.silent_s = self.silent_s or now_s
+        last = self.done if offset is None else offset
+        self.unanswered = max(self.unanswered, -1 if last is None else last)
 
     @property
     def delay_s(self) -> float:
@@ -173,7 +191,7 @@ class Predictor:
         self._index: OrderedDict[bytes, Position] = OrderedDict()
         self._letters: OrderedDict[Position, _Letter] = OrderedDict()
         # By id, where this server's event lies and what stands for its fields, to know it again.
-        self._published: OrderedDict[bytes, tuple[Position, int]] = OrderedDict()
+        self._published: OrderedDict[bytes, tuple[Position, bytes]] = OrderedDict()
         # By partition of events.
         self._paces: dict[int, _Pace] = {0: _Pace()}
         self._asked_s = 0.0
@@ -306,7 +324,8 @@ class Predictor:
                 outcome = await asyncio.shield(waiter.future)
         except TimeoutError:
             pace = self._paces[waiter.partition]
-            pace.silent_s = pace.silent_s or asyncio.get_running_loop().time()
+            offset = None if waiter.position is None else waiter.position[1]
+            pace.note_silence(offset, asyncio.get_running_loop().time())
             raise self._late(waiter, pace) from None
         finally:
             waiter.requests -= 1
@@ -428,11 +447,12 @@ class Predictor:
         pace.probe_s = now_s
 
     async def _watch_pace(self) -> None:
-        """See how far the predict tasks are: at first, and while predictions are asked for."""
+        """See how far predict tasks are: at first, while they are asked, and until they answer."""
         loop = asyncio.get_running_loop()
         self._asked_s = loop.time()
         while True:
-            if loop.time() - self._asked_s > RETRY_MAX_S:
+            is_silent = any(pace.silent_s is not None for pace in self._paces.values())
+            if loop.time() - self._asked_s > RETRY_MAX_S and not is_silent:
                 await asyncio.sleep(MONITOR_S)
                 continue
             with suppress(StreamMLError):  # whoever publishes is told
@@ -514,9 +534,10 @@ def _event_members(position: Position | None) -> dict[str, Any]:
     return {"event": {"partition": position[0], "offset": position[1]}}
 
 
-def _fingerprint(event: Event) -> int:
-    """What stands for an event's key, time and fields, in this process."""
-    return hash((event.key, event.ts, *sorted(event.fields.items())))
+def _fingerprint(event: Event) -> bytes:
+    """Stands for an event's key, time and fields; to Python's `hash` -1 and -2 are one."""
+    members = repr((event.key, event.ts, sorted(event.fields.items())))
+    return hashlib.blake2b(members.encode(), digest_size=16).digest()
 
 
 def _id_in_use(event: Event) -> Refusal:

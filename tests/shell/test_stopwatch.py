@@ -16,6 +16,7 @@ import orjson
 import pytest
 from cli_toy import outputs, toy
 
+from stream_ml.records import ID_LENGTH_MAX
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
@@ -148,6 +149,22 @@ def test_deaths_over_a_command_count_whatever_is_learned_meanwhile(tmp_path: Pat
             raise KeyboardInterrupt
 
     assert [None, 1, 2] == [each and each.deaths for each in found]
+
+
+@pytest.mark.parametrize("letter", ["c", "\0", "字", "😀"])
+def test_a_command_is_told_whole_however_long_its_id(tmp_path: Path, letter: str) -> None:
+    """In any script: one that is cut short would be tried, and kill, for ever."""
+    trial = f"{TRIAL}{letter * ID_LENGTH_MAX} {letter * ID_LENGTH_MAX}"
+    found = []
+    for line in (trial, trial, "", "short"):
+        stopwatch = ProcessStopwatch(tmp_path / "turn")
+        found.append(stopwatch.begin(0))
+        with suppress(KeyboardInterrupt), stopwatch.watch():
+            stopwatch.attend(line)
+            raise KeyboardInterrupt
+    found.append(ProcessStopwatch(tmp_path / "turn").begin(0))
+
+    assert [None, (trial, 1), (trial, 2), None, ("short", 1)] == found
 
 
 def test_where_there_is_no_place_for_the_file_nobody_is_suspected(tmp_path: Path) -> None:

@@ -52,9 +52,11 @@ __all__ = ["NotReturned", "ProcessStopwatch"]
 TICK_S = 5.0
 HANG_S = 60.0
 DEAF_S = 300.0
-# The file: whose turn it is, and behind it, from when and how often running it was that one's.
-NAME_BYTES = 512
-FILE_BYTES = 4_096
+# The file: whose turn it is, after the length of that, and behind it, from when and how often
+# running it was that one's. A command's id has room in any script: cut short, it is nobody's.
+LENGTH_BYTES = 4
+NAME_BYTES = 8_192
+FILE_BYTES = 65_536
 # Our own modules that run only when a learner is asked, taught or written down.
 _OF_LEARNERS = ("stream_ml.models.", "stream_ml.learners.")
 
@@ -111,7 +113,8 @@ class ProcessStopwatch:
         self._line = line
         self._last_s = self._clock()
         if self._file is not None:
-            self._file[:NAME_BYTES] = line.encode()[:NAME_BYTES].ljust(NAME_BYTES, b"\0")
+            name = line.encode()[: NAME_BYTES - LENGTH_BYTES]
+            self._file[: LENGTH_BYTES + len(name)] = b"%04d%b" % (len(name), name)
 
     def begin(self, n: int, stage: str = "learn") -> Suspect | None:
         """Who was at work when the worker before died, if it did; see `Stopwatch`.
@@ -130,7 +133,9 @@ class ProcessStopwatch:
         return self._suspect
 
     def _read_suspect(self, file: mmap.mmap, n: int) -> Suspect | None:
-        line = file[:NAME_BYTES].rstrip(b"\0").decode(errors="replace")
+        length = file[:LENGTH_BYTES]
+        end = LENGTH_BYTES + (int(length) if length.isdigit() else 0)  # new, or a former release's
+        line = file[LENGTH_BYTES:end].decode(errors="replace")
         former: Any = None
         with suppress(orjson.JSONDecodeError):
             former = orjson.loads(file[NAME_BYTES:].rstrip(b"\0"))
