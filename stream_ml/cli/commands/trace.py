@@ -22,8 +22,10 @@ from stream_ml.shell.views.trace import trace
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from stream_ml.records import Record
+    from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.trace import PredictedStep, PublishedStep, Trace
 
@@ -43,20 +45,25 @@ def run(arguments: Namespace, settings: Settings) -> None:
             watch=_watched,
             declared=declared,
         )
-        names = (read_registry(log, key, recent=0).pipeline or "", log.identity)
+        spans = _spans(log, key, found) if arguments.spans else None
     if not found.is_found:
         scope = "" if arguments.since is None else f" since {format_time(arguments.since)}"
         raise StreamMLError(
             f"trace: nothing with the id {arguments.event_id!r} is on the log{scope}: it was never "
             "published there, or retention has removed it"
         )
-    if arguments.spans:
-        write_json(otlp_spans(found, *names, __version__))
+    if spans is not None:
+        write_json(spans)
     elif arguments.format == "json":
         unverified = settings.unverified_reason(settings.path) if key is None else None
         write_json({**found.as_dict(), "notes": [unverified] if unverified else []})
     else:
         write("\n".join(_lines(found)))
+
+
+def _spans(log: Log, key: bytes | None, found: Trace) -> dict[str, Any]:
+    pipeline = read_registry(log, key, recent=0).pipeline or ""
+    return otlp_spans(found, pipeline, log.identity, __version__)
 
 
 def _watched(topic: str, records: Iterable[Record]) -> Iterator[Record]:
