@@ -186,6 +186,17 @@ def test_a_way_is_told_in_spans_of_opentelemetry(cli: Cli, worked: Path) -> None
     } in spans["predict"]["attributes"]
 
 
+def test_a_copy_that_was_refused_is_no_failure_of_what_was_used(cli: Cli, tmp_path: Path) -> None:
+    """Whoever sends an event or its label again, and worse, finds the refusals at their spans."""
+    copies = [event(3, x="high"), label(3, label="no")]
+    broker = on_a_log(tmp_path / "log.sqlite", [event(3), label(3), *copies])
+    (resource,) = cli("trace", "e3", "--broker", broker, "--spans").json["resourceSpans"]
+    statuses = {s["name"]: s["status"] for s in resource["scopeSpans"][0]["spans"]}
+
+    assert {} == statuses["event"]
+    assert 2 == statuses["predict refuses"]["code"] == statuses["join refuses"]["code"]
+
+
 def test_what_came_no_further_says_why(cli: Cli, tmp_path: Path) -> None:
     """Refused, not read yet, not labelled yet, labelled too far away, without an event: why."""
     late = 3_600_000 + EVENTS[3]["ts"] + 10_000_000

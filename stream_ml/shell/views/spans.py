@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from stream_ml.records import DeadLetter
     from stream_ml.shell.views.dead_letters import LetterView
     from stream_ml.shell.views.trace import Trace
 
@@ -55,7 +56,7 @@ def otlp_spans(found: Trace, pipeline: str, identity: str, release: str) -> dict
         min((span.start_ms for span in spans), default=0),
         max((span.end_ms for span in spans), default=0),
         attributes={"stream_ml.event_id": found.event_id},
-        failure=next((span.failure for span in spans if span.failure is not None), None),
+        failure=_failure(found),
     )
     root_id = _digest(16, trace_id, root.key)
     documents = [_document(root, trace_id, root_id, None)]
@@ -73,6 +74,16 @@ def otlp_spans(found: Trace, pipeline: str, identity: str, release: str) -> dict
             }
         ]
     }
+
+
+def _failure(found: Trace) -> str | None:
+    """Why the event came no further; of a copy that was refused beside the one that was used none.
+
+    An event may be sent again, and its label too: that is no failure of the one that counted.
+    """
+    used = {"events": found.predicted is not None, "labels": found.joined is not None}
+    letters = (view.letter for view in found.letters if not used.get(view.letter.topic, False))
+    return next((_reason(letter) for letter in letters), None)
 
 
 def _spans(found: Trace) -> Iterator[_Span]:
@@ -135,15 +146,18 @@ def _refusal(view: LetterView) -> _Span:
         "stream_ml.path": letter.path,
     }
     key = f"refuse {letter.topic} {letter.partition} {letter.offset}"
-    failure = f"{letter.reason} at {letter.path}: {letter.message}"
     return _Span(
         key,
         f"{letter.stage} refuses",
         view.append_ms,
         view.append_ms,
         attributes=attributes,
-        failure=failure,
+        failure=_reason(letter),
     )
+
+
+def _reason(letter: DeadLetter) -> str:
+    return f"{letter.reason} at {letter.path}: {letter.message}"
 
 
 def _place(topic: str, partition: int | None, offset: int | None) -> dict[str, Any]:
