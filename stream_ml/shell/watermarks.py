@@ -1,10 +1,11 @@
 """How far time has come on events and labels, for whoever publishes what was refused before.
 
 What stages have written down is a floor, and may be behind: of each partition the newest records
-are read as well, so that what lies there and is not read yet counts. Of these, strays and events
-of an id that came shortly before lead nothing, as in the stages. What is said to be late by the
-others probably is: a stage may still refuse some of what is not read yet (an id that came long
-before). A record that is not said to be late may still become so until a stage reads it.
+are read as well, so that what lies there and is not read yet counts. Of these, strays, events of
+an id that came shortly before and labels of excluded sources lead nothing, as in the stages. What
+is said to be late by the others probably is: a stage may still refuse some of what is not read yet
+(an id that came long before). A record that is not said to be late may still become so until a
+stage reads it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class InputWatermarks:
 
     def __init__(self, log: Log, pipeline: Pipeline) -> None:
         self._log, self._pipeline = log, pipeline
+        self._excluded_sources = pipeline.label.excluded_sources
         self._events: dict[int, Watermark] = {}
         self._labels: dict[int, Watermark] = {}
         # By partition of events: how far back its ids and windows go, whatever the lateness.
@@ -131,7 +133,8 @@ class InputWatermarks:
                 continue
             key = read.key if topic == "events" else read.event_id
             is_repeat = topic == "events" and read.event_id in ids
-            if is_repeat or self._is_stray(topic, partition, key):
+            is_excluded = topic == "labels" and read.source in self._excluded_sources
+            if is_repeat or is_excluded or self._is_stray(topic, partition, key):
                 continue
             if read.ts <= record.append_ms + self._pipeline.skew_ms:
                 ids.add(read.event_id)

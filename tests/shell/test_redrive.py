@@ -275,24 +275,29 @@ def test_a_longer_lateness_does_not_promise_what_a_stage_refuses() -> None:
         )
 
 
-def test_a_label_whose_horizon_is_over_is_kept() -> None:
-    """By the watermark of the labels: it would be late, and is no label of anything any more."""
+@pytest.mark.parametrize("source", [None, "bot"])
+def test_a_label_whose_horizon_is_over_is_kept(source: str | None) -> None:
+    """By the watermark of the labels, which those of excluded sources do not lead."""
+    declared = declare(label=replace(shop.label, sources={"bot": 0}))
     events, labels = stream(count=2_000)
     (missing, *rest) = (each for each in events if each["kind"] == "visit")
     label = next(each for each in labels if each["event_id"] == missing["event_id"])
     over = [{**each, "ts": each["ts"] + 10 * shop.horizon_ms} for each in labels[-50:]]
+    if source is not None:
+        over = [{**each, "source": source} for each in over]
     by_name = LetterFilter(frozenset({"orphan"}))
-    with Driver(shop) as driver:
+    with Driver(declared) as driver:
         driver.publish("labels", [label])
         driver.publish("events", rest)
         driver.run()
         driver.publish("events", [{**rest[-1], "event_id": "x", "ts": START_MS + 86_400_000}])
         driver.publish("labels", over)
-        again = new_redrive(driver.log, shop)
+        again = new_redrive(driver.log, declared)
         again.preview(by_name)
 
     kept = {objection for reason, objection in again.report.kept if reason == "orphan"}
-    assert ({}, {redrive.TOO_LATE}) == (again.report.published, kept)
+    expected = ({}, {redrive.TOO_LATE}) if source is None else ({"labels": 1}, set())
+    assert expected == (again.report.published, kept)
 
 
 @pytest.mark.parametrize("details", [None, {}, {"letters": []}, {"letters": {"x": [[1, 2]]}},
