@@ -64,6 +64,34 @@ def test_it_has_learned_every_label_that_was_known(delay_ms: int) -> None:
     assert said == at_its_time(found, "plain")
 
 
+@pytest.mark.parametrize("relearn", [False, True])
+def test_a_label_is_learned_as_it_was_known_then(*, relearn: bool) -> None:
+    """A later correction is learned when it comes, where it is declared, and never before."""
+    declared = replace(toy, label=replace(toy.label, corrections="1h", relearn=relearn))
+    events, labels = stream(120)
+    wrong = [{**each, "label": not each["label"], "ts": each["ts"] + 30_000} for each in labels]
+    records = sorted([*labels, *wrong[::2]], key=lambda each: each["ts"])
+    with SqliteLog.create(MEMORY) as log:
+        outputs = [output_of(declared, "events", event) for event in events]
+        outputs += [output_of(declared, "labels", label) for label in records]
+        replay(log, declared, KEY, outputs)
+        found = list(bound_answers(log, declared, list(decisions(log, KEY))))
+
+    learner, expected = declared.recipes["plain"].fresh(), {}
+    features = {example.prediction.event_id: example.prediction.features for example, _ in found}
+    lessons = [each for each in records if relearn or each not in wrong]
+    for event in events:
+        while lessons and lessons[0]["ts"] <= event["ts"]:
+            lesson = lessons.pop(0)
+            learn(learner, declared.target, features[lesson["event_id"]], lesson["label"])
+        if event["event_id"] in features:
+            asked = features[event["event_id"]]
+            expected[event["event_id"]] = answer(learner, declared.target, asked)
+    assert expected == {example.prediction.event_id: said[LIVE] for example, said in found}
+    last = {each["event_id"]: each["label"] for each in records}
+    assert last == {example.prediction.event_id: example.label for example, _ in found}
+
+
 def test_what_has_no_label_and_comes_late_holds_nothing_up() -> None:
     """Questions without an answer are passed over; labels that come out of order are learned."""
     events, labels = stream(120)

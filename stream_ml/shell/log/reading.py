@@ -34,6 +34,7 @@ __all__ = [
     "evaluations",
     "examples",
     "filled",
+    "last_labels",
     "last_records",
     "offset_count",
     "predictions_in",
@@ -105,12 +106,22 @@ def examples(log: Log, label: Label | None = None) -> Iterator[Example]:
     return (example for _, example in with_answers(log, decoded))
 
 
+def last_labels(log: Log) -> dict[tuple[int, int], LabelValue]:
+    """The last labels of the events whose labels were corrected, by the event's place.
+
+    Args:
+        log: to read from.
+    """
+    return {
+        _place(example): example.label
+        for _, example in _decoded_examples(log)
+        if example.correction is not None
+    }
+
+
 def _with_last_words(log: Log) -> Iterator[tuple[Record, Example]]:
     """The first example of each event, with the last label that it was given."""
-    last: dict[tuple[int, int], LabelValue] = {}
-    for _, example in _decoded_examples(log):
-        if example.correction is not None:
-            last[_place(example)] = example.label
+    last = last_labels(log)
     for record, example in _decoded_examples(log):
         if example.correction is None:
             example.label = last.get(_place(example), example.label)

@@ -9,7 +9,10 @@ Theory of operation:
 2. On its way it leaves copies that learn no more: one where the never-updated first model
    stopped, one where the last replacement took over. They tell what a better recipe would have
    made of the same labels, and what more labels are worth, from what learning on is.
-3. Predictions and examples are merged by time as they are read. Only answers whose label has not
+3. Of an event whose label was corrected it learns the labels as they came, each at its own time,
+   and what learn passes over it does too; its answer is held against the last of them, as all
+   others are.
+4. Predictions and examples are merged by time as they are read. Only answers whose label has not
    come yet are held.
 """
 
@@ -25,14 +28,15 @@ from stream_ml.models.fast import fast_predictor
 from stream_ml.models.recipes import BadAnswer, answer, learn
 from stream_ml.models.retrained import Retrained
 from stream_ml.records import line_of
-from stream_ml.shell.log.reading import examples, predictions_in, read_partition
+from stream_ml.shell.log.reading import examples, last_labels, predictions_in, read_partition
+from stream_ml.stages.lessons import Lessons
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from stream_ml.models.fast import Predictor
     from stream_ml.pipeline import Pipeline
-    from stream_ml.records import Answer, Decision, Example, Prediction
+    from stream_ml.records import Answer, Decision, Example, LabelValue, Prediction
     from stream_ml.shell.log.port import Log
 
 __all__ = ["LIVE", "bound_answers"]
@@ -59,7 +63,8 @@ def bound_answers(
     learner = pipeline.recipes[line].fresh()
     predictors: dict[str, Predictor] = {LIVE: partial(answer, learner, pipeline.target)}
     pending: dict[tuple[int, int], dict[str, Answer]] = {}
-    remaining = examples(log, pipeline.label)
+    last = last_labels(log) if pipeline.label.revisable_ms is not None else {}
+    remaining, lessons = examples(log), Lessons()
     example = next(remaining, None)
     label_count = 0
     for prediction in _predictions(log):
@@ -67,10 +72,13 @@ def bound_answers(
         while (
             example
             and example.label_ts <= prediction.ts
-            and _event_source(example.prediction) in pending
+            and (example.correction is not None or _event_source(example.prediction) in pending)
         ):
-            yield example, pending.pop(_event_source(example.prediction))
-            learn(learner, pipeline.target, example.prediction.features, example.label)
+            is_lesson, label = lessons.takes(example, pipeline.label), example.label
+            if example.correction is None:
+                yield _with_label(example, last), pending.pop(_event_source(example.prediction))
+            if is_lesson:
+                learn(learner, pipeline.target, example.prediction.features, label)
             label_count += 1
             if label_count in freeze_counts:
                 snapshot = copy.deepcopy(learner)
@@ -78,8 +86,15 @@ def bound_answers(
             example = next(remaining, None)
         pending[_event_source(prediction)] = _answers(predictors, prediction)
     while example:
-        yield example, pending.pop(_event_source(example.prediction), {})
+        if example.correction is None:
+            yield _with_label(example, last), pending.pop(_event_source(example.prediction), {})
         example = next(remaining, None)
+
+
+def _with_label(example: Example, last: Mapping[tuple[int, int], LabelValue]) -> Example:
+    """An example with the last label of its event."""
+    example.label = last.get(_event_source(example.prediction), example.label)
+    return example
 
 
 def _freeze_counts(line: str, decisions: Sequence[Decision]) -> set[int]:
