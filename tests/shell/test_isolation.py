@@ -114,8 +114,13 @@ def test_what_is_written_is_the_same_to_the_last_bit(monkeypatch: pytest.MonkeyP
     assert expected == actual
 
 
+def begun_lines(isolation: Isolation) -> set[str]:
+    """The lines whose processes have begun."""
+    return {name for name, each in isolation.processes.items() if each._process is not None}
+
+
 def test_a_former_version_that_may_serve_has_a_process_of_its_own() -> None:
-    """It is read by the code of its line, though the label has more classes since."""
+    """It is read by the code of its line, and begins when it is asked: learn never asks it."""
     narrow, wide = (
         replace(declared(own=Logistic()), models={"own": Counts()}, champion="own", label=label)
         for label in (sml.Label(sml.Enum(*each), "1h") for each in ("ab", "abc"))
@@ -124,9 +129,14 @@ def test_a_former_version_that_may_serve_has_a_process_of_its_own() -> None:
     running = wide.running_as(replace(FIRST, versions=versions))
     with isolations(wide) as isolated:
         pipeline = isolated["evaluate"].running(running)
+        isolated["learn"].running(running)
         read, _ = pipeline.reader("own", pipeline.feature_set.hash)
+        begun = [begun_lines(isolation) for isolation in isolated.values()]
+        assert read is not None
+        read.fresh().dump()
 
-        assert {"own", "own.2"} == set(isolated["evaluate"].processes)
+        assert [{"own.2"}] * 2 == begun
+        assert {"own", "own.2"} == begun_lines(isolated["evaluate"])
         assert isinstance(read, IsolatedRecipe)
         assert ("a", "b") == (read.target or pipeline.target).classes
 

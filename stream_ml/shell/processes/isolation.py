@@ -765,8 +765,11 @@ class Isolation:
     def _isolated(self, pipeline: Pipeline) -> Pipeline:
         if not self.processes:
             return pipeline
-        for process in self.processes.values():
-            process.spawn()
+        # A former version's begins with the first call: learn has none, and evaluate calls it only
+        # while it serves.
+        for name, process in self.processes.items():
+            if name in pipeline.recipes:
+                process.spawn()
         isolated = copy.copy(pipeline)
         vars(isolated)["recipes"] = self._stand_ins(pipeline.recipes)
         vars(isolated)["former_recipes"] = self._stand_ins(pipeline.former_recipes)
