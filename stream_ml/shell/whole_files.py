@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file that has its name once all of it is on the disk; after an error there is none.
 
     Args:
-        path: that it is to have, in the place of one that is there.
+        path: that it is to have, in the place of one that is there, whose mode and owner it gets.
 
     Raises:
         OSError: it could not be written.
@@ -29,6 +30,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     partial = path.with_name(path.name + PARTIAL)
     try:
         with partial.open("wb") as file:
+            if path.exists():
+                _own(file, path.stat())
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -43,7 +46,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def output_file(path: Path) -> Iterator[BinaryIO]:
     """A file as somebody named it on a command line: whole or not at all, where it is a file.
 
-    What is none, such as a pipe or `/dev/stdout`, is written to as it is.
+    What is none, such as a pipe or `/dev/stdout`, is written to as it is; so is a file that cannot
+    be replaced by another of the same owner, or lies in a folder that takes no other.
 
     Args:
         path: where to.
@@ -51,9 +55,23 @@ def output_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it could not be written.
     """
-    is_replaceable = not path.is_symlink() and (path.is_file() or not path.exists())
-    with whole_file(path) if is_replaceable else path.open("wb") as file:
+    with whole_file(path) if _is_replaceable(path) else path.open("wb") as file:
         yield file
+
+
+def _is_replaceable(path: Path) -> bool:
+    if path.is_symlink() or not os.access(path.parent, os.W_OK | os.X_OK):
+        return False
+    if not path.exists():
+        return True
+    return path.is_file() and (os.geteuid() in {0, path.stat().st_uid})
+
+
+def _own(file: BinaryIO, former: os.stat_result) -> None:
+    """Give a file the owner and the mode of another, as far as we may."""
+    with suppress(OSError):
+        os.fchown(file.fileno(), former.st_uid, former.st_gid)
+    os.fchmod(file.fileno(), stat.S_IMODE(former.st_mode))
 
 
 def _sync_folder(path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import os
+import stat
 import subprocess
 import sys
 from datetime import datetime
@@ -262,6 +264,36 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert {"page.html": "before", "new.html": "new"} == {
         each.name: each.read_text() for each in tmp_path.iterdir()
     }
+
+
+def test_a_file_that_is_written_anew_stays_as_open_as_it_was(tmp_path: Path) -> None:
+    """What only its owner may read is read by nobody else for being written again."""
+    modes = (0o600, 0o640, 0o604)
+    for mode in modes:
+        path = tmp_path / f"{mode:o}.html"
+        path.write_text("before")
+        path.chmod(mode)
+        with output_file(path) as file:
+            file.write(b"new")
+
+    assert {f"{mode:o}.html": ("new", mode) for mode in modes} == {
+        each.name: (each.read_text(), stat.S_IMODE(each.stat().st_mode))
+        for each in tmp_path.iterdir()
+    }
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes in any folder")
+def test_a_file_in_a_folder_that_takes_no_other_is_written_in_place(tmp_path: Path) -> None:
+    """Whoever may write a file, and nothing beside it, writes it as ever."""
+    (tmp_path / "page.html").write_text("a longer one than what comes")
+    tmp_path.chmod(0o500)
+    try:
+        with output_file(tmp_path / "page.html") as file:
+            file.write(b"page")
+    finally:
+        tmp_path.chmod(0o700)
+
+    assert {"page.html": "page"} == {each.name: each.read_text() for each in tmp_path.iterdir()}
 
 
 def _failing() -> bytes:
