@@ -23,7 +23,12 @@ from stream_ml.shell.alerting.bookmarks import GroupBookmark, Place
 from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.log import KafkaLog
-from stream_ml.shell.kafka.metadata import topic_ids
+from stream_ml.shell.kafka.metadata import (
+    group_names,
+    stages_at_work,
+    stages_with_members,
+    topic_ids,
+)
 from stream_ml.shell.log.reading import last_records, read_all
 from stream_ml.shell.views import status
 from stream_ml.topics import catalogue, partition_of
@@ -267,6 +272,28 @@ def test_the_stages_at_work_are_those_that_have_a_worker(log: KafkaLog, cluster:
     after = log.stages_at_work()
 
     assert [frozenset(), frozenset({"predict"}), frozenset()] == [before, during, after]
+    assert [before, after] == [stages_at_work(cluster)] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, frozenset({"join"})),
+        ("[Error 69] GroupIdNotFoundError", frozenset({"join"})),
+        ("[Error 14] CoordinatorLoadInProgressError", None),
+        ("[Error 30] GroupAuthorizationFailedError", None),
+    ],
+)
+def test_nobody_is_thought_stopped_whom_the_brokers_do_not_tell_of(
+    error: str | None, expected: frozenset[str] | None
+) -> None:
+    """A group whose coordinator moves is described without members, whoever is at work."""
+    at = Cluster("127.0.0.1:9092", "toy")
+    groups = {name: {"error": None, "members": []} for name in group_names(at)}
+    groups[at.group("join")] = {"error": None, "members": [{"member_id": "a"}]}
+    groups[at.group("learn")] = {"error": error, "members": []}
+
+    assert expected == stages_with_members(at, groups)
 
 
 # --- what clients may write, and what it looks like -------------------------------------------

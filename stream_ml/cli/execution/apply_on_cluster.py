@@ -16,7 +16,7 @@ from stream_ml.shell.kafka.handover import cluster_handover
 from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.shell.kafka.metadata import stages_at_work
 from stream_ml.shell.views.registry import read_registry
-from stream_ml.stages.topology import STAGES, task_name
+from stream_ml.stages.topology import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -100,13 +100,19 @@ def apply_on_cluster(
 
 
 def _wait(cluster: Cluster, wait_s: float) -> None:
-    """Until no worker is a member of its group."""
+    """Until no worker is a member of its group, and the brokers say so."""
     deadline_s = time.monotonic() + wait_s
-    while stages := stages_at_work(cluster, STAGES):
+    while (stages := stages_at_work(cluster)) != frozenset():
         if time.monotonic() >= deadline_s:
+            given = (
+                "brokers that do not say who is at work (a group's coordinator moves, or this "
+                "user may not describe the groups)"
+                if stages is None
+                else f"those of {', '.join(sorted(stages))} at work (one that was killed is "
+                "thought so for a while)"
+            )
             raise LogLocked(
-                f"apply: expected all workers to be stopped within {wait_s:g} s, given those of "
-                f"{', '.join(stages)} at work (one that was killed is thought so for a while): "
+                f"apply: expected all workers to be stopped within {wait_s:g} s, given {given}: "
                 "nothing was changed; run it again, stop them once it says `prepared`, or wait "
                 "longer with --wait SECONDS"
             )

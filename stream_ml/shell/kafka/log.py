@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
-    GroupIdNotFoundError,
     KafkaError,
     KafkaTimeoutError,
     NoError,
@@ -48,10 +47,11 @@ from stream_ml.sealing import MARKER, content, marker_in
 from stream_ml.shell.kafka.changelog import fold_changelog, prefix_of
 from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.cluster import topic_id
+from stream_ml.shell.kafka.metadata import group_names, stages_with_members
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.shell.log.port import Log, Tail, is_of_clients, not_of_clients, read_between
-from stream_ml.stages.topology import STAGES, parse_task
+from stream_ml.stages.topology import parse_task
 from stream_ml.topics import catalogue, embedded, partition_of
 
 if TYPE_CHECKING:
@@ -514,14 +514,11 @@ class KafkaLog(Log):
 
     def stages_at_work(self) -> frozenset[str] | None:
         """The stages whose groups have members; see `log.port.Log.stages_at_work`."""
-        groups = {self._cluster.group(stage): stage for stage in STAGES}
-        described: Mapping[str, Any] = self._answer(
-            "describe groups", lambda: self._admin.describe_groups(list(groups))
+        names = group_names(self._cluster)
+        groups: Mapping[str, Any] = self._answer(
+            "describe groups", lambda: self._admin.describe_groups(names)
         )
-        errors = {each["error"] for each in described.values() if each["error"] is not None}
-        if any(GroupIdNotFoundError.__name__ not in error for error in errors):
-            return None  # we may not look, or the group's coordinator moves
-        return frozenset(stage for name, stage in groups.items() if described[name]["members"])
+        return stages_with_members(self._cluster, groups)
 
     def _newest(self, group: str, name: bytes) -> Record | None:
         topic, partition = self._changelog(group)

@@ -5,21 +5,23 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kafka.errors import KafkaError
+from kafka.errors import GroupIdNotFoundError, KafkaError
 
 from stream_ml.errors import UsageError
 from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.security import client_options
+from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
     from kafka.admin import KafkaAdminClient
 
     from stream_ml.shell.kafka.cluster import Cluster
 
-__all__ = ["rival", "stages_at_work", "topic_ids"]
+__all__ = ["group_names", "rival", "stages_at_work", "stages_with_members", "topic_ids"]
 
 # A worker that asks for rivals is about to end, or to join anew: neither may take long.
 ANSWER_MS = 5_000
@@ -52,20 +54,41 @@ def rival(cluster: Cluster, stage: str, instance: str, member: str) -> UsageErro
     )
 
 
-def stages_at_work(cluster: Cluster, stages: Iterable[str]) -> list[str]:
-    """Those of the stages whose groups have members.
+def stages_at_work(cluster: Cluster) -> frozenset[str] | None:
+    """The stages whose groups have members; see `log.port.Log.stages_at_work`.
 
     Args:
         cluster: the pipeline's place.
-        stages: which.
 
     Raises:
         LogError: the brokers do not answer, or refuse.
     """
-    groups = {cluster.group(stage): stage for stage in stages}
     with translated_errors(cluster), _admin(cluster) as admin:
-        described = admin.describe_groups(list(groups))
-    return [stage for group, stage in groups.items() if described[group]["members"]]
+        return stages_with_members(cluster, admin.describe_groups(group_names(cluster)))
+
+
+def group_names(cluster: Cluster) -> list[str]:
+    """The names of the stages' groups.
+
+    Args:
+        cluster: the pipeline's place.
+    """
+    return [cluster.group(stage) for stage in STAGES]
+
+
+def stages_with_members(
+    cluster: Cluster, groups: Mapping[str, Mapping[str, Any]]
+) -> frozenset[str] | None:
+    """The stages whose groups have members; None where the brokers do not say so of each.
+
+    Args:
+        cluster: the pipeline's place.
+        groups: by name, as the brokers describe them: those of all stages.
+    """
+    errors = {each["error"] for each in groups.values() if each["error"] is not None}
+    if any(GroupIdNotFoundError.__name__ not in error for error in errors):
+        return None  # we may not look, or the group's coordinator moves
+    return frozenset(stage for stage in STAGES if groups[cluster.group(stage)]["members"])
 
 
 def topic_ids(cluster: Cluster, names: Iterable[str]) -> dict[str, str]:
