@@ -30,8 +30,9 @@ from stream_ml.slices import Slice
 from stream_ml.web.access import OPERATE, READ, Access
 from stream_ml.web.app import create_app
 from stream_ml.web.board import Board
+from stream_ml.web.page.contents import confirmation
 from stream_ml.web.page.recent import Recent, RecentReader
-from stream_ml.web.page.render import Painter
+from stream_ml.web.page.render import Painter, render
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from stream_ml.web.board import BoardSnapshot
 
 KEY, OTHER = b"k" * 32, b"o" * 32
-FORGED_ID = "forged-1"
+FORGED_ID, FORGED_EVIDENCE = "forged-1", 1e6
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,15 @@ def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
             del body["seal"]
             value = seals.records(topic).seal(orjson.dumps({**body, "event_id": FORGED_ID}))
             log._append([Output(topic, b"any", value)])
+        body = next(
+            each
+            for record in reversed([*read_all(log, "evaluations")])
+            if (each := orjson.loads(record.value or b"")).get("evidence")
+        )
+        del body["seal"]
+        body["evidence"]["e_value"] = FORGED_EVIDENCE
+        value = seals.records("evaluations").seal(orjson.dumps({**body, "n": 10**9}))
+        log._append([Output("evaluations", b"any", value)])
     return path
 
 
@@ -124,11 +134,27 @@ def test_head_says_that_no_worker_answers(snapshot: BoardSnapshot) -> None:
     assert ["no worker answers"] == pills(parts["state"])
     assert "no worker answers: 7 records wait for predict, for 2 min" in parts["health"]
     assert "No alert is open" not in parts["health"]
+    assert "stream-ml up" in parts["health"]
     assert ["no worker answers"] == pills(parts["flow"])
+    stuck = (replace(dead[0], has_worker=True),)
+    parts = parts_of(replace(snapshot, at_work=frozenset({"predict"}), stalled=stuck))
+    assert "a worker is stuck: 7 records wait for predict, for 2 min" in parts["health"]
+    assert "stream-ml up" not in parts["health"]  # there is one, which has its place
     idle = parts_of(replace(snapshot, at_work=frozenset(), stalled=()))
     assert ["no worker is at work", "no alert"] == pills(idle["state"])
     busy = parts_of(replace(snapshot, at_work=frozenset({"predict"}), stalled=()))
     assert ["serving", "no alert"] == pills(busy["state"])
+
+
+def test_how_long_records_wait_is_told_anew_at_each_look(snapshot: BoardSnapshot) -> None:
+    """Where nothing is written, too, as after a night without a worker."""
+    since_ms = snapshot.taken_ms - 120_000
+    dead = (StalledTask("predict-0", "events", 0, 7, since_ms, has_worker=False),)
+    painter, look = Painter(cards), replace(snapshot, at_work=frozenset(), stalled=dead)
+    painter.paint(look, Recent())
+    parts = painter.paint(replace(look, taken_ms=look.taken_ms + 36_000_000), Recent())
+
+    assert "7 records wait for predict, for 10 h 2 min" in parts["health"]
 
 
 def test_head_says_that_data_have_moved(snapshot: BoardSnapshot) -> None:
@@ -307,6 +333,40 @@ def test_what_others_forged_is_not_shown(log_path: Path, topic: str) -> None:
     assert f'href="/page/{topic}/0/' in page.text
     assert f'href="{place}"' not in page.text
     assert [(404, "forged")] * 3 == [(each.status_code, each.json()["reason"]) for each in records]
+
+
+def test_forged_evidence_is_none(snapshot: BoardSnapshot) -> None:
+    """An evaluation that does not bear our seal speaks for nobody, in no table and no chart."""
+    evidence = [each["e_value"] for each in (snapshot.models.evidence or {}).values()]
+
+    assert evidence
+    assert FORGED_EVIDENCE not in evidence
+    for evaluations in (snapshot.evaluations, snapshot.models.evaluations, snapshot.status.models):
+        assert max(each["n"] for each in evaluations) <= 3_000
+
+
+@pytest.mark.parametrize(
+    ("verdict", "e_value", "words"),
+    [
+        ("promote", 70.0, "it has earned it"),
+        ("reject", 70.0, "it is held back"),
+        ("continue", 50.0, "not enough to tell it from luck"),
+    ],
+)
+def test_evidence_is_told_with_the_verdict_on_it(
+    snapshot: BoardSnapshot, verdict: str, e_value: float, words: str
+) -> None:
+    """Whoever confirms a promotion reads what the judge said, and why."""
+    [line, *_] = snapshot.models.evidence or {}
+    figures = {**(snapshot.models.evidence or {})[line], "needed": 60.0, "e_value": e_value}
+    evidence = {line: {**figures, "verdict": verdict, "verdict_reason": "answers only 43.7%"}}
+    looked = replace(snapshot, models=replace(snapshot.models, evidence=evidence))
+    values = confirmation(looked, {"kind": "promote", "model": line})
+    fields = {"kind": "promote", "reason": "better"}
+    html = render("confirm", form_token="", **values, fields=fields)
+
+    assert [words] == pills(html)
+    assert ("answers only 43.7%" in html) == (verdict != "promote")
 
 
 def test_a_promotion_is_asked_once_more(log_path: Path) -> None:

@@ -15,6 +15,7 @@ from stream_ml.errors import UsageError
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.web.access import Access, parse_tokens
 from stream_ml.web.gate import Gate, Limits
+from stream_ml.web.traffic import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,7 @@ def bearer(token: str) -> dict[str, str]:
         # Orchestrators have no tokens.
         ("GET", "/healthz", {}, 200),
         ("GET", "/readyz", {}, 200),
-        ("POST", "/readyz", {}, 200),
+        ("POST", "/readyz", {}, 401),
         # What nobody has thought of takes the strongest role.
         ("POST", "/v1/status", bearer(SHOP), 403),
     ],
@@ -101,6 +102,30 @@ def test_each_role_may_what_it_is_for_and_no_more(
 ) -> None:
     """A token reads, publishes or commands as its roles say; without one nothing."""
     assert status == send(application(), method, path, headers=headers).status_code
+
+
+def test_a_probe_is_a_look_and_nothing_else() -> None:
+    """Where all places are taken a probe is answered; what only bears its name waits as others."""
+    app = application(limits=Limits(concurrency=0))
+    requests = [("GET", "/readyz", {}), ("POST", "/readyz", bearer(ANA)), ("GET", "/", {})]
+
+    assert [200, 503, 503] == [send(app, m, p, headers=h).status_code for m, p, h in requests]
+
+
+def test_an_answer_that_fails_is_counted() -> None:
+    """Of an error within, too, whoever scrapes is told: it is the worst answer of all."""
+    traffic = Traffic()
+    app = application(traffic=traffic)
+
+    async def fail() -> None:
+        raise ValueError("broken")
+
+    app.add_api_route("/v1/status/{name}", fail)
+    with pytest.raises(ValueError, match="broken"):
+        send(app, "GET", "/v1/status/a", headers=bearer(READER))
+
+    assert {("/v1/status/{name}", "500"): 1} == dict(traffic.requests)
+    assert 1 == sum(traffic.seconds["/v1/status/{name}"].counts)
 
 
 def test_without_tokens_the_roles_are_those_of_anybody() -> None:

@@ -14,16 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from stream_ml.errors import LogError, StreamMLError
-from stream_ml.sealing import strip_seal
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.alerts import AlertsView, read_alerts
 from stream_ml.shell.views.dead_letters import LetterView, letters_in
 from stream_ml.shell.views.drift import DriftView, read_drift
-from stream_ml.shell.views.models import ModelsView, read_models
+from stream_ml.shell.views.models import ModelsView, last_evaluations, read_models
 from stream_ml.shell.views.stalled import StalledTask, read_stalled
 from stream_ml.shell.views.status import HeldBack, StatusView, held_back, is_empty, read_status
 from stream_ml.web.log_threads import stream_ml_error
@@ -234,7 +231,7 @@ class Board:
             models=read_models(log, status.registry, key),
             alerts=read_alerts(log, key, ALERTS_SHOWN),
             drift=read_drift(log),
-            evaluations=tuple(_evaluations(log)),
+            evaluations=tuple(_evaluations(log, status.registry.pipeline, key)),
             letters=tuple(letters_in(last_records(log, "dead-letters", LETTERS_SHOWN))),
             transactions=tuple(held_back(log, now_ms)),
             at_work=at_work,
@@ -244,12 +241,10 @@ class Board:
         return replace(snapshot, took_s=time.monotonic() - started_s)
 
 
-def _evaluations(log: Log) -> Iterator[Mapping[str, Any]]:
-    for record in last_records(log, "evaluations", EVALUATIONS_SHOWN):
-        with suppress(orjson.JSONDecodeError, StreamMLError):  # not one of ours
-            members = orjson.loads(strip_seal(record.value) or b"null")
-            if isinstance(members, dict) and isinstance(members.get("model"), str):
-                yield members
+def _evaluations(log: Log, pipeline: str | None, key: bytes | None) -> Iterator[Mapping[str, Any]]:
+    for members in last_evaluations(log, pipeline, key, EVALUATIONS_SHOWN):
+        if isinstance(members.get("model"), str):
+            yield members
 
 
 def _close(log: Log | None) -> None:

@@ -99,7 +99,7 @@ def required_role(method: str, path: str) -> str | None:
         method: of the request.
         path: of its address.
     """
-    if path in OPEN_PATHS:
+    if path in OPEN_PATHS and method in SAFE_METHODS:
         return None
     if path in PUBLISH_PATHS:
         return PUBLISH
@@ -149,7 +149,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
         if self._traffic is not None and scope["type"] == "http":
-            send = self._traffic.observed(scope, send)
+            await self._traffic.observe(self._enter, scope, receive, send)
+        else:
+            await self._enter(scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
         try:
             self._admit(scope, headers)
@@ -164,7 +168,7 @@ class Gate:
     async def _pass(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send
     ) -> None:
-        is_probe = scope["path"] in PROBE_PATHS
+        is_probe = scope["path"] in PROBE_PATHS and scope["method"] in SAFE_METHODS
         if self._at_work >= self._limits.concurrency and not is_probe:
             raise Refusal(
                 503, f"{self._limits.concurrency:,} requests are at work", "busy", retry_s=1

@@ -11,10 +11,15 @@ from stream_ml.shell.metering.meter import ANSWER_S, Histogram
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
+    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 __all__ = ["Traffic"]
+
+INTERNAL_ERROR = 500
 
 
 class Traffic:
@@ -33,23 +38,35 @@ class Traffic:
         self.requests: Counter[tuple[str, str]] = Counter()
         self.seconds: dict[str, Histogram] = {}
 
-    def observed(self, scope: MutableMapping[str, Any], send: Send) -> Send:
-        """A `send` that counts the answer once it begins.
+    async def observe(self, app: Application, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let an application answer, and count the answer once it begins.
 
         Args:
+            app: that answers.
             scope: of the request.
+            receive: of its connection.
             send: of its connection.
         """
-        started_s = self._clock()
+        started_s, has_begun = self._clock(), False
 
         async def send_and_count(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "")
-                self.requests[route, str(message["status"])] += 1
-                histogram = self.seconds.get(route)
-                if histogram is None:
-                    histogram = self.seconds[route] = Histogram(ANSWER_S)
-                histogram.observe(self._clock() - started_s)
+                has_begun = True
+                self._count(scope, message["status"], started_s)
             await send(message)
 
-        return send_and_count
+        try:
+            await app(scope, receive, send_and_count)
+        except Exception:
+            if not has_begun:  # what is around us answers it
+                self._count(scope, INTERNAL_ERROR, started_s)
+            raise
+
+    def _count(self, scope: Scope, status: int, started_s: float) -> None:
+        route = getattr(scope.get("route"), "path", "")
+        self.requests[route, str(status)] += 1
+        histogram = self.seconds.get(route)
+        if histogram is None:
+            histogram = self.seconds[route] = Histogram(ANSWER_S)
+        histogram.observe(self._clock() - started_s)

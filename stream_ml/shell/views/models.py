@@ -11,7 +11,7 @@ import orjson
 from stream_ml.codec import decode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.models.envelope import decode
-from stream_ml.sealing import strip_seal
+from stream_ml.sealing import Seals, strip_seal
 from stream_ml.shell.log.reading import last_records
 from stream_ml.shell.views.alerts import read_alerts
 from stream_ml.shell.views.costs import learn_tasks, read_costs
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.views.newcomers import Newcomer
     from stream_ml.shell.views.registry import RegistryView
 
-__all__ = ["ModelView", "ModelsView", "newest_evaluations", "read_models"]
+__all__ = ["ModelView", "ModelsView", "last_evaluations", "newest_evaluations", "read_models"]
 
 # The forms of a score that are shown of every model.
 FORMS = ("cumulative", "windowed")
@@ -110,13 +110,13 @@ def read_models(log: Log, registry: RegistryView, key: bytes | None) -> ModelsVi
     Args:
         log: that snapshots and evaluations lie on.
         registry: as it was read from it.
-        key: checks the seals of alerts; without one all are believed.
+        key: checks the seals of alerts and evaluations; without one all are believed.
     """
     quarantines = read_alerts(log, key).quarantines
     newest = registry.newest
     if newest is None:
         return ModelsView(quarantines=quarantines)
-    evaluations = newest_evaluations(log)
+    evaluations = newest_evaluations(log, registry.pipeline, key)
     evidence = {
         evaluation["model"]: evaluation["evidence"]
         for evaluation in evaluations
@@ -170,16 +170,40 @@ def _newest_prediction_ms(log: Log) -> int | None:
     return max(times, default=None)
 
 
-def newest_evaluations(log: Log) -> list[dict[str, Any]]:
-    """How each model stood when that was last written down, the served one first."""
+def newest_evaluations(log: Log, pipeline: str | None, key: bytes | None) -> list[dict[str, Any]]:
+    """How each model stood when that was last written down, the served one first.
+
+    Args:
+        log: that they lie on.
+        pipeline: its name; None where nobody has been at work.
+        key: checks seals; without one all are believed.
+    """
     newest = {}
-    for record in last_records(log, "evaluations", EVALUATIONS):
-        # Records of others that lie there are passed over.
-        with suppress(orjson.JSONDecodeError, BadRecord):
-            evaluation = orjson.loads(strip_seal(record.value) or b"{}")
-            if _is_evaluation(evaluation):
-                newest[evaluation["model"]] = evaluation
+    for evaluation in last_evaluations(log, pipeline, key, EVALUATIONS):
+        if _is_evaluation(evaluation):
+            newest[evaluation["model"]] = evaluation
     return list(newest.values())
+
+
+def last_evaluations(
+    log: Log, pipeline: str | None, key: bytes | None, count: int
+) -> Iterator[dict[str, Any]]:
+    """The last evaluations, the newest last; what others have put there is passed over.
+
+    Args:
+        log: that they lie on.
+        pipeline: its name; None where nobody has been at work.
+        key: checks seals; without one all are believed.
+        count: of how many records.
+    """
+    body = strip_seal
+    if key is not None and pipeline is not None:
+        body = Seals(key, pipeline, log.identity).records("evaluations").unseal
+    for record in last_records(log, "evaluations", count):
+        with suppress(orjson.JSONDecodeError, BadRecord):
+            members = orjson.loads(body(record.value) or b"null")
+            if isinstance(members, dict):
+                yield members
 
 
 def _is_evaluation(members: Any) -> bool:

@@ -199,7 +199,7 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
     learn = learn_tasks(log, () if newest is None else newest.serving.lines)
     letters, alerts = _last(log, "dead-letters"), _last(log, "alerts")
     standing_alerts = read_alerts(log, key)
-    models = newest_evaluations(log)
+    models = newest_evaluations(log, registry.pipeline, key)
     return StatusView(
         pipeline=registry.pipeline,
         champion=registry.champion,

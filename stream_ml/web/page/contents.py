@@ -159,6 +159,7 @@ def health(snapshot: BoardSnapshot) -> dict[str, Any]:
         "counts": snapshot.status.open_alerts,
         "transactions": snapshot.transactions,
         "stalled": _stalled_text(snapshot),
+        "is_workerless": any(not each.has_worker for each in snapshot.stalled),
         "causes": _untold_causes(snapshot),
         "unsigned": registry.unsigned_count,
         "copies": registry.copy_count,

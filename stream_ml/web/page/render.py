@@ -231,6 +231,8 @@ class Painter:
                 self._bodies["calibration"] = render("calibration", **values)
                 self._calibrated = recent.calibration
             self._number = snapshot.number
+        elif snapshot.stalled:  # the wait grows, though nothing is written
+            self._bodies["health"] = render("health", **contents.health(snapshot))
         self._bodies["flow"] = render("flow", **contents.flow(snapshot, self._pace))
         return dict(self._bodies)
 
