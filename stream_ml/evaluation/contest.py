@@ -238,12 +238,21 @@ class Contest:
             slice_losses.close(watermark_ms)
         return Comparison(own_loss, losses)
 
-    def revise(self, example: Example, former: LabelValue, slices: Sequence[str] = ()) -> None:
+    def revise(
+        self,
+        example: Example,
+        former: LabelValue,
+        watermark_ms: int,
+        slices: Sequence[str] = (),
+    ) -> None:
         """Let the label of an example take the place of a former one, in the blocks that are open.
+
+        Blocks that the watermark ends are not: they are closed by the next example that counts.
 
         Args:
             example: with the answers of all that shadowed.
             former: the label by which its pairs were taken in.
+            watermark_ms: of the examples.
             slices: that it is in.
         """
         self.has_new_vote = False
@@ -264,10 +273,10 @@ class Contest:
             if prediction.ts <= self._since.get(line, -1):
                 evidence.miss_correction()
                 continue
-            evidence.revise(prediction.ts, own_before - before, own_after - after)
+            evidence.revise(prediction.ts, own_before - before, own_after - after, watermark_ms)
             if slices and line in self._slices:
                 self._slices[line].revise(
-                    prediction.ts, slices, (before, own_before), (after, own_after)
+                    prediction.ts, slices, (before, own_before), (after, own_after), watermark_ms
                 )
 
     def _slices_of(self, line: str) -> SliceLosses:

@@ -211,7 +211,7 @@ class Blocks:
 
     Attributes:
         late_pairs: how many pairs came for a block that was closed.
-        late_corrections: how many corrections did, or for one that counts pairs.
+        late_corrections: how many corrections did; where pairs are counted, all of them.
 
     >>> blocks = Blocks(100, maturity_ms=50)
     >>> for ts, difference in [(10, 0.5), (130, -0.25), (90, 0.25)]:
@@ -251,7 +251,9 @@ class Blocks:
         self._pair_count = 0
         self.late_pairs = self.late_corrections = 0
 
-    def revise(self, prediction_ts: int, former: float, difference: float) -> None:
+    def revise(
+        self, prediction_ts: int, former: float, difference: float, watermark_ms: int
+    ) -> None:
         """Correct a pair that was taken in, where its block is open.
 
         A block of a number of pairs does not say whose they are: nothing in it is corrected.
@@ -260,11 +262,13 @@ class Blocks:
             prediction_ts: the event's time, UTC milliseconds.
             former: the difference that was taken in.
             difference: the one that counts.
+            watermark_ms: a block that it ends is past correction, closed already or not.
         """
         is_open = False
         if self._block_ms is not None:
             number = prediction_ts // self._block_ms
-            is_open = number >= self._closed_before and number in self._open
+            closed_before = max(self._closed_before, self._end_number(watermark_ms))
+            is_open = number >= closed_before and number in self._open
         if not is_open:
             self.late_corrections += 1
             return
@@ -296,16 +300,19 @@ class Blocks:
 
     def close(self, watermark_ms: int) -> list[ClosedBlock]:
         """Close what can be closed, oldest first; a block without pairs is none."""
-        if self._block_ms is None:
-            end_number = self._pair_count // self._pairs_per_block
-        else:
-            end_number = (watermark_ms - self._maturity_ms) // self._block_ms
+        end_number = self._end_number(watermark_ms)
         if end_number <= self._closed_before:
             return []
         self._closed_before = end_number
         numbers = sorted(number for number in self._open if number < end_number)
         blocks = [(number, self._open.pop(number)) for number in numbers]
         return [ClosedBlock(number, b.n, math.fsum(b.partials)) for number, b in blocks]
+
+    def _end_number(self, watermark_ms: int) -> int:
+        """The blocks before this one are complete."""
+        if self._block_ms is None:
+            return self._pair_count // self._pairs_per_block
+        return (watermark_ms - self._maturity_ms) // self._block_ms
 
     def reset(self) -> None:
         """Forget the open blocks; what was closed stays closed."""
@@ -468,9 +475,11 @@ class Evidence:
         """
         self._blocks.add(prediction_ts, difference)
 
-    def revise(self, prediction_ts: int, former: float, difference: float) -> None:
+    def revise(
+        self, prediction_ts: int, former: float, difference: float, watermark_ms: int
+    ) -> None:
         """Correct a pair, where its block is open. Arguments: see `Blocks.revise`."""
-        self._blocks.revise(prediction_ts, former, difference)
+        self._blocks.revise(prediction_ts, former, difference, watermark_ms)
 
     def miss_correction(self) -> None:
         """Count a correction of a pair that is not in this evidence."""

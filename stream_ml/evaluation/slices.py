@@ -209,7 +209,9 @@ class SliceLosses:
             for i, value in enumerate((1.0, loss, own_loss)):
                 record.losses[i] = FADING_PAIR * record.losses[i] + value
 
-    def revise(self, ts: int, slices: Iterable[str], former: Losses, losses: Losses) -> None:
+    def revise(
+        self, ts: int, slices: Iterable[str], former: Losses, losses: Losses, watermark_ms: int
+    ) -> None:
         """Correct a pair in the blocks that are open.
 
         Args:
@@ -217,14 +219,14 @@ class SliceLosses:
             slices: that it is in.
             former: what the challenger and the champion lost by the former label.
             losses: what they did.
+            watermark_ms: of the examples.
         """
+        share = 1.0 + self._margin
+        before, after = (own[0] - share * own[1] for own in (former, losses))
         for name in slices:
             record = self._records.get(name)
             if record is not None:
-                share = 1.0 + self._margin
-                record.blocks.revise(
-                    ts, former[0] - share * former[1], losses[0] - share * losses[1]
-                )
+                record.blocks.revise(ts, before, after, watermark_ms)
 
     def _new(self) -> _SliceRecord:
         block_ms, pairs_per_block, maturity_ms = self._lengths

@@ -55,12 +55,15 @@ def fields_in(feature: Feature | str, schema: Schema) -> Iterator[str]:
         for member in feature.members(schema):
             yield from fields_in(member, schema)
     elif isinstance(feature, WindowFeature):
-        yield from feature.by
+        yield from (*feature.entity, *feature.by)
         yield from (name for name, _ in feature.filters)
         if feature.source is not None:
             yield from fields_in(feature.source, schema)
     elif isinstance(feature, FunctionFeature):
         yield from feature.fields
+    elif isinstance(feature, Scalar) and feature.inputs:
+        for source in feature.inputs:
+            yield from fields_in(source, schema)
     else:
         # What stands for one field, or is made from several sources; a calendar is of neither.
         sources = getattr(feature, "sources", (getattr(feature, "field", ()) or (),))

@@ -118,7 +118,8 @@ class Regeneration:
 
 def _keep_ms(pipeline: Pipeline) -> int:
     """For how long, in event time, examples of earlier events may come."""
-    return pipeline.horizon_ms + pipeline.lateness_ms + pipeline.skew_ms + SLACK_MS
+    waits_ms = pipeline.horizon_ms + pipeline.lateness_ms + pipeline.skew_ms
+    return waits_ms + pipeline.label.corrections_ms + SLACK_MS
 
 
 class _Folds:

@@ -273,7 +273,8 @@ class Evaluate:
         newest_ms = self._watermark.newest_ms
         slices = decisions.scoreboard.revise(example, correction, newest_ms)
         if decisions.registry.serving is not None:
-            decisions.contest.revise(example, correction.label, slices)
+            watermark_ms = self._watermark.ms
+            decisions.contest.revise(example, correction.label, watermark_ms, slices)
         if self._n % EVALUATE_EVERY == 0 or decisions.has_day_ended():
             outputs += decisions.evaluations()
         if decisions.refresh:

@@ -16,6 +16,7 @@ from stream_ml.features.aggregates import (
     DistinctApprox,
     Quantile,
     Slope,
+    TopK,
     Variance,
 )
 from stream_ml.features.aggregates.base import UNITS_PER_ONE, exact
@@ -280,3 +281,31 @@ def test_a_slope_long_after_1970_is_exact() -> None:
         slope.add(begin + hour * 3_600_000, 1e6 + hour * 2**-30)
 
     assert slope.value(0, 3_600_000) == 2**-30
+
+
+class _Doubled(TopK):
+    """A user's, which counts by itself."""
+
+    def add(self, t: int, x: Any) -> None:  # noqa: ARG002 - as every aggregate
+        self.counts[x] = self.counts.get(x, 0) + 2
+
+
+@pytest.mark.parametrize("kind", [TopK, _Doubled])
+@pytest.mark.parametrize("values", [6, 400])
+def test_ranks_are_those_of_the_counts_at_any_moment(kind: type[TopK], values: int) -> None:
+    """Whatever was asked before, of few values and of many, and after a restart."""
+    rand, top = random.Random(values), kind()
+    kept: list[str] = []
+    for t in range(600):
+        kept.append(f"v{int(values * rand.random() ** 2)}")
+        top.add(t, kept[-1])
+        if kind is TopK and rand.random() < 0.3:
+            top.evict(t, kept.pop(rand.randrange(len(kept))))
+        if rand.random() < 0.02:
+            state = orjson.loads(orjson.dumps(top.dump()))
+            top.load(state)
+        counts = sorted(map(kept.count, set(kept)), reverse=True)
+        step = 1 if kind is TopK else 2
+        for rank in rand.sample([1, 2, 3, 9, 10, 11, 40, 100], 3):
+            expected = float(step * counts[rank - 1]) if rank <= len(counts) else 0.0
+            assert expected == top.value(t, rank), (t, rank)

@@ -26,6 +26,8 @@ from stream_ml.features import (
     hour_of_day,
     log,
     one_hot,
+    ratio,
+    session,
     window,
 )
 from stream_ml.features.feature_view import FeatureView
@@ -201,9 +203,13 @@ def test_the_fields_of_a_feature_are_known() -> None:
         "n": function(abs, "n"),
         "amount shop": cross("shop", bucketed("amount", (1,)), hour_of_day(), width=8),
         "": hour_of_day(),
+        "kind shop": window("1h", entity="shop", by="kind").count(),
+        "shop": window("1h").distinct_approx("shop"),
+        "n shop": window("1h").rate("n", shop=("a", "b")),
+        "amount kind": ratio(session("1h").rate("amount"), window("1h").rate(kind="a")),
     }
     for fields, feature in made.items():
-        assert fields == " ".join(sorted(fields_in(feature, SCHEMA)))
+        assert fields == " ".join(sorted(set(fields_in(feature, SCHEMA))))
 
 
 WIDE = sml.Pipeline(
