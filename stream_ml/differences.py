@@ -290,7 +290,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("label.absent", Rule(_accept_any, "it is what silence means from now on")),
     (
         "label.corrections",
-        Rule(_accept_any, "labels that are joined from now on may be corrected for so long"),
+        Rule(_accept_any, "labels may be corrected for so long, those that stand too"),
     ),
     ("label.relearn", Rule(_accept_any, "it holds from the next correction on")),
     ("label.sources", Rule(_accept_any, "it holds from the next label on")),

@@ -215,11 +215,21 @@ class Prediction(Struct, forbid_unknown_fields=True):
 
 
 class Correction(Struct, forbid_unknown_fields=True, gc=False):
-    """The label that another one takes the place of, its time, and whether it was silence."""
+    """The label that another one takes the place of, its time, and whether it was silence.
+
+    `first_ts` is the time of the event's first label, by which it was scored; None in records of
+    before it was kept, in which it is `ts`.
+    """
 
     label: bool | str | Number
     ts: Natural
     implicit: bool = False
+    first_ts: Natural | None = None
+
+    @property
+    def scored_ms(self) -> int:
+        """The time of the label that the example was scored by, UTC milliseconds."""
+        return self.ts if self.first_ts is None else self.first_ts
 
 
 @dataclass(slots=True)

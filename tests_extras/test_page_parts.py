@@ -27,12 +27,14 @@ from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.alerts import AlertView
 from stream_ml.shell.views.stalled import StalledTask
 from stream_ml.slices import Slice
+from stream_ml.testing import Driver
 from stream_ml.web.access import OPERATE, READ, Access
 from stream_ml.web.app import create_app
 from stream_ml.web.board import Board
 from stream_ml.web.page.contents import confirmation
 from stream_ml.web.page.recent import Recent, RecentReader
 from stream_ml.web.page.render import Painter, render
+from tests.scenarios.test_delayed_clicks import contested, publish, world
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -392,3 +394,17 @@ def read_registry_of(path: Path) -> list[object]:
     """The decisions and commands on a log."""
     with SqliteLog.open(path) as log:
         return [*read_all(log, "registry"), *read_all(log, "commands")]
+
+
+def test_calibration_counts_an_event_once_by_its_last_word() -> None:
+    """Where a click came late its answer is held against the click, and not against silence too."""
+    with Driver(contested) as driver:
+        publish(driver, list(world(seed=11))[:600])
+        found = RecentReader(contested.name, lambda _: None, lambda _: None).read(driver.log)
+        said = driver.read("examples")
+    last = {each["event_id"]: each for each in said if not each["fallback"]}
+    pairs = [(float(each["label"]), each["prediction"]) for each in last.values()]
+
+    assert len(said) > len(last) == found.calibrated > 0
+    assert found.calibration is not None
+    assert calibration(pairs) == found.calibration["served"]

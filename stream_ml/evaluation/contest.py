@@ -150,6 +150,9 @@ class Contest:
         self._champion, self._first_version = line_of(champion), version_of(champion)
         self._evidence = {line: self._rules.evidence() for line in challengers}
         self._slices, self._since = {}, {}
+        if self._is_revisable:
+            # A pair of a former reign is in none of this one's, though the same snapshot served.
+            self._since = dict.fromkeys(self._evidence, self._newest_ms)
 
     def renew(self, challengers: Iterable[str]) -> None:
         """Go on with these challengers: begin for who is new, and forget who dropped out."""

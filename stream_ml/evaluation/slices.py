@@ -55,29 +55,40 @@ class SliceNames:
         self._seen = dict.fromkeys(tops, 0)
         # By field, the values that are slices, with the `top` that they were chosen by.
         self._chosen: dict[str, list[Any]] = {}
+        # Where labels may be corrected: the newest prediction, and the newest one by field when its
+        # values were chosen. What is not newer than that is in none of these slices for good.
+        self._newest_ms = -1
+        self._since: dict[str, int] = {}
 
-    def take(self, names: Sequence[str]) -> list[str]:
+    def take(self, names: Sequence[str], ts: int | None = None) -> list[str]:
         """Take in what a prediction names; the slices that it counts in.
 
         Args:
             names: of the slices, as the prediction has them.
+            ts: its time, UTC milliseconds, where its label may be corrected.
         """
         found = []
+        if ts is not None:
+            self._newest_ms = max(self._newest_ms, ts)
         for name in names:
-            if name in self._known:
-                found.append(name)
-                continue
-            # It is of a value, or of a slice that is declared no more.
+            # It is of a value, unless it is known; or of a slice that is declared no more.
             field = name.partition("=")[0]
-            if field not in self._tops:
-                continue
-            if field in self._counts:
+            if field in self._counts and name not in self._known:
                 self._learn(field, name)
-            if name in self._known:
-                found.append(name)
-            elif field in self._chosen:
-                found.append(f"{field}=*")
+                if field in self._chosen and ts is not None:
+                    self._since[field] = self._newest_ms
+            counted = self._counted(name, field, ts)
+            if counted is not None:
+                found.append(counted)
         return found
+
+    def _counted(self, name: str, field: str, ts: int | None) -> str | None:
+        """The slice that one of these names counts in at a time; None: in none."""
+        if ts is not None and ts <= self._since.get(field, -1):
+            return None
+        if name in self._known:
+            return name
+        return f"{field}=*" if field in self._chosen else None
 
     def _learn(self, field: str, name: str) -> None:
         counts = self._counts[field]
@@ -93,18 +104,15 @@ class SliceNames:
         self._known |= set(names)
         del self._counts[field], self._seen[field]
 
-    def counted(self, names: Iterable[str]) -> list[str]:
+    def counted(self, names: Iterable[str], ts: int) -> list[str]:
         """The slices that what a prediction names counts in, without taking it in.
 
         Args:
             names: of the slices, as the prediction has them.
+            ts: its time, UTC milliseconds.
         """
-        found = [
-            name if name in self._known else f"{field}=*"
-            for name in names
-            if name in self._known or (field := name.partition("=")[0]) in self._chosen
-        ]
-        return list(dict.fromkeys(found))
+        found = (self._counted(name, name.partition("=")[0], ts) for name in names)
+        return list(dict.fromkeys(name for name in found if name is not None))
 
     def is_counted(self, name: str) -> bool:
         """Whether a slice is scored now.
@@ -116,13 +124,16 @@ class SliceNames:
 
     def dump(self) -> dict[str, Any]:
         """The state, as JSON can hold it."""
-        return {"counts": self._counts, "seen": self._seen, "chosen": self._chosen}
+        times = {"newest": self._newest_ms, "since": self._since} if self._newest_ms >= 0 else {}
+        return {"counts": self._counts, "seen": self._seen, "chosen": self._chosen, **times}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up what `dump` gave, of fields that are declared alike."""
         for field, (top, names) in state.get("chosen", {}).items():
             if self._tops.get(field) == top:
                 self._choose(field, list(names))
+                self._since[field] = state.get("since", {}).get(field, -1)
+        self._newest_ms = state.get("newest", -1)
         for field, counts in state.get("counts", {}).items():
             if field in self._counts:
                 self._counts[field], self._seen[field] = dict(counts), state["seen"][field]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
+from stream_ml.records import Correction
 from stream_ml.stages.state import CORRECTIONS
 
 if TYPE_CHECKING:
@@ -30,14 +31,21 @@ if TYPE_CHECKING:
     from stream_ml.records import LabelValue
     from stream_ml.stages.task import DirtyKeys
 
-__all__ = ["Corrections", "StandingLabel"]
+__all__ = ["OVERFLOW", "Corrections", "StandingLabel"]
+
+# Of more than `pending_max` of them.
+OVERFLOW = (
+    "labels may be corrected; those whose time is over soonest can be corrected no more: raise "
+    "`pending_max`, or declare a shorter horizon or `corrections`"
+)
 
 
 class StandingLabel(NamedTuple):
     """The label of a prediction as it stands.
 
     `value` is the prediction, and `label_ts` the time of the label; `first_ts` is that of the
-    first one that somebody said, None where silence was taken for it.
+    first one that somebody said, None where silence was taken for it; `scored_ts` is that of the
+    first one, silence or not.
     """
 
     ts: int
@@ -45,6 +53,11 @@ class StandingLabel(NamedTuple):
     label: LabelValue
     label_ts: int
     first_ts: int | None
+    scored_ts: int
+
+    def corrected(self) -> Correction:
+        """What a label says that takes its place."""
+        return Correction(self.label, self.label_ts, self.first_ts is None, self.scored_ts)
 
 
 class Corrections:
@@ -162,9 +175,8 @@ class Corrections:
         each = self._standing.get(name)
         if each is None:
             return None
-        return orjson.dumps(
-            (each.ts, each.value.decode(), each.label, each.label_ts, each.first_ts)
-        )
+        times = each.label_ts, each.first_ts, each.scored_ts
+        return orjson.dumps((each.ts, each.value.decode(), each.label, *times))
 
     def load(self, name: str, entry: bytes) -> None:
         """Take up a label.
@@ -173,8 +185,10 @@ class Corrections:
             name: of the entry.
             entry: as it was dumped.
         """
-        ts, text, label, label_ts, first_ts = orjson.loads(entry)
-        standing = StandingLabel(ts, text.encode(), label, label_ts, first_ts)
+        ts, text, label, label_ts, first_ts, *scored = orjson.loads(entry)
+        # One of before it was kept takes its last label for the first.
+        scored_ts = scored[0] if scored else label_ts
+        standing = StandingLabel(ts, text.encode(), label, label_ts, first_ts, scored_ts)
         self._standing[name] = standing
         heapq.heappush(self._ends, (self.end_ms(standing), name))
 

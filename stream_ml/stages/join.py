@@ -8,12 +8,13 @@ Theory of operation. Whatever order the two topics are read in, the same pairs a
    label is judged by W *at its own offset*, or by its own time where that is later, and that is
    kept with it while it waits: never by when a prediction turns up.
 2. A label is about the first prediction of its id, in the order of their log, that is at most
-   `skew` later than it and at most twice the horizon older than W. It joins it if it is not
-   before it and W <= prediction time + horizon; of several such labels the first. The others are
-   refused: `label_before_event`, `late` (W past the horizon), `duplicate_label`.
+   `skew` later than it and at most `known` older than W: the horizon, and once more that or
+   `corrections`, whichever is longer. It joins it if it is not before it and W <= prediction
+   time + horizon; of several such labels the first. The others are refused:
+   `label_before_event`, `late` (W past the horizon), `duplicate_label`.
 3. A prediction is dropped (expired) only when W passes its time + horizon: every later label
-   would be late. What was joined or expired is known until W passes its time + twice the
-   horizon: after that no label can be about it. A waiting label is dropped (`orphan`) only when
+   would be late. What was joined or expired is known until W passes its time + `known`:
+   after that no label can be about it. A waiting label is dropped (`orphan`) only when
    M, less the lateness allowed, has passed its time + `skew`. A prediction that comes from before
    M less the lateness (its source was idle, or few of its keys are here) is taken all the same,
    but no label that M had made an orphan is about it, whichever is read first: `_extras` keeps
@@ -56,7 +57,7 @@ from stream_ml.errors import BadRecord
 from stream_ml.records import Correction, EventLabel, Example, Output, Prediction, Record, Source
 from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.answer_watch import AnswerWatch
-from stream_ml.stages.corrections import Corrections, StandingLabel
+from stream_ml.stages.corrections import OVERFLOW, Corrections, StandingLabel
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.erasure import Erasure, LateErasure, LateErasures
 from stream_ml.stages.extra_predictions import ExtraPrediction, dump_extras, load_extras
@@ -101,8 +102,8 @@ __all__ = ["Join"]
 
 # Some 10 MB; a decoded prediction takes three times the memory of its bytes.
 DECODED_MAX = 4_096
-# So many predictions may be silent for one that is not.
-EXAMPLES_PER_LABEL = 1_000
+# So many predictions may be silent for one that is not; of 9e9 labels the numbers are below 2^53.
+EXAMPLES_PER_LABEL = 1_000_000
 
 
 class Join:
@@ -139,6 +140,9 @@ class Join:
         label = pipeline.label
         self._excluded_sources = label.excluded_sources
         self._window, self._corrections_ms = label.window_ms, label.corrections_ms
+        # As a label that is read would be: of a number a float.
+        kind = pipeline.label_codec.kind
+        self._absent: Any = None if self._window is None else kind.check("absent", label.absent)
         # How long a prediction waits, and how long what became of it is known.
         self._wait_ms = self._horizon if self._window is None else self._window
         self._known_ms = self._horizon + max(self._horizon, self._corrections_ms)
@@ -551,12 +555,12 @@ class Join:
             del self._extras[event_id]
             self._dirty.delete(f"{EXTRA_PREDICTIONS}{event_id}")
 
-    def _overflow(self, topic: str, outputs: list[Output]) -> None:
+    def _overflow(self, topic: str, outputs: list[Output], message: str = "") -> None:
         self.counts["dropped"] += 1
         self._has_overflowed = True
+        waiting = f"{topic} wait; the oldest are dropped: are labels (or predictions) still coming?"
         outputs += self._overflows[topic].happen(
-            f"more than {self._pipeline.pending_max} {topic} wait; the oldest are dropped: "
-            "are labels (or predictions) still coming?",
+            f"more than {self._pipeline.pending_max} {message or waiting}",
             self._labels_watermark.ms,
             {"dropped": self.counts["dropped"]},
         )
@@ -660,18 +664,19 @@ class Join:
         source = Source(met.record.partition, met.record.offset)
         self._emit(value, label, source, outputs)
         if self._corrections is not None:
-            standing = StandingLabel(ts, value, label.label, label.ts, label.ts)
+            standing = StandingLabel(ts, value, label.label, label.ts, label.ts, label.ts)
             self._keep(event_id, standing, outputs)
 
     def _join_silence(self, event_id: str, ts: int, value: bytes, outputs: list[Output]) -> None:
         """Join what silence means to a prediction that has had its window."""
         assert self._window is not None, "silence says nothing"
         self.counts["absent"] += 1
-        absent, label_ts = self._pipeline.label.absent, ts + self._window
+        absent, label_ts = self._absent, ts + self._window
         label = EventLabel(event_id, label_ts, absent)
         # Where W had come so far depends on who comes later: it names no place.
         self._emit(value, label, Source(self._partition, 0), outputs, implicit=True)
-        self._keep(event_id, StandingLabel(ts, value, absent, label_ts, None), outputs)
+        standing = StandingLabel(ts, value, absent, label_ts, None, label_ts)
+        self._keep(event_id, standing, outputs)
 
     def _correct(self, met: WaitingLabel, ts: int, outputs: list[Output]) -> None:
         """Let a label take the place of the one that stands for a prediction.
@@ -683,10 +688,9 @@ class Join:
         assert corrections is not None, "a label is the only one where none may be corrected"
         standing = corrections.find(event_id, ts)
         if standing is None or met.watermark > corrections.end_ms(standing):
-            if self._corrections_ms and met.watermark <= ts + self._horizon:
-                raise late_correction(event_id, self._corrections_ms)
-            self._judge(label, ts, met.watermark, is_joined=True)
-            return
+            if met.watermark > ts + self._horizon:
+                raise late_label(self._horizon)
+            raise late_correction(event_id, self._corrections_ms)
         self._judge(label, ts, ts, is_joined=False)
         first_ts = label.ts if standing.first_ts is None else standing.first_ts
         if label.label == standing.label:
@@ -696,9 +700,8 @@ class Join:
         else:
             self.counts["corrected"] += 1
             source = Source(met.record.partition, met.record.offset)
-            former = Correction(standing.label, standing.label_ts, standing.first_ts is None)
-            self._emit(standing.value, label, source, outputs, correction=former)
-        standing = StandingLabel(ts, standing.value, label.label, label.ts, first_ts)
+            self._emit(standing.value, label, source, outputs, correction=standing.corrected())
+        standing = standing._replace(label=label.label, label_ts=label.ts, first_ts=first_ts)
         self._keep(event_id, standing, outputs)
 
     def _keep(self, event_id: str, standing: StandingLabel, outputs: list[Output]) -> None:
@@ -706,7 +709,7 @@ class Join:
         assert self._corrections is not None, "no label may be corrected"
         self._corrections.put(event_id, standing)
         for _ in range(0 if self._replaying else self._corrections.drop_overflow()):
-            self._overflow("predictions", outputs)
+            self._overflow("predictions", outputs, OVERFLOW)
 
     def _emit(
         self,

@@ -56,16 +56,25 @@ def orphan_label(label: EventLabel, skew_ms: int, known_ms: int) -> BadRecord:
 
 
 def late_correction(event_id: str, span_ms: int) -> BadRecord:
-    """What is wrong with a label that comes after those that may correct.
+    """What is wrong with a label that comes for one that may be corrected no more.
 
     Args:
         event_id: of the event.
-        span_ms: how long after the first label one may.
+        span_ms: how long after the first label one may; 0 where only silence may be corrected.
     """
+    kept_no_more = "is kept no more, for over `pending_max` of these stood"
+    if not span_ms:
+        return BadRecord(
+            "duplicate_label",
+            "$.event_id",
+            f"expected a label for {event_id!r} before the one that it has, given one that would "
+            "correct it: no `corrections` are declared, or silence was joined for it and "
+            + kept_no_more,
+        )
     return BadRecord(
         "late_correction",
         "$.event_id",
         f"expected a correction of the label of {event_id!r} within "
         f"{duration_text(span_ms)} of its first label, given one by which the labels watermark is "
-        "past that",
+        f"past that, or whose event {kept_no_more}",
     )

@@ -60,6 +60,8 @@ class Scoreboard:
         self._baselines = Baselines(target.kind, target.classes, horizon_ms + (corrections_ms or 0))
         self._delays = Delays()
         self._event_id = ""
+        # The time of the last example's label, where its block is not the open one.
+        self._elsewhere_ms: int | None = None
         self._loss = loss_of(target.kind)
         self.baseline_losses: dict[str, float] = {}
         self._slice_names = SliceNames((), {}) if slices is None else slices
@@ -83,7 +85,12 @@ class Scoreboard:
         prediction, label = example.prediction, example.label
         self._delays.update(example.label_ts - prediction.ts)
         self._event_id = prediction.event_id
-        self.slices = self._slice_names.take(prediction.slices) if prediction.slices else []
+        self._elsewhere_ms = None
+        if self._is_revisable and self._blocks is not None:
+            is_open = self._blocks.is_open(example.label_ts)
+            self._elsewhere_ms = None if is_open else example.label_ts
+        ts = prediction.ts if self._is_revisable else None
+        self.slices = self._slice_names.take(prediction.slices, ts) if prediction.slices else []
         served_answer = None if prediction.fallback else prediction.prediction
         self._score(SERVED_SLOT, prediction.model, label, served_answer)
         for slot, shadow in prediction.shadows.items():
@@ -116,7 +123,9 @@ class Scoreboard:
             if slot != PREDECESSOR:
                 answers[slot] = shadow.prediction
         answers |= self._baselines.answers(prediction.ts)
-        slices = self._slice_names.counted(prediction.slices) if prediction.slices else []
+        slices: list[str] = []
+        if prediction.slices:
+            slices = self._slice_names.counted(prediction.slices, prediction.ts)
         for slot, answer in answers.items():
             if slot not in self._scores:
                 continue
@@ -144,7 +153,7 @@ class Scoreboard:
         scores.revise(example.prediction.event_id, correction.label, example.label, answer)
         if blocks is not None and name is not None:
             change = [b - a for a, b in zip(before, scores.totals(), strict=True)]
-            blocks.revise(name, change, correction.ts)
+            blocks.book(name, change, correction.scored_ms)
 
     def end_block(self, watermark_ms: int) -> None:
         """End the block of scores that is over with an example, before that is scored.
@@ -163,15 +172,29 @@ class Scoreboard:
         if scores is None:
             scores = self._scores[slot] = self._new_scores()
         self._versions[slot] = version
+        before = self._before(scores)
         if self._is_revisable:
             scores.update_of(self._event_id, label, answer)
         else:
             scores.update(label, answer)
+        self._book(slot, scores, before)
         for name in self.slices:
             parts = self._slice_scores.setdefault(slot, {})
             if name not in parts:
                 parts[name] = self._new_part()
+            before = self._before(parts[name]) if slot == SERVED_SLOT else None
             parts[name].update(label, answer)
+            self._book(f"slice {name}", parts[name], before)
+
+    def _before(self, scores: Scores) -> list[float] | None:
+        """What scores come to, where the next example is not of the open block."""
+        return None if self._elsewhere_ms is None else scores.totals()
+
+    def _book(self, name: str, scores: Scores, before: list[float] | None) -> None:
+        if before is None or self._blocks is None or self._elsewhere_ms is None:
+            return
+        change = [b - a for a, b in zip(before, scores.totals(), strict=True)]
+        self._blocks.book(name, change, self._elsewhere_ms, is_new=True)
 
     def _new_scores(self) -> Scores:
         is_by_class = self._blocks is not None

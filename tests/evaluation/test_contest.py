@@ -222,3 +222,48 @@ def test_a_contest_taken_up_goes_on_alike(pause: int) -> None:
 
     assert expected == said
     assert straight.dump() == begun_anew.dump()
+
+
+BY_TIME = replace(RULES, block_ms=1_000, block_every=0, maturity_ms=0, pairs_min=1)
+
+
+def revisable() -> Contest:
+    """A contest by time, in which labels may be corrected."""
+    contest = Contest(BY_TIME, revisable=True)
+    contest.start("old@5", ["new"])
+    return contest
+
+
+@pytest.mark.parametrize("is_between", [False, True])
+def test_a_correction_is_late_for_a_block_that_its_own_time_has_closed(is_between: bool) -> None:
+    """Whether another example came between changes nothing, nor does a restart."""
+    contest = revisable()
+    contest.add(example(100, 1.0, new=("new@5", 2.0)), 100)
+    if is_between:
+        contest.add(example(4_900, None, new=("new@5", 0.0)), 4_900)
+    corrected = replace(example(100, 1.0, new=("new@5", 2.0)), label=3.0)
+    contest.revise(corrected, 0.0, 5_000)
+    assert not contest.has_new_vote
+    state = contest.dump()
+    contest = revisable()
+    contest.load(state)
+    assert state == contest.dump()
+    contest.add(example(5_100, None, new=("new@5", 0.0)), 5_100)
+
+    assert (0, 1) == figures(contest)
+    report = contest.report("new")
+    assert report is not None
+    assert 1 == report["late_corrections"]
+
+
+def test_a_pair_of_a_former_reign_is_corrected_in_none_of_a_later_one() -> None:
+    """A snapshot that serves again has the evidence of its new reign alone."""
+    contest = revisable()
+    contest.add(example(100, 1.0, new=("new@5", 2.0)), 100)
+    for champion, challenger in (("new@6", "old"), ("old@5", "new")):
+        contest.start(champion, [challenger])
+    contest.add(example(300, 1.0, new=("new@5", 1.0)), 300)
+    open_before = contest.dump()["evidence"]["new"]["blocks"]["open"]
+    contest.revise(replace(example(100, 1.0, new=("new@5", 2.0)), label=3.0), 0.0, 400)
+
+    assert open_before == contest.dump()["evidence"]["new"]["blocks"]["open"]

@@ -14,6 +14,10 @@ from stream_ml.evaluation.baselines import Baselines
 from stream_ml.evaluation.block_scores import ScoresByBlock, block_reports
 from stream_ml.evaluation.evidence import Blocks
 from stream_ml.evaluation.scores import Scores
+from stream_ml.evaluation.slices import LEARNED, SliceNames
+from stream_ml.models.target import Target
+from stream_ml.records import Correction, Example, Prediction, Source
+from stream_ml.stages.scoreboard import SERVED_SLOT, Scoreboard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,9 +156,86 @@ def test_a_correction_counts_in_the_block_of_its_example() -> None:
         before = scores.totals()
         scores.revise(f"e{n}", False, True, 0.25)
         change = [b - a for a, b in zip(before, scores.totals(), strict=True)]
-        blocks.revise("served", change, 100 * n + 1)
+        blocks.book("served", change, 100 * n + 1)
     blocks.close(600, {"served": scores})
     found = [row["scores"]["served"]["brier"] for row in block_reports(blocks.dump())[1:]]
 
     assert found == pytest.approx([0.0625, 0.0625, 0.5625, 0.0625, 0.0625, 0.5625])
     assert math.isclose(scores.report()["cumulative"]["brier"], (4 * 0.0625 + 2 * 0.5625) / 6)
+
+
+def _example(n: int, label: bool, label_ts: int, correction: Correction | None = None) -> Example:
+    prediction = Prediction(
+        f"e{n}", "k", n, Source(0, n), "a@1", 1, 0.2, False, {}, {}, ("country=it",)
+    )
+    return Example(prediction, label, label_ts, Source(0, 0), correction=correction)
+
+
+def _board() -> Scoreboard:
+    slices = SliceNames(["country=it"], {})
+    return Scoreboard(Target("binary"), 10**6, slices, block_ms=100, corrections_ms=10**6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS)
+def test_blocks_are_those_of_the_last_words_whatever_the_times(seed: int) -> None:
+    """However often a label is corrected, and however far ahead or behind its time is."""
+    rand = random.Random(seed)
+    revised, expected, watermark = _board(), _board(), 0
+    rows: list[list[Any]] = []
+    for n in range(80):
+        watermark += rand.choice([0, 5, 30, 150])
+        revised.end_block(watermark)
+        rows.append(
+            [n, rand.random() < 0.5, max(0, watermark + rand.randint(-120, 120)), watermark]
+        )
+        revised.add(_example(*rows[-1][:3]), watermark)
+        for _ in range(rand.randint(0, 2)):
+            row = rand.choice(rows)
+            former, row[1] = row[1], not row[1]
+            correction = Correction(former, watermark, first_ts=row[2])
+            revised.revise(_example(row[0], row[1], watermark), correction, watermark)
+        if rand.random() < 0.1:
+            state, scores = revised.dump(), revised.dump_scores()
+            revised = _board()
+            revised.load(state, scores)
+            assert state == revised.dump()
+    for n, label, label_ts, when in rows:
+        expected.end_block(when)
+        expected.add(_example(n, label, label_ts), when)
+    found, wanted = (
+        {row["start"]: row["scores"] for row in block_reports(each.dump()["blocks"])[1:]}
+        for each in (revised, expected)
+    )
+
+    assert wanted.keys() == found.keys()
+    for start, scores in wanted.items():
+        for name in (SERVED_SLOT, "slice country=it"):
+            assert scores.get(name) == _approx(found[start].get(name)), (start, name)
+
+
+def _approx(each: Any) -> Any:
+    if isinstance(each, dict):
+        return {name: _approx(x) for name, x in each.items()}
+    return pytest.approx(each, rel=1e-9, abs=1e-9) if isinstance(each, float) else each
+
+
+def test_what_came_while_values_were_learned_is_corrected_in_no_slice_of_them() -> None:
+    """A slice is of the examples that were counted in it, whichever labels are corrected."""
+    names = SliceNames([], {"country": 1})
+    board = Scoreboard(Target("binary"), 10**6, names, corrections_ms=10**6)
+    for n in range(LEARNED + 10):
+        board.add(_example(n, False, n + 1), n + 1)
+    for n in range(20):
+        board.revise(_example(n, True, 2_000), Correction(False, n + 1), 2_000)
+    board.revise(_example(LEARNED + 3, True, 2_000), Correction(False, LEARNED + 4), 2_000)
+    [found] = [each for each in board.evaluations(0, lambda _: None) if each.model == SERVED_SLOT]
+
+    assert found.slices is not None
+    part = found.slices["country=it"]
+    assert (10, 0.9) == (part["n"], part["scores"]["cumulative"]["accuracy"])
+    state = names.dump()
+    other = SliceNames([], {"country": 1})
+    other.load(state)
+    assert state == other.dump()
+    assert [] == other.counted(["country=it"], 5)

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from river import linear_model
 
 import stream_ml as sml
 from stream_ml.codec import decode_example
@@ -246,11 +247,49 @@ def test_no_more_predictions_are_kept_for_corrections_than_may_wait() -> None:
     assert not [o for o in outputs if o.topic == "dead-letters"]
 
 
+def test_silence_of_a_number_is_the_same_in_memory_as_on_the_log() -> None:
+    """A learner is given a float for it, whether it has read the example or was handed it."""
+    pipeline = sml.Pipeline(
+        "orders",
+        events=sml.Events(key="customer", fields={"amount": float}, breadth=1),
+        features=[sml.field("amount")],
+        label=sml.Label(float, window="1h", absent=0),
+        champion="line",
+        models={"line": linear_model.LinearRegression()},
+    )
+    join = Join(pipeline, 1)
+    join.apply([_prediction("a", START_MS, 0, 0)])
+    label = _label("b", START_MS + 3_600_001, 0)
+    label.value = (label.value or b"").replace(b"true", b"1.5")
+    [output] = [each for each in join.apply([label]) if each.topic == "examples"]
+    read = decode_example(output.value)
+
+    assert output.memo is not None
+    assert ("0.0", "0.0") == (repr(output.memo.label), repr(read.label))
+
+
+def test_a_click_whose_silence_is_kept_no_more_is_told_so() -> None:
+    """It is refused for what it would correct, and the alert names what grew too many."""
+    join = Join(replace(corrected(_declared_alone(), **SILENT), pending_max=2), 1)
+    outputs = []
+    for n in range(2):
+        for i in (2 * n, 2 * n + 1):
+            outputs += join.apply([_prediction(f"e{i}", START_MS + i, 0, i)])
+        outputs += join.apply([_label(f"x{n}", START_MS + WINDOW + 5 + n, n)])
+    outputs += join.apply([_label("e0", START_MS + WINDOW + 10, 2)])
+
+    [letter] = [o.memo for o in outputs if o.topic == "dead-letters"]
+    assert "duplicate_label" == letter.reason
+    assert "silence was joined for it and is kept no more" in letter.message
+    [alert] = [o.memo for o in outputs if o.topic == "alerts"]
+    assert "more than 2 labels may be corrected" in alert.message
+
+
 def test_a_label_that_is_corrected_again_and_again_takes_no_more_memory() -> None:
     """One label stands, and its end is kept once, though its value never rests."""
     corrections = Corrections(corrected(_declared_alone(), corrections="30d"), DirtyKeys[str]())
     for n in range(100):
-        corrections.put("e", StandingLabel(0, b"{}", n % 2 == 0, n, None if n == 0 else 1))
+        corrections.put("e", StandingLabel(0, b"{}", n % 2 == 0, n, None if n == 0 else 1, 0))
 
     assert [(1, 2)] == [(len(corrections), len(corrections._ends))]
 

@@ -203,7 +203,12 @@ class RecentReader:
                     index = offsets.get(answers.example)
                     if index is not None and predictions[index].event_id == answers.event_id:
                         predictions[index] = filled(predictions[index], answers)
-        for (_, example), prediction in zip(examples, predictions, strict=True):
+        # Of an event whose label was corrected the last one counts, once.
+        last_words = {
+            (prediction.source.partition, prediction.source.offset): (example, prediction)
+            for (_, example), prediction in zip(examples, predictions, strict=True)
+        }
+        for example, prediction in last_words.values():
             if not prediction.fallback:
                 _add(pairs[SERVED], example.label, prediction.prediction)
             for line, shadow in prediction.shadows.items():
