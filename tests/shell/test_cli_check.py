@@ -29,6 +29,8 @@ numeric = replace(
     models={"line": linear_model.LinearRegression()},
 )
 NUMERIC = f"{__name__}:numeric"
+silent = replace(toy, label=sml.Label(bool, window="1h", absent=False))
+CLICKS = f"{__name__}:silent"
 AS_JSON = ("--format", "json")
 
 
@@ -71,6 +73,19 @@ def test_labels_are_described(cli: Cli, tmp_path: Path) -> None:
     assert quantiles == ran.json["label_quantiles"]
     assert "labels           min 0, 10% 5, median 27, 90% 49, max 1,000,000" in text.out
     assert "5 of 55 labels are of an id that no event here has, and would be joined" in text.out
+
+
+def test_labels_of_one_class_are_named(cli: Cli, tmp_path: Path) -> None:
+    """Clicks alone teach nothing: it is said, unless silence is declared to be a label as well."""
+    events, labels = stream(50)
+    clicks = [{**label, "label": True} for label in labels]
+    files = [write_lines(tmp_path / "e", events), write_lines(tmp_path / "l", clicks)]
+
+    alone = cli("check", *files, "--pipeline", TOY)
+    beside_silence = cli("check", *files, "--pipeline", CLICKS)
+
+    assert "all 40 labels are True: nothing can be told apart by them" in alone.out
+    assert "are True: nothing" not in beside_silence.out
 
 
 def test_what_a_backtest_would_refuse_is_named(cli: Cli, tmp_path: Path) -> None:

@@ -182,4 +182,10 @@ def _notes(inspection: Inspection) -> list[str]:
         )
     if inspection.events and not inspection.labels:
         notes.append("there are no labels among them: nothing could be scored or learned")
+    if len(inspection.classes) == 1 and inspection.pipeline.label.absent is None:
+        notes.append(
+            f"all {inspection.labels:,} labels are {next(iter(inspection.classes))}: nothing can "
+            "be told apart by them; if no label means another answer, declare how long to wait for "
+            "one, such as Label(bool, window='1d', absent=False)"
+        )
     return notes
