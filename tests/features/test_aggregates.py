@@ -299,6 +299,7 @@ def test_ranks_are_those_of_the_counts_at_any_moment(kind: type[TopK], values: i
     for t in range(600):
         kept.append(f"v{int(values * rand.random() ** 2)}")
         top.add(t, kept[-1])
+        top.value(t, rand.choice([1, 10, 100]))
         if kind is TopK and rand.random() < 0.3:
             top.evict(t, kept.pop(rand.randrange(len(kept))))
         if rand.random() < 0.02:

@@ -202,7 +202,7 @@ class Worker:
 
         Raises:
             LogError: the topics are not there, or not as the pipeline needs them.
-        UsageError: events lie in several partitions, and must not.
+            UsageError: events lie in several partitions, and must not.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,7 +2,7 @@
 
 Of the first `EVENTS_MAX` events features are made as they would be served, and up to `ROWS_MAX` of
 those that ask for a prediction are kept until their label comes: those whose ids have the least
-digests, so that which ones does not depend on the order of files.
+digests, so that which ones of these does not depend on their order.
 """
 
 from __future__ import annotations
