@@ -203,7 +203,7 @@ class Board:
         started_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
         at_work = log.stages_at_work()
         if newest is not None and version == self._version:
-            stalled = read_stalled(log, newest.status.stages, at_work, now_ms)
+            stalled = self._stalled(log, newest.status, at_work, now_ms)
             # Where a worker has died, nothing is written that would tell.
             is_same = (at_work, stalled) == (newest.at_work, newest.stalled)
             number = newest.number + (not is_same)
@@ -235,10 +235,16 @@ class Board:
             letters=tuple(letters_in(last_records(log, "dead-letters", LETTERS_SHOWN))),
             transactions=tuple(held_back(log, now_ms)),
             at_work=at_work,
-            stalled=read_stalled(log, status.stages, at_work, now_ms),
+            stalled=self._stalled(log, status, at_work, now_ms),
         )
         self._version = version
         return replace(snapshot, took_s=time.monotonic() - started_s)
+
+    def _stalled(
+        self, log: Log, status: StatusView, at_work: frozenset[str] | None, now_ms: int
+    ) -> tuple[StalledTask, ...]:
+        checkpoint_s = self._settings.checkpoint_seconds
+        return read_stalled(log, status.stages, at_work, now_ms, checkpoint_s=checkpoint_s)
 
 
 def _evaluations(log: Log, pipeline: str | None, key: bytes | None) -> Iterator[Mapping[str, Any]]:

@@ -64,12 +64,19 @@ def test_a_worker_at_work_is_stuck_only_when_it_is_silent_for_long(path: Path) -
         since_ms = next(each.waiting_since_ms for each in stages if each.lag)
         assert since_ms is not None
 
-        def has_workers(at_work: frozenset[str] | None, after_ms: int) -> list[bool]:
-            stalled = read_stalled(log, stages, at_work, since_ms + after_ms)
+        def has_workers(
+            at_work: frozenset[str] | None, after_ms: int, *, checkpoint_s: float = 0.0
+        ) -> list[bool]:
+            # A worker answers for what came since it took its place.
+            first_ms = since_ms if at_work == frozenset() else log.worker_since_ms()
+            assert first_ms is not None
+            now_ms = first_ms + after_ms
+            stalled = read_stalled(log, stages, at_work, now_ms, checkpoint_s=checkpoint_s)
             return [each.has_worker for each in stalled]
 
         before = log.stages_at_work()
-        with Runner(own, toy, KEY):
+        with own.session():  # one that has its place, and does nothing
+            os.utime(f"{path}.worker", ns=(0, (since_ms + 600_000) * 1_000_000))
             during = log.stages_at_work()
         after = log.stages_at_work()
 
@@ -78,6 +85,9 @@ def test_a_worker_at_work_is_stuck_only_when_it_is_silent_for_long(path: Path) -
         assert [False, False] == has_workers(before, ABSENT_MS + 1)
         assert [] == has_workers(during, SILENT_MS)
         assert [True, True] == has_workers(during, SILENT_MS + 1)
+        # One that writes seldom is silent for as long, where little comes.
+        assert [] == has_workers(during, SILENT_MS + 1, checkpoint_s=600.0)
+        assert [True, True] == has_workers(during, 1_200_001, checkpoint_s=600.0)
         assert [] == has_workers(None, SILENT_MS)
 
 

@@ -49,7 +49,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
         now_ms = time.time_ns() // 1_000_000
         empty, view, at_work = is_empty(log), read_status(log, key), log.stages_at_work()
         transactions = list(held_back(log, now_ms))
-        stalled = read_stalled(log, view.stages, at_work, now_ms)
+        stalled = read_stalled(
+            log, view.stages, at_work, now_ms, checkpoint_s=settings.checkpoint_seconds
+        )
     notes = registry_notes(
         view.registry, settings.unverified_reason(settings.path) if key is None else None
     )

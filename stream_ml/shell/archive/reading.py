@@ -322,6 +322,10 @@ class JoinedLog(Log):
         """The log's."""
         return self._log.stages_at_work()
 
+    def worker_since_ms(self) -> int | None:
+        """The log's."""
+        return self._log.worker_since_ms()
+
     def close(self) -> None:
         """Closes the log."""
         self._log.close()

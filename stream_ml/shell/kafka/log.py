@@ -520,6 +520,9 @@ class KafkaLog(Log):
         )
         return stages_with_members(self._cluster, groups)
 
+    def worker_since_ms(self) -> None:
+        """None: brokers do not tell since when a group has its members."""
+
     def _newest(self, group: str, name: bytes) -> Record | None:
         topic, partition = self._changelog(group)
         name = prefix_of(parse_task(group).line) + name

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stream_ml.errors import LogError, LogLocked
 
-__all__ = ["Lease", "is_leased", "lease_of"]
+__all__ = ["Lease", "is_leased", "lease_of", "leased_ms"]
 
 # Who looks whether it is held, holds it for an instant.
 ATTEMPTS, PAUSE_S = 3, 0.02
@@ -73,6 +73,18 @@ def is_leased(path: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def leased_ms(path: Path) -> int | None:
+    """When a place was taken last (UTC ms), as its holder wrote its number down; None if never.
+
+    Args:
+        path: of its lock, as `lease_of` has it.
+    """
+    try:
+        return path.stat().st_mtime_ns // 1_000_000
+    except OSError:
+        return None
 
 
 def lease_of(path: Path) -> Path:

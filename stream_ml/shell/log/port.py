@@ -284,6 +284,9 @@ class Log(_Closing, Protocol):
         One that was killed may be thought at work for as long as its cluster waits for it.
         """
 
+    def worker_since_ms(self) -> int | None:
+        """Since when the last worker has had its place (UTC ms); None where that is not known."""
+
     def close(self) -> None:
         """Lets go of everything; what was not committed is gone."""
 

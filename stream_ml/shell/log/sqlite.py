@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from stream_ml.errors import LogError, LogLocked, UnknownTopic
 from stream_ml.records import FORGOTTEN, Output, Record
-from stream_ml.shell.log.lease import Lease, is_leased, lease_of
+from stream_ml.shell.log.lease import Lease, is_leased, lease_of, leased_ms
 from stream_ml.shell.log.port import OwnWrites, Session, WorkerLog, is_of_clients, not_of_clients
 from stream_ml.shell.log.sqlite_file import (
     MEMORY,
@@ -312,6 +312,10 @@ class SqliteLog(WorkerLog):
         else:
             is_at_work = is_leased(lease_of(Path(self.path)))
         return frozenset(STAGES) if is_at_work else frozenset()
+
+    def worker_since_ms(self) -> int | None:
+        """When the worker's place was taken last, by the clock of the file system."""
+        return None if self.path == MEMORY else leased_ms(lease_of(Path(self.path)))
 
     def session(self) -> SqliteSession:
         """Becomes the worker; see `log.port.Log.session`."""

@@ -53,7 +53,12 @@ class StalledTask:
 
 
 def read_stalled(
-    log: Log, stages: Iterable[TaskProgress], at_work: frozenset[str] | None, now_ms: int
+    log: Log,
+    stages: Iterable[TaskProgress],
+    at_work: frozenset[str] | None,
+    now_ms: int,
+    *,
+    checkpoint_s: float = 0.0,
 ) -> tuple[StalledTask, ...]:
     """The tasks that do not get on.
 
@@ -62,25 +67,32 @@ def read_stalled(
         stages: how far each task is, as the status has it, or had it a while ago.
         at_work: the stages that have a worker; None where nobody knows.
         now_ms: the time (UTC ms).
+        checkpoint_s: how often learn and evaluate write down where they are, where little comes.
     """
+    silent_ms = max(SILENT_MS, round(2_000 * checkpoint_s))
     return tuple(
         stalled
         for progress in stages
         if progress.waiting_since_ms is not None
         and now_ms - progress.waiting_since_ms > ABSENT_MS
-        and (stalled := _stalled(log, progress, at_work, now_ms)) is not None
+        and (stalled := _stalled(log, progress, at_work, now_ms, silent_ms)) is not None
     )
 
 
 def _stalled(
-    log: Log, progress: TaskProgress, at_work: frozenset[str] | None, now_ms: int
+    log: Log,
+    progress: TaskProgress,
+    at_work: frozenset[str] | None,
+    now_ms: int,
+    silent_ms: int,
 ) -> StalledTask | None:
     assert progress.waiting_since_ms is not None, "something waits"
     stage, since_ms = parse_task(progress.task).stage, progress.waiting_since_ms
     has_worker = at_work is None or stage in at_work
     if has_worker:
-        since_ms = max(since_ms, _last_written_ms(log, stage))
-        if now_ms - since_ms <= SILENT_MS:
+        # What waits since before the worker came is none of its doing.
+        since_ms = max(since_ms, log.worker_since_ms() or 0, _last_written_ms(log, stage))
+        if now_ms - since_ms <= silent_ms:
             return None
     position = log.committed(progress.task).get((progress.topic, progress.partition), 0)
     if position > progress.position:  # it has got on since the status was read
