@@ -140,9 +140,11 @@ class _Processes:
     def _kill(self, _: int = 0, __: FrameType | None = None) -> None:
         self._is_killed = True
         for process in list(self._running.values()):
-            with suppress(OSError):
-                # Each leads a group of its own, in which its own processes are.
-                os.killpg(process.pid, signal.SIGKILL)
+            # The number of one that was waited for may be another group's by now.
+            if process.returncode is None:
+                with suppress(OSError):
+                    # Each leads a group of its own, in which its own processes are.
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def start(self, name: str, command: list[str], stop: Stop | None = None) -> bool:
         """Start one; with `stop`, wait for its first line, and tell whether it came."""
