@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -109,7 +110,8 @@ def test_a_look_at_the_worker_s_place_keeps_no_worker_from_it(
     """Who starts while somebody looks waits that instant, and has the place then."""
     handle = os.open(f"{path}.worker", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_SH)
-    monkeypatch.setattr(lease.time, "sleep", lambda _: os.close(handle))
+    # Of this module alone: threads of others sleep as well.
+    monkeypatch.setattr(lease, "time", SimpleNamespace(sleep=lambda _: os.close(handle)))
 
     with SqliteLog.open(path) as log, Runner(log, toy, KEY):
         at_work = log.stages_at_work()
