@@ -220,6 +220,19 @@ def test_a_later_label_takes_the_place_of_silence_and_says_so() -> None:
     assert yes.prediction == silence[0].prediction
 
 
+def test_a_join_that_begins_anew_gives_no_number_twice() -> None:
+    """However rare positives are: learn and evaluate would take new examples for former ones."""
+    declared = replace(corrected(_declared_alone(), **SILENT), pending_max=10_000)
+    former, anew = Join(declared, 1), Join(declared, 1)
+    former.apply([_prediction(f"e{n}", START_MS + n, 0, n) for n in range(3_000)])
+    given = examples(former.apply([_label("e2999", START_MS + WINDOW + 2_999, 0)]))
+    anew.apply([_prediction(f"e{n}", START_MS + n, 0, n) for n in range(2_990, 3_000)])
+    later = examples(anew.apply([_label("e2999", START_MS + WINDOW + 2_999, 1)]))
+
+    assert 2_999 <= len(given)
+    assert max(e.number or 0 for e in given) < min(e.number or 0 for e in later)
+
+
 def test_a_correction_after_its_time_is_a_dead_letter_with_its_reason() -> None:
     """What comes later than declared is counted, and changes nothing."""
     join = Join(corrected(_declared_alone(), corrections=10), 1)
