@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 import os
+import random
 import stat
 import subprocess
 import sys
@@ -169,6 +170,18 @@ def test_calibration_has_tenths_of_the_examples() -> None:
     assert pytest.approx(0.0495) == points[0].answer
     assert pytest.approx(0.25) == points[0].truth
     assert all(point.low < 0.25 < point.high for point in points)
+
+
+def test_calibration_of_rare_positives_is_within_luck() -> None:
+    """Answers of 1 % that are right are not called wrong for the tenths in which none was true."""
+    rand = random.Random(5)
+    pairs = [(float(rand.random() < 0.01), 0.01) for _ in range(20 * 2_000)]
+    within = [
+        sum(point.low <= point.answer <= point.high for point in calibration(pairs[n : n + 2_000]))
+        for n in range(0, len(pairs), 2_000)
+    ]
+
+    assert min(within) >= 8
 
 
 def test_classes_have_precision_and_recall() -> None:

@@ -119,24 +119,46 @@ class CalibrationPoint:
 def calibration(pairs: Sequence[tuple[float, float]]) -> list[CalibrationPoint]:
     """The mean truth by answer, over tenths of the examples, the lowest answers first.
 
-    Tenths hold as many examples each, so that rare high answers, and many low ones, are seen.
+    Tenths hold as many examples each, so that rare high answers, and many low ones, are seen. The
+    interval of a share is Wilson's (1927), which is one where none is true as well: 200 examples
+    without a true one are no sign of a share of 0.
 
     Args:
         pairs: of the truth as a number and the answer.
     """
     ordered = sorted(pairs, key=lambda pair: pair[1])
     size = max(CALIBRATION_PAIRS_MIN, math.ceil(len(ordered) / CALIBRATION_BINS))
+    is_share = all(label in {0.0, 1.0} for label, _ in ordered)
     points = []
     for begin in range(0, len(ordered), size):
         group = ordered[begin : begin + size]
         if len(group) < CALIBRATION_PAIRS_MIN:
             continue
-        truth = mean(label for label, _ in group)
-        spread = mean((label - truth) ** 2 for label, _ in group)
-        error = Z * math.sqrt(spread / len(group))
-        answer = mean(answer for _, answer in group)
-        points.append(CalibrationPoint(len(group), answer, truth, truth - error, truth + error))
+        truths, answer = [label for label, _ in group], mean(answer for _, answer in group)
+        interval = share_interval if is_share else mean_interval
+        points.append(CalibrationPoint(len(group), answer, mean(truths), *interval(truths)))
     return points
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean, by the normal distribution."""
+    centre = mean(values)
+    error = Z * math.sqrt(mean((value - centre) ** 2 for value in values) / len(values))
+    return centre - error, centre + error
+
+
+def share_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a share, of values that are 0 or 1, by Wilson's score.
+
+    >>> low, high = share_interval([0.0] * 200)
+    >>> round(low, 4), round(high, 4)
+    (0.0, 0.0188)
+    """
+    share, weight = mean(values), Z * Z / len(values)
+    centre = (share + weight / 2) / (1 + weight)
+    spread = share * (1 - share) / len(values) + weight / (4 * len(values))
+    error = Z * math.sqrt(spread) / (1 + weight)
+    return max(0.0, centre - error), min(1.0, centre + error)
 
 
 def likeliest(answer: dict[str, float]) -> str:
