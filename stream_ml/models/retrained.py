@@ -87,7 +87,8 @@ class Trainer(Model):
         Args:
             features: a finite number by name.
         """
-        return [features.get(name, _absent(name)) for name in self.features]
+        absent = _absent(self.features)
+        return [features.get(name, x) for name, x in zip(self.features, absent, strict=True)]
 
 
 class Retrained(Model):
@@ -208,10 +209,17 @@ def _is_length(length: Any, most: int) -> bool:
         return False
 
 
-@lru_cache(maxsize=8_192)
-def _absent(name: str) -> float:
-    """What stands in a row for a feature that an example has not: of many columns, 0."""
-    return 0.0 if is_sparse(name) else np.nan
+@lru_cache(maxsize=64)
+def _absent(features: tuple[str, ...]) -> tuple[float, ...]:
+    """What stands in a row for each feature that an example has not: of many columns, 0."""
+    known = frozenset(features)
+
+    def is_hashed(name: str) -> bool:
+        # A name may look like a column's by chance; but hashed features have two at least.
+        prefix = name.rpartition("#")[0]
+        return is_sparse(name) and f"{prefix}#0" in known and f"{prefix}#1" in known
+
+    return tuple(0.0 if is_hashed(name) else np.nan for name in features)
 
 
 def row_width(features: Sequence[str]) -> int:
@@ -236,10 +244,11 @@ def encode_row(
         features: all names, in their order.
     """
     number = target.classes.index(label) if isinstance(label, str) else float(label)
+    absent = _absent(tuple(features))
     return [
         float(watermark_ms),
         float(number),
-        *(values.get(name, _absent(name)) for name in features),
+        *(values.get(name, x) for name, x in zip(features, absent, strict=True)),
     ]
 
 

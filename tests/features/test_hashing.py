@@ -182,8 +182,9 @@ def test_models_of_fewer_features_are_given_their_columns() -> None:
 
 def test_a_row_has_zeros_where_columns_are_absent() -> None:
     """To what makes rows an absent column is 0, and any other absent feature is missing."""
-    row = encode_row(0, 1.0, {"k#1": -1.0}, sml.Target("regression"), ("a", "k#0", "k#1"))
-    assert np.array_equal([0.0, 1.0, np.nan, 0.0, -1.0], row, equal_nan=True)
+    names = ("a", "k#0", "k#1", "room#5")
+    row = encode_row(0, 1.0, {"k#1": -1.0}, sml.Target("regression"), names)
+    assert np.array_equal([0.0, 1.0, np.nan, 0.0, -1.0, np.nan], row, equal_nan=True)
 
 
 def test_features_are_shown_in_words() -> None:

@@ -22,6 +22,8 @@ from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.registry import entries
 from stream_ml.shell.views.spans import otlp_spans
 from stream_ml.shell.views.trace import trace
+from stream_ml.testing import Driver
+from tests.scenarios.test_delayed_clicks import START_MS, WINDOW_MS, clicks
 from tests.straight import append_straight
 
 if TYPE_CHECKING:
@@ -310,3 +312,22 @@ def test_a_forged_prediction_is_not_told(tmp_path: Path) -> None:
         told = [trace(log, each, "ghost").is_found for each in (key, None)]
 
     assert [False, True] == told
+
+
+def test_silence_that_a_click_has_corrected_is_told_with_the_click() -> None:
+    """What was joined was silence; what stands is the label that came after it."""
+    with Driver(clicks) as driver:
+        body = {"user": "u", "x": 0.0}
+        events = [{"event_id": f"e{n}", "ts": START_MS + n, **body} for n in range(3)]
+        late = [
+            {"event_id": name, "ts": START_MS + WINDOW_MS + wait, "label": True}
+            for name, wait in (("n", 1_000), ("e0", 2_000))
+        ]
+        for topic, records in (("events", events), ("labels", late)):
+            driver.publish(topic, records)
+            driver.run()
+        found = [trace(driver.log, None, name).joined for name in ("e0", "e1")]
+
+    assert [(False, True, True), (False, True, None)] == [
+        (each.label, each.implicit, each.last_label) for each in found if each is not None
+    ]

@@ -364,3 +364,20 @@ def test_check_tells_of_leaks(cli: Cli, tmp_path: Path) -> None:
     assert ("too_good", "status", 1.0) == (leak["kind"], leak["column"], leak["figure"])
     assert leak["message"].endswith("; made of it: status")
     assert leak["message"] in text.out
+
+
+def test_labels_that_are_early_are_counted_among_those_that_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many events were let go of, all of all labels is all."""
+    monkeypatch.setattr(leaks, "ROWS_MAX", 500)
+    events, labels = world()
+    search = LeakSearch(orders)
+    for event, label in zip(events, labels, strict=True):
+        decoded = orders.event_codec.decode(orjson.dumps(event))
+        search.event(decoded, decoded.ts)
+        early = {**label, "ts": decoded.ts - 1}
+        search.label(orders.label_codec.decode(orjson.dumps(early)))
+    [figure] = [leak.figure for leak in search.leaks() if leak.kind == "label_before_event"]
+
+    assert 1.0 == figure

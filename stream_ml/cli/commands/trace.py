@@ -99,6 +99,10 @@ def _rows(found: Trace) -> Iterator[list[str]]:
     joined = found.joined
     if joined is not None:
         text = f"{_text(joined.label)}, {format_duration(joined.delay_ms)} after the event"
+        if joined.implicit:
+            text = f"silence, taken for {text}"
+        if joined.last_label is not None:
+            text += f"; corrected since: {_text(joined.last_label)}"
         yield [format_time(joined.append_ms), "joined", f"examples-0 {joined.offset}", text]
     for step in found.learned:
         place = f"models-0 {step.offset}"

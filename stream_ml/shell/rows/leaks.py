@@ -77,6 +77,8 @@ class _Row:
     fields: tuple[Any, ...]
     features: tuple[float | None, ...]
     label: Any = None
+    # Whether the label had a time before the event's.
+    is_early: bool = False
 
 
 @dataclass(slots=True)
@@ -85,12 +87,9 @@ class LeakSearch:
 
     Attributes:
         pipeline: the declaration.
-        early_labels: how many labels had a time before their event's, of the events that are kept.
     """
 
     pipeline: Pipeline
-    early_labels: int = 0
-    _early_first: str | None = None
     _events: int = 0
     _rows: dict[int, _Row] = field(default_factory=dict)
     # Labels that came before their event, by the digest of its id.
@@ -158,17 +157,14 @@ class LeakSearch:
             self._join(row, label.ts, label.label)
 
     def _join(self, row: _Row, ts: int, label: Any) -> None:
-        row.label = label
-        if ts < row.ts:
-            self.early_labels += 1
-            self._early_first = self._early_first or row.event_id
+        row.label, row.is_early = label, ts < row.ts
 
     def leaks(self) -> list[Leak]:
         """What tells too much, the fields before the features that are made of them."""
         rows = [row for row in self._rows.values() if row.label is not None]
         if not rows:
             return []
-        found = [*self._early_label_leaks(len(rows))]
+        found = [*_early_label_leaks(rows)]
         if len(rows) < ROWS_MIN:
             return found
         found += self._field_leaks(rows)
@@ -176,18 +172,6 @@ class LeakSearch:
         found += self._feature_leaks(rows, told)
         found += self._id_leaks(rows)
         return found
-
-    def _early_label_leaks(self, count: int) -> Iterator[Leak]:
-        if self.early_labels:
-            share = self.early_labels / count
-            yield Leak(
-                "label_before_event",
-                "label",
-                share,
-                f"leak: {self.early_labels:,} of {count:,} labels ({share:.1%}) are of a time "
-                f"before their event's (first {self._early_first!r}): they would be refused, and "
-                "the event may know what became of it",
-            )
 
     def _field_leaks(self, rows: Sequence[_Row]) -> Iterator[Leak]:
         labels = [row.label for row in rows]
@@ -254,6 +238,20 @@ class LeakSearch:
             if leak is not None:
                 yield leak
                 break
+
+
+def _early_label_leaks(rows: Sequence[_Row]) -> Iterator[Leak]:
+    early = [row.event_id for row in rows if row.is_early]
+    if early:
+        share = len(early) / len(rows)
+        yield Leak(
+            "label_before_event",
+            "label",
+            share,
+            f"leak: {len(early):,} of {len(rows):,} labels ({share:.1%}) are of a time "
+            f"before their event's (first {early[0]!r}): they would be refused, and "
+            "the event may know what became of it",
+        )
 
 
 def _digest(event_id: str) -> int:

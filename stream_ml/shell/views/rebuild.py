@@ -33,6 +33,7 @@ from stream_ml.errors import (
     UsageError,
     brief_error,
 )
+from stream_ml.features.sparse import expand
 from stream_ml.models.fast import fast_learner
 from stream_ml.models.recipes import Recipe
 from stream_ml.models.retrained import Retrained, TrainingJob, encode_row
@@ -548,7 +549,7 @@ def _trained(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
     if trained is None:
         return learner
     rows, behind = int(trained["rows"]), line.snapshot.version - int(trained["n"])
-    target = examples.pipeline.target
+    target, names = examples.pipeline.target, expand(recipe.features)
     window: deque[bytes] = deque(maxlen=rows + behind)
     # Of those that came since, whether each is in the window.
     since: deque[bool] = deque(maxlen=behind)
@@ -557,7 +558,7 @@ def _trained(line: _Line, recipe: Recipe, examples: _Examples) -> Any:
         if label is None:
             continue
         # At which watermark each came says when it leaves the window; that is over.
-        row = encode_row(0, label, features, target, recipe.features)
+        row = encode_row(0, label, features, target, names)
         window.append(array("d", row).tobytes())
     needed = rows + behind - since.count(False)
     if len(window) < needed:

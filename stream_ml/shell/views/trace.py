@@ -121,6 +121,8 @@ class JoinedStep:
         label: the truth.
         label_ts: when that was known.
         delay_ms: from the event to that.
+        implicit: whether silence was taken for it.
+        last_label: the label that stands in the place of silence now; None: silence does.
     """
 
     offset: int
@@ -128,6 +130,8 @@ class JoinedStep:
     label: LabelValue
     label_ts: int
     delay_ms: int
+    implicit: bool = False
+    last_label: LabelValue | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +350,7 @@ class _Tracer:
             predicted = self._predicted(prediction, found_at, events)
         joined = None
         if example is not None and example_record is not None:
-            joined = _joined(example_record, example)
+            joined = _joined(example_record, example, self._last_label(example_record, example))
             predicted = self._answered(predicted, joined.offset)
         learned = () if joined is None else tuple(self._learned(joined))
         letters = tuple(self._letters(events, labels, found_at))
@@ -412,6 +416,19 @@ class _Tracer:
                     if prediction is None or example.prediction.source == prediction.source:
                         return record, example
         return None, None
+
+    def _last_label(self, found_at: Record, example: Example) -> LabelValue | None:
+        """The label that took the place of silence, the last one of several; None: none did."""
+        last = None
+        records = self._read("examples", 0, found_at.append_ms - SKEW_MS)
+        for record in records if example.implicit else ():
+            if record.key == self._id_bytes:
+                with suppress(BadRecord):
+                    later = decode_example(self._body(record))
+                    same = later.prediction.source == example.prediction.source
+                    if later.correction is not None and same:
+                        last = later.label
+        return last
 
     def _events(self, prediction: Prediction | None) -> tuple[PublishedStep, ...]:
         if prediction is not None:
@@ -581,9 +598,12 @@ def _original(value: str | None) -> bytes:
         return b""
 
 
-def _joined(record: Record, example: Example) -> JoinedStep:
+def _joined(record: Record, example: Example, last_label: LabelValue | None) -> JoinedStep:
     delay_ms = example.label_ts - example.prediction.ts
-    return JoinedStep(record.offset, record.append_ms, example.label, example.label_ts, delay_ms)
+    place = record.offset, record.append_ms
+    return JoinedStep(
+        *place, example.label, example.label_ts, delay_ms, example.implicit, last_label
+    )
 
 
 def _traced(part: str, entry: Entry) -> TracedDecision:

@@ -253,6 +253,10 @@ def way(
     rows += [(f"label, {clock(each.append_ms)}", answer_text(each.label)) for each in found.labels]
     if found.joined is not None:
         text = f"{span(found.joined.delay_ms)} after the event"
+        if found.joined.implicit:
+            text += f", silence taken for {answer_text(found.joined.label)}"
+        if found.joined.last_label is not None:
+            text += f", corrected since: {answer_text(found.joined.last_label)}"
         rows.append((f"joined, {clock(found.joined.append_ms)}", text))
     rows += [
         (f"learned by {each.line}, {clock(each.append_ms)}", f"first in {each.model}")
