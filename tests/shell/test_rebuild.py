@@ -9,6 +9,7 @@ import pytest
 from cli_toy import TOY
 from rebuild_worlds import DRIVER_KEY, WORLDS, snapshots
 
+import stream_ml as sml
 from stream_ml import Learner, Retrained
 from stream_ml.errors import StreamMLError, UsageError
 from stream_ml.models import snapshot as snapshot_module
@@ -59,6 +60,21 @@ def test_a_line_that_came_late_is_learned_again() -> None:
         views = [again(driver, whole, e.model) for e in snapshots(driver) if e.name == "late"]
 
     assert len(views) > 3
+    assert [] == [view.as_dict() for view in views if not view.equal]
+
+
+def test_a_model_of_rows_is_learned_again_where_columns_are_hashed() -> None:
+    """Its window has each column, and 0 where that is absent, as when it was trained."""
+    pipeline = declare(
+        features=[*declare().features, sml.cross("kind", sml.bucketed("amount", (5, 10)), width=8)],
+        models={**declare().models, "bag": Retrained(Bag(), 40)},
+    )
+    with Driver(pipeline) as driver:
+        driver.feed(*stream(count=200))
+        published = [each for each in snapshots(driver) if each.name == "bag"]
+        views = [again(driver, pipeline, each.model) for each in published]
+
+    assert any("trained" in each.epoch for each in published)
     assert [] == [view.as_dict() for view in views if not view.equal]
 
 
