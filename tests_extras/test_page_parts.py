@@ -288,6 +288,32 @@ def test_calibration_is_of_what_was_said_and_came(log_path: Path) -> None:
     assert len(pairs["served"]) == recent.calibrated > 1_000
 
 
+def test_a_corrected_label_counts_once(tmp_path: Path) -> None:
+    """By its last word, in the list of labelled ones as well."""
+    declared = replace(cards, label=replace(cards.label, corrections="30d"))
+    events, labels = transactions(1_040, seed=1)
+    later = max(each["ts"] for each in labels)
+    wrong = [{**each, "label": not each["label"], "ts": later + 1} for each in labels[-4:]]
+    with SqliteLog.create(tmp_path / "log.sqlite") as log:
+        with Publisher(log, declared) as publisher:
+            for event in events:
+                publisher.post_event(event)
+            for label in [*labels, *wrong]:
+                publisher.post_label(label)
+        with Runner(log, declared, KEY) as runner:
+            runner.run()
+        recent = reader(log).read(log)
+        count = len([*read_all(log, "examples")])
+        own = [*examples(log, declared.label)]
+    said = {each.prediction.event_id: each.label for each in own}
+
+    assert count == len(own) + 4
+    assert len(own) == recent.calibrated + sum(each.prediction.fallback for each in own)
+    shown = [each.prediction.event_id for each in recent.labelled]
+    assert len(shown) == len(set(shown)) > 3
+    assert [said[event_id] for event_id in shown] == [each.label for each in recent.labelled]
+
+
 def test_calibration_is_drawn(log_path: Path, snapshot: BoardSnapshot) -> None:
     """A dot for each tenth of what serves, and the table says the same."""
     with SqliteLog.open(log_path) as log:

@@ -98,7 +98,12 @@ class RecentReader:
             key=lambda each: (each.prediction.ts, each.href),
             reverse=True,
         )
-        labelled = [*self._labelled(log, last_records(log, "examples", ROWS))][-ROWS:]
+        # Of an event whose label was corrected the last word alone.
+        words = {
+            (each.prediction.source.partition, each.prediction.source.offset): each
+            for each in self._labelled(log, last_records(log, "examples", ROWS))
+        }
+        labelled = [*words.values()][-ROWS:]
         now_s, (_, number) = time.monotonic(), self._calibration
         if now_s - self._calibrated_s >= (FEW_S if number < FEW else CALIBRATION_S):
             self._calibration, self._calibrated_s = self._calibrate(log), now_s
