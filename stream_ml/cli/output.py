@@ -170,7 +170,8 @@ def silence(name: Name) -> None:
 
 
 def end() -> None:
-    """Give the streams back that were silenced."""
+    """Give the streams back that were silenced, and mark no more colours."""
+    set_active(False)
     for name in tuple(_silenced):
         nowhere: TextIO = getattr(sys, name)
         setattr(sys, name, _silenced.pop(name))

@@ -128,6 +128,8 @@ def test_json_is_never_coloured(worked: Path, cli: Cli, monkeypatch: pytest.Monk
 
     assert "\x1b" not in cli(*of(worked), "models", "--format", "json").out
     assert COLOUR.search(cli(*of(worked), "models").out)
+    # And a command leaves no colours behind it, for whoever calls it from Python.
+    assert "ours" == colour.paint("ours", "bad")
 
 
 def test_text_of_others_colours_nothing(
