@@ -13,14 +13,16 @@ from stream_ml.shell.printable import printable
 from stream_ml.time_units import YEAR_2000_MS, YEAR_2100_MS, likely_ms, other_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from stream_ml.pipeline import Pipeline
 
-__all__ = ["Findings", "members_of"]
+__all__ = ["Findings", "label_hints", "members_of"]
 
 # So many of a reason are named where the others are only counted.
 EXAMPLES_MAX = 3
+# With two different labels there is something to tell apart.
+DIFFERENT_MAX = 2
 # Common mistakes, and what to do instead.
 HABITS = {
     "table": (
@@ -71,6 +73,8 @@ class Findings:
     _odd_time: tuple[str, int] | None = None
     _counts: Counter[str] = field(default_factory=Counter)
     _first: dict[str, str] = field(default_factory=dict)
+    # How often each of the first two different labels came.
+    _labels: Counter[str] = field(default_factory=Counter)
 
     def line(self, position: tuple[str, int], topic: str, ts: int | None) -> None:
         """There was one, with this time where it has one.
@@ -103,6 +107,10 @@ class Findings:
                 self._see("other", position)
             if has_label and members["label"] is None:
                 self._see("null", position)
+            elif has_label and not has_key:
+                label = str(members["label"])
+                if label in self._labels or len(self._labels) < DIFFERENT_MAX:
+                    self._labels[label] += 1
         elif isinstance(members, list):
             self._see("list", position)
         elif value in PIECES or value[:1] == b'"':
@@ -151,6 +159,10 @@ class Findings:
         """What is probably wrong with many of them."""
         return [printable(hint) for hint in self._hints()]
 
+    def label_hints(self) -> list[str]:
+        """What is wrong with the labels that were looked at, taken together."""
+        return [printable(hint) for hint in label_hints(self.pipeline, self._labels)]
+
     def wrong_unit(self) -> bool:
         """Whether most times are hardly what they should be."""
         return 2 * self._odd_times > self.lines.total()
@@ -183,6 +195,26 @@ class Findings:
     def _see(self, kind: str, position: tuple[str, int]) -> None:
         self._counts[kind] += 1
         self._first.setdefault(kind, f"{position[0]}:{position[1]}")
+
+
+def label_hints(pipeline: Pipeline, counts: Mapping[Any, int]) -> list[str]:
+    """What is wrong with labels, taken together: that all are the same.
+
+    Args:
+        pipeline: the declaration that they are read by.
+        counts: how often each label came, of the first different ones.
+    """
+    if len(counts) != 1 or pipeline.label.absent is not None:
+        return []
+    [(label, count)] = counts.items()
+    if pipeline.target.kind == "regression":
+        return [f"all {count:,} labels are {label}: there is nothing to learn from them"]
+    hint = (
+        f"all {count:,} labels are {label}: nothing can be told apart by them, and to answer so "
+        "always would score best; if no label means another answer, declare how long to "
+        "wait for one, such as Label(bool, window='1d', absent=False)"
+    )
+    return [hint]
 
 
 def members_of(value: bytes) -> Any:

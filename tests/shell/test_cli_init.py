@@ -397,6 +397,7 @@ ATTRIBUTES = {
     *("LogisticRegression", "LinearRegression", "SoftmaxRegression"),
     *("HoeffdingTreeClassifier", "HoeffdingTreeRegressor"),
     *("log", "TargetStandardScaler", "losses", "Huber", "Adam"),
+    *("hashed", "TargetMean", "DenseScaler"),
 }
 _NAMES = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(exclude_categories=["Cs"])))
 

@@ -296,7 +296,7 @@ def _summary(
         "models": [asdict(evaluation) for evaluation in result.evaluations],
         "dead_letters": dict(sorted(findings.refused_counts.items())),
         "refused": findings.as_members(),
-        "hints": findings.hints(),
+        "hints": [*findings.hints(), *findings.label_hints()],
         "alerts": tally(log, "alerts", "kind"),
         "seconds": result.seconds,
     }
@@ -371,7 +371,7 @@ def _text(summary: dict[str, Any], findings: Findings) -> str:
         [
             facts,
             *(["\n".join(["refused:", *refused_lines])] if refused_lines else []),
-            *findings.hints(),
+            *summary["hints"],
             *(tables or [NOTHING_TO_SCORE]),
             *(written_text if summary["written"] else []),
         ]

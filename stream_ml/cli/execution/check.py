@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.cli.findings import Findings, members_of
+from stream_ml.cli.findings import Findings, label_hints, members_of
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.errors import BadRecord, StreamMLError
 from stream_ml.shell.printable import printable
-from stream_ml.shell.processes.progress import Progress
+from stream_ml.shell.processes.progress import Progress, with_progress
 from stream_ml.shell.rows.inspection import KNOWN_MAX, Inspection
 from stream_ml.shell.rows.layout import RowLayout
 from stream_ml.shell.rows.reader import check_files, read_rows
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["inspect", "run", "summary_text"]
-
-PROGRESS_ROWS = 5_000
 
 
 def run(arguments: Namespace, settings: Settings) -> None:
@@ -55,13 +54,13 @@ def inspect(pipeline: Pipeline, files: list[str], kind: Any) -> tuple[Findings, 
     """
     findings, inspection = Findings(pipeline), Inspection(pipeline)
     with Progress("checking", None) as progress:
-        count = 0
-        for file in files:
-            for row in read_rows(file, RowLayout(pipeline, file), kind):
-                _inspect(findings, inspection, file, row)
-                count += 1
-                if count % PROGRESS_ROWS == 0:
-                    progress(count)
+        rows = (
+            (file, row)
+            for file in files
+            for row in read_rows(file, RowLayout(pipeline, file), kind)
+        )
+        for file, row in with_progress(rows, progress):
+            _inspect(findings, inspection, file, row)
     return findings, inspection
 
 
@@ -118,6 +117,9 @@ def summary_text(findings: Findings, inspection: Inspection) -> str:
     if inspection.classes:
         shares = sorted(inspection.classes.items())
         rows.append(["labels", ", ".join(f"{n:,} {name}" for name, n in shares)])
+    if inspection.pipeline.label.absent is not None and inspection.events:
+        silent = f"an event without a label counts as {inspection.pipeline.label.absent}"
+        rows.append(["silence", silent])
     quantiles = _quantiles(inspection)
     if quantiles is not None:
         names = ("min", "10%", "median", "90%", "max")
@@ -182,10 +184,7 @@ def _notes(inspection: Inspection) -> list[str]:
         )
     if inspection.events and not inspection.labels:
         notes.append("there are no labels among them: nothing could be scored or learned")
-    if len(inspection.classes) == 1 and inspection.pipeline.label.absent is None:
-        notes.append(
-            f"all {inspection.labels:,} labels are {next(iter(inspection.classes))}: nothing can "
-            "be told apart by them; if no label means another answer, declare how long to wait for "
-            "one, such as Label(bool, window='1d', absent=False)"
-        )
+    labels: Counter[Any] = Counter(inspection.numbers)
+    labels |= inspection.classes
+    notes += map(printable, label_hints(inspection.pipeline, labels))
     return notes

@@ -8,7 +8,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from stream_ml.errors import BadRecord, UsageError
-from stream_ml.files import Files, TimeReader
+from stream_ml.files import Files, TimeReader, cell_flag
+from stream_ml.shell.drafts.silence import (
+    CLASSES_MAX,
+    SilentLabel,
+    can_be_label,
+    find_silence,
+    is_mark,
+    is_named_for,
+    label_texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +54,6 @@ KNOWN_TIME = re.compile(
     r".*(label|known|settle|resolve|close|deliver|outcome|end|finish).*", _ANY_CASE
 )
 NAMES_SHOWN, NAME_LENGTH_MAX, CODE_LENGTH_MAX = 30, 512, 64
-CLASSES_MAX = 20
 # What comes in fewer rows than this for each key has windows that are empty.
 ROWS_PER_KEY = 2
 
@@ -59,6 +67,10 @@ class Roles:
         time_unit: of times.
         time_zone: of times that name none.
         is_apart: labels are in a file of their own.
+        label_id: what events are called by there.
+        silence: what events without a label have for one.
+        labelled: how many of the sampled events have a label.
+        untimed: how many labels stand in the row of their event without the time of `label_time`.
         reasons: why, by role.
         others: which columns may be it as well, by role.
     """
@@ -71,6 +83,10 @@ class Roles:
     label: str = ""
     label_time: str | None = None
     is_apart: bool = False
+    label_id: str = ""
+    silence: SilentLabel | None = None
+    labelled: int = 0
+    untimed: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
     others: dict[str, list[str]] = field(default_factory=dict)
 
@@ -104,12 +120,27 @@ def guess_roles(
         _guess_label_time(roles, sample, given.get("label_time"))
     else:
         _guess_id(roles, sample, given.get("id"))
-        _guess_labels(roles, labels, given)
+        _guess_labels(roles, labels, given, len(sample.rows))
     _guess_key(roles, sample, given.get("key"))
+    _guess_silence(roles, sample, labels)
     return roles
 
 
-def _guess_labels(roles: Roles, labels: Sample, given: Mapping[str, str | None]) -> None:
+def _guess_silence(roles: Roles, sample: Sample, labels: Sample | None) -> None:
+    """Guess what it means that an event has no label."""
+    texts = label_texts(sample, roles.label, labels, (roles.id or "", roles.label_id))
+    roles.labelled = len(texts) - texts.count(None)
+    time = "" if labels is not None else roles.label_time or ""
+    roles.silence = find_silence(
+        (labels or sample).columns[roles.label], texts, iter(sample.rows), time
+    )
+    if time:
+        roles.untimed = sum(roles.label in row and time not in row for row in sample.rows)
+
+
+def _guess_labels(
+    roles: Roles, labels: Sample, given: Mapping[str, str | None], events: int
+) -> None:
     """Guess the columns of a file of labels, which has ids and times as that of events has them.
 
     Raises:
@@ -125,6 +156,7 @@ def _guess_labels(roles: Roles, labels: Sample, given: Mapping[str, str | None])
             f"--labels: expected a column {roles.id!r} or 'event_id', whose label each is, given "
             f"{_names(labels)}; rename it, or name another column of events with --id"
         )
+    roles.label_id = roles.id if roles.id in labels.columns else "event_id"
     times = [name for name, each in labels.columns.items() if _unit(each) == roles.time_unit]
     usual = [name for name in (roles.time, "ts") if name in times]
     found = given.get("label_time") or next(iter([*usual, *times]), None)
@@ -137,7 +169,7 @@ def _guess_labels(roles: Roles, labels: Sample, given: Mapping[str, str | None])
     roles.reasons["label_time"] = "as asked" if given.get("label_time") else "its values are times"
     others = {roles.id, "event_id", found}
     columns = {name: each for name, each in labels.columns.items() if name not in others}
-    _guess_label(roles, replace(labels, columns=columns), given.get("label"))
+    _guess_label(roles, replace(labels, columns=columns), given.get("label"), events)
 
 
 def _names(sample: Sample) -> str:
@@ -230,23 +262,23 @@ def _guess_label_time(roles: Roles, sample: Sample, given: str | None) -> None:
         roles.label_time = given
         roles.reasons["label_time"] = "as asked"
         return
-    reader = TimeReader(Files(time_unit=roles.time_unit, time_zone=roles.time_zone))
-    for name, column in sample.columns.items():
-        if (
-            name not in {roles.time, roles.label}
-            and KNOWN_TIME.fullmatch(name)
-            and _unit(column) == roles.time_unit
-            and _is_later(roles, sample, reader, name)
-        ):
+    named = [name for name in sample.columns if is_named_for(name, roles.label)]
+    for name in (*named, *(each for each in sample.columns if KNOWN_TIME.fullmatch(each))):
+        if name != roles.label and _is_later(roles, sample, roles.label, name):
             roles.label_time = name
             roles.reasons["label_time"] = f"it is never before {roles.time!r}"
             return
 
 
-def _is_later(roles: Roles, sample: Sample, reader: TimeReader, name: str) -> bool:
-    """Whether each label has a time there, and after its event."""
+def _is_later(roles: Roles, sample: Sample, label: str, name: str) -> bool:
+    """Whether each label has a time there, after its event; of flags each that is true."""
+    if name == roles.time or _unit(sample.columns[name]) != roles.time_unit:
+        return False
+    reader = TimeReader(Files(time_unit=roles.time_unit, time_zone=roles.time_zone))
     for row in sample.rows:
-        if roles.label not in row:
+        if label not in row:
+            continue
+        if name not in row and cell_flag(str(row[label])) is False:
             continue
         try:
             if name not in row or reader.read("", row[name]) < reader.read("", row[roles.time]):
@@ -259,15 +291,15 @@ def _is_later(roles: Roles, sample: Sample, reader: TimeReader, name: str) -> bo
 # --- label, id and key ------------------------------------------------------------------------
 
 
-def _guess_label(roles: Roles, sample: Sample, given: str | None) -> None:
-    scores = {}
-    for name, column in sample.columns.items():
-        if name != roles.time and _can_be_label(column) and LABEL_NAMES.fullmatch(name):
-            scores[name] = 2 + (name.lower() in {"label", "target"})
-        elif name != roles.time and column.all_are("bool") and re.match(r"(is|was|has|did)_", name):
-            scores[name] = 1
+def _guess_label(
+    roles: Roles, sample: Sample, given: str | None, events: int | None = None
+) -> None:
+    rows = len(sample.rows) if events is None else events
+    columns = {n: c for n, c in sample.columns.items() if n != roles.time and can_be_label(c, rows)}
+    scores = {name: _label_score(roles, sample, name, rows) for name in columns}
+    scores = {name: score for name, score in scores.items() if score}
     last = list(sample.columns)[-1] if sample.columns else roles.time
-    is_last = not scores and last != roles.time and _can_be_label(sample.columns[last])
+    is_last = not scores and last in columns and not is_mark(columns[last], rows)
     if is_last:
         scores[last] = 0
     found = given if given is not None else _choose(roles, "label", scores)
@@ -276,21 +308,37 @@ def _guess_label(roles: Roles, sample: Sample, given: str | None) -> None:
             f"{sample.file}: expected a column that is the label, what is to be predicted, given "
             f"{_names(sample)}; name it with --label"
         )
-    if not _can_be_label(sample.columns[found]):
+    column = sample.columns[found]
+    if not can_be_label(column, rows):
         raise UsageError(
             f"--label: expected a column of numbers, of true and false, or of two to {CLASSES_MAX} "
-            f"texts, given {found!r} with {len(sample.columns[found].counts):,} different values, "
-            f"such as {next(iter(sample.columns[found].counts), 'none')!r:.60}"
+            f"texts, given {found!r} with {len(column.counts):,} different values, "
+            f"such as {next(iter(column.counts), 'none')!r:.60}{_remedy(column)}"
         )
     roles.label = found
     reason = "it is the last column: name another with --label" if is_last else "by its name"
     roles.reasons["label"] = "as asked" if given else reason
 
 
-def _can_be_label(column: SampledColumn) -> bool:
-    if column.all_are("whole", "number") or column.all_are("bool", "whole"):
-        return len(column.counts) > 1
-    return column.all_are("bool", "text", "time", "local") and 1 < len(column.counts) <= CLASSES_MAX
+def _label_score(roles: Roles, sample: Sample, name: str, rows: int) -> int:
+    """How much says that a column is the label: its name, and a time beside it."""
+    column = sample.columns[name]
+    is_flag = column.all_are("bool") or is_mark(column, rows)
+    score = 8 * bool(LABEL_NAMES.fullmatch(name)) + 4 * (name.lower() in {"label", "target"})
+    score += is_flag and re.match(r"(is|was|has|did)_", name) is not None
+    if len(column.counts) > CLASSES_MAX:
+        return score
+    times = [each for each in sample.columns if is_named_for(each, name)]
+    return score + 2 * any(_is_later(roles, sample, name, each) for each in times)
+
+
+def _remedy(column: SampledColumn) -> str:
+    if len(column.counts) != 1:
+        return ""
+    return (
+        ": nothing can be told apart by labels that are all the same; where other rows mean the "
+        "contrary, give them too, with that cell empty"
+    )
 
 
 def _taken(roles: Roles) -> set[str | None]:

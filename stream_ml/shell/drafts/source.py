@@ -11,10 +11,16 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import BadRecord
+from stream_ml.evaluation.leakage import filling
 from stream_ml.files import Files, TimeReader, cell_flag
+from stream_ml.label import HORIZON_WINDOWS
+from stream_ml.shell.drafts.silence import CLASSES_MAX, label_texts
 from stream_ml.shell.input_files import PACKED_SUFFIXES, STANDARD_INPUT
+from stream_ml.shell.processes.progress import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from stream_ml.shell.drafts.roles import Roles
     from stream_ml.shell.drafts.sample import Sample, SampledColumn
 
@@ -37,6 +43,10 @@ FIELDS_MAX, CATEGORIES_MAX, WINDOW_FIELDS = 100, 20, 3
 # Longer texts that hardly come again are words for people.
 PROSE_LENGTH = 40
 LATENESS_MS_MAX = DAY_MS
+# Silence counts when so many labels would have come; the others correct it.
+USUAL_PERCENT = 99
+# Of hashed columns, and so of what one text adds to each snapshot of a line.
+WIDTH_MAX = 4_096
 # A number so many times as large as nine of ten has a tail that a scale alone does not tame.
 HEAVY_TAIL, HEAVY_ROWS_MIN = 10.0, 20
 
@@ -81,8 +91,8 @@ def draft(sample: Sample, roles: Roles, labels: Sample | None = None) -> Draft:
         labels: of the file of labels, where they are in one of their own.
     """
     times = _Times(sample, roles, labels)
-    fields_ = _Fields(sample, roles)
-    target = _target((labels or sample).columns[roles.label])
+    fields_ = _Fields(sample, roles, labels)
+    target = _target((labels or sample).columns[roles.label], roles)
     return Draft(
         draft_name(sample.file),
         _source(sample, roles, times, fields_, target),
@@ -122,6 +132,7 @@ class _Times:
         self.is_daily = is_daily
         self.gap_ms = int(median(gaps)) if gaps else None
         self.delay_ms = max(delays, default=0)
+        self._delays = sorted(delays)
 
     @property
     def label_delay(self) -> str:
@@ -135,6 +146,16 @@ class _Times:
         if roles.label_time is not None or roles.is_apart:
             return _above(2 * self.delay_ms)
         return _above(LADDER_MS[self.label_delay])
+
+    def wait(self, roles: Roles) -> tuple[str, str | None, str]:
+        """How long a label is waited for before silence counts; the horizon, if not the default."""
+        if not self._delays:
+            return _above(LADDER_MS[self.label_delay]), None, "a guess: no column says how long"
+        usual_ms = max(self._delays[(len(self._delays) - 1) * USUAL_PERCENT // 100], 0)
+        window = _above(usual_ms)
+        is_long = self.delay_ms >= HORIZON_WINDOWS * LADDER_MS[window]
+        words = f"{USUAL_PERCENT} % of the labels came within {duration(usual_ms / 1000)}"
+        return window, self.horizon(roles) if is_long else None, words
 
     @property
     def lateness(self) -> str | None:
@@ -155,12 +176,8 @@ class _Times:
 
 def _known_by_id(labels: Sample, roles: Roles) -> dict[str, Any]:
     """When each label was known, by the id of its event."""
-    id_name, time = _label_id(labels, roles), _label_time(labels, roles)
+    id_name, time = roles.label_id, _label_time(labels, roles)
     return {str(row[id_name]): row[time] for row in labels.rows if id_name in row and time in row}
-
-
-def _label_id(labels: Sample, roles: Roles) -> str:
-    return roles.id if roles.id in labels.columns and roles.id is not None else "event_id"
 
 
 def _label_time(labels: Sample, roles: Roles) -> str:
@@ -186,7 +203,8 @@ def _above(ms: int) -> str:
 class _Fields:
     """The columns that become fields, with their types, and those that do not, with the reason."""
 
-    def __init__(self, sample: Sample, roles: Roles) -> None:
+    def __init__(self, sample: Sample, roles: Roles, labels: Sample | None) -> None:
+        self._labels = label_texts(sample, roles.label, labels, (roles.id or "", roles.label_id))
         self.types: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
         self.columns: dict[str, SampledColumn] = {}
@@ -195,7 +213,7 @@ class _Fields:
         for name, column in sample.columns.items():
             if name in taken:
                 continue
-            reason = self._reason(name, column, len(sample.rows))
+            reason = self._reason(name, column, sample)
             if reason is not None:
                 self.left_out[name] = reason
                 continue
@@ -219,12 +237,28 @@ class _Fields:
         """What stands in where a number is missing: the feature's median; of flags 0."""
         if name not in self._numbers:
             return 0.0
+        if len(self.columns[name].counts) == 1:
+            # With itself in the place of what is missing it would say nothing.
+            return 0.0 if self._numbers[name][0] else 1.0
         middle = median(self._numbers[name])
         if self.is_heavy(name):
             middle = math.copysign(math.log1p(abs(middle)), middle)
         return float(f"{middle:.3g}")
 
-    def _reason(self, name: str, column: SampledColumn, rows: int) -> str | None:
+    @property
+    def hashed(self) -> dict[str, int]:
+        """The texts with more categories than are listed, and how many columns they are hashed to.
+
+        Four columns for a category, for few of them to share one.
+        """
+        return {
+            name: min(max(1 << (4 * len(column.counts) - 1).bit_length(), 256), WIDTH_MAX)
+            for name, column in self.columns.items()
+            if self.types[name] == "str" and len(column.counts) > CATEGORIES_MAX
+        }
+
+    def _reason(self, name: str, column: SampledColumn, sample: Sample) -> str | None:
+        rows = len(sample.rows)
         reasons = {
             "the name is taken by labels": name == "label",
             "it is empty": not column.present,
@@ -234,8 +268,28 @@ class _Fields:
             f"there are {FIELDS_MAX} fields already": len(self.types) >= FIELDS_MAX,
             "it is text for people": _is_prose(column),
             "no value of it comes twice": _is_unique_text(column),
+            "most of its values come once, so there is little to learn from them": (
+                _is_rarely_repeated(sample, column)
+            ),
         }
-        return next((reason for reason, holds in reasons.items() if holds), None)
+        reason = next((reason for reason, holds in reasons.items() if holds), None)
+        return reason or self._leak(name, column, sample)
+
+    def _leak(self, name: str, column: SampledColumn, sample: Sample) -> str | None:
+        """Whether it is filled, or empty, for one label alone: then it is hardly known before."""
+        if column.present == len(sample.rows):
+            return None
+        is_number = len(set(self._labels)) > CLASSES_MAX
+        texts = ["" if x is None else "a number" if is_number else x for x in self._labels]
+        found = filling([row.get(name) for row in sample.rows], texts)
+        if found is None:
+            return None
+        verb = "filled" if found.is_filled else "empty"
+        label = f"the label {found.label!r:.40}" if found.label else "no label"
+        return (
+            f"it is {verb} in {found.n:,} rows, all of them with {label}, and in no other, so it "
+            "is probably known only when the label is"
+        )
 
     def declaration(self, name: str) -> str:
         """The type of a field as one declares it."""
@@ -252,6 +306,13 @@ def _is_unique_text(column: SampledColumn) -> bool:
     return _type(column) == "str" and len(column.counts) == column.present > 1
 
 
+def _is_rarely_repeated(sample: Sample, column: SampledColumn) -> bool:
+    if _type(column) != "str" or len(column.counts) <= CATEGORIES_MAX:
+        return False
+    # Of many values the sample's column counts the first alone.
+    return 2 * len({row[column.name] for row in sample.rows if column.name in row}) > column.present
+
+
 def _type(column: SampledColumn) -> str:
     # A whole number today may have a fraction tomorrow: floats take both.
     if column.all_are("whole", "number"):
@@ -259,8 +320,11 @@ def _type(column: SampledColumn) -> str:
     return "bool" if column.all_are("bool") else "str"
 
 
-def _target(column: SampledColumn) -> tuple[str, str]:
+def _target(column: SampledColumn, roles: Roles) -> tuple[str, str]:
     """The type of the label as one declares it, and the task."""
+    silence = roles.silence
+    if silence is not None and silence.category is None:
+        return "bool", "binary"
     if column.all_are("bool") or (
         column.all_are("whole", "number", "bool")
         and {cell_flag(text) for text in column.counts} == {True, False}
@@ -268,7 +332,8 @@ def _target(column: SampledColumn) -> tuple[str, str]:
         return "bool", "binary"
     if column.all_are("whole", "number"):
         return "float", "regression"
-    classes = ", ".join(_quoted(name) for name in sorted(column.counts))
+    absent = {silence.category} if silence is not None and silence.category else set()
+    classes = ", ".join(_quoted(name) for name in sorted({*column.counts, *absent}))
     return f"sml.Enum({classes})", "multiclass"
 
 
@@ -285,38 +350,66 @@ def _quoted(text: str) -> str:
     return f'"{text}"' if quoted == f"'{text}'" and '"' not in text else quoted
 
 
-# By task: what river is imported for, the champion, and the lines.
+# By task: what river is imported for, the champion, and the lines without what comes first in them.
 MODELS = {
     "binary": (
         "linear_model, preprocessing, tree",
         "tree",
-        [
-            '"logistic": preprocessing.StandardScaler() | linear_model.LogisticRegression(),',
-            '"tree": tree.HoeffdingTreeClassifier(max_depth=5),',
-        ],
+        {
+            "logistic": ["{scaler} | linear_model.LogisticRegression()"],
+            "tree": ["tree.HoeffdingTreeClassifier(max_depth=5)"],
+        },
     ),
     "multiclass": (
         "linear_model, optim, preprocessing, tree",
         "tree",
-        [
-            '"softmax": preprocessing.StandardScaler()',
-            "| linear_model.SoftmaxRegression(optim.Adam(0.01)),",
-            '"tree": tree.HoeffdingTreeClassifier(max_depth=5),',
-        ],
+        {
+            "softmax": ["{scaler}", "| linear_model.SoftmaxRegression(optim.Adam(0.01))"],
+            "tree": ["tree.HoeffdingTreeClassifier(max_depth=5)"],
+        },
     ),
     # The label's scale is learned, outliers pull no harder than others, and no leaf extrapolates.
     "regression": (
         "linear_model, optim, preprocessing, tree",
         "linear",
-        [
-            '"linear": preprocessing.StandardScaler()',
-            "| preprocessing.TargetStandardScaler(",
-            "    linear_model.LinearRegression(loss=optim.losses.Huber(), intercept_lr=0.1)",
-            "),",
-            '"tree": tree.HoeffdingTreeRegressor(max_depth=5, leaf_prediction="mean"),',
-        ],
+        {
+            "linear": [
+                "{scaler}",
+                "| preprocessing.TargetStandardScaler(",
+                "    linear_model.LinearRegression(loss=optim.losses.Huber(), intercept_lr=0.1)",
+                ")",
+            ],
+            "tree": ['tree.HoeffdingTreeRegressor(max_depth=5, leaf_prediction="mean")'],
+        },
     ),
 }
+
+
+def _models(task: str, hashed: Iterable[str]) -> tuple[str, str, list[str]]:
+    """What river is imported for, the champion, and the lines.
+
+    Of hashed columns a tree would have to try each: it has a mean of the label in their place, and
+    a linear line, which learns one weight for each, serves.
+    """
+    modules, champion, models = MODELS[task]
+    means = [f"sml.TargetMean({_quoted(name)})" for name in hashed]
+    lines = []
+    for name, parts in models.items():
+        scaler = "sml.DenseScaler()" if means else "preprocessing.StandardScaler()"
+        texts = [part.format(scaler=scaler) for part in parts]
+        if means and name == "tree":
+            texts = (
+                [" | ".join([means[0], *texts])]
+                if len(means) == 1
+                else [means[0], *(f"| {each}" for each in (*means[1:], *texts))]
+            )
+        if means:
+            champion = next(iter(models))
+        lines += [f"{_quoted(name)}: {texts[0]}", *texts[1:]]
+        lines[-1] += ","
+    if means and task != "regression":
+        modules = modules.replace(" preprocessing,", "")
+    return modules, champion, lines
 
 
 def _source(
@@ -326,7 +419,7 @@ def _source(
     fields_: _Fields,
     target: tuple[str, str],
 ) -> str:
-    modules, champion, models = MODELS[target[1]]
+    modules, champion, models = _models(target[1], fields_.hashed)
     lines = [
         '"""Drafted by `stream-ml init`: look it over, and change what was guessed wrongly."""',
         "",
@@ -349,7 +442,7 @@ def _source(
         "    features=[",
         *(f"        {text}," for text in _features(times, fields_)),
         "    ],",
-        f"    label=sml.Label({target[0]}, horizon={_quoted(times.horizon(roles))}),",
+        *_label(target[0], times, roles),
         f"    champion={_quoted(champion)},",
         "    models={",
         *(f"        {text}" for text in models),
@@ -361,6 +454,18 @@ def _source(
         "",
     ]
     return "\n".join(lines)
+
+
+def _label(kind: str, times: _Times, roles: Roles) -> list[str]:
+    if roles.silence is None:
+        return [f"    label=sml.Label({kind}, horizon={_quoted(times.horizon(roles))}),"]
+    window, horizon, words = times.wait(roles)
+    until = "" if horizon is None else f", horizon={_quoted(horizon)}"
+    absent = roles.silence.label
+    return [
+        f"    # No label within the window counts as {absent}. {words[0].upper()}{words[1:]}.",
+        f"    label=sml.Label({kind}, window={_quoted(window)}, absent={absent}{until}),",
+    ]
 
 
 def _files(sample: Sample, roles: Roles, times: _Times) -> list[str]:
@@ -397,6 +502,8 @@ def _features(times: _Times, fields_: _Fields) -> list[str]:
         elif len(column.counts) <= CATEGORIES_MAX:
             categories = ", ".join(_quoted(each) for each in sorted(column.counts))
             texts.append(f"sml.one_hot({quoted}, categories=[{categories}])")
+        else:
+            texts.append(f"sml.hashed({quoted}, {fields_.hashed[name]})")
     if not times.is_daily:
         texts.append("sml.hour_of_day()")
     if times.span_ms > 14 * DAY_MS:
@@ -409,7 +516,11 @@ def _window_features(times: _Times, fields_: _Fields) -> list[str]:
     if not windows:
         return []
     texts = [f'sml.window("{window}").count()' for window in windows]
-    numbers = [name for name, kind in fields_.types.items() if kind == "float"]
+    numbers = [
+        name
+        for name, kind in fields_.types.items()
+        if kind == "float" and len(fields_.columns[name].counts) > 1
+    ]
     for name in numbers[:WINDOW_FIELDS]:
         number = f"sml.log({_quoted(name)})" if fields_.is_heavy(name) else _quoted(name)
         typical = fields_.typical(name)
@@ -430,8 +541,12 @@ def _notes(
         ("time", roles.time, f"{unit}; {reasons['time']}"),
         ("id", roles.id or "-", reasons["id"]),
         ("key", roles.key or "-", reasons["key"]),
-        ("label", roles.label, f"{target[1]}; {reasons['label']}"),
+        ("label", roles.label, f"{target[1]}; {reasons['label']}{_share(sample, roles)}"),
     ]
+    if roles.silence is not None:
+        window, _, words = times.wait(roles)
+        reason = f"after {window} without a label, for {roles.silence.reason}; {words}"
+        notes.append(("silence", roles.silence.label.strip('"'), reason))
     if roles.is_apart and roles.label_time is None:
         notes.append(("known at", roles.time, "as events have their times"))
     elif roles.label_time is not None:
@@ -443,6 +558,14 @@ def _notes(
     return [*notes, ("from", rows, "of " + sample.file)]
 
 
+def _share(sample: Sample, roles: Roles) -> str:
+    """How many events have a label, where not all have."""
+    rows = len(sample.rows)
+    if roles.labelled == rows or roles.is_apart:
+        return ""
+    return f"; {roles.labelled:,} of {rows:,} rows have one ({roles.labelled / rows:.1%})"
+
+
 def _labels_notes(
     sample: Sample, roles: Roles, labels: Sample | None
 ) -> list[tuple[str, str, str]]:
@@ -450,17 +573,16 @@ def _labels_notes(
     if labels is None:
         return []
     ids = {str(row[roles.id]) for row in sample.rows if roles.id in row}
-    id_name = _label_id(labels, roles)
-    known = sum(str(row.get(id_name)) in ids for row in labels.rows)
+    known = sum(str(row.get(roles.label_id)) in ids for row in labels.rows)
     rows = f"{len(labels.rows):,} rows" if labels.is_whole else f"first {len(labels.rows):,} rows"
-    return [("and", rows, f"of {labels.file}; by {id_name!r} {known:,} are of events above")]
+    return [("and", rows, f"of {labels.file}; by {roles.label_id!r} {known:,} are of events above")]
 
 
 def _labels_warnings(sample: Sample, roles: Roles, labels: Sample | None) -> list[str]:
     if labels is None:
         return []
     [(_, _, words)] = _labels_notes(sample, roles, labels)
-    used = {_label_id(labels, roles), _label_time(labels, roles), roles.label}
+    used = {roles.label_id, _label_time(labels, roles), roles.label}
     found = [f"{n!r:.80} of {labels.file} is not used" for n in labels.columns if n not in used]
     if " 0 are of events" in words:
         found.append(
@@ -490,6 +612,7 @@ def _warnings(sample: Sample, roles: Roles, times: _Times, fields_: _Fields) -> 
         found.append(
             f"times name no zone: UTC is assumed; change time_zone where {roles.time!r} is not"
         )
+    found += _truth_warnings(sample, roles)
     if times.lag_ms > LATENESS_MS_MAX:
         found.append(
             f"rows are not in the order of {roles.time!r}, so most of them would come too late: "
@@ -499,6 +622,23 @@ def _warnings(sample: Sample, roles: Roles, times: _Times, fields_: _Fields) -> 
         found.append(f"{sample.bad:,} rows could not be read: `stream-ml check` says why")
     if not fields_.types:
         found.append("no column is left for a field: models see times and windows alone")
+    return found
+
+
+def _truth_warnings(sample: Sample, roles: Roles) -> list[str]:
+    """What is odd about the labels."""
+    rows, found = len(sample.rows), []
+    if roles.silence is None and 2 * roles.labelled < rows:
+        found.append(
+            f"{rows - roles.labelled:,} of {rows:,} events ({1 - roles.labelled / rows:.0%}) have "
+            "no label: they teach nothing; if that is an answer too, declare which one, as in "
+            'Label(bool, window="1d", absent=False)'
+        )
+    if roles.silence is None and roles.untimed:
+        found.append(
+            f"{roles.untimed:,} labels have no {roles.label_time!r:.80} beside them, and would be "
+            "refused: nothing says when they were known"
+        )
     return found
 
 

@@ -142,7 +142,9 @@ class RowLayout:
             if self.topic != "labels":
                 yield Row(number, "events", event)
             if self._is_labelled(members, event_id) and self.topic != "events":
-                self._hold(number, *self._label_of(event_id, ts, members))
+                label = self._label_of(event_id, ts, members)
+                if label is not None:
+                    self._hold(number, *label)
         except BadRecord as error:
             yield Row(number, "events" if has_event else "labels", None, error)
             return
@@ -207,8 +209,12 @@ class RowLayout:
         is_same = text is not None and label == members
         return text if is_same and text is not None else orjson.dumps(label)
 
-    def _label_of(self, event_id: Any, ts: Any, members: Mapping[str, Any]) -> tuple[int, bytes]:
+    def _label_of(
+        self, event_id: Any, ts: Any, members: Mapping[str, Any]
+    ) -> tuple[int, bytes] | None:
         """The time and the record of the label in an event's row.
+
+        None where it has no time and is what silence says: nobody ever published it.
 
         Raises:
             BadRecord: nothing says when it was known.
@@ -218,12 +224,27 @@ class RowLayout:
             label_ts = self._wire_time(events.time, ts) + self._delay_ms
         elif files.label_time in members:
             label_ts = self._clock.read(files.label_time, members[files.label_time])
+        elif self._truth(members) == self.pipeline.label.absent:
+            return None
         else:
-            message = f"expected {self._clock.expected} beside the label, given nothing"
-            raise BadRecord("missing_field", f"$.{files.label_time}", message)
-        truth = column_value(files.label, self.pipeline.label_codec.kind, members[files.label])
+            raise BadRecord("missing_field", f"$.{files.label_time}", self._untimed_message())
+        truth = self._truth(members)
         label = {"event_id": event_id, "ts": label_ts, "label": truth}
         return label_ts, orjson.dumps(label)
+
+    def _truth(self, members: Mapping[str, Any]) -> Any:
+        return column_value(
+            self.files.label, self.pipeline.label_codec.kind, members[self.files.label]
+        )
+
+    def _untimed_message(self) -> str:
+        hint = ""
+        if self.pipeline.label.absent is None:
+            hint = (
+                "; where labels that never came are written so, declare how long they are waited "
+                'for, as in Label(bool, window="1d", absent=False), or leave the label empty'
+            )
+        return f"expected {self._clock.expected} beside the label, given nothing{hint}"
 
     def _wire_time(self, name: str, ts: Any) -> int:
         if type(ts) is int:
