@@ -17,7 +17,7 @@ from chaos import parameters, topics
 from chaos.fleet import Child, Fleet
 from chaos.forger import CHANGELOGS, SEALED_TOPICS, SIGNED_TOPICS
 from chaos.judge import Verdict, judge
-from tools.kafka.broker import Broker
+from tools.kafka.broker import QUICK_START, Broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,7 +118,7 @@ def run(plan: Run, say: Callable[[str], None]) -> Story:
         folder = plan.folder
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        broker = stack.enter_context(Broker(folder / "broker"))
+        broker = stack.enter_context(Broker(folder / "broker", java_options=QUICK_START))
         say(f"broker at {broker.address}; what workers say lies in {folder}")
         fleet = stack.enter_context(Fleet(broker.address, folder, plan.plant, **plan.variables))
         scene = _Scene(plan, broker, fleet, folder, say)

@@ -23,7 +23,15 @@ from typing import TYPE_CHECKING
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tools.kafka.broker import PROPERTIES, VERSION, Broker, answers, free_ports, missing
+from tools.kafka.broker import (
+    PROPERTIES,
+    QUICK_START,
+    VERSION,
+    Broker,
+    answers,
+    free_ports,
+    missing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +77,7 @@ def _a_broker() -> Iterator[str]:
         )
         with (
             tempfile.TemporaryDirectory(prefix="stream-ml-kafka-") as home,
-            Broker(Path(home)) as started,
+            Broker(Path(home), java_options=QUICK_START) as started,
         ):
             yield started.address
 

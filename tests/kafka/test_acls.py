@@ -19,7 +19,7 @@ from stream_ml.shell.kafka.security import client_options
 from stream_ml.topics import catalogue
 from tests.kafka_broker import a_name
 from tests.shell.processes import Ended, Terminal
-from tools.kafka.broker import Broker
+from tools.kafka.broker import QUICK_START, Broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +100,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         ),
     }
     home = tmp_path_factory.mktemp("broker")
-    with Broker(home, protocol="SASL_PLAINTEXT", properties=properties) as started:
+    with Broker(
+        home, protocol="SASL_PLAINTEXT", properties=properties, java_options=QUICK_START
+    ) as started:
         yield started
 
 

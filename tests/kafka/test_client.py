@@ -34,7 +34,7 @@ from stream_ml.shell.views import status
 from stream_ml.topics import catalogue, partition_of
 from tests.kafka_broker import a_name
 from tests.shell.cli_toy import stream, toy
-from tools.kafka.broker import Broker
+from tools.kafka.broker import QUICK_START, Broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -496,7 +496,7 @@ def test_a_broker_that_is_not_there(cluster: Cluster) -> None:
 def test_a_broker_that_dies_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever publishes learns in bounded time what was not taken; whoever follows goes on."""
     monkeypatch.setattr("stream_ml.shell.kafka.log.DELIVERY_S", 2.0)
-    with refusals(), Broker(tmp_path) as broker:
+    with refusals(), Broker(tmp_path, java_options=QUICK_START) as broker:
         cluster = Cluster(broker.address, a_name("dies"))
         apply(cluster, Demand(partitions=PARTITIONS))
         with KafkaLog(cluster, timeout_s=3.0) as log:

@@ -21,7 +21,7 @@ from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.kafka.security import async_options, client_options
 from tests.kafka_broker import a_name
 from tests.shell.processes import Ended, Terminal
-from tools.kafka.broker import HOST, Broker
+from tools.kafka.broker import HOST, QUICK_START, Broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,6 +105,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         protocol="SASL_SSL",
         properties=properties,
         format_arguments=credential,
+        java_options=QUICK_START,
     ) as broker:
         yield Secured(broker, ours / "ca.pem", others / "ca.pem")
 

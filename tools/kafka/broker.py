@@ -60,6 +60,9 @@ POLL_S = 0.05
 # down between a kill and a restart.
 PORTS = range(20_000, 32_000)
 READY = "Kafka Server started"
+# For a server that is to be there soon, carries little and ends soon: what is compiled is compiled
+# once, and memory is swept by one thread. A minute takes a third less CPU.
+QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 # For a machine with little else to do: few partitions of Kafka's own topics, groups that form at
 # once, and no topic by a slip of the pen.
@@ -182,6 +185,7 @@ class Broker:
         protocol: how clients connect: PLAINTEXT, SASL_SSL and so on.
         format_arguments: what the storage is formatted with beside, such as `--add-scram`.
         heap: how much memory the server gets, as Java says it.
+        java_options: of Java's beside, such as `QUICK_START`.
     """
 
     def __init__(
@@ -193,6 +197,7 @@ class Broker:
         protocol: str = "PLAINTEXT",
         format_arguments: Sequence[str] = (),
         heap: str = "512m",
+        java_options: Sequence[str] = (),
     ) -> None:
         self.home = home
         self.log = home / "kafka.log"
@@ -203,7 +208,7 @@ class Broker:
             self._ports["INTERNAL"] = internal
         self._properties = {**self._listeners(protocol), **(properties or {})}
         self._format_arguments = tuple(format_arguments)
-        self._heap = heap
+        self._java_options = (f"-Xmx{heap}", *java_options)
         self._server: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -327,7 +332,7 @@ class Broker:
             )
 
     def _java(self, folder: Path) -> list[str]:
-        return ["java", f"-Xmx{self._heap}", "-cp", f"{folder}/*"]
+        return ["java", *self._java_options, "-cp", f"{folder}/*"]
 
     def _wait(self, log_bytes: int) -> None:
         assert self._server is not None, "what is waited for was started"
