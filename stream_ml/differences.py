@@ -183,6 +183,7 @@ def _is_count(old: str | None, new: str | None) -> bool:
 
 
 WINDOW_LATENESS_PATH = "events.window_lateness"
+TOO_LATE_PATH = "events.too_late"
 _RETENTION = "what waits and the ids that are known were kept by it"
 _APPLIED = (
     "all lines begin anew, are taught what is recorded, and shadow then",
@@ -222,6 +223,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
         ),
     ),
     ("events.window_lateness", Rule(_accept_none, _RETENTION)),
+    (TOO_LATE_PATH, Rule(_accept_any, "events that come too late from now on go there")),
     ("events.*", Rule(_accept_none, _RETENTION)),
     ("predict", Rule(_accept_any, "predictions from now on are about these events")),
     ("code.*", Rule(_accept_any, "if its answers changed, raise its `version`")),
@@ -420,6 +422,9 @@ def differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[Differen
     old = {"learn_tasks": "one", **_implied_classes(old, new), **old}
     if WINDOW_LATENESS_PATH in old or WINDOW_LATENESS_PATH in new:
         old, new = _with_window_lateness(old), _with_window_lateness(new)
+    if TOO_LATE_PATH in old or TOO_LATE_PATH in new:
+        refused = {TOO_LATE_PATH: "refused"}
+        old, new = {**refused, **old}, {**refused, **new}
     paths = [*new, *(path for path in old if path not in new)]
     changes = [
         _difference(path, old.get(path), new.get(path))

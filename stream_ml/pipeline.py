@@ -72,6 +72,7 @@ WORDS = {
     "on_failure": ON_FAILURE,
 }
 LEARN_TASKS = ("one", "line")
+TOO_LATE = ("refused", "topic")
 ROLLBACK_LOSS = 0.02
 BREADTH_MAX = 64
 GUARD_LABELS_MAX = 1_000_000
@@ -95,6 +96,8 @@ class Events:
             waits in the others' joins: by the time of arrival.
         window_lateness: how much older than the watermark an event may be that only feeds windows
             and gets no prediction; None: as `lateness`, beyond which all are refused.
+        too_late: what becomes of an event that is older than that: it is "refused", as a dead
+            letter, or goes to the "topic" `late-events`. See docs/time.md.
     """
 
     key: str
@@ -106,6 +109,7 @@ class Events:
     breadth: int = 3
     idle: str | int = "1h"
     window_lateness: str | int | None = None
+    too_late: str = "refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,11 @@ class Pipeline:
         """How much older than its partition's watermark an event may be that feeds windows."""
         late = self.events.window_lateness
         return self.lateness_ms if late is None else duration_or_zero(late)
+
+    @property
+    def extra_topics(self) -> tuple[str, ...]:
+        """The topics that it has beside those of all pipelines, by their names in the catalogue."""
+        return ("late-events",) if self.events.too_late == "topic" else ()
 
     @cached_property
     def skew_ms(self) -> int:
@@ -506,21 +515,7 @@ class Pipeline:
 def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     """The texts of the declaration by path; None where there is nothing to say."""
     yield "name", p.name
-    for member in fields(p.events):
-        value = getattr(p.events, member.name)
-        if member.name == "fields":
-            for name, kind in p.schema.items():
-                yield f"events.fields.{name}", kind.declaration()
-                if kind.range is not None:
-                    yield f"events.ranges.{name}", kind.range.declaration()
-        elif member.name in {"key", "time", "id"}:
-            yield f"events.{member.name}", value
-        else:
-            is_count = member.name == "breadth"
-            yield (
-                f"events.{member.name}",
-                None if value is None else _length(value, is_count=is_count),
-            )
+    yield from _event_texts(p)
     yield "predict", _condition(p.predict)
     yield from p.feature_set.declaration()
     yield from label_texts(p.label, p.target)
@@ -541,6 +536,26 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     yield from slice_texts(p.slices)
     yield from file_texts(p.files)
     yield "river", RIVER_VERSION
+
+
+def _event_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
+    for member in fields(p.events):
+        value = getattr(p.events, member.name)
+        if member.name == "fields":
+            for name, kind in p.schema.items():
+                yield f"events.fields.{name}", kind.declaration()
+                if kind.range is not None:
+                    yield f"events.ranges.{name}", kind.range.declaration()
+        elif member.name in {"key", "time", "id"}:
+            yield f"events.{member.name}", value
+        elif member.name == "too_late":
+            yield "events.too_late", None if value == TOO_LATE[0] else value
+        else:
+            is_count = member.name == "breadth"
+            yield (
+                f"events.{member.name}",
+                None if value is None else _length(value, is_count=is_count),
+            )
 
 
 def _length(value: Any, *, is_count: bool) -> str:
@@ -679,14 +694,17 @@ def _event_problems(events: Any, schema: Mapping[str, FieldType]) -> Iterator[Pr
     for name in ("lateness", "skew"):
         yield from duration_problems(f"events.{name}", getattr(events, name), duration_or_zero)
     yield from duration_problems("events.idle", events.idle)
-    yield from _window_lateness_problems(events)
+    yield from _late_problems(events)
     if not (type(events.breadth) is int and 1 <= events.breadth <= BREADTH_MAX):
         yield Problem(
             "events.breadth", f"a whole number from 1 to {BREADTH_MAX}", repr(events.breadth)
         )
 
 
-def _window_lateness_problems(events: Events) -> Iterator[Problem]:
+def _late_problems(events: Events) -> Iterator[Problem]:
+    if events.too_late not in TOO_LATE:
+        expected = f"one of {', '.join(TOO_LATE)}"
+        yield Problem("events.too_late", expected, short_repr(events.too_late))
     path, late = "events.window_lateness", events.window_lateness
     if late is None:
         return

@@ -33,6 +33,7 @@ __all__ = [
     "EventLabel",
     "Example",
     "LabelValue",
+    "LateEvent",
     "ModelRef",
     "Natural",
     "Number",
@@ -465,6 +466,16 @@ class DeadLetter:
     value: str | None
     length: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class LateEvent(DeadLetter):
+    """An event that came too late, where these have a topic of their own: as a dead letter.
+
+    `behind_ms` is how far behind its partition's watermark it lay, in milliseconds.
+    """
+
+    behind_ms: int
 
 
 # A handful of names are asked for with every example.

@@ -14,6 +14,7 @@ A file holds one topic:
     record_bytes_max   the longest value it takes
     record             what a value is, where it is not a JSON object alone
     clusters_only      whether only clusters have it; the embedded log keeps such things otherwise
+    setting            of a declaration, without which a pipeline has no such topic (`extra`)
     writers, readers   stages, or `producer`, `consumer`, `operator`, `worker` (who runs stages)
     fields             the members of a record: type, meaning; `optional` ones may be absent;
                        `keyed_by` says that an object is a mapping, whose values have `fields`
@@ -36,9 +37,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from stream_ml.errors import DeclarationError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
-__all__ = ["Topic", "TopicField", "catalogue", "embedded", "load", "partition_of"]
+__all__ = ["Topic", "TopicField", "catalogue", "embedded", "load", "needed", "partition_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Topic:
     record_bytes_max: int
     record: str
     clusters_only: bool
+    setting: str | None
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     fields: Mapping[str, TopicField]
@@ -98,6 +100,19 @@ def embedded() -> Mapping[str, Topic]:
     ['evaluate-changelog', 'join-changelog']
     """
     return MappingProxyType({n: t for n, t in catalogue().items() if not t.clusters_only})
+
+
+def needed(topics: Mapping[str, Topic], extra: Collection[str] = ()) -> dict[str, Topic]:
+    """The topics that every pipeline has, and of the others those that are named.
+
+    >>> sorted(catalogue().keys() - needed(catalogue()))
+    ['late-events']
+
+    Args:
+        topics: the catalogue, or part of it.
+        extra: of those that only some declarations have, as `Pipeline.extra_topics` says.
+    """
+    return {name: t for name, t in topics.items() if t.setting is None or name in extra}
 
 
 def load(folder: Path) -> Mapping[str, Topic]:
@@ -199,11 +214,16 @@ _TOPIC_RULES: dict[str, tuple[str, Callable[[object], bool]]] = {
     "record_bytes_max": ("a whole number from 1", _is_count),
     "record": ("a phrase", _is_text),
     "clusters_only": ("true or false", _is_flag),
+    "setting": ("a setting of a declaration", _is_text),
     "writers": ("a list of names", _is_names),
     "readers": ("a list of names", _is_names),
     "fields": ("a table of fields", lambda value: isinstance(value, dict) and value != {}),
 }
-_TOPIC_DEFAULTS: dict[str, Any] = {"record": "a JSON object", "clusters_only": False}
+_TOPIC_DEFAULTS: dict[str, Any] = {
+    "record": "a JSON object",
+    "clusters_only": False,
+    "setting": None,
+}
 
 _FIELD_RULES: dict[str, tuple[str, Callable[[object], bool]]] = {
     "type": (f"one of {', '.join(sorted(_TYPES))}, or several joined by ' | '", _is_type),

@@ -97,6 +97,8 @@ CHANGES: list[Change] = [
     (events(lateness=0), events(lateness="1s"), [("events.lateness", True)]),
     ({}, events(window_lateness="30s"), [("events.window_lateness", True)]),
     (events(window_lateness="30s"), {}, [("events.window_lateness", False)]),
+    ({}, events(too_late="topic"), [("events.too_late", True)]),
+    (events(too_late="topic"), {}, [("events.too_late", True)]),
     ({}, events(skew="6m"), [("events.skew", False)]),
     ({}, events(breadth=3), [("events.breadth", False)]),
     ({}, events(idle="2h"), [("events.idle", False)]),

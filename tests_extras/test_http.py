@@ -21,7 +21,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode, checks, openapi
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shell"))
-from cli_toy import START_MS, TOY, outputs, stream, toy
+from cli_toy import APART, START_MS, TOY, outputs, stream, toy
 from processes import Terminal
 
 from stream_ml.cli.main import main
@@ -70,7 +70,7 @@ class World:
     def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.path = folder / "log.sqlite"
-        self._common = {"STREAM_ML_BROKER": f"sqlite:{self.path}", "STREAM_ML_PIPELINE": TOY}
+        self._common = {"STREAM_ML_BROKER": f"sqlite:{self.path}", "STREAM_ML_PIPELINE": APART}
         with SqliteLog.create(self.path) as log:
             log.append(outputs(FIRST))
             key = Settings(broker=f"sqlite:{self.path}").signing_key(str(self.path))
@@ -312,6 +312,21 @@ def test_a_batch_that_is_none_is_refused(world: World, path: str, body: bytes, r
         answer = http.post(path, content=body)
 
     assert (422, reason) == (answer.status_code, answer.json()["reason"])
+
+
+def test_an_event_that_came_too_late_is_refused_from_its_own_topic(world: World) -> None:
+    """Where late events have a topic, whoever sent one is told so, as by a dead letter."""
+    late = fresh_event(ts=START_MS)
+
+    with world.http() as http:
+        before = http.post("/v1/predict", json=fresh_event())
+        answer = http.post("/v1/predict", json=late)
+    with world.log() as log:
+        *_, letter = letters_in(read_all(log, "late-events"))
+
+    assert 200 == before.status_code
+    assert (422, "too_late") == (answer.status_code, answer.json()["reason"])
+    assert answer.json()["event"]["offset"] == letter.letter.offset
 
 
 def test_labels_are_on_the_log_when_they_are_answered(world: World) -> None:

@@ -67,6 +67,8 @@ LEFT_OUT = {
     ("registry", "operator"),
     ("summaries", "operator"),
     ("answers", "operator"),
+    ("predict", "late-events"),
+    ("late-events", "operator"),
 }
 # By arrow: the points at which it turns. Without any it is straight.
 ROUTES: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {

@@ -40,6 +40,7 @@ ORDER = (
     "summaries",
     "alerts",
     "dead-letters",
+    "late-events",
 )
 
 
@@ -89,6 +90,8 @@ def _section(topic: Topic) -> str:
     ]
     if topic.clusters_only:
         facts.append(("on the embedded log", "there is no such topic"))
+    if topic.setting is not None:
+        facts.append(("there", f"where `{topic.setting}` is declared"))
     lines = [f"### {topic.name}", "", topic.purpose, "", "| | |", "|---|---|"]
     lines += [f"| {name} | {_cell(text)} |" for name, text in facts]
     fields = list(_rows(topic.fields, ""))

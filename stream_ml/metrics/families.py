@@ -109,6 +109,7 @@ _ALL = (
     _of_pipeline("labelled_ratio", "gauge", "Share of predictions that have a label."),
     _of_pipeline("held", "gauge", "What is held in memory, by kind.", "kind"),
     _of_pipeline("held_limit", "gauge", "Bound of that, in all partitions together.", "kind"),
+    _of_pipeline("idle_partitions", "gauge", "Partitions of events that hold up nothing: silent."),
     _of_pipeline("dead_letter_records", "gauge", "Records on `dead-letters`, at most."),
     _of_pipeline("score", "gauge", "A model's score.", "line", "form", "score"),
     _of_pipeline("scored_examples_total", "counter", "Examples scored.", "line"),

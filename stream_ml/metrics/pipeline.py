@@ -154,6 +154,7 @@ def _progress(status: StatusView, pipeline: Pipeline) -> Iterator[Figure]:
     yield from _outcomes(status)
     for kind, count in status.held.items():
         yield Figure("stream_ml_held", count, (kind,))
+    yield Figure("stream_ml_idle_partitions", len(status.idle_partitions))
     # What is held is counted over all tasks of join, and so is its bound.
     limit = pipeline.pending_max * len(status.watermarks.labels)
     for kind in ("predictions", "labels"):

@@ -32,7 +32,7 @@ from stream_ml.records import Output
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.tail import Backoff
 from stream_ml.shell.views.costs import learn_tasks
-from stream_ml.shell.views.dead_letters import letters_in, original_bytes
+from stream_ml.shell.views.dead_letters import LATE_EVENTS, letters_in, original_bytes
 from stream_ml.stages.erasure import Erasure, Erasures
 from stream_ml.stages.topology import STAGES
 from stream_ml.topics import catalogue, partition_of
@@ -56,7 +56,17 @@ __all__ = [
 ]
 
 # Records that are about a single event, or may name one.
-TOPICS = ("events", "labels", "predictions", "examples", "answers", "dead-letters", "alerts")
+TOPICS = (
+    "events",
+    "labels",
+    "predictions",
+    "examples",
+    "answers",
+    "dead-letters",
+    "late-events",
+    "alerts",
+)
+LETTER_TOPICS = ("dead-letters", LATE_EVENTS)
 CHUNK_BYTES = 8 * 1024 * 1024
 # A shorter key stands by chance in any file: it is looked for where JSON would have it alone.
 BARE_LENGTH_MIN = 8
@@ -130,7 +140,7 @@ def find_traces(log: Log, pipeline: Pipeline, key: str, ids: Iterable[str] = ())
 
 
 def _is_about(log: Log, record: Record, traces: Traces, pipeline: Pipeline) -> bool:
-    if record.topic == "dead-letters":
+    if record.topic in LETTER_TOPICS:
         return any(
             _is_letter_about(original_bytes(log, view.letter), view.letter, traces, pipeline)
             or _has_key(record.key, traces)

@@ -812,6 +812,8 @@ class Join:
             "counts": self.counts,
             "held": self.sizes,
         }
+        if idle := self._sources.idle:
+            keyless["idle"] = idle
         if self._late_erasures:
             keyless["erasures"] = self._late_erasures.dump()
         pieces: list[StateEntry] = [(KEYLESS, orjson.dumps(keyless))]

@@ -4,8 +4,9 @@ Theory of operation:
 
 1. An event is judged by the state of its own partition at its own offset: bad, from the future
    (`ts` past its append time by more than `skew`), too late (older than the watermark by more
-   than `lateness`) or a duplicate (its id was seen). Such an event becomes one dead letter and
-   changes no state. The watermark is led by several keys, never by one (`watermark`).
+   than `lateness`) or a duplicate (its id was seen). Such an event becomes one dead letter, or
+   one of `late-events` (`late_events`), and changes no state. The watermark is led by several
+   keys, never by one (`watermark`).
 2. Its features are read before it is put into the windows, so that no event sees itself.
 3. Ids are kept for everything that is not too late, so no duplicate slips through.
 4. The champion alone answers; predicting changes no model. Its shadows are named, each with the
@@ -37,6 +38,7 @@ from stream_ml.stages.alarms import Alarms, Recurrence
 from stream_ml.stages.dedup import SeenIds
 from stream_ml.stages.erasure import ObeyedErasures
 from stream_ml.stages.inputs import parse_once, refuse_future, without_frames
+from stream_ml.stages.late_events import TOO_LATE, late_event
 from stream_ml.stages.lateness import Lateness, declared_lateness_ms
 from stream_ml.stages.partitioning import Partitioner, forward
 from stream_ml.stages.positions import record_notice
@@ -123,6 +125,9 @@ class Predict:
         self.counts["window_events_dropped"] = 0
         if self._takes_late:
             self.counts["late"] = 0
+        self._sets_late_aside = pipeline.events.too_late == "topic"
+        if self._sets_late_aside:
+            self.counts[TOO_LATE] = 0
 
     def start(self) -> list[Output]:
         """Nothing: predicting begins with the first event."""
@@ -256,10 +261,15 @@ class Predict:
         outputs: list[Output | _PredictionRequest],
     ) -> None:
         """Count a bad record, and tell of it; with it so many of its part were read."""
-        self.counts["refused"] += 1
+        event = self.parse(record)
+        if self._sets_late_aside and error.reason == TOO_LATE and isinstance(event, Event):
+            self.counts[TOO_LATE] += 1
+            outputs.append(late_event(record, error, self._watermark.ms - event.ts))
+        else:
+            self.counts["refused"] += 1
+            outputs.append(dead_letter(record, "predict", without_frames(error)))
         if self._blocks is not None:
             self._blocks.refuse(f"{error.reason} {error.path}", self._watermark.ms)
-        outputs.append(dead_letter(record, "predict", without_frames(error)))
         outputs += self._refusals.refuse(record, error, read, self._watermark.ms)
 
     def _advance(self, partition: int, outputs: list[Output | _PredictionRequest]) -> None:

@@ -62,7 +62,7 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
                 "predict",
                 inputs=("events",),
                 feed=("models", "registry"),
-                outputs=("predictions", "summaries"),
+                outputs=("predictions", "summaries", "late-events"),
                 rerouted_inputs=("events",),
                 scales=True,
             ),

@@ -221,6 +221,12 @@ class PredictionsWatermark:
         self.ms = -1
         self.newest_ms = -1
 
+    @property
+    def idle(self) -> list[int]:
+        """The partitions that hold up nothing, as of the last prediction; none where it is one."""
+        oldest = max(self._last_append_ms, default=0) - self._idle_ms
+        return [number for number, ms in enumerate(self._last_append_ms) if ms < oldest]
+
     def __len__(self) -> int:
         """Of how many partitions predictions come."""
         return len(self._partitions)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stream_ml.errors import BadRecord, StreamMLError
 from stream_ml.records import Output
 from stream_ml.shell.log.port import read_between
-from stream_ml.shell.views.dead_letters import letters_in
+from stream_ml.shell.views.dead_letters import LATE_EVENTS, letters_in
 from stream_ml.stages.topology import task_name
 from stream_ml.topics import partition_of
 from stream_ml.web.hints import hint
@@ -205,19 +205,24 @@ class Predictor:
             is_urgent=lambda: bool(self._waiting),
             prepare=self._decode_where_waited_for,
         )
-        self._dead_letters = Follower(
-            open_log,
-            "dead-letters",
-            self._take_letters,
-            is_urgent=lambda: bool(self._waiting),
-            # Refusals are seldom, and most waits end without one.
-            urgent_s=LETTERS_S,
+        # Of events that are set aside there may be no topic until the first worker has begun.
+        self._dead_letters, *self._set_aside = (
+            Follower(
+                open_log,
+                topic,
+                self._take_letters,
+                is_urgent=lambda: bool(self._waiting),
+                # Refusals are seldom, and most waits end without one.
+                urgent_s=LETTERS_S,
+            )
+            for topic in ("dead-letters", *({LATE_EVENTS} & {*pipeline.extra_topics}))
         )
         self._monitor: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._dead_letters.start()
+        for follower in (self._dead_letters, *self._set_aside):
+            follower.start()
         self._monitor = asyncio.create_task(self._watch_pace())
         self.predictions.start()
 
@@ -226,7 +231,8 @@ class Predictor:
         if self._monitor is not None:
             self._monitor.cancel()
         self.predictions.close()
-        self._dead_letters.close()
+        for follower in (self._dead_letters, *self._set_aside):
+            follower.close()
         for waiter in self._waiting.values():
             if not waiter.future.done():
                 waiter.future.set_exception(Refusal(503, "the server ends", "ending", retry_s=1))

@@ -14,7 +14,7 @@ from kafka.admin import KafkaAdminClient
 from stream_ml.sealing import content
 from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.topics import catalogue
+from stream_ml.topics import catalogue, needed
 from tests.kafka_broker import a_name
 from tests.shell.processes import Terminal
 
@@ -45,7 +45,7 @@ def shop_on(broker: str, folder: Path, partitions: int, shop: str = "shop") -> I
     apply(cluster, Demand(partitions=partitions))
     yield cluster
     with KafkaAdminClient(bootstrap_servers=broker) as admin:
-        admin.delete_topics([cluster.topic(name) for name in catalogue()])
+        admin.delete_topics([cluster.topic(name) for name in needed(catalogue())])
 
 
 class Reader:

@@ -16,7 +16,7 @@ from stream_ml.shell.kafka.acls import ROLES, Grant, Right, create, missing, rig
 from stream_ml.shell.kafka.admin import Demand, apply, plan, write_access_warning
 from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.kafka.security import client_options
-from stream_ml.topics import catalogue
+from stream_ml.topics import catalogue, needed
 from tests.kafka_broker import a_name
 from tests.shell.processes import Ended, Terminal
 from tools.kafka.broker import QUICK_START, Broker
@@ -149,7 +149,7 @@ def read(cluster: Cluster, topic: str) -> str:
 def test_plan_says_what_is_missing_and_apply_allows_it_once(broker: Broker, name: str) -> None:
     """Every right of every role is missing, then none is; nothing is done twice."""
     cluster, demand = place(broker, name, "admin"), Demand(principals=PRINCIPALS)
-    topics = catalogue()
+    topics = needed(catalogue())
     wanted = {
         f"User:{role} may {right}" for role in ROLES for right in rights(role, cluster, topics)
     }

@@ -31,7 +31,7 @@ from stream_ml.shell.kafka.metadata import (
 )
 from stream_ml.shell.log.reading import last_records, read_all
 from stream_ml.shell.views import status
-from stream_ml.topics import catalogue, partition_of
+from stream_ml.topics import catalogue, needed, partition_of
 from tests.kafka_broker import a_name
 from tests.shell.cli_toy import stream, toy
 from tools.kafka.broker import QUICK_START, Broker
@@ -81,7 +81,7 @@ class Worker(KafkaProducer):
         with closing(
             KafkaConsumer(bootstrap_servers=self._cluster.bootstrap, isolation_level=isolation)
         ) as consumer:
-            names = [self._cluster.topic(name) for name in catalogue()]
+            names = [self._cluster.topic(name) for name in needed(catalogue())]
             parts = {name: consumer.partitions_for_topic(name) or () for name in names}
             ends: dict[TopicPartition, int] = consumer.end_offsets(
                 [TopicPartition(name, number) for name in names for number in parts[name]]

@@ -37,10 +37,11 @@ PARTITIONS = 2
 START_MS = 1_700_000_000_000
 MINUTE_MS = 60_000
 LATENESS = "2s"
+EXTRA = ("late-events",)
 DECLARATION = f"""
 from dataclasses import replace
 from stream_ml.examples.cards import cards
-events = replace(cards.events, lateness={LATENESS!r}, breadth=1)
+events = replace(cards.events, lateness={LATENESS!r}, breadth=1, too_late="topic")
 declared = replace(cards, name=name, events=events)
 """
 
@@ -151,15 +152,17 @@ def examples(found: dict[str, list[Record]]) -> Counter[tuple[str, bool, int]]:
     return Counter((each["event_id"], each["label"], each["label_ts"]) for each in said)
 
 
-def letters(found: dict[str, list[Record]]) -> Counter[tuple[str, ...]]:
-    """What was refused: by whom, why, and its bytes as they came."""
-    said = [orjson.loads(each.value or b"") for each in found["dead-letters"]]
+def letters(
+    found: dict[str, list[Record]], topic: str = "dead-letters"
+) -> Counter[tuple[str, ...]]:
+    """What was refused, or came too late: by whom, why, and its bytes as they came."""
+    said = [orjson.loads(each.value or b"") for each in found[topic]]
     return Counter((e["topic"], e["stage"], e["reason"], e["path"], e["value"]) for e in said)
 
 
 def embedded(name: str) -> dict[str, list[Record]]:
     """What the embedded log makes of it, where nobody can publish a stray."""
-    events = replace(cards.events, lateness=LATENESS, breadth=1)
+    events = replace(cards.events, lateness=LATENESS, breadth=1, too_late="topic")
     with Driver(replace(cards, name=name, events=events), partitions=PARTITIONS) as driver:
         for topic, key, value, _ in strays():
             assert key is None
@@ -175,7 +178,8 @@ def embedded(name: str) -> dict[str, list[Record]]:
                 assert partition is not None
                 driver.log.append([Output(topic, None, value)])
         driver.run()
-        return {name: driver.records(name) for name in ("predictions", "examples", "dead-letters")}
+        topics = ("predictions", "examples", "dead-letters", *EXTRA)
+        return {name: driver.records(name) for name in topics}
 
 
 async def send(cluster: Cluster, sent: list[Sent]) -> None:
@@ -212,7 +216,7 @@ def test_the_loop_on_kafka_makes_what_the_embedded_log_makes(
     kafka_broker: str, tmp_path: Path
 ) -> None:
     """Four processes: the same predictions, examples and dead letters, and a history in order."""
-    with place(kafka_broker, PARTITIONS, "cards") as cluster, ExitStack() as processes:
+    with place(kafka_broker, PARTITIONS, "cards", extra=EXTRA) as cluster, ExitStack() as processes:
         expected = embedded(cluster.pipeline)
         wanted = {topic.replace("-", "_"): len(records) for topic, records in expected.items()}
         house = House(tmp_path, cluster, DECLARATION)
@@ -226,15 +230,17 @@ def test_the_loop_on_kafka_makes_what_the_embedded_log_makes(
         promoted = processes.enter_context(house.terminal(*promote)).ended()
         until_said(workers["predict"], said="serves", model="tree@1000")
         ended = {stage: worker.stopped() for stage, worker in workers.items()}
-        found = asyncio.run(outputs_of(cluster, partitions=PARTITIONS))
+        found = asyncio.run(outputs_of(cluster, partitions=PARTITIONS, extra=EXTRA))
 
     assert dict.fromkeys(STAGES, (0, "")) == {s: (e.code, e.err) for s, e in ended.items()}
     assert predictions(expected) == predictions(found)
     assert examples(expected) == examples(found)
     assert letters(expected) == letters(found)
+    late = letters(found, "late-events")
+    assert (letters(expected, "late-events"), {"too_late"}) == (late, {each[2] for each in late})
     # The stream holds what it is meant to hold.
     reasons = {letter[2] for letter in letters(found)}
-    assert reasons >= {"not_json", "missing_field", "duplicate", "too_late"}
+    assert reasons >= {"not_json", "missing_field", "duplicate"}
     assert reasons >= {"duplicate_label", "late", "orphan"}
 
     history = [orjson.loads(each.value or b"") for each in found["registry"]]

@@ -17,7 +17,7 @@ from stream_ml.errors import LogError, UsageError
 from stream_ml.shell.kafka import admin as admin_module
 from stream_ml.shell.kafka.admin import Demand, Plan, Present, apply, compare, configs, plan
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.topics import catalogue
+from stream_ml.topics import catalogue, needed
 from tests.kafka_broker import a_name
 from tools.kafka.broker import HOST, free_ports
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from stream_ml.topics import Topic
 
 DAY_MS = 86_400_000
-SCALING = {name: 4 for name, topic in catalogue().items() if topic.scales}
+TOPICS = needed(catalogue())
+SCALING = {name: 4 for name, topic in TOPICS.items() if topic.scales}
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def altered(cluster: Cluster, topic: str, values: Mapping[str, str]) -> None:
 def partitions(cluster: Cluster) -> dict[str, int]:
     """How many partitions Kafka itself counts, by name in the catalogue."""
     with KafkaAdminClient(bootstrap_servers=cluster.bootstrap) as admin:
-        found = admin.describe_topics([cluster.topic(name) for name in catalogue()])
+        found = admin.describe_topics([cluster.topic(name) for name in TOPICS])
     prefix = f"{cluster.pipeline}."
     return {topic["name"].removeprefix(prefix): len(topic["partitions"]) for topic in found}
 
@@ -106,15 +107,15 @@ def test_topics_are_made_as_the_catalogue_says_and_a_second_time_nothing_is(
     cluster: Cluster,
 ) -> None:
     """All topics are planned, then made, with every config; applying again changes nothing."""
-    wanted = {(name, "topic") for name in catalogue()}
+    wanted = {(name, "topic") for name in TOPICS}
     assert changed(plan(cluster)) == wanted
 
     assert changed(apply(cluster)) == wanted
 
     assert plan(cluster) == Plan()
     assert apply(cluster) == Plan()
-    assert partitions(cluster) == {name: topic.partitions for name, topic in catalogue().items()}
-    for name, topic in catalogue().items():
+    assert partitions(cluster) == {name: topic.partitions for name, topic in TOPICS.items()}
+    for name, topic in TOPICS.items():
         found = described(cluster, name)
         assert {**found, **configs(topic, 1)} == found, name
         assert found["message.timestamp.type"] == "LogAppendTime"
@@ -227,7 +228,7 @@ def test_the_command_plans_applies_and_finds_nothing_more(command: Any, cluster:
     planned = command("plan", "--partitions", "2")
     assert planned.code == 2
     assert f"{cluster.topic('events')} " in planned.out
-    assert f"{len(catalogue())} differences from the catalogue" in planned.err
+    assert f"{len(TOPICS)} differences from the catalogue" in planned.err
 
     applied = command("apply", "--partitions", "2")
     assert (applied.code, applied.err) == (0, "")
@@ -308,7 +309,7 @@ def test_a_declared_horizon_is_held_against_what_is_kept(
     refused = capsys.readouterr().err
     assert "topics apply: refused, and nothing was changed" in refused
     assert f"predictions:retention_ms: expected at least {15 * DAY_MS}" in refused
-    assert partitions(cluster) == dict.fromkeys(catalogue(), 0)
+    assert partitions(cluster) == dict.fromkeys(TOPICS, 0)
 
 
 # --- comparing, without a broker --------------------------------------------------------------
@@ -318,7 +319,7 @@ def present(replication: int = 1) -> dict[str, Present]:
     """What a cluster has that is as the catalogue says."""
     return {
         name: Present(topic.partitions, replication, configs(topic, replication), topic.key)
-        for name, topic in catalogue().items()
+        for name, topic in TOPICS.items()
     }
 
 
@@ -357,5 +358,20 @@ def test_copies_are_not_moved() -> None:
     """Another replication than there is needs Kafka's own tool, and is refused by its name."""
     refused = compare(present(1), Demand(replication=3), catalogue(), 1).refusals
 
-    assert {problem.path for problem in refused} == {f"{name}:replication" for name in catalogue()}
+    assert {problem.path for problem in refused} == {f"{name}:replication" for name in TOPICS}
     assert "kafka-reassign-partitions" in refused[0].expected
+
+
+def test_a_topic_of_some_declarations_is_made_for_these_and_stays() -> None:
+    """Late events have a topic where it is declared; it is kept once it is no more."""
+    late = Demand(extra_topics=("late-events",))
+    kept = catalogue()["late-events"]
+    had = {**present(), kept.name: Present(kept.partitions, 1, configs(kept, 1), kept.key)}
+    former = {**had[kept.name].configs, "retention.ms": "60000000"}
+    other = {**had, kept.name: replace(had[kept.name], configs=former)}
+
+    assert compare(present(), Demand(), catalogue(), 1) == Plan()
+    planned = compare(present(), late, catalogue(), 1).changes
+    assert [(each.topic, each.attribute) for each in planned] == [("late-events", "topic")]
+    assert compare(had, late, catalogue(), 1) == compare(had, Demand(), catalogue(), 1) == Plan()
+    assert changed(compare(other, Demand(), catalogue(), 1)) == {("late-events", "retention.ms")}

@@ -29,7 +29,7 @@ from stream_ml.shell.kafka.transactions import NEVER as NOT_DUE
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import Batch
 from stream_ml.stages.inputs import open_sealed
-from stream_ml.topics import catalogue
+from stream_ml.topics import catalogue, needed
 from tests.kafka_broker import a_name
 from tests.shell.processes import Terminal
 
@@ -54,7 +54,9 @@ NEVER = -1
 
 
 @contextmanager
-def place(broker: str, partitions: int, stage: str, *scaled: str) -> Iterator[Cluster]:
+def place(
+    broker: str, partitions: int, stage: str, *scaled: str, extra: tuple[str, ...] = ()
+) -> Iterator[Cluster]:
     """A pipeline's topics on the broker, of nobody else's, for a while.
 
     Args:
@@ -62,12 +64,13 @@ def place(broker: str, partitions: int, stage: str, *scaled: str) -> Iterator[Cl
         partitions: of what scales.
         stage: whose changelog is wanted.
         scaled: of the topics that scale, those that are wanted; where none is named, all are.
+        extra: of the topics that only some declarations have.
     """
     cluster = Cluster(broker, a_name(stage))
     unwanted = {name for name, topic in catalogue().items() if scaled and topic.scales}
     unwanted -= {*scaled, f"{stage}-changelog"}
-    topics = {name: topic for name, topic in catalogue().items() if name not in unwanted}
-    apply(cluster, Demand(partitions=partitions), topics)
+    topics = {n: topic for n, topic in needed(catalogue(), extra).items() if n not in unwanted}
+    apply(cluster, Demand(partitions=partitions, extra_topics=extra), topics)
     try:
         yield cluster
     finally:
@@ -161,7 +164,10 @@ async def ends_of(cluster: Cluster, tps: list[TopicPartition]) -> dict[TopicPart
 
 
 async def outputs_of(
-    cluster: Cluster, isolation: str = "read_committed", partitions: int = 1
+    cluster: Cluster,
+    isolation: str = "read_committed",
+    partitions: int = 1,
+    extra: tuple[str, ...] = (),
 ) -> dict[str, list[Record]]:
     """What stages have written, by topic, in the order of each partition."""
     topics = [
@@ -173,6 +179,7 @@ async def outputs_of(
         "dead-letters",
         "summaries",
         "answers",
+        *extra,
     ]
     places = [
         (topic, p) for topic in topics for p in range(partitions if topic == "predictions" else 1)

@@ -33,6 +33,8 @@ toy = sml.Pipeline(
 )
 # As --pipeline has it, wherever pytest has put this module.
 TOY = f"{__name__}:toy"
+apart = replace(toy, events=replace(toy.events, too_late="topic"))
+APART = f"{__name__}:apart"
 sliced = replace(toy, slices=[sml.Slice("seldom", user="u1")])
 
 

@@ -12,10 +12,13 @@ from stream_ml.cli.log import existing_log
 from stream_ml.cli.operator import TEXT_LENGTH_MAX
 from stream_ml.cli.output import flush, write, write_bytes, write_json, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.tables import format_table, format_time
+from stream_ml.cli.tables import format_duration, format_table, format_time
 from stream_ml.errors import UsageError
+from stream_ml.records import LateEvent
 from stream_ml.shell.printable import printable
 from stream_ml.shell.views.dead_letters import (
+    LATE_EVENTS,
+    TOPIC,
     LetterFilter,
     LetterTally,
     LetterView,
@@ -62,6 +65,7 @@ def _check_options(arguments: Namespace) -> None:
         "--limit": arguments.limit is not None,
         "--summary": arguments.summary,
         "--raw": arguments.raw,
+        "--late": arguments.late,
     }
     of_redrive = {
         "--dry-run": arguments.dry_run,
@@ -79,6 +83,10 @@ def _check_options(arguments: Namespace) -> None:
         )
 
 
+def _topic(arguments: Namespace) -> str:
+    return LATE_EVENTS if arguments.late else TOPIC
+
+
 def _filter(arguments: Namespace) -> LetterFilter:
     return LetterFilter(frozenset(arguments.reason), arguments.topic, arguments.since)
 
@@ -89,7 +97,7 @@ def _list(arguments: Namespace, settings: Settings) -> None:
     if arguments.raw:
         _refuse_terminal()
     with existing_log(settings) as log:
-        views = read_letters(log, _filter(arguments), tally.add_foreign)
+        views = read_letters(log, _filter(arguments), tally.add_foreign, _topic(arguments))
         if arguments.raw and arguments.limit is None:
             _print_raw(log, views)  # one by one: there may be millions
             return
@@ -148,13 +156,14 @@ def _reasons(log: Log, arguments: Namespace) -> dict[str, int]:
     if not arguments.reason:
         return {}
     wanted = replace(_filter(arguments), reasons=frozenset())
-    counts = Counter(view.letter.reason for view in read_letters(log, wanted))
+    views = read_letters(log, wanted, topic=_topic(arguments))
+    counts = Counter(view.letter.reason for view in views)
     return dict(counts.most_common(REASONS_SHOWN))
 
 
 def _absence(arguments: Namespace, others: dict[str, int]) -> str:
     if not others:
-        return "no dead letters"
+        return "no late events" if arguments.late else "no dead letters"
     counts = ", ".join(f"{reason} {count:,}" for reason, count in others.items())
     return f"none of reason {', '.join(arguments.reason)}; there are {counts}"
 
@@ -184,10 +193,13 @@ def _print(log: Log, tally: LetterTally, absence: str) -> None:
 
 def _line(view: LetterView) -> str:
     letter = view.letter
+    behind = (
+        f" ({format_duration(letter.behind_ms)} behind)" if isinstance(letter, LateEvent) else ""
+    )
     return (
         f"{view.partition}:{view.offset} {format_time(view.append_ms)} {letter.topic}-"
         f"{letter.partition} offset {letter.offset} refused by {letter.stage}: {letter.reason} at "
-        f"{letter.path}: {letter.message}"
+        f"{letter.path}: {letter.message}{behind}"
     )
 
 
@@ -237,6 +249,11 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="of list: only the refused bytes, as they were, each record followed by a line's end",
     )
     parser.add_argument(
+        "--late",
+        action="store_true",
+        help="of list: the events that came too late, where these have a topic of their own",
+    )
+    parser.add_argument(
         "--dry-run", action="store_true", help="of redrive: only say what it would publish"
     )
     parser.add_argument(
@@ -260,7 +277,8 @@ COMMAND = Subcommand(
         "Counts dead letters by topic, reason and path, with the times of the first and the last,\n"
         "and shows the last ones with the bytes that were refused. What would steer a terminal is\n"
         "escaped; --raw gives the bytes as they were, to a file or a pipe. Only reads, also while\n"
-        "a worker runs.\n\n"
+        "a worker runs. With --late the same of `late-events`: where events that come too late\n"
+        "have a topic of their own, they are no dead letters.\n\n"
         "With redrive it publishes again, byte for byte, the events and labels that the present\n"
         "declaration can read: each once, however often it is run or killed, with a signed\n"
         "command that names their dead letters. A record keeps its id and its time: what would be\n"

@@ -150,6 +150,11 @@ def _facts(view: StatusView, path: str, mode: str | None, workers: str) -> str:
             ["events", _counts(view, "predict")],
             ["labels", _counts(view, "join")],
             ["held", format_counts(view.held) if view.held else UNKNOWN],
+            *(
+                [["idle", f"partitions {idle} of events: they hold up nothing"]]
+                if (idle := ", ".join(map(str, view.idle_partitions)))
+                else []
+            ),
             ["dead letters", _letters(view)],
             ["open alerts", _open_alerts(view)],
         ]

@@ -53,6 +53,7 @@ def _on_cluster(arguments: Namespace, settings: Settings) -> None:
         None if pipeline is None else pipeline.horizon_ms,
         _principals(arguments.acls, cluster),
         has_entities=pipeline is not None and bool(pipeline.feature_set.entities),
+        extra_topics=() if pipeline is None else pipeline.extra_topics,
     )
     act = admin.plan if arguments.name == "plan" else admin.apply
     plan = act(cluster, demand)
@@ -175,6 +176,8 @@ def _description(topic: Topic) -> str:
         ["written by", ", ".join(topic.writers)],
         ["read by", ", ".join(topic.readers)],
     ]
+    if topic.setting is not None:
+        facts.append(["there", f"where {topic.setting} is declared"])
     members = format_table([*_members(topic.fields, "")], head=["member", "type", "meaning"])
     return f"{topic.name}: {topic.purpose}\n\n{format_table(facts)}\n\n{members}"
 

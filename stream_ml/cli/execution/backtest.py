@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict, deque
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -37,6 +38,7 @@ from stream_ml.shell.report.text import (
 from stream_ml.shell.rows.layout import RowLayout
 from stream_ml.shell.rows.reader import check_files, kind_of, read_rows
 from stream_ml.shell.settings.loader import pipeline_of
+from stream_ml.shell.views.dead_letters import LATE_EVENTS
 from stream_ml.shell.whole_files import output_file
 
 if TYPE_CHECKING:
@@ -206,7 +208,8 @@ class _Lines:
 
     def collect_refusals(self, log: SqliteLog) -> None:
         """Find out which lines were refused."""
-        for record in read_all(log, "dead-letters"):
+        late = read_all(log, LATE_EVENTS) if LATE_EVENTS in log.partitions else ()
+        for record in chain(read_all(log, "dead-letters"), late):
             letter = orjson.loads(record.value or b"{}")
             position = f"{letter['topic']}-{letter['partition']}, offset {letter['offset']}"
             origins = self._origins.get((letter["topic"], letter["partition"]))

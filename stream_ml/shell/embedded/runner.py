@@ -224,7 +224,7 @@ class Runner:
         self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
         self._log_name = getattr(log, "path", "the log")
         self._preparation = preparation
-        self._session = log.session()
+        self._session = log.session(pipeline.extra_topics)
         self._handover = self._or_close(
             lambda: handover(log, pipeline, key, self._seals, apply=apply, log_name=self._log_name)
         )

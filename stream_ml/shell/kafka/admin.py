@@ -42,7 +42,7 @@ from stream_ml.shell.kafka import acls
 from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.stages.topology import STAGES
-from stream_ml.topics import catalogue
+from stream_ml.topics import catalogue, needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -103,6 +103,7 @@ class Demand:
             `("producer", "User:web")`: what the role needs is to be allowed (see `acls`).
         has_entities: whether windows of entities other than the key are declared: all events lie
             in one partition then, whatever scales otherwise.
+        extra_topics: of those that only some declarations have, the ones of this one.
     """
 
     partitions: int | None = None
@@ -110,6 +111,7 @@ class Demand:
     horizon_ms: int | None = None
     principals: tuple[tuple[str, str], ...] = ()
     has_entities: bool = False
+    extra_topics: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,8 @@ def compare(
     ['8 partitions']
     """
     draft = _Draft(demand, demand.replication or replication, _scale(present, demand, topics))
-    for topic in topics.values():
+    # What was declared once stays, as the catalogue has it.
+    for topic in needed(topics, {*demand.extra_topics, *present}).values():
         draft.retention(topic)
         if topic.name in present:
             draft.alter(topic, present[topic.name])
@@ -416,7 +419,7 @@ class _TopicManager:
     def plan(self, demand: Demand) -> Plan:
         present = self._present()
         # Only new topics need to know, and asking takes another right.
-        missing = self.topics.keys() - present.keys()
+        missing = needed(self.topics, demand.extra_topics).keys() - present.keys()
         replication = self._replication() if missing and demand.replication is None else 1
         topic_plan = compare(present, demand, self.topics, replication)
         return self._with_rights(topic_plan, demand) if demand.principals else topic_plan
@@ -448,10 +451,11 @@ class _TopicManager:
         )
 
     def _grants(self, demand: Demand) -> list[acls.Grant]:
+        topics = needed(self.topics, demand.extra_topics)
         grants = [
             acls.Grant(principal, right)
             for role, principal in demand.principals
-            for right in acls.rights(role, self.cluster, self.topics)
+            for right in acls.rights(role, self.cluster, topics)
         ]
         return list(dict.fromkeys(grants))
 

@@ -66,7 +66,7 @@ from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.stages.task import Task
 from stream_ml.stages.topology import STAGES, TaskName
-from stream_ml.topics import catalogue
+from stream_ml.topics import catalogue, needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -309,7 +309,7 @@ class Worker:
                     reported_s = loop.time()
                     self._say("waiting", for_=self.cluster.bootstrap, error=str(error))
                 await asyncio.sleep(RETRY_S)
-        topics = catalogue()
+        topics = needed(catalogue(), self._pipeline.extra_topics)
         missing = [name for name in topics if self.cluster.topic(name) not in counts]
         if missing:
             raise LogError(

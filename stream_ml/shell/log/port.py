@@ -59,7 +59,15 @@ from stream_ml.stages.parts import read_piece
 from stream_ml.topics import embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Hashable,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
@@ -311,8 +319,11 @@ class Tail(Protocol):
 class WorkerLog(Log, Protocol):
     """A log that a worker of this process can have a session on."""
 
-    def session(self) -> Session:
+    def session(self, extra_topics: Collection[str] = ()) -> Session:
         """Becomes the worker.
+
+        Args:
+            extra_topics: of those that only some declarations have, the ones that it writes.
 
         Raises:
             LogLocked: there is one already.

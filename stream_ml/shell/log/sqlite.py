@@ -48,10 +48,10 @@ from stream_ml.shell.log.sqlite_file import (
 )
 from stream_ml.shell.log.tail import PolledTail
 from stream_ml.stages.topology import STAGES
-from stream_ml.topics import Topic, embedded, partition_of
+from stream_ml.topics import Topic, embedded, needed, partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from typing import Self
 
     from stream_ml.shell.log.port import PartitionId, Range
@@ -137,7 +137,7 @@ class SqliteLog(WorkerLog):
         """
         topics = topics or embedded()
         with _opening(path, "rwc", options) as file:
-            if not file.make(topics, partitions, options.get("identity")):
+            if not file.make(needed(topics), partitions, options.get("identity")):
                 raise LogError(
                     f"{path}: expected no log there yet, given one; open it, or choose another path"
                 )
@@ -180,7 +180,7 @@ class SqliteLog(WorkerLog):
         """
         topics = topics or embedded()
         with _opening(path, "rwc", options) as file:
-            file.make(topics, partitions, options.get("identity"))
+            file.make(needed(topics), partitions, options.get("identity"))
             return cls(file, topics, options)
 
     # --- publishing and reading -----------------------------------------------------------
@@ -317,13 +317,13 @@ class SqliteLog(WorkerLog):
         """When the worker's place was taken last, by the clock of the file system."""
         return None if self.path == MEMORY else leased_ms(lease_of(Path(self.path)))
 
-    def session(self) -> SqliteSession:
+    def session(self, extra_topics: Collection[str] = ()) -> SqliteSession:
         """Becomes the worker; see `log.port.Log.session`."""
         if self._session is not None and not self._session.is_closed:
             raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
         lease = None if self.path == MEMORY else Lease(lease_of(Path(self.path)))
         try:
-            if self._file.add_topics(self._topics):
+            if self._file.add_topics(needed(self._topics, extra_topics)):
                 self._layout = _Layout(self._file, self._topics)
             self._session = SqliteSession(self, self._file, self._layout, self._now_ms, lease)
         except BaseException:

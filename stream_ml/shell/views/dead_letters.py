@@ -1,5 +1,7 @@
 """Dead letters as they lie on their topic: counted, chosen, and with the bytes that were refused.
 
+Events that came too late may have a topic of their own, whose records are read here likewise.
+
 Anybody who may write the topic writes what is read here, so each record is checked, and one that
 is no dead letter is counted and passed over.
 """
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream_ml.errors import UnknownTopic
-from stream_ml.records import DeadLetter
+from stream_ml.records import DeadLetter, LateEvent
 from stream_ml.schema import INTEGER_MAX
 from stream_ml.shell.log.reading import read_partition
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from stream_ml.shell.log.port import Log
 
 __all__ = [
+    "LATE_EVENTS",
+    "TOPIC",
     "LetterFilter",
     "LetterGroup",
     "LetterTally",
@@ -37,11 +41,12 @@ __all__ = [
 ]
 
 TOPIC = "dead-letters"
+LATE_EVENTS = "late-events"
 # Groups are named by what others wrote; beyond so many they are counted together.
 GROUPS_MAX = 1_000
 OTHERS = "(others)"
 _STRINGS = frozenset({"topic", "stage", "reason", "path", "message", "sha256"})
-_NUMBERS = frozenset({"partition", "offset", "length"})
+_NUMBERS = frozenset({"partition", "offset", "length", "behind_ms"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class LetterView:
     """A dead letter, and where it lies.
 
     Attributes:
-        partition: of `dead-letters`.
+        partition: of `dead-letters`, or of `late-events`.
         offset: there.
         append_ms: when the log took it in, UTC milliseconds.
         letter: what was refused, by whom and why.
@@ -146,7 +151,10 @@ class LetterTally:
 
 
 def read_letters(
-    log: Log, wanted: LetterFilter, on_foreign: Callable[[Record], object] | None = None
+    log: Log,
+    wanted: LetterFilter,
+    on_foreign: Callable[[Record], object] | None = None,
+    topic: str = TOPIC,
 ) -> Iterator[LetterView]:
     """The dead letters of a log that a filter takes, partition by partition, in their order.
 
@@ -154,40 +162,42 @@ def read_letters(
         log: that they lie on.
         wanted: which of them.
         on_foreign: is told of each record there that is no dead letter.
+        topic: `dead-letters`, or `late-events`, which not every log has.
     """
-    for partition in range(log.partitions[TOPIC]):
+    for partition in range(log.partitions.get(topic, 0)):
         start = None
         if wanted.since_ms is not None:
-            start = log.offset_at(TOPIC, partition, wanted.since_ms)
-        records = read_partition(log, TOPIC, partition, start)
+            start = log.offset_at(topic, partition, wanted.since_ms)
+        records = read_partition(log, topic, partition, start)
         yield from (view for view in letters_in(records, on_foreign) if wanted.takes(view))
 
 
 def letters_in(
     records: Iterable[Record], on_foreign: Callable[[Record], object] | None = None
 ) -> Iterator[LetterView]:
-    """The dead letters among records of `dead-letters`.
+    """The dead letters among records of `dead-letters` or `late-events`.
 
     Args:
         records: as they lie on the log.
         on_foreign: is told of each that is none.
     """
     for record in records:
-        letter = _decode(record.value)
+        kind = LateEvent if record.topic == LATE_EVENTS else DeadLetter
+        letter = _decode(record.value, kind)
         if letter is not None:
             yield LetterView(record.partition, record.offset, record.append_ms, letter)
         elif on_foreign is not None:
             on_foreign(record)
 
 
-def _decode(value: bytes | None) -> DeadLetter | None:
+def _decode(value: bytes | None, kind: type[DeadLetter]) -> DeadLetter | None:
     try:
         members = orjson.loads(value or b"")
     except orjson.JSONDecodeError:
         return None
     if not isinstance(members, dict):
         return None
-    given: dict[str, Any] = {field.name: members.get(field.name) for field in fields(DeadLetter)}
+    given: dict[str, Any] = {field.name: members.get(field.name) for field in fields(kind)}
     for name, member in given.items():
         if name in _NUMBERS:
             # A log cannot even be asked for an offset beyond.
@@ -195,7 +205,7 @@ def _decode(value: bytes | None) -> DeadLetter | None:
                 return None
         elif not isinstance(member, str) and (name in _STRINGS or member is not None):
             return None
-    return DeadLetter(**given)
+    return kind(**given)
 
 
 def original_bytes(log: Log, letter: DeadLetter) -> bytes | None:

@@ -126,6 +126,8 @@ class StatusView:
         labels: what became of labels, by outcome.
         labelled: the share of predictions that have a label; None before the first prediction.
         held: what waits inside the tasks, by kind.
+        idle_partitions: of events, those that hold up no more what waits for the others, as the
+            join tasks that have waited for them say.
         models: the newest evaluation of each model, as on the log.
         costs: what each line costs where it learns, if that was measured.
         dead_letters: of the last refusals, how many for each reason.
@@ -153,6 +155,7 @@ class StatusView:
     labels: Mapping[str, int]
     labelled: float | None
     held: Mapping[str, int]
+    idle_partitions: tuple[int, ...]
     models: tuple[Mapping[str, Any], ...]
     costs: Mapping[str, LineCost]
     dead_letters: Mapping[str, int]
@@ -220,6 +223,7 @@ def read_status(log: Log, key: bytes | None) -> StatusView:
         labels=_sum(state.get("counts", {}) for state in joins),
         labelled=labelled_share(joins),
         held=_sum(state.get("held", {}) for state in [*predicts, *joins]),
+        idle_partitions=tuple(sorted({p for state in joins for p in state.get("idle", ())})),
         models=tuple(models),
         costs=read_costs(log, learn),
         dead_letters=dict(sorted(Counter(letter["reason"] for letter in letters).items())),

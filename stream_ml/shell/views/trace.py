@@ -13,6 +13,7 @@ import binascii
 import hashlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -24,7 +25,7 @@ from stream_ml.records import Shadow, line_of, version_of
 from stream_ml.sealing import SEALED_TOPICS, Seals, strip_seal
 from stream_ml.shell.log.reading import read_partition
 from stream_ml.shell.processes.progress import duration
-from stream_ml.shell.views.dead_letters import letters_in
+from stream_ml.shell.views.dead_letters import LATE_EVENTS, letters_in
 from stream_ml.shell.views.registry import read_registry
 from stream_ml.stages.topology import task_name
 from stream_ml.topics import partition_of
@@ -575,7 +576,10 @@ class _Tracer:
             times.append(prediction.append_ms)
         since_ms = min(times) - SKEW_MS if times else None
         named = orjson.dumps(self._event_id)
-        for view in letters_in(self._read("dead-letters", 0, since_ms)):
+        letters = self._read("dead-letters", 0, since_ms)
+        if LATE_EVENTS in self._log.partitions:
+            letters = chain(letters, self._read(LATE_EVENTS, 0, since_ms))
+        for view in letters_in(letters):
             letter = view.letter
             is_there = (letter.topic, letter.partition, letter.offset) in places
             if is_there or (letter.topic in PUBLISHED and named in _original(letter.value)):
