@@ -296,6 +296,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ),
     ("label.relearn", Rule(_accept_any, "it holds from the next correction on")),
     ("label.sources", Rule(_accept_any, "it holds from the next label on")),
+    ("label.trusted", Rule(_accept_any, "sources are compared with its labels, former ones too")),
     ("label.*", Rule(_accept_none, _RETENTION)),
     (
         "models.*",

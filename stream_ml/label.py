@@ -43,6 +43,8 @@ class Label:
             absent label is always learned, for it was not known before.)
         sources: by a label's `source`, from which share of its labels models learn, from 0 to 1;
             with 0 they do not count at all, as if they had not come. Default: all of all.
+        trusted: the `source` whose labels those of others are compared with, where how far sources
+            agree is shown; of no effect otherwise. None: with the last word of all others.
     """
 
     type: Any
@@ -53,6 +55,7 @@ class Label:
     corrections: str | int | None = None
     relearn: bool = False
     sources: Mapping[str, float] | None = None
+    trusted: str | None = None
 
     @property
     def excluded_sources(self) -> frozenset[str]:
@@ -134,6 +137,8 @@ def _time_problems(label: Label) -> Iterator[Problem]:
     if type(label.relearn) is not bool:
         yield Problem("label.relearn", "True or False", short_repr(label.relearn))
     yield from _source_problems(label.sources)
+    if label.trusted is not None and not is_text(label.trusted):
+        yield Problem("label.trusted", "the name of a source", short_repr(label.trusted))
 
 
 def _source_problems(sources: object) -> Iterator[Problem]:
@@ -204,6 +209,7 @@ def label_texts(label: Label, target: Target) -> Iterator[tuple[str, str]]:
     yield "label.relearn", str(label.relearn)
     shares = sorted((label.sources or {}).items())
     yield "label.sources", ", ".join(f"{n} {float(share)!r}" for n, share in shares) or "None"
+    yield "label.trusted", str(label.trusted)
 
 
 def _time_text(duration: str | int | None) -> str:

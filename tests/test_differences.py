@@ -171,6 +171,7 @@ CHANGES: list[Change] = [
     ),
     ({}, {"label": replace(shop.label, corrections="1h")}, [("label.corrections", True)]),
     ({}, {"label": replace(shop.label, relearn=True)}, [("label.relearn", True)]),
+    ({}, {"label": replace(shop.label, trusted="desk")}, [("label.trusted", True)]),
     ({}, {"label": replace(shop.label, sources={"bot": 0})}, [("label.sources", True)]),
     (
         {},

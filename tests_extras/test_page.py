@@ -29,6 +29,7 @@ from stream_ml.web.page.live import Live
 from stream_ml.web.page.recent import Recent
 from stream_ml.web.page.render import PARTS, Painter
 from stream_ml.web.page.routes import SEARCHES_MAX
+from tests.payments_log import publish_payments
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,11 +48,7 @@ def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("page") / "log.sqlite"
     events, labels = transactions(1_500, seed=1)
     with SqliteLog.create(path) as log:
-        with Publisher(log, cards) as publisher:
-            for event in events:
-                publisher.post_event(event)
-            for label in labels:
-                publisher.post_label(label)
+        publish_payments(log, events, labels)
         hostile = {**events[0], "event_id": HOSTILE, HOSTILE: 1, "amount": HOSTILE}
         log.append([Output("events", b"any", orjson.dumps(hostile))])
         with Runner(log, cards, KEY) as runner:

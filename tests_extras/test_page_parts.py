@@ -12,10 +12,11 @@ import httpx
 import orjson
 import pytest
 
-from stream_ml.client import Publisher, open_log
+from stream_ml.client import open_log
 from stream_ml.codec import decode_prediction
 from stream_ml.errors import BadRecord
 from stream_ml.examples.cards import cards, transactions
+from stream_ml.monitoring.agreement import Agreement
 from stream_ml.monitoring.diagnosis import Cause
 from stream_ml.records import Output
 from stream_ml.sealing import Seals
@@ -34,6 +35,7 @@ from stream_ml.web.board import Board
 from stream_ml.web.page.contents import confirmation
 from stream_ml.web.page.recent import Recent, RecentReader
 from stream_ml.web.page.render import Painter, render
+from tests.payments_log import publish_payments
 from tests.scenarios.test_delayed_clicks import contested, publish, world
 
 if TYPE_CHECKING:
@@ -53,11 +55,7 @@ def log_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("parts") / "log.sqlite"
     events, labels = transactions(3_000, seed=1)
     with SqliteLog.create(path) as log:
-        with Publisher(log, cards) as publisher:
-            for event in events:
-                publisher.post_event(event)
-            for label in labels:
-                publisher.post_label(label)
+        publish_payments(log, events, labels)
         with Runner(log, cards, KEY) as runner:
             runner.run()
         seals = Seals(OTHER, cards.name, log.identity)
@@ -295,11 +293,7 @@ def test_a_corrected_label_counts_once(tmp_path: Path) -> None:
     later = max(each["ts"] for each in labels)
     wrong = [{**each, "label": not each["label"], "ts": later + 1} for each in labels[-4:]]
     with SqliteLog.create(tmp_path / "log.sqlite") as log:
-        with Publisher(log, declared) as publisher:
-            for event in events:
-                publisher.post_event(event)
-            for label in [*labels, *wrong]:
-                publisher.post_label(label)
+        publish_payments(log, events, [*labels, *wrong], declared)
         with Runner(log, declared, KEY) as runner:
             runner.run()
         recent = reader(log).read(log)
@@ -312,6 +306,22 @@ def test_a_corrected_label_counts_once(tmp_path: Path) -> None:
     shown = [each.prediction.event_id for each in recent.labelled]
     assert len(shown) == len(set(shown)) > 3
     assert [said[event_id] for event_id in shown] == [each.label for each in recent.labelled]
+
+
+def test_sources_of_labels_are_shown_where_there_are_some(snapshot: BoardSnapshot) -> None:
+    """With the share that agrees and its interval; a name of others does nothing."""
+    rows = (
+        Agreement("<b>bot", 1_000, 200, 140, 0.633, 0.759, None),
+        Agreement(None, 30, 0, 0, None, None, None),
+    )
+    part = parts_of(replace(snapshot, sources=rows))["labels"]
+    text = " ".join(re.sub("<[^>]*>", " ", part).split())
+
+    assert "&lt;b&gt;bot" in part
+    assert "1,000 200 70 % 63.3 % to 75.9 %" in text
+    assert "(names none) 30 0" in text
+    assert snapshot.sources == ()
+    assert "By source" not in parts_of(snapshot)["labels"]
 
 
 def test_calibration_is_drawn(log_path: Path, snapshot: BoardSnapshot) -> None:

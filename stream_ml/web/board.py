@@ -20,6 +20,7 @@ from stream_ml.shell.settings.keys import reading_key
 from stream_ml.shell.views.alerts import AlertsView, read_alerts
 from stream_ml.shell.views.dead_letters import LetterView, letters_in
 from stream_ml.shell.views.drift import DriftView, read_drift
+from stream_ml.shell.views.label_sources import LabelSources
 from stream_ml.shell.views.models import ModelsView, last_evaluations, read_models
 from stream_ml.shell.views.stalled import StalledTask, read_stalled
 from stream_ml.shell.views.status import HeldBack, StatusView, held_back, is_empty, read_status
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
+    from stream_ml.shell.views.label_sources import Agreement
 
 __all__ = ["Board", "BoardSnapshot"]
 
@@ -64,6 +66,7 @@ class BoardSnapshot:
         at_work: the stages that have a worker; None where that cannot be told.
         stalled: the tasks that do not get on, though records wait: no worker answers, or it is
             stuck.
+        sources: how far the sources of labels agree, as the newest labels say.
     """
 
     number: int
@@ -83,6 +86,7 @@ class BoardSnapshot:
     transactions: tuple[HeldBack, ...]
     at_work: frozenset[str] | None
     stalled: tuple[StalledTask, ...]
+    sources: tuple[Agreement, ...]
 
     @property
     def pipeline(self) -> str | None:
@@ -100,6 +104,7 @@ class Board:
         settings: where it is, and which keys are set.
         mode: how the pipeline promotes, as it is declared.
         refresh_s: the least time between two refreshes, in seconds.
+        trusted: the source of labels that others are compared with, if one is declared.
     """
 
     def __init__(
@@ -108,10 +113,12 @@ class Board:
         settings: Settings,
         mode: str,
         refresh_s: float = REFRESH_S,
+        trusted: str | None = None,
     ) -> None:
         self._open_log = open_log
         self._settings = settings
-        self._mode = mode
+        self._mode, self._trusted = mode, trusted
+        self._sources = LabelSources(trusted)
         self._refresh_s = refresh_s
         self._wanted = threading.Event()
         self._is_closed = False
@@ -186,6 +193,7 @@ class Board:
                     if log is None:
                         log = self._open_log()
                         self._version = None
+                        self._sources = LabelSources(self._trusted)
                     outcome = self._read(log)
                 except Exception as error:  # noqa: BLE001 - a view's fault must not end the board
                     outcome = stream_ml_error(error)
@@ -236,6 +244,7 @@ class Board:
             transactions=tuple(held_back(log, now_ms)),
             at_work=at_work,
             stalled=self._stalled(log, status, at_work, now_ms),
+            sources=tuple(self._sources.read(log)),
         )
         self._version = version
         return replace(snapshot, took_s=time.monotonic() - started_s)

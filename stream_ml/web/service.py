@@ -143,7 +143,9 @@ class Service:
         self.limits = limits
         self._open: Callable[[], Log] = partial(open_log, settings, pipeline.name)
         self._open_predictions = partial(self._open, isolation=isolation)
-        self.board = Board(self._open, settings, pipeline.promotion.mode)
+        self.board = Board(
+            self._open, settings, pipeline.promotion.mode, trusted=pipeline.label.trusted
+        )
         self.outbox = Outbox(self._open)
         self.pool = LogPool(self._open)
         # Views and searches take long, and must not hold up requests for predictions.

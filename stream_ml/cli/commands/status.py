@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.colour import StyledText, paint
@@ -12,10 +13,11 @@ from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.scores import FORMS, evidence_table, scores_table, slices_table
 from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
-from stream_ml.cli.tables import format_counts, format_table, format_time
+from stream_ml.cli.tables import NO_VALUE, format_counts, format_table, format_time
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.views.label_sources import LabelSources
 from stream_ml.shell.views.stalled import read_stalled, stages_list, stalled_text
 from stream_ml.shell.views.status import held_back, is_empty, read_status
 from stream_ml.stages.topology import STAGES
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stream_ml.shell.settings.settings import Settings
+    from stream_ml.shell.views.label_sources import Agreement
     from stream_ml.shell.views.stalled import StalledTask
     from stream_ml.shell.views.status import HeldBack, StatusView
 
@@ -41,14 +44,15 @@ def run(arguments: Namespace, settings: Settings) -> None:
     """Print how the pipeline on the log is getting on."""
     with existing_log(settings) as log:
         key = reading_key(settings, log)
-        mode = None
+        mode = trusted = None
         if settings.pipeline is not None:
             pipeline = load_pipeline(settings.pipeline)
             check_name(settings, log, pipeline.name, key)
-            mode = pipeline.promotion.mode
+            mode, trusted = pipeline.promotion.mode, pipeline.label.trusted
         now_ms = time.time_ns() // 1_000_000
         empty, view, at_work = is_empty(log), read_status(log, key), log.stages_at_work()
         transactions = list(held_back(log, now_ms))
+        sources = LabelSources(trusted).read(log)
         stalled = read_stalled(
             log, view.stages, at_work, now_ms, checkpoint_s=settings.checkpoint_seconds
         )
@@ -63,6 +67,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         members |= {
             "at_work": stages_list(at_work),
             "stalled": [task.as_dict() for task in stalled],
+            "sources": [asdict(each) for each in sources],
         }
         write_json({**members, "notes": notes})
     elif empty:
@@ -71,7 +76,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         write("\n\n".join([printable(f"{settings.path}: {words}"), *map(_held_back, transactions)]))
     else:
         facts = _facts(view, settings.path, mode, _workers(at_work, stalled, now_ms))
-        write("\n\n".join([facts, *_blocks(view), *notes]))
+        write("\n\n".join([facts, *_blocks(view), *_sources(sources, trusted), *notes]))
 
 
 # --- as text ----------------------------------------------------------------------------------
@@ -113,6 +118,25 @@ def _blocks(view: StatusView) -> Iterator[str]:
         times = f", {alert.count:,} times" if alert.count > 1 else ""
         last = format_time(alert.ts)
         yield printable(f"alert {alert.kind}{times}, last at {last}: {alert.message}")
+
+
+def _sources(sources: Sequence[Agreement], trusted: str | None) -> Iterator[str]:
+    """How far the sources of labels agree; nothing where no label names one."""
+    if not sources:
+        return
+    rows = []
+    for each in sources:
+        shares = [NO_VALUE] * 2
+        if each.low is not None and each.high is not None:
+            agreed = f"{each.agreed / each.compared:.1%}"
+            shares = [agreed, f"{each.low:.1%} to {each.high:.1%}"]
+        name = "(names none)" if each.source is None else printable(each.source)
+        rows.append([name, f"{each.labels:,}", f"{each.compared:,}", *shares])
+    others = "others" if trusted is None else printable(trusted)
+    caption = f"labels by source, and how many say what {others} say last of the same events"
+    head = ["source", "events", "compared", "agree", "95 % interval"]
+    table = format_table(rows, head=head, right=[1, 2, 3])
+    yield f"{paint(caption, 'heading')}\n{table}"
 
 
 def _workers(at_work: frozenset[str] | None, stalled: Sequence[StalledTask], now_ms: int) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stream_ml.monitoring.agreement import share_interval
 from stream_ml.shell.report.measures import mean
 
 if TYPE_CHECKING:
@@ -135,8 +136,8 @@ def calibration(pairs: Sequence[tuple[float, float]]) -> list[CalibrationPoint]:
         if len(group) < CALIBRATION_PAIRS_MIN:
             continue
         truths, answer = [label for label, _ in group], mean(answer for _, answer in group)
-        interval = share_interval if is_share else mean_interval
-        points.append(CalibrationPoint(len(group), answer, mean(truths), *interval(truths)))
+        interval = share_interval(sum(truths), len(truths)) if is_share else mean_interval(truths)
+        points.append(CalibrationPoint(len(group), answer, mean(truths), *interval))
     return points
 
 
@@ -145,20 +146,6 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     centre = mean(values)
     error = Z * math.sqrt(mean((value - centre) ** 2 for value in values) / len(values))
     return centre - error, centre + error
-
-
-def share_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a share, of values that are 0 or 1, by Wilson's score.
-
-    >>> low, high = share_interval([0.0] * 200)
-    >>> round(low, 4), round(high, 4)
-    (0.0, 0.0188)
-    """
-    share, weight = mean(values), Z * Z / len(values)
-    centre = (share + weight / 2) / (1 + weight)
-    spread = share * (1 - share) / len(values) + weight / (4 * len(values))
-    error = Z * math.sqrt(spread) / (1 + weight)
-    return max(0.0, centre - error), min(1.0, centre + error)
 
 
 def likeliest(answer: dict[str, float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.records import line_of
@@ -453,6 +454,10 @@ def labels(snapshot: BoardSnapshot) -> dict[str, Any]:
         },
         "expired": counts.get("expired", 0),
         "blocks": _label_blocks(snapshot.drift.labels),
+        "sources": [
+            {**asdict(each), "share": each.agreed / each.compared if each.compared else None}
+            for each in snapshot.sources
+        ],
     }
 
 
