@@ -1,15 +1,17 @@
 """Predictions by HTTP beside the console's clients: requests a second, and how long they take.
 
-    python -m benchmarks.http [--rate R] [--seconds S] [--turns N] [--kafka]
+    python -m benchmarks.http [--rate R] [--seconds S] [--turns N] [--kafka [--only-predict]]
 
 One worker (on Kafka those of `up`), one server, and events of the cards work at a rate, each a
 request of its own over as many connections as are needed. The console's clients, in turns with it,
 publish the same at the same rate, and follow the predictions. Times are from when an event was due
 until its prediction is there, so that a client which falls behind is not spared. With `--rate 0`
-requests come as fast as 64 connections are answered: what the server can do.
+requests come as fast as 64 connections are answered: what the server can do. With `--only-predict`
+the cluster's other workers are stopped once a model serves, as if they were on other machines.
 
-CPU is that of the server's process alone. The client here is a bare one, over sockets: a library
-would take more than the server.
+CPU is that of the server's process alone; the server takes httptools and uvloop where they are
+installed (here with `PYTHONPATH=.venv/extras`, after `make .venv/extras`), which it needs. The
+client is a bare one, over sockets: a library would take more than the server.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +204,17 @@ def first_member(process: subprocess.Popen[bytes], *names: str) -> Any:
                 return members[name]
 
 
+def _begin(stack: ExitStack, folder: Path, address: str, *, is_alone: bool) -> None:
+    """Have workers at work until the stack ends: all of them, or predict alone."""
+    if is_alone:
+        with running(folder, address, "up") as former:
+            first_member(former, "champion", "model")
+        stack.enter_context(running(folder, address, "worker", "predict"))
+        return
+    worker = stack.enter_context(running(folder, address, "up"))
+    first_member(worker, "champion", "model")
+
+
 def run(options: argparse.Namespace) -> None:
     """Offer events by both ways in turns, and print what came of it."""
     count = int((options.rate or options.most) * options.seconds)
@@ -214,8 +228,9 @@ def run(options: argparse.Namespace) -> None:
             address = f"kafka://{broker.address}"
             with running(folder, address, "topics", "apply", "--partitions", "1") as applying:
                 applying.wait()
-        worker = stack.enter_context(running(folder, address, "up"))
-        first_member(worker, "champion", "model")
+        missing = [name for name in ("httptools", "uvloop") if find_spec(name) is None]
+        print(f"the server goes without {', '.join(missing)}" if missing else "the server has all")
+        _begin(stack, folder, address, is_alone=options.only_predict)
         server = stack.enter_context(
             running(folder, address, "serve", "--port", "0", "--rate", "100000")
         )
@@ -246,6 +261,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--kafka", action="store_true", help="on a broker of its own")
+    parser.add_argument("--only-predict", action="store_true", help="with --kafka: no other worker")
     run(parser.parse_args())
 
 

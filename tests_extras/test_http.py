@@ -37,7 +37,7 @@ from stream_ml.web import predictor
 from stream_ml.web.access import Access
 from stream_ml.web.gate import Limits
 from stream_ml.web.log_threads import _outcomes
-from stream_ml.web.predictor import _Pace
+from stream_ml.web.pace import PredictPace
 from stream_ml.web.service import Service
 
 if TYPE_CHECKING:
@@ -396,7 +396,7 @@ def test_a_server_that_is_asked_to_end_leaves_nobody_who_follows(world: World) -
 
 def test_what_a_worker_cannot_do_in_time_is_known_beforehand() -> None:
     """A lag is told in seconds by the pace of the last moments; a few marks are no lag."""
-    pace = _Pace()
+    pace = PredictPace()
     pace.update(done=0, lag=10_000, now_s=0.0)
     unknown_s = pace.delay_s
     pace.update(done=1_000, lag=9_000, now_s=1.0)
@@ -659,6 +659,9 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(world: World) -> None:
         ("labels", {"ts": "2013-01-01T12:00:00+01:00", "label": True}, "is 1357038000000;"),
         ("labels", {"label": 1}, "for 1 send true;"),
         ("labels", {"label": "no"}, 'for "no" send false;'),
+        ("predict", {"ts": START_MS // 1_000}, "as seconds it is 2023-11-14T22:13:20.000Z: send "),
+        ("predict", {"ts": START_MS * 1_000}, "as microseconds it is 2023-11-14T22:13:20.000Z: "),
+        ("predict", {"ts": START_MS}, "declare a lateness that covers by how much"),
         ("predict", {"x": "high"}, ""),
         ("labels", {"label": 7}, ""),
     ],
@@ -673,6 +676,16 @@ def test_what_a_file_may_say_otherwise_is_told_as_it_is_said_here(
     assert 422 == answer.status_code
     assert bool(words) == ("hint" in answer.json())
     assert words in answer.json().get("hint", "")
+
+
+def test_a_number_that_json_has_not_is_told_by_its_field(world: World) -> None:
+    """NaN is no JSON: the refusal says which member has it, and how to leave it out."""
+    body = json.dumps(fresh_event(x=float("nan"), y="x: NaN"))
+    with world.http() as http:
+        answer = http.post("/v1/predict", content=body.encode())
+
+    assert (422, "not_finite") == (answer.status_code, answer.json()["reason"])
+    assert answer.json()["hint"].startswith('"x": JSON has no NaN: leave it out')
 
 
 @pytest.mark.parametrize(

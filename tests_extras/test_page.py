@@ -185,8 +185,8 @@ def test_a_prediction_is_made_again_and_followed(log_path: Path) -> None:
     assert re.search(r"<h2>Features</h2><dl class=\"rows\"><div>", record)
     again = get(log_path, f"{href}/again").text
     assert "Every answer is the one that was logged" in again
-    way = get(log_path, f"{href}/way").text
-    steps = re.findall(r"<dt>(published|predicted|label|joined)", way)
+    trace = get(log_path, f"{href}/trace").text
+    steps = re.findall(r"<dt>(published|predicted|label|joined)", trace)
     assert ["published", "predicted", "label", "joined"] == steps
     assert 404 == get(log_path, "/page/examples/0/999999").status_code
     assert 401 == get(log_path, href, frozenset()).status_code
@@ -196,10 +196,10 @@ def test_form_of_another_page_is_refused(log_path: Path) -> None:
     """A command needs the token of a page of ours, and a page of another site sends none."""
     form = {"kind": "pause", "reason": "theirs", "form_token": "x"}
     roles = frozenset({READ, OPERATE})
-    refused = get(log_path, "/page/act", roles, data=form)
+    refused = get(log_path, "/page/command", roles, data=form)
     assert (403, True) == (refused.status_code, "load the page again" in refused.text)
     foreign = {"origin": "http://elsewhere.example"}
-    refused = get(log_path, "/page/act", roles, data=form, headers=foreign)
+    refused = get(log_path, "/page/command", roles, data=form, headers=foreign)
     assert (403, "cross_site") == (refused.status_code, refused.json()["reason"])
     assert snapshot_of(log_path).status.paused is None
 
@@ -208,7 +208,7 @@ def test_few_searches_wait_for_each_other(log_path: Path) -> None:
     """However many search at once, few are at work or wait, and the others are refused at once."""
     snapshot_text = get(log_path, "/page").text
     href = re.findall(r'href="(/page/examples/0/\d+)"', snapshot_text)[0]
-    addresses = [href, f"{href}/again", f"{href}/way", "/page/keys?of=any"] * 5
+    addresses = [href, f"{href}/again", f"{href}/trace", "/page/keys?of=any"] * 5
 
     async def search() -> tuple[list[int], list[int]]:
         app = create_app(settings_of(log_path), cards, Access({}, frozenset({READ})))

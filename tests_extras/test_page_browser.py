@@ -223,7 +223,7 @@ def test_reader_may_not_act(browser: Browser, address: str) -> None:
         expect(page.locator("#act")).to_have_count(0)
         champion = page.locator("#body-champion .big").inner_text()
         answer = page.request.post(
-            f"{address}/page/act", form={"kind": "pause", "reason": "mine", "form_token": "x"}
+            f"{address}/page/command", form={"kind": "pause", "reason": "mine", "form_token": "x"}
         )
         assert 403 == answer.status
         assert "operate" in answer.text()

@@ -364,7 +364,7 @@ def test_what_others_forged_is_not_shown(log_path: Path, topic: str) -> None:
         async with server(log_path) as client:
             return [
                 await client.get(address)
-                for address in ("/page", place, f"{place}/again", f"{place}/way")
+                for address in ("/page", place, f"{place}/again", f"{place}/trace")
             ]
 
     page, *records = asyncio.run(ask())
@@ -415,7 +415,7 @@ def test_a_promotion_is_asked_once_more(log_path: Path) -> None:
         async with server(log_path) as client:
             page = await client.get("/page")
             [token, *_] = re.findall(r'name="form_token" value="(\w+)"', page.text)
-            return await client.post("/page/act", data={**form, "form_token": token})
+            return await client.post("/page/command", data={**form, "form_token": token})
 
     before = read_registry_of(log_path)
     asked = asyncio.run(ask())

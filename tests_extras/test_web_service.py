@@ -12,6 +12,7 @@ import shutil
 import sys
 import threading
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "shell"))
 from cli_toy import START_MS, outputs, stream, toy
 
+import stream_ml as sml
 from stream_ml.codec import encode_command
 from stream_ml.errors import LogError
 from stream_ml.records import Command, Output
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
-from stream_ml.web import predictor, probes
+from stream_ml.web import pace, probes
 from stream_ml.web.access import ROLES, Access
 from stream_ml.web.app import create_app
 from stream_ml.web.feed import EventStream, Feed
@@ -79,10 +81,10 @@ def new_path(tmp_path: Path) -> Path:
     return path
 
 
-def work(path: Path) -> None:
+def work(path: Path, pipeline: sml.Pipeline = toy) -> None:
     """Let a worker do what there is to do."""
     key = Settings(broker=f"sqlite:{path}").signing_key(str(path))
-    with SqliteLog.open(path) as log, Runner(log, toy, key) as runner:
+    with SqliteLog.open(path) as log, Runner(log, pipeline, key) as runner:
         runner.run()
 
 
@@ -117,10 +119,12 @@ def forge(path: Path, event_id: str, *values: bytes) -> None:
         )
 
 
-def application(path: Path, key: bytes | None = None, **options: Any) -> FastAPI:
+def application(
+    path: Path, key: bytes | None = None, pipeline: sml.Pipeline = toy, **options: Any
+) -> FastAPI:
     """A server's application, for whoever may do all."""
     settings = Settings(broker=f"sqlite:{path}", key=key)
-    return create_app(settings, toy, Access({}, frozenset(ROLES)), **options)
+    return create_app(settings, pipeline, Access({}, frozenset(ROLES)), **options)
 
 
 @asynccontextmanager
@@ -239,8 +243,8 @@ def test_without_a_worker_callers_are_told_when_to_come_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is guessed: 503, first after waiting and then at once; later the answer."""
-    # One request is let through to see, and no second one as long as this test takes.
-    monkeypatch.setattr(predictor, "PROBE_S", 3_600.0)
+    # A request in between would be let through to see, were nobody known to be at work.
+    monkeypatch.setattr(pace, "PROBE_S", 3_600.0)
     event, other = event_of("n1"), event_of("n2")
 
     async def ask() -> list[httpx.Response]:
@@ -255,15 +259,87 @@ def test_without_a_worker_callers_are_told_when_to_come_again(
                 answer = await http.post("/v1/predict", json=event)
             return [*answers, answer]
 
-    late, seen, *refused, answered = asyncio.run(ask())
+    late, *refused, answered = asyncio.run(ask())
 
-    assert [(503, "late")] * 2 == [(a.status_code, a.json()["reason"]) for a in (late, seen)]
-    assert [(503, "recovering")] * 2 == [(a.status_code, a.json()["reason"]) for a in refused]
+    assert (503, "late") == (late.status_code, late.json()["reason"])
+    assert [(503, "recovering")] * 3 == [(a.status_code, a.json()["reason"]) for a in refused]
     assert "1" == late.headers["Retry-After"]
     assert late.json()["event"]["offset"] >= FIRST
     assert "n1" == answered.json()["event_id"]
     with SqliteLog.open(path) as log:
         assert [] == [r for r in log.read("events", 0, 0, 1_000) if b'"n2"' in (r.value or b"")]
+
+
+def test_while_nobody_is_at_work_nothing_is_published_to_see(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log says that predict has no worker: who asks again is refused at once, however often."""
+    monkeypatch.setattr(pace, "PROBE_S", 0.0)
+
+    async def ask() -> list[str]:
+        async with started(application(path, limits=Limits(predict_s=0.2))) as (http, service):
+            answers = [await http.post("/v1/predict", json=event_of("n1"))]
+            while service.predictor._is_attended:
+                await turn()
+            answers += [await http.post("/v1/predict", json=event_of(f"n{n}")) for n in range(2, 5)]
+            return [answer.json()["reason"] for answer in answers]
+
+    assert ["late", *["recovering"] * 3] == asyncio.run(ask())
+    with SqliteLog.open(path) as log:
+        assert FIRST + 1 == log.end_offset("events", 0)
+
+
+def test_an_event_that_only_feeds_windows_is_answered_once_predict_has_passed_it(
+    new_path: Path,
+) -> None:
+    """It is taken, and told that it gets no prediction and why, long before the limit."""
+    lenient = replace(toy, events=replace(toy.events, window_lateness="1h"))
+    work(new_path, lenient)
+    behind = event_of("n1", ts=START_MS)
+
+    async def ask() -> httpx.Response:
+        app = application(new_path, pipeline=lenient, limits=Limits(predict_s=DEADLINE_S))
+        async with started(app) as (http, service):
+            answer = asyncio.create_task(http.post("/v1/predict", json=behind))
+            while not service.predictor._positions:
+                await turn()
+            await asyncio.to_thread(work, new_path, lenient)
+            return await answer
+
+    answer = asyncio.run(ask())
+
+    assert (202, FIRST) == (answer.status_code, answer.json()["event"]["offset"])
+    assert "further behind its partition's watermark than lateness=0" in answer.json()["detail"]
+
+
+def test_a_label_may_have_the_names_that_its_pipeline_declares(path: Path) -> None:
+    """As in files: `visit` and `label` of its declaration stand for the names on the log."""
+    named = replace(
+        toy, events=replace(toy.events, id="visit", time="at"), files=sml.Files(label="clicked")
+    )
+    labels = [
+        {"visit": "e1", "at": START_MS + 9_000_000, "clicked": True},
+        {"event_id": "e2", "ts": START_MS + 9_000_000, "label": False, "visit": "other"},
+        {"visit": "e3", "at": START_MS + 9_000_000},
+    ]
+
+    async def ask() -> tuple[list[httpx.Response], Any]:
+        async with started(application(path, pipeline=named)) as (http, _):
+            answers = [await http.post("/v1/labels", json=label) for label in labels]
+            return answers, (await http.get("/v1/openapi.json")).json()
+
+    answers, document = asyncio.run(ask())
+
+    assert [202, 202, 422] == [answer.status_code for answer in answers]
+    with SqliteLog.open(path) as log:
+        end = log.end_offset("labels", 0)
+        placed = [json.loads(r.value or b"") for r in log.read("labels", 0, end - 2, 2)]
+    assert {"event_id": "e1", "ts": START_MS + 9_000_000, "label": True} == placed[0]
+    assert labels[1] == placed[1]
+    schema = document["paths"]["/v1/labels"]["post"]["requestBody"]["content"]["application/json"][
+        "schema"
+    ]
+    assert {"event_id", "visit", "ts", "at", "label", "clicked"} <= set(schema["properties"])
 
 
 def test_before_there_is_a_key_no_prediction_is_believed(new_path: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Of what is wrong with a request, so much is told.
 MISTAKES_MAX = 20
 
-__all__ = ["add_error_handlers", "as_refusal", "json_response"]
+__all__ = ["add_error_handlers", "as_refusal", "json_response", "problem_response"]
 
 
 def json_response(members: Any, status: int = 200) -> Response:
@@ -61,7 +61,12 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
 
 
-def _response(refusal: Refusal) -> Response:
+def problem_response(refusal: Refusal) -> Response:
+    """A refusal as a problem (RFC 9457).
+
+    Args:
+        refusal: of a request.
+    """
     return Response(
         refusal.body(), refusal.status, headers=refusal.headers, media_type=PROBLEM_TYPE
     )
@@ -69,12 +74,12 @@ def _response(refusal: Refusal) -> Response:
 
 async def _on_refusal(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    return _response(error)
+    return problem_response(error)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, (StreamMLError, TimeoutError))
-    return _response(as_refusal(error))
+    return problem_response(as_refusal(error))
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
@@ -82,7 +87,7 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     mistakes = [_mistake(each) for each in error.errors()[:MISTAKES_MAX]]
     detail = "; ".join(f"{path}: {words}" for path, words in mistakes)
     listed = [{"path": path, "detail": words} for path, words in mistakes]
-    return _response(
+    return problem_response(
         Refusal(422, detail, "wrong_type", mistakes[0][0], members={"mistakes": listed})
     )
 
@@ -99,6 +104,6 @@ def _mistake(error: dict[str, Any]) -> tuple[str, str]:
 async def _on_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     reason = {404: "not_found", 405: "method"}.get(error.status_code, "http")
-    response = _response(Refusal(error.status_code, str(error.detail), reason))
+    response = problem_response(Refusal(error.status_code, str(error.detail), reason))
     response.headers.update(error.headers or {})
     return response

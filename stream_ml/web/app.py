@@ -25,6 +25,7 @@ from fastapi.openapi.utils import get_openapi
 from stream_ml import __version__
 from stream_ml.web.answers import add_error_handlers
 from stream_ml.web.command_routes import command_router
+from stream_ml.web.direct import DirectRoutes
 from stream_ml.web.gate import LOOPBACK_NAMES, Gate, Limits
 from stream_ml.web.page.routes import PUBLIC_PREFIX, add_page
 from stream_ml.web.probes import ServiceProbes, probe_router
@@ -88,6 +89,9 @@ def create_app(
     app.state.service = service
     prefixes = (PUBLIC_PREFIX, *public_prefixes)
     app.state.probes = ServiceProbes(service)
+    publishing = publish_router(pipeline)
+    # What is added last is asked first.
+    app.add_middleware(DirectRoutes, routes=publishing.routes)
     app.add_middleware(
         Gate,
         access=access,
@@ -97,7 +101,7 @@ def create_app(
         traffic=service.traffic,
     )
     add_error_handlers(app)
-    for router in (publish_router(pipeline), stream_router(), view_router(), command_router()):
+    for router in (publishing, stream_router(), view_router(), command_router()):
         app.include_router(router)
     app.include_router(probe_router())
     add_page(app)

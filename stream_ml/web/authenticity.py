@@ -63,6 +63,13 @@ class Authenticity:
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def is_set_up(self) -> bool:
+        """Whether `check_setup` would neither wait nor raise."""
+        return self._attempted.is_set() and (
+            self._error is None or isinstance(self._error, NothingServesError)
+        )
+
     async def check_setup(self) -> None:
         """Wait until the key was looked for.
 

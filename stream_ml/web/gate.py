@@ -64,6 +64,7 @@ SECURITY_HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cache-control": "no-store",
 }
+ENCODED_HEADERS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +197,10 @@ class Gate:
             self._rates.take(_address_key(scope))
             raise
         self._rates.take(_rate_key(scope, caller))
-        names = {name.lower() for name, _ in parse_qsl(scope["query_string"].decode("latin-1"))}
-        if names & SECRET_PARAMETERS:
+        query = scope["query_string"]
+        if query and not SECRET_PARAMETERS.isdisjoint(
+            name.lower() for name, _ in parse_qsl(query.decode("latin-1"))
+        ):
             raise Refusal(
                 400,
                 "expected no secret in an address, which histories and logs keep; send the header "
@@ -359,11 +362,7 @@ def _with_security_headers(send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", ()))
             present = {name.lower() for name, _ in headers}
-            headers += [
-                (name.encode(), value.encode())
-                for name, value in SECURITY_HEADERS.items()
-                if name.encode() not in present
-            ]
+            headers += [item for item in ENCODED_HEADERS if item[0] not in present]
             message = {**message, "headers": headers}
         await send(message)
 

@@ -6,16 +6,22 @@ by HTTP is put on the log as it is, where a time is a number and a label of yes 
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from stream_ml.time_units import YEAR_2000_MS, YEAR_2100_MS, likely_ms, time_text
+from stream_ml.web.problems import Refusal
+
 if TYPE_CHECKING:
     from stream_ml.errors import BadRecord
+    from stream_ml.pipeline import Pipeline
 
-__all__ = ["hint"]
+__all__ = ["hint", "lateness_hint", "other_unit_refusal"]
 
+_NOT_FINITE = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*(-?(?:NaN|Infinity))')
 BOOLEANS = {0: "false", 1: "true", "0": "false", "1": "true", "no": "false", "yes": "true"}
 EXAMPLE = '"2013-01-01T11:00:00Z" is 1357038000000'
 
@@ -28,6 +34,8 @@ def hint(value: bytes, error: BadRecord, time_member: str) -> str | None:
         error: why it is refused.
         time_member: the member that has its time.
     """
+    if error.reason == "not_finite":
+        return _not_finite_hint(value)
     member = error.path.removeprefix("$.")
     if error.reason != "wrong_type" or member not in {time_member, "label"}:
         return None
@@ -43,6 +51,56 @@ def hint(value: bytes, error: BadRecord, time_member: str) -> str | None:
             f"{BOOLEANS[given]}; 0 and 1 are read from files (`stream-ml publish`)"
         )
     return None
+
+
+def lateness_hint(pipeline: Pipeline, ts: int) -> str:
+    """How an event that came too late would have been taken.
+
+    Args:
+        pipeline: the declaration.
+        ts: the event's time.
+    """
+    guess = likely_ms(ts)
+    if guess is not None:
+        return f"as {guess[0]} it is {time_text(guess[1])}: send {guess[1]}"
+    return (
+        "requests that are under way at once overtake each other: declare a lateness that covers "
+        f"by how much, such as Events(lateness='10s'); now it is "
+        f"{pipeline.declaration()['events.lateness']}"
+    )
+
+
+def other_unit_refusal(ts: int, newest_ms: int | None, time_member: str) -> Refusal | None:
+    """Why an event's time is no time of this log, but by another unit; None where it may be one.
+
+    Args:
+        ts: the event's time.
+        newest_ms: that of the newest prediction; None where none is known, and so nothing is told.
+        time_member: the member that has it.
+    """
+    guess = likely_ms(ts)
+    if guess is None or newest_ms is None or not YEAR_2000_MS <= newest_ms < YEAR_2100_MS:
+        return None
+    unit, ms = guess
+    return Refusal(
+        422,
+        f"expected UTC milliseconds near those of before, {time_text(newest_ms)}, given {ts}, "
+        f"{time_text(ts)}; it was not published",
+        "wrong_unit",
+        f"$.{time_member}",
+        members={"hint": f"as {unit} it is {time_text(ms)}: send {ms}"},
+    )
+
+
+def _not_finite_hint(value: bytes) -> str | None:
+    found = _NOT_FINITE.search(value)
+    if found is None:
+        return None
+    member, number = (part.decode("utf-8", "replace") for part in found.groups())
+    return (
+        f"{member}: JSON has no {number}: leave it out, or send null, where the field is declared "
+        "Optional[...]"
+    )
 
 
 def _time_hint(given: Any) -> str | None:

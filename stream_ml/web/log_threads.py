@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stream_ml.errors import LogError, NotAcknowledged, StreamMLError, brief_error
 from stream_ml.records import Record
@@ -20,7 +22,7 @@ from stream_ml.shell.log.tail import PolledTail
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from stream_ml.records import Output
     from stream_ml.shell.log.port import Log, Tail
@@ -41,6 +43,8 @@ BATCH_RECORDS = 1_000
 QUEUE_MAX = 10_000
 # A position on `events` or `labels`: where a record lies.
 Position = tuple[int, int]
+# A record to publish, and who takes what comes of it.
+_Item = tuple["Output", "Callable[[Position | StreamMLError], object]"]
 
 
 class Follower:
@@ -57,6 +61,7 @@ class Follower:
         prepare: what to do with each record in the thread, such as decoding it.
 
     Attributes:
+        topic: which one.
         error: why the topic cannot be read now; None where it can, or nobody knows yet.
     """
 
@@ -74,7 +79,7 @@ class Follower:
     ) -> None:
         self.error: StreamMLError | None = None
         self._open_log = open_log
-        self._topic = topic
+        self.topic = topic
         self._on_records = on_records
         self._history = history
         self._on_begin = on_begin
@@ -83,6 +88,7 @@ class Follower:
         self._prepare = prepare
         self._offsets: dict[int, int] | None = None
         self._begun: asyncio.Future[dict[int, int]] | None = None
+        self._awaited: deque[tuple[Mapping[int, int], asyncio.Future[None]]] = deque()
         self._capacity = threading.Semaphore(BATCHES_MAX)
         self._closing = threading.Event()
 
@@ -91,8 +97,18 @@ class Follower:
         if self._begun is None:
             self._loop = asyncio.get_running_loop()
             self._begun = self._loop.create_future()
-            threading.Thread(target=self._work, name=f"follow {self._topic}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"follow {self.topic}", daemon=True).start()
         return self._begun
+
+    async def reach(self, ends: Mapping[int, int]) -> None:
+        """Wait until all before some offsets was handed over, and taken.
+
+        Args:
+            ends: by partition.
+        """
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._awaited.append((ends, future))
+        await future
 
     def close(self) -> None:
         """End soon."""
@@ -118,16 +134,29 @@ class Follower:
             while not self._closing.is_set():
                 records = tail.poll(WAIT_S)
                 self.error = None
-                if not records:
-                    continue
-                if self._prepare is not None:
-                    for record in records:
-                        self._prepare(record)
-                self._hand_over(records)
-                for record in records:
-                    self._offsets[record.partition] = record.offset + 1
+                if records:
+                    self._pass_on(records, self._offsets)
+                if self._awaited:
+                    self._tell_reached(tail)
         finally:
             tail.close()
+
+    def _pass_on(self, records: Sequence[Record], offsets: dict[int, int]) -> None:
+        if self._prepare is not None:
+            for record in records:
+                self._prepare(record)
+        self._hand_over(records)
+        for record in records:
+            offsets[record.partition] = record.offset + 1
+
+    def _tell_reached(self, tail: Tail) -> None:
+        """Tell who waits for offsets that have been reached, behind what was handed over."""
+        for _ in range(len(self._awaited)):
+            ends, future = self._awaited.popleft()
+            if tail.has_reached(ends):
+                _call(self._loop, _settle_one, future, None)
+            elif not future.done():
+                self._awaited.append((ends, future))
 
     def _announce(self, offsets: dict[int, int]) -> None:
         if self._begun is not None and not self._begun.done():
@@ -149,17 +178,17 @@ class Follower:
     def _start_offsets(self, log: Log) -> dict[int, int]:
         return {
             partition: max(
-                log.first_offset(self._topic, partition),
-                log.end_offset(self._topic, partition) - self._history,
+                log.first_offset(self.topic, partition),
+                log.end_offset(self.topic, partition) - self._history,
             )
-            for partition in range(log.partitions[self._topic])
+            for partition in range(log.partitions[self.topic])
         }
 
     def _tail(self, log: Log, offsets: dict[int, int]) -> Tail:
-        tail = log.tail(self._topic, offsets)
+        tail = log.tail(self.topic, offsets)
         if isinstance(tail, PolledTail):
             # Nobody tells when a file has more: it is looked at, sooner where somebody waits.
-            return PolledTail(log, self._topic, offsets, sleep=self._pause)
+            return PolledTail(log, self.topic, offsets, sleep=self._pause)
         return tail
 
     def _pause(self, seconds: float) -> None:
@@ -216,9 +245,8 @@ class Outbox:
 
     def __init__(self, open_log: Callable[[], Log]) -> None:
         self._open_log = open_log
-        self._queue: queue.Queue[tuple[Output, asyncio.Future[Position]] | None] = queue.Queue(
-            QUEUE_MAX
-        )
+        # A queue of this kind costs a fifth of `queue.Queue`, which has conditions in Python.
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
 
     def start(self) -> None:
         """Begin, in the loop."""
@@ -227,8 +255,22 @@ class Outbox:
 
     def close(self) -> None:
         """End, once what is queued is published."""
-        with suppress(queue.Full):
-            self._queue.put_nowait(None)
+        self._queue.put(None)
+
+    def send(self, output: Output, settle: Callable[[Position | StreamMLError], object]) -> None:
+        """Publish a record soon.
+
+        Args:
+            output: as `Publisher.check` gives it.
+            settle: takes its partition and offset, once the log has it, or why it has not; called
+                in the loop.
+
+        Raises:
+            Refusal: too much waits to be published.
+        """
+        if self._queue.qsize() >= QUEUE_MAX:
+            raise Refusal(503, f"{QUEUE_MAX:,} records wait to be published", "busy", retry_s=1)
+        self._queue.put((output, settle))
 
     def put(self, output: Output) -> asyncio.Future[Position]:
         """Publish a record soon; the future has its partition and offset, once the log has it.
@@ -240,12 +282,7 @@ class Outbox:
             Refusal: too much waits to be published.
         """
         future: asyncio.Future[Position] = self._loop.create_future()
-        try:
-            self._queue.put_nowait((output, future))
-        except queue.Full:
-            raise Refusal(
-                503, f"{QUEUE_MAX:,} records wait to be published", "busy", retry_s=1
-            ) from None
+        self.send(output, partial(_settle_one, future))
         return future
 
     def _work(self) -> None:
@@ -264,15 +301,14 @@ class Outbox:
                         with suppress(StreamMLError):
                             log.close()
                     log = None
-                futures = [future for _, future in batch]
-                _call(self._loop, _settle, futures, outcomes)
+                _call(self._loop, _settle, [settle for _, settle in batch], outcomes)
             if is_last:
                 break
         if log is not None:
             with suppress(StreamMLError):
                 log.close()
 
-    def _next_batch(self) -> tuple[list[tuple[Output, asyncio.Future[Position]]], bool]:
+    def _next_batch(self) -> tuple[list[_Item], bool]:
         """What waits, once there is something; and whether it is the last."""
         batch = []
         item = self._queue.get()
@@ -294,15 +330,20 @@ def _outcomes(error: Exception, count: int) -> list[Position | StreamMLError]:
 
 
 def _settle(
-    futures: Sequence[asyncio.Future[Position]], outcomes: Sequence[Position | StreamMLError]
+    settlers: Sequence[Callable[[Position | StreamMLError], object]],
+    outcomes: Sequence[Position | StreamMLError],
 ) -> None:
-    for future, outcome in zip(futures, outcomes, strict=True):
-        if future.done():
-            continue  # who waited has left
-        if isinstance(outcome, StreamMLError):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+    for settle, outcome in zip(settlers, outcomes, strict=True):
+        settle(outcome)
+
+
+def _settle_one(future: asyncio.Future[Any], outcome: object) -> None:
+    if future.done():
+        return  # who waited has left
+    if isinstance(outcome, StreamMLError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def stream_ml_error(error: Exception) -> StreamMLError:

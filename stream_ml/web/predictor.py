@@ -13,9 +13,13 @@ Theory of operation.
 4. Where there is a key, an answer has the seal of this pipeline and log: what others have put on
    `predictions` is none (see `authenticity`).
 5. Where predictions would come too late, nothing is published: when the worker has more before it
-   than it can do in time, and when it has answered nothing since a request ran out of time. Then
-   one request a second is let through, to see. It has recovered once it answers one of them, or
-   has come past the events that were not answered: a server that is not ready is asked nothing.
+   than it can do in time, and when it has answered nothing since a request ran out of time (see
+   `pace`). Then one request a second is let through, to see, and none while the log says that
+   predict has no worker. It has recovered once it answers one of them, or has come past the events
+   that were not answered: a server that is not ready is asked nothing.
+6. Where events may feed windows alone, an event without a prediction is no sign of a worker that
+   is behind. Once predict has come past such an event, and all that it has written until then was
+   read, none will come, and who waits is told so.
 """
 
 from __future__ import annotations
@@ -25,21 +29,23 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_ml.errors import BadRecord, StreamMLError
 from stream_ml.records import Output
 from stream_ml.shell.log.port import read_between
 from stream_ml.shell.views.dead_letters import LATE_EVENTS, letters_in
-from stream_ml.stages.topology import task_name
 from stream_ml.topics import partition_of
-from stream_ml.web.hints import hint
+from stream_ml.web.deadlines import Deadlines
+from stream_ml.web.hints import hint, lateness_hint, other_unit_refusal
 from stream_ml.web.log_threads import Follower
+from stream_ml.web.pace import RETRY_MAX_S, PredictPace, read_progress
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Iterator, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Event, Prediction, Record, Source
@@ -59,11 +65,13 @@ LETTERS_MAX = 10_000
 LETTERS_S = 0.02
 # So far back an id is looked for that is not among them, in chunks.
 LOOKBACK, CHUNK = 300_000, 5_000
-PROBE_S = 1.0
 MONITOR_S = 0.5
-RETRY_MAX_S = 60.0
-# Offsets that a worker may have before it and yet be at the end: marks of transactions.
-LAG_MIN = 100
+# Where events may feed windows alone: how often predict's place is looked at while one waits that
+# lies behind others, and how long any other has waited before it is asked where it stays.
+MONITOR_SOON_S, SILENCE_S = 0.05, 0.5
+REACH_S = 1.0
+# Of predictions that nobody waits for the time is looked at so seldom.
+TIME_S = 0.25
 
 
 class _Letter(NamedTuple):
@@ -74,78 +82,56 @@ class _Letter(NamedTuple):
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Nothing:
+    """Predict has come past an event, and has written nothing of it: it feeds windows alone."""
+
+
 @dataclass(slots=True)
 class _Waiter:
-    """Who waits for one id: requests that share a future, and where its event lies."""
+    """Requests that wait for one id, and where its event lies.
+
+    What comes of it is told once its event's place is known, by which a prediction is known to be
+    its own.
+    """
 
     event: Event
+    digest: bytes
     partition: int
-    future: asyncio.Future[Prediction | _Letter]
-    publication: asyncio.Future[Position]
-    requests: int = 0
+    begun_s: float
+    futures: list[asyncio.Future[Prediction | _Letter | _Nothing]] = field(default_factory=list)
     position: Position | None = None
+    outcome: Prediction | _Letter | _Nothing | None = None
+    # Whether it lies so far behind others that it may feed windows alone.
+    is_behind: bool = False
+
+    def fail(self, error: Exception) -> None:
+        """Tell all who wait why nothing comes."""
+        for future in self.futures:
+            if not future.done():
+                future.set_exception(error)
+
+    def release(self) -> None:
+        """Tell all who wait what has come."""
+        assert self.outcome is not None, "something has come"
+        for future in self.futures:
+            if not future.done():
+                future.set_result(self.outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to an event: its prediction, or none where the pipeline asks for none.
+    """The answer to an event: its prediction, or none where it gets none.
 
     Attributes:
-        prediction: as it lies on the log; None where the event asks for none.
+        prediction: as it lies on the log; None where the event gets none.
         position: of the event, where this request has published it.
+        detail: why it gets none.
     """
 
     prediction: Prediction | None
     position: Position | None
-
-
-@dataclass(slots=True)
-class _Pace:
-    """How far a partition's predict task is behind, how fast it is, and whether it answers.
-
-    Attributes:
-        lag: offsets before it.
-        rate: offsets a second.
-        done: where it was last.
-        read_s: when that was.
-        silent_s: when a request ran out of time since which none was answered; None: none has.
-        unanswered: the offset of the last event whose request ran out of time.
-        probe_s: when the last one was let through since.
-    """
-
-    lag: int = 0
-    rate: float = 0.0
-    done: int | None = None
-    read_s: float = 0.0
-    silent_s: float | None = None
-    unanswered: int = -1
-    probe_s: float = 0.0
-
-    def update(self, done: int, lag: int, now_s: float) -> None:
-        """Take in where the task is at a time."""
-        if self.done is not None and now_s > self.read_s:
-            rate = max(0, done - self.done) / (now_s - self.read_s)
-            self.rate = rate if rate == 0 or self.rate == 0 else (self.rate + rate) / 2
-        self.done, self.lag, self.read_s = done, lag, now_s
-        # Of one that never came to lie on the log there is nothing to wait for.
-        if done > self.unanswered or not lag:
-            self.silent_s = None
-
-    def note_silence(self, offset: int | None, now_s: float) -> None:
-        """Take note of a request that ran out of time.
-
-        Args:
-            offset: of its event; None where nobody knows whether it lies on the log.
-            now_s: the time.
-        """
-        self.silent_s = self.silent_s or now_s
-        last = self.done if offset is None else offset
-        self.unanswered = max(self.unanswered, -1 if last is None else last)
-
-    @property
-    def delay_s(self) -> float:
-        """How long a new event has to wait, as far as that can be told."""
-        return self.lag / self.rate if self.lag > LAG_MIN and self.rate else 0.0
+    detail: str = ""
 
 
 class Predictor:
@@ -161,6 +147,7 @@ class Predictor:
         on_begin: takes the offsets that `predictions` is read from, before any record.
         on_records: takes the records of `predictions` as well, as they come.
         authenticity: tells predictions from forgeries.
+        at_work: tells the stages that have a worker; None where nobody knows.
 
     Attributes:
         predictions: follows the topic.
@@ -178,6 +165,7 @@ class Predictor:
         on_begin: Callable[[dict[int, int]], None],
         on_records: Callable[[Sequence[Record]], None],
         authenticity: Authenticity,
+        at_work: Callable[[], Awaitable[frozenset[str] | None]],
     ) -> None:
         self._pipeline = pipeline
         self._outbox = outbox
@@ -186,6 +174,13 @@ class Predictor:
         self._limit_s = limit_s
         self._on_records = on_records
         self._authenticity = authenticity
+        self._at_work = at_work
+        self._is_attended = True
+        self._deadlines = Deadlines(limit_s)
+        self._feeds_windows = pipeline.window_lateness_ms > pipeline.lateness_ms
+        # By partition of events, the newest time of a prediction; and when one was looked at.
+        self._newest_ms: dict[int, int] = {}
+        self._timed_s = 0.0
         self._waiting: dict[bytes, _Waiter] = {}
         self._positions: dict[Position, _Waiter] = {}
         self._index: OrderedDict[bytes, Position] = OrderedDict()
@@ -193,7 +188,7 @@ class Predictor:
         # By id, where this server's event lies and what stands for its fields, to know it again.
         self._published: OrderedDict[bytes, tuple[Position, bytes]] = OrderedDict()
         # By partition of events.
-        self._paces: dict[int, _Pace] = {0: _Pace()}
+        self._paces: dict[int, PredictPace] = {0: PredictPace()}
         self._asked_s = 0.0
         self._scan = asyncio.Semaphore(1)
         self.predictions = Follower(
@@ -223,7 +218,7 @@ class Predictor:
         """Begin."""
         for follower in (self._dead_letters, *self._set_aside):
             follower.start()
-        self._monitor = asyncio.create_task(self._watch_pace())
+        self._monitor = asyncio.create_task(self._watch())
         self.predictions.start()
 
     def close(self) -> None:
@@ -233,9 +228,9 @@ class Predictor:
         self.predictions.close()
         for follower in (self._dead_letters, *self._set_aside):
             follower.close()
+        self._deadlines.close()
         for waiter in self._waiting.values():
-            if not waiter.future.done():
-                waiter.future.set_exception(Refusal(503, "the server ends", "ending", retry_s=1))
+            waiter.fail(Refusal(503, "the server ends", "ending", retry_s=1))
 
     @property
     def waiting_count(self) -> int:
@@ -268,23 +263,26 @@ class Predictor:
             event = self._pipeline.event_codec.decode(value)
         except BadRecord as error:
             raise bad_record(error, value, self._pipeline.events.time) from None
-        deadline_s = asyncio.get_running_loop().time() + self._limit_s
         key = event.event_id.encode()
-        async with asyncio.timeout_at(deadline_s):
-            await self._authenticity.check_setup()
-            if key in self._index and key not in self._waiting:
+        if not self._authenticity.is_set_up:
+            async with asyncio.timeout(self._limit_s):
+                await self._authenticity.check_setup()
+        if key in self._index and key not in self._waiting:
+            async with asyncio.timeout(self._limit_s):
                 known = await self._known(key)
                 if known is not None:
-                    return Answer(await self._of_event(known, event), None)
-            output = Output("events", event.key.encode(), value)
-            if not self._pipeline.wants_prediction(event):
-                return Answer(None, await self._outbox.put(output))
+                    return Answer(await self._of_event(known, event, _digest(value)), None)
+        output = Output("events", event.key.encode(), value)
+        if not self._pipeline.wants_prediction(event):
+            async with asyncio.timeout(self._limit_s):
+                position = await self._outbox.put(output)
+            return Answer(None, position, "the pipeline asks for no prediction of such an event")
         waiter = self._waiting.get(key)
         if waiter is None:
             waiter = self._publish(key, event, output)
         elif waiter.event != event:
             raise _id_in_use(event)
-        return await self._answer(key, waiter, event, deadline_s)
+        return await self._answer(key, waiter)
 
     async def find(self, event_id: str) -> Prediction | None:
         """The prediction for an event of this id; None where there is none, as far as is looked.
@@ -308,44 +306,62 @@ class Predictor:
             )
 
     def _publish(self, key: bytes, event: Event, output: Output) -> _Waiter:
-        partition = partition_of(event.key.encode(), len(self._paces))
-        self._check_pace(self._paces[partition])
+        partition = partition_of(output.key or b"", len(self._paces))
+        now_s = asyncio.get_running_loop().time()
+        self._asked_s = now_s
+        error = self.predictions.error or self._dead_letters.error
+        if error is not None:
+            raise Refusal(503, f"predictions cannot be read: {error}", "log", retry_s=1)
+        self._paces[partition].check(self._limit_s, now_s, is_attended=self._is_attended)
         if len(self._waiting) >= WAITING_MAX:
             raise Refusal(
                 503, f"{WAITING_MAX:,} events wait for their predictions", "busy", retry_s=1
             )
+        newest_ms = self._newest_ms.get(partition)
+        refusal = other_unit_refusal(event.ts, newest_ms, self._pipeline.events.time)
+        if refusal is not None:
+            raise refusal
+        assert output.value is not None, "an event has a value"
+        waiter = _Waiter(event, _digest(output.value), partition, now_s)
+        if self._feeds_windows and newest_ms is not None:
+            waiter.is_behind = event.ts < newest_ms - self._pipeline.lateness_ms
         # What comes of it is taken in by this loop, and so not before it is registered.
-        publication = self._outbox.put(output)
-        future = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(event, partition, future, publication)
-        publication.add_done_callback(lambda future: self._note_position(waiter, future))
+        self._outbox.send(output, partial(self._note_position, key, waiter))
         self._waiting[key] = waiter
         return waiter
 
-    async def _answer(self, key: bytes, waiter: _Waiter, event: Event, deadline_s: float) -> Answer:
-        waiter.requests += 1
+    async def _answer(self, key: bytes, waiter: _Waiter) -> Answer:
+        future = self._deadlines.future()
+        waiter.futures.append(future)
         try:
-            async with asyncio.timeout_at(deadline_s):
-                # One who leaves must not take the answer from the others.
-                outcome = await asyncio.shield(waiter.future)
+            outcome = await future
         except TimeoutError:
             pace = self._paces[waiter.partition]
             offset = None if waiter.position is None else waiter.position[1]
             pace.note_silence(offset, asyncio.get_running_loop().time())
             raise self._late(waiter, pace) from None
         finally:
-            waiter.requests -= 1
-            if not waiter.requests:
+            waiter.futures.remove(future)
+            if not waiter.futures:
                 self._forget(key, waiter)
-        if isinstance(outcome, _Letter):
-            async with asyncio.timeout_at(deadline_s):
-                return await self._refused(outcome, event, waiter)
-        async with asyncio.timeout_at(deadline_s):
-            position = waiter.position or await asyncio.shield(waiter.publication)
-            return Answer(await self._of_event(outcome, event, position), position)
+        if isinstance(outcome, _Nothing):
+            return Answer(None, waiter.position, self._pipeline_takes_late())
+        async with asyncio.timeout(self._limit_s):
+            if isinstance(outcome, _Letter):
+                return await self._refused(outcome, waiter)
+            answered = await self._of_event(outcome, waiter.event, waiter.digest, waiter.position)
+            return Answer(answered, waiter.position)
+
+    def _pipeline_takes_late(self) -> str:
+        declaration = self._pipeline.declaration()
+        return (
+            "it came too late for a prediction, further behind its partition's watermark than "
+            f"lateness={declaration['events.lateness']}, and counts in windows alone; declare a "
+            "longer lateness where such events are to be predicted"
+        )
 
     async def _of_event(
-        self, prediction: Prediction, event: Event, position: Position | None = None
+        self, prediction: Prediction, event: Event, digest: bytes, position: Position | None = None
     ) -> Prediction:
         """The prediction, where it is of this event and not of another one with its id.
 
@@ -356,7 +372,7 @@ class Predictor:
         if (source.partition, source.offset) == position:
             return prediction
         published = self._published.get(event.event_id.encode())
-        if published == ((source.partition, source.offset), _fingerprint(event)):
+        if published == ((source.partition, source.offset), digest):
             return prediction
         if (prediction.key, prediction.ts) == (event.key, event.ts):
             decode = self._pipeline.event_codec.decode
@@ -365,21 +381,24 @@ class Predictor:
                 return prediction
         raise _id_in_use(event)
 
-    async def _refused(self, letter: _Letter, event: Event, waiter: _Waiter) -> Answer:
+    async def _refused(self, letter: _Letter, waiter: _Waiter) -> Answer:
         """Of an event that came before its first prediction; of any other why it is refused."""
+        event = waiter.event
         if letter.reason == "duplicate":
             first = await self.find(event.event_id)
             if first is not None:
-                return Answer(await self._of_event(first, event), waiter.position)
+                answered = await self._of_event(first, event, waiter.digest)
+                return Answer(answered, waiter.position)
+        meant = lateness_hint(self._pipeline, event.ts) if letter.reason == "too_late" else None
         raise Refusal(
             409 if letter.reason == "duplicate" else 422,
             letter.message,
             letter.reason,
             letter.path,
-            members=_event_members(waiter.position),
+            members=_event_members(waiter.position) | ({} if meant is None else {"hint": meant}),
         )
 
-    def _late(self, waiter: _Waiter, pace: _Pace) -> Refusal:
+    def _late(self, waiter: _Waiter, pace: PredictPace) -> Refusal:
         state = (
             "it is on the log"
             if waiter.position is not None
@@ -400,72 +419,77 @@ class Predictor:
         if waiter.position is not None:
             self._positions.pop(waiter.position, None)
 
-    def _note_position(self, waiter: _Waiter, publication: asyncio.Future[Position]) -> None:
-        if publication.cancelled():
+    def _note_position(
+        self, key: bytes, waiter: _Waiter, outcome: Position | StreamMLError
+    ) -> None:
+        if isinstance(outcome, StreamMLError):
+            self._forget(key, waiter)
+            waiter.fail(outcome)
             return
-        error = publication.exception()
-        if error is not None:
-            if not waiter.future.done():
-                waiter.future.set_exception(error)
-                waiter.future.exception()  # who waits raises it; nobody may be left who does
-            return
-        waiter.position = publication.result()
-        self._published[waiter.event.event_id.encode()] = (
-            waiter.position,
-            _fingerprint(waiter.event),
-        )
+        waiter.position = outcome
+        self._published[key] = (outcome, waiter.digest)
         if len(self._published) > INDEX_MAX:
             self._published.popitem(last=False)
-        letter = self._letters.pop(waiter.position, None)
-        if letter is not None and not waiter.future.done():
-            waiter.future.set_result(letter)
-        elif waiter.requests:
-            self._positions[waiter.position] = waiter
+        waiter.outcome = waiter.outcome or self._letters.pop(outcome, None)
+        if waiter.outcome is not None:
+            self._end_wait(key, waiter)
+        elif waiter.futures:
+            self._positions[outcome] = waiter
+
+    def _settle(self, waiter: _Waiter, outcome: Prediction | _Letter | _Nothing) -> None:
+        """Take in what has come of an event; who waits is told once its place is known."""
+        waiter.outcome = waiter.outcome or outcome
+        if not isinstance(outcome, _Nothing):
+            self._paces[waiter.partition].silent_s = None
+        if waiter.position is not None:
+            self._end_wait(waiter.event.event_id.encode(), waiter)
+
+    def _end_wait(self, key: bytes, waiter: _Waiter) -> None:
+        self._forget(key, waiter)
+        waiter.release()
 
     # --- is it worth asking? --------------------------------------------------------------
 
-    def _check_pace(self, pace: _Pace) -> None:
-        """Refuse where a prediction would come too late."""
-        now_s = asyncio.get_running_loop().time()
-        self._asked_s = now_s
-        error = self.predictions.error or self._dead_letters.error
-        if error is not None:
-            raise Refusal(503, f"predictions cannot be read: {error}", "log", retry_s=1)
-        delay_s = pace.delay_s
-        if delay_s > self._limit_s:
-            raise Refusal(
-                503,
-                f"{pace.lag:,} events wait before this one, for about {delay_s:.0f} s; it "
-                "was not published",
-                "overloaded",
-                retry_s=min(delay_s - self._limit_s, RETRY_MAX_S),
-            )
-        if pace.silent_s is None:
-            return
-        if now_s - pace.probe_s < PROBE_S:
-            raise Refusal(
-                503,
-                "no prediction has come since a request ran out of time: no worker runs, or it "
-                "recovers; it was not published",
-                "recovering",
-                retry_s=PROBE_S,
-            )
-        pace.probe_s = now_s
-
-    async def _watch_pace(self) -> None:
+    async def _watch(self) -> None:
         """See how far predict tasks are: at first, while they are asked, and until they answer."""
         loop = asyncio.get_running_loop()
         self._asked_s = loop.time()
         while True:
             is_silent = any(pace.silent_s is not None for pace in self._paces.values())
-            if loop.time() - self._asked_s > RETRY_MAX_S and not is_silent:
-                await asyncio.sleep(MONITOR_S)
-                continue
-            with suppress(StreamMLError):  # whoever publishes is told
-                now_s = loop.time()
-                for partition, (done, lag) in enumerate(await self._pool.run(_progress)):
-                    self._paces.setdefault(partition, _Pace()).update(done, lag, now_s)
-            await asyncio.sleep(MONITOR_S)
+            if loop.time() - self._asked_s <= RETRY_MAX_S or is_silent:
+                with suppress(StreamMLError, TimeoutError):  # whoever publishes is told
+                    if is_silent:
+                        stages = await self._at_work()
+                        self._is_attended = stages is None or "predict" in stages
+                    await self._look(loop.time())
+            is_behind = self._feeds_windows and any(w.is_behind for w in self._waiting.values())
+            await asyncio.sleep(MONITOR_SOON_S if is_behind else MONITOR_S)
+
+    async def _look(self, now_s: float) -> None:
+        """See how far predict tasks are, and tell who waits for what will not come."""
+        progress = await self._pool.run(read_progress)
+        for partition, (done, lag) in enumerate(progress):
+            self._paces.setdefault(partition, PredictPace()).update(done, lag, now_s)
+        if not self._feeds_windows:
+            return
+        passed = [
+            waiter
+            for waiter in self._waiting.values()
+            if (waiter.is_behind or now_s - waiter.begun_s >= SILENCE_S)
+            and waiter.position is not None
+            and waiter.position[1] < progress[waiter.position[0]][0]
+        ]
+        if not passed:
+            return
+        # What predict has written before it came so far lies before these.
+        followers = (self._dead_letters, *self._set_aside, self.predictions)
+        ends = await self._pool.run(partial(_ends, [follower.topic for follower in followers]))
+        async with asyncio.timeout(REACH_S):
+            for follower in followers:
+                await follower.reach(ends[follower.topic])
+        for waiter in passed:
+            if waiter.outcome is None:
+                self._settle(waiter, _Nothing())
 
     # --- what comes -----------------------------------------------------------------------
 
@@ -482,15 +506,25 @@ class Predictor:
             # What others may put behind it under its id takes nothing from it.
             index.setdefault(record.key, (record.partition, record.offset))
             waiter = waiting.get(record.key)
-            if waiter is None or waiter.future.done():
+            if waiter is None or waiter.outcome is not None:
                 continue
             prediction = record.memo or self._authenticity.prediction(record)
             if prediction is not None:
-                waiter.future.set_result(prediction)
-                self._paces[waiter.partition].silent_s = None
+                self._note_time(prediction)
+                self._settle(waiter, prediction)
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._timed_s > TIME_S:
+            self._timed_s = now_s
+            prediction = self._authenticity.prediction(records[-1])
+            if prediction is not None:
+                self._note_time(prediction)
         while len(index) > INDEX_MAX:
             index.popitem(last=False)
         self._on_records(records)
+
+    def _note_time(self, prediction: Prediction) -> None:
+        partition, ts = prediction.source.partition, prediction.ts
+        self._newest_ms[partition] = max(ts, self._newest_ms.get(partition, ts))
 
     def _take_letters(self, records: Sequence[Record]) -> None:
         for view in letters_in(records):
@@ -502,9 +536,8 @@ class Predictor:
             if waiter is None:
                 # It may be that of an event whose place is told only now.
                 self._letters[position] = letter
-            elif not waiter.future.done():
-                waiter.future.set_result(letter)
-                self._paces[waiter.partition].silent_s = None
+            else:
+                self._settle(waiter, letter)
         while len(self._letters) > LETTERS_MAX:
             self._letters.popitem(last=False)
 
@@ -540,10 +573,9 @@ def _event_members(position: Position | None) -> dict[str, Any]:
     return {"event": {"partition": position[0], "offset": position[1]}}
 
 
-def _fingerprint(event: Event) -> bytes:
-    """Stands for an event's key, time and fields; to Python's `hash` -1 and -2 are one."""
-    members = repr((event.key, event.ts, sorted(event.fields.items())))
-    return hashlib.blake2b(members.encode(), digest_size=16).digest()
+def _digest(value: bytes) -> bytes:
+    """Stands for an event as it was sent."""
+    return hashlib.blake2b(value, digest_size=16).digest()
 
 
 def _id_in_use(event: Event) -> Refusal:
@@ -555,13 +587,12 @@ def _id_in_use(event: Event) -> Refusal:
     )
 
 
-def _progress(log: Log) -> list[tuple[int, int]]:
-    """By partition, how far the predict task has read, and how many offsets lie before it."""
-    progress = []
-    for partition in range(log.partitions["events"]):
-        position = log.committed(task_name("predict", partition)).get(("events", partition), 0)
-        progress.append((position, max(0, log.end_offset("events", partition) - position)))
-    return progress
+def _ends(topics: Sequence[str], log: Log) -> dict[str, dict[int, int]]:
+    """Where topics end, by partition."""
+    return {
+        topic: {p: log.end_offset(topic, p) for p in range(log.partitions[topic])}
+        for topic in topics
+    }
 
 
 def _event_at(log: Log, source: Source, decode: Callable[[bytes | None], Event]) -> Event | None:

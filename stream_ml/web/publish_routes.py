@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from stream_ml.errors import BadRecord, StreamMLError
 from stream_ml.records import Output
 from stream_ml.web.answers import as_refusal, json_response
+from stream_ml.web.label_names import wire_label
 from stream_ml.web.predictor import bad_record
 from stream_ml.web.problems import Refusal
 from stream_ml.web.schemas import (
@@ -156,7 +157,7 @@ async def _prediction(service: Service, value: bytes) -> tuple[int, dict[str, An
         return 202, {
             "event_id": event.event_id,
             "event": _place(answer.position),
-            "detail": "the pipeline asks for no prediction of such an event",
+            "detail": answer.detail,
         }
     return 200, prediction_members(answer.prediction, answer.position)
 
@@ -176,6 +177,7 @@ def prediction_members(prediction: Prediction, position: Position | None) -> dic
 
 async def _publish_label(service: Service, value: bytes) -> dict[str, Any]:
     try:
+        value = wire_label(value, service.pipeline)
         label = service.pipeline.label_codec.decode(value)
     except BadRecord as error:
         raise bad_record(error, value) from None

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream_ml.records import ID_LENGTH_MAX
 from stream_ml.schema import INTEGER_MAX, FieldType
+from stream_ml.web.label_names import declared_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +80,7 @@ class PredictAnswer(BaseModel):
 
 
 class PublishedAnswer(BaseModel):
-    """An event that was published, and for which the pipeline asks for no prediction."""
+    """An event that was published and gets no prediction: `detail` says why."""
 
     event_id: str
     event: Position
@@ -262,15 +263,28 @@ def label_schema(pipeline: Pipeline) -> dict[str, Any]:
     Args:
         pipeline: the declaration.
     """
-    return {
+    members = {
+        "event_id": _identifier(),
+        "ts": _time() | {"description": "when it was known, UTC milliseconds"},
+        "label": _member(pipeline.label_codec.kind),
+    }
+    names = declared_names(pipeline)
+    schema = {
         "type": "object",
         "title": "Label",
         "description": f"The truth about an event of {pipeline.name}.",
         "properties": {
-            "event_id": _identifier(),
-            "ts": _time() | {"description": "when it was known, UTC milliseconds"},
-            "label": _member(pipeline.label_codec.kind),
+            **members,
+            **{name: members[member] for member, of in names.items() for name in of},
             "source": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         },
-        "required": ["event_id", "ts", "label"],
+    }
+    if not names:
+        return schema | {"required": list(members)}
+    # Each by the name that it has on the log, or by the declared one.
+    return schema | {
+        "allOf": [
+            {"anyOf": [{"required": [name]} for name in (member, *names.get(member, ()))]}
+            for member in members
+        ]
     }

@@ -151,6 +151,7 @@ class Service:
         # Views and searches take long, and must not hold up requests for predictions.
         self._lookups = LogPool(self._open)
         self.authenticity = Authenticity(self._lookups, self._prediction_seal)
+        self.at_work: Shared[frozenset[str] | None] = Shared(self._at_work, AT_WORK_S)
         self.commands = CommandSlots(self._open)
         self.signed_commands = CommandSlots(self._open)
         predictions = Feed("predictions", self.pool)
@@ -166,6 +167,7 @@ class Service:
             on_begin=predictions.begin if is_shared else _ignore,
             on_records=predictions.add if is_shared else _ignore,
             authenticity=self.authenticity,
+            at_work=self.at_work.get,
         )
         self._followers: dict[str, tuple[Feed, Follower]] = {}
         if is_shared:
@@ -174,7 +176,6 @@ class Service:
         self.closing = asyncio.Event()
         self.stream_count = 0
         self.traffic = Traffic()
-        self.at_work: Shared[frozenset[str] | None] = Shared(self._at_work, AT_WORK_S)
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:

@@ -179,15 +179,15 @@ class Runner:
         self.predicts = [Predict(pipeline, serving, partition=p, erasures=erasures) for p in parts]
         self.joins = [Join(pipeline, events, partition=p, erasures=erasures) for p in range(labels)]
         learned, judged = isolated(pipeline, isolations)
-        way: Any = {"stopwatch": stopwatch, "trainings": trainings, "log": log.identity}
-        way |= {"checkpoint_examples": checkpoint_examples, "restart": restart_lines}
+        options: Any = {"stopwatch": stopwatch, "trainings": trainings, "log": log.identity}
+        options |= {"checkpoint_examples": checkpoint_examples, "restart": restart_lines}
         self.learns = [
-            Learn(learned, key, line=line, has_backlog=True, **way)
+            Learn(learned, key, line=line, has_backlog=True, **options)
             for line in pipeline.learn_task_lines
         ]
         given = judged, Keyring(key, operators or {}), log.identity
-        way = {"command_age_ms": round(command_age_s * 1_000), "stopwatch": stopwatch}
-        self.evaluate = Evaluate(*given, in_order=True, **way)
+        options = {"command_age_ms": round(command_age_s * 1_000), "stopwatch": stopwatch}
+        self.evaluate = Evaluate(*given, in_order=True, **options)
         self.tasks = self._make_tasks()
         self._states: dict[str, SealedState] = {}
         self._manifest = Manifest(None, self._seals.records(TOPIC))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stream_ml.web.board import BoardSnapshot
     from stream_ml.web.page.recent import RecentReader
 
-__all__ = ["alert", "decision", "letter", "prediction", "reproduction", "way"]
+__all__ = ["alert", "decision", "event_trace", "letter", "prediction", "reproduction"]
 
 BYTES_SHOWN = 4_000
 Rows = list[tuple[str, str]]
@@ -169,7 +169,7 @@ def prediction(
         "title": "Prediction",
         "sentence": None,
         "links": [
-            (f"/page/{topic}/{partition}/{offset}/way", "The event's way to here, and on"),
+            (f"/page/{topic}/{partition}/{offset}/trace", "The event's trace, to here and on"),
             (
                 f"/page/{topic}/{partition}/{offset}/again",
                 "Make it again, by the snapshots that it names",
@@ -220,14 +220,14 @@ def reproduction(
     }
 
 
-def way(
+def event_trace(
     log: Log,
     reader: RecentReader,
     pipeline: Pipeline,
     key: bytes | None,
     where: tuple[str, int, int],
 ) -> dict[str, Any]:
-    """The way of a predicted event: published, predicted, labelled, joined, learned, decided on.
+    """The trace of a predicted event: published, predicted, labelled, joined, learned, decided on.
 
     Args:
         log: that all lies on.
@@ -267,7 +267,7 @@ def way(
         for each in found.decisions
     ]
     return {
-        "title": f"The way of {predicted.event_id}",
+        "title": f"The trace of {predicted.event_id}",
         "sentence": found.ended,
         "groups": [("Way", rows)],
         "text": _text(found.as_dict()),

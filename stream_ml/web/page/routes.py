@@ -16,8 +16,8 @@ from stream_ml.schema import INTEGER_MAX
 from stream_ml.shell.settings.keys import reading_key
 from stream_ml.web.access import OPERATE, READ
 from stream_ml.web.feed import EventStream
-from stream_ml.web.page import acts, details
-from stream_ml.web.page.acts import PAGE_HEADERS, FormTokens, in_frame
+from stream_ml.web.page import details, forms
+from stream_ml.web.page.forms import PAGE_HEADERS, FormTokens, in_frame
 from stream_ml.web.page.live import Live
 from stream_ml.web.page.recent import SEARCHED_MAX, RecentReader
 from stream_ml.web.page.render import PARTS, render
@@ -93,14 +93,14 @@ class _Page:
             ("/page/letters/{partition}/{offset}", self._letter),
             ("/page/{topic}/{partition}/{offset}", self._prediction),
             ("/page/{topic}/{partition}/{offset}/again", self._again),
-            ("/page/{topic}/{partition}/{offset}/way", self._way),
+            ("/page/{topic}/{partition}/{offset}/trace", self._trace),
             (STREAM_PATH, self._stream),
         ):
             router.add_api_route(path, endpoint, methods=["GET"])
         for path, post in (
-            ("/page/act", acts.act),
-            ("/page/login", acts.log_in),
-            ("/page/logout", acts.log_out),
+            ("/page/command", forms.command),
+            ("/page/login", forms.log_in),
+            ("/page/logout", forms.log_out),
         ):
             router.add_api_route(path, self._post(post), methods=["POST"])
         return router
@@ -140,7 +140,7 @@ class _Page:
         return HTMLResponse(body, headers=PAGE_HEADERS)
 
     async def _login(self, request: Request) -> Response:
-        return acts.login_page(request, self._tokens)
+        return forms.login_page(request, self._tokens)
 
     async def _static(self, name: Name) -> Response:
         if name not in STATIC_TYPES:
@@ -207,7 +207,7 @@ class _Page:
 
         return await self._record(request, await self._searched(run))
 
-    async def _way(
+    async def _trace(
         self, request: Request, topic: Name, partition: Offset, offset: Offset
     ) -> Response:
         _check_reader(request)
@@ -217,7 +217,7 @@ class _Page:
         def run(log: Log) -> dict[str, Any]:
             key = reading_key(service.settings, log)
             where = (topic, partition, offset)
-            return details.way(log, self._reader, service.pipeline, key, where)
+            return details.event_trace(log, self._reader, service.pipeline, key, where)
 
         return await self._record(request, await self._searched(run))
 

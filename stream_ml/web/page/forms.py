@@ -1,4 +1,4 @@
-"""Deeds by forms: commands, logging in and out. Each form bears a token that only its page knows.
+"""Forms: commands, logging in and out. Each form bears a token that only its page knows.
 
 The gate has looked at the origin already; the token in the form is the second lock. It is made of
 the viewer's session and a secret of this server, so that a page of another site, or of another
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stream_ml.web.access import Caller
     from stream_ml.web.service import Service
 
-__all__ = ["PAGE_HEADERS", "FormTokens", "act", "in_frame", "log_in", "log_out", "login_page"]
+__all__ = ["PAGE_HEADERS", "FormTokens", "command", "in_frame", "log_in", "log_out", "login_page"]
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -79,7 +79,7 @@ class FormTokens:
             )
 
 
-async def act(request: Request, tokens: FormTokens) -> Response:
+async def command(request: Request, tokens: FormTokens) -> Response:
     """Give the command of a form, and show how it was answered.
 
     Args:
