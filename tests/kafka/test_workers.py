@@ -282,22 +282,28 @@ class _Exited(BaseException):
     """The process would have ended, with this code."""
 
 
+async def never(*_: Any, **__: Any) -> None:
+    """What does not come."""
+    await asyncio.get_running_loop().create_future()
+
+
+async def at_once(*_: Any, **__: Any) -> None:
+    """What is there already."""
+
+
 def stopped_unheard(
-    monkeypatch: pytest.MonkeyPatch, park: Callable[..., Any]
+    monkeypatch: pytest.MonkeyPatch,
+    park: Callable[..., Any],
+    join: Callable[..., Any] = at_once,
+    stop_after: str = "started",
 ) -> tuple[list[str], int | None]:
     """What a worker says that is asked to stop when no broker answers any more, and its code."""
-
-    async def never(*_: Any, **__: Any) -> None:
-        await asyncio.get_running_loop().create_future()
-
-    async def at_once(*_: Any, **__: Any) -> None:
-        pass
 
     def exited(code: int) -> None:
         raise _Exited(code)
 
     app = SimpleNamespace(
-        start=at_once,
+        start=join,
         stop=never,
         wait_until_stopped=never,
         crash_reason=None,
@@ -314,7 +320,7 @@ def stopped_unheard(
 
     def say(kind: str, **_: Any) -> None:
         said.append(kind)
-        if kind == "started":
+        if kind == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
 
     worker = a_worker(Cluster("127.0.0.1:1", "gone"), "join", say)
@@ -333,6 +339,20 @@ def test_what_has_committed_ends_though_no_broker_hears_its_leave(
         return True
 
     assert (["started", "parked", "stopped"], 0) == stopped_unheard(monkeypatch, park)
+
+
+def test_who_waits_for_a_place_in_the_group_says_so_and_may_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A group that is not shared out, as one of its members hangs, is told, and holds nobody."""
+
+    async def park(*_: Any, **__: Any) -> bool:
+        return True
+
+    monkeypatch.setattr(worker_module, "REPORT_EVERY_S", 0.05)
+
+    expected = (["waiting", "parked", "stopped"], 0)
+    assert expected == stopped_unheard(monkeypatch, park, join=never, stop_after="waiting")
 
 
 def test_what_cannot_commit_gives_up_and_says_so(

@@ -73,7 +73,9 @@ class Terminal:
         """Its next line, waited for."""
         deadline = time.monotonic() + DEADLINE_S
         while b"\n" not in self._out:
-            assert self._more(deadline - time.monotonic()), f"ended after {self._out!r}"
+            assert self._more(deadline - time.monotonic()), (
+                f"ended after {self._out!r}; said beside: {self._heard()}"
+            )
         line, _, self._out = self._out.partition(b"\n")
         return line.decode()
 
@@ -91,8 +93,7 @@ class Terminal:
         while self._more(deadline - time.monotonic()):
             pass
         code = self.process.wait(DEADLINE_S)
-        self._said.seek(0)
-        return Ended(code, self._out.decode(), self._said.read().decode())
+        return Ended(code, self._out.decode(), self._heard())
 
     def stopped(self, number: signal.Signals = signal.SIGTERM) -> Ended:
         """How it ends when it is asked to."""
@@ -114,10 +115,16 @@ class Terminal:
             if stream is not None and not stream.closed:
                 stream.close()
 
+    def _heard(self) -> str:
+        self._said.seek(0)
+        return self._said.read().decode()
+
     def _more(self, seconds: float) -> bool:
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, seconds))
-        assert ready, f"nothing for {DEADLINE_S} seconds after {self._out!r}"
+        assert ready, (
+            f"nothing for {DEADLINE_S} seconds after {self._out!r}; said beside: {self._heard()}"
+        )
         chunk = os.read(self.process.stdout.fileno(), 65_536)
         self._out += chunk
         return bool(chunk)

@@ -10,7 +10,8 @@ Theory of operation:
    dropped. A task that was still taking over starts again.
 3. Whatever ends a task otherwise ends the process, at once and without another commit: whoever
    supervises it starts it again, and it takes over what is committed.
-4. Waiting for the brokers, or for something that serves, is no failure: it is said every 10 s.
+4. Waiting for the brokers, a place in the group, or something that serves, is no failure: it is
+   said every 10 s.
 5. Python's collector looks for cycles among all that lives. What was imported is a quarter of a
    million objects that stay: they are put out of its sight at the start, and it looks less often.
 """
@@ -69,7 +70,7 @@ from stream_ml.stages.topology import STAGES, TaskName
 from stream_ml.topics import catalogue, needed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.kafka.cluster import Cluster
@@ -221,7 +222,8 @@ class Worker:
             self._commit_s,
         )
         try:
-            await self._until_stopped(self._transactions.start())
+            starting = self._reported(self._transactions.start(), lambda: "its transactions")
+            await self._until_stopped(starting)
         except LogError as error:
             self.fail(error)  # what waits for brokers may wait for ever: nothing waits for it
         if self._stop_event.is_set():
@@ -233,9 +235,7 @@ class Worker:
         topic_watch.add_done_callback(self._watch)
         self._app = self._application()
         _spare_collector()
-        await self._app.start()
-        self._say("started", stage=self._stage, pipeline=self._pipeline.name)
-        await self._until_stopped(self._app.wait_until_stopped())
+        await self._work()
         if self._app.crash_reason is not None:
             self.fail(self._app.crash_reason)
         await self._suspend_finally()
@@ -248,6 +248,14 @@ class Worker:
         if not closing.done() or closing.cancelled() or closing.exception() is not None:
             # All is committed; what nobody answers may end with the process.
             os._exit(0)
+
+    async def _work(self) -> None:
+        """Have a place in the group, until it is gone, or we are asked to stop."""
+        joining = self._reported(self._app.start(), lambda: "its place in the group")
+        await self._until_stopped(joining)
+        if not self._stop_event.is_set():
+            self._say("started", stage=self._stage, pipeline=self._pipeline.name)
+            await self._until_stopped(self._app.wait_until_stopped())
 
     @property
     def _make_transactions(self) -> Callable[..., Transactions]:
@@ -274,7 +282,8 @@ class Worker:
             strict="models" not in self._accepted_topics,
         )
         try:
-            await self._until_stopped(self._serving_feed.start())
+            starting = self._reported(self._serving_feed.start(), lambda: "what serves to be read")
+            await self._until_stopped(starting)
         except UsageError as error:
             self.fail(error)
         feed = asyncio.create_task(self._serving_feed.follow(), name="control")
@@ -293,6 +302,19 @@ class Worker:
             doing.cancel()
             with suppress(asyncio.CancelledError):
                 await doing
+
+    async def _reported(self, work: Awaitable[Any], awaited: Callable[[], str]) -> None:
+        """Until `work` is done; while it is not, it is said what is waited for."""
+        doing = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([doing], timeout=REPORT_EVERY_S))[0]:
+                self._say("waiting", for_=awaited())
+        except asyncio.CancelledError:
+            doing.cancel()
+            with suppress(asyncio.CancelledError):
+                await doing
+            raise
+        doing.result()
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -493,15 +515,12 @@ class Worker:
     async def _ready(self) -> None:
         if self._serving_feed is None:
             return
-        ready = asyncio.ensure_future(self._serving_feed.caught_up())
-        try:
-            while not (await asyncio.wait([ready], timeout=REPORT_EVERY_S))[0]:
-                refusals = self._serving.refusals[-1:]
-                reasons = refusals or ["are learn and evaluate at work, with this key?"]
-                self._say("waiting", for_=f"something that serves: {reasons[0]}")
-            await ready
-        finally:
-            ready.cancel()
+        await self._reported(self._serving_feed.caught_up(), self._serving_wait)
+
+    def _serving_wait(self) -> str:
+        refusals = self._serving.refusals[-1:]
+        reasons = refusals or ["are learn and evaluate at work, with this key?"]
+        return f"something that serves: {reasons[0]}"
 
     # --- what the transport asks ---------------------------------------------------------------
 
