@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from aiokafka.coordinator.protocol import (
     ConsumerProtocolMemberAssignment,
@@ -13,7 +14,7 @@ from aiokafka.coordinator.protocol import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_ml.shell.kafka.assignor import TaskAssignor, shares
+from stream_ml.shell.kafka.assignor import TaskAssignor, first_join_ms, shares
 
 if TYPE_CHECKING:
     import random
@@ -138,6 +139,19 @@ def test_what_was_assigned_is_claimed_when_the_group_is_shared_out_anew() -> Non
     after = given_to(assignors["b"].assign(topics, said))
 
     assert after == {name: {"events": numbers} for name, numbers in before.items()}
+
+
+def test_a_member_tells_at_each_join_when_it_joined_first() -> None:
+    """As long as its process lives; and a leader of the former release reads its claim as ever."""
+    times = iter((7, 8))
+    ours = TaskAssignor(now_ms=lambda: next(times))
+    joins = [ours.metadata({"events"}).user_data]
+    ours.on_assignment(ConsumerProtocolMemberAssignment(0, [("events", [1, 3])], b""))
+    joins.append(ours.metadata({"events"}).user_data)
+
+    assert [7, 7] == [first_join_ms(each) for each in joins]
+    assert [1, 3] == [each for each in orjson.loads(joins[1]) if type(each) is int]
+    assert None is first_join_ms(b'[{"first_join_ms": true}, {}, 4]')
 
 
 def test_a_topic_with_fewer_partitions_gets_those_it_has() -> None:

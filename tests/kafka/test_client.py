@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
@@ -21,16 +23,19 @@ from stream_ml.records import Output, Prediction, Source
 from stream_ml.sealing import MARKER
 from stream_ml.shell.alerting.bookmarks import GroupBookmark, Place
 from stream_ml.shell.kafka.admin import Demand, apply
+from stream_ml.shell.kafka.assignor import TaskAssignor
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.shell.kafka.metadata import (
     group_names,
+    members_since_ms,
     stages_at_work,
     stages_with_members,
     topic_ids,
 )
 from stream_ml.shell.log.reading import last_records, read_all
 from stream_ml.shell.views import status
+from stream_ml.shell.views.stalled import SILENT_MS, read_stalled
 from stream_ml.topics import catalogue, needed, partition_of
 from tests.kafka_broker import a_name
 from tests.shell.cli_toy import stream, toy
@@ -273,6 +278,56 @@ def test_the_stages_at_work_are_those_that_have_a_worker(log: KafkaLog, cluster:
 
     assert [frozenset(), frozenset({"predict"}), frozenset()] == [before, during, after]
     assert [before, after] == [stages_at_work(cluster)] * 2
+
+
+def test_after_an_outage_a_worker_is_not_stuck_for_what_waited_before_it_came(
+    log: KafkaLog, cluster: Cluster
+) -> None:
+    """It is given its minutes from when it joined, however long nobody was there before."""
+    log.append([Output("events", b"k", b"{}")])
+    stages = status.read_status(log, bytes(32)).stages
+    since_ms = next(each.waiting_since_ms for each in stages if each.lag)
+    assert since_ms is not None
+    came_ms = since_ms + 600_000
+
+    async def while_at_work() -> list[list[bool]]:
+        consumer = AIOKafkaConsumer(
+            cluster.topic("events"),
+            bootstrap_servers=cluster.bootstrap,
+            group_id=cluster.group("predict"),
+            partition_assignment_strategy=[TaskAssignor(now_ms=lambda: came_ms)],
+        )
+        async with asyncio.timeout(DEADLINE_S), consumer:
+            while not consumer.assignment():
+                await consumer.getmany(timeout_ms=100)
+            at_work = await asyncio.to_thread(log.stages_at_work)
+            return [
+                [
+                    each.has_worker
+                    for each in await asyncio.to_thread(
+                        read_stalled, log, stages, at_work, came_ms + after_ms
+                    )
+                ]
+                for after_ms in (1, SILENT_MS, SILENT_MS + 1)
+            ]
+
+    assert [[], [], [True]] == asyncio.run(while_at_work())
+
+
+def test_a_group_has_its_workers_since_the_first_of_them_joined() -> None:
+    """While it is shared out anew since now; and of those who do not say it nobody knows."""
+
+    def group(state: str, *user_data: bytes | str | None) -> dict[str, Any]:
+        members = [{"member_metadata": {"user_data": each}} for each in user_data]
+        return {"group_state": state, "members": [*members, {"member_metadata": b""}]}
+
+    first, second = (
+        TaskAssignor(now_ms=lambda ms=ms: ms).metadata(set()).user_data for ms in (5, 3)
+    )
+
+    assert 3 == members_since_ms(group("Stable", first, "[0]", second.decode(), None, b"\xff"), 9)
+    assert None is members_since_ms(group("Stable", b"[0]", None), 9)
+    assert 9 == members_since_ms(group("PreparingRebalance", first), 9)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_worker_at_work_is_stuck_only_when_it_is_silent_for_long(path: Path) -
             at_work: frozenset[str] | None, after_ms: int, *, checkpoint_s: float = 0.0
         ) -> list[bool]:
             # A worker answers for what came since it took its place.
-            first_ms = since_ms if at_work == frozenset() else log.worker_since_ms()
+            first_ms = since_ms if at_work == frozenset() else log.worker_since_ms("predict")
             assert first_ms is not None
             now_ms = first_ms + after_ms
             stalled = read_stalled(log, stages, at_work, now_ms, checkpoint_s=checkpoint_s)

@@ -322,9 +322,9 @@ class JoinedLog(Log):
         """The log's."""
         return self._log.stages_at_work()
 
-    def worker_since_ms(self) -> int | None:
+    def worker_since_ms(self, stage: str) -> int | None:
         """The log's."""
-        return self._log.worker_since_ms()
+        return self._log.worker_since_ms(stage)
 
     def close(self) -> None:
         """Closes the log."""

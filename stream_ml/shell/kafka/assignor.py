@@ -6,11 +6,15 @@ see `task`); of that it keeps as much as is its share, and only the rest moves.
 
 Where each line is a task of its own, all tasks read the same partitions, and every member is given
 these; which lines are whose is said beside them.
+
+Brokers do not tell since when a member is in its group, so each says itself when it first joined:
+whoever looks at the group then knows a worker that has just come (`log.worker_since_ms`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
@@ -20,11 +24,14 @@ from aiokafka.coordinator.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aiokafka.cluster import ClusterMetadata
 
-__all__ = ["TaskAssignor", "shares"]
+__all__ = ["TaskAssignor", "first_join_ms", "shares"]
+
+# What a member has told beside what it held; an object, which a former release passes over.
+FIRST_JOIN = "first_join_ms"
 
 
 def shares(partitions: int, claims: Mapping[str, set[int]]) -> dict[str, list[int]]:
@@ -62,22 +69,31 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
 
     Args:
         lines: that are tasks of their own; empty: a task has the partition of its number.
+        now_ms: the time (UTC ms).
     """
 
     name = "stream-ml"
     version = 0
 
-    def __init__(self, lines: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        lines: Sequence[str] = (),
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._lines = lines
+        self._now_ms = now_ms
+        self._first_join_ms: int | None = None
         self._numbers: list[int] = []
         # The lines that are ours; a member may know of others, declared elsewhere.
         self.lines: list[str] = []
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
-        """The join request's metadata: the member's topics, and the partitions that it held."""
-        return ConsumerProtocolMemberMetadata(
-            self.version, sorted(topics), orjson.dumps(self.lines if self._lines else self._numbers)
-        )
+        """The join request's metadata: the member's topics, what it held, its first join."""
+        if self._first_join_ms is None:
+            self._first_join_ms = self._now_ms()
+        held: Sequence[Any] = self.lines if self._lines else self._numbers
+        user_data = orjson.dumps([*held, {FIRST_JOIN: self._first_join_ms}])
+        return ConsumerProtocolMemberMetadata(self.version, sorted(topics), user_data)
 
     def assign(
         self, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
@@ -126,19 +142,33 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
         self.lines = _names(assignment.user_data)
 
 
+def first_join_ms(user_data: bytes | str) -> int | None:
+    """When a member says that it joined first (UTC ms); None where it does not say.
+
+    Args:
+        user_data: of its metadata, or as text, as an admin client describes it.
+
+    >>> first_join_ms(b'[0, 2, {"first_join_ms": 1700000000000}]'), first_join_ms(b"[0, 2]")
+    (1700000000000, None)
+    """
+    told = [each.get(FIRST_JOIN) for each in _items(user_data) if type(each) is dict]
+    return next((time_ms for time_ms in told if type(time_ms) is int), None)
+
+
 def _names(user_data: bytes) -> list[str]:
     """The lines that are named; none where none are."""
-    try:
-        names = orjson.loads(user_data or b"[]")
-    except orjson.JSONDecodeError:
-        return []
-    return [name for name in names if type(name) is str] if type(names) is list else []
+    return [name for name in _items(user_data) if type(name) is str]
 
 
 def _claims(user_data: bytes) -> set[int]:
-    try:
-        numbers = orjson.loads(user_data)
-    except orjson.JSONDecodeError:
-        return set()  # a member that held nothing yet, or is none of ours
     # JSON's true would pass for a 1, and be given out as one.
-    return {number for number in numbers if type(number) is int} if type(numbers) is list else set()
+    return {number for number in _items(user_data) if type(number) is int}
+
+
+def _items(user_data: bytes | str) -> list[Any]:
+    """What a member tells; nothing of one that is none of ours."""
+    try:
+        items = orjson.loads(user_data or b"[]")
+    except orjson.JSONDecodeError:
+        return []
+    return items if type(items) is list else []

@@ -47,7 +47,7 @@ from stream_ml.sealing import MARKER, content, marker_in
 from stream_ml.shell.kafka.changelog import fold_changelog, prefix_of
 from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.cluster import topic_id
-from stream_ml.shell.kafka.metadata import group_names, stages_with_members
+from stream_ml.shell.kafka.metadata import group_names, members_since_ms, stages_with_members
 from stream_ml.shell.kafka.records import origin_headers, to_records
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.shell.log.port import Log, Tail, is_of_clients, not_of_clients, read_between
@@ -520,8 +520,13 @@ class KafkaLog(Log):
         )
         return stages_with_members(self._cluster, groups)
 
-    def worker_since_ms(self) -> None:
-        """None: brokers do not tell since when a group has its members."""
+    def worker_since_ms(self, stage: str) -> int | None:
+        """When the first of its members joined, as they tell themselves; None: none tells."""
+        name = self._cluster.group(stage)
+        groups: Mapping[str, Any] = self._answer(
+            "describe groups", lambda: self._admin.describe_groups([name])
+        )
+        return members_since_ms(groups[name], time.time_ns() // 1_000_000)
 
     def _newest(self, group: str, name: bytes) -> Record | None:
         topic, partition = self._changelog(group)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kafka.errors import GroupIdNotFoundError, KafkaError
 
 from stream_ml.errors import UsageError
+from stream_ml.shell.kafka.assignor import first_join_ms
 from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.security import client_options
@@ -21,10 +22,19 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.kafka.cluster import Cluster
 
-__all__ = ["group_names", "rival", "stages_at_work", "stages_with_members", "topic_ids"]
+__all__ = [
+    "group_names",
+    "members_since_ms",
+    "rival",
+    "stages_at_work",
+    "stages_with_members",
+    "topic_ids",
+]
 
 # A worker that asks for rivals is about to end, or to join anew: neither may take long.
 ANSWER_MS = 5_000
+# The states of a group that is shared out anew.
+REBALANCES = frozenset({"PreparingRebalance", "CompletingRebalance"})
 
 
 def rival(cluster: Cluster, stage: str, instance: str, member: str) -> UsageError | None:
@@ -89,6 +99,26 @@ def stages_with_members(
     if any(GroupIdNotFoundError.__name__ not in error for error in errors):
         return None  # we may not look, or the group's coordinator moves
     return frozenset(stage for stage in STAGES if groups[cluster.group(stage)]["members"])
+
+
+def members_since_ms(group: Mapping[str, Any], now_ms: int) -> int | None:
+    """Since when a group has members without a break (UTC ms); None where none of them tells.
+
+    The first of them counts, for a stuck worker is not excused by another that joins it. While a
+    group is shared out anew nobody has his place yet, so nobody has been silent on it.
+
+    Args:
+        group: as the brokers describe it.
+        now_ms: the time (UTC ms).
+    """
+    if group["group_state"] in REBALANCES:
+        return now_ms
+    times = [
+        first_join_ms(metadata.get("user_data") or b"")
+        for member in group["members"]
+        if isinstance(metadata := member["member_metadata"], dict)
+    ]
+    return min((each for each in times if each is not None), default=None)
 
 
 def topic_ids(cluster: Cluster, names: Iterable[str]) -> dict[str, str]:

@@ -292,8 +292,12 @@ class Log(_Closing, Protocol):
         One that was killed may be thought at work for as long as its cluster waits for it.
         """
 
-    def worker_since_ms(self) -> int | None:
-        """Since when the last worker has had its place (UTC ms); None where that is not known."""
+    def worker_since_ms(self, stage: str) -> int | None:
+        """Since when somebody works on a stage without a break (UTC ms); None: that is not known.
+
+        Args:
+            stage: that has a worker, or had one last.
+        """
 
     def close(self) -> None:
         """Lets go of everything; what was not committed is gone."""

@@ -313,8 +313,9 @@ class SqliteLog(WorkerLog):
             is_at_work = is_leased(lease_of(Path(self.path)))
         return frozenset(STAGES) if is_at_work else frozenset()
 
-    def worker_since_ms(self) -> int | None:
-        """When the worker's place was taken last, by the clock of the file system."""
+    def worker_since_ms(self, stage: str) -> int | None:
+        """When the place was taken last, of all stages, by the clock of the file system."""
+        del stage
         return None if self.path == MEMORY else leased_ms(lease_of(Path(self.path)))
 
     def session(self, extra_topics: Collection[str] = ()) -> SqliteSession:

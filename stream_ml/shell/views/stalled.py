@@ -7,6 +7,7 @@ tells: it is stuck where it has written nothing for minutes, whatever waits.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.shell.log.reading import last_records
@@ -14,7 +15,7 @@ from stream_ml.shell.processes.progress import duration
 from stream_ml.stages.topology import STAGES, parse_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.views.status import TaskProgress
@@ -69,13 +70,20 @@ def read_stalled(
         now_ms: the time (UTC ms).
         checkpoint_s: how often learn and evaluate write down where they are, where little comes.
     """
-    silent_ms = max(SILENT_MS, round(2_000 * checkpoint_s))
+    silent_before_ms = now_ms - max(SILENT_MS, round(2_000 * checkpoint_s))
+
+    @cache
+    def silent_since_ms(stage: str) -> int:
+        # What waits since before the worker came is none of its doing.
+        return max(log.worker_since_ms(stage) or 0, _last_written_ms(log, stage))
+
     return tuple(
         stalled
         for progress in stages
         if progress.waiting_since_ms is not None
         and now_ms - progress.waiting_since_ms > ABSENT_MS
-        and (stalled := _stalled(log, progress, at_work, now_ms, silent_ms)) is not None
+        and (stalled := _stalled(log, progress, at_work, silent_before_ms, silent_since_ms))
+        is not None
     )
 
 
@@ -83,16 +91,15 @@ def _stalled(
     log: Log,
     progress: TaskProgress,
     at_work: frozenset[str] | None,
-    now_ms: int,
-    silent_ms: int,
+    silent_before_ms: int,
+    silent_since_ms: Callable[[str], int],
 ) -> StalledTask | None:
     assert progress.waiting_since_ms is not None, "something waits"
     stage, since_ms = parse_task(progress.task).stage, progress.waiting_since_ms
     has_worker = at_work is None or stage in at_work
     if has_worker:
-        # What waits since before the worker came is none of its doing.
-        since_ms = max(since_ms, log.worker_since_ms() or 0, _last_written_ms(log, stage))
-        if now_ms - since_ms <= silent_ms:
+        since_ms = max(since_ms, silent_since_ms(stage))
+        if since_ms >= silent_before_ms:
             return None
     position = log.committed(progress.task).get((progress.topic, progress.partition), 0)
     if position > progress.position:  # it has got on since the status was read
