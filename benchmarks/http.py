@@ -176,13 +176,15 @@ def _offer_by_console(address: str, events: Sequence[bytes], rate: float) -> Res
 
 
 @contextmanager
-def running(folder: Path, address: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    folder: Path, address: str, *words: str, pipeline: str = PIPELINE
+) -> Iterator[subprocess.Popen[bytes]]:
     """A command of `stream-ml` on a log, until it is left."""
     environ = {**os.environ, "STREAM_ML_BROKER": address, "STREAM_ML_KEY": KEY}
     # Extras beside this package, wherever the process is at work: the server is faster with them.
     environ["PYTHONPATH"] = os.pathsep.join(str(Path(each).resolve()) for each in sys.path)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
-        [sys.executable, "-m", "stream_ml", *words, "--pipeline", PIPELINE, "--format", "json"],
+        [sys.executable, "-m", "stream_ml", *words, "--pipeline", pipeline, "--format", "json"],
         cwd=folder,
         env=environ,
         stdout=subprocess.PIPE,
