@@ -75,6 +75,26 @@ wider = declare(
     retired=shop.features[2:],
     models={**shop.models, "tree": tree.HoeffdingTreeClassifier(grace_period=20, max_depth=3)},
 )
+# Where silence is an answer, words are corrected, some sources count less or not at all, merchants
+# have no list, and what is too late to be predicted still counts in windows.
+clicks = declare(
+    events=sml.Events(
+        key="shop",
+        fields={**shop.events.fields, "merchant": str},
+        lateness="5s",
+        window_lateness="30s",
+        breadth=1,
+    ),
+    features=[*shop.features, sml.hashed("merchant", 16)],
+    label=sml.Label(
+        bool, window="10s", absent=False, corrections="1h", sources={"bot": 0, "desk": 0.5}
+    ),
+    models={
+        "logistic": sml.TargetMean("merchant", smoothing=5.0) | shop.models["logistic"],
+        "bayes": shop.models["bayes"],
+    },
+    promotion=sml.Promotion(refresh=90, first=30, block=20),
+)
 EVENT: dict[str, Any] = {
     "event_id": "hostile",
     "ts": START_MS,

@@ -120,10 +120,14 @@ def stopped(workers: Sequence[Terminal]) -> list[Ended]:
 
 
 def started(
-    cluster: Cluster, folder: Path, stack: ExitStack, stages: Sequence[str] = STAGES
+    cluster: Cluster,
+    folder: Path,
+    stack: ExitStack,
+    stages: Sequence[str] = STAGES,
+    **variables: str,
 ) -> list[Terminal]:
     """A worker of each stage, at work."""
-    variables = {
+    variables |= {
         "STREAM_ML_PIPELINE": "declared:mine",
         "STREAM_ML_BROKER": f"kafka://{cluster.bootstrap}",
         "STREAM_ML_KEY": "5a" * 32,
