@@ -34,7 +34,7 @@ from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.testing import Driver
-from stream_ml.topics import catalogue
+from stream_ml.topics import catalogue, needed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,7 +222,7 @@ def on_kafka(sent: Sequence[dict[str, Any]], broker: str, kills: int) -> list[di
         for worker in workers:
             assert worker.stopped().code == 0
     with KafkaAdminClient(bootstrap_servers=broker) as admin:
-        admin.delete_topics([cluster.topic(topic) for topic in catalogue()])
+        admin.delete_topics([cluster.topic(topic) for topic in needed(catalogue())])
     return predictions
 
 

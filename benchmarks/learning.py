@@ -37,7 +37,7 @@ from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.stages.topology import task_name
-from stream_ml.topics import catalogue
+from stream_ml.topics import catalogue, needed
 from tools.kafka.broker import Broker
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _measure(
             seconds = _until(log, tasks, len(sealed), running) - start_s
             cpu_s = _cpu_s(running) - cpu_s
     with KafkaAdminClient(bootstrap_servers=broker) as admin:
-        admin.delete_topics([cluster.topic(topic) for topic in catalogue()])
+        admin.delete_topics([cluster.topic(topic) for topic in needed(catalogue())])
     count = len(sealed) - learned
     return count / seconds, cpu_s / count
 
