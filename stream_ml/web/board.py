@@ -22,6 +22,7 @@ from stream_ml.shell.views.dead_letters import LetterView, letters_in
 from stream_ml.shell.views.drift import DriftView, read_drift
 from stream_ml.shell.views.label_sources import LabelSources
 from stream_ml.shell.views.models import ModelsView, last_evaluations, read_models
+from stream_ml.shell.views.stage_backlogs import StageBacklog, read_backlogs
 from stream_ml.shell.views.stalled import StalledTask, read_stalled
 from stream_ml.shell.views.status import HeldBack, StatusView, held_back, is_empty, read_status
 from stream_ml.web.log_threads import stream_ml_error
@@ -67,6 +68,7 @@ class BoardSnapshot:
         stalled: the tasks that do not get on, though records wait: no worker answers, or it is
             stuck.
         sources: how far the sources of labels agree, as the newest labels say.
+        backlogs: what waits for stages that are at work and behind.
     """
 
     number: int
@@ -87,6 +89,7 @@ class BoardSnapshot:
     at_work: frozenset[str] | None
     stalled: tuple[StalledTask, ...]
     sources: tuple[Agreement, ...]
+    backlogs: tuple[StageBacklog, ...]
 
     @property
     def pipeline(self) -> str | None:
@@ -212,8 +215,13 @@ class Board:
         at_work = log.stages_at_work()
         if newest is not None and version == self._version:
             stalled = self._stalled(log, newest.status, at_work, now_ms)
+            backlogs = self._backlogs(log, newest.status, stalled, now_ms)
             # Where a worker has died, nothing is written that would tell.
-            is_same = (at_work, stalled) == (newest.at_work, newest.stalled)
+            is_same = (at_work, stalled, bool(backlogs)) == (
+                newest.at_work,
+                newest.stalled,
+                bool(newest.backlogs),
+            )
             number = newest.number + (not is_same)
             return replace(
                 newest,
@@ -222,10 +230,12 @@ class Board:
                 took_s=0.0,
                 at_work=at_work,
                 stalled=stalled,
+                backlogs=backlogs,
             )
         settings = self._settings
         key = reading_key(settings, log)
         status = read_status(log, key)
+        stalled = self._stalled(log, status, at_work, now_ms)
         snapshot = BoardSnapshot(
             number=0 if newest is None else newest.number + 1,
             taken_ms=now_ms,
@@ -243,7 +253,8 @@ class Board:
             letters=tuple(letters_in(last_records(log, "dead-letters", LETTERS_SHOWN))),
             transactions=tuple(held_back(log, now_ms)),
             at_work=at_work,
-            stalled=self._stalled(log, status, at_work, now_ms),
+            stalled=stalled,
+            backlogs=self._backlogs(log, status, stalled, now_ms),
             sources=tuple(self._sources.read(log)),
         )
         self._version = version
@@ -254,6 +265,12 @@ class Board:
     ) -> tuple[StalledTask, ...]:
         checkpoint_s = self._settings.checkpoint_seconds
         return read_stalled(log, status.stages, at_work, now_ms, checkpoint_s=checkpoint_s)
+
+    def _backlogs(
+        self, log: Log, status: StatusView, stalled: tuple[StalledTask, ...], now_ms: int
+    ) -> tuple[StageBacklog, ...]:
+        checkpoint_s = self._settings.checkpoint_seconds
+        return read_backlogs(log, status.stages, stalled, now_ms, checkpoint_s=checkpoint_s)
 
 
 def _evaluations(log: Log, pipeline: str | None, key: bytes | None) -> Iterator[Mapping[str, Any]]:

@@ -18,6 +18,7 @@ from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import load_pipeline
 from stream_ml.shell.views.label_sources import LabelSources
+from stream_ml.shell.views.stage_backlogs import backlogs_text, read_backlogs
 from stream_ml.shell.views.stalled import read_stalled, stages_list, stalled_text
 from stream_ml.shell.views.status import held_back, is_empty, read_status
 from stream_ml.stages.topology import STAGES
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from stream_ml.shell.settings.settings import Settings
     from stream_ml.shell.views.label_sources import Agreement
+    from stream_ml.shell.views.stage_backlogs import StageBacklog
     from stream_ml.shell.views.stalled import StalledTask
     from stream_ml.shell.views.status import HeldBack, StatusView
 
@@ -56,6 +58,9 @@ def run(arguments: Namespace, settings: Settings) -> None:
         stalled = read_stalled(
             log, view.stages, at_work, now_ms, checkpoint_s=settings.checkpoint_seconds
         )
+        backlogs = read_backlogs(
+            log, view.stages, stalled, now_ms, checkpoint_s=settings.checkpoint_seconds
+        )
     notes = registry_notes(
         view.registry, settings.unverified_reason(settings.path) if key is None else None
     )
@@ -68,6 +73,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
             "at_work": stages_list(at_work),
             "stalled": [task.as_dict() for task in stalled],
             "sources": [asdict(each) for each in sources],
+            "backlogs": [backlog.as_dict() for backlog in backlogs],
         }
         write_json({**members, "notes": notes})
     elif empty:
@@ -75,7 +81,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         words = f"an empty log: nothing {qualifier}was published to it, and no worker has run"
         write("\n\n".join([printable(f"{settings.path}: {words}"), *map(_held_back, transactions)]))
     else:
-        facts = _facts(view, settings.path, mode, _workers(at_work, stalled, now_ms))
+        facts = _facts(view, settings.path, mode, _workers(at_work, stalled, backlogs, now_ms))
         write("\n\n".join([facts, *_blocks(view), *_sources(sources, trusted), *notes]))
 
 
@@ -139,10 +145,18 @@ def _sources(sources: Sequence[Agreement], trusted: str | None) -> Iterator[str]
     yield f"{paint(caption, 'heading')}\n{table}"
 
 
-def _workers(at_work: frozenset[str] | None, stalled: Sequence[StalledTask], now_ms: int) -> str:
-    """Which stages have a worker, and what waits for those that have none or a stuck one."""
+def _workers(
+    at_work: frozenset[str] | None,
+    stalled: Sequence[StalledTask],
+    backlogs: Sequence[StageBacklog],
+    now_ms: int,
+) -> str:
+    """Which stages have a worker, and what waits for those that have none or are behind."""
+    behind = backlogs_text(backlogs, now_ms)
     if stalled:
-        return StyledText(stalled_text(stalled, now_ms), "bad")
+        return StyledText("; ".join(filter(None, [stalled_text(stalled, now_ms), behind])), "bad")
+    if behind:
+        return StyledText(behind, "warning")
     stages = stages_list(at_work)
     if stages is None:
         return "not known"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.records import line_of
+from stream_ml.shell.views.stage_backlogs import backlogs_text
 from stream_ml.shell.views.stalled import stalled_text
 from stream_ml.stages.topology import STAGES, parse_task
 from stream_ml.web.page.charts import Chart, Curve, Mark, draw
@@ -96,6 +97,7 @@ def champion(snapshot: BoardSnapshot) -> dict[str, Any]:
         "n": None if served is None else served["n"],
         "holds": holds,
         "stalled": _stalled_text(snapshot),
+        "behind": _behind(snapshot),
         "is_unattended": snapshot.at_work is not None and not snapshot.at_work,
         "has_causes": bool(_untold_causes(snapshot)),
         "has_fallback": serving is not None and serving.fallback is not None,
@@ -107,6 +109,15 @@ def champion(snapshot: BoardSnapshot) -> dict[str, Any]:
 def _stalled_text(snapshot: BoardSnapshot) -> str:
     """For which stages records wait that nobody takes, in words; empty where all get on."""
     return stalled_text(snapshot.stalled, snapshot.taken_ms) if snapshot.stalled else ""
+
+
+def _behind(snapshot: BoardSnapshot) -> str:
+    """In two words, whether stages that are at work fall behind; empty where none is."""
+    growing = [each.is_growing for each in snapshot.backlogs]
+    if not growing:
+        return ""
+    # Predict goes before: where it catches up, what is behind it waits for it.
+    return {True: "falls behind", False: "catches up", None: "is behind"}[growing[0]]
 
 
 def _untold_causes(snapshot: BoardSnapshot) -> list[Any]:
@@ -160,6 +171,8 @@ def health(snapshot: BoardSnapshot) -> dict[str, Any]:
         "counts": snapshot.status.open_alerts,
         "transactions": snapshot.transactions,
         "stalled": _stalled_text(snapshot),
+        "behind": _behind(snapshot),
+        "backlogs": backlogs_text(snapshot.backlogs, snapshot.taken_ms),
         "is_workerless": any(not each.has_worker for each in snapshot.stalled),
         "causes": _untold_causes(snapshot),
         "unsigned": registry.unsigned_count,
@@ -180,6 +193,7 @@ def flow(snapshot: BoardSnapshot, pace: Pace) -> dict[str, Any]:
         "evaluate": watermarks.examples,
     }
     absent = {parse_task(each.task).stage for each in snapshot.stalled if not each.has_worker}
+    late = {each.stage for each in snapshot.backlogs}
     rows: dict[str, dict[str, Any]] = {}
     for name, spec in STAGES.items():
         rows[name] = {"name": name, "inputs": spec.inputs, "until": known.get(name, -1)}
@@ -197,6 +211,7 @@ def flow(snapshot: BoardSnapshot, pace: Pace) -> dict[str, Any]:
             "wait_s": lag / rate if rate and lag >= rate else None,
             "is_stuck": pace.is_stuck(name),
             "has_no_worker": name in absent,
+            "is_behind": name in late,
         }
     counts = snapshot.status.events
     return {

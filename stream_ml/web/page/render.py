@@ -57,8 +57,8 @@ PARTS = (
     PagePart(
         "health",
         "Needs attention",
-        "Alerts that are open, and whatever else stands still: each stays until its cause has "
-        "ended. Empty is good.",
+        "Alerts that are open, and whatever stands still or falls behind: each stays until its "
+        "cause has ended. Empty is good.",
     ),
     PagePart(
         "flow",
@@ -231,7 +231,7 @@ class Painter:
                 self._bodies["calibration"] = render("calibration", **values)
                 self._calibrated = recent.calibration
             self._number = snapshot.number
-        elif snapshot.stalled:  # the wait grows, though nothing is written
+        elif snapshot.stalled or snapshot.backlogs:  # the wait grows, though nothing is written
             self._bodies["health"] = render("health", **contents.health(snapshot))
         self._bodies["flow"] = render("flow", **contents.flow(snapshot, self._pace))
         return dict(self._bodies)
