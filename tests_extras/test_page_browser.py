@@ -43,6 +43,16 @@ WIDER = """() => [...document.querySelectorAll("body *")]
     .filter((each) => !each.closest(".scroll, .jump, .skip, .hidden"))
     .filter((each) => each.getBoundingClientRect().right > window.innerWidth + 1)
     .map((each) => each.outerHTML.slice(0, 80))"""
+# Texts of charts that are hard to read.
+SMALL = """() => [...document.querySelectorAll(".chart text")]
+    .filter((each) => each.getBoundingClientRect().height > 0)
+    .map((each) => each.getScreenCTM().a * parseFloat(getComputedStyle(each).fontSize))
+    .filter((pixels) => pixels < 9)"""
+LIST_FITS = """() => {
+    const list = document.querySelector(".jump ul");
+    return list.scrollWidth <= list.clientWidth;
+}"""
+PHONE = 560
 # A browser in a container, which is to ask nobody for anything.
 CHROMIUM = [
     "--no-sandbox",
@@ -260,7 +270,7 @@ def test_a_refused_record_is_told_in_words(browser: Browser, address: str) -> No
 
 @pytest.mark.parametrize(("width", "scheme"), [(1_280, "light"), (390, "light"), (1_280, "dark")])
 def test_page_can_be_read_by_all(browser: Browser, address: str, width: int, scheme: str) -> None:
-    """Axe finds no serious fault, and nothing is wider than the screen."""
+    """Axe finds no serious fault, nothing is wider than the screen, and the verdicts are on it."""
     options = {"viewport": {"width": width, "height": 844}, "color_scheme": scheme}
     with visit(browser, address, ANA, **options) as seen:
         page = seen.page
@@ -273,3 +283,11 @@ def test_page_can_be_read_by_all(browser: Browser, address: str, width: int, sch
         assert [] == grave
         assert [] == page.evaluate(WIDER)
         assert width == page.evaluate("document.documentElement.scrollWidth")
+        [desk, phone] = (page.locator(f"#body-scores .on-{form}") for form in ("desk", "phone"))
+        assert (width > PHONE, width <= PHONE) == (desk.is_visible(), phone.is_visible())
+        verdict = page.locator("#body-lines td:nth-of-type(1) .pill").last.bounding_box()
+        assert verdict is not None
+        assert verdict["x"] + verdict["width"] < width
+        assert [] == page.evaluate(SMALL)
+        # On a desk the list of parts needs no scrolling.
+        assert width <= PHONE or page.evaluate(LIST_FITS)

@@ -26,15 +26,16 @@ from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.report.curves import calibration
 from stream_ml.shell.settings.settings import Settings
 from stream_ml.shell.views.alerts import AlertView
+from stream_ml.shell.views.stage_backlogs import StageBacklog
 from stream_ml.shell.views.stalled import StalledTask
 from stream_ml.slices import Slice
 from stream_ml.testing import Driver
 from stream_ml.web.access import OPERATE, READ, Access
 from stream_ml.web.app import create_app
 from stream_ml.web.board import Board
-from stream_ml.web.page.contents import confirmation
+from stream_ml.web.page.contents import _verdict_reason, confirmation, timeline
 from stream_ml.web.page.recent import Recent, RecentReader
-from stream_ml.web.page.render import Painter, render
+from stream_ml.web.page.render import PARTS, Painter, part_rows, render
 from tests.payments_log import publish_payments
 from tests.scenarios.test_delayed_clicks import contested, publish, world
 
@@ -122,6 +123,12 @@ def pills(html: str) -> list[str]:
     return re.findall(r'<span class="pill[^"]*">([^<]*)</span>', html)
 
 
+def on_desk_and_phone(html: str) -> tuple[str, str]:
+    """The two pictures of a chart."""
+    desk, phone = re.findall(r'<svg class="chart on-(?:desk|phone)".*?</svg>', html, re.DOTALL)
+    return desk, phone
+
+
 # --- the head, and what needs attention ---------------------------------------------------------
 
 
@@ -144,6 +151,26 @@ def test_head_says_that_no_worker_answers(snapshot: BoardSnapshot) -> None:
     assert ["no worker is at work", "no alert"] == pills(idle["state"])
     busy = parts_of(replace(snapshot, at_work=frozenset({"predict"}), stalled=()))
     assert ["serving", "no alert"] == pills(busy["state"])
+
+
+def test_head_says_that_a_worker_falls_behind(snapshot: BoardSnapshot) -> None:
+    """Where more comes than is done the page is not plain green, and says since when."""
+    backlog = StageBacklog("predict", 128_014, snapshot.taken_ms - 322_000, 850.0, 400.0)
+    painter, look = Painter(cards), replace(snapshot, at_work=frozenset({"predict"}))
+    parts = painter.paint(replace(look, backlogs=(backlog,)), Recent())
+    words = (
+        "predict falls behind: 128,014 records wait, the first for 5 min 22 s; 850 came a second"
+    )
+
+    assert ["serving", "falls behind"] == pills(parts["state"])
+    assert f"{words}, 400 are done" in parts["health"]
+    assert "No alert is open" not in parts["health"]
+    assert ["behind"] == pills(parts["flow"])
+    caught = replace(look, number=look.number + 1, backlogs=(replace(backlog, rate=1_000.0),))
+    assert ["serving", "catches up"] == pills(painter.paint(caught, Recent())["state"])
+    # Where nothing is written the wait grows all the same.
+    later = replace(caught, taken_ms=look.taken_ms + 36_000_000)
+    assert "the first for 10 h 5 min" in painter.paint(later, Recent())["health"]
 
 
 def test_how_long_records_wait_is_told_anew_at_each_look(snapshot: BoardSnapshot) -> None:
@@ -198,7 +225,9 @@ def test_chart_has_a_gap_while_a_line_was_champion(snapshot: BoardSnapshot) -> N
     ]
     scores = parts_of(replace(snapshot, evaluations=tuple(rounds)))["scores"]
 
-    styles = re.findall(r'<polyline class="line s(\d)"', scores)
+    desk, phone = on_desk_and_phone(scores)
+    styles = re.findall(r'<polyline class="line s(\d)"', desk)
+    assert styles == re.findall(r'<polyline class="line s(\d)"', phone)
     assert (1, 2) == (styles.count("0"), len(styles) - styles.count("0"))
     assert "Brier, mean of each model" in scores
 
@@ -332,7 +361,11 @@ def test_calibration_is_drawn(log_path: Path, snapshot: BoardSnapshot) -> None:
 
     assert recent.calibration is not None
     tenths = len(recent.calibration["served"])
-    assert tenths == part.count('<circle class="dot s0"') == part.count('<line class="range s0"')
+    for picture in on_desk_and_phone(part):
+        dots, ranges = (
+            picture.count(f'<{x} s0"') for x in ('circle class="dot', 'line class="range')
+        )
+        assert tenths == dots == ranges
     assert tenths == part.count('<th scope="row">served</th>')
     assert "Too few labels yet" in parts_of(snapshot)["calibration"]
 
@@ -444,3 +477,58 @@ def test_calibration_counts_an_event_once_by_its_last_word() -> None:
     assert len(said) > len(last) == found.calibrated > 0
     assert found.calibration is not None
     assert calibration(pairs) == found.calibration["served"]
+
+
+def test_weak_evidence_is_told_in_words() -> None:
+    """Not by a figure of which one has to know what it is out of; other reasons as they are."""
+    reasons = {
+        name: _verdict_reason({"verdict_reason": reason, "e_value": value, "needed": 60.0})
+        for name, reason, value in (
+            ("none", "E is 0.0913 of 60", 0.0913),
+            ("some", "E is 12 of 60", 12.0),
+            ("gain", "its gain is not 0.01 per example", 80.0),
+        )
+    }
+
+    assert reasons == {
+        "none": "so far nothing speaks for it",
+        "some": "luck may do as much: not enough evidence yet",
+        "gain": "its gain is not 0.01 per example",
+    }
+    assert _verdict_reason(None) == ""
+
+
+def test_refreshes_in_a_row_are_called_so(snapshot: BoardSnapshot) -> None:
+    """One entry says of how many it is the last."""
+    row = {**timeline(snapshot)["rows"][-1], "kind": "refreshed", "count": 45}
+
+    html = render("timeline", rows=[row], total=1)
+
+    assert "the last of 45 refreshes in a row: " in html
+
+
+@pytest.mark.parametrize(
+    ("within", "pill", "words"),
+    [
+        (10, "as it says", "In all 10 groups what came is what was said, but for luck."),
+        (9, "off in 1 of 10 groups", "by more than luck explains (luck alone does so in one of"),
+        (3, "off in 7 of 10 groups", "There what came differs from what was said, by more than"),
+    ],
+)
+def test_calibration_and_its_badge_agree(within: int, pill: str, words: str) -> None:
+    """What is said in a word is what the sentence says."""
+    html = render(
+        "calibration", svg="x", within=within, groups=10, number=2_000, points={}, along="", unit=""
+    )
+
+    assert [pill] == pills(html)
+    assert words in html
+
+
+def test_parts_lie_in_two_columns_of_which_none_is_empty() -> None:
+    """A part is beside others, or as wide as the page: no half of a row is left empty."""
+    rows = part_rows(PARTS)
+
+    assert list(PARTS) == [part for left, right in rows for part in (*left, *right)]
+    assert all(right or left[0].column == "wide" for left, right in rows)
+    assert all(left for left, _ in rows)

@@ -19,9 +19,10 @@ from stream_ml.web.page.phrases import figure
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["Chart", "Curve", "Mark", "draw", "log_ticks", "ticks", "time_ticks"]
+__all__ = ["Chart", "Curve", "Mark", "draw", "log_ticks", "pictures", "ticks", "time_ticks"]
 
-WIDTH, HEIGHT = 640.0, 260.0
+# In CSS pixels where it is as wide as that: on a desk, and on a phone, where texts are as large.
+WIDTH, NARROW, HEIGHT = 640.0, 360.0, 260.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 96.0, 24.0, 30.0
 UNIT_Y = 12.0
 POINTS_MAX = 240
@@ -46,7 +47,7 @@ TIME_STEPS = (
     (91 * DAY_MS, "%b %Y"),
     (365 * DAY_MS, "%Y"),
 )
-TICKS_MAX = 6
+TICKS_MAX, TICKS_NARROW = 6, 4
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # 1970 began on a Thursday; weeks begin on Mondays.
 MONDAY_MS = 4 * DAY_MS
@@ -134,19 +135,19 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [10.0**power for power in range(first, last + 1, step)]
 
 
-def time_ticks(low: float, high: float) -> list[tuple[float, str]]:
+def time_ticks(low: float, high: float, count_max: int = TICKS_MAX) -> list[tuple[float, str]]:
     """Times between two (UTC ms) at which days, hours or minutes begin, with their names.
 
     >>> time_ticks(0, 3 * 86_400_000)
     [(0, '01 Jan'), (86400000, '02 Jan'), (172800000, '03 Jan'), (259200000, '04 Jan')]
     """
     step, form = next(
-        (each for each in TIME_STEPS if (high - low) / each[0] < TICKS_MAX - 1), TIME_STEPS[-1]
+        (each for each in TIME_STEPS if (high - low) / each[0] < count_max - 1), TIME_STEPS[-1]
     )
     origin = MONDAY_MS if step >= 7 * DAY_MS else 0
     first = math.ceil((low - origin) / step)
     last = math.floor((high - origin) / step)
-    stride = max(1, math.ceil((last - first + 1) / TICKS_MAX))
+    stride = max(1, math.ceil((last - first + 1) / count_max))
     times = [number * step + origin for number in range(first, last + 1, stride)]
     return [(ms, _time_text(ms, form)) for ms in times]
 
@@ -158,11 +159,21 @@ def _time_text(ms: float, form: str) -> str:
         return ""
 
 
-def draw(chart: Chart) -> Markup:
+def pictures(chart: Chart) -> Markup:
+    """A chart as two SVG elements, of which a style sheet shows the one that fits the screen.
+
+    Args:
+        chart: what is drawn.
+    """
+    return draw(chart) + draw(chart, NARROW)
+
+
+def draw(chart: Chart, width: float = WIDTH) -> Markup:
     """A chart as an SVG element; empty without points.
 
     Args:
         chart: what is drawn.
+        width: in pixels; texts are as large in any.
     """
     series = [
         replace(each, points=_thin(_drawable(each.points, positive=chart.logarithmic)))
@@ -171,7 +182,7 @@ def draw(chart: Chart) -> Markup:
     series = [each for each in series if each.points]
     if not series:
         return Markup("")
-    scale = _Scale.of(chart, series)
+    scale = _Scale.of(chart, series, width)
     parts = [
         *_upright_axis(chart, scale),
         *(_number_axis(chart, scale) if chart.along else _time_axis(scale)),
@@ -182,10 +193,17 @@ def draw(chart: Chart) -> Markup:
         *_names(series, scale, HEIGHT - BOTTOM - (LABEL_PX if chart.along else 0.0)),
     ]
     head = Markup(
-        '<svg class="chart" viewBox="0 0 {w:.0f} {h:.0f}" role="img" '
+        '<svg class="chart {form}" viewBox="0 0 {w:.0f} {h:.0f}" role="img" '
         'aria-labelledby="{name}-title {name}-desc">'
         '<title id="{name}-title">{title}</title><desc id="{name}-desc">{description}</desc>'
-    ).format(w=WIDTH, h=HEIGHT, name=chart.name, title=chart.title, description=chart.description)
+    ).format(
+        form="on-phone" if scale.is_narrow else "on-desk",
+        w=width,
+        h=HEIGHT,
+        name=f"{chart.name}-phone" if scale.is_narrow else chart.name,
+        title=chart.title,
+        description=chart.description,
+    )
     return head + Markup("").join(parts) + Markup("</svg>")
 
 
@@ -198,9 +216,10 @@ class _Scale:
     y_low: float
     y_high: float
     logarithmic: bool
+    width: float
 
     @classmethod
-    def of(cls, chart: Chart, series: Sequence[Curve]) -> _Scale:
+    def of(cls, chart: Chart, series: Sequence[Curve], width: float) -> _Scale:
         xs = [x for each in series for x, _ in each.points]
         ys = [y for each in series for _, y in each.points if not math.isnan(y)]
         ys += [y for each in series for ends in each.ranges for y in ends]
@@ -218,11 +237,20 @@ class _Scale:
             first, last = first - margin, last + margin
         elif first == last:
             first, last = first - HOUR_MS, last + HOUR_MS
-        return cls(first, last, low, high, chart.logarithmic)
+        return cls(first, last, low, high, chart.logarithmic, width)
+
+    @property
+    def is_narrow(self) -> bool:
+        return self.width < WIDTH
+
+    @property
+    def right(self) -> float:
+        """Where the picture ends and the names begin."""
+        return self.width - RIGHT
 
     def x(self, value: float) -> float:
         share = (value - self.x_low) / (self.x_high - self.x_low)
-        return LEFT + share * (WIDTH - LEFT - RIGHT)
+        return LEFT + share * (self.right - LEFT)
 
     def y(self, value: float) -> float:
         low, high = self.y_low, self.y_high
@@ -264,7 +292,7 @@ def _upright_axis(chart: Chart, scale: _Scale) -> Iterator[Markup]:
         yield Markup(
             '<line class="grid" x1="{0}" x2="{1:.0f}" y1="{2:.1f}" y2="{2:.1f}"/>'
             '<text class="tick" x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>'
-        ).format(LEFT, WIDTH - RIGHT, y, LEFT - 7, y + 4, figure(value))
+        ).format(LEFT, scale.right, y, LEFT - 7, y + 4, figure(value))
     if chart.unit:
         yield Markup('<text class="unit" x="{0}" y="{1}">{2}</text>').format(0, UNIT_Y, chart.unit)
 
@@ -272,15 +300,17 @@ def _upright_axis(chart: Chart, scale: _Scale) -> Iterator[Markup]:
 def _number_axis(chart: Chart, scale: _Scale) -> Iterator[Markup]:
     y = HEIGHT - BOTTOM
     yield Markup('<line class="axis" x1="{0}" x2="{1:.0f}" y1="{2}" y2="{2}"/>').format(
-        LEFT, WIDTH - RIGHT, y
+        LEFT, scale.right, y
     )
-    for value in ticks(scale.x_low, scale.x_high, TICKS_MAX + 2):
+    for value in ticks(
+        scale.x_low, scale.x_high, TICKS_NARROW if scale.is_narrow else TICKS_MAX + 2
+    ):
         yield Markup(
             '<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
             '<text class="tick" x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
         ).format(scale.x(value), y, y + 4, y + 18, figure(value))
     yield Markup('<text class="unit" x="{0:.0f}" y="{1}" text-anchor="end">{2}</text>').format(
-        WIDTH - 2, y + 4, chart.along
+        scale.width - 2, y + 4, chart.along
     )
     low, high = max(scale.x_low, scale.y_low), min(scale.x_high, scale.y_high)
     if low < high:
@@ -290,11 +320,12 @@ def _number_axis(chart: Chart, scale: _Scale) -> Iterator[Markup]:
 
 
 def _time_axis(scale: _Scale) -> Iterator[Markup]:
+    count_max = TICKS_NARROW if scale.is_narrow else TICKS_MAX
     y = HEIGHT - BOTTOM
     yield Markup('<line class="axis" x1="{0}" x2="{1:.0f}" y1="{2}" y2="{2}"/>').format(
-        LEFT, WIDTH - RIGHT, y
+        LEFT, scale.right, y
     )
-    for ms, text in time_ticks(scale.x_low, scale.x_high):
+    for ms, text in time_ticks(scale.x_low, scale.x_high, count_max):
         yield Markup(
             '<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
             '<text class="tick" x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
@@ -317,7 +348,7 @@ def _threshold(chart: Chart, scale: _Scale) -> Iterator[Markup]:
         yield Markup(
             '<line class="threshold" x1="{0}" x2="{1:.0f}" y1="{2:.1f}" y2="{2:.1f}"/>'
             '<text class="threshold-text" x="{3}" y="{4:.1f}">{5}</text>'
-        ).format(LEFT, WIDTH - RIGHT, y, LEFT + 6, y - 5, text)
+        ).format(LEFT, scale.right, y, LEFT + 6, y - 5, text)
 
 
 def _ranges(curves: Sequence[Curve], scale: _Scale) -> Iterator[Markup]:
@@ -351,7 +382,7 @@ def _names(curves: Sequence[Curve], scale: _Scale, bottom: float) -> Iterator[Ma
 
     A line that has ended long before the others has its name where it ends.
     """
-    recent = [each for each in curves if scale.x(each.points[-1][0]) > WIDTH - RIGHT - ENDED_PX]
+    recent = [each for each in curves if scale.x(each.points[-1][0]) > scale.right - ENDED_PX]
     for each in curves:
         if each not in recent:
             x, y = each.points[-1]
@@ -365,7 +396,7 @@ def _names(curves: Sequence[Curve], scale: _Scale, bottom: float) -> Iterator[Ma
         places[index] = min(places[index], bottom)
         bottom = places[index] - LABEL_PX
     for place, (_, each) in zip(places, ends, strict=True):
-        yield _name(each, WIDTH - RIGHT + 7, place)
+        yield _name(each, scale.right + 7, place)
 
 
 def _name(curve: Curve, x: float, y: float) -> Markup:

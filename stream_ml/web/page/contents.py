@@ -11,7 +11,7 @@ from stream_ml.records import line_of
 from stream_ml.shell.views.stage_backlogs import backlogs_text
 from stream_ml.shell.views.stalled import stalled_text
 from stream_ml.stages.topology import STAGES, parse_task
-from stream_ml.web.page.charts import Chart, Curve, Mark, draw
+from stream_ml.web.page.charts import Chart, Curve, Mark, pictures
 from stream_ml.web.page.phrases import figure
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def score_chart(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
         unit=f"{name}, mean of each model's last labelled examples",
     )
     return {
-        "svg": draw(chart),
+        "svg": pictures(chart),
         "table": _table(points),
         "loss_name": None if loss is None else LOSSES[loss],
     }
@@ -271,7 +271,7 @@ def evidence_chart(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any
         marks=_marks(snapshot.status.registry.decisions),
         unit="evidence E, in powers of ten (1: none)",
     )
-    return {"svg": draw(chart), "table": _table(points), "needed": needed}
+    return {"svg": pictures(chart), "table": _table(points), "needed": needed}
 
 
 def _curves(
@@ -355,6 +355,8 @@ def lines(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
             evaluation = None
         scores = None if evaluation is None else evaluation["scores"]["windowed"]
         loss = None if scores is None else main_loss(scores)
+        evidence = (snapshot.models.evidence or {}).get(line_of(view.model))
+        evidence = evidence if view.role == "challenger" else None
         rows.append(
             {
                 "role": view.role,
@@ -364,9 +366,8 @@ def lines(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
                 "age_ms": view.age_ms,
                 "loss": None if scores is None or loss is None else scores[loss],
                 "auc": None if scores is None else scores.get("roc_auc"),
-                "evidence": (snapshot.models.evidence or {}).get(line_of(view.model))
-                if view.role == "challenger"
-                else None,
+                "evidence": evidence,
+                "reason": _verdict_reason(evidence),
                 "quarantine": _quarantine(snapshot.models.quarantines, line_of(view.model)),
             }
         )
@@ -382,6 +383,19 @@ def lines(snapshot: BoardSnapshot, pipeline: Pipeline) -> dict[str, Any]:
             "alerts": [each for each in snapshot.alerts.open if each.kind in HARM_KINDS],
         },
     }
+
+
+def _verdict_reason(evidence: Mapping[str, Any] | None) -> str:
+    """Why a challenger is not promoted, or that it is; where evidence is too weak, in words."""
+    if evidence is None:
+        return ""
+    reason = str(evidence.get("verdict_reason") or "")
+    value, needed = evidence.get("e_value", 0.0), evidence.get("needed", 0.0)
+    if not reason.startswith("E is ") or value >= needed:
+        return reason
+    if value <= 1:
+        return "so far nothing speaks for it"
+    return "luck may do as much: not enough evidence yet"
 
 
 def _quarantine(alerts: Iterable[AlertView], line: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.web.page.charts import Chart, Curve, draw
+from stream_ml.web.page.charts import Chart, Curve, pictures
 from stream_ml.web.page.contents import LOSSES, main_loss, styles
 from stream_ml.web.page.phrases import figure
 from stream_ml.web.page.recent import SERVED
@@ -56,7 +56,7 @@ def calibration(recent: Recent, pipeline: Pipeline) -> dict[str, Any]:
         along=along,
     )
     return {
-        "svg": draw(chart) if served else "",
+        "svg": pictures(chart) if served else "",
         "points": points,
         "within": within,
         "groups": len(served),

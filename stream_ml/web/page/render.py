@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,13 +22,13 @@ from stream_ml.web.page import contents, phrases, quality
 from stream_ml.web.page.rates import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.web.board import BoardSnapshot
     from stream_ml.web.page.recent import Recent
 
-__all__ = ["PARTS", "PagePart", "Painter", "render"]
+__all__ = ["PARTS", "PagePart", "Painter", "part_rows", "render"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,15 @@ class PagePart:
         name: of its template, and its place in the page.
         title: a heading.
         explanation: a sentence for who sees it for the first time.
-        size: `half` or `wide`.
+        column: `wide`, or that of the two in which it stands, `left` or `right`.
+        link: in a word, for the list of parts; by default the title.
     """
 
     name: str
     title: str
     explanation: str
-    size: str = "half"
+    column: str = "wide"
+    link: str = ""
 
 
 PARTS = (
@@ -59,6 +62,7 @@ PARTS = (
         "Needs attention",
         "Alerts that are open, and whatever stands still or falls behind: each stays until its "
         "cause has ended. Empty is good.",
+        link="Attention",
     ),
     PagePart(
         "flow",
@@ -66,13 +70,14 @@ PARTS = (
         "Events are predicted on at once, joined with their labels when these come, and then teach "
         "and score every model. Lag is how many records wait before a stage: near 0 is good, and "
         "growing is not.",
-        "wide",
     ),
     PagePart(
         "scores",
         "Loss over time",
         "How far the answers of each model were from the truth, over its last labelled examples: "
         "lower is better, and the thick line is what was served.",
+        column="left",
+        link="Loss",
     ),
     PagePart(
         "evidence",
@@ -80,68 +85,99 @@ PARTS = (
         "How strongly the votes so far speak for putting a challenger in the champion's place. One "
         "that reaches the dashed line has earned it; lines that stay low say that the champion is "
         "the right one.",
+        column="right",
     ),
     PagePart(
         "lines",
         "Champion and challengers",
         "Every line learns from each example; challengers answer in the champion's shadow, and a "
         "block of labels is a vote for the better one.",
-        "wide",
+        link="Challengers",
     ),
     PagePart(
         "timeline",
         "Time line",
         "What was decided, by whom and why, and which alerts came and went, the newest first.",
-    ),
-    PagePart(
-        "calibration",
-        "Calibration",
-        "Whether answers mean what they say: each dot is a group of answers alike, and on the "
-        "diagonal what was said is what came.",
+        column="left",
     ),
     PagePart(
         "blocks",
         "Loss by block",
         "The same loss, block of time by block, beside what is usual: a block in which all do "
         "worse was a hard one, and one in which a single model does is that model's fault.",
-    ),
-    PagePart(
-        "slices",
-        "Slices",
-        "The loss for parts of the events by themselves: a challenger that is better on the whole "
-        "may still be worse for some.",
-    ),
-    PagePart(
-        "predictions",
-        "Predictions",
-        "The newest answers, and the newest whose truth is known by now; each opens with its "
-        "features, and can be made again.",
+        column="left",
+        link="Blocks",
     ),
     PagePart(
         "drift",
         "Drift",
         "Whether the incoming data still look as they usually do, field by field: where they do "
         "not, models answer what they were never taught.",
+        column="left",
     ),
     PagePart(
         "labels",
         "Labels",
         "The truth comes later than the prediction: how long it takes, and how often it never "
         "comes. Steady is good.",
+        column="left",
+    ),
+    PagePart(
+        "calibration",
+        "Calibration",
+        "Whether answers mean what they say: each dot is a group of answers alike, and on the "
+        "diagonal what was said is what came.",
+        column="right",
+    ),
+    PagePart(
+        "slices",
+        "Slices",
+        "The loss for parts of the events by themselves: a challenger that is better on the whole "
+        "may still be worse for some.",
+        column="right",
+    ),
+    PagePart(
+        "predictions",
+        "Predictions",
+        "The newest answers, and the newest whose truth is known by now; each opens with its "
+        "features, and can be made again.",
+        column="right",
     ),
     PagePart(
         "letters",
         "Dead letters",
         "Records that could not be used: each is put aside with its reason and changes nothing. "
         "None, or few beside what is read, is good.",
+        column="right",
     ),
     PagePart(
         "costs",
         "Costs",
         "The time that each line takes where it learns, and its size: what a challenger costs "
         "beside what it may gain.",
+        column="right",
     ),
 )
+
+
+def part_rows(parts: Iterable[PagePart]) -> list[tuple[list[PagePart], list[PagePart]]]:
+    """The parts as they lie on a page: a wide one by itself, others in two columns.
+
+    Args:
+        parts: in the order in which they are read, a left column before the right one beside it.
+
+    Returns:
+        What is in the left column, or wide, and what is in the right one, from above.
+    """
+    rows: list[tuple[list[PagePart], list[PagePart]]] = []
+    for is_wide, group in groupby(parts, key=lambda part: part.column == "wide"):
+        members = list(group)
+        if is_wide:
+            rows += [([part], []) for part in members]
+        else:
+            left, right = ([m for m in members if m.column == c] for c in ("left", "right"))
+            rows.append((left, right))
+    return rows
 
 
 @cache
@@ -186,7 +222,7 @@ def _meter(value: float, needed: float) -> Markup:
         share = min(1.0, math.log(value) / math.log(needed))
     return Markup(
         '<meter min="0" max="1" value="{0:.3f}" aria-label="evidence">{0:.2f}</meter> '
-        '<span class="nowrap">{1} of {2}</span>'
+        '<span class="nowrap">{1} of {2} needed</span>'
     ).format(share, phrases.figure(value), phrases.figure(needed))
 
 

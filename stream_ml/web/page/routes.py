@@ -20,7 +20,7 @@ from stream_ml.web.page import details, forms
 from stream_ml.web.page.forms import PAGE_HEADERS, FormTokens, in_frame
 from stream_ml.web.page.live import Live
 from stream_ml.web.page.recent import SEARCHED_MAX, RecentReader
-from stream_ml.web.page.render import PARTS, render
+from stream_ml.web.page.render import PARTS, part_rows, render
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class _Page:
             log=service.settings.path,
             parts=parts,
             catalogue=PARTS,
+            rows=part_rows(PARTS),
             caller=caller.name,
             has_tokens=bool(service.access.tokens),
             may_act=OPERATE in caller.roles,
