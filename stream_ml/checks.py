@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import Problem
 from stream_ml.features import parse_duration
-from stream_ml.schema import INTEGER_MAX, is_text, short_repr
+from stream_ml.schema import is_text, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,8 +15,6 @@ __all__ = [
     "are_categories",
     "duration_or_zero",
     "duration_problems",
-    "is_finite_number",
-    "is_whole_number",
 ]
 
 
@@ -48,13 +45,3 @@ def duration_problems(
         parse(value)
     except (ValueError, TypeError):
         yield Problem(path, 'a duration such as "10m", or whole milliseconds', short_repr(value))
-
-
-def is_whole_number(value: Any) -> bool:
-    """Whether it is a whole number that every reader of JSON can hold."""
-    return type(value) is int and abs(value) <= INTEGER_MAX
-
-
-def is_finite_number(value: Any) -> bool:
-    """Whether it is a finite number of Python's own, and no flag."""
-    return is_whole_number(value) or (type(value) is float and math.isfinite(value))

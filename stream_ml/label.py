@@ -7,11 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.checks import are_categories, duration_problems, is_finite_number
+from stream_ml.checks import are_categories, duration_problems
 from stream_ml.errors import Problem
 from stream_ml.features import duration_text, parse_duration
 from stream_ml.models.recipes import Target
-from stream_ml.schema import FieldType, field_type, is_text, short_repr
+from stream_ml.schema import FieldType, field_type, is_finite_number, is_text, short_repr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

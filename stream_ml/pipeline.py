@@ -19,8 +19,6 @@ from stream_ml.checks import (
     are_categories,
     duration_or_zero,
     duration_problems,
-    is_finite_number,
-    is_whole_number,
 )
 from stream_ml.codec import EventCodec, LabelCodec
 from stream_ml.errors import BadRecord, DeclarationError, Problem
@@ -39,7 +37,9 @@ from stream_ml.routes import Alerts, alert_problems, route_texts
 from stream_ml.schema import (
     FieldType,
     field_type,
+    is_finite_number,
     is_text,
+    is_whole_number,
     range_problems,
     short_repr,
 )

@@ -33,7 +33,9 @@ __all__ = [
     "Range",
     "brief",
     "field_type",
+    "is_finite_number",
     "is_text",
+    "is_whole_number",
     "range_problems",
     "short_repr",
 ]
@@ -239,6 +241,16 @@ def short_repr(value: Any, length_max: int = 120) -> str:
     except Exception:  # noqa: BLE001 - an object of a user's, which may raise anything
         return "what cannot be shown"
     return text if len(text) <= length_max else text[:length_max] + "..."
+
+
+def is_whole_number(value: Any) -> bool:
+    """Whether it is a whole number that every reader of JSON can hold."""
+    return type(value) is int and abs(value) <= INTEGER_MAX
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether it is a finite number of Python's own, and no flag."""
+    return is_whole_number(value) or (type(value) is float and math.isfinite(value))
 
 
 def is_text(value: Any) -> bool:

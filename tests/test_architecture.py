@@ -129,7 +129,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Laws that learners are held to, on examples drawn at random, in another process as well.
     "contract": {"errors", "models", "records"},
     # Learners of other libraries.
-    "learners": {"errors", "features", "models", "records"},
+    "learners": {"errors", "features", "models", "records", "schema"},
     "testing": {
         "codec",
         "contract",

@@ -13,13 +13,13 @@ a replay passes over the same.
 from __future__ import annotations
 
 import inspect
-import math
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from river import base, compose
 
 from stream_ml.models.learner import Learner
+from stream_ml.schema import is_finite_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -262,15 +262,11 @@ def _takes_weight(classifier: Any) -> bool:
 
 
 def _check(positives: Any, negatives: Any, seed: Any) -> None:
-    if not (_is_number(positives) and 1 <= positives <= WEIGHT_MAX):
+    if not (is_finite_number(positives) and 1 <= positives <= WEIGHT_MAX):
         raise ValueError(
             f"positives: expected a number from 1 to {WEIGHT_MAX:g}, given {positives!r}"
         )
-    if not (_is_number(negatives) and 1 / WEIGHT_MAX <= negatives <= 1):
+    if not (is_finite_number(negatives) and 1 / WEIGHT_MAX <= negatives <= 1):
         raise ValueError(f"negatives: expected a share above 0, up to 1, given {negatives!r}")
     if type(seed) is not int or not 0 <= seed <= _SEED_MAX:
         raise ValueError(f"seed: expected a whole number from 0 to {_SEED_MAX}, given {seed!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in {int, float} and math.isfinite(value)

@@ -228,11 +228,16 @@ class Buffer:
         self._drop_oldest()
         return 1
 
-    def _insert_late(self, t: int, x: Any) -> None:
+    def _place_late(self, t: int, x: Any) -> int:
+        """Put an event before `head`; gives its index."""
         index = bisect_right(self.times, t, self.start)
         self.times.insert(index, t)
         self.values.insert(index, x)
         self.head += 1
+        return index
+
+    def _insert_late(self, t: int, x: Any) -> None:
+        self._place_late(t, x)
         for k, (duration_ms, members) in enumerate(self.series.windows):
             if t < self.as_of_ms - duration_ms:
                 self.tails[k] += 1
@@ -251,7 +256,11 @@ class Buffer:
                     for member in members:
                         self.aggregates[member].evict(self.times[start], self.values[start])
                 self.tails[k] += 1
-        self.start = start + 1
+        self._drop_first()
+
+    def _drop_first(self) -> None:
+        """Hold the first event no more, which is in no aggregate."""
+        self.start += 1
         self.head = max(self.head, self.start)
         if self.start >= RECLAIM_MIN and self.start * 2 >= len(self.times):
             self._reclaim()

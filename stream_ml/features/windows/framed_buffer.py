@@ -15,10 +15,10 @@ The rules are those of `Buffer`, and these:
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.features.windows.buffer import RECLAIM_MIN, Buffer, Clock, Series, Span
+from stream_ml.features.windows.buffer import Buffer, Clock, Series, Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,10 +104,7 @@ class FramedBuffer(Buffer):
                 aggregate.evict(times[i], values[i])
 
     def _insert_late(self, t: int, x: Any) -> None:
-        index = bisect_right(self.times, t, self.start)
-        self.times.insert(index, t)
-        self.values.insert(index, x)
-        self.head += 1
+        index = self._place_late(t, x)
         for k, (reach, members) in enumerate(self.series.frames):
             former_count = self.heads[k] - self.tails[k]
             span = reach.find(self.times, self.start, self.head, self.as_of_ms)
@@ -131,10 +128,7 @@ class FramedBuffer(Buffer):
                         self.aggregates[member].evict(self.times[start], self.values[start])
                 self.tails[k] += 1
                 self.heads[k] = max(self.heads[k], start + 1)
-        self.start = start + 1
-        self.head = max(self.head, self.start)
-        if self.start >= RECLAIM_MIN and self.start * 2 >= len(self.times):
-            self._reclaim()
+        self._drop_first()
 
     def _reclaim(self) -> None:
         start = self.start
