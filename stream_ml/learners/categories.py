@@ -20,6 +20,8 @@ from stream_ml.features.sparse import is_sparse
 
 __all__ = ["DenseScaler", "TargetMean"]
 
+# What a hashed column has where it is there.
+_SIGNS = (1.0, -1.0)
 _EMPTY: tuple[int, dict[str, float]] = (0, {})
 
 
@@ -99,7 +101,9 @@ class TargetMean(base.SupervisedTransformer, base.Transformer):
 class DenseScaler(preprocessing.StandardScaler):
     """River's `StandardScaler`, which lets hashed columns through as they are.
 
-    A column that is there only where it is 1 has no variance: scaled, it would be 0.
+    A column that is there only where it is 1 has no variance: scaled, it would be 0. Hashed is what
+    is called like one and has been 1 or -1 alone: a number of yours that is called `room#5`, or a
+    category that is (`slot=#1`), is scaled from its first other value on.
 
     >>> scaler = DenseScaler()
     >>> for x in ({"amount": 1.0}, {"amount": 3.0, "merchant#17": -1.0}):
@@ -110,6 +114,11 @@ class DenseScaler(preprocessing.StandardScaler):
 
     def __init__(self) -> None:
         super().__init__()
+        # The columns that are called like hashed ones, and are none; a table keeps their order.
+        self.lookalikes: dict[str, bool] = {}
+
+    def _is_hashed(self, name: str, value: float) -> bool:
+        return value in _SIGNS and is_sparse(name) and name not in self.lookalikes
 
     def learn_one(self, x: Any) -> None:
         """Take in the columns that are no hashed ones.
@@ -117,7 +126,10 @@ class DenseScaler(preprocessing.StandardScaler):
         Args:
             x: features.
         """
-        dense = {name: value for name, value in x.items() if not is_sparse(name)}
+        for name, value in x.items():
+            if value not in _SIGNS and is_sparse(name):
+                self.lookalikes[name] = True
+        dense = {name: value for name, value in x.items() if not self._is_hashed(name, value)}
         super().learn_one(dense)  # type: ignore[no-untyped-call]  # river's
 
     def transform_one(self, x: Any) -> Any:
@@ -126,6 +138,6 @@ class DenseScaler(preprocessing.StandardScaler):
         Args:
             x: features.
         """
-        dense = {name: value for name, value in x.items() if not is_sparse(name)}
+        dense = {name: value for name, value in x.items() if not self._is_hashed(name, value)}
         scaled: Any = super().transform_one(dense)  # type: ignore[no-untyped-call]  # river's
-        return scaled | {name: value for name, value in x.items() if is_sparse(name)}
+        return scaled | {name: value for name, value in x.items() if name not in dense}

@@ -152,6 +152,23 @@ def test_a_scaler_lets_columns_through() -> None:
     )
 
 
+def test_a_scaler_scales_what_is_only_called_like_a_column() -> None:
+    """A number of one's own, and a category with a number in it, are scaled as by river's own."""
+    river, dense = preprocessing.StandardScaler(), sml.DenseScaler()
+    draw = random.Random(1)
+    examples = [
+        {"room#5": 3_000.0 + draw.random(), "slot=#1": float(n % 3 == 1), "shop#1": -1.0}
+        for n in range(30)
+    ]
+    for features in examples:
+        river.learn_one({name: features[name] for name in ("room#5", "slot=#1")})
+        dense.learn_one(features)
+
+    for features in examples:
+        expected = {**river.transform_one(features), "shop#1": -1.0}
+        assert expected == dense.transform_one(features)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"), [((3,), "feature: expected"), (("shop", 0.0), "smoothing: expected")]
 )
