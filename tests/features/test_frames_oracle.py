@@ -33,6 +33,7 @@ from stream_ml.features.aggregates import (
 )
 from stream_ml.features.time_zones import Calendar
 from stream_ml.features.windows import FramedBuffer
+from stream_ml.features.windows.buffer import Buffer
 from stream_ml.features.windows.frames import Frame, Hopping
 from stream_ml.features.windows.reach import CountReach, SessionReach, TimeReach
 
@@ -180,6 +181,32 @@ TOP_K = TopK.value
 
 def _newest(values: list[float]) -> float | None:
     return values[-1] if values else None
+
+
+def _one_event_too_few(found: Any) -> Any:
+    """A search for a window that leaves out its oldest event."""
+
+    def find(*given: Any) -> tuple[int, int]:
+        tail, head = found(*given)
+        return min(tail + 1, head), head
+
+    return find
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_an_event_too_few_is_seen_in_each_window(
+    frame: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its kind; where it slides alone, it is one that is asked a moment too late."""
+    if frame == ANY:
+        read = Buffer.read
+        monkeypatch.setattr(Buffer, "read", lambda buffer, t, given: read(buffer, t + 1, given))
+    for kind in (TimeReach, CountReach, SessionReach):
+        monkeypatch.setattr(kind, "find", _one_event_too_few(kind.find))
+    monkeypatch.setattr(SessionReach, "follow", _one_event_too_few(SessionReach.follow))
+
+    start = STARTS.get(frame, (AUTUMN,))[-1]
+    assert disagreements_of(frame, random_records(2, 100, start)) != []
 
 
 @pytest.mark.parametrize("planted", PLANTED)
