@@ -65,8 +65,7 @@ def lateness_hint(pipeline: Pipeline, ts: int) -> str:
         return f"as {guess[0]} it is {time_text(guess[1])}: send {guess[1]}"
     return (
         "requests that are under way at once overtake each other: declare a lateness that covers "
-        f"by how much, such as Events(lateness='10s'); now it is "
-        f"{pipeline.declaration()['events.lateness']}"
+        f"by how much, such as Events(lateness='10s'); now it is {pipeline.events.lateness!r}"
     )
 
 

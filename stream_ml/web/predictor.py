@@ -345,18 +345,17 @@ class Predictor:
             if not waiter.futures:
                 self._forget(key, waiter)
         if isinstance(outcome, _Nothing):
-            return Answer(None, waiter.position, self._pipeline_takes_late())
+            return Answer(None, waiter.position, self._lateness_detail())
         async with asyncio.timeout(self._limit_s):
             if isinstance(outcome, _Letter):
                 return await self._refused(outcome, waiter)
             answered = await self._of_event(outcome, waiter.event, waiter.digest, waiter.position)
             return Answer(answered, waiter.position)
 
-    def _pipeline_takes_late(self) -> str:
-        declaration = self._pipeline.declaration()
+    def _lateness_detail(self) -> str:
         return (
             "it came too late for a prediction, further behind its partition's watermark than "
-            f"lateness={declaration['events.lateness']}, and counts in windows alone; declare a "
+            f"lateness={self._pipeline.events.lateness!r}, and counts in windows alone; declare a "
             "longer lateness where such events are to be predicted"
         )
 
