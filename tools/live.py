@@ -3,8 +3,9 @@
     python -m tools.live
 
 Starts a worker on a log of its own (runs/live), the server, and a replay of the flights out of New
-York at a day in some four seconds, and says where the page is. Ctrl-C ends all of them, and once
-more ends them at once. Whoever is on this machine may act on the page too: it is a demo.
+York at a day in some four seconds, or as fast as the worker is, and says where the page is. Ctrl-C
+ends all of them, and once more ends them at once. Whoever is on this machine may act on the page
+too: it is a demo.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ FLIGHTS = "stream_ml.examples.flights:flights"
 # Its presence says that the log beside it is ours, to be made anew.
 MARK = "this-is-a-demo"
 RATE = 850.0
+# Where the machine does less than that, the replay is slowed down to what it does.
+LAG_S = 4.0
 PORT = 8_000
 POLL_S = 0.3
 END_S = 15.0
@@ -60,6 +63,7 @@ def main() -> int:
     }
     months = ["--months", "1", str(arguments.months)]
     replay = [sys.executable, "-m", "tools.replay_flights", "--rate", str(arguments.rate), *months]
+    replay += ["--lag-max", str(round(LAG_S * arguments.rate))]
     serve = ["serve", "--port", str(arguments.port), "--format", "json"]
     serve += ["--anonymous", "read", "publish", "operate"]
     return run([*STREAM_ML, "up", "--format", "json"], [*STREAM_ML, *serve], replay, environment)

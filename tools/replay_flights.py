@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from stream_ml.client import Publisher, connect
 from stream_ml.errors import StreamMLError
@@ -19,13 +20,25 @@ from stream_ml.examples.flights import flights
 from stream_ml.shell.flights_data import records
 from stream_ml.shell.processes.stop import Stop
 
+if TYPE_CHECKING:
+    from stream_ml.shell.log.port import Log
+
 # So many at once, and then a pause: pauses of less than that are not kept.
 PACE_S = 0.05
+# How often it is asked how far the worker is, and how long it is waited for where it is behind.
+LOOK_RECORDS, WAIT_S = 500, 0.25
 
 
-def replay(rate: float, first_month: int, last_month: int) -> int:
-    """Publish, until all is or we are asked to stop; returns how many were."""
-    count = 0
+def replay(rate: float, first_month: int, last_month: int, lag_max: int | None = None) -> int:
+    """Publish, until all is or we are asked to stop; returns how many were.
+
+    Args:
+        rate: records a second, at most.
+        first_month: of the flights.
+        last_month: of them.
+        lag_max: so many events may wait for predict; where more do, it waits too. None: any.
+    """
+    count, waited_s = 0, 0.0
     with Stop() as stop, connect(None, flights) as log, Publisher(log, flights) as publisher:
         began = time.monotonic()
         for topic, members in records(first_month, last_month):
@@ -34,7 +47,12 @@ def replay(rate: float, first_month: int, last_month: int) -> int:
             else:
                 publisher.post_label(members)
             count += 1
-            ahead = count / rate - (time.monotonic() - began)
+            if lag_max is not None and count % LOOK_RECORDS == 0:
+                behind_s = wait_for_worker(log, stop, lag_max)
+                if behind_s and not waited_s:
+                    print(f"fewer than {rate:,.0f} a second: as fast as the worker is", flush=True)
+                waited_s += behind_s
+            ahead = count / rate - (time.monotonic() - began - waited_s)
             if ahead > PACE_S:
                 stop.wait(ahead)
             if stop.is_requested:
@@ -42,14 +60,43 @@ def replay(rate: float, first_month: int, last_month: int) -> int:
     return count
 
 
+def wait_for_worker(log: Log, stop: Stop, lag_max: int) -> float:
+    """Wait until no more than so many events wait for predict; returns for how many seconds.
+
+    Args:
+        log: that both are on.
+        stop: ends the wait.
+        lag_max: how many may wait.
+    """
+    began = time.monotonic()
+    while lag(log) > lag_max and not stop.is_requested:
+        stop.wait(WAIT_S)
+    waited_s = time.monotonic() - began
+    return waited_s if waited_s >= WAIT_S else 0.0
+
+
+def lag(log: Log) -> int:
+    """How many events wait for predict.
+
+    Args:
+        log: that both are on.
+    """
+    return sum(
+        log.end_offset("events", number)
+        - log.committed(f"predict-{number}").get(("events", number), 0)
+        for number in range(log.partitions["events"])
+    )
+
+
 def main() -> int:
     """Publish as the command line says."""
     parser = argparse.ArgumentParser(description="Publishes half a year of real flights.")
     parser.add_argument("--rate", type=float, default=500.0, help="records a second (500)")
     parser.add_argument("--months", type=int, nargs=2, default=(1, 6), help="first and last (1 6)")
+    parser.add_argument("--lag-max", type=int, help="wait where more events wait for predict")
     arguments = parser.parse_args()
     try:
-        count = replay(arguments.rate, *arguments.months)
+        count = replay(arguments.rate, *arguments.months, lag_max=arguments.lag_max)
     except StreamMLError as error:
         print(f"replay: {error}", file=sys.stderr)
         return error.exit_code

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from stream_ml.cli.arguments import utf8
 from stream_ml.client import open_log
+from stream_ml.errors import LogError
 from stream_ml.shell.settings.keys import check_name
 from stream_ml.shell.settings.loader import load_pipeline
 
@@ -13,9 +15,13 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
     from stream_ml.shell.log.port import Isolation, Log
+    from stream_ml.shell.processes.stop import Stop
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["add_archive", "existing_log"]
+__all__ = ["add_archive", "awaited_log", "existing_log"]
+
+# How often a log that is not there yet is looked for.
+LOOK_S = 0.2
 
 
 def add_archive(parser: ArgumentParser) -> None:
@@ -62,6 +68,31 @@ def existing_log(
         log.close()
         raise
     return log
+
+
+def awaited_log(settings: Settings, stop: Stop, wait_s: float) -> Log:
+    """The log that is set, as soon as it is there, such as when the worker that makes it starts.
+
+    Args:
+        settings: say where.
+        stop: ends the wait.
+        wait_s: for how long at most; with 0 it is there, or is refused.
+
+    Raises:
+        LogError: it is not there then.
+        UsageError: as `existing_log`.
+        KeyboardInterrupt: somebody asked for the end.
+    """
+    until_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return existing_log(settings)
+        except LogError:
+            if time.monotonic() >= until_s:
+                raise
+        stop.wait(LOOK_S)
+        if stop.is_requested:
+            raise KeyboardInterrupt
 
 
 def _joined(log: Log, address: str) -> Log:

@@ -28,16 +28,19 @@ from stream_ml.shell.watermarks import InputWatermarks
 from stream_ml.signing import Keyring, Operator
 from stream_ml.stages.command_details import LETTERS_MAX, letter_details, letter_ranges
 from stream_ml.stages.operators import CommandRefusal
+from stream_ml.stages.refusals import BLOCK_RECORDS, CALM_BLOCKS
+from stream_ml.stages.refusals import KIND as REFUSALS_ALERT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Command
     from stream_ml.shell.log.port import Log
+    from stream_ml.shell.views.alerts import AlertView
     from stream_ml.shell.views.dead_letters import LetterFilter, LetterView
 
-__all__ = ["NEVER", "Redrive", "RedriveHistory", "RedriveReport", "check_reasons"]
+__all__ = ["NEVER", "Redrive", "RedriveHistory", "RedriveReport", "check_reasons", "refusal_notes"]
 
 WRITER = "redrive"
 # A batch is one transaction and one command.
@@ -63,6 +66,24 @@ BY_NAME = {
 }
 TOPICS = ("events", "labels")
 TOO_LATE = "it would be too late now, and refused again: it is kept as a dead letter"
+
+
+def refusal_notes(alerts: Iterable[AlertView]) -> list[str]:
+    """When open alerts about what was refused end, for what is published again does not end them.
+
+    Args:
+        alerts: that are open.
+    """
+    notes = []
+    for alert in alerts:
+        topic, _, reason = alert.subject.partition("/")
+        if alert.kind == REFUSALS_ALERT:
+            notes.append(
+                f"the alert {alert.kind} about {topic} refused as {reason} is of what was read "
+                f"then: it ends by itself when {CALM_BLOCKS} blocks of {BLOCK_RECORDS:,} {topic} "
+                "in a row have had little of it"
+            )
+    return notes
 
 
 def check_reasons(reasons: frozenset[str]) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from stream_ml.records import Output, Record
     from stream_ml.stages.alarms import Alarms
 
-__all__ = ["BLOCK_RECORDS", "Refusals"]
+__all__ = ["BLOCK_RECORDS", "CALM_BLOCKS", "KIND", "Refusals"]
 
 BLOCK_RECORDS = 1_000
 REFUSED_MIN = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,24 @@ def test_what_must_be_there(cli: Cli, log: SqliteLog) -> None:
     assert elsewhere.code == 3
     assert "other: expected a log, given no file" in elsewhere.err
     assert log.end_offset("events", 0) == 0
+
+
+def test_waiting_for_the_log_of_a_worker_that_starts(cli: Cli, tmp_path: Path) -> None:
+    """Whoever starts both at once loses nothing, and one that waits in vain is told so."""
+    path = tmp_path / "later.sqlite"
+    file = write_lines(tmp_path / "events", stream(10)[0])
+    command = ("publish", "events", file, "--pipeline", TOY, "--broker", f"sqlite:{path}")
+    worker = threading.Timer(0.5, lambda: SqliteLog.create(path).close())
+
+    at_once = cli(*command)
+    in_vain = cli(*command, "--wait", "0.1")
+    worker.start()
+    in_time = cli(*command, "--wait", "60")
+    worker.join()
+
+    assert (3, 3, 0) == (at_once.code, in_vain.code, in_time.code)
+    assert "expected a log, given no file" in in_vain.err
+    assert "published 10 events" in in_time.err
 
 
 def test_stopped_half_way(tmp_path: Path, log: SqliteLog) -> None:

@@ -6,10 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cli_toy import outputs, toy
+
+from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.processes.stop import Stop
+from tools.replay_flights import lag, wait_for_worker
 
 # A process that says it is there, and at SIGTERM what it was asked; it ends then, or does not.
 CHILD = r"""
@@ -68,3 +75,24 @@ def test_all_end_when_asked(children: str) -> None:
         demo.kill()
         demo.stderr.close()
         demo.wait()
+
+
+def test_replay_waits_for_a_worker_that_is_behind(tmp_path: Path) -> None:
+    """It publishes no more while too many events wait, and goes on when they are done."""
+    path = tmp_path / "log.sqlite"
+    with SqliteLog.create(path) as log, Stop() as stop:
+        log.append(outputs(20))
+
+        def work() -> None:
+            with SqliteLog.open(path) as own, Runner(own, toy, bytes(32)) as runner:
+                runner.run()
+
+        assert (20, 0.0) == (lag(log), wait_for_worker(log, stop, 20))
+        worker = threading.Thread(target=work)
+        worker.start()
+        waited_s = wait_for_worker(log, stop, 5)
+        worker.join()
+        assert (True, 0) == (waited_s > 0.0, lag(log))
+        stop.ask()
+        log.append(outputs(20))
+        assert wait_for_worker(log, stop, 0) == 0.0

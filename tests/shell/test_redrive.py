@@ -387,3 +387,25 @@ def test_the_command_line_tells_what_it_would_do_and_what_it_did(cli: Cli, tmp_p
     assert ("redriven" in text, "blue is a colour" in text) == (True, True)
     assert 3 == len(cli("predictions", "--broker", f"sqlite:{path}").out.splitlines()[-3:])
     assert (2, True) == (wrong.code, "the first counts" in wrong.err)
+
+
+def test_an_alert_about_what_was_refused_is_told_of_with_its_end(cli: Cli, tmp_path: Path) -> None:
+    """Publishing again ends none: it is said what does, where one is open."""
+    path = tmp_path / "log.sqlite"
+    values = [
+        {"event_id": f"e{n}", "ts": START_MS + n, "user": "u", "x": 1.0, "colour": "blue"}
+        for n in range(80)
+    ]
+    key = Settings().signing_key(str(path))
+    command = ("dead-letters", "redrive", "--broker", f"sqlite:{path}", "--dry-run")
+    with SqliteLog.create(path) as log, Runner(log, narrow, key) as runner:
+        log.append([output_of(toy, "events", value) for value in values[:20]])
+        runner.run()
+        few = cli(*command, "--pipeline", f"{__name__}:wide").out
+        log.append([output_of(toy, "events", value) for value in values[20:]])
+        runner.run()
+    much = cli(*command, "--pipeline", f"{__name__}:wide").out
+
+    assert "the alert" not in few
+    assert "the alert poison_rate about events refused as unknown_category is of what was" in much
+    assert "when 3 blocks of 1,000 events in a row have had little of it" in much

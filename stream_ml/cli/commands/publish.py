@@ -10,9 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.cli.arguments import add_input, rate
+from stream_ml.cli.arguments import add_input, rate, seconds
 from stream_ml.cli.findings import Findings, members_of
-from stream_ml.cli.log import existing_log
+from stream_ml.cli.log import awaited_log
 from stream_ml.cli.output import complain, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import format_counts
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, settings: Settings) -> None:
     check_files(arguments.files, arguments.input, row_ids=pipeline.files.row_ids)
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        log = stack.enter_context(existing_log(settings))
+        log = stack.enter_context(awaited_log(settings, stop, arguments.wait))
         check_name(settings, log, pipeline.name)
         publisher = Publisher(log, pipeline)
         report = None
@@ -209,6 +209,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write where each line lies, or why it was refused, as JSON lines",
     )
+    parser.add_argument(
+        "--wait",
+        type=seconds,
+        metavar="SECONDS",
+        default=0.0,
+        help="wait so long for the log to be there, as while a worker that makes it starts",
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first bad line")
 
 
@@ -236,6 +243,10 @@ COMMAND = Subcommand(
         UsageExample(
             "stream-ml --pipeline shop:fraud publish events may.jsonl --rate 200 --strict",
             "200 a second, up to the first bad line",
+        ),
+        UsageExample(
+            "stream-ml up & stream-ml publish events may.jsonl --wait 30",
+            "beside a worker that starts, and makes the log",
         ),
     ),
     add_arguments=_add_arguments,

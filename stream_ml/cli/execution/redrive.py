@@ -10,9 +10,10 @@ from stream_ml.cli.log import existing_log
 from stream_ml.cli.operator import new_command
 from stream_ml.cli.output import write, write_json, write_line
 from stream_ml.cli.tables import format_counts
-from stream_ml.shell.redrive import Redrive, RedriveHistory, check_reasons
+from stream_ml.shell.redrive import Redrive, RedriveHistory, check_reasons, refusal_notes
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import pipeline_of
+from stream_ml.shell.views.alerts import read_alerts
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -43,7 +44,8 @@ def redrive(arguments: Namespace, settings: Settings, wanted: LetterFilter, note
     pipeline = pipeline_of(settings, "dead-letters redrive")
     check_reasons(wanted.reasons)
     with existing_log(settings) as log:
-        check_name(settings, log, pipeline.name, reading_key(settings, log))
+        checking_key = reading_key(settings, log)
+        check_name(settings, log, pipeline.name, checking_key)
         key = None if arguments.dry_run else settings.commanding_key(settings.path)
         history = RedriveHistory(log, pipeline.name, settings.operator, key)
         work = Redrive(log, pipeline, history, lambda: time.time_ns() // 1_000_000)
@@ -58,7 +60,11 @@ def redrive(arguments: Namespace, settings: Settings, wanted: LetterFilter, note
                 ),
                 key,
             )
+        notes = refusal_notes(read_alerts(log, checking_key).open)
     _print_report(work.report, arguments, pipeline)
+    if arguments.format != "json":
+        for note_text in notes:
+            write(note_text)
 
 
 def _duration(ms: int) -> str:
