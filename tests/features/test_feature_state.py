@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 from features_oracle import LATENESS_MS, SCHEMA, random_events
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream_ml.errors import BadRecord, UsageError
@@ -147,6 +147,7 @@ def test_storing_and_restoring_changes_nothing(
     seed=st.integers(0, 10**6),
     batch=st.integers(2, 50),
 )
+@example(feature_set=FEATURE_SETS[2], seed=539, batch=6)
 @settings(max_examples=30, deadline=None)
 def test_features_do_not_depend_on_when_the_watermark_is_told(
     feature_set: FeatureSet, seed: int, batch: int

@@ -15,6 +15,9 @@ from stream_ml.features.aggregates.base import (
 
 __all__ = ["DecayedMean", "DecayedVariance"]
 
+# A variance below 2**-128 of the mean square is none: sums hold 2**-192 of it.
+NOISE_BITS = 128
+
 
 class DecayedMean(Aggregate):
     """The mean in which a value counts half as much for every half-life of its age.
@@ -129,9 +132,13 @@ class DecayedVariance(DecayedMean):
     def value(self, t: int) -> float | None:
         if self.n < 2:  # noqa: PLR2004 - a spread takes two
             return None
-        # What has fallen off the ends may leave less than nothing.
-        surplus = self.weight * self.squares - (self.total * self.total << FRACTION_BITS)
-        return quotient(max(0, surplus), self.weight * self.weight << FRACTION_BITS)
+        whole = self.weight * self.squares
+        surplus = whole - (self.total * self.total << FRACTION_BITS)
+        # How much has fallen off the ends depends on when the sums moved up: it may leave less than
+        # nothing, or what is left of a value 2**-192 of which counts. Neither is a spread.
+        if surplus <= whole >> NOISE_BITS:
+            return 0.0
+        return quotient(surplus, self.weight * self.weight << FRACTION_BITS)
 
     def dump(self) -> Any:
         return [*super().dump(), f"{self.squares:x}"]
