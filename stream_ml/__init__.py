@@ -52,6 +52,7 @@ if _typing.TYPE_CHECKING:
     from stream_ml.routes import Alerts, Route
     from stream_ml.schema import Enum, Optional, Range
     from stream_ml.slices import Slice, slice_by
+    from stream_ml.tasks import Task
 
 __version__ = "0.1.0"
 
@@ -77,6 +78,7 @@ __all__ = [
     "Slice",
     "Target",
     "TargetMean",
+    "Task",
     "Trainer",
     "bucketed",
     "calendar",
@@ -115,6 +117,7 @@ _MODULES = {
     **dict.fromkeys(("Retrained", "Trainer"), "stream_ml.models.retrained"),
     "Monitors": "stream_ml.monitoring.declaration",
     "Target": "stream_ml.models.target",
+    "Task": "stream_ml.tasks",
 }
 
 

@@ -119,7 +119,7 @@ def open_log(
             f"{settings.path}: expected a log, given no file; name another with --broker, or make "
             "one with `stream-ml up` or `stream-ml demo`"
         )
-    return SqliteLog.open(settings.path)
+    return SqliteLog.open(settings.path, task=settings.task_of(pipeline))
 
 
 class Publisher:

@@ -323,6 +323,11 @@ RULES: tuple[tuple[str, Rule], ...] = (
         ),
     ),
     (
+        "tasks.*",
+        Rule(_is_addition, "it begins with the first event that is kept, as a new pipeline does"),
+    ),
+    ("tasks.*", Rule(_accept_any, "it predicts and learns no more; its topics and state stay")),
+    (
         "champion",
         Rule(_accept_any, "it says who serves first; what serves now stays until it is replaced"),
     ),
@@ -403,6 +408,7 @@ _COLLECTIONS = (
     "models.",
     "alerts.routes.",
     "slices.",
+    "tasks.",
     "files.",
 )
 

@@ -44,6 +44,8 @@ from stream_ml.schema import (
     short_repr,
 )
 from stream_ml.slices import Slicing, slice_problems, slice_texts
+from stream_ml.task_names import PipelineName
+from stream_ml.tasks import Task, task_files, task_problems, task_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -229,6 +231,8 @@ class Pipeline:
         files: how files write events and labels.
         retired: features that models of before know, and those that begin now do not: computed as
             long as they are declared. See docs/changes.md.
+        tasks: further truths about the same events, each learned by lines of its own. See
+            docs/truth.md.
 
     Raises:
         DeclarationError: something in it is wrong; every problem is listed.
@@ -251,6 +255,7 @@ class Pipeline:
     learn_tasks: str = "one"
     files: Files = field(default_factory=Files)
     retired: Sequence[Feature] = ()
+    tasks: Sequence[Task] = ()
 
     def __post_init__(self) -> None:
         problems = list(_problems(self)) or list(_missing_problems(self))
@@ -258,6 +263,21 @@ class Pipeline:
             raise DeclarationError(f"pipeline {short_repr(self.name)}", problems)
         # Now, not when first asked: what was given may be changed, and models trained, meanwhile.
         _ = self.recipes, self.feature_set, self.rules, self.slicing, self._conditions
+        _ = self.task_pipelines
+
+    @cached_property
+    def task_pipelines(self) -> Mapping[str, Pipeline]:
+        """The pipelines that the tasks are, by the names of the tasks."""
+        pipelines = {task.name: _task_pipeline(self, task) for task in self.tasks}
+        columns = {each.files.label for each in (self, *pipelines.values())}
+        for each in pipelines.values():
+            each.__dict__["other_labels"] = frozenset(columns - {each.files.label})
+        return pipelines
+
+    @cached_property
+    def other_labels(self) -> frozenset[str]:
+        """The columns of files that hold the labels of other tasks of the pipeline."""
+        return frozenset(each.files.label for each in self.task_pipelines.values())
 
     @cached_property
     def schema(self) -> dict[str, FieldType]:
@@ -512,6 +532,18 @@ class Pipeline:
         return () if self.predict is None else tuple(self.predict.equals.items())
 
 
+def _task_pipeline(p: Any, task: Task) -> Pipeline:
+    """The pipeline that a task is.
+
+    Raises:
+        DeclarationError: it is declared wrongly.
+    """
+    name = PipelineName.of(p.name, task.name)
+    files = task_files(task, p.files)
+    pipeline: Pipeline = replace(p, **task_settings(task), name=name, files=files, tasks=())
+    return pipeline
+
+
 def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     """The texts of the declaration by path; None where there is nothing to say."""
     yield "name", p.name
@@ -535,6 +567,7 @@ def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:
     yield from monitor_texts(p.monitors)
     yield from slice_texts(p.slices)
     yield from file_texts(p.files)
+    yield from ((f"tasks.{name}", "declared") for name in p.task_pipelines)
     yield "river", RIVER_VERSION
 
 
@@ -592,7 +625,7 @@ def _is_name(value: Any) -> bool:
 
 def _problems(p: Any) -> Iterator[Problem]:
     """The mistakes in a pipeline, whose members a user may have given any values."""
-    if not _is_name(p.name):
+    if not _is_name(p.name) and not isinstance(p.name, PipelineName):
         yield Problem("name", "lower-case letters, digits, - and _", short_repr(p.name))
     schema: dict[str, FieldType] = {}
     is_schema_valid, names = False, ["x", "y"]
@@ -629,6 +662,23 @@ def _problems(p: Any) -> Iterator[Problem]:
     yield from monitor_problems(p.monitors)
     yield from file_problems(p.files, p.events, schema)
     yield from _fault_problems(p)
+    yield from _further_problems(p)
+
+
+def _further_problems(p: Any) -> Iterator[Problem]:
+    """The mistakes in the tasks: those in what each has for itself, the others are told already."""
+    problems = [*task_problems(p.tasks, p.files)]
+    yield from problems
+    if problems:
+        return
+    for task in p.tasks:
+        own = {*task_settings(task), "files.label" if task.files is None else "files"}
+        try:
+            _task_pipeline(p, task)
+        except DeclarationError as error:
+            for problem in error.problems:
+                if own & {problem.path, re.split(r"[.\[]", problem.path)[0]}:
+                    yield replace(problem, path=f"tasks.{task.name}.{problem.path}")
 
 
 def _task_problems(p: Any) -> Iterator[Problem]:

@@ -30,9 +30,11 @@ from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
 from stream_ml.signing import LOCAL
+from stream_ml.task_names import task_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
     from typing import Self
 
     from stream_ml.models.learner import Model
@@ -112,6 +114,7 @@ class Driver:
         operators: whose commands are obeyed, by name.
         now_ms: the clock that stamps appends.
         identity: of the log; drivers of one identity that are fed alike write the same bytes.
+        path: of the log's file, which tasks of one pipeline may share; by default it is in memory.
     """
 
     def __init__(
@@ -124,10 +127,15 @@ class Driver:
         operators: Mapping[str, Operator] | None = None,
         now_ms: int = 2**42,
         identity: str = "testing",
+        path: str | Path = MEMORY,
     ) -> None:
         self.now_ms = now_ms
-        self.log = SqliteLog.create(
-            MEMORY, partitions=partitions, now_ms=lambda: self.now_ms, identity=identity
+        self.log = SqliteLog.open_or_create(
+            path,
+            partitions=partitions,
+            now_ms=lambda: self.now_ms,
+            identity=identity,
+            task=task_in(pipeline.name),
         )
         self._pipeline = pipeline
         self._key = key

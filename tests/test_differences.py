@@ -22,7 +22,7 @@ from stream_ml.differences import (
 from stream_ml.errors import UsageError
 from stream_ml.pipeline import Pipeline
 from tests.models.own import Counts
-from tests.shop import declare, shop
+from tests.shop import declare, shop, two_tasks
 from tests.trainers import Bag
 
 
@@ -231,6 +231,8 @@ CHANGES: list[Change] = [
     ({}, {"window_events_max": 200_000}, [("window_events_max", True)]),
     ({}, {"window_events_max": 9}, [("window_events_max", False)]),
     ({}, {"keep": 3}, [("keep", True)]),
+    ({}, {"tasks": two_tasks.tasks}, [("tasks.refund", True)]),
+    ({"tasks": two_tasks.tasks}, {}, [("tasks.refund", True)]),
     ({}, {"monitors": sml.Monitors(block="10m")}, [("monitors.block", True)]),
     ({}, {"monitors": None}, [("monitors.block", True)]),
     ({}, {"slices": [sml.Slice("a", kind="order")]}, [("slices.a", True)]),
@@ -272,7 +274,7 @@ def test_each_part_of_a_declaration_is_changed_above() -> None:
         "Promotion": {f"promotion.{each.name}" for each in fields(sml.Promotion)},
         "Pipeline": {each.name for each in fields(Pipeline)}
         - {"alerts", "events", "label", "promotion", "models", "monitors", "slices", "files"}
-        - {"retired"},
+        - {"retired", "tasks"},
         "Alerts": {each.name for each in fields(sml.Alerts)},
         "Files": {f"files.{each.name}" for each in fields(sml.Files)},
         "Route": {each.name for each in fields(sml.Route)},

@@ -9,7 +9,7 @@ from stream_ml.cli.arguments import utf8
 from stream_ml.client import open_log
 from stream_ml.errors import LogError
 from stream_ml.shell.settings.keys import check_name
-from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.settings.loader import declared_pipeline
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -56,8 +56,9 @@ def existing_log(
     name = None
     # A command that only reads a file need not wait for a declaration that the surroundings name.
     has_declaration = settings.on_kafka or settings.by_option("pipeline")
-    if has_declaration and settings.pipeline is not None:
-        name = load_pipeline(settings.pipeline).name
+    pipeline = declared_pipeline(settings) if has_declaration else None
+    if pipeline is not None:
+        name = pipeline.name
     log = open_log(settings, name, isolation=isolation)
     try:
         if name is not None:

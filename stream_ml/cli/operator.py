@@ -16,7 +16,7 @@ from stream_ml.cli.output import write, write_json, write_line
 from stream_ml.cli.suggestion import suggestion
 from stream_ml.errors import CommandRefused
 from stream_ml.shell.settings.keys import check_name, reading_key
-from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.settings.loader import declared_pipeline
 from stream_ml.shell.views.registry import effects, read_registry
 from stream_ml.signing import LOCAL
 
@@ -63,8 +63,9 @@ def give(
             details=details,
         )
         key = reading_key(settings, log)
-        if settings.pipeline is not None and not settings.on_kafka:
-            check_name(settings, log, load_pipeline(settings.pipeline).name, key)
+        pipeline = None if settings.on_kafka else declared_pipeline(settings)
+        if pipeline is not None:
+            check_name(settings, log, pipeline.name, key)
         decision = client.command(
             log,
             command,

@@ -30,6 +30,7 @@ from stream_ml.stages.command_details import LETTERS_MAX, letter_details, letter
 from stream_ml.stages.operators import CommandRefusal
 from stream_ml.stages.refusals import BLOCK_RECORDS, CALM_BLOCKS
 from stream_ml.stages.refusals import KIND as REFUSALS_ALERT
+from stream_ml.task_names import task_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,6 +66,7 @@ BY_NAME = {
     "would be too late"
 }
 TOPICS = ("events", "labels")
+OF_ALL_TASKS = "all tasks read the event: it is published again for all, with --task main"
 TOO_LATE = "it would be too late now, and refused again: it is kept as a dead letter"
 
 
@@ -287,6 +289,8 @@ class Redrive:
             return None
         letter = view.letter
         objection = self._objection(view, wanted)
+        if letter.topic == "events" and task_in(self._pipeline.name) is not None:
+            objection = OF_ALL_TASKS
         value = None if objection is not None else original_bytes(self._log, letter)
         if objection is None and value is None:
             objection = "its bytes are kept nowhere any more"

@@ -23,6 +23,7 @@ import orjson
 from stream_ml.errors import BadRecord
 from stream_ml.signing import keys_of, seal, unseal
 from stream_ml.stages.answered_ids import AnsweredIds
+from stream_ml.task_names import pipeline_in
 
 if TYPE_CHECKING:
     from stream_ml.records import Source
@@ -101,8 +102,13 @@ class Erasures:
         """The marker, signed."""
         return seal(orjson.dumps({"kind": KIND, **asdict(erasure)}), self._key)
 
-    def decode(self, value: bytes | None) -> Erasure:
+    def decode(self, value: bytes | None, *, takes_siblings: bool = False) -> Erasure:
         """The marker in a record.
+
+        Args:
+            value: of the record.
+            takes_siblings: whether it may be meant for another task of the pipeline: on `events`,
+                which tasks have in common, each has a marker of its own.
 
         Raises:
             BadRecord: it is not signed with our key, or meant for another pipeline or log.
@@ -110,6 +116,9 @@ class Erasures:
         members: dict[str, Any] = orjson.loads(unseal(value, self._key))
         del members["kind"]
         erasure = Erasure(**members)
+        is_sibling = pipeline_in(erasure.pipeline) == pipeline_in(self._pipeline)
+        if takes_siblings and is_sibling and erasure.pipeline != self._pipeline:
+            return erasure
         for member, actual, own in (
             ("pipeline", erasure.pipeline, self._pipeline),
             ("log", erasure.log, self._log),

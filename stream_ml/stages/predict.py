@@ -46,6 +46,7 @@ from stream_ml.stages.refusals import Refusals
 from stream_ml.stages.state import BLOCKS, EVENT_IDS, KEYLESS, WINDOWS, split_by_prefix
 from stream_ml.stages.watermark import Watermark
 from stream_ml.summaries import encode_summary
+from stream_ml.task_names import task_in
 from stream_ml.time_units import time_text
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Predict:
         self._serving = serving
         self._erasures = erasures
         self._obeyed_erasures = ObeyedErasures()
+        self._is_main = task_in(pipeline.name) is None
         self._partitioner = None if partitions is None else Partitioner(partitions)
         self._features = pipeline.feature_set.new_state()
         self._known_ids = SeenIds(max(pipeline.window_lateness_ms, _SPAN_MIN_MS))
@@ -142,7 +144,7 @@ class Predict:
             event = self._pipeline.event_codec.decode(record.value)
         except BadRecord:
             if self._erasures is not None and self._erasures.is_marker(record.value):
-                return self._erasures.decode(record.value)
+                return self._erasures.decode(record.value, takes_siblings=True)
             raise
         refuse_future(record, event.ts, self._pipeline.skew_ms, self._pipeline.events.time)
         return event
@@ -206,7 +208,9 @@ class Predict:
         for number, (record, event) in enumerate(zip(records, events, strict=True)):
             try:
                 if number in strays:
-                    outputs.append(forward(record, strays[number], self._pipeline.events.key))
+                    moved = forward(record, strays[number], self._pipeline.events.key)
+                    # The events of tasks are forwarded once, by the pipeline's own.
+                    outputs += [moved] if self._is_main else []
                     self.counts["strays"] += 1
                     continue
                 read += 1
@@ -242,6 +246,8 @@ class Predict:
         """
         if isinstance(erasure, BadRecord):
             raise erasure
+        if erasure.pipeline != self._pipeline.name:
+            return  # it is meant for another task, which reads the same events
         self._obeyed_erasures.take(erasure)
         erasures, counts = self._erasures, self.counts
         assert erasures is not None, "a marker was read by it"

@@ -61,7 +61,7 @@ def test_every_setting_is_a_field() -> None:
             {"STREAM_ML_X": "1"},
             (
                 "STREAM_ML_X: no setting has this name; there are STREAM_ML_BROKER, "
-                "STREAM_ML_PIPELINE, STREAM_ML_KEY, STREAM_ML_CHECKPOINT_EXAMPLES, "
+                "STREAM_ML_PIPELINE, STREAM_ML_TASK, STREAM_ML_KEY, STREAM_ML_CHECKPOINT_EXAMPLES, "
                 "STREAM_ML_CHECKPOINT_SECONDS, STREAM_ML_COMMIT_SECONDS, "
                 "STREAM_ML_LEARN_BUDGET_SECONDS, STREAM_ML_ISOLATED_LINES, "
                 "STREAM_ML_LINE_MEMORY_MB, "

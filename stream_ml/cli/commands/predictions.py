@@ -15,7 +15,7 @@ from stream_ml.client import read_batches
 from stream_ml.shell.log.reading import predictions_in
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
-from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.settings.loader import declared_pipeline
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -78,7 +78,8 @@ class _PassedOver:
 
 
 def _skew_ms(settings: Settings) -> int | None:
-    return None if settings.pipeline is None else load_pipeline(settings.pipeline).skew_ms
+    pipeline = declared_pipeline(settings)
+    return None if pipeline is None else pipeline.skew_ms
 
 
 def _line(prediction: Prediction) -> str:

@@ -16,7 +16,7 @@ from stream_ml.cli.subcommand import Subcommand, UsageExample, no_arguments
 from stream_ml.cli.tables import NO_VALUE, format_counts, format_table, format_time
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import check_name, reading_key
-from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.settings.loader import declared_pipeline
 from stream_ml.shell.views.label_sources import LabelSources
 from stream_ml.shell.views.stage_backlogs import backlogs_text, read_backlogs
 from stream_ml.shell.views.stalled import read_stalled, stages_list, stalled_text
@@ -47,8 +47,8 @@ def run(arguments: Namespace, settings: Settings) -> None:
     with existing_log(settings) as log:
         key = reading_key(settings, log)
         mode = trusted = None
-        if settings.pipeline is not None:
-            pipeline = load_pipeline(settings.pipeline)
+        pipeline = declared_pipeline(settings)
+        if pipeline is not None:
             check_name(settings, log, pipeline.name, key)
             mode, trusted = pipeline.promotion.mode, pipeline.label.trusted
         now_ms = time.time_ns() // 1_000_000

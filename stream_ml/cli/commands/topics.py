@@ -11,7 +11,8 @@ from stream_ml.cli.output import complain, write, write_json, write_line
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.cli.tables import NO_VALUE, format_duration, format_table
 from stream_ml.errors import TopicsDiffer, UsageError
-from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.settings.loader import declared_pipeline
+from stream_ml.task_names import pipeline_in, task_in
 from stream_ml.topics import Topic, TopicField, catalogue
 
 if TYPE_CHECKING:
@@ -46,20 +47,26 @@ def _on_cluster(arguments: Namespace, settings: Settings) -> None:
     # The client is slow to load, and most commands, on the embedded log, never need it.
     from stream_ml.shell.kafka import admin  # noqa: PLC0415
 
-    cluster, pipeline = _cluster(settings)
-    demand = admin.Demand(
-        arguments.partitions,
-        arguments.replication,
-        None if pipeline is None else pipeline.horizon_ms,
-        _principals(arguments.acls, cluster),
-        has_entities=pipeline is not None and bool(pipeline.feature_set.entities),
-        extra_topics=() if pipeline is None else pipeline.extra_topics,
-    )
     act = admin.plan if arguments.name == "plan" else admin.apply
-    plan = act(cluster, demand)
-    _print_plan(arguments, cluster, plan)
-    if arguments.name == "plan" and (plan.changes or plan.refusals):
-        raise TopicsDiffer(_differ(cluster, plan))
+    plans = []
+    for cluster, pipeline in _clusters(settings):
+        demand = admin.Demand(
+            arguments.partitions,
+            arguments.replication,
+            None if pipeline is None else pipeline.horizon_ms,
+            _principals(arguments.acls, cluster),
+            has_entities=pipeline is not None and bool(pipeline.feature_set.entities),
+            extra_topics=() if pipeline is None else pipeline.extra_topics,
+        )
+        plans.append((cluster, act(cluster, demand)))
+    if arguments.format == "json":
+        write_json(_plans_dict(plans))
+    else:
+        for cluster, plan in plans:
+            _print_plan(arguments, cluster, plan)
+    differing = [plan for _, plan in plans if plan.changes or plan.refusals]
+    if arguments.name == "plan" and differing:
+        raise TopicsDiffer(_differ(plans[0][0], differing))
 
 
 def _principals(
@@ -68,38 +75,49 @@ def _principals(
     """Who has which role; where only `--acls` is said, users whose names say it."""
     if pairs is None:
         return ()
-    return tuple(pairs) or tuple((role, f"User:{cluster.pipeline}-{role}") for role in ROLES)
+    name = pipeline_in(cluster.pipeline)
+    return tuple(pairs) or tuple((role, f"User:{name}-{role}") for role in ROLES)
 
 
-def _cluster(settings: Settings) -> tuple[Cluster, Pipeline | None]:
-    """The pipeline's place, and its declaration where there is one."""
-    if settings.pipeline is None:
-        return settings.cluster(), None
-    pipeline = load_pipeline(settings.pipeline)
-    return settings.cluster(pipeline.name), pipeline
+def _clusters(settings: Settings) -> list[tuple[Cluster, Pipeline | None]]:
+    """The places of the pipeline and of its tasks, with their declarations where there are some."""
+    pipeline = declared_pipeline(settings)
+    if pipeline is None:
+        return [(settings.cluster(), None)]
+    pipelines = [pipeline]
+    if settings.task is None:
+        pipelines += pipeline.task_pipelines.values()
+    return [(settings.cluster(each.name), each) for each in pipelines]
 
 
-def _differ(cluster: Cluster, plan: Plan) -> str:
-    count = len(plan.changes) + len(plan.refusals)
+def _plans_dict(plans: Sequence[tuple[Cluster, Plan]]) -> dict[str, Any]:
+    """What is planned of the first pipeline's topics, and of those of its tasks by their names."""
+    (_, first), *others = plans
+    tasks = {str(task_in(cluster.pipeline)): _plan_dict(plan) for cluster, plan in others}
+    return _plan_dict(first) | ({"tasks": tasks} if tasks else {})
+
+
+def _plan_dict(plan: Plan) -> dict[str, Any]:
+    return {
+        "changes": [change.as_dict() for change in plan.changes],
+        "refused": [problem.as_dict() for problem in plan.refusals],
+        "warnings": plan.warnings,
+    }
+
+
+def _differ(cluster: Cluster, plans: Sequence[Plan]) -> str:
+    refused_count = sum(len(plan.refusals) for plan in plans)
+    count = sum(len(plan.changes) for plan in plans) + refused_count
     differences = "1 difference" if count == 1 else f"{count} differences"
     way_out = (
-        f"`topics apply` refuses {len(plan.refusals)} of them, and does nothing"
-        if plan.refusals
+        f"`topics apply` refuses {refused_count} of them, and does nothing"
+        if refused_count
         else "`topics apply` makes them"
     )
     return f"topics plan: {differences} from the catalogue on {cluster.bootstrap}; {way_out}"
 
 
 def _print_plan(arguments: Namespace, cluster: Cluster, plan: Plan) -> None:
-    if arguments.format == "json":
-        write_json(
-            {
-                "changes": [change.as_dict() for change in plan.changes],
-                "refused": [problem.as_dict() for problem in plan.refusals],
-                "warnings": plan.warnings,
-            }
-        )
-        return
     for warning in plan.warnings:
         complain(f"warning: {warning}")
     if plan.changes:

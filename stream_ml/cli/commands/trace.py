@@ -14,7 +14,7 @@ from stream_ml.errors import StreamMLError
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.progress import Progress, with_progress
 from stream_ml.shell.settings.keys import reading_key
-from stream_ml.shell.settings.loader import load_pipeline
+from stream_ml.shell.settings.loader import declared_pipeline
 from stream_ml.shell.views.registry import read_registry
 from stream_ml.shell.views.spans import otlp_spans
 from stream_ml.shell.views.trace import trace
@@ -34,7 +34,8 @@ __all__ = ["COMMAND"]
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Print an event's way."""
-    declared = None if settings.pipeline is None else load_pipeline(settings.pipeline).events
+    pipeline = declared_pipeline(settings)
+    declared = None if pipeline is None else pipeline.events
     with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)
         found = trace(

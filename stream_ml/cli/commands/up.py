@@ -27,6 +27,11 @@ def run(arguments: Namespace, settings: Settings) -> None:
 def _arguments(parser: ArgumentParser) -> None:
     add_log_options(parser)
     add_metrics(parser)
+    parser.add_argument(
+        "--supervised",
+        action="store_true",
+        help="stop when standard input ends, as it does when whoever started this process is dead",
+    )
     for stage in (name for name, spec in STAGES.items() if spec.scales):
         parser.add_argument(
             f"--{stage}",
@@ -49,7 +54,10 @@ COMMAND = Subcommand(
         'where each line is a task: `learn_tasks="line"`; else one waits for the other). What\n'
         "they say is passed on. One that dies is started again, later each time; up gives up when\n"
         "one dies at once five times in a row, or finds its settings wrong. It waits for a broker\n"
-        "as long as it takes. Make the topics first: `stream-ml topics apply`."
+        "as long as it takes. Make the topics first: `stream-ml topics apply`.\n"
+        "\n"
+        "Each task of a pipeline is worked on by an `up` of its own, which this one looks after;\n"
+        "--task NAME works on one of them alone."
     ),
     examples=(
         UsageExample("stream-ml --pipeline shop:fraud up", "the pipeline `fraud` of shop.py"),

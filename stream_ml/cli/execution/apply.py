@@ -13,6 +13,7 @@ from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.handover import Preparation
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.keys import check_name, working_key
+from stream_ml.task_names import task_in
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -46,7 +47,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
         apply_on_cluster(settings, pipeline, arguments.reason, arguments.wait, say)
         return
     options = runner_options(settings)
-    with SqliteLog.open(settings.path) as log:
+    with SqliteLog.open(settings.path, task=task_in(pipeline.name)) as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
         started_s = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict, deque
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ from stream_ml.shell.rows.reader import check_files, kind_of, read_rows
 from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.views.dead_letters import LATE_EVENTS
 from stream_ml.shell.whole_files import output_file
+from stream_ml.task_names import MAIN_TASK, task_in
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -61,22 +62,68 @@ LINES_MAX = 1 << 40
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Replay the files and print what came of it."""
-    pipeline = pipeline_of(settings, "backtest")
+    pipelines = _pipelines(arguments, settings)
     if settings.on_kafka and settings.by_option("broker"):
         raise UsageError(
             f"backtest: expected --broker sqlite:PATH, given {settings.broker}; it replays files "
             "on a log of its own, in memory if none is named"
         )
-    _check(arguments, pipeline)
+    for pipeline in pipelines:
+        _check(arguments, pipeline)
+    outcomes = [_backtest(arguments, settings, pipeline) for pipeline in pipelines]
+    if arguments.format == "json":
+        (_, first), *others = [(each.pipeline, each.members) for each in outcomes]
+        tasks = {str(task_in(name)): members for name, members in others}
+        write_json(first | ({"tasks": tasks} if tasks else {}))
+    else:
+        write("\n\n".join(each.text for each in outcomes))
+    for each in outcomes:
+        _judge(each.lines.findings, each.lines.files)
+
+
+def _pipelines(arguments: Namespace, settings: Settings) -> list[Pipeline]:
+    """The pipelines to replay: that of one task, or of all.
+
+    Raises:
+        UsageError: what is asked for is one task's.
+    """
+    pipeline = pipeline_of(settings, "backtest")
+    if settings.task is not None or not pipeline.tasks:
+        return [pipeline]
+    for option in ("archive", "predictions", "plots", "report"):
+        if getattr(arguments, option) is not None:
+            names = ", ".join([MAIN_TASK, *pipeline.task_pipelines])
+            raise UsageError(
+                f"--{option}: expected --task with it, one of {names}, given none: each task has "
+                "its own"
+            )
+    return [pipeline, *pipeline.task_pipelines.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of one task."""
+
+    pipeline: str
+    lines: _Lines
+    members: dict[str, Any]
+    text: str
+
+
+def _backtest(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> _Outcome:
     # A log that the surroundings name is somebody's; only who names it here means it.
     path = settings.path if settings.by_option("broker") else MEMORY
     lines: _Lines = _Lines(pipeline, arguments.files, arguments.input)
     if arguments.archive is not None:
         lines = _ArchivedLines(pipeline, arguments.archive)
-    with SqliteLog.open_or_create(path, partitions=lines.partitions) as log:
-        _refuse_used(log, path)
+    task = task_in(pipeline.name)
+    with SqliteLog.open_or_create(path, partitions=lines.partitions, task=task) as log:
+        # A task finds the events there, where its pipeline's own was replayed on the same log.
+        has_events = task is not None and settings.task is None and path != MEMORY
+        _refuse_used(log, path, ("labels",) if has_events else ("events", "labels"))
         key = settings.signing_key(path)
-        result = replay(log, pipeline, key, lines.outputs(), on_append=lines.note_positions)
+        outputs = lines.outputs(labels_only=has_events)
+        result = replay(log, pipeline, key, outputs, on_append=lines.note_positions)
         lines.collect_refusals(log)
         report = _report(arguments, log, pipeline, key)
         # As they stand at the end, which is later than they were last written.
@@ -84,14 +131,11 @@ def run(arguments: Namespace, settings: Settings) -> None:
         summary = _summary(log, pipeline, key, result, lines.findings)
         summary["left_out"] = dict(lines.left_out)
         summary["written"] = _write_files(arguments, log, report)
-    if arguments.format == "json":
-        write_json({**summary, "report": report.as_dict()})
-    else:
-        parts = [_text(summary, lines.findings)]
-        parts.append(tables_text(report) if arguments.live and report.table.times else "")
-        parts += [changes_text(report), slices_text(report), luck_text(report)]
-        write("\n\n".join(filter(None, parts)))
-    _judge(lines.findings, lines.files)
+    parts = [_text(summary, lines.findings)]
+    parts.append(tables_text(report) if arguments.live and report.table.times else "")
+    parts += [changes_text(report), slices_text(report), luck_text(report)]
+    members = {**summary, "report": report.as_dict()}
+    return _Outcome(pipeline.name, lines, members, "\n\n".join(filter(None, parts)))
 
 
 def _judge(findings: Findings, files: Sequence[str]) -> None:
@@ -141,10 +185,10 @@ def _check(arguments: Namespace, pipeline: Pipeline) -> None:
     check_report(arguments.report)
 
 
-def _refuse_used(log: SqliteLog, path: str) -> None:
+def _refuse_used(log: SqliteLog, path: str, topics: Sequence[str]) -> None:
     counts = {
         topic: sum(log.end_offset(topic, p) for p in range(log.partitions[topic]))
-        for topic in ("events", "labels")
+        for topic in topics
     }
     if any(counts.values()):
         raise UsageError(
@@ -173,16 +217,23 @@ class _Lines:
         # What is no line, though it lies among them: by what it is, how many.
         self.left_out: Counter[str] = Counter()
 
-    def outputs(self) -> Iterator[Output]:
-        """A record for each line."""
+    def outputs(self, *, labels_only: bool = False) -> Iterator[Output]:
+        """A record for each line.
+
+        Args:
+            labels_only: the log has the events already.
+        """
         for file_index, file in enumerate(self.files):
             is_json = kind_of(file, self._kind) == "jsonl"
             for row in read_rows(file, RowLayout(self._pipeline, file), self._kind):
                 if row.value is None:
                     self._refuse(file, row, is_json=is_json)
                     continue
+                output = self._output((file, row.number), row.value)
+                if labels_only and output.topic == "events":
+                    continue
                 self._pending_lines.append(file_index * LINES_MAX + row.number)
-                yield self._output((file, row.number), row.value)
+                yield output
 
     def _refuse(self, file: str, row: Row, *, is_json: bool) -> None:
         """Count a row of which no record can be made.
@@ -248,8 +299,9 @@ class _ArchivedLines(_Lines):
         self._indexes = {part: index for index, part in enumerate(parts)}
         super().__init__(pipeline, [f"{storage.address}/{topic}-{n}" for topic, n in parts], None)
 
-    def outputs(self) -> Iterator[Output]:
+    def outputs(self, *, labels_only: bool = False) -> Iterator[Output]:
         """A record for each that is archived."""
+        del labels_only  # an archive is one task's, which is replayed alone
         times = {"events": self._pipeline.events.time, "labels": "ts"}
         for topic, time in times.items():
             for record in self._archive.in_order(topic):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from stream_ml import client
@@ -12,6 +14,7 @@ from stream_ml.cli.tables import format_counts, format_table, format_time
 from stream_ml.errors import CommandRefused, StreamMLError, UsageError
 from stream_ml.records import line_of
 from stream_ml.shell.forget import (
+    Traces,
     append_markers,
     await_stages,
     erasures_of,
@@ -26,10 +29,10 @@ from stream_ml.shell.views.registry import read_registry
 
 if TYPE_CHECKING:
     from argparse import Namespace
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from stream_ml.pipeline import Pipeline
-    from stream_ml.shell.forget import Traces
     from stream_ml.shell.log.port import Log
     from stream_ml.shell.settings.settings import Settings
 
@@ -54,37 +57,107 @@ def forget(arguments: Namespace, settings: Settings) -> None:
             f"forget --only-verify: expected in --ids the file that a run of `forget` has written, "
             f"given {arguments.ids}, which is not there; name that file, or leave --ids out"
         )
-    pipeline = pipeline_of(settings, "forget")
-    with existing_log(settings) as log:
-        key = reading_key(settings, log)
-        if key is None:
-            raise UsageError(
-                "forget: expected the pipeline's key, by which a key that is forgotten gets "
-                "another name, given none; set STREAM_ML_KEY as the workers have it"
-            )
-        check_name(settings, log, pipeline.name, key)
-        traces = find_traces(log, pipeline, arguments.key, _known_ids(arguments.ids))
+    with ExitStack() as stack:
+        works = [_open(stack, each, pipeline, arguments) for each, pipeline in _pipelines(settings)]
+        known = _known_ids(arguments.ids)
+        for work in works:  # the first reads the ids off the events, which may be gone then
+            work.find(known)
+            known = sorted(work.traces.ids)
         if arguments.ids is not None:
-            arguments.ids.write_text("".join(f"{each}\n" for each in sorted(traces.ids)))
-        left, report = traces, dict[str, Any]({"erased": 0})
+            arguments.ids.write_text("".join(f"{each}\n" for each in known))
         if not arguments.only_verify:
-            report |= _forget(arguments, settings, log, pipeline, key)
-            if arguments.records and isinstance(log, SqliteLog):
-                report["erased"] = log.erase(traces.offsets, report["subject"])
-                log.scrub()
-                left = find_traces(log, pipeline, arguments.key, traces.ids)
-        report |= _remains(log, traces, left)
+            for work in works:
+                work.forget(arguments)
+            for work in works if arguments.records else ():
+                work.erase()
+        for work in works:
+            work.finish(arguments)
+    _print_all(works, arguments)
+    for work in works:
+        _judge(work)
+
+
+def _pipelines(settings: Settings) -> list[tuple[Settings, Pipeline]]:
+    """The pipeline and its tasks, each with the settings that mean it.
+
+    Raises:
+        UsageError: only one of them is named.
+    """
+    pipeline = pipeline_of(settings, "forget")
+    if settings.task is not None:
+        raise UsageError(
+            f"forget: expected no --task, given {settings.task!r}: a key is forgotten by all tasks "
+            "of a pipeline; leave it out, and STREAM_ML_TASK unset"
+        )
+    tasks = pipeline.task_pipelines
+    return [
+        (settings, pipeline),
+        *((replace(settings, task=name), each) for name, each in tasks.items()),
+    ]
+
+
+def _open(stack: ExitStack, settings: Settings, pipeline: Pipeline, arguments: Namespace) -> _Work:
+    log = stack.enter_context(existing_log(settings))
+    key = reading_key(settings, log)
+    if key is None:
+        raise UsageError(
+            "forget: expected the pipeline's key, by which a key that is forgotten gets "
+            "another name, given none; set STREAM_ML_KEY as the workers have it"
+        )
+    check_name(settings, log, pipeline.name, key)
+    return _Work(settings, pipeline, log, key, Traces(arguments.key, set()))
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is forgotten by one task."""
+
+    settings: Settings
+    pipeline: Pipeline
+    log: Log
+    key: bytes
+    traces: Traces
+    report: dict[str, Any] = field(default_factory=lambda: {"erased": 0})
+
+    def find(self, known: Iterable[str]) -> None:
+        """Look for what there is of the key."""
+        self.traces = find_traces(self.log, self.pipeline, self.traces.key, known)
+
+    def forget(self, arguments: Namespace) -> None:
+        """Have the stages forget."""
+        self.report |= _forget(arguments, self.settings, self.log, self.pipeline, self.key)
+
+    def erase(self) -> None:
+        """Take the records from an embedded log."""
+        if isinstance(self.log, SqliteLog):
+            self.report["erased"] = self.log.erase(self.traces.offsets, self.report["subject"])
+
+    def finish(self, arguments: Namespace) -> None:
+        """Say what remains, and look for the key where that is asked for."""
+        log, pipeline, traces, left = self.log, self.pipeline, self.traces, self.traces
+        if not arguments.only_verify and arguments.records and isinstance(log, SqliteLog):
+            log.scrub()
+            left = find_traces(log, pipeline, arguments.key, traces.ids)
+        self.report |= _remains(log, traces, left)
         if arguments.verify or arguments.only_verify:
-            report["found"] = verify(log, pipeline, arguments.key, traces.ids)
-            report["unwritten"] = []
+            self.report["found"] = verify(log, pipeline, arguments.key, traces.ids)
+            self.report["unwritten"] = []
             if not isinstance(log, SqliteLog):
-                erasures = erasures_of(log, pipeline, key)
-                report["unwritten"] = unwritten_tasks(log, erasures, arguments.key)
-    _print(report, arguments)
+                erasures = erasures_of(log, pipeline, self.key)
+                self.report["unwritten"] = unwritten_tasks(log, erasures, arguments.key)
+
+
+def _judge(work: _Work) -> None:
+    """Fail where something is left.
+
+    Raises:
+        StreamMLError: it is.
+    """
+    report = work.report
     if report.get("found"):
         raise StreamMLError(
-            f"forget: expected nothing of the key, or of {len(traces.ids):,} ids of its events, "
-            f"given {format_counts(report['found'])}; ids that refuse repeats go once "
+            f"forget: expected nothing of the key, or of {len(work.traces.ids):,} ids of its "
+            f"events, given {format_counts(report['found'])}; ids that refuse repeats go once "
             "time has passed them: run it again then, with --ids"
         )
     if report.get("unwritten"):
@@ -146,10 +219,19 @@ def _lines(log: Log) -> list[str]:
     return sorted({line_of(ref.model) for ref in refs})
 
 
-def _print(report: dict[str, Any], arguments: Namespace) -> None:
+def _print_all(works: Sequence[_Work], arguments: Namespace) -> None:
+    first, *others = works
     if arguments.format == "json":
-        write_json(report)
+        tasks = {str(work.settings.task): work.report for work in others}
+        write_json(first.report | ({"tasks": tasks} if tasks else {}))
         return
+    _print(first.report, arguments)
+    for work in others:
+        write_line(f"task {work.settings.task}:")
+        _print(work.report, arguments)
+
+
+def _print(report: dict[str, Any], arguments: Namespace) -> None:
     if "decision" in report:
         write_line(
             f"forgotten: windows and waiting predictions are gone (decision {report['decision']}; "

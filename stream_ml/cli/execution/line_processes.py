@@ -26,7 +26,7 @@ def stopwatch_of(settings: Settings) -> ProcessStopwatch:
         settings: name the log, and how long a line may take.
     """
     return ProcessStopwatch(
-        Path(f"{settings.path}.learning"), budget_s=settings.learn_budget_seconds
+        Path(f"{settings.task_path}.learning"), budget_s=settings.learn_budget_seconds
     )
 
 

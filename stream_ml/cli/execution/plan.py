@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from stream_ml.cli.operator import give
 from stream_ml.cli.output import write, write_json
 from stream_ml.client import open_log
-from stream_ml.errors import DeclarationDiffers
+from stream_ml.errors import DeclarationDiffers, UsageError
 from stream_ml.shell.printable import printable
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.views.plan import read_plan
 from stream_ml.shell.views.registry import read_registry
+from stream_ml.task_names import MAIN_TASK
 
 if TYPE_CHECKING:
     import argparse
@@ -110,11 +111,18 @@ def planned(
         command: for messages.
 
     Raises:
-        UsageError: there is no such declaration, or the log is another one's.
+        UsageError: there is no such declaration, or the log is another one's; or it has tasks,
+            and none is named.
     """
     if arguments.declaration is not None:
         settings = replace(settings, pipeline=arguments.declaration)
     pipeline = pipeline_of(settings, command)
+    if pipeline.tasks and settings.task is None:
+        names = ", ".join([MAIN_TASK, *pipeline.task_pipelines])
+        raise UsageError(
+            f"{command}: expected --task, one of {names}, given none: each task of "
+            f"{pipeline.name!r} is compared, and changed, by itself"
+        )
     with open_log(settings, pipeline.name) as log:
         key = reading_key(settings, log)
         check_name(settings, log, pipeline.name, key)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.arguments import log_options
 from stream_ml.cli.decisions import decider, reason_text
+from stream_ml.cli.execution import up_tasks
 from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
 from stream_ml.cli.execution.metering import listen_address, metered
 from stream_ml.cli.logs import begin_logs, log_event
@@ -31,17 +32,26 @@ from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.metering.runner import MeasuredRunner
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
-from stream_ml.shell.processes.supervisor import Post, Process, Relay, Supervisor, await_broker
+from stream_ml.shell.processes.supervisor import (
+    Post,
+    Process,
+    Relay,
+    Supervisor,
+    await_broker,
+    hear_supervisor,
+)
 from stream_ml.shell.settings.keys import check_name, check_serving, working_key
 from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.settings.settings import SETTINGS
 from stream_ml.shell.views.registry import running_pipeline
 from stream_ml.stages.topology import STAGES
+from stream_ml.task_names import task_in
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Mapping
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.records import Decision
     from stream_ml.shell.alerting.courier import Couriers
     from stream_ml.shell.kafka.cluster import Cluster
@@ -62,16 +72,21 @@ SCALING = tuple(name for name, spec in STAGES.items() if spec.scales)
 
 def run(arguments: Namespace, settings: Settings) -> None:
     """Run what there is to run on this kind of log."""
-    if settings.on_kafka:
-        _supervise(arguments, settings)
+    if arguments.supervised:
+        hear_supervisor()
+    pipeline = pipeline_of(settings, "up")
+    if pipeline.task_pipelines and settings.task is None:
+        up_tasks.run(arguments, settings, pipeline)
+    elif settings.on_kafka:
+        _supervise(arguments, settings, pipeline)
     else:
-        _work(arguments, settings)
+        _work(arguments, settings, pipeline)
 
 
 # --- on the embedded log --------------------------------------------------------------------------
 
 
-def _work(arguments: Namespace, settings: Settings) -> None:
+def _work(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
     """Hold the worker's place and work, telling what serves whenever that changes."""
     for option in SCALING:
         if getattr(arguments, option) is not None:
@@ -79,12 +94,11 @@ def _work(arguments: Namespace, settings: Settings) -> None:
                 f"--{option}: expected a broker kafka://HOST:PORT, given {settings.broker}; on the "
                 "embedded log one process does all"
             )
-    pipeline = pipeline_of(settings, "up")
     begin_logs(arguments, {"pipeline": pipeline.name})
     options = runner_options(settings)
     messages = _WorkerMessages(as_json=arguments.format == "json")
     beginning = line_processes(settings, pipeline, messages.print_not_isolated)
-    opening = SqliteLog.open_or_create(settings.path)
+    opening = SqliteLog.open_or_create(settings.path, task=task_in(pipeline.name))
     with Stop() as stop, beginning as processes, opening as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
@@ -237,9 +251,8 @@ def _decision_time(decision: Decision) -> str:
 # --- on a cluster ---------------------------------------------------------------------------------
 
 
-def _supervise(arguments: Namespace, settings: Settings) -> None:
+def _supervise(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
     """Start a worker for each stage, and look after them."""
-    pipeline = pipeline_of(settings, "up")
     begin_logs(arguments, {"pipeline": pipeline.name})
     cluster = settings.cluster(pipeline.name)
     # Every worker would find this wrong; one message is better than five.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from functools import partial
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.cli.execution.line_processes import isolation_of
@@ -15,7 +13,7 @@ from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.client import open_log
 from stream_ml.shell.alerting.setup import couriers
 from stream_ml.shell.kafka.worker import Worker
-from stream_ml.shell.processes.supervisor import stop_when_input_ends
+from stream_ml.shell.processes.supervisor import hear_supervisor
 from stream_ml.shell.settings.loader import pipeline_of
 
 if TYPE_CHECKING:
@@ -34,11 +32,7 @@ LEARNING = frozenset({"learn", "evaluate"})
 def run(arguments: Namespace, settings: Settings) -> None:
     """Run one stage."""
     if arguments.supervised:
-        # The process that started us reads UTF-8, whatever the locale.
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(encoding="utf-8")
-        stop_when_input_ends()
+        hear_supervisor()
     pipeline = pipeline_of(settings, "worker")
     context = {"pipeline": pipeline.name, "stage": arguments.stage, "instance": arguments.instance}
     begin_logs(arguments, context)

@@ -93,7 +93,7 @@ def couriers(
     def bookmark(log: Log, name: str) -> Bookmark:
         if settings.on_kafka:
             return GroupBookmark(log, name)  # type: ignore[arg-type]  # a cluster's, as is set
-        return FileBookmark(settings.path, name, log.identity)
+        return FileBookmark(settings.task_path, name, log.identity)
 
     def make(address: Address, stop: threading.Event) -> Courier:
         return Courier(

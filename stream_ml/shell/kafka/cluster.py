@@ -1,7 +1,8 @@
 """A pipeline's address on a Kafka cluster, and the names of all that is its there.
 
 A pipeline's topics, groups and transactional ids all begin with its name, so that several share a
-cluster, and access can be granted by prefix.
+cluster, and access can be granted by prefix. A task of a pipeline has its own, which begin with the
+name of the pipeline as well, but for the events, which are the pipeline's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from uuid import UUID
+
+from stream_ml.task_names import SHARED_TOPICS, pipeline_in
 
 __all__ = ["Cluster", "Security", "topic_id"]
 
@@ -56,6 +59,9 @@ class Cluster:
     ('flights.events', 'flights.predict-changelog')
     >>> cluster.group("predict"), cluster.transactional_id("predict", "a")
     ('flights.predict', 'flights.predict.a')
+    >>> task = Cluster("127.0.0.1:9092", "shop.purchase")
+    >>> task.topic("events"), task.topic("labels"), task.group("predict")
+    ('shop.events', 'shop.purchase.labels', 'shop.purchase.predict')
     """
 
     bootstrap: str
@@ -64,7 +70,7 @@ class Cluster:
 
     def topic(self, name: str) -> str:
         """The name on the cluster of a topic of the catalogue."""
-        return f"{self.pipeline}.{name}"
+        return f"{pipeline_in(self.pipeline) if name in SHARED_TOPICS else self.pipeline}.{name}"
 
     def changelog(self, stage: str) -> str:
         """The topic that holds the state of a stage's tasks, a partition a task."""

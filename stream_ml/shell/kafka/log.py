@@ -439,11 +439,11 @@ class KafkaLog(Log):
         offsets: Mapping[TopicPartition, Any] = self._answer(
             "name a group's offsets", lambda: self._admin.list_group_offsets(name)
         )[name]
-        prefix = self._cluster.topic("")
+        names = {self._cluster.topic(topic): topic for topic in catalogue()}
         return {
-            (tp.topic.removeprefix(prefix), tp.partition): int(metadata.offset)
+            (names[tp.topic], tp.partition): int(metadata.offset)
             for tp, metadata in offsets.items()
-            if tp.partition == number and tp.topic.startswith(prefix) and metadata.offset >= 0
+            if tp.partition == number and tp.topic in names and metadata.offset >= 0
         }
 
     def mark(self, group: str, topic: str) -> tuple[int, str] | None:

@@ -87,8 +87,12 @@ def leased_ms(path: Path) -> int | None:
         return None
 
 
-def lease_of(path: Path) -> Path:
+def lease_of(path: Path, task: str | None = None) -> Path:
     """Where the worker's place of a log is held, by whatever name the log is opened.
+
+    Args:
+        path: of the log.
+        task: whose worker it is; None for the pipeline's own.
 
     Raises:
         LogError: the file has further names that cannot be known.
@@ -99,4 +103,4 @@ def lease_of(path: Path) -> Path:
             f"{path}: expected a file of one name, given {links} hard links to it, each of which "
             "would have a worker and a journal of its own; remove the others, or copy the file"
         )
-    return Path(f"{path.resolve()}.worker")
+    return Path(f"{path.resolve()}{'' if task is None else f'.{task}'}.worker")

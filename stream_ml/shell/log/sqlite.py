@@ -33,7 +33,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
-from stream_ml.errors import LogError, LogLocked, UnknownTopic
+from stream_ml.errors import LogError, LogLocked, UnknownTopic, UsageError
 from stream_ml.records import FORGOTTEN, Output, Record
 from stream_ml.shell.log.lease import Lease, is_leased, lease_of, leased_ms
 from stream_ml.shell.log.port import OwnWrites, Session, WorkerLog, is_of_clients, not_of_clients
@@ -48,6 +48,7 @@ from stream_ml.shell.log.sqlite_file import (
 )
 from stream_ml.shell.log.tail import PolledTail
 from stream_ml.stages.topology import STAGES
+from stream_ml.task_names import MAIN_TASK
 from stream_ml.topics import Topic, embedded, needed, partition_of
 
 if TYPE_CHECKING:
@@ -83,12 +84,14 @@ class Options(TypedDict, total=False):
         synchronous: "normal" outlives every death of a process, "full" a loss of power too.
         busy_timeout_ms: how long to wait for another writer before `LogLocked` (10,000).
         identity: of a log that is made now (random); for tests that compare what two logs hold.
+        task: whose topics are seen, and made where there are none yet; None: the pipeline's own.
     """
 
     now_ms: Callable[[], int]
     synchronous: Literal["normal", "full"]
     busy_timeout_ms: int
     identity: str
+    task: str | None
 
 
 class SqliteLog(WorkerLog):
@@ -153,6 +156,7 @@ class SqliteLog(WorkerLog):
         """Opens the log at `path`; parameters as `create` has them.
 
         Raises:
+            UsageError: it has no such task.
             LogError: there is no log, or it is of another format.
         """
         if not Path(path).exists():
@@ -161,6 +165,11 @@ class SqliteLog(WorkerLog):
             if not file.is_log():
                 raise LogError(
                     f"{path}: expected a log, given an empty file; make one with `create`"
+                )
+            if file.task is not None and file.task not in file.tasks():
+                raise UsageError(
+                    f"{path}: expected one of the tasks {', '.join([MAIN_TASK, *file.tasks()])}, "
+                    f"given {file.task!r}; `stream-ml up` makes those that are declared"
                 )
             return cls(file, topics or embedded(), options)
 
@@ -180,7 +189,9 @@ class SqliteLog(WorkerLog):
         """
         topics = topics or embedded()
         with _opening(path, "rwc", options) as file:
-            file.make(needed(topics), partitions, options.get("identity"))
+            is_new = file.make(needed(topics), partitions, options.get("identity"))
+            if not is_new and file.task is not None:
+                file.add_topics(needed(topics))
             return cls(file, topics, options)
 
     # --- publishing and reading -----------------------------------------------------------
@@ -286,17 +297,19 @@ class SqliteLog(WorkerLog):
     def committed(self, group: str) -> dict[PartitionId, int]:
         """Where `group` goes on, by partition."""
         sql = "SELECT topic, partition, next FROM positions WHERE reader = ?"
-        return {
-            (topic, partition): offset for topic, partition, offset in self._file.rows(sql, group)
-        }
+        rows = self._file.rows(sql, self._file.owner(group))
+        named = ((self._file.topic(stored), p, offset) for stored, p, offset in rows)
+        return {(topic, p): offset for topic, p, offset in named if topic is not None}
 
     def state(self, group: str) -> list[tuple[str, bytes]]:
         """The state pieces of `group`, by key in order."""
-        return self._file.rows("SELECT key, piece FROM state WHERE owner = ? ORDER BY key", group)
+        owner = self._file.owner(group)
+        return self._file.rows("SELECT key, piece FROM state WHERE owner = ? ORDER BY key", owner)
 
     def piece(self, group: str, key: str) -> bytes | None:
         """One of the state pieces of `group`; see `log.port.Log.piece`."""
-        row = self._file.row("SELECT piece FROM state WHERE owner = ? AND key = ?", group, key)
+        owner = self._file.owner(group)
+        row = self._file.row("SELECT piece FROM state WHERE owner = ? AND key = ?", owner, key)
         return None if row is None else bytes(row[0])
 
     def written_ms(self, group: str) -> None:
@@ -310,19 +323,22 @@ class SqliteLog(WorkerLog):
         if self.path == MEMORY:
             is_at_work = self._session is not None and not self._session.is_closed
         else:
-            is_at_work = is_leased(lease_of(Path(self.path)))
+            is_at_work = is_leased(self._lease_file())
         return frozenset(STAGES) if is_at_work else frozenset()
 
     def worker_since_ms(self, stage: str) -> int | None:
         """When the place was taken last, of all stages, by the clock of the file system."""
         del stage
-        return None if self.path == MEMORY else leased_ms(lease_of(Path(self.path)))
+        return None if self.path == MEMORY else leased_ms(self._lease_file())
+
+    def _lease_file(self) -> Path:
+        return lease_of(Path(self.path), self._file.task)
 
     def session(self, extra_topics: Collection[str] = ()) -> SqliteSession:
         """Becomes the worker; see `log.port.Log.session`."""
         if self._session is not None and not self._session.is_closed:
             raise LogLocked(f"{self.path}: expected one session at a time; close the other first")
-        lease = None if self.path == MEMORY else Lease(lease_of(Path(self.path)))
+        lease = None if self.path == MEMORY else Lease(self._lease_file())
         try:
             if self._file.add_topics(needed(self._topics, extra_topics)):
                 self._layout = _Layout(self._file, self._topics)
@@ -586,9 +602,12 @@ class _Layout:
     def __init__(self, file: File, topics: Mapping[str, Topic]) -> None:
         self._path = file.path
         self._partitions: dict[str, list[Partition]] = {}
-        for number, topic, partition in file.rows(
+        for number, stored, partition in file.rows(
             "SELECT id, topic, number FROM partitions ORDER BY topic, number"
         ):
+            topic = file.topic(stored)
+            if topic is None:
+                continue
             table = Partition.from_topic(number, topic, partition, topics.get(topic))
             self._partitions.setdefault(topic, []).append(table)
         self.counts = MappingProxyType({topic: len(p) for topic, p in self._partitions.items()})
@@ -675,7 +694,7 @@ def _bounds(file: File, partition: Partition) -> tuple[int, int, int]:
         "SELECT max(CASE WHEN partition = ? THEN next ELSE 0 END) FROM positions "
         "WHERE topic = ? GROUP BY reader",
         partition.number,
-        partition.topic,
+        file.stored(partition.topic),
     )
     return first, min([end, *(offset for (offset,) in reader_offsets)]), compacted_end
 
@@ -693,7 +712,7 @@ def _opening(path: str | Path, mode: str, options: Options) -> Iterator[File]:
     synchronous = options.get("synchronous", "normal")
     if synchronous not in {"normal", "full"}:
         raise LogError(f"synchronous: expected 'normal' or 'full', given {synchronous!r}")
-    file = File(path, mode, options.get("busy_timeout_ms", 10_000))
+    file = File(path, mode, options.get("busy_timeout_ms", 10_000), options.get("task"))
     try:
         file.row(f"PRAGMA synchronous = {synchronous}")
         yield file

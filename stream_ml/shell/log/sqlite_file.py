@@ -17,6 +17,7 @@ from stream_ml.errors import LogChanged, LogError, LogFull, LogLocked
 from stream_ml.records import Record
 from stream_ml.shell.log.file_state import has_left_over, is_somebody_elses, looks, refuse_special
 from stream_ml.shell.log.port import is_of_clients
+from stream_ml.task_names import SEPARATOR, SHARED_TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -169,10 +170,22 @@ class PartitionTail:
 
 
 class File:
-    """The SQLite file: what is asked of it, and what its errors mean."""
+    """The SQLite file: what is asked of it, and what its errors mean.
 
-    def __init__(self, path: str | Path, mode: str, busy_timeout_ms: int) -> None:
+    Args:
+        path: of the file.
+        mode: that it is opened with, as SQLite names them.
+        busy_timeout_ms: how long another writer is waited for.
+        task: whose topics, positions and state are seen: what tasks have in common lies there once,
+            all else under the name of its task; None: the pipeline's own.
+    """
+
+    def __init__(
+        self, path: str | Path, mode: str, busy_timeout_ms: int, task: str | None = None
+    ) -> None:
         self.path = str(path)
+        self.task = task
+        self._prefix = "" if task is None else f"{task}{SEPARATOR}"
         self._busy_timeout_ms = busy_timeout_ms
         self._identity: str | None = None
         # Of a file that is read as it lies there: what it looked like when it was opened.
@@ -224,6 +237,36 @@ class File:
             isolation_level=None,
             uri=True,
         )
+
+    def stored(self, topic: str) -> str:
+        """The name in the file of one of the task's topics.
+
+        Args:
+            topic: by its name in the catalogue.
+        """
+        return topic if topic in SHARED_TOPICS else self._prefix + topic
+
+    def topic(self, stored: str) -> str | None:
+        """The topic that a name in the file is; None for another task's.
+
+        Args:
+            stored: the name in the file.
+        """
+        name = stored if stored in SHARED_TOPICS else stored.removeprefix(self._prefix)
+        return name if SEPARATOR not in name and self.stored(name) == stored else None
+
+    def owner(self, group: str) -> str:
+        """The name in the file of one of the task's groups.
+
+        Args:
+            group: such as `predict-0`.
+        """
+        return self._prefix + group
+
+    def tasks(self) -> list[str]:
+        """The tasks that have topics here, beside the pipeline's own, in order."""
+        rows = self.rows("SELECT DISTINCT topic FROM partitions WHERE instr(topic, ?)", SEPARATOR)
+        return sorted({topic.partition(SEPARATOR)[0] for (topic,) in rows})
 
     def look_again(self) -> None:
         """Opens a file anew that is read as it lies there, if somebody has changed it."""
@@ -358,18 +401,25 @@ class File:
         self.write(
             "INSERT INTO positions VALUES (?, ?, ?, ?) "
             "ON CONFLICT DO UPDATE SET next = excluded.next",
-            positions,
+            [
+                (self.owner(reader), self.stored(topic), partition, offset)
+                for reader, topic, partition, offset in positions
+            ],
         )
 
     def write_state(self, pieces: Mapping[tuple[str, str], bytes | None]) -> None:
         """Write pieces of state by owner and key; None takes one away."""
         self.write(
             "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET piece = excluded.piece",
-            [(*entry, piece) for entry, piece in pieces.items() if piece is not None],
+            [
+                (self.owner(owner), key, piece)
+                for (owner, key), piece in pieces.items()
+                if piece is not None
+            ],
         )
         self.write(
             "DELETE FROM state WHERE owner = ? AND key = ?",
-            [entry for entry, piece in pieces.items() if piece is None],
+            [(self.owner(owner), key) for (owner, key), piece in pieces.items() if piece is None],
         )
 
     # --- what it is -----------------------------------------------------------------------
@@ -456,16 +506,23 @@ class File:
     def add_topics(self, topics: Mapping[str, Topic]) -> bool:
         """Makes the topics that the release which made the file did not have; whether there were.
 
+        A task's are made with as many partitions as the events have.
+
         Args:
             topics: that it should hold.
         """
+        if not self._missing(topics):
+            return False
+        with self.transaction():
+            (number,) = self.row("SELECT max(id) + 1 FROM partitions")
+            (events,) = self.row("SELECT count(*) FROM partitions WHERE topic = 'events'")
+            partitions = 1 if self.task is None else events
+            self._make_partitions(self._missing(topics), partitions, number)
+        return True
+
+    def _missing(self, topics: Mapping[str, Topic]) -> dict[str, Topic]:
         present = {topic for (topic,) in self.rows("SELECT DISTINCT topic FROM partitions")}
-        missing = {name: topic for name, topic in topics.items() if name not in present}
-        if missing:
-            with self.transaction():
-                (number,) = self.row("SELECT max(id) + 1 FROM partitions")
-                self._make_partitions(missing, 1, number)
-        return bool(missing)
+        return {name: t for name, t in topics.items() if self.stored(name) not in present}
 
     def _make_partitions(
         self, topics: Mapping[str, Topic], partitions: int, first_number: int = 0
@@ -482,7 +539,7 @@ class File:
             self.row(
                 "INSERT INTO partitions (id, topic, number) VALUES (?, ?, ?)",
                 number,
-                topic.name,
+                self.stored(topic.name),
                 partition,
             )
 

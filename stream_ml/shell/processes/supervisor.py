@@ -32,6 +32,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from stream_ml.errors import StreamMLError, UsageError
@@ -48,6 +49,7 @@ __all__ = [
     "Say",
     "Supervisor",
     "await_broker",
+    "hear_supervisor",
     "stop_when_input_ends",
 ]
 
@@ -74,17 +76,17 @@ Say = Callable[[str, Mapping[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What one process is to do.
+    """What one process is to do; the number is 0 where it does all of that.
 
-    >>> str(Post("predict", 2))
-    'predict-2'
+    >>> str(Post("predict", 2)), str(Post("purchase", 0))
+    ('predict-2', 'purchase')
     """
 
     stage: str
     number: int
 
     def __str__(self) -> str:
-        return f"{self.stage}-{self.number}"
+        return f"{self.stage}-{self.number}" if self.number else self.stage
 
 
 class Patience:
@@ -157,6 +159,7 @@ class Supervisor:
         say: tells the operator.
         wait: waits for so many seconds, or until something happens.
         clock: seconds, from any start.
+        stop_s: how many seconds a process has to stop.
     """
 
     def __init__(
@@ -167,7 +170,9 @@ class Supervisor:
         say: Say,
         wait: Callable[[float], object],
         clock: Callable[[], float] = time.monotonic,
+        stop_s: float = STOP_S,
     ) -> None:
+        self._stop_s = stop_s
         self._watches = [_Watch(post, Patience(), due_s=clock()) for post in posts]
         self._start = start
         self._say = say
@@ -223,7 +228,7 @@ class Supervisor:
         Asked impatiently (a second Ctrl-C), it ends at once those that are left.
         """
         left = [(watch.post, watch.child) for watch in self._watches if watch.child is not None]
-        deadline = self._clock() + STOP_S
+        deadline = self._clock() + self._stop_s
         try:
             for _, child in left:
                 child.ask()
@@ -236,7 +241,7 @@ class Supervisor:
                 child.kill()
         for post, _ in left:
             self._say(
-                f"{post} did not stop within {STOP_S:g} s and was killed; what it had not "
+                f"{post} did not stop within {self._stop_s:g} s and was killed; what it had not "
                 "committed is done again at the next start",
                 {"said": "killed", "worker": str(post)},
             )
@@ -405,6 +410,15 @@ class Process:
 
 
 # --- the child's side -----------------------------------------------------------------------------
+
+
+def hear_supervisor() -> None:
+    """Be a process that another one looks after: stop when it is dead, and speak UTF-8 to it."""
+    # The process that started us reads UTF-8, whatever the locale.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
+    stop_when_input_ends()
 
 
 def stop_when_input_ends(grace_s: float = STOP_S) -> None:

@@ -13,6 +13,7 @@ from stream_ml.codec import check_unique
 from stream_ml.errors import BadRecord, StreamMLError
 from stream_ml.files import TimeReader, cell_value, column_value
 from stream_ml.schema import FieldType
+from stream_ml.task_names import task_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -65,12 +66,13 @@ class RowLayout:
         self._clock = TimeReader(files)
         self._delay_ms = files.label_delay_ms
         self._id_prefix = f"{name_in_ids(file)}:"
-        self._label_columns = {files.label, files.label_time}
+        self._label_columns = {files.label, files.label_time, *pipeline.other_labels}
+        self._is_task = task_in(pipeline.name) is not None
         # Members of records that are as the log has them are left as they are, to the last byte.
         self._is_plain = (
             files.time_unit == "ms"
             and files.label == "label"
-            and not (files.has_rows_of_both or files.row_ids or files.key)
+            and not (files.has_rows_of_both or files.row_ids or files.key or pipeline.other_labels)
             and (events.id, events.time) == ("event_id", "ts")
         )
         self._times: deque[int] = deque(maxlen=ROWS_PAST)
@@ -125,6 +127,9 @@ class RowLayout:
         is_event: bool = False,
     ) -> Iterator[Row]:
         files, name = self.files, self.label_name(members)
+        if name is None and not is_event and self.is_of_others(members):
+            yield from self._refuse_of_others(number)
+            return
         has_label = name is not None
         has_event = not has_label or (
             files.has_rows_of_both
@@ -166,8 +171,29 @@ class RowLayout:
         """
         if self.files.label in members:
             return self.files.label
+        # The wire calls the labels of all tasks so: in a file of several they are the pipeline's.
+        is_ours = not self._is_task or (
+            self.topic == "labels" and "label" not in self.pipeline.other_labels
+        )
         is_event = self.files.key is not None or self.pipeline.events.key in members
-        return "label" if "label" in members and not is_event else None
+        return "label" if "label" in members and not is_event and is_ours else None
+
+    def is_of_others(self, members: Container[str]) -> bool:
+        """Whether a row without a label of ours holds one of another task, and no event.
+
+        Args:
+            members: a row's, or the names of all columns.
+        """
+        is_event = self.files.key is not None or self.pipeline.events.key in members
+        return not is_event and any(name in members for name in self.pipeline.other_labels)
+
+    def _refuse_of_others(self, number: int) -> Iterator[Row]:
+        """The label of another task is passed over, but where labels of this one are wanted."""
+        if self.topic == "labels":
+            kind = self.pipeline.label_codec.kind
+            message = f"expected {kind}, the label of {self.pipeline.name!r}, given another task's"
+            error = BadRecord("missing_field", f"$.{self.files.label}", message)
+            yield Row(number, "labels", None, error)
 
     # --- events and labels --------------------------------------------------------------------
 
@@ -294,6 +320,10 @@ class RowTable:
         self._header = [name.strip() for name in names]
         check_columns(self._position, self._header)
         label_name = layout.label_name(self._header)
+        # A file of another task's labels, among files of all.
+        self._is_foreign = (
+            label_name is None and layout.topic is None and layout.is_of_others(self._header)
+        )
         has_label, has_key = label_name is not None, events.key in self._header
         if has_label and has_key and not files.has_rows_of_both:
             raise self._error(
@@ -303,7 +333,8 @@ class RowTable:
         # A file of labels alone may have the same columns as rows of both have.
         is_apart = not files.has_rows_of_both or not (has_key or files.key is not None)
         self._is_labels = is_labels = has_label and is_apart
-        self._check_missing(is_labels=is_labels)
+        if not self._is_foreign:
+            self._check_missing(is_labels=is_labels)
         texts = (
             {events.key, events.id, "event_id", "source"} if is_labels else {events.key, events.id}
         )
@@ -387,6 +418,8 @@ class RowTable:
         found: Iterator[tuple[str, FieldType | None, Any]],
         typed: Callable[[str, FieldType, Any], Any],
     ) -> Iterator[Row]:
+        if self._is_foreign:
+            return
         try:
             # Times are read by the declared unit, later.
             members = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
 import traceback
@@ -9,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import StreamMLError, UsageError
+from stream_ml.task_names import MAIN_TASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,26 +19,54 @@ if TYPE_CHECKING:
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
-__all__ = ["load_estimators", "load_pipeline", "pipeline_of"]
+__all__ = ["declared_pipeline", "load_estimators", "load_pipeline", "pipeline_of"]
+
+
+def declared_pipeline(settings: Settings) -> Pipeline | None:
+    """The pipeline that is set, or the one that its set task is; None where no pipeline is set.
+
+    Args:
+        settings: which one is set.
+
+    Raises:
+        UsageError: it is not to be found, or has no such task.
+        DeclarationError: it is wrong.
+    """
+    if settings.pipeline is None:
+        return None
+    pipeline = load_pipeline(settings.pipeline)
+    if settings.task is None or settings.task == MAIN_TASK:
+        return pipeline
+    tasks = pipeline.task_pipelines
+    if settings.task not in tasks:
+        names = [MAIN_TASK, *tasks]
+        near = difflib.get_close_matches(settings.task, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(
+            f"--task: expected a task of the pipeline {pipeline.name!r}, one of "
+            f"{', '.join(names)}, given {settings.task!r}{hint}"
+        )
+    return tasks[settings.task]
 
 
 def pipeline_of(settings: Settings, command: str) -> Pipeline:
-    """The pipeline that is set.
+    """The pipeline that is set, or the one that its set task is.
 
     Args:
         settings: which one is set.
         command: that needs it, for the message.
 
     Raises:
-        UsageError: none is set, or it is not to be found.
+        UsageError: none is set, or it is not to be found, or has no such task.
         DeclarationError: it is wrong.
     """
-    if settings.pipeline is None:
+    pipeline = declared_pipeline(settings)
+    if pipeline is None:
         raise UsageError(
             f"{command}: expected a pipeline, given none; name one with --pipeline module:name or "
             "STREAM_ML_PIPELINE, such as stream_ml.examples.cards:cards"
         )
-    return load_pipeline(settings.pipeline)
+    return pipeline
 
 
 def load_pipeline(spec: str) -> Pipeline:

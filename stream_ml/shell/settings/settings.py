@@ -53,6 +53,14 @@ from stream_ml.shell.kafka.cluster import Cluster, Security
 from stream_ml.shell.log.sqlite import MEMORY
 from stream_ml.shell.settings.listening import ListenAddress
 from stream_ml.signing import LOCAL, ROLES, Operator, RollingKey
+from stream_ml.task_names import (
+    MAIN_TASK,
+    SEPARATOR,
+    PipelineName,
+    is_task_name,
+    pipeline_in,
+    task_in,
+)
 from stream_ml.topics import catalogue
 
 if TYPE_CHECKING:
@@ -121,6 +129,12 @@ def _broker(text: str) -> str:
 def _pipeline(text: str) -> str:
     module, colon, name = text.partition(":")
     if not (module and colon and name):
+        raise ValueError
+    return text
+
+
+def _task(text: str) -> str:
+    if not is_task_name(text):
         raise ValueError
     return text
 
@@ -215,6 +229,13 @@ SETTINGS: Mapping[str, Setting] = MappingProxyType(
                 "module:name, such as stream_ml.examples.cards:cards",
                 _pipeline,
                 option="--pipeline",
+            ),
+            Setting(
+                "task",
+                f"one of the pipeline's tasks, `{MAIN_TASK}` for its own; default: its own, or all",
+                "a name, as Task(...) has it",
+                _task,
+                option="--task",
             ),
             Setting(
                 "key",
@@ -373,6 +394,7 @@ class Settings:
 
     broker: str = "sqlite:stream_ml.sqlite"
     pipeline: str | None = None
+    task: str | None = None
     key: bytes | None = field(default=None, repr=False)
     checkpoint_examples: int = CHECKPOINT_EXAMPLES
     checkpoint_seconds: float = CHECKPOINT_S
@@ -438,9 +460,28 @@ class Settings:
         return self.broker.removeprefix(SQLITE)
 
     @property
+    def task_path(self) -> str:
+        """What the files beside the log begin with that each task has for itself.
+
+        >>> Settings(broker="sqlite:shop.sqlite", task="purchase").task_path
+        'shop.sqlite.purchase'
+        """
+        task = self.task_of(None)
+        return self.path if task is None else f"{self.path}{SEPARATOR}{task}"
+
+    @property
     def on_kafka(self) -> bool:
         """Whether the log is on a cluster, rather than in a file or in memory."""
         return self.broker.startswith(KAFKA)
+
+    def task_of(self, pipeline: str | None) -> str | None:
+        """The task whose part of the log is meant; None for the pipeline's own.
+
+        Args:
+            pipeline: its name as declared, where a declaration is known.
+        """
+        task = self.task if pipeline is None else task_in(pipeline)
+        return None if task == MAIN_TASK else task
 
     def cluster(self, pipeline: str | None = None) -> Cluster:
         """The pipeline's place on the cluster that is set.
@@ -459,12 +500,15 @@ class Settings:
                 f"{source}: expected a cluster, kafka://HOST:PORT, given {self.broker!r}"
             )
         address_name = address["pipeline"]
-        if address_name is not None and pipeline is not None and address_name != pipeline:
+        declared = None if pipeline is None else pipeline_in(pipeline)
+        if address_name is not None and declared is not None and address_name != declared:
             raise UsageError(
-                f"{source}: expected the pipeline that is declared, {pipeline!r}, given "
+                f"{source}: expected the pipeline that is declared, {declared!r}, given "
                 f"{address_name!r}; leave the name out of the address"
             )
         name = pipeline or address_name
+        if pipeline is None and name is not None and self.task_of(None) is not None:
+            name = PipelineName.of(name, self.task)
         if name is None:
             raise UsageError(
                 f"{source}: expected to know the pipeline, given {self.broker!r}; name it there, "

@@ -1,0 +1,156 @@
+"""`up` of a pipeline with tasks: an `up` for each of them, in a process of its own, looked after.
+
+So each task works as a pipeline alone would, on whatever log, and none waits for another.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_ml.cli.arguments import log_options
+from stream_ml.cli.execution.metering import listen_address
+from stream_ml.cli.logs import begin_logs, log_event
+from stream_ml.cli.output import complain, flush, write_json_line, write_line
+from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.printable import printable
+from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.processes.supervisor import STOP_S, Post, Process, Relay, Supervisor
+from stream_ml.shell.settings.settings import SETTINGS
+from stream_ml.stages.topology import STAGES
+from stream_ml.task_names import MAIN_TASK
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Mapping
+
+    from stream_ml.pipeline import Pipeline
+    from stream_ml.shell.settings.listening import ListenAddress
+    from stream_ml.shell.settings.settings import Settings
+
+__all__ = ["run"]
+
+# On a cluster each of them waits for its own workers to stop first.
+NESTED_STOP_S = STOP_S + 5.0
+
+
+def run(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
+    """Work on all tasks until asked to stop.
+
+    Args:
+        arguments: of the command line.
+        settings: which log.
+        pipeline: the declaration, with its tasks.
+    """
+    begin_logs(arguments, {"pipeline": pipeline.name})
+    posts = [Post(name, 0) for name in (MAIN_TASK, *pipeline.task_pipelines)]
+    if not settings.on_kafka:
+        # Whoever publishes labels of a task need not wait for its worker.
+        for task in (None, *pipeline.task_pipelines):
+            SqliteLog.open_or_create(settings.path, task=task).close()
+    messages = _Messages(posts, as_json=arguments.format == "json")
+    relay = Relay()
+    addresses = _addresses(posts, arguments, settings)
+
+    def start(post: Post) -> Process:
+        return Process(
+            _command(post, arguments, addresses.get(post)),
+            relay,
+            on_out=partial(messages.print_output, post),
+            on_err=partial(messages.print_error, post),
+        )
+
+    with Stop() as stop:
+        names = ", ".join(map(str, posts))
+        messages.print(
+            f"{pipeline.name} works on {settings.path}, on the tasks {names}; Ctrl-C stops them",
+            {"said": "started", "pipeline": pipeline.name, "tasks": [str(post) for post in posts]},
+        )
+        supervisor = Supervisor(
+            posts, start, say=messages.print, wait=relay.pump, stop_s=NESTED_STOP_S
+        )
+        supervisor.run(lambda: stop.is_requested)
+        messages.print("stopped: no task is worked on", {"said": "stopped"})
+
+
+def _addresses(
+    posts: list[Post], arguments: Namespace, settings: Settings
+) -> dict[Post, ListenAddress]:
+    """Where each answers scrapes and probes: one after the other, with room for its workers."""
+    address = listen_address(arguments, settings)
+    if address is None:
+        return {}
+    workers = sum(getattr(arguments, stage, None) or 1 for stage in STAGES)
+    width = 1 + (workers if settings.on_kafka else 0)
+    return {
+        post: address.with_port(address.port + n * width if address.port else 0)
+        for n, post in enumerate(posts)
+    }
+
+
+def _command(post: Post, arguments: Namespace, address: ListenAddress | None) -> list[str]:
+    """The command of the process that works on a task, set as we are."""
+    values = {
+        name: getattr(arguments, name, None)
+        for name, setting in SETTINGS.items()
+        if setting.option is not None
+    }
+    values["task"] = str(post)
+    options = [
+        word
+        for name, value in values.items()
+        if (option := SETTINGS[name].option) is not None and value is not None
+        for word in (option, str(value))
+    ]
+    if address is not None:
+        options += ["--metrics", str(address)]
+    for stage in STAGES:
+        if (count := getattr(arguments, stage, None)) is not None:
+            options += [f"--{stage}", str(count)]
+    # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
+    python = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
+    options += log_options(arguments)
+    return [*python, "up", "--supervised", "--format", arguments.format, *options]
+
+
+class _Messages:
+    """Output of the processes, and ours: for people with the task, for machines as a member."""
+
+    def __init__(self, posts: list[Post], *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._width = max(len(str(post)) for post in posts)
+
+    def print(self, text: str, members: Mapping[str, Any]) -> None:
+        if self._as_json:
+            write_json_line(members)
+        else:
+            write_line(text)
+        log_event(members["said"], text, members)
+        flush()
+
+    def print_output(self, post: Post, line: str) -> None:
+        if self._as_json:
+            write_json_line(_with_task(post, line))
+        else:
+            write_line(self._with_post(post, line))
+        flush()
+
+    def print_error(self, post: Post, line: str) -> None:
+        if line.startswith("{"):  # a log entry as JSON, which says itself whose it is
+            complain(printable(line), is_error=True)
+            return
+        complain(printable(self._with_post(post, line)), is_error=True)
+
+    def _with_post(self, post: Post, line: str) -> str:
+        return f"{post!s:<{self._width}} | {line}"
+
+
+def _with_task(post: Post, line: str) -> Any:
+    """A message of a process as JSON, with the task it is about."""
+    try:
+        return {**orjson.loads(line), "task": str(post)}
+    except (orjson.JSONDecodeError, TypeError):
+        return line.encode()
