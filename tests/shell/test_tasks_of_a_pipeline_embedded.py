@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,6 +15,7 @@ import pytest
 from river import linear_model
 
 import stream_ml as sml
+from stream_ml.client import connect, predictions
 from stream_ml.errors import DeclarationError
 from stream_ml.records import Output
 from stream_ml.sealing import content
@@ -18,11 +23,11 @@ from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver
+from tests.shell.processes import Terminal
 from tests.shop import declare, event, shop, started, stream, two_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from conftest import Cli
 
@@ -38,7 +43,7 @@ ALONE = declare(
     champion=REFUND.champion,
     promotion=REFUND.promotion,
 )
-EVENTS, LABELS = stream(count=200)
+EVENTS, LABELS = stream(count=140)
 REFUNDS = [
     {"event_id": e["event_id"], "ts": e["ts"] + 12_000, "label": True}
     for e in EVENTS[::7]
@@ -295,3 +300,41 @@ def test_labels_are_published_to_the_task_that_is_named(cli: Cli, tmp_path: Path
     with SqliteLog.open(path) as log, SqliteLog.open(path, task="purchase") as other:
         counts = [len(list(read_all(each, "labels"))) for each in (log, other)]
     assert [30, 10] == counts
+
+
+def test_up_works_on_all_tasks_and_starts_one_again_that_dies(tmp_path: Path) -> None:
+    """One command; what a killed worker has not committed its successor does, and none other."""
+    folder = Path(__file__).parent
+    (tmp_path / "declared.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(folder.parents[1])!r})\n"
+        "from tests.shop import two_tasks\n"
+    )
+    path = tmp_path / "log.sqlite"
+    variables = {
+        "STREAM_ML_PIPELINE": "declared:two_tasks",
+        "STREAM_ML_BROKER": f"sqlite:{path}",
+    }
+    with Terminal("up", "--format", "json", folder=tmp_path, **variables) as up:
+        victim = _said(up, said="starts", worker="refund")
+        _said(up, said="started", pipeline="shop.refund", task="refund")
+        os.kill(victim["process"], signal.SIGKILL)
+        with connect(f"sqlite:{path}", two_tasks) as log:
+            log.append([Output("events", e["shop"].encode(), orjson.dumps(e)) for e in EVENTS])
+        _said(up, said="died", worker="refund", code=-9)
+        visits = [e["event_id"] for e in EVENTS if e["kind"] == "visit"]
+        with connect(f"sqlite:{path}", REFUND) as log:
+            found = [p.event_id for p in islice(predictions(log, follow=True), len(visits))]
+        ended = up.stopped()
+
+    assert (0, "") == (ended.code, ended.err)
+    assert visits == found
+    with SqliteLog.open(path) as log:
+        assert len(visits) == len(list(read_all(log, "predictions")))
+
+
+def _said(terminal: Terminal, **members: object) -> dict[str, Any]:
+    """The next thing said with these members."""
+    while True:
+        said: dict[str, Any] = orjson.loads(terminal.line())
+        if members.items() <= said.items():
+            return said
