@@ -221,3 +221,25 @@ def test_a_tree_seldom_needs_river(monkeypatch: pytest.MonkeyPatch) -> None:
         teach(features, label)
     assert learner.n_leaves > 2
     assert len(taught) < 150
+
+
+def test_columns_that_come_and_go_are_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of hundreds of hashed columns that a tree has met, an example costs its own alone."""
+    rivers = hoeffding(grace_period=1_000)
+    ours = copy.deepcopy(rivers)
+    teach = fast_learner(ours, BINARY)
+    densities = []
+    plainly = fast.tree._density
+
+    def counted(*count: float) -> tuple[float, float, float]:
+        densities.append(count)
+        return plainly(*count)
+
+    monkeypatch.setattr(fast.tree, "_density", counted)
+    for n, (features, label) in enumerate(examples(BINARY, 300)):
+        row = {**features, f"merchant#{n * 7 % 200}": 1.0}
+        learn(rivers, BINARY, dict(row), label)
+        teach(row, label)
+
+    assert digest(rivers) == digest(ours)
+    assert len(densities) < 300

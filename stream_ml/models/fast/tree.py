@@ -46,7 +46,7 @@ def _learner(model: Any) -> Learner:
             leaf = leaf.children[0 if features[leaf.feature] <= leaf.threshold else 1]
         table = tables.get(id(leaf))
         if table is None:
-            table = tables[id(leaf)] = _Table(leaf)
+            table = tables[id(leaf)] = _Table(leaf, len(features))
         rows = table.rows.get(label)
         values = table.values_of(features)
         if rows and values and _is_routine(model, leaf, rows, values, label):
@@ -65,15 +65,23 @@ class _Table:
     Finding what is counted costs as much as counting: attributes of what was pickled are slow. So
     what densities are computed from is kept beside it, and follows what is counted: of the labels
     only the one that is taught has others afterwards.
+
+    Args:
+        leaf: of the tree.
+        n: how many features an example has.
     """
 
     __slots__ = ("densities", "names", "rows")
 
-    def __init__(self, leaf: Any) -> None:
+    def __init__(self, leaf: Any, n: int) -> None:
         self.names: list[str] = []
         self.rows: dict[LabelValue, Rows] = {}
         self.densities: dict[LabelValue, Densities] = {}
         if type(leaf) is not LeafNaiveBayesAdaptive or not leaf.splitters:
+            return
+        # Where columns come and go, as hashed ones do, a leaf counts more than an example has, and
+        # to look through all of them each time would cost many times what river does.
+        if len(leaf.splitters) != n:
             return
         if set(map(type, leaf.splitters.values())) != {GaussianSplitter}:
             return
