@@ -98,7 +98,11 @@ def connect(
 
 
 def open_log(
-    settings: Settings, pipeline: str | None, *, isolation: Isolation = "committed"
+    settings: Settings,
+    pipeline: str | None,
+    *,
+    isolation: Isolation = "committed",
+    is_native: bool = False,
 ) -> Log:
     """The log that is set, which must be there; see `connect`.
 
@@ -108,9 +112,15 @@ def open_log(
             it.
         isolation: on Kafka, whether only what is committed is read; the embedded log has nothing
             else.
+        is_native: on Kafka, whether librdkafka appends and follows: for a tenth of the CPU where
+            records come a few at a time.
     """
+    if settings.on_kafka and is_native:
+        # A user of the embedded log need not wait for its clients to be loaded.
+        from stream_ml.shell.kafka.native_log import NativeLog  # noqa: PLC0415
+
+        return NativeLog(settings.cluster(pipeline), isolation=isolation)
     if settings.on_kafka:
-        # A user of the embedded log need not wait for its client to be loaded.
         from stream_ml.shell.kafka.log import KafkaLog  # noqa: PLC0415
 
         return KafkaLog(settings.cluster(pipeline), isolation=isolation)

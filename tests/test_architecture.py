@@ -289,7 +289,7 @@ OWNERS: dict[str, set[str]] = {
     "starlette": {"web.answers", "web.feed", "web.page.forms", "web.page.routes"},
     "uvicorn": {"web.server"},
     "sqlite3": {"shell.log.sqlite_file"},
-    "confluent_kafka": {"shell.kafka.transactions"},
+    "confluent_kafka": {"shell.kafka.native_log", "shell.kafka.transactions"},
     "faust": {"shell.kafka.transport", "shell.kafka.worker"},
     "kafka": {
         f"shell.kafka.{module}"

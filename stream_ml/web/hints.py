@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stream_ml.errors import BadRecord
     from stream_ml.pipeline import Pipeline
 
-__all__ = ["hint", "lateness_hint", "other_unit_refusal"]
+__all__ = ["hint", "late_or_future_hint", "other_unit_refusal"]
 
 _NOT_FINITE = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*(-?(?:NaN|Infinity))')
 BOOLEANS = {0: "false", 1: "true", "0": "false", "1": "true", "no": "false", "yes": "true"}
@@ -53,16 +53,21 @@ def hint(value: bytes, error: BadRecord, time_member: str) -> str | None:
     return None
 
 
-def lateness_hint(pipeline: Pipeline, ts: int) -> str:
-    """How an event that came too late would have been taken.
+def late_or_future_hint(pipeline: Pipeline, reason: str, ts: int) -> str | None:
+    """How an event would have been taken that its time was refused for; None of other reasons.
 
     Args:
         pipeline: the declaration.
+        reason: of its dead letter.
         ts: the event's time.
     """
+    if reason not in {"too_late", "from_the_future"}:
+        return None
     guess = likely_ms(ts)
     if guess is not None:
         return f"as {guess[0]} it is {time_text(guess[1])}: send {guess[1]}"
+    if reason == "from_the_future":
+        return None
     return (
         "requests that are under way at once overtake each other: declare a lateness that covers "
         f"by how much, such as Events(lateness='10s'); now it is {pipeline.events.lateness!r}"

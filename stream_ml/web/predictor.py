@@ -39,7 +39,7 @@ from stream_ml.shell.log.port import read_between
 from stream_ml.shell.views.dead_letters import LATE_EVENTS, letters_in
 from stream_ml.topics import partition_of
 from stream_ml.web.deadlines import Deadlines
-from stream_ml.web.hints import hint, lateness_hint, other_unit_refusal
+from stream_ml.web.hints import hint, late_or_future_hint, other_unit_refusal
 from stream_ml.web.log_threads import Follower
 from stream_ml.web.pace import RETRY_MAX_S, PredictPace, read_progress
 from stream_ml.web.problems import Refusal
@@ -180,6 +180,7 @@ class Predictor:
         self._feeds_windows = pipeline.window_lateness_ms > pipeline.lateness_ms
         # By partition of events, the newest time of a prediction; and when one was looked at.
         self._newest_ms: dict[int, int] = {}
+        self._newest_record: Record | None = None
         self._timed_s = 0.0
         self._waiting: dict[bytes, _Waiter] = {}
         self._positions: dict[Position, _Waiter] = {}
@@ -317,7 +318,7 @@ class Predictor:
             raise Refusal(
                 503, f"{WAITING_MAX:,} events wait for their predictions", "busy", retry_s=1
             )
-        newest_ms = self._newest_ms.get(partition)
+        newest_ms = self._newest_time(partition, now_s)
         refusal = other_unit_refusal(event.ts, newest_ms, self._pipeline.events.time)
         if refusal is not None:
             raise refusal
@@ -388,7 +389,7 @@ class Predictor:
             if first is not None:
                 answered = await self._of_event(first, event, waiter.digest)
                 return Answer(answered, waiter.position)
-        meant = lateness_hint(self._pipeline, event.ts) if letter.reason == "too_late" else None
+        meant = late_or_future_hint(self._pipeline, letter.reason, event.ts)
         raise Refusal(
             409 if letter.reason == "duplicate" else 422,
             letter.message,
@@ -511,12 +512,7 @@ class Predictor:
             if prediction is not None:
                 self._note_time(prediction)
                 self._settle(waiter, prediction)
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._timed_s > TIME_S:
-            self._timed_s = now_s
-            prediction = self._authenticity.prediction(records[-1])
-            if prediction is not None:
-                self._note_time(prediction)
+        self._newest_record = records[-1]
         while len(index) > INDEX_MAX:
             index.popitem(last=False)
         self._on_records(records)
@@ -524,6 +520,16 @@ class Predictor:
     def _note_time(self, prediction: Prediction) -> None:
         partition, ts = prediction.source.partition, prediction.ts
         self._newest_ms[partition] = max(ts, self._newest_ms.get(partition, ts))
+
+    def _newest_time(self, partition: int, now_s: float) -> int | None:
+        """The time of the newest prediction about a partition, as far as one was looked at."""
+        record = self._newest_record
+        if record is not None and now_s - self._timed_s > TIME_S:
+            self._timed_s = now_s
+            prediction = self._authenticity.prediction(record)
+            if prediction is not None:
+                self._note_time(prediction)
+        return self._newest_ms.get(partition)
 
     def _take_letters(self, records: Sequence[Record]) -> None:
         for view in letters_in(records):

@@ -141,7 +141,7 @@ class Service:
         self.pipeline = pipeline
         self.access = access
         self.limits = limits
-        self._open: Callable[[], Log] = partial(open_log, settings, pipeline.name)
+        self._open: Callable[[], Log] = partial(open_log, settings, pipeline.name, is_native=True)
         self._open_predictions = partial(self._open, isolation=isolation)
         self.board = Board(
             self._open, settings, pipeline.promotion.mode, trusted=pipeline.label.trusted

@@ -33,6 +33,7 @@ from stream_ml.shell.kafka.metadata import (
     stages_with_members,
     topic_ids,
 )
+from stream_ml.shell.kafka.native_log import NativeLog
 from stream_ml.shell.log.reading import last_records, read_all
 from stream_ml.shell.views import status
 from stream_ml.shell.views.stalled import SILENT_MS, read_stalled
@@ -570,6 +571,28 @@ def test_a_broker_that_dies_and_comes_back(tmp_path: Path, monkeypatch: pytest.M
                 broker.restart()
                 log.append([Output("events", b"a", b"after")])
                 assert [record.value for record in tail.poll(DEADLINE_S)] == [b"after"]
+        _native_client_outlives(broker, cluster, monkeypatch)
+
+
+def _native_client_outlives(
+    broker: Broker, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of a client that has librdkafka do it."""
+    monkeypatch.setattr("stream_ml.shell.kafka.native_log.DELIVERY_S", 2.0)
+    with NativeLog(cluster, timeout_s=3.0) as log:
+        ends = {partition: log.end_offset("events", partition) for partition in range(PARTITIONS)}
+        with closing(log.tail("events", ends)) as tail:
+            log.append([Output("events", b"a", b"before")])
+            assert [record.value for record in tail.poll(DEADLINE_S)] == [b"before"]
+            broker.kill()
+            started = time.monotonic()
+            with pytest.raises(NotAcknowledged, match=r"2 that were not: "):
+                log.append([Output("events", b"a", b"lost")] * 2)
+            assert tail.poll(0.0) == []
+            assert time.monotonic() - started < DEADLINE_S / 2
+            broker.restart()
+            log.append([Output("events", b"a", b"after")])
+            assert [record.value for record in tail.poll(DEADLINE_S)] == [b"after"]
 
 
 def test_a_pipeline_without_topics(kafka_broker: str) -> None:

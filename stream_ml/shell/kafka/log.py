@@ -404,7 +404,7 @@ class KafkaLog(Log):
         offset = self._offset(tp, max(0, append_ms))
         return self._offset(tp, LATEST) if offset < 0 else offset
 
-    def tail(self, topic: str, offsets: Mapping[int, int]) -> KafkaTail:
+    def tail(self, topic: str, offsets: Mapping[int, int]) -> Tail:
         """Reads on from `offsets`; see `log.port.Log.tail`."""
         for partition in offsets:
             self._tp(topic, partition)

@@ -9,7 +9,7 @@ from stream_ml.records import Record, Source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["ORIGIN", "origin_headers", "size_of", "to_records"]
+__all__ = ["ORIGIN", "origin_headers", "origin_of", "size_of", "to_records"]
 
 # The header (KIP-82) that tells where a record lay before it was forwarded to the partition of its
 # key: `PARTITION:OFFSET:TOPIC`, with the topic's id: a mirror copies headers, and a
@@ -36,7 +36,7 @@ def to_records(topic: str, messages: Iterable[Any], identity: str = "") -> list[
             message.value,
             message.timestamp,
             None,
-            _origin(message.headers, identity) if message.headers else None,
+            origin_of(message.headers, identity) if message.headers else None,
         )
         for message in messages
     ]
@@ -65,11 +65,15 @@ def size_of(records: Sequence[Record]) -> int:
     return sum([len(record.value) for record in records if record.value is not None])
 
 
-def _origin(headers: Sequence[tuple[str, bytes]], identity: str) -> Source | None:
+def origin_of(headers: Sequence[tuple[str, bytes]], identity: str = "") -> Source | None:
     """The record's first position; None where nobody has forwarded it in the topic of this id.
 
     What a record comes with is not sent on: forwarded by us, it has our header and no other, so it
     is forwarded once, whatever it came with.
+
+    Args:
+        headers: of the record.
+        identity: the topic's id, as whoever forwards knows it.
     """
     for name, value in headers:
         position, _, topic = (value or b"").rpartition(b":")
