@@ -457,13 +457,20 @@ class Predictor:
         while True:
             is_silent = any(pace.silent_s is not None for pace in self._paces.values())
             if loop.time() - self._asked_s <= RETRY_MAX_S or is_silent:
+                if is_silent:
+                    self._is_attended = await self._has_worker()
                 with suppress(StreamMLError, TimeoutError):  # whoever publishes is told
-                    if is_silent:
-                        stages = await self._at_work()
-                        self._is_attended = stages is None or "predict" in stages
                     await self._look(loop.time())
             is_behind = self._feeds_windows and any(w.is_behind for w in self._waiting.values())
             await asyncio.sleep(MONITOR_SOON_S if is_behind else MONITOR_S)
+
+    async def _has_worker(self) -> bool:
+        """Whether predict has one; True where that cannot be told."""
+        try:
+            stages = await self._at_work()
+        except StreamMLError:
+            return True
+        return stages is None or "predict" in stages
 
     async def _look(self, now_s: float) -> None:
         """See how far predict tasks are, and tell who waits for what will not come."""
