@@ -14,6 +14,7 @@ import orjson
 from stream_ml.client import connect
 from stream_ml.models.envelope import decode
 from stream_ml.records import Output
+from stream_ml.sealing import MARKER, content, marker_in
 from stream_ml.shell.views.rebuild import rebuild
 from stream_ml.testing import Driver
 from tests.kafka.shop_world import DEADLINE_S, STAGES, Reader, alive, shop_on, started, stopped
@@ -128,7 +129,7 @@ class House:
             self._until_joined()
             self._publish("labels", "event_id", labels[:20])
             if number == 0:
-                self._reader.until("examples", 5, self.workers)
+                self._until_written()
                 for worker in self.workers[:2]:
                     worker.process.kill()
                 self.workers[:2] = self._started(("predict", "join"))
@@ -142,6 +143,16 @@ class House:
     def _publish(self, topic: str, key: str, values: Records) -> None:
         self._counts[topic] += len(values)
         self._log.append([Output(topic, each[key].encode(), orjson.dumps(each)) for each in values])
+
+    def _until_written(self) -> None:
+        """Wait until the state of join tells of all labels: who takes over goes by it alone."""
+        at, end = ("labels", 0), self._counts["labels"]
+        deadline = time.monotonic() + DEADLINE_S
+        while (piece := self._log.piece("join-0", MARKER.decode())) is None or marker_in(
+            content(piece)
+        ).positions.get(at, 0) < end:
+            assert time.monotonic() < deadline, f"join is to write its state up to {end} labels"
+            alive(self.workers)
 
     def _until_joined(self) -> None:
         """Wait until join has read all there is: its two inputs come in the order of one file."""
