@@ -17,14 +17,15 @@ from river import linear_model
 import stream_ml as sml
 from stream_ml.client import connect, predictions
 from stream_ml.errors import DeclarationError
-from stream_ml.records import Output
+from stream_ml.records import Output, Record
 from stream_ml.sealing import content
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.stages.erasure import Erasure, Erasures, subject_of
 from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver
 from tests.shell.processes import Terminal
-from tests.shop import declare, event, shop, started, stream, two_tasks
+from tests.shop import KEY, START_MS, declare, event, shop, started, stream, two_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -178,6 +179,24 @@ def _outputs(
     *_, serving = started(pipeline)
     stage = Predict(pipeline, serving, partitions)
     return stage.apply(records), stage.counts
+
+
+def test_a_marker_for_another_task_is_passed_over() -> None:
+    """Each task forgets a key at a marker of its own; that of the other is no bad event."""
+    *_, serving = started(REFUND)
+    stage = Predict(REFUND, serving, erasures=Erasures(KEY, REFUND.name, "log"))
+    stage.apply([event(0)])
+
+    def marked(offset: int, name: str) -> tuple[list[Output], int]:
+        erasure = Erasure(subject_of("a", KEY), "f", START_MS, name, "log", 0)
+        marker = Erasures(KEY, name, "log").encode(erasure)
+        outputs = stage.apply([Record("events", 0, offset, b"any", marker, 2**42)])
+        return outputs, stage.sizes["keys"]
+
+    assert ([], 1) == marked(1, "shop")
+    assert ([], 0) == marked(2, "shop.refund")
+    ([letter], _) = marked(3, "market")
+    assert "foreign_command" == orjson.loads(letter.value or b"")["reason"]
 
 
 def test_the_mistakes_in_tasks_are_told_all_at_once() -> None:
