@@ -349,10 +349,17 @@ def flights_log(months: int) -> Flights:
 
 
 class Lines:
-    """Many lines of scaler | logistic regression (AdaGrad .02, intercept .003), at once."""
+    """Many lines of scaler | logistic regression (AdaGrad .02, intercept .003), at once.
 
-    def __init__(self, lines: int, features: int) -> None:
+    Args:
+        lines: how many.
+        features: how many columns there are.
+        columns: by line and column, 1 where the line sees it, else 0; None: each sees all.
+    """
+
+    def __init__(self, lines: int, features: int, columns: Any = None) -> None:
         shape = (lines, features)
+        self.columns = 1.0 if columns is None else columns
         self.count, self.mean, self.var = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         self.weight, self.g2, self.intercept = np.zeros(shape), np.zeros(shape), np.zeros(lines)
 
@@ -360,7 +367,8 @@ class Lines:
         """One example, for the lines that see it."""
         present = ~np.isnan(x)
         x = np.where(present, x, 0.0)
-        sees = mask[:, None] * present
+        # A column that is never seen stays without variance, and its input 0.
+        sees = mask[:, None] * present * self.columns
         self.count += sees
         step = sees / np.maximum(self.count, 1.0)
         deviation = x - self.mean
@@ -368,8 +376,12 @@ class Lines:
         deviation *= x - self.mean
         self.var += (deviation - self.var) * step
         inputs = (x - self.mean) * self._scale() * present
-        raw = np.einsum("ij,ij->i", self.weight, inputs) + self.intercept
-        slope = (1 / (1 + np.exp(-raw)) - label) * mask
+        self._descend(inputs, (1 / (1 + np.exp(-self._raw(inputs))) - label) * mask)
+
+    def _raw(self, inputs: Any) -> Any:
+        return np.einsum("ij,ij->i", self.weight, inputs) + self.intercept
+
+    def _descend(self, inputs: Any, slope: Any) -> None:
         self.intercept -= 0.003 * slope
         inputs *= slope[:, None]
         self.g2 += inputs * inputs
