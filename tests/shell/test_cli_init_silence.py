@@ -229,3 +229,11 @@ def test_a_row_that_says_what_silence_says_has_no_label(cli: Cli, tmp_path: Path
     assert (0, 40, {"True": 10}) == (silent.code, silent.json["events"], silent.json["classes"])
     assert strict.code == 1
     assert 'as in Label(bool, window="1d", absent=False), or leave the label empty' in strict.out
+
+
+def test_a_file_is_about_what_it_is_called_after(tmp_path: Path) -> None:
+    """The column is the key whose plural the file has for a name, though others look like keys."""
+    rows = [{**row, "pump": f"P{n % 50}", "site": "s"[: n % 2] or "t"} for n, row in numbered()]
+    samples = [take_sample(write(tmp_path / name, rows)) for name in ("pumps.csv", "visits.csv")]
+
+    assert ["pump", "user"] == [guess_roles(sample, {}).key for sample in samples]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from stream_ml.errors import BadRecord, UsageError
@@ -397,14 +398,16 @@ def _is_unique(sample: Sample, name: str) -> bool:
 
 
 def _guess_key(roles: Roles, sample: Sample, given: str | None) -> None:
-    scores = {}
+    scores, subject = {}, PurePath(sample.file).name.partition(".")[0].lower()
     for name, column in sample.columns.items():
         if name in _taken(roles) or not _is_name(sample, column):
             continue
-        is_named = bool(KEY_NAMES.fullmatch(name)) or bool(ID_ENDS.fullmatch(name))
+        # A file of pumps is about each `pump`.
+        is_subject = name.lower() in {subject, subject.removesuffix("s")}
+        is_named = bool(KEY_NAMES.fullmatch(name) or ID_ENDS.fullmatch(name)) or is_subject
         distinct = len({str(row.get(name)) for row in sample.rows})
         if distinct > 1 and distinct * ROWS_PER_KEY <= len(sample.rows) and is_named:
-            scores[name] = 2 * bool(KEY_NAMES.fullmatch(name)) + 1
+            scores[name] = 4 * is_subject + 2 * bool(KEY_NAMES.fullmatch(name)) + 1
     roles.key = given if given is not None else _choose(roles, "key", scores)
     if given is not None:
         roles.reasons["key"] = "as asked"
