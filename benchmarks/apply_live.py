@@ -5,11 +5,12 @@
     $ python -m benchmarks.apply_live --kafka          # on a broker of its own, two partitions
 
 `stream-ml up` works on the flights under the declaration of before (`benchmarks.apply`). Half way
-the bundled one is applied by `stream-ml apply`, and `up` started again under it; events come all
-the while, whether or not anything comes back. Among them are some that were planted: they come
-just after a prediction, and have their time just before it, so that whoever folds by time alone
-would let that prediction know them. Then all is compared with a log on which the bundled
-declaration ran from the start over the same records. On Kafka examples come in another order, that
+another `up` stands by under the bundled one, which `stream-ml apply` applies; then the first is
+stopped, and the other takes over. Events come all the while, whether or not anything comes back.
+Among them are some that were planted: they come just after a prediction, and have their time just
+before it, so that whoever folds by time alone would let that prediction know them. Then all is
+compared with a log on which the bundled declaration ran from the start over the same records. On
+Kafka examples come in another order, that
 of two partitions: there learners are compared with those that learn the very examples of the
 cluster in their order, with the features of that log.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -62,12 +64,17 @@ POLL_S = 0.002
 WARM_UP_S = 20.0
 WAIT_S = 1_800.0
 QUIET_S = 15.0
+# No refresh is left, at which lines would publish.
+NO_REFRESH_S = 60.0
 PARTITIONS = 2
 # One event in so many is followed by a planted one.
 PLANT_EVERY = 1_000
 STAGES = ("predict", "join", "learn", "evaluate")
 PLANTED, PLANTED_MS = "planted-", 30_000
 HANDOVER = "handing over"
+# What happened up to so long after the new workers were at work.
+STEPS_NS = 5_000_000_000
+STEP_MEMBERS = ("stage", "partition", "worker", "seconds", "changelog_s", "replayed", "pieces")
 TEACHING = "teaching"
 
 
@@ -175,26 +182,33 @@ class Command:
     """
 
     def __init__(self, address: str, declaration: str, *words: str) -> None:
+        # When it said what, by the monotonic clock in nanoseconds.
+        self.heard: list[tuple[int, dict[str, Any]]] = []
         options = ["--broker", address, "--pipeline", f"benchmarks.apply_live:{declaration}"]
         self._process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "stream_ml", *options, *words, "--format", "json"],
             env=os.environ | {"STREAM_ML_KEY": KEY.hex()},
             stdout=subprocess.PIPE,
         )
+        self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if not line.startswith(b'{"said"'):
+                continue  # `topics apply` says one object over many lines
+            members: dict[str, Any] = json.loads(line)
+            self.heard.append((time.monotonic_ns(), members))
+            self._lines.put(members)
+        self._lines.put(None)
 
     def until(self, word: str) -> dict[str, Any]:
         """What it says of this kind."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            members: dict[str, Any] = json.loads(line)
+        while (members := self._lines.get()) is not None:
             if members.get("said") == word:
                 return members
         raise RuntimeError(f"ended with {self._process.wait()} before it said {word}")
-
-    def drain(self) -> None:
-        """Read what it says beside others, so that it never waits."""
-        assert self._process.stdout is not None
-        threading.Thread(target=list, args=(self._process.stdout,), daemon=True).start()
 
     def stop(self) -> None:
         """Ask it to stop, as by Ctrl-C, and wait for that."""
@@ -224,6 +238,7 @@ class Run:
     prepared_ns: int = 0
     restarted_ns: int = 0
     prepared_events: int = 0
+    commands: dict[str, Command] = field(default_factory=dict)
 
 
 def run_live(address: str, months: int, rate: int) -> Run:
@@ -231,9 +246,8 @@ def run_live(address: str, months: int, rate: int) -> Run:
     total = sum(output.topic == "events" for output in records(months))
     publisher, reader = Publisher(address, rate), Reader(address)
     run = Run(publisher, reader)
-    worker = Command(address, "before", "up")
+    run.commands["before"] = worker = Command(address, "before", "up")
     _until_at_work(worker, address)
-    worker.drain()
     threads = [
         threading.Thread(target=publisher.run, args=(records(months),), daemon=True),
         threading.Thread(target=reader.run, daemon=True),
@@ -243,16 +257,18 @@ def run_live(address: str, months: int, rate: int) -> Run:
     while publisher.event_count < total // 2:
         time.sleep(TICK_S)
     run.applied_ns = time.monotonic_ns()
-    change = Command(address, "after", "apply", "--reason", "two more features, and a line")
+    run.commands["after"] = standby = Command(address, "after", "up", "--standby")
+    standby.until("level" if address.startswith("kafka:") else "standby")
+    words = ("apply", "--reason", "two more features, and a line")
+    run.commands["apply"] = change = Command(address, "after", *words)
     run.prepared_events = change.until("prepared")["events"]
     run.prepared_ns = time.monotonic_ns()
     worker.stop()
     change.until("applied")
     change.wait()
-    worker = Command(address, "after", "up")
+    worker = standby
     _until_at_work(worker, address)
     run.restarted_ns = time.monotonic_ns()
-    worker.drain()
     threads[0].join()
     _await_quiet(run)
     worker.stop()
@@ -275,7 +291,8 @@ def _await_quiet(run: Run) -> None:
         quiet_s = (time.monotonic_ns() - reader.newest_ns) / 1e9
         is_predicted = len(reader.received_ns) >= run.publisher.asked_count
         begun = {model.partition("@")[0] for model in [*reader.first_ns]}
-        if is_predicted and begun >= {f"{each}.2" for each in flights.models} and quiet_s > QUIET_S:
+        has_begun = begun >= {f"{each}.2" for each in flights.models} or quiet_s > NO_REFRESH_S
+        if is_predicted and has_begun and quiet_s > QUIET_S:
             return
         time.sleep(0.1)
 
@@ -314,6 +331,25 @@ def print_latency(run: Run) -> None:
             )
     late = sorted(ns / NS_PER_MS for ns in run.publisher.late_ns)
     print(f"the publisher was late by {quantile(late, 0.99):.1f} ms (p99), {late[-1]:.0f} at most")
+
+
+def print_steps(run: Run) -> None:
+    """When who said what over the handover, and between which predictions nobody predicted."""
+    steps = [
+        (ns, name, members)
+        for name, command in run.commands.items()
+        for ns, members in command.heard
+        if run.applied_ns <= ns <= run.restarted_ns + STEPS_NS
+    ]
+    for ns, name, members in sorted(steps, key=lambda step: step[0]):
+        details = [f"{each}={members[each]}" for each in STEP_MEMBERS if each in members]
+        seconds = (ns - run.prepared_ns) / 1e9
+        print(f"{seconds:8.2f} s  {name:<6} {members.get('said')} {' '.join(details)}")
+    times = sorted(ns for ns in run.reader.received_ns.values() if ns > run.applied_ns)
+    gaps = sorted(((b - a, a) for a, b in pairwise(times)), reverse=True)[:3]
+    for gap_ns, begin_ns in gaps:
+        begin_s = (begin_ns - run.prepared_ns) / 1e9
+        print(f"nothing was predicted for {gap_ns / 1e9:.2f} s from {begin_s:.2f} s on")
 
 
 def learned(log: Log, expected: Mapping[str, Any]) -> dict[str, dict[int, str]]:
@@ -446,6 +482,7 @@ def main() -> None:
     parser.add_argument("--months", type=int, default=6)
     parser.add_argument("--rate", type=int, default=1_000, help="events a second")
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--latency", action="store_true", help="compare nothing afterwards")
     parser.add_argument("--kafka", action="store_true", help="on a broker of its own")
     options = parser.parse_args()
     with (
@@ -459,6 +496,9 @@ def main() -> None:
             f"{len(received):,} predictions, {run.reader.doubled} doubled"
         )
         print_latency(run)
+        print_steps(run)
+        if options.latency:
+            return
         print_equality(address, options.months)
         words = ["--broker", address, "audit", "log"]
         subprocess.run(  # noqa: S603 - our own command

@@ -305,6 +305,7 @@ OWNERS: dict[str, set[str]] = {
             "partition_reader",
             "serving_feed",
             "snapshots",
+            "standby",
             "task",
             "transport",
             "worker",

@@ -28,6 +28,7 @@ __all__ = [
     "add_log_options",
     "add_metrics",
     "add_report",
+    "add_standby",
     "instant",
     "integer",
     "log_options",
@@ -129,6 +130,20 @@ def add_metrics(parser: ArgumentParser) -> None:
         metavar="HOST:PORT",
         help=f"{setting.meaning} (else {setting.variable}); PORT alone is this machine's, 0 any "
         "that is free; extra `metrics`",
+    )
+
+
+def add_standby(parser: ArgumentParser) -> None:
+    """Let what works until it is stopped wait, ready, until its declaration is applied.
+
+    Args:
+        parser: of the command.
+    """
+    parser.add_argument(
+        "--standby",
+        action="store_true",
+        help="wait, ready, beside those who work under the declaration of before, until "
+        "`stream-ml apply` has brought this one about; then take their place",
     )
 
 

@@ -13,6 +13,10 @@ Theory of operation:
    tasks go on from exactly there. One that was at work all the same, and is past them, is refused
    (`Handover.expect_begin`), and so is each of predict and learn that sees the decision while it
    works. Join knows no features: what it does is the same before and after.
+4. Where a standby waits for predict's place (`stream_ml.shell.kafka.standby`), predict is at work
+   when it is decided, and the decision names offsets that it has not come to: it ends as soon as it
+   sees it, and the standby goes on from there. What lies between has the features of today already,
+   and learn makes those again, to the same bits: what lines learn is the same, wherever it was.
 """
 
 from __future__ import annotations
@@ -141,6 +145,7 @@ def handover(
     log_name: str = "the log",
     restart_advice: str = BEGIN_ANEW,
     offsets: Mapping[int, int] | None = None,
+    latest: Mapping[int, int] | None = None,
 ) -> Handover:
     """What a worker takes up that starts now.
 
@@ -154,6 +159,8 @@ def handover(
         restart_advice: how one begins anew there.
         offsets: by partition of events, the next offset to predict on, where it is not in the state
             of predict that one has to look.
+        latest: by partition of events, the offset that the decision names, where predict is at work
+            and a standby goes on in its place before it comes there; None: those are the offsets.
 
     Raises:
         UsageError: other features are declared, and are not to be brought about, or cannot be.
@@ -184,7 +191,8 @@ def handover(
         check_whole(log, partition)
     champion_line = line_of(serving.champion.model)
     current = current.with_recipes(before)
-    generation = next_generation(pipeline, before, current, champion_line, offsets)
+    begins = offsets if latest is None else latest
+    generation = next_generation(pipeline, before, current, champion_line, begins)
     changes = {p: _lateness_changes(log, pipeline, seals, p) for p in offsets}
     generation = replace(generation, lateness={p: each for p, each in changes.items() if each})
     return Handover(pipeline.running_as(generation), generation, apply, erasures, former)
@@ -261,11 +269,14 @@ class Preparation:
     Args:
         log: that the worker is at work on; it is only read.
         planned: what is to be taken up.
+
+    Attributes:
+        is_needed: whether other features begin.
     """
 
     def __init__(self, log: Log, planned: Handover) -> None:
         self._log = log
-        self._is_needed = planned.generation is not None
+        self.is_needed = planned.generation is not None
         self._pipeline, self._erasures = planned.pipeline, planned.erasures
         self._stages: dict[int, Predict] = {}
         self._next: dict[int, int] = {}
@@ -286,15 +297,31 @@ class Preparation:
         planned = handover(log, pipeline, key, seals, apply="to be prepared")
         return cls(log, planned)
 
-    def advance(self) -> int:
-        """Fold what is on the log and was not yet; how many events that were."""
-        if not self._is_needed:
+    def advance(self, events_max: int | None = None) -> int:
+        """Fold what is on the log and was not yet; how many events that were.
+
+        Args:
+            events_max: so many of each partition at most; None: all.
+        """
+        if not self.is_needed:
             return 0
-        return sum(
-            self._fold(partition, min(self._log.end_offset("events", partition), limit))
-            for partition in range(self._log.partitions["events"])
-            if (limit := self._log.committed(f"predict-{partition}").get(("events", partition), 0))
-        )
+        count = 0
+        for partition in range(self._log.partitions["events"]):
+            end = self._log.committed(f"predict-{partition}").get(("events", partition), 0)
+            if events_max is not None:
+                end = min(end, self._next.get(partition, 0) + events_max)
+            if end:
+                count += self._fold(partition, min(self._log.end_offset("events", partition), end))
+        return count
+
+    def is_ahead(self, partition: int, offset: int) -> bool:
+        """Whether more was folded of a partition than lies before an offset.
+
+        Args:
+            partition: of the events.
+            offset: there.
+        """
+        return self._next.get(partition, 0) > offset
 
     def _fold(self, partition: int, end: int) -> int:
         if partition not in self._stages:
@@ -322,6 +349,6 @@ class Preparation:
             partition: of the events.
             end: the offset, no lower than any that were folded.
         """
-        assert self._next.get(partition, 0) <= end, "more was folded than is to be taken up"
+        assert not self.is_ahead(partition, end), "more was folded than is to be taken up"
         self._fold(partition, end)
         return self._stages.pop(partition)

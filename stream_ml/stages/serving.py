@@ -25,7 +25,7 @@ from stream_ml.models.snapshot import decode, open_snapshot
 from stream_ml.records import Shadow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_ml.models.fast import BatchPredictor, Predictor
     from stream_ml.pipeline import Pipeline
@@ -141,6 +141,17 @@ class Serving:
     def is_outdated(self) -> bool:
         """Whether other features were applied than are predicted with here."""
         return self._generation.number > self._pipeline.generation.number
+
+    def has_begun(self, offsets: Mapping[int, int]) -> bool:
+        """Whether other features are to begin no later than where events were read to.
+
+        Args:
+            offsets: by partition, up to where events were read.
+        """
+        begins = self._generation.offsets
+        if begins == self._pipeline.generation.offsets:
+            return False  # what is retired alone is another
+        return any(offset >= begins.get(partition, 0) for partition, offset in offsets.items())
 
     def missing(self) -> list[int]:
         """The offset on `models` of the snapshot that the newest set still needs, if it does."""

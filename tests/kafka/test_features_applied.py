@@ -255,10 +255,15 @@ class Stream:
         ts = self.events[last - 1]["ts"] if last < ALL else self.labels[-1]["ts"]
         labelled = sum(each["ts"] <= ts for each in self.labels)
         labels = self.labels[self._labelled : labelled]
-        publish(self._cluster, self.events[self._sent : last], labels, STRAY)
-        self._sent, self._labelled = last, labelled
+        self.publish_events(last, labels)
+        self._labelled = labelled
         Reader(self._cluster).until("examples", labelled, workers)
         until_learned(self._cluster, lines, labelled // REFRESH * REFRESH, workers)
+
+    def publish_events(self, last: int, labels: list[dict[str, Any]] | None = None) -> None:
+        """Publish up to an event, and with them some labels."""
+        publish(self._cluster, self.events[self._sent : last], labels or [], STRAY)
+        self._sent = last
 
 
 def changed_and_back(cluster: Cluster, folder: Path, shops: Stream) -> None:
@@ -318,3 +323,97 @@ def test_features_of_lines_that_are_tasks_are_changed_and_that_is_undone(
     assert {"logistic", "bayes", "logistic.2", "bayes.2", "tree.2", "bayes.3"} == {
         name for name, _ in models
     }
+
+
+class Takeover(NamedTuple):
+    """What lay on the log after a standby had taken over."""
+
+    predictions: list[dict[str, Any]]
+    examples: list[Any]
+    models: dict[tuple[str, int], str]
+    latest: dict[str, int]
+    former: Ended
+    said: dict[str, Any]
+
+
+def asked(events: list[dict[str, Any]]) -> int:
+    """How many of these events are predicted on."""
+    return sum(each["kind"] == "visit" for each in events)
+
+
+def standing_by(cluster: Cluster, folder: Path, stack: ExitStack) -> list[Terminal]:
+    """A worker of each stage that waits, of predict with its windows filled."""
+    standbys = [
+        stack.enter_context(terminal(cluster, folder, "worker", stage, "--standby"))
+        for stage in STAGES
+    ]
+    for standby, stage in zip(standbys, STAGES, strict=True):
+        standby.line_with("level" if stage == "predict" else "standby")
+    return standbys
+
+
+def taken_over(cluster: Cluster, folder: Path, shops: Stream) -> Takeover:
+    """Have a standby take over from who predicts, which ends by itself, while events come."""
+    reader = Reader(cluster)
+    with ExitStack() as stack:
+        predict, *others = workers = started(cluster, folder, stack)
+        shops.publish(BEFORE, ["logistic", "bayes"], workers)
+        declare(cluster, folder, "wider")
+        standbys = standing_by(cluster, folder, stack)
+        with terminal(cluster, folder, "apply", "--reason", "orders say more") as apply:
+            apply.line_with('"standby":true')
+            shops.publish_events(AGAIN)
+            reader.until("predictions", asked(shops.events[:AGAIN]), [predict])
+            assert [0] * len(others) == [ended.code for ended in stopped(others)]
+            applied = apply.ended()
+        assert applied.code == 0, applied.err
+        former = predict.ended()
+        shops.publish(ALL, ["logistic", "bayes.2", "tree.2"], standbys)
+        assert [0] * len(standbys) == [ended.code for ended in stopped(standbys)]
+    [decision] = [each for each in reader.read("registry") if each["kind"] == "applied"]
+    return Takeover(
+        reader.read("predictions"),
+        reader.raw("examples"),
+        digests([each.value for each in reader.raw("models")]),
+        decision["evidence"]["offsets"],
+        former,
+        orjson.loads(applied.out.splitlines()[-1]),
+    )
+
+
+def test_a_standby_goes_on_where_the_worker_before_it_has_ended(
+    kafka_broker: str, tmp_path: Path
+) -> None:
+    """Nobody stops predict, each event has one prediction, and lines learn as if always so."""
+    with shop_on(kafka_broker, tmp_path, 2) as cluster:
+        shops = Stream(cluster)
+        after = taken_over(cluster, tmp_path, shops)
+
+    assert ("applied", ["logistic.2", "bayes.2", "tree.2"]) == (
+        after.said["said"],
+        after.said["lines"],
+    )
+    assert 2 == after.former.code
+    assert "expected the features that this worker was started with" in after.former.err
+    with Driver(wider) as driver:
+        driver.feed(shops.events, shops.labels)
+        whole = {each["event_id"]: each["features"] for each in driver.read("predictions")}
+    names = shop.feature_set.names
+    narrow = {event: {name: each[name] for name in names} for event, each in whole.items()}
+    assert sorted(whole) == sorted(each["event_id"] for each in after.predictions)
+    wide: dict[int, list[int]] = {0: [], 1: []}
+    for each in sorted(after.predictions, key=lambda each: each["source"]["offset"]):
+        partition, event = each["source"]["partition"], each["event_id"]
+        is_wide = each["features"] == whole[event]
+        assert is_wide or not wide[partition], "it went back to the features of before"
+        assert is_wide or each["features"] == narrow[event]
+        assert is_wide or each["source"]["offset"] < after.latest[str(partition)]
+        wide[partition] += [each["source"]["offset"]] * is_wide
+    assert asked(shops.events[AGAIN:]) == sum(map(len, wide.values()))
+    expected = learned(wider, after.examples, whole)
+    late = {each: digest for each, digest in after.models.items() if each[0].endswith(".2")}
+    assert {"logistic.2", "bayes.2", "tree.2"} == {name for name, _ in late}
+    assert {each: expected[each[0].removesuffix(".2"), each[1]] for each in late} == late
+    served = learned(shop, after.examples, narrow)
+    champion = {each: digest for each, digest in after.models.items() if each[0] == "logistic"}
+    assert {each: served[each] for each in champion} == champion

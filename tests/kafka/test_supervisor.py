@@ -102,6 +102,8 @@ class _World:
     now: float = 0.0
     children: list[_Fake] = field(default_factory=list)
     told: list[Mapping[str, Any]] = field(default_factory=list)
+    # Until when a standby waits for the place of those who predict.
+    standby_s: float = 0.0
 
     def start(self, post: Post) -> _Fake:
         assert [] == [each for each in self.children if each.post == post and each.lives()]
@@ -118,7 +120,12 @@ class _World:
     def run(self, posts: Sequence[Post], asked_s: float) -> StreamMLError | None:
         """Run a supervisor until it is asked to stop, or gives up with what is returned."""
         watched = Supervisor(
-            posts, self.start, say=self.say, wait=self.wait, clock=lambda: self.now
+            posts,
+            self.start,
+            say=self.say,
+            wait=self.wait,
+            clock=lambda: self.now,
+            goes_on=lambda post: post.stage == "predict" and self.now < self.standby_s,
         )
         try:
             watched.run(lambda: self.now >= asked_s)
@@ -159,9 +166,9 @@ _LIFE = st.builds(_Life, LIVES, CODES, st.one_of(st.floats(0.1, 10.0), st.floats
 _POSTS = [Post("predict", 1), Post("predict", 2), Post("learn", 1)]
 
 
-@given(st.lists(_LIFE, min_size=1, max_size=40), st.floats(0.0, 300.0))
+@given(st.lists(_LIFE, min_size=1, max_size=40), st.floats(0.0, 300.0), st.floats(0.0, 400.0))
 def test_every_post_is_filled_by_one_and_in_the_end_by_none(
-    lives: list[_Life], asked_s: float
+    lives: list[_Life], asked_s: float, standby_s: float
 ) -> None:
     """Never two at one post, never a post forgotten; afterwards nobody is left, come what may."""
 
@@ -170,7 +177,7 @@ def test_every_post_is_filled_by_one_and_in_the_end_by_none(
         while True:
             yield _Life(1e9, 0)
 
-    world = _World(faring())
+    world = _World(faring(), standby_s=standby_s)
 
     error = world.run(_POSTS, asked_s)
 
@@ -232,6 +239,39 @@ def test_what_the_operator_is_told() -> None:
         {"said": "killed", "worker": "predict-1"},
     ]
     assert world.now == pytest.approx(60.0 + STOP_S)
+
+
+@pytest.mark.parametrize(
+    ("lasts_s", "standby_s", "asked_s"),
+    [
+        pytest.param(40.0, 1e9, None, id="it ends by itself"),
+        pytest.param(1e9, 50.0, 50.0, id="the standby is gone"),
+        pytest.param(1e9, 1e9, 90.0, id="nobody takes over"),
+    ],
+)
+def test_who_predicts_goes_on_while_a_standby_waits_to_take_over(
+    lasts_s: float, standby_s: float, asked_s: float | None
+) -> None:
+    """The others are asked at once, it when nobody is about to take over; and it is told."""
+    world = _World(iter([_Life(lasts_s, 2), _Life(1e9, 0)]), standby_s=standby_s)
+
+    assert world.run([POST, Post("learn", 1)], 30.0) is None
+
+    predict, learn = world.children
+    assert {"said": "goes_on", "workers": ["predict-1"]} in world.told
+    assert learn.ends == pytest.approx(30.0 + learn.life.stops_s)
+    assert predict.asked == (asked_s is not None)
+    assert predict.ends == pytest.approx(lasts_s if asked_s is None else asked_s + 0.1, abs=0.5)
+
+
+def test_nobody_goes_on_where_all_end_by_a_mistake() -> None:
+    """A worker that is set up wrongly ends all the others, whoever waits for their places."""
+    world = _World(iter([_Life(1e9, 0), _Life(0.1, 2)]), standby_s=1e9)
+
+    assert isinstance(world.run([POST, Post("learn", 1)], 1e9), UsageError)
+
+    assert world.children[0].asked
+    assert world.now < 1.0
 
 
 def test_asked_twice_it_waits_for_nobody() -> None:

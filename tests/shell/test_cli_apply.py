@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import orjson
 import pytest
 from cli_toy import TOY, outputs, toy
+from processes import DEADLINE_S, Terminal
 
 from stream_ml.errors import LogLocked
 from stream_ml.sealing import content
 from stream_ml.shell.embedded.runner import Runner
+from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
 
@@ -133,3 +136,40 @@ def test_it_waits_prepared_for_the_worker_to_be_stopped(cli: Cli, log: Path) -> 
     assert "given one that works on: nothing was changed; run it again" in late.err
     assert ran.code == 0
     assert "plain@1000 serves on, with the features that it knows" in ran.out
+
+
+def test_an_up_that_stands_by_goes_on_once_it_is_applied(
+    cli: Cli, log: Path, tmp_path: Path
+) -> None:
+    """Until then it holds no place; from then on it predicts, with the features of today."""
+    options = ("--broker", f"sqlite:{log}", "--pipeline", "changed:wider")
+    key = Settings.load({"broker": f"sqlite:{log}"}).signing_key(str(log))
+    with Terminal(*options, "up", "--standby", "--format", "json", folder=tmp_path) as up:
+        assert {"said": "standby"} == orjson.loads(up.line())
+        with SqliteLog.open(log) as opened:
+            with Runner(opened, toy, key) as runner:
+                opened.append(outputs(COUNT + 200)[COUNT : COUNT + 100])
+                runner.run()
+            ran = cli(*options, "apply", "--reason", "longer windows")
+            up.line_with("started")
+            opened.append(outputs(COUNT + 200)[COUNT + 100 : COUNT + 200])
+            deadline = time.monotonic() + DEADLINE_S
+            while len(made := [*read_all(opened, "predictions")]) < COUNT + 200:
+                assert time.monotonic() < deadline, len(made)
+        ended = up.stopped()
+
+    assert (0, 0) == (ran.code, ended.code)
+    wide = ["mean(x) 5m" in orjson.loads(each.value or b"")["features"] for each in made]
+    assert [False] * (COUNT + 100) + [True] * 100 == wide
+
+
+def test_an_up_that_stands_by_for_nothing_works(cli: Cli, log: Path, tmp_path: Path) -> None:
+    """Where nothing is to be applied it is as any, and what cannot be is refused at once."""
+    options = ("--broker", f"sqlite:{log}", "--pipeline")
+    refused = cli(*options, "changed:other", "up", "--standby")
+    with Terminal(*options, TOY, "up", "--standby", "--format", "json", folder=tmp_path) as up:
+        said = orjson.loads(up.line())["said"]
+        ended = up.stopped()
+
+    assert (2, "started", 0) == (refused.code, said, ended.code)
+    assert "label.horizon: expected 1h, given 30m" in refused.err

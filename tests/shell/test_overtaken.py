@@ -13,7 +13,7 @@ from river import tree
 from stream_ml.errors import UsageError
 from stream_ml.generation import FormerLine, Generation
 from stream_ml.sealing import MARKER, Marker, Seals
-from stream_ml.shell.handover import handover
+from stream_ml.shell.handover import Preparation, handover
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.declared import declared_changes
 from stream_ml.shell.kafka.handover import cluster_handover
@@ -155,3 +155,37 @@ def test_a_line_that_goes_on_without_its_recipe_is_no_line() -> None:
     less = declare(models={"bayes": shop.models["bayes"]}, champion="bayes")
 
     assert ["bayes.2"] == [*less.running_as(generation).recipes]
+
+
+def test_offsets_ahead_of_predict_are_the_decisions_and_nothing_else_is_other() -> None:
+    """Where a standby takes over the decision names where features have begun at the latest."""
+    with Driver(shop) as driver:
+        driver.feed(*stream(count=EVENTS))
+        driver.runner.commit(checkpoint=True)
+        seals = Seals(KEY, wider.name, driver.log.identity)
+        exact, ahead = (
+            handover(driver.log, wider, KEY, seals, apply="more", latest=latest).generation
+            for latest in (None, {0: 9_000})
+        )
+
+    assert exact is not None
+    assert ahead is not None
+    assert ({0: EVENTS}, {0: 9_000}) == (exact.offsets, ahead.offsets)
+    assert exact == replace(ahead, offsets=exact.offsets)
+
+
+def test_windows_are_filled_step_by_step_and_not_taken_beyond_a_state() -> None:
+    """A standby goes on while it is asked, and knows where it has folded more than a state has."""
+    with Driver(shop) as driver:
+        driver.feed(*stream(count=EVENTS))
+        driver.runner.commit(checkpoint=True)
+        preparation = Preparation.beside(driver.log, wider, KEY)
+        steps = [preparation.advance(40) for _ in range(3)]
+
+        assert [40, EVENTS - 40, 0] == steps
+        assert preparation.is_needed
+        assert (True, False) == (
+            preparation.is_ahead(0, EVENTS - 1),
+            preparation.is_ahead(0, EVENTS),
+        )
+        assert EVENTS == preparation.events(0, EVENTS).counts["events"]

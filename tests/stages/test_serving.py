@@ -10,6 +10,7 @@ import pytest
 from river import dummy
 
 from stream_ml.codec import decode_decision, decode_prediction, encode_decision
+from stream_ml.generation import APPLIED, Generation
 from stream_ml.records import Output, Record, ServingSet, Shadow
 from stream_ml.signing import Keyring
 from stream_ml.stages import serving as serving_module
@@ -38,6 +39,16 @@ class World:
         decision = decode_decision(record.value, KEY)
         value = encode_decision(replace(decision, serving=serving or decision.serving), key)
         return Record("registry", 0, record.offset, None, value, record.append_ms)
+
+    def applied(self, generation: Generation) -> Record:
+        """A decision behind the others that begins other features."""
+        record = self.registry[-1]
+        last = decode_decision(record.value, KEY)
+        evidence = generation.as_dict()
+        number = last.number + generation.number
+        decision = replace(last, number=number, kind=APPLIED, evidence=evidence)
+        value = encode_decision(decision, KEY)
+        return Record("registry", 0, record.offset + 1, None, value, record.append_ms)
 
     def set_of(self, number: int) -> ServingSet:
         """The serving set of a decision."""
@@ -307,6 +318,22 @@ def test_an_older_decision_never_serves_again(world: World, serving: Serving) ->
     assert [] == serving.missing()
     serving.apply(world.models[:2])
     assert AT_20 == serves(serving)
+
+
+@pytest.mark.parametrize(("offset", "is_begun"), [(1_299, False), (1_300, True), (1_301, True)])
+def test_who_predicts_knows_whether_other_features_begin_behind_it(
+    world: World, serving: Serving, offset: int, is_begun: bool
+) -> None:
+    """Before the offset that the decision names it may end in order, and others go on there."""
+    assert not serving.is_outdated
+    applied = Generation(2, "other", offsets={0: 2_000, 1: 1_300})
+    serving.apply([world.applied(applied)])
+
+    assert serving.is_outdated
+    assert is_begun == serving.has_begun({0: 10, 1: offset})
+    # What is retired alone is another: no features begin.
+    serving.apply([world.applied(replace(applied, number=3, offsets={}))])
+    assert not serving.has_begun({0: 10, 1: offset})
 
 
 def test_a_decision_of_another_log_never_serves() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import add_log_options, add_metrics, whole_number
+from stream_ml.cli.arguments import add_log_options, add_metrics, add_standby, whole_number
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.stages.topology import STAGES
 
@@ -32,6 +32,7 @@ def _arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="stop when standard input ends, as it does when whoever started this process is dead",
     )
+    add_standby(parser)
     for stage in (name for name, spec in STAGES.items() if spec.scales):
         parser.add_argument(
             f"--{stage}",
@@ -57,7 +58,11 @@ COMMAND = Subcommand(
         "as long as it takes. Make the topics first: `stream-ml topics apply`.\n"
         "\n"
         "Each task of a pipeline is worked on by an `up` of its own, which this one looks after;\n"
-        "--task NAME works on one of them alone."
+        "--task NAME works on one of them alone.\n"
+        "\n"
+        "With --standby it waits, ready, beside the worker of the declaration of before, until\n"
+        "`stream-ml apply` has brought its own about, and takes its place then. On Kafka the\n"
+        "`up` of before, asked to stop, has predict go on until that is decided."
     ),
     examples=(
         UsageExample("stream-ml --pipeline shop:fraud up", "the pipeline `fraud` of shop.py"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.cli.arguments import add_log_options, add_metrics
+from stream_ml.cli.arguments import add_log_options, add_metrics, add_standby
 from stream_ml.cli.subcommand import Subcommand, UsageExample
 from stream_ml.stages.topology import STAGES
 
@@ -38,6 +38,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         action="store_true",
         help="stop when standard input ends, as it does when whoever started this worker is dead",
     )
+    add_standby(parser)
 
 
 COMMAND = Subcommand(

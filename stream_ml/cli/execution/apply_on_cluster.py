@@ -12,11 +12,10 @@ from stream_ml.cli.execution.worker import worker_maker
 from stream_ml.cli.logs import Seldom
 from stream_ml.cli.output import error_stream
 from stream_ml.errors import LogLocked
-from stream_ml.shell.kafka.handover import cluster_handover
+from stream_ml.shell.kafka.handover import cluster_handover, is_foldable, predicted_offsets
 from stream_ml.shell.kafka.log import KafkaLog
-from stream_ml.shell.kafka.metadata import stages_at_work
+from stream_ml.shell.kafka.metadata import STANDBY, group_members, stages_at_work
 from stream_ml.shell.views.registry import read_registry
-from stream_ml.stages.topology import task_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,21 +54,25 @@ def apply_on_cluster(
     cluster, key = settings.cluster(pipeline.name), settings.signing_key(settings.path)
     with KafkaLog(cluster) as log:
         # Up to where predict is now; evaluate asks again, when nobody is at work.
-        partitions = range(log.partitions["events"])
-        read = {p: log.committed(task_name("predict", p)).get(("events", p), 0) for p in partitions}
+        read = predicted_offsets(log)
         planned = cluster_handover(log, cluster, pipeline, key, apply=reason, offsets=read)
-        count = sum(log.end_offset("events", p) for p in partitions)
+        count = sum(log.end_offset("events", p) for p in read)
         champion = str(read_registry(log, key, recent=0).champion)
     unchanged = {"said": "applied", "champion": champion, "lines": []}
     if planned.generation is None:
         say(plan.unchanged_text(champion), unchanged)
         return
+    may_predict = is_foldable(planned)
+    has_standby = may_predict and bool(group_members(cluster, STANDBY))
+    folds = "a standby has folded" if has_standby else "predict will fold"
+    when = "already" if has_standby else "again when it is started"
+    others = "all workers but those of predict" if has_standby else "all workers"
     say(
-        f"prepared: predict will fold {count:,} events again when it is started; waiting up to "
-        f"{wait_s:g} s for all workers to be stopped",
-        {"said": "prepared", "events": count},
+        f"prepared: {folds} {count:,} events {when}; waiting up to {wait_s:g} s for {others} to be "
+        "stopped",
+        {"said": "prepared", "events": count, "standby": has_standby},
     )
-    _wait(cluster, wait_s)
+    is_predicting = _wait(cluster, wait_s, may_predict=may_predict)
 
     kinds: set[str] = set()
 
@@ -89,7 +92,7 @@ def apply_on_cluster(
     handler.addFilter(Seldom())
     logging.basicConfig(level=logging.ERROR, handlers=[handler], format="%(name)s: %(message)s")
     make_worker = worker_maker(settings, pipeline, "evaluate", key, report)
-    asyncio.run(make_worker(apply=reason).run())
+    asyncio.run(make_worker(apply=reason, is_predicting=is_predicting).run())
     if "recovered" not in kinds:
         raise LogLocked(
             "apply: expected to take evaluate's place, given a signal to stop before: nothing was "
@@ -99,10 +102,18 @@ def apply_on_cluster(
         say(plan.unchanged_text(champion), unchanged)
 
 
-def _wait(cluster: Cluster, wait_s: float) -> None:
-    """Until no worker is a member of its group, and the brokers say so."""
+def _wait(cluster: Cluster, wait_s: float, *, may_predict: bool) -> bool:
+    """Until no worker is a member of its group, and the brokers say so; whether predict goes on.
+
+    Args:
+        cluster: the pipeline's place.
+        wait_s: how long, in seconds.
+        may_predict: whether predict need not be stopped where a standby takes its place.
+    """
     deadline_s = time.monotonic() + wait_s
     while (stages := stages_at_work(cluster)) != frozenset():
+        if may_predict and stages == frozenset({"predict"}) and group_members(cluster, STANDBY):
+            return True
         if time.monotonic() >= deadline_s:
             given = (
                 "brokers that do not say who is at work (a group's coordinator moves, or this "
@@ -117,3 +128,4 @@ def _wait(cluster: Cluster, wait_s: float) -> None:
                 "longer with --wait SECONDS"
             )
         time.sleep(POLL_S)
+    return False

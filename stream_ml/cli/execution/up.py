@@ -20,6 +20,7 @@ from stream_ml.cli.decisions import decider, reason_text
 from stream_ml.cli.execution import up_tasks
 from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
 from stream_ml.cli.execution.metering import listen_address, metered
+from stream_ml.cli.execution.standby import taken_place, until_applied
 from stream_ml.cli.logs import begin_logs, log_event
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
@@ -88,12 +89,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
 
 def _work(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
     """Hold the worker's place and work, telling what serves whenever that changes."""
-    for option in SCALING:
-        if getattr(arguments, option) is not None:
-            raise UsageError(
-                f"--{option}: expected a broker kafka://HOST:PORT, given {settings.broker}; on the "
-                "embedded log one process does all"
-            )
+    _refuse_cluster_options(arguments, settings)
     begin_logs(arguments, {"pipeline": pipeline.name})
     options = runner_options(settings)
     messages = _WorkerMessages(as_json=arguments.format == "json")
@@ -102,13 +98,17 @@ def _work(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
     with Stop() as stop, beginning as processes, opening as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
+        if arguments.standby:
+            until_applied(log, pipeline, key, stop, messages.print_standby)
+        if stop.is_requested:
+            return
         record_count = disturbances = 0
         stopwatch = stopwatch_of(settings)
 
         def work(delivery: Couriers, meter: Meter | None) -> None:
             nonlocal record_count
-            make_runner = Runner if meter is None else partial(MeasuredRunner, meter)
-            runner = make_runner(
+            make_runner = partial(
+                Runner if meter is None else partial(MeasuredRunner, meter),
                 log,
                 pipeline,
                 key,
@@ -117,7 +117,7 @@ def _work(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
                 stopwatch=stopwatch,
                 exclusive=disturbances > DISTURBANCES_MAX,
             )
-            with runner:
+            with taken_place(make_runner, stop) if arguments.standby else make_runner() as runner:
                 loaded_set = runner.serving.current()
                 assert loaded_set is not None, "a runner that starts has something that serves"
                 messages.print_start(pipeline.name, settings.path, loaded_set.champion.ref.model)
@@ -156,6 +156,15 @@ def _work(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
         messages.print_stop(record_count)
 
 
+def _refuse_cluster_options(arguments: Namespace, settings: Settings) -> None:
+    for option in SCALING:
+        if getattr(arguments, option) is not None:
+            raise UsageError(
+                f"--{option}: expected a broker kafka://HOST:PORT, given {settings.broker}; on the "
+                "embedded log one process does all"
+            )
+
+
 class _WorkerMessages:
     """Messages of the worker to the operator, a line each."""
 
@@ -168,6 +177,12 @@ class _WorkerMessages:
         self._print(
             f"{pipeline} works on {path}: {champion} serves; Ctrl-C stops it",
             {"said": "started", "pipeline": pipeline, "log": path, "champion": champion},
+        )
+
+    def print_standby(self) -> None:
+        self._print(
+            "waits, ready, for this declaration to be applied: `stream-ml apply`",
+            {"said": "standby"},
         )
 
     def print_disturbance(self, error: LogChanged, *, exclusive: bool) -> None:
@@ -289,7 +304,8 @@ def _supervise(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> 
             # That there are topics, and what is signed is ours, as every worker would.
             with open_log(settings, pipeline.name) as log:
                 key = working_key(settings, log)
-                check_serving(log, key, running_pipeline(log, pipeline, key))
+                if not arguments.standby:  # what serves then, the workers see
+                    check_serving(log, key, running_pipeline(log, pipeline, key))
             messages.print(
                 f"{pipeline.name} works on {settings.broker} with {len(posts)} workers; "
                 "Ctrl-C stops them",
@@ -309,9 +325,23 @@ def _supervise(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> 
             with metering as meter, delivering as delivery:
                 delivery.start()
                 start_worker = partial(start, meter=meter)
-                supervisor = Supervisor(posts, start_worker, say=messages.print, wait=relay.pump)
+                supervisor = Supervisor(
+                    posts,
+                    start_worker,
+                    say=messages.print,
+                    wait=relay.pump,
+                    goes_on=lambda post: post.stage == "predict" and _has_standby(cluster),
+                )
                 supervisor.run(should_stop)
         messages.print("stopped: no worker is left", {"said": "stopped"})
+
+
+def _has_standby(cluster: Cluster) -> bool:
+    """Whether others wait for the place of those who predict."""
+    # As below.
+    from stream_ml.shell.kafka.metadata import STANDBY, group_members  # noqa: PLC0415
+
+    return bool(group_members(cluster, STANDBY))
 
 
 def _warn_of_open_topics(cluster: Cluster, messages: _SupervisorMessages) -> None:
@@ -358,6 +388,8 @@ def _worker(post: Post, arguments: Namespace, address: ListenAddress | None) -> 
     ]
     if address is not None:
         options += ["--metrics", str(address)]
+    if arguments.standby:
+        options.append("--standby")
     # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
     python = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
     # The same name after each start: then it gets back what it had, and nobody else is disturbed.

@@ -15,6 +15,7 @@ from stream_ml.cli.arguments import log_options
 from stream_ml.cli.execution.metering import listen_address
 from stream_ml.cli.logs import begin_logs, log_event
 from stream_ml.cli.output import complain, flush, write_json_line, write_line
+from stream_ml.errors import UsageError
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
@@ -44,7 +45,16 @@ def run(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
         arguments: of the command line.
         settings: which log.
         pipeline: the declaration, with its tasks.
+
+    Raises:
+        UsageError: it is to stand by, which each task does by itself.
     """
+    if arguments.standby:
+        raise UsageError(
+            "--standby: expected one of the tasks "
+            f"{', '.join((MAIN_TASK, *pipeline.task_pipelines))} by --task, given all of them: "
+            "features are applied task by task"
+        )
     begin_logs(arguments, {"pipeline": pipeline.name})
     posts = [Post(name, 0) for name in (MAIN_TASK, *pipeline.task_pipelines)]
     if not settings.on_kafka:

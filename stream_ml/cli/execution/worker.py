@@ -62,7 +62,7 @@ def run(arguments: Namespace, settings: Settings) -> None:
     with metering as meter, delivering as delivery:
         if is_foremost:
             delivery.start()
-        asyncio.run(make_worker(meter=meter).run())
+        asyncio.run(make_worker(meter=meter, is_standby=arguments.standby).run())
 
 
 def worker_maker(

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from stream_ml.sealing import RestoredState, SealedState, StateEntry
     from stream_ml.stages.task import Task
 
-__all__ = ["SEAL", "fold_changelog", "message", "prefix_of", "read_changelog", "restore_task"]
+__all__ = [
+    "SEAL",
+    "fold_changelog",
+    "message",
+    "prefix_of",
+    "read_changelog",
+    "restore_task",
+    "take_record",
+]
 
 # The header of a tombstone of ours, which has no value to be sealed in.
 SEAL = "stream-ml-seal"
@@ -81,6 +89,8 @@ async def read_changelog(
     end: int,
     state: SealedState,
     prefix: bytes = b"",
+    *,
+    start: int = 0,
 ) -> RestoredState:
     """Read a partition of a changelog, and restore the state that is to be believed.
 
@@ -90,13 +100,17 @@ async def read_changelog(
         end: up to where; what is open before it is waited for.
         state: takes the records in.
         prefix: of the task's keys; what has another is of another task.
+        start: from where on; what lies before was taken in.
 
     Raises:
         UsageError: a state lies there that was cut into tasks otherwise.
     """
     others: set[bytes] = set()
     consumer.assign([tp])
-    await consumer.seek_to_beginning(tp)
+    if start:
+        consumer.seek(tp, start)
+    else:
+        await consumer.seek_to_beginning(tp)
     # The position passes marks of transactions and gaps of compaction, which give no records.
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(tp, timeout_ms=1_000)).values():
@@ -106,12 +120,23 @@ async def read_changelog(
                     others.add(key)
                 if key.startswith(prefix):
                     key = None if record.key is None else key.removeprefix(prefix)
-                    state.take(key, record.value, _seal(record.headers))
+                    take_record(state, key, record)
     restored = state.result()
     # Beside a state of ours it is somebody else's, and passed over.
     if restored.marker is None and not restored.plain:
         _expect_cut(tp, others, prefix)
     return restored
+
+
+def take_record(state: SealedState, key: bytes | None, record: Any) -> None:
+    """Take a record of a changelog in.
+
+    Args:
+        state: takes it in.
+        key: its key, without the prefix.
+        record: as the client gives it.
+    """
+    state.take(key, record.value, _seal(record.headers))
 
 
 def _expect_cut(tp: TopicPartition, markers: Iterable[bytes], prefix: bytes) -> None:

@@ -10,6 +10,8 @@ Theory of operation. See `stream_ml.shell.handover`, and:
    first event up to where its state is valid; then it goes on as ever. What learn is given of
    examples from before is folded up to each event's own place.
 3. So what comes out is a function of the log: of the offsets that the decision names.
+4. Where a standby waits, predict alone is at work at (1), and at (2) it has just ended: see
+   `stream_ml.shell.kafka.standby`.
 """
 
 from __future__ import annotations
@@ -32,9 +34,12 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.log import KafkaLog
 
-__all__ = ["BEGIN_ANEW", "cluster_handover"]
+__all__ = ["BEGIN_ANEW", "cluster_handover", "is_foldable", "latest_offsets", "predicted_offsets"]
 
 BEGIN_ANEW = "begin anew under another name of the pipeline"
+# A worker of predict sees a decision in less than a second, and ends: it comes no further than as
+# many events as came in so long, or as it can fold in a second, should they come all at once.
+SIGHT_MS, SIGHT_EVENTS = 60_000, 10_000
 
 
 def cluster_handover(
@@ -45,6 +50,7 @@ def cluster_handover(
     *,
     apply: str | None = None,
     offsets: Mapping[int, int] | None = None,
+    latest: Mapping[int, int] | None = None,
 ) -> Handover:
     """What a worker takes up that starts now.
 
@@ -55,6 +61,7 @@ def cluster_handover(
         key: verifies decisions and state.
         apply: why other features are to be brought about; None: they are not.
         offsets: by partition of events, up to where predict has committed.
+        latest: see `stream_ml.shell.handover.handover`.
 
     Raises:
         UsageError: other features are declared than were applied; or they cannot be.
@@ -75,6 +82,7 @@ def cluster_handover(
         log_name=origin,
         restart_advice=BEGIN_ANEW,
         offsets=offsets,
+        latest=latest,
     )
     if found.generation is not None:
         former, present = found.former, pipeline.declaration()
@@ -82,6 +90,42 @@ def cluster_handover(
         if paths := fold_differences(former, present):
             _expect_whole_states(log, seals, paths)
     return found
+
+
+def is_foldable(planned: Handover) -> bool:
+    """Whether what was folded under the former declaration is the same under the one to come.
+
+    Args:
+        planned: what is to begin.
+    """
+    return not fold_differences(planned.former, planned.pipeline.declaration())
+
+
+def predicted_offsets(log: KafkaLog) -> dict[int, int]:
+    """By partition of events, up to where predict has committed.
+
+    Args:
+        log: that it works on.
+    """
+    return {
+        p: log.committed(task_name("predict", p)).get(("events", p), 0)
+        for p in range(log.partitions["events"])
+    }
+
+
+def latest_offsets(log: KafkaLog, now_ms: int) -> dict[int, int]:
+    """By partition of events, an offset that predict does not come to before it sees a decision.
+
+    Args:
+        log: that it works on.
+        now_ms: UTC milliseconds.
+    """
+    offsets = {}
+    for partition in range(log.partitions["events"]):
+        end = log.end_offset("events", partition)
+        recent = end - log.offset_at("events", partition, now_ms - SIGHT_MS)
+        offsets[partition] = end + max(SIGHT_EVENTS, recent)
+    return offsets
 
 
 def _expect_whole_states(log: KafkaLog, seals: Seals, paths: list[str]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from kafka.admin import MemberToRemove
 from kafka.errors import GroupIdNotFoundError, KafkaError
 
 from stream_ml.errors import UsageError
@@ -23,13 +24,19 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
 
 __all__ = [
+    "STANDBY",
+    "group_members",
     "group_names",
+    "leave_group",
     "members_since_ms",
     "rival",
     "stages_at_work",
     "stages_with_members",
     "topic_ids",
 ]
+
+# The group of the workers that wait for predict's place, ready to take it.
+STANDBY = "standby"
 
 # A worker that asks for rivals is about to end, or to join anew: neither may take long.
 ANSWER_MS = 5_000
@@ -75,6 +82,38 @@ def stages_at_work(cluster: Cluster) -> frozenset[str] | None:
     """
     with translated_errors(cluster), _admin(cluster) as admin:
         return stages_with_members(cluster, admin.describe_groups(group_names(cluster)))
+
+
+def group_members(cluster: Cluster, name: str) -> frozenset[str] | None:
+    """The ids of a group's members; None where the brokers do not say.
+
+    Args:
+        cluster: the pipeline's place.
+        name: of a stage, or `STANDBY`.
+    """
+    group = cluster.group(name)
+    try:
+        with _admin(cluster) as admin:
+            description = admin.describe_groups([group])[group]
+    except (KafkaError, KeyError):
+        return None
+    error = description["error"]
+    if error is not None and GroupIdNotFoundError.__name__ not in error:
+        return None
+    return frozenset(member["member_id"] for member in description["members"] or ())
+
+
+def leave_group(cluster: Cluster, stage: str, instance: str) -> None:
+    """Give up a place that is kept for a name, which its client would keep until it runs out.
+
+    Args:
+        cluster: the pipeline's place.
+        stage: whose group it is.
+        instance: the name.
+    """
+    group = cluster.group(stage)
+    with suppress(KafkaError), _admin(cluster) as admin:
+        admin.remove_group_members(group, [MemberToRemove(group_instance_id=instance)])
 
 
 def group_names(cluster: Cluster) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stream_ml.errors import UsageError
 from stream_ml.stages.positions import ACCEPT, Notice
 
 if TYPE_CHECKING:
     from stream_ml.shell.log.port import PartitionId
     from stream_ml.stages.task import Positions
 
-__all__ = ["set_by_hand", "state_lost"]
+__all__ = ["lost_state", "set_by_hand", "state_lost"]
 
 
 def state_lost(stage: str, read: Positions) -> Notice:
@@ -44,4 +45,23 @@ def set_by_hand(group: str, source: PartitionId, offset: int, state: int) -> Not
         f"{topic}-{partition}: {offset} is committed for {group}, and not by a worker; what was "
         f"read is known from the state, which goes on from {state}",
         {"topic": topic, "partition": partition, "committed": offset, "position": state},
+    )
+
+
+def lost_state(task: str, topic: str, changelog: str, read: Positions) -> UsageError:
+    """The error to end with where a task has read something, and has no state.
+
+    Args:
+        task: its name.
+        topic: that its state should be on.
+        changelog: the topic, as the catalogue has it.
+        read: up to where it has read, by topic and partition.
+    """
+    positions = ", ".join(
+        f"{name}-{partition} up to {offset}" for (name, partition), offset in read.items()
+    )
+    return UsageError(
+        f"{task}: expected its state on {topic}, for it has read {positions}, given none: the "
+        "topic was made anew, or lost its beginning. Put it back, or have the tasks go on from "
+        f"there with an empty state, by starting once with {ACCEPT}={changelog}"
     )

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stream_ml.records import Record
+    from stream_ml.sealing import SealedState
     from stream_ml.shell.handover import Handover
     from stream_ml.shell.kafka.cluster import Cluster
+    from stream_ml.shell.kafka.standby import Standby
     from stream_ml.stages.learn import Learn
     from stream_ml.stages.predict import Predict
 
@@ -34,10 +36,13 @@ class TaskFeatures:
     Args:
         cluster: the pipeline's place.
         handover: the declaration, as it runs.
+        standby: that this worker was before, which has windows ready; None: it was none.
     """
 
-    def __init__(self, cluster: Cluster, handover: Handover) -> None:
-        self._cluster, self._handover = cluster, handover
+    def __init__(
+        self, cluster: Cluster, handover: Handover, standby: Standby | None = None
+    ) -> None:
+        self._cluster, self._handover, self._standby = cluster, handover, standby
         self._thread = TaskThread("regeneration")
         self._reader = _EventReader(cluster, handover)
 
@@ -84,15 +89,29 @@ class TaskFeatures:
         Raises:
             UsageError: not all events of the partition are there.
         """
-        reader = self._reader
+        reader, ready = self._reader, None
+        if self._standby is not None:
+            ready = await self._standby.events(self._handover, partition, end)
 
         def work() -> None:
-            log = reader.log()
-            check_whole(log, partition)
-            preparation = Preparation(log, self._handover)
-            stage.rebuild(pieces, preparation.events(partition, end))
+            events = ready
+            if events is None:
+                log = reader.log()
+                check_whole(log, partition)
+                events = Preparation(log, self._handover).events(partition, end)
+            stage.rebuild(pieces, events)
 
         await self._thread.call(work)
+
+    def changelog(self, partition: int, state: SealedState) -> tuple[SealedState, int]:
+        """The state of a task of predict as far as it was read, and from where on it was not.
+
+        Args:
+            partition: of the changelog.
+            state: of the task, of which nothing was read.
+        """
+        found = None if self._standby is None else self._standby.changelog(partition)
+        return (state, 0) if found is None else found
 
     def stop(self) -> None:
         """Let go of all, once what is under way has ended; what is asked for later begins anew."""

@@ -73,6 +73,8 @@ class ServingFeed:
         end = (await consumer.end_offsets([registry]))[registry]
         while await consumer.position(registry) < end:
             await self._poll()
+        if self._serving.is_outdated:
+            raise self.outdated()
         consumer.pause(registry)
         consumer.resume(models)
         newest = 0
@@ -108,12 +110,20 @@ class ServingFeed:
         return available
 
     async def follow(self) -> None:
-        """Go on reading, until cancelled."""
-        while True:
+        """Go on reading, until cancelled, or other features were applied."""
+        while not self._serving.is_outdated:
             await self._poll()
             self._report_champion()
             async with self._progress:
                 self._progress.notify_all()
+
+    def outdated(self) -> UsageError:
+        """The error to end with where other features were applied."""
+        return UsageError(
+            "predict: expected the features that this worker was started with, given others "
+            f"that were applied since, as {self._registry.topic} says; start it under the "
+            "declaration that was applied"
+        )
 
     async def caught_up(self) -> None:
         """Wait until everything has been read that is there now, and something serves."""
@@ -139,12 +149,6 @@ class ServingFeed:
             if records := batches.get(tp):
                 name = "models" if tp == self._models else "registry"
                 self._serving.apply(to_records(name, records))
-        if self._serving.is_outdated:
-            raise UsageError(
-                "predict: expected the features that this worker was started with, given others "
-                f"that were applied since, as {self._registry.topic} says; start it under the "
-                "declaration that was applied"
-            )
         if forgotten := self._serving.forgotten():
             await self._bring(forgotten)
 

@@ -45,7 +45,7 @@ from stream_ml.shell.kafka.backlog import BacklogReader
 from stream_ml.shell.kafka.changelog import message, prefix_of, read_changelog, restore_task
 from stream_ml.shell.kafka.declared import declared_changes
 from stream_ml.shell.kafka.line_feed import LineFeed
-from stream_ml.shell.kafka.notices import set_by_hand, state_lost
+from stream_ml.shell.kafka.notices import lost_state, set_by_hand, state_lost
 from stream_ml.shell.kafka.records import origin_headers, size_of, to_records
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.task_thread import TaskThread
@@ -62,7 +62,7 @@ from stream_ml.stages.handover import features_differ
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.partitioning import partitions_of
-from stream_ml.stages.positions import ACCEPT, Extent, ResumePoint, find_resume_point
+from stream_ml.stages.positions import Extent, ResumePoint, find_resume_point
 from stream_ml.stages.predict import Predict
 from stream_ml.stages.task import Task
 from stream_ml.stages.topology import task_name
@@ -516,15 +516,7 @@ class KafkaTask:
         changelog = f"{self._spec.stage}-changelog"
         if changelog in self._context.accepted_topics:
             return
-        positions = ", ".join(
-            f"{topic}-{partition} up to {offset}" for (topic, partition), offset in read.items()
-        )
-        raise UsageError(
-            f"{self._task.name}: expected its state on {self._context.cluster.topic(changelog)}, "
-            f"for it has read {positions}, given none: the topic was made anew, or lost its "
-            "beginning. Put it back, or have the tasks go on from there with an empty state, by "
-            f"starting once with {ACCEPT}={changelog}"
-        )
+        raise lost_state(self._task.name, self._context.cluster.topic(changelog), changelog, read)
 
     async def _extents(self, read: Positions) -> dict[PartitionId, Extent]:
         """The offsets that each input has, those of open transactions included.
@@ -623,7 +615,10 @@ class KafkaTask:
         async with self._reader("read_uncommitted") as consumer:
             end = (await consumer.end_offsets([tp]))[tp]
         async with self._reader("read_committed") as consumer:
-            return await read_changelog(consumer, tp, end, self._state, self._prefix)
+            first = 0
+            if self._features is not None:
+                self._state, first = self._features.changelog(self.partition, self._state)
+            return await read_changelog(consumer, tp, end, self._state, self._prefix, start=first)
 
     async def _replay(self, end_offsets: Positions) -> int:
         """Fold what was committed after the state was written; how many records it was."""

@@ -25,6 +25,7 @@ import secrets
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from contextlib import suppress
 from functools import partial
@@ -41,14 +42,15 @@ from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.sealing import Seals
 from stream_ml.shell.handover import Handover
 from stream_ml.shell.kafka.assignor import TaskAssignor
-from stream_ml.shell.kafka.handover import cluster_handover
+from stream_ml.shell.kafka.handover import cluster_handover, latest_offsets
 from stream_ml.shell.kafka.header_names import read_any_header
 from stream_ml.shell.kafka.log import KafkaLog
-from stream_ml.shell.kafka.metadata import rival, topic_ids
+from stream_ml.shell.kafka.metadata import leave_group, rival, topic_ids
 from stream_ml.shell.kafka.regeneration import TaskFeatures
 from stream_ml.shell.kafka.security import async_options
 from stream_ml.shell.kafka.serving_feed import ServingFeed
 from stream_ml.shell.kafka.snapshots import SnapshotReader
+from stream_ml.shell.kafka.standby import Standby
 from stream_ml.shell.kafka.task import KafkaTask, TaskContext, TaskSpec
 from stream_ml.shell.kafka.transactions import Transactions
 from stream_ml.shell.kafka.transport import SCHEME
@@ -127,6 +129,8 @@ class Worker:
         meter: told what the tasks do; None: nothing is measured.
         apply: of evaluate, why other features are to be brought about, where it is started for
             that: it ends once they are. None: it works on.
+        is_predicting: whether predict is at work meanwhile, and a standby goes on in its place.
+        is_standby: whether it waits, ready, until the declaration is applied by others.
     """
 
     def __init__(
@@ -152,16 +156,15 @@ class Worker:
         accept_unsealed: bool = False,
         meter: Meter | None = None,
         apply: str | None = None,
+        is_predicting: bool = False,
+        is_standby: bool = False,
     ) -> None:
         self.cluster = cluster
         self.instance = instance
         self.gather_s = GATHER_S[stage]
-        self._pipeline = pipeline
-        self._stage = stage
-        self._key = key
-        self._operators = operators
-        self._commit_s = commit_s
-        self._checkpoint_s = checkpoint_s
+        self._pipeline, self._stage = pipeline, stage
+        self._key, self._operators = key, operators
+        self._commit_s, self._checkpoint_s = commit_s, checkpoint_s
         self._checkpoint_examples = checkpoint_examples
         self._accept_unsealed = accept_unsealed
         self._restart_lines = restart_lines
@@ -175,12 +178,15 @@ class Worker:
         self._trainings = ProcessTrainings(training_s, training_memory_mb)
         self._command_age_s = command_age_s
         self._say = say if apply is None else self._until_recovered(say)
-        self._apply, self._handover = apply, Handover(pipeline)
-        self._meter = meter
+        self._apply, self._is_predicting = apply, is_predicting
+        self._handover = Handover(pipeline)
+        self._standby = Standby(cluster, pipeline, stage, key, say) if is_standby else None
+        # Why it has to end, in order, where other features were applied.
+        self._outdated: UsageError | None = None
+        self._meter, self._isolation = meter, isolation
         if meter is not None:
             self._say = partial(_tell, meter, say)
             meter.inbox = self._waiting
-        self._isolation = isolation
         self._isolated = pipeline
         self._accepted_topics = frozenset(accepted_topics)
         self._serving = Serving(pipeline, key)
@@ -221,14 +227,9 @@ class Worker:
             self.cluster.transactional_id(self._stage, name),
             self._commit_s,
         )
-        try:
-            starting = self._reported(self._transactions.start(), lambda: "its transactions")
-            await self._until_stopped(starting)
-        except LogError as error:
-            self.fail(error)  # what waits for brokers may wait for ever: nothing waits for it
-        if self._stop_event.is_set():
-            return
-        feed = await self._start_feed() if self._stage == "predict" else None
+        feed = await self._start_clients()
+        if self._outdated is not None:
+            self.fail(self._outdated)
         if self._stop_event.is_set():
             return
         topic_watch = asyncio.create_task(self._watch_topics(), name="topics")
@@ -239,6 +240,8 @@ class Worker:
         if self._app.crash_reason is not None:
             self.fail(self._app.crash_reason)
         await self._suspend_finally()
+        if self._outdated is not None:
+            await self._leave(self._outdated)
         for background in (topic_watch, feed):
             if background is not None:
                 background.cancel()
@@ -248,6 +251,20 @@ class Worker:
         if not closing.done() or closing.cancelled() or closing.exception() is not None:
             # All is committed; what nobody answers may end with the process.
             os._exit(0)
+
+    async def _start_clients(self) -> asyncio.Task[None] | None:
+        """Be who may write, and of predict, read what serves; then the place is free."""
+        try:
+            starting = self._reported(self._transactions.start(), lambda: "its transactions")
+            await self._until_stopped(starting)
+        except LogError as error:
+            self.fail(error)  # what waits for brokers may wait for ever: nothing waits for it
+        if self._stop_event.is_set():
+            return None
+        feed = await self._start_feed() if self._stage == "predict" else None
+        if self._standby is not None:
+            await self._until_stopped(self._standby.until_left())
+        return feed
 
     async def _work(self) -> None:
         """Have a place in the group, until it is gone, or we are asked to stop."""
@@ -287,8 +304,21 @@ class Worker:
         except UsageError as error:
             self.fail(error)
         feed = asyncio.create_task(self._serving_feed.follow(), name="control")
-        feed.add_done_callback(self._watch)
+        feed.add_done_callback(self._on_feed_end)
         return feed
+
+    def _on_feed_end(self, feed: asyncio.Task[None]) -> None:
+        self._watch(feed)
+        if not feed.cancelled() and self._serving_feed is not None:
+            self._end_outdated(self._serving_feed.outdated())
+
+    def _end_outdated(self, error: UsageError) -> None:
+        """End in order where others go on from here; at once where they cannot."""
+        offsets = {n: task.read_offset("events") or 0 for n, task in self._tasks.items()}
+        if self._serving.has_begun(offsets):
+            self.fail(error)
+        self._outdated = error
+        self._stop_event.set()
 
     async def _until_stopped(self, work: Any) -> None:
         """Until `work` is done, or we are asked to stop."""
@@ -343,6 +373,8 @@ class Worker:
         self._partitions = {name: counts[self.cluster.topic(name)] for name in topics}
         self._check_partitions()
         refuse_partitions(self._pipeline, self._partitions["events"])
+        if self._standby is not None:
+            await self._standby.until_applied()
         offsets = {} if self._apply is None else await self._predicted_offsets()
         self._handover = await asyncio.to_thread(self._take_handover, offsets)
         pipeline = self._pipeline = self._handover.pipeline
@@ -355,8 +387,15 @@ class Worker:
     def _take_handover(self, offsets: Mapping[int, int]) -> Handover:
         """The declaration as it runs, of which registry and state tell, or as it begins to."""
         with KafkaLog(self.cluster) as log:
+            now_ms = time.time_ns() // 1_000_000
             return cluster_handover(
-                log, self.cluster, self._pipeline, self._key, apply=self._apply, offsets=offsets
+                log,
+                self.cluster,
+                self._pipeline,
+                self._key,
+                apply=self._apply,
+                offsets=offsets,
+                latest=latest_offsets(log, now_ms) if self._is_predicting else None,
             )
 
     async def _predicted_offsets(self) -> dict[int, int]:
@@ -696,7 +735,7 @@ class Worker:
         )
 
     def _task_features(self) -> TaskFeatures:
-        return TaskFeatures(self.cluster, self._handover)
+        return TaskFeatures(self.cluster, self._handover, self._standby)
 
     # --- end -----------------------------------------------------------------------------------
 
@@ -708,12 +747,21 @@ class Worker:
         except TimeoutError:
             self.fail(LogError(f"asked to stop, it could not commit within {STOP_S:g} s"))
 
+    async def _leave(self, error: UsageError) -> None:
+        """Give up our place for good, so that nobody waits for it, and end with an error."""
+        await asyncio.wait([asyncio.create_task(self._app.stop())], timeout=CLOSE_S)
+        if self.instance is not None:
+            await asyncio.to_thread(leave_group, self.cluster, self._stage, self.instance)
+        self.fail(error)
+
     async def _close(self) -> None:
         await self._app.stop()
         await self._transactions.close()
         await self._snapshots.stop()
         if self._serving_feed is not None:
             await self._serving_feed.stop()
+        if self._standby is not None:
+            self._standby.stop()
 
     def _watch(self, work: asyncio.Task[None]) -> None:
         if not work.cancelled() and (error := work.exception()) is not None:

@@ -59,6 +59,10 @@ DEATHS_MAX = 5
 # A worker ends the batch it is at, commits and leaves its group; it gives itself 20 s for that, and
 # says why where it has not done.
 STOP_S = 25.0
+# As long as `stream-ml apply` waits for workers to be stopped.
+GOES_ON_S = 60.0
+# How often one looks whether somebody is still about to take over.
+LOOK_S = 2.0
 # How long a death may go unnoticed: a process that ends closes its output, which we notice at once,
 # unless it gave that to somebody else.
 TICK_S = 0.25
@@ -160,6 +164,8 @@ class Supervisor:
         wait: waits for so many seconds, or until something happens.
         clock: seconds, from any start.
         stop_s: how many seconds a process has to stop.
+        goes_on: whether a post is to be filled for a while after the others are asked to stop,
+            since it ends by itself; asked again and again.
     """
 
     def __init__(
@@ -171,6 +177,7 @@ class Supervisor:
         wait: Callable[[float], object],
         clock: Callable[[], float] = time.monotonic,
         stop_s: float = STOP_S,
+        goes_on: Callable[[Post], bool] = lambda _: False,
     ) -> None:
         self._stop_s = stop_s
         self._watches = [_Watch(post, Patience(), due_s=clock()) for post in posts]
@@ -178,6 +185,7 @@ class Supervisor:
         self._say = say
         self._wait = wait
         self._clock = clock
+        self._goes_on = goes_on
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
         """Keep every post filled until `is_stopping`; then stop all, also after an error.
@@ -186,13 +194,15 @@ class Supervisor:
             UsageError: a process found usage, a setting or the declaration wrong.
             StreamMLError: one died at once too often.
         """
+        is_asked = False
         try:
             while not is_stopping():
                 for watch in self._watches:
                     self._look_after(watch)
                 self._wait(TICK_S)
+            is_asked = True
         finally:
-            self._stop_all()
+            self._stop_all(is_asked=is_asked)
 
     def _look_after(self, watch: _Watch) -> None:
         now_s = self._clock()
@@ -222,16 +232,15 @@ class Supervisor:
             {"said": "starts", "worker": str(watch.post), "process": watch.child.pid},
         )
 
-    def _stop_all(self) -> None:
+    def _stop_all(self, *, is_asked: bool) -> None:
         """Ask every process to stop, and end those that do not.
 
         Asked impatiently (a second Ctrl-C), it ends at once those that are left.
         """
         left = [(watch.post, watch.child) for watch in self._watches if watch.child is not None]
-        deadline = self._clock() + self._stop_s
         try:
-            for _, child in left:
-                child.ask()
+            self._ask(left, is_asked=is_asked)
+            deadline = self._clock() + self._stop_s
             while (left := [entry for entry in left if entry[1].exit_code() is None]) and (
                 self._clock() < deadline
             ):
@@ -245,6 +254,35 @@ class Supervisor:
                 "committed is done again at the next start",
                 {"said": "killed", "worker": str(post)},
             )
+
+    def _ask(self, children: Sequence[tuple[Post, Child]], *, is_asked: bool) -> None:
+        """Ask every process to stop, last those that others are about to take over from."""
+        waiting = []
+        for post, child in reversed(children):
+            if is_asked and self._goes_on(post):
+                waiting.append((post, child))
+            else:
+                child.ask()
+        if not waiting:
+            return
+        posts = ", ".join(str(post) for post, _ in waiting)
+        self._say(
+            f"{posts} goes on until a standby takes over, for {GOES_ON_S:g} s at most",
+            {"said": "goes_on", "workers": [str(post) for post, _ in waiting]},
+        )
+        deadline = self._clock() + GOES_ON_S
+        look_s = self._clock() + LOOK_S
+        while (now_s := self._clock()) < deadline:
+            waiting = [entry for entry in waiting if entry[1].exit_code() is None]
+            if now_s >= look_s:
+                look_s = now_s + LOOK_S
+                if not any(self._goes_on(post) for post, _ in waiting):
+                    break
+            if not waiting:
+                return
+            self._wait(TICK_S)
+        for _, child in waiting:
+            child.ask()
 
 
 def _failure(watch: _Watch, code: int, words: Sequence[str]) -> StreamMLError:
