@@ -144,8 +144,8 @@ def test_what_holds_up_nothing_is_told(steps: list[tuple[int, int]]) -> None:
         # A time counts when the next one is as late: one clock alone makes nobody silent.
         former_ms, append_ms = append_ms, append_ms + passed
         watermark.advance(partition, "k", append_ms, append_ms)
-        last = last or dict.fromkeys(range(4), append_ms)
-        last[partition] = former_ms or append_ms
+        last[partition] = former_ms if last else append_ms
+        last = dict.fromkeys(range(4), append_ms) | last
 
     restored = PredictionsWatermark(4, 1, 60)
     restored.load(watermark.dump())
