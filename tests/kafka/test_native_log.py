@@ -105,8 +105,8 @@ def test_of_transactions_a_tail_gives_what_is_committed_and_passes_their_marks(
     assert [b"kept"] == [record.value for record in seen]
 
 
-def test_a_record_that_was_forwarded_tells_where_it_lay(log: NativeLog) -> None:
-    """What a worker says of a record in its headers comes with it."""
+def test_a_forwarded_record_is_what_other_clients_read(log: NativeLog) -> None:
+    """Its headers change nothing: whoever follows by either client gets the same record."""
     [placed] = log.append([Output("events", b"k1", b"moved", origin=Source(1, 7))])
     with closing(log.tail("events", {placed.partition: placed.offset})) as tail:
         [seen] = tail.poll(30.0)
