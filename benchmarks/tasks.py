@@ -5,9 +5,9 @@
 Views, of which some are clicked and fewer bought. In turns, on the embedded log: CPU per event of a
 pipeline alone, of the same with a second task, and of the features and windows alone, which each
 task computes for itself. With `--kafka` on a broker (`STREAM_ML_TEST_BROKER`, or one of our own for
-the time): `topics apply` and `up` of the tests' shop with two tasks, half of its events in the
-wrong partition, a worker of the second task killed while it works; features and joined labels of
-both against each alone on the embedded log.
+the time): `topics apply` and `up` of the tests' shop with two tasks, events and labels put by a
+client of another partitioner, a worker of the second task killed while it works; features and the
+last word of each label of both against each alone on the embedded log.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def cost(count: int, rounds: int) -> dict[str, float]:
 
 
 def _publish(cluster: Cluster, topic: str, member: str, records: list[dict[str, Any]]) -> None:
-    """Send records by confluent-kafka, which puts half of them where their key does not belong."""
+    """Send records by confluent-kafka, which puts them by another hash than ours."""
     producer = confluent_kafka.Producer({"bootstrap.servers": cluster.bootstrap})
     for each in records:
         producer.produce(cluster.topic(topic), orjson.dumps(each), each[member].encode())
@@ -193,12 +193,13 @@ def on_kafka(broker: str, count: int) -> list[str]:
                 ("predictions", "features", expected[0], predictions),
                 ("examples", "label", expected[1], examples),
             ):
-                pairs = [
-                    sorted((r["event_id"], repr(r[member])) for r in records)
-                    for records in (wanted, given_out)
+                # Of examples the last word: a label that is forwarded may come after silence.
+                words = [
+                    {r["event_id"]: r[member] for r in records} for records in (wanted, given_out)
                 ]
                 print(f"{name}: {len(given_out):,} {what}")
-                if pairs[0] != pairs[1]:
+                is_doubled = what == "predictions" and len(wanted) != len(given_out)
+                if words[0] != words[1] or is_doubled:
                     found.append(f"{name}: {what} differ")
             found += [f"{name}: refused {letter}" for letter in reader.read("dead-letters")]
         forwarded = [record.value for record in Reader(main).raw("events") if record.headers]
