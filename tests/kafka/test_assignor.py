@@ -14,7 +14,8 @@ from aiokafka.coordinator.protocol import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_ml.shell.kafka.assignor import TaskAssignor, first_join_ms, shares
+from stream_ml.shell.kafka.assignor import TaskAssignor, shares
+from stream_ml.shell.kafka.member_data import first_join_ms
 
 if TYPE_CHECKING:
     import random

@@ -23,15 +23,14 @@ from aiokafka.coordinator.protocol import (
     ConsumerProtocolMemberMetadata,
 )
 
+from stream_ml.shell.kafka.member_data import FIRST_JOIN, told_items
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aiokafka.cluster import ClusterMetadata
 
-__all__ = ["TaskAssignor", "first_join_ms", "shares"]
-
-# What a member has told beside what it held; an object, which a former release passes over.
-FIRST_JOIN = "first_join_ms"
+__all__ = ["TaskAssignor", "shares"]
 
 
 def shares(partitions: int, claims: Mapping[str, set[int]]) -> dict[str, list[int]]:
@@ -142,33 +141,11 @@ class TaskAssignor(AbstractPartitionAssignor):  # type: ignore[misc]  # it ships
         self.lines = _names(assignment.user_data)
 
 
-def first_join_ms(user_data: bytes | str) -> int | None:
-    """When a member says that it joined first (UTC ms); None where it does not say.
-
-    Args:
-        user_data: of its metadata, or as text, as an admin client describes it.
-
-    >>> first_join_ms(b'[0, 2, {"first_join_ms": 1700000000000}]'), first_join_ms(b"[0, 2]")
-    (1700000000000, None)
-    """
-    told = [each.get(FIRST_JOIN) for each in _items(user_data) if type(each) is dict]
-    return next((time_ms for time_ms in told if type(time_ms) is int), None)
-
-
 def _names(user_data: bytes) -> list[str]:
     """The lines that are named; none where none are."""
-    return [name for name in _items(user_data) if type(name) is str]
+    return [name for name in told_items(user_data) if type(name) is str]
 
 
 def _claims(user_data: bytes) -> set[int]:
     # JSON's true would pass for a 1, and be given out as one.
-    return {number for number in _items(user_data) if type(number) is int}
-
-
-def _items(user_data: bytes | str) -> list[Any]:
-    """What a member tells; nothing of one that is none of ours."""
-    try:
-        items = orjson.loads(user_data or b"[]")
-    except orjson.JSONDecodeError:
-        return []
-    return items if type(items) is list else []
+    return {number for number in told_items(user_data) if type(number) is int}

@@ -9,9 +9,9 @@ from kafka.admin import MemberToRemove
 from kafka.errors import GroupIdNotFoundError, KafkaError
 
 from stream_ml.errors import UsageError
-from stream_ml.shell.kafka.assignor import first_join_ms
 from stream_ml.shell.kafka.clients import admin_client, translated_errors
 from stream_ml.shell.kafka.cluster import topic_id
+from stream_ml.shell.kafka.member_data import first_join_ms
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.stages.topology import STAGES
 
