@@ -18,6 +18,7 @@ so that state is always JSON.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
@@ -40,6 +41,7 @@ __all__ = [
     "log_loss",
     "loss",
     "loss_of",
+    "pair_name",
     "r_squared",
     "roc_auc",
     "uniform_loss",
@@ -251,12 +253,12 @@ class Scores:
         "_by_class",
         "_fading",
         "_fresh",
-        "_fresh_ids",
-        "_ids",
+        "_fresh_names",
         "_losses",
         "_measure",
         "_n",
         "_names",
+        "_pair_names",
         "_pairs",
         "_statistic",
         "_sums",
@@ -306,8 +308,8 @@ class Scores:
             self._by_class = {label: [0.0, 0.0, 0.0] for label in classes or (False, True)}
         self._top = 0.0
         # Of the windowed pairs, where labels may be corrected.
-        self._ids: deque[str] | None = deque(maxlen=window) if revisable else None
-        self._fresh_ids: list[str] = []
+        self._pair_names: deque[str] | None = deque(maxlen=window) if revisable else None
+        self._fresh_names: list[str] = []
         # Kept only where the statistic needs them: a thousand answers over classes are many dicts.
         self._pairs: deque[tuple[Any, Any]] = deque(maxlen=window)
 
@@ -340,25 +342,25 @@ class Scores:
         if len(self._fresh) >= FRESH_MAX:
             self._settle()
 
-    def update_of(self, event_id: str, label: LabelValue, answer: Answer) -> None:
+    def update_of(self, name: str, label: LabelValue, answer: Answer) -> None:
         """As `update`, where the label may be corrected.
 
         Args:
-            event_id: of the event.
+            name: of the pair, by its `pair_name`.
             label: the truth, of the task's type.
             answer: as the task has it.
         """
-        self._fresh_ids.append(event_id)
+        self._fresh_names.append(name)
         self.update(label, answer)
 
-    def revise(self, event_id: str, former: LabelValue, label: LabelValue, answer: Answer) -> None:
+    def revise(self, name: str, former: LabelValue, label: LabelValue, answer: Answer) -> None:
         """Let a label take the place of another one that was scored.
 
         What is cumulative becomes what it would be had the label come first, but for rounding;
         what fades and what is windowed as well, for as long as the pair is in the window.
 
         Args:
-            event_id: of the event.
+            name: of the pair, by its `pair_name`.
             former: the label that was scored.
             label: the one that counts.
             answer: as it was then.
@@ -378,8 +380,8 @@ class Scores:
                 sums[1] += sign * losses[1]
                 sums[2] += sign * losses[2]
                 self._top += sign * self._is_in_top(said, answer)
-        if self._ids is not None and event_id in self._ids:
-            self._revise_recent(event_id, label, new, changes)
+        if self._pair_names is not None and name in self._pair_names:
+            self._revise_recent(name, label, new, changes)
 
     def _is_in_top(self, label: LabelValue, answer: Answer) -> bool:
         """Whether a label is among the first answers, where there are enough classes to ask."""
@@ -389,15 +391,15 @@ class Scores:
         return sum(p > own for p in answer.values()) < TOP
 
     def _revise_recent(
-        self, event_id: str, label: LabelValue, losses: Losses, changes: Sequence[float]
+        self, name: str, label: LabelValue, losses: Losses, changes: Sequence[float]
     ) -> None:
-        assert self._ids is not None, "ids are kept where labels may be corrected"
-        index = max(i for i, each in enumerate(self._ids) if each == event_id)
+        assert self._pair_names is not None, "names are kept where labels may be corrected"
+        index = max(i for i, each in enumerate(self._pair_names) if each == name)
         self._losses[index] = losses
         if self._statistic is not None:
             self._pairs[index] = (label, self._pairs[index][1])
         weight = 1.0
-        for _ in range(len(self._ids) - 1 - index):
+        for _ in range(len(self._pair_names) - 1 - index):
             weight *= self._fading  # as often as it has faded; a power may differ in its last bit
         self._sums_fading = [
             total + weight * change
@@ -421,9 +423,9 @@ class Scores:
                 fading_total = value + fading * fading_total
             self._sums[i], self._sums_fading[i] = total, fading_total
         self._losses += losses
-        if self._ids is not None:
-            fresh_ids, self._fresh_ids = self._fresh_ids, []
-            self._ids += compress(fresh_ids, losses_or_none)
+        if self._pair_names is not None:
+            fresh_names, self._fresh_names = self._fresh_names, []
+            self._pair_names += compress(fresh_names, losses_or_none)
         if self._by_class is not None:
             self._add_by_class(self._by_class, pairs, losses)
         if self._statistic is not None:
@@ -497,17 +499,17 @@ class Scores:
             "weight": self._weight,
             "statistic": None if self._statistic is None else self._statistic.dump(),
             "recent": [list(row) for row in recent],
-            **({} if self._ids is None else {"ids": list(self._ids)}),
+            **({} if self._pair_names is None else {"names": list(self._pair_names)}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a dump, bit for bit."""
         self._fresh.clear()
-        self._fresh_ids.clear()
-        if self._ids is not None:
+        self._fresh_names.clear()
+        if self._pair_names is not None:
             # Of a state of before labels could be corrected nobody knows whose they are.
-            self._ids.clear()
-            self._ids.extend(state.get("ids") or [""] * len(state["recent"]))
+            self._pair_names.clear()
+            self._pair_names.extend(_names_in(state))
         self._n = state["n"]
         self._unanswered_count = state["unanswered"]
         self._sums = list(state["sums"])
@@ -529,6 +531,25 @@ class Scores:
         self._pairs.extend((label, answer) for label, answer in state["recent"])
         losses_or_none = (self._measure(label, answer) for label, answer in self._pairs)
         self._losses.extend(losses for losses in losses_or_none if losses is not None)
+
+
+def pair_name(event_id: str) -> str:
+    """What stands for an event's id among the last pairs, so that they hold nobody's data.
+
+    >>> pair_name("e1")
+    'e910ca89f7163b53'
+
+    Args:
+        event_id: of the event.
+    """
+    return hashlib.blake2b(event_id.encode(), digest_size=8, person=b"pair").hexdigest()
+
+
+def _names_in(state: dict[str, Any]) -> list[str]:
+    """The names of the last pairs; a state of a former release may have ids, or nothing of them."""
+    if "names" in state:
+        return list(state["names"])
+    return [*map(pair_name, state["ids"])] if "ids" in state else [""] * len(state["recent"])
 
 
 def widened_totals(

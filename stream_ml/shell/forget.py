@@ -97,6 +97,15 @@ class Traces:
         self.offsets.setdefault(position, []).append(record.offset)
         self.newest_ms[record.topic] = max(self.newest_ms.get(record.topic, 0), record.append_ms)
 
+    def take(self, other: Traces) -> None:
+        """Take in what was found later, too."""
+        self.ids |= other.ids
+        for position, offsets in other.offsets.items():
+            known = self.offsets.setdefault(position, [])
+            known += sorted(set(offsets).difference(known))
+        for topic, ms in other.newest_ms.items():
+            self.newest_ms[topic] = max(self.newest_ms.get(topic, 0), ms)
+
     @property
     def counts(self) -> dict[str, int]:
         """How many records there are, by topic."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream_ml.evaluation.baselines import Baselines
 from stream_ml.evaluation.block_scores import ScoresByBlock
-from stream_ml.evaluation.scores import Delays, Scores, loss_of
+from stream_ml.evaluation.scores import Delays, Scores, loss_of, pair_name
 from stream_ml.evaluation.slices import SliceNames
 from stream_ml.records import Evaluation
 
@@ -59,7 +59,7 @@ class Scoreboard:
         self._versions: dict[str, str] = {}
         self._baselines = Baselines(target.kind, target.classes, horizon_ms + (corrections_ms or 0))
         self._delays = Delays()
-        self._event_id = ""
+        self._pair_name = ""
         # The time of the last example's label, where its block is not the open one.
         self._elsewhere_ms: int | None = None
         self._loss = loss_of(target.kind)
@@ -84,7 +84,7 @@ class Scoreboard:
         """
         prediction, label = example.prediction, example.label
         self._delays.update(example.label_ts - prediction.ts)
-        self._event_id = prediction.event_id
+        self._pair_name = pair_name(prediction.event_id) if self._is_revisable else ""
         self._elsewhere_ms = None
         if self._is_revisable and self._blocks is not None:
             is_open = self._blocks.is_open(example.label_ts)
@@ -150,7 +150,8 @@ class Scoreboard:
         """Correct scores, and those of the blocks that they are kept by under a name."""
         blocks = None if name is None else self._blocks
         before = [] if blocks is None else scores.totals()
-        scores.revise(example.prediction.event_id, correction.label, example.label, answer)
+        name_of_pair = pair_name(example.prediction.event_id)
+        scores.revise(name_of_pair, correction.label, example.label, answer)
         if blocks is not None and name is not None:
             change = [b - a for a, b in zip(before, scores.totals(), strict=True)]
             blocks.book(name, change, correction.scored_ms)
@@ -174,7 +175,7 @@ class Scoreboard:
         self._versions[slot] = version
         before = self._before(scores)
         if self._is_revisable:
-            scores.update_of(self._event_id, label, answer)
+            scores.update_of(self._pair_name, label, answer)
         else:
             scores.update(label, answer)
         self._book(slot, scores, before)

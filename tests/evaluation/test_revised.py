@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream_ml.evaluation.baselines import Baselines
 from stream_ml.evaluation.block_scores import ScoresByBlock, block_reports
 from stream_ml.evaluation.evidence import Blocks
-from stream_ml.evaluation.scores import Scores
+from stream_ml.evaluation.scores import Scores, pair_name
 from stream_ml.evaluation.slices import LEARNED, SliceNames
 from stream_ml.models.target import Target
 from stream_ml.records import Correction, Example, Prediction, Source
@@ -144,6 +144,24 @@ def test_open_blocks_sum_to_what_the_last_words_do_exactly(seed: int) -> None:
     assert expected.close(closed_before) == closed
     assert expected.close(10_000) == revised.close(10_000)
     assert missed == revised.late_corrections == revised.dump().get("late_corrections", 0)
+
+
+def test_scores_hold_no_id_and_take_up_a_state_that_has_them() -> None:
+    """A board's state names no event, and one of before is corrected as one of now."""
+    board = _board()
+    for n in range(3):
+        board.add(_example(n, True, 10 + n), 10 + n)
+    held = board.dump_scores()[SERVED_SLOT]
+    former, present = Scores("binary", revisable=True), Scores("binary", revisable=True)
+    ids = {"ids": [f"e{n}" for n in range(3)]}
+    former.load({name: each for name, each in held.items() if name != "names"} | ids)
+    present.load(held)
+    for scores in (former, present):
+        scores.revise(pair_name("e1"), True, False, 0.2)
+
+    assert "e1" not in str(held)
+    assert present.dump() == former.dump() != held
+    assert (0.64 * 2 + 0.04) / 3 == pytest.approx(present.report()["windowed"]["brier"])
 
 
 def test_a_correction_counts_in_the_block_of_its_example() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["forget"]
 
+# A worker has read soon what lies before it; what it has not remains, and is told.
+CALM_S = 2.0
+POLL_S = 0.1
+
 
 def forget(arguments: Namespace, settings: Settings) -> None:
     """Forget, tell what remains, and look for the key where that is asked for.
@@ -63,18 +68,43 @@ def forget(arguments: Namespace, settings: Settings) -> None:
         for work in works:  # the first reads the ids off the events, which may be gone then
             work.find(known)
             known = sorted(work.traces.ids)
-        if arguments.ids is not None:
-            arguments.ids.write_text("".join(f"{each}\n" for each in known))
+        _write_ids(arguments.ids, known)
         if not arguments.only_verify:
             for work in works:
                 work.forget(arguments)
-            for work in works if arguments.records else ():
-                work.erase()
+            if arguments.records:
+                _erase(works, arguments.timeout)
+                _write_ids(arguments.ids, sorted(works[0].traces.ids.union(known)))
         for work in works:
             work.finish(arguments)
     _print_all(works, arguments)
     for work in works:
         _judge(work)
+
+
+def _erase(works: Sequence[_Work], timeout_s: float) -> None:
+    """Take all records from an embedded log, as soon as everybody has read them.
+
+    Stages were at work while the key was being forgotten, and what they wrote is of it as well.
+    """
+    deadline_s = time.monotonic() + min(timeout_s, CALM_S)
+    known: set[str] = set()
+    while True:
+        is_over = time.monotonic() >= deadline_s
+        is_clean = True
+        for work in works:  # ids are read off the events, which the first takes away
+            is_clean &= work.look_again(known)
+            known |= work.traces.ids
+        for work in works:
+            work.erase()
+        if is_clean or is_over:
+            return
+        time.sleep(POLL_S)
+
+
+def _write_ids(file: Path | None, ids: Sequence[str]) -> None:
+    if file is not None:
+        file.write_text("".join(f"{each}\n" for each in ids))
 
 
 def _pipelines(settings: Settings) -> list[tuple[Settings, Pipeline]]:
@@ -117,6 +147,7 @@ class _Work:
     log: Log
     key: bytes
     traces: Traces
+    _lying: Traces = field(default_factory=lambda: Traces(""))
     report: dict[str, Any] = field(default_factory=lambda: {"erased": 0})
 
     def find(self, known: Iterable[str]) -> None:
@@ -127,10 +158,21 @@ class _Work:
         """Have the stages forget."""
         self.report |= _forget(arguments, self.settings, self.log, self.pipeline, self.key)
 
+    def look_again(self, known: Iterable[str]) -> bool:
+        """Look for records of the key on an embedded log; whether there are none."""
+        if not isinstance(self.log, SqliteLog):
+            return True
+        self._lying = find_traces(
+            self.log, self.pipeline, self.traces.key, self.traces.ids.union(known)
+        )
+        self.traces.take(self._lying)
+        return not self._lying.offsets
+
     def erase(self) -> None:
-        """Take the records from an embedded log."""
+        """Take them away, as far as everybody has read them."""
         if isinstance(self.log, SqliteLog):
-            self.report["erased"] = self.log.erase(self.traces.offsets, self.report["subject"])
+            subject = self.report["subject"]
+            self.report["erased"] += self.log.erase(self._lying.offsets, subject)
 
     def finish(self, arguments: Namespace) -> None:
         """Say what remains, and look for the key where that is asked for."""
