@@ -6,7 +6,8 @@
 
 `stream-ml up` works on the flights under the declaration of before (`benchmarks.apply`). Half way
 another `up` stands by under the bundled one, which `stream-ml apply` applies; then the first is
-stopped, and the other takes over. Events come all the while, whether or not anything comes back.
+stopped, and the other takes over. Events come all the while, whether or not anything comes back,
+and on from the months that follow where those are over before the other has settled.
 Among them are some that were planted: they come just after a prediction, and have their time just
 before it, so that whoever folds by time alone would let that prediction know them. Then all is
 compared with a log on which the bundled declaration ran from the start over the same records. On
@@ -29,7 +30,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,12 +65,16 @@ POLL_S = 0.002
 WARM_UP_S = 20.0
 WAIT_S = 1_800.0
 QUIET_S = 15.0
+# Events come for so long after the change; and of so many months more, should it take so long.
+SETTLED_S, SPARE_MONTHS = 20.0, 2
 # No refresh is left, at which lines would publish.
 NO_REFRESH_S = 60.0
 PARTITIONS = 2
 # One event in so many is followed by a planted one.
 PLANT_EVERY = 1_000
 STAGES = ("predict", "join", "learn", "evaluate")
+# Of flights that there are.
+MONTHS = 12
 PLANTED, PLANTED_MS = "planted-", 30_000
 HANDOVER = "handing over"
 # What happened up to so long after the new workers were at work.
@@ -92,6 +97,11 @@ def records(months: int) -> Iterator[Output]:
                 yield output_of(flights, topic, _planted(body))
 
 
+def published(months: int) -> Iterator[Output]:
+    """The records of these months, and of those that follow, of which as many are published."""
+    return records(min(months + SPARE_MONTHS, MONTHS))
+
+
 def _planted(event: dict[str, Any]) -> dict[str, Any]:
     """A departure fifteen hours late, older than the event that it comes after."""
     changed = {"kind": "departed", "ts": event["ts"] - PLANTED_MS, "dep_delay": 900.0}
@@ -103,22 +113,31 @@ def _planted(event: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Publisher:
-    """Appends records when they are due, whether or not anything comes back."""
+    """Appends records when they are due, whether or not anything comes back.
+
+    Attributes:
+        events_min: so many events are published at least.
+        until_ns: and until then, by the monotonic clock, as long as there are any.
+    """
 
     address: str
     rate: int
+    events_min: int
+    until_ns: int = sys.maxsize
     sent_ns: dict[str, int] = field(default_factory=dict)
     event_count: int = 0
     asked_count: int = 0
+    record_count: int = 0
     late_ns: list[int] = field(default_factory=list)
-    is_done: bool = False
 
     def run(self, outputs: Iterable[Output]) -> None:
-        """Until all were published."""
-        begin_ns = time.monotonic_ns()
+        """Until enough were published."""
+        begin_ns = 0
         chunk: list[Output] = []
         with connect(self.address) as log:
             for output in outputs:
+                # The first takes seconds to be made.
+                begin_ns = begin_ns or time.monotonic_ns()
                 chunk.append(output)
                 self.event_count += output.topic == "events"
                 due_ns = begin_ns + self.event_count * 1_000_000_000 // self.rate
@@ -126,9 +145,10 @@ class Publisher:
                 if wait_s >= TICK_S or len(chunk) >= self.rate:
                     self._append(log, chunk, due_ns)
                     chunk = []
+                    if self.event_count >= self.events_min and due_ns >= self.until_ns:
+                        break
                     time.sleep(max(0.0, wait_s))
             self._append(log, chunk, due_ns)
-        self.is_done = True
 
     def _append(self, log: Log, chunk: list[Output], due_ns: int) -> None:
         now_ns = time.monotonic_ns()
@@ -139,6 +159,7 @@ class Publisher:
                 self.sent_ns[event["event_id"]] = now_ns
                 self.asked_count += event["kind"] == "scheduled"
         log.append(chunk)
+        self.record_count += len(chunk)
 
 
 @dataclass
@@ -244,12 +265,12 @@ class Run:
 def run_live(address: str, months: int, rate: int) -> Run:
     """Work on all records as they come, with the change half way."""
     total = sum(output.topic == "events" for output in records(months))
-    publisher, reader = Publisher(address, rate), Reader(address)
+    publisher, reader = Publisher(address, rate, total), Reader(address)
     run = Run(publisher, reader)
     run.commands["before"] = worker = Command(address, "before", "up")
     _until_at_work(worker, address)
     threads = [
-        threading.Thread(target=publisher.run, args=(records(months),), daemon=True),
+        threading.Thread(target=publisher.run, args=(published(months),), daemon=True),
         threading.Thread(target=reader.run, daemon=True),
     ]
     for thread in threads:
@@ -269,6 +290,7 @@ def run_live(address: str, months: int, rate: int) -> Run:
     worker = standby
     _until_at_work(worker, address)
     run.restarted_ns = time.monotonic_ns()
+    publisher.until_ns = run.restarted_ns + int(SETTLED_S * 1e9)
     threads[0].join()
     _await_quiet(run)
     worker.stop()
@@ -373,14 +395,14 @@ def learned(log: Log, expected: Mapping[str, Any]) -> dict[str, dict[int, str]]:
     return found
 
 
-def print_equality(address: str, months: int) -> None:
+def print_equality(address: str, outputs: Iterable[Output]) -> None:
     """Everything after the change, and what was made again of before, against the other log."""
     with (
         connect(address) as log,
         tempfile.TemporaryDirectory() as folder,
         SqliteLog.create(Path(folder) / "always.sqlite") as always,
     ):
-        seconds = work(always, flights, [*records(months)])
+        seconds = work(always, flights, [*outputs])
         print(f"all of it from the start: {seconds:.0f} s of CPU")
         actual, expected = vectors(log), vectors(always)
         names = flights.feature_set.names
@@ -499,7 +521,7 @@ def main() -> None:
         print_steps(run)
         if options.latency:
             return
-        print_equality(address, options.months)
+        print_equality(address, islice(published(options.months), run.publisher.record_count))
         words = ["--broker", address, "audit", "log"]
         subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "stream_ml", *words],
