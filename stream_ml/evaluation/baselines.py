@@ -118,7 +118,9 @@ class Baselines:
             return {"prior": totals[1] / totals[0]}
         return {"prior": {name: totals[i] / totals[0] for name, i in self._class_indexes.items()}}
 
-    def learn(self, label: LabelValue, label_ts: int, watermark_ms: int) -> None:
+    def learn(
+        self, label: LabelValue, label_ts: int, watermark_ms: int, *former: LabelValue
+    ) -> None:
         """Know one more label, from `label_ts` on, once the labels' watermark is there.
 
         A label older than the newest counts as known only since the newest one's time: it was
@@ -128,25 +130,8 @@ class Baselines:
             label: the truth, of the task's type.
             label_ts: when it was known, UTC milliseconds.
             watermark_ms: the labels' watermark.
+            former: the label that was known before, where this one takes its place.
         """
-        self._take(label, label_ts, watermark_ms)
-
-    def correct(
-        self, former: LabelValue, label: LabelValue, label_ts: int, watermark_ms: int
-    ) -> None:
-        """Know from `label_ts` on that a label that was known is another one.
-
-        Args:
-            former: the label that was known.
-            label: the one that counts.
-            label_ts: when that was known, UTC milliseconds.
-            watermark_ms: the labels' watermark.
-        """
-        self._take(label, label_ts, watermark_ms, former)
-
-    def _take(
-        self, label: LabelValue, label_ts: int, watermark_ms: int, *former: LabelValue
-    ) -> None:
         ahead = self._ahead
         if not ahead and label_ts <= watermark_ms:
             self._know(label, label_ts, *former)

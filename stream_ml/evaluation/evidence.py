@@ -267,7 +267,8 @@ class Blocks:
         is_open = False
         if self._block_ms is not None:
             number = prediction_ts // self._block_ms
-            closed_before = max(self._closed_before, self._end_number(watermark_ms))
+            end_number = (watermark_ms - self._maturity_ms) // self._block_ms
+            closed_before = max(self._closed_before, end_number)
             is_open = number >= closed_before and number in self._open
         if not is_open:
             self.late_corrections += 1
@@ -300,19 +301,17 @@ class Blocks:
 
     def close(self, watermark_ms: int) -> list[ClosedBlock]:
         """Close what can be closed, oldest first; a block without pairs is none."""
-        end_number = self._end_number(watermark_ms)
+        # The blocks before this one are complete.
+        if self._block_ms is None:
+            end_number = self._pair_count // self._pairs_per_block
+        else:
+            end_number = (watermark_ms - self._maturity_ms) // self._block_ms
         if end_number <= self._closed_before:
             return []
         self._closed_before = end_number
         numbers = sorted(number for number in self._open if number < end_number)
         blocks = [(number, self._open.pop(number)) for number in numbers]
         return [ClosedBlock(number, b.n, math.fsum(b.partials)) for number, b in blocks]
-
-    def _end_number(self, watermark_ms: int) -> int:
-        """The blocks before this one are complete."""
-        if self._block_ms is None:
-            return self._pair_count // self._pairs_per_block
-        return (watermark_ms - self._maturity_ms) // self._block_ms
 
     def reset(self) -> None:
         """Forget the open blocks; what was closed stays closed."""

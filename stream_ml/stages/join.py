@@ -234,7 +234,9 @@ class Join:
         labels = records[0].topic == "labels"
         parse: Callable[[Record], Any] = self.parse if labels else self._parse_prediction
         fold: Callable[[Record, Any, list[Output]], None]
-        fold = self._told_label if labels else self._prediction
+        fold = self._prediction
+        if labels:
+            fold = self._told_label if self._excluded_sources else self._label
         contents = [parse(record) for record in records]
         strays = self._strays(records, contents)
         for number, record in enumerate(records):

@@ -80,7 +80,9 @@ class Lessons:
             example: the next one.
             label: as it is declared.
         """
-        is_lesson = self._is_lesson(example, label)
+        is_lesson = True
+        if label.absent is not None or example.implicit or example.correction is not None:
+            is_lesson = self._is_lesson(example, label)
         if not label.sources or example.label_from is None:
             return is_lesson
         share = label.sources.get(example.label_from, 1.0)
@@ -93,7 +95,7 @@ class Lessons:
             self.owed += correction.implicit
             return correction.implicit or label.relearn
         if not example.implicit:
-            self.prompt += label.absent is not None and example.label != label.absent
+            self.prompt += example.label != label.absent
             return True
         share = self._relative_chance(example.prediction.own_answer, label)
         share *= min(1.0, self.owed / RESPONSE)

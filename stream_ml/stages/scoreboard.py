@@ -135,8 +135,7 @@ class Scoreboard:
                 if name in parts:
                     block = f"slice {name}" if slot == SERVED_SLOT else None
                     self._revise(block, parts[name], example, correction, answer)
-        former, label, label_ts = correction.label, example.label, example.label_ts
-        self._baselines.correct(former, label, label_ts, newest_ms)
+        self._baselines.learn(example.label, example.label_ts, newest_ms, correction.label)
         return slices
 
     def _revise(
@@ -173,27 +172,28 @@ class Scoreboard:
         if scores is None:
             scores = self._scores[slot] = self._new_scores()
         self._versions[slot] = version
-        before = self._before(scores)
+        # What they come to, where the example is not of the open block.
+        before = None if self._elsewhere_ms is None else scores.totals()
         if self._is_revisable:
             scores.update_of(self._pair_name, label, answer)
         else:
             scores.update(label, answer)
-        self._book(slot, scores, before)
+        if before is not None:
+            self._book(slot, scores, before)
         for name in self.slices:
             parts = self._slice_scores.setdefault(slot, {})
             if name not in parts:
                 parts[name] = self._new_part()
-            before = self._before(parts[name]) if slot == SERVED_SLOT else None
+            is_elsewhere = slot == SERVED_SLOT and self._elsewhere_ms is not None
+            before = parts[name].totals() if is_elsewhere else None
             parts[name].update(label, answer)
-            self._book(f"slice {name}", parts[name], before)
+            if before is not None:
+                self._book(f"slice {name}", parts[name], before)
 
-    def _before(self, scores: Scores) -> list[float] | None:
-        """What scores come to, where the next example is not of the open block."""
-        return None if self._elsewhere_ms is None else scores.totals()
-
-    def _book(self, name: str, scores: Scores, before: list[float] | None) -> None:
-        if before is None or self._blocks is None or self._elsewhere_ms is None:
-            return
+    def _book(self, name: str, scores: Scores, before: list[float]) -> None:
+        """Count what an example has added in the block of its label, which is not the open one."""
+        assert self._blocks is not None, "an example is elsewhere only where blocks are kept"
+        assert self._elsewhere_ms is not None, "scores of before are kept only then"
         change = [b - a for a, b in zip(before, scores.totals(), strict=True)]
         self._blocks.book(name, change, self._elsewhere_ms, is_new=True)
 

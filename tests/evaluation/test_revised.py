@@ -103,7 +103,7 @@ def test_a_baseline_knows_the_last_word_from_when_it_was_said(kind: str) -> None
         corrected.learn(first, n, n)
         expected.learn(word, n, n)
     before = [corrected.answers(15), corrected.answers(29)]
-    corrected.correct(labels[7], last[7], 30, 25)
+    corrected.learn(last[7], 30, 25, labels[7])
     state = corrected.dump()
     assert before == [corrected.answers(15), corrected.answers(29)]
     corrected.load(state)

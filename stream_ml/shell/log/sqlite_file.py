@@ -409,17 +409,18 @@ class File:
 
     def write_state(self, pieces: Mapping[tuple[str, str], bytes | None]) -> None:
         """Write pieces of state by owner and key; None takes one away."""
+        prefix = self._prefix  # there are some pieces for each event
         self.write(
             "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET piece = excluded.piece",
             [
-                (self.owner(owner), key, piece)
+                (prefix + owner, key, piece)
                 for (owner, key), piece in pieces.items()
                 if piece is not None
             ],
         )
         self.write(
             "DELETE FROM state WHERE owner = ? AND key = ?",
-            [(self.owner(owner), key) for (owner, key), piece in pieces.items() if piece is None],
+            [(prefix + owner, key) for (owner, key), piece in pieces.items() if piece is None],
         )
 
     # --- what it is -----------------------------------------------------------------------
