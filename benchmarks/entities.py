@@ -1,6 +1,6 @@
 """Features of merchants over all cards, against an oracle, and what they cost.
 
-    python -m benchmarks.entities [--events N] [--kafka] [--kills N] [--cost]
+    python -m benchmarks.entities [--events N] [--kafka [--partitions N]] [--kills N] [--cost]
 
 Payments of 1,000 cards at 200 merchants, out of order, with duplicates, without a merchant now and
 then. Every feature of every prediction is compared with what an oracle says that looks at all
@@ -21,6 +21,7 @@ import time
 from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -30,28 +31,39 @@ from river import linear_model
 import stream_ml as sml
 from stream_ml.client import connect
 from stream_ml.records import Output, Record
+from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.cluster import Cluster
-from stream_ml.stages.predict import Predict
+from stream_ml.stages.delayed import new_predict
 from stream_ml.stages.serving import Serving
 from stream_ml.testing import Driver
-from stream_ml.topics import catalogue, needed
+from stream_ml.topics import catalogue, needed, partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_ml.pipeline import Pipeline
 
-__all__ = ["LATENESS_MS", "declare", "differences", "expected", "payments"]
+__all__ = [
+    "DELAY_MS",
+    "LATENESS_MS",
+    "declare",
+    "declare_late",
+    "differences",
+    "expected",
+    "expected_late",
+    "payments",
+]
 
 START_MS = 1_700_000_000_000
 LATENESS_MS = 20_000
 HOUR_MS, MINUTES_MS = 3_600_000, 600_000
+DELAY_MS = 10_000
 # Windows are named by a digest of what is so long.
 HOSTILE = "m" * 3_000
 DECLARATION = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from benchmarks.entities import declare
+from benchmarks.entities import declare, declare_late
 declared = declare(name)
 """
 
@@ -97,8 +109,14 @@ def declare(name: str = "market", features: Sequence[Any] | None = None) -> Pipe
     )
 
 
+def declare_late(name: str = "market") -> Pipeline:
+    """The same with a delay: for any number of partitions."""
+    features = [sml.window("1h").count(), *windows(entity="merchant", delay="10s")]
+    return declare(name, features)
+
+
 def payments(
-    seed: int, count: int, *, cards: int = 1_000, merchants: int = 200
+    seed: int, count: int, *, cards: int = 1_000, merchants: int = 200, pace: int = 1
 ) -> list[dict[str, Any]]:
     """Payments as they come: some late, some too late, some twice, some of no or an odd merchant.
 
@@ -106,11 +124,12 @@ def payments(
         seed: of the world.
         count: how many, copies apart.
         cards: how many there are.
+        pace: how many times as far apart they are as some 0.2 s.
         merchants: how many there are; a tenth of all payments are at the first.
     """
     rand, sent, now = random.Random(seed), [], START_MS
     for number in range(count):
-        now += rand.choice([0, 0, 100, 300, 600])
+        now += pace * rand.choice([0, 0, 100, 300, 600])
         late = rand.random() < 0.2
         merchant = 0 if rand.random() < 0.1 else rand.randrange(merchants)
         event = {
@@ -125,6 +144,70 @@ def payments(
         if rand.random() < 0.03:
             sent.append(rand.choice(sent[-50:]))
     return sent
+
+
+def taken(sent: Sequence[dict[str, Any]], partitions: int) -> list[tuple[int, dict[str, Any]]]:
+    """The payments that are taken, each with its partition: by its own partition alone."""
+    newest, ids, result = [-1] * partitions, set[str](), []
+    for event in sent:
+        partition = partition_of(event["card"].encode(), partitions)
+        if event["event_id"] in ids or event["ts"] < newest[partition] - LATENESS_MS:
+            continue
+        newest[partition] = max(newest[partition], event["ts"])
+        ids.add(event["event_id"])
+        result.append((partition, event))
+    return result
+
+
+def expected_late(
+    sent: Sequence[dict[str, Any]],
+    partitions: int,
+    *,
+    left_out: Mapping[str, int] = MappingProxyType({}),
+) -> dict[str, dict[str, float]]:
+    """The features with a delay: what was taken in any partition, whenever it came.
+
+    Args:
+        sent: as they came.
+        partitions: of the events.
+        left_out: those that came after their partition was silent, by id: where it was closed.
+    """
+    events = [event for _, event in taken(sent, partitions)]
+    by_merchant = defaultdict[str, list[Any]](list)
+    for event in events:
+        if event["merchant"] is not None and event["event_id"] not in left_out:
+            by_merchant[event["merchant"]].append(event)
+    before = expected_of_cards(events)
+    return {
+        event["event_id"]: {
+            "count 1h": before[event["event_id"]],
+            **_late_of_merchant(
+                {**event, "ts": max(event["ts"], left_out.get(event["event_id"], 0))},
+                by_merchant[event["merchant"] or ""],
+            ),
+        }
+        for event in events
+    }
+
+
+def expected_of_cards(events: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How many payments of its card lie in the hour before each, of those that came before it."""
+    of_card, counts = defaultdict[str, list[int]](list), dict[str, float]()
+    for event in events:
+        times = of_card[event["card"]]
+        counts[event["event_id"]] = float(sum(-HOUR_MS <= t - event["ts"] < 0 for t in times))
+        times.append(event["ts"])
+    return counts
+
+
+def _late_of_merchant(event: dict[str, Any], events: list[dict[str, Any]]) -> dict[str, float]:
+    if event["merchant"] is None:
+        return {"mean(amount) 1h of merchant delay 10s": 0.0}
+    features = _of_merchant({**event, "ts": event["ts"] - DELAY_MS}, events)
+    return {
+        name.replace("of merchant", "of merchant delay 10s"): value
+        for name, value in features.items()
+    }
 
 
 def expected(sent: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -176,7 +259,7 @@ def differences(
     found += [f"{name}: predicted" for name in served.keys() - oracle.keys()]
     for name in oracle.keys() & served.keys():
         wanted, given = dict(oracle[name]), dict(served[name])
-        mean = "mean(amount) 1h of merchant"
+        mean = next(column for column in wanted if column.startswith("mean(amount) 1h of merchant"))
         if abs(wanted.pop(mean) - given.pop(mean)) > 1e-9 * 1e4 or wanted != given:
             found.append(f"{name}: {served[name]} not {oracle[name]}")
     return sorted(found)
@@ -189,26 +272,49 @@ def embedded(sent: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         return driver.read("predictions")
 
 
-def on_kafka(sent: Sequence[dict[str, Any]], broker: str, kills: int) -> list[dict[str, Any]]:
-    """The predictions of a broker, predict being killed so often while it works."""
+def last_words(sent: Sequence[dict[str, Any]], partitions: int) -> list[dict[str, Any]]:
+    """A payment a day later in each partition, which tells that nothing older comes."""
+    ts = max(event["ts"] for event in sent) + 24 * HOUR_MS
+    cards = [f"last {number}" for number in range(100)]
+    of_partition = {partition_of(card.encode(), partitions): card for card in cards}
+    return [
+        {**sent[0], "event_id": f"last {number}", "ts": ts, "card": card}
+        for number, card in sorted(of_partition.items())
+    ]
+
+
+def on_kafka(
+    sent: Sequence[dict[str, Any]], broker: str, kills: int, partitions: int | None = None
+) -> list[dict[str, Any]]:
+    """The predictions of a broker, predict being killed so often while it works.
+
+    Args:
+        sent: the payments.
+        broker: its address.
+        kills: how often.
+        partitions: of the events, with windows over all of them; None: one, without a delay.
+    """
     from tests.kafka.shop_world import Reader  # noqa: PLC0415 - only with a broker
     from tests.kafka.world import House, until_said  # noqa: PLC0415
     from tests.kafka_broker import a_name  # noqa: PLC0415
 
     def worker(stage: str) -> Any:
-        given = stack.enter_context(house.worker(stage, STREAM_ML_CHECKPOINT_SECONDS="1"))
-        until_said(given, said="started")
-        return given
+        return stack.enter_context(house.worker(stage, STREAM_ML_CHECKPOINT_SECONDS="1"))
 
     cluster = Cluster(broker, a_name("market"))
     outputs = [Output("events", each["card"].encode(), orjson.dumps(each)) for each in sent]
     share = len(outputs) // (kills + 1) + 1
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        house = House(Path(name), cluster, DECLARATION)
-        with house.terminal("topics", "apply", "--partitions", "2") as terminal:
-            made = terminal.ended()
-        assert made.code == 0, made.err
+        text = DECLARATION
+        if partitions is not None:
+            text = text.replace("declare(name)", "declare_late(name)")
+        house = House(Path(name), cluster, text)
+        pipeline = declare() if partitions is None else declare_late()
+        has_entities, extra = bool(pipeline.feature_set.entities), pipeline.extra_topics
+        apply(cluster, Demand(partitions or 2, has_entities=has_entities, extra_topics=extra))
         workers = [worker(stage) for stage in ("learn", "evaluate", "predict")]
+        for given in workers:
+            until_said(given, said="started")
         log = stack.enter_context(connect(f"kafka://{cluster.bootstrap}/{cluster.pipeline}"))
         reader = Reader(cluster)
         for part in range(kills + 1):
@@ -218,11 +324,20 @@ def on_kafka(sent: Sequence[dict[str, Any]], broker: str, kills: int) -> list[di
                 reader.until("predictions", share * part + share // 10, workers)
                 workers[-1].process.kill()
                 workers[-1] = worker("predict")
-        predictions = reader.until("predictions", len(expected(sent)), workers)
+        oracle = expected(sent) if partitions is None else expected_late(sent, partitions)
+        if partitions is not None:
+            log.append(
+                [
+                    Output("events", each["card"].encode(), orjson.dumps(each))
+                    for each in last_words(sent, partitions)
+                ]
+            )
+        predictions = reader.until("predictions", len(oracle), workers)
         for worker in workers:
             assert worker.stopped().code == 0
     with KafkaAdminClient(bootstrap_servers=broker) as admin:
-        admin.delete_topics([cluster.topic(topic) for topic in needed(catalogue())])
+        there = needed(catalogue(), () if partitions is None else ("entities",))
+        admin.delete_topics([cluster.topic(topic) for topic in there])
     return predictions
 
 
@@ -232,13 +347,14 @@ def cost(sent: Sequence[dict[str, Any]], rounds: int) -> dict[str, float]:
         "no window": [sml.field("amount")],
         "windows of the card": windows(),
         "windows of the merchant": windows(entity="merchant"),
+        "windows of the merchant with a delay": windows(entity="merchant", delay="10s"),
     }
     values = [orjson.dumps(event) for event in sent]
     spent: dict[str, list[float]] = {name: [] for name in declared}
     for _ in range(rounds):
         for name, features in declared.items():
             pipeline = declare(features=features)
-            stage = Predict(pipeline, Serving(pipeline, b""))
+            stage = new_predict(pipeline, Serving(pipeline, b""), 0)
             records = [
                 Record("events", 0, offset, None, value, 2**42)
                 for offset, value in enumerate(values)
@@ -257,6 +373,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=50_000)
     parser.add_argument("--kafka", action="store_true")
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--partitions", type=int)
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -265,14 +382,19 @@ def main() -> None:
         for name, us in cost(sent, arguments.rounds).items():
             print(f"{name}: {us:.1f} us an event")
         return
-    oracle = expected(sent)
-    found = differences(oracle, embedded(sent))
-    print(f"embedded: {len(oracle):,} predictions, {len(found)} differ {found[:3]}")
+    found: list[str] = []
+    if arguments.partitions is None:
+        oracle = expected(sent)
+        found = differences(oracle, embedded(sent))
+        print(f"embedded: {len(oracle):,} predictions, {len(found)} differ {found[:3]}")
+    else:
+        oracle = expected_late(sent, arguments.partitions)
     if arguments.kafka:
         from tests.kafka_broker import broker  # noqa: PLC0415 - only with a broker
 
         with broker() as address:
-            differ = differences(oracle, on_kafka(sent, address, arguments.kills))
+            served = on_kafka(sent, address, arguments.kills, arguments.partitions)
+            differ = differences(oracle, served)
         print(
             f"kafka, predict killed {arguments.kills} times: {len(oracle):,} predictions, "
             f"{len(differ)} differ {differ[:3]}"

@@ -95,7 +95,8 @@ class Events:
             wrong clocks than that close nothing for others. The watermark lags by so many keys
             less one; with 1, the newest event alone leads it. See docs/time.md.
         idle: after how long without a prediction a partition of events holds up no more what
-            waits in the others' joins: by the time of arrival.
+            waits in the others' joins (by the time of arrival), nor what waits for it in predict
+            with a `delay`.
         window_lateness: how much older than the watermark an event may be that only feeds windows
             and gets no prediction; None: as `lateness`, beyond which all are refused.
         too_late: what becomes of an event that is older than that: it is "refused", as a dead
@@ -298,7 +299,8 @@ class Pipeline:
     @property
     def extra_topics(self) -> tuple[str, ...]:
         """The topics that it has beside those of all pipelines, by their names in the catalogue."""
-        return ("late-events",) if self.events.too_late == "topic" else ()
+        late = ("late-events",) if self.events.too_late == "topic" else ()
+        return late if self.feature_set.delay_ms is None else (*late, "entities")
 
     @cached_property
     def skew_ms(self) -> int:

@@ -28,6 +28,8 @@ __all__ = [
     "Correction",
     "DeadLetter",
     "Decision",
+    "EntityEvent",
+    "EntityFacts",
     "Evaluation",
     "Event",
     "EventLabel",
@@ -425,6 +427,30 @@ class Summary(Struct, forbid_unknown_fields=True):
     refused: dict[str, Natural]
     fields: dict[str, ColumnSummary]
     features: dict[str, ColumnSummary]
+
+
+class EntityEvent(Struct, forbid_unknown_fields=True):
+    """What an event puts into windows of entities over all partitions."""
+
+    offset: Natural
+    ts: Natural
+    fields: dict[str, str | int | float | bool | None]
+
+
+class EntityFacts(Struct, forbid_unknown_fields=True):
+    """How far one partition of events has come, and what was taken of it.
+
+    All events below `offset` were judged; of those that were taken `events` are the newest. None
+    will be taken that is older than `frontier`, and those that ask were answered where their time
+    less the delay is at most `answered`. `oldest` is the least of these times that still waits.
+    """
+
+    partition: Partition
+    offset: Natural
+    frontier: Natural
+    answered: Natural
+    oldest: int | None
+    events: tuple[EntityEvent, ...]
 
 
 @dataclass(frozen=True, slots=True)

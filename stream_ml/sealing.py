@@ -57,7 +57,7 @@ __all__ = [
 
 # The topics whose records are sealed; models, decisions and commands are signed.
 SEALED_TOPICS = frozenset(
-    {"predictions", "examples", "answers", "evaluations", "alerts", "summaries"}
+    {"predictions", "examples", "answers", "evaluations", "alerts", "summaries", "entities"}
 )
 # No piece of a stage is called so: their names begin with a letter or are empty.
 MARKER = b"\x00marker"

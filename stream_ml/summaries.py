@@ -1,18 +1,18 @@
-"""Summaries of a block of events, to bytes and back."""
+"""What predict tells of events, to bytes and back: summaries of a block, facts about entities."""
 
 from __future__ import annotations
 
 import msgspec
 
 from stream_ml.errors import BadRecord
-from stream_ml.records import ID_LENGTH_MAX, Summary
+from stream_ml.records import ID_LENGTH_MAX, EntityFacts, Summary
 
-__all__ = ["decode_summary", "encode_summary"]
+__all__ = ["decode_facts", "decode_summary", "encode_facts", "encode_summary"]
 
 
 def encode_summary(summary: Summary) -> bytes:
     """The wire form of a summary."""
-    return _write_summary(summary)
+    return _write(summary)
 
 
 def decode_summary(value: bytes | None) -> Summary:
@@ -41,8 +41,26 @@ def decode_summary(value: bytes | None) -> Summary:
     return summary
 
 
+def encode_facts(facts: EntityFacts) -> bytes:
+    """The wire form of facts."""
+    return _write(facts)
+
+
+def decode_facts(value: bytes | None) -> EntityFacts:
+    """The facts in `value`; whether a pipeline can have made them is not looked at.
+
+    Raises:
+        BadRecord: it holds none.
+    """
+    try:
+        return _read_facts(value or b"")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BadRecord("malformed", "$", f"these are no facts: {str(error)[:200]}") from None
+
+
+_read_facts = msgspec.json.Decoder(EntityFacts).decode
 _read_summary = msgspec.json.Decoder(Summary).decode
-_write_summary = msgspec.json.Encoder().encode
+_write = msgspec.json.Encoder().encode
 
 
 def _malformed(path: str, expected: str, actual: int) -> BadRecord:

@@ -213,6 +213,10 @@ class Driver:
         while self.runner.poll(*self._limit()):
             self._redeliver()
 
+    def silence(self) -> None:
+        """Let so much time pass without an event that nothing waits for one any more."""
+        self.runner.answer_waiting(self.now_ms)
+
     def crash(self) -> None:
         """Let the worker die when it has worked on every event, or sooner where there is a seed."""
         self._die(len(self.records("events")))

@@ -97,7 +97,7 @@ def embedded() -> Mapping[str, Topic]:
     """The topics that the embedded log has.
 
     >>> sorted(catalogue().keys() - embedded().keys())[:2]
-    ['evaluate-changelog', 'join-changelog']
+    ['entities', 'evaluate-changelog']
     """
     return MappingProxyType({n: t for n, t in catalogue().items() if not t.clusters_only})
 
@@ -106,7 +106,7 @@ def needed(topics: Mapping[str, Topic], extra: Collection[str] = ()) -> dict[str
     """The topics that every pipeline has, and of the others those that are named.
 
     >>> sorted(catalogue().keys() - needed(catalogue()))
-    ['late-events']
+    ['entities', 'late-events']
 
     Args:
         topics: the catalogue, or part of it.

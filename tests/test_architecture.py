@@ -301,6 +301,8 @@ OWNERS: dict[str, set[str]] = {
             "assignor",
             "backlog",
             "changelog",
+            "entity_feed",
+            "extents",
             "header_names",
             "partition_reader",
             "serving_feed",

@@ -18,6 +18,7 @@ from stream_ml.records import (
     Command,
     DeadLetter,
     Decision,
+    EntityFacts,
     Evaluation,
     Event,
     EventLabel,
@@ -41,6 +42,7 @@ RECORDS: dict[str, Any] = {
     "answers": ShadowAnswers,
     "commands": Command,
     "dead-letters": DeadLetter,
+    "entities": EntityFacts,
     "evaluations": Evaluation,
     "events": Event,
     "examples": Example,
@@ -168,12 +170,14 @@ def test_every_member_of_a_record_is_described_and_nothing_else(topic: str) -> N
 
 def test_every_topic_holds_a_record() -> None:
     """No topic is described that no dataclass stands for, and none is left out."""
-    assert set(RECORDS) == set(embedded())
+    assert set(RECORDS) == {*embedded(), "entities"}
 
 
 def test_clusters_have_a_changelog_for_each_stage_beside() -> None:
     """State that may move to another machine lies on a compacted topic, a partition a task."""
-    changelogs = {n: t for n, t in catalogue().items() if t.clusters_only and n != "layout"}
+    changelogs = {
+        n: t for n, t in catalogue().items() if t.clusters_only and n not in {"layout", "entities"}
+    }
     assert set(changelogs) == {f"{s}-changelog" for s in ("predict", "join", "learn", "evaluate")}
     assert {t.cleanup for t in changelogs.values()} == {"compact"}
     tasks = {"predict": "events", "join": "predictions", "learn": "examples", "evaluate": "models"}

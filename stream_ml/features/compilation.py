@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from stream_ml.features.aggregates import Aggregate
+from stream_ml.features.durations import parse_duration
 from stream_ml.features.guarded import GuardedAggregate
 from stream_ml.features.hashing import Hashed
 from stream_ml.features.transforms import FeatureContext, Scalar
@@ -49,6 +50,7 @@ class Scope:
     Attributes:
         group_fields: the fields that name them; none: the key alone does.
         is_keyed: whether the key names the entity beside them; else its windows are of all keys.
+        delay_ms: how long before the event they end, over all partitions; None: they are of one.
         series: those.
         missing: the answers for an event in no group.
         empty: the answers where there is no buffer.
@@ -56,6 +58,7 @@ class Scope:
 
     group_fields: tuple[str, ...]
     is_keyed: bool
+    delay_ms: int | None
     series: tuple[Series, ...]
     missing: tuple[float | None, ...]
     empty: tuple[float | None, ...]
@@ -69,15 +72,16 @@ def compile_scopes(windows: Sequence[WindowFeature], context: Context) -> tuple[
         context: what they are compiled against.
     """
     scopes = []
-    for entity, by in dict.fromkeys((feature.entity, feature.by) for feature in windows):
-        groups = _shared(
-            [feature for feature in windows if (feature.entity, feature.by) == (entity, by)],
-            context.schema,
-        )
+    shared: dict[Any, list[WindowFeature]] = {}
+    for feature in windows:
+        delay_ms = None if feature.delay is None else parse_duration(feature.delay)
+        shared.setdefault((feature.entity, feature.by, delay_ms), []).append(feature)
+    for (entity, by, delay_ms), features in shared.items():
+        groups = _shared(features, context.schema)
         series = tuple(_compile_series(group, context) for group in groups)
         empty = tuple(answer for member in series for answer in member.empty)
         missing = (None,) * len(empty)
-        scopes.append(Scope((*entity, *by), not entity, series, missing, empty))
+        scopes.append(Scope((*entity, *by), not entity, delay_ms, series, missing, empty))
     return tuple(scopes)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stream_ml.features.windows import Buffer
     from stream_ml.records import Event
 
-__all__ = ["entity_of", "key_of", "piece_name"]
+__all__ = ["GROUP_LENGTH_KEPT", "entity_of", "key_of", "piece_name"]
 
 # A digest stands for longer texts that name a sub-group: the room is the windows' name, in memory
 # and at rest.

@@ -28,21 +28,21 @@ import orjson
 
 from stream_ml.errors import DeclarationError, Problem, UsageError
 from stream_ml.features.compilation import compile_scopes, may_miss, question
+from stream_ml.features.durations import parse_duration
 from stream_ml.features.entities import entity_of, key_of, piece_name
 from stream_ml.features.feature_view import FeatureView
 from stream_ml.features.fingerprint import fingerprint
 from stream_ml.features.hashing import Hashed
-from stream_ml.features.parts import code_in, functions_in, parts_of, windows_in
+from stream_ml.features.parts import code_in, fields_in, functions_in, parts_of, windows_in
 from stream_ml.features.sparse import common_prefix, is_common, name_set
 from stream_ml.features.texts import TEXT_LENGTH_KEPT, text_digest
 from stream_ml.features.transforms import Columns, Feature, Scalar
 from stream_ml.features.windows import Buffer, Clock, WindowColumns, WindowFeature
+from stream_ml.records import Event
 from stream_ml.schema import FieldType, brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from stream_ml.records import Event
 
 __all__ = ["WINDOW_EVENTS_MAX", "FeatureSet", "FeatureState"]
 
@@ -71,7 +71,12 @@ class FeatureSet:
         view: the features without the retired ones: what models see that begin now.
         hash: SHA-256 of what these see, under which names: equal for equal declarations.
         horizon_ms: the longest window; 0 without one.
-        entities: the fields that name entities whose windows are of all keys, in order.
+        entities: the fields that name entities whose windows are of all keys of a partition, in
+            order.
+        delay_ms: how long before the event windows of entities end that are over all partitions;
+            None where there are none.
+        delayed_fields: the fields that those are made from, in order.
+        delayed_names: the names of the numbers that those are in.
 
     Raises:
         DeclarationError: the declaration is wrong.
@@ -107,7 +112,21 @@ class FeatureSet:
         self.view = FeatureView(present_names, self.hash, is_whole=not retired)
         windows = [window for feature in features for window in windows_in(feature, schema)]
         self.horizon_ms = max((window.frame.horizon_ms for window in windows), default=0)
-        self.entities = tuple(dict.fromkeys(name for each in windows for name in each.entity))
+        self.entities = tuple(
+            dict.fromkeys(name for each in windows if each.delay is None for name in each.entity)
+        )
+        delayed = [each for each in windows if each.delay is not None]
+        delays = [parse_duration(each.delay) for each in delayed if each.delay is not None]
+        self.delay_ms = delays[0] if delays else None
+        self.delayed_fields = tuple(
+            dict.fromkeys(name for each in delayed for name in fields_in(each, schema))
+        )
+        self.delayed_names = frozenset(
+            name
+            for feature in features
+            if any(each.delay is not None for each in windows_in(feature, schema))
+            for name in feature.columns(schema)
+        )
         self.scopes = compile_scopes(windows, self)
         self._slots = {
             question(feature): slot
@@ -141,6 +160,7 @@ class FeatureSet:
         paths_by_name: dict[str, str] = {}
         # Of hashed features: of two of one prefix an event's columns could not be told apart.
         paths_by_prefix: dict[str, str] = {}
+        delays: dict[int, str] = {}
         for number, feature in enumerate(features):
             feature_path = f"{path}[{number}]"
             if not isinstance(feature, Feature):
@@ -149,6 +169,16 @@ class FeatureSet:
                 continue
             mistakes = [*feature.mistakes(schema), *feature.label_mistakes()]
             problems += [Problem(feature_path, expected, actual) for expected, actual in mistakes]
+            if not mistakes:
+                delays |= {
+                    parse_duration(each.delay): str(each.delay)
+                    for each in windows_in(feature, schema)
+                    if each.delay is not None
+                }
+                if len(delays) > 1:
+                    actual = " and ".join(f"`{delay}`" for delay in delays.values())
+                    problems.append(Problem(feature_path, "one `delay` for all windows", actual))
+                    delays.popitem()
             for name in () if mistakes else feature.columns(schema):
                 prefix = common_prefix(name)
                 former_path = paths_by_name.get(name)
@@ -219,9 +249,13 @@ class FeatureSet:
         """The ids of the series, by which the pieces of its state are named."""
         return [series.id for scope in self.scopes for series in scope.series]
 
-    def new_state(self) -> FeatureState:
-        """The state before any event."""
-        return FeatureState(self)
+    def new_state(self, *, delayed: bool = False) -> FeatureState:
+        """The state before any event.
+
+        Args:
+            delayed: whether it is that of the windows over all partitions; else of all others.
+        """
+        return FeatureState(self, delayed=delayed)
 
     def slot(self, feature: WindowFeature) -> int:
         """The index of a window feature's answer among the answers."""
@@ -262,17 +296,26 @@ class FeatureState:
         failures: what users' aggregates have raised since this was emptied.
     """
 
-    def __init__(self, feature_set: FeatureSet) -> None:
+    def __init__(self, feature_set: FeatureSet, *, delayed: bool = False) -> None:
         self.feature_set = feature_set
         self.dropped_count = 0
         self.failures: list[str] = []
         self._clock = Clock()
         self._scopes = feature_set.scopes
         self._steps = feature_set.steps
-        self._fallible = feature_set.fallible
+        # In windows over all partitions there is nothing that raises.
+        self._fallible = () if delayed else feature_set.fallible
         self._functions = feature_set.functions
         # Per scope, per entity (a key, or a tuple of the key and its group), per series.
         self._buffers: tuple[dict[Any, list[Buffer | None]], ...] = tuple({} for _ in self._scopes)
+        # The scopes that this state holds; of others there is no buffer, so no answer.
+        self._held = [
+            (scope, entities)
+            for scope, entities in zip(self._scopes, self._buffers, strict=True)
+            if (scope.delay_ms is not None) == delayed
+        ]
+        whole = [*zip(self._scopes, self._buffers, strict=True)]
+        self._asked = self._held if delayed else whole
         self._series = {
             series.id: (number, index)
             for number, scope in enumerate(self._scopes)
@@ -300,7 +343,16 @@ class FeatureState:
         self._try_fallible(event)
         for function in self._functions:
             function(fields, t, ())
-        answers = self._answers(event)
+        return self.vector(event, self._answers(event))
+
+    def vector(self, event: Event, answers: Sequence[float | None]) -> dict[str, float]:
+        """The features of an event whose windows answer so.
+
+        Args:
+            event: that asks.
+            answers: of the windows, as `answers` gives them.
+        """
+        fields, t = event.fields, event.ts
         features: dict[str, float] = {}
         for name, compute, window_columns in self._steps:
             if window_columns:
@@ -323,7 +375,7 @@ class FeatureState:
         t = event.ts
         answers: list[float | None] = []
         dirty_buffers = self._dirty_buffers
-        for scope, entities in zip(self._scopes, self._buffers, strict=True):
+        for scope, entities in self._asked:
             entity = entity_of(event, scope) if scope.group_fields else event.key
             buffers = entities.get(entity)
             if buffers is None:
@@ -339,6 +391,34 @@ class FeatureState:
                 buffer.read(t, answers)
         return answers
 
+    def answers(self, event: Event) -> list[float | None]:
+        """The answers of all windows: of those that this state does not hold, as if empty.
+
+        Raises:
+            BadRecord: a user's function raised on the event; nothing was changed.
+        """
+        self._try_fallible(event)
+        for function in self._functions:
+            function(event.fields, event.ts, ())
+        return self._answers(event)
+
+    def fill(self, event: Event, t: int, answers: list[float | None]) -> None:
+        """Put the answers of the windows over all partitions, which this state holds, among all.
+
+        Args:
+            event: that asks.
+            t: as of when, UTC milliseconds.
+            answers: of all windows, which is changed.
+        """
+        own = self._answers(Event(event.event_id, t, event.key, event.fields))
+        slot = first = 0
+        for scope in self._scopes:
+            count = len(scope.empty)
+            if scope.delay_ms is not None:
+                answers[slot : slot + count] = own[first : first + count]
+                first += count
+            slot += count
+
     def insert(self, event: Event) -> None:
         """Take an event in.
 
@@ -347,7 +427,7 @@ class FeatureState:
         """
         fields, t = event.fields, event.ts
         self._try_fallible(event)
-        for scope, entities in zip(self._scopes, self._buffers, strict=True):
+        for scope, entities in self._held:
             entity = entity_of(event, scope) if scope.group_fields else event.key
             if entity is None:
                 continue

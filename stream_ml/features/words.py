@@ -165,6 +165,8 @@ def _window(kind: Sequence[Any], frame: Any, series: Sequence[Any], fill: Any) -
     words += f" {_frame(frame)}"
     if entity:
         words += f" of {', '.join(entity[0])}"
+    if len(entity) > 1:
+        words += f", as of {duration_text(entity[1][1])} before"
     if keys:
         words += f" by {', '.join(keys)}"
     conditions = [f"{field} is {' or '.join(map(str, values))}" for field, values in filters]

@@ -35,7 +35,13 @@ from stream_ml.shell.log.port import whole_piece
 from stream_ml.shell.regeneration import READ_RECORDS, event_fold
 from stream_ml.shell.views.registry import entries
 from stream_ml.stages.erasure import Erasures
-from stream_ml.stages.handover import features_changed, features_differ, is_applied, next_generation
+from stream_ml.stages.handover import (
+    features_changed,
+    features_differ,
+    has_delay,
+    is_applied,
+    next_generation,
+)
 from stream_ml.stages.lateness import Lateness, declared_lateness_ms
 from stream_ml.stages.topology import parse_task
 
@@ -182,6 +188,7 @@ def handover(
         applied_lines = current.applied_lines(texts)
         accepted_changes(former, texts, log_name, restart_advice, applied_lines=applied_lines)
         return Handover(pipeline.running_as(current), erasures=erasures, former=former)
+    _expect_no_delay(pipeline, before)
     given = offsets or {}
     offsets = {
         p: given[p] if p in given else _event_offset(log, seals, p)
@@ -196,6 +203,22 @@ def handover(
     changes = {p: _lateness_changes(log, pipeline, seals, p) for p in offsets}
     generation = replace(generation, lateness={p: each for p, each in changes.items() if each})
     return Handover(pipeline.running_as(generation), generation, apply, erasures, former)
+
+
+def _expect_no_delay(pipeline: Pipeline, former: Mapping[str, str]) -> None:
+    """Make sure that no window, of then or of today, is over all partitions.
+
+    Raises:
+        UsageError: one is: its answers cannot be made again, and events may wait for those of then.
+    """
+    if not has_delay(pipeline.declaration()) and not has_delay(former):
+        return
+    raise UsageError(
+        "apply: expected features of windows that one partition of events gives, given windows "
+        "with a `delay`, whose answers depend on when other partitions were silent: they cannot "
+        "be made again from the events. Leave the features as they were, or give the pipeline "
+        "another name, which begins anew"
+    )
 
 
 def _declaration_ahead(

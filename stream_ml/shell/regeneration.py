@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_ml.errors import BadRecord
+from stream_ml.errors import BadRecord, UsageError
 from stream_ml.stages.backfill import Backfill, Vectors
 from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.inputs import example_in
@@ -42,8 +42,15 @@ def event_fold(
         erasures: reads markers that keys are to be forgotten; None: they are bad records.
 
     Raises:
-        UsageError: they lie in several partitions, and must not.
+        UsageError: they lie in several partitions, and must not; or what is asked for depends on
+            other partitions.
     """
+    if pipeline.feature_set.delay_ms is not None:
+        raise UsageError(
+            "features: expected windows that one partition of events gives, given windows with a "
+            "`delay`, whose answers depend on when other partitions were silent: they cannot be "
+            "made again from the events. Give the pipeline another name, which begins anew"
+        )
     refuse_partitions(pipeline, log.partitions["events"])
     partitions = log.partitions["events"] if log.forwards_strays else None
     serving = Serving(pipeline, b"")

@@ -13,6 +13,7 @@ Theory of operation:
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
     from stream_ml.pipeline import Pipeline
 
-__all__ = ["features_changed", "features_differ", "is_applied", "next_generation"]
+__all__ = ["features_changed", "features_differ", "has_delay", "is_applied", "next_generation"]
 
 _FEATURES, _RETIRED, _CLASSES = "features.", "retired.", "classes."
 _APPLIED_PATHS = ("features", _RETIRED)
+# As a window describes it.
+_DELAY = re.compile(r'\["delay",\d+\]')
 
 
 def features_differ(former: Mapping[str, str], pipeline: Pipeline) -> bool:
@@ -54,6 +57,18 @@ def features_changed(former: Mapping[str, str], pipeline: Pipeline) -> bool:
     """
     present = _texts(pipeline.declaration(), _FEATURES)
     return bool(former) and [*_texts(former, _FEATURES).items()] != [*present.items()]
+
+
+def has_delay(declaration: Mapping[str, str]) -> bool:
+    """Whether windows of entities are over all partitions, and predictions wait for them.
+
+    Args:
+        declaration: text by path.
+    """
+    return any(
+        path.startswith((_FEATURES, _RETIRED)) and _DELAY.search(text)
+        for path, text in declaration.items()
+    )
 
 
 def is_applied(judged: Mapping[str, str], pipeline: Pipeline) -> bool:

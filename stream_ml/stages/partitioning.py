@@ -44,23 +44,30 @@ _M = np.uint32(0x5BD1E995)
 _SEED = 0x9747B28C
 
 
-def refuse_partitions(pipeline: Pipeline, partitions: int) -> None:
+def refuse_partitions(pipeline: Pipeline, partitions: int, *, is_embedded: bool = False) -> None:
     """Refuse a log whose events lie in several partitions, where they have to lie in one.
 
     Args:
         pipeline: the declaration.
         partitions: of the log's events.
+        is_embedded: whether the log is a file, in which partitions do not tell each other.
 
     Raises:
         UsageError: there are several, and windows of entities are declared.
     """
+    if partitions > 1 and is_embedded and pipeline.feature_set.delay_ms is not None:
+        raise UsageError(
+            f"features: expected an embedded log with one partition of events, as windows with a "
+            f"`delay` are declared, given one with {partitions}; they are over several partitions "
+            "on Kafka"
+        )
     if partitions > 1 and pipeline.feature_set.entities:
         raise UsageError(
             f"features: expected all events in one partition, as windows of "
             f"{', '.join(pipeline.feature_set.entities)} hold events of all keys in the order of "
             f"the log, given a log with {partitions} partitions of events; give the pipeline "
             "another name, for which `stream-ml topics apply` makes one, and publish there, or "
-            "declare these windows with `by` in place of `entity`"
+            "declare these windows with a `delay`, or with `by` in place of `entity`"
         )
 
 

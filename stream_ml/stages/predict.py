@@ -60,13 +60,13 @@ if TYPE_CHECKING:
     from stream_ml.stages.serving import LoadedModel, LoadedServingSet, Serving
     from stream_ml.stages.task import StateEntry
 
-__all__ = ["Predict"]
+__all__ = ["Predict", "PredictionRequest"]
 
 # Room for the ids of one instant where no lateness is allowed.
 _SPAN_MIN_MS = 1_000
 
 
-class _PredictionRequest(NamedTuple):
+class PredictionRequest(NamedTuple):
     """An event that asks for a prediction."""
 
     record: Record
@@ -155,11 +155,17 @@ class Predict:
         assert serving_set is not None, "predict is fed before the first serving set is loaded"
         alerts = self._alerts() if self._serving.refusals else []
         items = self._fold(records)
+        return alerts + self._outputs(items, serving_set)
+
+    def _outputs(
+        self, items: Sequence[Output | PredictionRequest], serving_set: LoadedServingSet
+    ) -> list[Output]:
+        """What is to be written, with the predictions that are asked for."""
         predictions = self._predict(
-            [item for item in items if isinstance(item, _PredictionRequest)], serving_set
+            [item for item in items if isinstance(item, PredictionRequest)], serving_set
         )
-        return alerts + [
-            next(predictions) if isinstance(item, _PredictionRequest) else item for item in items
+        return [
+            next(predictions) if isinstance(item, PredictionRequest) else item for item in items
         ]
 
     def replay(self, records: Sequence[Record]) -> None:
@@ -173,12 +179,12 @@ class Predict:
     def vectors(self, records: Sequence[Record]) -> Iterator[tuple[int, int, dict[str, float]]]:
         """Fold in events as `replay`: of each that asks, its offset, its time and its features."""
         for item in self._fold(records):
-            if isinstance(item, _PredictionRequest):
+            if isinstance(item, PredictionRequest):
                 yield item.record.offset, item.event.ts, item.features
 
-    def _fold(self, records: Sequence[Record]) -> list[Output | _PredictionRequest]:
+    def _fold(self, records: Sequence[Record]) -> list[Output | PredictionRequest]:
         """Take events in: what is to be written, in their order, predictions still to be made."""
-        outputs: list[Output | _PredictionRequest] = []
+        outputs: list[Output | PredictionRequest] = []
         self._has_changed = True
         for span in self._lateness.parts(records):
             self._lateness.begin(span[0].offset, self._watermark.ms)
@@ -200,7 +206,7 @@ class Predict:
         ]
 
     def _fold_part(
-        self, records: Sequence[Record], outputs: list[Output | _PredictionRequest]
+        self, records: Sequence[Record], outputs: list[Output | PredictionRequest]
     ) -> None:
         read = 0
         events = [self.parse(record) for record in records]
@@ -236,7 +242,7 @@ class Predict:
                 self._advance(record.partition, outputs)
             if features is not None:
                 self.counts["predictions"] += 1
-                outputs.append(_PredictionRequest(record, event, features))
+                outputs.append(PredictionRequest(record, event, features))
 
     def _forget(self, erasure: Erasure | BadRecord) -> None:
         """Drop the windows of a key, and its name.
@@ -264,7 +270,7 @@ class Predict:
         record: Record,
         error: BadRecord,
         read: int,
-        outputs: list[Output | _PredictionRequest],
+        outputs: list[Output | PredictionRequest],
     ) -> None:
         """Count a bad record, and tell of it; with it so many of its part were read."""
         event = self.parse(record)
@@ -278,7 +284,7 @@ class Predict:
             self._blocks.refuse(f"{error.reason} {error.path}", self._watermark.ms)
         outputs += self._refusals.refuse(record, error, read, self._watermark.ms)
 
-    def _advance(self, partition: int, outputs: list[Output | _PredictionRequest]) -> None:
+    def _advance(self, partition: int, outputs: list[Output | PredictionRequest]) -> None:
         """Close by the watermark, which has risen."""
         watermark_ms = self._watermark.ms
         self._features.advance(watermark_ms)
@@ -292,7 +298,7 @@ class Predict:
             for summary in blocks.close(self._watermark.ms, partition)
         ]
 
-    def _count_overflow(self, outputs: list[Output | _PredictionRequest]) -> None:
+    def _count_overflow(self, outputs: list[Output | PredictionRequest]) -> None:
         if not self._features.dropped_count:
             return
         dropped = self.counts["window_events_dropped"] + self._features.dropped_count
@@ -305,7 +311,7 @@ class Predict:
             {"dropped": dropped},
         )
 
-    def _count_failures(self, outputs: list[Output | _PredictionRequest]) -> None:
+    def _count_failures(self, outputs: list[Output | PredictionRequest]) -> None:
         failures = self._features.failures
         if not failures:
             return
@@ -370,7 +376,7 @@ class Predict:
             )
 
     def _predict(
-        self, requests: Sequence[_PredictionRequest], serving_set: LoadedServingSet
+        self, requests: Sequence[PredictionRequest], serving_set: LoadedServingSet
     ) -> Iterator[Output]:
         champion, fallback = serving_set.champion, self._pipeline.fallback
         slicing = self._pipeline.slicing
@@ -408,6 +414,19 @@ class Predict:
             for message in refusals
             for output in self._alarms.once("serving_set_refused", message, self._watermark.ms)
         ]
+
+    @property
+    def idle_ms(self) -> int:
+        """After how long without an event nothing is waited for any more."""
+        return self._pipeline.idle_ms
+
+    def close(self, now_ms: int) -> list[Output]:  # noqa: ARG002 - of who waits for nothing
+        """What need wait no longer, as nothing came for a while: nothing waits here.
+
+        Args:
+            now_ms: what the clock shows.
+        """
+        return []
 
     def note(self, notice: Notice) -> Output:
         """Take note of what befell the input."""
@@ -509,12 +528,16 @@ def _blocks(pipeline: Pipeline) -> OpenBlocks | None:
         if name != pipeline.events.key
     }
     # Of hashed columns the field that they are made of tells.
-    names = [name for name in pipeline.feature_set.names if not is_common(name)]
+    # What is known only with an answer is none of the events'.
+    delayed = pipeline.feature_set.delayed_names
+    names = [
+        name for name in pipeline.feature_set.names if not is_common(name) and name not in delayed
+    ]
     layout = Layout(pipeline.monitors.block_ms, fields, names, pipeline.kind_field)
     return OpenBlocks(layout, pipeline.lateness_ms)
 
 
-def _answers(champion: LoadedModel, requests: Sequence[_PredictionRequest]) -> list[Answer]:
+def _answers(champion: LoadedModel, requests: Sequence[PredictionRequest]) -> list[Answer]:
     if champion.predict_many is not None and len(requests) > 1:
         try:
             return champion.predict_many([features for _, _, features in requests])

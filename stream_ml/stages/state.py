@@ -15,6 +15,7 @@ __all__ = [
     "BLOCKS",
     "COMMAND_IDS",
     "CORRECTIONS",
+    "DELAYED",
     "EVENT_IDS",
     "EXPIRED_IDS",
     "EXTRA_PREDICTIONS",
@@ -36,6 +37,7 @@ __all__ = [
 KEYLESS = ""
 # Of predict.
 WINDOWS, EVENT_IDS, BLOCKS = "w", "i", "b"
+DELAYED = "d"
 # Of join.
 PREDICTIONS, EXTRA_PREDICTIONS, LABELS = "p", "o", "l"
 JOINED_IDS, EXPIRED_IDS, PREDICTION_IDS = "j", "e", "t"

@@ -37,6 +37,7 @@ class StageSpec:
         feed: topics of which every task follows all partitions beside its inputs.
         outputs: the topics that it alone writes. (On `models`, evaluate adds tombstones for
             snapshots that never served.)
+        exchanged: topics by which its tasks tell each other, where that is declared.
         rerouted_inputs: the inputs of which it writes a record again, to its key's own partition,
             where a client put it into another one.
         scales: whether several workers may share its tasks.
@@ -49,6 +50,7 @@ class StageSpec:
     outputs: tuple[str, ...]
     rerouted_inputs: tuple[str, ...] = ()
     feed: tuple[str, ...] = ()
+    exchanged: tuple[str, ...] = ()
     scales: bool = False
     remade: bool = True
 
@@ -63,6 +65,7 @@ STAGES: Mapping[str, StageSpec] = MappingProxyType(
                 inputs=("events",),
                 feed=("models", "registry"),
                 outputs=("predictions", "summaries", "late-events"),
+                exchanged=("entities",),
                 rerouted_inputs=("events",),
                 scales=True,
             ),

@@ -243,7 +243,7 @@ def test_a_log_of_several_partitions_is_refused_with_the_way_out() -> None:
         "features: expected all events in one partition, as windows of merchant hold events of all "
         "keys in the order of the log, given a log with 2 partitions of events; give the pipeline "
         "another name, for which `stream-ml topics apply` makes one, and publish there, or declare "
-        "these windows with `by` in place of `entity`"
+        "these windows with a `delay`, or with `by` in place of `entity`"
     ) == str(refusal.value)
 
 
@@ -303,3 +303,38 @@ def test_every_kind_of_window_may_be_of_an_entity() -> None:
 
         assert [*expected_of.values()] == [*given.values()], number
         of_merchants.forget(lambda name: name == "c0", "somebody")
+
+
+# --- over several partitions ------------------------------------------------------------------
+
+
+def test_what_a_delay_cannot_have_is_told_all_at_once() -> None:
+    """An entity, exact aggregates, no functions of one's own, and one delay for all."""
+    with pytest.raises(DeclarationError) as refused:
+        state_of(
+            window("1h", delay="10s").count(),
+            window("1h", entity="merchant", delay="soon").count(),
+            window("1h", entity="merchant", delay="10s").decayed_mean("amount", half_life="1m"),
+            window("1h", entity="merchant", delay="10s").sum(sml.function(abs, "amount")),
+            window("1h", entity="merchant", delay="10s").count(),
+            window("1h", entity="merchant", delay="20s").count(),
+        )
+
+    assert [
+        "`entity` beside `delay`: events of one key lie in one partition",
+        "a duration such as '30s', '10m', '1h', '7d' or milliseconds",
+        "an aggregate of the package's that is exact, where there is a `delay`",
+        "no function of your own in a window with a `delay`",
+        "one `delay` for all windows",
+    ] == [problem.expected for problem in refused.value.problems]
+
+
+def test_windows_with_a_delay_are_told_from_those_without() -> None:
+    """By their names, and in the words of a declaration."""
+    late = window("1h", entity="merchant", delay="10s").count(kind="refused")
+
+    assert "count 1h of merchant delay 10s kind=refused" == late.name
+    text = orjson.dumps([[late.name], late.describe()]).decode()
+    assert "count over 1h of merchant, as of 10s before where kind is refused" == feature_words(
+        text
+    )

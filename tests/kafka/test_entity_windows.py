@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.entities import differences, expected, on_kafka, payments
+from benchmarks.entities import differences, expected, expected_late, on_kafka, payments
 from stream_ml.shell.kafka.admin import Demand, Present, compare, configs
 from stream_ml.topics import catalogue
 
@@ -12,6 +12,16 @@ def test_killed_amid_its_work_predict_serves_what_an_oracle_says(kafka_broker: s
     sent = payments(2, 1_000, cards=50, merchants=10)
 
     assert [] == differences(expected(sent), on_kafka(sent, kafka_broker, kills=1))
+
+
+def test_over_three_partitions_it_serves_what_an_oracle_says_of_all_of_them(
+    kafka_broker: str,
+) -> None:
+    """With a delay each payment is predicted once, as of then, though predict is killed."""
+    sent = payments(3, 800, cards=50, merchants=10)
+    served = on_kafka(sent, kafka_broker, kills=1, partitions=3)
+
+    assert [] == differences(expected_late(sent, 3), served)
 
 
 def test_their_events_get_one_partition_while_all_else_scales() -> None:

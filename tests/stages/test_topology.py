@@ -9,11 +9,12 @@ from stream_ml.topics import catalogue
 
 
 def _writes(spec: StageSpec) -> set[str]:
-    return {*spec.outputs, *spec.rerouted_inputs, *SHARED_OUTPUTS, f"{spec.name}-changelog"}
+    own = {*spec.outputs, *spec.exchanged, f"{spec.name}-changelog"}
+    return {*own, *spec.rerouted_inputs, *SHARED_OUTPUTS}
 
 
 def _reads(spec: StageSpec) -> set[str]:
-    return {*spec.inputs, *spec.feed, f"{spec.name}-changelog"}
+    return {*spec.inputs, *spec.feed, *spec.exchanged, f"{spec.name}-changelog"}
 
 
 @pytest.mark.parametrize("name", STAGES)

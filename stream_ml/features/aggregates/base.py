@@ -36,6 +36,8 @@ class Aggregate:
     Attributes:
         name: how the aggregate is called in the names of features.
         any_order: whether `add` and `evict` may come in any order of time.
+        rounded: whether its state is rounded, so that an answer may depend, in its last bits, on
+            what was asked before.
         numeric: whether values must be numbers; else they are fields as they are.
         valued: whether it looks at a value at all; else it is fed every event, and `x` is void.
         version: part of a feature set's hash; raise it when the answers change.
@@ -45,6 +47,7 @@ class Aggregate:
 
     name: ClassVar[str]
     any_order: ClassVar[bool] = False
+    rounded: ClassVar[bool] = False
     numeric: ClassVar[bool] = True
     valued: ClassVar[bool] = True
     version: ClassVar[int] = 1

@@ -35,6 +35,7 @@ class DecayedMean(Aggregate):
 
     __slots__ = ("half_life_ms", "n", "total", "weight", "zero")
     name = "decayed_mean"
+    rounded = True
 
     def __init__(self, half_life_ms: int) -> None:
         self.half_life_ms = half_life_ms

@@ -72,6 +72,7 @@ class Window:
     frame: Frame
     by: tuple[str, ...] = ()
     entity: tuple[str, ...] = ()
+    delay: str | int | None = None
 
     def count(self, *, fill: float | None = None, **filters: Any) -> Scalar:
         """How many events; 0 if none.
@@ -378,6 +379,7 @@ class Window:
             frame=self.frame,
             by=self.by,
             entity=self.entity,
+            delay=self.delay,
             kind=kind,
             source=Raw(str(x)) if plain else as_scalar(x),
             arguments=arguments,
@@ -399,6 +401,7 @@ def window(
     ago: str | int | None = None,
     *,
     entity: str | Sequence[str] | None = None,
+    delay: str | int | None = None,
 ) -> Window:
     """A window of event time that slides with the asking event: [t - duration, t).
 
@@ -412,6 +415,8 @@ def window(
     'count 1h ago 1d'
     >>> window("1h", entity="merchant").count(kind="refused").name
     'count 1h of merchant kind=refused'
+    >>> window("1h", entity="merchant", delay="10s").count().name
+    'count 1h of merchant delay 10s'
 
     Args:
         duration: its length, such as `"30s"`, `"10m"`, `"1h"`, `"7d"`, or milliseconds.
@@ -419,8 +424,11 @@ def window(
         entity: a field, or several, that name whose window it is in place of the key.
         ago: how long before the event it ends; by default it ends at the event. Then it is
             [t - ago - duration, t - ago): the hour that ended this time yesterday.
+        delay: with it, events lie in any number of partitions, and the window holds those of all
+            of them: [t - delay - duration, t - delay). The answer waits until no partition can
+            bring an event of that time any more.
     """
-    return Window(Sliding(duration, ago), _group_fields(by), _group_fields(entity))
+    return Window(Sliding(duration, ago), _group_fields(by), _group_fields(entity), delay)
 
 
 def tumbling(

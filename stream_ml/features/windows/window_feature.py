@@ -49,6 +49,7 @@ class WindowFeature(Scalar):
         frame: the stretch that the window holds.
         by: the fields in which its events have what the asking event has.
         entity: the fields that name whose window it is; none: the key does.
+        delay: how long before the event it ends, over all partitions; None: it is of one partition.
         kind: the class of the aggregate.
         source: what it looks at; None for the events themselves.
         arguments: what its constructor takes.
@@ -66,6 +67,7 @@ class WindowFeature(Scalar):
     filters: tuple[tuple[str, tuple[Any, ...]], ...]
     question: tuple[Any, ...] = ()
     entity: tuple[str, ...] = ()
+    delay: str | int | None = None
 
     @property
     def auto_name(self) -> str:
@@ -77,6 +79,8 @@ class WindowFeature(Scalar):
         ]
         if self.entity:
             words.append(f"of {','.join(map(str, self.entity))}")
+        if self.delay is not None:
+            words.append(f"delay {duration_words(self.delay)}")
         if self.by:
             words.append(f"by {','.join(map(str, self.by))}")
         words += [f"{name}={'|'.join(map(str, values))}" for name, values in self.filters]
@@ -104,11 +108,31 @@ class WindowFeature(Scalar):
         yield from self._source_mistakes(schema)
         yield from _group_mistakes("by", self.by, schema)
         yield from _group_mistakes("entity", self.entity, schema)
+        if self.delay is not None:
+            yield from self._delay_mistakes()
         for name, values in self.filters:
             yield from field_mistakes(name, schema)
             if name in schema:
                 yield from _filter_mistakes(name, values, schema[name])
         yield from self.fill_mistakes()
+
+    def _delay_mistakes(self) -> Iterator[Mistake]:
+        """The mistakes in a delay, and in what cannot be had with one.
+
+        Events of several partitions come in another order in each process: an answer must be the
+        same in any, to the last bit.
+        """
+        yield from duration_mistakes(self.delay)
+        if not self.entity:
+            yield "`entity` beside `delay`: events of one key lie in one partition", "no entity"
+        is_own = self.kind.__module__.startswith(f"{Aggregate.__module__.rpartition('.')[0]}.")
+        if not is_own or self.kind.rounded:
+            yield (
+                "an aggregate of the package's that is exact, where there is a `delay`",
+                (f"`{self.kind.name}`"),
+            )
+        if isinstance(self.source, Scalar) and self.source.may_raise():
+            yield "no function of your own in a window with a `delay`", f"`{self.source.name}`"
 
     def _trial_mistakes(self) -> Iterator[Mistake]:
         """Whether an aggregate of the user's own can be made at all."""
@@ -147,7 +171,9 @@ class WindowFeature(Scalar):
         """Which events and values it looks at: equal for the features that share a series."""
         filters = [[name, sorted(values, key=repr)] for name, values in self.filters]
         source = None if self.source is None else source_description(self.source)
-        entity = [list(self.entity)] if self.entity else []
+        entity: list[Any] = [list(self.entity)] if self.entity else []
+        if self.delay is not None:
+            entity.append(["delay", parse_duration(self.delay)])
         return [list(self.by), filters, source, *entity]
 
     def constructor_arguments(self) -> tuple[Any, ...]:

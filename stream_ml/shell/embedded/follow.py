@@ -57,6 +57,7 @@ def work_on(
     processed = 0
     registry_offset = log.end_offset("registry", 0)
     committed_s = expired_s = clock()
+    silence = _Silence(runner, committed_s)
     backoff = Backoff()
     while not stop.is_requested:
         version = log.version()
@@ -66,6 +67,7 @@ def work_on(
             registry_offset = _tell(log, registry_offset, runner.key, on_decision)
             backoff.reset()
         now_s = clock()
+        silence.see(count, now_s)
         # While something goes there is more of it, but what comes in is not kept waiting.
         if now_s - expired_s >= EXPIRE_S and not log.expire(time.time_ns() // 1_000_000):
             expired_s = now_s
@@ -83,6 +85,20 @@ def work_on(
         if runner.exclusive:
             stop.wait(GAP_S)
     return processed
+
+
+class _Silence:
+    """When nothing has come for so long that nothing is waited for any more."""
+
+    def __init__(self, runner: Runner, now_s: float) -> None:
+        self._runner, self._heard_s = runner, now_s
+
+    def see(self, count: int, now_s: float) -> None:
+        """Note how many inputs have come, and act where there were none for long."""
+        if count:
+            self._heard_s = now_s
+        elif now_s - self._heard_s >= self._runner.predicts[0].idle_ms / 1_000:
+            self._runner.answer_waiting(time.time_ns() // 1_000_000)
 
 
 def _tell(log: SqliteLog, offset: int, key: bytes, on_decision: Callable[[Decision], None]) -> int:

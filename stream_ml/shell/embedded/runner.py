@@ -43,6 +43,7 @@ from stream_ml.shell.embedded.wait import INBOX_RECORDS, SERVE_S, Wait
 from stream_ml.shell.handover import BEGIN_ANEW, Preparation, handover
 from stream_ml.shell.log.manifest import NAME, OWNER, TOPIC, Manifest, refuse_unread
 from stream_ml.shell.log.port import whole_piece
+from stream_ml.shell.log.reading import ends_of
 from stream_ml.shell.processes.isolation import isolated
 from stream_ml.shell.regeneration import LearnFeatures
 from stream_ml.shell.restoration import (
@@ -56,6 +57,7 @@ from stream_ml.shell.restoration import (
     take_up,
 )
 from stream_ml.signing import Keyring
+from stream_ml.stages.delayed import new_predict
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.inputs import open_sealed
 from stream_ml.stages.join import Join
@@ -70,7 +72,6 @@ from stream_ml.stages.topology import STAGES, parse_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from types import TracebackType
     from typing import Self
 
     from stream_ml.generation import Generation
@@ -176,7 +177,7 @@ class Runner:
         events, labels = log.partitions["events"], log.partitions["predictions"]
         serving, parts, erasures = self.serving, range(events), self._handover.erasures
         self._features = LearnFeatures(log, pipeline, erasures)
-        self.predicts = [Predict(pipeline, serving, partition=p, erasures=erasures) for p in parts]
+        self.predicts = [new_predict(pipeline, serving, p, erasures=erasures) for p in parts]
         self.joins = [Join(pipeline, events, partition=p, erasures=erasures) for p in range(labels)]
         learned, judged = isolated(pipeline, isolations)
         options: Any = {"stopwatch": stopwatch, "trainings": trainings, "log": log.identity}
@@ -219,7 +220,7 @@ class Runner:
     ) -> Pipeline:
         """Take the worker's place, and up the declaration as it runs there."""
         log, key = self._log, self.key
-        refuse_partitions(pipeline, log.partitions["events"])
+        refuse_partitions(pipeline, log.partitions["events"], is_embedded=True)
         self._seals = Seals(key, pipeline.name, log.identity)
         self._topic_seals = {topic: self._seals.records(topic) for topic in SEALED_TOPICS}
         self._log_name = getattr(log, "path", "the log")
@@ -328,11 +329,7 @@ class Runner:
             for topic_partition, offset in task.positions.items()
         }
         log = self._log
-        input_ends = {
-            (topic, partition): log.end_offset(topic, partition)
-            for topic in ("events", "labels")
-            for partition in range(log.partitions[topic])
-        }
+        input_ends = ends_of(log, ("events", "labels"))
         for topic in ("predictions", "examples"):
             for partition in range(log.partitions[topic]):
                 end = ends.get((topic, partition), OFFSET_MAX)
@@ -533,7 +530,16 @@ class Runner:
             processed += count
             if progress is not None:
                 progress(processed)
+        self.answer_waiting(OFFSET_MAX)
         return processed
+
+    def answer_waiting(self, now_ms: int) -> None:
+        """Have predict answer what waits for later events: nothing comes, or came for a while."""
+        outputs = [output for stage in self.predicts for output in stage.close(now_ms)]
+        if outputs:
+            self._deliver(outputs)
+            self._flow()
+            self.commit()
 
     def poll(self, limit: int = BATCH_RECORDS) -> int:
         """Work on about `limit` inputs in whole rounds, commit, and return how many there were.
@@ -882,12 +888,7 @@ class Runner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 with self._exclusive_batch() if self.exclusive else nullcontext():

@@ -35,6 +35,7 @@ import time
 from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -44,6 +45,8 @@ from stream_ml.sealing import SEALED_TOPICS, Marker
 from stream_ml.shell.kafka.backlog import BacklogReader
 from stream_ml.shell.kafka.changelog import message, prefix_of, read_changelog, restore_task
 from stream_ml.shell.kafka.declared import declared_changes
+from stream_ml.shell.kafka.entity_turn import EntityTurn, turn_of
+from stream_ml.shell.kafka.extents import has_more, read_extents
 from stream_ml.shell.kafka.line_feed import LineFeed
 from stream_ml.shell.kafka.notices import lost_state, set_by_hand, state_lost
 from stream_ml.shell.kafka.records import origin_headers, size_of, to_records
@@ -100,9 +103,6 @@ INBOX_BYTES = 64 << 20
 CHECKPOINT_RECORDS = 100_000
 CHECKPOINT_SPREAD = 8
 PROGRESS_S = 2.0
-# By when a leader knows where its partition ends.
-ENDS_S = 3.0
-ENDS_POLL_S = 0.2
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -121,6 +121,7 @@ class TaskSpec:
         lines: where each is a task of its own, which reads partition 0: those, in the order of the
             numbers of their tasks.
         features: what makes features again, where they were changed in flight; None: nothing does.
+        idle_s: after how long without a record a partition is silent.
     """
 
     stage: str
@@ -130,6 +131,7 @@ class TaskSpec:
     read_snapshot: Callable[[int], Awaitable[bytes | None]] | None = None
     lines: Sequence[str] = ()
     features: Callable[[], TaskFeatures] | None = None
+    idle_s: float = NEVER
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,8 @@ class KafkaTask:
         examples = TopicPartition(context.cluster.topic("examples"), self.partition)
         self._backlog = BacklogReader(examples, self._options)
         self._features = None if spec.features is None else spec.features()
+        events = TopicPartition(context.cluster.topic("events"), self.partition)
+        self._turn = turn_of(self._stage, spec.idle_s, partial(has_more, self._reader, events))
         self._state = context.seals.state(self._task.name)
         # Up to where a former release wrote the inputs, where that is believed.
         self._unsealed_before: dict[str, int] = {}
@@ -325,10 +329,12 @@ class KafkaTask:
             if self._feed is not None:
                 self._feed.start(self._task.positions, self._context.on_failure)
         while not self._is_suspending:
-            if self._inbox:
+            if self._may_fold:
                 await self._fold(self._slice())
             elif not await self._bring_backlog():
                 await self._wait()
+            if self._turn is not None:
+                await self._answer_waiting(self._turn)
             await self._commit_if_due()
         await self._backlog.stop()
         # A stage whose outputs do not follow from its inputs alone commits only with its state.
@@ -359,6 +365,8 @@ class KafkaTask:
         self._records_since_checkpoint = replay_count
         self._task.positions = dict(resume_point.read)
         await self._spec.ready()
+        if self._turn is not None:
+            self._turn.begin()
         # Tasks that begin together do not all write down their states at the same time.
         spread = self.partition % CHECKPOINT_SPREAD / CHECKPOINT_SPREAD
         self._last_checkpoint_s = time.monotonic() - spread * self._context.checkpoint_s
@@ -490,7 +498,10 @@ class KafkaTask:
         }
         notices = []
         if marker is None and read:
-            self._expect_loss(read)
+            changelog = f"{self._spec.stage}-changelog"
+            if changelog not in self._context.accepted_topics:
+                topic = self._context.cluster.topic(changelog)
+                raise lost_state(self._task.name, topic, changelog, read)
             state = dict(read)
             notices.append(state_lost(self._spec.stage, read))
         by_hand = {
@@ -512,38 +523,12 @@ class KafkaTask:
         )
         return replace(resume_point, notices=(*notices, *resume_point.notices))
 
-    def _expect_loss(self, read: Positions) -> None:
-        changelog = f"{self._spec.stage}-changelog"
-        if changelog in self._context.accepted_topics:
-            return
-        raise lost_state(self._task.name, self._context.cluster.topic(changelog), changelog, read)
-
     async def _extents(self, read: Positions) -> dict[PartitionId, Extent]:
-        """The offsets that each input has, those of open transactions included.
-
-        A partition that seems to end before what was read may have a new leader, which does not
-        know yet how far it goes: it is asked again for a while.
-        """
-        cluster = self._context.cluster
-        tps = {
-            TopicPartition(cluster.topic(topic), self.partition): topic
-            for topic in self._spec.inputs
-        }
+        """The offsets that each input has, those of open transactions included."""
+        cluster, topics = self._context.cluster, self._context.topics
+        names = {TopicPartition(cluster.topic(t), self.partition): t for t in self._spec.inputs}
         async with self._reader("read_uncommitted") as consumer:
-            firsts = await consumer.beginning_offsets(list(tps))
-            deadline_s = time.monotonic() + ENDS_S
-            while True:
-                ends = await consumer.end_offsets(list(tps))
-                short = any(ends[tp] < read.get((tps[tp], self.partition), 0) for tp in tps)
-                if not short or time.monotonic() > deadline_s:
-                    break
-                await asyncio.sleep(ENDS_POLL_S)
-        return {
-            (topic, self.partition): Extent(
-                self._context.topics.get(topic, ""), firsts[tp], ends[tp]
-            )
-            for tp, topic in tps.items()
-        }
+            return await read_extents(consumer, names, topics, read)
 
     async def _refetch(self, committed_offsets: Mapping[PartitionId, CommittedOffset]) -> None:
         """Have fetched what we go on with, where the consumer began elsewhere."""
@@ -690,7 +675,7 @@ class KafkaTask:
     async def _wait(self) -> None:
         """Until something comes, or a commit is due."""
         self._wakeup.clear()
-        if self._inbox or self._is_suspending:
+        if self._may_fold or self._is_suspending:
             return
         due = self._due() - time.monotonic()
         try:
@@ -702,9 +687,31 @@ class KafkaTask:
     def _due(self) -> float:
         """The time (monotonic) of the next commit or checkpoint, also if nothing more comes."""
         due = min(self._context.transactions.due, self._next_check_s)
+        if self._turn is not None:
+            due = min(due, self._turn.due_s)
         if not self._records_since_checkpoint:
             return due
         return min(due, self._last_checkpoint_s + self._context.checkpoint_s)
+
+    @property
+    def _may_fold(self) -> bool:
+        return bool(self._inbox) and not (self._turn is not None and self._turn.holds_back)
+
+    def wake(self) -> None:
+        """Have it look whether something need wait no longer."""
+        self._wakeup.set()
+
+    async def _answer_waiting(self, turn: EntityTurn) -> None:
+        """Write what need wait no longer for other partitions."""
+        outputs = await turn.outputs(lambda: not self._inbox)
+        if outputs:
+            self._pending_outputs += outputs
+            self._records_since_checkpoint += 1
+            if self._stage.needs_checkpoint():
+                await self._commit(checkpoint=True)
+            else:
+                await self._context.transactions.wait_until_writable()
+                self._send()
 
     def _slice(self) -> Sequence[Record]:
         records = self._inbox[0]

@@ -42,6 +42,7 @@ from stream_ml.errors import Fenced, LogError, StreamMLError, UsageError
 from stream_ml.sealing import Seals
 from stream_ml.shell.handover import Handover
 from stream_ml.shell.kafka.assignor import TaskAssignor
+from stream_ml.shell.kafka.entity_feed import EntityFeed
 from stream_ml.shell.kafka.handover import cluster_handover, latest_offsets
 from stream_ml.shell.kafka.header_names import read_any_header
 from stream_ml.shell.kafka.log import KafkaLog
@@ -59,13 +60,14 @@ from stream_ml.shell.metering.transactions import MeasuredTransactions
 from stream_ml.shell.processes.stopwatch import ProcessStopwatch
 from stream_ml.shell.processes.trainings import ProcessTrainings
 from stream_ml.signing import Keyring
+from stream_ml.stages.delayed import new_predict
+from stream_ml.stages.entity_windows import EntityWindows
 from stream_ml.stages.erasure import Erasures
 from stream_ml.stages.evaluate import Evaluate
 from stream_ml.stages.join import Join
 from stream_ml.stages.learn import Learn
 from stream_ml.stages.partitioning import refuse_partitions
 from stream_ml.stages.positions import ACCEPT
-from stream_ml.stages.predict import Predict
 from stream_ml.stages.serving import Serving
 from stream_ml.stages.task import Task
 from stream_ml.stages.topology import STAGES, TaskName
@@ -159,15 +161,13 @@ class Worker:
         is_predicting: bool = False,
         is_standby: bool = False,
     ) -> None:
-        self.cluster = cluster
-        self.instance = instance
+        self.cluster, self.instance = cluster, instance
         self.gather_s = GATHER_S[stage]
         self._pipeline, self._stage = pipeline, stage
         self._key, self._operators = key, operators
         self._commit_s, self._checkpoint_s = commit_s, checkpoint_s
         self._checkpoint_examples = checkpoint_examples
-        self._accept_unsealed = accept_unsealed
-        self._restart_lines = restart_lines
+        self._accept_unsealed, self._restart_lines = accept_unsealed, restart_lines
         self._learn_budget_s = learn_budget_s
         # The lines that are tasks of their own, in the order of their numbers.
         self._lines: list[str] = []
@@ -194,13 +194,14 @@ class Worker:
         self._tasks: dict[int, KafkaTask] = {}
         self._suspended_tasks: dict[int, KafkaTask] = {}
         self._starting: set[asyncio.Task[None]] = set()
-        self._stop_event = asyncio.Event()
-        self._suspension = asyncio.Lock()
+        self._stop_event, self._suspension = asyncio.Event(), asyncio.Lock()
         self._app: Any = None
         self._partitions: dict[str, int] = {}
         # The id of each topic that we depend on.
         self._topics: dict[str, str] = {}
         self._serving_feed: ServingFeed | None = None
+        self._entity_feed: EntityFeed | None = None
+        self._following: asyncio.Task[None] | None = None
         self._snapshots = SnapshotReader(cluster)
         self._transactions: Transactions
 
@@ -242,7 +243,7 @@ class Worker:
         await self._suspend_finally()
         if self._outdated is not None:
             await self._leave(self._outdated)
-        for background in (topic_watch, feed):
+        for background in (topic_watch, feed, self._following):
             if background is not None:
                 background.cancel()
         closing = asyncio.create_task(self._close(), name="close")
@@ -305,6 +306,8 @@ class Worker:
             self.fail(error)
         feed = asyncio.create_task(self._serving_feed.follow(), name="control")
         feed.add_done_callback(self._on_feed_end)
+        if self._is_delayed:
+            await self._start_entity_feed()
         return feed
 
     def _on_feed_end(self, feed: asyncio.Task[None]) -> None:
@@ -319,6 +322,33 @@ class Worker:
             self.fail(error)
         self._outdated = error
         self._stop_event.set()
+
+    @property
+    def _is_delayed(self) -> bool:
+        """Whether windows of entities are over all partitions."""
+        return self._pipeline.feature_set.delay_ms is not None
+
+    async def _start_entity_feed(self) -> None:
+        """Read what partitions have told of entities, and go on reading beside the tasks."""
+        seals = Seals(self._key, self._pipeline.name, self._topics["registry"])
+        pipeline, seal = self._pipeline, seals.records("entities")
+        windows = EntityWindows(pipeline.feature_set, self._partitions["events"])
+        reach_ms = pipeline.feature_set.horizon_ms + pipeline.skew_ms
+        self._entity_feed = EntityFeed(
+            self.cluster,
+            windows,
+            reach_ms=reach_ms,
+            seal=seal,
+            say=self._say,
+            on_progress=self._wake_tasks,
+        )
+        await self._until_stopped(self._entity_feed.start())
+        self._following = asyncio.create_task(self._entity_feed.follow(), name="entities")
+        self._following.add_done_callback(self._watch)
+
+    def _wake_tasks(self) -> None:
+        for task in self._tasks.values():
+            task.wake()
 
     async def _until_stopped(self, work: Any) -> None:
         """Until `work` is done, or we are asked to stop."""
@@ -437,6 +467,7 @@ class Worker:
         # By the id of its registry a log is known.
         spec = STAGES[self._stage]
         names = {*spec.inputs, *spec.feed, f"{self._stage}-changelog", "registry"}
+        names |= {*spec.exchanged} & {*self._pipeline.extra_topics}
         return await asyncio.to_thread(topic_ids, self.cluster, sorted(names))
 
     async def _watch_topics(self) -> None:
@@ -498,12 +529,14 @@ class Worker:
         pipeline, counts = self._pipeline, self._partitions
         match self._stage:
             case "predict":
-                return Predict(
+                feed = self._entity_feed
+                return new_predict(
                     pipeline,
                     self._serving,
-                    counts["events"],
-                    partition=partition,
+                    partition,
+                    partitions=counts["events"],
                     erasures=self._erasures(),
+                    entities=None if feed is None else feed.windows,
                 )
             case "join":
                 return Join(
@@ -555,6 +588,8 @@ class Worker:
         if self._serving_feed is None:
             return
         await self._reported(self._serving_feed.caught_up(), self._serving_wait)
+        if self._entity_feed is not None:
+            await self._entity_feed.caught_up()
 
     def _serving_wait(self) -> str:
         refusals = self._serving.refusals[-1:]
@@ -732,6 +767,7 @@ class Worker:
             read_snapshot,
             lines=self._lines,
             features=features,
+            idle_s=self._pipeline.idle_ms / 1_000,
         )
 
     def _task_features(self) -> TaskFeatures:
@@ -758,8 +794,9 @@ class Worker:
         await self._app.stop()
         await self._transactions.close()
         await self._snapshots.stop()
-        if self._serving_feed is not None:
-            await self._serving_feed.stop()
+        for each in (self._serving_feed, self._entity_feed):
+            if each is not None:
+                await each.stop()
         if self._standby is not None:
             self._standby.stop()
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
         ShadowAnswers,
     )
     from stream_ml.sealing import RecordSeal
-    from stream_ml.shell.log.port import Log
+    from stream_ml.shell.log.port import Log, PartitionId
 
 __all__ = [
     "decisions",
+    "ends_of",
     "evaluations",
     "examples",
     "filled",
@@ -47,6 +48,20 @@ __all__ = [
 ]
 
 READ_RECORDS = 5_000
+
+
+def ends_of(log: Log, topics: Iterable[str]) -> dict[PartitionId, int]:
+    """The next offset of each partition of topics.
+
+    Args:
+        log: to ask.
+        topics: of the catalogue.
+    """
+    return {
+        (topic, partition): log.end_offset(topic, partition)
+        for topic in topics
+        for partition in range(log.partitions[topic])
+    }
 
 
 def read_all(log: Log, topic: str) -> Iterator[Record]:
