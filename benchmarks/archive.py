@@ -25,7 +25,6 @@ from stream_ml.shell.export.run import export
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.views.rebuild import rebuild
-from stream_ml.topics import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +85,7 @@ def _measure(log: SqliteLog, folder: Path) -> None:
 
 
 def _read(log: SqliteLog) -> int:
-    return sum(1 for topic in embedded() for _ in read_all(log, topic))
+    return sum(1 for topic in log.partitions for _ in read_all(log, topic))
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -41,7 +41,7 @@ from stream_ml.shell.views.rebuild import rebuild
 from stream_ml.shell.views.what_if import what_if
 from stream_ml.stages.erasure import Erasure, Erasures
 from stream_ml.testing import Driver
-from stream_ml.topics import embedded, partition_of
+from stream_ml.topics import partition_of
 from tests.stages.test_generations import applied, wider
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def joined(log: Log, address: Path | str) -> JoinedLog:
 
 def whole(log: Log) -> list[Record]:
     """All records of all topics."""
-    return [record for topic in embedded() for record in read_all(log, topic)]
+    return [record for topic in log.partitions for record in read_all(log, topic)]
 
 
 def hours(records: list[Record]) -> dict[str, tuple[int, str]]:
