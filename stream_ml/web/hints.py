@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["hint", "late_or_future_hint", "other_unit_refusal"]
 
-_NOT_FINITE = re.compile(rb'("(?:[^"\\]|\\.)*")\s*:\s*(-?(?:NaN|Infinity))')
+# A string, up to its end or that of all, and the number that it is the name of. Each is looked at
+# once, whatever is in it: a search that began anew within one would take the square of its length.
+_STRING = re.compile(
+    rb'("[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z))\s*+(?::\s*+(-?(?:NaN|Infinity)))?+', re.DOTALL
+)
 BOOLEANS = {0: "false", 1: "true", "0": "false", "1": "true", "no": "false", "yes": "true"}
 EXAMPLE = '"2013-01-01T11:00:00Z" is 1357038000000'
 
@@ -97,7 +101,7 @@ def other_unit_refusal(ts: int, newest_ms: int | None, time_member: str) -> Refu
 
 
 def _not_finite_hint(value: bytes) -> str | None:
-    found = _NOT_FINITE.search(value)
+    found = next((each for each in _STRING.finditer(value) if each[2] is not None), None)
     if found is None:
         return None
     member, number = (part.decode("utf-8", "replace") for part in found.groups())
