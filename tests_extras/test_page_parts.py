@@ -173,6 +173,29 @@ def test_head_says_that_a_worker_falls_behind(snapshot: BoardSnapshot) -> None:
     assert "the first for 10 h 5 min" in painter.paint(later, Recent())["health"]
 
 
+@pytest.mark.parametrize(("task", "patience_s"), [("predict-0", 10), ("learn-0", 130)])
+def test_a_stage_is_red_once_records_have_waited_for_longer_than_it_takes_to_say(
+    snapshot: BoardSnapshot, task: str, patience_s: int
+) -> None:
+    """Learn says where it is with a checkpoint; a quiet stage is not stuck as something comes."""
+    painter, number, came_s = Painter(cards, checkpoint_s=60.0), 0, 1_001.0
+    stages = [each for each in snapshot.status.stages if each.task == task]
+
+    def look(after_s: float, lag: int) -> list[str]:
+        nonlocal number
+        number += 1
+        since_ms = snapshot.taken_ms + round(1_000 * came_s) if lag else None
+        seen = [replace(each, lag=lag, waiting_since_ms=since_ms) for each in stages]
+        status = replace(snapshot.status, stages=seen)
+        now_ms = snapshot.taken_ms + round(1_000 * after_s)
+        at_look = replace(snapshot, number=number, taken_ms=now_ms, status=status, stalled=())
+        return pills(painter.paint(at_look, Recent())["flow"])
+
+    assert [] == look(0, 0) + look(1_002, 3) + look(1_001 + patience_s, 3)
+    assert ["waiting, and nothing moves"] == look(1_002 + patience_s, 3)
+    assert [] == look(1_003 + patience_s, 0)
+
+
 def test_how_long_records_wait_is_told_anew_at_each_look(snapshot: BoardSnapshot) -> None:
     """Where nothing is written, too, as after a night without a worker."""
     since_ms = snapshot.taken_ms - 120_000

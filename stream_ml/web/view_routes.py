@@ -95,6 +95,7 @@ async def _status(request: Request) -> Response:
             **snapshot.status.as_dict(),
             "at_work": stages_list(snapshot.at_work),
             "stalled": [task.as_dict() for task in snapshot.stalled],
+            "sources": [asdict(each) for each in snapshot.sources],
             "backlogs": [backlog.as_dict() for backlog in snapshot.backlogs],
             "notes": _notes(service, snapshot),
         },

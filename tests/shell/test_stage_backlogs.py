@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,6 +55,22 @@ def log(tmp_path: Path) -> SqliteLog:
         clock.now_ms = START_MS + 40_000 * number // COUNT
         log.append([each])
     return log
+
+
+def test_what_was_done_before_a_quiet_day_is_no_rate_of_today(tmp_path: Path) -> None:
+    """What was predicted since the first of those that wait came is counted, from then on."""
+    clock, ours = Clock(), events()
+    with SqliteLog.create(tmp_path / "log.sqlite", now_ms=clock) as log:
+        with Runner(log, toy, KEY) as runner:
+            for after_s, some in ((-86_400, ours[:50]), (0, ours[50:])):
+                clock.now_ms = START_MS + 1_000 * after_s
+                log.append(some)
+                runner.run()
+        [predict] = [each for each in read_status(log, KEY).stages if each.topic == "events"]
+        behind = replace(predict, position=300, lag=100, waiting_since_ms=START_MS)
+        [found] = read_backlogs(log, [behind], (), START_MS + 20_000)
+
+    assert (5.0, (300 - 50 - 1) / 20) == (found.arrival_rate, found.rate)
 
 
 def backlogs_of(

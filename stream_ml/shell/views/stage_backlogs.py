@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.views.stalled import StalledTask
     from stream_ml.shell.views.status import TaskProgress
 
-__all__ = ["StageBacklog", "backlogs_text", "read_backlogs"]
+__all__ = ["CHECKPOINTED", "StageBacklog", "backlogs_text", "read_backlogs"]
 
 # What a stage does is measured by so many of the records that it wrote last.
 MEASURED_MAX = 1_000
@@ -96,22 +96,28 @@ def read_backlogs(
             continue
         lag = sum(each.lag for each in tasks)
         inflow = lag * 1_000 / (now_ms - since_ms)
-        rate = _rate(log, positions, now_ms) if stage == "predict" else None
+        rate = _rate(log, positions, since_ms, now_ms) if stage == "predict" else None
         found.append(StageBacklog(stage, lag, since_ms, inflow, rate))
     return tuple(found)
 
 
-def _rate(log: Log, positions: Mapping[int, int], now_ms: int) -> float:
-    """How many events predict does a second: between what it wrote a while ago and where it is."""
+def _rate(log: Log, positions: Mapping[int, int], since_ms: int, now_ms: int) -> float:
+    """How many events predict does a second: since what waits came, or in its last records."""
     rate = 0.0
     earliest: dict[int, Record] = {}
+    begins_ms: dict[int, int] = {}
     for record in last_records(log, "predictions", MEASURED_MAX):
-        earliest.setdefault(record.partition, record)
+        # What was done before says nothing of now: between the two there may have been a quiet day.
+        if record.append_ms < since_ms:
+            begins_ms[record.partition] = since_ms
+        elif record.partition not in earliest:
+            earliest[record.partition] = record
+            begins_ms.setdefault(record.partition, record.append_ms)
     for partition, record in earliest.items():
         offset = _event_offset(record, partition)
         if offset is not None:
             done = positions.get(partition, 0) - offset - 1
-            rate += max(0, done) * 1_000 / max(now_ms - record.append_ms, 1)
+            rate += max(0, done) * 1_000 / max(now_ms - begins_ms[partition], 1)
     return rate
 
 

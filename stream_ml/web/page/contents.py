@@ -207,7 +207,6 @@ def flow(snapshot: BoardSnapshot, pace: Pace) -> dict[str, Any]:
             "records": sum(each.position for each in primary),
             "lag": lag,
             "rate": rate,
-            "idle_ms": pace.idle_ms(name),
             "wait_s": lag / rate if rate and lag >= rate else None,
             "is_stuck": pace.is_stuck(name),
             "has_no_worker": name in absent,

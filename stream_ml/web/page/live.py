@@ -52,6 +52,7 @@ class Live:
         recent: reads single predictions.
         closing: set when the server ends.
         refresh_s: between two refreshes, in seconds.
+        checkpoint_s: how often learn and evaluate write down where they are, in seconds.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Live:
         recent: Callable[[], Awaitable[Recent]],
         closing: asyncio.Event,
         refresh_s: float = REFRESH_S,
+        *,
+        checkpoint_s: float = 0.0,
     ) -> None:
         self._board = board
         self._read_recent = recent
-        self._painter = Painter(pipeline)
+        self._painter = Painter(pipeline, checkpoint_s)
         self._refresh_s = refresh_s
         # Another server counts anew: what a viewer has seen of it says nothing here.
         self._boot = secrets.token_hex(4)

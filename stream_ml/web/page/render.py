@@ -241,11 +241,12 @@ class Painter:
 
     Args:
         pipeline: the declaration.
+        checkpoint_s: how often learn and evaluate write down where they are, in seconds.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, checkpoint_s: float = 0.0) -> None:
         self._pipeline = pipeline
-        self._pace = Pace()
+        self._pace = Pace(checkpoint_s)
         self._number: int | None = None
         self._calibrated: object = None
         self._bodies: dict[str, Markup] = {}

@@ -71,6 +71,7 @@ class _Page:
             service.pipeline,
             lambda: self._read(self._reader.read),
             service.closing,
+            checkpoint_s=service.settings.checkpoint_seconds,
         )
 
     async def _read(self, run: Callable[[Log], T]) -> T:
