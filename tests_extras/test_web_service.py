@@ -11,6 +11,7 @@ import pickle
 import shutil
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from cli_toy import START_MS, outputs, stream, toy
 
 import stream_ml as sml
 from stream_ml.codec import encode_command
-from stream_ml.errors import LogError
+from stream_ml.errors import BadRecord, LogError
 from stream_ml.records import Command, Output
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
@@ -34,7 +35,9 @@ from stream_ml.web.access import ROLES, Access
 from stream_ml.web.app import create_app
 from stream_ml.web.feed import EventStream, Feed
 from stream_ml.web.gate import Limits
+from stream_ml.web.hints import hint
 from stream_ml.web.log_threads import READERS, Follower, LogPool
+from stream_ml.web.predictor import Predictor
 from stream_ml.web.problems import Refusal
 from stream_ml.web.service import COMMANDS_MAX
 
@@ -654,3 +657,62 @@ def test_commands_that_anybody_signs_hold_up_none_of_those_who_operate(path: Pat
         (504, "no_answer"),
         *[(503, "ending")] * COMMANDS_MAX,
     ] == asyncio.run(ask())
+
+
+def test_a_fault_does_not_end_the_look_at_predict(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever a client raises, it is looked at again, and requests are let through meanwhile."""
+    looks = 0
+
+    async def run() -> bool:
+        predictor = Predictor.__new__(Predictor)
+        done = asyncio.Event()
+
+        async def at_work() -> frozenset[str]:
+            nonlocal looks
+            looks += 1
+            if looks == 2:
+                done.set()
+                return frozenset()
+            raise RuntimeError("of a client")
+
+        async def look(_: float) -> None:
+            pass
+
+        predictor._at_work, predictor._look = at_work, look  # type: ignore[method-assign]
+        predictor._paces, predictor._waiting = {0: pace.PredictPace(silent_s=1.0)}, {}
+        predictor._feeds_windows, predictor._is_attended = False, False
+        watch = asyncio.create_task(predictor._watch())
+        try:
+            await asyncio.sleep(0)
+            at_first = predictor._is_attended
+            async with asyncio.timeout(30):
+                await done.wait()
+        finally:
+            watch.cancel()
+        return at_first
+
+    assert asyncio.run(run())
+    assert "of a client" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b'{"event_id":"%b","x":[NaN]}' % (b'\\"' * 30_000), id="within a string"),
+        pytest.param(b'{"x":[NaN],"%b' % (b'\\"' * 30_000), id="a string without an end"),
+        pytest.param(b'{"x":[NaN]%b' % (b'"a" ' * 15_000), id="many strings"),
+    ],
+)
+def test_a_hint_takes_no_longer_for_odd_bytes(value: bytes) -> None:
+    """It is looked for while others wait: quotes without end are looked at once, too."""
+    began_s = time.process_time()
+
+    assert None is hint(value, BadRecord("not_finite", "$", "no number"), "ts")
+    assert time.process_time() - began_s < 1.0
+
+
+def test_a_hint_names_the_member_that_is_no_number() -> None:
+    """Also behind strings that look like one."""
+    value = b'{"a":"\\"b\\": NaN","x y" : -Infinity}'
+
+    assert '"x y": JSON has no -Infinity' in str(hint(value, BadRecord("not_finite", "", ""), "ts"))

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Predictor", "bad_record"]
 
 _Decode = Callable[["Record"], "Prediction | None"]
+
+LOGGER = logging.getLogger(__name__)
 
 WAITING_MAX = 10_000
 # Ids whose place on the log is known.
@@ -337,7 +340,7 @@ class Predictor:
         try:
             outcome = await future
         except TimeoutError:
-            pace = self._paces[waiter.partition]
+            pace = self._pace_of(waiter)
             offset = None if waiter.position is None else waiter.position[1]
             pace.note_silence(offset, asyncio.get_running_loop().time())
             raise self._late(waiter, pace) from None
@@ -426,7 +429,8 @@ class Predictor:
             self._forget(key, waiter)
             waiter.fail(outcome)
             return
-        waiter.position = outcome
+        # Before the first look at the log nobody knew how many partitions there are.
+        waiter.position, waiter.partition = outcome, outcome[0]
         self._published[key] = (outcome, waiter.digest)
         if len(self._published) > INDEX_MAX:
             self._published.popitem(last=False)
@@ -440,9 +444,13 @@ class Predictor:
         """Take in what has come of an event; who waits is told once its place is known."""
         waiter.outcome = waiter.outcome or outcome
         if not isinstance(outcome, _Nothing):
-            self._paces[waiter.partition].silent_s = None
+            self._pace_of(waiter).silent_s = None
         if waiter.position is not None:
             self._end_wait(waiter.event.event_id.encode(), waiter)
+
+    def _pace_of(self, waiter: _Waiter) -> PredictPace:
+        """Of the partition of its event; one that nobody asks where it was not looked at yet."""
+        return self._paces.get(waiter.partition) or PredictPace()
 
     def _end_wait(self, key: bytes, waiter: _Waiter) -> None:
         self._forget(key, waiter)
@@ -457,10 +465,15 @@ class Predictor:
         while True:
             is_silent = any(pace.silent_s is not None for pace in self._paces.values())
             if loop.time() - self._asked_s <= RETRY_MAX_S or is_silent:
-                if is_silent:
-                    self._is_attended = await self._has_worker()
-                with suppress(StreamMLError, TimeoutError):  # whoever publishes is told
+                try:
+                    if is_silent:
+                        self._is_attended = await self._has_worker()
                     await self._look(loop.time())
+                except (StreamMLError, TimeoutError):
+                    pass  # whoever publishes is told
+                except Exception:  # a fault must not end it: requests go by what it has seen
+                    self._is_attended = True
+                    LOGGER.exception("how far predict is could not be seen; it is tried again")
             is_behind = self._feeds_windows and any(w.is_behind for w in self._waiting.values())
             await asyncio.sleep(MONITOR_SOON_S if is_behind else MONITOR_S)
 
@@ -468,7 +481,7 @@ class Predictor:
         """Whether predict has one; True where that cannot be told."""
         try:
             stages = await self._at_work()
-        except StreamMLError:
+        except (StreamMLError, TimeoutError):
             return True
         return stages is None or "predict" in stages
 
