@@ -77,10 +77,22 @@ def test_all_end_when_asked(children: str) -> None:
         demo.wait()
 
 
+class _Pause(Stop):
+    """Begins a worker with the first wait, so that it is not done before."""
+
+    worker: threading.Thread | None = None
+
+    def wait(self, seconds: float | None, handle: int | None = None) -> bool:
+        """As any does."""
+        if self.worker is not None and self.worker.ident is None:
+            self.worker.start()
+        return super().wait(seconds, handle)
+
+
 def test_replay_waits_for_a_worker_that_is_behind(tmp_path: Path) -> None:
     """It publishes no more while too many events wait, and goes on when they are done."""
     path = tmp_path / "log.sqlite"
-    with SqliteLog.create(path) as log, Stop() as stop:
+    with SqliteLog.create(path) as log, _Pause() as stop:
         log.append(outputs(20))
 
         def work() -> None:
@@ -88,10 +100,9 @@ def test_replay_waits_for_a_worker_that_is_behind(tmp_path: Path) -> None:
                 runner.run()
 
         assert (20, 0.0) == (lag(log), wait_for_worker(log, stop, 20))
-        worker = threading.Thread(target=work)
-        worker.start()
+        stop.worker = threading.Thread(target=work)
         waited_s = wait_for_worker(log, stop, 5)
-        worker.join()
+        stop.worker.join()
         assert (True, 0) == (waited_s > 0.0, lag(log))
         stop.ask()
         log.append(outputs(20))
