@@ -18,6 +18,11 @@ __all__ = [
 MAIN_TASK = "main"
 # The topics that tasks have in common; all others each has to itself.
 SHARED_TOPICS = frozenset({"events"})
+# Groups and transactions of the pipeline itself begin with these on a cluster, where a right to a
+# group may be one to all that begin like it.
+_RESERVED = re.compile(
+    r"(consumer.*|predict|join|learn|evaluate|standby|couriers|redrive|stream-ml.*)"
+)
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 SEPARATOR = "."
 
@@ -69,7 +74,11 @@ def pipeline_in(name: str) -> str:
 def is_task_name(text: object) -> bool:
     """Whether a text can be a task's name.
 
-    >>> is_task_name("purchase"), is_task_name("shop.purchase")
-    (True, False)
+    >>> is_task_name("purchase"), is_task_name("shop.purchase"), is_task_name("consumer")
+    (True, False, False)
     """
-    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+    return (
+        isinstance(text, str)
+        and _NAME.fullmatch(text) is not None
+        and _RESERVED.fullmatch(text) is None
+    )

@@ -98,7 +98,10 @@ def task_problems(tasks: Any, files: Any) -> Iterator[Problem]:
             yield Problem(path, expected, short_repr(task))
             continue
         if not is_task_name(task.name) or task.name == MAIN_TASK:
-            expected = f"lower-case letters, digits, - and _, not {MAIN_TASK}"
+            expected = (
+                f"lower-case letters, digits, - and _, not {MAIN_TASK}, nor a name that groups "
+                "of every pipeline have: of a stage, consumer, standby, couriers, redrive"
+            )
             yield Problem(f"{path}.name", expected, short_repr(task.name))
             continue
         if task.name in names:

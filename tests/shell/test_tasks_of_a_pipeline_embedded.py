@@ -220,6 +220,7 @@ def test_the_mistakes_in_tasks_are_told_all_at_once() -> None:
         (task, "tasks: expected a list such as"),
         ([task, task], "tasks[1].name: expected another name than the tasks before"),
         ([replace(task, name="main")], "tasks[0].name: expected lower-case letters"),
+        ([replace(task, name="consumers")], "tasks[0].name: expected lower-case letters"),
         ([replace(task, files=shop.files)], "tasks.refund.files.label: expected another column"),
     ):
         with pytest.raises(DeclarationError) as refused:
