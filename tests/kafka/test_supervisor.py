@@ -104,11 +104,17 @@ class _World:
     told: list[Mapping[str, Any]] = field(default_factory=list)
     # Until when a standby waits for the place of those who predict.
     standby_s: float = 0.0
+    # For how long brokers that are away are waited for, to say so.
+    look_s: float = 0.0
 
     def start(self, post: Post) -> _Fake:
         assert [] == [each for each in self.children if each.post == post and each.lives()]
         self.children.append(_Fake(self, post, next(self.lives), 1_000 + len(self.children)))
         return self.children[-1]
+
+    def is_awaited(self) -> bool:
+        self.now += self.look_s
+        return self.now < self.standby_s
 
     def wait(self, seconds: float) -> None:
         assert seconds > 0
@@ -125,7 +131,8 @@ class _World:
             say=self.say,
             wait=self.wait,
             clock=lambda: self.now,
-            goes_on=lambda post: post.stage == "predict" and self.now < self.standby_s,
+            is_last=lambda post: post.stage == "predict",
+            goes_on=self.is_awaited,
         )
         try:
             watched.run(lambda: self.now >= asked_s)
@@ -262,6 +269,17 @@ def test_who_predicts_goes_on_while_a_standby_waits_to_take_over(
     assert learn.ends == pytest.approx(30.0 + learn.life.stops_s)
     assert predict.asked == (asked_s is not None)
     assert predict.ends == pytest.approx(lasts_s if asked_s is None else asked_s + 0.1, abs=0.5)
+
+
+def test_brokers_that_are_away_keep_nobody_from_stopping() -> None:
+    """They are asked once whether somebody waits, however many predict, and others end before."""
+    world = _World(iter([_Life(1e9, 0)] * 5), look_s=5.0)
+
+    assert world.run([*(Post("predict", n) for n in range(1, 5)), Post("learn", 1)], 30.0) is None
+
+    *predict, learn = world.children
+    assert learn.ends == pytest.approx(30.0 + learn.life.stops_s)
+    assert [each.ends for each in predict] == pytest.approx([35.0 + learn.life.stops_s] * 4)
 
 
 def test_nobody_goes_on_where_all_end_by_a_mistake() -> None:

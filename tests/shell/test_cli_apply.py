@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import orjson
 import pytest
 from cli_toy import TOY, outputs, toy
 from processes import DEADLINE_S, Terminal
 
+from stream_ml.cli.execution.standby import until_applied
 from stream_ml.errors import LogLocked
 from stream_ml.sealing import content
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.processes.stop import Stop
+from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.settings.settings import Settings
 
 if TYPE_CHECKING:
@@ -144,8 +148,12 @@ def test_an_up_that_stands_by_goes_on_once_it_is_applied(
     """Until then it holds no place; from then on it predicts, with the features of today."""
     options = ("--broker", f"sqlite:{log}", "--pipeline", "changed:wider")
     key = Settings.load({"broker": f"sqlite:{log}"}).signing_key(str(log))
-    with Terminal(*options, "up", "--standby", "--format", "json", folder=tmp_path) as up:
-        assert {"said": "standby"} == orjson.loads(up.line())
+    words = ("up", "--standby", "--format", "json", "--metrics", "0")
+    with Terminal(*options, *words, folder=tmp_path) as up:
+        address = orjson.loads(up.line_with("metrics"))["address"]
+        up.line_with("standby")
+        with urlopen(f"http://{address}/healthz") as healthy:
+            assert 200 == healthy.status
         with SqliteLog.open(log) as opened:
             with Runner(opened, toy, key) as runner:
                 opened.append(outputs(COUNT + 200)[COUNT : COUNT + 100])
@@ -161,6 +169,27 @@ def test_an_up_that_stands_by_goes_on_once_it_is_applied(
     assert (0, 0) == (ran.code, ended.code)
     wide = ["mean(x) 5m" in orjson.loads(each.value or b"")["features"] for each in made]
     assert [False] * (COUNT + 100) + [True] * 100 == wide
+
+
+def test_an_up_that_stands_by_sees_what_is_applied_as_it_begins_to_wait(
+    cli: Cli, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever that is: before it has said that it waits, too."""
+    options = ("--broker", f"sqlite:{log}", "--pipeline", "changed:wider")
+    key = Settings.load({"broker": f"sqlite:{log}"}).signing_key(str(log))
+    monkeypatch.chdir(tmp_path)
+    wider = pipeline_of(Settings.load({"broker": f"sqlite:{log}", "pipeline": "changed:wider"}), "")
+    codes = []
+
+    def apply() -> None:
+        codes.append(cli(*options, "apply", "--reason", "longer windows").code)
+
+    with SqliteLog.open(log) as opened, Stop() as stop:
+        monkeypatch.setattr(stop, "wait", lambda _: pytest.fail("it would wait for ever"))
+        until_applied(opened, wider, key, stop, apply)
+        monkeypatch.undo()
+
+    assert [0] == codes
 
 
 def test_an_up_that_stands_by_for_nothing_works(cli: Cli, log: Path, tmp_path: Path) -> None:

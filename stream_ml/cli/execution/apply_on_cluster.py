@@ -14,7 +14,8 @@ from stream_ml.cli.output import error_stream
 from stream_ml.errors import LogLocked
 from stream_ml.shell.kafka.handover import cluster_handover, is_foldable, predicted_offsets
 from stream_ml.shell.kafka.log import KafkaLog
-from stream_ml.shell.kafka.metadata import STANDBY, group_members, stages_at_work
+from stream_ml.shell.kafka.metadata import stages_at_work
+from stream_ml.shell.kafka.standby_group import has_standby
 from stream_ml.shell.views.registry import read_registry
 
 if TYPE_CHECKING:
@@ -63,16 +64,16 @@ def apply_on_cluster(
         say(plan.unchanged_text(champion), unchanged)
         return
     may_predict = is_foldable(planned)
-    has_standby = may_predict and bool(group_members(cluster, STANDBY))
-    folds = "a standby has folded" if has_standby else "predict will fold"
-    when = "already" if has_standby else "again when it is started"
-    others = "all workers but those of predict" if has_standby else "all workers"
+    is_ready = may_predict and has_standby(cluster, pipeline)
+    folds = "a standby has folded" if is_ready else "predict will fold"
+    when = "already" if is_ready else "again when it is started"
+    others = "all workers but those of predict" if is_ready else "all workers"
     say(
         f"prepared: {folds} {count:,} events {when}; waiting up to {wait_s:g} s for {others} to be "
         "stopped",
-        {"said": "prepared", "events": count, "standby": has_standby},
+        {"said": "prepared", "events": count, "standby": is_ready},
     )
-    is_predicting = _wait(cluster, wait_s, may_predict=may_predict)
+    is_predicting = _wait(cluster, pipeline if may_predict else None, wait_s)
 
     kinds: set[str] = set()
 
@@ -102,17 +103,21 @@ def apply_on_cluster(
         say(plan.unchanged_text(champion), unchanged)
 
 
-def _wait(cluster: Cluster, wait_s: float, *, may_predict: bool) -> bool:
+def _wait(cluster: Cluster, pipeline: Pipeline | None, wait_s: float) -> bool:
     """Until no worker is a member of its group, and the brokers say so; whether predict goes on.
 
     Args:
         cluster: the pipeline's place.
+        pipeline: the declaration, where predict need not be stopped if a standby has the same.
         wait_s: how long, in seconds.
-        may_predict: whether predict need not be stopped where a standby takes its place.
     """
     deadline_s = time.monotonic() + wait_s
     while (stages := stages_at_work(cluster)) != frozenset():
-        if may_predict and stages == frozenset({"predict"}) and group_members(cluster, STANDBY):
+        if (
+            pipeline is not None
+            and stages == frozenset({"predict"})
+            and has_standby(cluster, pipeline)
+        ):
             return True
         if time.monotonic() >= deadline_s:
             given = (

@@ -38,11 +38,12 @@ def until_applied(
     Raises:
         UsageError: it cannot be applied.
     """
+    # Before one looks for a change: if it is applied meanwhile, that is seen.
+    end = log.end_offset("registry", 0)
+    number = running_pipeline(log, pipeline, key).generation.number
     if not Preparation.beside(log, pipeline, key).is_needed:
         return
     say()
-    number = running_pipeline(log, pipeline, key).generation.number
-    end = log.end_offset("registry", 0)
     while not stop.is_requested:
         if (present := log.end_offset("registry", 0)) != end:
             end = present

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +98,6 @@ def _work(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
     with Stop() as stop, beginning as processes, opening as log:
         key = working_key(settings, log)
         check_name(settings, log, pipeline.name, key)
-        if arguments.standby:
-            until_applied(log, pipeline, key, stop, messages.print_standby)
-        if stop.is_requested:
-            return
         record_count = disturbances = 0
         stopwatch = stopwatch_of(settings)
 
@@ -140,7 +136,12 @@ def _work(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
             open_log=lambda: open_log(settings, pipeline.name),
             say=messages.print_route,
         )
-        with metering as meter, delivering as delivery:
+        with metering as meter, ExitStack() as stack:
+            if arguments.standby:  # probes are answered while it waits
+                until_applied(log, pipeline, key, stop, messages.print_standby)
+            if stop.is_requested:
+                return
+            delivery = stack.enter_context(delivering)
             while True:
                 started_s = time.monotonic()
                 try:
@@ -330,18 +331,19 @@ def _supervise(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> 
                     start_worker,
                     say=messages.print,
                     wait=relay.pump,
-                    goes_on=lambda post: post.stage == "predict" and _has_standby(cluster),
+                    is_last=lambda post: post.stage == "predict",
+                    goes_on=lambda: _is_awaited(cluster, pipeline),
                 )
                 supervisor.run(should_stop)
         messages.print("stopped: no worker is left", {"said": "stopped"})
 
 
-def _has_standby(cluster: Cluster) -> bool:
-    """Whether others wait for the place of those who predict."""
+def _is_awaited(cluster: Cluster, pipeline: Pipeline) -> bool:
+    """Whether others wait for the place of those who predict; our own standbys do not count."""
     # As below.
-    from stream_ml.shell.kafka.metadata import STANDBY, group_members  # noqa: PLC0415
+    from stream_ml.shell.kafka.standby_group import has_other_standby  # noqa: PLC0415
 
-    return bool(group_members(cluster, STANDBY))
+    return has_other_standby(cluster, pipeline)
 
 
 def _warn_of_open_topics(cluster: Cluster, messages: _SupervisorMessages) -> None:

@@ -19,7 +19,14 @@ from stream_ml.errors import UsageError
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
-from stream_ml.shell.processes.supervisor import STOP_S, Post, Process, Relay, Supervisor
+from stream_ml.shell.processes.supervisor import (
+    GOES_ON_S,
+    STOP_S,
+    Post,
+    Process,
+    Relay,
+    Supervisor,
+)
 from stream_ml.shell.settings.settings import SETTINGS
 from stream_ml.stages.topology import STAGES
 from stream_ml.task_names import MAIN_TASK
@@ -34,8 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-# On a cluster each of them waits for its own workers to stop first.
-NESTED_STOP_S = STOP_S + 5.0
+# On a cluster each of them waits for its own workers to stop first, of which predict goes on while
+# a standby is about to take over.
+NESTED_STOP_S = GOES_ON_S + STOP_S + 5.0
 
 
 def run(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:

@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["BEGIN_ANEW", "cluster_handover", "is_foldable", "latest_offsets", "predicted_offsets"]
 
 BEGIN_ANEW = "begin anew under another name of the pipeline"
-# A worker of predict sees a decision in less than a second, and ends: it comes no further than as
-# many events as came in so long, or as it can fold in a second, should they come all at once.
-SIGHT_MS, SIGHT_EVENTS = 60_000, 10_000
+# A worker of predict sees a decision in less than a second, and ends. The decision is made once
+# evaluate has joined its group (seconds) and has recovered (a minute of records, at most): until
+# then predict comes no further than as many events as came in so long, or as it can fold in half a
+# minute, should they come all at once. What is too much costs learn the features of so many more.
+SIGHT_MS, SIGHT_EVENTS = 600_000, 100_000
 
 
 def cluster_handover(

@@ -16,7 +16,7 @@ from stream_ml.shell.kafka.security import client_options
 from stream_ml.stages.topology import STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from kafka.admin import KafkaAdminClient
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
 
 __all__ = [
-    "STANDBY",
+    "described_members",
     "group_members",
     "group_names",
     "leave_group",
@@ -35,8 +35,6 @@ __all__ = [
     "topic_ids",
 ]
 
-# The group of the workers that wait for predict's place, ready to take it.
-STANDBY = "standby"
 
 # A worker that asks for rivals is about to end, or to join anew: neither may take long.
 ANSWER_MS = 5_000
@@ -89,7 +87,18 @@ def group_members(cluster: Cluster, name: str) -> frozenset[str] | None:
 
     Args:
         cluster: the pipeline's place.
-        name: of a stage, or `STANDBY`.
+        name: of a stage.
+    """
+    members = described_members(cluster, name)
+    return None if members is None else frozenset(each["member_id"] for each in members)
+
+
+def described_members(cluster: Cluster, name: str) -> Sequence[Mapping[str, Any]] | None:
+    """A group's members, as the brokers describe them; None where they do not say.
+
+    Args:
+        cluster: the pipeline's place.
+        name: of a stage, or of the standbys.
     """
     group = cluster.group(name)
     try:
@@ -100,7 +109,7 @@ def group_members(cluster: Cluster, name: str) -> frozenset[str] | None:
     error = description["error"]
     if error is not None and GroupIdNotFoundError.__name__ not in error:
         return None
-    return frozenset(member["member_id"] for member in description["members"] or ())
+    return description["members"] or ()
 
 
 def leave_group(cluster: Cluster, stage: str, instance: str) -> None:

@@ -32,8 +32,9 @@ from stream_ml.shell.handover import Preparation, handover
 from stream_ml.shell.kafka.changelog import take_record
 from stream_ml.shell.kafka.handover import BEGIN_ANEW, predicted_offsets
 from stream_ml.shell.kafka.log import KafkaLog
-from stream_ml.shell.kafka.metadata import STANDBY, group_members
+from stream_ml.shell.kafka.metadata import group_members
 from stream_ml.shell.kafka.security import async_options
+from stream_ml.shell.kafka.standby_group import STANDBY, standby_client_id
 from stream_ml.shell.kafka.task_thread import TaskThread
 from stream_ml.shell.views.registry import entries
 from stream_ml.stages.topology import task_name
@@ -55,6 +56,9 @@ STEP_EVENTS = 1_000
 MEMBERS_EVERY_S = 2.0
 # A worker that was killed is thought a member for less long than this.
 LEAVE_S = 30.0
+# So long after the decision each partition has its worker. What others have then is let go of here:
+# it takes memory, and a changelog that is read on after a day lacks tombstones that are gone.
+HOLD_S = 300.0
 SESSION_MS = 6_000
 
 
@@ -78,6 +82,7 @@ class Standby:
         say: Callable[..., None],
     ) -> None:
         self._cluster, self._stage, self._say = cluster, stage, say
+        self._client_id = standby_client_id(pipeline)
         self._thread = TaskThread("standby")
         self._windows = _Windows(cluster, pipeline, key)
         # Those of predict before the decision, and when they were asked for.
@@ -85,6 +90,7 @@ class Standby:
         self._asked_s = float("-inf")
         self._place: AIOKafkaConsumer | None = None
         self._changelog: _Changelog | None = None
+        self._release: asyncio.Task[None] | None = None
 
     async def until_applied(self) -> None:
         """Wait for the decision, keeping windows up; at once where there is nothing to be applied.
@@ -128,6 +134,13 @@ class Standby:
             members = await self._present()
             if members is not None:
                 self._members &= members
+        self._release = asyncio.create_task(self._release_rest(HOLD_S), name="standby release")
+
+    async def _release_rest(self, seconds: float) -> None:
+        """After so long, let go of what was made ready and has become others'."""
+        await asyncio.sleep(seconds)
+        self._changelog = None
+        await self._thread.call(self._windows.release)
 
     async def _present(self) -> frozenset[str] | None:
         return await asyncio.to_thread(group_members, self._cluster, self._stage)
@@ -137,6 +150,7 @@ class Standby:
         place = AIOKafkaConsumer(
             self._cluster.topic("registry"),
             bootstrap_servers=self._cluster.bootstrap,
+            client_id=self._client_id,
             group_id=self._cluster.group(STANDBY),
             enable_auto_commit=False,
             auto_offset_reset="latest",
@@ -177,6 +191,8 @@ class Standby:
 
     def stop(self) -> None:
         """Let go of all."""
+        if self._release is not None:
+            self._release.cancel()
         self._thread.stop(self._windows.close)
 
 
@@ -302,6 +318,10 @@ class _Windows:
         if planned is None or preparation is None or not _is_same(planned, handover):
             return None
         return None if preparation.is_ahead(partition, end) else preparation.events(partition, end)
+
+    def release(self) -> None:
+        """Let go of the windows that nobody has asked for."""
+        self._preparation = None
 
     def close(self) -> None:
         """Close the log, if there is one."""

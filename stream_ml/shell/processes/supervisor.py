@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "GOES_ON_S",
+    "STOP_S",
     "Child",
     "Patience",
     "Post",
@@ -164,8 +166,9 @@ class Supervisor:
         wait: waits for so many seconds, or until something happens.
         clock: seconds, from any start.
         stop_s: how many seconds a process has to stop.
-        goes_on: whether a post is to be filled for a while after the others are asked to stop,
-            since it ends by itself; asked again and again.
+        is_last: whether a post is asked to stop after the others.
+        goes_on: whether those posts are to be filled for a while longer, since they end by
+            themselves; asked again and again, and it may take some seconds.
     """
 
     def __init__(
@@ -177,7 +180,8 @@ class Supervisor:
         wait: Callable[[float], object],
         clock: Callable[[], float] = time.monotonic,
         stop_s: float = STOP_S,
-        goes_on: Callable[[Post], bool] = lambda _: False,
+        is_last: Callable[[Post], bool] = lambda _: False,
+        goes_on: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stop_s = stop_s
         self._watches = [_Watch(post, Patience(), due_s=clock()) for post in posts]
@@ -185,6 +189,7 @@ class Supervisor:
         self._say = say
         self._wait = wait
         self._clock = clock
+        self._is_last = is_last
         self._goes_on = goes_on
 
     def run(self, is_stopping: Callable[[], bool]) -> None:
@@ -259,12 +264,17 @@ class Supervisor:
         """Ask every process to stop, last those that others are about to take over from."""
         waiting = []
         for post, child in reversed(children):
-            if is_asked and self._goes_on(post):
+            if is_asked and self._is_last(post):
                 waiting.append((post, child))
             else:
                 child.ask()
-        if not waiting:
-            return
+        if waiting and self._goes_on():
+            waiting = self._await_successors(waiting)
+        for _, child in waiting:
+            child.ask()
+
+    def _await_successors(self, waiting: list[tuple[Post, Child]]) -> list[tuple[Post, Child]]:
+        """Wait until processes have ended by themselves; those that have not in time."""
         posts = ", ".join(str(post) for post, _ in waiting)
         self._say(
             f"{posts} goes on until a standby takes over, for {GOES_ON_S:g} s at most",
@@ -276,13 +286,12 @@ class Supervisor:
             waiting = [entry for entry in waiting if entry[1].exit_code() is None]
             if now_s >= look_s:
                 look_s = now_s + LOOK_S
-                if not any(self._goes_on(post) for post, _ in waiting):
+                if not self._goes_on():
                     break
             if not waiting:
-                return
+                break
             self._wait(TICK_S)
-        for _, child in waiting:
-            child.ask()
+        return waiting
 
 
 def _failure(watch: _Watch, code: int, words: Sequence[str]) -> StreamMLError:
