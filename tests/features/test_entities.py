@@ -171,7 +171,7 @@ def test_a_forgotten_card_is_named_nowhere_and_merchants_keep_their_numbers() ->
     """Its own windows go, and one it gave its name to; what others count stays as it is."""
     distinct = window("1h", entity="merchant").distinct("card").named("cards")
     total = window("1h", entity="merchant").sum("amount").named("total")
-    pipeline = declare(features=[window("1h").count().named("own"), distinct, total])
+    pipeline = declare("shop", [window("1h").count().named("own"), distinct, total])
     erasures = Erasures(b"the key of the house", "shop", "log")
     stage = Predict(pipeline, Serving(pipeline, b""), erasures=erasures)
     for number, (card, merchant) in enumerate([("ada", "shoes"), ("bob", "shoes"), ("bob", "ada")]):
