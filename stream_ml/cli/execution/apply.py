@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Mapping
 
+    from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.settings import Settings
 
 __all__ = ["run"]
@@ -45,7 +46,17 @@ def run(arguments: Namespace, settings: Settings) -> None:
             _say(arguments, text, members)
 
         apply_on_cluster(settings, pipeline, arguments.reason, arguments.wait, say)
-        return
+    else:
+        _apply_to_file(arguments, settings, pipeline)
+    if names := plan.unapplied_tasks(arguments, settings):
+        text = (
+            f"not yet applied to: {', '.join(names)}; `up` refuses to start until these features "
+            f"are applied there, too: stream-ml apply --task {names[0]}"
+        )
+        _say(arguments, text, {"said": "unapplied", "tasks": names})
+
+
+def _apply_to_file(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
     options = runner_options(settings)
     with SqliteLog.open(settings.path, task=task_in(pipeline.name)) as log:
         key = working_key(settings, log)

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from stream_ml.shell.views.plan import ChangeCost, PlannedChange, PlanView
     from stream_ml.shell.views.windows_cost import WindowsCost
 
-__all__ = ["applied_text", "apply", "lines", "planned", "run", "unchanged_text"]
+__all__ = [
+    "applied_text",
+    "apply",
+    "lines",
+    "planned",
+    "run",
+    "unapplied_tasks",
+    "unchanged_text",
+]
 
 EFFECT_WIDTH = 9
 
@@ -98,6 +106,26 @@ def unchanged_text(champion: str) -> str:
         champion: what serves.
     """
     return f"nothing to apply: what runs is declared like this; {champion} serves"
+
+
+def unapplied_tasks(arguments: argparse.Namespace, settings: Settings) -> list[str]:
+    """The other tasks of the pipeline that do not run with the features that are declared.
+
+    Args:
+        arguments: of the command line.
+        settings: with the declaration, and the task that it was applied to.
+    """
+    pipeline = pipeline_of(replace(settings, task=None), "apply")
+    names = [MAIN_TASK, *pipeline.task_pipelines] if pipeline.tasks else []
+    found = []
+    for name in names:
+        if name != settings.task:
+            try:
+                _, _, view = planned(arguments, replace(settings, task=name), "apply")
+            except UsageError:
+                continue  # the log has nothing of it yet: a start makes it as it is declared
+            found += [name] if view.count("apply") else []
+    return found
 
 
 def planned(

@@ -33,7 +33,7 @@ __all__ = ["run"]
 def run(arguments: argparse.Namespace, settings: Settings) -> None:
     """Teach and score the candidates, and print how they would have done."""
     pipeline = pipeline_of(settings, "what-if")
-    estimators = load_estimators(arguments.candidate)
+    estimators = load_estimators(arguments.candidate, settings.task)
     check_report(arguments.report)
     with existing_log(settings, archive=arguments.archive) as log:
         key = reading_key(settings, log)

@@ -91,12 +91,13 @@ def load_pipeline(spec: str) -> Pipeline:
     return target
 
 
-def load_estimators(spec: str) -> dict[str, Any]:
+def load_estimators(spec: str, task: str | None = None) -> dict[str, Any]:
     """The untrained estimators at `module:name`, by the name of the line that each would be.
 
     Args:
         spec: of an estimator, whose line is called as it is there; of a dict of them by name; or of
             a pipeline, whose lines they are.
+        task: of the pipeline, whose lines they are then, where it has it.
 
     Raises:
         UsageError: there is no such module, it cannot be imported, or has nothing of that name.
@@ -108,7 +109,7 @@ def load_estimators(spec: str) -> dict[str, Any]:
 
     _, target = _load(f"estimator {spec}", spec, _names_in)
     if isinstance(target, Pipeline):
-        return dict(target.models)
+        return dict(target.task_pipelines.get(task or MAIN_TASK, target).models)
     if isinstance(target, dict):
         if target and all(type(name) is str for name in target):
             return target
