@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from stream_ml.errors import DeclarationError
 from stream_ml.models.snapshot import SNAPSHOT_BYTES_MAX, Snapshot
+from stream_ml.pipeline import Events, Pipeline
 from stream_ml.records import (
     Alert,
     Command,
@@ -346,3 +347,12 @@ def test_the_partitioner_is_murmur2(key: bytes) -> None:
     """The fast form gives what the plain one gives, at every length."""
     partitions = 2**31 - 1
     assert partition_of(key, partitions) == (murmur2_by_the_book(key) & 0x7FFFFFFF) % partitions
+
+
+def test_a_topic_names_the_setting_that_it_is_there_for() -> None:
+    """As it is written: a member of the declaration, and of its events."""
+    for topic in catalogue().values():
+        if topic.setting is not None:
+            path = topic.setting.partition("=")[0].split(".")
+            for owner, name in zip((Pipeline, Events), path, strict=True):
+                assert name in {member.name for member in fields(owner)}
