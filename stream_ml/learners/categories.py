@@ -117,6 +117,10 @@ class DenseScaler(preprocessing.StandardScaler):
         # The columns that are called like hashed ones, and are none; a table keeps their order.
         self.lookalikes: dict[str, bool] = {}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up a pickled state; one of before there were lookalikes has none."""
+        self.__dict__.update({"lookalikes": {}, **state})
+
     def _is_hashed(self, name: str, value: float) -> bool:
         return value in _SIGNS and is_sparse(name) and name not in self.lookalikes
 

@@ -169,6 +169,20 @@ def test_a_scaler_scales_what_is_only_called_like_a_column() -> None:
         assert expected == dense.transform_one(features)
 
 
+def test_a_scaler_of_a_former_release_goes_on() -> None:
+    """It was pickled without the columns that are only called like hashed ones."""
+    scaler, former = sml.DenseScaler(), sml.DenseScaler()
+    scaler.learn_one({"x": 1.0, "shop#1": 1.0})
+    state = {name: each for name, each in scaler.__dict__.items() if name != "lookalikes"}
+
+    former.__setstate__(state)
+    for each in (scaler, former):
+        each.learn_one({"x": 3.0, "shop#1": -1.0})
+
+    features = {"x": 2.5, "shop#1": 1.0}
+    assert scaler.transform_one(features) == former.transform_one(features)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"), [((3,), "feature: expected"), (("shop", 0.0), "smoothing: expected")]
 )
