@@ -653,3 +653,26 @@ def test_a_file_of_a_former_release_gets_an_identity_once(tmp_path: Path) -> Non
     file.close()
     with SqliteLog.open(tmp_path / "a") as first, SqliteLog.open(tmp_path / "a") as second:
         assert (first.identity, bool(first.identity)) == (second.identity, True)
+
+
+def test_the_first_offset_never_falls(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another task's worker removes more of the events between two steps of one."""
+    with SqliteLog.create(path, now_ms=clock) as made:
+        aged(made, clock, "events", [400, 380, 1])
+        with made.session() as session:
+            session.commit({"w": {("events", 0): 3}})
+    bounds, others = sqlite_log._bounds, [SqliteLog.open(path, now_ms=clock)]
+
+    def bounds_before_another_one(*arguments: Any) -> tuple[int, int, int]:
+        found = bounds(*arguments)
+        if others:
+            with others.pop() as other:
+                assert 3 == other.expire(clock.now_ms + 10_000 * DAY_MS)
+        return found
+
+    monkeypatch.setattr(sqlite_log, "_bounds", bounds_before_another_one)
+    with SqliteLog.open(path, now_ms=clock) as log:
+        log.expire(clock.now_ms)
+        assert 3 == log.first_offset("events", 0)

@@ -658,7 +658,10 @@ def _trim(file: File, partition: Partition, young_ms: tuple[int, int], records_m
         return 0
     with file.transaction():
         removed_count = file.write(sql(_TRIM, partition.id), [(end,)])
-        file.write("UPDATE partitions SET first = ? WHERE id = ?", [(end, partition.id)])
+        # Another task's worker may have removed more of the events meanwhile.
+        file.write(
+            "UPDATE partitions SET first = max(first, ?) WHERE id = ?", [(end, partition.id)]
+        )
     return removed_count
 
 
