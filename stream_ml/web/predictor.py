@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stream_ml.errors import BadRecord, StreamMLError
+from stream_ml.errors import BadRecord, StreamMLError, UnknownTopic
 from stream_ml.records import Output
 from stream_ml.shell.log.port import read_between
 from stream_ml.shell.views.dead_letters import LATE_EVENTS, letters_in
@@ -613,7 +613,14 @@ def _id_in_use(event: Event) -> Refusal:
 
 
 def _ends(topics: Sequence[str], log: Log) -> dict[str, dict[int, int]]:
-    """Where topics end, by partition."""
+    """Where topics end, by partition.
+
+    Raises:
+        UnknownTopic: one is not there yet, or was not when the log was opened.
+    """
+    for topic in topics:
+        if topic not in log.partitions:
+            raise UnknownTopic(f"expected the topic {topic}, which the first worker makes")
     return {
         topic: {p: log.end_offset(topic, p) for p in range(log.partitions[topic])}
         for topic in topics
