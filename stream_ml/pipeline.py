@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -270,15 +270,22 @@ class Pipeline:
     def task_pipelines(self) -> Mapping[str, Pipeline]:
         """The pipelines that the tasks are, by the names of the tasks."""
         pipelines = {task.name: _task_pipeline(self, task) for task in self.tasks}
-        columns = {each.files.label for each in (self, *pipelines.values())}
+        of_all = [self, *pipelines.values()]
         for each in pipelines.values():
-            each.__dict__["other_labels"] = frozenset(columns - {each.files.label})
+            others = [other for other in of_all if other is not each]
+            each.__dict__["other_labels"] = frozenset(other.files.label for other in others)
+            each.__dict__["other_label_times"] = _label_times(others)
         return pipelines
 
     @cached_property
     def other_labels(self) -> frozenset[str]:
         """The columns of files that hold the labels of other tasks of the pipeline."""
         return frozenset(each.files.label for each in self.task_pipelines.values())
+
+    @cached_property
+    def other_label_times(self) -> frozenset[str]:
+        """The columns of files that hold when the labels of other tasks were known."""
+        return _label_times(self.task_pipelines.values())
 
     @cached_property
     def schema(self) -> dict[str, FieldType]:
@@ -544,6 +551,11 @@ def _task_pipeline(p: Any, task: Task) -> Pipeline:
     files = task_files(task, p.files)
     pipeline: Pipeline = replace(p, **task_settings(task), name=name, files=files, tasks=())
     return pipeline
+
+
+def _label_times(pipelines: Iterable[Pipeline]) -> frozenset[str]:
+    times = (each.files.label_time for each in pipelines)
+    return frozenset(time for time in times if time is not None)
 
 
 def _declaration_texts(p: Pipeline) -> Iterator[tuple[str, str | None]]:

@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+# The pipeline's hold for a task that has none of its own.
+_INHERITED = frozenset({"promotion", "slices", "alerts"})
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One more truth about a pipeline's events, learned by lines of its own.
@@ -63,7 +67,11 @@ def task_settings(task: Task) -> dict[str, Any]:
         task: as declared.
     """
     members = {member.name: getattr(task, member.name) for member in fields(task)}
-    return {n: v for n, v in members.items() if n not in {"name", "files"} and v is not None}
+    return {
+        name: value
+        for name, value in members.items()
+        if name not in {"name", "files"} and not (name in _INHERITED and value is None)
+    }
 
 
 def task_files(task: Task, files: Any) -> Any:

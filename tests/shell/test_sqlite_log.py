@@ -667,12 +667,12 @@ def test_the_first_offset_never_falls(
 
     def bounds_before_another_one(*arguments: Any) -> tuple[int, int, int]:
         found = bounds(*arguments)
-        if others:
+        if others and arguments[1].topic == "events":
             with others.pop() as other:
                 assert 3 == other.expire(clock.now_ms + 10_000 * DAY_MS)
         return found
 
     monkeypatch.setattr(sqlite_log, "_bounds", bounds_before_another_one)
     with SqliteLog.open(path, now_ms=clock) as log:
-        log.expire(clock.now_ms)
+        log.expire(clock.now_ms, records_max=1)
         assert 3 == log.first_offset("events", 0)

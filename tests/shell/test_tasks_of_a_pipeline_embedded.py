@@ -21,6 +21,8 @@ from stream_ml.records import Output, Record
 from stream_ml.sealing import content
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
+from stream_ml.shell.rows.layout import RowLayout
+from stream_ml.shell.rows.reader import read_rows
 from stream_ml.stages.erasure import Erasure, Erasures, subject_of
 from stream_ml.stages.predict import Predict
 from stream_ml.testing import Driver
@@ -221,6 +223,9 @@ def test_the_mistakes_in_tasks_are_told_all_at_once() -> None:
         ([task, task], "tasks[1].name: expected another name than the tasks before"),
         ([replace(task, name="main")], "tasks[0].name: expected lower-case letters"),
         ([replace(task, name="consumers")], "tasks[0].name: expected lower-case letters"),
+        ([replace(task, label=None)], "tasks.refund.label: expected Label"),
+        ([replace(task, models=None)], "tasks.refund.models: expected names"),
+        ([replace(task, champion=None)], "tasks.refund.champion: expected one of"),
         ([replace(task, files=shop.files)], "tasks.refund.files.label: expected another column"),
     ):
         with pytest.raises(DeclarationError) as refused:
@@ -228,6 +233,45 @@ def test_the_mistakes_in_tasks_are_told_all_at_once() -> None:
         assert problem in str(refused.value)
     with pytest.raises(DeclarationError, match="name: expected lower-case letters"):
         declare(name="shop.refund")
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+TOLD = sml.Files(label_time="told_at")
+REFUNDED = sml.Files(label="refund", label_time="refunded_at")
+BOTH = {"label": True, "refund": False, "refunded_at": START_MS + 9}
+
+
+@pytest.mark.parametrize(
+    ("own", "task", "is_event"),
+    [(sml.Files(), None, False), (TOLD, REFUNDED, True), (TOLD, REFUNDED, False)],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_row_with_the_labels_of_all_tasks_gives_each_its_own(
+    tmp_path: Path, suffix: str, own: sml.Files, task: sml.Files | None, *, is_event: bool
+) -> None:
+    """And all of them the same event, without what was known of it later."""
+    both = declare(files=own, tasks=[replace(two_tasks.tasks[0], files=task)])
+    visit: dict[str, Any] = orjson.loads(event(0).value or b"")
+    row: dict[str, Any] = {"event_id": "e1", "ts": START_MS, "told_at": START_MS + 5, **BOTH}
+    if is_event:
+        row |= visit
+    file = tmp_path / f"rows.{suffix}"
+    cells = ("" if cell is None else str(cell).lower() for cell in row.values())
+    lines = [",".join(row), ",".join(cells)] if suffix == "csv" else [orjson.dumps(row).decode()]
+    file.write_text("".join(f"{line}\n" for line in lines))
+
+    found = [
+        [(row.topic, orjson.loads(row.value or b"{}")) for row in read_rows(str(file), layout)]
+        for layout in (RowLayout(p, str(file)) for p in (both, *both.task_pipelines.values()))
+    ]
+
+    labels = [[members["label"] for topic, members in rows if topic != "events"] for rows in found]
+    assert [[True], [False]] == labels
+    events = [[members for topic, members in rows if topic == "events"] for rows in found]
+    assert [[visit] if is_event else []] * 2 == events
+    known = {"event_id", "ts", "label", "told_at", "refunded_at"}
+    assert all(members.keys() <= known for rows in found for t, members in rows if t != "events")
 
 
 # --- the command line -----------------------------------------------------------------------------

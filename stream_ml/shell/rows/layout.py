@@ -66,7 +66,8 @@ class RowLayout:
         self._clock = TimeReader(files)
         self._delay_ms = files.label_delay_ms
         self._id_prefix = f"{name_in_ids(file)}:"
-        self._label_columns = {files.label, files.label_time, *pipeline.other_labels}
+        self._other_columns = {*pipeline.other_labels, *pipeline.other_label_times}
+        self._label_columns = {files.label, files.label_time, *self._other_columns}
         self._is_task = task_in(pipeline.name) is not None
         # Members of records that are as the log has them are left as they are, to the last byte.
         self._is_plain = (
@@ -231,7 +232,9 @@ class RowLayout:
                 label["event_id"] = members[name]
                 break
         used = {label_name, files.label_time, events.time, "ts", events.id, "event_id"}
-        label |= {name: value for name, value in members.items() if name not in used}
+        # The row may hold the labels of other tasks, one of which may be called as the wire does.
+        passed_over = used | self._other_columns | {"label"}
+        label |= {name: value for name, value in members.items() if name not in passed_over}
         is_same = text is not None and label == members
         return text if is_same and text is not None else orjson.dumps(label)
 
