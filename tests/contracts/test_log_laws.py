@@ -11,7 +11,7 @@ import pytest
 from stream_ml.errors import LogChanged, LogError, LogLocked, UnknownTopic
 from stream_ml.records import Output, Record
 from stream_ml.shell.log.reading import read_all
-from stream_ml.topics import catalogue, embedded, partition_of
+from stream_ml.topics import catalogue, embedded, needed, partition_of
 from tests.straight import append_straight
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ def test_a_log_keeps_its_identity_however_often_it_is_opened(
 
 
 def test_a_new_log_has_every_topic_of_the_catalogue_and_no_records(log: Log) -> None:
-    """A new log has all topics, and each partition begins and ends at 0."""
-    assert set(embedded()) == set(log.partitions)
+    """A new log has all topics but those for what is declared, and each partition begins and ends at 0."""
+    assert set(needed(embedded())) == set(log.partitions)
     for topic, partitions in log.partitions.items():
         assert ends(log, topic) == [0] * partitions
         assert log.first_offset(topic, 0) == 0
@@ -138,7 +138,7 @@ def test_nothing_is_taken_of_a_batch_with_an_unknown_topic(log: Log) -> None:
 
 
 @pytest.mark.parametrize(
-    "topic", sorted(embedded().keys() - {"events", "labels", "commands", "layout"})
+    "topic", sorted(needed(embedded()).keys() - {"events", "labels", "commands", "layout"})
 )
 def test_a_client_writes_none_of_the_stages_topics(log: Log, topic: str) -> None:
     """It is told whose topic that is and which ones are its own; nothing of the batch is taken."""

@@ -349,6 +349,7 @@ def test_config_says_who_set_what(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     assert [(each["name"], each["value"], each["source"]) for each in found] == [
         ("broker", "sqlite:stream_ml.sqlite", "default"),
         ("pipeline", TOY, "--pipeline"),
+        ("task", None, "default"),
         ("key", None, "stream_ml.sqlite.key, made on first use"),
         ("checkpoint_examples", 64, "STREAM_ML_CHECKPOINT_EXAMPLES"),
         ("checkpoint_seconds", 60.0, "default"),
