@@ -93,7 +93,7 @@ def test_a_log_keeps_its_identity_however_often_it_is_opened(
 
 
 def test_a_new_log_has_every_topic_of_the_catalogue_and_no_records(log: Log) -> None:
-    """A new log has all topics but those for what is declared, and each partition begins and ends at 0."""
+    """A new log has all topics but those to declare, and each partition begins and ends at 0."""
     assert set(needed(embedded())) == set(log.partitions)
     for topic, partitions in log.partitions.items():
         assert ends(log, topic) == [0] * partitions
