@@ -661,7 +661,8 @@ def test_all_that_is_wrong_with_a_command_is_told_at_once(world: World) -> None:
         ("labels", {"label": "no"}, 'for "no" send false;'),
         ("predict", {"ts": START_MS // 1_000}, "as seconds it is 2023-11-14T22:13:20.000Z: send "),
         ("predict", {"ts": START_MS * 1_000}, "as microseconds it is 2023-11-14T22:13:20.000Z: "),
-        ("predict", {"ts": START_MS}, "declare a lateness that covers by how much"),
+        ("labels", {"ts": START_MS // 1_000, "label": True}, "as seconds it is 2023-11-14T22:"),
+        ("labels", {"ts": START_MS * 1_000, "label": True}, "as microseconds it is 2023-11-14T"),
         ("predict", {"x": "high"}, ""),
         ("labels", {"label": 7}, ""),
     ],
@@ -676,6 +677,21 @@ def test_what_a_file_may_say_otherwise_is_told_as_it_is_said_here(
     assert 422 == answer.status_code
     assert bool(words) == ("hint" in answer.json())
     assert words in answer.json().get("hint", "")
+
+
+def test_an_event_that_was_overtaken_is_told_what_to_declare(world: World) -> None:
+    """Said of what is behind by a moment; not of what is by hours, which nothing overtook."""
+    with world.http() as http:
+        first = fresh_event()
+        assert 200 == http.post("/v1/predict", json=first).status_code
+        moment, hours = (
+            http.post("/v1/predict", json=fresh_event(ts=first["ts"] - behind_ms)).json()
+            for behind_ms in (1, 7_200_000)
+        )
+
+    assert ("too_late", "too_late") == (moment["reason"], hours["reason"])
+    assert "such as Events(lateness='10s'); now it is 0" in moment["hint"]
+    assert "hint" not in hours
 
 
 def test_a_number_that_json_has_not_is_told_by_its_field(world: World) -> None:

@@ -26,6 +26,8 @@ __all__ = ["hint", "late_or_future_hint", "other_unit_refusal"]
 _STRING = re.compile(
     rb'("[^"\\]*+(?:\\(?:.|\Z)[^"\\]*+)*+(?:"|\Z))\s*+(?::\s*+(-?(?:NaN|Infinity)))?+', re.DOTALL
 )
+# What lies further behind was not overtaken on its way.
+OVERTAKEN_MS = 600_000
 BOOLEANS = {0: "false", 1: "true", "0": "false", "1": "true", "no": "false", "yes": "true"}
 EXAMPLE = '"2013-01-01T11:00:00Z" is 1357038000000'
 
@@ -57,32 +59,38 @@ def hint(value: bytes, error: BadRecord, time_member: str) -> str | None:
     return None
 
 
-def late_or_future_hint(pipeline: Pipeline, reason: str, ts: int) -> str | None:
+def late_or_future_hint(
+    pipeline: Pipeline, reason: str, ts: int, newest_ms: int | None
+) -> str | None:
     """How an event would have been taken that its time was refused for; None of other reasons.
 
     Args:
         pipeline: the declaration.
         reason: of its dead letter.
         ts: the event's time.
+        newest_ms: that of the newest prediction, where one is known.
     """
     if reason not in {"too_late", "from_the_future"}:
         return None
     guess = likely_ms(ts)
     if guess is not None:
         return f"as {guess[0]} it is {time_text(guess[1])}: send {guess[1]}"
-    if reason == "from_the_future":
+    behind_ms = 0 if newest_ms is None else newest_ms - ts
+    if reason == "from_the_future" or behind_ms > OVERTAKEN_MS:
         return None
+    enough_s = max(10, 2 * max(pipeline.lateness_ms, behind_ms) // 1_000)
     return (
         "requests that are under way at once overtake each other: declare a lateness that covers "
-        f"by how much, such as Events(lateness='10s'); now it is {pipeline.events.lateness!r}"
+        f"by how much, such as Events(lateness='{enough_s}s'); now it is "
+        f"{pipeline.events.lateness!r}"
     )
 
 
 def other_unit_refusal(ts: int, newest_ms: int | None, time_member: str) -> Refusal | None:
-    """Why an event's time is no time of this log, but by another unit; None where it may be one.
+    """Why a time is none of this log's, but is by another unit; None where it may be one.
 
     Args:
-        ts: the event's time.
+        ts: of an event or a label.
         newest_ms: that of the newest prediction; None where none is known, and so nothing is told.
         time_member: the member that has it.
     """

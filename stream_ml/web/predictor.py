@@ -334,6 +334,21 @@ class Predictor:
         self._waiting[key] = waiter
         return waiter
 
+    def check_label_time(self, ts: int) -> None:
+        """Look at a label's time, for what other systems stamp may be in their unit.
+
+        Args:
+            ts: that it has.
+
+        Raises:
+            Refusal: it is none of this log's, but is by another unit.
+        """
+        self._newest_time(0, asyncio.get_running_loop().time())
+        newest_ms = max(self._newest_ms.values(), default=None)
+        refusal = other_unit_refusal(ts, newest_ms, "ts")
+        if refusal is not None:
+            raise refusal
+
     async def _answer(self, key: bytes, waiter: _Waiter) -> Answer:
         future = self._deadlines.future()
         waiter.futures.append(future)
@@ -392,7 +407,9 @@ class Predictor:
             if first is not None:
                 answered = await self._of_event(first, event, waiter.digest)
                 return Answer(answered, waiter.position)
-        meant = late_or_future_hint(self._pipeline, letter.reason, event.ts)
+        meant = late_or_future_hint(
+            self._pipeline, letter.reason, event.ts, self._newest_ms.get(waiter.partition)
+        )
         raise Refusal(
             409 if letter.reason == "duplicate" else 422,
             letter.message,

@@ -181,6 +181,7 @@ async def _publish_label(service: Service, value: bytes) -> dict[str, Any]:
         label = service.pipeline.label_codec.decode(value)
     except BadRecord as error:
         raise bad_record(error, value) from None
+    service.predictor.check_label_time(label.ts)
     async with asyncio.timeout(service.limits.predict_s):
         position = await service.outbox.put(Output("labels", label.event_id.encode(), value))
     return {"event_id": label.event_id, "label": _place(position)}
