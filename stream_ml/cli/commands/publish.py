@@ -245,7 +245,7 @@ COMMAND = Subcommand(
             "200 a second, up to the first bad line",
         ),
         UsageExample(
-            "stream-ml up & stream-ml publish events may.jsonl --wait 30",
+            "stream-ml publish events may.jsonl --wait 30",
             "beside a worker that starts, and makes the log",
         ),
     ),
