@@ -244,10 +244,6 @@ COMMAND = Subcommand(
             "stream-ml --pipeline shop:fraud publish events may.jsonl --rate 200 --strict",
             "200 a second, up to the first bad line",
         ),
-        UsageExample(
-            "stream-ml publish events may.jsonl --wait 30",
-            "beside a worker that starts, and makes the log",
-        ),
     ),
     add_arguments=_add_arguments,
     run=run,
