@@ -326,7 +326,14 @@ RULES: tuple[tuple[str, Rule], ...] = (
         "tasks.*",
         Rule(_is_addition, "it begins with the first event that is kept, as a new pipeline does"),
     ),
-    ("tasks.*", Rule(_accept_any, "it predicts and learns no more; its topics and state stay")),
+    (
+        "tasks.*",
+        Rule(
+            _accept_any,
+            "it predicts and learns no more; its topics and state stay, and no events are kept "
+            "for it",
+        ),
+    ),
     (
         "champion",
         Rule(_accept_any, "it says who serves first; what serves now stays until it is replaced"),

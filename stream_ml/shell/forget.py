@@ -49,6 +49,7 @@ __all__ = [
     "append_markers",
     "await_stages",
     "erasures_of",
+    "find_on_log",
     "find_traces",
     "is_marker",
     "unwritten_tasks",
@@ -409,8 +410,26 @@ def verify(log: Log, pipeline: Pipeline, key: str, ids: Collection[str]) -> dict
         key: an entity's.
         ids: of its events.
     """
+    found = Counter(find_on_log(log, pipeline, key, ids))
+    words = _words(key, ids)
+    path = getattr(log, "path", None)
+    for file in [] if path is None else [Path(path), Path(f"{path}-wal")]:
+        if file.exists():
+            found[f"file {file.name}"] += _find_words(file, words, key)
+    return {where: count for where, count in found.items() if count}
+
+
+def find_on_log(log: Log, pipeline: Pipeline, key: str, ids: Collection[str]) -> dict[str, int]:
+    """Look for a key and ids in all records and all state; how often, by where.
+
+    Args:
+        log: to look through.
+        pipeline: the declaration; of a task that is declared no more, the pipeline's own.
+        key: an entity's.
+        ids: of its events.
+    """
     found = Counter(find_traces(log, pipeline, key, ids).counts)
-    words = frozenset(orjson.dumps(word)[1:-1] for word in (key, *ids))
+    words = _words(key, ids)
     for task in _tasks(log, pipeline):
         count = sum(
             name[1:].encode() in words
@@ -419,11 +438,11 @@ def verify(log: Log, pipeline: Pipeline, key: str, ids: Collection[str]) -> dict
             for name, piece in log.state(task)
         )
         found[f"state of {task}"] += count
-    path = getattr(log, "path", None)
-    for file in [] if path is None else [Path(path), Path(f"{path}-wal")]:
-        if file.exists():
-            found[f"file {file.name}"] += _find_words(file, words, key)
     return {where: count for where, count in found.items() if count}
+
+
+def _words(key: str, ids: Iterable[str]) -> frozenset[bytes]:
+    return frozenset(orjson.dumps(word)[1:-1] for word in (key, *ids))
 
 
 def _tasks(log: Log, pipeline: Pipeline) -> Iterator[str]:

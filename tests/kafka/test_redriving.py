@@ -13,11 +13,12 @@ from kafka.admin import KafkaAdminClient
 
 from stream_ml.codec import dead_letter
 from stream_ml.errors import BadRecord, LogError
-from stream_ml.records import Command, Record
-from stream_ml.shell.forget import append_markers, erasures_of
+from stream_ml.records import Command, Output, Record
+from stream_ml.shell.forget import append_markers, erasures_of, find_on_log
 from stream_ml.shell.kafka.admin import Demand, apply
 from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.log import KafkaLog
+from stream_ml.shell.kafka.metadata import tasks_with_topics
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.redrive import Redrive, RedriveHistory
 from stream_ml.shell.views.dead_letters import LetterFilter
@@ -134,3 +135,16 @@ def test_markers_lie_where_the_key_belongs_and_are_obeyed(cluster: Cluster) -> N
         assert set(range(PARTITIONS)) == {record.partition for record in labels}
         assert not [r for r in [marker, *labels] if b"ada" in (r.value or b"") + (r.key or b"")]
         assert (1, 0, []) == (held, predict.sizes["keys"], said)
+
+
+def test_what_lies_of_a_key_is_found_in_a_task_that_is_declared_no_more(cluster: Cluster) -> None:
+    """Its topics say that there is such a task, whatever is declared now."""
+    refund = replace(cluster, pipeline=f"{cluster.pipeline}.refund")
+    before = tasks_with_topics(cluster)
+    apply(refund, Demand(partitions=PARTITIONS))
+    with KafkaLog(refund) as log:
+        log.append([Output("labels", b"e1", orjson.dumps({"event_id": "e1"}))])
+
+        assert ([], ["refund"]) == (before, tasks_with_topics(cluster))
+        assert {"labels": 1} == find_on_log(log, shop, "ada", ["e1"])
+        assert {} == find_on_log(log, shop, "bob", ["e2"])

@@ -148,6 +148,32 @@ def test_events_are_kept_until_every_task_has_read_them(tmp_path: Path) -> None:
         assert visits == [p["event_id"] for p in refund.read("predictions")]
 
 
+def test_no_events_are_kept_for_a_task_that_was_taken_out(tmp_path: Path) -> None:
+    """Neither from retention nor from erasure, once it has no worker; back again it goes on."""
+    path = tmp_path / "log.sqlite"
+    fewer = replace(two_tasks, tasks=())
+    with Driver(two_tasks, path=path) as main, Driver(REFUND, path=path) as refund:
+        main.publish("events", EVENTS[:50])
+        main.run()
+        refund.run()
+        main.publish("events", EVENTS[50:])
+        main.run()
+        far_ms = main.now_ms + 10**12
+        main.log.expire(far_ms, tasks=fewer.task_pipelines)
+        assert 50 == main.log.first_offset("events", 0)  # its worker is there
+    with Driver(fewer, path=path) as main:
+        main.run()
+        assert 0 == main.log.erase({("events", 0): [60]}, "s", two_tasks.task_pipelines)
+        assert 1 == main.log.erase({("events", 0): [60]}, "s", fewer.task_pipelines)
+        main.log.expire(far_ms, tasks=two_tasks.task_pipelines)
+        assert 50 == main.log.first_offset("events", 0)
+        main.log.expire(far_ms, tasks=fewer.task_pipelines)
+        assert len(EVENTS) == main.log.first_offset("events", 0)
+    with Driver(REFUND, path=path) as refund:
+        refund.run()
+        assert any("events-0" in str(alert) for alert in refund.read("alerts"))
+
+
 def test_a_log_shows_each_task_its_own_topics(tmp_path: Path) -> None:
     """Whoever opens the file sees one task, and no name of a topic is another than ever."""
     path = tmp_path / "log.sqlite"

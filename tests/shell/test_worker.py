@@ -92,8 +92,9 @@ def test_it_writes_down_and_tidies_up_while_idle(monkeypatch: pytest.MonkeyPatch
     with SqliteLog.create(MEMORY) as log, Runner(log, toy, b"key") as runner:
         left = iter([7, 3])  # records that retention finds, until it finds none
 
-        def expire(now_ms: int) -> int:
+        def expire(now_ms: int, *, tasks: list[str]) -> int:
             assert now_ms > 10**12
+            assert ["refund"] == tasks  # for which events are kept
             done.append("expire")
             return next(left, 0)
 
@@ -106,6 +107,7 @@ def test_it_writes_down_and_tidies_up_while_idle(monkeypatch: pytest.MonkeyPatch
                 stop,
                 commit_s=25.0,
                 on_decision=lambda _: None,
+                tasks=["refund"],
                 clock=lambda: now[0],
             )
 

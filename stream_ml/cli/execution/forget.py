@@ -19,6 +19,7 @@ from stream_ml.shell.forget import (
     append_markers,
     await_stages,
     erasures_of,
+    find_on_log,
     find_traces,
     unwritten_tasks,
     verify,
@@ -27,10 +28,11 @@ from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import pipeline_of
 from stream_ml.shell.views.registry import read_registry
+from stream_ml.task_names import PipelineName
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from pathlib import Path
 
     from stream_ml.pipeline import Pipeline
@@ -63,13 +65,16 @@ def forget(arguments: Namespace, settings: Settings) -> None:
             f"given {arguments.ids}, which is not there; name that file, or leave --ids out"
         )
     with ExitStack() as stack:
-        works = [_open(stack, each, pipeline, arguments) for each, pipeline in _pipelines(settings)]
+        works = _works(stack, settings, arguments)
         known = _known_ids(arguments.ids)
         for work in works:  # the first reads the ids off the events, which may be gone then
             work.find(known)
             known = sorted(work.traces.ids)
         _write_ids(arguments.ids, known)
+        left = _left_behind(works[0], known)
         if not arguments.only_verify:
+            if left:
+                raise UsageError(_left_text(left))
             for work in works:
                 work.forget(arguments)
             if arguments.records:
@@ -78,6 +83,8 @@ def forget(arguments: Namespace, settings: Settings) -> None:
         for work in works:
             work.finish(arguments)
     _print_all(works, arguments)
+    if left:
+        raise StreamMLError(_left_text(left))
     for work in works:
         _judge(work)
 
@@ -126,6 +133,51 @@ def _pipelines(settings: Settings) -> list[tuple[Settings, Pipeline]]:
     ]
 
 
+def _works(stack: ExitStack, settings: Settings, arguments: Namespace) -> list[_Work]:
+    """The pipeline's own task and the others; one never worked on has nothing to forget."""
+    main, *tasks = [(*each, arguments) for each in _pipelines(settings)]
+    works = [_open(stack, *main)]
+    present = _present_tasks(works[0])
+    works += [_open(stack, *task) for task in tasks if task[0].task in present]
+    for work in works:
+        work.declared = tuple(works[0].pipeline.task_pipelines)
+    return works
+
+
+def _present_tasks(main: _Work) -> list[str]:
+    """The tasks that have topics, declared or not, beside the pipeline's own."""
+    if isinstance(main.log, SqliteLog):
+        return main.log.tasks()
+    # A user of the embedded log need not wait for its clients to be loaded.
+    from stream_ml.shell.kafka.metadata import tasks_with_topics  # noqa: PLC0415
+
+    return tasks_with_topics(main.settings.cluster(main.pipeline.name))
+
+
+def _left_behind(main: _Work, ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """What tasks have of the key that are declared no more: how often, by task and where."""
+    left = {}
+    for task in _present_tasks(main):
+        if task in main.pipeline.task_pipelines:
+            continue
+        with client.open_log(main.settings, PipelineName.of(main.pipeline.name, task)) as log:
+            found = find_on_log(log, main.pipeline, main.traces.key, ids)
+        found.pop("events", None)  # which are of all tasks
+        if found:
+            left[task] = found
+    return left
+
+
+def _left_text(left: dict[str, dict[str, int]]) -> str:
+    given = "; ".join(f"of {task}, {format_counts(found)}" for task, found in left.items())
+    return (
+        "forget: expected of tasks that are declared no more nothing of the key, or of its "
+        f"events, given {given}: nobody is at work there who could forget it. Declare "
+        f"{', '.join(left)} again as before, let `stream-ml up` work on them, forget, and take "
+        "them out then"
+    )
+
+
 def _open(stack: ExitStack, settings: Settings, pipeline: Pipeline, arguments: Namespace) -> _Work:
     log = stack.enter_context(existing_log(settings))
     key = reading_key(settings, log)
@@ -147,6 +199,7 @@ class _Work:
     log: Log
     key: bytes
     traces: Traces
+    declared: Collection[str] = ()
     _lying: Traces = field(default_factory=lambda: Traces(""))
     report: dict[str, Any] = field(default_factory=lambda: {"erased": 0})
 
@@ -172,7 +225,7 @@ class _Work:
         """Take them away, as far as everybody has read them."""
         if isinstance(self.log, SqliteLog):
             subject = self.report["subject"]
-            self.report["erased"] += self.log.erase(self._lying.offsets, subject)
+            self.report["erased"] += self.log.erase(self._lying.offsets, subject, self.declared)
 
     def finish(self, arguments: Namespace) -> None:
         """Say what remains, and look for the key where that is asked for."""

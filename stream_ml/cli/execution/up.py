@@ -117,14 +117,16 @@ def _work(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
                 loaded_set = runner.serving.current()
                 assert loaded_set is not None, "a runner that starts has something that serves"
                 messages.print_start(pipeline.name, settings.path, loaded_set.champion.ref.model)
-                for change in runner.changes:
-                    messages.print_change(change)
-                for line, reason in runner.quarantine_reasons.items():
-                    messages.print_quarantine(line, reason)
+                messages.print_taken_up(runner)
                 delivery.start()
-                commit_s = settings.checkpoint_seconds
                 record_count += work_on(
-                    runner, log, stop, commit_s=commit_s, on_decision=messages.print_decision
+                    runner,
+                    log,
+                    stop,
+                    commit_s=settings.checkpoint_seconds,
+                    on_decision=messages.print_decision,
+                    # A task's own declaration does not say which others there are.
+                    tasks=None if task_in(pipeline.name) else pipeline.task_pipelines,
                 )
 
         address = listen_address(arguments, settings)
@@ -194,6 +196,12 @@ class _WorkerMessages:
                 "for up to a second, until the other writer has stopped"
             )
         self._print(text, {"said": "disturbed", "what": text, "exclusive": exclusive})
+
+    def print_taken_up(self, runner: Runner) -> None:
+        for change in runner.changes:
+            self.print_change(change)
+        for line, reason in runner.quarantine_reasons.items():
+            self.print_quarantine(line, reason)
 
     def print_change(self, change: str) -> None:
         self._print(

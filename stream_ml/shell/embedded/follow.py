@@ -16,7 +16,7 @@ from stream_ml.shell.log.reading import read_partition
 from stream_ml.shell.log.tail import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from stream_ml.records import Decision
     from stream_ml.shell.embedded.runner import Runner
@@ -39,6 +39,7 @@ def work_on(
     *,
     commit_s: float,
     on_decision: Callable[[Decision], None],
+    tasks: Collection[str] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
     """Work on what is on the log and on what comes, until asked to stop.
@@ -49,6 +50,7 @@ def work_on(
         stop: ends it between two batches.
         commit_s: how often an idle worker lets the runner see whether a checkpoint is due.
         on_decision: called with each decision that was made meanwhile, in order.
+        tasks: that are declared, for which events are kept; see `SqliteLog.expire`.
         clock: seconds, from any start.
 
     Returns:
@@ -69,7 +71,9 @@ def work_on(
         now_s = clock()
         silence.see(count, now_s)
         # While something goes there is more of it, but what comes in is not kept waiting.
-        if now_s - expired_s >= EXPIRE_S and not log.expire(time.time_ns() // 1_000_000):
+        if now_s - expired_s >= EXPIRE_S and not log.expire(
+            time.time_ns() // 1_000_000, tasks=tasks
+        ):
             expired_s = now_s
         is_behind = not count and runner.catch_up()
         if count:

@@ -14,6 +14,7 @@ from stream_ml.shell.kafka.cluster import topic_id
 from stream_ml.shell.kafka.member_data import first_join_ms
 from stream_ml.shell.kafka.security import client_options
 from stream_ml.stages.topology import STAGES
+from stream_ml.task_names import SEPARATOR
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ __all__ = [
     "rival",
     "stages_at_work",
     "stages_with_members",
+    "tasks_with_topics",
     "topic_ids",
 ]
 
@@ -123,6 +125,22 @@ def leave_group(cluster: Cluster, stage: str, instance: str) -> None:
     group = cluster.group(stage)
     with suppress(KafkaError), _admin(cluster) as admin:
         admin.remove_group_members(group, [MemberToRemove(group_instance_id=instance)])
+
+
+def tasks_with_topics(cluster: Cluster) -> list[str]:
+    """The tasks of a pipeline that have topics which we may see, declared or not, in order.
+
+    Args:
+        cluster: the pipeline's place.
+
+    Raises:
+        LogError: the brokers do not answer, or refuse.
+    """
+    prefix = f"{cluster.pipeline}{SEPARATOR}"
+    with translated_errors(cluster), _admin(cluster) as admin:
+        names = [name for name in admin.list_topics() if name.startswith(prefix)]
+    rests = [name.removeprefix(prefix) for name in names]
+    return sorted({rest.partition(SEPARATOR)[0] for rest in rests if SEPARATOR in rest})
 
 
 def group_names(cluster: Cluster) -> list[str]:

@@ -48,7 +48,7 @@ from stream_ml.shell.log.sqlite_file import (
 )
 from stream_ml.shell.log.tail import PolledTail
 from stream_ml.stages.topology import STAGES
-from stream_ml.task_names import MAIN_TASK
+from stream_ml.task_names import MAIN_TASK, SEPARATOR, SHARED_TOPICS
 from stream_ml.topics import Topic, embedded, needed, partition_of
 
 if TYPE_CHECKING:
@@ -349,7 +349,17 @@ class SqliteLog(WorkerLog):
             raise
         return self._session
 
-    def expire(self, now_ms: int, records_max: int = EXPIRE_RECORDS_MAX) -> int:
+    def tasks(self) -> list[str]:
+        """The tasks that have topics here, declared or not, beside the pipeline's own."""
+        return self._file.tasks()
+
+    def expire(
+        self,
+        now_ms: int,
+        records_max: int = EXPIRE_RECORDS_MAX,
+        *,
+        tasks: Collection[str] | None = None,
+    ) -> int:
         """Removes what need be kept no longer at `now_ms`; returns how many records went.
 
         Of topics with a retention, what was appended longer ago; of compacted topics, what a newer
@@ -362,8 +372,14 @@ class SqliteLog(WorkerLog):
         At most `records_max` records of each partition are looked at, each partition in a short
         transaction of its own: call again while something goes. The file does not shrink; what was
         removed makes room for what comes.
+
+        Args:
+            now_ms: the time, UTC milliseconds.
+            records_max: how many records of a partition are looked at.
+            tasks: that are declared, as the pipeline's own worker knows: for no other one that has
+                no worker are events kept. None: for all that have ever read them.
         """
-        removed_count = 0
+        removed_count, gone = 0, self._gone(tasks)
         session = None if self._session is None or self._session.is_closed else self._session
         for partition in self._layout.all_partitions():
             topic = self._topics.get(partition.topic)
@@ -372,10 +388,26 @@ class SqliteLog(WorkerLog):
                 removed_count += _compact(self._file, partition, records_max, own_ranges)
             elif topic is not None and topic.retention_ms is not None:
                 young = now_ms - topic.retention_ms, now_ms
-                removed_count += _trim(self._file, partition, young, records_max)
+                removed_count += _trim(self._file, partition, young, records_max, gone)
         return removed_count
 
-    def erase(self, offsets: Mapping[PartitionId, Sequence[int]], subject: str) -> int:
+    def _gone(self, tasks: Collection[str] | None) -> frozenset[str]:
+        """The tasks that are declared no more, nor worked on under a former declaration."""
+        if tasks is None:
+            return frozenset()
+        path = Path(self.path)
+        return frozenset(
+            task
+            for task in self._file.tasks()
+            if task not in tasks and not (self.path != MEMORY and is_leased(lease_of(path, task)))
+        )
+
+    def erase(
+        self,
+        offsets: Mapping[PartitionId, Sequence[int]],
+        subject: str,
+        tasks: Collection[str] | None = None,
+    ) -> int:
         """Takes key and value from records, which stay where they are, as forgotten.
 
         Only what every group has read that reads the partition, and nothing of what is compacted.
@@ -384,6 +416,7 @@ class SqliteLog(WorkerLog):
         Args:
             offsets: by topic and partition, which records.
             subject: what stands for whose they were.
+            tasks: that are declared, as `expire` has them.
 
         Returns:
             How many were erased; the others are yet to be read.
@@ -391,12 +424,12 @@ class SqliteLog(WorkerLog):
         Raises:
             LogError: it could not be done, `LogLocked` among the reasons; some may be erased.
         """
-        erased_count, key = 0, FORGOTTEN + subject.encode()
+        erased_count, key, gone = 0, FORGOTTEN + subject.encode(), self._gone(tasks)
         for (topic, number), of_partition in offsets.items():
             partition = self._layout.partition(topic, number)
             if partition.compact:
                 raise LogError(f"{topic}: expected a topic that is not compacted, given one")
-            _, read_end, _ = _bounds(self._file, partition)
+            _, read_end, _ = _bounds(self._file, partition, gone)
             rows = [(key, offset) for offset in of_partition if offset < read_end]
             for first in range(0, len(rows), ERASE_RECORDS):
                 with self._file.transaction():
@@ -647,8 +680,14 @@ class _Layout:
 # --- retention --------------------------------------------------------------------------------
 
 
-def _trim(file: File, partition: Partition, young_ms: tuple[int, int], records_max: int) -> int:
-    first, end, _ = _bounds(file, partition)
+def _trim(
+    file: File,
+    partition: Partition,
+    young_ms: tuple[int, int],
+    records_max: int,
+    gone: Collection[str],
+) -> int:
+    first, end, _ = _bounds(file, partition, gone)
     end = min(end, first + records_max)
     # Stamps hardly fall within a partition, so the first young one is where to stop. One that is
     # still to come is of a clock that was ahead: it must not keep all that follows.
@@ -687,19 +726,28 @@ def _compact(
     return removed_count
 
 
-def _bounds(file: File, partition: Partition) -> tuple[int, int, int]:
-    """Where a partition begins, up to where every group has read it, how far it is compacted."""
+def _bounds(file: File, partition: Partition, gone: Collection[str] = ()) -> tuple[int, int, int]:
+    """Where a partition begins, up to where every group has read it, how far it is compacted.
+
+    Groups of tasks that are gone, whose state stays, are waited for no more.
+    """
     first, end, compacted_end = file.row(
         "SELECT first, next, compacted FROM partitions WHERE id = ?", partition.id
     )
     # A group that reads the topic, but nothing of this partition yet, has all of it before it.
     reader_offsets = file.rows(
-        "SELECT max(CASE WHEN partition = ? THEN next ELSE 0 END) FROM positions "
+        "SELECT reader, max(CASE WHEN partition = ? THEN next ELSE 0 END) FROM positions "
         "WHERE topic = ? GROUP BY reader",
         partition.number,
         file.stored(partition.topic),
     )
-    return first, min([end, *(offset for (offset,) in reader_offsets)]), compacted_end
+    is_shared = partition.topic in SHARED_TOPICS
+    awaited = [
+        offset
+        for reader, offset in reader_offsets
+        if not (is_shared and reader.partition(SEPARATOR)[0] in gone)
+    ]
+    return first, min([end, *awaited]), compacted_end
 
 
 # --- the file ---------------------------------------------------------------------------------
