@@ -32,7 +32,7 @@ from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.reading import read_all
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.settings.settings import Settings
-from stream_ml.shell.views.dead_letters import letters_in
+from stream_ml.shell.views.dead_letters import LATE_EVENTS, letters_in
 from stream_ml.web import predictor
 from stream_ml.web.access import Access
 from stream_ml.web.gate import Limits
@@ -270,7 +270,8 @@ def test_bad_events_are_refused_as_their_dead_letters_would_say(world: World) ->
         while not by_offset.keys() >= set(offsets):
             by_offset = {
                 view.letter.offset: view.letter
-                for view in letters_in(read_all(log, "dead-letters"))
+                for topic in ("dead-letters", LATE_EVENTS)
+                for view in letters_in(read_all(log, topic))
             }
     letters = [by_offset[offset] for offset in offsets]
 
