@@ -164,7 +164,9 @@ def test_every_sealed_topic_is_sealed() -> None:
     with Driver(pipeline) as driver:
         driver.feed(*stream(1))
         seals = Seals(b"testing", pipeline.name, driver.log.identity)
-        for topic in SEALED_TOPICS:
+        there = SEALED_TOPICS & driver.log.partitions.keys()
+        assert {"entities"} == SEALED_TOPICS - there, "which are on clusters alone"
+        for topic in there:
             for record in driver.records(topic):
                 assert seals.records(topic).unseal(record.value)
 
