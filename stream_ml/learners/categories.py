@@ -119,7 +119,8 @@ class DenseScaler(preprocessing.StandardScaler):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up a pickled state; one of before there were lookalikes has none."""
-        self.__dict__.update({"lookalikes": {}, **state})
+        self.__dict__.update(state)
+        self.__dict__.setdefault("lookalikes", {})
 
     def _is_hashed(self, name: str, value: float) -> bool:
         return value in _SIGNS and is_sparse(name) and name not in self.lookalikes
