@@ -18,13 +18,9 @@ from stream_ml.web.answers import as_refusal, problem_response
 from stream_ml.web.problems import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+    from collections.abc import Sequence
 
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+    from stream_ml.web.asgi import Application, Receive, Scope, Send
 
 __all__ = ["DirectRoutes"]
 

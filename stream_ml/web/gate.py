@@ -14,22 +14,17 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from stream_ml.web.access import ANONYMOUS, OPERATE, PUBLISH, READ, SESSION_COOKIE, Access, Caller
 from stream_ml.web.problems import PROBLEM_TYPE, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from stream_ml.web.asgi import Application, Message, Receive, Scope, Send
     from stream_ml.web.traffic import Traffic
-
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
-    Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 __all__ = ["OPEN_PATHS", "Gate", "Limits", "required_role"]
 
