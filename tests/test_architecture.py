@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tasks",
     },
     "task_names": set(),
+    "suggestion": set(),
     "tasks": {"errors", "files", "label", "routes", "schema", "slices", "task_names"},
     "slices": {"errors", "features", "schema"},
     "checks": {"errors", "features", "schema"},
@@ -130,6 +131,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "topology",
         "differences",
         "task_names",
+        "suggestion",
     },
     # Figures and probes of a process, for Prometheus, over views and meters.
     "metrics": {"", "alert_kinds", "errors", "pipeline", "shell", "topology"},
@@ -152,6 +154,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {
         "",
         "task_names",
+        "suggestion",
         "web",
         "client",
         "codec",

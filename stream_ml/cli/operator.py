@@ -13,12 +13,12 @@ from stream_ml.cli.arguments import seconds, utf8_up_to
 from stream_ml.cli.decisions import decider, names_in, reason_text
 from stream_ml.cli.log import existing_log
 from stream_ml.cli.output import write, write_json, write_line
-from stream_ml.cli.suggestion import suggestion
 from stream_ml.errors import CommandRefused
 from stream_ml.shell.settings.keys import check_name, reading_key
 from stream_ml.shell.settings.loader import declared_pipeline
 from stream_ml.shell.views.registry import effects, read_registry
 from stream_ml.signing import LOCAL
+from stream_ml.suggestion import suggestion
 
 if TYPE_CHECKING:
     import argparse

@@ -7,8 +7,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Never
 
-from stream_ml.cli.suggestion import suggestion
 from stream_ml.errors import UsageError
+from stream_ml.suggestion import suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

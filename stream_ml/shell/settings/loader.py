@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 import traceback
@@ -10,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from stream_ml.errors import StreamMLError, UsageError
+from stream_ml.suggestion import suggestion
 from stream_ml.task_names import MAIN_TASK
 
 if TYPE_CHECKING:
@@ -40,11 +40,9 @@ def declared_pipeline(settings: Settings) -> Pipeline | None:
     tasks = pipeline.task_pipelines
     if settings.task not in tasks:
         names = [MAIN_TASK, *tasks]
-        near = difflib.get_close_matches(settings.task, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(
             f"--task: expected a task of the pipeline {pipeline.name!r}, one of "
-            f"{', '.join(names)}, given {settings.task!r}{hint}"
+            f"{', '.join(names)}, given {settings.task!r}{suggestion(settings.task, names)}"
         )
     return tasks[settings.task]
 

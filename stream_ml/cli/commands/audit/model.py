@@ -9,10 +9,10 @@ from stream_ml.cli.commands.audit.history import history_of
 from stream_ml.cli.decisions import DECISION_HEAD, decision_row, names_in
 from stream_ml.cli.output import write, write_json
 from stream_ml.cli.subcommand import Subcommand, UsageExample
-from stream_ml.cli.suggestion import suggestion
 from stream_ml.cli.tables import NO_VALUE, format_table
 from stream_ml.shell.printable import printable
 from stream_ml.shell.views.audit import entries_about, roles
+from stream_ml.suggestion import suggestion
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
