@@ -34,7 +34,14 @@ if TYPE_CHECKING:
     from stream_ml.shell.kafka.cluster import Cluster
     from stream_ml.shell.kafka.log import KafkaLog
 
-__all__ = ["BEGIN_ANEW", "cluster_handover", "is_foldable", "latest_offsets", "predicted_offsets"]
+__all__ = [
+    "BEGIN_ANEW",
+    "cluster_handover",
+    "is_foldable",
+    "latest_offsets",
+    "planned_handover",
+    "predicted_offsets",
+]
 
 BEGIN_ANEW = "begin anew under another name of the pipeline"
 # A worker of predict sees a decision in less than a second, and ends. The decision is made once
@@ -73,13 +80,46 @@ def cluster_handover(
         # Each task compares its own state.
         erasures = Erasures(key, pipeline.name, log.identity)
         return Handover(pipeline.running_as(current), erasures=erasures)
-    seals = Seals(key, pipeline.name, log.identity)
+    found = planned_handover(
+        log, cluster, pipeline, key, apply=apply, offsets=offsets, latest=latest
+    )
+    if found.generation is not None and (
+        paths := fold_differences(found.former, pipeline.declaration())
+    ):
+        _expect_whole_states(log, Seals(key, pipeline.name, log.identity), paths)
+    return found
+
+
+def planned_handover(
+    log: KafkaLog,
+    cluster: Cluster,
+    pipeline: Pipeline,
+    key: bytes,
+    *,
+    apply: str | None,
+    offsets: Mapping[int, int] | None = None,
+    latest: Mapping[int, int] | None = None,
+) -> Handover:
+    """What a declaration begins, as far as the log says; states are not looked at.
+
+    Args:
+        log: see `cluster_handover`.
+        cluster: likewise.
+        pipeline: likewise.
+        key: likewise.
+        apply: likewise.
+        offsets: likewise.
+        latest: likewise.
+
+    Raises:
+        UsageError: other features are declared than were applied; or they cannot be.
+    """
     origin = f"the state of evaluate-0 on {cluster.topic('evaluate-changelog')}"
     found = handover(
         log,
         pipeline,
         key,
-        seals,
+        Seals(key, pipeline.name, log.identity),
         apply=apply,
         log_name=origin,
         restart_advice=BEGIN_ANEW,
@@ -87,10 +127,8 @@ def cluster_handover(
         latest=latest,
     )
     if found.generation is not None:
-        former, present = found.former, pipeline.declaration()
-        accepted_changes(former, present, origin, BEGIN_ANEW, applied_texts=present)
-        if paths := fold_differences(former, present):
-            _expect_whole_states(log, seals, paths)
+        present = pipeline.declaration()
+        accepted_changes(found.former, present, origin, BEGIN_ANEW, applied_texts=present)
     return found
 
 

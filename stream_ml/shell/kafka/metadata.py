@@ -108,10 +108,7 @@ def described_members(cluster: Cluster, name: str) -> Sequence[Mapping[str, Any]
             description = admin.describe_groups([group])[group]
     except (KafkaError, KeyError):
         return None
-    error = description["error"]
-    if error is not None and GroupIdNotFoundError.__name__ not in error:
-        return None
-    return description["members"] or ()
+    return (description["members"] or ()) if _is_told(description) else None
 
 
 def leave_group(cluster: Cluster, stage: str, instance: str) -> None:
@@ -161,10 +158,15 @@ def stages_with_members(
         cluster: the pipeline's place.
         groups: by name, as the brokers describe them: those of all stages.
     """
-    errors = {each["error"] for each in groups.values() if each["error"] is not None}
-    if any(GroupIdNotFoundError.__name__ not in error for error in errors):
+    if not all(map(_is_told, groups.values())):
         return None  # we may not look, or the group's coordinator moves
     return frozenset(stage for stage in STAGES if groups[cluster.group(stage)]["members"])
+
+
+def _is_told(group: Mapping[str, Any]) -> bool:
+    """Whether the brokers say who is in a group; in one that was never made is nobody."""
+    error = group["error"]
+    return error is None or GroupIdNotFoundError.__name__ in error
 
 
 def members_since_ms(group: Mapping[str, Any], now_ms: int) -> int | None:

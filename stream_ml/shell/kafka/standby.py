@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream_ml.differences import accepted_changes, fold_differences
+from stream_ml.differences import fold_differences
 from stream_ml.errors import LogError, UsageError
 from stream_ml.generation import newest_generation
 from stream_ml.sealing import Seals
-from stream_ml.shell.handover import Preparation, handover
+from stream_ml.shell.handover import Preparation
 from stream_ml.shell.kafka.changelog import take_record
-from stream_ml.shell.kafka.handover import BEGIN_ANEW, predicted_offsets
+from stream_ml.shell.kafka.handover import planned_handover, predicted_offsets
 from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.shell.kafka.metadata import group_members
 from stream_ml.shell.kafka.security import async_options
@@ -258,25 +258,18 @@ class _Windows:
             UsageError: it cannot be applied, or not beside workers.
         """
         log = self._log = KafkaLog(self._cluster)
-        pipeline, key = self._pipeline, self._key
         self._number = self._newest_number()
-        seals = Seals(key, pipeline.name, log.identity)
-        origin = f"the state of evaluate-0 on {self._cluster.topic('evaluate-changelog')}"
-        planned = handover(
+        planned = planned_handover(
             log,
-            pipeline,
-            key,
-            seals,
+            self._cluster,
+            self._pipeline,
+            self._key,
             apply="to be prepared",
-            log_name=origin,
-            restart_advice=BEGIN_ANEW,
             offsets=predicted_offsets(log),
         )
         if planned.generation is None:
             return False
-        present = pipeline.declaration()
-        accepted_changes(planned.former, present, origin, BEGIN_ANEW, applied_texts=present)
-        if paths := fold_differences(planned.former, present):
+        if paths := fold_differences(planned.former, self._pipeline.declaration()):
             raise UsageError(
                 f"--standby: expected a change of features and lines, given another "
                 f"{', '.join(paths)} as well: stop all workers in order (Ctrl-C or SIGTERM), run "
