@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stream_ml.cli.arguments import log_options
 from stream_ml.cli.decisions import decider, reason_text
 from stream_ml.cli.execution import up_tasks
 from stream_ml.cli.execution.line_processes import line_processes, runner_options, stopwatch_of
 from stream_ml.cli.execution.metering import listen_address, metered
 from stream_ml.cli.execution.standby import taken_place, until_applied
+from stream_ml.cli.execution.supervised import SupervisorMessages, repeated_command
 from stream_ml.cli.logs import begin_logs, log_event
-from stream_ml.cli.output import complain, flush, write_json_line, write_line
+from stream_ml.cli.output import flush, write_json_line, write_line
 from stream_ml.cli.tables import format_time
 from stream_ml.client import open_log
 from stream_ml.errors import LogChanged, LogError, UsageError
@@ -31,7 +30,6 @@ from stream_ml.shell.embedded.follow import work_on
 from stream_ml.shell.embedded.runner import Runner
 from stream_ml.shell.log.sqlite import SqliteLog
 from stream_ml.shell.metering.runner import MeasuredRunner
-from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
 from stream_ml.shell.processes.supervisor import (
     Post,
@@ -43,14 +41,12 @@ from stream_ml.shell.processes.supervisor import (
 )
 from stream_ml.shell.settings.keys import check_name, check_serving, working_key
 from stream_ml.shell.settings.loader import pipeline_of
-from stream_ml.shell.settings.settings import SETTINGS
 from stream_ml.shell.views.registry import running_pipeline
 from stream_ml.stages.topology import STAGES
 from stream_ml.task_names import task_in
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.records import Decision
@@ -283,7 +279,7 @@ def _supervise(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> 
     settings.signing_key(settings.path)
     settings.operators()
     posts = _posts(arguments)
-    messages = _SupervisorMessages(
+    messages = _Messages(
         posts, as_json=arguments.format == "json", has_json_logs=arguments.log_format == "json"
     )
     relay = Relay()
@@ -354,7 +350,7 @@ def _is_awaited(cluster: Cluster, pipeline: Pipeline) -> bool:
     return has_other_standby(cluster, pipeline)
 
 
-def _warn_of_open_topics(cluster: Cluster, messages: _SupervisorMessages) -> None:
+def _warn_of_open_topics(cluster: Cluster, messages: _Messages) -> None:
     # The client is slow to load, and on the embedded log nobody needs it.
     from stream_ml.shell.kafka.admin import write_access_warning  # noqa: PLC0415
 
@@ -386,63 +382,23 @@ def _worker_addresses(
 
 
 def _worker(post: Post, arguments: Namespace, address: ListenAddress | None) -> list[str]:
-    """The command of the worker that fills a post, set as we are.
-
-    It inherits the environment; the options are repeated.
-    """
-    options = [
-        word
-        for name, setting in SETTINGS.items()
-        if setting.option is not None and (value := getattr(arguments, name, None)) is not None
-        for word in (setting.option, value)
-    ]
-    if address is not None:
-        options += ["--metrics", str(address)]
-    if arguments.standby:
-        options.append("--standby")
-    # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
-    python = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
+    """The command of the worker that fills a post, set as we are."""
     # The same name after each start: then it gets back what it had, and nobody else is disturbed.
     # Another `up` on this host has workers of other names.
-    identity = ["--supervised", "--instance", f"{socket.gethostname()}-{os.getpid()}-{post}"]
-    options += log_options(arguments)
-    return [*python, "worker", post.stage, *identity, "--format", arguments.format, *options]
+    words = ["worker", post.stage, "--supervised"]
+    words += ["--instance", f"{socket.gethostname()}-{os.getpid()}-{post}"]
+    if address is not None:
+        words += ["--metrics", str(address)]
+    if arguments.standby:
+        words.append("--standby")
+    return repeated_command(arguments, words)
 
 
-class _SupervisorMessages:
-    """Output of the workers, and ours: for people with the post, for machines as it is."""
-
-    def __init__(self, posts: list[Post], *, as_json: bool, has_json_logs: bool) -> None:
-        self._as_json = as_json
-        self._has_json_logs = has_json_logs
-        self._width = max(len(str(post)) for post in posts)
-
-    def print(self, text: str, members: Mapping[str, Any]) -> None:
-        if self._as_json:
-            write_json_line(members)
-        else:
-            write_line(text)
-        log_event(members["said"], text, members)
-        flush()
+class _Messages(SupervisorMessages):
+    """Output of the workers, and ours."""
 
     def print_route(self, text: str) -> None:
         self.print(text, {"said": "route", "what": text})
 
     def print_metrics(self, address: ListenAddress) -> None:
         self.print(f"metrics and probes: http://{address}", _metrics_members(address))
-
-    def print_output(self, post: Post, line: str) -> None:
-        if self._as_json:
-            write_json_line(line.encode())
-        else:
-            write_line(self._with_post(post, line))
-        flush()
-
-    def print_error(self, post: Post, line: str) -> None:
-        if self._has_json_logs and line.startswith("{"):
-            complain(printable(line), is_error=True)  # it says itself whose it is
-            return
-        complain(printable(self._with_post(post, line)), is_error=True)
-
-    def _with_post(self, post: Post, line: str) -> str:
-        return f"{post!s:<{self._width}} | {line}"

@@ -5,19 +5,16 @@ So each task works as a pipeline alone would, on whatever log, and none waits fo
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_ml.cli.arguments import log_options
 from stream_ml.cli.execution.metering import listen_address
-from stream_ml.cli.logs import begin_logs, log_event
-from stream_ml.cli.output import complain, flush, write_json_line, write_line
+from stream_ml.cli.execution.supervised import SupervisorMessages, repeated_command
+from stream_ml.cli.logs import begin_logs
 from stream_ml.errors import UsageError
 from stream_ml.shell.log.sqlite import SqliteLog
-from stream_ml.shell.printable import printable
 from stream_ml.shell.processes.stop import Stop
 from stream_ml.shell.processes.supervisor import (
     GOES_ON_S,
@@ -27,13 +24,11 @@ from stream_ml.shell.processes.supervisor import (
     Relay,
     Supervisor,
 )
-from stream_ml.shell.settings.settings import SETTINGS
 from stream_ml.stages.topology import STAGES
 from stream_ml.task_names import MAIN_TASK
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Mapping
 
     from stream_ml.pipeline import Pipeline
     from stream_ml.shell.settings.listening import ListenAddress
@@ -69,7 +64,7 @@ def run(arguments: Namespace, settings: Settings, pipeline: Pipeline) -> None:
         # Whoever publishes labels of a task need not wait for its worker.
         for task in (None, *pipeline.task_pipelines):
             SqliteLog.open_or_create(settings.path, task=task).close()
-    messages = _Messages(posts, as_json=arguments.format == "json")
+    messages = _Messages(posts, as_json=arguments.format == "json", has_json_logs=True)
     relay = Relay()
     addresses = _addresses(posts, arguments, settings)
 
@@ -111,64 +106,20 @@ def _addresses(
 
 def _command(post: Post, arguments: Namespace, address: ListenAddress | None) -> list[str]:
     """The command of the process that works on a task, set as we are."""
-    values = {
-        name: getattr(arguments, name, None)
-        for name, setting in SETTINGS.items()
-        if setting.option is not None
-    }
-    values["task"] = str(post)
-    options = [
-        word
-        for name, value in values.items()
-        if (option := SETTINGS[name].option) is not None and value is not None
-        for word in (option, str(value))
-    ]
+    words = ["up", "--supervised"]
     if address is not None:
-        options += ["--metrics", str(address)]
+        words += ["--metrics", str(address)]
     for stage in STAGES:
         if (count := getattr(arguments, stage, None)) is not None:
-            options += [f"--{stage}", str(count)]
-    # -P: the folder where we stand is searched for the declaration only, as `stream-ml` does.
-    python = [sys.executable, "-P", "-m", "stream_ml.cli.main"]
-    options += log_options(arguments)
-    return [*python, "up", "--supervised", "--format", arguments.format, *options]
+            words += [f"--{stage}", str(count)]
+    return repeated_command(arguments, words, task=str(post))
 
 
-class _Messages:
-    """Output of the processes, and ours: for people with the task, for machines as a member."""
+class _Messages(SupervisorMessages):
+    """Output of the processes, and ours: for machines with the task as a member."""
 
-    def __init__(self, posts: list[Post], *, as_json: bool) -> None:
-        self._as_json = as_json
-        self._width = max(len(str(post)) for post in posts)
-
-    def print(self, text: str, members: Mapping[str, Any]) -> None:
-        if self._as_json:
-            write_json_line(members)
-        else:
-            write_line(text)
-        log_event(members["said"], text, members)
-        flush()
-
-    def print_output(self, post: Post, line: str) -> None:
-        if self._as_json:
-            write_json_line(_with_task(post, line))
-        else:
-            write_line(self._with_post(post, line))
-        flush()
-
-    def print_error(self, post: Post, line: str) -> None:
-        if line.startswith("{"):  # a log entry as JSON, which says itself whose it is
-            complain(printable(line), is_error=True)
-            return
-        complain(printable(self._with_post(post, line)), is_error=True)
-
-    def _with_post(self, post: Post, line: str) -> str:
-        return f"{post!s:<{self._width}} | {line}"
-
-
-def _with_task(post: Post, line: str) -> Any:
-    """A message of a process as JSON, with the task it is about."""
-    try:
-        return {**orjson.loads(line), "task": str(post)}
-    except (orjson.JSONDecodeError, TypeError):
-        return line.encode()
+    def _record(self, post: Post, line: str) -> Any:
+        try:
+            return {**orjson.loads(line), "task": str(post)}
+        except (orjson.JSONDecodeError, TypeError):
+            return super()._record(post, line)
