@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from stream_ml.shell.kafka.admin import Demand, apply
+from stream_ml.shell.kafka.cluster import Cluster
 from tools.kafka.broker import (
     PROPERTIES,
     QUICK_START,
@@ -36,12 +38,23 @@ from tools.kafka.broker import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["a_name", "broker"]
+__all__ = ["a_name", "broker", "cluster_of_its_own"]
 
 VARIABLE = "STREAM_ML_TEST_BROKER"
 ENGINE_S_MAX = 3
 CONTAINER_S_MAX = 120
 GROUPS_S_MAX = 60
+
+
+@contextmanager
+def cluster_of_its_own(address: str, prefix: str, partitions: int) -> Iterator[Cluster]:
+    """A pipeline's topics on a broker, of nobody else's, for a while."""
+    cluster = Cluster(address, a_name(prefix))
+    apply(cluster, Demand(partitions=partitions))
+    yield cluster
+    with KafkaAdminClient(bootstrap_servers=address) as admin:
+        ours = cluster.topic("")
+        admin.delete_topics([name for name in admin.list_topics() if name.startswith(ours)])
 
 
 def a_name(prefix: str = "t") -> str:

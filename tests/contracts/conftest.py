@@ -10,13 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from kafka.admin import KafkaAdminClient
 
-from stream_ml.shell.kafka.admin import Demand, apply
-from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.shell.log.sqlite import MEMORY, SqliteLog
-from tests.kafka_broker import a_name
+from tests.kafka_broker import cluster_of_its_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,12 +44,8 @@ def sqlite_memory(_: pytest.FixtureRequest) -> Iterator[Callable[[], SqliteLog]]
 def kafka(request: pytest.FixtureRequest) -> Iterator[Callable[[], KafkaLog]]:
     """Opens the log of a pipeline that nobody else has, on a real broker."""
     broker: str = request.getfixturevalue("kafka_broker")
-    cluster = Cluster(broker, a_name("laws"))
-    apply(cluster, Demand(partitions=PARTITIONS))
-    yield lambda: KafkaLog(cluster)
-    with KafkaAdminClient(bootstrap_servers=broker) as admin:
-        ours = cluster.topic("")
-        admin.delete_topics([name for name in admin.list_topics() if name.startswith(ours)])
+    with cluster_of_its_own(broker, "laws", PARTITIONS) as cluster:
+        yield lambda: KafkaLog(cluster)
 
 
 WORKER_LOGS: dict[str, Opens] = {"sqlite-file": sqlite_file, "sqlite-memory": sqlite_memory}

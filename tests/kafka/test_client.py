@@ -38,7 +38,7 @@ from stream_ml.shell.log.reading import last_records, read_all
 from stream_ml.shell.views import status
 from stream_ml.shell.views.stalled import SILENT_MS, read_stalled
 from stream_ml.topics import catalogue, needed, partition_of
-from tests.kafka_broker import a_name
+from tests.kafka_broker import a_name, cluster_of_its_own
 from tests.shell.cli_toy import stream, toy
 from tools.kafka.broker import QUICK_START, Broker
 
@@ -54,12 +54,8 @@ DEADLINE_S = 60.0
 @pytest.fixture
 def cluster(kafka_broker: str) -> Iterator[Cluster]:
     """A pipeline's topics on the broker, of nobody else's, for a while."""
-    cluster = Cluster(kafka_broker, a_name("client"))
-    apply(cluster, Demand(partitions=PARTITIONS))
-    yield cluster
-    with KafkaAdminClient(bootstrap_servers=kafka_broker) as admin:
-        ours = cluster.topic("")
-        admin.delete_topics([name for name in admin.list_topics() if name.startswith(ours)])
+    with cluster_of_its_own(kafka_broker, "client", PARTITIONS) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -11,17 +11,16 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
 from stream_ml.errors import LogError, NotAcknowledged, UnknownTopic
 from stream_ml.records import Output, Source
-from stream_ml.shell.kafka.admin import Demand, apply
-from stream_ml.shell.kafka.cluster import Cluster
 from stream_ml.shell.kafka.log import KafkaLog
 from stream_ml.shell.kafka.native_log import NativeLog
 from stream_ml.topics import partition_of
-from tests.kafka_broker import a_name
+from tests.kafka_broker import cluster_of_its_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_ml.records import Record
+    from stream_ml.shell.kafka.cluster import Cluster
 
 PARTITIONS = 2
 
@@ -29,12 +28,8 @@ PARTITIONS = 2
 @pytest.fixture(scope="module")
 def cluster(kafka_broker: str) -> Iterator[Cluster]:
     """A pipeline's topics on the broker, of nobody else's, for a while."""
-    cluster = Cluster(kafka_broker, a_name("native"))
-    apply(cluster, Demand(partitions=PARTITIONS))
-    yield cluster
-    with KafkaAdminClient(bootstrap_servers=kafka_broker) as admin:
-        ours = cluster.topic("")
-        admin.delete_topics([name for name in admin.list_topics() if name.startswith(ours)])
+    with cluster_of_its_own(kafka_broker, "native", PARTITIONS) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from stream_ml.shell.views.trace import trace
 from stream_ml.stages.watermark import PredictionsWatermark
 from stream_ml.testing import Driver
 from tests.shop import EVENT, KEY, START_MS, shop
-from tests.stages.test_window_lateness import disorder
+from tests.stages.test_window_lateness import disorder, worked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,12 +36,7 @@ def outcome(
     pipeline: Pipeline, events: list[dict[str, Any]], *, crashes: bool = False
 ) -> tuple[list[Any], list[Any], list[Any], dict[str, int]]:
     """The predictions, the dead letters, the late events, and what `status` counts."""
-    with Driver(pipeline) as driver:
-        for start in range(0, len(events), 70):
-            driver.publish("events", events[start : start + 70])
-            driver.run()
-            if crashes:
-                driver.crash()
+    with worked(pipeline, events, crashes=crashes) as driver:
         late = driver.read("late-events") if "late-events" in driver.log.partitions else []
         letters = driver.read("dead-letters")
         driver.runner.commit(checkpoint=True)

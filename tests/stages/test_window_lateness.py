@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from tests.shop import shop, stream, wider
 from tests.stages.test_lateness_changes import history
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stream_ml.pipeline import Pipeline
 
 LATE_MS = 25_000
@@ -40,16 +43,23 @@ def disorder(seed: int) -> list[dict[str, Any]]:
     return [each for _, each in sorted(arrivals, key=lambda arrival: arrival[0])]
 
 
-def outcome(
-    pipeline: Pipeline, events: list[dict[str, Any]], *, crashes: bool = False
-) -> tuple[dict[str, dict[str, float]], dict[str, int], dict[str, int]]:
-    """The features by event, dead letters by reason, and what `status` counts of events."""
+@contextmanager
+def worked(pipeline: Pipeline, events: list[dict[str, Any]], *, crashes: bool) -> Iterator[Driver]:
+    """A pipeline that has taken events, some at a time, whatever died in between."""
     with Driver(pipeline) as driver:
         for start in range(0, len(events), 70):
             driver.publish("events", events[start : start + 70])
             driver.run()
             if crashes:
                 driver.crash()
+        yield driver
+
+
+def outcome(
+    pipeline: Pipeline, events: list[dict[str, Any]], *, crashes: bool = False
+) -> tuple[dict[str, dict[str, float]], dict[str, int], dict[str, int]]:
+    """The features by event, dead letters by reason, and what `status` counts of events."""
+    with worked(pipeline, events, crashes=crashes) as driver:
         features = {each["event_id"]: each["features"] for each in driver.read("predictions")}
         reasons = [each["reason"] for each in driver.read("dead-letters")]
         driver.runner.commit(checkpoint=True)
